@@ -1,0 +1,183 @@
+"""The interface every codec implements: `Codec`, its operating points (`Rate`), its output (`Encoded`).
+
+Audio is a float32 tensor of shape (batch, channels, samples), nominal range [-1, 1] (values outside it
+are kept), at the codec's own ``sample_rate``. Rates are totals over the channels, in kbit/s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from qincodec.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One operating point of a codec: data, not a class.
+
+    Attributes:
+        kbps: nominal bitrate in kbit/s, total over the channels; None where a rate has no meaning.
+        settings: what selects the point (``{"num_codebooks": 9}``); JSON scalars; part of a score's key.
+    """
+
+    kbps: float | None
+    settings: Mapping[str, int | float | str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The rate as it stands in tables and file names: ``"16"``, ``"7.75"``, ``"none"``."""
+        return "none" if self.kbps is None else f"{self.kbps:.4g}"
+
+
+@dataclass
+class Encoded:
+    """One clip, encoded.
+
+    Attributes:
+        payload: the bytes that are counted as the bitrate.
+        sample_rate: of the audio that `Codec.decode` gives back, Hz.
+        channels: of that audio.
+        num_samples: of that audio, per channel.
+        codes: (num_codebooks, frames) integers, or None for codecs without codebooks.
+        codebook_sizes: number of entries of each codebook, one per row of ``codes``.
+        side_info: JSON-able values a file format would carry in its headers (packet sizes, encoder
+            delay); needed to decode, not counted.
+    """
+
+    payload: bytes
+    sample_rate: int
+    channels: int
+    num_samples: int
+    codes: np.ndarray | None = None
+    codebook_sizes: tuple[int, ...] = ()
+    side_info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_samples / self.sample_rate
+
+    @property
+    def kbps(self) -> float:
+        """Measured bitrate: 8 * payload bytes / duration / 1000."""
+        return 8 * len(self.payload) / self.duration_s / 1000
+
+    _MAGIC: ClassVar[bytes] = b"QENC\x01"
+
+    def to_bytes(self) -> bytes:
+        """Serialize for a run folder: magic, header length, JSON header, codes (int32), payload."""
+        codes = b"" if self.codes is None else np.ascontiguousarray(self.codes, dtype="<i4").tobytes()
+        header = json.dumps(
+            {
+                "sample_rate": self.sample_rate,
+                "channels": self.channels,
+                "num_samples": self.num_samples,
+                "codes_shape": None if self.codes is None else list(self.codes.shape),
+                "codebook_sizes": list(self.codebook_sizes),
+                "side_info": self.side_info,
+                "payload_bytes": len(self.payload),
+            }
+        ).encode()
+        return self._MAGIC + struct.pack("<I", len(header)) + header + codes + self.payload
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Encoded:
+        """Inverse of `to_bytes`. Raises UserError if the bytes are truncated or something else."""
+        start = len(cls._MAGIC) + 4
+        try:
+            if data[: len(cls._MAGIC)] != cls._MAGIC:
+                raise ValueError("not an encoded clip of this version")
+            (length,) = struct.unpack("<I", data[len(cls._MAGIC) : start])
+            header = json.loads(data[start : start + length])
+            shape = header["codes_shape"]
+            codes_bytes = 0 if shape is None else 4 * math.prod(shape)
+            payload_at = start + length + codes_bytes
+            if len(data) != payload_at + header["payload_bytes"]:
+                raise ValueError("truncated")
+        except (ValueError, KeyError, TypeError, struct.error) as error:
+            raise UserError(f"encoded clip cannot be read: {error}; delete it and run again") from error
+        codes = None
+        if shape is not None:
+            codes = np.frombuffer(data, dtype="<i4", count=math.prod(shape), offset=start + length)
+            codes = codes.reshape(shape)
+        return cls(
+            payload=data[payload_at:],
+            sample_rate=header["sample_rate"],
+            channels=header["channels"],
+            num_samples=header["num_samples"],
+            codes=codes,
+            codebook_sizes=tuple(header["codebook_sizes"]),
+            side_info=header["side_info"],
+        )
+
+
+class Codec(ABC):
+    """A codec that can be evaluated. A new one is one subclass and one registry line (or entry point).
+
+    Attributes:
+        name: as typed after ``--codecs``.
+        version: of whatever decides the output (library, encoder, format of the payload). Scores are
+            kept under it, so change it when the output changes.
+        sample_rate: of the audio `encode` takes and `decode` returns, Hz. The evaluation resamples.
+        channels: channel counts the codec codes as they are. The evaluation refuses others.
+        control: a control (`reference`, `pcm16`) stands in the table once, at its own rate, whatever
+            ``--kbps`` asks.
+        weights_hash: identifies the loaded weights; "" for codecs without.
+    """
+
+    name: str
+    version: str
+    sample_rate: int
+    channels: tuple[int, ...] = (1,)
+    control: bool = False
+    weights_hash: str = ""
+
+    def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
+        if weights is not None:
+            raise UserError(f"codec '{self.name}' has no weights to load; got {weights}; leave the path out")
+        self.device = torch.device(device)
+
+    @classmethod
+    def unavailable(cls, weights: str | None = None) -> str | None:
+        """Why the codec cannot run here and what mends it, in one line; None if it can. Cheap."""
+        return None
+
+    @abstractmethod
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        """Operating points for audio with that many channels, in ascending order of bitrate."""
+
+    def nearest_rate(self, kbps: float, channels: int = 1) -> Rate:
+        """The operating point whose nominal bitrate is nearest to ``kbps``, by ratio; the lower at a tie."""
+        rates = [rate for rate in self.rates(channels) if rate.kbps is not None]
+        if not rates:
+            return self.rates(channels)[0]
+        return min(rates, key=lambda rate: (abs(math.log((rate.kbps or kbps) / kbps)), rate.kbps))
+
+    @abstractmethod
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        """Encode (batch, channels, samples) at ``sample_rate``; one `Encoded` per item of the batch.
+
+        What comes back must not depend on the other items of the batch.
+        """
+
+    @abstractmethod
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        """Decode clips of equal length to (batch, channels, samples), float32, from `Encoded` alone.
+
+        Time-aligned with the input (encoder delay removed) and exactly ``num_samples`` long.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """What decides this codec's output besides the rate, as canonical JSON values.
+
+        Subclasses with run-time settings (precision, search widths) add them here.
+        """
+        return {"name": self.name, "version": self.version, "weights": self.weights_hash}

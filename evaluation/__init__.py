@@ -1,0 +1,1 @@
+"""Fair, rate-matched evaluation of audio codecs."""

@@ -1,0 +1,74 @@
+"""What is evaluated: `Clip` (an excerpt of a recording) and `Dataset` (an ordered list of them)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One excerpt to be coded and scored.
+
+    Attributes:
+        id: unique in the data set, stable across machines: the path relative to the data set's root
+            without its extension, with ``@<start>s`` behind it for excerpts that do not start at 0.
+            Safe as a relative file name ("/" separates folders).
+        path: the audio file.
+        recording: source recording, the unit of all intervals and tests. Takes of one recording share it.
+        content_hash: first 16 hex digits of the SHA-256 of the file's bytes.
+        start_s: where the excerpt starts in the file, seconds.
+        duration_s: length of the excerpt, seconds.
+        sample_rate: of the file, Hz.
+        channels: of the file.
+        lossy: name of the lossy format the reference once went through ("Vorbis"), or None.
+        category: a label to group results by, or None.
+        error: why the file cannot be evaluated, or None. Such a clip is reported as failed for every codec.
+    """
+
+    id: str
+    path: Path
+    recording: str
+    content_hash: str
+    start_s: float = 0.0
+    duration_s: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    lossy: str | None = None
+    category: str | None = None
+    error: str | None = None
+
+    def manifest_row(self) -> dict[str, Any]:
+        """The clip as JSON values, for the run's manifest."""
+        return {**self.__dict__, "path": str(self.path)}
+
+    @classmethod
+    def from_manifest_row(cls, row: dict[str, Any]) -> Clip:
+        return cls(**{**row, "path": Path(row["path"])})
+
+
+@dataclass
+class Dataset:
+    """An ordered set of clips and what a reader of its results must know.
+
+    Attributes:
+        name: short name for titles and folders ("demo", "valid", "audiocaps-test").
+        clips: sorted by id.
+        excluded: (name, reason) of everything that was listed or found but is not a clip: missing
+            AudioCaps ids, tails below the minimum length, files that are not audio.
+        disclaimer: a line every table of results must carry, or None.
+    """
+
+    name: str
+    clips: list[Clip]
+    excluded: list[tuple[str, str]] = field(default_factory=list)
+    disclaimer: str | None = None
+
+    @property
+    def hash(self) -> str:
+        """Identifies what is evaluated: ids, contents and excerpts, wherever the files lie."""
+        rows = [(c.id, c.content_hash, c.start_s, c.duration_s, c.recording) for c in self.clips]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

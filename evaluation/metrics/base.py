@@ -1,0 +1,62 @@
+"""The interface of a metric, and the score it gives."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value for one clip.
+
+    ``value`` may be +-inf (identical signals). It is NaN only with a ``reason``: a silent reference has
+    no SI-SDR, and no other number is put in its place.
+    """
+
+    value: float
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.value) and not self.reason:
+            raise ValueError("a score that is not a number needs a reason")
+
+
+class Metric(ABC):
+    """A number per clip that compares a decoded signal with its reference.
+
+    Attributes:
+        name: column name in every table ("si_sdr").
+        label: heading for people ("SI-SDR").
+        version: changes with the definition; scores are kept under name and version.
+        unit: "dB", or "" for none.
+        higher_is_better: direction of the arrow.
+        definition: one sentence, printed in reports.
+    """
+
+    name: str
+    label: str
+    version: str
+    unit: str
+    higher_is_better: bool
+    definition: str
+
+    def prepare(self, reference: torch.Tensor, sample_rate: int) -> Any:
+        """What can be computed from the reference alone, once for all codecs.
+
+        Args:
+            reference: (batch, channels, samples), float32.
+            sample_rate: Hz.
+        """
+        return reference
+
+    @abstractmethod
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        """One `Score` per item: ``decoded`` (batch, channels, samples) beside what `prepare` returned.
+
+        The score of an item must not depend on the other items beyond float rounding.
+        """

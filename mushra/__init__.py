@@ -1,0 +1,1 @@
+"""MUSHRA listening tests."""
