@@ -75,7 +75,8 @@ class Results:
         corpus: values that belong to a condition and not to a clip, one dict per condition:
             ``{"codec": "qincodec", "kbps": 16.0, "kbps_entropy": 15.2, "frames": 10332}``; absent
             keys mean "does not apply".
-        dataset: ``name, n_clips, n_recordings, n_lossy, lossy_formats, n_excluded, excluded, disclaimer, hash``.
+        dataset: ``name, n_clips, n_recordings, n_lossy, lossy_formats, n_excluded, excluded, disclaimer,
+            hash``.
         settings: evaluation settings (``sample_rate, channels, align, seed, chunk_s, ...``).
         environment: versions, commit, command lines, machine.
     """
