@@ -1,1 +1,26 @@
-"""Fair, rate-matched evaluation of audio codecs."""
+"""Fair, rate-matched evaluation of audio codecs.
+
+``evaluate(...)`` runs an evaluation, ``open_results(folder)`` reads one back; both give `Results`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluation.load import open_results
+    from evaluation.results import Results
+    from evaluation.session import evaluate
+
+__all__ = ["Results", "evaluate", "open_results"]
+
+_HOMES = {"evaluate": "session", "open_results": "load", "Results": "results"}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: importing the package must not cost a second of torch, for `evaluate --help`.
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(f"evaluation.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'evaluation' has no attribute '{name}'")

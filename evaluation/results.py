@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -79,6 +80,7 @@ class Results:
             hash``.
         settings: evaluation settings (``sample_rate, channels, align, seed, chunk_s, ...``).
         environment: versions, commit, command lines, machine.
+        n_pending: (condition, clip) pairs without a row yet; 0 unless the run was interrupted.
     """
 
     clips: pd.DataFrame
@@ -88,3 +90,11 @@ class Results:
     dataset: dict[str, Any]
     settings: dict[str, Any]
     environment: dict[str, Any]
+    n_pending: int = 0
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per condition with intervals (`evaluation.statistics.summarize`)."""
+        from evaluation.statistics import summarize
+
+        return summarize(self, seed=self.settings["seed"])

@@ -1,0 +1,267 @@
+"""The command ``evaluate``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qincodec import __version__
+from qincodec.console import ProgressLine, run_command
+from qincodec.errors import EXIT_SOME_FAILED
+
+if TYPE_CHECKING:
+    from evaluation.results import Results
+    from evaluation.session import Request
+
+EPILOG = """
+Other commands, each with its own --help (a folder of such a name is ./report):
+
+evaluate report RUN — tables, files and plots again from the rows of a run
+
+evaluate compare RUN_A RUN_B — differences between two runs on the clips they share
+
+evaluate list — codecs, rates, metrics and data sets, and what cannot run here
+"""
+
+run_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+report_app = typer.Typer(add_completion=False)
+compare_app = typer.Typer(add_completion=False)
+list_app = typer.Typer(add_completion=False)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"evaluate {__version__}")
+        raise typer.Exit
+
+
+@run_app.command(epilog=EPILOG)
+def run(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Folder, glob, file, JSON-lines manifest, or audiocaps:FOLDER. Default: twelve made-up clips.",
+            show_default=False,
+        ),
+    ] = None,
+    codecs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--codecs",
+            metavar="A,B",
+            help="Comma-separated: CODEC, CODEC:WEIGHTS or NAME=CODEC:WEIGHTS. Default: opus,mp3, or none "
+            "if there is a --condition.",
+        ),
+    ] = None,
+    kbps: Annotated[
+        str, typer.Option(metavar="8,16", help="Bitrates in kbit/s, total over the channels.")
+    ] = "8,16",
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[@KBPS]=DIR",
+            help="Files decoded elsewhere, matched to the clips by name. Repeatable.",
+        ),
+    ] = None,
+    metrics: Annotated[str, typer.Option(metavar="M,N", help="Metrics to compute.")] = "si_sdr,ms_mel",
+    weights: Annotated[
+        list[str] | None, typer.Option(metavar="CODEC=PATH", help="Weights of a codec. Repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Run folder. A run of the same configuration in it is continued. Default: runs/DATA-HASH.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")] = 0,
+    sample_rate: Annotated[int, typer.Option(metavar="HZ", help="Rate at which clips are scored.")] = 44100,
+    channels: Annotated[
+        int, typer.Option(metavar="N", help="1: mixed to mono; 2: stereo. kbps is the total.")
+    ] = 1,
+    chunk: Annotated[float, typer.Option(metavar="S", help="Longest excerpt of a recording, seconds.")] = 5.0,
+    chunks: Annotated[
+        str, typer.Option(metavar="first|all", help="One excerpt per recording, or all of them.")
+    ] = "first",
+    audiocaps_list: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
+    ] = None,
+    recording_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Its group in a clip's path names the source recording, the unit of the intervals.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_resampled: Annotated[
+        bool, typer.Option("--allow-resampled", help="Accept AudioCaps copies below the evaluation's rate.")
+    ] = False,
+    no_align: Annotated[
+        bool, typer.Option("--no-align", help="Score without taking a codec's delay out.")
+    ] = False,
+    save_audio: Annotated[
+        bool, typer.Option("--save-audio", help="Keep decoded audio as float32 WAV in the run folder.")
+    ] = False,
+    skip_unavailable: Annotated[
+        bool, typer.Option("--skip-unavailable", help="Leave out codecs that cannot run here.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(metavar="D", help="Of neural codecs and metrics: cpu, cuda.")
+    ] = "cpu",
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Threads that take batches side by side; their number changes no score. "
+            "Default: one per core.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, estimate time and disk, write nothing.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Evaluate audio codecs at matched bitrates: a table with intervals, plots and files, in one command.
+
+    Each codec gives its operating point nearest to each asked bitrate; the rate measured from its bytes
+    stands in the table. An interrupted run goes on where it was with the same command.
+    """
+    from evaluation.session import Request, Settings
+
+    request = Request(
+        data=data,
+        codecs=codecs or ([] if condition else ["opus,mp3"]),
+        kbps=kbps,
+        conditions=condition or [],
+        metrics=metrics,
+        weights=weights or [],
+        skip_unavailable=skip_unavailable,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        save_audio=save_audio,
+        settings=Settings(sample_rate, channels, not no_align, chunk, chunks, limit, seed),
+        dataset_options={
+            "audiocaps_list": audiocaps_list,
+            "recording_pattern": recording_pattern,
+            "allow_resampled": allow_resampled,
+        },
+    )
+    _run(request, out, dry_run)
+
+
+def _run(request: Request, out: Path | None, dry_run: bool) -> None:
+    from evaluation.distributed import Ranks
+    from evaluation.report import write_all
+    from evaluation.session import command_line, estimate, execute, make_plan
+
+    ranks = Ranks.from_environment()
+    speaks = ranks.rank == 0
+    try:
+        with ProgressLine(enabled=speaks) as progress:
+            plan = make_plan(request, progress, ranks)
+            if speaks:
+                for line in plan.skipped:
+                    progress.note(f"skipped {line}")
+            if dry_run:
+                if speaks:
+                    progress.note("coding and scoring a few clips to estimate from")
+                    guess = estimate(plan)
+                    print(
+                        f"{guess.n_clips} clips x {guess.n_conditions} conditions: about "
+                        f"{_duration(guess.time_s)} with {plan.workers} workers and "
+                        f"{guess.disk_bytes / 1e6:.1f} MB in {out or plan.default_folder()} "
+                        f"(extrapolated from {guess.sample_clips} clips; nothing was written)"
+                    )
+                return
+            folder = out or plan.default_folder()
+            if speaks:
+                progress.note(f"run folder: {folder} (the same command goes on with it)")
+            results, folder = execute(plan, folder, command=command_line(), ranks=ranks, progress=progress)
+            if speaks:
+                progress.done()
+                write_all(results, folder)
+        if speaks:
+            _print(results, folder)
+            if results.clips["error"].notna().any():
+                raise SystemExit(EXIT_SOME_FAILED)
+    finally:
+        ranks.close()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _print(results: Results, folder: Path) -> None:
+    from evaluation.report import print_report
+
+    print_report(results)
+    print(f"\nTables, plots and rows: {folder}")
+
+
+@report_app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
+) -> None:
+    """Build tables, files and plots of a run again from its rows; also of one that was interrupted."""
+    from evaluation.load import open_results
+    from evaluation.report import write_all
+
+    results = open_results(run)
+    write_all(results, run)
+    _print(results, run)
+
+
+@compare_app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run folder.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run folder.")],
+) -> None:
+    """Differences RUN_B minus RUN_A, per condition and metric, on the clips both have scored."""
+    from evaluation.compare import compare_runs, print_comparison
+    from evaluation.load import open_results
+
+    print_comparison(compare_runs(open_results(run_a), open_results(run_b)))
+
+
+@list_app.command(name="list")
+def list_parts() -> None:
+    """Show codecs, rates, metrics and data sets and, for each that cannot run here, why and what to do."""
+    from evaluation.listing import print_listing
+
+    print_listing()
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "report": report_app,
+    "compare": compare_app,
+    "list": list_app,
+}
+
+
+def main() -> None:
+    """Entry point: a subcommand if the first word is one, otherwise an evaluation."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in COMMANDS:
+        name = arguments.pop(0)
+        run_command(COMMANDS[name], arguments, f"evaluate {name}")
+    else:
+        run_command(run_app, arguments, "evaluate")

@@ -1,0 +1,81 @@
+"""What a run was made with: versions, commit, machine, command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import qincodec
+
+#: Packages whose version can change a score.
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "soundfile", "soxr", "av", "bjontegaard")
+
+
+def describe_environment(device: str, workers: int) -> dict[str, Any]:
+    """Environment manifest as JSON values; the same on every call on one machine."""
+    import av
+    import soundfile
+    import torch
+
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "qincodec": qincodec.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_cores": os.cpu_count(),
+        "device": device if gpu is None else f"{device} ({gpu})",
+        "workers": workers,
+        "packages": packages,
+        "ffmpeg": {name: ".".join(map(str, v)) for name, v in sorted(av.library_versions.items())},
+        "libsndfile": soundfile.__libsndfile_version__,
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the source tree the package runs from, with "+changes" if it has any; None if installed."""
+    root = Path(qincodec.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            [
+                "git",
+                "-C",
+                str(root),
+                "describe",
+                "--always",
+                "--abbrev=40",
+                "--dirty=+changes",
+                "--exclude=*",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() or None
+
+
+def _processor() -> str:
+    """Model name of the CPU, as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

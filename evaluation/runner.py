@@ -1,0 +1,468 @@
+"""The loop: batches of clips through every condition, one row per result, nothing computed twice.
+
+Two passes. The first codes every clip, estimates its delay and gain, and scores it at the delay its own
+batch shows. When all clips are coded, one integer delay per condition is fixed, the median over clips, and
+the second pass scores what has no score at that delay yet. For codecs that compensate their delay it finds
+nothing to do.
+
+A batch is always computed whole, in the same composition, whatever part of it is already known: batched
+kernels may round differently in another company, and a resumed run must end in the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from baselines.codec import Encoded
+from evaluation.alignment import apply_delay, estimate_delay
+from evaluation.conditions import Planned
+from evaluation.datasets.base import Clip
+from evaluation.distributed import Ranks
+from evaluation.metrics.base import Metric, Score
+from evaluation.store import (
+    RunStore,
+    StoreError,
+    coded_key,
+    condition_delay,
+    explain_os_errors,
+    number_to_json,
+    score_key,
+    write_atomic,
+)
+from qincodec import audio
+from qincodec.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an evaluation is done; the same for every condition of a run.
+
+    Attributes:
+        sample_rate: clips are scored at this rate, Hz.
+        channels: clips are mixed to this many channels before coding.
+        align: take one integer delay per condition out before scoring.
+        chunk_s: longest excerpt taken from a recording, seconds.
+        chunks: "first" (one excerpt per recording) or "all".
+        limit: number of recordings drawn from the data, None for all.
+        seed: of the draw and of the bootstrap.
+    """
+
+    sample_rate: int = 44100
+    channels: int = 1
+    align: bool = True
+    chunk_s: float = 5.0
+    chunks: str = "first"
+    limit: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class Group:
+    """Clips of one batch that have the same length, as audio.
+
+    ``reference`` is (clips, channels, samples) at the evaluation's rate. What is computed from it is kept
+    as long as the group is: codec inputs by sample rate, prepared metrics by (metric, delay).
+    """
+
+    clips: list[Clip]
+    reference: torch.Tensor
+    inputs: dict[int, torch.Tensor] = field(default_factory=dict)
+    prepared: dict[tuple[str, int], Any] = field(default_factory=dict)
+
+
+@dataclass
+class Coded:
+    """What a condition made of a group: ``decoded`` like `Group.reference`, and one entry per clip."""
+
+    decoded: torch.Tensor
+    encoded: list[Encoded | None]
+    notes: list[str | None]
+    encode_s: float = math.nan  # per clip
+    decode_s: float = math.nan
+
+
+def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:
+    """Batches of clips of like length and rate; they depend on the clips and the size alone."""
+    ordered = sorted(clips, key=lambda clip: (clip.duration_s, clip.sample_rate, clip.id))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def fit_length(samples: torch.Tensor, length: int) -> torch.Tensor:
+    """Cut or zero-pad (..., samples) to ``length``: rates that do not divide leave a sample over."""
+    return functional.pad(samples, (0, length - samples.shape[-1]))
+
+
+def describe(error: Exception) -> str:
+    """The reason that stands in a failed clip's row, one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+class Runner:
+    """Evaluates planned conditions on clips into a store.
+
+    Args:
+        store: open run folder.
+        clips: of the data set; those with an ``error`` fail for every condition.
+        conditions: from `evaluation.conditions.plan_conditions`.
+        metrics: instances, in table order.
+        settings: of the run.
+        batch_size: clips coded and scored at once.
+        workers: threads that take batches side by side. Each computes with one CPU thread, so their number
+            changes no result.
+        device: where metrics are computed.
+        save_audio: keep what was decoded as float32 WAV.
+        ranks: the processes that share the run.
+        on_step: called with the number of (clip, condition) pairs just finished, from any worker.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        clips: Sequence[Clip],
+        conditions: Sequence[Planned],
+        metrics: Sequence[Metric],
+        settings: Settings,
+        *,
+        batch_size: int = 8,
+        workers: int = 1,
+        device: str = "cpu",
+        save_audio: bool = False,
+        ranks: Ranks | None = None,
+        on_step: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.store = store
+        self.conditions = list(conditions)
+        self.metrics = list(metrics)
+        self.settings = settings
+        self.ranks = ranks or Ranks()
+        self.clips = [clip for clip in clips if clip.error is None]
+        self.unreadable = [clip for clip in clips if clip.error is not None]
+        self.batches = make_batches(self.clips, batch_size)[self.ranks.rank :: self.ranks.world_size]
+        self.workers = workers
+        self.device = torch.device(device)
+        self.save_audio = save_audio
+        self.on_step = on_step
+        self._settings_dict = asdict(settings)
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Code and score all that is missing. Rows of finished work stay, whatever ends the run.
+
+        Raises:
+            StoreError: the run folder cannot be written any more.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            if self.ranks.rank == 0:
+                for planned in self.conditions:
+                    self._append([self._failure(planned, clip, clip.error or "") for clip in self.unreadable])
+            self._each(self.batches, self._first_pass)
+            self.ranks.barrier()
+            self.store.refresh()
+            delays = [
+                condition_delay(
+                    (self.store.row(self._key(planned, clip)) for clip in self.clips), self.settings.align
+                )
+                for planned in self.conditions
+            ]
+            self._each(self.batches, lambda batch: self._second_pass(batch, delays))
+            self.ranks.barrier()
+            self.store.refresh()
+        finally:
+            torch.set_num_threads(threads)
+
+    def steps(self) -> int:
+        """Number of (clip, condition) pairs this rank goes through in the first pass."""
+        return sum(map(len, self.batches)) * len(self.conditions)
+
+    def _key(self, planned: Planned, clip: Clip) -> str:
+        return coded_key(planned.condition, self._settings_dict, clip, planned.files.get(clip.id))
+
+    def _each(self, batches: list[list[Clip]], work: Callable[[list[Clip]], None]) -> None:
+        """Run ``work`` on every batch with as many threads as there are workers; an error stops them all."""
+        pending: set[Future[None]] = set()
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                for batch in batches:
+                    pending.add(pool.submit(work, batch))
+                    if len(pending) > self.workers:  # one waits in line, the rest are not read yet
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            future.result()
+                for future in pending:
+                    future.result()
+            except BaseException:
+                self._stop.set()  # workers look at it between conditions
+                for future in pending:
+                    future.cancel()
+                raise
+
+    def _first_pass(self, batch: list[Clip]) -> None:
+        todo = [planned for planned in self.conditions if not self._coded(planned, batch)]
+        self.on_step(len(batch) * (len(self.conditions) - len(todo)))
+        self._work(batch, [(planned, None) for planned in todo])
+
+    def _second_pass(self, batch: list[Clip], delays: list[int]) -> None:
+        pairs = list(zip(self.conditions, delays, strict=True))
+        self._work(
+            batch, [(planned, delay) for planned, delay in pairs if self._unscored(planned, batch, delay)]
+        )
+
+    def _coded(self, planned: Planned, clips: list[Clip]) -> bool:
+        """Whether the first pass has nothing to do; what failed is tried again."""
+        for clip in clips:
+            row = self.store.row(self._key(planned, clip))
+            if row is None or row["error"] is not None:
+                return False
+            if self.save_audio and not self._audio_path(planned, clip).exists():
+                return False
+        return True
+
+    def _unscored(self, planned: Planned, clips: list[Clip], delay: int) -> bool:
+        """Whether any clip that was coded lacks a score at ``delay``."""
+        for clip in clips:
+            key = self._key(planned, clip)
+            row = self.store.row(key)
+            if row is None or row["error"] is not None:
+                continue
+            if any(self.store.row(score_key(key, metric, delay)) is None for metric in self.metrics):
+                return True
+        return False
+
+    def _work(self, batch: list[Clip], todo: list[tuple[Planned, int | None]]) -> None:
+        if not todo:
+            return
+        groups = self._load(batch)
+        for planned, delay in todo:
+            if self._stop.is_set():
+                return
+            for group in groups:
+                self._evaluate(planned, group, delay)
+            if delay is None:
+                self.on_step(len(batch))
+
+    def _load(self, batch: list[Clip]) -> list[Group]:
+        """Read a batch and group it by length; clips that cannot be read fail for all conditions."""
+        by_length: dict[int, list[tuple[Clip, torch.Tensor]]] = {}
+        for clip in batch:
+            try:
+                samples, sample_rate = audio.read(clip.path, clip.start_s, clip.duration_s)
+                samples = audio.mix(samples, self.settings.channels)
+                samples = audio.resample(samples, sample_rate, self.settings.sample_rate)
+            except Exception as error:
+                for planned in self.conditions:
+                    self._append([self._failure(planned, clip, describe(error))])
+                continue
+            by_length.setdefault(samples.shape[-1], []).append((clip, torch.from_numpy(samples)))
+        groups = []
+        for _, members in sorted(by_length.items()):
+            clips, tensors = zip(*members, strict=True)
+            groups.append(Group(list(clips), torch.stack(tensors)))
+        return groups
+
+    def _evaluate(self, planned: Planned, group: Group, delay: int | None) -> None:
+        """One condition on one group: code what has no row, score at ``delay`` or the group's own."""
+        known = [self.store.row(self._key(planned, clip)) for clip in group.clips]
+        try:
+            coded = None
+            if all(row is not None and row["error"] is None for row in known):
+                coded = self._from_store(planned, group, known)
+            if coded is None:
+                coded = self._code(planned, group)
+            rows = self._rows(planned, group, coded, delay)
+        except StoreError:
+            raise
+        except Exception as error:
+            if len(group.clips) == 1:
+                rows = [self._failure(planned, group.clips[0], describe(error))]
+            else:  # each clip by itself, so that only the one at fault is lost
+                for index, clip in enumerate(group.clips):
+                    self._evaluate(planned, Group([clip], group.reference[index : index + 1]), delay)
+                return
+        self._append(rows)
+
+    def _code(self, planned: Planned, group: Group) -> Coded:
+        if planned.rendered is not None:
+            return self._rendered(planned, group)
+        codec, rate = planned.codec, planned.rate
+        assert codec is not None and rate is not None
+        if codec.sample_rate not in group.inputs:
+            samples = audio.resample(group.reference.numpy(), self.settings.sample_rate, codec.sample_rate)
+            group.inputs[codec.sample_rate] = torch.from_numpy(samples)
+        start = time.perf_counter()
+        encoded = codec.encode(group.inputs[codec.sample_rate].to(codec.device), rate)
+        encoded_at = time.perf_counter()
+        decoded = codec.decode(encoded).cpu()
+        decoded_at = time.perf_counter()
+        for clip, item in zip(group.clips, encoded, strict=True):
+            write_atomic(self._encoded_path(planned, clip), item.to_bytes())
+        count = len(group.clips)
+        return Coded(
+            self._to_evaluation_rate(decoded, codec.sample_rate, group),
+            list(encoded),
+            [None] * count,
+            (encoded_at - start) / count,
+            (decoded_at - encoded_at) / count,
+        )
+
+    def _from_store(self, planned: Planned, group: Group, known: list[dict[str, Any] | None]) -> Coded | None:
+        """Decode what an earlier session encoded; None if its files are gone."""
+        if planned.codec is None:
+            return None
+        try:
+            encoded = [
+                Encoded.from_bytes((self.store.folder / row["encoded"]).read_bytes())
+                for row in known
+                if row is not None
+            ]
+        except (OSError, UserError):
+            return None
+        decoded = planned.codec.decode(encoded).cpu()
+        return Coded(
+            self._to_evaluation_rate(decoded, planned.codec.sample_rate, group),
+            list(encoded),
+            [None] * len(encoded),
+        )
+
+    def _rendered(self, planned: Planned, group: Group) -> Coded:
+        assert planned.rendered is not None
+        loaded = [
+            planned.rendered.load(
+                clip.id,
+                clip.path.stem,
+                clip.start_s,
+                clip.duration_s,
+                self.settings.sample_rate,
+                self.settings.channels,
+            )
+            for clip in group.clips
+        ]
+        length = group.reference.shape[-1]
+        decoded = [fit_length(torch.from_numpy(samples), length) for samples, _ in loaded]
+        return Coded(torch.stack(decoded), [None] * len(loaded), [note for _, note in loaded])
+
+    def _to_evaluation_rate(self, decoded: torch.Tensor, sample_rate: int, group: Group) -> torch.Tensor:
+        expected = group.inputs[sample_rate].shape if sample_rate in group.inputs else None
+        if expected is not None and decoded.shape != expected:
+            raise UserError(
+                f"the decoder returned audio of shape {tuple(decoded.shape)} for input of shape "
+                f"{tuple(expected)}; baselines.check_codec tells what else is wrong with the codec"
+            )
+        samples = audio.resample(decoded.float().numpy(), sample_rate, self.settings.sample_rate)
+        return fit_length(torch.from_numpy(samples), group.reference.shape[-1])
+
+    def _rows(self, planned: Planned, group: Group, coded: Coded, delay: int | None) -> list[dict[str, Any]]:
+        """Coded and score rows of a group, and the decoded files where they are asked for."""
+        reference, decoded = group.reference.to(self.device), coded.decoded.to(self.device)
+        aligned = estimate_delay(reference, decoded, self.settings.sample_rate)
+        if delay is None:
+            own = ({"delay": item.delay_samples} for item in aligned)
+            delay = condition_delay(own, self.settings.align)
+        rows: list[dict[str, Any]] = []
+        duration_s = reference.shape[-1] / self.settings.sample_rate
+        for index, clip in enumerate(group.clips):
+            encoded = coded.encoded[index]
+            rows.append(
+                {
+                    "kind": "coded",
+                    "key": self._key(planned, clip),
+                    "codec": planned.condition.codec,
+                    "rate": planned.rate_label,
+                    "clip": clip.id,
+                    "duration_s": duration_s,
+                    "bytes": None if encoded is None else len(encoded.payload),
+                    "delay": aligned[index].delay_samples,
+                    "gain_db": aligned[index].gain_db,
+                    "encode_s": number_to_json(coded.encode_s),
+                    "decode_s": number_to_json(coded.decode_s),
+                    "encoded": None
+                    if encoded is None
+                    else str(self._encoded_path(planned, clip).relative_to(self.store.folder)),
+                    "codebooks": 0 if encoded is None else len(encoded.codebook_sizes),
+                    "note": coded.notes[index] or aligned[index].reason,
+                    "error": None,
+                }
+            )
+            if self.save_audio:
+                self._save(planned, clip, coded.decoded[index])
+        scores = {
+            metric.name: self._scores(metric, group, reference, decoded, delay) for metric in self.metrics
+        }
+        for index, clip in enumerate(group.clips):
+            key = self._key(planned, clip)
+            for metric in self.metrics:
+                score = scores[metric.name][index]
+                rows.append(
+                    {
+                        "kind": "score",
+                        "key": score_key(key, metric, delay),
+                        "codec": planned.condition.codec,
+                        "rate": planned.rate_label,
+                        "clip": clip.id,
+                        "metric": metric.name,
+                        "delay": delay,
+                        "value": number_to_json(score.value),
+                        "reason": score.reason,
+                    }
+                )
+        return rows
+
+    def _scores(
+        self, metric: Metric, group: Group, reference: torch.Tensor, decoded: torch.Tensor, delay: int
+    ) -> list[Score]:
+        if reference.shape[-1] <= abs(delay):
+            reason = f"clip is shorter than the delay of {delay} samples"
+            return [Score(math.nan, reason)] * len(group.clips)
+        shifted_reference, shifted = apply_delay(reference, decoded, delay)
+        if (metric.name, delay) not in group.prepared:
+            prepared = metric.prepare(shifted_reference, self.settings.sample_rate)
+            group.prepared[metric.name, delay] = prepared
+        return metric.score(group.prepared[metric.name, delay], shifted, self.settings.sample_rate)
+
+    def _failure(self, planned: Planned, clip: Clip, reason: str) -> dict[str, Any]:
+        return {
+            "kind": "coded",
+            "key": self._key(planned, clip),
+            "codec": planned.condition.codec,
+            "rate": planned.rate_label,
+            "clip": clip.id,
+            "delay": None,
+            "error": reason,
+        }
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        """Append what is new: known results stay as they are, a failure is written once."""
+        new = []
+        for row in rows:
+            known = self.store.row(row["key"])
+            done = known is not None and known.get("error") is None
+            if not done and (known is None or known.get("error") != row.get("error")):
+                new.append(row)
+        self.store.append(new)
+
+    def _save(self, planned: Planned, clip: Clip, decoded: torch.Tensor) -> None:
+        path = self._audio_path(planned, clip)
+        with explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            audio.write(path, decoded.numpy(), self.settings.sample_rate, "float32")
+        except UserError as error:
+            raise StoreError(str(error)) from error
+
+    def _audio_path(self, planned: Planned, clip: Clip) -> Path:
+        return self.store.decoded_path(planned.condition.codec, planned.rate_label, clip.id)
+
+    def _encoded_path(self, planned: Planned, clip: Clip) -> Path:
+        return self.store.encoded_path(planned.condition.codec, planned.rate_label, clip.id)

@@ -1,0 +1,415 @@
+"""One evaluation from start to end: plan, open the run, run, load the results."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from evaluation.conditions import (
+    Planned,
+    choose_metrics,
+    parse_codecs,
+    parse_conditions,
+    parse_kbps,
+    parse_weights,
+    plan_conditions,
+)
+from evaluation.datasets import load_dataset
+from evaluation.datasets.base import Clip, Dataset
+from evaluation.distributed import Ranks
+from evaluation.environment import describe_environment
+from evaluation.load import load_results
+from evaluation.metrics import METRICS
+from evaluation.metrics.base import Metric
+from evaluation.results import MetricInfo, Results
+from evaluation.runner import Runner, Settings, describe
+from evaluation.store import RunStore, row_key
+from qincodec.errors import UserError
+
+#: Called with what is going on ("reading data", "coding and scoring"), how much is done, and of how much.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, as typed; see `evaluate` for the meaning of each."""
+
+    data: str | None = None
+    codecs: Sequence[str] = ("opus,mp3",)
+    kbps: Sequence[float] | str = "8,16"
+    conditions: Sequence[str] = ()
+    metrics: Sequence[str] | str = "si_sdr,ms_mel"
+    weights: Sequence[str] | Mapping[str, str] = ()
+    skip_unavailable: bool = False
+    device: str = "cpu"
+    batch_size: int = 8
+    workers: int | None = None
+    save_audio: bool = False
+    settings: Settings = field(default_factory=Settings)
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """What will run: checked, loaded, nothing written yet."""
+
+    request: Request
+    dataset: Dataset
+    conditions: list[Planned]
+    metrics: list[Metric]
+    skipped: list[str]
+    workers: int
+
+    def runner(self, store: RunStore, clips: Sequence[Clip], **options: Any) -> Runner:
+        return Runner(
+            store,
+            clips,
+            self.conditions,
+            self.metrics,
+            self.request.settings,
+            batch_size=self.request.batch_size,
+            workers=self.workers,
+            device=self.request.device,
+            save_audio=self.request.save_audio,
+            **options,
+        )
+
+    def default_folder(self) -> Path:
+        """``runs/<data>-<hash>``: the same request finds its own run again and goes on with it."""
+        content = row_key(
+            settings=asdict(self.request.settings),
+            data=self.dataset.hash,
+            conditions=[asdict(planned.condition) for planned in self.conditions],
+            metrics=[[metric.name, metric.version] for metric in self.metrics],
+        )
+        return Path("runs") / f"{self.dataset.name}-{content[:8]}"
+
+
+def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ranks | None = None) -> Plan:
+    """Check the whole request, load codecs and data. Raises UserError before any work is done."""
+    _check_numbers(request)
+    weights = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
+    specs = parse_codecs(request.codecs, weights)
+    rendered = parse_conditions(request.conditions)
+    kbps = parse_kbps(request.kbps)
+    metric_names = choose_metrics(request.metrics)
+    _check_device(request.device)
+    conditions, skipped = plan_conditions(
+        specs,
+        rendered,
+        kbps,
+        sample_rate=request.settings.sample_rate,
+        channels=request.settings.channels,
+        device=request.device,
+        skip_unavailable=request.skip_unavailable,
+    )
+    settings = request.settings
+    ranks = ranks or Ranks()
+    dataset = ranks.once(
+        lambda: load_dataset(
+            request.data,
+            chunk_s=settings.chunk_s,
+            chunks=settings.chunks,
+            limit=settings.limit,
+            seed=settings.seed,
+            sample_rate=settings.sample_rate,
+            progress=lambda done, total: progress("reading data", done, total),
+            **request.dataset_options,
+        )
+    )
+    files = ranks.once(lambda: [_find_files(planned, dataset.clips) for planned in conditions])
+    conditions = [replace(planned, files=found) for planned, found in zip(conditions, files, strict=True)]
+    workers = request.workers or usable_cores()
+    return Plan(
+        request, dataset, conditions, [METRICS.load(name)() for name in metric_names], skipped, workers
+    )
+
+
+def usable_cores() -> int:
+    """CPU cores for this process: those it may run on, shared among torchrun's ranks of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def execute(
+    plan: Plan,
+    out: Path | None = None,
+    *,
+    command: str | None = None,
+    ranks: Ranks | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[Results, Path]:
+    """Run a plan in folder ``out``, going on with what is there, and load the results.
+
+    Raises:
+        UserError: the folder holds a run of another configuration, is in use, or cannot be written.
+    """
+    ranks = ranks or Ranks()
+    folder = out or plan.default_folder()
+    first: RunStore | None = None
+
+    def open_first() -> None:
+        nonlocal first
+        first = RunStore(folder)
+        try:
+            _prepare(first, plan, command)
+        except BaseException:
+            first.close()
+            raise
+
+    ranks.once(open_first)
+    with first or RunStore(folder, rank=ranks.rank) as store:
+        done = 0
+
+        def on_step(count: int) -> None:
+            nonlocal done
+            done += count
+            progress("coding and scoring", done, total)
+
+        runner = plan.runner(store, plan.dataset.clips, ranks=ranks, on_step=on_step)
+        total = runner.steps()
+        runner.run()
+        return load_results(store), folder
+
+
+def evaluate(
+    data: str | Path | None = None,
+    codecs: str | Sequence[str] = "opus,mp3",
+    kbps: str | Sequence[float] = "8,16",
+    *,
+    out: str | Path | None = None,
+    conditions: Mapping[str, str | Path] | Sequence[str] = (),
+    metrics: str | Sequence[str] = "si_sdr,ms_mel",
+    weights: Mapping[str, str] | None = None,
+    sample_rate: int = 44100,
+    channels: int = 1,
+    align: bool = True,
+    chunk_s: float = 5.0,
+    chunks: str = "first",
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    batch_size: int = 8,
+    workers: int | None = None,
+    save_audio: bool = False,
+    skip_unavailable: bool = False,
+    progress: Progress | None = None,
+    **dataset_options: Any,
+) -> Results:
+    """Evaluate codecs on audio; the command ``evaluate`` from Python.
+
+    Args:
+        data: folder, glob, file, JSON-lines manifest, ``audiocaps:FOLDER``; None for the embedded demo.
+        codecs: ``"opus,mine=qincodec:PATH"``.
+        kbps: asked rates in kbit/s, total over channels; each codec gives its nearest operating point.
+        out: run folder; an existing run of the same configuration is continued. None for ``runs/...``.
+        conditions: ``{"NAME@KBPS": DIR}`` of files decoded elsewhere, or ``["NAME@KBPS=DIR"]``.
+        metrics: names of metrics.
+        weights: codec name -> path of its weights.
+        sample_rate: of the evaluation, Hz.
+        channels: of the evaluation.
+        align: take one integer delay per condition out before scoring; gain is never applied.
+        chunk_s: longest excerpt of a recording, seconds.
+        chunks: "first" or "all" excerpts of a recording.
+        limit: draw that many recordings.
+        seed: of the draw and of the bootstrap.
+        device: of codecs and metrics, "cpu" or "cuda".
+        batch_size: clips at once.
+        workers: threads; None for one per usable core.
+        save_audio: keep decoded audio as float32 WAV in the run folder.
+        skip_unavailable: evaluate the rest where a codec cannot run here.
+        progress: called with (what, done, total).
+        dataset_options: further options of `evaluation.datasets.load_dataset`.
+
+    Returns:
+        `Results`: data frames ``clips`` and ``summary`` and what they were made with.
+
+    Raises:
+        UserError: something in the request cannot be done; nothing was written unless scoring had begun.
+    """
+    if isinstance(conditions, Mapping):
+        conditions = [f"{name}={folder}" for name, folder in conditions.items()]
+    request = Request(
+        data=None if data is None else str(data),
+        codecs=[codecs] if isinstance(codecs, str) else codecs,
+        kbps=kbps,
+        conditions=conditions,
+        metrics=metrics,
+        weights=weights or {},
+        skip_unavailable=skip_unavailable,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        save_audio=save_audio,
+        settings=Settings(sample_rate, channels, align, chunk_s, chunks, limit, seed),
+        dataset_options=dataset_options,
+    )
+    report = progress or (lambda *_: None)
+    plan = make_plan(request, report)
+    results, folder = execute(plan, None if out is None else Path(out), progress=report)
+    from evaluation.report import write_all
+
+    write_all(results, folder)
+    return results
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take, extrapolated from a few of its clips."""
+
+    n_clips: int
+    n_conditions: int
+    sample_clips: int
+    time_s: float
+    disk_bytes: int
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Code and score one batch of typical clips in a temporary folder and extrapolate (``--dry-run``)."""
+    clips = sorted((c for c in plan.dataset.clips if c.error is None), key=lambda c: (c.duration_s, c.id))
+    if not clips:
+        raise UserError("no readable clip to estimate from; check the data")
+    count = min(len(clips), plan.request.batch_size)
+    start = (len(clips) - count) // 2
+    sample = clips[start : start + count]
+    with tempfile.TemporaryDirectory(prefix="evaluate-dry-run-") as temporary:
+        with RunStore(Path(temporary) / "run") as store:
+            began = time.perf_counter()
+            plan.runner(store, sample).run()
+            seconds = time.perf_counter() - began
+        sizes = sum(path.stat().st_size for path in Path(temporary).rglob("*") if path.is_file())
+    share = sum(clip.duration_s for clip in clips) / sum(clip.duration_s for clip in sample)
+    batches = -(-len(clips) // plan.request.batch_size)
+    parallel = min(plan.workers, batches)
+    return Estimate(len(clips), len(plan.conditions), count, seconds * share / parallel, int(sizes * share))
+
+
+def _find_files(planned: Planned, clips: Sequence[Clip]) -> dict[str, str]:
+    """Fingerprint of the decoded file of every clip; why there is none stands in its place."""
+    if planned.rendered is None:
+        return {}
+    files = {}
+    for clip in clips:
+        try:
+            files[clip.id] = planned.rendered.fingerprint(planned.rendered.find(clip.id, clip.path.stem))
+        except UserError as error:
+            files[clip.id] = f"missing: {describe(error)}"
+    if clips and all(entry.startswith("missing") for entry in files.values()):
+        raise UserError(
+            f"condition '{planned.condition.codec}': no file matches any of the {len(clips)} clips; "
+            f"{files[clips[0].id].removeprefix('missing: ')}"
+        )
+    return files
+
+
+def _prepare(store: RunStore, plan: Plan, command: str | None) -> None:
+    """Check the folder against the plan and write what describes the run."""
+    run = _merge_run(store, plan, command)
+    files = {
+        f"{planned.condition.codec}@{planned.rate_label}": dict(planned.files)
+        for planned in plan.conditions
+        if planned.rendered is not None
+    }
+    store.write_clips(plan.dataset.clips)
+    store.write_files(store.read_files() | files)
+    store.write_environment(describe_environment(plan.request.device, plan.workers))
+    store.write_run(run)
+
+
+def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, Any]:
+    """run.json with this request's conditions and metrics added to those of earlier ones."""
+    dataset = plan.dataset
+    recordings = {clip.recording for clip in dataset.clips}
+    formats = sorted({clip.lossy for clip in dataset.clips if clip.lossy})
+    new: dict[str, Any] = {
+        "settings": asdict(plan.request.settings),
+        "dataset": {
+            "name": dataset.name,
+            "n_clips": len(dataset.clips),
+            "n_recordings": len(recordings),
+            "n_lossy": sum(clip.lossy is not None for clip in dataset.clips),
+            "lossy_formats": formats,
+            "n_excluded": len(dataset.excluded),
+            "excluded": [list(entry) for entry in dataset.excluded],
+            "disclaimer": dataset.disclaimer,
+            "hash": dataset.hash,
+        },
+        "conditions": [asdict(planned.condition) for planned in plan.conditions],
+        "metrics": [
+            asdict(MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, m.definition))
+            for m in plan.metrics
+        ],
+        "commands": [command] if command else [],
+    }
+    old = store.read_run()
+    if old is None:
+        return new
+    _refuse_other_configuration(store.folder, old, new)
+    for part in ("conditions", "metrics"):
+        new[part] = old[part] + [entry for entry in new[part] if entry not in old[part]]
+    new["commands"] = old["commands"] + [c for c in new["commands"] if c not in old["commands"]]
+    return new
+
+
+def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    def refuse(what: str, had: object, got: object) -> None:
+        raise UserError(
+            f"{folder} holds a run of another configuration: {what} was {had}, now {got}; "
+            "choose another --out, or ask for the same to go on with it"
+        )
+
+    for name, value in new["settings"].items():
+        if old["settings"].get(name) != value:
+            refuse(name, old["settings"].get(name), value)
+    if old["dataset"]["hash"] != new["dataset"]["hash"]:
+        had, got = ({k: run["dataset"][k] for k in ("name", "n_clips", "hash")} for run in (old, new))
+        refuse("the data", *("{name} ({n_clips} clips, {hash})".format(**d) for d in (had, got)))
+    for kind, label, fields in (
+        ("conditions", ("codec", "kbps"), ("identity", "settings", "nominal")),
+        ("metrics", ("name",), ("version",)),
+    ):
+        known = {tuple(entry[k] for k in label): entry for entry in old[kind]}
+        for entry in new[kind]:
+            before = known.get(tuple(entry[k] for k in label))
+            for name in fields:
+                if before is not None and before[name] != entry[name]:
+                    refuse(f"{name} of '{entry[label[0]]}'", before[name], entry[name])
+
+
+def _check_numbers(request: Request) -> None:
+    settings = request.settings
+    checks: list[tuple[str, bool, object, str]] = [
+        ("--sample-rate", 8000 <= settings.sample_rate <= 384000, settings.sample_rate, "8000 to 384000 Hz"),
+        ("--channels", 1 <= settings.channels <= 2, settings.channels, "1 or 2"),
+        ("--chunk", 0.1 <= settings.chunk_s <= 3600, settings.chunk_s, "0.1 to 3600 seconds"),
+        ("--chunks", settings.chunks in ("first", "all"), settings.chunks, "first or all"),
+        ("--limit", settings.limit is None or settings.limit >= 1, settings.limit, "1 or more"),
+        ("--seed", settings.seed >= 0, settings.seed, "0 or more"),
+        ("--batch-size", request.batch_size >= 1, request.batch_size, "1 or more"),
+        ("--workers", request.workers is None or request.workers >= 1, request.workers, "1 or more"),
+    ]
+    for option, good, value, allowed in checks:
+        if not good:
+            raise UserError(f"{option} is {value}; allowed: {allowed}")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"--device {device} cannot be used here: {first}; use --device cpu") from error
+
+
+def command_line() -> str:
+    """The command as typed, for the manifest."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,340 @@
+"""The run folder: append-only rows, encoded clips, manifests. What is written survives a kill at any moment.
+
+Layout::
+
+    run.json            schema version, settings, data set, conditions, metrics, command lines
+    clips.jsonl         the clips, in order (`evaluation.datasets.base.Clip.manifest_row`)
+    files.json          of conditions decoded elsewhere: fingerprint of each clip's file, or why there is none
+    environment.json    versions, commit, machine
+    rows/rank-N.jsonl   one line per row, appended by rank N only
+    encoded/C@R/CLIP    what codec C made of CLIP at rate R (`baselines.codec.Encoded.to_bytes`)
+    decoded/C@R/CLIP.wav   with --save-audio, float32
+
+Two kinds of rows: ``coded`` (bytes, times, delay, gain, error) and ``score`` (one metric). A row's key is a
+hash of all that decides its content (`coded_key`, `score_key`): never the label of a codec, always its
+identity; so another model never gets a score that is not its own, and nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median_low
+from typing import TYPE_CHECKING, Any
+
+from evaluation.datasets.base import Clip
+from evaluation.results import Condition, MetricInfo
+from qincodec.errors import UserError
+
+if TYPE_CHECKING:
+    from evaluation.metrics.base import Metric
+
+SCHEMA_VERSION = 1
+
+
+class StoreError(UserError):
+    """The run folder cannot be written: ends the run, where other errors only fail their clip."""
+
+
+def row_key(**content: Any) -> str:
+    """Hash of a canonical JSON object: 24 hex digits of its SHA-256."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:24]
+
+
+def coded_key(condition: Condition, settings: dict[str, Any], clip: Clip, file: str | None = None) -> str:
+    """Key of the row that says what a condition made of a clip.
+
+    Args:
+        settings: of the run; its ``sample_rate`` and ``channels`` count here.
+        file: fingerprint of the clip's file where it was decoded elsewhere.
+    """
+    return row_key(
+        kind="coded",
+        codec=condition.identity,
+        settings=condition.settings,
+        nominal=condition.nominal,
+        sample_rate=settings["sample_rate"],
+        channels=settings["channels"],
+        clip=clip.id,
+        content=clip.content_hash,
+        start_s=clip.start_s,
+        duration_s=clip.duration_s,
+        file=file,
+    )
+
+
+def score_key(coded: str, metric: Metric | MetricInfo, delay: int) -> str:
+    """Key of the row that holds one metric of what stands under ``coded``, after a shift by ``delay``."""
+    return row_key(kind="score", coded=coded, metric=metric.name, version=metric.version, delay=delay)
+
+
+def condition_delay(rows: Iterable[dict[str, Any] | None], align: bool) -> int:
+    """The delay taken out of a condition: the median (the lower one) over its clips, 0 without alignment."""
+    if not align:
+        return 0
+    delays = [row["delay"] for row in rows if row is not None and row["delay"] is not None]
+    return int(median_low(delays)) if delays else 0
+
+
+def number_to_json(value: float | None) -> float | str | None:
+    """JSON has no infinity and no NaN: "inf", "-inf" and null stand for them."""
+    if value is None or math.isnan(value):
+        return None
+    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
+
+def number_from_json(value: float | str | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def safe_name(text: str) -> str:
+    """A label or rate as one folder name: anything but letters, digits, ``._@+-`` becomes ``_``."""
+    return re.sub(r"[^\w.@+-]", "_", text).lstrip(".") or "_"
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"disk full while writing {path}: what was scored so far is kept; free some space and run "
+                "the same command again to go on"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(
+                f"cannot write {path}: {error.strerror}; choose a folder you may write to with --out"
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(
+                f"cannot write {path}: a file is in the way; choose another --out folder"
+            ) from error
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; check the folder given as --out"
+        ) from error
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file or nothing, through a temporary file beside it."""
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+class RunStore:
+    """One run folder, opened by one rank. Use as a context manager.
+
+    Args:
+        folder: the run folder.
+        rank: names the file this process appends to; rank 0 also holds the lock of the folder.
+        write: False opens for reading only: no lock, nothing created.
+
+    Raises:
+        UserError: the folder is something else, of a later schema, in use by another process, or
+            cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, rank: int = 0, write: bool = True) -> None:
+        self.folder = folder
+        self.rank = rank
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._read_to: dict[Path, int] = {}
+        self._thread_lock = threading.Lock()
+        self._lock_handle: int | None = None
+        self._append_handle: int | None = None
+        try:
+            if write:
+                self._open_for_writing()
+            elif not (folder / "run.json").is_file():
+                raise UserError(
+                    f"{folder} is not a run: there is no run.json in it; give the folder that "
+                    "`evaluate --out` wrote"
+                )
+            self._check_schema()
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for handle in (self._append_handle, self._lock_handle):
+            if handle is not None:
+                os.close(handle)
+        self._append_handle = self._lock_handle = None
+
+    def _open_for_writing(self) -> None:
+        if self.folder.is_dir() and not (self.folder / "run.json").exists():
+            strangers = [p.name for p in self.folder.iterdir() if p.name not in (".lock", "rows")]
+            strangers = [name for name in strangers if not name.startswith(".writing-")]
+            if strangers:
+                raise UserError(
+                    f"{self.folder} is not empty and not a run (it holds {strangers[0]}); "
+                    "choose another --out"
+                )
+        rows = self.folder / "rows"
+        with explain_os_errors(self.folder):
+            rows.mkdir(parents=True, exist_ok=True)
+            if self.rank == 0:
+                self._lock_handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+                try:
+                    fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(
+                        f"another evaluation is writing to {self.folder}; wait for it or choose another --out"
+                    ) from None
+            self._append_handle = os.open(
+                rows / f"rank-{self.rank}.jsonl", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644
+            )
+            self._cut_torn_line(self._append_handle)
+
+    @staticmethod
+    def _cut_torn_line(handle: int) -> None:
+        """Drop what a killed process left behind the last complete line."""
+        size = os.fstat(handle).st_size
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            newline = os.pread(handle, position - start, start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position < size:
+            os.ftruncate(handle, position)
+
+    def _check_schema(self) -> None:
+        run = self.read_run()
+        if run is not None and run.get("schema_version") != SCHEMA_VERSION:
+            raise UserError(
+                f"{self.folder} has run schema {run.get('schema_version')}, this version reads "
+                f"{SCHEMA_VERSION}; use the version that wrote it or start a new run"
+            )
+
+    # Rows
+
+    def refresh(self) -> None:
+        """Read the rows that this and other ranks have appended since the last look."""
+        for path in sorted((self.folder / "rows").glob("rank-*.jsonl")):
+            offset = self._read_to.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # another rank is writing it, or was killed there
+                    try:
+                        row = json.loads(line)
+                        self._rows[row["key"]] = row
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise UserError(
+                            f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
+                            "scored again"
+                        ) from error
+                    offset += len(line)
+            self._read_to[path] = offset
+
+    def row(self, key: str) -> dict[str, Any] | None:
+        """The last row written under ``key``, or None."""
+        return self._rows.get(key)
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows in one write and have them on the disk before returning. Thread-safe."""
+        if not rows:
+            return
+        lines = "".join(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n" for row in rows)
+        data = lines.encode()
+        assert self._append_handle is not None, "opened for reading only"
+        with self._thread_lock, explain_os_errors(self.folder / "rows"):
+            start = os.fstat(self._append_handle).st_size
+            try:
+                while data:
+                    data = data[os.write(self._append_handle, data) :]
+                os.fsync(self._append_handle)
+            except OSError:
+                os.ftruncate(self._append_handle, start)  # half a row must not stay before later ones
+                raise
+            for row in rows:
+                self._rows[row["key"]] = row
+
+    # Files beside the rows
+
+    def encoded_path(self, label: str, rate_label: str, clip_id: str) -> Path:
+        """Where the encoded clip is kept."""
+        return self.folder / "encoded" / safe_name(f"{label}@{rate_label}") / f"{clip_id}.enc"
+
+    def decoded_path(self, label: str, rate_label: str, clip_id: str) -> Path:
+        """Where ``--save-audio`` puts the decoded clip."""
+        return self.folder / "decoded" / safe_name(f"{label}@{rate_label}") / f"{clip_id}.wav"
+
+    def read_run(self) -> dict[str, Any] | None:
+        """Content of run.json, None in a new folder."""
+        return self._read_json("run.json")
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        self._write_json("run.json", {"schema_version": SCHEMA_VERSION, **run})
+
+    def read_environment(self) -> dict[str, Any]:
+        return self._read_json("environment.json") or {}
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        self._write_json("environment.json", environment)
+
+    def read_files(self) -> dict[str, dict[str, str]]:
+        """``"NAME@RATE"`` -> clip id -> fingerprint of the decoded file, or why there is none."""
+        return self._read_json("files.json") or {}
+
+    def write_files(self, files: dict[str, dict[str, str]]) -> None:
+        self._write_json("files.json", files)
+
+    def write_clips(self, clips: list[Clip]) -> None:
+        lines = [json.dumps(clip.manifest_row(), ensure_ascii=False) + "\n" for clip in clips]
+        write_atomic(self.folder / "clips.jsonl", "".join(lines))
+
+    def read_clips(self) -> list[Clip]:
+        path = self.folder / "clips.jsonl"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return [Clip.from_manifest_row(json.loads(line)) for line in lines]
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} cannot be read: {error}; start a new run") from error
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}; start a new run") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} is not a JSON object; start a new run")
+        return content
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        write_atomic(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

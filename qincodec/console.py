@@ -1,0 +1,93 @@
+"""What all commands share: errors in one line, exit codes, progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from qincodec.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+
+
+def run_command(command: Callable[..., Any], arguments: list[str], program: str) -> None:
+    """Run a Typer application and exit: 2 with one line for a `UserError`, 130 when interrupted."""
+    try:
+        command(arguments, prog_name=program)
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        print(
+            f"\n{program}: interrupted; what was finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:  # `evaluate ... | head`: the reader has seen enough
+        sys.stderr.close()
+        raise SystemExit(0) from None
+
+
+class ProgressLine:
+    """Progress of long work on stderr: a bar with time left on a terminal, a line now and then elsewhere.
+
+    Call it with (what, done, total), from any thread.
+    """
+
+    #: Seconds between two lines where stderr is not a terminal.
+    INTERVAL_S = 10.0
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._bar: Any = None
+        self._task: Any = None
+        self._what = ""
+        self._last_line = 0.0
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done()
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._enabled:
+            self.done()
+            print(text, file=sys.stderr)
+
+    def done(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if not self._enabled:
+            return
+        if sys.stderr.isatty():
+            self._draw(what, done, total)
+        elif time.monotonic() - self._last_line >= self.INTERVAL_S or (done == total and self._last_line):
+            self._last_line = time.monotonic()
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+    def _draw(self, what: str, done: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if what != self._what:
+            self.done()
+            self._what = what
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(what, total=total)
+        self._bar.update(self._task, completed=done, total=total)
