@@ -1,0 +1,20 @@
+"""A small folder of clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+from known import RATE, tone_and_noise
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven recordings: five of one second, two of other lengths, one in a subfolder."""
+    folder = tmp_path_factory.mktemp("clips")
+    (folder / "sub").mkdir()
+    lengths = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0, "sub/e": 1.0, "f": 0.61, "g": 1.37}
+    for seed, (name, seconds) in enumerate(lengths.items()):
+        soundfile.write(folder / f"{name}.wav", tone_and_noise(seed, seconds), RATE, subtype="FLOAT")
+    return folder

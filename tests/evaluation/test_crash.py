@@ -1,0 +1,101 @@
+"""kill -9 at random moments, then the same command again: the same summary, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from evaluation.statistics import TIMING_COLUMNS
+
+COMMAND = [sys.executable, "-m", "evaluation"]
+
+
+def arguments(clip_folder: Path, out: Path) -> list[str]:
+    options = ["--codecs", "opus,mp3,pcm16", "--kbps", "8,16,24", "--batch-size", "2", "--workers", "2"]
+    return [*COMMAND, str(clip_folder), *options, "--out", str(out)]
+
+
+def lines(run: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in (run / "rows").glob("*.jsonl"))
+
+
+def without_timings(run: Path) -> str:
+    frame = pd.read_csv(run / "summary.csv", dtype=str)
+    return frame.drop(columns=[c for c in TIMING_COLUMNS if c in frame]).to_csv(index=False)
+
+
+def kill_and_resume(clip_folder: Path, tmp_path: Path, kills: int) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(arguments(clip_folder, whole), check=True, capture_output=True, timeout=120)
+    total = lines(whole)
+    chance = random.Random(kills)
+    for _ in range(kills):
+        have = lines(killed)
+        target = chance.randint(have, total - 1)
+        process = subprocess.Popen(
+            arguments(clip_folder, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        while process.poll() is None and lines(killed) <= target:
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert lines(killed) >= have
+    subprocess.run(arguments(clip_folder, killed), check=True, capture_output=True, timeout=120)
+
+    assert without_timings(killed) == without_timings(whole)
+    keys = [
+        json.loads(line)["key"]
+        for path in (killed / "rows").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(keys) == len(set(keys)) == total
+
+
+def test_killed_three_times(clip_folder: Path, tmp_path: Path) -> None:
+    kill_and_resume(clip_folder, tmp_path, 3)
+
+
+@pytest.mark.long
+def test_killed_ten_times(clip_folder: Path, tmp_path: Path) -> None:
+    kill_and_resume(clip_folder, tmp_path, 10)
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_ranks_agree_with_one_process(clip_folder: Path, tmp_path: Path, ranks: int) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    subprocess.run(arguments(clip_folder, alone), check=True, capture_output=True, timeout=120)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command = [*torchrun, "-m", *arguments(clip_folder, together)[2:]]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    assert len(list((together / "rows").iterdir())) == ranks
+    assert without_timings(together) == without_timings(alone)
+    assert (together / "plots").is_dir() == (alone / "plots").is_dir()
+
+
+def test_a_mistake_under_torchrun_ends_all_ranks(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "evaluation", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode != 0
+    assert result.stderr.count("evaluate: ") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_survives_being_moved(clip_folder: Path, tmp_path: Path) -> None:
+    subprocess.run(arguments(clip_folder, tmp_path / "a"), check=True, capture_output=True, timeout=120)
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    before = (tmp_path / "b" / "summary.csv").read_bytes()
+    command = [*COMMAND, "report", str(tmp_path / "b")]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert (tmp_path / "b" / "summary.csv").read_bytes() == before
