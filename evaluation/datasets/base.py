@@ -60,12 +60,14 @@ class Dataset:
         excluded: (name, reason) of everything that was listed or found but is not a clip: missing
             AudioCaps ids, tails below the minimum length, files that are not audio.
         disclaimer: a line every table of results must carry, or None.
+        notes: further lines a reader of the results should see: a random subset, low sample rates.
     """
 
     name: str
     clips: list[Clip]
     excluded: list[tuple[str, str]] = field(default_factory=list)
     disclaimer: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def hash(self) -> str:

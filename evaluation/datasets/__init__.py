@@ -1,0 +1,141 @@
+"""Data sets: the embedded demo, folders, globs, files, manifests, and AudioCaps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from evaluation.datasets import audiocaps, folder
+from evaluation.datasets.base import Clip, Dataset
+from evaluation.datasets.sources import File, Listing, Progress, cut, draw, look_at
+from qincodec.errors import UserError
+
+__all__ = ["Clip", "Dataset", "load_dataset"]
+
+_DEMO = Path(__file__).parent / "demo" / "demo.jsonl"
+_AUDIOCAPS = "audiocaps:"
+_MIN_CHUNK_S = 0.1
+
+
+def load_dataset(
+    data: str | Path | None = None,
+    *,
+    chunk_s: float = 5.0,
+    chunks: Literal["first", "all"] = "first",
+    limit: int | None = None,
+    seed: int = 0,
+    sample_rate: int = 44100,
+    recording_pattern: str | None = None,
+    audiocaps_list: str | Path | None = None,
+    allow_resampled: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The clips that ``data`` stands for, each with its hash, length and recording.
+
+    Excerpts: one clip per file, its first ``chunk_s`` seconds, or the whole file if it is shorter. With
+    ``chunks="all"``, one after the other to the end; a last one shorter than 1 s (or than ``chunk_s``, if
+    that is less) is excluded, unless it is the only one. Recordings: a file is its own recording, save
+    where ESC or freesound.org names tell more (`evaluation.datasets.folder.recording_of`). Categories: what
+    a manifest says, else the first folder below the one all files share, else the class in an ESC name.
+
+    A file that cannot be read is a clip with an ``error``; files without an audio extension and hidden
+    files are no clips.
+
+    Args:
+        data: None or "demo": the embedded demo ("./demo" is a folder of that name). A folder, searched
+            with all folders below it; a glob (``**`` for any folders); an audio file; a JSON-lines manifest
+            (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are. "audiocaps:FOLDER":
+            the clips of AudioCaps' test list in FOLDER (`evaluation.datasets.audiocaps.find`).
+        chunk_s: length of an excerpt in seconds, at least 0.1; ``math.inf``: whole files.
+        chunks: "first" or "all".
+        limit: evaluate that many recordings, drawn at random; a larger limit holds all of a smaller one.
+        seed: of that draw.
+        sample_rate: of the evaluation, Hz. Lower files are noted; of AudioCaps they are refused.
+        recording_pattern: regular expression with one group, searched in the id of each file; the group's
+            text is its recording. Files it is not found in are their own recording. A manifest's
+            ``recording`` comes first.
+        audiocaps_list: CSV file for "audiocaps:FOLDER", see `evaluation.datasets.audiocaps.find`.
+        allow_resampled: take files of AudioCaps below ``sample_rate``. Without it they are clips with an
+            ``error``, and more than half of them a UserError.
+        progress: called with (done, total) as files are read.
+
+    Raises:
+        UserError: nothing that can be evaluated, or an argument that has no meaning.
+    """
+    if not chunk_s >= _MIN_CHUNK_S:
+        raise UserError(f"chunks of {chunk_s} s: give at least {_MIN_CHUNK_S} s")
+    if chunks not in ("first", "all"):
+        raise UserError(f"chunks '{chunks}' is not known; give first or all")
+    if limit is not None and limit < 1:
+        raise UserError(f"a limit of {limit} recordings leaves nothing; give at least 1 or leave it out")
+    listing = _find(data, recording_pattern, audiocaps_list, allow_resampled)
+    sources, notes = listing.sources, listing.notes
+    recordings = len({source.recording for source in sources})
+    if limit is not None and limit < recordings:
+        sources = draw(sources, limit, seed)
+        notes.append(f"{limit} of {recordings} recordings, drawn with seed {seed}")
+    files = look_at((source.path for source in sources), progress)
+    if _is_audiocaps(data):
+        files, note = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
+    else:
+        note = _low_rates(files, sample_rate)
+    clips, tails = cut(sources, files, chunk_s, chunks)
+    if all(clip.error for clip in clips):
+        raise UserError(
+            f"none of the {len(clips)} clips of '{data or 'demo'}' can be read; the first: {clips[0].error}"
+        )
+    return Dataset(
+        name=listing.name,
+        clips=clips,
+        excluded=listing.excluded + tails,
+        disclaimer=listing.disclaimer,
+        notes=notes + ([note] if note else []),
+    )
+
+
+def _is_audiocaps(data: str | Path | None) -> bool:
+    return isinstance(data, str) and data.startswith(_AUDIOCAPS)
+
+
+def _find(
+    data: str | Path | None,
+    recording_pattern: str | None,
+    audiocaps_list: str | Path | None,
+    allow_resampled: bool,
+) -> Listing:
+    if isinstance(data, str) and data.rstrip(":") == "audiocaps":
+        raise UserError("AudioCaps needs the folder of its audio, which cannot be shipped: audiocaps:FOLDER")
+    if isinstance(data, str) and data.startswith(_AUDIOCAPS):
+        if recording_pattern is not None:
+            raise UserError("recordings of AudioCaps are its videos; leave the recording pattern out")
+        return audiocaps.find(data.removeprefix(_AUDIOCAPS), audiocaps_list)
+    if audiocaps_list is not None:
+        raise UserError(f"a list of AudioCaps goes with audiocaps:FOLDER, not with '{data or 'demo'}'")
+    if allow_resampled:
+        raise UserError(
+            f"--allow-resampled goes with audiocaps:FOLDER; of '{data or 'demo'}' no sample rate is refused"
+        )
+    if data is not None and not str(data):
+        raise UserError("the data set's name is empty; leave it out for the demo")
+    pattern = None if recording_pattern is None else folder.RecordingPattern(recording_pattern)
+    recording = pattern or folder.recording_of
+    if data is None or data == "demo":
+        listing = folder.read_manifest(_DEMO, recording)
+        count = len(listing.sources)
+        listing.disclaimer = f"demo: {count} made-up clips, not comparable with published figures"
+    else:
+        listing = folder.find(data, recording)
+    if pattern is not None:
+        pattern.check()
+    return listing
+
+
+def _low_rates(files: dict[Path, File], sample_rate: int) -> str | None:
+    rates = [file.info.sample_rate for file in files.values() if file.info is not None]
+    low = [rate for rate in rates if rate < sample_rate]
+    if not low:
+        return None
+    return (
+        f"{len(low)} of {len(files)} files are below {sample_rate} Hz (lowest {min(low)} Hz): nothing above"
+        " half their rate to code"
+    )

@@ -1,0 +1,165 @@
+"""AudioCaps (Kim et al., 2019): its test list, with a folder of audio that the user has."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from evaluation.datasets.folder import no_audio, scan
+from evaluation.datasets.sources import File, Listing, Source
+from qincodec.errors import UserError
+
+_LISTS = ("test.csv", "test-2.0.csv")
+_COLUMNS = ("audiocap_id", "youtube_id", "start_time")
+_WHERE = "https://github.com/cdjkim/audiocaps"
+_NAMES = "{youtube_id}_{start_time}, {audiocap_id}, {youtube_id} or Y{youtube_id}"
+
+
+@dataclass
+class _Listed:
+    """A clip of the list: its excerpt of a video, and the ids of its captions."""
+
+    youtube_id: str
+    start_time: str
+    audiocap_ids: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return f"{self.youtube_id}_{self.start_time}"
+
+    def stems(self) -> Iterator[str]:
+        """Names its file may have, the most specific first."""
+        yield self.id
+        yield from self.audiocap_ids
+        yield self.youtube_id
+        yield f"Y{self.youtube_id}"
+
+
+def find(folder: str | Path, list_file: str | Path | None = None) -> Listing:
+    """The clips of the list whose audio is in ``folder`` or below.
+
+    A clip's id is ``{youtube_id}_{start_time}`` whatever its file is called; its recording is the video.
+    Clips without a file are in ``excluded``.
+
+    Args:
+        folder: holds files called ``{youtube_id}_{start_time}``, ``{audiocap_id}`` (of any caption),
+            ``{youtube_id}`` or ``Y{youtube_id}``, with any audio extension; where a clip has several, the
+            first of these counts, then the first by path. Other files are left alone.
+        list_file: AudioCaps' test.csv or test-2.0.csv (the same 975 clips with other captions); None: the
+            first of these names in ``folder`` or in the folder that holds it.
+
+    Raises:
+        UserError: no list, no such folder, a list without the columns or with ids that are none, no audio
+            of any listed clip.
+    """
+    root = Path(folder).expanduser().absolute()
+    if not root.is_dir():
+        raise UserError(f"no such folder: '{folder}'; give audiocaps:FOLDER with the folder of the audio")
+    table = _list_file(root, list_file)
+    listed = _read_list(table)
+    files, others = scan(root)
+    if not files:
+        raise UserError(no_audio(folder, others))
+    by_stem: dict[str, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(path.stem, []).append(path)
+    sources, excluded, spare = [], [], 0
+    for clip in listed:
+        paths = [path for stem in clip.stems() for path in by_stem.get(stem, [])]
+        if not paths:
+            excluded.append((clip.id, "no audio file"))
+            continue
+        spare += len(paths) - 1
+        sources.append(Source(clip.id, clip.id, paths[0], clip.youtube_id))
+    if not sources:
+        raise UserError(
+            f"none of the {len(listed)} clips of '{table}' is among the {len(files)} audio files in"
+            f" '{folder}' (the first is '{files[0].name}'); their names must be {_NAMES}"
+        )
+    notes = [f"{len(sources)} of the {len(listed)} clips of {table.name} have audio"]
+    if spare:
+        notes.append(f"{spare} more files of these clips are not used: one file per clip")
+    return Listing(f"audiocaps-{table.stem}", sources, excluded, notes=notes)
+
+
+def refuse_resampled(
+    files: dict[Path, File], sample_rate: int, allow: bool
+) -> tuple[dict[Path, File], str | None]:
+    """Files below ``sample_rate`` as errors, and a line on what was allowed.
+
+    AudioCaps circulates in copies at 16 and 32 kHz. Codecs would be compared on what such a copy lacks.
+
+    Raises:
+        UserError: more than half of the files are such copies.
+    """
+    low = {p: f for p, f in files.items() if f.info is not None and f.info.sample_rate < sample_rate}
+    if not low:
+        return files, None
+    lowest = min(file.info.sample_rate for file in low.values() if file.info is not None)
+    count = f"{len(low)} of {len(files)} files are below {sample_rate} Hz (lowest {lowest} Hz)"
+    if allow:
+        return files, f"{count}: resampled copies, allowed on request"
+    if 2 * len(low) > len(files):
+        raise UserError(
+            f"{count}, such as '{next(iter(low))}': resampled copies of AudioCaps; get the audio at 44.1 or"
+            " 48 kHz, evaluate at a lower --sample-rate, or allow them with --allow-resampled"
+        )
+    refused = {
+        path: replace(
+            file,
+            info=None,
+            error=f"'{path}' is a resampled copy ({file.info.sample_rate if file.info else 0} Hz, below"
+            f" {sample_rate} Hz); get the original or give --allow-resampled",
+        )
+        for path, file in low.items()
+    }
+    return {**files, **refused}, None
+
+
+def _list_file(root: Path, given: str | Path | None) -> Path:
+    if given is not None:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise UserError(f"no such list: '{given}'; give AudioCaps' test.csv ({_WHERE}, folder dataset)")
+        return path
+    for folder in (root, root.parent):
+        for name in _LISTS:
+            if (folder / name).is_file():
+                return folder / name
+    raise UserError(
+        f"AudioCaps' list is neither in '{root}' nor in '{root.parent}' ({' or '.join(_LISTS)}): get test.csv"
+        f" from {_WHERE} (folder dataset) and put it there or give --audiocaps-list CSV"
+    )
+
+
+def _read_list(table: Path) -> list[_Listed]:
+    listed: dict[tuple[str, str], _Listed] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            missing = [column for column in _COLUMNS if column not in columns]
+            if missing:
+                raise UserError(
+                    f"'{table}' is no list of AudioCaps: no column {', '.join(missing)} among"
+                    f" {', '.join(columns[:8]) or 'none'}; get test.csv from {_WHERE} (folder dataset)"
+                )
+            for row in reader:
+                audiocap_id, youtube_id, start = ((row[column] or "").strip() for column in _COLUMNS)
+                # Spreadsheets turn ids that begin with "-" into "#NAME?" and times into what they like.
+                if not re.fullmatch(r"[A-Za-z0-9_-]+", youtube_id) or not re.fullmatch(r"\d+(\.0*)?", start):
+                    raise UserError(
+                        f"line {reader.line_num} of '{table}': '{youtube_id}' at '{start}' is no YouTube id"
+                        f" with a start in whole seconds; get the list anew from {_WHERE} (folder dataset)"
+                    )
+                start = str(int(float(start)))
+                clip = listed.setdefault((youtube_id, start), _Listed(youtube_id, start))
+                clip.audiocap_ids.append(audiocap_id)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"AudioCaps' list '{table}' cannot be read: {error}") from error
+    if not listed:
+        raise UserError(f"AudioCaps' list '{table}' has no rows; get test.csv from {_WHERE} (folder dataset)")
+    return list(listed.values())

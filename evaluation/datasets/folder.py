@@ -1,0 +1,322 @@
+"""Folders, globs, single files and JSON-lines manifests."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from evaluation.datasets.sources import Listing, Source, excerpt_id
+from qincodec.audio import EXTENSIONS
+from qincodec.errors import UserError
+
+# ESC-50: <fold>-<clip id>-<take>-<class>; the same with the class's name in front (copies of ESC-10).
+_ESC50 = re.compile(r"[1-5]-(?P<recording>\d+)-[A-Z]-(?P<number>\d{1,2})")
+_ESC_NAMED = re.compile(r"(?P<name>[A-Za-z_]+)-[1-5]-(?P<recording>\d+)-[A-Z]")
+# freesound.org's downloads: <sound id>__<user>__<title>. The clip ids of ESC are sound ids too.
+_FREESOUND = re.compile(r"(?P<recording>\d+)__(?:(?!__).)+__.+")
+
+_ESC50_CLASSES = """
+    dog rooster pig cow frog cat hen insects sheep crow rain sea_waves crackling_fire crickets chirping_birds
+    water_drops wind pouring_water toilet_flush thunderstorm crying_baby sneezing clapping breathing coughing
+    footsteps laughing brushing_teeth snoring drinking_sipping door_wood_knock mouse_click keyboard_typing
+    door_wood_creaks can_opening washing_machine vacuum_cleaner clock_alarm clock_tick glass_breaking
+    helicopter chainsaw siren car_horn engine train church_bells airplane fireworks hand_saw
+"""
+
+#: From a file's id to its recording.
+RecordingRule = Callable[[str], str]
+
+_WAYS = "give a folder, a glob, an audio file, a manifest (.jsonl), audiocaps:FOLDER or demo"
+
+
+def find(data: str | Path, recording: RecordingRule) -> Listing:
+    """What ``data`` names, see `evaluation.datasets.load_dataset`.
+
+    Args:
+        data: folder, glob, file or manifest.
+        recording: from a file's id to its recording, where no manifest names it.
+
+    Raises:
+        UserError: nothing of that name, no audio in it, a manifest that cannot be understood.
+    """
+    given = Path(data).expanduser()
+    path = _normal(given)
+    try:
+        is_folder, exists = path.is_dir(), path.exists() or path.is_symlink()
+    except OSError as error:
+        raise UserError(f"'{data}' cannot be read: {error.strerror}; {_WAYS}") from error
+    if is_folder:
+        files, others = scan(path)
+        return _listing(path.name or "files", path, files, others, data, recording)
+    if path.suffix.lower() == ".jsonl" and exists:
+        return read_manifest(path, recording)
+    if path.suffix.lower() in EXTENSIONS and exists:
+        return _listing(path.stem, path.parent, [path], [], data, recording)
+    if exists:
+        hint = "; a list of AudioCaps goes with audiocaps:FOLDER" if path.suffix.lower() == ".csv" else ""
+        raise UserError(
+            f"'{data}' is neither a folder, nor audio by its extension, nor .jsonl{hint}: {_WAYS}"
+        )
+    if glob.has_magic(str(given)):
+        return _glob(str(given), data, recording)
+    raise UserError(f"no such data: '{data}'; {_WAYS}")
+
+
+def scan(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Audio files and other files below ``folder``, each sorted. Hidden ones count for neither.
+
+    Links to folders are followed after the real folders; a folder that was already seen is not entered
+    again, so that loops end and nothing is listed twice.
+    """
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    todo: list[Path] = [folder]
+    links: list[Path] = []
+    while todo or links:
+        here = todo.pop() if todo else links.pop(0)
+        try:
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"folder '{here}' cannot be read: {error.strerror}") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not _is_folder(entry):
+                found.append(here / entry.name)
+            else:
+                (links if entry.is_symlink() else todo).append(here / entry.name)
+    found.sort()
+    audio = [path for path in found if path.suffix.lower() in EXTENSIONS]
+    return audio, [path for path in found if path.suffix.lower() not in EXTENSIONS]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: an unreadable file, and reported as one
+        return False
+
+
+def _normal(path: Path) -> Path:
+    """Absolute and without "..", links kept: names are the user's, not those of a link's target."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _glob(pattern: str, data: str | Path, recording: RecordingRule) -> Listing:
+    parts = Path(pattern).parts
+    plain = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    root = _normal(Path(*parts[:plain]))
+    audio: set[Path] = set()
+    others: set[Path] = set()
+    for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - takes absolute patterns too
+        path = _normal(Path(match))
+        files = scan(path) if path.is_dir() else ([path], [])
+        for file in files[0]:
+            (audio if file.suffix.lower() in EXTENSIONS else others).add(file)
+        others.update(files[1])
+    if not audio and not others:
+        raise UserError(f"nothing matches '{data}'; quote the pattern, ** stands for any folders; or {_WAYS}")
+    return _listing(root.name or "files", root, sorted(audio), sorted(others), data, recording)
+
+
+def _listing(
+    name: str, root: Path, files: list[Path], others: list[Path], data: str | Path, recording: RecordingRule
+) -> Listing:
+    if not files:
+        raise UserError(no_audio(data, others))
+    ids = file_ids(files, root)
+    categories = _categories(files)
+    sources = [Source(ids[path], ids[path], path, recording(ids[path]), categories[path]) for path in files]
+    return Listing(name, sources)
+
+
+def no_audio(data: str | Path, others: list[Path]) -> str:
+    """The message for a folder without audio."""
+    seen = Counter(path.suffix.lower() or "none" for path in others).most_common(8)
+    extensions = ", ".join(f"{suffix} ({count})" for suffix, count in seen)
+    held = f"{len(others)} files, extensions seen: {extensions}" if others else "it holds no files"
+    return f"no audio found in '{data}': {held}; known are {' '.join(sorted(EXTENSIONS))}"
+
+
+# --- names ---------------------------------------------------------------------------------------------
+
+
+def file_ids(files: Iterable[Path], root: Path) -> dict[Path, str]:
+    """Id of each file: its path below ``root`` without the extension, which is kept where ids would clash.
+
+    Two ids clash if they differ in case only, or if one could be that of a chunk ("x@5s").
+    """
+    relative = {path: unicodedata.normalize("NFC", path.relative_to(root).as_posix()) for path in files}
+    for path, name in relative.items():
+        if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+            raise UserError(f"the name {str(path)!a} has control characters or is not UTF-8: rename it")
+    stems = {path: name.removesuffix(path.suffix) for path, name in relative.items()}
+    count = Counter(stem.casefold() for stem in stems.values())
+    return {
+        path: relative[path] if count[stem.casefold()] > 1 or re.search(r"@[\d.]+s$", stem) else stem
+        for path, stem in stems.items()
+    }
+
+
+def recording_of(file_id: str) -> str:
+    """The recording a file was cut from, as far as its name says so for certain; else the file itself.
+
+    ESC-50 and ESC-10 (``1-100032-A-0``, ``rain-5-181766-A``) name the freesound.org clip their takes come
+    from, freesound.org's own names (``181766__user__title``) too: all give ``freesound-181766``.
+    """
+    name = PurePosixPath(file_id).name
+    for pattern in (_ESC50, _ESC_NAMED, _FREESOUND):
+        if match := pattern.fullmatch(_without_extension(name)):
+            return f"freesound-{match['recording']}"
+    return file_id
+
+
+class RecordingPattern:
+    """`recording_of` by a regular expression with one group; files it is not found in are their own."""
+
+    def __init__(self, pattern: str) -> None:
+        try:
+            self._compiled = re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"recording pattern '{pattern}' is no regular expression: {error}") from error
+        if self._compiled.groups != 1:
+            raise UserError(
+                f"recording pattern '{pattern}' has {self._compiled.groups} groups; put one pair of"
+                r" parentheses round the part of the name that says the recording, as in '([^/_]+)_take\d+'"
+            )
+        self._names: list[str] = []
+        self._found = False
+
+    def __call__(self, file_id: str) -> str:
+        match = self._compiled.search(file_id)
+        self._names.append(file_id)
+        self._found |= bool(match and match[1])
+        return match[1] if match and match[1] else file_id
+
+    def check(self) -> None:
+        """Raises UserError if the pattern was found in no name."""
+        if self._found:
+            return
+        names = f"{len(self._names)} names, such as '{self._names[0]}'" if self._names else ""
+        raise UserError(
+            f"recording pattern '{self._compiled.pattern}' is found in none of"
+            f" {names or '0 names: the manifest names all recordings'}"
+        )
+
+
+def _without_extension(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in EXTENSIONS else name
+
+
+def _categories(files: list[Path]) -> dict[Path, str | None]:
+    """First folder level below what all files share; without folders, the class in an ESC name."""
+    common = Path(os.path.commonpath([path.parent for path in files]))
+    categories: dict[Path, str | None] = {}
+    for path in files:
+        folders = path.relative_to(common).parts[:-1]
+        categories[path] = unicodedata.normalize("NFC", folders[0]) if folders else _esc_class(path.stem)
+    return categories
+
+
+def _esc_class(stem: str) -> str | None:
+    if match := _ESC_NAMED.fullmatch(stem):
+        return match["name"]
+    classes = _ESC50_CLASSES.split()
+    match = _ESC50.fullmatch(stem)
+    return classes[int(match["number"])] if match and int(match["number"]) < len(classes) else None
+
+
+# --- manifests -----------------------------------------------------------------------------------------
+
+
+def read_manifest(manifest: Path, recording: RecordingRule) -> Listing:
+    """The rows of a JSON-lines manifest.
+
+    Each line is an object with ``path`` (relative to the manifest, or absolute) and, if wanted, ``id``,
+    ``recording``, ``category``, ``start_s``, ``duration_s``, ``sha256`` or ``content_hash``; other keys
+    are left alone. Without ``id`` it is the path below the manifest's folder (below the folder all files
+    share, if some lie elsewhere), without extension, and ``@<start>s``.
+    """
+    manifest = _normal(manifest)
+    rows = _rows(manifest)
+    paths = [_normal(manifest.parent / row["path"]) for row in rows]
+    root = manifest.parent
+    if not all(path.is_relative_to(root) for path in paths):
+        root = Path(os.path.commonpath([path.parent for path in paths]))
+    ids, categories = file_ids(dict.fromkeys(paths), root), _categories(paths)
+    sources = []
+    for row, path in zip(rows, paths, strict=True):
+        start_s = float(row.get("start_s") or 0.0)
+        sources.append(
+            Source(
+                id=row.get("id") or excerpt_id(ids[path], start_s),
+                label=row.get("id") or ids[path],
+                path=path,
+                recording=row.get("recording") or recording(ids[path]),
+                category=row.get("category") or categories[path],
+                start_s=start_s,
+                duration_s=row.get("duration_s"),
+                content_hash=row.get("sha256") or row.get("content_hash"),
+            )
+        )
+    return Listing(manifest.stem, sources)
+
+
+def _rows(manifest: Path) -> list[dict[str, Any]]:
+    try:
+        lines = manifest.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"manifest '{manifest}' cannot be read: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of manifest '{manifest}'"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where} is not JSON ({error}); one object per line is needed") from error
+        _check_row(row, where)
+        rows.append(row)
+    if not rows:
+        raise UserError(f"manifest '{manifest}' is empty; give one JSON object with 'path' per line")
+    return rows
+
+
+def _check_row(row: Any, where: str) -> None:
+    if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not row["path"]:
+        raise UserError(f'{where} has no \'path\'; give a JSON object such as {{"path": "a/b.wav"}}')
+    for key in ("id", "recording", "category", "sha256", "content_hash"):
+        if not isinstance(row.get(key, ""), str | None):
+            raise UserError(f"{where}: '{key}' is {row[key]!r}; give text or leave it out")
+    for key, least in (("start_s", 0.0), ("duration_s", 0.001)):
+        value = row.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < 1e9:
+            raise UserError(f"{where}: '{key}' is {value!r}; give seconds from {least:g} up or leave it out")
+    name = row.get("id") or "x"
+    parts = PurePosixPath(name).parts
+    control = any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
+    if (
+        control
+        or not parts
+        or ".." in parts
+        or name.startswith("/")
+        or PurePosixPath(name).as_posix() != name
+    ):
+        raise UserError(
+            f"{where}: id {name!r} is no relative file name; leave out '..', '//' and a leading '/'"
+        )

@@ -1,0 +1,272 @@
+"""From files to clips: draw a subset, read and hash the files once, cut them into excerpts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import platformdirs
+import soundfile
+
+from evaluation.datasets.base import Clip
+from qincodec import audio
+from qincodec.errors import UserError
+
+#: A tail of a file that is shorter than this is no clip under ``chunks="all"``.
+MIN_TAIL_S = 1.0
+
+# Manifests round: an excerpt that ends this close to the end of its file means that end.
+_ROUNDING_S = 0.001
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What clips are cut from: a file, or the excerpt of one that a manifest names.
+
+    Attributes:
+        id: of its first clip.
+        label: what ``@<start>s`` is put behind for its other clips.
+        path: absolute.
+        recording: see `Clip`.
+        category: see `Clip`.
+        start_s: where it begins in the file, seconds.
+        duration_s: its length in seconds; None: up to the end of the file.
+        content_hash: what the manifest says of the file's content: leading hex digits of its SHA-256.
+    """
+
+    id: str
+    label: str
+    path: Path
+    recording: str
+    category: str | None = None
+    start_s: float = 0.0
+    duration_s: float | None = None
+    content_hash: str | None = None
+
+
+@dataclass
+class Listing:
+    """What a way of naming data found, before any file is opened. See `Dataset` for the other fields."""
+
+    name: str
+    sources: list[Source]
+    excluded: list[tuple[str, str]] = field(default_factory=list)
+    disclaimer: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that was looked at: its audio, or why there is none."""
+
+    content_hash: str = ""
+    info: audio.AudioInfo | None = None
+    error: str | None = None
+
+
+def excerpt_id(label: str, start_s: float) -> str:
+    """``label`` for what starts at 0, else ``label@<start>s`` with up to three decimals."""
+    return f"{label}@{f'{start_s:.3f}'.rstrip('0').rstrip('.')}s" if start_s > 0 else label
+
+
+def draw(sources: Sequence[Source], limit: int, seed: int) -> list[Source]:
+    """The sources of ``limit`` recordings drawn at random.
+
+    Nested: what a limit draws, every larger limit draws too, whatever else joins the data.
+    """
+
+    def order(recording: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{recording}".encode()).digest()
+
+    drawn = set(sorted({source.recording for source in sources}, key=order)[:limit])
+    return [source for source in sources if source.recording in drawn]
+
+
+def cut(
+    sources: Iterable[Source],
+    files: dict[Path, File],
+    chunk_s: float,
+    chunks: Literal["first", "all"],
+) -> tuple[list[Clip], list[tuple[str, str]]]:
+    """Clips sorted by id, and the excluded tails. The rule is that of `evaluation.datasets.load_dataset`."""
+    clips: list[Clip] = []
+    excluded: list[tuple[str, str]] = []
+    for source in sources:
+        file = files[source.path]
+        error = file.error or _mismatch(source, file)
+        if error or file.info is None:
+            clips.append(_clip(source, source.id, file, source.start_s, 0.0, error))
+            continue
+        rate, stop = file.info.sample_rate, file.info.num_samples
+        first = _samples(source.start_s, rate)
+        if source.duration_s is not None:
+            end = first + max(1, _samples(source.duration_s, rate))
+            stop = stop if end > stop - _ROUNDING_S * rate else end
+        length = stop - first if math.isinf(chunk_s) else max(1, _samples(chunk_s, rate))
+        starts = range(first, stop if chunks == "all" else first + 1, length)
+        for start in starts:
+            samples = min(length, stop - start)
+            name = source.id if start == first else excerpt_id(source.label, start / rate)
+            if start > first and samples < min(MIN_TAIL_S * rate, length):
+                excluded.append((name, f"tail of {samples / rate:.3g} s, shorter than {MIN_TAIL_S:g} s"))
+            else:
+                clips.append(_clip(source, name, file, start / rate, samples / rate, None))
+    clips.sort(key=lambda clip: clip.id)
+    for one, other in pairwise(clips):
+        if one.id == other.id:
+            raise UserError(
+                f"two clips have the id '{one.id}' ({one.path} and {other.path}): rename one of the files"
+                " or give each row of a manifest its own 'id'"
+            )
+    return clips, excluded
+
+
+def _mismatch(source: Source, file: File) -> str | None:
+    """Why the file is not what the manifest says, or None."""
+    expected, found, info = (source.content_hash or "")[:16], file.content_hash, file.info
+    if expected and found != expected:
+        return f"'{source.path}' is not the file of the manifest: its hash is {found}, not {expected}"
+    if info is None:
+        return None
+    if _samples(source.start_s, info.sample_rate) >= info.num_samples:
+        return f"'{source.path}' lasts {info.duration_s:g} s; the manifest starts at {source.start_s:g} s"
+    end = source.start_s + (source.duration_s or 0.0)
+    if end > info.duration_s + 10 * _ROUNDING_S:
+        return f"'{source.path}' lasts {info.duration_s:g} s; the manifest's excerpt ends at {end:g} s"
+    return None
+
+
+def _samples(seconds: float, sample_rate: int) -> int:
+    """Rounded as `qincodec.audio.read` does."""
+    return math.floor(seconds * sample_rate + 0.5)
+
+
+def _clip(
+    source: Source, name: str, file: File, start_s: float, duration_s: float, error: str | None
+) -> Clip:
+    info = file.info
+    return Clip(
+        id=name,
+        path=source.path,
+        recording=source.recording,
+        content_hash=file.content_hash,
+        start_s=start_s,
+        duration_s=duration_s,
+        sample_rate=info.sample_rate if info else 0,
+        channels=info.channels if info else 0,
+        lossy=info.lossy if info else None,
+        category=source.category,
+        error=error,
+    )
+
+
+# --- reading and hashing, once per content ---------------------------------------------------------------
+
+
+def look_at(paths: Iterable[Path], progress: Progress | None = None) -> dict[Path, File]:
+    """Hash and header of each file. What the cache knows under the same path, size and times is not read.
+
+    Args:
+        paths: absolute; repeated ones are looked at once.
+        progress: called with (done, total) after each file.
+    """
+    unique = list(dict.fromkeys(paths))
+    known = _read_cache()
+    fresh: dict[str, Any] = {}
+    files: dict[Path, File] = {}
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        for path, (file, entry) in zip(unique, pool.map(lambda p: _look_at(p, known), unique), strict=True):
+            files[path] = file
+            if entry is not None:
+                fresh[str(path)] = entry
+            if progress is not None:
+                progress(len(files), len(unique))
+    finally:
+        # What was read is kept and nothing further is begun, also when interrupted.
+        pool.shutdown(wait=False, cancel_futures=True)
+        if fresh:
+            _write_cache(fresh)
+    return files
+
+
+def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | None]:
+    """The file, and its entry for the cache if it is new there."""
+    content_hash = ""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return File(error=f"'{path}' is not a file"), None  # a pipe would block
+        # The change time too: tools that copy with times preserved can keep size and modification time.
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        entry = known.get(str(path))
+        if entry is not None and entry["stamp"] == stamp:
+            return File(entry["hash"], audio.AudioInfo(**entry["info"])), None
+        with path.open("rb") as stream:
+            content_hash = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        info = audio.info(path)
+    except (OSError, UserError) as error:
+        message = str(error) if isinstance(error, UserError) else f"cannot read '{path}': {error.strerror}"
+        return File(content_hash, error=message), None
+    except Exception as error:  # whatever a decoder makes of rubbish concerns this file alone
+        return File(content_hash, error=f"'{path}': {type(error).__name__}: {error}"), None
+    # Clocks of file systems are coarse: a file this young could change again within the same time stamp.
+    settled = time.time() - status.st_mtime > 2
+    entry = {"stamp": stamp, "hash": content_hash, "info": asdict(info)}
+    return File(content_hash, info), entry if settled else None
+
+
+def cache_file() -> Path:
+    """Where hashes and headers are kept: below ``$QINCODEC_CACHE``, or the user's cache folder."""
+    folder = os.environ.get("QINCODEC_CACHE") or platformdirs.user_cache_dir("qincodec")
+    return Path(folder).expanduser() / "files.json"
+
+
+def _reader() -> str:
+    """Identifies what reads headers: its lengths are not to outlive it in the cache."""
+    code = Path(audio.__file__).read_bytes()
+    return hashlib.sha256(code + f"{av.__version__} {soundfile.__version__}".encode()).hexdigest()[:16]
+
+
+def _read_cache() -> dict[str, Any]:
+    try:
+        content = json.loads(cache_file().read_bytes())
+        if content["reader"] == _reader() and content["sum"] == _sum(content["files"]):
+            return dict(content["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    return {}  # absent, damaged or another version's: everything is read again
+
+
+def _sum(files: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_cache(fresh: dict[str, Any]) -> None:
+    path = cache_file()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files = {**_read_cache(), **fresh}
+        content = {"reader": _reader(), "sum": _sum(files), "files": files}
+        try:
+            temporary.write_text(json.dumps(content))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError:
+        pass  # a cache that cannot be written costs time and changes no result
