@@ -1,0 +1,262 @@
+"""Reading, writing, resampling and mixing of audio: the one way audio enters and leaves.
+
+Audio is a float32 array of shape ``(channels, samples)``, nominal range [-1, 1], with its sample rate in
+Hz beside it. Integer samples are divided by ``2 ** (bits - 1)``, so that full negative scale is -1.0;
+float samples are kept as they are, above full scale too. Nothing is clipped, dithered, normalised,
+resampled or mixed unless asked for. Encoder delay and padding are removed where the file states them.
+
+What a file must be: a missing, empty or unreadable file, one without an audio stream or without a single
+sample, and one with NaN or infinity among its samples are refused, with the name of the file and the
+reason. So is a file that is damaged, or holds less than its header promises; where a format promises
+nothing (raw AAC, MP3 without a Xing header, what was written to a pipe), what is there is read. Silence is
+audio. All functions may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import operator
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import ArrayLike, NDArray
+
+from qincodec._audio_files import AudioInfo, open_source
+from qincodec.errors import UserError
+
+__all__ = [
+    "EXTENSIONS",
+    "AudioInfo",
+    "info",
+    "mix",
+    "peak_dbfs",
+    "read",
+    "resample",
+    "resampled_length",
+    "write",
+]
+
+Audio = NDArray[np.float32]
+Subtype = Literal["float32", "pcm16", "pcm24"]
+PathLike = str | os.PathLike[str]
+
+#: Lower-case suffixes that count as audio when a folder is scanned. :func:`read` does not look at names.
+EXTENSIONS = frozenset(
+    f".{name}"
+    for name in (
+        *("wav", "wave", "w64", "rf64", "flac", "aif", "aiff", "aifc", "caf", "au", "snd"),
+        *("ogg", "oga", "opus", "mp3", "mp2", "m4a", "mp4", "aac", "webm", "mka"),
+        *("wma", "wv", "ape", "tta", "ac3", "eac3", "amr"),
+    )
+)
+
+
+def info(path: PathLike) -> AudioInfo:
+    """Sample rate, channels, length and coding of the file ``path``.
+
+    Reads only the header where that states the length, and decodes the file once where it does not
+    (what FFmpeg reads: MP3, Opus, AAC, ...). Raises :class:`UserError` for what is no audio file.
+    """
+    with open_source(os.fspath(path)) as source:
+        return source.info()
+
+
+def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) -> tuple[Audio, int]:
+    """The audio of the file ``path``: float32 of shape (channels, samples), and its sample rate in Hz.
+
+    Args:
+        path: a file of any format that libsndfile or FFmpeg reads; of several audio streams, the one
+            FFmpeg deems best.
+        start_s: where to begin, in seconds. Reading begins at sample ``floor(start_s * rate + 0.5)``.
+        duration_s: how much to read, in seconds; ``floor(duration_s * rate + 0.5)`` samples, or what is
+            there if the file ends before. ``None``: up to the end.
+
+    A part is bit-identical to the same slice of the whole. Formats that can be entered anywhere with
+    that result are; the others are decoded from their beginning up to the end of the part.
+
+    Raises:
+        UserError: no audio file, damaged, shorter than its header says, NaN or infinity among the samples
+            read, ``start_s`` beyond the end.
+    """
+    name = os.fspath(path)
+    if not (math.isfinite(start_s) and start_s >= 0):
+        raise UserError(f"cannot read {name!r} from {start_s} s on: give seconds, 0 or more")
+    if duration_s is not None and not duration_s > 0:
+        raise UserError(f"cannot read {duration_s} s of {name!r}: give more than 0 seconds")
+    with open_source(name) as source:
+        sample_rate = source.sample_rate
+        first = math.floor(start_s * sample_rate + 0.5)
+        stop = None
+        if duration_s is not None and math.isfinite(duration_s):
+            stop = first + math.floor(duration_s * sample_rate + 0.5)
+            if stop == first:
+                raise UserError(
+                    f"cannot read {duration_s:g} s of {name!r}: less than a sample at {sample_rate} Hz"
+                )
+        audio = source.read(first, stop)
+    if audio.shape[1] == 0:
+        raise UserError(f"cannot read {name!r} from {start_s:g} s on: it lasts {info(name).duration_s:g} s")
+    if not np.isfinite(audio).all():
+        bad = ~np.isfinite(audio)
+        at = first + int(bad.any(axis=0).argmax())
+        raise UserError(
+            f"{name!r} holds {np.count_nonzero(bad)} samples that are NaN or infinite, the first at"
+            f" {at / sample_rate:.3f} s (sample {at}); mend it or leave it out"
+        )
+    return audio, sample_rate
+
+
+def write(path: PathLike, audio: ArrayLike, sample_rate: int, subtype: Subtype = "float32") -> None:
+    """Write ``audio`` of shape (channels, samples) to a ``.wav`` or ``.flac`` file.
+
+    The file appears complete or not at all: it is written beside its place and moved there, replacing
+    a file of that name. The same audio always gives the same bytes.
+
+    Args:
+        path: ends in ``.wav`` or ``.flac``; FLAC takes "pcm16" and "pcm24" only. The folder must exist.
+        audio: finite floats; 1-D is taken for mono.
+        sample_rate: in Hz.
+        subtype: "float32" keeps every value. "pcm16" and "pcm24" round to the nearest of ``2 ** bits``
+            steps (+1.0, which has no code, becomes the largest) and refuse audio beyond [-1, 1].
+
+    Raises:
+        UserError: audio beyond full scale for PCM, NaN or infinity, another suffix or subtype, a folder
+            that cannot be written to, a full disk.
+    """
+    name = os.fspath(path)
+    samples = np.atleast_2d(np.asarray(audio, dtype=np.float32))
+    if samples.ndim != 2 or samples.size == 0:
+        raise UserError(f"cannot write {name!r}: audio has shape {samples.shape}, not (channels, samples)")
+    if not np.isfinite(samples).all():
+        count = np.count_nonzero(~np.isfinite(samples))
+        raise UserError(f"cannot write {name!r}: {count} of its samples are NaN or infinite")
+    encoded = _encode(name, samples, sample_rate, subtype)
+    target = Path(name)
+    # Not `tempfile`: its files are for their owner alone, and would stay so under their final name.
+    temporary = target.with_name(f".writing-{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(encoded)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {name!r}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
+    """Number of samples after resampling: ``num_samples * to_rate / from_rate`` rounded half up, at least 1.
+
+    In integers, so that it is the same everywhere and for any length.
+    """
+    n = operator.index(num_samples)
+    source, target = _rate(from_rate), _rate(to_rate)
+    if n < 1:
+        raise UserError(f"cannot resample {n} samples: give at least one")
+    return max(1, (2 * n * target + source) // (2 * source))
+
+
+def resample(audio: ArrayLike, from_rate: int, to_rate: int) -> Audio:
+    """Resample along the last axis with soxr at very high quality (linear phase, no delay).
+
+    ``audio`` of shape (..., samples) becomes float32 of shape
+    ``(..., resampled_length(samples, from_rate, to_rate))``; sample ``k`` of the result lies at the time
+    of sample ``k * from_rate / to_rate`` of the input. At equal rates the values are returned untouched.
+    Peaks between the samples of the input may come to light: the result can exceed its range.
+    """
+    samples = np.asarray(audio, dtype=np.float32)
+    length = resampled_length(samples.shape[-1], from_rate, to_rate)
+    if from_rate == to_rate:
+        return samples
+    # soxr takes a signal for zero beyond its ends; with some of the zeros given, its result, which may be
+    # a sample shorter than ours, reaches our length with no value changed.
+    num_samples, num_zeros = samples.shape[-1], -(-from_rate // to_rate)
+    columns = np.zeros((num_samples + num_zeros, samples.size // num_samples), dtype=np.float32)
+    columns[:num_samples] = samples.reshape(-1, num_samples).T
+    result = soxr.resample(columns, from_rate, to_rate, quality="VHQ")[:length]
+    return np.ascontiguousarray(result.T).reshape(*samples.shape[:-1], length)
+
+
+def mix(audio: ArrayLike, channels: int) -> Audio:
+    """``audio`` of shape (channels, samples) with ``channels`` channels.
+
+    The same number: untouched. To one: the mean of all channels (LFE included). One to two: duplicated.
+    Nothing else, since any other matrix is a choice of the listener: :class:`UserError`.
+    """
+    samples = np.asarray(audio, dtype=np.float32)
+    if samples.ndim != 2:
+        raise ValueError(f"audio has shape {samples.shape}, expected (channels, samples)")
+    given = samples.shape[0]
+    if channels == given:
+        return samples
+    if channels == 1:
+        return samples.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    if (given, channels) == (1, 2):
+        return np.repeat(samples, 2, axis=0)
+    raise UserError(
+        f"cannot mix {given} channels to {channels}: allowed are the same number, any number to 1 (mean)"
+        " and 1 to 2 (duplicated); mix the file beforehand or evaluate in mono"
+    )
+
+
+def peak_dbfs(audio: ArrayLike) -> float:
+    """Sample peak in dB relative to full scale (1.0 = 0 dBFS); -inf for silence."""
+    peak = float(np.max(np.abs(np.asarray(audio)), initial=0.0))
+    return -math.inf if peak == 0 else 20.0 * math.log10(peak)
+
+
+def _rate(value: int) -> int:
+    rate = operator.index(value)
+    if rate < 1:
+        raise UserError(f"sample rate {rate} Hz: give a positive number")
+    return rate
+
+
+def _encode(name: str, samples: Audio, sample_rate: int, subtype: str) -> memoryview:
+    """The bytes of the file."""
+    container = {".wav": "WAV", ".flac": "FLAC"}.get(Path(name).suffix.lower())
+    if container is None:
+        raise UserError(f"cannot write {name!r}: its name must end in .wav or .flac")
+    codes = {"float32": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24"}
+    if subtype not in codes:
+        raise UserError(f"cannot write {name!r} as {subtype!r}: give one of {', '.join(codes)}")
+    if container == "FLAC" and subtype == "float32":
+        raise UserError(f"cannot write {name!r} as float32: FLAC holds pcm16 or pcm24; use .wav for float32")
+    if 4 * samples.size > 2**32 - 2**12:
+        raise UserError(f"cannot write {name!r}: it exceeds 4 GiB, the most a WAV file can hold; write parts")
+    data: NDArray[Any] = samples
+    if subtype != "float32":
+        data = _quantize(name, samples, bits=int(subtype[3:]))
+    buffer = io.BytesIO()
+    try:
+        soundfile.write(buffer, data.T, _rate(sample_rate), subtype=codes[subtype], format=container)
+    except soundfile.LibsndfileError as error:
+        raise UserError(
+            f"cannot write {name!r}: {container} cannot hold {len(samples)} channels at {sample_rate} Hz"
+        ) from error
+    encoded = buffer.getbuffer()
+    if subtype == "float32":
+        # libsndfile notes the time of writing; the same audio is to give the same bytes.
+        time_stamp = bytes(encoded[:128]).index(b"PEAK") + 12
+        encoded[time_stamp : time_stamp + 4] = bytes(4)
+    return encoded
+
+
+def _quantize(name: str, samples: Audio, bits: int) -> NDArray[np.int32]:
+    """Integers in the upper ``bits`` bits; by hand, since libsndfile scales by less than it divides by."""
+    if np.abs(samples).max() > 1.0:
+        raise UserError(
+            f"cannot write {name!r} as pcm{bits}: it peaks at {peak_dbfs(samples):+.2f} dBFS and would be"
+            " clipped; write float32 (.wav)"
+        )
+    full_scale = 2 ** (bits - 1)
+    codes = np.rint(samples.astype(np.float64) * full_scale)
+    return np.minimum(codes, full_scale - 1).astype(np.int32) << (32 - bits)

@@ -1,0 +1,727 @@
+"""Reading, writing, resampling and mixing, against the libraries, closed forms and the values put in."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import socket
+import stat
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qincodec import audio
+from qincodec.errors import UserError
+
+NUM_SAMPLES = 30011  # no multiple of any frame length
+
+
+def signal(channels: int = 2, num_samples: int = NUM_SAMPLES, seed: int = 0) -> np.ndarray:
+    """Noise that changes all the time, so that no two places of it can be mistaken for each other."""
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal((channels, num_samples))).astype(np.float32)
+
+
+def encode(path: Path, codec: str, samples: np.ndarray, rate: int, bit_rate: int = 128_000) -> Path:
+    """Write with PyAV; ``samples`` in a type that the codec takes after conversion by FFmpeg."""
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=rate, layout=layout, bit_rate=bit_rate)
+        planar = {"float32": "fltp", "float64": "dblp", "int16": "s16p", "int32": "s32p", "uint8": "u8p"}
+        frame = av.AudioFrame.from_ndarray(samples, format=planar[samples.dtype.name], layout=layout)
+        frame.sample_rate, frame.pts = rate, 0
+        resampler = av.AudioResampler(
+            stream.format.name, layout, rate, stream.codec_context.frame_size or 1024
+        )
+        for piece in [*resampler.resample(frame), *resampler.resample(None), None]:
+            container.mux(stream.encode(piece))
+    return path
+
+
+def write_sndfile(path: Path, subtype: str, rate: int) -> Path:
+    soundfile.write(path, signal().T, rate, subtype=subtype)
+    return path
+
+
+# name, how it is made, codec if lossy, whether it keeps the number of samples
+FORMATS: dict[str, tuple[Callable[[Path], Path], str | None, bool]] = {
+    **{
+        f"{suffix} {subtype}": (
+            lambda path, suffix=suffix, subtype=subtype: write_sndfile(
+                path.with_suffix(f".{suffix}"), subtype, 48000 if subtype == "OPUS" else 44100
+            ),
+            lossy,
+            suffix != "mp3" and "ADPCM" not in subtype,
+        )
+        for suffix, subtype, lossy in [
+            ("wav", "PCM_U8", None),
+            ("wav", "PCM_16", None),
+            ("wav", "PCM_24", None),
+            ("wav", "PCM_32", None),
+            ("wav", "FLOAT", None),
+            ("wav", "DOUBLE", None),
+            ("wav", "ULAW", "mu-law"),
+            ("wav", "IMA_ADPCM", "IMA ADPCM"),
+            ("wav", "MS_ADPCM", "Microsoft ADPCM"),
+            ("aiff", "PCM_24", None),
+            ("aiff", "FLOAT", None),
+            ("au", "PCM_16", None),
+            ("w64", "FLOAT", None),
+            ("rf64", "PCM_16", None),
+            ("caf", "ALAC_16", None),
+            ("flac", "PCM_16", None),
+            ("flac", "PCM_24", None),
+            ("ogg", "VORBIS", "Vorbis"),
+            ("ogg", "OPUS", "Opus"),
+        ]
+    },
+    **{
+        f"{suffix} {codec}": (
+            lambda path, suffix=suffix, codec=codec, rate=rate: encode(
+                path.with_suffix(f".{suffix}"), codec, signal(), rate
+            ),
+            lossy,
+            keeps,
+        )
+        for suffix, codec, rate, lossy, keeps in [
+            ("m4a", "aac", 44100, "AAC", True),
+            ("mp4", "aac", 48000, "AAC", True),
+            ("aac", "aac", 44100, "AAC", False),
+            ("mp3", "libmp3lame", 44100, "MP3", True),
+            ("mp3", "libmp3lame", 16000, "MP3", True),
+            ("opus", "libopus", 48000, "Opus", True),
+            ("webm", "libopus", 48000, "Opus", True),
+            ("mp4", "libopus", 48000, "Opus", True),
+            ("m4a", "alac", 44100, None, True),
+            ("mka", "flac", 44100, None, True),
+            ("mka", "pcm_f32le", 44100, None, True),
+            ("mov", "pcm_s24be", 44100, None, True),
+            ("wv", "wavpack", 44100, None, True),
+            ("ac3", "ac3", 48000, "AC-3", False),
+            ("mp2", "mp2", 44100, "MP2", False),
+        ]
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """No library may write to stderr: it belongs to the progress and errors of the commands."""
+    yield
+    assert capfd.readouterr().err == ""
+
+
+# ---- reading -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_info_and_parts_agree_with_the_whole(name: str, tmp_path: Path) -> None:
+    make, lossy, keeps_length = FORMATS[name]
+    path = make(tmp_path / "clip")
+    info = audio.info(path)
+    whole, rate = audio.read(path)
+    assert whole.dtype == np.float32 and whole.flags.c_contiguous
+    assert (info.sample_rate, info.channels, info.num_samples) == (rate, *whole.shape)
+    assert info.duration_s == whole.shape[1] / rate
+    assert info.lossy == lossy
+    assert whole.shape[0] == 2
+    if keeps_length:
+        assert whole.shape[1] == NUM_SAMPLES
+    else:
+        assert NUM_SAMPLES <= whole.shape[1] < NUM_SAMPLES + 3000
+    for first, count in [(0, 1), (0, 5000), (1, 4096), (11111, 7), (20479, 9000), (29999, 10**6), (30010, 1)]:
+        part, _ = audio.read(path, first / rate, count / rate)
+        np.testing.assert_array_equal(part, whole[:, first : first + count])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_signal_is_where_it_was(name: str, tmp_path: Path) -> None:
+    """Delay and padding of the coders are gone: the copy lies on the original, sample by sample."""
+    make, _, keeps_length = FORMATS[name]
+    if not keeps_length:
+        pytest.skip("the format does not state its delay")
+    decoded, _ = audio.read(make(tmp_path / "clip"))
+    original = signal() - signal().mean()
+    lags = np.arange(-1200, 1201)
+    middle = slice(8000, 22000)
+    products = [np.vdot(np.roll(decoded, -lag, axis=1)[:, middle], original[:, middle]) for lag in lags]
+    assert lags[int(np.argmax(products))] == 0
+
+
+def test_vorbis_is_not_entered_by_seeking(shared: Callable[[str], Path]) -> None:
+    """Files of FFmpeg's own Vorbis encoder, in which libsndfile's seek lands hundreds of samples off."""
+    wrong = 0
+    for path in sorted(shared("audio/valid/esc10").glob("dog_bark-*.ogg"))[:6]:
+        whole, rate = audio.read(path)
+        first = whole.shape[1] - 3000
+        part, _ = audio.read(path, first / rate)
+        np.testing.assert_array_equal(part, whole[:, first:])
+        with soundfile.SoundFile(path) as file:
+            file.seek(first)
+            wrong += not np.array_equal(file.read(dtype="float32"), whole[0, first:])
+    assert wrong, "libsndfile seeks exactly now: read() need not decode from the beginning any more"
+
+
+@pytest.mark.parametrize(
+    ("codec", "dtype", "bits"),
+    [("pcm_u8", "uint8", 8), ("pcm_s16le", "int16", 16), ("pcm_s32be", "int32", 32), ("alac", "int16", 16)],
+)
+def test_integers_become_exact_floats(codec: str, dtype: str, bits: int, tmp_path: Path) -> None:
+    limits = np.iinfo(dtype)
+    rng = np.random.default_rng(1)
+    codes = rng.integers(limits.min, limits.max, size=(2, 5000), endpoint=True, dtype=np.int64)
+    codes[:, :4] = [limits.min, limits.max, limits.max - 1, limits.max // 2 + 1]
+    path = encode(tmp_path / "codes.mov", codec, codes.astype(dtype), 44100)
+    zero = 128 if bits == 8 else 0
+    expected = ((codes - zero) / 2.0 ** (bits - 1)).astype(np.float32)
+    np.testing.assert_array_equal(audio.read(path)[0], expected)
+
+
+@pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le"])
+def test_floats_above_full_scale_survive_ffmpeg(codec: str, tmp_path: Path) -> None:
+    samples = 20 * signal()
+    path = encode(tmp_path / "loud.mka", codec, samples, 44100)
+    np.testing.assert_array_equal(audio.read(path)[0], samples)
+
+
+def remux(source: Path, target: Path) -> Path:
+    """The same coded stream in another container."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.audio[0])
+        for packet in old.demux(old.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+def test_both_libraries_read_the_same(tmp_path: Path) -> None:
+    flac = FORMATS["flac PCM_24"][0](tmp_path / "clip")
+    expected = soundfile.read(flac, dtype="float32")[0].T
+    np.testing.assert_array_equal(audio.read(flac)[0], expected)
+    np.testing.assert_array_equal(audio.read(remux(flac, tmp_path / "clip.mka"))[0], expected)
+    mp3 = FORMATS["mp3 libmp3lame"][0](tmp_path / "clip")
+    np.testing.assert_allclose(audio.read(mp3)[0], soundfile.read(mp3)[0].T, rtol=0, atol=1e-5)
+
+
+def test_opus_at_a_low_rate_is_decoded_by_the_reference_decoder(tmp_path: Path) -> None:
+    """FFmpeg's own decoder differs by some 20 dB below the signal at 24 kbit/s."""
+    made = encode(tmp_path / "a.opus", "libopus", signal(1), 48000, bit_rate=16000)
+    remux(made, tmp_path / "a.webm")
+    expected = soundfile.read(made, dtype="float32")[0]
+    for path in (made, tmp_path / "a.webm"):
+        np.testing.assert_allclose(audio.read(path)[0][0], expected, rtol=0, atol=1e-6)
+
+
+def test_opus_is_48_khz_whatever_it_was_made_from(tmp_path: Path) -> None:
+    path = tmp_path / "speech.opus"
+    soundfile.write(path, signal(1).T, 16000, subtype="OPUS", format="OGG")
+    info = audio.info(path)
+    assert (info.sample_rate, info.num_samples) == (48000, 3 * NUM_SAMPLES)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (192000, 2), (44100, 6)])
+@pytest.mark.parametrize("num_samples", [1, 1000])
+def test_rates_channels_and_single_samples(
+    rate: int, channels: int, num_samples: int, tmp_path: Path
+) -> None:
+    samples = signal(channels, num_samples)
+    audio.write(tmp_path / "a.wav", samples, rate)
+    read, read_rate = audio.read(tmp_path / "a.wav")
+    np.testing.assert_array_equal(read, samples)
+    assert read_rate == rate
+    assert audio.info(tmp_path / "a.wav").channels == channels
+    assert audio.resample(read, rate, 16000).shape[1] >= 1
+
+
+def test_six_channels_keep_their_order_through_ffmpeg(tmp_path: Path) -> None:
+    samples = signal(6, 3000)
+    np.testing.assert_array_equal(
+        audio.read(encode(tmp_path / "a.mka", "pcm_f32le", samples, 48000))[0], samples
+    )
+
+
+def test_silence_is_audio(tmp_path: Path) -> None:
+    audio.write(tmp_path / "a.flac", np.zeros((1, 100)), 44100, "pcm16")
+    assert not audio.read(tmp_path / "a.flac")[0].any()
+    assert audio.peak_dbfs(audio.read(tmp_path / "a.flac")[0]) == -math.inf
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.wav", "ä ☃ 音.wav", "-", "-rf.wav", "a:b.wav", "http:x.wav", "%d.wav", "a\nb"]
+)
+@pytest.mark.parametrize("library", ["libsndfile", "FFmpeg"])
+def test_any_file_name(name: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = FORMATS["wav PCM_16" if library == "libsndfile" else "mka pcm_f32le"][0](tmp_path / "made")
+    made.rename(tmp_path / name)
+    assert audio.info(name).num_samples == NUM_SAMPLES
+    assert audio.read(name)[0].shape == (2, NUM_SAMPLES)
+    (tmp_path / name).write_text("no audio")
+    with pytest.raises(UserError) as caught:
+        audio.read(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("library", ["libsndfile", "FFmpeg"])
+def test_a_name_that_is_not_utf8(library: str, tmp_path: Path) -> None:
+    made = FORMATS["wav PCM_16" if library == "libsndfile" else "mka pcm_f32le"][0](tmp_path / "made")
+    name = made.rename(tmp_path / os.fsdecode(b"caf\xe9.x"))
+    assert audio.read(name)[0].shape == (2, NUM_SAMPLES)
+    name.write_text("no audio")
+    with pytest.raises(UserError) as caught:
+        audio.read(name)
+    str(caught.value).encode()  # can be printed
+
+
+def test_start_and_duration(tmp_path: Path) -> None:
+    audio.write(tmp_path / "a.wav", signal(1, 1000), 1000)
+    read = audio.read
+    path = tmp_path / "a.wav"
+    assert read(path, 0.9, 5.0)[0].shape == (1, 100)
+    assert read(path, 0.9, math.inf)[0].shape == (1, 100)
+    # Halves go up, and the length does not depend on where the part begins.
+    assert read(path, 0.0005)[0].shape == (1, 999)
+    assert {read(path, start / 7000, 0.1234)[0].shape for start in range(7)} == {(1, 123)}
+
+
+@pytest.mark.parametrize("name", ["wav PCM_16", "m4a aac"])
+@pytest.mark.parametrize(
+    ("start_s", "duration_s", "message"),
+    [
+        (30.0, None, "lasts"),
+        (-0.1, None, "0 or more"),
+        (math.nan, None, "0 or more"),
+        (math.inf, None, "0 or more"),
+        (0.0, 0.0, "more than 0"),
+        (0.0, -1.0, "more than 0"),
+        (0.0, math.nan, "more than 0"),
+        (0.0, 1e-6, "less than a sample"),
+    ],
+)
+def test_parts_that_cannot_be(
+    name: str, start_s: float, duration_s: float | None, message: str, tmp_path: Path
+) -> None:
+    path = FORMATS[name][0](tmp_path / "clip")
+    with pytest.raises(UserError, match=message):
+        audio.read(path, start_s, duration_s)
+
+
+def test_a_start_at_the_very_end_is_beyond_it(tmp_path: Path) -> None:
+    for name in ("flac PCM_16", "m4a aac"):
+        path = FORMATS[name][0](tmp_path / "clip")
+        info = audio.info(path)
+        with pytest.raises(UserError, match="lasts"):
+            audio.read(path, info.duration_s)
+
+
+# ---- files that are refused ----------------------------------------------------------------------------
+
+
+def video(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def refused(path: Path) -> str:
+    messages = []
+    for function in (audio.info, audio.read):
+        with pytest.raises(UserError) as caught:
+            function(path)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert path.name in messages[0] and "\n" not in messages[0]
+    return messages[0]
+
+
+def test_what_is_no_audio_file(tmp_path: Path) -> None:
+    assert "no such audio file" in refused(tmp_path / "missing.wav")
+    assert "no such audio file" in refused(tmp_path / "nowhere" / "missing.wav")
+    assert "folder" in refused(tmp_path)
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert "pipe" in refused(tmp_path / "pipe.wav")
+    (tmp_path / "empty.wav").touch()
+    assert "empty (0 bytes)" in refused(tmp_path / "empty.wav")
+    for name, content in [("text.wav", b"This is no audio.\n" * 50), ("one.wav", b"R"), ("ff.mp3", b"\xff")]:
+        (tmp_path / name).write_bytes(content)
+        assert "not audio that" in refused(tmp_path / name) or "no audio stream" in refused(tmp_path / name)
+    assert "no audio stream" in refused(video(tmp_path / "silent film.mp4"))
+    soundfile.write(tmp_path / "none.wav", np.zeros((0, 1)), 44100)
+    assert "no audio samples" in refused(tmp_path / "none.wav")
+    content = bytearray(FORMATS["wav PCM_16"][0](tmp_path / "clip").read_bytes())
+    content[20:22] = b"\xab\xcd"
+    (tmp_path / "tag.wav").write_bytes(content)
+    assert "coding that FFmpeg does not know" in refused(tmp_path / "tag.wav")
+    for seed in range(20):
+        noise = np.random.default_rng(seed).bytes(4000)
+        (tmp_path / "noise.wav").write_bytes(noise)
+        refused(tmp_path / "noise.wav")
+        (tmp_path / "noise.mp3").write_bytes(b"\xff\xfb" + noise)
+        refused(tmp_path / "noise.mp3")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = FORMATS["wav PCM_16"][0](tmp_path / "clip")
+    path.chmod(0)
+    assert "denied" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["wav FLOAT", "wav DOUBLE", "mka pcm_f32le"])
+def test_nan_and_infinity_are_counted_and_located(name: str, tmp_path: Path) -> None:
+    samples = signal(2, 8000).astype(np.float64 if name == "wav DOUBLE" else np.float32)
+    samples[1, 2000] = np.nan
+    samples[0, 3000] = -np.inf if name != "wav DOUBLE" else 1e300  # not representable in float32
+    path = tmp_path / "bad.wav"
+    if name.startswith("mka"):
+        path = encode(tmp_path / "bad.mka", "pcm_f32le", samples, 8000)
+    else:
+        soundfile.write(path, samples.T, 8000, subtype=name[4:])
+    with pytest.raises(UserError, match=r"bad\..*2 samples that are NaN.* 0\.250 s \(sample 2000\)"):
+        audio.read(path)
+    with pytest.raises(UserError, match=r"1 samples .*sample 3000"):
+        audio.read(path, 0.3)
+    assert np.isfinite(audio.read(path, 0.0, 0.2)[0]).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("wav PCM_16", "wav FLOAT", "wav IMA_ADPCM", "aiff PCM_24", "au PCM_16", "w64 FLOAT", "rf64 PCM_16"),
+        *("flac PCM_16", "ogg VORBIS", "ogg OPUS", "m4a aac", "m4a alac", "mp3 libmp3lame", "webm libopus"),
+        *("wv wavpack", "mka pcm_f32le"),
+    ],
+)
+def test_a_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
+    path = FORMATS[name][0](tmp_path / "cut")
+    content = path.read_bytes()
+    # A few frames may be missing where the header is not exact.
+    inexact = name.startswith(("mp3", "webm"))
+    for length in (
+        len(content) * 2 // 5,
+        len(content) - (50_000 if name == "mka pcm_f32le" else 10_000 if inexact else 1000),
+    ):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"cut\..*(truncated|damaged|no audio samples|can read)"):
+            audio.read(path)
+
+
+def test_a_truncated_stream_without_a_promise_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = FORMATS["aac aac"][0](tmp_path / "cut")
+    whole, _ = audio.read(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 5])
+    part, _ = audio.read(path)
+    assert part.shape[1] == audio.info(path).num_samples
+    assert 0.3 * NUM_SAMPLES < part.shape[1] < 0.5 * NUM_SAMPLES
+    np.testing.assert_array_equal(part, whole[:, : part.shape[1]])
+
+
+def test_damage_within_a_file(tmp_path: Path) -> None:
+    for name in ("flac PCM_16", "ogg VORBIS", "wv wavpack", "mka flac", "ogg OPUS", "aac aac"):
+        path = FORMATS[name][0](tmp_path / "hurt")
+        content = bytearray(path.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 2000] = bytes(2000)
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"hurt\..*(damaged|truncated)"):
+            audio.read(path)
+
+
+def test_info_of_flac_does_not_decode(tmp_path: Path) -> None:
+    path = FORMATS["flac PCM_16"][0](tmp_path / "hurt")
+    path.write_bytes(path.read_bytes()[:2000])
+    assert audio.info(path).num_samples == NUM_SAMPLES
+
+
+def test_lengths_that_the_header_does_not_know(tmp_path: Path) -> None:
+    path = FORMATS["wav PCM_16"][0](tmp_path / "piped")
+    expected, _ = audio.read(path)
+    content = bytearray(path.read_bytes())
+    for unknown in (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF024):
+        content[4:8] = content[40:44] = struct.pack("<I", unknown)
+        path.write_bytes(content)
+        np.testing.assert_array_equal(audio.read(path)[0], expected)
+    path = FORMATS["flac PCM_16"][0](tmp_path / "piped")
+    expected, _ = audio.read(path)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the 36 bits of STREAMINFO for the number of samples
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert audio.info(path).num_samples == NUM_SAMPLES
+    np.testing.assert_array_equal(audio.read(path)[0], expected)
+    # The opposite: a header that lies so much that no memory holds it.
+    content[21] |= 0x0F
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"memory|damaged|truncated"):
+        audio.read(path)
+
+
+def test_tags_around_an_mp3(tmp_path: Path) -> None:
+    path = FORMATS["mp3 libmp3lame"][0](tmp_path / "song")
+    content, (expected, _) = path.read_bytes(), audio.read(path)
+    ape = struct.pack("<II", 1, 0) + b"Title\0x" + b"APETAGEX" + struct.pack("<IIII8x", 2000, 47, 1, 0)
+    comment = b"COMM" + struct.pack(">IH", 5, 0) + b"\0eng\0"  # libmpg123 complains about this one
+    id3v2 = b"ID3\x03\0\0" + bytes([0, 0, 0, len(comment)]) + comment
+    for tagged in (content + ape, content + b"TAG".ljust(128, b"\0"), id3v2 + content):
+        path.write_bytes(tagged)
+        np.testing.assert_array_equal(audio.read(path)[0], expected)
+
+
+def test_a_play_list_fetches_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        text = f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}\n#EXT-X-ENDLIST\n"
+        for name in ("a.m3u8", "a.wav"):
+            (tmp_path / name).write_text(text)
+            refused(tmp_path / name)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_sound_of_a_film(tmp_path: Path) -> None:
+    """The picture lasts longer than the sound: that is no truncation."""
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        picture: Any = container.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        sound: Any = container.add_stream("aac", rate=44100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(signal(1, 1024), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 44100, 0
+        container.mux([*sound.encode(frame), *sound.encode(None)])
+        for _ in range(30):
+            black = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+            container.mux(picture.encode(black))
+        container.mux(picture.encode(None))
+    assert audio.read(path)[0].shape == (1, 1024)
+
+
+# ---- writing -------------------------------------------------------------------------------------------
+
+
+def test_float_above_full_scale_survives(tmp_path: Path) -> None:
+    samples = signal()
+    samples *= 10 ** (2 / 20) / np.abs(samples).max()
+    audio.write(tmp_path / "loud.wav", samples, 44100)
+    read, rate = audio.read(tmp_path / "loud.wav")
+    np.testing.assert_array_equal(read, samples)
+    assert (rate, audio.info(tmp_path / "loud.wav").codec) == (44100, "FLOAT")
+    assert audio.peak_dbfs(read) == pytest.approx(2.0, abs=1e-4)
+    theirs = soundfile.read(tmp_path / "loud.wav", dtype="float32")[0]
+    np.testing.assert_array_equal(theirs.T, samples)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+@pytest.mark.parametrize("bits", [16, 24])
+def test_pcm_holds_every_code(suffix: str, bits: int, tmp_path: Path) -> None:
+    full_scale = 2 ** (bits - 1)
+    codes = np.unique(np.linspace(-full_scale, full_scale - 1, 2**16).round().astype(np.int32))
+    path = tmp_path / f"codes.{suffix}"
+    audio.write(path, codes / full_scale, 44100, "pcm16" if bits == 16 else "pcm24")
+    stored = soundfile.read(path, dtype="int32")[0] >> (32 - bits)
+    np.testing.assert_array_equal(stored, codes)
+    np.testing.assert_array_equal(audio.read(path)[0][0], (codes / full_scale).astype(np.float32))
+
+
+def test_pcm_rounds_to_the_nearest_code(tmp_path: Path) -> None:
+    values = np.array([1.0, -1.0, 0.4 / 32768, 0.6 / 32768, -1.6 / 32768])
+    audio.write(tmp_path / "a.wav", values, 8000, "pcm16")
+    stored = soundfile.read(tmp_path / "a.wav", dtype="int16")[0]
+    assert stored.tolist() == [32767, -32768, 0, 1, -2]
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "rate", "subtype", "message"),
+    [
+        ("a.wav", [[1.2, -1.26]], 44100, "pcm16", r"peaks at \+2\.01 dBFS.*float32"),
+        ("a.flac", [[-1.0001]], 44100, "pcm24", r"peaks at \+0\.00 dBFS.*float32"),
+        ("a.wav", [[0.0, math.nan]], 44100, "float32", "1 of its samples are NaN"),
+        ("a.wav", [[math.inf]], 44100, "pcm16", "NaN or infinite"),
+        ("a.mp3", [[0.0]], 44100, "float32", r"end in \.wav or \.flac"),
+        ("a", [[0.0]], 44100, "float32", r"end in \.wav or \.flac"),
+        ("a.flac", [[0.0]], 44100, "float32", "FLAC holds pcm16 or pcm24"),
+        ("a.wav", [[0.0]], 44100, "pcm8", "give one of float32, pcm16, pcm24"),
+        ("a.wav", [[0.0]], 0, "float32", "positive"),
+        ("a.wav", [[]], 44100, "float32", "shape"),
+        ("a.wav", [[[0.0]]], 44100, "float32", "shape"),
+        ("a.flac", [[0.0]] * 9, 44100, "pcm16", "9 channels"),
+        ("no/a.wav", [[0.0]], 44100, "float32", "No such file or directory"),
+        ("folder.wav", [[0.0]], 44100, "float32", "directory"),
+        ("x" * 300 + ".wav", [[0.0]], 44100, "float32", "too long"),
+        ("a\0b.wav", [[0.0]], 44100, "float32", "null byte"),
+    ],
+)
+def test_writing_that_is_refused_leaves_nothing(
+    name: str, samples: list[Any], rate: int, subtype: Any, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    with pytest.raises(UserError, match=message):
+        audio.write(tmp_path / name, np.array(samples), rate, subtype)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder.wav"]
+
+
+def test_a_failed_write_keeps_the_file_that_was(tmp_path: Path) -> None:
+    """A file system that takes only 10 kB stands for a full disk."""
+    path = tmp_path / "a.wav"
+    audio.write(path, signal(1, 100), 44100)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*a\.wav': File too large"):
+            audio.write(path, signal(1, 5000), 44100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode="r", *rest: real_open(Path("/dev/full"), "wb"))
+    with pytest.raises(UserError, match="No space left on device"):
+        audio.write(tmp_path / "a.wav", signal(), 44100)
+
+
+def test_written_files_are_plain_files(tmp_path: Path) -> None:
+    """The same bytes each time (libsndfile would put the time in), and the usual permissions."""
+    mask = os.umask(0o022)
+    try:
+        audio.write(tmp_path / "a.wav", signal(), 44100)
+    finally:
+        os.umask(mask)
+    content = (tmp_path / "a.wav").read_bytes()
+    peak = content.index(b"PEAK")
+    assert content[peak + 12 : peak + 16] == bytes(4)
+    assert stat.S_IMODE((tmp_path / "a.wav").stat().st_mode) == 0o644
+    audio.write(tmp_path / "a.wav", signal()[0], 44100)  # 1-D is mono
+    assert audio.info(tmp_path / "a.wav").channels == 1
+
+
+# ---- resampling, mixing, level -------------------------------------------------------------------------
+
+RATES = st.sampled_from([8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000, 192000])
+
+
+@given(st.integers(1, 10**12), st.integers(1, 400_000), st.integers(1, 400_000))
+def test_resampled_length_rounds_half_up(n: int, from_rate: int, to_rate: int) -> None:
+    exact = Fraction(n * to_rate, from_rate)
+    assert audio.resampled_length(n, from_rate, to_rate) == max(1, math.floor(exact + Fraction(1, 2)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 3000), RATES, RATES)
+def test_resample_is_soxr_with_a_stated_length(n: int, from_rate: int, to_rate: int) -> None:
+    samples = signal(2, n)
+    result = audio.resample(samples, from_rate, to_rate)
+    assert result.shape == (2, audio.resampled_length(n, from_rate, to_rate))
+    assert result.dtype == np.float32 and result.flags.c_contiguous
+    theirs = soxr.resample(samples.T, from_rate, to_rate, quality="VHQ").T
+    common = min(theirs.shape[1], result.shape[1])
+    assert abs(theirs.shape[1] - result.shape[1]) <= 1
+    np.testing.assert_allclose(result[:, :common], theirs[:, :common], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("from_rate", "to_rate"), [(44100, 48000), (48000, 44100), (96000, 16000), (8000, 44100)]
+)
+def test_resample_gives_the_same_sine(from_rate: int, to_rate: int) -> None:
+    """No delay, no change of level, at the times stated."""
+    hertz = min(from_rate, to_rate) / 8
+    time_in, time_out = np.arange(from_rate) / from_rate, np.arange(to_rate) / to_rate
+    result = audio.resample(np.sin(2 * np.pi * hertz * time_in), from_rate, to_rate)
+    error = (result - np.sin(2 * np.pi * hertz * time_out))[to_rate // 10 : -to_rate // 10]
+    assert np.abs(error).max() < 1e-5
+
+
+def test_resample_shapes() -> None:
+    batch = signal(6, 999).reshape(3, 2, 999)
+    result = audio.resample(batch, 44100, 16000)
+    assert result.shape == (3, 2, audio.resampled_length(999, 44100, 16000))
+    np.testing.assert_array_equal(result[2, 1], audio.resample(batch[2, 1], 44100, 16000))
+    assert audio.resample(batch, 44100, 44100) is batch
+    assert audio.resample(np.ones((1, 1)), 192000, 8000).shape == (1, 1)
+
+
+@pytest.mark.parametrize(("n", "from_rate", "to_rate"), [(0, 44100, 48000), (10, 0, 48000), (10, 44100, -1)])
+def test_resample_refuses(n: int, from_rate: int, to_rate: int) -> None:
+    with pytest.raises(UserError):
+        audio.resample(np.zeros((1, n)), from_rate, to_rate)
+    with pytest.raises(TypeError):
+        audio.resampled_length(10, 44100.5, 48000)  # type: ignore[arg-type]
+
+
+def test_mix() -> None:
+    six = signal(6, 100)
+    mono, stereo = six[:1], six[:2]
+    for samples in (mono, stereo, six):
+        assert audio.mix(samples, len(samples)) is samples
+    np.testing.assert_allclose(audio.mix(six, 1)[0], sum(six.astype(np.float64)) / 6, atol=1e-8)
+    np.testing.assert_array_equal(audio.mix(np.repeat(mono, 6, axis=0), 1), mono)
+    np.testing.assert_array_equal(audio.mix(mono, 2), np.stack([mono[0], mono[0]]))
+    assert audio.mix(six, 1).dtype == audio.mix(mono, 2).dtype == np.float32
+    for samples, channels in [(six, 2), (stereo, 6), (mono, 3), (stereo, 0), (mono, -1)]:
+        with pytest.raises(UserError, match=r"allowed are the same number, any number to 1 .* and 1 to 2"):
+            audio.mix(samples, channels)
+
+
+def test_peak_dbfs() -> None:
+    assert audio.peak_dbfs(np.array([[0.5, -1.0]])) == 0.0
+    assert audio.peak_dbfs(np.array([[0.1]])) == pytest.approx(-20.0)
+    assert audio.peak_dbfs(np.zeros((2, 5))) == -math.inf
+    assert math.isnan(audio.peak_dbfs(np.array([math.nan])))
+
+
+# ---- the module ----------------------------------------------------------------------------------------
+
+
+def test_many_threads_read_what_one_reads(tmp_path: Path) -> None:
+    names = [
+        "wav FLOAT",
+        "flac PCM_24",
+        "ogg VORBIS",
+        "mp3 libmp3lame",
+        "m4a aac",
+        "webm libopus",
+        "wv wavpack",
+    ]
+    paths = [FORMATS[name][0](tmp_path / "clip") for name in names]
+    expected = [audio.resample(audio.read(path)[0], 44100, 24000) for path in paths]
+    with ThreadPoolExecutor(8) as pool:
+        results = pool.map(lambda path: audio.resample(audio.read(path)[0], 44100, 24000), paths * 8)
+        for index, result in enumerate(results):
+            np.testing.assert_array_equal(result, expected[index % len(paths)])
+        targets = [tmp_path / f"{index % 4}.wav" for index in range(40)]  # ten writers for each file
+        list(pool.map(lambda path: audio.write(path, expected[0], 24000), targets))
+    for path in targets[:4]:
+        np.testing.assert_array_equal(audio.read(path)[0], expected[0])
+
+
+def test_extensions_are_lower_case_suffixes() -> None:
+    assert {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".webm", ".aiff"} <= audio.EXTENSIONS
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in audio.EXTENSIONS)
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, qincodec.audio; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
