@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,14 @@ evaluate compare RUN_A RUN_B — differences between two runs on the clips they 
 evaluate list — codecs, rates, metrics and data sets, and what cannot run here
 """
 
+
+class Chunks(StrEnum):
+    """Values of ``--chunks``."""
+
+    first = "first"
+    all = "all"
+
+
 run_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 report_app = typer.Typer(add_completion=False)
 compare_app = typer.Typer(add_completion=False)
@@ -45,7 +54,7 @@ def run(
         str | None,
         typer.Argument(
             metavar="[DATA]",
-            help="Folder, glob, file, JSON-lines manifest, or audiocaps:FOLDER. Default: twelve made-up clips.",
+            help="Folder, glob, file, JSON-lines manifest, or audiocaps:FOLDER. Default: the demo clips.",
             show_default=False,
         ),
     ] = None,
@@ -90,8 +99,8 @@ def run(
     ] = 1,
     chunk: Annotated[float, typer.Option(metavar="S", help="Longest excerpt of a recording, seconds.")] = 5.0,
     chunks: Annotated[
-        str, typer.Option(metavar="first|all", help="One excerpt per recording, or all of them.")
-    ] = "first",
+        Chunks, typer.Option(metavar="first|all", help="One excerpt per recording, or all of them.")
+    ] = Chunks.first,
     audiocaps_list: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
@@ -141,7 +150,8 @@ def run(
     Each codec gives its operating point nearest to each asked bitrate; the rate measured from its bytes
     stands in the table. An interrupted run goes on where it was with the same command.
     """
-    from evaluation.session import Request, Settings
+    from evaluation.runner import Settings
+    from evaluation.session import Request
 
     request = Request(
         data=data,
@@ -155,7 +165,7 @@ def run(
         batch_size=batch_size,
         workers=workers,
         save_audio=save_audio,
-        settings=Settings(sample_rate, channels, not no_align, chunk, chunks, limit, seed),
+        settings=Settings(sample_rate, channels, not no_align, chunk, chunks.value, limit, seed),
         dataset_options={
             "audiocaps_list": audiocaps_list,
             "recording_pattern": recording_pattern,

@@ -168,7 +168,7 @@ def plan_conditions(
             codec = CODECS.load(spec.codec)(device=device, weights=spec.weights)
             planned += _codec_conditions(spec, codec, kbps, sample_rate, channels)
     for folder in rendered:
-        source = Rendered(folder.label, folder.folder)
+        source = Rendered(folder.label, folder.folder, folder.kbps)
         condition = Condition(
             folder.label,
             folder.kbps,

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -61,7 +61,7 @@ class Settings:
     channels: int = 1
     align: bool = True
     chunk_s: float = 5.0
-    chunks: str = "first"
+    chunks: Literal["first", "all"] = "first"
     limit: int | None = None
     seed: int = 0
 
@@ -341,17 +341,19 @@ class Runner:
         loaded = [
             planned.rendered.load(
                 clip.id,
-                clip.path.stem,
-                clip.start_s,
-                clip.duration_s,
-                self.settings.sample_rate,
-                self.settings.channels,
+                clip.path.name,
+                start_s=clip.start_s,
+                duration_s=clip.duration_s,
+                source_duration_s=audio.info(clip.path).duration_s,
+                sample_rate=self.settings.sample_rate,
+                channels=self.settings.channels,
             )
             for clip in group.clips
         ]
         length = group.reference.shape[-1]
-        decoded = [fit_length(torch.from_numpy(samples), length) for samples, _ in loaded]
-        return Coded(torch.stack(decoded), [None] * len(loaded), [note for _, note in loaded])
+        decoded = [fit_length(torch.from_numpy(clip.audio), length) for clip in loaded]
+        notes = ["; ".join(clip.notes) or None for clip in loaded]
+        return Coded(torch.stack(decoded), [None] * len(loaded), notes)
 
     def _to_evaluation_rate(self, decoded: torch.Tensor, sample_rate: int, group: Group) -> torch.Tensor:
         expected = group.inputs[sample_rate].shape if sample_rate in group.inputs else None

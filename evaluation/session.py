@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evaluation.conditions import (
     Planned,
@@ -192,7 +192,7 @@ def evaluate(
     channels: int = 1,
     align: bool = True,
     chunk_s: float = 5.0,
-    chunks: str = "first",
+    chunks: Literal["first", "all"] = "first",
     limit: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -298,7 +298,7 @@ def _find_files(planned: Planned, clips: Sequence[Clip]) -> dict[str, str]:
     files = {}
     for clip in clips:
         try:
-            files[clip.id] = planned.rendered.fingerprint(planned.rendered.find(clip.id, clip.path.stem))
+            files[clip.id] = planned.rendered.fingerprint(planned.rendered.find(clip.id, clip.path.name))
         except UserError as error:
             files[clip.id] = f"missing: {describe(error)}"
     if clips and all(entry.startswith("missing") for entry in files.values()):
@@ -339,6 +339,7 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
             "n_excluded": len(dataset.excluded),
             "excluded": [list(entry) for entry in dataset.excluded],
             "disclaimer": dataset.disclaimer,
+            "notes": dataset.notes,
             "hash": dataset.hash,
         },
         "conditions": [asdict(planned.condition) for planned in plan.conditions],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,11 +12,15 @@ from qincodec.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 
 
 def run_command(command: Callable[..., Any], arguments: list[str], program: str) -> None:
-    """Run a Typer application and exit: 2 with one line for a `UserError`, 130 when interrupted."""
+    """Run a Typer application and exit: 2 with one line for a `UserError`, 130 when interrupted.
+
+    Under torchrun rank 0 speaks for all.
+    """
     try:
         command(arguments, prog_name=program)
     except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         print(

@@ -238,7 +238,8 @@ def cache_file() -> Path:
 
 def _reader() -> str:
     """Identifies what reads headers: its lengths are not to outlive it in the cache."""
-    code = Path(audio.__file__).read_bytes()
+    home = Path(audio.__file__)
+    code = home.read_bytes() + home.with_name("_audio_files.py").read_bytes()
     return hashlib.sha256(code + f"{av.__version__} {soundfile.__version__}".encode()).hexdigest()[:16]
 
 
