@@ -44,8 +44,7 @@ class Comparison:
 def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comparison:
     """Compare two runs on the clips that both have scored.
 
-    A clip is the same if its id, recording and duration are and, unless the data sets have the same hash,
-    its ``content_hash``. Conditions are the same if codec and asked rate are; if exactly one codec of each
+    A clip is the same if its id, recording, duration and ``content_hash`` are. Conditions are the same if codec and asked rate are; if exactly one codec of each
     run has no namesake in the other, these two are compared with each other. Seeded by run A's seed.
 
     Raises:
@@ -55,7 +54,7 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
     _refuse_other_settings(a, b)
     metrics = _common_metrics(a, b)
     pairs = _pair_conditions(a, b)
-    on = _clip_keys(a, b)
+    on = ["clip", "recording", "duration_s", "content_hash"]
     measured = [
         {(row["codec"], _rate(row["kbps"])): row["kbps_measured"] for _, row in run.summary.iterrows()}
         for run in (a, b)
@@ -156,18 +155,6 @@ def _pair_conditions(a: Results, b: Results) -> list[tuple[Condition, Condition]
             "runs of the same codecs and rates"
         )
     return pairs
-
-
-def _clip_keys(a: Results, b: Results) -> list[str]:
-    keys = ["clip", "recording", "duration_s"]
-    if a.dataset["hash"] == b.dataset["hash"]:
-        return keys
-    if not all("content_hash" in run.clips for run in (a, b)):
-        raise UserError(
-            f"the runs are on different data, {_data(a)} and {_data(b)}, and do not tell which clips are the "
-            "same; compare runs on the same data"
-        )
-    return [*keys, "content_hash"]
 
 
 def _data(run: Results) -> str:

@@ -85,6 +85,7 @@ def _clip_record(condition: Condition, clip: Clip, row: dict[str, Any], delay: i
         "kbps_measured": 8 * size / duration_s / 1000 if measured and size is not None else math.nan,
         "clip": clip.id,
         "recording": clip.recording,
+        "content_hash": clip.content_hash,
         "category": clip.category,
         "duration_s": duration_s,
         "bytes": size if measured else math.nan,

@@ -16,6 +16,7 @@ CLIP_COLUMNS = [
     "kbps_measured",  # 8 * payload bytes / duration / 1000; NaN if nothing was measured
     "clip",
     "recording",
+    "content_hash",  # of the reference file: what makes two clips of two runs the same
     "category",
     "duration_s",
     "bytes",  # payload bytes; NaN if nothing was measured

@@ -120,6 +120,7 @@ def _blank(condition: Condition, clip: str, recording: str, duration_s: float) -
         "kbps_measured": math.nan,
         "clip": clip,
         "recording": recording,
+        "content_hash": f"hash of {clip}",
         "category": None,
         "duration_s": duration_s,
         "bytes": math.nan,

@@ -1,0 +1,22 @@
+"""Why a signal cannot be compared."""
+
+from __future__ import annotations
+
+import torch
+
+
+def not_finite(audio: torch.Tensor, what: str) -> list[str | None]:
+    """Per item of (batch, channels, samples) the reason why it has no score, or None.
+
+    Args:
+        audio: a reference or a codec's output.
+        what: which of them, for the message ("output").
+    """
+    reasons: list[str | None] = []
+    for item in audio:
+        # NaN and infinity survive a sum; only where it is not finite is there a reason to look closer.
+        if item.sum(dtype=torch.float64).isfinite():
+            reasons.append(None)
+        else:
+            reasons.append(f"{what} contains {'NaN' if item.isnan().any() else 'infinite values'}")
+    return reasons

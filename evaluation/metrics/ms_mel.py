@@ -1,0 +1,50 @@
+"""MS-Mel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from evaluation.metrics.base import Metric, Score
+from evaluation.metrics.checks import not_finite
+from qincodec.distances import log_mel_spectra, ms_mel
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The reference's `log_mel_spectra`, 18 bytes per sample, and why an item has no score."""
+
+    spectra: list[torch.Tensor]
+    reasons: list[str | None]
+
+
+class MsMel(Metric):
+    """Multi-scale mel distance; see `qincodec.distances.ms_mel`."""
+
+    name = "ms_mel"
+    label = "MS-Mel"
+    version = "1"
+    unit = ""
+    higher_is_better = False
+    definition = (
+        "Sum over seven scales (windows of 32, 64 ... 2048 samples, hop a quarter, 5, 10 ... 320 Slaney mel "
+        "bands from 0 Hz to Nyquist, magnitudes, periodic Hann, centred, reflected ends) of the mean over "
+        "frames, bands and channels of |log10 max(R, 1e-5) - log10 max(D, 1e-5)| of reference and decoded."
+    )
+
+    def prepare(self, reference: torch.Tensor, sample_rate: int) -> Prepared:
+        return Prepared(log_mel_spectra(reference, sample_rate), not_finite(reference, "reference"))
+
+    def score(self, prepared: Prepared, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        """`Score` per item; silence has a value; NaN only where samples or their squares are not finite."""
+        values = ms_mel(prepared.spectra, decoded, sample_rate).tolist()
+        reasons = zip(prepared.reasons, not_finite(decoded, "output"), strict=True)
+        scores = []
+        for value, (of_reference, of_output) in zip(values, reasons, strict=True):
+            reason = of_reference or of_output
+            if reason is None and not math.isfinite(value):
+                reason = "samples are too large to compare"
+            scores.append(Score(value, None) if reason is None else Score(math.nan, reason))
+        return scores

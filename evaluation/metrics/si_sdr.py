@@ -1,0 +1,37 @@
+"""SI-SDR."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from evaluation.metrics.base import Metric, Score
+from evaluation.metrics.checks import not_finite
+from qincodec.distances import remove_mean, si_sdr
+
+
+class SiSdr(Metric):
+    """Scale-invariant signal-to-distortion ratio; see `qincodec.distances.si_sdr`."""
+
+    name = "si_sdr"
+    label = "SI-SDR"
+    version = "1"
+    unit = "dB"
+    higher_is_better = True
+    definition = (
+        "10 log10(|a r|^2 / |a r - d|^2) with a = <r, d> / <r, r> for reference r and decoded d, each "
+        "channel's mean removed, all samples of all channels of a clip as one vector."
+    )
+
+    def score(self, prepared: torch.Tensor, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        """`Score` per item; NaN and why where reference or output is silent (constant) or not finite."""
+        values = si_sdr(prepared, decoded).tolist()
+        not_numbers = zip(not_finite(prepared, "reference"), not_finite(decoded, "output"), strict=True)
+        scores = []
+        for index, (value, reasons) in enumerate(zip(values, not_numbers, strict=True)):
+            reason = reasons[0] or reasons[1]
+            if reason is None and math.isnan(value):
+                reason = "silent output" if remove_mean(prepared[index]).any() else "silent reference"
+            scores.append(Score(value, None) if reason is None else Score(math.nan, reason))
+        return scores

@@ -1,0 +1,233 @@
+"""The report as files: CSV, JSON, Markdown, LaTeX. Written whole or not at all, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evaluation.report.content import BOLD, Cell, Table, build_table, disclaimer, notes
+from evaluation.report.plots import write_plots
+from evaluation.results import CLIP_COLUMNS, Results
+from evaluation.statistics import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
+from evaluation.store import write_atomic
+
+SCHEMA_VERSION = 1
+
+# Why a number is missing, where the summary itself does not say.
+_MISSING = {
+    "kbps": "no rate was asked for",
+    "kbps_nominal": "the condition has no nominal rate",
+    "kbps_measured": "there is no bitstream and no declared rate",
+    "kbps_measured_a": "there is no bitstream and no declared rate",
+    "kbps_measured_b": "there is no bitstream and no declared rate",
+    "kbps_min": "no codec has a rate",
+    "kbps_max": "no codec has a rate",
+    "spread": "no codec has a rate",
+    "rate_deviation": "there is no asked or no measured rate",
+    "kbps_entropy": "there are no codes to count",
+    "delay_samples": "no delay could be estimated",
+    "delay_applied": "no clip was scored",
+    "gain_db": "no gain could be estimated",
+    "encode_rt": "nothing was encoded",
+    "decode_rt": "nothing was decoded",
+    "difference": "no clip has a finite value for both",
+    "ci_low": "an interval needs two recordings or more",
+    "ci_high": "an interval needs two recordings or more",
+}
+
+
+def write_all(results: Results, folder: Path) -> list[Path]:
+    """Write every table and plot into ``folder``; returns their paths.
+
+    ``clips.csv`` (a row per condition and clip), ``summary.csv``, ``summary.json``, ``table.md``,
+    ``table.tex`` (booktabs), ``tests.csv``, ``bd_rate.csv`` where there is a BD-rate, and the plots. In
+    CSV an infinite value is ``inf``, one that is not a number is empty, and the disclaimer of the data
+    set is a column; in JSON both are null with the reason as ``<name>_reason``. `TIMING_COLUMNS` hold
+    wall times, all else is reproducible.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    summary = results.summary
+    seed = results.settings["seed"]
+    tests = paired_tests(results, seed=seed)
+    rates = bd_rate(results, summary)
+    scores = [name for metric in results.metrics for name in (metric.name, f"{metric.name}_reason")]
+    table, lines = build_table(results, summary), notes(results, summary)
+    contents = {
+        "clips.csv": _csv(results, results.clips[[*CLIP_COLUMNS, *scores]]),
+        "summary.csv": _csv(results, summary),
+        "summary.json": _summary_json(results, summary, tests, rates, lines),
+        "table.md": markdown(table, lines),
+        "table.tex": latex(table, lines, results.dataset["name"]),
+        "tests.csv": _csv(results, tests),
+    }
+    if len(rates):
+        contents["bd_rate.csv"] = _csv(results, rates)
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    if not len(rates):
+        (folder / "bd_rate.csv").unlink(missing_ok=True)  # of an earlier state of the same run
+    return [folder / name for name in contents] + write_plots(results, summary, folder)
+
+
+def _csv(results: Results, frame: pd.DataFrame) -> str:
+    if disclaimer(results):
+        frame = frame.assign(disclaimer=disclaimer(results))
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+# JSON
+
+
+def _summary_json(
+    results: Results, summary: pd.DataFrame, tests: pd.DataFrame, rates: pd.DataFrame, lines: list[str]
+) -> str:
+    entropy_reasons = {
+        (entry["codec"], entry["kbps"]): entry.get("kbps_entropy_reason", "") for entry in results.corpus
+    }
+    conditions = []
+    for condition, row in zip(results.conditions, summary.to_dict("records"), strict=True):
+        reasons = {"kbps_entropy": entropy_reasons.get((condition.codec, condition.kbps), "")}
+        for metric in results.metrics:
+            reasons[metric.name] = row.pop(f"{metric.name}_reason")
+            ci_reason = row.pop(f"{metric.name}_ci_reason")
+            reasons[f"{metric.name}_ci_low"] = reasons[f"{metric.name}_ci_high"] = ci_reason
+        row |= {"settings": condition.settings, "identity": condition.identity}
+        conditions.append(_record(row, reasons))
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "disclaimer": disclaimer(results) or None,
+        "dataset": results.dataset,
+        "settings": results.settings,
+        "metrics": [asdict(metric) for metric in results.metrics],
+        "n_pending": results.n_pending,
+        "timing_columns": list(TIMING_COLUMNS),
+        "conditions": conditions,
+        "corpus": results.corpus,
+        "tests": _records(tests),
+        "bd_rate": _records(rates),
+        "rate_spread": _records(rate_spread(summary)),
+        "notes": lines,
+        "environment": results.environment,
+    }
+    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [_record(row, {}) for row in frame.to_dict("records")]
+
+
+def _record(row: Mapping[Any, Any], reasons: Mapping[str, str]) -> dict[str, Any]:
+    """The row with null for what is no finite number, and why as ``<name>_reason``."""
+    record: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            reason = reasons.get(name) or _MISSING.get(name) or row.get("reason") or f"not finite: {value}"
+            record |= {name: None, f"{name}_reason": reason}
+        else:
+            record[name] = value
+    return record
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of numpy scalars, paths and tuples; null for what is no finite number."""
+    if isinstance(value, Mapping):
+        plain: dict[str, Any] = {}
+        for name, entry in value.items():
+            plain[str(name)] = _plain(entry)
+            if isinstance(entry, (float, np.floating)) and plain[str(name)] is None:
+                plain.setdefault(f"{name}_reason", f"not finite: {entry}")
+        return plain
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Iterable):
+        return [_plain(entry) for entry in value]
+    return str(value)
+
+
+# Markdown and LaTeX
+
+
+def markdown(table: Table, lines: list[str]) -> str:
+    """A GitHub table, one row per condition, its notes as a list below."""
+
+    def row(cells: list[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    def text(cell: Cell) -> str:
+        mean = f"**{cell.text}**" if cell.best else _markdown_text(cell.text)
+        return f"{mean} {_markdown_text(cell.interval)}".strip()
+
+    out = [row(table.headings), row(["---", *["---:"] * (len(table.headings) - 1)])]
+    for group in table.groups:
+        out.append(row([f"**{group.heading}**", *[""] * (len(table.headings) - 1)]))
+        out += [row([text(cell) for cell in cells]) for cells in group.rows]
+    return "\n".join([*out, "", *(f"- {_markdown_text(line)}" for line in [BOLD, *lines])]) + "\n"
+
+
+def _markdown_text(text: str) -> str:
+    for sign in "\\`*_|<>#":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+_LATEX: dict[str, str | int | None] = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "×": r"$\times$",
+    "⚠": r"$\ast$",
+    "†": r"$\dagger$",
+    "–": "--",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    **{sign: f"\\{sign}" for sign in "&%$#_"},
+}
+
+
+def latex_text(text: str) -> str:
+    """Text with everything escaped that LaTeX would take as a command."""
+    return " ".join(text.split()).translate(str.maketrans(_LATEX))
+
+
+def latex(table: Table, lines: list[str], name: str) -> str:
+    r"""A ``table`` for ``\usepackage{booktabs}``: the best values in bold, the notes below."""
+
+    def text(cell: Cell) -> str:
+        mean = latex_text(cell.text)
+        mean = rf"\textbf{{{mean}}}" if cell.best else mean
+        return rf"{mean} {{\scriptsize {latex_text(cell.interval)}}}" if cell.interval else mean
+
+    width = len(table.headings)
+    out = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{Codecs on {latex_text(name)}. {BOLD}.}}",
+        rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
+        r"\toprule",
+        rf"{' & '.join(latex_text(title) for title in table.headings)} \\",
+    ]
+    for group in table.groups:
+        out += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex_text(group.heading)}}}}} \\"]
+        out += [rf"{' & '.join(text(cell) for cell in cells)} \\" for cells in group.rows]
+    out += [r"\bottomrule", r"\end{tabular}", "", r"\medskip", r"\footnotesize\raggedright"]
+    out += [rf"{latex_text(line)}\par" for line in lines]
+    return "\n".join([*out, r"\end{table}"]) + "\n"

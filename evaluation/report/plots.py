@@ -1,0 +1,156 @@
+"""Rate-distortion curves: every metric over the measured rate, with its 95% intervals."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from evaluation.report.content import disclaimer, heading, row_label
+from evaluation.results import MetricInfo, Results
+from evaluation.store import write_atomic
+
+#: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
+#: yellow, which is too light on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+_LINES = ("-", "--", ":", "-.")
+_PANEL_INCHES = (5.2, 4.0)
+_PANELS_PER_ROW = 3
+
+
+def write_plots(results: Results, summary: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``rate_distortion.png`` and ``.svg``, the same bytes for the same results."""
+    figure = rate_distortion(results, summary)
+    paths = []
+    # Ids in an SVG are random and both formats name the time or the program unless told otherwise.
+    with matplotlib.rc_context({"svg.hashsalt": "rate-distortion"}):
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            data = io.BytesIO()
+            figure.savefig(data, format=kind, dpi=150, metadata=metadata)
+            paths.append(folder / f"rate_distortion.{kind}")
+            write_atomic(paths[-1], data.getvalue())
+    return paths
+
+
+def rate_distortion(results: Results, summary: pd.DataFrame) -> Figure:
+    """One panel per metric, one curve per codec; bars are the intervals, hollow points declared rates.
+
+    What has no rate (controls, folders without a declared one) is a horizontal line if it lies near the
+    curves, and named in the panel's corner if not.
+    """
+    columns = min(len(results.metrics), _PANELS_PER_ROW)
+    rows = math.ceil(len(results.metrics) / columns)
+    width, height = _PANEL_INCHES
+    figure = Figure(figsize=(max(columns * width, 6), rows * height + 1.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    styles = _styles(summary)
+    for axes, metric in zip(panels, results.metrics, strict=False):
+        _draw(axes, summary, metric, styles)
+    for axes in panels[len(results.metrics) :]:
+        axes.set_visible(False)
+    data = results.dataset
+    per_condition = summary["n"]
+    n = (
+        f"{per_condition.min()}"
+        if per_condition.nunique() == 1
+        else f"{per_condition.min()}–{per_condition.max()}"
+    )
+    title = f"{data['name']}: n = {n} clips of {data['n_recordings']} recordings, bars: 95% intervals"
+    note = textwrap.fill(disclaimer(results), width=int(figure.get_figwidth() * 12))
+    figure.suptitle(f"{title}\n{note}".strip(), fontsize="medium", parse_math=False)
+    handles = {
+        label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if handles:
+        figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False
+        )
+    return figure
+
+
+def _styles(summary: pd.DataFrame) -> dict[str, dict[str, str]]:
+    codecs = list(dict.fromkeys(summary.loc[~summary["control"].astype(bool), "codec"]))
+    return {
+        codec: {
+            "color": _COLOURS[index % len(_COLOURS)],
+            "marker": _MARKERS[index % len(_MARKERS)],
+            "linestyle": _LINES[index // len(_COLOURS) % len(_LINES)],
+        }
+        for index, codec in enumerate(codecs)
+    }
+
+
+def _draw(axes: Axes, summary: pd.DataFrame, metric: MetricInfo, styles: dict[str, dict[str, str]]) -> None:
+    remarks = []
+    on_axis = ~summary["control"].astype(bool) & summary["kbps_measured"].notna()
+    for codec, style in styles.items():
+        rows = summary[on_axis & (summary["codec"] == codec)].sort_values("kbps_measured")
+        missing = rows[rows[metric.name].isna()]
+        remarks += [f"{row_label(codec, kbps)}: no finite mean" for kbps in missing["kbps"]]
+        rows = rows.dropna(subset=[metric.name])
+        if len(rows):
+            _draw_curve(axes, rows, metric.name, codec, style)
+    axes.set_xscale("log", base=2)
+    ticks = sorted(summary.loc[on_axis, "kbps"].dropna().unique())
+    if ticks:
+        axes.set_xticks(ticks)
+    else:
+        axes.set_xlim(1, 2)
+        axes.set_xticks([])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    remarks += _draw_levels(axes, summary[~on_axis], metric)
+    axes.set_xlabel("measured kbps")
+    axes.set_ylabel(heading(metric))
+    axes.grid(True, color="0.9")
+    axes.set_axisbelow(True)
+    if remarks:
+        axes.set_title("\n".join(remarks), fontsize="x-small", loc="left", color="0.35")
+
+
+def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, codec: str, style: dict[str, str]) -> None:
+    x, y = rows["kbps_measured"].to_numpy(), rows[name].to_numpy()
+    low, high = rows[f"{name}_ci_low"].to_numpy(), rows[f"{name}_ci_high"].to_numpy()
+    bars = np.nan_to_num(np.stack([y - low, high - y]))
+    colour, marker = style["color"], style["marker"]
+    line: dict[str, Any] = {"color": colour, "linestyle": style["linestyle"], "linewidth": 1.5}
+    axes.errorbar(x, y, bars, capsize=3, elinewidth=1, **line)
+    declared = (rows["rate_is"] == "declared").to_numpy()
+    for hollow in (False, True):
+        chosen = declared == hollow
+        if chosen.any():
+            face = "white" if hollow else colour
+            label = f"{codec} (declared rate)" if hollow else codec
+            axes.plot(x[chosen], y[chosen], marker, color=colour, markerfacecolor=face)
+            axes.plot([], [], marker=marker, markerfacecolor=face, label=label, **line)
+
+
+def _draw_levels(axes: Axes, rows: pd.DataFrame, metric: MetricInfo) -> list[str]:
+    """Horizontal lines of what has no rate; returns remarks on those that cannot be drawn."""
+    remarks = []
+    drawn = bool(axes.has_data())
+    low, high = axes.get_ylim()
+    room = (high - low) / 2
+    for index, (_, row) in enumerate(rows.iterrows()):
+        value = row[metric.name]
+        if math.isnan(value):
+            infinite = row["n"] > 0 and row[f"{metric.name}_inf"] == row["n"]
+            remarks.append(f"{row['codec']}: {'infinite' if infinite else 'no finite mean'}")
+        elif drawn and not low - room <= value <= high + room:
+            remarks.append(f"{row['codec']}: {value:.4g}, off the scale")
+        else:
+            line = axes.axhline(value, color="0.45", linestyle=_LINES[1:][index % 3], linewidth=1)
+            line.set_label(row["codec"])
+    return remarks

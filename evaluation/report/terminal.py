@@ -1,0 +1,116 @@
+"""The report on a terminal, and the same as plain text where the output is piped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import IO
+
+import pandas as pd
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from evaluation.report.content import BOLD, Cell, Table, build_table, notes
+from evaluation.results import Results
+
+#: Wide enough for any table: piped output is not wrapped, so that it can be searched and cut.
+_UNLIMITED = 10_000
+_ASCII = str.maketrans({"↑": "(up)", "↓": "(down)", "⚠": "!", "†": "+", "×": "x", "–": "-", "…": "..."})
+
+
+def print_report(results: Results, file: IO[str] | None = None) -> None:
+    """Print the table and its notes to ``file`` (stdout), as wide as the terminal or, piped, as needed."""
+    print_wide(render(results, results.summary), file)
+
+
+def print_wide(renderable: object, file: IO[str] | None = None) -> None:
+    """Print something of rich: to the terminal's width there, unwrapped and uncoloured elsewhere."""
+    console = Console(file=file or sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=file or sys.stdout, highlight=False, width=_UNLIMITED, no_color=True)
+    # Not cropped: what is too wide even for the narrowest layout is wrapped by the terminal, not lost.
+    console.print(renderable, crop=False)
+
+
+def render(results: Results, summary: pd.DataFrame) -> Report:
+    """The report as something rich can print at any width."""
+    return Report(build_table(results, summary), notes(results, summary))
+
+
+class Report:
+    """Chooses its layout by the width it is given; a number is never cut.
+
+    In one line per row if that fits; else with the intervals below the means; else in several tables
+    below each other that repeat codec and kbps.
+    """
+
+    def __init__(self, table: Table, lines: Sequence[str]) -> None:
+        self.table = table
+        self.lines = list(lines)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        ascii_only = options.ascii_only
+        wide = options.update(width=_UNLIMITED)
+
+        def build(columns: Sequence[int], stacked: bool) -> tuple[RichTable, int]:
+            table = _rich_table(self.table, columns, stacked, ascii_only)
+            return table, Measurement.get(console, wide, table).maximum
+
+        everything = range(2, len(self.table.headings))
+        for stacked in (False, True):
+            table, width = build(everything, stacked)
+            if width <= options.max_width:
+                yield from console.render(table, wide.update(width=width))
+                yield Text()
+                break
+        else:
+            rest = list(everything)
+            while rest:
+                count = len(rest)
+                while count > 1 and build(rest[:count], False)[1] > options.max_width:
+                    count -= 1
+                table, width = build(rest[:count], False)
+                yield from console.render(table, wide.update(width=width))
+                yield Text()
+                rest = rest[count:]
+        lines = list(self.lines)
+        if console.is_terminal and any(c.best for g in self.table.groups for row in g.rows for c in row):
+            lines.insert(1, BOLD)
+        for line in lines:
+            text = Text(_plain(line, ascii_only))
+            wrapped = text.wrap(console, max(options.max_width - 2, 20))
+            for part in wrapped:
+                part.rstrip()
+            yield Text("\n  ").join(wrapped)  # indented, to tell it from the next line
+
+
+def _plain(text: str, ascii_only: bool) -> str:
+    return text.translate(_ASCII).encode("ascii", "replace").decode() if ascii_only else text
+
+
+def _rich_table(source: Table, columns: Sequence[int], stacked: bool, ascii_only: bool) -> RichTable:
+    """``columns`` of the table behind codec and kbps."""
+    shown = [0, 1, *columns]
+    table = RichTable(box=box.HORIZONTALS, pad_edge=False, show_edge=False, collapse_padding=True)
+    for index in shown:
+        table.add_column(
+            Text(_plain(source.headings[index], ascii_only)),
+            justify="left" if index == 0 else "right",
+            no_wrap=True,
+        )
+    for group in source.groups:
+        table.add_section()
+        table.add_row(Text(group.heading, style="bold cyan"))
+        for row in group.rows:
+            table.add_row(*(_cell(row[index], stacked, ascii_only) for index in shown))
+    return table
+
+
+def _cell(cell: Cell, stacked: bool, ascii_only: bool) -> Text:
+    text = Text(_plain(cell.text, ascii_only), style="bold" if cell.best else "yellow" if cell.warn else "")
+    if cell.interval:
+        text.append(("\n" if stacked else " ") + cell.interval, style="not bold dim")
+    return text

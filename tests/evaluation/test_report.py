@@ -1,0 +1,459 @@
+"""Reports: nothing cut, nothing hidden, the same bytes every time, and files that other programs can read."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from rich.console import Console
+from synthetic_results import SI_SDR, make_results
+
+from evaluation.report import print_report, render, write_all
+from evaluation.report.content import build_table, decimals, kbps_text, notes, percent
+from evaluation.report.files import latex_text
+from evaluation.report.plots import rate_distortion
+from evaluation.results import Results
+from evaluation.statistics import TIMING_COLUMNS, summarize
+from qincodec.errors import UserError
+
+DISCLAIMER = "Demo data: synthetic sounds, not a benchmark."
+
+
+def difficult() -> Results:
+    """Everything a report has to cope with."""
+    return make_results(
+        troubles=True,
+        control=True,
+        declared=True,
+        rate_factor={"opus": 1.2},
+        dataset={
+            "disclaimer": DISCLAIMER,
+            "n_excluded": 2,
+            "n_lossy": 3,
+            "lossy_formats": ["MP3", "Vorbis"],
+        },
+    )
+
+
+def many() -> Results:
+    """Four codecs at four rates, four metrics."""
+    codecs = {"opus": 0.0, "mp3": -1.5, "encodec": 0.8, "a-codec-with-a-long-name": 1.4}
+    results = make_results(codecs=codecs, rates=(4, 8, 16, 32), clips_per_recording=2, control=True)
+    for name in ("visqol", "fad"):
+        results.metrics.append(dataclasses.replace(SI_SDR, name=name, label=name.upper(), unit=""))
+        results.clips[name] = results.clips["ms_mel"] * 1000
+        results.clips[f"{name}_reason"] = None
+    return results
+
+
+def printed(results: Results, width: int, *, terminal: bool = True, colour: bool = False) -> str:
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=terminal,
+        color_system="standard" if colour else None,
+        highlight=False,
+    )
+    console.print(render(results, results.summary), crop=False)
+    return file.getvalue()
+
+
+# Terminal
+
+
+@pytest.mark.parametrize("make", [difficult, many])
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_nothing_is_cut_and_no_line_is_too_long(make: Any, width: int) -> None:
+    results = make()
+    text = printed(results, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    words = text.split()
+    for group in build_table(results, results.summary).groups:
+        assert group.heading in text
+        for row in group.rows:
+            for cell in row:
+                for word in f"{cell.text} {cell.interval}".split():
+                    assert word in words
+    # Every note, though perhaps over several lines.
+    flat = " ".join(words)
+    for line in notes(results, results.summary):
+        assert " ".join(line.split()) in flat
+
+
+def test_a_terminal_narrower_than_any_layout_still_gets_whole_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "dumb")
+    file = Terminal()
+    print_report(difficult(), file)
+    assert re.search(r"\d\.\d\d \[-?\d+\.\d\d, \d+\.\d\d\]", file.getvalue())
+
+
+def test_one_line_per_row_where_it_fits() -> None:
+    lines = printed(difficult(), 120).splitlines()
+    assert sum(line.startswith("qincodec") for line in lines) == 2
+    row = next(line for line in lines if line.startswith("opus"))
+    assert re.fullmatch(
+        r"opus\s+⚠ 9\.60\s+-?\d\.\d\d \[-?\d\.\d\d, \d\.\d\d\]\s+\d\.\d+ \[\d\.\d+, \d\.\d+\]"
+        r"\s+9\s+1\s+–\s+\d+\s+\d+\s*",
+        row,
+    )
+
+
+def test_numbers_in_the_table_are_those_of_the_summary() -> None:
+    results = difficult()
+    row = results.summary.iloc[2]
+    expected = f"{row['si_sdr']:.2f} [{row['si_sdr_ci_low']:.2f}, {row['si_sdr_ci_high']:.2f}]"
+    assert (row["codec"], row["kbps"]) == ("qincodec", 8)
+    assert expected in printed(results, 120)
+
+
+def test_a_control_near_zero_is_not_rounded_away() -> None:
+    results = make_results(control=True)
+    control = results.clips["codec"] == "reference"
+    results.clips.loc[control, "ms_mel"] = np.linspace(0.004, 0.006, control.sum())
+    assert re.search(r"reference.* 0\.00500 \[0\.004\d\d, 0\.005\d\d\]", printed(results, 120))
+
+
+def test_piped_output_is_plain_and_unwrapped() -> None:
+    file = io.StringIO()
+    print_report(many(), file)
+    text = file.getvalue()
+    assert "\x1b" not in text and "Bold" not in text
+    header = next(line for line in text.splitlines() if line.startswith("codec"))
+    assert all(name in header for name in ("SI-SDR (dB) ↑", "MS-Mel ↓", "VISQOL ↑", "n", "failed", "dec ×RT"))
+    assert sum(line.startswith("opus") for line in text.splitlines()) == 4
+    for line in notes(many(), many().summary):
+        assert line in text.splitlines()
+
+
+def test_best_value_at_each_rate_is_bold_controls_never() -> None:
+    results = make_results(codecs={"opus": 0, "best": 5, "mp3": -5}, control=True)
+    bold = re.findall(r"\x1b\[1m\s*(-?\d+\.\d+)\x1b", printed(results, 160, colour=True))
+    best = results.summary[results.summary["codec"] == "best"]
+    expected = [
+        f"{row[name]:.{2 if name == 'si_sdr' else 3}f}"
+        for _, row in best.iterrows()
+        for name in ("si_sdr", "ms_mel")
+    ]
+    assert [float(value) for value in bold] == pytest.approx([float(value) for value in expected], abs=6e-3)
+
+
+def test_terminal_that_cannot_show_arrows() -> None:
+    class Latin(io.StringIO):
+        encoding = "latin-1"
+
+    file = Latin()
+    results = difficult()
+    results.dataset["name"] = "Łódź"
+    print_report(results, file)
+    file.getvalue().encode("ascii")
+    assert "SI-SDR (dB) (up)" in file.getvalue() and "! 9.60" in file.getvalue()
+
+
+def test_notes_tell_what_a_reader_must_know() -> None:
+    results = difficult()
+    results.n_pending = 3
+    text = "\n".join(notes(results, results.summary))
+    for part in (
+        "Data: synthetic, 10 clips of 10 recordings, 2 excluded; mean [95% interval over 9 to 10 recordings]",
+        DISCLAIMER,
+        "3 results of clips are still missing",
+        "3 of 10 clips went through a lossy format (MP3, Vorbis)",
+        "8 kbps 8.00 to 9.60 (20%)",
+        "⚠ more than 15% off the asked rate: opus at 8 kbps +20%, opus at 16 kbps +20%",
+        "† rate as declared",
+        "opus at 8 kbps +312",
+        "SI-SDR infinite, left out of the mean: qincodec at 16 kbps 1 of 10, reference 10 of 10",
+        "SI-SDR not a number: the reference is silent (2×)",
+        "Failed: opus: RuntimeError: encoder refused the clip_1 & gave up at 50 % (2×)",
+        "SI-SDR, version 1, higher is better: scale-invariant",
+        "MS-Mel, version 1, lower is better: sum over seven scales",
+    ):
+        assert part in text
+
+
+def test_quiet_results_have_few_notes() -> None:
+    results = make_results(codecs={"opus": 0, "mp3": 1})
+    assert len(notes(results, results.summary)) == 3  # the data and two definitions
+
+
+def test_many_failures_are_summed_up() -> None:
+    results = make_results(num_recordings=9)
+    opus = results.clips["codec"] == "opus"
+    results.clips["error"] = results.clips["error"].astype(object)
+    results.clips.loc[opus, "error"] = "no such file: " + results.clips["clip"]
+    results.clips.loc[opus, ["si_sdr", "ms_mel"]] = math.nan
+    lines = [line for line in notes(results, results.summary) if line.startswith("Failed")]
+    assert len(lines) == 6 and lines[-1] == "Failed: 4 more reasons: see clips.csv, column error"
+
+
+def test_one_recording_and_nothing_scored() -> None:
+    one = make_results(num_recordings=1)
+    assert "no intervals: one recording only" in printed(one, 100)
+    assert "[" not in printed(one, 100).split("Data:")[0]
+    results = make_results()
+    results.clips["error"] = "broken"
+    results.clips[["si_sdr", "ms_mel"]] = math.nan
+    assert "nothing could be scored" in printed(results, 100)
+
+
+@pytest.mark.parametrize(
+    ("means", "widths", "expected"),
+    [
+        ([7.5, 9.1], [0.9, 1.1], 2),
+        ([0.81, 0.92], [0.02, 0.03], 3),
+        ([81.2], [math.nan], 2),
+        ([0.0123, math.nan], [0.0], 4),
+        ([math.inf], [math.nan], 2),
+        ([0.5], [1e-9], 5),
+    ],
+)
+def test_decimals(means: list[float], widths: list[float], expected: int) -> None:
+    assert decimals(pd.Series(means), pd.Series(widths)) == expected
+
+
+def test_number_formats() -> None:
+    assert [percent(ratio) for ratio in (0.05, 0.054, 0.0996, 0.15, 1.234)] == [
+        "5%",
+        "5.4%",
+        "10%",
+        "15%",
+        "123%",
+    ]
+    assert [kbps_text(rate) for rate in (7.996, 99.0, 705.6, math.nan)] == ["8.00", "99.00", "705.6", "–"]
+
+
+# Files
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time."""
+    monkeypatch.setattr("evaluation.report.files.write_plots", lambda *_: [])
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_all(difficult(), folder)
+    return folder
+
+
+def test_all_files_are_there_and_named(written: Path) -> None:
+    names = {path.name for path in written.iterdir()}
+    assert names == {
+        *("clips.csv", "summary.csv", "summary.json", "table.md", "table.tex", "tests.csv"),
+        *("rate_distortion.png", "rate_distortion.svg"),
+    }
+
+
+def test_the_same_results_give_the_same_bytes(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "summary.csv").write_text("an older one")
+    paths = write_all(difficult(), tmp_path)
+    assert {path.name for path in paths} == {path.name for path in written.iterdir()}
+    for path in written.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_every_file_carries_the_disclaimer(written: Path) -> None:
+    for path in written.iterdir():
+        if path.suffix in (".csv", ".json", ".md", ".tex"):
+            assert DISCLAIMER in path.read_text(encoding="utf-8"), path.name
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_no_disclaimer_column_without_one(tmp_path: Path) -> None:
+    write_all(make_results(), tmp_path)
+    assert "disclaimer" not in (tmp_path / "summary.csv").read_text()
+
+
+def test_csv_files_give_back_the_frames(written: Path) -> None:
+    results = difficult()
+    clips = pd.read_csv(written / "clips.csv")
+    assert len(clips) == len(results.clips)
+    for name in ("si_sdr", "ms_mel", "bytes", "encode_s", "kbps"):
+        np.testing.assert_array_equal(clips[name], results.clips[name].astype(float))
+    assert ",inf," in (written / "clips.csv").read_text() and "nan" not in (written / "clips.csv").read_text()
+    summary = pd.read_csv(written / "summary.csv")
+    for name in ("kbps_measured", "si_sdr", "si_sdr_ci_low", "ms_mel_ci_high", "si_sdr_inf"):
+        np.testing.assert_array_equal(summary[name], results.summary[name].astype(float))
+
+
+def test_only_timing_columns_change_with_timing(written: Path, tmp_path: Path) -> None:
+    results = difficult()
+    results.clips[["encode_s", "decode_s"]] *= 1.9
+    write_all(results, tmp_path)
+    for name in ("tests.csv", "rate_distortion.svg"):
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+    for name in ("clips.csv", "summary.csv"):
+        one, other = (pd.read_csv(folder / name) for folder in (written, tmp_path))
+        changed = [column for column in one if not one[column].equals(other[column])]
+        assert changed and set(changed) <= set(TIMING_COLUMNS)
+
+
+def strict_json(path: Path) -> Any:
+    def refuse(token: str) -> None:
+        raise AssertionError(f"{token} is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def nulls_without_reason(value: Any, where: str = "") -> list[str]:
+    found = []
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            if entry is None and not value.get(f"{name}_reason"):
+                found.append(f"{where}.{name}")
+            found += nulls_without_reason(entry, f"{where}.{name}")
+    elif isinstance(value, list):
+        for entry in value:
+            found += nulls_without_reason(entry, where)
+    return found
+
+
+def test_json_has_no_nan_and_a_reason_for_every_null(written: Path) -> None:
+    content = strict_json(written / "summary.json")
+    for part in ("conditions", "tests", "bd_rate", "rate_spread", "metrics"):
+        assert nulls_without_reason(content[part], part) == []
+    assert content["schema_version"] == 1
+    reference = content["conditions"][-1]
+    assert reference["si_sdr"] is None and reference["si_sdr_inf"] == 10
+    assert reference["si_sdr_reason"] == "all 10 values are infinite"
+    assert content["metrics"][1]["definition"].startswith("sum over seven scales")
+    assert content["settings"]["seed"] == 0 and content["environment"]["commit"]
+    assert content["timing_columns"] == list(TIMING_COLUMNS)
+    assert len(content["tests"]) == 8 and len(content["rate_spread"]) == 2
+    first = difficult().summary.iloc[0]
+    assert content["conditions"][0]["ms_mel_ci_low"] == first["ms_mel_ci_low"]
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_json_of_awkward_values(tmp_path: Path) -> None:
+    results = make_results(num_recordings=1)
+    results.environment = {"path": Path("x"), "value": np.float32(math.nan), "n": np.int64(3), "t": (1, 2)}
+    results.corpus[0].update(kbps_entropy=math.nan, kbps_entropy_reason="a file is gone")
+    write_all(results, tmp_path)
+    content = strict_json(tmp_path / "summary.json")
+    assert content["environment"] == {
+        **{"path": "x", "value": None, "value_reason": "not finite: nan", "n": 3, "t": [1, 2]}
+    }
+    row = content["conditions"][0]
+    assert row["si_sdr_ci_low"] is None and "one recording" in row["si_sdr_ci_low_reason"]
+    assert nulls_without_reason(content["conditions"]) == nulls_without_reason(content["tests"]) == []
+    assert "a file is gone" in {row.get("kbps_entropy_reason") for row in content["conditions"]}
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_bd_rate_is_written_where_there_is_one_and_removed_where_not(tmp_path: Path) -> None:
+    write_all(make_results(rates=(6, 12, 24, 48)), tmp_path)
+    assert len(pd.read_csv(tmp_path / "bd_rate.csv")) == 2
+    write_all(make_results(), tmp_path)
+    assert not (tmp_path / "bd_rate.csv").exists()
+
+
+def test_markdown_has_a_full_grid(written: Path) -> None:
+    lines = (written / "table.md").read_text(encoding="utf-8").splitlines()
+    grid = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
+    assert {len(row) for row in grid} == {9} and len(grid) == 2 + 3 + 6
+    assert sum(cell.strip().startswith("**") for row in grid for cell in row[1:]) == 4
+    assert "clip\\_1" in "\n".join(lines)
+
+
+def test_latex_is_balanced_escaped_and_rectangular(written: Path) -> None:
+    text = (written / "table.tex").read_text(encoding="utf-8")
+    bare = text.replace(r"\{", "").replace(r"\}", "")
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    for name in ("table", "tabular"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
+    rows = text.split(r"\toprule")[1].split(r"\bottomrule")[0].split(r"\\")
+    cells = [len(re.findall(r"(?<!\\)&", row)) for row in rows if "&" in row]
+    assert set(cells) == {8} and len(cells) == 7
+    assert r"clip\_1 \& gave up at 50 \%" in text
+    assert r"SI-SDR (dB) $\uparrow$" in text and r"MS-Mel $\downarrow$" in text
+    assert text.count(r"\textbf{") == 4
+    text.encode("ascii")
+
+
+def test_latex_text() -> None:
+    assert latex_text(r"a_b\c{d}~^#$&%") == (
+        r"a\_b\textbackslash{}c\{d\}\textasciitilde{}\textasciicircum{}\#\$\&\%"
+    )
+    assert latex_text("two\n\nparagraphs") == "two paragraphs"
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_all(make_results(), tmp_path / "run")
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(make_results(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(KeyboardInterrupt):
+        write_all(make_results(seed=1), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# Plots
+
+
+def test_curves_stand_at_measured_rates_with_their_intervals() -> None:
+    results = difficult()
+    summary = results.summary
+    figure = rate_distortion(results, summary)
+    assert DISCLAIMER in figure.get_suptitle() and "n = 9–10 clips of 10 recordings" in figure.get_suptitle()
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "SI-SDR (dB) ↑" and axes.get_xscale() == "log"
+    opus = summary[summary["codec"] == "opus"]
+    line = next(line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-")
+    np.testing.assert_allclose(line.get_xdata(), opus["kbps_measured"])
+    np.testing.assert_allclose(line.get_ydata(), opus["si_sdr"])
+    bars = axes.collections[0].get_segments()  # type: ignore[attr-defined]
+    np.testing.assert_allclose([bar[:, 1] for bar in bars], opus[["si_sdr_ci_low", "si_sdr_ci_high"]])
+    hollow = {line.get_label() for line in axes.lines if to_hex(line.get_markerfacecolor()) == "#ffffff"}
+    assert "rendered (declared rate)" in hollow and "opus" not in hollow
+    assert axes.get_title(loc="left") == "reference: infinite"
+    assert figure.axes[1].get_title(loc="left") == "reference: 0, off the scale"
+
+
+def test_controls_near_the_curves_are_lines() -> None:
+    results = make_results(control=True)
+    results.clips.loc[results.clips["codec"] == "reference", "si_sdr"] = 7.0
+    figure = rate_distortion(results, summarize(results, seed=0, num_resamples=100))
+    level = next(line for line in figure.axes[0].lines if line.get_label() == "reference")
+    assert list(level.get_ydata()) == [7.0, 7.0]
+
+
+@pytest.mark.parametrize("recordings", [1, 3])
+def test_plots_of_very_little(recordings: int) -> None:
+    """One recording (no intervals), a codec without any score, controls only."""
+    results = make_results(num_recordings=recordings, control=True, dataset={"name": "cost $5 and $6 _x"})
+    results.clips.loc[results.clips["codec"] == "opus", "si_sdr"] = math.nan
+    figure = rate_distortion(results, results.summary)
+    assert "opus at 8 kbps: no finite mean" in figure.axes[0].get_title(loc="left")
+    figure.draw_without_rendering()
+    results.conditions = [c for c in results.conditions if c.control]
+    rate_distortion(results, summarize(results, seed=0)).draw_without_rendering()
