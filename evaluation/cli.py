@@ -53,7 +53,7 @@ def run(
     data: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATA]",
+            metavar="DATA",
             help="Folder, glob, file, JSON-lines manifest, or audiocaps:FOLDER. Default: the demo clips.",
             show_default=False,
         ),

@@ -44,8 +44,9 @@ class Comparison:
 def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comparison:
     """Compare two runs on the clips that both have scored.
 
-    A clip is the same if its id, recording, duration and ``content_hash`` are. Conditions are the same if codec and asked rate are; if exactly one codec of each
-    run has no namesake in the other, these two are compared with each other. Seeded by run A's seed.
+    A clip is the same if its id, recording, duration and ``content_hash`` are. Conditions are the same if
+    codec and asked rate are; if exactly one codec of each run has no namesake in the other, these two are
+    compared with each other. Seeded by run A's seed.
 
     Raises:
         UserError: a metric's version or a setting that decides scores differs, or the runs have no

@@ -353,10 +353,15 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
     if old is None:
         return new
     _refuse_other_configuration(store.folder, old, new)
-    for part in ("conditions", "metrics"):
-        new[part] = old[part] + [entry for entry in new[part] if entry not in old[part]]
+    for part, label in _ROW_LABELS.items():
+        entries = {tuple(entry[name] for name in label): entry for entry in old[part] + new[part]}
+        new[part] = list(entries.values())
     new["commands"] = old["commands"] + [c for c in new["commands"] if c not in old["commands"]]
     return new
+
+
+#: What tells the entries of run.json's lists apart.
+_ROW_LABELS = {"conditions": ("codec", "kbps"), "metrics": ("name",)}
 
 
 def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -372,10 +377,8 @@ def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str
     if old["dataset"]["hash"] != new["dataset"]["hash"]:
         had, got = ({k: run["dataset"][k] for k in ("name", "n_clips", "hash")} for run in (old, new))
         refuse("the data", *("{name} ({n_clips} clips, {hash})".format(**d) for d in (had, got)))
-    for kind, label, fields in (
-        ("conditions", ("codec", "kbps"), ("identity", "settings", "nominal")),
-        ("metrics", ("name",), ("version",)),
-    ):
+    for kind, fields in (("conditions", ("identity", "settings", "nominal")), ("metrics", ("version",))):
+        label = _ROW_LABELS[kind]
         known = {tuple(entry[k] for k in label): entry for entry in old[kind]}
         for entry in new[kind]:
             before = known.get(tuple(entry[k] for k in label))

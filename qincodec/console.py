@@ -47,7 +47,7 @@ class ProgressLine:
         self._bar: Any = None
         self._task: Any = None
         self._what = ""
-        self._last_line = 0.0
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -73,7 +73,7 @@ class ProgressLine:
             return
         if sys.stderr.isatty():
             self._draw(what, done, total)
-        elif time.monotonic() - self._last_line >= self.INTERVAL_S or (done == total and self._last_line):
+        elif time.monotonic() - self._last_line >= self.INTERVAL_S:
             self._last_line = time.monotonic()
             print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
 

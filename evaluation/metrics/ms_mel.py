@@ -34,9 +34,11 @@ class MsMel(Metric):
         "frames, bands and channels of |log10 max(R, 1e-5) - log10 max(D, 1e-5)| of reference and decoded."
     )
 
+    @torch.inference_mode()
     def prepare(self, reference: torch.Tensor, sample_rate: int) -> Prepared:
         return Prepared(log_mel_spectra(reference, sample_rate), not_finite(reference, "reference"))
 
+    @torch.inference_mode()
     def score(self, prepared: Prepared, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
         """`Score` per item; silence has a value; NaN only where samples or their squares are not finite."""
         values = ms_mel(prepared.spectra, decoded, sample_rate).tolist()

@@ -24,6 +24,7 @@ class SiSdr(Metric):
         "channel's mean removed, all samples of all channels of a clip as one vector."
     )
 
+    @torch.inference_mode()
     def score(self, prepared: torch.Tensor, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
         """`Score` per item; NaN and why where reference or output is silent (constant) or not finite."""
         values = si_sdr(prepared, decoded).tolist()
