@@ -1,0 +1,67 @@
+"""What README shows is true: its codec passes, its commands parse, its files exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from baselines import check_codec
+from baselines.registry import CODECS
+from evaluation import evaluate
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def mulaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
+    """The codec of README, in a package of its own that an entry point announces."""
+    code = next(block for block in blocks("python") if "class MuLaw" in block)
+    (tmp_path / "my_package.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    declared = re.search(r'mulaw = "(.*)"', next(block for block in blocks("toml")))
+    assert declared is not None
+    point = EntryPoint("mulaw", declared.group(1), "qincodec.codecs")
+    monkeypatch.setattr("qincodec.plugins.entry_points", lambda group: [point] if group == point.group else [])
+    codec = CODECS.load("mulaw")
+    assert isinstance(codec, type)
+    return codec
+
+
+def test_the_codec_of_readme_passes_and_is_evaluated(mulaw: type, tmp_path: Path) -> None:
+    check_codec(mulaw())
+    results = evaluate("demo", "mulaw", [64], limit=2, out=tmp_path / "run")
+    assert results.clips["error"].isna().all()
+    assert results.clips["kbps_measured"].round(3).tolist() == [64, 64]
+
+
+def test_the_files_of_a_run_are_the_ones_named(tmp_path: Path) -> None:
+    evaluate("demo", "opus,mp3", [8, 16, 24, 32], limit=2, out=tmp_path / "run", save_audio=True)
+    listed = README.split("A run folder holds:")[1].split("From Python:")[0]
+    names = set(re.findall(r"`([\w./]+)`", listed))
+    names = {f"rate_distortion{name}" if name == ".svg" else name for name in names}
+    found = {path.name + "/" * path.is_dir() for path in (tmp_path / "run").iterdir()}
+    assert names - found <= {"bd_rate.csv"}  # needs curves that overlap
+    assert found - names <= {".lock", "files.json"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["compare", "--help"], ["--version"]])
+def test_help_answers_without_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; sys.argv[1:] = " + repr(arguments) + "\n"
+        "from evaluation.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'av'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
