@@ -127,6 +127,8 @@ class Codec(ABC):
         version: of whatever decides the output (library, encoder, format of the payload). Scores are
             kept under it, so change it when the output changes.
         sample_rate: of the audio `encode` takes and `decode` returns, Hz. The evaluation resamples.
+            0 means any rate: whoever uses the codec assigns the rate of its audio to the instance
+            (``codec.sample_rate = 44100``) before anything else, and nothing is resampled.
         channels: channel counts the codec codes as they are. The evaluation refuses others.
         control: a control (`reference`, `pcm16`) stands in the table once, at its own rate, whatever
             ``--kbps`` asks.
@@ -156,6 +158,7 @@ class Codec(ABC):
 
     def nearest_rate(self, kbps: float, channels: int = 1) -> Rate:
         """The operating point whose nominal bitrate is nearest to ``kbps``, by ratio; the lower at a tie."""
+        check_kbps(kbps)
         rates = [rate for rate in self.rates(channels) if rate.kbps is not None]
         if not rates:
             return self.rates(channels)[0]
@@ -175,9 +178,71 @@ class Codec(ABC):
         Time-aligned with the input (encoder delay removed) and exactly ``num_samples`` long.
         """
 
+    def check_audio(self, audio: torch.Tensor) -> None:
+        """Refuse what `encode` cannot take, with the reason. For adapters to call first.
+
+        Raises:
+            UserError: not float32 of shape (batch, channels, samples), a channel count the codec does
+                not code, no samples, NaN or infinity, no sample rate assigned.
+        """
+        if self.sample_rate == 0:
+            raise UserError(
+                f"codec '{self.name}' takes audio of any sample rate: assign codec.sample_rate first"
+            )
+        if audio.ndim != 3 or audio.dtype != torch.float32:
+            raise UserError(
+                f"codec '{self.name}' takes float32 of shape (batch, channels, samples); got"
+                f" {str(audio.dtype).removeprefix('torch.')} of shape {tuple(audio.shape)}"
+            )
+        if audio.shape[1] not in self.channels:
+            raise UserError(
+                f"codec '{self.name}' codes {' or '.join(map(str, self.channels))} channels; got"
+                f" {audio.shape[1]}; mix the audio first"
+            )
+        if audio.shape[2] == 0:
+            raise UserError(f"codec '{self.name}' cannot encode a clip without samples; leave it out")
+        if not torch.isfinite(audio).all():
+            raise UserError(f"codec '{self.name}' cannot encode NaN or infinite samples; mend the audio")
+
     def identity(self) -> dict[str, Any]:
         """What decides this codec's output besides the rate, as canonical JSON values.
 
         Subclasses with run-time settings (precision, search widths) add them here.
         """
         return {"name": self.name, "version": self.version, "weights": self.weights_hash}
+
+
+class ClipCodec(Codec):
+    """A codec that knows no batches: implement `encode_clip` and `decode_clip` on NumPy arrays."""
+
+    @abstractmethod
+    def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
+        """Encode float32 (channels, samples), which must be left as it is."""
+
+    @abstractmethod
+    def decode_clip(self, encoded: Encoded) -> np.ndarray:
+        """Decode to float32 (channels, samples), time-aligned and exactly ``num_samples`` long."""
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        self.check_audio(audio)
+        return [self.encode_clip(clip, rate) for clip in audio.detach().cpu().numpy()]
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        check_batch(encoded)
+        return torch.from_numpy(np.stack([self.decode_clip(clip) for clip in encoded])).to(self.device)
+
+
+def check_batch(encoded: Sequence[Encoded]) -> None:
+    """Refuse clips that cannot be decoded to one tensor: none at all, or of different shapes."""
+    shapes = {(clip.channels, clip.num_samples) for clip in encoded}
+    if len(shapes) != 1:
+        found = ", ".join(f"{channels} x {samples}" for channels, samples in sorted(shapes)) or "none"
+        raise UserError(
+            f"decode takes clips of one length and channel count, got {found}; decode them one by one"
+        )
+
+
+def check_kbps(kbps: float) -> None:
+    """Refuse a bitrate that is not a positive number."""
+    if not (math.isfinite(kbps) and kbps > 0):
+        raise UserError(f"bitrate {kbps} kbit/s: give a positive number")

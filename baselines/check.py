@@ -1,0 +1,478 @@
+"""`check_codec`: does a codec keep the promises of `baselines.codec.Codec`?
+
+For authors of adapters. Run it on yours before you believe a score::
+
+    from baselines import check_codec
+
+    for row in check_codec(MyCodec()):
+        print(row)
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from baselines.codec import Codec, Encoded, Rate
+
+T = TypeVar("T")
+
+# Below it, a peak of the cross-correlation says nothing about delay (an untrained network, say).
+_MIN_CORRELATION = 0.5
+# Sums of floats depend on the batch size; anything louder than -80 dBFS does not come from that.
+_TOLERANCE = 1e-4
+_MIN_AGREEMENT = 0.99
+
+
+class CodecProblem(AssertionError):
+    """A codec breaks promises of the interface; ``problems`` lists each with what to do about it."""
+
+    def __init__(self, name: str, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        lines = "".join(f"\n  {number}. {text}" for number, text in enumerate(self.problems, 1))
+        super().__init__(f"codec '{name}' breaks {len(self.problems)} promise(s):{lines}")
+
+
+@dataclass(frozen=True)
+class CodecMeasurement:
+    """What `check_codec` measured at one operating point, on one second of synthetic sound.
+
+    Attributes:
+        channels: of the audio.
+        rate: the operating point.
+        kbps: measured from the payload. One second is short: the priming and the last, partly filled frame
+            weigh more than in a longer clip.
+        delay_samples: by which the decoded sound lags; None if it resembles the input too little to tell.
+        correlation: normalised cross-correlation with the input at that delay, 0 to 1.
+        batch_agreement: share of codes that are the same when the clip is encoded alone and in a batch; 1
+            for codecs without codes.
+    """
+
+    channels: int
+    rate: Rate
+    kbps: float
+    delay_samples: int | None
+    correlation: float
+    batch_agreement: float
+
+
+def check_codec(
+    codec: Codec,
+    *,
+    rates: Sequence[Rate] | None = None,
+    lengths: Sequence[int] = (1, 2, 333, 4801),
+    max_delay: int = 1,
+    seed: int = 0,
+) -> list[CodecMeasurement]:
+    """Try a codec on synthetic sound and report every promise of the interface that it breaks.
+
+    Checked, for each announced channel count: shapes, types, exact lengths, finite values; that decoding
+    needs nothing but the serialized `Encoded`; that encoding and decoding are reproducible, the same alone
+    and in a batch, and leave their input as it was; codes within their codebooks; sound that is in time,
+    of the right polarity and in the right channel; more bytes for more kbps; very short clips and silence.
+
+    Args:
+        codec: an instance, ready to run. One with ``sample_rate`` 0 is checked at 44,100 Hz.
+        rates: operating points to try, in ascending order, for all channel counts; the lowest, a middle
+            and the highest one by default.
+        lengths: of further clips, in samples, tried at the lowest and the highest of the rates.
+        max_delay: samples by which the sound may be out of time, either way.
+        seed: of the synthetic sound.
+
+    Returns:
+        What was measured: one entry per channel count and rate.
+
+    Raises:
+        CodecProblem: listing everything that is wrong.
+    """
+    check = _Check(codec, max_delay, seed)
+    any_rate = getattr(codec, "sample_rate", None) == 0
+    if any_rate:
+        codec.sample_rate = 44100
+    try:
+        check.run(rates, lengths)
+    finally:
+        if any_rate:
+            codec.sample_rate = 0
+    if check.problems:
+        raise CodecProblem(str(getattr(codec, "name", type(codec).__name__)), check.texts())
+    return check.measurements
+
+
+class _Failed(Exception):
+    """A step that later ones build on went wrong; the problem is already on the list."""
+
+
+class _Check:
+    def __init__(self, codec: Codec, max_delay: int, seed: int) -> None:
+        self.codec = codec
+        self.max_delay = max_delay
+        self.random = np.random.default_rng(seed)
+        self.problems: dict[str, list[str]] = {}
+        self.measurements: list[CodecMeasurement] = []
+        self._place = ""
+
+    def texts(self) -> list[str]:
+        """One line per problem: the advice, then where it was seen first."""
+        return [
+            f"{advice} [{places[0]}{f'; and {len(places) - 1} more' if len(places) > 1 else ''}]"
+            for advice, places in self.problems.items()
+        ]
+
+    def problem(self, seen: str, advice: str) -> None:
+        self.problems.setdefault(advice, []).append(f"{self._place}: {seen}" if self._place else seen)
+
+    def attempt(self, what: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except Exception as error:  # whatever an adapter raises is a finding
+            first_line = (str(error).splitlines() or [""])[0]
+            self.problem(f"{type(error).__name__}: {first_line}", f"{what} must not raise an error")
+            raise _Failed from error
+
+    # ---- what is announced -----------------------------------------------------------------------------
+
+    def run(self, rates: Sequence[Rate] | None, lengths: Sequence[int]) -> None:
+        try:
+            self.announcements()
+        except _Failed:
+            return
+        for channels in self.codec.channels:
+            self._place = _channels(channels)
+            try:
+                offered = self.offered_rates(channels)
+            except _Failed:
+                continue
+            points = list(rates or (offered[i] for i in sorted({0, len(offered) // 2, len(offered) - 1})))
+            payload_bytes = [self.point(channels, rate) for rate in points]
+            self.more_for_more(channels, points, payload_bytes)
+            for index in sorted({0, len(points) - 1}):
+                self.short_and_silent(channels, points[index], lengths)
+
+    def announcements(self) -> None:
+        codec = self.codec
+        for field in ("name", "version"):
+            value = getattr(codec, field, None)
+            if not (isinstance(value, str) and value):
+                self.problem(
+                    f"{field} is {value!r}",
+                    f"give the class a {field}, a string that is not empty: scores are kept under it",
+                )
+        sample_rate = getattr(codec, "sample_rate", None)
+        channels = getattr(codec, "channels", None)
+        if not isinstance(sample_rate, int) or sample_rate < 0:
+            self.problem(
+                f"sample_rate is {sample_rate!r}",
+                "set sample_rate to that of the codec in Hz, an int (0: any): the evaluation resamples to it",
+            )
+            raise _Failed
+        if not (isinstance(channels, tuple) and channels and all(c in (1, 2) for c in channels)):
+            self.problem(
+                f"channels is {channels!r}",
+                "set channels to the counts the codec codes: (1,), (2,) or (1, 2)",
+            )
+            raise _Failed
+        identity = self.attempt("identity()", codec.identity)
+        advice = (
+            "identity() must be a dict of JSON values that holds name and version: it is the key of scores"
+        )
+        try:
+            same = json.loads(json.dumps(identity, allow_nan=False)) == identity
+        except (TypeError, ValueError) as error:
+            self.problem(str(error), advice)
+        else:
+            if not same or not {"name", "version"} <= set(identity):
+                self.problem(f"it is {identity!r}", advice)
+
+    def offered_rates(self, channels: int) -> list[Rate]:
+        codec = self.codec
+        rates = list(self.attempt("rates(channels)", lambda: codec.rates(channels)))
+        if not rates:
+            self.problem(
+                "none", "rates(channels) must offer an operating point for every announced channel count"
+            )
+            raise _Failed
+        nominal = [rate.kbps for rate in rates if rate.kbps is not None]
+        if any(not (math.isfinite(kbps) and kbps > 0) for kbps in nominal):
+            self.problem(f"{nominal}", "rates must have a positive kbps, or None where a rate has no meaning")
+            raise _Failed
+        if nominal != sorted(set(nominal)):
+            self.problem(f"{nominal}", "rates(channels) must be in ascending order of kbps, each once")
+        for rate in rates:
+            if not all(isinstance(value, int | float | str) for value in rate.settings.values()):
+                self.problem(
+                    f"{dict(rate.settings)!r}",
+                    "settings of a rate must be numbers or strings: they enter score keys",
+                )
+        for kbps in nominal:
+            nearest = self.attempt("nearest_rate(kbps)", partial(codec.nearest_rate, kbps, channels))
+            if nearest.kbps is None or not math.isclose(nearest.kbps, kbps, rel_tol=1e-6):
+                self.problem(
+                    f"asked {kbps}, got {nearest.kbps}",
+                    "nearest_rate(kbps) must give the offered rate whose own kbps is asked",
+                )
+        return rates
+
+    # ---- one operating point ---------------------------------------------------------------------------
+
+    def point(self, channels: int, rate: Rate) -> int | None:
+        """Everything that one second of sound can show; bytes of its payload, None if that failed."""
+        self._place = f"{_channels(channels)}, {rate.label} kbps"
+        # Odd, as real clips are; the second one quiet, so that anything shared across the batch shows.
+        batch = torch.stack([self.sound(channels, self.codec.sample_rate + 1) for _ in range(2)])
+        batch[1] *= 0.05
+        try:
+            encoded = self.encode(batch, rate)
+            decoded = self.decode(encoded)
+        except _Failed:
+            return None
+        try:
+            self.reproducible(batch, rate, encoded, decoded)
+            agreement = self.alone(batch, rate, encoded, decoded)
+            delay, correlation = self.in_time(batch[0].numpy(), decoded[0].numpy())
+        except _Failed:
+            pass
+        else:
+            kbps = encoded[0].kbps
+            self.measurements.append(CodecMeasurement(channels, rate, kbps, delay, correlation, agreement))
+        return len(encoded[0].payload)
+
+    def sound(self, channels: int, num_samples: int) -> torch.Tensor:
+        """(channels, samples): a gliding harmonic tone over faint noise, another in each channel.
+
+        Tonal, so that codecs keep its waveform at low bitrates; gliding, so that it resembles itself at no
+        other delay.
+        """
+        time = np.arange(num_samples) / self.codec.sample_rate
+        rows = []
+        for _ in range(channels):
+            start, octaves = self.random.uniform(120, 180), self.random.uniform(0.7, 1.2)
+            cycles = start * (np.exp2(octaves * time) - 1) / (octaves * math.log(2))
+            tone = np.zeros(num_samples)
+            for harmonic in range(1, 11):
+                phase = self.random.uniform(0, 2 * math.pi)
+                tone += np.sin(2 * math.pi * harmonic * cycles + phase) / harmonic
+            rows.append(0.2 * tone + 0.002 * self.random.standard_normal(num_samples))
+        return torch.from_numpy(np.stack(rows).astype(np.float32))
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        given = audio.clone()
+        encoded = self.attempt("encode", lambda: self.codec.encode(audio, rate))
+        if not torch.equal(audio, given):
+            self.problem(
+                "the input changed", "encode must not change its input: copy before working in place"
+            )
+            audio.copy_(given)
+        if not isinstance(encoded, list) or len(encoded) != audio.shape[0]:
+            got = f"{len(encoded)} items" if isinstance(encoded, list) else type(encoded).__name__
+            self.problem(
+                f"got {got} for a batch of {audio.shape[0]}",
+                "encode must return a list, one Encoded per clip",
+            )
+            raise _Failed
+        for clip in encoded:
+            self.one_encoded(clip, audio, rate)
+        return encoded
+
+    def one_encoded(self, clip: Encoded, audio: torch.Tensor, rate: Rate) -> None:
+        if not isinstance(clip, Encoded):
+            self.problem(f"got {type(clip).__name__}", "encode must return baselines.codec.Encoded objects")
+            raise _Failed
+        got = (clip.sample_rate, clip.channels, clip.num_samples)
+        expected = (self.codec.sample_rate, *audio.shape[1:])
+        if got != expected:
+            self.problem(
+                f"{got}, expected {expected}",
+                "Encoded must state sample_rate, channels and num_samples of the audio that was given, before"
+                " any padding: decode returns as much, and the bitrate is counted over it",
+            )
+            raise _Failed
+        if not isinstance(clip.payload, bytes):
+            self.problem(
+                f"it is {type(clip.payload).__name__}", "payload must be bytes, as a file would hold them"
+            )
+            raise _Failed
+        if not clip.payload and rate.kbps is not None:
+            self.problem(
+                "no bytes", "payload must hold the coded bytes: the bitrate is measured from it, not computed"
+            )
+        self.codes(clip)
+
+    def codes(self, clip: Encoded) -> None:
+        if clip.codes is None:
+            if clip.codebook_sizes:
+                self.problem(f"{clip.codebook_sizes}", "codebook_sizes without codes: give both or neither")
+            return
+        codes, sizes = np.asarray(clip.codes), clip.codebook_sizes
+        if codes.ndim != 2 or codes.dtype.kind not in "iu" or len(sizes) != codes.shape[0]:
+            self.problem(
+                f"{codes.dtype} codes of shape {codes.shape}, {len(sizes)} codebook sizes",
+                "codes must be integers of shape (num_codebooks, frames), with one codebook size per row",
+            )
+        elif codes.size and (codes.min() < 0 or (codes >= np.array(sizes)[:, None]).any()):
+            self.problem(
+                f"codes from {codes.min()} to {codes.max()}, codebook sizes {tuple(sizes)}",
+                "codes must lie from 0 to their codebook's size - 1: perplexity and entropy count them",
+            )
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        """Decode from what a run folder would hold, and check the shape of what comes back."""
+        restored = [
+            self.attempt(
+                "Encoded.to_bytes() and back (JSON values in side_info, integer codes)",
+                partial(_stored_and_read, clip),
+            )
+            for clip in encoded
+        ]
+        for clip, back in zip(encoded, restored, strict=True):
+            if back.side_info != clip.side_info:
+                self.problem(
+                    f"{clip.side_info!r} became {back.side_info!r}"[:200],
+                    "side_info must hold JSON values only (no tuples, arrays or integer keys)",
+                )
+        decoded = self.attempt(
+            "decode of clips restored from their bytes", lambda: self.codec.decode(restored)
+        )
+        expected = (len(encoded), encoded[0].channels, encoded[0].num_samples)
+        if not isinstance(decoded, torch.Tensor) or tuple(decoded.shape) != expected:
+            got = tuple(decoded.shape) if isinstance(decoded, torch.Tensor) else type(decoded).__name__
+            self.problem(
+                f"got {got}, expected {expected}",
+                "decode must return a tensor of shape (batch, channels, num_samples): pad before encoding"
+                " where frames need it, and cut exactly that off after decoding",
+            )
+            raise _Failed
+        if decoded.dtype != torch.float32:
+            self.problem(f"got {decoded.dtype}", "decode must return float32")
+        decoded = decoded.detach().cpu().float()
+        if not torch.isfinite(decoded).all():
+            count = int((~torch.isfinite(decoded)).sum())
+            self.problem(f"{count} samples", "decode must not return NaN or infinity")
+            raise _Failed
+        return decoded
+
+    def reproducible(
+        self, batch: torch.Tensor, rate: Rate, encoded: Sequence[Encoded], decoded: torch.Tensor
+    ) -> None:
+        again = self.encode(batch, rate)
+        if [clip.to_bytes() for clip in again] != [clip.to_bytes() for clip in encoded]:
+            self.problem(
+                "encoding twice gave different bytes",
+                "encode must be reproducible: seed what is random, put networks in eval mode, keep clocks and"
+                " random stream ids out of payload and side_info",
+            )
+        if not torch.equal(self.decode(encoded), decoded):
+            self.problem(
+                "decoding twice gave different audio",
+                "decode must be reproducible, and keep no state from one call to the next",
+            )
+        direct = self.attempt("decode", lambda: self.codec.decode(encoded)).detach().cpu().float()
+        if not torch.equal(direct, decoded):
+            self.problem(
+                "audio differs before and after to_bytes/from_bytes",
+                "decode must use nothing but payload, codes and side_info of Encoded as they are stored",
+            )
+
+    def alone(
+        self, batch: torch.Tensor, rate: Rate, encoded: Sequence[Encoded], decoded: torch.Tensor
+    ) -> float:
+        """Share of codes that are the same alone and in the batch."""
+        agreement = 1.0
+        for index, clip in enumerate(encoded):
+            (single,) = self.encode(batch[index : index + 1].clone(), rate)
+            if clip.codes is None or single.codes is None or clip.codes.shape != single.codes.shape:
+                same = float(single.payload == clip.payload)
+            else:
+                same = float(np.mean(single.codes == clip.codes)) if clip.codes.size else 1.0
+            agreement = min(agreement, same)
+            error = float((self.decode([clip])[0] - decoded[index]).abs().max())
+            if error > _TOLERANCE:
+                self.problem(
+                    f"samples differ by up to {error:.2g}",
+                    "decode must give a clip the same audio alone and in a batch",
+                )
+        if agreement < _MIN_AGREEMENT:
+            self.problem(
+                f"{agreement:.1%} agree" if agreement else "nothing agrees",
+                "encode must give a clip the same codes alone and in a batch: no normalisation, padding or"
+                " rate control over several clips",
+            )
+        return agreement
+
+    def in_time(self, given: np.ndarray, decoded: np.ndarray) -> tuple[int | None, float]:
+        """Delay in samples and correlation at it; the worse channel counts."""
+        found = [_best_lag(x, y) for x, y in zip(given, decoded, strict=True)]
+        if len(found) == 2:
+            across = [_best_lag(given[1 - side], decoded[side]) for side in (0, 1)]
+            if all(abs(wrong[1]) > abs(right[1]) + 0.2 for wrong, right in zip(across, found, strict=True)):
+                self.problem(
+                    "each resembles the other's input more than its own",
+                    "decode must not swap channels: the first one is the left one on both sides",
+                )
+        lag, correlation = min(found, key=lambda pair: abs(pair[1]))
+        if abs(correlation) < _MIN_CORRELATION:
+            return None, abs(correlation)
+        if correlation < 0:
+            self.problem(f"correlation {correlation:.2f}", "decode must keep the polarity of the sound")
+        if abs(lag) > self.max_delay:
+            self.problem(
+                f"{abs(lag)} samples too {'late' if lag > 0 else 'early'}",
+                "decode must return sound that is in time with the input: remove the encoder's and the"
+                " decoder's delay (a shift of one sample costs up to 2 dB of SI-SDR)",
+            )
+        return lag, abs(correlation)
+
+    # ---- across operating points -----------------------------------------------------------------------
+
+    def more_for_more(
+        self, channels: int, rates: Sequence[Rate], payload_bytes: Sequence[int | None]
+    ) -> None:
+        self._place = _channels(channels)
+        known = [
+            (rate.kbps, size)
+            for rate, size in zip(rates, payload_bytes, strict=True)
+            if rate.kbps is not None and size is not None
+        ]
+        for (low, low_bytes), (high, high_bytes) in itertools.pairwise(known):
+            if high_bytes < low_bytes or (high_bytes == low_bytes and high > 1.25 * low):
+                self.problem(
+                    f"{low_bytes} bytes at {low:g} kbps, {high_bytes} at {high:g}",
+                    "a higher kbps must give more bytes: is the rate used, and are the rates in order?",
+                )
+
+    def short_and_silent(self, channels: int, rate: Rate, lengths: Sequence[int]) -> None:
+        clips = {f"length {length}": self.sound(channels, length) for length in lengths}
+        clips["silence"] = torch.zeros(channels, self.codec.sample_rate // 2)
+        for label, clip in clips.items():
+            self._place = f"{_channels(channels)}, {rate.label} kbps, {label}"
+            try:
+                self.decode(self.encode(clip[None], rate))
+            except _Failed:
+                continue
+
+
+def _stored_and_read(clip: Encoded) -> Encoded:
+    return Encoded.from_bytes(clip.to_bytes())
+
+
+def _channels(channels: int) -> str:
+    return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+
+
+def _best_lag(x: np.ndarray, y: np.ndarray) -> tuple[int, float]:
+    """Lag of ``y`` behind ``x`` in samples with the strongest normalised cross-correlation, and that."""
+    size = 1 << (2 * len(x) - 1).bit_length()
+    spectrum: Any = np.fft.rfft(y.astype(np.float64), size) * np.conj(np.fft.rfft(x.astype(np.float64), size))
+    correlation = np.fft.irfft(spectrum, size)
+    best = int(np.abs(correlation).argmax())
+    energy = math.sqrt(float(np.vdot(x, x).real) * float(np.vdot(y, y).real))
+    strength = float(correlation[best]) / energy if energy > 0 else 0.0
+    return (best if best < size // 2 else best - size), strength
