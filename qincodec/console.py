@@ -22,15 +22,13 @@ def run_command(command: Callable[..., Any], arguments: list[str], program: str)
         if os.environ.get("RANK", "0") == "0":
             print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
-    except KeyboardInterrupt:
-        print(
-            f"\n{program}: interrupted; what was finished is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
-        raise SystemExit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:  # `evaluate ... | head`: the reader has seen enough
-        sys.stderr.close()
-        raise SystemExit(0) from None
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C, without a word
+            print(
+                f"\n{program}: interrupted; what was finished is kept, the same command goes on from there",
+                file=sys.stderr,
+            )
+        raise
 
 
 class ProgressLine:

@@ -61,6 +61,19 @@ def kill_and_resume(clip_folder: Path, tmp_path: Path, kills: int) -> None:
     assert len(keys) == len(set(keys)) == total
 
 
+def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
+    command = arguments(clip_folder, tmp_path / "run")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and lines(tmp_path / "run") < 5:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+    assert stdout == ""
+
+
 def test_killed_three_times(clip_folder: Path, tmp_path: Path) -> None:
     kill_and_resume(clip_folder, tmp_path, 3)
 
