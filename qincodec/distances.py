@@ -1,0 +1,259 @@
+"""Distances between two signals: the kernels that training losses and evaluation metrics share.
+
+SI-SDR (Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019) and MS-Mel, the multi-scale mel
+distance of DAC (Kumar et al., "High-fidelity audio compression with improved RVQGAN", NeurIPS 2023).
+
+Audio is (batch, channels, samples) in and one value per item out. All is differentiable torch code for any
+device, and an item's value does not depend on its company beyond float rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+#: (window length, mel bands) of the scales of MS-Mel; the hop is a quarter of the window.
+MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
+#: Mel magnitudes below this count as this.
+MEL_FLOOR = 1e-5
+
+_PADDING = max(window for window, _ in MEL_SCALES) // 2
+#: Samples whose spectra are computed at once, at about 100 bytes each: so few on a CPU that they stay in its
+#: cache and their memory is not handed back to the system after each step (half the time at 2**18), enough to
+#: keep a GPU busy.
+_BLOCK_CPU, _BLOCK_GPU = 2**17, 2**22
+#: Mel bands multiplied at once on a CPU. Neighbouring bands need few neighbouring bins, so groups skip most
+#: of the zeros of a large filter bank.
+_BANDS_CPU = 16
+
+
+def si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
+    """Scale-invariant signal-to-distortion ratio in dB.
+
+    Each channel's mean is removed; then, with all samples of all channels as one vector,
+    ``a = <r, e> / <r, r>`` and the ratio is ``10 log10(|a r|^2 / |a r - e|^2)``. One gain for all channels: a
+    changed stereo balance counts as distortion, and a single silent channel is no obstacle.
+
+    Args:
+        reference: (batch, channels, samples).
+        estimate: same shape.
+
+    Returns:
+        (batch,) float64: +inf where the estimate is the reference times a gain, -inf where it holds nothing
+        of the reference, NaN where either is silent (constant).
+
+    Raises:
+        ValueError: shapes that differ or are not (batch, channels, samples).
+    """
+    _check_shapes(reference.shape, estimate.shape)
+    return torch.stack([_si_sdr(r, e) for r, e in zip(reference, estimate, strict=True)])
+
+
+def _si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
+    """`si_sdr` of one item: float64 copies of a whole batch would take several times its memory."""
+    reference, estimate = remove_mean(reference).flatten(), remove_mean(estimate).flatten()
+    # For identical signals both products are the same bits, so the gain is exactly 1 and nothing remains.
+    energy = torch.dot(reference, reference)
+    gain = torch.dot(reference, estimate) / energy
+    # The residual itself: |e|^2 - |a r|^2 would cancel for good estimates.
+    residual = torch.addcmul(estimate, reference, gain, value=-1)
+    ratio = 10 * torch.log10(gain.square() * energy / torch.dot(residual, residual))
+    silent = (energy == 0) | (torch.dot(estimate, estimate) == 0)
+    return torch.where(silent, math.nan, ratio)
+
+
+def remove_mean(audio: torch.Tensor) -> torch.Tensor:
+    """(..., samples) less the mean of each channel, float64. A constant channel becomes exactly 0."""
+    audio = audio.double()
+    # Not mean(), which on some devices multiplies by 1 / samples and leaves a constant's rounding error.
+    return audio - audio.sum(-1, keepdim=True) / audio.shape[-1]
+
+
+def ms_mel(
+    reference: torch.Tensor | Sequence[torch.Tensor], estimate: torch.Tensor, sample_rate: int
+) -> torch.Tensor:
+    """Multi-scale mel distance, as DAC's training loss defines it.
+
+    The sum over the scales of the mean over channels, bands and frames of the absolute difference of
+    `log_mel_spectra`. Symmetric, 0 for identical signals, without unit, not invariant to level. The gradient
+    is finite everywhere; in silence it is 0.
+
+    Args:
+        reference: (batch, channels, samples), or its `log_mel_spectra` where it is compared more than once.
+        estimate: (batch, channels, samples).
+        sample_rate: Hz.
+
+    Returns:
+        (batch,) float32, or float64 for float64 input; NaN where a signal holds NaN or infinity.
+
+    Raises:
+        ValueError: shapes that differ or are not (batch, channels, samples).
+    """
+    if isinstance(reference, torch.Tensor):
+        _check_shapes(reference.shape, estimate.shape)
+    else:
+        _check_shapes(estimate.shape)
+        _check_spectra(reference, estimate.shape)
+    _, channels, samples = estimate.shape
+    distances = []
+    for items in _item_blocks(estimate):
+        padded = _pad(estimate[items])
+        other = _pad(reference[items]) if isinstance(reference, torch.Tensor) else None
+        distance = padded.new_zeros(len(padded))
+        for scale, (window, bands) in enumerate(MEL_SCALES):
+            size = channels * bands * _frame_count(samples, window)
+            for frames in _frame_blocks(padded, samples, window):
+                spectrum = _log_mel(padded, sample_rate, scale, frames)
+                if other is None:
+                    target = reference[scale][items, :, :, frames]
+                else:
+                    target = _log_mel(other, sample_rate, scale, frames)
+                distance = distance + (spectrum - target).abs().sum((1, 2, 3)) / size
+        distances.append(distance)
+    return torch.cat(distances)
+
+
+def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]:
+    """What `ms_mel` compares: ``log10(max(mel magnitude, 1e-5))`` at every scale of `MEL_SCALES`.
+
+    Frames are centred, ``1 + samples // hop`` of them, under a periodic Hann window. The ends are extended by
+    reflection, repeatedly where the signal is shorter than the extension (as numpy.pad does; one sample gives
+    a constant), so every length from one sample has a value.
+
+    Args:
+        audio: (batch, channels, samples).
+        sample_rate: Hz.
+
+    Returns:
+        Per scale (batch, channels, bands, frames), float32, or float64 for float64 input; together 4.4 values
+        per sample.
+
+    Raises:
+        ValueError: a shape that is not (batch, channels, samples).
+    """
+    _check_shapes(audio.shape)
+    samples = audio.shape[-1]
+    spectra: list[list[torch.Tensor]] = [[] for _ in MEL_SCALES]
+    for items in _item_blocks(audio):
+        padded = _pad(audio[items])
+        for scale, (window, _) in enumerate(MEL_SCALES):
+            blocks = [
+                _log_mel(padded, sample_rate, scale, frames)
+                for frames in _frame_blocks(padded, samples, window)
+            ]
+            spectra[scale].append(torch.cat(blocks, -1))
+    return [torch.cat(parts) for parts in spectra]
+
+
+def mel_filter_bank(sample_rate: int, window: int, bands: int) -> torch.Tensor:
+    """Triangular mel filters from 0 Hz to Nyquist on Slaney's scale, each of unit area over frequency in Hz.
+
+    The scale (Slaney, Auditory Toolbox, 1998; the default of librosa) has 15 linear steps up to 1 kHz and a
+    factor of 6.4 in 27 steps above. Filters narrower than the distance of two bins may be all zero.
+
+    Args:
+        sample_rate: Hz.
+        window: length of the Fourier transform.
+        bands: number of filters.
+
+    Returns:
+        (bands, window // 2 + 1) float64, for magnitudes.
+    """
+    knee_hz, knee, hz_per_mel, log_step = 1000.0, 15.0, 200 / 3, math.log(6.4) / 27
+    nyquist = sample_rate / 2
+    top = nyquist / hz_per_mel if nyquist < knee_hz else knee + math.log(nyquist / knee_hz) / log_step
+    mels = torch.linspace(0, top, bands + 2, dtype=torch.float64)
+    edges = torch.where(mels < knee, mels * hz_per_mel, knee_hz * torch.exp((mels - knee) * log_step))
+    bins = torch.linspace(0, nyquist, window // 2 + 1, dtype=torch.float64)
+    low, centre, high = (edges[start : start + bands, None] for start in range(3))
+    triangles = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp(min=0)
+    return triangles * 2 / (high - low)
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(
+    sample_rate: int, scale: int, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]]]:
+    """Window and mel filters of a scale: the bins a group of bands needs, and its (bands, bins) weights."""
+    window, bands = MEL_SCALES[scale]
+    with torch.inference_mode(False):  # or the first metric would leave tensors that no loss can use
+        bank = mel_filter_bank(sample_rate, window, bands).to(device, dtype)
+        groups = []
+        for group in bank.split(_BANDS_CPU if device.type == "cpu" else bands):
+            used = group.any(0).nonzero().flatten().tolist() or [0]
+            bins = slice(used[0], used[-1] + 1)
+            groups.append((bins, group[:, bins].contiguous()))
+        hann = torch.hann_window(window, dtype=torch.float64).to(device, dtype)
+        return hann, groups
+
+
+def _log_mel(padded: torch.Tensor, sample_rate: int, scale: int, frames: slice) -> torch.Tensor:
+    """Log-mel spectra (items, channels, bands, frames) of some frames of `_pad`'s output."""
+    hann, groups = _constants(sample_rate, scale, padded.dtype, padded.device)
+    window, hop = len(hann), len(hann) // 4
+    start = _PADDING - window // 2 + frames.start * hop
+    segment = padded[..., start : start + (frames.stop - frames.start - 1) * hop + window]
+    spectrum = torch.fft.rfft(segment.flatten(0, 1).unfold(-1, window, hop) * hann)
+    # Four times as fast as abs(); the clamp, far below MEL_FLOOR, keeps the root's gradient finite at 0.
+    squares = torch.view_as_real(spectrum).square()
+    magnitude = (squares[..., 0] + squares[..., 1]).clamp_(min=1e-30).sqrt_().mT
+    with torch.autocast(padded.device.type, enabled=False):  # half precision would change the distance
+        bands = [torch.bmm(part.expand(len(magnitude), -1, -1), magnitude[:, bins]) for bins, part in groups]
+    mel = torch.cat(bands, 1).clamp_(min=MEL_FLOOR).log10_()
+    return mel.unflatten(0, padded.shape[:2])
+
+
+def _pad(audio: torch.Tensor) -> torch.Tensor:
+    """The signals in at least float32, extended by reflection for the longest window."""
+    audio = audio.to(torch.promote_types(audio.dtype, torch.float32))
+    samples = audio.shape[-1]
+    if samples > _PADDING:
+        head, tail = audio[..., 1 : _PADDING + 1].flip(-1), audio[..., -_PADDING - 1 : -1].flip(-1)
+        return torch.cat([head, audio, tail], -1)
+    period = max(2 * (samples - 1), 1)
+    index = torch.arange(-_PADDING, samples + _PADDING, device=audio.device) % period
+    return audio[..., torch.minimum(index, period - index)] if samples > 1 else audio[..., index]
+
+
+def _item_blocks(audio: torch.Tensor) -> Iterator[slice]:
+    """Slices of a batch, each of at least one item and else of a block's size."""
+    items, channels, samples = audio.shape
+    step = max(1, _block(audio) // (channels * (samples + 2 * _PADDING)))
+    for start in range(0, items, step):
+        yield slice(start, min(start + step, items))
+
+
+def _frame_blocks(padded: torch.Tensor, samples: int, window: int) -> Iterator[slice]:
+    """Slices of the frames of a scale; more than one for signals longer than a block."""
+    items, channels, _ = padded.shape
+    frames = _frame_count(samples, window)
+    blocks = -(-items * channels * samples // _block(padded))
+    step = -(-frames // blocks)
+    for start in range(0, frames, step):
+        yield slice(start, min(start + step, frames))
+
+
+def _block(audio: torch.Tensor) -> int:
+    return _BLOCK_CPU if audio.device.type == "cpu" else _BLOCK_GPU
+
+
+def _frame_count(samples: int, window: int) -> int:
+    return 1 + samples // (window // 4)
+
+
+def _check_shapes(*shapes: torch.Size) -> None:
+    for shape in shapes:
+        if len(shape) != 3 or 0 in shape:
+            raise ValueError(f"audio must be (batch, channels, samples), none of them 0; got {tuple(shape)}")
+    if len(set(shapes)) > 1:
+        raise ValueError(f"reference and estimate differ in shape: {tuple(shapes[0])}, {tuple(shapes[1])}")
+
+
+def _check_spectra(spectra: Sequence[torch.Tensor], shape: torch.Size) -> None:
+    """That `log_mel_spectra` belong to audio of a shape."""
+    expected = [(*shape[:2], bands, _frame_count(shape[2], window)) for window, bands in MEL_SCALES]
+    if [tuple(part.shape) for part in spectra] != expected:
+        raise ValueError(f"the reference's spectra do not belong to audio of shape {tuple(shape)}")
