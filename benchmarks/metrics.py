@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -189,23 +190,21 @@ def main() -> int:
     clips, seconds, repeats = (
         (20, 0.5, 1) if options.quick else (options.clips, options.seconds, options.repeats)
     )
+    if min(clips, seconds, repeats, options.threads) <= 0:
+        parser.error("--clips, --seconds, --repeats and --threads must be positive")
     if options.measure_memory:
         measure_memory(clips, seconds)
         return 0
-    try:
-        import librosa  # noqa: F401
-        import torchmetrics  # noqa: F401
-    except ImportError as error:
-        print(
-            f"the peer is not installed ({error}); install it with: pip install -e '.[dev]'", file=sys.stderr
-        )
+    missing = [name for name in ("librosa", "torchmetrics") if find_spec(name) is None]
+    if missing:
+        print(f"the plain loop needs {' and '.join(missing)}: pip install -e '.[dev]'", file=sys.stderr)
         return 2
     print(
         f"{clips} clips of {seconds:g} s at {SAMPLE_RATE} Hz, mono, {options.threads} threads, "
         f"best of {repeats}; torch {torch.__version__}, plain loop: torchmetrics {version('torchmetrics')}, "
         f"librosa {version('librosa')}"
     )
-    # First, while this process is small: a child's peak memory starts at that of its parent.
+    # First, while this process is small (so no import above): a child's peak starts at its parent's.
     few, many = (memory_in_new_process(count, seconds) for count in (clips, 4 * clips))
     agree = compare(clips, seconds, options.threads, repeats)
     print(

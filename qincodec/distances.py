@@ -144,8 +144,8 @@ def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]
                 _log_mel(padded, sample_rate, scale, frames)
                 for frames in _frame_blocks(padded, samples, window)
             ]
-            spectra[scale].append(torch.cat(blocks, -1))
-    return [torch.cat(parts) for parts in spectra]
+            spectra[scale].append(_join(blocks, -1))
+    return [_join(parts, 0) for parts in spectra]
 
 
 def mel_filter_bank(sample_rate: int, window: int, bands: int) -> torch.Tensor:
@@ -202,7 +202,7 @@ def _log_mel(padded: torch.Tensor, sample_rate: int, scale: int, frames: slice) 
     magnitude = (squares[..., 0] + squares[..., 1]).clamp_(min=1e-30).sqrt_().mT
     with torch.autocast(padded.device.type, enabled=False):  # half precision would change the distance
         bands = [torch.bmm(part.expand(len(magnitude), -1, -1), magnitude[:, bins]) for bins, part in groups]
-    mel = torch.cat(bands, 1).clamp_(min=MEL_FLOOR).log10_()
+    mel = _join(bands, 1).clamp_(min=MEL_FLOOR).log10_()
     return mel.unflatten(0, padded.shape[:2])
 
 
@@ -234,6 +234,10 @@ def _frame_blocks(padded: torch.Tensor, samples: int, window: int) -> Iterator[s
     step = -(-frames // blocks)
     for start in range(0, frames, step):
         yield slice(start, min(start + step, frames))
+
+
+def _join(parts: list[torch.Tensor], dim: int) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)  # cat would copy a single one
 
 
 def _block(audio: torch.Tensor) -> int:
