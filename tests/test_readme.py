@@ -31,7 +31,9 @@ def mulaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
     declared = re.search(r'mulaw = "(.*)"', next(block for block in blocks("toml")))
     assert declared is not None
     point = EntryPoint("mulaw", declared.group(1), "qincodec.codecs")
-    monkeypatch.setattr("qincodec.plugins.entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(
+        "qincodec.plugins.entry_points", lambda group: [point] if group == point.group else []
+    )
     codec = CODECS.load("mulaw")
     assert isinstance(codec, type)
     return codec
@@ -54,7 +56,9 @@ def test_the_files_of_a_run_are_the_ones_named(tmp_path: Path) -> None:
     assert found - names <= {".lock", "files.json"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["compare", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["report", "--help"], ["compare", "--help"], ["--version"]]
+)
 def test_help_answers_without_torch(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv[1:] = " + repr(arguments) + "\n"
