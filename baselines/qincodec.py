@@ -1,0 +1,145 @@
+"""QINCODEC in evaluations: the codec itself, and its autoencoder without quantizer as a control.
+
+Both take the folder of a model as weights, or ``untrained:SIZE`` for random ones, which show in the version
+under which scores are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from baselines.codec import Codec, Encoded, Rate, check_batch
+from qincodec import checkpoint
+from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
+from qincodec.codec import UNTRAINED, load
+from qincodec.errors import UserError
+
+
+class _Model(Codec):
+    channels = (1, 2)
+    _VERSION = "1"
+
+    def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
+        super().__init__(device=device)
+        self.model = load(weights, device=device)
+        self.version = self._VERSION if self.model.trained else f"{self._VERSION}-untrained"
+        self.sample_rate = self.model.sample_rate
+        self.weights_hash = self.model.hash[:16]
+
+    @classmethod
+    def unavailable(cls, weights: str | None = None) -> str | None:
+        if weights is not None and weights.startswith(UNTRAINED):
+            return None
+        if weights is None and not checkpoint.shipped():
+            return f"{checkpoint.NOTHING_SHIPPED}; pass --weights {cls.name}=PATH"
+        try:
+            checkpoint.find(weights)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def _encoded(self, audio: torch.Tensor, payload: bytes, **rest: Any) -> Encoded:
+        return Encoded(payload, self.sample_rate, audio.shape[-2], audio.shape[-1], **rest)
+
+    def _frames(self, clip: Encoded) -> int:
+        return self.model.autoencoder.num_frames(clip.num_samples)
+
+    def _check_payload(self, clip: Encoded, num_bytes: int) -> None:
+        if clip.side_info.get("model") != self.weights_hash:
+            raise UserError(
+                f"clip was encoded with {self.name} model {clip.side_info.get('model')}, the loaded one is"
+                f" {self.weights_hash}: give the model it was encoded with"
+            )
+        if len(clip.payload) != num_bytes:
+            raise UserError(
+                f"encoded {self.name} clip is damaged: {len(clip.payload)} bytes instead of {num_bytes};"
+                " delete it and run again"
+            )
+
+
+class Qincodec(_Model):
+    """The codec at every rate its quantizer has; each channel is coded by itself.
+
+    The payload is the packed codes (`qincodec.bitstream.pack_codes`); ``codes`` of an `Encoded` are the
+    codebooks of the first channel, then those of the second.
+    """
+
+    name = "qincodec"
+
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        return [Rate(kbps, {"num_codebooks": n}) for n, kbps in self.model.rates(channels)]
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        self.check_audio(audio)
+        n = int(rate.settings["num_codebooks"])
+        sizes = self._sizes(n)
+        codes = self.model.encode(audio, num_codebooks=n).to("cpu", torch.int32).numpy()
+        return [
+            self._encoded(
+                audio,
+                pack_codes(clip, sizes),
+                codes=clip.reshape(-1, clip.shape[-1]),
+                codebook_sizes=sizes * len(clip),
+                side_info={"model": self.weights_hash, "num_codebooks": n},
+            )
+            for clip in codes
+        ]
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        check_batch(encoded)
+        return torch.cat([self._decode_clip(clip) for clip in encoded])
+
+    def _decode_clip(self, clip: Encoded) -> torch.Tensor:
+        frames, sizes = self._frames(clip), self._sizes(int(clip.side_info.get("num_codebooks", 0)))
+        self._check_payload(clip, payload_bytes(frames, clip.channels, sizes))
+        try:
+            codes = unpack_codes(clip.payload, frames, clip.channels, sizes)
+        except ValueError as error:
+            raise UserError(
+                f"encoded {self.name} clip is damaged: {error}; delete it and run again"
+            ) from error
+        return self.model.decode(torch.from_numpy(codes)[None], clip.num_samples)
+
+    def _sizes(self, num_codebooks: int) -> tuple[int, ...]:
+        assert self.model.quantizer is not None  # `rates` has refused such a model
+        return self.model.quantizer.codebook_sizes[:num_codebooks]
+
+    def identity(self) -> dict[str, Any]:
+        if self.model.quantizer is None:
+            return super().identity()
+        quantizer = {"kind": self.model.quantizer.kind, **self.model.quantizer.settings()}
+        return {**super().identity(), "quantizer": quantizer}
+
+
+class Continuous(_Model):
+    """The autoencoder alone: what the codec would give if quantization cost nothing.
+
+    The payload is the latents as float32. That is no bitrate to compare with, hence rate "none".
+    """
+
+    name = "qincodec-continuous"
+    control = True
+
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        return [Rate(None)]
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        self.check_audio(audio)
+        latents = self.model.encode_latents(audio).cpu().numpy().astype("<f4")
+        return [
+            self._encoded(audio, clip.tobytes(), side_info={"model": self.weights_hash}) for clip in latents
+        ]
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        check_batch(encoded)
+        dim = self.model.autoencoder.config.latent_dim
+        latents = []
+        for clip in encoded:
+            shape = clip.channels, self._frames(clip), dim
+            self._check_payload(clip, 4 * int(np.prod(shape)))
+            latents.append(np.frombuffer(clip.payload, "<f4").reshape(shape))
+        return self.model.decode_latents(torch.from_numpy(np.stack(latents)), encoded[0].num_samples)

@@ -1,0 +1,132 @@
+"""A model on disk: a folder with ``config.json`` and ``model.safetensors``, tied together by a hash.
+
+The hash is SHA-256 over the configuration and over name, type, shape and bytes of every tensor. It stands
+in ``config.json``, its beginning in every .qnc file. Nothing in the folder is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from qincodec.errors import UserError
+
+CONFIG_NAME = "config.json"
+TENSORS_NAME = "model.safetensors"
+#: Shipped models: one folder each, named as `find` takes it.
+PRETRAINED = Path(__file__).parent / "pretrained"
+NOTHING_SHIPPED = "no trained weights are shipped with this version yet"
+
+_FORMAT = "qincodec"
+_VERSION = 1
+
+
+def model_hash(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of a model, 64 hexadecimal digits: the same on every machine and device."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with this version."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG_NAME}"))
+
+
+def find(name_or_path: str | Path | None = None) -> Path:
+    """The folder of a shipped model's name (the first one's if None), or of a path.
+
+    Raises:
+        UserError: neither a shipped model nor a folder with one.
+    """
+    names = shipped()
+    if name_or_path is None and not names:
+        raise UserError(f"{NOTHING_SHIPPED}; give the folder of a model ({CONFIG_NAME} and {TENSORS_NAME})")
+    if name_or_path is None or name_or_path in names:
+        return PRETRAINED / (name_or_path or names[0])
+    folder = Path(name_or_path)
+    if (folder / CONFIG_NAME).is_file():
+        return folder
+    what = f"there is no {CONFIG_NAME} in it" if folder.is_dir() else "there is no such folder"
+    known = f"shipped are {', '.join(names)}" if names else NOTHING_SHIPPED
+    raise UserError(
+        f"'{name_or_path}' is not a model, {what}: give a folder with {CONFIG_NAME} and {TENSORS_NAME};"
+        f" {known}"
+    )
+
+
+def save(folder: str | Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """Write a model, replacing one that is there. A write that was cut short does not load.
+
+    Args:
+        folder: made if missing; its parent must exist.
+        config: JSON values.
+        tensors: of any device.
+
+    Returns:
+        The model's hash.
+    """
+    folder = Path(folder)
+    digest = model_hash(config, tensors)
+    content = {"format": _FORMAT, "version": _VERSION, "hash": digest, **config}
+    mark = secrets.token_hex(4)
+    try:
+        folder.mkdir(exist_ok=True)
+        temporary = {name: folder / f".{name}.{mark}.tmp" for name in (TENSORS_NAME, CONFIG_NAME)}
+        try:
+            # Tensors that share memory are refused by safetensors, hence the copies.
+            save_file(
+                {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()},
+                temporary[TENSORS_NAME],
+            )
+            temporary[CONFIG_NAME].write_text(json.dumps(content, indent=2) + "\n")
+            for name, path in temporary.items():
+                path.replace(folder / name)
+        finally:
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the model '{folder}': {error.strerror or error}") from error
+    return digest
+
+
+def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
+    """Configuration, tensors (on the CPU) and hash of the model in ``folder``.
+
+    Raises:
+        UserError: files missing or damaged, of a newer version, or changed since they were written.
+    """
+    folder = Path(folder)
+    for name in (CONFIG_NAME, TENSORS_NAME):
+        if not (folder / name).is_file():
+            raise UserError(f"model '{folder}' is incomplete: {name} is missing; get a whole copy")
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_bytes())
+        if not isinstance(config, dict) or config.pop("format", None) != _FORMAT:
+            raise UserError(f"'{folder / CONFIG_NAME}' is not the configuration of a {_FORMAT} model")
+        if (version := config.pop("version", None)) != _VERSION:
+            raise UserError(
+                f"model '{folder}' has format version {version!r}, this program reads version {_VERSION}:"
+                " update qincodec"
+            )
+        tensors = load_file(folder / TENSORS_NAME)
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise UserError(f"model '{folder}' cannot be read: {error}; get a whole copy") from error
+    stated = config.pop("hash", None)
+    actual = model_hash(config, tensors)
+    if stated != actual:
+        raise UserError(
+            f"model '{folder}' is damaged or was changed: its hash is {actual[:16]}, its {CONFIG_NAME} states"
+            f" {str(stated)[:16]}; get a whole copy"
+        )
+    return config, tensors, actual

@@ -1,0 +1,344 @@
+"""The command ``qincodec``: encode, decode, info."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qincodec import __version__
+from qincodec.console import ProgressLine, run_command
+from qincodec.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qincodec.bitstream import QncHeader
+    from qincodec.codec import Qincodec
+
+PIPE = Path("-")
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Folder of a model, name of a shipped one, or untrained:SIZE for random weights.",
+        show_default="the first shipped model",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+Device = Annotated[str, typer.Option(metavar="D", help="cpu, or cuda on a GPU.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"qincodec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def qincodec(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Encode audio with QINCODEC, a neural codec, and decode it again."""
+
+
+@app.command()
+def encode(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="IN...", help="Audio files of any sample rate; - for stdin.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT", help="A .qnc file, a folder, or - for stdout."),
+    ],
+    kbps: Annotated[
+        float,
+        typer.Option(metavar="16", help="Bitrate in total over the channels; the model's nearest is taken."),
+    ] = 16.0,
+    model: Model = None,
+    device: Device = "cpu",
+    force: Force = False,
+) -> None:
+    """Encode audio files to .qnc files.
+
+    Each channel is coded by itself, and audio of another sample rate is resampled; the file notes the
+    rate it had.
+    """
+    jobs = _plan(inputs, output, ".qnc", force)
+    from qincodec.codec import load
+    from qincodec.files import encode_file
+
+    codec = load(model, device=device)
+
+    def work(source: Path, target: Path, progress: ProgressLine) -> str:
+        from qincodec import audio
+
+        with _readable(source) as path:
+            info = audio.info(path)
+            header, data = encode_file(
+                codec, path, codec.codebooks_for(kbps, info.channels), _seconds(progress, source)
+            )
+        _write(target, data)
+        resampled = "" if header.source_rate == header.sample_rate else f", from {header.source_rate} Hz"
+        return (
+            f"{header.duration_s:.2f} s, {header.kbps:.2f} kbps ({_channels(header.channels)} of"
+            f" {header.num_codebooks} codebooks){resampled}"
+        )
+
+    _run_jobs(jobs, work)
+
+
+@app.command()
+def decode(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help=".qnc files; - for stdin.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="OUT", help="A .wav or .flac file, a folder, or - for stdout (WAV)."
+        ),
+    ],
+    model: Model = None,
+    subtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T",
+            help="float32 (.wav), pcm16 or pcm24. float32 keeps what exceeds full scale, the others cut it.",
+            show_default="float32 for .wav, pcm24 for .flac",
+        ),
+    ] = None,
+    source_rate: Annotated[
+        bool, typer.Option("--source-rate", help="Resample to the rate of what was encoded.")
+    ] = False,
+    device: Device = "cpu",
+    force: Force = False,
+) -> None:
+    """Decode .qnc files to audio, at the model's sample rate."""
+    if subtype not in (None, "float32", "pcm16", "pcm24"):
+        raise UserError(f"--subtype {subtype} is unknown: give float32, pcm16 or pcm24")
+    jobs = _plan(inputs, output, ".wav", force)
+    from qincodec.bitstream import loads
+    from qincodec.codec import load
+    from qincodec.files import decode_file
+
+    codec = load(model, device=device)
+
+    def work(source: Path, target: Path, progress: ProgressLine) -> str:
+        header, codes = loads(_qnc_bytes(source))
+        with _writable(target) as path:
+            written = decode_file(
+                codec,
+                header,
+                codes,
+                path,
+                subtype=subtype or ("pcm24" if path.suffix.lower() == ".flac" else "float32"),  # type: ignore[arg-type]
+                source_rate=source_rate,
+                progress=_seconds(progress, source),
+            )
+        if written.clipped:
+            progress.note(
+                f"warning: {target}: {written.clipped} samples exceeded full scale (peak"
+                f" {written.peak_dbfs:+.2f} dBFS) and were cut; --subtype float32 with .wav keeps them"
+            )
+        other = header.source_rate != written.sample_rate
+        hint = f" (was {header.source_rate} Hz; --source-rate restores it)" if other else ""
+        return (
+            f"{written.num_samples / written.sample_rate:.2f} s, {_channels(written.channels)},"
+            f" {written.sample_rate} Hz{hint}"
+        )
+
+    _run_jobs(jobs, work)
+
+
+@app.command()
+def info(
+    what: Annotated[
+        str, typer.Argument(metavar="FILE|MODEL", help="A .qnc file, or a model as --model takes it.")
+    ],
+) -> None:
+    """Show what a .qnc file or a model holds."""
+    path = Path(what)
+    if path.is_file() or path == PIPE:
+        from qincodec.bitstream import loads
+
+        lines = _describe_file(loads(_qnc_bytes(path))[0])
+    else:
+        from qincodec.codec import load
+
+        lines = _describe_model(load(what))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+
+
+def _describe_file(header: QncHeader) -> list[tuple[str, str]]:
+    sizes = sorted(set(header.codebook_sizes))
+    entries = f"{sizes[0]} entries" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} entries"
+    return [
+        ("duration", f"{header.duration_s:.3f} s"),
+        ("sample rate", f"{header.sample_rate} Hz ({header.num_samples} samples)"),
+        ("source", f"{header.source_rate} Hz ({header.source_samples} samples)"),
+        ("channels", f"{header.channels}"),
+        ("codebooks", f"{header.num_codebooks} per channel, {entries}"),
+        ("frames", f"{header.num_frames} per channel, {header.sample_rate / header.hop_length:.3f} Hz"),
+        ("bitrate", f"{header.kbps:.3f} kbps in total ({header.payload_bytes} bytes of codes)"),
+        ("overhead", f"{header.overhead_bytes} bytes of header and check sums, not counted in the bitrate"),
+        ("model", header.model.hex()),
+    ]
+
+
+def _describe_model(codec: Qincodec) -> list[tuple[str, str]]:
+    config = codec.autoencoder.config
+    parameters = sum(p.numel() for p in codec.autoencoder.parameters())
+    lines = [
+        ("model", codec.model_id.hex()),
+        ("weights", "trained" if codec.trained else "random: never trained"),
+        ("sample rate", f"{codec.sample_rate} Hz, {codec.frame_rate:.3f} frames per second"),
+        (
+            "autoencoder",
+            f"{config.latent_dim} dimensions, {parameters / 1e6:.2f}M parameters, 2 x {config.num_layers}"
+            f" layers of {config.dim}/{config.intermediate_dim}",
+        ),
+    ]
+    if codec.quantizer is None:
+        return [*lines, ("quantizer", "none: not fitted yet")]
+    settings = ", ".join(f"{name} {value}" for name, value in codec.quantizer.settings().items())
+    rates = codec.rates()
+    return [
+        *lines,
+        ("quantizer", codec.quantizer.kind + (f" ({settings})" if settings else "")),
+        ("rates", f"{len(rates)}, {rates[0][1]:.2f} to {rates[-1][1]:.2f} kbps per channel"),
+    ]
+
+
+# ---- files ---------------------------------------------------------------------------------------------
+
+
+def _plan(inputs: Sequence[Path], output: Path, suffix: str, force: bool) -> list[tuple[Path, Path]]:
+    """(input, output) of every file, checked before any work starts."""
+    into_folder = output != PIPE and (len(inputs) > 1 or output.is_dir())
+    if len(inputs) > 1 and output == PIPE:
+        raise UserError(f"{len(inputs)} files cannot go to stdout: give one, or a folder after -o")
+    if len(inputs) > 1 and not output.is_dir():
+        raise UserError(f"{len(inputs)} files need a folder after -o, '{output}' is none: make it first")
+    if into_folder and PIPE in inputs:
+        raise UserError("what comes from stdin has no name: give a file after -o, not a folder")
+    jobs = [(path, output / f"{path.stem}{suffix}" if into_folder else output) for path in inputs]
+    targets = [target for _, target in jobs]
+    for source, target in jobs:
+        if targets.count(target) > 1:
+            raise UserError(f"two inputs would be written to '{target}': rename one of them or run twice")
+        if target == PIPE:
+            if sys.stdout.isatty():
+                raise UserError("stdout is a terminal: give a file after -o, or pipe it somewhere")
+        elif target.exists():
+            if target.is_dir() or (source != PIPE and source.exists() and target.samefile(source)):
+                raise UserError(f"'{target}' cannot be the output of '{source}': give another name after -o")
+            if not force:
+                raise UserError(f"'{target}' exists: --force overwrites it")
+        elif not target.parent.is_dir():
+            raise UserError(
+                f"there is no folder '{target.parent}' to write '{target.name}' to: make it first"
+            )
+    return jobs
+
+
+def _run_jobs(jobs: list[tuple[Path, Path]], work: Callable[[Path, Path, ProgressLine], str]) -> None:
+    failed = 0
+    with ProgressLine() as progress:
+        for done, (source, target) in enumerate(jobs):
+            try:
+                progress.note(f"{source} -> {target}: {work(source, target, progress)}")
+            except UserError as error:
+                # What reads files names them, what reads bytes cannot.
+                message = str(error) if source.name in str(error) else f"'{source}': {error}"
+                if len(jobs) == 1:
+                    raise UserError(message) from error
+                failed += 1
+                progress.note(f"qincodec: {message}")
+            except KeyboardInterrupt:
+                progress.note(f"qincodec: interrupted; {done - failed} of {len(jobs)} files are written")
+                raise SystemExit(EXIT_INTERRUPTED) from None
+    if failed:
+        print(f"qincodec: {failed} of {len(jobs)} files failed", file=sys.stderr)
+        raise SystemExit(EXIT_SOME_FAILED)
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel" + "s" * (count > 1)
+
+
+def _seconds(progress: ProgressLine, source: Path) -> Callable[[float, float], None]:
+    def report(done: float, total: float) -> None:
+        if done < total:  # what ends at once needs no line
+            progress(f"{source} (s)", round(done), round(total))
+
+    return report
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[Path]:
+    """A file with what ``source`` holds: itself, or a copy of stdin, which cannot be read twice."""
+    if source != PIPE:
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="qincodec-") as folder:
+        path = Path(folder) / "stdin"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield path
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), "stdin")) from error
+
+
+@contextmanager
+def _writable(target: Path) -> Iterator[Path]:
+    """A file to write: ``target``, or one that goes to stdout, since a WAV header is written last."""
+    if target != PIPE:
+        yield target
+        return
+    with tempfile.TemporaryDirectory(prefix="qincodec-") as folder:
+        path = Path(folder) / "stdout.wav"
+        yield path
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _qnc_bytes(source: Path) -> bytes:
+    """The bytes of a .qnc file; of another file only its beginning, which tells that it is none."""
+    from qincodec.bitstream import MAGIC
+
+    try:
+        with sys.stdin.buffer if source == PIPE else source.open("rb") as file:
+            head = file.read(len(MAGIC))
+            return head + file.read() if head == MAGIC else head
+    except OSError as error:
+        raise UserError(f"cannot read '{source}': {error.strerror or error}") from error
+
+
+def _write(target: Path, data: bytes) -> None:
+    if target == PIPE:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    from qincodec.files import replacing
+
+    with replacing(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run_command(app, sys.argv[1:], "qincodec")

@@ -1,0 +1,341 @@
+"""The codec: an autoencoder and, between its halves, a quantizer that was fitted offline.
+
+Each channel is coded by itself; bitrates count all of them. A signal of any length passes through in
+chunks (`qincodec.autoencoder.CHUNK_FRAMES`) that overlap by the receptive field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qincodec import checkpoint
+from qincodec.audio import resampled_length
+from qincodec.autoencoder import CHUNK_FRAMES, SIZES, Autoencoder, AutoencoderConfig
+from qincodec.bitstream import MODEL_ID_BYTES, QncHeader, bits_per_frame
+from qincodec.errors import UserError
+from qincodec.quantizers import QUANTIZERS
+from qincodec.quantizers.base import Quantizer
+from qincodec.quantizers.rvq import RVQ
+
+#: ``load("untrained:paper-d32")``: random weights, the same every time, for tests and benchmarks.
+UNTRAINED = "untrained:"
+_UNTRAINED_CODEBOOKS = 14  # 24 kbps, the highest rate of the authors' examples
+#: How far beyond the lowest and highest rate a bitrate may be asked for: "16" finds 15.5, 48 does not.
+_RATE_TOLERANCE = 1.1
+
+
+class Qincodec:
+    """Encodes audio to codes and decodes codes to audio.
+
+    Attributes:
+        autoencoder: in evaluation mode.
+        quantizer: None in a model whose quantizer is not fitted yet; latents can be had then, codes not.
+        trained: False for random weights.
+        sample_rate: of the audio, Hz.
+        hop_length: samples per frame.
+        frame_rate: frames per second.
+    """
+
+    def __init__(
+        self, autoencoder: Autoencoder, quantizer: Quantizer | None = None, *, trained: bool = True
+    ) -> None:
+        config = autoencoder.config
+        if quantizer is not None and quantizer.dim != config.latent_dim:
+            raise UserError(
+                f"quantizer of {quantizer.dim} dimensions does not fit latents of {config.latent_dim};"
+                " fit it on latents of this autoencoder"
+            )
+        self.autoencoder = autoencoder.eval()
+        self.quantizer = None if quantizer is None else quantizer.eval()
+        self.trained = trained
+        self.sample_rate = config.sample_rate
+        self.hop_length = config.hop_length
+        self.frame_rate = autoencoder.frame_rate
+
+    @property
+    def device(self) -> torch.device:
+        return self.autoencoder.window.device
+
+    # ---- identity and storage --------------------------------------------------------------------------
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        config: dict[str, Any] = {
+            "trained": self.trained,
+            "autoencoder": dataclasses.asdict(self.autoencoder.config),
+            "quantizer": None if self.quantizer is None else self.quantizer.config(),
+        }
+        tensors = {f"autoencoder.{name}": t for name, t in self.autoencoder.state_dict().items()}
+        if self.quantizer is not None:
+            tensors |= {f"quantizer.{name}": t for name, t in self.quantizer.state_dict().items()}
+        return config, tensors
+
+    @cached_property
+    def hash(self) -> str:
+        """Identifies configuration and weights, 64 hexadecimal digits; as they were when first asked for."""
+        return checkpoint.model_hash(*self._state())
+
+    @property
+    def model_id(self) -> bytes:
+        """The beginning of the hash, as it stands in .qnc files."""
+        return bytes.fromhex(self.hash)[:MODEL_ID_BYTES]
+
+    def save(self, folder: str | Path) -> str:
+        """Write the model to a folder that `load` takes; returns its hash."""
+        return checkpoint.save(folder, *self._state())
+
+    # ---- rates -----------------------------------------------------------------------------------------
+
+    def rates(self, channels: int = 1) -> list[tuple[int, float]]:
+        """(codebooks, kbit/s in total over the channels) of every rate, ascending."""
+        sizes, count = self._quantizer.codebook_sizes, self._quantizer.num_codebooks
+        counts = range(1, count + 1) if self._quantizer.prefix_decodable else [count]
+        return [(n, channels * bits_per_frame(sizes[:n]) * self.frame_rate / 1000) for n in counts]
+
+    def codebooks_for(self, kbps: float, channels: int = 1) -> int:
+        """Number of codebooks whose bitrate is nearest to ``kbps`` by ratio; the lower at a tie.
+
+        Raises:
+            UserError: more than 10 % below the lowest or above the highest rate.
+        """
+        rates = self.rates(channels)
+        low, high = rates[0][1], rates[-1][1]
+        if not low / _RATE_TOLERANCE <= kbps <= high * _RATE_TOLERANCE:
+            allowed = f"{low:.1f} to {high:.1f} kbps" if len(rates) > 1 else f"{high:.1f} kbps only"
+            raise UserError(
+                f"{kbps:g} kbps cannot be had: the model codes {channels} channel(s) at {allowed}"
+            )
+        return min(rates, key=lambda rate: (abs(math.log(rate[1] / kbps)), rate[0]))[0]
+
+    # ---- coding ----------------------------------------------------------------------------------------
+
+    def encode(
+        self, audio: torch.Tensor, *, kbps: float | None = None, num_codebooks: int | None = None
+    ) -> torch.Tensor:
+        """Codes of the audio.
+
+        On the CPU every channel passes by itself, so that the codes of an item do not depend on the
+        others. On other devices they are batched, and may differ in near ties of the quantizer.
+
+        Args:
+            audio: (batch, channels, samples) at ``sample_rate``, float32, nominal range [-1, 1].
+            kbps: bitrate in total over the channels; the nearest there is is taken.
+            num_codebooks: instead of ``kbps``. All codebooks if neither is given.
+
+        Returns:
+            (batch, channels, num_codebooks, ceil(samples / hop_length)), int64.
+
+        Raises:
+            UserError: audio of another shape, empty or not finite, a rate the model does not have, or a
+                model without quantizer.
+        """
+        rows = self._rows(audio)
+        if kbps is not None and num_codebooks is not None:
+            raise UserError("give kbps or num_codebooks, not both")
+        if kbps is not None:
+            num_codebooks = self.codebooks_for(kbps, audio.shape[1])
+        passes = self._passes(rows, rows.shape[1] // self.hop_length)
+        codes = torch.cat([torch.cat(list(self.encode_blocks([part], num_codebooks)), 2) for part in passes])
+        return codes.unflatten(0, audio.shape[:2])
+
+    def decode(self, codes: torch.Tensor, num_samples: int | None = None) -> torch.Tensor:
+        """Audio of the codes.
+
+        Args:
+            codes: (batch, channels, num_codebooks, frames), integers; fewer codebooks are a lower rate.
+            num_samples: length to trim the last frame to.
+
+        Returns:
+            (batch, channels, num_samples or frames * hop_length), float32; may exceed [-1, 1].
+
+        Raises:
+            UserError: codes of another shape or outside their codebooks, or a length that does not fit.
+        """
+        if codes.ndim != 4 or 0 in codes.shape:
+            raise UserError(
+                f"codes must have shape (batch, channels, num_codebooks, frames), got {tuple(codes.shape)}"
+            )
+        length = self._length(codes.shape[3], num_samples)
+        passes = self._passes(codes.to(self.device).flatten(0, 1), codes.shape[3])
+        audio = torch.cat([torch.cat(list(self.decode_blocks(part)), 1) for part in passes])
+        return audio[:, :length].unflatten(0, codes.shape[:2])
+
+    def reconstruct(
+        self, audio: torch.Tensor, *, kbps: float | None = None, num_codebooks: int | None = None
+    ) -> torch.Tensor:
+        """`encode` and `decode`: (batch, channels, samples) -> the same shape."""
+        return self.decode(self.encode(audio, kbps=kbps, num_codebooks=num_codebooks), audio.shape[-1])
+
+    def encode_latents(self, audio: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, samples) -> (batch, channels, frames, latent_dim), nothing quantized."""
+        rows = self._rows(audio)
+        passes = self._passes(rows, rows.shape[1] // self.hop_length)
+        latents = torch.cat([torch.cat(list(self.autoencoder.encode_blocks([part])), 1) for part in passes])
+        return latents.unflatten(0, audio.shape[:2])
+
+    def decode_latents(self, latents: torch.Tensor, num_samples: int | None = None) -> torch.Tensor:
+        """(batch, channels, frames, latent_dim) -> (batch, channels, num_samples or frames * hop_length)."""
+        length = self._length(latents.shape[2], num_samples)
+        decode = self.autoencoder.decode_blocks
+        passes = self._passes(latents.to(self.device).flatten(0, 1), latents.shape[2])
+        audio = torch.cat([torch.cat(list(decode(part.split(CHUNK_FRAMES, 1))), 1) for part in passes])
+        return audio[:, :length].unflatten(0, latents.shape[:2])
+
+    # ---- coding of signals of any length ---------------------------------------------------------------
+
+    def encode_blocks(
+        self, blocks: Iterable[torch.Tensor], num_codebooks: int | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Codes of a signal that arrives in blocks, in memory that does not grow with its length.
+
+        Args:
+            blocks: (rows, n) with any n, in order.
+            num_codebooks: all if None.
+
+        Yields:
+            (rows, num_codebooks, frames), int64; laid end to end they are the codes of the whole signal,
+            save where float rounding decides between two codewords.
+        """
+        quantizer = self._quantizer
+        for latents in self.autoencoder.encode_blocks(blocks):
+            codes = quantizer.encode(latents.flatten(0, 1), num_codebooks)
+            yield codes.unflatten(0, latents.shape[:2]).transpose(1, 2)
+
+    def decode_blocks(self, codes: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Audio (rows, samples) block by block of codes (rows, num_codebooks, frames), integers."""
+        return self.autoencoder.decode_blocks(
+            self._quantizer.decode(part.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(part), -1))
+            for part in codes.split(CHUNK_FRAMES, dim=2)
+        )
+
+    def header(self, channels: int, num_codebooks: int, source_rate: int, source_samples: int) -> QncHeader:
+        """Header of the .qnc file of codes of this model, from the source's sample rate and length."""
+        return QncHeader(
+            model=self.model_id,
+            sample_rate=self.sample_rate,
+            hop_length=self.hop_length,
+            num_samples=resampled_length(source_samples, source_rate, self.sample_rate),
+            source_rate=source_rate,
+            source_samples=source_samples,
+            channels=channels,
+            codebook_sizes=self._quantizer.codebook_sizes[:num_codebooks],
+        )
+
+    def check_header(self, header: QncHeader) -> None:
+        """Raises UserError unless ``header`` is of a .qnc file that this model can decode."""
+        if header.model != self.model_id:
+            raise UserError(
+                f".qnc file was encoded with model {header.model.hex()}, the loaded one is"
+                f" {self.model_id.hex()}: give the model it was encoded with"
+            )
+        known = self.sample_rate, self.hop_length, self._quantizer.codebook_sizes[: header.num_codebooks]
+        if (header.sample_rate, header.hop_length, header.codebook_sizes) != known:
+            raise UserError(".qnc file is damaged: its header does not fit the model it names; encode again")
+
+    # ---- parts -----------------------------------------------------------------------------------------
+
+    @property
+    def _quantizer(self) -> Quantizer:
+        if self.quantizer is None:
+            raise UserError("this model has no quantizer, so no codes and no bitrate: fit one to its latents")
+        return self.quantizer
+
+    def _passes(self, rows: torch.Tensor, frames: int) -> tuple[torch.Tensor, ...]:
+        """What is coded at once: a row on the CPU, elsewhere as many as make 16 chunks."""
+        one_by_one = self.device.type == "cpu"
+        return rows.split(1 if one_by_one else 16 * CHUNK_FRAMES // max(1, min(frames, CHUNK_FRAMES)))
+
+    def _rows(self, audio: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, samples), checked, as (batch * channels, samples)."""
+        if audio.ndim != 3 or 0 in audio.shape or not audio.is_floating_point():
+            raise UserError(
+                "audio must have shape (batch, channels, samples), at least one of each, and be float32;"
+                f" got {audio.dtype} of shape {tuple(audio.shape)}"
+            )
+        if not torch.isfinite(audio).all():
+            raise UserError("audio holds NaN or infinity; mend or leave out what made it")
+        return audio.float().flatten(0, 1).to(self.device)
+
+    def _length(self, frames: int, num_samples: int | None) -> int:
+        longest = frames * self.hop_length
+        length = longest if num_samples is None else num_samples
+        if not longest - self.hop_length < length <= longest:
+            raise UserError(
+                f"{frames} frames are {longest} samples, of which num_samples={length} is no trim"
+            )
+        return length
+
+
+def load(name_or_path: str | Path | None = None, *, device: str | torch.device = "cpu") -> Qincodec:
+    """A model by the name of a shipped one (None: the first), by folder, or ``untrained:SIZE``.
+
+    Untrained models have random weights that depend on nothing but the size; they code every signal to
+    noise and are for tests and benchmarks.
+
+    Raises:
+        UserError: no such model, a damaged one, an unknown size, or a device that is not there.
+    """
+    where = _device(device)
+    if isinstance(name_or_path, str) and name_or_path.startswith(UNTRAINED):
+        codec = _untrained(name_or_path.removeprefix(UNTRAINED))
+    else:
+        codec = _trained(checkpoint.find(name_or_path))
+    codec.autoencoder.to(where)
+    if codec.quantizer is not None:
+        codec.quantizer.to(where)
+    return codec
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device '{name}': give cpu, or cuda on a GPU") from error
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device '{name}' is not available: {reason}; give cpu") from error
+    return device
+
+
+def _untrained(size: str) -> Qincodec:
+    if size not in SIZES:
+        raise UserError(f"unknown size '{size}' of an untrained model: known are {', '.join(SIZES)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        autoencoder = Autoencoder(SIZES[size])
+        quantizer = RVQ(SIZES[size].latent_dim, _UNTRAINED_CODEBOOKS)
+    quantizer.codebooks *= 0.02 * SIZES[size].dim ** 0.5  # how large random weights make the latents
+    return Qincodec(autoencoder, quantizer, trained=False)
+
+
+def _trained(folder: Path) -> Qincodec:
+    config, tensors, digest = checkpoint.load(folder)
+    parts: dict[str, dict[str, torch.Tensor]] = {"autoencoder": {}, "quantizer": {}}
+    try:
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        shape = AutoencoderConfig.from_dict(config["autoencoder"])
+        autoencoder = Autoencoder.from_tensors(shape, parts["autoencoder"])
+        quantizer = None
+        if config["quantizer"] is not None:
+            kind = QUANTIZERS.load(str(config["quantizer"]["kind"]))
+            with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's generator
+                quantizer = kind.from_config(config["quantizer"])
+            quantizer.load_state_dict(parts["quantizer"])
+        codec = Qincodec(autoencoder, quantizer, trained=config["trained"])
+    except UserError as error:
+        raise UserError(f"model '{folder}': {error}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model '{folder}' does not fit this program: {reason[:300]}") from error
+    codec.hash = digest
+    return codec

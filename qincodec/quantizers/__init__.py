@@ -1,0 +1,17 @@
+"""Offline quantizers of latents: one interface, looked up by name."""
+
+from qincodec.plugins import Registry
+
+#: Entry point group ``qincodec.quantizers`` adds those of other packages.
+QUANTIZERS = Registry(
+    "quantizer",
+    "qincodec.quantizers",
+    {
+        "rvq": "qincodec.quantizers.rvq:RVQ",
+        "irvq": "qincodec.quantizers.irvq:IRVQ",
+        "qinco2": "qincodec.quantizers.qinco2:QINCO2",
+        "faiss_rq": "qincodec.quantizers.faiss_additive:FaissRQ",
+        "faiss_lsq": "qincodec.quantizers.faiss_additive:FaissLSQ",
+        "fsq": "qincodec.quantizers.fsq:FSQ",
+    },
+)

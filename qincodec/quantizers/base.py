@@ -1,0 +1,208 @@
+"""The interface every quantizer implements: latents of shape (frames, dim) to codes and back.
+
+Codes are int64 of shape (frames, num_codebooks), entry ``[t, n]`` in ``range(codebook_sizes[n])``. A
+quantizer is fitted offline on latents of a frozen encoder and never sees a gradient from it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from qincodec.errors import UserError
+from qincodec.quantizers.latents import LatentsLike
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Where a fit stands.
+
+    Attributes:
+        phase: what is being fitted, in words ("codebook 3 of 9").
+        done: steps behind, out of ``total``; steps of one fit take about the same time each.
+        total: steps of the whole fit.
+        mse: latest mean squared error per dimension, in the units of the latents; None if not known yet.
+    """
+
+    phase: str
+    done: int
+    total: int
+    mse: float | None = None
+
+
+ProgressCallback = Callable[[FitProgress], None]
+
+
+class Quantizer(nn.Module, ABC):
+    """Turns latents into codes and codes into latents.
+
+    Subclasses implement `_encode` and `_decode` and need not check their arguments.
+
+    Attributes:
+        kind: name in `qincodec.quantizers.QUANTIZERS`.
+        prefix_decodable: the first m columns of ``encode(x, m)`` decode by themselves, for every m up to
+            ``num_codebooks``, so that one fitted quantizer serves every rate. Where False the only rate
+            is that of all codebooks.
+        dim: dimensions of a latent.
+        codebook_sizes: entries of each codebook; a frame costs ``sum(log2(size))`` bits.
+    """
+
+    kind: ClassVar[str]
+    prefix_decodable: ClassVar[bool] = True
+
+    def __init__(self, dim: int, codebook_sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        if dim < 1:
+            raise UserError(f"a quantizer needs at least one dimension, got dim={dim}")
+        if not codebook_sizes or min(codebook_sizes) < 2:
+            raise UserError(
+                f"a quantizer needs one codebook or more of two entries or more, got sizes {codebook_sizes}"
+            )
+        self.dim = dim
+        self.codebook_sizes = codebook_sizes
+
+    @property
+    def num_codebooks(self) -> int:
+        return len(self.codebook_sizes)
+
+    @classmethod
+    def for_rate(cls, dim: int, num_codebooks: int, codebook_size: int) -> Self:
+        """An unfitted quantizer that spends ``num_codebooks * log2(codebook_size)`` bits a frame at most."""
+        return cls(dim=dim, num_codebooks=num_codebooks, codebook_size=codebook_size)  # type: ignore[call-arg]
+
+    @torch.no_grad()
+    def encode(self, x: torch.Tensor, num_codebooks: int | None = None) -> torch.Tensor:
+        """Codes of the latents, chosen for the rate of ``num_codebooks`` (all if None).
+
+        Args:
+            x: (frames, dim), float32.
+            num_codebooks: 1 to ``num_codebooks``; quantizers that are not prefix-decodable take all only.
+
+        Returns:
+            (frames, num_codebooks), int64.
+
+        Raises:
+            UserError: wrong shape, latents that are not finite, or a rate the quantizer does not have.
+        """
+        m = self.num_codebooks if num_codebooks is None else num_codebooks
+        self._check_rate(m)
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise UserError(f"latents must have shape (frames, {self.dim}), got {tuple(x.shape)}")
+        if not torch.isfinite(x).all():
+            raise UserError(
+                "latents hold NaN or infinity; the audio or the weights that made them are broken"
+            )
+        if len(x) == 0:
+            return torch.empty((0, m), dtype=torch.int64, device=x.device)
+        return self._encode(x.float(), m)
+
+    @torch.no_grad()
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Latents of the codes.
+
+        Args:
+            codes: (frames, m), integers; m below ``num_codebooks`` is a lower rate.
+
+        Returns:
+            (frames, dim), float32.
+
+        Raises:
+            UserError: wrong shape, a rate the quantizer does not have, or codes outside their codebook.
+        """
+        if codes.ndim != 2:
+            raise UserError(f"codes must have shape (frames, num_codebooks), got {tuple(codes.shape)}")
+        if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+            raise UserError(f"codes must be integers, got {codes.dtype}")
+        self._check_rate(codes.shape[1])
+        if len(codes) == 0:
+            return torch.empty((0, self.dim), device=codes.device)
+        codes = codes.long()
+        sizes = torch.tensor(self.codebook_sizes[: codes.shape[1]], device=codes.device)
+        if (codes < 0).any() or (codes >= sizes).any():
+            raise UserError(
+                f"codes are outside their codebooks (range {int(codes.min())} to {int(codes.max())}, sizes "
+                f"{min(self.codebook_sizes)} to {max(self.codebook_sizes)}): they come from another model"
+            )
+        return self._decode(codes)
+
+    def _check_rate(self, m: int) -> None:
+        if not 1 <= m <= self.num_codebooks:
+            raise UserError(f"quantizer '{self.kind}' has 1 to {self.num_codebooks} codebooks, asked for {m}")
+        if m != self.num_codebooks and not self.prefix_decodable:
+            raise UserError(
+                f"quantizer '{self.kind}' has the one rate of all its {self.num_codebooks} codebooks, asked "
+                f"for {m}; fit another one for that rate"
+            )
+
+    @abstractmethod
+    def _encode(self, x: torch.Tensor, num_codebooks: int) -> torch.Tensor:
+        """`encode` of one or more float32 latents, arguments checked."""
+
+    @abstractmethod
+    def _decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """`decode` of one or more int64 codes, arguments checked."""
+
+    @abstractmethod
+    def fit(
+        self,
+        latents: LatentsLike,
+        *,
+        seed: int = 0,
+        state_dir: Path | str | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        """Fit on latents that may lie on disk and need not fit in memory.
+
+        Args:
+            latents: array, memory map, ``.npy`` file or folder of them (see `latents.Latents`).
+            seed: of every random choice; the same seed, data and machine give the same quantizer.
+            state_dir: folder in which an interrupted fit leaves its state and from which the same call
+                goes on; None keeps no state.
+            progress: called now and then.
+
+        Raises:
+            UserError: latents of another dimension, too few of them, or a state that another fit left.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """JSON values from which `from_config` builds the quantizer; its tensors are the `state_dict`."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """An unfitted quantizer of that configuration.
+
+        Raises:
+            UserError: the configuration lacks a value, has one too many, or is of another kind.
+        """
+        values = dict(config)
+        if values.pop("kind", cls.kind) != cls.kind:
+            raise UserError(f"configuration is of quantizer '{config['kind']}', not of '{cls.kind}'")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"configuration of quantizer '{cls.kind}' does not fit: {error}") from error
+
+    def settings(self) -> dict[str, Any]:
+        """Run-time settings that change the output (search widths, precision): JSON values."""
+        return {}
+
+
+def squared_distances(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """||c||^2 - 2 x.c for every row x and every codeword c: the squared distance less ||x||^2.
+
+    Args:
+        x: (..., dim).
+        codebook: (K, dim).
+
+    Returns:
+        (..., K); argmin and ranking over the last axis are those of the squared distance.
+    """
+    flat = torch.addmm(codebook.square().sum(1), x.reshape(-1, x.shape[-1]), codebook.T, alpha=-2)
+    return flat.view(*x.shape[:-1], len(codebook))

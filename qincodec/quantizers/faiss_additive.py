@@ -1,0 +1,180 @@
+"""Off-the-shelf additive quantizers of FAISS: residual with beam search, and local search (LSQ++)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qincodec.errors import UserError
+from qincodec.quantizers.base import FitProgress, ProgressCallback
+from qincodec.quantizers.latents import Latents, LatentsLike
+from qincodec.quantizers.rvq import AdditiveQuantizer, nearest
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError(
+            "FAISS quantizers need FAISS, which is not installed: pip install 'qincodec[faiss]'"
+        ) from error
+    return faiss
+
+
+class _FaissQuantizer(AdditiveQuantizer):
+    def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:
+        super().__init__(dim, num_codebooks, codebook_size)
+        self._bits = codebook_size.bit_length() - 1
+        if codebook_size != 1 << self._bits:
+            raise UserError(f"FAISS needs codebooks whose size is a power of two, got {codebook_size}")
+
+    def _train(self, model: Any, latents: LatentsLike, seed: int, frames: int) -> None:
+        """Train a FAISS additive quantizer and take its codebooks over."""
+        latents = Latents(latents)
+        latents.check(self.dim, self.codebook_size)
+        model.train(latents.sample(frames, seed))
+        codebooks = _faiss().vector_to_array(model.codebooks).reshape(self.codebooks.shape)
+        self.codebooks.copy_(torch.from_numpy(codebooks))
+
+
+class FaissRQ(_FaissQuantizer):
+    """Residual quantizer of FAISS: k-means codebooks, encoded with a beam search.
+
+    Args:
+        dim: dimensions of a latent.
+        num_codebooks: N.
+        codebook_size: K, a power of two.
+        beam: partial reconstructions that are kept at each stage; can be set at run time.
+    """
+
+    kind = "faiss_rq"
+
+    def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024, beam: int = 5) -> None:
+        super().__init__(dim, num_codebooks, codebook_size)
+        self.beam = beam
+
+    def _encode(self, x: torch.Tensor, num_codebooks: int) -> torch.Tensor:
+        faiss = _faiss()
+        model = faiss.ResidualQuantizer(self.dim, num_codebooks, self._bits)
+        faiss.copy_array_to_vector(self.codebooks[:num_codebooks].cpu().numpy().ravel(), model.codebooks)
+        model.is_trained = True
+        model.max_beam_size = self.beam
+        packed = model.compute_codes(np.ascontiguousarray(x.cpu().numpy()))
+        codes = faiss.unpack_bitstrings(packed, num_codebooks, self._bits)
+        return torch.from_numpy(codes.astype(np.int64)).to(x.device)
+
+    def fit(
+        self,
+        latents: LatentsLike,
+        *,
+        seed: int = 0,
+        state_dir: Path | str | None = None,
+        progress: ProgressCallback | None = None,
+        max_frames: int = 1_000_000,
+    ) -> None:
+        """Fit on up to ``max_frames`` frames, held in memory.
+
+        FAISS trains in one call: an interrupted fit starts over, and ``state_dir`` stays empty. See
+        `Quantizer.fit`.
+        """
+        model = _faiss().ResidualQuantizer(self.dim, self.num_codebooks, self._bits)
+        model.max_beam_size = self.beam
+        model.cp.seed = seed
+        self._train(model, latents, seed, max_frames)
+        if progress:
+            progress(FitProgress("residual quantizer of FAISS", 1, 1))
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "beam": self.beam}
+
+    def settings(self) -> dict[str, Any]:
+        return {"beam": self.beam}
+
+
+class FaissLSQ(_FaissQuantizer):
+    """Additive quantizer with the codebooks of FAISS's local-search quantization (LSQ++).
+
+    All codebooks work together, so a prefix of the codes means nothing.
+
+    Encoding is iterated local search as in LSQ, but with the same perturbations for every frame (FAISS draws
+    them by the frame's place in the call): the codes of a frame do not depend on those around it.
+
+    Args:
+        dim: dimensions of a latent.
+        num_codebooks: N.
+        codebook_size: K, a power of two.
+        searches: local searches per frame, each from a perturbation of the best codes so far; can be set at
+            run time.
+    """
+
+    kind = "faiss_lsq"
+    prefix_decodable = False
+
+    def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024, searches: int = 32) -> None:
+        super().__init__(dim, num_codebooks, codebook_size)
+        self.searches = searches
+
+    def _encode(self, x: torch.Tensor, num_codebooks: int) -> torch.Tensor:
+        return torch.cat([self._search(rows) for rows in x.split(1 << 14)])
+
+    def _search(self, x: torch.Tensor) -> torch.Tensor:
+        random = np.random.default_rng(0)
+        best = self._descend(
+            x, torch.zeros(len(x), self.num_codebooks, dtype=torch.int64, device=x.device), greedy=True
+        )
+        error = (x - self._decode(best)).square().sum(1)
+        for _ in range(self.searches - 1):
+            codes = best.clone()
+            # Two codebooks measured better than one, three or four.
+            for n in random.permutation(self.num_codebooks)[:2]:
+                codes[:, n] = (codes[:, n] + int(random.integers(1, self.codebook_size))) % self.codebook_size
+            codes = self._descend(x, codes)
+            trial = (x - self._decode(codes)).square().sum(1)
+            better = trial < error
+            best[better], error[better] = codes[better], trial[better]
+        return best
+
+    def _descend(self, x: torch.Tensor, codes: torch.Tensor, *, greedy: bool = False) -> torch.Tensor:
+        """Iterated conditional modes: the best code of one codebook after the other, the rest fixed.
+
+        ``greedy`` starts from nothing instead of from ``codes``.
+        """
+        residual = x if greedy else x - self._decode(codes)
+        for sweep in range(4):
+            for n, codebook in enumerate(self.codebooks):
+                if sweep or not greedy:
+                    residual = residual + codebook[codes[:, n]]
+                codes[:, n] = nearest(residual, codebook)
+                residual = residual - codebook[codes[:, n]]
+        return codes
+
+    def fit(
+        self,
+        latents: LatentsLike,
+        *,
+        seed: int = 0,
+        state_dir: Path | str | None = None,
+        progress: ProgressCallback | None = None,
+        max_frames: int = 100_000,
+        iterations: int = 25,
+    ) -> None:
+        """Fit on up to ``max_frames`` frames, held in memory, in ``iterations`` rounds.
+
+        FAISS trains in one call: an interrupted fit starts over, and ``state_dir`` stays empty. See
+        `Quantizer.fit`.
+        """
+        model = _faiss().LocalSearchQuantizer(self.dim, self.num_codebooks, self._bits)
+        model.train_iters = iterations
+        model.random_seed = seed
+        self._train(model, latents, seed, max_frames)
+        if progress:
+            progress(FitProgress("local-search quantizer of FAISS", 1, 1))
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "searches": self.searches}
+
+    def settings(self) -> dict[str, Any]:
+        return {"searches": self.searches}

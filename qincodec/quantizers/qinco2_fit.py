@@ -1,0 +1,238 @@
+"""Training of QINCO2: codes from a search without gradients, networks by AdamW on the squared error."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qincodec.errors import UserError
+from qincodec.quantizers.base import FitProgress, ProgressCallback
+from qincodec.quantizers.beam import Search
+from qincodec.quantizers.fit_state import FitState
+from qincodec.quantizers.latents import Latents, LatentsLike
+from qincodec.quantizers.rvq import MAX_FRAMES, RVQ
+
+if TYPE_CHECKING:
+    from qincodec.quantizers.qinco2 import QINCO2
+
+
+@dataclass(frozen=True)
+class Training:
+    """How QINCO2 is trained; the defaults are the paper's.
+
+    Attributes:
+        epochs: each ends with a validation and new places for unused codewords.
+        epoch_frames: frames of an epoch at most; drawn anew for every epoch.
+        batch_size: frames of a step.
+        lr: highest learning rate: linear from 0 over ``ramp_epochs``, then a cosine to 0.
+        weight_decay: of the networks; codebooks are left alone, or rare codewords would shrink away.
+        clip: gradients are clipped to this absolute value.
+        noise: see `QINCO2.start_from`.
+        rvq_frames: frames the RVQ is fitted on that training starts from, held in memory.
+        validation_frames: frames of the validation at most.
+        search: how the codes of a step are looked for.
+        save_every_s: seconds between two writings of the state.
+    """
+
+    epochs: int = 60
+    epoch_frames: int = 10_000_000
+    batch_size: int = 1024
+    lr: float = 8e-4
+    weight_decay: float = 0.1
+    clip: float = 0.1
+    ramp_epochs: float = 3
+    noise: float = 0.1
+    rvq_frames: int = MAX_FRAMES
+    validation_frames: int = 100_000
+    search: Search = field(default_factory=Search)
+    save_every_s: float = 300
+
+    def rate(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate of a step, counted from 0 over the whole training."""
+        ramp, end = self.ramp_epochs * steps_per_epoch, self.epochs * steps_per_epoch
+        if step < ramp:
+            return self.lr * (step + 1) / ramp
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, end - ramp)))
+
+
+def loss_of(model: QINCO2, z: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Training loss of (n, dim) standardised latents with (n, N) codes, and the error of the last stage.
+
+    Sum over stages of mean (z - x_hat_m)^2, plus sum over m > 1 of mean (z - x_hat_m-1 - c~_m)^2 for the
+    codebook of the pre-selection, which gets no gradient but that.
+    """
+    partials = model.reconstruct(codes)
+    errors = torch.stack([(z - x_hat).square().mean() for x_hat in partials])
+    loss = errors.sum()
+    for n, x_hat in enumerate(partials[:-1]):
+        plain = model.preselection[n][codes[:, n + 1]]
+        loss = loss + (z - x_hat.detach() - plain).square().mean()
+    return loss, errors[-1].detach()
+
+
+def fit_qinco2(
+    model: QINCO2,
+    latents: LatentsLike,
+    validation: LatentsLike | None,
+    training: Training,
+    seed: int,
+    state_dir: Path | str | None,
+    progress: ProgressCallback | None,
+) -> None:
+    """See `QINCO2.fit`."""
+    data = Latents(latents)
+    data.check(model.dim, max(model.codebook_sizes[0], training.batch_size))
+    if validation is None:
+        data, held = data.hold_out(min(training.validation_frames, len(data) // 10), seed)
+    else:
+        held = Latents(validation)
+    held.check(model.dim, 1)
+    steps = data.steps(training.batch_size, training.epoch_frames)
+    if steps == 0:
+        raise UserError(f"{len(data)} frames of latents are less than a batch of {training.batch_size}")
+    options = {**asdict(training), "save_every_s": None, "validation": held.signature(), "seed": seed}
+    state = FitState(state_dir, model, data, **options)
+    trainer = _Trainer(model, training, held.sample(training.validation_frames, seed), seed, steps)
+    done = state.load()
+    if done:
+        trainer.restore(done)
+    else:
+        _start(model, data, training, seed, state_dir, progress)
+    trainer.run(data, state, progress)
+    state.finish()
+
+
+def _start(
+    model: QINCO2,
+    data: Latents,
+    training: Training,
+    seed: int,
+    state_dir: Path | str | None,
+    progress: ProgressCallback | None,
+) -> None:
+    rows = data.sample(training.rvq_frames, seed)
+    mean = rows.mean(0, dtype="float64").astype("float32")
+    rows -= mean
+    scale = float(rows.std(dtype="float64"))
+    if scale == 0:
+        raise UserError("latents are all alike; there is nothing to quantize")
+    rows /= scale
+    rvq = RVQ(model.dim, model.num_codebooks, model.codebook_sizes[0])
+    rvq.fit(
+        rows,
+        seed=seed,
+        state_dir=None if state_dir is None else Path(state_dir) / "rvq",
+        progress=progress and (lambda at: progress(FitProgress(f"RVQ, {at.phase}", 0, 1, None))),
+        max_frames=len(rows),
+    )
+    with torch.random.fork_rng():  # the layers that are not zero at first, from the seed
+        torch.manual_seed(seed)
+        for layer in model.networks.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.reset_parameters()
+    model.start_from(rvq, torch.from_numpy(mean), torch.tensor(scale), noise=training.noise, seed=seed)
+
+
+class _Trainer:
+    """The training loop and everything of it that an interruption must not lose."""
+
+    def __init__(self, model: QINCO2, training: Training, held: Any, seed: int, steps: int) -> None:
+        self.model, self.training, self.seed, self.steps = model, training, seed, steps
+        self.device = model.codebooks.device
+        self.held = torch.from_numpy(held).to(self.device)
+        tables = [model.codebooks, model.preselection]
+        groups: list[dict[str, Any]] = [
+            {"params": list(model.networks.parameters()), "weight_decay": training.weight_decay},
+            {"params": tables, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=training.lr)
+        self.epoch = self.step = 0
+        self.used = torch.zeros(model.num_codebooks, model.codebook_sizes[0], device=self.device)
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_mse = math.inf
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "used": self.used,
+            "best": self.best,
+            "best_mse": self.best_mse,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epoch, self.step, self.best_mse = state["epoch"], state["step"], state["best_mse"]
+        self.used.copy_(state["used"])
+        self.best = state["best"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def run(self, data: Latents, state: FitState, progress: ProgressCallback | None) -> None:
+        training, saved = self.training, time.monotonic()
+        scale = float(self.model.scale)
+        while self.epoch < training.epochs:
+            batches = data.batches(
+                training.batch_size,
+                training.epoch_frames,
+                seed=self.seed,
+                epoch=self.epoch,
+                start=self.step,
+            )
+            z = mse = None
+            for batch in batches:
+                z = (batch.to(self.device) - self.model.mean) / self.model.scale
+                mse = float(self.update(z)) * scale**2
+                self.step += 1
+                if self.step < self.steps and time.monotonic() - saved >= training.save_every_s:
+                    state.save(self.state())
+                    saved = time.monotonic()
+                if progress:
+                    done = self.epoch * self.steps + self.step
+                    phase = f"epoch {self.epoch + 1} of {training.epochs}"
+                    progress(FitProgress(phase, done, training.epochs * self.steps, mse))
+            assert z is not None
+            self.end_epoch(z)
+            state.save(self.state())
+        self.model.load_state_dict(self.best)
+
+    def update(self, z: torch.Tensor) -> torch.Tensor:
+        """One step on (n, dim) standardised latents; the error of the last stage."""
+        model, training = self.model, self.training
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.rate(self.epoch * self.steps + self.step, self.steps)
+        codes = model.find(z, model.num_codebooks, training.search).codes
+        for used, column in zip(self.used, codes.T, strict=True):
+            used.index_add_(0, column, torch.ones_like(column, dtype=used.dtype))
+        loss, error = loss_of(model, z, codes)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_value_(model.parameters(), training.clip)
+        self.optimizer.step()
+        return error
+
+    @torch.no_grad()
+    def end_epoch(self, z: torch.Tensor) -> None:
+        """Validate, keep the best, give unused codewords a new place: a residual of the last batch."""
+        model = self.model
+        found = model.find((self.held - model.mean) / model.scale, model.num_codebooks, self.training.search)
+        mse = float((model.decode(found.codes) - self.held).square().mean())
+        if mse < self.best_mse or not self.best:
+            self.best_mse = mse
+            self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        partials = model.find(z, model.num_codebooks, self.training.search).partials
+        for n in range(model.num_codebooks):
+            unused = (self.used[n] == 0).nonzero()[:, 0]
+            rows = torch.randint(len(z), (len(unused),), generator=random).to(self.device)
+            residual = z[rows] - (partials[rows, n - 1] if n else 0)
+            for table in [model.codebooks[n], *([model.preselection[n - 1]] if n else [])]:
+                table[unused] = residual
+        self.used.zero_()
+        self.epoch, self.step = self.epoch + 1, 0

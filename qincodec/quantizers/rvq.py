@@ -1,0 +1,136 @@
+"""Residual vector quantization, each codebook by mini-batch k-means (QINCODEC paper, III-A and V-E)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qincodec.errors import UserError
+from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer, squared_distances
+from qincodec.quantizers.fit_state import FitState
+from qincodec.quantizers.latents import Latents, LatentsLike
+
+#: Frames a codebook of k-means is fitted on in the paper.
+MAX_FRAMES = 5_000_000
+#: Frames times codewords whose distances are computed at once (64 MB of them).
+_DISTANCES = 1 << 24
+
+
+def k_means(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """(clusters, dim) centroids of (n, dim) rows: mini-batch k-means of scikit-learn, batch 3K."""
+    try:
+        from sklearn.cluster import MiniBatchKMeans
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise UserError(
+            "fitting needs scikit-learn, which is not installed: pip install 'qincodec[train]'"
+        ) from error
+    model = MiniBatchKMeans(clusters, batch_size=3 * clusters, random_state=seed, n_init="auto")
+    # The batches are too small to share: more threads are slower on a busy machine and round otherwise.
+    with threadpool_limits(1):
+        return np.asarray(model.fit(rows).cluster_centers_, dtype=np.float32)
+
+
+def nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """(n,) index of the codeword nearest to each of (n, dim) rows, in bounded memory."""
+    chunk = max(1, _DISTANCES // len(codebook))
+    return torch.cat([squared_distances(rows, codebook).argmin(1) for rows in x.split(chunk)])
+
+
+class AdditiveQuantizer(Quantizer):
+    """A quantizer whose reconstruction is the sum of one codeword of each codebook.
+
+    Attributes:
+        codebooks: (num_codebooks, codebook_size, dim).
+    """
+
+    codebooks: torch.Tensor
+
+    def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:
+        super().__init__(dim, (codebook_size,) * num_codebooks)
+        # Random, each half as large as the one before: an unfitted quantizer that can be tried out.
+        scale = 0.5 ** torch.arange(num_codebooks)[:, None, None]
+        self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim) * scale)
+
+    @property
+    def codebook_size(self) -> int:
+        return self.codebook_sizes[0]
+
+    def _decode(self, codes: torch.Tensor) -> torch.Tensor:
+        x = self.codebooks[0, codes[:, 0]]
+        for n in range(1, codes.shape[1]):
+            x = x + self.codebooks[n, codes[:, n]]
+        return x
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "dim": self.dim,
+            "num_codebooks": self.num_codebooks,
+            "codebook_size": self.codebook_size,
+        }
+
+
+class RVQ(AdditiveQuantizer):
+    """Residual vector quantizer: each codebook quantizes what the ones before it left over.
+
+    Every codebook but the first holds the zero vector, so that one more codebook never makes the error
+    of a frame larger.
+
+    Args:
+        dim: dimensions of a latent.
+        num_codebooks: N.
+        codebook_size: K.
+    """
+
+    kind = "rvq"
+
+    def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:
+        super().__init__(dim, num_codebooks, codebook_size)
+        self.codebooks[1:, 0] = 0
+
+    def _encode(self, x: torch.Tensor, num_codebooks: int) -> torch.Tensor:
+        residual, codes = x, []
+        for codebook in self.codebooks[:num_codebooks]:
+            code = nearest(residual, codebook)
+            residual = residual - codebook[code]
+            codes.append(code)
+        return torch.stack(codes, 1)
+
+    def fit(
+        self,
+        latents: LatentsLike,
+        *,
+        seed: int = 0,
+        state_dir: Path | str | None = None,
+        progress: ProgressCallback | None = None,
+        max_frames: int = MAX_FRAMES,
+    ) -> None:
+        """Fit one codebook after the other on up to ``max_frames`` frames, held in memory.
+
+        See `Quantizer.fit`. An interrupted fit goes on at the codebook it was at.
+        """
+        latents = Latents(latents)
+        latents.check(self.dim, self.codebook_size)
+        state = FitState(state_dir, self, latents, seed=seed, max_frames=max_frames)
+        done = state.load()
+        residual = torch.from_numpy(latents.sample(max_frames, seed))
+        for n in range(self.num_codebooks):
+            if n < len(done.get("codebooks", ())):
+                codebook = done["codebooks"][n]
+            else:
+                codebook = torch.from_numpy(k_means(residual.numpy(), self.codebook_size - (n > 0), seed + n))
+                if n > 0:
+                    codebook = torch.cat([torch.zeros(1, self.dim), codebook])
+            residual -= codebook[nearest(residual, codebook)]
+            self.codebooks[n] = codebook
+            state.save({"codebooks": self.codebooks[: n + 1].cpu().clone()})
+            if progress:
+                mse = float(residual.square().mean())
+                progress(
+                    FitProgress(f"codebook {n + 1} of {self.num_codebooks}", n + 1, self.num_codebooks, mse)
+                )
+        state.finish()

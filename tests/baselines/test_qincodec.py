@@ -1,0 +1,158 @@
+"""QINCODEC as a codec of evaluations: every promise of the interface, and what identifies a score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from baselines import check_codec
+from baselines.codec import Encoded, Rate
+from baselines.qincodec import Continuous, Qincodec
+from baselines.registry import CODECS
+from qincodec import codec as model
+from qincodec.autoencoder import SIZES, Autoencoder
+from qincodec.bitstream import pack_codes
+from qincodec.errors import UserError
+from qincodec.quantizers.fsq import FSQ
+from qincodec.quantizers.qinco2 import QINCO2
+
+torch.set_num_threads(1)
+TINY = "untrained:tiny"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Qincodec:
+    return Qincodec(weights=TINY)
+
+
+@pytest.fixture
+def audio() -> torch.Tensor:
+    return 0.2 * torch.randn(2, 2, 5000, generator=torch.Generator().manual_seed(0))
+
+
+def test_names_are_registered() -> None:
+    assert CODECS.load("qincodec") is Qincodec
+    assert CODECS.load("qincodec-continuous") is Continuous
+
+
+def test_promises_of_the_interface(tiny: Qincodec) -> None:
+    measured = check_codec(tiny)
+    assert {m.batch_agreement for m in measured} == {1.0}
+    check_codec(Continuous(weights=TINY))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_rates_are_totals_and_are_what_the_payload_has(tiny: Qincodec, channels: int) -> None:
+    rate = tiny.nearest_rate(16, channels)
+    n = 9 // channels + channels // 2  # 9 mono, 5 each of stereo
+    assert rate.settings == {"num_codebooks": n}
+    assert rate.kbps == pytest.approx(channels * n * 1.72265625)
+    seconds = 20
+    audio = 0.1 * torch.randn(1, channels, seconds * 44_100)
+    (clip,) = tiny.encode(audio, rate)
+    frames = -(-seconds * 44_100 // 256)
+    assert len(clip.payload) == -(-channels * frames * n * 10 // 8)
+    assert clip.kbps == pytest.approx(rate.kbps, rel=1e-3)
+
+
+def test_payload_is_the_codes_and_nothing_else(tiny: Qincodec, audio: torch.Tensor) -> None:
+    clips = tiny.encode(audio, tiny.rates(2)[3])
+    codes = tiny.model.encode(audio, num_codebooks=4).numpy()
+    for clip, expected in zip(clips, codes, strict=True):
+        assert clip.payload == pack_codes(expected, (1024,) * 4)
+        assert clip.codes is not None
+        assert np.array_equal(clip.codes, np.concatenate(list(expected)))
+        assert clip.codebook_sizes == (1024,) * 8
+    stripped = [
+        Encoded(c.payload, c.sample_rate, c.channels, c.num_samples, side_info=c.side_info) for c in clips
+    ]
+    expected_audio = tiny.model.decode(torch.from_numpy(codes), 5000)
+    assert torch.equal(tiny.decode(stripped), expected_audio)
+
+
+def test_continuous_is_the_autoencoder(audio: torch.Tensor) -> None:
+    control = Continuous(weights=TINY)
+    assert control.control
+    assert control.rates(2) == [Rate(None)]
+    assert control.nearest_rate(16).label == "none"
+    clips = control.encode(audio, Rate(None))
+    assert len(clips[0].payload) == 2 * 20 * 8 * 4
+    with torch.no_grad():
+        expected = torch.stack([control.model.autoencoder(item) for item in audio])
+    torch.testing.assert_close(control.decode(clips), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_continuous_needs_no_quantizer(tmp_path: Path, audio: torch.Tensor) -> None:
+    model.Qincodec(Autoencoder(SIZES["tiny"])).save(tmp_path / "m")
+    weights = str(tmp_path / "m")
+    check = Continuous(weights=weights)
+    assert check.decode(check.encode(audio, Rate(None))).shape == audio.shape
+    with pytest.raises(UserError, match="no quantizer"):
+        Qincodec(weights=weights).rates()
+
+
+# ---- what identifies a score ---------------------------------------------------------------------------
+
+
+def test_random_weights_show(tiny: Qincodec, tmp_path: Path) -> None:
+    assert tiny.version == "1-untrained"
+    assert tiny.identity() == {
+        "name": "qincodec",
+        "version": "1-untrained",
+        "weights": tiny.model.hash[:16],
+        "quantizer": {"kind": "rvq"},
+    }
+    tiny.model.save(tmp_path / "saved")
+    assert Qincodec(weights=str(tmp_path / "saved")).version == "1-untrained"
+
+
+def test_models_and_settings_are_told_apart(tmp_path: Path) -> None:
+    identities = []
+    for seed, quantizer in enumerate((FSQ(8, bits=10), QINCO2(8, 2, 16, 1, 8, 8))):
+        torch.manual_seed(seed)
+        model.Qincodec(Autoencoder(SIZES["tiny"]), quantizer).save(tmp_path / quantizer.kind)
+        identities.append(Qincodec(weights=str(tmp_path / quantizer.kind)).identity())
+    assert identities[0]["version"] == "1"
+    assert identities[0]["weights"] != identities[1]["weights"]
+    assert identities[0]["quantizer"] == {"kind": "fsq"}
+    searching = Qincodec(weights=str(tmp_path / "qinco2"))
+    assert searching.model.quantizer is not None
+    settings = searching.model.quantizer.settings()
+    assert settings
+    assert searching.identity()["quantizer"] == {"kind": "qinco2", **settings}
+
+
+# ---- what is refused -----------------------------------------------------------------------------------
+
+
+def test_untrained_weights_are_used_by_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qincodec.checkpoint.PRETRAINED", tmp_path)
+    for codec in (Qincodec, Continuous):
+        reason = codec.unavailable()
+        assert reason is not None
+        assert "no trained weights are shipped with this version yet" in reason
+        assert f"--weights {codec.name}=PATH" in reason
+        assert codec.unavailable(TINY) is None
+        assert "not a model" in (codec.unavailable(str(tmp_path / "none")) or "")
+    with pytest.raises(UserError, match="no trained weights"):
+        Qincodec()
+    model.load(TINY).save(tmp_path / "shipped")
+    assert Qincodec.unavailable() is None
+    assert Qincodec.unavailable("shipped") is None
+
+
+@pytest.mark.parametrize("kind", [Qincodec, Continuous])
+def test_damaged_and_foreign_clips_are_refused(kind: type, audio: torch.Tensor) -> None:
+    codec = kind(weights=TINY)
+    (clip, _) = codec.encode(audio, codec.rates(2)[0])
+    clip.payload = clip.payload[:-1]
+    with pytest.raises(UserError, match="damaged"):
+        codec.decode([clip])
+    (clip, _) = codec.encode(audio, codec.rates(2)[0])
+    with pytest.raises(UserError, match="was encoded with"):
+        kind(weights="untrained:small").decode([clip])
+    with pytest.raises(UserError):
+        codec.encode(torch.zeros(1, 3, 100), codec.rates(2)[0])

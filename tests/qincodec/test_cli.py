@@ -1,0 +1,322 @@
+"""The command, run as a user would: files, pipes, mistakes; and the streaming of files behind it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from qincodec import audio, cli, files
+from qincodec.bitstream import loads
+from qincodec.codec import Qincodec, load
+
+torch.set_num_threads(1)
+TINY = ["--model", "untrained:tiny"]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Qincodec:
+    return load("untrained:tiny")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Runs ``qincodec ARGUMENTS`` -> (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["qincodec", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def noise(path: Path, seconds: float, sample_rate: int = 44_100, channels: int = 1) -> np.ndarray:
+    samples = round(seconds * sample_rate)
+    values = 0.2 * np.random.default_rng(0).standard_normal((channels, samples)).astype(np.float32)
+    audio.write(path, values, sample_rate)
+    return values
+
+
+def command(*arguments: object) -> list[str]:
+    """The command line of another process."""
+    return [sys.executable, "-c", "from qincodec.cli import main; main()", *map(str, arguments)]
+
+
+# ---- encode and decode ---------------------------------------------------------------------------------
+
+
+def test_files_go_there_and_back(run, tmp_path: Path, tiny: Qincodec) -> None:
+    values = noise(tmp_path / "in.wav", 1.0, channels=2)
+    code, out, err = run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", "--kbps", 8, *TINY)
+    assert (code, out) == (0, "")
+    assert "2 channels of 2 codebooks" in err
+    assert "6.92 kbps" in err  # 173 frames of 40 bits in a second
+    header, codes = loads((tmp_path / "a.qnc").read_bytes())
+    expected = tiny.encode(torch.from_numpy(values)[None], num_codebooks=2)
+    assert np.array_equal(codes, expected[0].numpy())
+    assert (header.num_samples, header.source_rate) == (44_100, 44_100)
+    assert run("decode", tmp_path / "a.qnc", "-o", tmp_path / "out.wav", *TINY)[0] == 0
+    got, rate = audio.read(tmp_path / "out.wav")
+    assert rate == 44_100
+    np.testing.assert_allclose(got, tiny.decode(expected, 44_100)[0].numpy(), atol=1e-6)
+    first = (tmp_path / "out.wav").read_bytes()
+    assert run("decode", tmp_path / "a.qnc", "-o", tmp_path / "out.wav", "--force", *TINY)[0] == 0
+    assert (tmp_path / "out.wav").read_bytes() == first  # nor does the time of day get in
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.qnc", "in.wav", "out.wav"]
+
+
+@pytest.mark.parametrize("rate", [8_000, 32_000, 48_000, 96_000])
+def test_other_sample_rates_are_noted_and_restored(run, tmp_path: Path, rate: int) -> None:
+    samples = rate // 2 + 7
+    noise(tmp_path / "in.wav", samples / rate, rate)
+    _, _, err = run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", *TINY)
+    assert f"from {rate} Hz" in err
+    _, _, err = run("decode", tmp_path / "a.qnc", "-o", tmp_path / "model.wav", *TINY)
+    assert f"was {rate} Hz; --source-rate restores it" in err
+    run("decode", tmp_path / "a.qnc", "-o", tmp_path / "source.wav", "--source-rate", *TINY)
+    there, back = audio.info(tmp_path / "model.wav"), audio.info(tmp_path / "source.wav")
+    assert (there.sample_rate, there.num_samples) == (44_100, audio.resampled_length(samples, rate, 44_100))
+    assert (back.sample_rate, back.num_samples) == (rate, samples)
+
+
+def test_a_resampled_file_has_the_codes_of_resampled_audio(tmp_path: Path, tiny: Qincodec) -> None:
+    values = noise(tmp_path / "in.wav", 25.3, 48_000, 2)  # three blocks of reading
+    header, data = files.encode_file(tiny, tmp_path / "in.wav", 4)
+    at_once = audio.resample(values, 48_000, 44_100)
+    assert header.num_samples == at_once.shape[1]
+    expected = tiny.encode(torch.from_numpy(at_once)[None], num_codebooks=4)[0].numpy()
+    assert (loads(data)[1] == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".ogg"])
+def test_reading_in_parts_changes_nothing(
+    tmp_path: Path, tiny: Qincodec, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"in{suffix}"
+    soundfile.write(path, 0.2 * np.random.default_rng(0).standard_normal((3 * 32_000 + 5, 2)), 32_000)
+    whole = files.encode_file(tiny, path, 3)
+    monkeypatch.setattr(files, "_PART_S", 2, raising=False)
+    monkeypatch.setattr(files, "_BLOCK_S", 1)
+    assert files.encode_file(tiny, path, 3) == whole
+
+
+@pytest.mark.parametrize(("name", "subtype"), [("o.wav", "pcm16"), ("o.wav", "pcm24"), ("o.flac", "pcm16")])
+def test_pcm_is_cut_with_a_warning(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, subtype: str
+) -> None:
+    noise(tmp_path / "in.wav", 0.1)
+    run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", *TINY)
+    loud = torch.linspace(-2, 2, 18 * 256)[None]
+    monkeypatch.setattr(Qincodec, "decode_blocks", lambda self, codes: iter(loud.split(1000, 1)))
+    _, _, err = run("decode", tmp_path / "a.qnc", "-o", tmp_path / name, "--subtype", subtype, *TINY)
+    expected = loud[0, :4410].numpy()
+    assert f"warning: {tmp_path / name}: {(abs(expected) > 1).sum()} samples exceeded full scale" in err
+    assert "+6.02 dBFS" in err
+    got = soundfile.read(tmp_path / name, dtype="float64")[0]
+    step = 2.0 ** (1 - int(subtype[3:]))
+    np.testing.assert_allclose(got, expected.clip(-1, 1 - step), atol=0.51 * step)
+    _, _, err = run("decode", tmp_path / "a.qnc", "-o", tmp_path / "float.wav", *TINY)
+    assert "warning:" not in err
+    assert np.array_equal(audio.read(tmp_path / "float.wav")[0][0], expected)
+
+
+def test_pipes(tmp_path: Path) -> None:
+    values = noise(tmp_path / "in.wav", 0.5)
+    with (tmp_path / "in.wav").open("rb") as source, (tmp_path / "out.wav").open("wb") as target:
+        encoder = subprocess.Popen(
+            command("encode", "-", "-o", "-", *TINY), stdin=source, stdout=subprocess.PIPE
+        )
+        decoder = subprocess.Popen(
+            command("decode", "-", "-o", "-", *TINY), stdin=encoder.stdout, stdout=target
+        )
+        assert decoder.wait(60) == encoder.wait(60) == 0
+    assert encoder.stdout is not None
+    encoder.stdout.close()
+    assert audio.read(tmp_path / "out.wav")[0].shape == values.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "data", "message"),
+    [
+        (["encode", "-", "-o", "-"], b"", "'stdin' is empty"),
+        (["encode", "-", "-o", "-"], b"rubbish", "'stdin' is not audio"),
+        (["decode", "-", "-o", "-"], b"rubbish", "not a .qnc file"),
+        (["decode", "-", "-o", "-"], b"", "not a .qnc file"),
+        (["info", "-"], b"QNC\x1a", "truncated"),
+    ],
+)
+def test_rubbish_through_pipes(
+    run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], data: bytes, message: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert message in mistake(run, *arguments, *(TINY if arguments[0] != "info" else []))
+
+
+def test_many_files_and_one_that_fails(run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("a", "b"):
+        noise(tmp_path / f"{name}.wav", 0.05)
+    (tmp_path / "broken.wav").write_bytes(b"rubbish")
+    inputs = [tmp_path / f"{name}.wav" for name in ("a", "broken", "b")]
+    code, _, err = run("encode", *inputs, "-o", out, *TINY)
+    assert code == 3
+    assert "1 of 3 files failed" in err
+    assert sum("broken.wav" in line for line in err.splitlines()) == 1
+    assert sorted(path.name for path in out.iterdir()) == ["a.qnc", "b.qnc"]
+    assert run("decode", out / "a.qnc", out / "b.qnc", "-o", out, *TINY)[0] == 0
+    assert (out / "a.wav").exists()
+
+
+# ---- mistakes ------------------------------------------------------------------------------------------
+
+
+def mistake(run, *arguments: object) -> str:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("qincodec: ")
+    assert err.count("\n") == 1, err
+    return err
+
+
+def test_mistakes_are_one_line(run, tmp_path: Path) -> None:
+    wav, qnc, out = tmp_path / "in.wav", tmp_path / "a.qnc", tmp_path / "out.wav"
+    noise(wav, 0.05)
+    run("encode", wav, "-o", qnc, *TINY)
+    assert "exists: --force overwrites it" in mistake(run, "encode", wav, "-o", qnc, *TINY)
+    assert "no trained weights are shipped" in mistake(run, "decode", qnc, "-o", out)
+    assert "not a model" in mistake(run, "decode", qnc, "-o", out, "--model", tmp_path / "none")
+    assert "was encoded with model" in mistake(run, "decode", qnc, "-o", out, "--model", "untrained:small")
+    assert "not a .qnc file" in mistake(run, "decode", wav, "-o", out, *TINY)
+    assert "not audio" in mistake(run, "encode", qnc, "-o", tmp_path / "b.qnc", *TINY)
+    assert "no such audio file" in mistake(run, "encode", tmp_path / "x.wav", "-o", tmp_path / "b.qnc", *TINY)
+    assert "cannot read" in mistake(run, "decode", tmp_path / "x.qnc", "-o", out, *TINY)
+    assert "1.7 to 24.1 kbps" in mistake(run, "encode", wav, "-o", out, "--kbps", 64, *TINY)
+    assert ".wav or .flac" in mistake(run, "decode", qnc, "-o", tmp_path / "o.mp3", *TINY)
+    assert "FLAC" in mistake(run, "decode", qnc, "-o", tmp_path / "o.flac", "--subtype", "float32", *TINY)
+    assert "float32, pcm16 or pcm24" in mistake(run, "decode", qnc, "-o", out, "--subtype", "pcm8", *TINY)
+    assert "no folder" in mistake(run, "encode", wav, "-o", tmp_path / "x" / "y.qnc", *TINY)
+    assert "need a folder" in mistake(run, "encode", wav, qnc, "-o", out, *TINY)
+    assert "two inputs" in mistake(run, "encode", wav, wav, "-o", tmp_path, *TINY)
+    assert "stdout" in mistake(run, "encode", wav, qnc, "-o", "-", *TINY)
+    assert "stdin" in mistake(run, "encode", "-", "-o", tmp_path, *TINY)
+    assert "cannot be the output" in mistake(run, "encode", wav, "-o", wav, "--force", *TINY)
+    assert "unknown device" in mistake(run, "encode", wav, "-o", out, "--device", "toaster", *TINY)
+    assert not out.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.qnc", "in.wav"]
+
+
+def test_truncated_files_are_named(run, tmp_path: Path) -> None:
+    noise(tmp_path / "in.wav", 0.5)
+    run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", *TINY)
+    (tmp_path / "cut.qnc").write_bytes((tmp_path / "a.qnc").read_bytes()[:-30])
+    err = mistake(run, "decode", tmp_path / "cut.qnc", "-o", tmp_path / "o.wav", *TINY)
+    assert "cut.qnc" in err
+    assert "truncated" in err
+
+
+# ---- info ----------------------------------------------------------------------------------------------
+
+
+def test_info_of_a_file_and_of_a_model(run, tmp_path: Path) -> None:
+    noise(tmp_path / "in.wav", 1.0, 48_000)
+    run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", *TINY)
+    code, out, err = run("info", tmp_path / "a.qnc")
+    assert (code, err) == (0, "")
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    lines = {name.strip(): value.strip() for name, value in lines.items()}
+    assert lines["source"] == "48000 Hz (48000 samples)"
+    assert lines["codebooks"] == "9 per channel, 1024 entries"
+    assert lines["bitrate"].startswith(
+        "15.576 kbps in total (1947 bytes"
+    )  # 173 frames of 90 bits in a second
+    assert lines["overhead"].startswith("88 bytes")
+    code, out, _ = run("info", "untrained:tiny")
+    assert code == 0
+    assert "random: never trained" in out
+    assert lines["model"] in out
+
+
+# ---- the command itself --------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    script = (
+        "import sys; sys.argv = ['qincodec', 'encode', '--help']\n"
+        "from qincodec.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: code = stop.code\n"
+        "assert not code and 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+    assert time.perf_counter() - begin < 5  # 0.3 s where nothing else runs
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_interrupts_exit_130_and_leave_no_rests(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(tmp_path / "in.wav", 1.0)
+    run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", *TINY)
+
+    def decode_blocks(self: Qincodec, codes: torch.Tensor) -> Iterator[torch.Tensor]:
+        yield torch.zeros(1, 1000)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Qincodec, "decode_blocks", decode_blocks)
+    code, _, err = run("decode", tmp_path / "a.qnc", "-o", tmp_path / "out.wav", *TINY)
+    assert (code, err.strip()) == (130, "qincodec: interrupted; 0 of 1 files are written")
+    monkeypatch.setattr("qincodec.codec.load", interrupted)
+    assert run("decode", tmp_path / "a.qnc", "-o", tmp_path / "out.wav", *TINY)[0] == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.qnc", "in.wav"]
+
+
+# ---- memory --------------------------------------------------------------------------------------------
+
+MEASURE = """
+import resource, sys
+from qincodec.codec import load
+from qincodec.bitstream import loads
+from qincodec.files import decode_file, encode_file
+codec = load("untrained:tiny")
+header, data = encode_file(codec, sys.argv[1], 2)
+decode_file(codec, *loads(data), sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_mb(tmp_path: Path, seconds: int) -> float:
+    path = tmp_path / f"{seconds}.wav"
+    with soundfile.SoundFile(path, "w", 44_100, 1, "PCM_16") as sound:
+        block = (2000 * np.random.default_rng(0).standard_normal(441_000)).astype(np.int16)
+        for _ in range(seconds // 10):
+            sound.write(block)
+    output = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path), str(tmp_path / "out.wav")],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return int(output) / 1024 if sys.platform != "darwin" else int(output) / 2**20
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
+    short, long = peak_mb(tmp_path, 600), peak_mb(tmp_path, 3600)
+    # 620,000 frames of codes are 5 MB, and some copies of them.
+    assert long - short < 60, (short, long)

@@ -1,0 +1,227 @@
+"""QINCO2 against brute force, against the RVQ it starts from, and its search against itself."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+
+from qincodec.errors import UserError
+from qincodec.quantizers.beam import Search, smallest
+from qincodec.quantizers.qinco2 import QINCO2, SIZES
+from qincodec.quantizers.rvq import RVQ
+
+DIM, N, K = 6, 4, 16
+
+
+def data(frames: int, seed: int = 0) -> torch.Tensor:
+    """Correlated, heavy-tailed latents, off centre."""
+    random = torch.Generator().manual_seed(seed)
+    mix = torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(99))
+    z = torch.randn(frames, DIM, generator=random) @ mix
+    return z * (0.3 + torch.rand(frames, 1, generator=random)) + 2
+
+
+def random_network(seed: int = 0) -> QINCO2:
+    """A QINCO2 whose networks do something: every parameter random."""
+    torch.manual_seed(seed)
+    model = QINCO2(DIM, N, K, num_blocks=2, width=12, hidden=20)
+    for network in model.networks:
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.3 / math.sqrt(parameter.shape[-1]))
+    model.mean.normal_()
+    model.scale.fill_(1.7)
+    return model
+
+
+def codeword(model: QINCO2, m: int, k: int, x_hat: torch.Tensor) -> torch.Tensor:
+    """f_m of one codeword and one reconstruction, from the definition, in float64."""
+    c = model.codebooks[m, k].double()
+    if m == 0:
+        return c
+    weights = {name: p.detach().double() for name, p in model.networks[m - 1].named_parameters()}
+    h = weights["project_in.weight"] @ c
+    h = h + weights["condition.weight"] @ torch.cat([h, x_hat]) + weights["condition.bias"]
+    for block in range(2):
+        h = h + weights[f"down.{block}.weight"] @ torch.relu(weights[f"up.{block}.weight"] @ h)
+    return c + weights["project_out.weight"] @ h
+
+
+@pytest.fixture(scope="module")
+def rvq_and_data() -> tuple[RVQ, torch.Tensor, torch.Tensor, torch.Tensor]:
+    x = data(2000)
+    mean, scale = x.mean(0), (x - x.mean(0)).std()
+    rvq = RVQ(DIM, N, K)
+    rvq.fit((x - mean) / scale, seed=0)
+    return rvq, x, mean, scale
+
+
+@pytest.fixture(scope="module")
+def trained(rvq_and_data: tuple[RVQ, torch.Tensor, torch.Tensor, torch.Tensor]) -> QINCO2:
+    """A few steps of training by hand: networks that matter, and a pre-selection that fits them."""
+    from qincodec.quantizers.qinco2_fit import loss_of
+
+    rvq, x, mean, scale = rvq_and_data
+    torch.manual_seed(0)
+    model = QINCO2(DIM, N, K, num_blocks=2, width=16, hidden=16)
+    model.start_from(rvq, mean, scale, noise=0.1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    z = (x - mean) / scale
+    for _ in range(60):
+        loss, _ = loss_of(model, z, model.find(z, N, Search(4, 4)).codes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def mse(model: QINCO2, x: torch.Tensor, how: Search, m: int = N) -> float:
+    model = copy.deepcopy(model)
+    model.search = how
+    return float((model.decode(model.encode(x, m)) - x).square().mean())
+
+
+def test_parameter_count_of_size_m() -> None:
+    with torch.device("meta"):
+        model = QINCO2(32, 9, 1024, **SIZES["M"])
+    count = sum(parameter.numel() for parameter in model.parameters())
+    # 8 networks of P_in, W, b, 4 x (Up, Down), P_out; 9 codebooks and 8 of the pre-selection.
+    network = 32 * 384 + (384 + 32) * 384 + 384 + 4 * 2 * 384 * 384 + 384 * 32
+    assert count == 8 * network + (9 + 8) * 1024 * 32 == 11_471_872
+
+
+def test_starts_exactly_at_the_rvq(rvq_and_data) -> None:
+    rvq, x, mean, scale = rvq_and_data
+    model = QINCO2(DIM, N, K, **SIZES["S"])
+    model.start_from(rvq, mean, scale)
+    model.search = Search(candidates=K, beam=1)
+    for m in range(1, N + 1):
+        expected = rvq.encode((x - mean) / scale, m)
+        codes = model.encode(x, m)
+        assert torch.equal(codes, expected)
+        torch.testing.assert_close(model.decode(codes), rvq.decode(expected) * scale + mean)
+
+
+def test_noise_moves_the_start(rvq_and_data) -> None:
+    rvq, _, mean, scale = rvq_and_data
+    model = QINCO2(DIM, N, K, **SIZES["S"])
+    model.start_from(rvq, mean, scale, noise=0.1, seed=3)
+    moved = (model.codebooks - rvq.codebooks).std((1, 2)) / rvq.codebooks.std((1, 2))
+    torch.testing.assert_close(moved, torch.full((N,), 0.1), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("m", [1, 2, N])
+def test_full_width_and_no_beam_is_greedy_search(m: int) -> None:
+    model = random_network()
+    model.search = Search(candidates=K, beam=1)
+    x = data(40, seed=5)
+    z = ((x - model.mean) / model.scale).double()
+    expected = torch.zeros(len(x), m, dtype=torch.int64)
+    for t in range(len(x)):
+        x_hat = torch.zeros(DIM, dtype=torch.float64)
+        for n in range(m):
+            options = torch.stack([codeword(model, n, k, x_hat) for k in range(K)])
+            expected[t, n] = (z[t] - x_hat - options).square().sum(1).argmin()
+            x_hat = x_hat + options[expected[t, n]]
+    assert torch.equal(model.encode(x, m), expected)
+
+
+def test_exhaustive_beam_finds_the_best_of_all_codes() -> None:
+    model = random_network()
+    model.search = Search(candidates=K, beam=K * K)
+    x = data(5, seed=6)
+    codes = torch.cartesian_prod(*[torch.arange(K)] * 3)
+    everything = model.decode(codes)
+    best = torch.cdist(x, everything).min(1).values
+    found = (model.decode(model.encode(x, 3)) - x).norm(dim=1)
+    torch.testing.assert_close(found, best)
+
+
+def test_decoder_agrees_with_the_definition() -> None:
+    model = random_network()
+    codes = torch.randint(K, (20, N), generator=torch.Generator().manual_seed(0))
+    for row, decoded in zip(codes, model.decode(codes), strict=True):
+        x_hat = torch.zeros(DIM, dtype=torch.float64)
+        for n in range(N):
+            x_hat = x_hat + codeword(model, n, int(row[n]), x_hat)
+        torch.testing.assert_close(decoded.double(), x_hat * model.scale + model.mean, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "how", [Search(4, 8), Search(4, 8, shortlist=12), Search(3, 5, precision="bfloat16")]
+)
+def test_a_prefix_decodes_to_the_search_s_own_partial(how: Search) -> None:
+    model = random_network()
+    x = data(50, seed=7)
+    found = model.find((x - model.mean) / model.scale, N, how)
+    tolerance = 3e-2 if how.precision == "bfloat16" else 1e-5
+    for m in range(1, N + 1):
+        partial = found.partials[:, m - 1] * model.scale + model.mean
+        torch.testing.assert_close(model.decode(found.codes[:, :m]), partial, atol=tolerance, rtol=tolerance)
+
+
+def test_wider_is_not_worse(trained: QINCO2, rvq_and_data) -> None:
+    x = rvq_and_data[1]
+    for axis in ("candidates", "beam"):
+        errors = [
+            mse(trained, x, Search(**{"candidates": 4, "beam": 4, axis: width})) for width in (1, 2, 4, 8, 16)
+        ]
+        for narrow, wide in itertools.pairwise(errors):
+            assert wide <= narrow * 1.002, (axis, errors)
+        assert errors[-1] < errors[0] * 0.97, (axis, errors)
+
+
+def test_shortlist_of_everything_changes_nothing(trained: QINCO2, rvq_and_data) -> None:
+    x = rvq_and_data[1][:300]
+    full = mse(trained, x, Search(4, 8))
+    assert mse(trained, x, Search(4, 8, shortlist=32)) == full
+    assert mse(trained, x, Search(4, 8, shortlist=16)) <= full * 1.02
+
+
+def test_bfloat16_search_is_close(trained: QINCO2, rvq_and_data) -> None:
+    x = rvq_and_data[1]
+    assert mse(trained, x, Search(4, 8, precision="bfloat16")) <= mse(trained, x, Search(4, 8)) * 1.005
+
+
+def test_codes_of_a_frame_do_not_depend_on_the_batch(trained: QINCO2, rvq_and_data) -> None:
+    x = rvq_and_data[1][:200]
+    alone = torch.cat([trained.encode(frame[None]) for frame in x])
+    assert (alone == trained.encode(x)).all(1).float().mean() > 0.99  # up to rounding at near ties
+
+
+def test_tables_follow_the_parameters() -> None:
+    model, other = random_network(0), random_network(1)
+    x = data(100)
+    before = model.encode(x)
+    model.load_state_dict(other.state_dict())
+    assert not torch.equal(before, model.encode(x))
+    assert torch.equal(model.encode(x), other.encode(x))
+    with torch.no_grad():
+        model.networks[0].project_out.weight.mul_(-3)
+    assert not torch.equal(model.encode(x), other.encode(x))
+
+
+def test_search_settings_are_reported_and_checked() -> None:
+    model = QINCO2(DIM, N, K, **SIZES["S"])
+    model.search = Search(4, 2, shortlist=6, precision="bfloat16")
+    expected = {"candidates": 4, "beam": 2, "shortlist": 6, "precision": "bfloat16"}
+    assert model.settings() == expected
+    assert QINCO2.from_config(model.config()).settings() == expected
+    with pytest.raises(UserError, match="1 or more"):
+        Search(candidates=0)
+    with pytest.raises(UserError, match="float32 or bfloat16"):
+        Search(precision="int8")
+    model.search = Search(candidates=K + 1)
+    with pytest.raises(UserError, match="more than the 16 codewords"):
+        model.encode(data(2))
+
+
+@pytest.mark.parametrize(("size", "k"), [(1024, 16), (1024, 1), (4096, 64), (1000, 9), (17, 17), (32768, 40)])
+def test_smallest_is_exact(size: int, k: int) -> None:
+    x = torch.randn(3, 5, size, generator=torch.Generator().manual_seed(size))
+    values, indices = smallest(x, k)
+    assert torch.equal(values.sort(-1).values, x.sort(-1).values[..., :k])
+    assert torch.equal(x.gather(-1, indices), values)
