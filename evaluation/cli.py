@@ -274,4 +274,5 @@ def main() -> None:
         name = arguments.pop(0)
         run_command(COMMANDS[name], arguments, f"evaluate {name}")
     else:
-        run_command(run_app, arguments, "evaluate")
+        kept = "interrupted; what was finished is kept, the same command goes on from there"
+        run_command(run_app, arguments, "evaluate", kept)

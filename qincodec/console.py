@@ -11,10 +11,16 @@ from typing import Any
 from qincodec.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 
 
-def run_command(command: Callable[..., Any], arguments: list[str], program: str) -> None:
+def run_command(
+    command: Callable[..., Any], arguments: list[str], program: str, interrupted: str | None = None
+) -> None:
     """Run a Typer application and exit: 2 with one line for a `UserError`, 130 when interrupted.
 
-    Under torchrun rank 0 speaks for all.
+    Args:
+        command: the application.
+        arguments: of the command line.
+        program: name in messages. Under torchrun rank 0 speaks for all.
+        interrupted: what to say when Ctrl-C ends it; None if the command says it itself.
     """
     try:
         command(arguments, prog_name=program)
@@ -23,11 +29,9 @@ def run_command(command: Callable[..., Any], arguments: list[str], program: str)
             print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     except SystemExit as end:
-        if end.code == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C, without a word
-            print(
-                f"\n{program}: interrupted; what was finished is kept, the same command goes on from there",
-                file=sys.stderr,
-            )
+        # Typer makes exit code 130 of Ctrl-C, without a word.
+        if end.code == EXIT_INTERRUPTED and interrupted is not None:
+            print(f"\n{program}: {interrupted}", file=sys.stderr)
         raise
 
 

@@ -19,7 +19,7 @@ def shared() -> Callable[[str], Path]:
     """Path of a file or folder of real data beside the repository; the test is skipped where it is absent."""
 
     def find(relative: str) -> Path:
-        path = REPOSITORY.parent / "shared" / relative
+        path = (REPOSITORY.parent / "shared" / relative).resolve()
         if not path.exists():
             pytest.skip(f"needs {path}: golden values and real audio that are not part of the repository")
         return path
