@@ -175,6 +175,8 @@ def notes(results: Results, summary: pd.DataFrame) -> list[str]:
         lines.append(
             f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
         )
+    lines += _random_weights_lines(results)
+    lines += [f"Data: {note}" for note in results.dataset.get("notes", [])]
     lines += _reference_lines(results)
     lines += _rate_lines(summary)
     lines += _delay_lines(summary)
@@ -206,6 +208,18 @@ def _data_line(results: Results, summary: pd.DataFrame) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _random_weights_lines(results: Results) -> list[str]:
+    """Adapters say "untrained" in their version when their weights were never trained."""
+    untrained = [
+        condition.codec
+        for condition in results.conditions
+        if str(condition.identity.get("version", "")).endswith("untrained")
+    ]
+    if not untrained:
+        return []
+    return [f"RANDOM WEIGHTS, never trained: {', '.join(dict.fromkeys(untrained))}; scores mean nothing"]
 
 
 def _reference_lines(results: Results) -> list[str]:

@@ -457,3 +457,14 @@ def test_plots_of_very_little(recordings: int) -> None:
     figure.draw_without_rendering()
     results.conditions = [c for c in results.conditions if c.control]
     rate_distortion(results, summarize(results, seed=0)).draw_without_rendering()
+
+
+def test_random_weights_and_notes_of_the_data_stand_below_every_table() -> None:
+    results = make_results()
+    results.dataset["notes"] = ["3 of 9 recordings, drawn with seed 7"]
+    assert not any("RANDOM" in line for line in notes(results, results.summary))
+    first = dataclasses.replace(results.conditions[0], identity={"name": "q", "version": "1-untrained"})
+    results.conditions[0] = first
+    lines = notes(results, results.summary)
+    assert f"RANDOM WEIGHTS, never trained: {first.codec}; scores mean nothing" in lines
+    assert "Data: 3 of 9 recordings, drawn with seed 7" in lines
