@@ -73,7 +73,7 @@ class AudioInfo:
 
 
 class Source(Protocol):
-    """An open audio file. ``read`` may be called once, and not together with ``info``."""
+    """An open audio file. Only one of ``info``, ``read`` and ``blocks`` may be called, once."""
 
     sample_rate: int
 
@@ -81,6 +81,10 @@ class Source(Protocol):
 
     def read(self, first: int, stop: int | None) -> NDArray[np.float32]:
         """Samples ``first`` to ``stop`` (``None``: the end), fewer if the file ends before."""
+        ...
+
+    def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """All samples in order, about ``size`` at a time."""
         ...
 
 
@@ -210,12 +214,18 @@ class _SndfileSource:
             raise _truncated(self._path, sound.frames / self.sample_rate, found / self.sample_rate)
         return np.ascontiguousarray(audio.T)
 
+    def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
+        for first in range(0, self._sound.frames, size):
+            yield self.read(first, first + size)  # goes on where it stands
+
     def _go_to(self, first: int) -> int:
         sound = self._sound
         # Seeking in Vorbis lands up to hundreds of samples off where the granule positions of a file are
         # inexact, and the state of an ADPCM decoder depends on all that was before.
         if sound.format != "OGG" and sound.subtype.startswith(("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")):
             return int(sound.seek(first))
+        if sound.tell() == first:
+            return first
         position = 0
         while position < first:
             skipped = len(sound.read(min(first - position, 2**16), dtype="float32", always_2d=True))
@@ -276,6 +286,17 @@ class _FFmpegSource:
             if position >= stop:
                 break
         return np.concatenate(parts, axis=1)
+
+    def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
+        parts, held = [], 0
+        for block in self._blocks():
+            parts.append(block)
+            held += block.shape[1]
+            if held >= size:
+                yield np.concatenate(parts, axis=1)
+                parts, held = [], 0
+        if parts:
+            yield np.concatenate(parts, axis=1)
 
     def _lossy(self) -> str | None:
         codec = self._stream.codec_context.codec

@@ -19,6 +19,7 @@ import math
 import operator
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from qincodec.errors import UserError
 __all__ = [
     "EXTENSIONS",
     "AudioInfo",
+    "blocks",
     "info",
     "mix",
     "peak_dbfs",
@@ -110,6 +112,20 @@ def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) 
             f" {at / sample_rate:.3f} s (sample {at}); mend it or leave it out"
         )
     return audio, sample_rate
+
+
+def blocks(path: PathLike, block_s: float = 10.0) -> Iterator[Audio]:
+    """The audio of a file in order, about ``block_s`` seconds at a time: float32 (channels, samples).
+
+    Laid end to end the blocks are what `read` returns, in memory that does not grow with the file and with
+    every format decoded once. Raises as `read`, samples that are not finite when their block is reached.
+    """
+    name = os.fspath(path)
+    with open_source(name) as source:
+        for block in source.blocks(max(1, round(block_s * source.sample_rate))):
+            if not np.isfinite(block).all():
+                raise UserError(f"{name!r} holds NaN or infinite samples; mend it or leave it out")
+            yield block
 
 
 def write(path: PathLike, audio: ArrayLike, sample_rate: int, subtype: Subtype = "float32") -> None:

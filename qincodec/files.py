@@ -23,10 +23,7 @@ from qincodec.bitstream import QncHeader, dumps
 from qincodec.codec import Qincodec
 from qincodec.errors import UserError
 
-# In what portions a file is read and worked on. One that can only be decoded from its beginning (MP3, AAC,
-# Ogg) is decoded anew up to the end of each part, so there the parts are longer.
-_BLOCK_S = 10
-_PART_S = 300
+_BLOCK_S = 10.0
 #: Called with what is done and what there is to do, in seconds of audio.
 Progress = Callable[[float, float], None]
 
@@ -70,7 +67,11 @@ def encode_file(
         raise UserError(f"'{path}' has {info.channels} channels, a .qnc file holds 255 at most: split it")
     header = codec.header(info.channels, num_codebooks, info.sample_rate, info.num_samples)
     resampled = _resample(
-        _read(path, info), info.sample_rate, codec.sample_rate, info.num_samples, header.num_samples
+        audio.blocks(path, _BLOCK_S),
+        info.sample_rate,
+        codec.sample_rate,
+        info.num_samples,
+        header.num_samples,
     )
     # Once for all: results that are kept between the large ones that are not would break up the heap, and
     # memory would grow by a multiple of them.
@@ -128,17 +129,6 @@ def decode_file(
             if progress:
                 progress(done / rate, num_samples / rate)
     return Written(rate, header.channels, num_samples, clipped, audio.peak_dbfs(peak))
-
-
-def _read(path: str | Path, info: audio.AudioInfo) -> Iterator[Audio]:
-    """(channels, samples) blocks of a file."""
-    seekable = info.codec.startswith(("PCM_", "FLOAT", "DOUBLE")) and info.format != "OGG"
-    part_s = _BLOCK_S if seekable else _PART_S
-    block = _BLOCK_S * info.sample_rate
-    for start in range(0, info.num_samples, part_s * info.sample_rate):
-        part, _ = audio.read(path, start / info.sample_rate, part_s)
-        for first in range(0, part.shape[1], block):
-            yield part[:, first : first + block]
 
 
 def _resample(

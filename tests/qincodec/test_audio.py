@@ -149,6 +149,16 @@ def test_info_and_parts_agree_with_the_whole(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_blocks_laid_end_to_end_are_the_whole(name: str, tmp_path: Path) -> None:
+    path = FORMATS[name][0](tmp_path / "clip")
+    whole, rate = audio.read(path)
+    blocks = list(audio.blocks(path, block_s=0.1))
+    assert len(blocks) > 1
+    assert max(block.shape[1] for block in blocks) < rate  # none holds far more than was asked for
+    assert np.array_equal(np.concatenate(blocks, axis=1), whole)
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_the_signal_is_where_it_was(name: str, tmp_path: Path) -> None:
     """Delay and padding of the coders are gone: the copy lies on the original, sample by sample."""
     make, _, keeps_length = FORMATS[name]

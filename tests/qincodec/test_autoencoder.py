@@ -53,7 +53,7 @@ def test_initial_weights_are_the_published_ones() -> None:
     assert float(block.pwconv1.weight.detach().std()) == pytest.approx(
         0.0176, abs=3e-4
     )  # 0.02 cut off at 2 sigma
-    assert float(block.pwconv1.weight.abs().max()) <= 0.04
+    assert float(block.pwconv1.weight.detach().abs().max()) <= 0.04
     assert torch.equal(block.pwconv1.bias, torch.zeros(768))
     assert torch.equal(block.gamma, torch.full((256,), 0.25))
     assert block.norm.eps == 1e-6
