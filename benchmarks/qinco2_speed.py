@@ -2,27 +2,28 @@
 
     python benchmarks/qinco2_speed.py --train AUDIO_FOLDER --held-out OTHER_AUDIO_FOLDER --state model.pt
 
-All rows of the table are of one run on the same vectors, so ratios hold on a busy machine too. `plain` is
-the definition written down in float32: every candidate through the whole network. MSE is that of the
-decoded codes, over that of plain (16, 32). "share" is of the machine's matrix-multiply peak in the same
-precision, measured here, and counts the multiplications the search asks of the network.
+`plain` is the definition written down in float32: every candidate through the whole network. "x plain" is
+over plain (16, 32), timed again right before each row, and so is the machine's matrix-multiply peak in the
+row's precision, of which "share" is; it counts the multiplications the search asks of the network. So the
+ratios hold where the speed of the machine drifts. MSE is that of the decoded codes, over that of plain
+(16, 32); "codes" are the vectors that get the same codes. "x real": 172.27 vectors are a second of audio.
 
-The quantizer is trained first, for --steps steps (an hour at the default; 172.27 vectors are one second of
-audio at 44.1 kHz), on the latents of quantizer_mse.py, and kept in --state.
+The quantizer is trained first, for --steps steps (most of an hour at the default), on the latents of
+quantizer_mse.py, and kept in --state.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from quantizer_mse import latents_of, say
 
-from qincodec.quantizers.beam import Search
+from qincodec.quantizers.beam import PRECISIONS, Search
 from qincodec.quantizers.qinco2 import QINCO2, SIZES
 from qincodec.quantizers.qinco2_fit import Training
 
@@ -31,15 +32,7 @@ FRAME_RATE = 44100 / 256
 #: (A, B) of the full search.
 WIDTHS = [(1, 1), (4, 4), (8, 8), (16, 16), (16, 32), (32, 64)]
 #: Shortlisted searches: (A, B, shortlist).
-SHORT = [
-    (1024, 4, 8),
-    (1024, 8, 16),
-    (1024, 16, 32),
-    (1024, 32, 64),
-    (16, 32, 64),
-    (1024, 32, 128),
-    (1024, 64, 256),
-]
+SHORT = [(16, 8, 16), (16, 16, 32), (16, 32, 32), (1024, 32, 32), (16, 32, 64), (16, 32, 128), (16, 64, 64)]
 
 
 @torch.no_grad()
@@ -61,19 +54,16 @@ def plain_encode(model: QINCO2, x: torch.Tensor, a: int, b: int) -> torch.Tensor
     return codes[:, 0]
 
 
-def peak(dtype: torch.dtype) -> float:
-    """Multiply-adds per second of the best of a few square products."""
-    rates = []
-    for size in (1024, 2048):
-        left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-        rates.append(size**3 / min(timed(lambda: left @ right) for _ in range(8)))  # noqa: B023
-    return max(rates)
+def peak(precision: str) -> float:
+    """Multiply-adds per second of a square product, the best of a few."""
+    left, right = (torch.randn(1024, 1024).to(PRECISIONS[precision]) for _ in range(2))
+    return 1024**3 / min(timed(lambda: left @ right)[0] for _ in range(6))
 
 
-def timed(action: Callable[[], object]) -> float:
+def timed(action: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
     start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+    result = action()
+    return time.perf_counter() - start, result
 
 
 def trained(arguments: argparse.Namespace, train: object) -> QINCO2:
@@ -104,8 +94,8 @@ def main() -> None:
         "--state", type=Path, required=True, help="trained quantizer; made if it is not there"
     )
     parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--vectors", type=int, default=344, help="two seconds of audio")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--vectors", type=int, default=172, help="one second of audio")
+    parser.add_argument("--reference-vectors", type=int, default=16, help="plain (16, 32) before each row")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -113,56 +103,45 @@ def main() -> None:
     train, held = latents_of(arguments.train, arguments.held_out, DIM)
     model = trained(arguments, train)
     x = torch.from_numpy(held[:: len(held) // arguments.vectors][: arguments.vectors].copy())
-    peaks = {"float32": peak(torch.float32), "bfloat16": peak(torch.bfloat16)}
-    print(
-        f"{torch.get_num_threads()} threads; peak "
-        + ", ".join(f"{k} {v / 1e9:.0f} GMAC/s" for k, v in peaks.items())
-    )
 
-    def mse(codes: torch.Tensor) -> float:
-        return float((model.decode(codes) - x).square().mean())
+    def plain(rows: torch.Tensor, a: int, b: int) -> torch.Tensor:
+        # 8192 candidates at a time measured fastest of 2048 to 32768.
+        return torch.cat([plain_encode(model, part, a, b) for part in rows.split(max(1, 8192 // (a * b)))])
 
-    per_network = sum(p.numel() for p in model.networks[0].parameters() if p.ndim == 2)
-    first = 32 * 384 + (384 + 32) * 384  # of it, what the table and the per-beam vector leave out
-
-    Row = tuple[str, str, Callable[[], torch.Tensor], float]  # name, precision, action, MAC per vector
-    rows: list[Row] = [
-        (f"plain ({a}, {b})", "float32", lambda a=a, b=b: plain(a, b), per_network * 8.0 * a * b)
-        for a, b in WIDTHS
-    ]
-
-    def plain(a: int, b: int) -> torch.Tensor:
-        # Rows that keep a layer's activations near the cache; found best of 2048 to 32768 candidates.
-        return torch.cat([plain_encode(model, part, a, b) for part in x.split(max(1, 8192 // (a * b)))])
-
-    def ours(how: Search) -> torch.Tensor:
+    def ours(rows: torch.Tensor, how: Search) -> torch.Tensor:
         model.search = how
-        return model.encode(x)
+        return model.encode(rows)
 
-    for precision in ("float32", "bfloat16"):
+    # Multiply-adds of a candidate; the table and the per-beam vector leave the first two layers out.
+    network = sum(p.numel() for p in model.networks[0].parameters() if p.ndim == 2)
+    deep = network - DIM * 384 - (384 + DIM) * 384
+    rows: list[tuple[str, str, Callable[[torch.Tensor], torch.Tensor], float]] = [
+        (f"plain ({a}, {b})", "float32", partial(plain, a=a, b=b), network * 8.0 * a * b) for a, b in WIDTHS
+    ]
+    for precision in PRECISIONS:
         for a, b, short in [*((a, b, None) for a, b in WIDTHS), *SHORT]:
-            how = Search(a, b, short, precision)
             name = f"({a}, {b})" + (f" of which {short}" if short else "")
-            evaluated = short or a * b
-            rows.append((name, precision, lambda how=how: ours(how), (per_network - first) * 8.0 * evaluated))
+            how = Search(a, b, short, precision)
+            rows.append((name, precision, partial(ours, how=how), deep * 8.0 * (short or a * b)))
 
-    reference, reference_codes = 1.0, None
+    reference_codes = plain(x, 16, 32)
+    reference = float((model.decode(reference_codes) - x).square().mean())
+    print(f"{torch.get_num_threads()} threads, {len(x)} vectors, MSE of plain (16, 32) {reference:.6f}")
     print(f"{'':24}{'':10}{'vectors/s':>10}{'x real':>8}{'x plain':>9}{'MSE':>9}{'codes':>8}{'share':>7}")
-    results: dict[str, float] = {}
     for name, precision, action, work in rows:
-        codes = action()  # warms up too
-        repeats = 1 if work > 1e10 else arguments.repeats
-        rate = len(x) / statistics.median(timed(action) for _ in range(repeats))
-        results[name + precision] = rate
-        if name == "plain (16, 32)":
-            reference, reference_codes = mse(codes), codes
-    for name, precision, action, work in rows:
-        codes, rate = action(), results[name + precision]
-        same = (codes == reference_codes).all(1).float().mean() if reference_codes is not None else 0
+        some = x[: arguments.reference_vectors]
+        plain_rate = len(some) / timed(lambda: plain(some, 16, 32))[0]  # noqa: B023
+        best = peak(precision)
+        action(x[:4])  # makes the tables
+        seconds, codes = timed(lambda: action(x))  # noqa: B023
+        if seconds < 5:
+            seconds = min(seconds, *(timed(lambda: action(x))[0] for _ in range(2)))  # noqa: B023
+        rate = len(x) / seconds
+        mse = float((model.decode(codes) - x).square().mean()) / reference
+        same = (codes == reference_codes).all(1).float().mean()
         print(
-            f"{name:24}{precision:10}{rate:10.1f}{rate / FRAME_RATE:8.2f}"
-            f"{rate / results['plain (16, 32)float32']:9.2f}{mse(codes) / reference:9.4f}{same:8.1%}"
-            f"{rate * work / peaks[precision]:7.0%}",
+            f"{name:24}{precision:10}{rate:10.1f}{rate / FRAME_RATE:8.2f}{rate / plain_rate:9.2f}"
+            f"{mse:9.4f}{same:8.1%}{rate * work / best:7.0%}",
             flush=True,
         )
 

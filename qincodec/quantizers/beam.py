@@ -32,6 +32,12 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Search:
     """How QINCO2 looks for codes; the decoder needs none of it.
 
+    Measured by benchmarks/qinco2_speed.py for size M, D = 32, K = 1024, N = 9 on two cores with AVX-512 and
+    its bfloat16, over the full search of A = 16 and B = 32 by the definition: ``shortlist=64`` has the same
+    codes and 11 times the speed; ``shortlist=32`` 0.3 % more squared error and 17 times the speed, which is
+    1.3 times real time; with "bfloat16" 19 and 32 times, 1.3 and 2.1 times real time. Error falls with B
+    more than with anything else. On processors without bfloat16 arithmetic that precision is slow.
+
     Attributes:
         candidates: A, codewords of each stage that are considered for each partial reconstruction.
         beam: B, partial reconstructions that are kept after each stage.

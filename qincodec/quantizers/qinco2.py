@@ -77,7 +77,7 @@ class QINCO2(Quantizer):
         num_blocks: L, residual blocks of each network; see `SIZES`.
         width: d_e, of the network.
         hidden: d_h, inside a block.
-        search: what `search` is at first.
+        search: what `search` is at first; None stands for A = 16, B = 32 with a shortlist of 64.
 
     Attributes:
         search: how `encode` looks for codes; can be set at run time. Decoding does not depend on it.
@@ -104,7 +104,8 @@ class QINCO2(Quantizer):
         super().__init__(dim, (codebook_size,) * num_codebooks)
         self.sizes = {"num_blocks": num_blocks, "width": width, "hidden": hidden}
         if search is None:
-            search = Search(candidates=min(16, codebook_size))
+            # The paper's widths; 64 of the 512 candidates lead to the same error, see `Search`.
+            search = Search(candidates=min(16, codebook_size), beam=32, shortlist=64)
         self.search = search if isinstance(search, Search) else Search(**search)
         start = RVQ(dim, num_codebooks, codebook_size).codebooks
         self.codebooks = nn.Parameter(start.clone())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ class Training:
         noise: see `QINCO2.start_from`.
         rvq_frames: frames the RVQ is fitted on that training starts from, held in memory.
         validation_frames: frames of the validation at most.
-        search: how the codes of a step are looked for.
+        search: how the codes of a step are looked for; None: as the quantizer's own ``search`` says.
         save_every_s: seconds between two writings of the state.
     """
 
@@ -49,7 +49,7 @@ class Training:
     noise: float = 0.1
     rvq_frames: int = MAX_FRAMES
     validation_frames: int = 100_000
-    search: Search = field(default_factory=Search)
+    search: Search | None = None
     save_every_s: float = 300
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
@@ -144,6 +144,7 @@ class _Trainer:
     def __init__(self, model: QINCO2, training: Training, held: Any, seed: int, steps: int) -> None:
         self.model, self.training, self.seed, self.steps = model, training, seed, steps
         self.device = model.codebooks.device
+        self.search = training.search or model.search
         self.held = torch.from_numpy(held).to(self.device)
         tables = [model.codebooks, model.preselection]
         groups: list[dict[str, Any]] = [
@@ -207,7 +208,7 @@ class _Trainer:
         model, training = self.model, self.training
         for group in self.optimizer.param_groups:
             group["lr"] = training.rate(self.epoch * self.steps + self.step, self.steps)
-        codes = model.find(z, model.num_codebooks, training.search).codes
+        codes = model.find(z, model.num_codebooks, self.search).codes
         for used, column in zip(self.used, codes.T, strict=True):
             used.index_add_(0, column, torch.ones_like(column, dtype=used.dtype))
         loss, error = loss_of(model, z, codes)
@@ -221,13 +222,13 @@ class _Trainer:
     def end_epoch(self, z: torch.Tensor) -> None:
         """Validate, keep the best, give unused codewords a new place: a residual of the last batch."""
         model = self.model
-        found = model.find((self.held - model.mean) / model.scale, model.num_codebooks, self.training.search)
+        found = model.find((self.held - model.mean) / model.scale, model.num_codebooks, self.search)
         mse = float((model.decode(found.codes) - self.held).square().mean())
         if mse < self.best_mse or not self.best:
             self.best_mse = mse
             self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        partials = model.find(z, model.num_codebooks, self.training.search).partials
+        partials = model.find(z, model.num_codebooks, self.search).partials
         for n in range(model.num_codebooks):
             unused = (self.used[n] == 0).nonzero()[:, 0]
             rows = torch.randint(len(z), (len(unused),), generator=random).to(self.device)
