@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from qincodec.errors import UserError
 from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer, squared_distances
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents, LatentsLike
@@ -21,13 +20,10 @@ _DISTANCES = 1 << 24
 
 def k_means(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     """(clusters, dim) centroids of (n, dim) rows: mini-batch k-means of scikit-learn, batch 3K."""
-    try:
-        from sklearn.cluster import MiniBatchKMeans
-        from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        raise UserError(
-            "fitting needs scikit-learn, which is not installed: pip install 'qincodec[train]'"
-        ) from error
+    # On use: encoding and decoding do not need it, and it takes a second to import.
+    from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
+
     model = MiniBatchKMeans(clusters, batch_size=3 * clusters, random_state=seed, n_init="auto")
     # The batches are too small to share: more threads are slower on a busy machine and round otherwise.
     with threadpool_limits(1):
