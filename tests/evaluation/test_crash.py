@@ -38,9 +38,8 @@ def kill_and_resume(clip_folder: Path, tmp_path: Path, kills: int) -> None:
     subprocess.run(arguments(clip_folder, whole), check=True, capture_output=True, timeout=120)
     total = lines(whole)
     chance = random.Random(kills)
-    for _ in range(kills):
+    for target in sorted(chance.sample(range(total), kills)):
         have = lines(killed)
-        target = chance.randint(have, total - 1)
         process = subprocess.Popen(
             arguments(clip_folder, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
