@@ -20,6 +20,7 @@ import operator
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +38,10 @@ __all__ = [
     "blocks",
     "info",
     "mix",
+    "pcm_steps",
     "peak_dbfs",
     "read",
+    "replacing",
     "resample",
     "resampled_length",
     "write",
@@ -153,19 +156,41 @@ def write(path: PathLike, audio: ArrayLike, sample_rate: int, subtype: Subtype =
         count = np.count_nonzero(~np.isfinite(samples))
         raise UserError(f"cannot write {name!r}: {count} of its samples are NaN or infinite")
     encoded = _encode(name, samples, sample_rate, subtype)
-    target = Path(name)
+    try:
+        with replacing(Path(name)) as temporary:
+            temporary.write_bytes(encoded)
+    except ValueError as error:  # a name that no file can have
+        raise UserError(f"cannot write {name!r}: {error}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new, empty file beside ``path`` that takes its place if the block ends well, and goes if it does not.
+
+    Raises:
+        UserError: the system does not let it be written; its reasons inside the block included.
+    """
     # Not `tempfile`: its files are for their owner alone, and would stay so under their final name.
-    temporary = target.with_name(f".writing-{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".writing-{secrets.token_hex(8)}.tmp")
     try:
         try:
-            with temporary.open("xb") as file:
-                file.write(encoded)
-            temporary.replace(target)
-        except BaseException:
+            temporary.open("xb").close()
+            yield temporary
+            temporary.replace(path)
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {name!r}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def pcm_steps(samples: Audio, bits: int) -> NDArray[np.int32]:
+    """Samples as integers in the upper ``bits`` bits of 32, those beyond full scale clipped to it.
+
+    By hand, since libsndfile scales by less than it divides by.
+    """
+    full_scale = 2 ** (bits - 1)
+    steps = np.rint(samples.astype(np.float64) * full_scale).clip(-full_scale, full_scale - 1)
+    return steps.astype(np.int32) << (32 - bits)
 
 
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
@@ -250,7 +275,12 @@ def _encode(name: str, samples: Audio, sample_rate: int, subtype: str) -> memory
         raise UserError(f"cannot write {name!r}: it exceeds 4 GiB, the most a WAV file can hold; write parts")
     data: NDArray[Any] = samples
     if subtype != "float32":
-        data = _quantize(name, samples, bits=int(subtype[3:]))
+        if np.abs(samples).max() > 1.0:
+            raise UserError(
+                f"cannot write {name!r} as {subtype}: it peaks at {peak_dbfs(samples):+.2f} dBFS and would be"
+                " clipped; write float32 (.wav)"
+            )
+        data = pcm_steps(samples, bits=int(subtype[3:]))
     buffer = io.BytesIO()
     try:
         soundfile.write(buffer, data.T, _rate(sample_rate), subtype=codes[subtype], format=container)
@@ -264,15 +294,3 @@ def _encode(name: str, samples: Audio, sample_rate: int, subtype: str) -> memory
         time_stamp = bytes(encoded[:128]).index(b"PEAK") + 12
         encoded[time_stamp : time_stamp + 4] = bytes(4)
     return encoded
-
-
-def _quantize(name: str, samples: Audio, bits: int) -> NDArray[np.int32]:
-    """Integers in the upper ``bits`` bits; by hand, since libsndfile scales by less than it divides by."""
-    if np.abs(samples).max() > 1.0:
-        raise UserError(
-            f"cannot write {name!r} as pcm{bits}: it peaks at {peak_dbfs(samples):+.2f} dBFS and would be"
-            " clipped; write float32 (.wav)"
-        )
-    full_scale = 2 ** (bits - 1)
-    codes = np.rint(samples.astype(np.float64) * full_scale)
-    return np.minimum(codes, full_scale - 1).astype(np.int32) << (32 - bits)

@@ -333,7 +333,7 @@ def _write(target: Path, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    from qincodec.files import replacing
+    from qincodec.audio import replacing
 
     with replacing(target) as temporary:
         temporary.write_bytes(data)

@@ -5,7 +5,6 @@ A file is read, resampled, encoded, decoded and written block by block.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,7 +121,7 @@ def decode_file(
             if bits < 32:
                 clipped += int(np.count_nonzero(np.abs(block) > 1))
             try:
-                sound.write(block.T if bits == 32 else _steps(block.T, bits))
+                sound.write(block.T if bits == 32 else audio.pcm_steps(block.T, bits))
             except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts what it wrote
                 raise UserError(f"cannot write '{path}': {error or 'is the disk full?'}") from error
             done += block.shape[1]
@@ -162,13 +161,6 @@ def _trim(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
         left -= min(left, block.shape[1])
 
 
-def _steps(samples: Audio, bits: int) -> np.ndarray[Any, Any]:
-    """Integers in the upper ``bits`` bits; by hand, since libsndfile scales by less than it divides by."""
-    full_scale = 2 ** (bits - 1)
-    steps = np.rint(samples.astype(np.float64) * full_scale).clip(-full_scale, full_scale - 1)
-    return steps.astype(np.int32) << (32 - bits)
-
-
 @contextmanager
 def _sound_file(path: Path, sample_rate: int, channels: int, num_samples: int, bits: int) -> Iterator[Any]:
     """A ``soundfile.SoundFile`` to write blocks to."""
@@ -180,7 +172,7 @@ def _sound_file(path: Path, sample_rate: int, channels: int, num_samples: int, b
     if container == "WAV" and num_samples * channels * bits // 8 > _WAV_LIMIT:
         raise UserError(f"cannot write '{path}': a WAV file ends at 4 GiB; write .flac")
     subtype = {32: "FLOAT", 16: "PCM_16", 24: "PCM_24"}[bits]
-    with replacing(path) as temporary:
+    with audio.replacing(path) as temporary:
         try:
             sound = soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype, format=container)
         except soundfile.LibsndfileError as error:
@@ -190,26 +182,6 @@ def _sound_file(path: Path, sample_rate: int, channels: int, num_samples: int, b
         with sound:
             yield sound
         _remove_time(temporary)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A new, empty file beside ``path`` that takes its place if the block ends well, and goes if it does not.
-
-    Raises:
-        UserError: the system does not let it be written; its reasons inside the block included.
-    """
-    # Not `tempfile`: its files are for their owner alone, and would stay so under their final name.
-    temporary = path.with_name(f".writing-{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            temporary.open("xb").close()
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
 
 
 def _remove_time(path: Path) -> None:
