@@ -209,6 +209,8 @@ class _SndfileSource:
             raise UserError(
                 f"{self._path!r} does not fit into memory: its header says {sound.frames} samples"
             ) from error
+        if sound.format == "OGG":
+            _check_promise(self._path, sound)  # a page that is broken shows when it has been read
         if position + len(audio) < stop:
             found = position + len(audio)
             raise _truncated(self._path, sound.frames / self.sample_rate, found / self.sample_rate)

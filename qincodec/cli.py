@@ -1,4 +1,4 @@
-"""The command ``qincodec``: encode, decode, info."""
+"""The command ``qincodec``: encode, decode, info, train."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 from qincodec import __version__
 from qincodec.console import ProgressLine, run_command
 from qincodec.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
+from qincodec.training.cli import app as train_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PIPE = Path("-")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.add_typer(train_app, name="train")
 
 Model = Annotated[
     str | None,

@@ -38,7 +38,7 @@ def run_command(
 class ProgressLine:
     """Progress of long work on stderr: a bar with time left on a terminal, a line now and then elsewhere.
 
-    Call it with (what, done, total), from any thread.
+    Call it with (what, done, total) and, if there is more to say, a detail that changes; from any thread.
     """
 
     #: Seconds between two lines where stderr is not a terminal.
@@ -48,7 +48,7 @@ class ProgressLine:
         self._enabled = enabled
         self._bar: Any = None
         self._task: Any = None
-        self._what = ""
+        self._what = self._detail = ""
         self._last_line = time.monotonic()
 
     def __enter__(self) -> ProgressLine:
@@ -70,14 +70,16 @@ class ProgressLine:
             self._bar = None
         self._what = ""
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
         if not self._enabled:
             return
+        self._detail = detail or self._detail
         if sys.stderr.isatty():
             self._draw(what, done, total)
         elif time.monotonic() - self._last_line >= self.INTERVAL_S:
             self._last_line = time.monotonic()
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            more = f" ({self._detail})" if self._detail else ""
+            print(f"{what}: {done} of {total}{more}", file=sys.stderr, flush=True)
 
     def _draw(self, what: str, done: int, total: int) -> None:
         from rich.console import Console
@@ -92,9 +94,10 @@ class ProgressLine:
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("left"),
+                TextColumn("{task.fields[detail]}"),
                 console=Console(stderr=True),
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(what, total=total)
-        self._bar.update(self._task, completed=done, total=total)
+            self._task = self._bar.add_task(what, total=total, detail=self._detail)
+        self._bar.update(self._task, completed=done, total=total, detail=self._detail)

@@ -65,7 +65,7 @@ def encode_file(
     if info.channels > 255:
         raise UserError(f"'{path}' has {info.channels} channels, a .qnc file holds 255 at most: split it")
     header = codec.header(info.channels, num_codebooks, info.sample_rate, info.num_samples)
-    resampled = _resample(
+    resampled = resampled_blocks(
         audio.blocks(path, _BLOCK_S),
         info.sample_rate,
         codec.sample_rate,
@@ -111,7 +111,7 @@ def decode_file(
         block.cpu().numpy() for block in codec.decode_blocks(torch.from_numpy(codes).to(codec.device))
     )
     blocks = _trim(blocks, header.num_samples)
-    blocks = _resample(blocks, header.sample_rate, rate, header.num_samples, num_samples)
+    blocks = resampled_blocks(blocks, header.sample_rate, rate, header.num_samples, num_samples)
     bits = 32 if subtype == "float32" else int(subtype[3:])
     done = clipped = 0
     peak = np.float32(0)
@@ -130,7 +130,7 @@ def decode_file(
     return Written(rate, header.channels, num_samples, clipped, audio.peak_dbfs(peak))
 
 
-def _resample(
+def resampled_blocks(
     blocks: Iterable[Audio], from_rate: int, to_rate: int, num_samples: int, length: int
 ) -> Iterator[Audio]:
     """As `qincodec.audio.resample` of the blocks laid end to end, ``length`` samples of them."""

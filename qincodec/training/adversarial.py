@@ -1,0 +1,309 @@
+"""One step of adversarial training, as stages 1 and 3 share it.
+
+The discriminators go first, then the generator against them. Everything random in a step follows from the
+seed, the step and the number of a crop, not from what was drawn before: a resumed training, or one on
+another number of devices, sees the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from qincodec.autoencoder import Autoencoder
+from qincodec.distances import ms_mel
+from qincodec.quantizers.base import Quantizer
+from qincodec.training.config import LossConfig, OptimizerConfig
+from qincodec.training.discriminators import Discriminators
+from qincodec.training.losses import (
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+    waveform_loss,
+)
+
+#: Part of the crops whose latents get noise; the others keep the autoencoder good by itself.
+_NOISY = 0.75
+#: How fast `Generator.latent_power` follows.
+_POWER_RATE = 0.01
+
+
+class Generator(nn.Module):
+    """The autoencoder as it is trained: with noise on its latents (stage 1), or a quantizer (stage 3).
+
+    With a quantizer, it and the encoder are frozen and in evaluation mode.
+
+    Attributes:
+        latent_power: mean square of the latents, a running mean over steps; 0 before the first.
+    """
+
+    latent_power: torch.Tensor
+
+    def __init__(self, autoencoder: Autoencoder, quantizer: Quantizer | None = None) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.quantizer = quantizer
+        self.register_buffer("latent_power", torch.zeros(()))
+        if quantizer is not None:
+            for part in (autoencoder.encoder, autoencoder.to_latents, quantizer):
+                part.requires_grad_(False)
+
+    def forward(
+        self, audio: torch.Tensor, noise: torch.Tensor | None = None, num_codebooks: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, samples) -> decoded audio of that shape, and the mean square of the latents.
+
+        Args:
+            audio: (batch, samples).
+            noise: (batch, frames, latent_dim), in units of the latents' root mean square.
+            num_codebooks: of the quantizer, if there is one.
+        """
+        if self.quantizer is None:
+            latents = self.autoencoder.encode(audio).float()
+            power = latents.detach().square().mean()
+            if noise is not None:
+                scale = torch.where(self.latent_power > 0, self.latent_power, power).sqrt()
+                latents = latents + noise * scale
+        else:
+            latents = quantized(self.autoencoder, self.quantizer, audio, num_codebooks)
+            power = latents.square().mean()
+        return self.autoencoder.decode(latents)[:, : audio.shape[1]].float(), power
+
+
+@torch.no_grad()
+def quantized(
+    autoencoder: Autoencoder, quantizer: Quantizer, audio: torch.Tensor, num_codebooks: int | None
+) -> torch.Tensor:
+    """(batch, samples) -> latents (batch, frames, latent_dim) as the decoder gets them."""
+    latents = autoencoder.encode(audio).float()
+    with torch.autocast(audio.device.type, enabled=False):
+        codes = quantizer.encode(latents.flatten(0, 1), num_codebooks)
+        return quantizer.decode(codes).unflatten(0, latents.shape[:2])
+
+
+class AdversarialStep:
+    """Generator, discriminators and their optimizers.
+
+    Args:
+        fabric: launched.
+        generator: on the CPU; moved to the device.
+        discriminators: None trains with spectral losses only.
+        losses: weights; a weight of 0 is not computed.
+        optimizer: of both.
+        rate: step -> learning rate.
+        start_step: first step in which the discriminators take part.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        generator: Generator,
+        discriminators: Discriminators | None,
+        losses: LossConfig,
+        optimizer: OptimizerConfig,
+        rate: Callable[[int], float],
+        start_step: int = 0,
+    ) -> None:
+        self.fabric = fabric
+        self.losses = losses
+        self.rate = rate
+        self.start_step = start_step
+        self._config = optimizer
+        self.generator = generator
+        self.discriminators = discriminators
+        self._generator, self.optimizer = self._setup(generator)
+        if discriminators is not None:
+            self._discriminators, self.discriminator_optimizer = self._setup(discriminators)
+
+    def _setup(self, module: nn.Module) -> tuple[Any, Any]:
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained, self.rate(0), betas=self._config.betas, weight_decay=self._config.weight_decay
+        )
+        return self.fabric.setup(module, optimizer)
+
+    def __call__(
+        self,
+        step: int,
+        batches: Sequence[torch.Tensor],
+        noises: Sequence[torch.Tensor | None],
+        num_codebooks: int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Train on the micro-batches of one step.
+
+        Args:
+            step: counted from 0.
+            batches: micro-batches (crops, samples), all of one size, on the device.
+            noises: one per micro-batch, see `Generator.forward`.
+            num_codebooks: see `Generator.forward`.
+
+        Returns:
+            Losses and norms of gradients of this rank, scalars on the device.
+        """
+        adversarial = self.discriminators is not None and step >= self.start_step
+        log: dict[str, torch.Tensor] = {}
+        outputs: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        if adversarial:
+            # Of several micro-batches the graphs would add up, so their outputs are made twice.
+            keep = len(batches) == 1
+            with contextlib.nullcontext() if keep else torch.no_grad():
+                outputs = [
+                    self._generator(audio, noise, num_codebooks)
+                    for audio, noise in zip(batches, noises, strict=True)
+                ]
+            self._discriminator_step(step, batches, [fake.detach() for fake, _ in outputs], log)
+            outputs = outputs if keep else None
+        self._generator_step(step, batches, noises, num_codebooks, outputs, adversarial, log)
+        return log
+
+    def _discriminator_step(
+        self,
+        step: int,
+        batches: Sequence[torch.Tensor],
+        fakes: Sequence[torch.Tensor],
+        log: dict[str, torch.Tensor],
+    ) -> None:
+        self.discriminators.requires_grad_(True)  # type: ignore[union-attr]
+        for number, (audio, fake) in enumerate(zip(batches, fakes, strict=True)):
+            with self._syncing(self._discriminators, number == len(batches) - 1):
+                judged = self._discriminators(torch.cat([audio, fake]))
+                real, false = _halves(judged)
+                loss = discriminator_loss(real, false) / len(batches)
+                self.fabric.backward(loss)
+            _add(log, "discriminator", loss)
+        log["discriminator_gradient"] = self._update(
+            self._discriminators, self.discriminator_optimizer, step, self._config.clip_discriminator
+        )
+
+    def _generator_step(
+        self,
+        step: int,
+        batches: Sequence[torch.Tensor],
+        noises: Sequence[torch.Tensor | None],
+        num_codebooks: int | None,
+        outputs: list[tuple[torch.Tensor, torch.Tensor]] | None,
+        adversarial: bool,
+        log: dict[str, torch.Tensor],
+    ) -> None:
+        if self.discriminators is not None:
+            self.discriminators.requires_grad_(False)
+        power = torch.zeros((), device=self.fabric.device)
+        for number, (audio, noise) in enumerate(zip(batches, noises, strict=True)):
+            with self._syncing(self._generator, number == len(batches) - 1):
+                if outputs is None:
+                    fake, part = self._generator(audio, noise, num_codebooks)
+                else:
+                    fake, part = outputs[number]
+                loss = self._objective(audio, fake, adversarial, log, len(batches))
+                self.fabric.backward(loss / len(batches))
+            power += part / len(batches)
+        log["generator_gradient"] = self._update(
+            self._generator, self.optimizer, step, self._config.clip_generator
+        )
+        self._follow(power)
+
+    def _objective(
+        self,
+        audio: torch.Tensor,
+        fake: torch.Tensor,
+        adversarial: bool,
+        log: dict[str, torch.Tensor],
+        parts: int,
+    ) -> torch.Tensor:
+        weights = self.losses
+        terms: dict[str, tuple[float, torch.Tensor]] = {}
+        if weights.mel:
+            sample_rate = self.generator.autoencoder.config.sample_rate
+            terms["mel"] = weights.mel, ms_mel(audio[:, None], fake[:, None], sample_rate).mean()
+        if weights.waveform:
+            terms["waveform"] = weights.waveform, waveform_loss(audio, fake).mean()
+        if adversarial:
+            # Past the wrapper: their gradients, which nothing asks for here, must not be reduced.
+            with self.fabric.autocast():
+                assert self.discriminators is not None
+                with torch.no_grad():
+                    real = self.discriminators(audio)
+                judged = self.discriminators(fake)
+            if weights.adversarial:
+                terms["adversarial"] = weights.adversarial, adversarial_loss(judged)
+            if weights.feature_matching:
+                terms["feature_matching"] = weights.feature_matching, feature_matching_loss(real, judged)
+        loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        for name, (_, term) in terms.items():
+            _add(log, name, term / parts)
+        _add(log, "generator", loss / parts)
+        return loss
+
+    def _update(self, module: Any, optimizer: Any, step: int, clip: float) -> torch.Tensor:
+        norm = self.fabric.clip_gradients(module, optimizer, max_norm=clip, error_if_nonfinite=False)
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        assert norm is not None
+        return norm.detach()
+
+    def _follow(self, power: torch.Tensor) -> None:
+        if self.fabric.world_size > 1:
+            power = self.fabric.all_reduce(power, reduce_op="mean")  # type: ignore[assignment]
+        running = self.generator.latent_power
+        running.copy_(torch.where(running > 0, running.lerp(power, _POWER_RATE), power))
+
+    def _syncing(self, module: Any, last: bool) -> Any:
+        """Gradients are reduced over ranks with the last micro-batch only."""
+        return self.fabric.no_backward_sync(module, enabled=not last)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, besides the data: tensors and plain values."""
+        state = {"generator": self.generator.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.discriminators is not None:
+            state["discriminators"] = self.discriminators.state_dict()
+            state["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.generator.load_state_dict(state["generator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.discriminators is not None:
+            self.discriminators.load_state_dict(state["discriminators"])
+            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+
+
+def latent_noise(
+    indices: Sequence[int], frames: int, dim: int, level: float, seed: int
+) -> torch.Tensor | None:
+    """Noise of `Generator.forward` for the crops of these numbers; None for ``level`` 0.
+
+    Returns:
+        (crops, frames, dim), normal; its standard deviation is 0 for one crop in four, else uniform between
+        0 and ``level``.
+    """
+    if not level:
+        return None
+    rows = []
+    for index in indices:
+        random = np.random.Generator(np.random.Philox(key=[seed, 2 * index + 1]))
+        deviation = level * random.random() if random.random() < _NOISY else 0.0
+        rows.append(deviation * random.standard_normal((frames, dim), dtype=np.float32))
+    return torch.from_numpy(np.stack(rows).astype(np.float32))
+
+
+def draw_codebooks(choices: Sequence[int], seed: int, step: int) -> int:
+    """How many codebooks a step uses: the same on every rank."""
+    return choices[int(np.random.default_rng([seed, step]).integers(len(choices)))]
+
+
+def _halves(judged: Sequence[Sequence[torch.Tensor]]) -> tuple[list[Any], list[Any]]:
+    """Layers of the first and of the second half of a batch."""
+    pairs = [[layer.chunk(2) for layer in layers] for layers in judged]
+    return [[a for a, _ in layers] for layers in pairs], [[b for _, b in layers] for layers in pairs]
+
+
+def _add(log: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:
+    log[name] = log.get(name, torch.zeros((), device=value.device)) + value.detach()

@@ -1,0 +1,52 @@
+"""Stage 1: the autoencoder, without any quantizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from qincodec.autoencoder import Autoencoder
+from qincodec.codec import Qincodec
+from qincodec.training.adversarial import AdversarialStep, Generator
+from qincodec.training.discriminators import Discriminators
+from qincodec.training.loop import Stage, train
+from qincodec.training.run import TrainingRun
+from qincodec.training.validation import Validation
+
+
+def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
+    """Train, or go on; writes ``autoencoder/model``, the best by MS-Mel on the held-out excerpts.
+
+    Returns:
+        Its summary, see `qincodec.training.loop.train`.
+    """
+    config = run.config
+    torch.manual_seed(config.seed)
+    autoencoder = Autoencoder(config.shape)
+    adversarial = config.losses.adversarial > 0 or config.losses.feature_matching > 0
+    needed = adversarial and config.discriminators.start_step < config.stage1.steps
+    step = AdversarialStep(
+        fabric,
+        Generator(autoencoder),
+        Discriminators(config.discriminators.width) if needed else None,
+        config.losses,
+        config.optimizer,
+        lambda t: config.optimizer.rate(t, config.stage1.steps),
+        config.discriminators.start_step,
+    )
+    stage = Stage(
+        title="autoencoder",
+        folder=run.stage_folder("autoencoder"),
+        steps=config.stage1.steps,
+        step=step,
+        validation=Validation(run.validation_clips()) if fabric.is_global_zero else None,
+        noise=config.stage1.latent_noise,
+        ema=config.stage1.ema,
+        depends_on={"stage1": config.stage1.model_dump(mode="json"), "data_hash": run.train.hash},
+    )
+    summary = train(fabric, config, run.crops(), stage)
+    if fabric.is_global_zero:
+        Qincodec(stage.averaged.cpu()).save(stage.folder / "model")
+    return summary

@@ -1,0 +1,278 @@
+"""The configuration of a training: what every number of the recipe is, checked before anything starts.
+
+A configuration is a YAML file. Those of the paper's sizes come with the program (`shipped`); values left out
+are the paper's, or, where the paper has none, ours, as the attributes' documentation says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qincodec.autoencoder import SIZES, AutoencoderConfig
+from qincodec.errors import UserError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Part):
+    """Attributes:
+    crop_s: seconds of a training crop.
+    batch_size: crops of one step, over all devices and accumulations together.
+    micro_batch: crops a device takes at once; None: its whole share of the batch.
+    workers: processes per device that read crops.
+    held_out: share of the recordings that is never trained on; checkpoints are chosen on it.
+    """
+
+    crop_s: float = Field(default=1.0, gt=0, le=60)
+    batch_size: int = Field(default=240, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=4, ge=0)
+    held_out: float = Field(default=0.02, gt=0, lt=1)
+
+
+class LossConfig(_Part):
+    """Weights in the generator's objective.
+
+    Attributes:
+        mel: of `qincodec.distances.ms_mel`.
+        adversarial, feature_matching: see `qincodec.training.losses`.
+        waveform: ours, of `losses.waveform_loss`; 0 in the paper's configuration.
+    """
+
+    mel: float = Field(default=15.0, ge=0)
+    adversarial: float = Field(default=1.0, ge=0)
+    feature_matching: float = Field(default=2.0, ge=0)
+    waveform: float = Field(default=0.0, ge=0)
+
+
+class OptimizerConfig(_Part):
+    """AdamW of generator and discriminators alike.
+
+    ``lr(t) = (1 - warmup^(t + 1)) * lr * exp(-decay * t / steps)``: the exponential warm-up and decay of the
+    paper, whose constants (``warmup``, ``decay``) are ours.
+
+    Attributes:
+        clip_generator, clip_discriminator: largest norm of the gradients.
+    """
+
+    lr: float = Field(default=2e-4, gt=0)
+    betas: tuple[float, float] = (0.5, 0.9)
+    weight_decay: float = Field(default=1e-3, ge=0)
+    warmup: float = Field(default=0.999, ge=0, lt=1)
+    decay: float = Field(default=4.0, ge=0)
+    clip_generator: float = Field(default=1000.0, gt=0)
+    clip_discriminator: float = Field(default=10.0, gt=0)
+
+    def rate(self, step: int, steps: int, *, warm: bool = True) -> float:
+        """Learning rate of ``step``, counted from 0, of a stage planned to last ``steps``."""
+        start = 1 - self.warmup ** (step + 1) if warm else 1.0
+        return start * self.lr * math.exp(-self.decay * step / steps)
+
+
+class DiscriminatorConfig(_Part):
+    """Attributes:
+    width: of every layer, as a part of the published one.
+    start_step: steps of stage 1 with spectral losses only; ours, 0 in the paper's configuration.
+    """
+
+    width: float = Field(default=1.0, gt=0, le=4)
+    start_step: int = Field(default=0, ge=0)
+
+
+class AutoencoderStage(_Part):
+    """Stage 1.
+
+    Attributes:
+        steps: of the paper.
+        latent_noise: ours, 0 in the paper's configuration. Three in four crops get noise added to their
+            latents, of a standard deviation drawn between 0 and this many times the latents' own: the
+            decoder learns to bear what a quantizer will do, and the encoder to spend its latents' variance
+            on what is heard.
+        ema: decay of the moving average of the weights that is validated and saved in their place; 0 for
+            none, as in the paper.
+    """
+
+    steps: int = Field(default=1_000_000, ge=1)
+    latent_noise: float = Field(default=0.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+
+
+class QuantizerStage(_Part):
+    """Stage 2.
+
+    Attributes:
+        kind: name in `qincodec.quantizers.QUANTIZERS`.
+        num_codebooks: N; 14 are 24 kbps at 44.1 kHz.
+        codebook_size: K.
+        max_frames: latents to fit on at most; the paper takes 60 million for QINCO2.
+        options: further arguments of the quantizer (``num_blocks: 2`` of qinco2).
+        training: of qinco2, fields of `qincodec.quantizers.qinco2_fit.Training`.
+    """
+
+    kind: str = "qinco2"
+    num_codebooks: int = Field(default=14, ge=1)
+    codebook_size: int = Field(default=1024, ge=2)
+    max_frames: int = Field(default=60_000_000, ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class FinetuneStage(_Part):
+    """Stage 3.
+
+    Attributes:
+        steps: not in the paper; ours.
+        codebooks: how many are used: one number as in the paper, or several of which each step draws one,
+            so that one decoder serves every rate.
+        lr: learning rate it starts with; None goes on where stage 1 ended, as in the paper.
+        search: of qinco2 while training, fields of `qincodec.quantizers.beam.Search`; None: as it is used
+            in encoding.
+        adversarial: False leaves the discriminators out, on machines without a GPU.
+    """
+
+    steps: int = Field(default=200_000, ge=1)
+    codebooks: tuple[int, ...] = (2, 5, 9, 14)
+    lr: float | None = Field(default=None, gt=0)
+    search: dict[str, Any] | None = None
+    adversarial: bool = True
+
+
+class RunConfig(_Part):
+    """Attributes:
+    precision: of the networks: float32, or bfloat16 with float32 weights.
+    log_every, validate_every, save_every: steps.
+    samples_every: steps between written audio and spectrograms; a multiple of ``validate_every``.
+    validation_clips, validation_s: excerpts of the held-out recordings.
+    keep: last checkpoints that are kept, beside the best.
+    """
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    log_every: int = Field(default=100, ge=1)
+    validate_every: int = Field(default=5_000, ge=1)
+    samples_every: int = Field(default=25_000, ge=1)
+    save_every: int = Field(default=5_000, ge=1)
+    validation_clips: int = Field(default=64, ge=1)
+    validation_s: float = Field(default=5.0, gt=0)
+    keep: int = Field(default=2, ge=1)
+
+
+class TrainingConfig(_Part):
+    """All of a training. ``autoencoder`` is the name of a size or the fields of an `AutoencoderConfig`."""
+
+    autoencoder: str | dict[str, int] = "paper-d32"
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    losses: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    discriminators: DiscriminatorConfig = DiscriminatorConfig()
+    stage1: AutoencoderStage = AutoencoderStage()
+    stage2: QuantizerStage = QuantizerStage()
+    stage3: FinetuneStage = FinetuneStage()
+    run: RunConfig = RunConfig()
+
+    @property
+    def shape(self) -> AutoencoderConfig:
+        """Raises UserError for an unknown size or fields that do not fit."""
+        if isinstance(self.autoencoder, dict):
+            return AutoencoderConfig.from_dict(self.autoencoder)
+        if self.autoencoder not in SIZES:
+            raise UserError(f"unknown autoencoder size '{self.autoencoder}': known are {', '.join(SIZES)}")
+        return SIZES[self.autoencoder]
+
+    @property
+    def crop_samples(self) -> int:
+        """Whole frames, so that no part of a crop is padding."""
+        hop = self.shape.hop_length
+        return max(1, round(self.data.crop_s * self.shape.sample_rate / hop)) * hop
+
+
+def shipped() -> list[str]:
+    """Names of the configurations that come with the program."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def load_config(source: str | Path, changes: dict[str, str] | None = None) -> TrainingConfig:
+    """Read a configuration.
+
+    Args:
+        source: a YAML file, or the name of a shipped configuration with or without ``.yaml``.
+        changes: dotted name -> YAML value, as ``--set stage1.steps=2000`` gives them.
+
+    Raises:
+        UserError: no such file or name, not YAML, an unknown key, or a value that is not allowed.
+    """
+    path = Path(source)
+    name = str(source).removesuffix(".yaml")
+    if not path.is_file():
+        if name not in shipped():
+            raise UserError(f"no configuration '{source}': give a YAML file or one of {', '.join(shipped())}")
+        path = CONFIGS / f"{name}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"configuration '{path}' cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"configuration '{path}' must be a mapping of names to values")
+    for key, text in (changes or {}).items():
+        change(values, key, text)
+    return parse_config(values, str(path))
+
+
+def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
+    """A configuration of plain values; ``where`` they stand is for the message of the UserError."""
+    try:
+        config = TrainingConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{where}: unknown key '{name}'{_suggestion(first['loc'])}{more}") from error
+        given = f", got {first['input']!r}" if first["type"] != "missing" else ""
+        raise UserError(f"{where}: {name}: {first['msg']}{given}{more}") from error
+    _ = config.shape
+    too_many = [n for n in config.stage3.codebooks if not 1 <= n <= config.stage2.num_codebooks]
+    if too_many or not config.stage3.codebooks:
+        raise UserError(
+            f"{where}: stage3.codebooks must be 1 to {config.stage2.num_codebooks} (stage2.num_codebooks),"
+            f" got {list(config.stage3.codebooks)}"
+        )
+    return config
+
+
+def change(values: dict[str, Any], key: str, text: str) -> None:
+    """Set the dotted ``key`` of a configuration's plain values to the YAML value ``text``."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {key}: '{parent}' is a value, not a group")
+    try:
+        values[last] = yaml.safe_load(text)
+        if isinstance(values[last], str):  # YAML takes 1e-3 for a string
+            values[last] = float(values[last])
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {key}={text} is not a YAML value") from error
+    except ValueError:
+        pass
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    part: Any = TrainingConfig
+    for name in location[:-1]:
+        field = part.model_fields.get(name)
+        if field is None or not isinstance(field.default, _Part):
+            return ""
+        part = type(field.default)
+    close = difflib.get_close_matches(str(location[-1]), part.model_fields, n=1)
+    return f": did you mean {close[0]}?" if close else f": known are {', '.join(part.model_fields)}"

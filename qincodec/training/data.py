@@ -1,0 +1,367 @@
+"""Crops to train on, and fixed excerpts to validate with.
+
+What is drawn: a place in all the audio there is, uniform over time. So a file comes up in proportion to its
+length, and then every offset in it is as likely as any other; that is what "random 1 s crops" of a data set
+plainly means, and no sort of file is preferred by how it happens to be cut. Crop ``index`` is a function of
+the manifest's hash, the seed and the index alone: a resumed run, or one on another number of GPUs, sees what
+it would have seen.
+
+What is done to a crop: channels are averaged, the sample rate converted as `qincodec.audio.resample` does it
+for the whole file. One of less than -60 dBFS is drawn again, up to 8 times. One beyond full scale is
+scaled down to a peak of 1, as if it had been recorded at a lower level: the decoder's magnitudes are limited,
+and no file of integers is that loud. Files shorter than a crop are followed by zeros. Nothing else: no gain,
+no normalisation. All of it is counted, see `CropDataset.counts`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, get_worker_info
+
+from qincodec import audio
+from qincodec.errors import UserError
+from qincodec.files import resampled_blocks
+from qincodec.training.manifest import Manifest, seeded_order
+
+__all__ = ["CropDataset", "CropError", "DamagedFile", "Recordings", "validation_clips"]
+
+SILENCE_DBFS = -60.0
+REDRAWS = 8
+#: The share of drawn crops that may be of damaged files before training is not what was asked for.
+DAMAGED_LIMIT = 0.05
+
+_SILENCE = 10 ** (SILENCE_DBFS / 20)
+# Samples of the lower of the two rates; beyond 256, soxr at very high quality gives the same bits.
+_MARGIN = 512
+_COUNTS = ("crops", "padded", "silent_redrawn", "silent_kept", "over_full_scale", "clipped", "damaged")
+_MAX_WORKERS = 512
+_log = logging.getLogger(__name__)
+
+
+class DamagedFile(UserError):
+    """A file cannot be read as the manifest says: damaged, gone, or another one by now."""
+
+
+class CropError(UserError):
+    """One line, even after a DataLoader has put its worker's traceback before it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.strip().splitlines()[-1].split("CropError: ")[-1])
+
+
+class CropDataset(Dataset[torch.Tensor]):
+    """Random crops, without end: ``dataset[index]`` for any index from 0 counts crops since training began.
+
+    For a `torch.utils.data.DataLoader` with any number of workers, forked or spawned.
+
+    Args:
+        manifest: what to draw from.
+        crop_samples: length of a crop at ``sample_rate``.
+        sample_rate: of the crops, Hz.
+        seed: of the draws.
+        cache: folder for what cannot be entered anywhere (Vorbis, Opus, MP3, AAC, ...): each such file is
+            decoded once, to mono float32 at ``sample_rate``: 4 bytes per sample, 0.64 GB per hour at
+            44.1 kHz (`cache_bytes`). None: they are decoded from their beginning for every crop.
+
+    Raises:
+        UserError: the audio is not where it was, or the disk has no room for the cache.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        crop_samples: int,
+        sample_rate: int,
+        seed: int,
+        cache: Path | None = None,
+    ) -> None:
+        if crop_samples < 1 or sample_rate < 1:
+            raise UserError(f"crops of {crop_samples} samples at {sample_rate} Hz: give positive numbers")
+        self.manifest, self.sample_rate, self.crop_samples = manifest, sample_rate, crop_samples
+        self._reader = Recordings(manifest, sample_rate, cache)
+        self._ends = np.cumsum(self._reader.lengths)
+        self._key = int.from_bytes(hashlib.sha256(f"{manifest.hash} {seed}".encode()).digest()[:16], "little")
+        # A row for each worker, in memory that all of them share.
+        self._counts = torch.zeros(_MAX_WORKERS, len(_COUNTS), dtype=torch.int64).share_memory_()
+        self._reported: set[int] = set()
+
+    @property
+    def cache_bytes(self) -> int:
+        """What the cache takes on disk when all files that need it are in it."""
+        return self._reader.cache_bytes
+
+    def counts(self) -> dict[str, int]:
+        """What was drawn since the data set was made, by all workers of this process, crops ahead included.
+
+        ``crops``; of them ``padded`` (file shorter than a crop), ``silent_kept`` (silent after all redraws),
+        ``over_full_scale`` (scaled down) and ``clipped`` (4 samples or more in a row at full scale; left as
+        they are); and draws that were not used: ``silent_redrawn``, ``damaged``.
+        """
+        return dict(zip(_COUNTS, self._counts.sum(0).tolist(), strict=True))
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Crop ``index``: (crop_samples,) float32.
+
+        Raises:
+            CropError: more than 5 % of what was drawn is damaged, or all of what was drawn for this crop.
+        """
+        if index < 0:
+            raise IndexError(f"crop {index}: indices count from 0")
+        worker = get_worker_info()
+        count = self._counts[0 if worker is None else 1 + worker.id % (_MAX_WORKERS - 1)].numpy()
+        # Raw 64-bit words, whose place in the stream and values no release of NumPy changes.
+        words = np.random.Philox(key=self._key, counter=index << 64).random_raw(2 * (REDRAWS + 1)).tolist()
+        silent: tuple[NDArray[np.float32], bool] | None = None
+        for place, offset in zip(words[::2], words[1::2], strict=True):
+            row = int(np.searchsorted(self._ends, place * int(self._ends[-1]) >> 64, side="right"))
+            spare = int(self._reader.lengths[row]) - self.crop_samples
+            try:
+                crop = self._reader.read(row, offset * (max(0, spare) + 1) >> 64, self.crop_samples)
+            except DamagedFile as error:
+                self._report(row, error, count)
+                continue
+            peak = float(np.abs(crop).max())
+            if peak >= _SILENCE:
+                return self._finish(crop, peak, spare < 0, count)
+            count[_COUNTS.index("silent_redrawn")] += 1
+            silent = crop, spare < 0
+        if silent is None:
+            raise CropError(
+                f"{REDRAWS + 1} files drawn in a row are damaged or gone, the last"
+                f" '{self.manifest.path(row)}'; mend or remove them and build the manifest again"
+            )
+        count[_COUNTS.index("silent_redrawn")] -= 1
+        count[_COUNTS.index("silent_kept")] += 1
+        return self._finish(silent[0], 0.0, silent[1], count)
+
+    def _finish(
+        self, crop: NDArray[np.float32], peak: float, short: bool, count: NDArray[np.int64]
+    ) -> torch.Tensor:
+        count[_COUNTS.index("crops")] += 1
+        count[_COUNTS.index("padded")] += short
+        count[_COUNTS.index("over_full_scale")] += peak > 1
+        count[_COUNTS.index("clipped")] += peak > 0.999 and _is_clipped(crop)
+        if peak > 1:
+            crop = crop / np.float32(peak)
+        return torch.from_numpy(np.pad(crop, (0, self.crop_samples - len(crop))))
+
+    def _report(self, row: int, error: DamagedFile, count: NDArray[np.int64]) -> None:
+        if row not in self._reported:
+            self._reported.add(row)
+            _log.warning("left out of training: %s", error)
+        column = _COUNTS.index("damaged")
+        count[column] += 1
+        drawn = int(count[0] + count[column])
+        if drawn >= 200 and count[column] > DAMAGED_LIMIT * drawn:
+            raise CropError(
+                f"{count[column]} of {drawn} crops drawn are of damaged files (allowed: {DAMAGED_LIMIT:.0%}),"
+                f" the last: {error}; mend or remove them and build the manifest again"
+            )
+
+
+def _is_clipped(crop: NDArray[np.float32]) -> bool:
+    """Whether 4 samples in a row have the same value at or beyond full scale (32767 / 32768 is at it)."""
+    same = (np.abs(crop[1:]) > 0.9999) & (crop[1:] == crop[:-1])
+    return bool((same[2:] & same[1:-1] & same[:-2]).any())
+
+
+def validation_clips(
+    manifest: Manifest, *, count: int, duration_s: float, sample_rate: int, seed: int
+) -> list[tuple[str, torch.Tensor]]:
+    """Fixed excerpts to validate on: ``count`` times (id, float32 of shape (samples,)).
+
+    One of each recording in an order that ``seed`` decides, then a second one of each and so on; within a
+    recording in random order among the places that lie whole excerpts apart. Silent ones (below -60 dBFS) are
+    passed over. Mixed and resampled as for training, but levels are left alone. Ids are ``{path}@{start}s``.
+
+    Raises:
+        UserError: fewer such excerpts than ``count``, or a file that is damaged.
+    """
+    samples = math.floor(duration_s * sample_rate + 0.5)
+    if count < 1 or samples < 1:
+        raise UserError(f"{count} validation clips of {duration_s:g} s: give at least one, of more than 0 s")
+    reader = Recordings(manifest, sample_rate, None)
+    clips: list[tuple[str, torch.Tensor]] = []
+    for row, first in _places(manifest, reader.lengths // samples, samples, seed):
+        try:
+            clip = reader.read(row, first, samples)
+        except DamagedFile as error:
+            raise UserError(f"validation clip: {error}") from error
+        if np.abs(clip).max() >= _SILENCE:
+            clips.append((f"{manifest.id(row)}@{first / sample_rate:g}s", torch.from_numpy(clip)))
+        if len(clips) == count:
+            return clips
+    raise UserError(
+        f"only {len(clips)} excerpts of {duration_s:g} s for validation where {count} are asked for: ask for"
+        " fewer or shorter ones, or hold out more"
+    )
+
+
+def _places(
+    manifest: Manifest, slots: NDArray[np.int64], samples: int, seed: int
+) -> Iterator[tuple[int, int]]:
+    """(file, first sample), once round all recordings and round again while there are more."""
+    recordings, which = np.unique(manifest.files["recording"], return_inverse=True)
+    rows = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
+    left: list[Iterator[tuple[int, int]]] = []
+    for recording in seeded_order(recordings, seed):
+        ours = [(int(row), k * samples) for row in rows[recording] for k in range(int(slots[row]))]
+        words = np.random.Philox(key=[seed % 2**64, int(recordings[recording])]).random_raw(len(ours))
+        left.append(iter([ours[place] for place in np.argsort(words)]))
+    while left:
+        still = []
+        for places in left:
+            place = next(places, None)
+            if place is not None:
+                yield place
+                still.append(places)
+        left = still
+
+
+class Recordings:
+    """The files of a manifest as mono at one sample rate, whole or in parts.
+
+    A part is the slice of the whole file resampled: the same bits for all but odd ratios of the rates, else
+    to 1e-5.
+
+    Args:
+        manifest: the files, called by their index in it.
+        sample_rate: Hz.
+        cache: see `CropDataset`.
+
+    Attributes:
+        lengths: (files,) samples at this rate.
+        cache_bytes: what the cache takes on disk when all files that need it are in it.
+
+    Raises:
+        UserError: the audio is not where it was, or the disk has no room for the cache.
+    """
+
+    def __init__(self, manifest: Manifest, sample_rate: int, cache: Path | None) -> None:
+        self._manifest, self._sample_rate, self._cache = manifest, sample_rate, cache
+        if not manifest.root.is_dir():
+            raise UserError(
+                f"the audio is no longer in '{manifest.root}'; bring it back or build the manifest again"
+            )
+        files = manifest.files
+        rates = files["sample_rate"].astype(np.int64)
+        # As `audio.resampled_length`.
+        self.lengths = np.maximum(1, (2 * files["num_samples"] * sample_rate + rates) // (2 * rates))
+        self.cache_bytes = int(4 * self.lengths[~files["seekable"]].sum())
+        if cache is not None and self.cache_bytes:
+            self._check_room(cache)
+
+    def read(self, row: int, first: int, count: int) -> NDArray[np.float32]:
+        """Samples from ``first`` on, at this sample rate: (count,), fewer where the file ends.
+
+        Raises:
+            DamagedFile: it cannot be read as the manifest says.
+            UserError: the cache cannot be written.
+        """
+        count = min(count, int(self.lengths[row]) - first)
+        if self._cache is not None and not self._manifest.files["seekable"][row]:
+            return np.array(self._cached(row, self._cache)[first : first + count])
+        file = self._manifest.files[row]
+        rate, target, length = int(file["sample_rate"]), self._sample_rate, int(file["num_samples"])
+        if rate == target:
+            return self._decode(row, first, first + count)
+        # From a place where samples of both rates coincide, far enough away for the filter.
+        common = math.gcd(rate, target)
+        step, step_out = rate // common, target // common
+        margin = _MARGIN * max(1, -(-rate // target))
+        start = max(0, (first * rate // target - margin) // step)
+        stop = min(length, -(-(first + count) * rate // target) + margin)
+        part = audio.resample(self._decode(row, start * step, stop), rate, target)
+        return part[first - start * step_out :][:count]
+
+    def _decode(self, row: int, first: int, stop: int) -> NDArray[np.float32]:
+        """Mono samples ``first`` to ``stop`` of the file."""
+        path, rate = self._manifest.path(row), int(self._manifest.files["sample_rate"][row])
+        try:
+            samples, found_rate = audio.read(path, first / rate, (stop - first) / rate)
+        except UserError as error:
+            raise DamagedFile(str(error)) from error
+        if found_rate != rate or samples.shape[1] != stop - first:
+            raise DamagedFile(f"'{path}' is another file than when the manifest was built")
+        return audio.mix(samples, 1)[0]
+
+    # --- what is decoded once
+
+    def _name(self, row: int) -> str:
+        file = self._manifest.files[row]
+        text = f"{self._manifest.path(row)} {file['size']} {file['mtime_ns']} {self._sample_rate}"
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return f"{digest[:2]}/{digest}.npy"
+
+    def _cached(self, row: int, cache: Path) -> NDArray[np.float32]:
+        path = cache / self._name(row)
+        length = int(self.lengths[row])
+        try:
+            samples: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if samples.shape == (length,) and samples.dtype == np.float32:
+                return samples
+        except (OSError, ValueError, EOFError):  # not there yet, or cut short by a power failure
+            pass
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write the cache '{cache}': {error.strerror}") from error
+        with audio.replacing(path) as temporary, temporary.open("wb") as stream:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (length,)}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for block in self.whole(row):
+                stream.write(block.tobytes())
+        return self._cached(row, cache)
+
+    def whole(self, row: int) -> Iterator[NDArray[np.float32]]:
+        """The whole file, in blocks (1, samples), in memory that does not grow with it.
+
+        Raises:
+            DamagedFile: it cannot be read as the manifest says; what came before is of no use then.
+        """
+        path, file = self._manifest.path(row), self._manifest.files[row]
+        length, decoded, given = int(file["num_samples"]), 0, 0
+
+        def mono() -> Iterator[NDArray[np.float32]]:
+            nonlocal decoded
+            for block in audio.blocks(path):
+                decoded += block.shape[1]
+                if decoded > length:
+                    break
+                yield audio.mix(block, 1)
+
+        wanted = int(self.lengths[row])
+        try:
+            for part in resampled_blocks(mono(), int(file["sample_rate"]), self._sample_rate, length, wanted):
+                given += part.shape[1]
+                yield part
+        except UserError as error:
+            raise DamagedFile(str(error)) from error
+        if (decoded, given) != (length, wanted):
+            raise DamagedFile(f"'{path}' is another file than when the manifest was built")
+
+    def _check_room(self, cache: Path) -> None:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(cache).free
+        except OSError as error:
+            raise UserError(f"cannot use the cache '{cache}': {error.strerror}") from error
+        if self.cache_bytes <= free:
+            return
+        rows = np.flatnonzero(~self._manifest.files["seekable"]).tolist()
+        missing = sum(4 * int(self.lengths[row]) for row in rows if not (cache / self._name(row)).exists())
+        if missing > free:
+            raise UserError(
+                f"the cache of decoded audio needs {missing / 1e9:.1f} GB more, '{cache}' has"
+                f" {free / 1e9:.1f} GB left: give a folder with more room, or convert the files to FLAC"
+            )

@@ -1,0 +1,78 @@
+"""What a training leaves to look at: losses and validations as CSV and for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from qincodec.errors import UserError
+
+
+class Log:
+    """``losses.csv`` and ``validation.csv`` in a folder, and TensorBoard's files if that is installed.
+
+    Rows are keyed by step; those after ``last_step`` belong to what a kill undid and are taken out.
+    """
+
+    def __init__(self, folder: Path, last_step: int) -> None:
+        self._folder = folder
+        self._last_step = last_step
+        self._fields: dict[str, list[str]] = {}
+        for name in ("losses", "validation"):
+            self._trim(folder / f"{name}.csv", name)
+        self._board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=last_step + 1)
+
+    def _trim(self, path: Path, name: str) -> None:
+        if not path.exists():
+            return
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [
+                row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= self._last_step
+            ]
+            self._fields[name] = list(reader.fieldnames or [])
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._fields[name])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write(self, name: str, step: int, values: dict[str, float]) -> None:
+        """A row of ``name`` ("losses" or "validation"); the first row's names are the columns."""
+        path = self._folder / f"{name}.csv"
+        row = {"step": step, **{key: f"{value:.6g}" for key, value in values.items()}}
+        try:
+            new = name not in self._fields
+            fields = self._fields.setdefault(name, list(row))
+            missing = [key for key in row if key not in fields]
+            if missing:  # the discriminators came in
+                self._fields[name] = fields = [*fields, *missing]
+                self._widen(path, fields)
+            with path.open("a", newline="") as file:
+                writer = csv.DictWriter(file, fields)
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
+        if self._board is not None:
+            for key, value in values.items():
+                self._board.add_scalar(f"{name}/{key}", value, step)
+
+    @staticmethod
+    def _widen(path: Path, fields: list[str]) -> None:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()

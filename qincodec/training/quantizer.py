@@ -1,0 +1,153 @@
+"""Stage 2: a quantizer, fitted offline on the latents of the frozen autoencoder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qincodec.audio import replacing
+from qincodec.codec import Qincodec
+from qincodec.console import ProgressLine
+from qincodec.errors import UserError
+from qincodec.quantizers import QUANTIZERS
+from qincodec.quantizers.base import FitProgress, Quantizer
+from qincodec.quantizers.latents import Latents
+from qincodec.training.config import QuantizerStage
+from qincodec.training.data import DamagedFile, Recordings
+from qincodec.training.manifest import Manifest, seeded_order
+from qincodec.training.run import TrainingRun, write_json
+from qincodec.training.validation import Validation
+
+#: Frames of a shard: 134 MB at 32 dimensions.
+_SHARD = 1 << 20
+
+
+def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
+    """Fit, or go on; writes ``quantizer-KIND/model``: the autoencoder of stage 1 with the quantizer.
+
+    Returns:
+        A summary with the held-out error of the latents per number of codebooks, over their variance.
+    """
+    settings = run.config.stage2
+    base = run.model("autoencoder")
+    quantizer = make_quantizer(settings, base.autoencoder.config.latent_dim)
+    folder = run.stage_folder("quantizer", settings.kind)
+    with ProgressLine() as progress:
+        latents, held_out = (
+            extract(base, part, run.folder / "autoencoder" / f"{name}-{base.hash[:8]}", run, device, progress)
+            for part, name in ((run.train, "latents"), (run.held_out, "latents-held-out"))
+        )
+        began = time.monotonic()
+
+        def report(state: FitProgress) -> None:
+            error = "" if state.mse is None else f"MSE {state.mse:.4g}"
+            progress(f"{settings.kind}: {state.phase}", state.done, state.total, error)
+
+        quantizer.to(device)
+        more: dict[str, Any] = {}
+        if settings.kind == "qinco2":
+            more = {"validation": held_out, "training": _training(settings.training)}
+        quantizer.fit(latents, seed=run.config.seed, state_dir=folder, progress=report, **more)
+    quantizer.cpu()
+    codec = Qincodec(base.autoencoder, quantizer)
+    errors = relative_errors(quantizer, held_out)
+    rates = sorted(set(run.config.stage3.codebooks) & {n for n, _ in codec.rates()})
+    scores = Validation(run.validation_clips(), quantizer, rates)(codec.autoencoder)
+    summary = {
+        "stage": "quantizer",
+        "kind": settings.kind,
+        "frames": len(latents),
+        "hours": (time.monotonic() - began) / 3600,
+        "latent_error": errors,
+        "validation": scores,
+    }
+    codec.save(folder / "model")
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def make_quantizer(settings: QuantizerStage, dim: int) -> Quantizer:
+    """An unfitted quantizer. Raises UserError for an unknown kind or options it does not take."""
+    kind = QUANTIZERS.load(settings.kind)
+    if not settings.options:
+        quantizer: Quantizer = kind.for_rate(dim, settings.num_codebooks, settings.codebook_size)
+        return quantizer
+    values = {"num_codebooks": settings.num_codebooks, "codebook_size": settings.codebook_size}
+    quantizer = kind.from_config({"dim": dim, **values, **settings.options})
+    return quantizer
+
+
+def _training(values: dict[str, Any]) -> Any:
+    from qincodec.quantizers.beam import Search
+    from qincodec.quantizers.qinco2_fit import Training
+
+    values = dict(values)
+    try:
+        if values.get("search") is not None:
+            values["search"] = Search(**values["search"])
+        return Training(**values)
+    except TypeError as error:
+        raise UserError(f"stage2.training does not fit: {error}") from error
+
+
+def relative_errors(quantizer: Quantizer, latents: Latents, frames: int = 50_000) -> dict[int, float]:
+    """Squared error over variance, per number of codebooks, on up to ``frames`` latents."""
+    x = torch.from_numpy(latents.sample(frames, seed=0))
+    variance = float((x - x.mean(0)).square().mean())
+    counts = range(1, quantizer.num_codebooks + 1)
+    if not quantizer.prefix_decodable:
+        counts = range(quantizer.num_codebooks, quantizer.num_codebooks + 1)
+    return {
+        n: float((quantizer.decode(quantizer.encode(x, n)) - x).square().mean()) / variance for n in counts
+    }
+
+
+def extract(
+    codec: Qincodec, manifest: Manifest, folder: Path, run: TrainingRun, device: str, progress: ProgressLine
+) -> Latents:
+    """Latents of whole recordings, in shards that are written once; an interrupted extraction goes on.
+
+    Recordings come in a seeded order until there are ``stage2.max_frames``, so that they are a fair sample.
+    """
+    recordings = Recordings(manifest, codec.sample_rate, run.folder / "cache")
+    frames = -(-recordings.lengths // codec.hop_length)
+    order = seeded_order(np.arange(len(manifest), dtype=np.uint64), run.config.seed)
+    needed = order[: 1 + int(np.searchsorted(np.cumsum(frames[order]), run.config.stage2.max_frames))]
+    shards = np.cumsum(frames[needed]) // _SHARD
+    codec.autoencoder.to(device)
+    total = int(frames[needed].sum())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(int(shards[-1]) + 1):
+            path = folder / f"shard-{number:05d}.npy"
+            if path.exists():
+                continue
+            parts: list[np.ndarray] = []
+            for row in needed[shards == number].tolist():
+                parts += _of_recording(codec, recordings, row, device, progress)
+                progress("latents", min(number * _SHARD + sum(map(len, parts)), total), total)
+            if not parts:
+                raise UserError(f"no recording of '{manifest.folder}' can be read for '{path.name}'")
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, np.concatenate(parts))
+    except OSError as error:
+        raise UserError(f"cannot write the latents to '{folder}': {error.strerror or error}") from error
+    finally:
+        codec.autoencoder.cpu()
+    return Latents(folder)
+
+
+def _of_recording(
+    codec: Qincodec, recordings: Recordings, row: int, device: str, progress: ProgressLine
+) -> list[np.ndarray]:
+    """Latents (frames, dim) of a recording in parts; none, and a note, if it is damaged."""
+    blocks = (torch.from_numpy(block).to(device) for block in recordings.whole(row))
+    try:
+        return [part[0].cpu().numpy() for part in codec.autoencoder.encode_blocks(blocks)]
+    except DamagedFile as error:
+        progress.note(f"left out: {error}")
+        return []

@@ -1,0 +1,113 @@
+"""Losses and discriminators against closed forms."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from qincodec.training.discriminators import BANDS, PERIODS, STFT_WINDOWS, Discriminators
+from qincodec.training.losses import (
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+    waveform_loss,
+)
+
+
+def layers(*values: float, size: int = 3) -> list[torch.Tensor]:
+    return [torch.full((2, 1, size), float(value)) for value in values]
+
+
+def test_least_squares_by_hand():
+    real, fake = [layers(9, 0.5), layers(9, 1)], [layers(9, 0.25), layers(9, 0)]
+    assert discriminator_loss(real, fake) == pytest.approx(0.5**2 + 0.25**2 + 0 + 0)
+    assert adversarial_loss(fake) == pytest.approx(0.75**2 + 1)
+
+
+def test_features_leave_the_verdict_out_and_real_gets_no_gradient():
+    real = [[part.requires_grad_() for part in layers(1, 2, 100)]]
+    fake = [[part.requires_grad_() for part in layers(3, 2.5, 0)]]
+    loss = feature_matching_loss(real, fake)
+    assert loss.item() == pytest.approx(2 + 0.5)
+    loss.backward()
+    assert all(part.grad is None for part in real[0])
+    assert fake[0][0].grad is not None
+    assert fake[0][2].grad is None
+
+
+@pytest.mark.parametrize("snr", [0.0, 6.0, 20.0])
+def test_waveform_loss_is_the_snr(snr):
+    torch.manual_seed(0)
+    reference, noise = torch.randn(2, 3, 8000)
+    noise *= (reference.norm(dim=-1) / noise.norm(dim=-1))[:, None] * 10 ** (-snr / 20)
+    expected = torch.full((3,), 10 ** (-snr / 20))
+    torch.testing.assert_close(waveform_loss(reference, reference + noise), expected, rtol=1e-3, atol=0)
+
+
+def test_waveform_loss_has_a_gradient_in_silence():
+    silent = torch.zeros(1, 1000, requires_grad=True)
+    waveform_loss(torch.zeros(1, 1000), silent).sum().backward()
+    assert torch.isfinite(silent.grad).all()
+
+
+def test_a_silent_estimate_counts_one():
+    assert waveform_loss(torch.ones(1, 500), torch.zeros(1, 500)).item() == pytest.approx(1, abs=1e-3)
+
+
+def conv_parameters(channels_in, channels_out, kernel):
+    # Weight norm keeps a length per output channel beside the direction.
+    return channels_out * channels_in * math.prod(kernel) + 2 * channels_out
+
+
+def test_number_of_parameters_by_hand():
+    """From the table of the discriminators: channels, kernels and bands as DAC publishes them."""
+    widths = [1, 32, 128, 512, 1024, 1024]
+    period = sum(conv_parameters(a, b, (5, 1)) for a, b in itertools.pairwise(widths))
+    period += conv_parameters(1024, 1, (3, 1))
+    band = (
+        conv_parameters(2, 32, (3, 9)) + 3 * conv_parameters(32, 32, (3, 9)) + conv_parameters(32, 32, (3, 3))
+    )
+    stft = 5 * band + conv_parameters(32, 1, (3, 3))
+    with torch.device("meta"):
+        model = Discriminators()
+    assert sum(p.numel() for p in model.parameters()) == len(PERIODS) * period + len(STFT_WINDOWS) * stft
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return Discriminators(0.0625).eval()
+
+
+def test_layers_and_shapes(small):
+    judged = small(torch.randn(2, 8192))
+    assert [len(member) for member in judged] == [6] * len(PERIODS) + [5 * (len(BANDS) - 1) + 1] * 3
+    for period, member in zip(PERIODS, judged, strict=False):
+        assert all(layer.shape[0] == 2 and layer.shape[3] == period for layer in member)
+        rows = -(-8192 // period)
+        for layer in member[:4]:
+            rows = (rows - 1) // 3 + 1
+            assert layer.shape[2] == rows
+    for window, member in zip(STFT_WINDOWS, judged[len(PERIODS) :], strict=True):
+        assert member[0].shape[2] == 8192 // (window // 4) + 1  # centred frames
+        # The first layers of the bands together see every bin once.
+        assert sum(layer.shape[3] for layer in member[:-1:5]) == window // 2 + 1
+
+
+def test_level_and_offset_tell_nothing(small):
+    torch.manual_seed(1)
+    audio = 0.1 * torch.randn(1, 8192)
+    for a, b in zip(small(audio), small(5 * audio + 0.3), strict=True):
+        torch.testing.assert_close(a[-1], b[-1], rtol=1e-3, atol=1e-4)
+
+
+def test_an_item_does_not_depend_on_its_company(small):
+    audio = torch.randn(3, 6000)
+    alone, together = small(audio[1:2]), small(audio)
+    for a, b in zip(alone, together, strict=True):
+        torch.testing.assert_close(a[-1][0], b[-1][1], rtol=1e-4, atol=1e-5)
+
+
+def test_silence_is_no_trouble(small):
+    assert all(torch.isfinite(layer).all() for member in small(torch.zeros(1, 4096)) for layer in member)

@@ -1,0 +1,365 @@
+"""The three stages, on a tiny codec and seconds of audio."""
+
+import csv
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from qincodec import audio
+from qincodec.codec import load
+from qincodec.errors import UserError
+from qincodec.training import checkpoints as checkpoints_module
+from qincodec.training.adversarial import draw_codebooks, latent_noise
+from qincodec.training.autoencoder import train_autoencoder
+from qincodec.training.checkpoints import Checkpoints
+from qincodec.training.config import parse_config
+from qincodec.training.finetune import finetune
+from qincodec.training.loop import launch
+from qincodec.training.quantizer import fit_quantizer
+from qincodec.training.run import TrainingRun
+
+TINY = {
+    "autoencoder": "tiny",
+    "data": {"crop_s": 0.1, "batch_size": 4, "workers": 0, "held_out": 0.2},
+    "discriminators": {"width": 0.03},
+    "losses": {"waveform": 1.0},
+    "stage1": {"steps": 6, "latent_noise": 0.3, "ema": 0.9},
+    "stage2": {"kind": "rvq", "codebook_size": 8, "num_codebooks": 3},
+    "stage3": {"steps": 4, "codebooks": [1, 3]},
+    "run": {
+        "log_every": 1,
+        "validate_every": 3,
+        "save_every": 2,
+        "samples_every": 6,
+        "validation_clips": 2,
+        "validation_s": 0.3,
+    },
+}
+
+
+def config(**changes):
+    values = json.loads(json.dumps(TINY))
+    for key, value in changes.items():
+        part, _, name = key.partition("__")
+        values[part][name] = value
+    return parse_config(values, "test")
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    random = np.random.default_rng(0)
+    for number in range(8):
+        time_s = np.arange(44_100) / 44_100
+        tone = 0.3 * np.sin(2 * np.pi * (200 + 150 * number) * time_s) * np.exp(-2 * time_s)
+        noisy = tone + 0.02 * random.standard_normal(len(tone))
+        audio.write(folder / f"{number}.wav", noisy[None].astype(np.float32), 44_100)
+    return folder
+
+
+def create(folder, sounds, **changes):
+    return TrainingRun.create(folder / "run", config(**changes), sounds)
+
+
+def losses(folder):
+    with (folder / "losses.csv").open() as file:
+        return [
+            {name: float(value) for name, value in row.items() if name != "seconds" and value}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, sounds):
+    """A run with all stages done, its summaries, and the model before stage 3."""
+    run = create(tmp_path_factory.mktemp("trained"), sounds)
+    fabric = launch(run.config.run, "cpu")
+    return run, [train_autoencoder(run, fabric), fit_quantizer(run), finetune(run, fabric)]
+
+
+def test_all_stages_leave_models_that_code(trained):
+    run, summaries = trained
+    assert [summary["stage"] for summary in summaries] == ["autoencoder", "quantizer", "fine-tuning on rvq"]
+    codec = run.model("finetuned", "rvq")
+    sound = torch.randn(1, 1, 5000) * 0.1
+    assert codec.reconstruct(sound, num_codebooks=2).shape == sound.shape
+    assert codec.trained
+
+
+def test_encoder_and_quantizer_keep_their_bytes_in_stage_3(trained):
+    run, _ = trained
+    before = run.model("quantizer", "rvq")._state()[1]
+    after = run.model("finetuned", "rvq")._state()[1]
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    frozen = ("quantizer.", "autoencoder.encoder.", "autoencoder.to_latents.")
+    assert not any(name.startswith(frozen) for name in changed)
+    assert {name.split(".")[1] for name in changed} == {"decoder", "head"}
+
+
+def test_the_encoder_of_stage_2_is_that_of_stage_1(trained):
+    run, _ = trained
+    before, after = run.model("autoencoder")._state()[1], run.model("quantizer", "rvq")._state()[1]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_learning_rate_is_carried_over(trained):
+    run, _ = trained
+    optimizer, steps = run.config.optimizer, run.config.stage1.steps
+    rates = [row["lr"] for row in losses(run.stage_folder("finetuned", "rvq"))]
+    gamma = math.exp(-optimizer.decay / steps)
+    assert rates == pytest.approx([2e-4 * gamma ** (steps + t) for t in range(4)], rel=1e-4)
+
+
+def test_latents_are_those_of_whole_recordings(trained):
+    run, _ = trained
+    codec = run.model("autoencoder")
+    folder = next(run.stage_folder("autoencoder").glob("latents-[0-9a-f]*"))
+    found = np.concatenate([np.load(path) for path in sorted(folder.glob("*.npy"))])
+    expected = {}
+    for index in range(len(run.train)):
+        sound, _ = audio.read(run.train.path(index))
+        expected[index] = codec.encode_latents(torch.from_numpy(sound)[None])[0, 0].numpy()
+    assert len(found) == sum(map(len, expected.values()))
+    starts = {tuple(np.round(latents[0], 3)): latents for latents in expected.values()}
+    at = 0
+    while at < len(found):  # in whatever order
+        latents = starts.pop(min(starts, key=lambda key: np.abs(np.subtract(key, found[at])).sum()))
+        np.testing.assert_allclose(found[at : at + len(latents)], latents, atol=1e-4)
+        at += len(latents)
+    assert not starts
+
+
+def test_logs_and_samples(trained):
+    run, _ = trained
+    folder = run.stage_folder("autoencoder")
+    rows = losses(folder)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {"mel", "waveform", "adversarial", "feature_matching", "discriminator", "lr"} <= rows[0].keys()
+    weights = run.config.losses
+    for row in rows:
+        parts = weights.mel * row["mel"] + weights.waveform * row["waveform"]
+        parts += weights.adversarial * row["adversarial"] + weights.feature_matching * row["feature_matching"]
+        assert row["generator"] == pytest.approx(parts, rel=1e-4)
+    samples = folder / "samples" / "step-000000006"
+    decoded, rate = audio.read(samples / "0.wav")
+    assert (decoded.shape, rate) == ((1, 13_230), 44_100)
+    assert (samples / "0.png").stat().st_size > 5000
+    assert list((folder / "tensorboard").glob("events*"))
+
+
+def test_last_checkpoints_and_the_best_are_kept(trained):
+    run, summaries = trained
+    checkpoints = Checkpoints(run.stage_folder("autoencoder") / "checkpoints", 2)
+    assert checkpoints.steps() == [4, 6]
+    best = checkpoints.load(checkpoints.best_path)
+    assert best["step"] == summaries[0]["best"]["step"]
+
+
+def test_best_weights_are_the_model(trained):
+    run, _ = trained
+    best = Checkpoints(run.stage_folder("autoencoder") / "checkpoints", 2)
+    tensors = best.load(best.best_path)["averaged"]
+    model = run.model("autoencoder").autoencoder.state_dict()
+    assert all(torch.equal(model[name], tensors[name]) for name in model)
+
+
+def test_a_finished_stage_is_not_run_again(trained):
+    run, summaries = trained
+    before = run.model("autoencoder").hash
+    again = train_autoencoder(run, launch(run.config.run, "cpu"))
+    assert run.model("autoencoder").hash == before
+    assert again["best"] == summaries[0]["best"]
+
+
+def assert_same_losses(one, other):
+    """Equal but for the order of sums, which AdamW's first steps, signs of gradients, make visible later."""
+    assert len(one) == len(other) == 3
+    assert one[0] == pytest.approx(other[0], rel=1e-3)
+    for a, b in zip(one[1:], other[1:], strict=True):
+        names = [name for name in a if not name.endswith("_gradient")]
+        assert [a[name] for name in names] == pytest.approx([b[name] for name in names], rel=3e-3)
+
+
+def test_accumulation_changes_no_loss(tmp_path, sounds):
+    rows = []
+    for micro in (4, 2):
+        run = create(tmp_path / str(micro), sounds, data__micro_batch=micro, stage1__steps=3)
+        train_autoencoder(run, launch(run.config.run, "cpu"))
+        rows.append(losses(run.stage_folder("autoencoder")))
+    assert_same_losses(*rows)
+
+
+def command(run, sounds, *more):
+    path = run.parent / "config.yaml"
+    run.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(TINY))
+    arguments = [str(sounds), "--config", str(path), "--out", str(run), "--accelerator", "cpu", *more]
+    return ["-m", "qincodec.cli", "train", "autoencoder", *arguments]
+
+
+def test_two_processes_train_as_one(tmp_path, sounds):
+    """gloo, global batch 4 in both: the same losses but for the order of sums."""
+    steps = ["--set", "stage1.steps=3"]
+    subprocess.run(
+        [sys.executable, *command(tmp_path / "one" / "run", sounds, *steps)], check=True, timeout=200
+    )
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577"]
+    two = command(tmp_path / "two" / "run", sounds, *steps)
+    subprocess.run([sys.executable, *launcher, *two], check=True, timeout=200)
+    one, two = (losses(tmp_path / name / "run" / "autoencoder") for name in ("one", "two"))
+    assert_same_losses(one, two)
+
+
+def run_killed(arguments, checkpoints, step):
+    """Start a training and kill it as soon as the checkpoint of ``step`` is there."""
+    process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob(f"step-{step:09d}.pt")):
+        assert process.poll() is None, "ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_resumed_after_sigkill_bit_for_bit(tmp_path, sounds):
+    steps = ["--set", "stage1.steps=14", "--set", "run.validate_every=7"]
+    straight, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    subprocess.run([sys.executable, *command(straight, sounds, *steps)], check=True, timeout=200)
+    run_killed(command(killed, sounds, *steps), killed / "autoencoder" / "checkpoints", 4)
+    # What a kill in the middle of a write leaves behind.
+    (killed / "autoencoder" / "checkpoints" / "step-000000099.part").write_bytes(b"half")
+    subprocess.run([sys.executable, *command(killed, sounds, *steps)], check=True, timeout=200)
+    assert load(straight / "autoencoder" / "model").hash == load(killed / "autoencoder" / "model").hash
+    assert losses(straight / "autoencoder") == losses(killed / "autoencoder")
+    last = [Checkpoints(run / "autoencoder" / "checkpoints", 2).load_last() for run in (straight, killed)]
+    for name, tensor in last[0]["generator"].items():
+        assert torch.equal(tensor, last[1]["generator"][name])
+
+
+def test_a_loss_that_is_not_finite_ends_it_and_the_last_good_state_stays(tmp_path, sounds):
+    run = create(tmp_path, sounds, stage1__steps=8)
+    step = launch(run.config.run, "cpu")
+    from qincodec.training import adversarial
+
+    calls = []
+
+    def broken(reference, estimate, sample_rate):
+        calls.append(1)
+        value = adversarial_mel(reference, estimate, sample_rate)
+        return value * math.nan if len(calls) == 6 else value
+
+    adversarial_mel = adversarial.ms_mel
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adversarial, "ms_mel", broken)
+        with pytest.raises(UserError, match=r"not finite by step 6.*last good state, of step 4") as caught:
+            train_autoencoder(run, step)
+    assert "\n" not in str(caught.value)
+    state = Checkpoints(run.stage_folder("autoencoder") / "checkpoints", 2).load_last()
+    assert state["step"] == 4
+    assert all(torch.isfinite(t).all() for t in state["generator"].values())
+
+
+def test_a_full_disk_is_said_and_the_last_state_stays(tmp_path, sounds, monkeypatch):
+    run = create(tmp_path, sounds)
+    save, calls = torch.save, []
+
+    def full(state, file):
+        calls.append(1)
+        if len(calls) == 2:
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(state, file)
+
+    monkeypatch.setattr(checkpoints_module.torch, "save", full)
+    with pytest.raises(UserError, match="the disk is full; the last good state, of step 2, is kept"):
+        train_autoencoder(run, launch(run.config.run, "cpu"))
+    folder = run.stage_folder("autoencoder") / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["step-000000002.pt"]
+    monkeypatch.setattr(checkpoints_module.torch, "save", save)
+    train_autoencoder(run, launch(run.config.run, "cpu"))
+
+
+def test_another_configuration_is_refused(tmp_path, sounds):
+    create(tmp_path, sounds)
+    with pytest.raises(UserError, match=r"another configuration \(differs in stage1.steps\)"):
+        create(tmp_path, sounds, stage1__steps=9)
+
+
+def test_checkpoints_of_other_settings_are_refused(tmp_path, sounds):
+    run = create(tmp_path, sounds, stage1__steps=2)
+    train_autoencoder(run, launch(run.config.run, "cpu"))
+    other = TrainingRun.open(run.folder, config(stage1__steps=4))
+    with pytest.raises(UserError, match="another configuration"):
+        train_autoencoder(other, launch(run.config.run, "cpu"))
+
+
+def test_stages_in_the_wrong_order(tmp_path, sounds):
+    run = create(tmp_path, sounds)
+    with pytest.raises(UserError, match="run `qincodec train autoencoder` first"):
+        fit_quantizer(run)
+    with pytest.raises(UserError, match="run `qincodec train quantizer` first with --kind rvq"):
+        finetune(run, launch(run.config.run, "cpu"))
+    with pytest.raises(UserError, match="not the folder of a training"):
+        TrainingRun.open(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(3, {"value": torch.ones(3)}, best=True)
+    path = checkpoints.path(3)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"step-000000003.pt' cannot be read.*delete it"):
+        checkpoints.load_last()
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harmed"),)
+
+    torch.save({"step": 1, "x": Harm()}, tmp_path / "step-000000001.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        Checkpoints(tmp_path, 2).load_last()
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_noise_belongs_to_the_crop():
+    together = latent_noise([5, 6, 7], 4, 3, 0.5, seed=1)
+    assert torch.equal(latent_noise([6], 4, 3, 0.5, seed=1)[0], together[1])
+    assert not torch.equal(together, latent_noise([5, 6, 7], 4, 3, 0.5, seed=2))
+    assert latent_noise([5], 4, 3, 0.0, seed=1) is None
+    deviations = latent_noise(range(400), 64, 8, 0.5, seed=0).std((1, 2))
+    # One in four has none; the others' mean is half the level. Standard errors: 0.02 and 0.01.
+    assert (deviations == 0).float().mean() == pytest.approx(0.25, abs=0.07)
+    assert deviations[deviations > 0].mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_every_number_of_codebooks_is_drawn():
+    drawn = [draw_codebooks([2, 5, 9], seed=0, step=step) for step in range(600)]
+    for n in (2, 5, 9):
+        assert drawn.count(n) == pytest.approx(200, abs=60)
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "message"), [(4, 3, "does not divide"), (5, 2, "does not divide")]
+)
+def test_a_batch_that_cannot_be_shared(tmp_path, sounds, batch, micro, message):
+    run = create(tmp_path, sounds, data__batch_size=batch, data__micro_batch=micro)
+    with pytest.raises(UserError, match=message):
+        train_autoencoder(run, launch(run.config.run, "cpu"))
+
+
+def test_no_such_accelerator():
+    with pytest.raises(UserError, match="accelerator 'tpux' cannot be used"):
+        launch(config().run, "tpux")
