@@ -86,9 +86,18 @@ class Qincodec:
         """The beginning of the hash, as it stands in .qnc files."""
         return bytes.fromhex(self.hash)[:MODEL_ID_BYTES]
 
-    def save(self, folder: str | Path) -> str:
-        """Write the model to a folder that `load` takes; returns its hash."""
-        return checkpoint.save(folder, *self._state())
+    def save(self, folder: str | Path, *, half: bool = False) -> str:
+        """Write the model to a folder that `load` takes; returns its hash.
+
+        With ``half``, matrices are rounded to float16, for half the size: another model, with another hash,
+        that scores a little differently and does not decode this one's files.
+        """
+        config, tensors = self._state()
+        if half:
+            tensors = {
+                name: t.half() if t.ndim > 1 and t.is_floating_point() else t for name, t in tensors.items()
+            }
+        return checkpoint.save(folder, config, tensors)
 
     # ---- rates -----------------------------------------------------------------------------------------
 

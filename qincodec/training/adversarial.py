@@ -40,7 +40,8 @@ class Generator(nn.Module):
     With a quantizer, it and the encoder are frozen and in evaluation mode.
 
     Attributes:
-        latent_power: mean square of the latents, a running mean over steps; 0 before the first.
+        latent_power: mean square of the latents, a running mean over steps; 0 before the first, which has
+            no noise then.
     """
 
     latent_power: torch.Tensor
@@ -68,8 +69,7 @@ class Generator(nn.Module):
             latents = self.autoencoder.encode(audio).float()
             power = latents.detach().square().mean()
             if noise is not None:
-                scale = torch.where(self.latent_power > 0, self.latent_power, power).sqrt()
-                latents = latents + noise * scale
+                latents = latents + noise * self.latent_power.sqrt()
         else:
             latents = quantized(self.autoencoder, self.quantizer, audio, num_codebooks)
             power = latents.square().mean()

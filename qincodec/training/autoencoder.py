@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from qincodec.autoencoder import Autoencoder
-from qincodec.codec import Qincodec
+from qincodec.autoencoder import Autoencoder, AutoencoderConfig
+from qincodec.codec import Qincodec, load
+from qincodec.errors import UserError
 from qincodec.training.adversarial import AdversarialStep, Generator
+from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.discriminators import Discriminators
 from qincodec.training.loop import Stage, train
 from qincodec.training.run import TrainingRun
@@ -21,10 +24,15 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
 
     Returns:
         Its summary, see `qincodec.training.loop.train`.
+
+    Raises:
+        UserError: as `train`; ``stage1.init`` is no model, or one of another shape.
     """
     config = run.config
     torch.manual_seed(config.seed)
     autoencoder = Autoencoder(config.shape)
+    if config.stage1.init is not None:
+        autoencoder.load_state_dict(_weights(config.stage1.init, config.shape))
     adversarial = config.losses.adversarial > 0 or config.losses.feature_matching > 0
     needed = adversarial and config.discriminators.start_step < config.stage1.steps
     step = AdversarialStep(
@@ -50,3 +58,20 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     if fabric.is_global_zero:
         Qincodec(stage.averaged.cpu()).save(stage.folder / "model")
     return summary
+
+
+def _weights(source: str, shape: AutoencoderConfig) -> dict[str, torch.Tensor]:
+    """Of a model, or of a checkpoint of stage 1."""
+    path = Path(source)
+    if path.suffix == ".pt" and path.is_file():
+        state = Checkpoints(path.parent, 1).load(path)
+        weights = state.get("averaged") or {
+            name.removeprefix("autoencoder."): tensor
+            for name, tensor in state["generator"].items()
+            if name.startswith("autoencoder.")
+        }
+        return Autoencoder.from_tensors(shape, weights).state_dict()
+    found = load(source).autoencoder
+    if found.config != shape:
+        raise UserError(f"stage1.init: '{source}' is an autoencoder of another shape ({found.config})")
+    return found.state_dict()

@@ -72,13 +72,11 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
 
 def make_quantizer(settings: QuantizerStage, dim: int) -> Quantizer:
     """An unfitted quantizer. Raises UserError for an unknown kind or options it does not take."""
-    kind = QUANTIZERS.load(settings.kind)
+    kind: type[Quantizer] = QUANTIZERS.load(settings.kind)
     if not settings.options:
-        quantizer: Quantizer = kind.for_rate(dim, settings.num_codebooks, settings.codebook_size)
-        return quantizer
+        return kind.for_rate(dim, settings.num_codebooks, settings.codebook_size)
     values = {"num_codebooks": settings.num_codebooks, "codebook_size": settings.codebook_size}
-    quantizer = kind.from_config({"dim": dim, **values, **settings.options})
-    return quantizer
+    return kind.from_config({"dim": dim, **values, **settings.options})
 
 
 def _training(values: dict[str, Any]) -> Any:

@@ -204,7 +204,7 @@ def command(run, sounds, *more):
     run.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(TINY))
     arguments = [str(sounds), "--config", str(path), "--out", str(run), "--accelerator", "cpu", *more]
-    return ["-m", "qincodec.cli", "train", "autoencoder", *arguments]
+    return ["-m", "qincodec", "train", "autoencoder", *arguments]
 
 
 def test_two_processes_train_as_one(tmp_path, sounds):
