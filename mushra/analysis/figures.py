@@ -1,0 +1,160 @@
+"""What all figures of a listening test share: style, colours, sizes, and files that are the same bytes."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from evaluation.store import write_atomic
+from qincodec.errors import UserError
+
+#: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
+#: yellow, which is too light on white, and the black, which is for what is no system under test.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+#: Reference, anchors and other marks that belong to no system.
+NEUTRAL = "0.35"
+#: Widths of a figure in IEEE's two-column layout, inches.
+WIDTHS = {"one_column": 3.5, "two_columns": 7.16}
+_DPI = 300
+
+_BASE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 4.0,
+    "patch.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "figure.constrained_layout.h_pad": 0.02,
+    "figure.constrained_layout.w_pad": 0.02,
+    "pdf.fonttype": 42,  # journals refuse the Type 3 fonts of matplotlib's default
+    "text.parse_math": False,  # a "$" in a name is a "$"
+    "svg.hashsalt": "mushra",
+}
+
+
+@contextmanager
+def style_context(style: str | Path | None) -> Iterator[None]:
+    """Settings of all figures drawn and saved inside: matplotlib's own, ours, then those of ``style``.
+
+    A person's matplotlibrc has no say, so that the same data give the same bytes everywhere; colours of
+    systems and sizes are ours whatever the style says.
+
+    Args:
+        style: name of a matplotlib style ("ggplot") or path of a style sheet ("paper.mplstyle").
+
+    Raises:
+        UserError: no such style, not a style sheet, or one that wants LaTeX.
+    """
+    layers: list[Any] = [_BASE]
+    if style is not None:
+        layers.append(_style_settings(style))
+    with matplotlib.style.context(layers, after_reset=True):
+        yield
+
+
+def check_style(style: str | Path | None) -> None:
+    """Raise the errors of `style_context` before the work that figures are made of."""
+    if style is not None:
+        _style_settings(style)
+
+
+class _Complaints(logging.Handler):
+    """Collects what matplotlib only logs: lines that are no settings, names it does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def _style_settings(style: str | Path) -> dict[Any, Any]:
+    name = os.fspath(style)
+    known = matplotlib.style.available
+    settings: dict[Any, Any]
+    if Path(name).is_file():
+        complaints = _Complaints()
+        logger = logging.getLogger("matplotlib")
+        logger.addHandler(complaints)
+        propagate, logger.propagate = logger.propagate, False
+        try:
+            settings = dict(
+                matplotlib.rc_params_from_file(name, fail_on_error=True, use_default_template=False)
+            )
+        except (ValueError, KeyError, OSError) as error:
+            complaints.messages.append(str(error))
+        finally:
+            logger.removeHandler(complaints)
+            logger.propagate = propagate
+        if complaints.messages:
+            reason = " ".join(complaints.messages[0].split())
+            raise UserError(f"'{name}' is not a style sheet for this matplotlib: {reason}")
+        if not settings:
+            raise UserError(
+                f"'{name}' is not a style sheet for this matplotlib: no line in it sets anything, such as "
+                "font.family: serif"
+            )
+    elif name in known:
+        settings = dict(matplotlib.style.library[name])
+    else:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UserError(
+            f"no style '{name}': {hint}give the path of a matplotlib style sheet or one of "
+            f"{', '.join(style for style in known if not style.startswith('_'))}"
+        )
+    if settings.get("text.usetex"):
+        raise UserError(
+            f"style '{name}' sets text.usetex, which reads names of conditions as LaTeX; set it to False"
+        )
+    settings.pop("svg.hashsalt", None)
+    return settings
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of ``width`` x ``height`` inches that needs no display."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
+    """Write ``stem.png``, ``.svg`` and ``.pdf`` into ``folder``; the same figure gives the same bytes."""
+    paths = []
+    # All three formats name the time or the program unless told otherwise.
+    metadata: dict[str, dict[str, None]] = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    # Laid out once and not for each format, which takes most of the time.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for kind, entries in metadata.items():
+        data = io.BytesIO()
+        figure.savefig(data, format=kind, dpi=_DPI, metadata=entries)
+        paths.append(folder / f"{stem}.{kind}")
+        write_atomic(paths[-1], data.getvalue())
+    return paths

@@ -1,0 +1,467 @@
+"""The figures of a listening test.
+
+Each is drawn 7.16 inches wide (two columns of a journal); `means`, `box` and `violin` also 3.5 inches wide
+(``..._one_column``). Conditions named ``codec@kbps`` are grouped by rate and coloured by codec, as in the
+usual figure of a codec paper; other systems stand beside one another, anchors at the left, the hidden
+reference at the right, with a band over the whole width that shows their interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import stats
+
+from mushra.analysis.description import t_interval
+from mushra.analysis.figures import COLOURS, NEUTRAL, WIDTHS, new_figure, save, style_context
+from mushra.analysis.layout import Layout, Place, arrange, label_axis
+from mushra.analysis.ratings import Ratings
+
+_AXES_HEIGHT = 2.0
+_BANDS = ("Bad", "Poor", "Fair", "Good", "Excellent")
+#: Panels of a figure of items; more items make more figures.
+_ITEMS_PER_FIGURE = 24
+#: Beyond this number of marks a figure holds them as an image and not as one object each.
+_MOST_VECTOR_MARKS = 2000
+#: Beyond this number listeners are not named.
+_MOST_NAMED_LISTENERS = 60
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def draw_all(
+    ratings: Ratings,
+    conditions: pd.DataFrame,
+    folder: Path,
+    *,
+    style: str | Path | None = None,
+    letters: dict[str, str] | None = None,
+) -> list[Path]:
+    """Draw everything as PNG, SVG and PDF; the same input gives the same bytes.
+
+    ``means``: means and intervals. ``box``, ``violin``: all ratings, and each listener's mean as a point.
+    ``items`` (``items_2``, ... beyond 24 items): means and t intervals per item. ``listeners``: agreement.
+
+    Args:
+        ratings: in any order of rows.
+        conditions: one row per condition in the order to show systems in: ``condition, n_listeners,
+            n_ratings, mean, ci_low, ci_high, median, q1, q3``; what is NaN is not drawn.
+        folder: made if need be.
+        style: name or path of a matplotlib style, for fonts and lines.
+        letters: of compact letter groups, condition -> "ab"; shown above the means.
+
+    Returns:
+        Paths of all files, the figure for two columns before the one for one.
+
+    Raises:
+        UserError: the style is no style, or the folder cannot be written.
+    """
+    frame = ratings.frame.sort_values(["listener", "item", "condition", "score"], kind="stable")
+    frame = frame.reset_index(drop=True)
+    table = conditions.set_index("condition")
+    layout = arrange([str(name) for name in table.index], ratings.reference, ratings.anchors)
+    size = _size_text(frame)
+    same_letter = ", same letter: no difference found" if letters else ""
+    paths: list[Path] = []
+    with style_context(style):
+        draw: Callable[..., None]
+        for name, draw, note in (
+            ("means", _draw_means, f"means and 95% intervals{same_letter}; {size}"),
+            ("box", _draw_boxes, f"quartiles of all ratings, points: listeners' means; {size}"),
+            (
+                "violin",
+                _draw_violins,
+                f"density and quartiles of all ratings, points: listeners' means; {size}",
+            ),
+        ):
+            for kind, width in reversed(WIDTHS.items()):
+                figure, axes = _figure_of_conditions(layout, width, note)
+                draw(axes, layout, table, frame)
+                if name == "means" and letters:
+                    _write_letters(axes, layout, table, letters)
+                stem = name if kind == "two_columns" else f"{name}_{kind}"
+                paths += save(figure, folder, stem)
+        for page, start in enumerate(range(0, len(ratings.items), _ITEMS_PER_FIGURE), start=1):
+            figure = _figure_of_items(frame, ratings.items[start : start + _ITEMS_PER_FIGURE], layout)
+            paths += save(figure, folder, "items" if page == 1 else f"items_{page}")
+        paths += save(_figure_of_listeners(frame, layout), folder, "listeners")
+    return paths
+
+
+def listener_agreement(frame: pd.DataFrame) -> pd.DataFrame:
+    """How far each listener agrees with all others.
+
+    Args:
+        frame: tidy ratings; each (listener, item, condition) once.
+
+    Returns:
+        A row per listener, in order of name: ``listener, correlation, n_cells, reason``. The correlation is
+        Pearson's, over the (item, condition) cells that the listener and at least one other rated, of the
+        listener's score and the mean of all others'; NaN with a ``reason``.
+    """
+    scores = frame.pivot_table(index="listener", columns=["item", "condition"], values="score", sort=True)
+    values = scores.to_numpy(dtype=float)
+    given = ~np.isnan(values)
+    filled = np.where(given, values, 0.0)
+    others = given.sum(axis=0) - given
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (filled.sum(axis=0) - filled) / others
+    rows = []
+    for index, listener in enumerate(scores.index):
+        both = given[index] & (others[index] > 0)
+        own, rest = values[index, both], means[index, both]
+        correlation, reason = math.nan, ""
+        if len(scores) == 1:
+            reason = "one listener"
+        elif len(own) < 3:
+            reason = "fewer than 3 scores in common with others"
+        elif np.ptp(own) == 0:
+            reason = "all scores equal"
+        elif np.ptp(rest) < 1e-9:
+            reason = "the others' means are all equal"
+        else:
+            correlation = float(np.corrcoef(own, rest)[0, 1])
+        rows.append((str(listener), correlation, len(own), reason))
+    return pd.DataFrame(rows, columns=["listener", "correlation", "n_cells", "reason"])
+
+
+# Figures with one place per condition
+
+
+def _size_text(frame: pd.DataFrame) -> str:
+    listeners, items = frame["listener"].nunique(), frame["item"].nunique()
+    return f"{listeners} listener{'s' * (listeners != 1)}, {items} item{'s' * (items != 1)}"
+
+
+def _figure_of_conditions(layout: Layout, width: float, note: str) -> tuple[Figure, Axes]:
+    """An empty figure: labels below, grades at the right, codecs in a legend on top, ``note`` below."""
+    handles = _legend_handles(layout)
+    room = width - 0.95
+    entry = 0.32 + 0.055 * max((len(handle.get_label()) for handle in handles), default=0)  # type: ignore[arg-type]
+    columns = max(1, min(len(handles), int(room / entry)))
+    rows = math.ceil(len(handles) / columns)
+    figure = new_figure(width, _AXES_HEIGHT)
+    axes = figure.subplots()
+    labels = label_axis(axes, layout, room, font_size=float(matplotlib.rcParams["font.size"]) - 1)
+    figure.set_figheight(_AXES_HEIGHT + labels + 0.15 * rows + 0.35)
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside upper center", ncols=columns, frameon=False, columnspacing=1.2
+        )
+    _set_up_scale(axes)
+    _name_grades(axes)
+    axes.set_ylabel("MUSHRA score")
+    axes.set_xlabel(note, fontsize="x-small" if width > 5 else 5.5, color=NEUTRAL)
+    return figure, axes
+
+
+def _legend_handles(layout: Layout) -> list[Line2D]:
+    looks = {place.codec: place for place in layout.places if place.codec}
+    return [
+        Line2D([], [], color=place.colour, marker=place.marker, linestyle="", label=codec)
+        for codec, place in looks.items()
+    ]
+
+
+def _set_up_scale(axes: Axes) -> None:
+    axes.set_ylim(-2, 102)
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(True, axis="y")
+    axes.tick_params(axis="x", length=0)
+
+
+def _name_grades(axes: Axes) -> None:
+    right = axes.twinx()
+    right.set_ylim(axes.get_ylim())
+    right.set_yticks([10, 30, 50, 70, 90], _BANDS, fontsize="x-small", color=NEUTRAL)
+    right.tick_params(axis="y", length=0)
+
+
+def _draw_means(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Means with intervals; reference and anchors also as bands."""
+    for place in layout.places:
+        row = _numbers(table, place.condition)
+        if math.isnan(row["mean"]):
+            continue
+        if not place.codec and place.marker in "dv":
+            if math.isfinite(row["ci_low"]):
+                axes.axhspan(row["ci_low"], row["ci_high"], color=NEUTRAL, alpha=0.13, linewidth=0, zorder=0)
+            axes.axhline(row["mean"], color=NEUTRAL, linewidth=0.5, linestyle=":", zorder=0.5)
+        _mark(axes, place, row["mean"], row["ci_low"], row["ci_high"])
+
+
+def _mark(axes: Axes, place: Place, mean: float, low: float, high: float, **look: Any) -> None:
+    """A mean, and its interval if it has one."""
+    bars = None if math.isnan(low) or math.isnan(high) else [[mean - low], [high - mean]]
+    options = {"capsize": 2.5, "elinewidth": 1.0, "zorder": 3, "clip_on": False, **look}
+    axes.errorbar([place.x], [mean], bars, fmt=place.marker, color=place.colour, **options)
+
+
+def _write_letters(axes: Axes, layout: Layout, table: pd.DataFrame, letters: dict[str, str]) -> None:
+    axes.set_ylim(-2, 110)
+    for twin in axes.figure.axes:
+        twin.set_ylim(-2, 110)
+    for place in layout.places:
+        row = _numbers(table, place.condition)
+        top = np.nanmax([row["mean"], row["ci_high"]]) if math.isfinite(row["mean"]) else math.nan
+        if letters.get(place.condition) and math.isfinite(top):
+            axes.annotate(
+                letters[place.condition],
+                (place.x, top),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize="small",
+            )
+
+
+def _draw_boxes(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Boxes of all ratings (whiskers: last rating within 1.5 inter-quartile ranges), listeners' means."""
+    scores = _scores_by_condition(frame)
+    for place in layout.places:
+        row, values = _numbers(table, place.condition), scores.get(place.condition, np.empty(0))
+        if len(values) == 0 or math.isnan(row["median"]):
+            continue
+        reach = 1.5 * (row["q3"] - row["q1"])
+        inside = values[(values >= row["q1"] - reach) & (values <= row["q3"] + reach)]
+        box = {
+            "med": row["median"],
+            "q1": row["q1"],
+            "q3": row["q3"],
+            "whislo": min(inside.min(initial=row["q1"]), row["q1"]),
+            "whishi": max(inside.max(initial=row["q3"]), row["q3"]),
+        }
+        line = {"color": place.colour, "linewidth": 0.8}
+        axes.bxp(
+            [box],
+            positions=[place.x],
+            widths=0.72,
+            showfliers=False,
+            manage_ticks=False,
+            patch_artist=True,
+            boxprops={"facecolor": "none", "edgecolor": place.colour, "linewidth": 0.8},
+            medianprops={"color": place.colour, "linewidth": 1.8},
+            whiskerprops=line,
+            capprops=line,
+        )
+    _draw_listeners(axes, layout, frame)
+
+
+def _draw_violins(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Densities of all ratings, each as wide at its widest, their quartiles, and listeners' means."""
+    scores = _scores_by_condition(frame)
+    for place in layout.places:
+        row, values = _numbers(table, place.condition), scores.get(place.condition, np.empty(0))
+        if len(values) == 0 or math.isnan(row["median"]):
+            continue
+        grid, density = bounded_density(values)
+        half = 0.4 * density / density.max()
+        axes.fill_betweenx(
+            grid, place.x - half, place.x + half, facecolor=place.colour, alpha=0.2, linewidth=0
+        )
+        axes.plot(
+            [place.x] * 2,
+            [row["q1"], row["q3"]],
+            color=place.colour,
+            linewidth=3.0,
+            alpha=0.6,
+            solid_capstyle="butt",
+        )
+        axes.plot([place.x - 0.2, place.x + 0.2], [row["median"]] * 2, color=place.colour, linewidth=1.8)
+    _draw_listeners(axes, layout, frame)
+
+
+def bounded_density(values: np.ndarray, *, num_points: int = 201) -> tuple[np.ndarray, np.ndarray]:
+    """Density of scores over 0 to 100: Gaussian kernels, reflected at both ends: nothing lies outside.
+
+    The bandwidth is Scott's rule, at least one point of the scale, since equal scores have a spread too
+    small to draw.
+
+    Returns:
+        The points and the density there, which integrates to one over [0, 100].
+    """
+    grid = np.linspace(0.0, 100.0, num_points)
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    width = max(1.0, spread * len(values) ** -0.2)
+    levels, counts = np.unique(values, return_counts=True)
+    density = np.zeros(num_points)
+    images = [sign * levels + turn for sign in (1, -1) for turn in (-200, 0, 200)]
+    for image in images:
+        density += stats.norm.pdf(grid[:, None], image[None, :], width) @ (counts / len(values))
+    return grid, density
+
+
+def _numbers(table: pd.DataFrame, condition: str) -> dict[str, float]:
+    """A condition's row."""
+    return {str(name): float(value) for name, value in table.loc[condition].items()}  # type: ignore[arg-type]
+
+
+def _scores_by_condition(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {
+        str(name): np.sort(group.to_numpy(dtype=float)) for name, group in frame.groupby("condition")["score"]
+    }
+
+
+def _draw_listeners(axes: Axes, layout: Layout, frame: pd.DataFrame) -> None:
+    """Each listener's mean over items as a point, spread sideways by a fixed sequence."""
+    means = frame.groupby(["condition", "listener"])["score"].mean()
+    present = set(means.index.get_level_values("condition"))
+    many = len(means) > _MOST_VECTOR_MARKS
+    listeners = frame["listener"].nunique()
+    for place in layout.places:
+        if place.condition not in present:
+            continue
+        values = np.sort(means.loc[place.condition].to_numpy(dtype=float))
+        aside = (np.arange(1, len(values) + 1) * _GOLDEN) % 1 - 0.5 if len(values) > 1 else np.zeros(1)
+        axes.plot(
+            place.x + 0.5 * aside,
+            values,
+            "o",
+            color=place.colour,
+            markersize=2.2 if listeners <= 100 else 1.2,
+            markeredgewidth=0,
+            alpha=0.75 if listeners <= 100 else 0.4,
+            rasterized=many,
+            zorder=3,
+            clip_on=False,
+        )
+
+
+# Items and listeners
+
+
+def _figure_of_items(frame: pd.DataFrame, items: Sequence[str], layout: Layout) -> Figure:
+    """One panel per item: means over listeners and t intervals."""
+    columns = min(len(items), 4 if len(layout.places) <= 12 else 2)
+    rows = math.ceil(len(items) / columns)
+    handles = _legend_handles(layout)
+    width = WIDTHS["two_columns"]
+    figure = new_figure(width, 1.0)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    labels = 0.0
+    for index, axes in enumerate(panels.ravel()):
+        if index >= len(items):
+            axes.set_visible(False)
+            continue
+        rated = frame[frame["item"] == items[index]].groupby("condition")["score"]
+        for place in layout.places:
+            if place.condition in rated.groups:
+                interval = t_interval(rated.get_group(place.condition).to_numpy(dtype=float))
+                low, high = max(interval.low, 0.0), min(interval.high, 100.0)
+                _mark(axes, place, interval.mean, low, high, capsize=1.5, elinewidth=0.8, markersize=2.5)
+        _set_up_scale(axes)
+        name = items[index] if len(items[index]) <= 40 else f"{items[index][:26]}…{items[index][-13:]}"
+        axes.set_title(name, fontsize="x-small" if len(name) > 24 else "small")
+        height = label_axis(axes, layout, (width - 0.4) / columns - 0.1, font_size=6, slant=False)
+        labels = max(labels, height)
+        if index + columns < len(items):
+            axes.set_xticklabels([])
+        elif index // columns < rows - 1:
+            _hang_labels(axes)
+    for row in panels:
+        row[0].set_ylabel("score")
+    figure.set_figheight(1.25 * rows + labels + 0.5)
+    if handles:
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(8, len(handles)), frameon=False)
+    listeners = frame["listener"].nunique()
+    figure.supxlabel(
+        f"means and 95% t intervals: {listeners} listener{'s' * (listeners != 1)}",
+        fontsize="x-small",
+        color=NEUTRAL,
+    )
+    return figure
+
+
+def _hang_labels(axes: Axes) -> None:
+    """Let the labels reach into the empty place below instead of making room for them in all columns."""
+    labels = [(label.get_position()[0], label) for label in axes.get_xticklabels()]
+    texts = [
+        axes.annotate(
+            label.get_text(),
+            (x, 0),
+            (0, -3.5),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            rotation=label.get_rotation(),
+            ha=label.get_horizontalalignment(),
+            va="top",
+            fontsize=label.get_fontsize(),
+            rotation_mode=label.get_rotation_mode(),
+        )
+        for x, label in labels
+    ]
+    for text in texts:
+        text.set_in_layout(False)
+    axes.set_xticklabels([])
+
+
+def _figure_of_listeners(frame: pd.DataFrame, layout: Layout) -> Figure:
+    """Left: each listener's correlation with the mean of the others. Right: mean scores per condition."""
+    agreement = listener_agreement(frame)
+    agreement = agreement.sort_values(["correlation", "listener"], na_position="first", kind="stable")
+    named = len(agreement) <= _MOST_NAMED_LISTENERS
+    width = WIDTHS["two_columns"]
+    figure = new_figure(width, 3.0)
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    labels = label_axis(right, layout, 0.5 * width, font_size=6.5)
+    figure.set_figheight(max(2.4 + labels, 0.12 * len(agreement) + 0.7 if named else 0.0))
+    _draw_agreement(left, agreement, named)
+    _draw_profiles(right, frame, layout)
+    return figure
+
+
+def _draw_agreement(axes: Axes, agreement: pd.DataFrame, named: bool) -> None:
+    rows = np.arange(len(agreement))
+    values = agreement["correlation"].to_numpy(dtype=float)
+    known = np.isfinite(values)
+    if named:
+        axes.hlines(rows[known], 0, values[known], color="0.8", linewidth=0.8)
+        axes.set_yticks(rows, [_short_id(name) for name in agreement["listener"]], fontsize=6)
+        for row, reason in zip(rows[~known], agreement["reason"].to_numpy()[~known], strict=True):
+            axes.text(0.02, row, reason, fontsize=6, color=NEUTRAL, va="center")
+    else:
+        axes.set_ylabel(f"{len(agreement)} listeners, in order of agreement")
+        if not known.all():
+            axes.set_title(f"{np.count_nonzero(~known)} listeners have no correlation", fontsize="small")
+    axes.plot(values[known], rows[known], "o", color=COLOURS[0], markersize=3.5 if named else 1.5)
+    axes.axvline(0, color=NEUTRAL, linewidth=0.6)
+    axes.set_xlim(min(0.0, float(np.min(values[known], initial=0.0)) * 1.1), 1.0)
+    axes.set_ylim(-0.8, len(agreement) - 0.2)
+    axes.grid(True, axis="x")
+    axes.set_xlabel("correlation with the mean of the others")
+
+
+def _short_id(name: str) -> str:
+    """Identifiers of 36 characters take the room of the figure; both ends tell them apart."""
+    return name if len(name) <= 16 else f"{name[:8]}…{name[-4:]}"
+
+
+def _draw_profiles(axes: Axes, frame: pd.DataFrame, layout: Layout) -> None:
+    means = frame.pivot_table(index="listener", columns="condition", values="score", aggfunc="mean")
+    means = means.reindex(columns=[place.condition for place in layout.places])
+    x = np.array([place.x for place in layout.places])
+    profiles = [np.column_stack([x, row])[~np.isnan(row)] for row in means.to_numpy(dtype=float)]
+    axes.add_collection(
+        LineCollection(
+            profiles,
+            colors=COLOURS[0],
+            linewidths=0.7,
+            alpha=max(0.05, min(0.5, 12 / len(profiles))),
+            rasterized=len(profiles) * len(x) > _MOST_VECTOR_MARKS,
+        )
+    )
+    overall = means.mean(axis=0).to_numpy(dtype=float)
+    axes.plot(x, overall, "o-", color=COLOURS[1], markersize=3, linewidth=1.5, label="mean of listeners")
+    _set_up_scale(axes)
+    axes.set_ylabel("each listener's mean score")
+    axes.legend(frameon=False, loc="best")

@@ -1,0 +1,316 @@
+"""Look at a whole test as its listeners will meet it: its audio, its key, and the standard's limits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mushra.anchors import anchor_filter
+from mushra.pages import (
+    ANCHOR35,
+    ANCHOR70,
+    HIDDEN_REFERENCE,
+    Bs1116Page,
+    LikertMultiPage,
+    LikertSinglePage,
+    MushraPage,
+    Page,
+    PairedComparisonPage,
+    TestConfig,
+    VolumePage,
+)
+from qincodec import audio
+from qincodec.errors import UserError
+
+#: Name of the file that says what the opaque names of a test stand for. Never served.
+KEY_NAME = "key.json"
+KEY_FORMAT = 1
+
+#: Limits of Recommendation ITU-R BS.1534-3.
+MAX_EXCERPT_S = 12.0
+MAX_SIGNALS = 12
+MIN_ITEMS = 5
+ITEMS_PER_SYSTEM = 1.5
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a page (by number, from 1; None: about the test); ``key`` is where in the page."""
+
+    severity: Literal["error", "warning"]
+    page: int | None
+    message: str
+    key: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """What is compared about an audio file."""
+
+    sample_rate: int
+    channels: int
+    num_samples: int
+    peak: float
+    sha256: str
+
+
+def excerpt_warning(duration_s: float) -> str | None:
+    """What the standard says against an excerpt of that length."""
+    if duration_s <= MAX_EXCERPT_S + 1e-6:
+        return None
+    return f"an excerpt lasts {duration_s:.1f} s; the standard has at most {MAX_EXCERPT_S:g} s"
+
+
+def signals_warning(n_signals: int) -> str | None:
+    """What it says against that many signals in one trial, hidden reference and anchors included."""
+    if n_signals <= MAX_SIGNALS:
+        return None
+    return (
+        f"{n_signals} signals in one trial, hidden reference and anchors included; the standard has at most"
+        f" {MAX_SIGNALS}: listeners lose the overview"
+    )
+
+
+def items_warning(n_items: int, n_systems: int) -> str | None:
+    """What it says against that many trials, training apart, for that many conditions under test."""
+    least = max(MIN_ITEMS, math.ceil(ITEMS_PER_SYSTEM * n_systems))
+    system = "system" if n_systems == 1 else "systems"
+    if n_items >= least:
+        return None
+    return (
+        f"{n_items} items for {n_systems} {system} under test; the standard has at least {MIN_ITEMS} and"
+        f" about {ITEMS_PER_SYSTEM:g} times as many items as systems, here {least}"
+    )
+
+
+def check_test(config: TestConfig) -> Iterator[Remark]:
+    """Everything that can be seen before the first listener comes.
+
+    Errors: audio that is missing, unreadable, out of the test's folder or not finite; a trial whose signals
+    differ in sample rate or channels, or in length where ``stopOnErrors`` is set; a key that does not fit.
+    Warnings: other lengths, silence, clipping, limits of the standard, names that give a condition away.
+    """
+    looked_at: dict[str, _Sound | str] = {}
+    pages = list(enumerate(config.flat(), start=1))
+    sounds: dict[int, dict[str, _Sound]] = {}
+    for number, page in pages:
+        found: dict[str, _Sound] = {}
+        for place, path in _audio_paths(page):
+            if path not in looked_at:
+                looked_at[path] = _look(config, path)
+            sound = looked_at[path]
+            if isinstance(sound, str):
+                yield Remark("error", number, f"'{path}': {sound}", place)
+                continue
+            found[place[-1]] = sound
+            if sound.peak == 0:
+                yield Remark("warning", number, f"'{path}' is silent", place)
+            elif sound.peak > 1:
+                level = 20 * math.log10(sound.peak)
+                yield Remark("warning", number, f"'{path}' peaks at {level:+.2f} dBFS and will clip", place)
+        if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
+            yield from _uneven(number, page, found, config.general.stop_on_errors)
+            yield from _impossible_anchors(number, page, found)
+        if isinstance(page, LikertMultiPage | LikertSinglePage):
+            yield from _missing_pictures(config, number, page)
+        sounds[number] = found
+    key = _read_key(config.root)
+    if isinstance(key, str):
+        yield Remark("error", None, key)
+        key = None
+    yield from _check_limits(config, pages, sounds, key)
+    yield from _telling_names(pages, key)
+    if key is not None:
+        yield from _check_key(pages, sounds, key)
+
+
+def _audio_paths(page: Page) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(key in the page, path) of every sound that a page names."""
+    if isinstance(page, VolumePage):
+        yield ("stimulus",), page.stimulus
+    if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
+        yield ("reference",), page.reference
+    if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage | LikertMultiPage | LikertSinglePage):
+        for name, path in page.stimuli.items():
+            yield ("stimuli", name), path
+
+
+def _look(config: TestConfig, path: str) -> _Sound | str:
+    """What is in a file, or what is wrong with it."""
+    file = config.audio_path(path)
+    try:
+        inside = file.resolve().is_relative_to(config.root.resolve())
+        if not file.is_file():
+            return f"no such file in '{config.root}'"
+    except (OSError, ValueError) as error:
+        return f"cannot be opened: {error}"
+    if not inside:
+        return "a link that leads out of the test's folder; copy the file into it"
+    try:
+        info = audio.info(file)
+        samples = np.concatenate(list(audio.blocks(file)), axis=1)
+        data = file.read_bytes()
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    peak = float(np.abs(samples).max(initial=0))
+    return _Sound(info.sample_rate, info.channels, samples.shape[1], peak, hashlib.sha256(data).hexdigest())
+
+
+def _uneven(
+    number: int,
+    page: MushraPage | Bs1116Page | PairedComparisonPage,
+    found: dict[str, _Sound],
+    stop_on_errors: bool,
+) -> Iterator[Remark]:
+    """Signals of a trial that cannot be switched between, since they differ from the reference."""
+    reference = found.get("reference")
+    if reference is None:
+        return
+    for name in page.stimuli:
+        sound = found.get(name)
+        if sound is None:
+            continue
+        for what, given, due in (
+            ("sample rate", f"{sound.sample_rate} Hz", f"{reference.sample_rate} Hz"),
+            ("number of channels", f"{sound.channels}", f"{reference.channels}"),
+            ("length", f"{sound.num_samples} samples", f"{reference.num_samples} samples"),
+        ):
+            if given != due:
+                harmless = what == "length" and not stop_on_errors
+                yield Remark(
+                    "warning" if harmless else "error",
+                    number,
+                    f"{what} of '{name}' is {given}, that of the reference {due}",
+                    ("stimuli", name),
+                )
+
+
+def _impossible_anchors(
+    number: int, page: MushraPage | Bs1116Page | PairedComparisonPage, found: dict[str, _Sound]
+) -> Iterator[Remark]:
+    for name, wanted in ((ANCHOR35, page.create_anchor35), (ANCHOR70, page.create_anchor70)):
+        if wanted and "reference" in found:
+            try:
+                anchor_filter(name, found["reference"].sample_rate)
+            except UserError as error:
+                yield Remark("error", number, str(error), ("reference",))
+
+
+def _missing_pictures(
+    config: TestConfig, number: int, page: LikertMultiPage | LikertSinglePage
+) -> Iterator[Remark]:
+    for response in page.response:
+        for path in (response.img, response.img_selected, response.img_higher_response_selected):
+            if path is not None and not config.audio_path(path).is_file():
+                yield Remark("error", number, f"'{path}': no such file in '{config.root}'", ("response",))
+
+
+def _check_limits(
+    config: TestConfig,
+    pages: list[tuple[int, Page]],
+    sounds: dict[int, dict[str, _Sound]],
+    key: dict[str, Any] | None,
+) -> Iterator[Remark]:
+    trials = [(n, page) for n, page in pages if isinstance(page, MushraPage) and not config.is_training(page)]
+    if not trials:
+        return
+    systems: set[str] = set()
+    without_anchor: list[int] = []
+    for number, page in trials:
+        conditions = [_condition(key, page.id, name) for name in page.conditions()]
+        systems.update(name for name in conditions if not is_control(name))
+        if ANCHOR35 not in conditions:
+            without_anchor.append(number)
+        if warning := signals_warning(len(conditions)):
+            yield Remark("warning", number, warning, ("stimuli",))
+        reference = sounds[number].get("reference")
+        if reference and (warning := excerpt_warning(reference.num_samples / reference.sample_rate)):
+            yield Remark("warning", number, warning, ("reference",))
+    if without_anchor:
+        yield Remark(
+            "warning",
+            without_anchor[0],
+            f"{len(without_anchor)} of {len(trials)} trials have no anchor35: the standard has a low anchor,"
+            " low-passed at 3.5 kHz, in each; createAnchor35 makes it",
+            ("stimuli",),
+        )
+    if warning := items_warning(len(trials), len(systems)):
+        yield Remark("warning", None, warning)
+
+
+def is_control(condition: str) -> bool:
+    """Whether a condition is hidden reference or anchor, and no system under test."""
+    return condition in (HIDDEN_REFERENCE, ANCHOR35, ANCHOR70)
+
+
+def _condition(key: dict[str, Any] | None, trial: str, name: str) -> str:
+    """What a name stands for; itself, without a key that knows it."""
+    try:
+        return str(key["trials"][trial]["signals"][name]["condition"]) if key else name
+    except (KeyError, TypeError):
+        return name
+
+
+def _telling_names(pages: list[tuple[int, Page]], key: dict[str, Any] | None) -> Iterator[Remark]:
+    for number, page in pages:
+        for name in page.stimuli if isinstance(page, MushraPage) else ():
+            if _condition(key, page.id, name) == name:
+                yield Remark(
+                    "warning",
+                    number,
+                    f"names such as '{name}' reach the listeners' browsers: whoever looks learns the"
+                    " conditions; `mushra create` makes names that tell nothing",
+                    ("stimuli", name),
+                )
+                return
+
+
+def _read_key(root: Path) -> dict[str, Any] | str | None:
+    """The test's key, what is wrong with it, or None if there is none."""
+    path = root / KEY_NAME
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"'{path}' cannot be read: {error}; create the test again"
+    if (
+        not isinstance(key, dict)
+        or key.get("format") != KEY_FORMAT
+        or not isinstance(key.get("trials"), dict)
+    ):
+        return f"'{path}' is no key of format {KEY_FORMAT}; create the test again with this version"
+    return key
+
+
+def _check_key(
+    pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: dict[str, Any]
+) -> Iterator[Remark]:
+    """Whether the key opens the test: the same trials, names and files."""
+    trials = {page.id: (number, page) for number, page in pages if isinstance(page, MushraPage)}
+    for trial in sorted(set(key["trials"]) - set(trials)):
+        yield Remark("error", None, f"'{KEY_NAME}' has trial '{trial}', which is no page of the test")
+    for trial, (number, page) in trials.items():
+        entry = key["trials"].get(trial)
+        signals = entry.get("signals") if isinstance(entry, dict) else None
+        if not isinstance(signals, dict):
+            yield Remark("error", number, f"'{KEY_NAME}' does not know trial '{trial}'")
+            continue
+        for name, path in {HIDDEN_REFERENCE: page.reference, **page.stimuli}.items():
+            place = ("reference",) if name == HIDDEN_REFERENCE else ("stimuli", name)
+            signal = signals.get(name)
+            if not isinstance(signal, dict) or signal.get("file") != path:
+                message = f"'{KEY_NAME}' does not know '{name}' with file '{path}'"
+                yield Remark("error", number, message, place)
+            elif name in sounds[number] and signal.get("sha256") != sounds[number][name].sha256:
+                message = f"'{path}' is another file than '{KEY_NAME}' says: it was changed after `create`"
+                yield Remark("error", number, message, place)

@@ -1,0 +1,352 @@
+"""Read a test's YAML: every unknown key and wrong type with its file, line and page, before anything starts.
+
+A test is a YAML file or a folder that `mushra create` wrote (``config.yaml`` in it). Paths in it are relative
+to the folder it lies in; if that is called ``configs``, as in a webMUSHRA checkout, to the folder above.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from mushra.pages import PAGE_TYPES, FinishPage, General, Group, MushraPage, Page, TestConfig
+from mushra.yaml_lines import Document, Location, YamlProblem, parse
+from qincodec.errors import UserError
+
+#: Name of the YAML file in a test folder.
+CONFIG_NAME = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a test that is wrong ("error": it does not start) or worth knowing ("warning").
+
+    Attributes:
+        severity: of the two.
+        file: the YAML file.
+        line: in it, from 1.
+        page: number of the page in the order of the file, from 1; None for what belongs to no page.
+        message: what is wrong, what was given, what is allowed.
+    """
+
+    severity: Literal["error", "warning"]
+    file: Path
+    line: int
+    page: int | None
+    message: str
+
+    def __str__(self) -> str:
+        page = "" if self.page is None else f"page {self.page}: "
+        return f"{self.file}:{self.line}: {self.severity}: {page}{self.message}"
+
+
+class ConfigError(UserError):
+    """A test that cannot be loaded. The message is the first error and the number of others."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        others = len(findings) - 1
+        more = f" (and {others} more: `mushra check` lists them all)" if others else ""
+        super().__init__(f"{findings[0]}{more}")
+        self.findings = findings
+
+
+def load_config(path: Path, root: Path | None = None) -> TestConfig:
+    """The test that a YAML file or a test folder describes. Whether its audio is there is not looked at.
+
+    Args:
+        path: YAML file, or folder with a ``config.yaml``.
+        root: folder that audio paths are relative to; None: see this module.
+
+    Raises:
+        ConfigError: any error in the file; ``findings`` has all of them.
+        UserError: there is no such file.
+    """
+    reading = _read(path, root)
+    if reading.config is None:
+        raise ConfigError(reading.findings)
+    return reading.config
+
+
+def check_config(path: Path, root: Path | None = None) -> list[Finding]:
+    """All that is wrong with a test or worth knowing about it, its audio and its key included, by line.
+
+    Arguments and errors are those of `load_config`, save that what is wrong is returned.
+    """
+    reading = _read(path, root)
+    config = reading.config
+    if config is not None:
+        from mushra.check import check_test
+
+        for remark in check_test(config):
+            location = () if remark.page is None else (*reading.locations[remark.page], *remark.key)
+            line = reading.document.line(location)
+            reading.findings.append(
+                Finding(remark.severity, config.path, line, remark.page, _one_line(remark.message))
+            )
+    return sorted(reading.findings, key=lambda finding: finding.line)
+
+
+@dataclass
+class _Reading:
+    """What became of a file: the test, None if it has errors; where its pages (by number) stand; errors."""
+
+    config: TestConfig | None
+    document: Document
+    locations: dict[int, Location]
+    findings: list[Finding]
+
+
+def _read(path: Path, root: Path | None) -> _Reading:
+    file = path / CONFIG_NAME if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read test '{file}': {error.strerror or error}; give a webMUSHRA YAML file or a folder"
+            " that `mushra create` wrote"
+        ) from error
+    try:
+        document = parse(data)
+    except YamlProblem as problem:
+        return _Reading(
+            None, Document(), {}, [Finding("error", file, problem.line, None, _one_line(str(problem)))]
+        )
+    reader = _Reader(file, document)
+    general, pages = reader.read()
+    findings = sorted(reader.findings, key=lambda finding: finding.line)
+    config = None
+    if general is not None and not findings:
+        in_configs = file.parent.resolve().name == "configs"
+        config = TestConfig(file, root or (file.parent.parent if in_configs else file.parent), general, pages)
+    return _Reading(config, document, reader.locations(), findings)
+
+
+class _Reader:
+    """From the document to models, collecting what is wrong."""
+
+    def __init__(self, file: Path, document: Document) -> None:
+        self.findings: list[Finding] = []
+        self._file = file
+        self._document = document
+        self._numbers: dict[Location, int] = {}
+
+    def read(self) -> tuple[General | None, tuple[Page | Group, ...]]:
+        content = self._document.value
+        if not isinstance(content, dict):
+            self._error((), f"the file holds {_kind(content)}, not the keys of a test ('testname', 'pages')")
+            return None, ()
+        entries = content.get("pages")
+        if isinstance(entries, list):
+            self._number(entries, ("pages",))
+        for location, line in self._document.duplicates:
+            first = self._document.line(location)
+            self._error(location, f"key '{location[-1]}' stands twice, first on line {first}", line)
+        top = {key: value for key, value in content.items() if key != "pages"}
+        general = self._model(General, top, (), "the top level")
+        if "pages" not in content:
+            self._error((), "'pages' is missing: the list of the test's pages")
+            return None, ()
+        if not isinstance(entries, list):
+            self._error(("pages",), f"'pages' must be a list of pages; it is {_kind(entries)}")
+            return None, ()
+        group = self._group(entries, ("pages",))
+        if not self._numbers:
+            self._error(("pages",), "'pages' has no page")
+        self._check_whole(general, group)
+        return general, group.pages
+
+    def locations(self) -> dict[int, Location]:
+        """Where each page stands, by its number."""
+        return {number: location for location, number in self._numbers.items()}
+
+    def _number(self, entries: list[Any], location: Location) -> None:
+        for index, entry in enumerate(entries):
+            if isinstance(entry, list):
+                self._number(entry, (*location, index))
+            elif not (index == 0 and entry == "random"):
+                self._numbers[*location, index] = len(self._numbers) + 1
+
+    def _group(self, entries: list[Any], location: Location) -> Group:
+        pages: list[Page | Group] = []
+        random = bool(entries) and entries[0] == "random"
+        for index, entry in enumerate(entries):
+            here = (*location, index)
+            if isinstance(entry, list):
+                pages.append(self._group(entry, here))
+            elif not (random and index == 0):
+                page = self._page(entry, here)
+                if page is not None:
+                    pages.append(page)
+        return Group(tuple(pages), random)
+
+    def _page(self, entry: Any, location: Location) -> Any:
+        if entry == "random":
+            self._error(location, "'random' must be the first entry of its list")
+            return None
+        if not isinstance(entry, dict):
+            self._error(location, f"a page must be a mapping that begins with 'type:'; it is {_kind(entry)}")
+            return None
+        kind = entry.get("type")
+        model = PAGE_TYPES.get(kind) if isinstance(kind, str) else None
+        if model is None:
+            known = ", ".join(PAGE_TYPES)
+            what = "'type' is missing" if "type" not in entry else f"'{kind}' is no type of page"
+            self._error((*location, "type"), f"{what}{_close(str(kind), PAGE_TYPES)}; known are {known}")
+            return None
+        if entry.get("id") is None and kind in ("generic", "consent", "volume", "finish"):
+            entry = {**entry, "id": f"page{self._numbers[location]}"}
+        return self._model(model, entry, location, f"a {kind} page")
+
+    def _model(self, model: type[BaseModel], value: Any, location: Location, what: str) -> Any:
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            for details in error.errors(include_url=False):
+                self._error((*location, *_real(details, value)), _explain(details, model, what))
+            return None
+
+    def _check_whole(self, general: General | None, group: Group) -> None:
+        """What can be seen only across pages."""
+        locations = self.locations()
+        if self.findings:  # numbers and pages go together only when every page was understood
+            return
+        pages = list(group.flat())
+        first: dict[str, int] = {}
+        for number, page in enumerate(pages, start=1):
+            if page.id in first:
+                self._error(
+                    (*locations[number], "id"),
+                    f"id '{page.id}' is that of page {first[page.id]}, too; give each page its own, so that"
+                    " results can be told apart",
+                )
+            first.setdefault(page.id, number)
+            if isinstance(page, FinishPage) and number < len(pages):
+                self._error(locations[number], "the finish page must be the last page, in no random list")
+            if isinstance(page, MushraPage):
+                names = page.conditions()
+                for name in {name for name in names if names.count(name) > 1}:
+                    self._error(
+                        (*locations[number], "stimuli", name),
+                        f"'{name}' is the name of the anchor that this page makes; name the stimulus"
+                        " otherwise or switch the making off",
+                    )
+            elif isinstance(page, FinishPage):
+                self._check_questions(page, locations[number])
+        for index, name in enumerate((general and general.qincodec.training) or []):
+            if name not in first:
+                known = _close(name, first)
+                self._error(("qincodec", "training", index), f"no page has the id '{name}'{known}")
+
+    def _check_questions(self, page: FinishPage, location: Location) -> None:
+        names: set[str] = set()
+        for index, question in enumerate(page.questionnaire or []):
+            here = (*location, "questionnaire", index)
+            if question.name in names:
+                self._error((*here, "name"), f"two questions are called '{question.name}'; rename one")
+            names.add(question.name)
+            if question.type == "likert" and not question.response:
+                self._error(here, f"likert question '{question.name}' has no 'response' to choose from")
+
+    def _error(self, location: Location, message: str, line: int | None = None) -> None:
+        page = next((n for at, n in self._numbers.items() if location[: len(at)] == at), None)
+        where = self._document.line(location) if line is None else line
+        self.findings.append(Finding("error", self._file, where, page, _one_line(message)))
+
+
+def _one_line(text: str) -> str:
+    """A message that quotes a file, without what would move a terminal's cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _kind(value: Any) -> str:
+    """A value as a reader of YAML calls it."""
+    if value is None:
+        return "empty"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return f"the text '{shown}'" if isinstance(value, str) else shown
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _real(details: ErrorDetails, value: Any) -> Location:
+    """Pydantic's location without the branches of unions that it names."""
+    real: list[str | int] = []
+    for part in details["loc"]:
+        in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if in_list or (isinstance(value, dict) and part in value):
+            value = value[part]
+        elif part != "[key]" and details["type"] in ("missing", "extra_forbidden"):
+            value = None
+        else:
+            continue
+        real.append(part)
+    return tuple(real)
+
+
+#: Pydantic's type of error -> what is allowed.
+_ALLOWED = {
+    "bool_type": "true or false, without quotes",
+    "string_type": "text; put it in quotes if it reads as true, false or a date",
+    "int_type": "a whole number, without quotes",
+    "int_from_float": "a whole number",
+    "float_type": "a number, without quotes",
+    "list_type": "a list",
+    "dict_type": "a mapping (name: value)",
+    "model_type": "a mapping (key: value)",
+}
+
+
+def _explain(details: ErrorDetails, model: type[BaseModel], what: str) -> str:
+    """One of pydantic's errors, in our words."""
+    kind, given = details["type"], details.get("input")
+    names = [str(part) for part in details["loc"] if not str(part).startswith("function-")]
+    name = ".".join(names)
+    if kind == "missing":
+        return f"'{name}' is missing: {what} needs it"
+    if kind == "extra_forbidden":
+        known = _keys(model, details["loc"][:-1])
+        listed = f"; allowed here are {', '.join(known)}" if known else ""
+        return f"{what} has no key '{name}'{_close(names[-1], known)}{listed}"
+    if kind == "value_error":
+        return f"'{name}': {_kind(given)} {details['ctx']['error']}"
+    if kind == "literal_error":
+        return f"'{name}' is {_kind(given)}; allowed are {details['ctx']['expected']}"
+    if kind in ("too_short", "missing_argument"):
+        return f"'{name}' has no entry; give at least one"
+    allowed = _ALLOWED.get(kind) or details["msg"].removeprefix("Input should be ")
+    return f"'{name}' is {_kind(given)}; it must be {allowed}"
+
+
+def _keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """Keys that the model at ``location`` below ``model`` takes."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        nested = _nested(field.annotation) if field else None
+        if nested is None:
+            return []
+        model = nested
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _nested(argument)
+        if found is not None:
+            return found
+    return None

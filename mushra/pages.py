@@ -1,0 +1,371 @@
+"""What a listening test consists of: the page types and keys of webMUSHRA's YAML, and our one section.
+
+Keys are camelCase in the file and snake_case here (``showWaveform`` is ``show_waveform``). Unknown keys and
+wrong types are refused; numbers are taken where text is due. Our own options stand under the top-level key
+``qincodec`` (`Section`), which an unmodified webMUSHRA ignores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+#: Names of results that no entry of ``stimuli`` may take from the signals a page makes by itself.
+HIDDEN_REFERENCE, ANCHOR35, ANCHOR70 = "reference", "anchor35", "anchor70"
+
+Language = Literal["en", "de", "fr", "es"]
+
+
+def _text(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+def _path(path: str) -> str:
+    """A path that cannot leave the folder it is relative to."""
+    if "://" in path or path.startswith("//"):
+        raise ValueError("is an address; put the file beside the test and give its relative path")
+    if not path or "\\" in path or any(ord(character) < 32 for character in path):
+        raise ValueError("is no path; give a relative one with '/' between folders")
+    parts = PurePosixPath(path).parts
+    if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or ".." in parts:
+        raise ValueError("leads out of the test's folder; give a relative path without '..'")
+    return path
+
+
+def _trial_names(stimuli: dict[str, str]) -> dict[str, str]:
+    if HIDDEN_REFERENCE in stimuli:
+        raise ValueError("name 'reference' is that of the hidden reference; give the stimulus another")
+    if "" in stimuli:
+        raise ValueError("a stimulus has no name")
+    return stimuli
+
+
+def _web_address(address: str) -> str:
+    if not re.match(r"https?://[^/\s]", address):
+        raise ValueError("is no address; it must begin with https:// or http://")
+    return address
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+AudioPath = Annotated[str, AfterValidator(_path)]
+Stimuli = Annotated[dict[str, AudioPath], Field(min_length=1), AfterValidator(_trial_names)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, alias_generator=to_camel
+    )
+
+
+class _Page(_Model):
+    """``id`` is unique in a test; a page that had none is called ``page<number>``, counted from 1."""
+
+    id: Text
+    name: Text | None = None
+    content: Text | None = None
+
+
+class GenericPage(_Page):
+    """Text (HTML) to read."""
+
+    type: Literal["generic"]
+
+
+class ConsentPage(_Page):
+    """Text to agree to; with ``must_consent`` the test goes on only after that."""
+
+    type: Literal["consent"]
+    must_consent: bool = True
+
+
+class VolumePage(_Page):
+    """A looped stimulus to set the volume with; ``default_volume`` is a factor from 0 to 1."""
+
+    type: Literal["volume"]
+    stimulus: AudioPath
+    default_volume: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class _Trial(_Page):
+    """Stimuli (name in the results -> path) against a reference, and anchors made from it on request."""
+
+    show_waveform: bool = False
+    enable_looping: bool = False
+    reference: AudioPath
+    create_anchor35: bool = False
+    create_anchor70: bool = False
+    stimuli: Stimuli
+
+
+class MushraPage(_Trial):
+    """A BS.1534 trial. The hidden reference (named "reference") is added by whoever shows the page."""
+
+    type: Literal["mushra"]
+    strict: bool = True
+    randomize: bool = True
+    show_condition_names: bool = False
+    switch_back: bool = False
+
+    def conditions(self) -> list[str]:
+        """Names under which the trial is rated: stimuli, hidden reference, anchors that are made."""
+        made = [(ANCHOR35, self.create_anchor35), (ANCHOR70, self.create_anchor70)]
+        return [*self.stimuli, HIDDEN_REFERENCE, *(name for name, wanted in made if wanted)]
+
+
+class Bs1116Page(_Trial):
+    """A BS.1116 trial: hidden reference and one stimulus, both graded from 1 to 5."""
+
+    type: Literal["bs1116"]
+
+
+class PairedComparisonPage(_Trial):
+    """Which of two is the reference? ``unforced`` is the label of the answer "neither", None without it."""
+
+    type: Literal["paired_comparison"]
+    unforced: Annotated[
+        Text | None, BeforeValidator(lambda value: None if value is False or value == "" else value)
+    ] = None
+
+
+class LikertResponse(_Model):
+    """One answer of a Likert scale, with pictures for its three states where it has them."""
+
+    value: Text
+    label: Text | None = None
+    img: AudioPath | None = None
+    img_selected: AudioPath | None = None
+    img_higher_response_selected: AudioPath | None = None
+
+
+class _Likert(_Page):
+    """Stimuli rated on a scale; ``max_stimuli`` of them, drawn at random, if given."""
+
+    must_rate: bool = False
+    #: What counts as heard: the whole stimulus ("ended") or its beginning ("processUpdate").
+    must_playback: Annotated[
+        Literal["ended", "processUpdate"] | None,
+        BeforeValidator(lambda value: None if value is False else value),
+    ] = None
+    stimuli: Annotated[dict[str, AudioPath], Field(min_length=1)]
+    response: Annotated[list[LikertResponse], Field(min_length=1)]
+    max_stimuli: Annotated[int, Field(ge=1)] | None = None
+
+
+class LikertMultiPage(_Likert):
+    """All stimuli on one page, each with the scale."""
+
+    type: Literal["likert_multi_stimulus"]
+
+
+class LikertSinglePage(_Likert):
+    """One stimulus after the other, each with the scale."""
+
+    type: Literal["likert_single_stimulus"]
+
+
+class SpatialPage(_Page):
+    """Where is it? What the lists and mappings hold is up to the page that shows them."""
+
+    type: Literal["spatial"]
+    framerate: Annotated[float, Field(gt=0)] | None = None
+    room_measurements: dict[str, Any] | list[Any] | None = None
+    stimuli: dict[str, Any] | list[Any]
+    responses: dict[str, Any] | list[Any] | None = None
+    views: dict[str, Any] | list[Any] | None = None
+    objects: dict[str, Any] | list[Any] | None = None
+
+
+class Choice(_Model):
+    """An answer of a questionnaire's Likert question."""
+
+    value: Text
+    label: Text | None = None
+
+
+class Question(_Model):
+    """A question of the finish page; ``min``, ``max`` and ``default`` are of numbers."""
+
+    type: Literal["text", "number", "likert", "long_text"]
+    name: Text
+    label: Text | None = None
+    optional: bool = False
+    min: float | None = None
+    max: float | None = None
+    default: Text | None = None
+    response: list[Choice] | None = None
+
+
+class FinishPage(_Page):
+    """The end: questionnaire, thanks. ``write_results`` is read by nothing."""
+
+    type: Literal["finish"]
+    popup_content: Text | None = None
+    show_results: bool = False
+    show_errors: bool = False
+    write_results: bool = True
+    questionnaire: list[Question] | None = None
+
+
+Page = (
+    GenericPage
+    | ConsentPage
+    | VolumePage
+    | MushraPage
+    | Bs1116Page
+    | PairedComparisonPage
+    | LikertMultiPage
+    | LikertSinglePage
+    | SpatialPage
+    | FinishPage
+)
+
+#: Value of ``type`` -> model.
+PAGE_TYPES: dict[str, type[_Page]] = {
+    "generic": GenericPage,
+    "consent": ConsentPage,
+    "volume": VolumePage,
+    "mushra": MushraPage,
+    "bs1116": Bs1116Page,
+    "paired_comparison": PairedComparisonPage,
+    "likert_multi_stimulus": LikertMultiPage,
+    "likert_single_stimulus": LikertSinglePage,
+    "spatial": SpatialPage,
+    "finish": FinishPage,
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """A nested list of pages; ``random`` if its entries (pages and groups, each as a whole) are shuffled."""
+
+    pages: tuple[Page | Group, ...]
+    random: bool = False
+
+    def flat(self) -> Iterator[Page]:
+        """All pages below, in the order of the file."""
+        for entry in self.pages:
+            if isinstance(entry, Group):
+                yield from entry.flat()
+            else:
+                yield entry
+
+
+class _Own(BaseModel):
+    """Of our own section, whose keys are snake_case in the file, too."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Rules(_Own):
+    """What a MUSHRA page asks before Next is unlocked; each rule is said on the page."""
+
+    must_hear_all: bool = True
+    must_rate_all: bool = True
+    one_at_100: bool = True
+    only_playing_rated: bool = True
+
+
+class Completion(_Own):
+    """What a listener gets at the end: a code to copy, an address to be sent to, both or nothing."""
+
+    code: Text | None = None
+    redirect: Annotated[str, AfterValidator(_web_address)] | None = None
+
+
+class Section(_Own):
+    """The section ``qincodec``: what webMUSHRA has no words for.
+
+    Attributes:
+        training: ids of the pages whose grades are kept apart. None: all pages whose id begins with
+            "training".
+        rules: of MUSHRA pages.
+        items_per_listener: give each listener that many entries of every random group, balanced over
+            listeners; None: all.
+        order: of random groups: "latin" (each entry equally often at each place) or "random".
+        seed: of orders and draws.
+        completion: code and address at the end.
+        languages: of the page itself that a listener may choose from; the test's ``language`` comes first.
+        one_session_per_person: a second session of one person is refused.
+        headphone_check: ask for a short hearing task before the first trial.
+        identification: "anonymous" (one link for all), "invitation" (named one-time links) or "prolific".
+    """
+
+    training: list[Text] | None = None
+    rules: Rules = Rules()
+    items_per_listener: Annotated[int, Field(ge=1)] | None = None
+    order: Literal["latin", "random"] = "latin"
+    seed: Annotated[int, Field(ge=0)] = 0
+    completion: Completion = Completion()
+    languages: list[Language] = Field(default_factory=list)
+    one_session_per_person: bool = False
+    headphone_check: bool = False
+    identification: Literal["anonymous", "invitation", "prolific"] = "anonymous"
+
+
+class General(_Model):
+    """The top level without its pages."""
+
+    testname: Text
+    test_id: Text
+    buffer_size: Literal[256, 512, 1024, 2048, 4096, 8192, 16384] = 2048
+    stop_on_errors: bool = False
+    show_button_previous_page: bool = False
+    remote_service: Text | None = None
+    language: Language = "en"
+    qincodec: Section = Section()
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """A whole test.
+
+    Attributes:
+        path: the YAML file.
+        root: folder that all paths in it are relative to.
+        general: the top level, ``general.qincodec`` our section.
+        pages: in the order of the file, nested lists as `Group`.
+    """
+
+    __test__: ClassVar[bool] = False  # its name is no call to pytest
+
+    path: Path
+    root: Path
+    general: General
+    pages: tuple[Page | Group, ...]
+
+    @property
+    def testname(self) -> str:
+        return self.general.testname
+
+    @property
+    def test_id(self) -> str:
+        return self.general.test_id
+
+    @property
+    def language(self) -> Language:
+        return self.general.language
+
+    @property
+    def section(self) -> Section:
+        return self.general.qincodec
+
+    def flat(self) -> list[Page]:
+        """All pages in the order of the file; a page's number is its index here plus 1."""
+        return list(Group(self.pages).flat())
+
+    def is_training(self, page: Page) -> bool:
+        """Whether the page's grades are to be kept apart."""
+        if self.section.training is None:
+            return page.id.startswith("training")
+        return page.id in self.section.training
+
+    def audio_path(self, path: str) -> Path:
+        """Where an audio path of the file lies on the disk."""
+        return self.root / path

@@ -1,0 +1,106 @@
+"""What `mushra check` sees in a test's audio: files, their agreement, the standard's limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import yaml
+
+from mushra.config import check_config
+
+
+def tone(path: Path, seconds: float = 1.0, rate: int = 16000, channels: int = 1, level: float = 0.1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = level * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
+    soundfile.write(path, np.repeat(samples[:, None], channels, axis=1), rate, subtype="FLOAT")
+
+
+def remarks(path: Path, severity: str) -> list[str]:
+    return [finding.message for finding in check_config(path) if finding.severity == severity]
+
+
+def audio_test(folder: Path, *, n_trials: int = 5, stop_on_errors: bool = True, **extra: Any) -> Path:
+    tone(folder / "r.wav")
+    tone(folder / "c.wav")
+    pages = [
+        {"type": "mushra", "id": f"t{n}", "reference": "r.wav", "stimuli": {"C": "c.wav"}, **extra}
+        for n in range(n_trials)
+    ]
+    test = {"testname": "t", "testId": "t", "stopOnErrors": stop_on_errors, "pages": pages}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(test))
+    return path
+
+
+def test_a_good_test_has_no_errors(tmp_path: Path) -> None:
+    path = audio_test(tmp_path, createAnchor35=True)
+    assert remarks(path, "error") == []
+    (warning,) = remarks(path, "warning")  # names of conditions reach the browser
+    assert "names such as 'C'" in warning
+
+
+def test_signals_that_do_not_fit(tmp_path: Path) -> None:
+    path = audio_test(tmp_path, n_trials=1, createAnchor35=True)
+    tone(tmp_path / "c.wav", seconds=1.5, rate=8000, channels=2)
+    assert remarks(path, "error") == [
+        "sample rate of 'C' is 8000 Hz, that of the reference 16000 Hz",
+        "number of channels of 'C' is 2, that of the reference 1",
+        "length of 'C' is 12000 samples, that of the reference 16000 samples",
+    ]
+    path = audio_test(tmp_path, n_trials=1, stop_on_errors=False)
+    tone(tmp_path / "c.wav", seconds=1.5)
+    assert remarks(path, "error") == []
+    assert any(message.startswith("length of 'C'") for message in remarks(path, "warning"))
+
+
+def test_missing_damaged_and_outside_files(tmp_path: Path) -> None:
+    folder = tmp_path / "test"
+    path = audio_test(folder, n_trials=1)
+    (folder / "c.wav").unlink()
+    assert "no such file" in remarks(path, "error")[0]
+    (folder / "c.wav").write_bytes(b"RIFF")
+    assert len(remarks(path, "error")) == 1
+    tone(tmp_path / "secret.wav")
+    (folder / "c.wav").unlink()
+    (folder / "c.wav").symlink_to(tmp_path / "secret.wav")
+    assert "a link that leads out" in remarks(path, "error")[0]
+
+
+def test_anchors_and_pictures_that_cannot_be_had(tmp_path: Path) -> None:
+    path = audio_test(tmp_path, n_trials=1, createAnchor35=True, createAnchor70=True)
+    for name in ("r.wav", "c.wav"):
+        tone(tmp_path / name, rate=11025)
+    assert [
+        "anchor70 needs a sample rate of at least 16000 Hz" in text for text in remarks(path, "error")
+    ] == [True]
+    likert = {"type": "likert_single_stimulus", "id": "l", "stimuli": {"C": "c.wav"}}
+    response = [{"value": 1, "img": "i.png"}]
+    path.write_text(
+        yaml.safe_dump({"testname": "t", "testId": "t", "pages": [{**likert, "response": response}]})
+    )
+    assert remarks(path, "error") == [f"'i.png': no such file in '{tmp_path}'"]
+
+
+def test_silence_and_clipping_are_warned_about(tmp_path: Path) -> None:
+    path = audio_test(tmp_path, n_trials=1)
+    tone(tmp_path / "r.wav", level=0.0)
+    tone(tmp_path / "c.wav", level=2.0)
+    found = remarks(path, "warning")
+    assert "'r.wav' is silent" in found
+    assert "'c.wav' peaks at +6.02 dBFS and will clip" in found
+
+
+def test_limits_of_the_standard(tmp_path: Path) -> None:
+    stimuli = {f"C{n}": "c.wav" for n in range(12)}
+    path = audio_test(tmp_path, n_trials=4, stimuli=stimuli)
+    tone(tmp_path / "r.wav", seconds=12.1)
+    tone(tmp_path / "c.wav", seconds=12.1)
+    text = "\n".join(remarks(path, "warning"))
+    assert "13 signals in one trial" in text
+    assert "an excerpt lasts 12.1 s" in text
+    assert "4 items for 12 systems under test" in text
+    assert "here 18" in text
+    assert "4 of 4 trials have no anchor35" in text
