@@ -10,8 +10,11 @@ CODECS = Registry(
     {
         "qincodec": "baselines.qincodec:Qincodec",
         "qincodec-continuous": "baselines.qincodec:Continuous",
-        "dac": "baselines.registry:NotYet",
-        "encodec": "baselines.registry:NotYet",
+        "dac": "baselines.dac:Dac",
+        "dac-24khz": "baselines.dac:Dac24",
+        "dac-16khz": "baselines.dac:Dac16",
+        "encodec": "baselines.encodec:Encodec",
+        "mimi": "baselines.mimi:Mimi",
         "opus": "baselines.ffmpeg:Opus",
         "mp3": "baselines.ffmpeg:Mp3",
         "aac": "baselines.ffmpeg:Aac",
@@ -22,18 +25,14 @@ CODECS = Registry(
 )
 
 
-class NotYet:
-    """Stands for a codec whose adapter this version does not have, so that the name gets a clear answer."""
-
-    @classmethod
-    def unavailable(cls, weights: str | None = None) -> str:
-        return (
-            "its adapter is not part of this version; decode your files with its authors' code and compare "
-            "them with --condition NAME@KBPS=DIR"
-        )
-
-
 def unavailable(name: str, weights: str | None = None) -> str | None:
     """Why codec ``name`` cannot run here and what mends it, in one line; None if it can."""
     reason: str | None = CODECS.load(name).unavailable(weights)
     return reason
+
+
+def missing_weights(name: str, weights: str | None = None) -> list[str]:
+    """Files of `baselines.weights` that codec ``name`` needs and the cache lacks."""
+    codec = CODECS.load(name)
+    names: list[str] = codec.missing(weights) if hasattr(codec, "missing") else []
+    return names

@@ -1,0 +1,232 @@
+"""Downloads that survive broken connections: used by `baselines.weights` alone.
+
+A download grows in ``<file>.part``. What it is a part of (address and validator, RFC 9110 section 8.8) lies
+beside it, so that it only ever goes on with bytes of the same file; it takes its final name once it is
+complete and verified.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import re
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from baselines import weights
+from baselines.weights import Progress, WeightsFile
+from qincodec.console import ProgressLine
+from qincodec.errors import UserError
+
+TIMEOUT_S = 30.0
+#: Attempts that bring nothing new before a broken download is given up, and the pause before each.
+PATIENCE = 3
+PAUSE_S = 2.0
+
+_BLOCK = 1 << 18
+_MEGABYTE = 1_000_000
+
+
+class _Interrupted(Exception):
+    """The connection failed in a way that may pass."""
+
+
+class _Changed(Exception):
+    """The server has another file than the one that the part is of."""
+
+
+def fetch(file: WeightsFile, path: Path, progress: Progress | None = None) -> None:
+    """Download ``file`` to ``path`` and verify it. Processes that want the same file wait for the first.
+
+    Raises:
+        UserError: it cannot be had, is not what it should be, or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path):
+            if path.is_file():
+                return
+            _fetch(file, path, progress)
+    except OSError as error:
+        raise UserError(
+            f"cannot write weights '{file.name}' at '{path}': {error.strerror or error}; set QINCODEC_CACHE"
+            " to a folder with room"
+        ) from error
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.with_name(f".{path.name}.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process downloads {path.name}; waiting for it", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(file: WeightsFile, path: Path, progress: Progress | None) -> None:
+    part = path.with_name(f"{path.name}.part")
+    print(f"downloading weights '{file.name}' from {file.url} to {path}", file=sys.stderr)
+    print(f"licence: {file.licence}; {file.attribution}", file=sys.stderr)
+    with ProgressLine(enabled=progress is None) as line:
+        _download(file, part, progress or line)
+    found = weights.digests(part)
+    wrong = file.mismatch(part.stat().st_size, **found)
+    if wrong is not None:
+        part.replace(aside := path.with_name(f"{path.name}.bad"))
+        _source(part).unlink(missing_ok=True)
+        raise UserError(
+            f"what {file.url} gave is not '{file.name}': {wrong}; it was kept as '{aside}'; try again later,"
+            f" or give a copy with --weights {file.name}=PATH"
+        )
+    part.replace(path)
+    _source(part).unlink(missing_ok=True)
+    if file.published is None:
+        print(
+            f"{file.name}: sha256 {found['sha256']} (none was published to compare with; this one is"
+            " recorded, and another copy will be refused)",
+            file=sys.stderr,
+        )
+
+
+def _download(file: WeightsFile, part: Path, progress: Progress) -> None:
+    """Fill ``part``, going on after interruptions as long as that brings bytes."""
+    most, patience = 0, 0
+    while True:
+        try:
+            if _transfer(file, part, progress):
+                return
+            reason = "the connection broke off"
+        except _Interrupted as error:
+            reason = str(error)
+        size = part.stat().st_size if part.exists() else 0
+        most, patience = (size, PATIENCE) if size > most else (most, patience - 1)
+        if patience <= 0:
+            kept = f" after {size / _MEGABYTE:.1f} MB, which are kept" if size else ""
+            raise UserError(
+                f"cannot download weights '{file.name}' from {file.url}: {reason}{kept}; run `evaluate"
+                f" weights fetch {file.name}` again, or put the file at '{part.with_suffix('')}' yourself"
+            )
+        time.sleep(PAUSE_S)
+
+
+def _transfer(file: WeightsFile, part: Path, progress: Progress) -> bool:
+    """Ask for what is missing of ``part``; whether it is complete now."""
+    try:
+        return _request(file, part, progress)
+    except _Changed:
+        part.unlink()
+        return _request(file, part, progress)
+
+
+def _request(file: WeightsFile, part: Path, progress: Progress) -> bool:
+    validator = _validator(file, part)
+    have = part.stat().st_size if validator else 0
+    headers = {"User-Agent": "qincodec", "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": str(validator)}
+    try:
+        response = urllib.request.urlopen(
+            urllib.request.Request(file.url, headers=headers), timeout=TIMEOUT_S
+        )
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and have:  # nothing is left, or the file has become shorter
+                if error.headers.get("Content-Range", "").endswith(f"/{have}"):
+                    return True
+                raise _Changed from error
+            if error.code in (408, 425, 429) or error.code >= 500:
+                raise _Interrupted(f"the server answers {error.code} {error.reason}") from error
+            raise UserError(
+                f"{file.url} answers {error.code} {error.reason}: weights '{file.name}' cannot be downloaded"
+                f" from there; get them elsewhere and give --weights {file.name}=PATH"
+            ) from error
+    except urllib.error.URLError as error:
+        raise _Interrupted(f"{_text(error.reason)}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Interrupted(_text(error)) from error
+    with response:
+        return _receive(response, file, part, have, validator, progress)
+
+
+def _receive(
+    response: Any, file: WeightsFile, part: Path, have: int, validator: str | None, progress: Progress
+) -> bool:
+    if file.url.startswith("https:") and not response.url.startswith("https:"):
+        raise UserError(f"{file.url} leads to {response.url}, which is not encrypted; nothing was fetched")
+    if response.headers.get_content_type() == "text/html":
+        raise UserError(
+            f"{file.url} answers with a web page instead of weights '{file.name}': does this network ask for"
+            f" a login? Otherwise give a copy with --weights {file.name}=PATH"
+        )
+    length = response.headers.get("Content-Length")
+    total = int(length) if length and length.isdigit() else None
+    if response.status == 206:
+        span = re.match(r"bytes (\d+)-\d*/(\d+)", response.headers.get("Content-Range", ""))
+        if span is None or int(span[1]) != have or _strong(response.headers) not in (None, validator):
+            raise _Changed
+        total = int(span[2])
+    else:
+        have = 0
+    if file.size is not None and total is not None and total != file.size:
+        raise UserError(
+            f"{file.url} offers {total} bytes, weights '{file.name}' have {file.size}: it is another file;"
+            f" give a copy with --weights {file.name}=PATH"
+        )
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and free < total - have:
+        raise UserError(
+            f"weights '{file.name}' need {(total - have) / _MEGABYTE:.0f} MB in '{part.parent}', which has"
+            f" {free / _MEGABYTE:.0f} MB left; make room, or set QINCODEC_CACHE to another folder"
+        )
+    with part.open("ab" if have else "wb") as stream:
+        if not have:
+            source = {"url": file.url, "validator": _strong(response.headers)}
+            _source(part).write_text(json.dumps(source))
+        while True:
+            try:
+                block = response.read(_BLOCK)
+            except (OSError, http.client.HTTPException) as error:
+                raise _Interrupted(_text(error)) from error
+            if not block:
+                break
+            stream.write(block)
+            have += len(block)
+            shown = max(total or have, have) // _MEGABYTE
+            progress(f"downloading {file.name}, MB", have // _MEGABYTE, shown)
+    return total is None or have >= total
+
+
+def _validator(file: WeightsFile, part: Path) -> str | None:
+    """What tells whether the server still has the file that ``part`` began with; None: start again."""
+    try:
+        source = json.loads(_source(part).read_bytes())
+        return source["validator"] if source["url"] == file.url and part.is_file() else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _strong(headers: Any) -> str | None:
+    """A validator that stands for the exact bytes: an ETag that is not weak, else the time of change."""
+    tag = headers.get("ETag")
+    if tag and not tag.startswith("W/"):
+        return str(tag)
+    changed = headers.get("Last-Modified")
+    return str(changed) if changed else None
+
+
+def _source(part: Path) -> Path:
+    return part.with_name(f"{part.name}.source")
+
+
+def _text(error: Any) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,187 @@
+"""EnCodec at 48 kHz (Defossez et al., 2022), through transformers' `EncodecModel`.
+
+The model is stereo and codes segments of 1 s that overlap by 1 %, each by itself and scaled by its RMS
+value. The loop over segments is written here, so that a clip's last segment is as short as in the original,
+any number of codebooks can be used, and the networks' memory does not grow with the clip.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import EncodecConfig, EncodecModel
+
+from baselines.codec import Encoded, Rate
+from baselines.pretrained import PretrainedCodec, from_folder, load_state, read_tensors
+from qincodec.errors import UserError
+
+#: What is fixed in the 48 kHz model and does not show in its tensors.
+_FIXED: dict[str, Any] = {
+    "sampling_rate": 48000,
+    "audio_channels": 2,
+    "normalize": True,
+    "chunk_length_s": 1.0,
+    "overlap": 0.01,
+    "norm_type": "time_group_norm",
+    "use_causal_conv": False,
+}
+_SCALE = np.dtype("<f4")
+
+
+class Encodec(PretrainedCodec):
+    """EnCodec's 48 kHz model with 1 to 16 codebooks.
+
+    Always stereo inside: a mono clip goes through both channels, and their mean comes back, at the same rate.
+    The payload is the codes, 10 bits each, and a 32-bit scale per segment. Nominal rates are those of a long
+    clip, overlap and scales included: 1.515 kbit/s per codebook and 0.032.
+    """
+
+    name = "encodec"
+    sample_rate = 48000
+    _released: ClassVar[dict[str, str]] = {"48khz": "encodec-48khz"}
+
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        bits_per_segment = [n * self._bits * self._frames(self._segment) for n in range(1, self._most + 1)]
+        return [
+            Rate((bits + 8 * _SCALE.itemsize) * self.sample_rate / self._stride / 1000, {"num_codebooks": n})
+            for n, bits in enumerate(bits_per_segment, 1)
+        ]
+
+    def _add(self, label: str, model: Any) -> None:
+        config = model.config
+        for field, value in _FIXED.items():
+            if getattr(config, field) != value:
+                raise UserError(
+                    f"codec '{self.name}' is EnCodec's 48 kHz model; this model has {field}"
+                    f" {getattr(config, field)} instead of {value}"
+                )
+        self._model = model.eval().to(self.device)
+        self._segment, self._stride = config.chunk_length, config.chunk_stride
+        self._hop_length = math.prod(config.upsampling_ratios)
+        self._codebook_size = config.codebook_size
+        self._bits = (config.codebook_size - 1).bit_length()
+        self._most = len(model.quantizer.layers)
+        # As in the original: a triangle over the segment, without its zeros.
+        ramp = torch.linspace(0, 1, self._segment + 2, device=self.device)[1:-1]
+        self._window = 0.5 - (ramp - 0.5).abs()
+
+    def _load(self, path: Path) -> nn.Module:
+        return from_folder(EncodecModel, path) if path.is_dir() else load_original(path)
+
+    @classmethod
+    def _untrained(cls, label: str, size: str) -> nn.Module:
+        tiny = {"num_filters": 4, "hidden_size": 16, "codebook_dim": 16} if size == "tiny" else {}
+        return _model(16, **tiny)
+
+    def _frames(self, num_samples: int) -> int:
+        """Frames of a segment."""
+        return -(-num_samples // self._hop_length)
+
+    def _segments(self, num_samples: int) -> list[tuple[int, int]]:
+        """Start and length of each segment of a clip."""
+        starts = range(0, num_samples, self._stride)
+        return [(start, min(self._segment, num_samples - start)) for start in starts]
+
+    def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
+        n = self._num_codebooks(rate, self._most)
+        codes, scales = [], []
+        for start, length in self._segments(audio.shape[-1]):
+            segment = audio[:, start : start + length].expand(2, -1)
+            # Stored before it is used: what is decoded is scaled back by exactly what was divided by.
+            scale = segment.mean(dim=0).square().mean().sqrt() + 1e-8
+            scales.append(float(scale))
+            latents = self._model.encoder((segment / scale)[None])
+            codes.append(self._model.quantizer.encode(latents, self._bandwidth(n))[:, 0].int())
+        packed = np.array(scales, dtype=_SCALE).tobytes()
+        stream = torch.cat(codes, dim=-1)[None].cpu().numpy()
+        return self._encoded(audio, stream, self._codebook_size, packed)
+
+    def _bandwidth(self, num_codebooks: int) -> float:
+        """The kbit/s by which `EncodecModel`'s quantizer understands that number of codebooks."""
+        return num_codebooks * self._bits * self._model.config.frame_rate / 1000
+
+    def _decode_clip(self, clip: Encoded) -> torch.Tensor:
+        segments = self._segments(clip.num_samples)
+        frames = [self._frames(length) for _, length in segments]
+        size = _SCALE.itemsize * len(segments)
+        codes, packed = self._unpacked(clip, sum(frames), 1, self._codebook_size, size)
+        scales = np.frombuffer(packed, dtype=_SCALE)
+        if not np.isfinite(scales).all():
+            raise UserError(f"encoded {self.name} clip is damaged: scales {scales[:3]}; delete it, run again")
+        total = segments[-1][0] + frames[-1] * self._hop_length
+        audio = torch.zeros(2, max(total, clip.num_samples), device=self.device)
+        weight = torch.zeros(audio.shape[-1], device=self.device)
+        first = 0
+        for (start, _), count, scale in zip(segments, frames, scales, strict=True):
+            latents = self._model.quantizer.decode(codes[0, :, None, first : first + count])
+            part = self._model.decoder(latents)[0] * float(scale)
+            window = self._window[: part.shape[-1]]
+            audio[:, start : start + part.shape[-1]] += window * part
+            weight[start : start + part.shape[-1]] += window
+            first += count
+        audio = (audio / weight)[:, : clip.num_samples]
+        return audio if clip.channels == 2 else audio.mean(dim=0, keepdim=True)
+
+
+# ---- the original file ---------------------------------------------------------------------------------
+
+
+def load_original(path: Path) -> nn.Module:
+    """The model in a file of the original release: a dictionary of tensors, from which its sizes are read.
+
+    Raises:
+        UserError: it is something else, or damaged.
+    """
+    content = read_tensors(path)
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise UserError(f"weights '{path}' are no EnCodec model: there is no dictionary of tensors in it")
+    tensors = {_rename(name): tensor for name, tensor in content.items()}
+    try:
+        filters, channels, _ = tensors["encoder.layers.0.conv.weight"].shape
+        codebook_size, hidden = tensors["quantizer.layers.0.codebook.embed"].shape
+        # Convolutions 3, 6, 9, 12 downsample, by half their kernel.
+        ratios = [tensors[f"encoder.layers.{n}.conv.weight"].shape[-1] // 2 for n in (12, 9, 6, 3)]
+    except (KeyError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"weights '{path}' are no 48 kHz EnCodec model of the original release ({error}); `evaluate"
+            " weights` names the official file"
+        ) from error
+    if channels != 2:
+        raise UserError(
+            f"weights '{path}' are of an EnCodec model of {channels} channel; the 48 kHz one has 2"
+        )
+    try:
+        model = _model(
+            len({name for name in tensors if name.endswith(".codebook.embed")}),
+            num_filters=filters,
+            hidden_size=hidden,
+            codebook_dim=hidden,
+            codebook_size=codebook_size,
+            upsampling_ratios=ratios,
+        )
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"weights '{path}' describe no EnCodec model: {str(error).splitlines()[0]}"
+        ) from error
+    load_state(model, tensors, path)
+    return model
+
+
+def _model(num_codebooks: int, **sizes: Any) -> nn.Module:
+    # The last of the bandwidths sets the number of codebooks: 150 frames of 10 bits each.
+    return EncodecModel(EncodecConfig(**_FIXED, **sizes, target_bandwidths=[1.5 * num_codebooks]))
+
+
+def _rename(name: str) -> str:
+    """transformers' name of a tensor; names of no known pattern stay, and will be found unknown."""
+    name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
+    name = re.sub(r"\.(conv|convtr)\.\1\.", ".conv.", name)
+    name = re.sub(r"\.(conv|convtr)\.norm\.", ".norm.", name)
+    return re.sub(r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook.", name)

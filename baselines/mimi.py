@@ -1,0 +1,124 @@
+"""Mimi, the streaming codec of Moshi (Defossez et al., 2024), through transformers' `MimiModel`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import MimiConfig, MimiModel
+
+from baselines.codec import Encoded, Rate
+from baselines.pretrained import PretrainedCodec, blocks, from_folder, from_pretrained
+from qincodec.errors import UserError
+
+#: Frames per block: one minute.
+BLOCK_FRAMES = 750
+
+
+class Mimi(PretrainedCodec):
+    """Mimi at 24 kHz, made for speech: 12.5 frames per second, 1 to 32 codebooks of 11 bits.
+
+    Each channel is coded by itself. The networks are causal and see about 80 s back through their attention.
+    Longer clips run in blocks with that much in front, so that codes and audio are those of the whole clip up
+    to the rounding of float sums.
+    """
+
+    name = "mimi"
+    sample_rate = 24000
+    _released: ClassVar[dict[str, str]] = {"released": "mimi"}
+
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        bits_per_s = channels * self._bits * self.sample_rate / self._hop_length
+        return [Rate(n * bits_per_s / 1000, {"num_codebooks": n}) for n in range(1, self._most + 1)]
+
+    def _add(self, label: str, model: Any) -> None:
+        config = model.config
+        if config.sampling_rate != self.sample_rate:
+            raise UserError(
+                f"codec '{self.name}' runs at {self.sample_rate} Hz, the model at {config.sampling_rate} Hz;"
+                " give Mimi's own"
+            )
+        self._model = model.eval().to(self.device)
+        self._hop_length = round(config.sampling_rate / config.frame_rate)
+        self._codebook_size = config.codebook_size
+        self._bits = (config.codebook_size - 1).bit_length()
+        self._most = config.num_quantizers
+        # Of the attention, whose steps are shorter than frames, and as much again for the convolutions.
+        attention_s = config.num_hidden_layers * config.sliding_window / config.encodec_frame_rate
+        self._context = math.ceil(attention_s * config.frame_rate) + 16
+
+    def _load(self, path: Path) -> nn.Module:
+        return from_folder(MimiModel, path) if path.is_dir() else load_released(path)
+
+    @classmethod
+    def _untrained(cls, label: str, size: str) -> nn.Module:
+        return MimiModel(MimiConfig(**TINY if size == "tiny" else {}))
+
+    def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
+        n = self._num_codebooks(rate, self._most)
+        hop, frames = self._hop_length, self._frames(audio.shape[-1])
+        padded = nn.functional.pad(audio, (0, frames * hop - audio.shape[-1]))
+        streams = []
+        for row in padded:
+            parts = []
+            for block in blocks(frames, BLOCK_FRAMES, self._context, 0):
+                piece = row[None, None, block.first * hop : block.stop * hop]
+                codes = self._model.encode(piece, num_quantizers=n).audio_codes
+                parts.append(codes[..., block.keep_from : block.keep_to].int())
+            streams.append(torch.cat(parts, dim=-1))
+        return self._encoded(audio, torch.cat(streams).cpu().numpy(), self._codebook_size)
+
+    def _frames(self, num_samples: int) -> int:
+        return -(-num_samples // self._hop_length)
+
+    def _decode_clip(self, clip: Encoded) -> torch.Tensor:
+        hop, frames = self._hop_length, self._frames(clip.num_samples)
+        codes, _ = self._unpacked(clip, frames, clip.channels, self._codebook_size)
+        rows = []
+        for row in codes:
+            parts = []
+            for block in blocks(frames, BLOCK_FRAMES, self._context, 0):
+                audio = self._model.decode(row[None, :, block.first : block.stop]).audio_values[0]
+                parts.append(audio[..., block.keep_from * hop : block.keep_to * hop])
+            rows.append(torch.cat(parts, dim=-1))
+        return torch.cat(rows)[:, : clip.num_samples]
+
+
+#: `MimiConfig` of the smallest model, for tests.
+TINY: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_filters": 4,
+    "codebook_dim": 8,
+    "vector_quantization_hidden_dimension": 8,
+    "num_hidden_layers": 2,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "upsample_groups": 16,
+    "sliding_window": 50,
+}
+
+
+def load_released(path: Path, config: Any = None) -> nn.Module:
+    """The model in the released ``model.safetensors``.
+
+    Args:
+        path: of the file.
+        config: a `MimiConfig`; None for the released architecture, which is transformers' default.
+
+    Raises:
+        UserError: it is something else, or damaged.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"weights '{path}' are no whole safetensors file: {error}; get them again") from error
+    # transformers knows the released names of tensors, which are not those in its model.
+    return from_pretrained(MimiModel, None, path, config=config or MimiConfig(), state_dict=tensors)

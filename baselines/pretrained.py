@@ -1,0 +1,378 @@
+"""What codecs with pretrained networks share: where weights come from, how files are read, what is stored.
+
+Weights of such a codec are, as typed after its name or ``--weights NAME=``:
+
+- nothing: the released files, see `baselines.weights`;
+- the label of a released model (``dac:16kbps``), where there are several;
+- the path of a file in its authors' format, or of a folder as transformers writes it;
+- ``untrained`` or ``untrained:tiny``: random weights, which show in the version under which scores are kept.
+
+Files are read with ``weights_only=True`` or as safetensors: nothing in them is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import pickle
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from baselines import weights as files
+from baselines.codec import Codec, Encoded, Rate, check_batch
+from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
+from qincodec.errors import UserError
+
+UNTRAINED = "untrained"
+#: Of random weights. "full" is the released architecture, "tiny" one for tests.
+SIZES = ("full", "tiny")
+#: Of a model as transformers writes it.
+FOLDER = ("config.json", "model.safetensors")
+
+
+class PretrainedCodec(Codec):
+    """Base of codecs whose payload is the packed codes of a network's residual quantizer.
+
+    Clips are coded one by one, so that a clip's codes do not depend on its batch.
+    """
+
+    channels = (1, 2)
+    _VERSION: ClassVar[str] = "1"
+    #: Label of each released model -> its name in `baselines.weights.FILES`.
+    _released: ClassVar[Mapping[str, str]] = {}
+    #: Of random weights, see `randomize`.
+    _gain: ClassVar[float] = 1.0
+
+    def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
+        super().__init__(device=device)
+        size = _untrained_size(self.name, weights)
+        self.version = self._VERSION if size is None else f"{self._VERSION}-untrained"
+        hashes = []
+        if size is not None:
+            for label in self._released:
+                model = randomize(self._untrained(label, size), self._gain)
+                self._add(label, model)
+                hashes.append(_fingerprint(model))
+        else:
+            for label, path in self._sources(weights, files.obtain).items():
+                assert path is not None  # `obtain` gives one or raises
+                self._add(label, self._load(path))
+                hashes.append(_path_hash(path)[:16])
+        self.weights_hash = "-".join(hashes)
+
+    @classmethod
+    def missing(cls, weights: str | None = None) -> list[str]:
+        """Names of the released files that are needed and not in the cache.
+
+        Raises:
+            UserError: ``weights`` means nothing, or a cached file is not what it should be.
+        """
+        if _untrained_size(cls.name, weights) is not None:
+            return []
+        sources = cls._sources(weights, files.find)
+        return [cls._released[label] for label, path in sources.items() if path is None]
+
+    @classmethod
+    def unavailable(cls, weights: str | None = None) -> str | None:
+        try:
+            missing = cls.missing(weights)
+        except UserError as error:
+            return str(error)
+        if not missing:
+            return None
+        here = [label for label, name in cls._released.items() if name not in missing]
+        alone = f"; {cls.name}:{here[0]} is here and works alone" if weights is None and here else ""
+        return files.why_unavailable(*missing) + alone
+
+    @classmethod
+    def _sources(cls, given: str | None, get: Callable[[str], Path | None]) -> dict[str, Path | None]:
+        """Label and path of each model; the label is "" for a path the user gave."""
+        if given is None:
+            return {label: get(name) for label, name in cls._released.items()}
+        if given in cls._released:
+            return {given: get(cls._released[given])}
+        path = Path(given).expanduser()
+        if not path.exists():
+            labels = ", ".join(cls._released)
+            raise UserError(
+                f"codec '{cls.name}': there is no '{given}'; give the path of a weights file, {labels},"
+                f" or {UNTRAINED} for random weights"
+            )
+        return {"": path}
+
+    def _add(self, label: str, model: nn.Module) -> None:
+        """Take a model in use, under its label."""
+        raise NotImplementedError
+
+    def _load(self, path: Path) -> nn.Module:
+        """The model in a file or folder. Raises UserError if it is not one of this codec's."""
+        raise NotImplementedError
+
+    @classmethod
+    def _untrained(cls, label: str, size: str) -> nn.Module:
+        """A model of ``size``, its weights yet to be drawn."""
+        raise NotImplementedError
+
+    # ---- what is stored --------------------------------------------------------------------------------
+
+    def _num_codebooks(self, rate: Rate, most: int) -> int:
+        n = rate.settings.get("num_codebooks")
+        if not (isinstance(n, int) and 1 <= n <= most):
+            raise UserError(
+                f"codec '{self.name}': rate {rate.label} asks for {n} codebooks of {most}; take a rate from"
+                " nearest_rate(kbps, channels)"
+            )
+        return n
+
+    def _encoded(
+        self, audio: torch.Tensor, codes: np.ndarray, codebook_size: int, extra: bytes = b"", **side: Any
+    ) -> Encoded:
+        """One clip.
+
+        Args:
+            audio: (channels, samples), as given.
+            codes: (streams, num_codebooks, frames); a stream is a channel, or all of them together.
+            codebook_size: entries of each codebook.
+            extra: further bytes of the payload, behind the codes.
+            side: side information.
+        """
+        sizes = (codebook_size,) * codes.shape[1]
+        return Encoded(
+            pack_codes(codes, sizes) + extra,
+            self.sample_rate,
+            audio.shape[0],
+            audio.shape[1],
+            codes=codes.reshape(-1, codes.shape[-1]).astype(np.int32),
+            codebook_sizes=sizes * codes.shape[0],
+            side_info={"weights": self.weights_hash, "num_codebooks": int(codes.shape[1]), **side},
+        )
+
+    def _unpacked(
+        self, clip: Encoded, frames: int, streams: int, codebook_size: int, extra: int = 0
+    ) -> tuple[torch.Tensor, bytes]:
+        """Codes (streams, num_codebooks, frames) and the ``extra`` bytes behind them.
+
+        Raises:
+            UserError: the clip was encoded with other weights, or is damaged.
+        """
+        if clip.side_info.get("weights") != self.weights_hash:
+            raise UserError(
+                f"clip was encoded with {self.name} weights {clip.side_info.get('weights')}, the loaded ones"
+                f" are {self.weights_hash}: give the weights it was encoded with"
+            )
+        sizes = (codebook_size,) * int(clip.side_info["num_codebooks"])
+        end = payload_bytes(frames, streams, sizes)
+        try:
+            if len(clip.payload) != end + extra:
+                raise ValueError(f"{len(clip.payload)} bytes instead of {end + extra}")
+            codes = unpack_codes(clip.payload[:end], frames, streams, sizes)
+        except ValueError as error:
+            raise UserError(
+                f"encoded {self.name} clip is damaged: {error}; delete it and run again"
+            ) from error
+        return torch.from_numpy(codes).long().to(self.device), clip.payload[end:]
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        check_batch(encoded)
+        with torch.inference_mode():
+            return torch.stack([self._decode_clip(clip) for clip in encoded])
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        self.check_audio(audio)
+        with torch.inference_mode():
+            return [self._encode_clip(clip, rate) for clip in audio.to(self.device)]
+
+    def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
+        """Encode float32 (channels, samples)."""
+        raise NotImplementedError
+
+    def _decode_clip(self, clip: Encoded) -> torch.Tensor:
+        """Decode to float32 (channels, num_samples)."""
+        raise NotImplementedError
+
+
+def _untrained_size(name: str, given: str | None) -> str | None:
+    """The size of random weights that ``given`` asks for; None if it does not."""
+    if given is None or given.partition(":")[0] != UNTRAINED:
+        return None
+    size = given.partition(":")[2] or SIZES[0]
+    if size not in SIZES:
+        known = " and ".join(f"{UNTRAINED}:{size}" for size in SIZES)
+        raise UserError(f"codec '{name}': unknown random weights '{given}'; known are {known}")
+    return size
+
+
+# ---- long clips ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """Frames ``first`` to ``stop`` are computed; of these, ``keep_from`` to ``keep_to`` are kept."""
+
+    first: int
+    stop: int
+    keep_from: int
+    keep_to: int
+
+
+def blocks(frames: int, size: int, before: int, after: int | None = None) -> Iterator[Block]:
+    """Blocks of ``size`` frames, each with context on both sides as far as the clip has it.
+
+    Args:
+        frames: of the clip.
+        before, after: frames of context; ``after`` is as much as ``before`` unless given.
+    """
+    for start in range(0, frames, size):
+        end = min(start + size, frames)
+        first, stop = max(0, start - before), min(end + (before if after is None else after), frames)
+        yield Block(first, stop, start - first, end - first)
+
+
+# ---- files ---------------------------------------------------------------------------------------------
+
+
+def read_tensors(path: Path) -> Any:
+    """What ``torch.save`` wrote, as far as it is tensors and plain containers. Nothing in it is run.
+
+    Raises:
+        UserError: it holds other Python objects, is damaged or something else, or cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read weights '{path}': {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise UserError(
+            f"weights '{path}' hold Python objects{what} instead of tensors alone, or are none at all:"
+            " refused, nothing in it was run; get the file from its official place (`evaluate weights`)"
+        ) from error
+    except Exception as error:  # whatever torch makes of rubbish
+        raise UserError(
+            f"weights '{path}' are damaged or not a file of torch.save ({type(error).__name__}); delete"
+            " the file and get it again, see `evaluate weights`"
+        ) from error
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
+    """Fill a model with tensors of exactly its names and shapes, as float32.
+
+    Raises:
+        UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
+    """
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in expected]
+    for name in expected.keys() & tensors.keys():
+        given = tensors[name]
+        if not isinstance(given, torch.Tensor) or given.shape != expected[name].shape:
+            got = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            problems.append(f"{name} is {got} instead of {tuple(expected[name].shape)}")
+        elif not torch.isfinite(given).all():
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise UserError(
+            f"weights '{path}' do not fit {type(model).__name__}: {problems[0]}{more}; is it another model's"
+            " file, or a part of one?"
+        )
+    model.load_state_dict({name: tensors[name].float() for name in expected})
+
+
+def from_folder(kind: Any, folder: Path) -> nn.Module:
+    """A model as transformers writes it: ``config.json`` and ``model.safetensors``.
+
+    Raises:
+        UserError: files missing, damaged, or of another model.
+    """
+    for name in FOLDER:
+        if not (folder / name).is_file():
+            raise UserError(f"model folder '{folder}' has no {name}; give a folder as transformers writes it")
+    return from_pretrained(kind, folder, folder, local_files_only=True, use_safetensors=True)
+
+
+def from_pretrained(kind: Any, given: Path | None, place: Path, **options: Any) -> nn.Module:
+    """``kind.from_pretrained`` that fills every tensor or none.
+
+    Args:
+        kind: a model class of transformers.
+        given: its first argument.
+        place: where the weights are, for messages.
+
+    Raises:
+        UserError: it cannot, or tensors are missing, unknown or of another shape.
+    """
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, found = kind.from_pretrained(
+            given, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32, **options
+        )
+    except Exception as error:  # transformers raises what it likes
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(f"weights '{place}' are not those of a {kind.__name__}: {first}") from error
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+    wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
+    if wrong:
+        raise UserError(
+            f"weights '{place}' are not those of a {kind.__name__}: {len(wrong)} tensors are missing,"
+            f" unknown or of another shape, {wrong[0]} for one; `evaluate weights` names the official files"
+        )
+    loaded: nn.Module = model
+    return loaded
+
+
+def _path_hash(path: Path) -> str:
+    if not path.is_dir():
+        return files.sha256(path)
+    parts = "".join(files.sha256(path / name) for name in FOLDER)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+# ---- random weights ------------------------------------------------------------------------------------
+
+
+def randomize(model: nn.Module, gain: float) -> nn.Module:
+    """Draw all weights, the same every time: standard deviation ``gain / sqrt(inputs)``.
+
+    With a ``gain`` that suits the activations, signals pass through without fading or growing much. What the
+    libraries initialise to is made for training: EnCodec's codebooks are all zero there, DAC's convolutions
+    let next to nothing through.
+    """
+    for name, tensor in model.state_dict().items():
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        if not tensor.is_floating_point():
+            continue
+        if name.endswith("embed") or "codebook.weight" in name or name.endswith("embed_sum"):
+            tensor.normal_(generator=generator)
+        elif name.endswith(
+            ("alpha", "norm.weight", "layernorm.weight", "scale", "cluster_usage", "initialized")
+        ):
+            tensor.fill_(1)
+        elif tensor.ndim >= 2:
+            fan_in = math.prod(tensor.shape[1:])
+            tensor.normal_(std=gain * fan_in**-0.5, generator=generator)
+        else:
+            tensor.zero_()
+    return model
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Sixteen digits that stand for all weights of a model."""
+    from qincodec.checkpoint import model_hash
+
+    return model_hash({}, dict(model.state_dict()))[:16]
