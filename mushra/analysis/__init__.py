@@ -1,0 +1,21 @@
+"""Analysis of listening tests after ITU-R BS.1534-3, as a library.
+
+Everything works on a tidy table of ratings (listener, item, condition, score)::
+
+    import pandas as pd
+    from mushra.analysis.description import describe_conditions
+    from mushra.analysis.load import load
+    from mushra.analysis.pipeline import analyze
+    from mushra.analysis.ratings import with_roles
+    from mushra.analysis.significance import paired_pages, wilcoxon_test
+
+    ratings = load(["mushra.csv"])                  # any format, or with_roles(frame) of a table of your own
+    describe_conditions(ratings)                    # one row per condition, intervals over listeners
+    wilcoxon_test(paired_pages(ratings.frame, "opus@16", "opus@24"))
+    analysis = analyze(ratings, seed=0)             # all of it: screening, intervals, tests
+    analysis.screening.excluded
+
+Modules: `ratings` (the table and the roles of conditions), `load` and `formats`, `screening`, `description`
+(intervals), `significance` (tests, letters), `anova`, `mixed`, `pipeline` (all in one), `report` and
+`wording` (files), `plots`, `power`, `correlate`.
+"""

@@ -1,0 +1,284 @@
+"""What listeners said: location, spread and intervals, with the listener as the unit.
+
+The ratings of one listener are not independent, so no interval here is over ratings: each listener counts
+with the mean of what he or she rated. Three intervals of a mean, all 95 %:
+
+- ``t``: Student's, over the listeners' means. For other listeners and the same items.
+- ``bootstrap``: listeners drawn with replacement, seeded, the percentiles expanded for few listeners
+  (Hesterberg 2015). Same population; no normality assumed.
+- ``crossed``: for other listeners and other items, from the two-way random-effects mean squares.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from evaluation.statistics import Sample, bootstrap_means
+from mushra.analysis.ratings import Ratings
+
+CONFIDENCE = 0.95
+#: Above this the bimodality coefficient says bimodal (BS.1534-3): that of a uniform distribution.
+BIMODALITY_LIMIT = 5 / 9
+#: Shapiro-Wilk below this p says not normal.
+NORMALITY_ALPHA = 0.05
+#: Shapiro-Wilk says nothing about fewer values, the bimodality coefficient is not defined for fewer.
+MIN_NORMALITY = 3
+MIN_BIMODALITY = 4
+
+CONDITION_COLUMNS = ["condition", "n_listeners", "n_ratings", "mean", "ci_low", "ci_high"]
+CONDITION_COLUMNS += ["median", "q1", "q3"]
+INTERVAL_COLUMNS = ["condition", "n_listeners", "n_items", "mean", "t_low", "t_high", "bootstrap_low"]
+INTERVAL_COLUMNS += ["bootstrap_high", "n_complete", "crossed_mean", "crossed_low", "crossed_high"]
+INTERVAL_COLUMNS += ["shapiro_p", "normal", "bimodality", "bimodal", "reason"]
+ITEM_COLUMNS = ["item", "condition", "n_listeners", "mean", "ci_low", "ci_high", "median", "q1", "q3"]
+ITEM_COLUMNS += ["shapiro_p", "normal", "bimodality", "bimodal", "reason"]
+DIFFERENCE_COLUMNS = ["baseline", "condition", "item", "n_listeners", "mean", "ci_low", "ci_high"]
+DIFFERENCE_COLUMNS += ["median", "q1", "q3", "reason"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval; NaN bounds have a reason."""
+
+    mean: float
+    low: float
+    high: float
+    reason: str = ""
+
+
+def t_interval(values: np.ndarray) -> Interval:
+    """Mean and Student's 95 % interval of one value per listener.
+
+    Args:
+        values: 1-D, finite.
+    """
+    mean = float(np.mean(values)) if len(values) else math.nan
+    if len(values) < 2:
+        return Interval(mean, math.nan, math.nan, f"an interval needs 2 listeners, there are {len(values)}")
+    half = (
+        stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    )
+    return Interval(mean, mean - float(half), mean + float(half))
+
+
+def crossed_interval(scores: np.ndarray) -> Interval:
+    """Mean and 95 % interval for new listeners and new items at once.
+
+    The mean of a two-way table without replication has the variance
+    s2_L / n_L + s2_I / n_I + s2_LI / (n_L n_I); its components are estimated from the mean squares, those
+    below 0 set to 0, and the degrees of freedom after Satterthwaite (1946).
+
+    Args:
+        scores: (listeners, items), finite.
+    """
+    listeners, items = scores.shape
+    mean = float(scores.mean()) if scores.size else math.nan
+    if listeners < 2 or items < 2:
+        reason = (
+            f"the crossed interval needs 2 listeners who rated all items and 2 items, there are {listeners}"
+        )
+        return Interval(mean, math.nan, math.nan, f"{reason} and {items}")
+    rows, columns = scores.mean(axis=1), scores.mean(axis=0)
+    df = np.array([listeners - 1, items - 1, (listeners - 1) * (items - 1)], dtype=float)
+    rest = scores - rows[:, None] - columns + mean
+    squares = np.array([items * rows.var(ddof=1), listeners * columns.var(ddof=1), (rest**2).sum() / df[2]])
+    # A component below 0 takes its mean squares out of the sum: pooling them would need a test of its own.
+    signs = np.array([1.0, 1.0, -1.0])
+    if squares[0] < squares[2] and squares[1] < squares[2]:
+        signs = np.array([0.0, 0.0, 1.0])
+    elif squares[0] < squares[2]:
+        signs = np.array([0.0, 1.0, 0.0])
+    elif squares[1] < squares[2]:
+        signs = np.array([1.0, 0.0, 0.0])
+    total = float(signs @ squares)
+    if total == 0:
+        return Interval(mean, mean, mean)
+    freedom = total**2 / float((signs**2 * squares**2 / df).sum())
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(total / scores.size)
+    return Interval(mean, mean - float(half), mean + float(half))
+
+
+def bimodality(values: np.ndarray) -> float:
+    """Bimodality coefficient b = (g^2 + 1) / (k + 3 (n - 1)^2 / ((n - 2) (n - 3))) of BS.1534-3.
+
+    g is the skewness and k the excess kurtosis of the sample, both corrected for bias. NaN below 4 values
+    and where all are equal.
+    """
+    n = len(values)
+    if n < MIN_BIMODALITY or np.ptp(values) == 0:
+        return math.nan
+    g = float(stats.skew(values, bias=False))
+    k = float(stats.kurtosis(values, bias=False))
+    return (g**2 + 1) / (k + 3 * (n - 1) ** 2 / ((n - 2) * (n - 3)))
+
+
+def shapiro_p(values: np.ndarray) -> float:
+    """p of Shapiro and Wilk's test of normality; NaN below 3 values and where all are equal."""
+    if len(values) < MIN_NORMALITY or np.ptp(values) == 0:
+        return math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # above 5,000 values its p is only approximate
+        return float(stats.shapiro(values).pvalue)
+
+
+def describe_conditions(ratings: Ratings) -> pd.DataFrame:
+    """One row per condition: `CONDITION_COLUMNS`.
+
+    ``mean``, ``ci_low`` and ``ci_high`` are of the listeners' means (Student's 95 %, NaN with one
+    listener); ``median``, ``q1`` and ``q3`` are of the ratings.
+    """
+    means = ratings.matrix()
+    rows = []
+    for condition, scores in _by(ratings, "condition").items():
+        interval = t_interval(means[condition].dropna().to_numpy())
+        n_listeners = int(means[condition].notna().sum())
+        q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75])
+        rows.append(
+            (condition, n_listeners, len(scores), interval.mean, interval.low, interval.high, median, q1, q3)
+        )
+    return pd.DataFrame(rows, columns=CONDITION_COLUMNS)
+
+
+def _by(ratings: Ratings, column: str) -> dict[str, np.ndarray]:
+    groups = {name: rows["score"].to_numpy() for name, rows in ratings.frame.groupby(column, sort=False)}
+    return {name: groups[name] for name in ratings.conditions}
+
+
+def describe_intervals(ratings: Ratings, *, seed: int, num_resamples: int = 10_000) -> pd.DataFrame:
+    """All intervals of each condition's mean, and the shape of its distribution: `INTERVAL_COLUMNS`.
+
+    ``crossed_*`` are over the ``n_complete`` listeners who rated every item of the condition.
+    ``shapiro_p`` and ``normal`` are of the listeners' means, which the t interval takes for normal;
+    ``bimodality`` and ``bimodal`` are of the ratings. NaN has its cause in ``reason``.
+    """
+    means = ratings.matrix()
+    samples = []
+    for condition in ratings.conditions:
+        values = means[condition].dropna()
+        samples.append(Sample(values.index.to_numpy(dtype=str), values.to_numpy()))
+    rows = []
+    bootstraps = bootstrap_means(samples, seed=seed, num_resamples=num_resamples)
+    scores = _by(ratings, "condition")
+    for condition, sample, bootstrap in zip(ratings.conditions, samples, bootstraps, strict=True):
+        interval = t_interval(sample.values)
+        table = _table(ratings.frame, condition)
+        complete = table.dropna().to_numpy()
+        crossed = crossed_interval(complete)
+        shape = _shape(sample.values, scores[condition])
+        reasons = [r for r in (interval.reason, crossed.reason, str(shape.pop("reason"))) if r]
+        rows.append(
+            {
+                "condition": condition,
+                "n_listeners": len(sample.values),
+                "n_items": table.shape[1],
+                "mean": interval.mean,
+                "t_low": interval.low,
+                "t_high": interval.high,
+                "bootstrap_low": bootstrap.low,
+                "bootstrap_high": bootstrap.high,
+                "n_complete": len(complete),
+                "crossed_mean": crossed.mean,
+                "crossed_low": crossed.low,
+                "crossed_high": crossed.high,
+                **shape,
+                "reason": "; ".join(reasons),
+            }
+        )
+    return pd.DataFrame(rows, columns=INTERVAL_COLUMNS)
+
+
+def _shape(normal: np.ndarray, modes: np.ndarray) -> dict[str, float | str]:
+    """Normality of one set of values and bimodality of another, with the reason of what is NaN."""
+    p, b = shapiro_p(normal), bimodality(modes)
+    reasons = []
+    if math.isnan(p):
+        why = "all values are equal" if len(normal) >= MIN_NORMALITY else f"{len(normal)} values"
+        reasons.append(f"no test of normality: {why}")
+    if math.isnan(b):
+        why = "all values are equal" if len(modes) >= MIN_BIMODALITY else f"{len(modes)} values"
+        reasons.append(f"no bimodality coefficient: {why}")
+    return {
+        "shapiro_p": p,
+        "normal": "" if math.isnan(p) else "yes" if p >= NORMALITY_ALPHA else "no",
+        "bimodality": b,
+        "bimodal": "" if math.isnan(b) else "yes" if b > BIMODALITY_LIMIT else "no",
+        "reason": "; ".join(reasons),
+    }
+
+
+def _table(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """(listeners, items) of one condition, NaN where unrated."""
+    return frame[frame["condition"] == condition].pivot(index="listener", columns="item", values="score")
+
+
+def describe_items(ratings: Ratings) -> pd.DataFrame:
+    """One row per item and condition: `ITEM_COLUMNS`, all over the listeners' single ratings."""
+    groups = {
+        pair: rows["score"].to_numpy()
+        for pair, rows in ratings.frame.groupby(["item", "condition"], sort=False)
+    }
+    rows = []
+    for item in ratings.items:
+        for condition in ratings.conditions:
+            scores = groups.get((item, condition))
+            if scores is None:
+                continue
+            interval = t_interval(scores)
+            shape = _shape(scores, scores)
+            q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75])
+            reason = "; ".join(r for r in (interval.reason, str(shape.pop("reason"))) if r)
+            rows.append(
+                {
+                    "item": item,
+                    "condition": condition,
+                    "n_listeners": len(scores),
+                    "mean": interval.mean,
+                    "ci_low": interval.low,
+                    "ci_high": interval.high,
+                    "median": median,
+                    "q1": q1,
+                    "q3": q3,
+                    **shape,
+                    "reason": reason,
+                }
+            )
+    return pd.DataFrame(rows, columns=ITEM_COLUMNS)
+
+
+def difference_grades(ratings: Ratings, baselines: Sequence[str]) -> pd.DataFrame:
+    """Each condition's score minus that of a baseline on the same page: `DIFFERENCE_COLUMNS`.
+
+    One row per baseline and other condition over all items (``item`` is empty; each listener counts with
+    the mean of his or her differences; quartiles are of the single differences), then one per item.
+    """
+    wide = ratings.frame.pivot(index=["listener", "item"], columns="condition", values="score")
+    rows = []
+    for baseline in baselines:
+        for condition in ratings.conditions:
+            if condition == baseline:
+                continue
+            difference = (wide[condition] - wide[baseline]).dropna()
+            by_listener = difference.groupby(level="listener").mean()
+            rows.append(
+                (baseline, condition, "", *_difference(by_listener.to_numpy(), difference.to_numpy()))
+            )
+            for item in ratings.items:
+                if item not in difference.index.get_level_values("item"):
+                    continue
+                values = difference.xs(item, level="item").to_numpy()
+                rows.append((baseline, condition, item, *_difference(values, values)))
+    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+
+
+def _difference(by_listener: np.ndarray, differences: np.ndarray) -> tuple[float | str, ...]:
+    interval = t_interval(by_listener)
+    quartiles = np.quantile(differences, [0.5, 0.25, 0.75]) if len(differences) else [math.nan] * 3
+    reason = interval.reason or ("" if len(differences) else "no page has both")
+    return len(by_listener), interval.mean, interval.low, interval.high, *map(float, quartiles), reason

@@ -1,0 +1,360 @@
+"""Readers of the files that hold ratings: each gives the rows as they stand, and what was wrong with them.
+
+A reader returns `Rows`: text as found, no score dropped, nothing averaged; `mushra.analysis.load` makes the
+tidy table of it. Known are webMUSHRA's ``mushra.csv``, pymushra's JSON data base, and tidy CSV and JSON such
+as ``mushra export`` writes, under any column names with a column map.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mushra.analysis.ratings import COLUMNS, OPTIONAL_COLUMNS, Problem, count
+from qincodec.errors import UserError
+
+_WEBMUSHRA = {"item": "trial_id", "condition": "rating_stimulus", "score": "rating_score"}
+_WEBMUSHRA_OPTIONAL = {"time_ms": "rating_time", "comment": "rating_comment", "test": "session_test_id"}
+#: Columns that together only our own export has, and that say which ratings count.
+_OWN_MARKS = frozenset({"training", "state", "excluded", "excluded_reason", "begun_at"})
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+
+
+@dataclass
+class Rows:
+    """Rows of one source as text, with ``COLUMNS`` and some of ``OPTIONAL_COLUMNS``.
+
+    ``unique_listeners`` says that the listener ids cannot be those of other people in another file,
+    ``without_training`` that the source itself told training from test.
+    """
+
+    frame: pd.DataFrame
+    problems: list[Problem] = field(default_factory=list)
+    unique_listeners: bool = False
+    without_training: bool = False
+
+
+def read_rows(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
+    """Read one file, whatever its format.
+
+    Args:
+        path: of the file.
+        columns: which column of the file is ``listener``, ``item``, ``condition``, ``score`` and so on.
+
+    Raises:
+        UserError: the file cannot be read, or its format is none of the known ones.
+    """
+    text = _read_text(path)
+    if text.lstrip()[:1] in ("{", "["):
+        return _read_json(path, text, columns or {})
+    return _read_csv(path, text, columns or {})
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}; check the name of the file"
+        ) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}; if it is text, save it "
+            "as UTF-8 (for example with `iconv -f latin1 -t utf-8`)"
+        ) from error
+    if not text.strip():
+        raise UserError(f"{path} is empty; give a file with ratings")
+    if "\0" in text:
+        raise UserError(f"{path} holds zero bytes and is no text file; give a CSV or JSON file with ratings")
+    return text
+
+
+# CSV
+
+
+def _read_csv(path: Path, text: str, columns: Mapping[str, str]) -> Rows:
+    delimiter = _delimiter(path, text)
+    try:
+        table = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:
+        raise UserError(f"{path} is not valid CSV: {error}; export it again as CSV") from error
+    table = [row for row in table if row]
+    header = [name.strip() for name in table[0]]
+    problems = []
+    if delimiter != ",":
+        problems.append(
+            Problem("delimiter", f"{path.name} separates its columns by {_DELIMITERS[delimiter]}", 0)
+        )
+    webmushra = set(_WEBMUSHRA.values()) <= set(header)
+    if not webmushra and "choice_reference" in header:
+        raise UserError(f"{path} holds paired comparisons, not MUSHRA ratings; give its mushra.csv")
+    if not webmushra and "rating_reference_score" in header:
+        raise UserError(f"{path} holds a BS.1116 test, not MUSHRA ratings; give its mushra.csv")
+    if not webmushra:
+        _check_columns(path, header, columns)
+    records, found = _records(path, table, header, webmushra)
+    if not records:
+        if found:
+            raise UserError(f"no row can be read: {found[-1].detail}; is its delimiter the same throughout?")
+        raise UserError(f"{path} has a header and no rows; give a file with ratings")
+    frame = pd.DataFrame(records, dtype=str)
+    if delimiter == ";":
+        score = columns.get("score", "rating_score" if webmushra else "score")
+        frame[score] = frame[score].str.replace(r"^\s*(\d+),(\d+)\s*$", r"\1.\2", regex=True)
+    if webmushra:
+        rows = _webmushra(path, frame, columns)
+    elif frame.columns.isin(_OWN_MARKS).sum() == len(_OWN_MARKS):
+        rows = own_rows(path.name, frame.replace(r"^'(?='*[=+\-@\t\r\n＋－＝＠])", "", regex=True))
+    else:
+        rows = Rows(_rename(frame, columns))
+    rows.problems = [*problems, *found, *rows.problems]
+    return rows
+
+
+def _delimiter(path: Path, text: str) -> str:
+    header = text.lstrip("\r\n").splitlines()[0]
+    counts = Counter({delimiter: header.count(delimiter) for delimiter in _DELIMITERS})
+    delimiter, found = counts.most_common(1)[0]
+    if found == 0:
+        raise UserError(
+            f"{path} is no table of ratings: its first line has no commas, semicolons or tabs; give a CSV "
+            "with the columns listener, item, condition, score"
+        )
+    return delimiter
+
+
+def _check_columns(path: Path, header: list[str], columns: Mapping[str, str]) -> None:
+    for name, column in columns.items():
+        if column not in header:
+            raise UserError(
+                f"{path} has no column '{column}' (asked for as {name}); it has {', '.join(header)}"
+            )
+    missing = [name for name in COLUMNS if columns.get(name, name) not in header]
+    if missing:
+        raise UserError(
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}; say which is which, for "
+            f"example --columns {missing[0]}=NAME"
+        )
+    wanted = Counter(columns.get(name, name) for name in (*COLUMNS, *OPTIONAL_COLUMNS))
+    twice = [name for name, count in Counter(header).items() if count > 1 and name in wanted]
+    twice += [name for name, count in wanted.items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{path}: column '{twice[0]}' is there or asked for twice; give each column one meaning"
+        )
+
+
+def _records(
+    path: Path, table: list[list[str]], header: list[str], webmushra: bool
+) -> tuple[list[dict[str, str]], list[Problem]]:
+    """Rows as dictionaries. Repeated headers take over; shifted webMUSHRA rows are read from the right."""
+    fixed = _fixed_columns(header) if webmushra else 0
+    records, problems = [], []
+    headers, shifted, broken = 0, [], []
+    for number, row in enumerate(table[1:], start=2):
+        names = [name.strip() for name in row]
+        if names == header or (webmushra and set(_WEBMUSHRA.values()) <= set(names)):
+            headers += 1
+            header, fixed = names, _fixed_columns(names) if webmushra else 0
+        elif len(row) == len(header):
+            records.append(dict(zip(header, row, strict=True)))
+        elif webmushra and len(row) > fixed and _is_number(row[header.index("rating_score") - len(header)]):
+            # The questionnaire changed and the header did not: what counts stands at the right end.
+            shifted.append(number)
+            records.append({header[0]: row[0], **dict(zip(header[-fixed:], row[-fixed:], strict=True))})
+        else:
+            broken.append(number)
+    name = path.name
+    if headers:
+        problems.append(Problem("repeated header", f"{name} has its header {headers + 1} times", headers))
+    if shifted:
+        detail = f"{name}: {count(len(shifted), 'row')} with another number of columns than the header"
+        detail += f" (first: row {shifted[0]}); read from their right end, without the questionnaire"
+        problems.append(Problem("shifted rows", detail, len(shifted)))
+    if broken:
+        detail = f"{name}: {count(len(broken), 'row')} with another number of columns than the header"
+        problems.append(Problem("broken rows", f"{detail} (first: row {broken[0]}); left out", len(broken)))
+    return records, problems
+
+
+def _fixed_columns(header: list[str]) -> int:
+    """How many columns at the right end do not depend on the questionnaire."""
+    first = "session_uuid" if "session_uuid" in header else "trial_id"
+    return len(header) - header.index(first)
+
+
+def own_rows(name: str, frame: pd.DataFrame) -> Rows:
+    """Rows of our own data base or export: without training, unfinished and excluded sessions.
+
+    Args:
+        name: of the source, for messages.
+        frame: text, with the columns of `mushra.server.store.read_ratings`.
+    """
+    training, excluded = (frame[mark].str.lower() == "true" for mark in ("training", "excluded"))
+    unfinished = frame["state"] != "finished"
+    problems = []
+    for what, left_out in (
+        ("training pages", training),
+        ("unfinished sessions", unfinished & ~training),
+        ("sessions excluded by the experimenter", excluded & ~unfinished & ~training),
+    ):
+        if left_out.any():
+            sessions = frame.loc[left_out, "session"].nunique()
+            detail = f"{name}: {what} of {count(sessions, 'session')} left out"
+            problems.append(Problem("does not count", detail, int(left_out.sum())))
+    counted = frame[~training & ~unfinished & ~excluded]
+    return Rows(_rename(counted, {}), problems, unique_listeners=True, without_training=True)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _rename(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The wanted columns under our names."""
+    found = {
+        name: frame[columns.get(name, name)]
+        for name in (*COLUMNS, *OPTIONAL_COLUMNS)
+        if columns.get(name, name) in frame
+    }
+    return pd.DataFrame(found)
+
+
+def _webmushra(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> Rows:
+    names = {**_WEBMUSHRA, **_WEBMUSHRA_OPTIONAL, **columns}
+    for name, column in columns.items():
+        if column not in frame:
+            raise UserError(
+                f"{path} has no column '{column}' (asked for as {name}); it has {', '.join(map(str, frame))}"
+            )
+    rows = Rows(_rename(frame, names))
+    if "session_uuid" in frame and frame["session_uuid"].fillna("").str.strip().ne("").all():
+        rows.frame["session"] = frame["session_uuid"].str.strip()
+        rows.unique_listeners = "listener" not in columns
+    else:
+        rows.frame["session"] = _split_sessions(frame)
+        if "listener" not in columns:
+            told = count(rows.frame["session"].nunique(), "session")
+            detail = f"{path.name} has no session ids: {told}, told apart by answers and by repeated trials"
+            rows.problems.append(Problem("no session ids", detail, len(frame)))
+    if "listener" not in columns:
+        rows.frame["listener"] = rows.frame["session"]
+    return rows
+
+
+def _split_sessions(frame: pd.DataFrame) -> list[str]:
+    """Sessions of a file without ids: a new one where the answers change or a stimulus comes again."""
+    tail = {"trial_id", "rating_stimulus", "rating_score", "rating_time", "rating_comment"}
+    answers = [column for column in frame if column not in tail]
+    number, seen, last = 0, set[tuple[str, str]](), None
+    sessions = []
+    trials = zip(frame["trial_id"], frame["rating_stimulus"], strict=True)
+    who = zip(*(frame[column].fillna("") for column in answers), strict=True)
+    previous_trial = None
+    for answer, (trial, stimulus) in zip(who, trials, strict=True):
+        # Within one page a stimulus twice is a fault of the page, not a new session.
+        again = (trial, stimulus) in seen and trial != previous_trial
+        if answer != last or again:
+            number += 1
+            seen = set()
+        seen.add((trial, stimulus))
+        last, previous_trial = answer, trial
+        sessions.append(f"session-{number}")
+    return sessions
+
+
+# JSON
+
+
+def _read_json(path: Path, text: str, columns: Mapping[str, str]) -> Rows:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}; export it again") from error
+    if isinstance(content, dict) and isinstance(content.get("ratings"), list):
+        content = content["ratings"]
+    if isinstance(content, list):
+        return _tidy_json(path, content, columns)
+    documents = list(_documents(content))
+    if not documents:
+        raise UserError(
+            f"{path} holds no ratings: neither rows with {', '.join(COLUMNS)} nor pymushra's trials with "
+            "their responses; give a file of `mushra export` or of pymushra"
+        )
+    return _pymushra(path, documents)
+
+
+def _tidy_json(path: Path, content: list[Any], columns: Mapping[str, str]) -> Rows:
+    if not content:
+        raise UserError(f"{path} holds an empty list; give a file with ratings")
+    if not all(isinstance(row, dict) for row in content):
+        raise UserError(f"{path} is a list of something else than rows; give rows with {', '.join(COLUMNS)}")
+    header = list(dict.fromkeys(str(name) for row in content for name in row))
+    _check_columns(path, header, columns)
+    frame = pd.DataFrame([{name: as_text(row.get(name)) for name in header} for row in content], dtype=str)
+    return own_rows(path.name, frame) if set(header) >= _OWN_MARKS else Rows(_rename(frame, columns))
+
+
+def _documents(content: Any) -> list[dict[str, Any]]:
+    """pymushra's documents (one per page) in a TinyDB file: table -> number -> document."""
+    tables = content.values() if isinstance(content, dict) else []
+    return [
+        document
+        for table in tables
+        if isinstance(table, dict)
+        for document in table.values()
+        if isinstance(document, dict) and isinstance(document.get("responses"), list)
+    ]
+
+
+def _pymushra(path: Path, documents: list[dict[str, Any]]) -> Rows:
+    others: Counter[str] = Counter()
+    records = []
+    for number, document in enumerate(documents, start=1):
+        if document.get("type", "mushra") != "mushra":
+            others[as_text(document["type"])] += 1
+            continue
+        answers = document.get("questionaire")
+        uuid = as_text(answers.get("uuid")) if isinstance(answers, dict) else ""
+        if not uuid:
+            raise UserError(f"{path}: page {number} has no questionaire.uuid, so its listener is unknown")
+        for response in document["responses"]:
+            if not isinstance(response, dict):
+                raise UserError(f"{path}: page {number} has a response that is no object; export it again")
+            record = {"listener": uuid, "session": uuid, "item": as_text(document.get("id"))}
+            record |= {
+                "condition": as_text(response.get("stimulus")),
+                "score": as_text(response.get("score")),
+            }
+            record |= {"time_ms": as_text(response.get("time")), "comment": as_text(response.get("comment"))}
+            records.append({**record, "test": as_text(document.get("testId"))})
+    problems = [
+        Problem("other pages", f"{path.name}: {count(number, 'page')} of type {kind} left out", number)
+        for kind, number in sorted(others.items())
+    ]
+    if not records:
+        raise UserError(f"{path} holds no page of type mushra; give the data base of a MUSHRA test")
+    return Rows(pd.DataFrame(records, dtype=str), problems, unique_listeners=True)
+
+
+def as_text(value: Any) -> str:
+    """A value as the text a CSV would hold; pymushra turns names such as "16" into numbers."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,421 @@
+"""Load ratings from one or several sources into one tidy table, and report all that was wrong.
+
+Nothing is dropped without a `Problem` that says so: rows that are no rating, sessions stored twice, ratings
+given twice, conditions and items that are missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mushra.analysis.formats import Rows, as_text, own_rows, read_rows
+from mushra.analysis.ratings import COLUMNS, Problem, Ratings, count, natural_key, with_roles
+from qincodec.errors import UserError
+
+ListenerIds = Literal["global", "per-file"]
+#: Pages whose id begins so are training, as in `mushra.pages`.
+TRAINING_PREFIX = "training"
+#: webMUSHRA's names of the controls, which a key need not have.
+_CONTROLS = ("reference", "anchor35", "anchor70")
+_SQLITE_MAGIC = b"SQLite format 3\0"
+#: Share of the ratings of a condition that are there twice, from which its name stands for two stimuli.
+_DUPLICATE_NAME_SHARE = 0.5
+
+
+def load(
+    sources: Sequence[str | Path],
+    *,
+    columns: Mapping[str, str] | None = None,
+    key: Path | None = None,
+    reference: str | None = None,
+    anchors: Sequence[str] = (),
+    tests: Sequence[str] = (),
+    drop_items: Sequence[str] = (),
+    keep_training: bool = False,
+    listener_ids: ListenerIds | None = None,
+) -> Ratings:
+    """Read the ratings of one test.
+
+    Args:
+        sources: files of any format of `mushra.analysis.formats`, folders with a ``mushra.csv``, or our
+            data base (a file or a URL). Several are read as one test.
+        columns: which column of a CSV is ``listener``, ``item``, ``condition``, ``score``, ``time_ms`` ...
+        key: ``key.json`` of ``mushra create``: which condition each opaque name stood for.
+        reference: name of the hidden reference; found by its name if not given.
+        anchors: names of the anchors, lowest first; found by their names if not given.
+        tests: test ids to use; needed where the sources hold several.
+        drop_items: items to leave out.
+        keep_training: whether items whose name begins with ``training`` count; by our convention those are
+            the pages of the training phase, whose grades BS.1534-3 throws away.
+        listener_ids: whether a listener id in two files is one listener ("global") or two ("per-file");
+            needed only where the files leave it open.
+
+    Raises:
+        UserError: a source cannot be read or holds no ratings, or something above is left open.
+    """
+    if not sources:
+        raise UserError("no source given; give a file with ratings")
+    paths = [_resolve(source) for source in sources]
+    parts = [
+        load_database(path) if isinstance(path, str) or _is_sqlite(path) else read_rows(path, columns)
+        for path in paths
+    ]
+    names = [database_name(path) for path in paths]
+    problems = [problem for part in parts for problem in part.problems]
+    if not keep_training:
+        parts = [part if part.without_training else _without_training(part, problems) for part in parts]
+    frame = _join(parts, names, listener_ids, problems)
+    frame = _clean_names(frame, problems)
+    frame = _one_test(frame, tests)
+    frame = _repair_plus(frame, problems, key)
+    frame = _drop_items(frame, drop_items, problems)
+    frame = _numbers(frame, problems)
+    frame = _drop_repeats(frame, problems)
+    frame = _average_repeats(frame, problems)
+    problems += missing_ratings(frame)
+    order = np.lexsort([_ranks(frame[name]) for name in ("condition", "item", "listener")])
+    frame = frame.iloc[order].reset_index(drop=True)
+    return with_roles(frame, reference=reference, anchors=anchors, problems=problems)
+
+
+def load_database(path: str | Path) -> Rows:
+    """The ratings of a data base of ``mushra serve``, a file or a URL.
+
+    Raises:
+        UserError: it cannot be read, or nobody has finished a session.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from mushra.server.store import read_ratings
+
+    try:
+        frame = read_ratings(path, everything=True)
+    except SQLAlchemyError as error:
+        cause = " ".join(str(getattr(error, "orig", error)).split())
+        raise UserError(
+            f"{database_name(path)} cannot be read as a data base of `mushra serve`: {cause}; check the file"
+        ) from error
+    if frame.empty:
+        raise UserError(
+            f"{database_name(path)} holds no MUSHRA ratings yet; analyse it when sessions are finished"
+        )
+    return own_rows(database_name(path), frame.map(as_text))
+
+
+def database_name(source: str | Path) -> str:
+    """Name of a file or a data base without folders, user and password."""
+    return source.name if isinstance(source, Path) else re.sub(r"//[^/]*@", "//", source)
+
+
+def _resolve(source: str | Path) -> str | Path:
+    if "://" in str(source):
+        return str(source)
+    path = Path(source)
+    if path.is_dir():
+        inside = path / "mushra.csv"
+        if not inside.is_file():
+            raise UserError(f"{path} is a folder without a mushra.csv; give a file with ratings")
+        return inside
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}; give a file with ratings")
+    return path
+
+
+def _is_sqlite(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+
+
+def _without_training(part: Rows, problems: list[Problem]) -> Rows:
+    training = part.frame["item"].fillna("").str.startswith(TRAINING_PREFIX)
+    if not training.any():
+        return part
+    if training.all():
+        raise UserError(
+            f"all items begin with '{TRAINING_PREFIX}'; give --keep-training if they are the test"
+        )
+    names = ", ".join(sorted(set(part.frame.loc[training, "item"]), key=natural_key))
+    detail = f"{count(int(training.sum()), 'rating')} of training pages left out ({names}); --keep-training"
+    detail += " keeps them"
+    problems.append(Problem("training", detail, int(training.sum())))
+    return replace(part, frame=part.frame[~training])
+
+
+def _join(
+    parts: list[Rows], names: list[str], listener_ids: ListenerIds | None, problems: list[Problem]
+) -> pd.DataFrame:
+    """One table of all sources, ids that stand for several people told apart."""
+    frames = []
+    for number, part in enumerate(parts):
+        frame = part.frame.copy()
+        if "session" not in frame:
+            frame["session"] = frame["listener"]
+        frame["source"] = number
+        frame["unique"] = part.unique_listeners
+        frames.append(frame)
+    # Not `concat(..., ignore_index)` alone: a column that only some files have is empty in the others.
+    frame = pd.concat(frames, ignore_index=True)
+    if len(parts) == 1:
+        return frame.drop(columns="unique")
+    identical = frame.duplicated([c for c in frame if c not in ("source", "unique")], keep="first")
+    whole = [n for n in range(len(parts)) if identical[frame["source"] == n].all()]
+    problems += [
+        Problem(
+            "same file twice",
+            f"{names[number]} repeats earlier files; left out",
+            int((frame["source"] == number).sum()),
+        )
+        for number in whole
+    ]
+    frame = frame[~frame["source"].isin(whole)]
+    shared = frame[~frame["unique"]].groupby("listener")["source"].nunique()
+    ambiguous = sorted(shared[shared > 1].index, key=natural_key)
+    if ambiguous and listener_ids is None:
+        raise UserError(
+            f"listener '{ambiguous[0]}' is in several files: give --listener-ids global if that is one "
+            "person, or --listener-ids per-file if each file counts its own people"
+        )
+    if ambiguous and listener_ids == "per-file":
+        separate = ~frame["unique"] & frame["listener"].isin(ambiguous)
+        prefix = frame.loc[separate, "source"].map(lambda n: _file_label(names, n))
+        for column in ("listener", "session"):
+            frame.loc[separate, column] = prefix + ":" + frame.loc[separate, column]
+    return frame.drop(columns="unique")
+
+
+def _file_label(names: list[str], number: int) -> str:
+    return names[number] if names.count(names[number]) == 1 else f"{number + 1}:{names[number]}"
+
+
+def _clean_names(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """Strip blanks around names; leave out rows without a name."""
+    frame = frame.copy()
+    named = [c for c in ("listener", "item", "condition") if c in frame]
+    for column in named:
+        text = frame[column].fillna("").astype(str)
+        stripped = text.str.strip()
+        changed = int((text != stripped).sum())
+        if changed:
+            problems.append(
+                Problem(
+                    "blanks in names", f"{changed} names of column {column} had blanks around them", changed
+                )
+            )
+        frame[column] = stripped
+    empty = (frame[named] == "").any(axis=1)
+    if empty.any():
+        columns = ", ".join(c for c in named if (frame[c] == "").any())
+        problems.append(
+            Problem(
+                "no name", f"{count(int(empty.sum()), 'row')} without {columns} left out", int(empty.sum())
+            )
+        )
+    return _some(frame[~empty])
+
+
+def _some(frame: pd.DataFrame) -> pd.DataFrame:
+    if frame.empty:
+        raise UserError("no usable rating is left; check the file, the column map and --drop-item")
+    return frame
+
+
+def _one_test(frame: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
+    found = sorted(frame["test"].fillna("").unique(), key=natural_key) if "test" in frame else [""]
+    for name in tests:
+        if name not in found:
+            raise UserError(f"there is no test '{name}'; the sources hold {', '.join(found)}")
+    if not tests and len(found) > 1:
+        raise UserError(
+            f"the sources hold several tests ({', '.join(found)}); choose with --test, repeated to pool them"
+        )
+    return frame[frame["test"].isin(tests)] if tests else frame
+
+
+def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_file: Path | None) -> pd.DataFrame:
+    """Put back the ``+`` that webMUSHRA's transport turned into a space, and resolve opaque names.
+
+    A name with spaces is repaired where the same name with ``+`` is known from other rows or from the key.
+    """
+    frame = frame.copy()
+    key: dict[tuple[str, str], str] = {}
+    if key_file is not None:
+        from mushra.server.store import read_key
+
+        key = read_key(key_file)
+    key_items = {item for item, _ in key}
+    for column in ("item", "condition"):
+        known = set(frame[column]) | (key_items if column == "item" else set())
+        spaced: dict[str, list[str]] = {}
+        for name in known:
+            if "+" in name:
+                spaced.setdefault(name.replace("+", " "), []).append(name)
+        repair = {lost: kept[0] for lost, kept in spaced.items() if len(kept) == 1}
+        lost = frame[column].isin(repair)
+        for name in sorted(set(frame.loc[lost, column])):
+            rows = int((frame[column] == name).sum())
+            detail = f"{column} '{name}' is taken for '{repair[name]}': its + had become a space"
+            problems.append(Problem("lost plus", detail, rows))
+        frame.loc[lost, column] = frame.loc[lost, column].map(repair)
+    if key_file is None:
+        return frame
+    unknown = sorted(set(frame["item"]) - key_items, key=natural_key)
+    if unknown:
+        raise UserError(f"item '{unknown[0]}' is not in the key; give the key.json of this test")
+    pairs = list(zip(frame["item"], frame["condition"], strict=True))
+    for item, name in sorted(set(pairs) - set(key)):
+        # An export with --key has the real names already.
+        if name not in (*_CONTROLS, *key.values()):
+            raise UserError(
+                f"stimulus '{name}' of item '{item}' is not in the key; give the key of this test"
+            )
+    frame["condition"] = [key.get(pair, pair[1]) for pair in pairs]
+    return frame
+
+
+def _drop_items(frame: pd.DataFrame, items: Sequence[str], problems: list[Problem]) -> pd.DataFrame:
+    for item in items:
+        rows = int((frame["item"] == item).sum())
+        if not rows:
+            raise UserError(
+                f"there is no item '{item}' to drop; the items are "
+                f"{', '.join(sorted(set(frame['item']), key=natural_key))}"
+            )
+        problems.append(Problem("dropped item", f"item '{item}' was left out as asked", rows))
+    return _some(frame[~frame["item"].isin(items)])
+
+
+def _numbers(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """Scores and times as numbers; rows whose score is none are left out, never clipped."""
+    frame = frame.copy()
+    score = pd.to_numeric(frame["score"], errors="coerce")
+    no_number = score.isna()
+    outside = ~no_number & ~score.between(0, 100)
+    for mask, kind, what in (
+        (no_number, "no number", "without a number"),
+        (outside, "outside the scale", "outside 0 to 100"),
+    ):
+        if mask.any():
+            first = frame[mask].iloc[0]
+            detail = f"{count(int(mask.sum()), 'score')} {what} (first: '{first['score']}' of listener"
+            detail += f" {first['listener']}, item {first['item']}, {first['condition']}); left out"
+            problems.append(Problem(kind, detail, int(mask.sum())))
+    frame["score"] = score
+    if "time_ms" in frame:
+        time = pd.to_numeric(frame["time_ms"], errors="coerce")
+        lost = int((time.isna() & frame["time_ms"].fillna("").astype(str).ne("")).sum())
+        if lost:
+            problems.append(Problem("no time", f"{lost} times are no number and are not used", lost))
+        frame["time_ms"] = time
+    return _some(frame[~no_number & ~outside])
+
+
+def _drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """Leave out rows and whole sessions that were stored twice."""
+    content = [c for c in frame if c != "source"]
+    again = frame.duplicated(content, keep="first")
+    if again.any():
+        sessions = frame.loc[again, "session"].nunique()
+        detail = (
+            f"{count(int(again.sum()), 'row')} of {count(sessions, 'session')} stored twice; counted once"
+        )
+        problems.append(Problem("stored twice", detail, int(again.sum())))
+        frame = frame[~again]
+    if "time_ms" not in frame:
+        return frame
+    # The same scores after the same milliseconds on every page: one session under two ids.
+    seen: dict[tuple[Any, ...], str] = {}
+    twins = []
+    columns = ["item", "condition", "score", "time_ms"]
+    for session, rows in frame.groupby("session", sort=False):
+        if rows["time_ms"].isna().any() or not (rows["time_ms"] > 0).all():
+            continue
+        signature = tuple(sorted(map(tuple, rows[columns].to_numpy(dtype=object))))
+        if signature in seen:
+            twins.append(session)
+        seen.setdefault(signature, str(session))
+    if twins:
+        rows_twice = frame["session"].isin(twins)
+        detail = f"{count(len(twins), 'session')} equal to another one to the millisecond ("
+        detail += ", ".join(map(str, twins[:3]))
+        detail += ", ...); counted once" if len(twins) > 3 else "); counted once"
+        problems.append(Problem("stored twice", detail, int(rows_twice.sum())))
+        frame = frame[~rows_twice]
+    return frame
+
+
+def _average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """One score per listener, item and condition: the mean where there are several.
+
+    Raises:
+        UserError: one condition is there twice on most pages while others are not: two stimuli have one name.
+    """
+    cell = ["listener", "item", "condition"]
+    counts = frame.groupby(cell, sort=False).size()
+    if (counts > 1).any():
+        page = counts.groupby(level=["listener", "item"]).transform("min")
+        twice = (counts > page).groupby(level="condition").mean()
+        if (twice >= _DUPLICATE_NAME_SHARE).any():
+            name = str(twice.idxmax())
+            raise UserError(
+                f"condition '{name}' is rated more than once on {twice[name]:.0%} of its pages, where others "
+                "are not: two stimuli have that name; give each its own"
+            )
+        many = counts[counts > 1]
+        listener, item, condition = many.index[0]
+        detail = f"{count(len(many), 'time')} a listener rated one condition of an item more than once,"
+        detail += f" differently (first: listener {listener}, item {item}, {condition}); their mean is used"
+        problems.append(Problem("rated twice", detail, int(many.sum())))
+    rest = [c for c in ("time_ms", "comment", "session", "test", "order") if c in frame]
+    how = {"score": "mean", **dict.fromkeys(rest, "first")}
+    if (counts > 1).any():
+        frame = frame.groupby(cell, sort=False).agg(how).reset_index()
+    return frame[[*COLUMNS, *rest]]
+
+
+def missing_ratings(frame: pd.DataFrame) -> list[Problem]:
+    """What is missing from a full table of listeners, items and conditions: one problem per kind."""
+    problems = []
+    conditions = set(frame["condition"])
+    by_item = frame.groupby("item")["condition"].agg(set)
+    lacking = {str(item): conditions - there for item, there in by_item.items() if conditions - there}
+    if lacking:
+        item = min(lacking, key=natural_key)
+        detail = (
+            f"{len(lacking)} of {len(by_item)} items were not rated under all {len(conditions)} conditions"
+        )
+        detail += f" (first: {item} lacks {', '.join(sorted(lacking[item], key=natural_key))})"
+        problems.append(Problem("missing conditions", detail, sum(map(len, lacking.values()))))
+    pages = frame.groupby(["listener", "item"]).size()
+    full = by_item.map(len).reindex(pages.index.get_level_values("item")).to_numpy()
+    short = pages[pages.to_numpy() < full]
+    if len(short):
+        gaps = int((full - pages.to_numpy()).sum())
+        listener, item = min(short.index.tolist(), key=lambda pair: [natural_key(name) for name in pair])
+        detail = (
+            f"{count(gaps, 'rating')} missing on {count(len(short), 'page')} (first: listener {listener}, "
+        )
+        detail += f"item {item})"
+        problems.append(Problem("missing ratings", detail, gaps))
+    items = frame.groupby("listener")["item"].nunique()
+    partial = items[items < len(by_item)]
+    if len(partial):
+        names = ", ".join(sorted(partial.index, key=natural_key)[:5]) + (", ..." if len(partial) > 5 else "")
+        detail = f"{len(partial)} of {len(items)} listeners did not rate all {len(by_item)} items ({names})"
+        problems.append(Problem("missing items", detail, int((len(by_item) - partial).sum())))
+    return problems
+
+
+def _ranks(names: pd.Series[str]) -> np.ndarray:
+    order = {name: rank for rank, name in enumerate(sorted(names.unique(), key=natural_key))}
+    return names.map(order).to_numpy()

@@ -1,0 +1,309 @@
+"""The whole analysis of a test in one call: `analyze`. It reads and writes no file."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from evaluation.statistics import MIN_PAIRS, holm
+from mushra.analysis.anova import rm_anova
+from mushra.analysis.description import (
+    describe_conditions,
+    describe_intervals,
+    describe_items,
+    difference_grades,
+)
+from mushra.analysis.mixed import MixedModel, mixed_model
+from mushra.analysis.ratings import Ratings
+from mushra.analysis.screening import Screening, listener_figures, screen
+from mushra.analysis.significance import (
+    ALPHA,
+    Comparison,
+    cohens_dz,
+    compact_letters,
+    friedman_test,
+    hochberg,
+    paired_pages,
+    permutation_test,
+    wilcoxon_test,
+)
+from qincodec.errors import UserError
+
+NUM_PERMUTATIONS = 10_000
+NUM_RESAMPLES = 10_000
+
+TEST_COLUMNS = ["test", "family", "a", "b", "n_listeners", "statistic", "df1", "df2", "epsilon", "p"]
+TEST_COLUMNS += ["p_holm", "p_hochberg", "estimate", "ci_low", "ci_high", "effect_name", "effect", "reason"]
+
+#: Families of tests that are corrected together: pairs of systems, and systems against the hidden reference.
+SYSTEMS, REFERENCE = "systems", "reference"
+WILCOXON, PERMUTATION = "wilcoxon", "permutation_median"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All results of `analyze`; NaN in a table has a reason beside it or in ``notes``.
+
+    Attributes:
+        loaded: the ratings before screening; ratings: after it.
+        screening: who was excluded and why; listeners: figures about each listener, for information.
+        conditions, conditions_all: `describe_conditions` after and before screening.
+        intervals, items, differences: see `mushra.analysis.description`.
+        tests: one row per test, `TEST_COLUMNS`.
+        mixed: the mixed model of the systems.
+        letters: compact letter groups of the systems, empty where no test could tell them apart.
+        notes: limits of these results, one sentence each.
+        seed: of the bootstrap and the permutations; num_permutations, num_resamples: their numbers.
+    """
+
+    loaded: Ratings
+    ratings: Ratings
+    screening: Screening
+    listeners: pd.DataFrame
+    conditions: pd.DataFrame
+    conditions_all: pd.DataFrame
+    intervals: pd.DataFrame
+    items: pd.DataFrame
+    differences: pd.DataFrame
+    tests: pd.DataFrame
+    mixed: MixedModel
+    letters: dict[str, str]
+    notes: tuple[str, ...]
+    seed: int
+    num_permutations: int
+    num_resamples: int
+
+
+def analyze(
+    ratings: Ratings,
+    *,
+    seed: int = 0,
+    keep: Collection[str] = (),
+    exclude: Collection[str] = (),
+    baseline: str | None = None,
+    num_permutations: int = NUM_PERMUTATIONS,
+    num_resamples: int = NUM_RESAMPLES,
+    progress: Progress = lambda what, done, total: None,
+) -> Analysis:
+    """Screen the listeners, describe the ratings and test the differences.
+
+    Args:
+        ratings: from `mushra.analysis.load.load` or `mushra.analysis.ratings.with_roles`.
+        seed: of the permutations and the bootstrap.
+        keep: listeners that screening must not exclude; ``all`` for everybody.
+        exclude: listeners to exclude in any case.
+        baseline: condition to which differences are given, beside those to the hidden reference.
+        num_permutations: of each permutation test.
+        num_resamples: of the bootstrap.
+        progress: called with (what, done, total).
+
+    Raises:
+        UserError: an unknown listener or condition, or nobody is left after screening.
+    """
+    if baseline is not None and baseline not in ratings.conditions:
+        raise UserError(
+            f"baseline '{baseline}' is not a condition; choose one of {', '.join(ratings.conditions)}"
+        )
+    screening = screen(ratings, keep=keep, exclude=exclude)
+    if len(screening.excluded) == len(ratings.listeners):
+        raise UserError(
+            f"all {len(ratings.listeners)} listeners are excluded (the first because: "
+            f"{screening.listeners['reason'].iloc[0]}); keep some with --keep, or everybody with --keep all"
+        )
+    screened = ratings.without(screening.excluded)
+    bases = [name for name in (screened.reference, baseline) if name in screened.conditions]
+    steps = iter(range(1, 100))
+    total = 5 + _number_of_pairs(screened)
+    progress("analysis", 0, total)
+    conditions = describe_conditions(screened)
+    conditions_all = describe_conditions(ratings)
+    progress("analysis", next(steps), total)
+    intervals = describe_intervals(screened, seed=seed, num_resamples=num_resamples)
+    progress("analysis", next(steps), total)
+    items = describe_items(screened)
+    progress("analysis", next(steps), total)
+    differences = difference_grades(screened, list(dict.fromkeys(bases)))
+    progress("analysis", next(steps), total)
+    mixed = mixed_model(screened.frame, screened.systems)
+    progress("analysis", next(steps), total)
+    rows = [*_overall_rows(screened, mixed)]
+    for row in _pair_rows(screened, seed, num_permutations):
+        rows += row
+        progress("analysis", min(next(steps), total), total)
+    tests = _corrected(pd.DataFrame(rows, columns=TEST_COLUMNS))
+    return Analysis(
+        loaded=ratings,
+        ratings=screened,
+        screening=screening,
+        listeners=listener_figures(ratings),
+        conditions=conditions,
+        conditions_all=conditions_all,
+        intervals=intervals,
+        items=items,
+        differences=differences,
+        tests=tests,
+        mixed=mixed,
+        letters=letter_groups(screened, tests),
+        notes=_notes(screened, screening, tests),
+        seed=seed,
+        num_permutations=num_permutations,
+        num_resamples=num_resamples,
+    )
+
+
+# Tests
+
+
+def _pairs(ratings: Ratings) -> list[tuple[str, str, str]]:
+    """(family, a, b): all pairs of systems, then each system against the hidden reference."""
+    pairs = [(SYSTEMS, a, b) for a, b in itertools.combinations(ratings.systems, 2)]
+    if ratings.reference in ratings.conditions:
+        pairs += [(REFERENCE, system, str(ratings.reference)) for system in ratings.systems]
+    return pairs
+
+
+def _number_of_pairs(ratings: Ratings) -> int:
+    return len(_pairs(ratings))
+
+
+def _pair_rows(ratings: Ratings, seed: int, num_permutations: int) -> Iterator[list[dict[str, object]]]:
+    for number, (family, a, b) in enumerate(_pairs(ratings)):
+        pages = paired_pages(ratings.frame, a, b)
+        # Each pair draws its own permutations: the same ones would make all tests err together.
+        permutation = permutation_test(pages, seed=[seed, number], num_permutations=num_permutations)
+        yield [
+            _row(PERMUTATION, family, permutation, a, b, "cohens_dz", cohens_dz(pages)),
+            _row(WILCOXON, family, wilcoxon_test(pages), a, b, "rank_biserial"),
+        ]
+
+
+def _row(
+    test: str, family: str, result: Comparison, a: str, b: str, effect_name: str, effect: float | None = None
+) -> dict[str, object]:
+    return {
+        "test": test,
+        "family": family,
+        "a": a,
+        "b": b,
+        "n_listeners": result.n,
+        "statistic": result.statistic,
+        "df1": result.df,
+        "p": result.p,
+        "estimate": result.estimate,
+        "ci_low": result.ci_low,
+        "ci_high": result.ci_high,
+        "effect_name": effect_name,
+        "effect": result.effect if effect is None else effect,
+        "reason": result.reason,
+    }
+
+
+def _overall_rows(ratings: Ratings, mixed: MixedModel) -> Iterator[dict[str, object]]:
+    """Tests of all systems at once."""
+    yield _row("friedman", SYSTEMS, friedman_test(ratings.frame, ratings.systems), "", "", "kendalls_w")
+    for row in rm_anova(ratings.frame, ratings.systems).to_dict("records"):
+        for name, p, epsilon in (
+            ("rm_anova", "p", 1.0),
+            ("rm_anova_greenhouse_geisser", "p_gg", row["epsilon_gg"]),
+            ("rm_anova_huynh_feldt", "p_hf", row["epsilon_hf"]),
+        ):
+            yield {
+                "test": name,
+                "family": row["effect"],
+                "a": "",
+                "b": "",
+                "n_listeners": row["n"],
+                "statistic": row["statistic"],
+                "df1": row["df1"] * epsilon,
+                "df2": row["df2"] * epsilon,
+                "epsilon": epsilon if not math.isnan(row["statistic"]) else math.nan,
+                "p": row[p],
+                "effect_name": "partial_eta_squared",
+                "effect": row["partial_eta_squared"],
+                "reason": row["reason"],
+            }
+    yield {
+        "test": "mixed_model",
+        "family": "condition",
+        "a": "",
+        "b": "",
+        "n_listeners": mixed.n,
+        "statistic": mixed.statistic,
+        "df1": mixed.df1,
+        "df2": mixed.df2,
+        "p": mixed.p,
+        "effect_name": "",
+        "reason": mixed.reason,
+    }
+
+
+def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
+    """Holm's and Hochberg's corrections within each test and family of pairs."""
+    pairs = tests["test"].isin([WILCOXON, PERMUTATION])
+    for _, family in tests[pairs].groupby(["test", "family"], sort=False):
+        p = family["p"].astype(float).tolist()
+        tests.loc[family.index, "p_holm"] = holm(p)
+        tests.loc[family.index, "p_hochberg"] = hochberg(p)
+    order = {name: place for place, name in enumerate(dict.fromkeys(tests["test"]))}
+    places = tests["test"].map(order) * 2 + (tests["family"] == REFERENCE)
+    return tests.iloc[places.argsort(kind="stable")].reset_index(drop=True)
+
+
+def letter_groups(ratings: Ratings, tests: pd.DataFrame) -> dict[str, str]:
+    """Compact letters of the systems: a shared one says that Wilcoxon's test after Holm found no difference.
+
+    Empty with fewer than two systems, or too few listeners for any difference to be found.
+    """
+    pairs = tests[(tests["test"] == WILCOXON) & (tests["family"] == SYSTEMS)]
+    if pairs.empty or pairs["p"].isna().any() or (pairs["n_listeners"] < MIN_PAIRS).any():
+        return {}
+    found = {
+        frozenset((a, b))
+        for a, b, p in zip(pairs["a"], pairs["b"], pairs["p_holm"], strict=True)
+        if p < ALPHA
+    }
+    means = ratings.matrix().mean()
+    order = sorted(ratings.systems, key=lambda name: (-means[name], name))
+    return compact_letters(order, lambda a, b: frozenset((a, b)) in found)
+
+
+# Limits
+
+
+def _notes(ratings: Ratings, screening: Screening, tests: pd.DataFrame) -> tuple[str, ...]:
+    notes = list(screening.notes)
+    n, items, systems = len(ratings.listeners), len(ratings.items), len(ratings.systems)
+    scores = ratings.frame["score"]
+    if n == 1:
+        notes.append("There is one listener: no interval and no test is possible.")
+    elif n < MIN_PAIRS:
+        notes.append(
+            f"With {n} listeners Wilcoxon's test cannot find a difference at {ALPHA:g}; it needs {MIN_PAIRS}."
+        )
+    if not ratings.anchors:
+        notes.append(
+            "There are no anchors: how listeners used the scale cannot be compared with other tests."
+        )
+    if systems == 0:
+        notes.append("There is no condition besides hidden reference and anchors: nothing to compare.")
+    elif systems == 1:
+        notes.append("There is one system: no comparison between systems is possible.")
+    if items == 1:
+        notes.append("There is one item: results hold for it alone, and item effects cannot be estimated.")
+    elif items < 5:
+        notes.append(f"There are {items} items; BS.1534-3 asks for at least 5.")
+    if scores.nunique() == 1 and len(scores) > 1:
+        notes.append(f"All {len(scores)} scores are {scores.iloc[0]:g}: no test can say anything.")
+    pages = ratings.frame.groupby(["listener", "item"])["condition"].nunique()
+    if len(pages) < n * items or (pages < len(ratings.conditions)).any():
+        notes.append(
+            "Some ratings are missing: a mean is over the items a listener rated, comparisons are over pages "
+            "where both conditions were rated."
+        )
+    return tuple(notes)

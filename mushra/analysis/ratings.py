@@ -1,0 +1,175 @@
+"""The ratings of a listening test as a tidy table, and what its conditions are.
+
+One row per rating: columns ``listener`` (str), ``item`` (str), ``condition`` (str), ``score`` (float, 0 to
+100), each (listener, item, condition) once. Optional columns: ``time_ms`` (on the page), ``comment``,
+``session``, ``test``, ``order``. Every function of `mushra.analysis` takes such a table, from whatever
+source; `Ratings` holds it with the roles that BS.1534-3 gives some conditions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+
+from qincodec.errors import UserError
+
+COLUMNS = ("listener", "item", "condition", "score")
+OPTIONAL_COLUMNS = ("time_ms", "comment", "session", "test", "order")
+
+#: What tools and people call the controls; compared without case and punctuation.
+_REFERENCE_NAMES = {"reference", "hiddenreference", "ref", "hiddenref"}
+_LOW_ANCHOR_NAMES = {"anchor35", "anchor35k", "anchor35khz", "lowanchor", "anchorlow", "lowrangeanchor"}
+_MID_ANCHOR_NAMES = {"anchor70", "anchor7", "anchor7k", "anchor7khz", "anchor70k", "anchor70khz"} | {
+    "midanchor",
+    "anchormid",
+    "midrangeanchor",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that was wrong in the input: ``kind`` in two or three words, ``detail`` in one line.
+
+    ``rows`` is the number of rows of the input that it concerns.
+    """
+
+    kind: str
+    detail: str
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Ratings:
+    """The ratings of one listening test.
+
+    Attributes:
+        frame: the tidy table, see the module; no score is missing.
+        reference: condition that is the hidden reference, or None.
+        anchors: conditions that are anchors, lowest first.
+        problems: what was found while loading.
+        mid_anchor: the anchor of 7 kHz, or None.
+    """
+
+    frame: pd.DataFrame
+    reference: str | None = None
+    anchors: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    mid_anchor: str | None = None
+    conditions: tuple[str, ...] = field(init=False)
+    """Hidden reference, systems in natural order of their names, anchors from high to low."""
+
+    def __post_init__(self) -> None:
+        present = set(self.frame["condition"].unique())
+        systems = sorted(present - {self.reference, *self.anchors}, key=natural_key)
+        first = [self.reference] if self.reference in present else []
+        last = [anchor for anchor in reversed(self.anchors) if anchor in present]
+        object.__setattr__(self, "conditions", (*first, *systems, *last))
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Conditions under test: neither hidden reference nor anchor."""
+        controls = {self.reference, *self.anchors}
+        return tuple(condition for condition in self.conditions if condition not in controls)
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        return tuple(sorted(self.frame["item"].unique(), key=natural_key))
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        return tuple(sorted(self.frame["listener"].unique(), key=natural_key))
+
+    def matrix(self, conditions: Sequence[str] | None = None) -> pd.DataFrame:
+        """Each listener's mean over items: one row per listener, one column per condition; NaN if unrated."""
+        means = self.frame.groupby(["listener", "condition"], observed=True)["score"].mean().unstack()
+        return means.reindex(index=list(self.listeners), columns=list(conditions or self.conditions))
+
+    def without(self, listeners: Iterable[str]) -> Ratings:
+        """The ratings of all other listeners."""
+        frame = self.frame[~self.frame["listener"].isin(set(listeners))].reset_index(drop=True)
+        return replace(self, frame=frame)
+
+
+def natural_key(text: str) -> list[tuple[int, float, str]]:
+    """Sort key that puts ``opus@8`` before ``opus@12.5`` before ``opus@128``."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(0, float(p), "") if i % 2 else (1, 0.0, p.casefold()) for i, p in enumerate(parts)] + [
+        (2, 0.0, text)
+    ]
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """``1 item``, ``2,288 ratings``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def with_roles(
+    frame: pd.DataFrame,
+    *,
+    reference: str | None = None,
+    anchors: Sequence[str] = (),
+    problems: Iterable[Problem] = (),
+) -> Ratings:
+    """Find out which conditions are the hidden reference and the anchors.
+
+    Args:
+        frame: the tidy table.
+        reference: name of the hidden reference; None finds ``reference``, ``hidden_reference`` and the like.
+        anchors: names of the anchors, lowest first; of two or more the last is the mid anchor. Empty finds
+            ``anchor35``, ``anchor70``, ``low_anchor``, ``mid_anchor`` and the like.
+
+    Raises:
+        UserError: the table is none of ratings, a given name is not a condition, or two conditions both look
+            like the same control.
+    """
+    _check(frame)
+    conditions = sorted(frame["condition"].unique(), key=natural_key)
+    for name in (*([reference] if reference is not None else []), *anchors):
+        if name not in conditions:
+            raise UserError(f"condition '{name}' is not in the ratings; they hold {', '.join(conditions)}")
+    if len(set(anchors)) < len(anchors) or reference in anchors:
+        raise UserError("a condition was named twice with --reference and --anchor; name each once")
+    if reference is None:
+        reference = _find(conditions, _REFERENCE_NAMES, "--reference", taken=anchors)
+    if anchors:
+        named_mid = [a for a in anchors if _plain(a) in _MID_ANCHOR_NAMES]
+        mid = named_mid[0] if named_mid else anchors[-1] if len(anchors) > 1 else None
+    else:
+        low = _find(conditions, _LOW_ANCHOR_NAMES, "--anchor", taken=[reference])
+        mid = _find(conditions, _MID_ANCHOR_NAMES, "--anchor", taken=[reference])
+        anchors = [anchor for anchor in (low, mid) if anchor is not None]
+    return Ratings(frame, reference, tuple(anchors), tuple(problems), mid)
+
+
+def _check(frame: pd.DataFrame) -> None:
+    """That a table from elsewhere, such as a notebook, keeps what this package relies on."""
+    missing = [name for name in COLUMNS if name not in frame]
+    if missing:
+        raise UserError(f"the table has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
+    if frame.empty:
+        raise UserError("the table of ratings has no rows")
+    if not pd.api.types.is_numeric_dtype(frame["score"]) or not frame["score"].between(0, 100).all():
+        raise UserError("some scores are no numbers from 0 to 100; leave these rows out")
+    twice = frame.duplicated(["listener", "item", "condition"])
+    if twice.any():
+        row = frame[twice].iloc[0]
+        raise UserError(
+            f"listener {row['listener']} rated {row['condition']} of item {row['item']} more than once; "
+            "average the scores first"
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def _find(conditions: Sequence[str], names: set[str], option: str, taken: Sequence[str | None]) -> str | None:
+    found = [c for c in conditions if _plain(c) in names and c not in taken]
+    if len(found) > 1:
+        raise UserError(
+            f"{' and '.join(found)} both look like the same control; say with {option} which one it is"
+        )
+    return found[0] if found else None

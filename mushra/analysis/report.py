@@ -1,0 +1,276 @@
+"""Write an `Analysis` as files: CSV, JSON, LaTeX, plots and one self-contained HTML page.
+
+The same input and seed give the same bytes: no times, no absolute paths, numbers to ten digits.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evaluation.report.files import latex_text
+from evaluation.store import write_atomic
+from mushra.analysis import wording
+from mushra.analysis.load import database_name
+from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
+from mushra.analysis.ratings import count
+from qincodec import __version__
+
+SCHEMA_VERSION = 1
+_DIGITS = 10
+#: A picture that is larger as SVG goes into the page as PNG.
+_MAX_SVG_BYTES = 1_000_000
+#: Items by conditions that the page lists one by one; items.csv has them all.
+_MAX_ITEM_ROWS = 1000
+_MAX_LISTENER_ROWS = 200
+
+
+def write_all(
+    analysis: Analysis,
+    folder: Path,
+    *,
+    sources: Sequence[str | Path],
+    style: str | Path | None = None,
+    plots: bool = True,
+) -> list[Path]:
+    """Write the results into ``folder``, which is made if need be; other files in it stay.
+
+    ``conditions.csv, conditions_all.csv, screening.csv, listeners.csv, intervals.csv, items.csv,
+    differences.csv, tests.csv, analysis.json, table.tex, report.html`` and ``plots/``.
+
+    Args:
+        sources: of the ratings; their names and hashes go into the report.
+        style: matplotlib style for the plots.
+        plots: whether to draw.
+
+    Returns:
+        Paths of all files written.
+
+    Raises:
+        UserError: the folder cannot be written, or the style is none.
+    """
+    if plots:
+        from mushra.analysis.figures import style_context
+
+        # A style that is none is said before anything is written.
+        with style_context(style):
+            pass
+    tables = {
+        "conditions": analysis.conditions,
+        "conditions_all": analysis.conditions_all,
+        "screening": analysis.screening.listeners,
+        "listeners": analysis.listeners,
+        "intervals": analysis.intervals,
+        "items": analysis.items,
+        "differences": analysis.differences,
+        "tests": analysis.tests,
+    }
+    files = {f"{name}.csv": _csv(table) for name, table in tables.items()}
+    described = [_source(source) for source in sources]
+    files["analysis.json"] = _json(analysis, tables, described)
+    files["table.tex"] = latex(analysis)
+    paths = []
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+        paths.append(folder / name)
+    pictures: list[Path] = []
+    if plots:
+        from mushra.analysis.plots import draw_all
+
+        letters = analysis.letters or None
+        pictures = draw_all(
+            analysis.ratings, analysis.conditions, folder / "plots", style=style, letters=letters
+        )
+    write_atomic(folder / "report.html", html(analysis, described, pictures))
+    return [*paths, folder / "report.html", *pictures]
+
+
+def _source(source: str | Path) -> dict[str, str]:
+    """Name and hash of a source; a data base behind a URL has no hash, and no password in its name."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / "mushra.csv"
+    if not path.is_file():
+        return {"name": database_name(str(source)), "sha256": ""}
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _csv(table: pd.DataFrame) -> str:
+    text = io.StringIO()
+    table.to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: NaN as null, numbers to ten digits, no numpy types."""
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _json(analysis: Analysis, tables: dict[str, pd.DataFrame], sources: list[dict[str, str]]) -> str:
+    loaded = analysis.loaded
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "program": f"mushra {__version__}",
+        "sources": sources,
+        "settings": {
+            "seed": analysis.seed,
+            "num_permutations": analysis.num_permutations,
+            "num_resamples": analysis.num_resamples,
+        },
+        "reference": loaded.reference,
+        "anchors": list(loaded.anchors),
+        "mid_anchor": loaded.mid_anchor,
+        "systems": list(loaded.systems),
+        "items": list(loaded.items),
+        "n_ratings": len(loaded.frame),
+        "problems": [asdict(problem) for problem in loaded.problems],
+        "exempt_items": list(analysis.screening.exempt_items),
+        "notes": list(analysis.notes),
+        "methods": wording.methods(analysis),
+        "letters": analysis.letters,
+        "mixed_model": asdict(analysis.mixed),
+        "tables": {name: table.to_dict("records") for name, table in tables.items()},
+    }
+    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def latex(analysis: Analysis) -> str:
+    r"""A ``table`` for ``\usepackage{booktabs}``: mean with interval, median with quartiles, letters."""
+    headings = ["Condition", "Mean", r"95\,\% CI", "Median", "Quartiles"] + ["Groups"] * bool(
+        analysis.letters
+    )
+    n = len(analysis.ratings.listeners)
+    caption = (
+        f"MUSHRA scores of {count(n, 'listener')} on "
+        f"{count(len(analysis.ratings.items), 'item')}: means with 95 % confidence intervals over "
+        "listeners, medians with quartiles of the ratings."
+    )
+    if analysis.letters:
+        caption += " Systems with a common letter do not differ (Wilcoxon, Holm, 0.05)."
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex_text(caption)}}}",
+        rf"\begin{{tabular}}{{lrcrc{'l' * bool(analysis.letters)}}}",
+        r"\toprule",
+        rf"{' & '.join(headings)} \\",
+        r"\midrule",
+    ]
+    for row in wording.condition_rows(analysis):
+        cells = [row[name] for name in ("condition", "mean", "interval", "median", "quartiles")]
+        cells += [row["letters"]] * bool(analysis.letters)
+        lines.append(rf"{' & '.join(latex_text(cell) for cell in cells)} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[Path]) -> str:
+    """The report as one page without links to other files; every name in it is escaped.
+
+    Args:
+        sources: name and sha256 of each source.
+        pictures: files of the plots; of each the SVG goes in, or the PNG where that is much smaller.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("mushra.analysis", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "points": wording.points,
+        "p": wording.p_value,
+        "number": wording.number,
+        "share": lambda value: wording.NOTHING if math.isnan(value) else f"{100 * value:.1f} %",
+    }
+    environment.globals |= {"interval": wording.interval, "count": count}
+    tests = analysis.tests
+    pairs = tests["a"] != ""
+    item_rows = analysis.items.to_dict("records")
+    listeners = analysis.screening.listeners.merge(analysis.listeners, on="listener").to_dict("records")
+    # Who is excluded is always listed, of many others only the first.
+    excluded = [row for row in listeners if row["excluded"]]
+    shown = listeners if len(listeners) <= _MAX_LISTENER_ROWS else excluded[:_MAX_LISTENER_ROWS]
+    return environment.get_template("report.html.j2").render(
+        version=__version__,
+        analysis=analysis,
+        sources=sources,
+        methods=wording.methods(analysis),
+        conditions=wording.condition_rows(analysis),
+        listeners=shown,
+        num_listeners=len(listeners),
+        num_excluded=len(excluded),
+        intervals=analysis.intervals.to_dict("records"),
+        overall=tests[~pairs].to_dict("records"),
+        families=[
+            (title, _pair_records(tests[pairs & (tests["family"] == family)]))
+            for family, title in (
+                (SYSTEMS, "Pairs of systems"),
+                (REFERENCE, "Systems against the hidden reference"),
+            )
+        ],
+        differences=analysis.differences[analysis.differences["item"] == ""].to_dict("records"),
+        items=item_rows if len(item_rows) <= _MAX_ITEM_ROWS else [],
+        num_item_rows=len(item_rows),
+        components=analysis.mixed.components,
+        pictures=_embedded(pictures),
+    )
+
+
+def _pair_records(pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per pair: Wilcoxon's test with the permutation test beside it."""
+    both = pairs[pairs["test"] == WILCOXON].merge(
+        pairs[pairs["test"] != WILCOXON], on=["a", "b"], suffixes=("", "_permutation")
+    )
+    return both.to_dict("records")  # type: ignore[return-value]
+
+
+_TITLES = {
+    "means": "Means with 95 % intervals over listeners",
+    "box": "Quartiles of the ratings",
+    "violin": "Distributions of the ratings",
+    "items": "Means per item",
+    "listeners": "Agreement of the listeners",
+}
+
+
+def _embedded(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Data URIs of the wide version of each picture. An image in a page can run no script."""
+    by_stem: dict[str, dict[str, Path]] = {}
+    for path in paths:
+        by_stem.setdefault(path.stem, {})[path.suffix] = path
+    pictures = []
+    for stem, formats in by_stem.items():
+        if stem.endswith("_one_column"):
+            continue
+        path = formats.get(".svg", formats[".png"])
+        if path.stat().st_size > _MAX_SVG_BYTES:
+            path = formats[".png"]
+        kind = {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
+        data = base64.b64encode(path.read_bytes()).decode()
+        title = _TITLES.get(stem.split("_")[0], stem)
+        pictures.append({"title": title, "uri": f"data:{kind};base64,{data}"})
+    return pictures

@@ -1,0 +1,211 @@
+"""Numbers and sentences of the report: pure functions of an `Analysis`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from mushra.analysis.pipeline import PERMUTATION, SYSTEMS, WILCOXON, Analysis
+from mushra.analysis.ratings import Ratings, count
+from mushra.analysis.significance import ALPHA, MAX_EXACT_LISTENERS
+
+#: What stands where there is no number; the reason is in the table's last column or in the notes.
+NOTHING = "–"
+
+
+def points(value: float) -> str:
+    """A score or a difference of scores, to a tenth."""
+    return NOTHING if math.isnan(value) else f"{value:.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    return NOTHING if math.isnan(low) else f"{low:.1f} to {high:.1f}"
+
+
+def p_value(p: float) -> str:
+    if math.isnan(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _p_equals(p: float) -> str:
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
+
+
+def number(value: float, digits: int = 2) -> str:
+    return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def join(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def methods(analysis: Analysis) -> list[str]:
+    """The methods and overall results of a paper with the numbers filled in, as paragraphs."""
+    return [_design(analysis), _estimates(analysis), _tests(analysis), _overall(analysis)]
+
+
+def _design(analysis: Analysis) -> str:
+    ratings = analysis.loaded
+    controls = []
+    if ratings.reference is not None:
+        controls.append("the hidden reference")
+    if ratings.anchors:
+        controls.append(count(len(ratings.anchors), "anchor") + f" ({', '.join(ratings.anchors)})")
+    conditions = join([count(len(ratings.systems), "system"), *controls])
+    text = (
+        f"{count(len(ratings.listeners), 'listener')} rated {count(len(ratings.items), 'item')} under "
+        f"{count(len(ratings.conditions), 'condition')} ({conditions}) on a scale from 0 to 100 in a MUSHRA "
+        f"test (ITU-R BS.1534-3), {count(len(ratings.frame), 'rating')} in all. "
+    )
+    rules = [
+        rule
+        for rule, there in (
+            ("the hidden reference under 90 on more than 15 % of the items", ratings.reference),
+            (
+                "the mid anchor over 90 on more than 15 % of the items (leaving out items where more than "
+                "25 % of the listeners did)",
+                ratings.mid_anchor,
+            ),
+        )
+        if there is not None
+    ]
+    excluded = analysis.screening.excluded
+    asked = analysis.screening.listeners["reason"].str.contains("as asked")
+    if rules:
+        text += f"Post-screening excludes who rates {' or '.join(rules)}: "
+        text += f"{count(len(excluded), 'listener')} of {len(ratings.listeners)} "
+        text += "was excluded" if len(excluded) == 1 else "were excluded"
+        text += f" ({asked.sum()} decided by the experimenter)" if asked.any() else ""
+    else:
+        text += "No rule of post-screening could be applied for want of hidden reference and mid anchor"
+        text += f"; {count(len(excluded), 'listener')} excluded by the experimenter" if excluded else ""
+    return f"{text}. {count(len(analysis.ratings.listeners), 'listener')} remained."
+
+
+def _estimates(analysis: Analysis) -> str:
+    return (
+        "Medians and quartiles are of the ratings. Means are over listeners, each with the mean of the items "
+        "he or she rated, and their 95 % confidence intervals are Student's over these listener means, "
+        "because the ratings of one listener are not independent; they hold for other listeners and the same "
+        f"items. Beside them stand bootstrap intervals ({analysis.num_resamples:,} resamples of listeners, "
+        f"seed {analysis.seed}) and intervals for other listeners and other items (two-way random effects, "
+        "Satterthwaite's degrees of freedom)."
+    )
+
+
+def _tests(analysis: Analysis) -> str:
+    tests = analysis.tests
+    pairs = tests[(tests["test"] == WILCOXON) & (tests["family"] == SYSTEMS)]
+    if pairs.empty:
+        return "There are no two systems to compare."
+    exact = int(pairs["n_listeners"].max()) <= MAX_EXACT_LISTENERS
+    exchanges = "all exchanges" if exact else f"{analysis.num_permutations:,} permutations"
+    text = (
+        f"The {count(len(pairs), 'pair')} of systems were compared with two-sided Wilcoxon signed-rank tests "
+        "of the listener means and with the permutation test of the median difference of BS.1534-3 "
+        f"({exchanges}, all ratings of a listener exchanged together); p values were corrected after Holm, "
+        "Hochberg's are given beside them. "
+    )
+    found = int((pairs["p_holm"] < ALPHA).sum())
+    text += f"After Holm {found} of {len(pairs)} differences are significant at {ALPHA:g} by Wilcoxon's test"
+    permuted = tests[(tests["test"] == PERMUTATION) & (tests["family"] == SYSTEMS)]
+    return f"{text}, {int((permuted['p_holm'] < ALPHA).sum())} by the permutation test."
+
+
+def _overall(analysis: Analysis) -> str:
+    tests = {(row["test"], row["family"]): row for row in analysis.tests.to_dict("records")}
+    friedman = tests["friedman", SYSTEMS]
+    parts = []
+    if math.isnan(friedman["p"]):
+        parts.append(f"Friedman's test: {friedman['reason']}.")
+    else:
+        parts.append(
+            f"Friedman's test over the listener means of the systems: χ²({friedman['df1']:.0f}) = "
+            f"{friedman['statistic']:.2f}, {_p_equals(friedman['p'])}, Kendall's W = "
+            f"{friedman['effect']:.2f}."
+        )
+    names = {"condition": "system", "item": "item", "condition:item": "system by item"}
+    effects = []
+    for effect, name in names.items():
+        row = tests["rm_anova_huynh_feldt", effect]
+        if math.isnan(row["p"]):
+            effects.append(f"{name}: no test ({row['reason']})")
+        else:
+            effects.append(
+                f"{name} F({row['df1']:.1f}, {row['df2']:.1f}) = {row['statistic']:.2f}, "
+                f"{_p_equals(row['p'])}, ε = {row['epsilon']:.2f}, partial η² = {row['effect']:.2f}"
+            )
+    parts.append(
+        "Repeated-measures analysis of variance with Huynh and Feldt's correction: "
+        + "; ".join(effects)
+        + "."
+    )
+    left_out = tests["rm_anova", "condition"]
+    if left_out["reason"] and not math.isnan(left_out["p"]):
+        parts.append(f"In it {left_out['reason']}.")
+    mixed = analysis.mixed
+    if mixed.reason:
+        parts.append(f"Linear mixed model: no result, {mixed.reason}.")
+    else:
+        parts.append(
+            "Linear mixed model with random listeners, items and all their interactions with each other "
+            f"and the system ({mixed.method}): system F({mixed.df1:.0f}, {mixed.df2:.1f}) = "
+            f"{mixed.statistic:.2f}, {_p_equals(mixed.p)}."
+        )
+    return " ".join(parts)
+
+
+def condition_rows(analysis: Analysis) -> list[dict[str, str]]:
+    """The main table as text: one row per condition, before screening beside after it."""
+    before = {row["condition"]: row for row in analysis.conditions_all.to_dict("records")}
+    rows = []
+    for row in analysis.conditions.to_dict("records"):
+        name = str(row["condition"])
+        all_listeners = before[name]
+        rows.append(
+            {
+                "condition": name,
+                "role": role(analysis.ratings, name),
+                "n": str(row["n_listeners"]),
+                "mean": points(row["mean"]),
+                "interval": interval(row["ci_low"], row["ci_high"]),
+                "median": points(row["median"]),
+                "quartiles": interval(row["q1"], row["q3"]),
+                "letters": analysis.letters.get(name, ""),
+                "n_all": str(all_listeners["n_listeners"]),
+                "mean_all": points(all_listeners["mean"]),
+                "interval_all": interval(all_listeners["ci_low"], all_listeners["ci_high"]),
+                "median_all": points(all_listeners["median"]),
+            }
+        )
+    return rows
+
+
+def role(ratings: Ratings, condition: str) -> str:
+    if condition == ratings.reference:
+        return "hidden reference"
+    if condition == ratings.mid_anchor:
+        return "mid anchor"
+    return "anchor" if condition in ratings.anchors else ""
+
+
+def summary(analysis: Analysis) -> str:
+    """The main table for a terminal."""
+    rows = condition_rows(analysis)
+    table = pd.DataFrame(
+        {
+            "condition": [row["condition"] for row in rows],
+            "listeners": [row["n"] for row in rows],
+            "mean": [row["mean"] for row in rows],
+            "95 % interval": [row["interval"] for row in rows],
+            "median": [row["median"] for row in rows],
+            "quartiles": [row["quartiles"] for row in rows],
+        }
+    )
+    if analysis.letters:
+        table["letters"] = [row["letters"] for row in rows]
+    return table.to_string(index=False)

@@ -1,0 +1,329 @@
+"""`mushra analyze` from end to end: files, figures, bytes, escaping, and bad or thin input."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from synthetic_ratings import simulate, tidy
+
+from mushra.analysis import wording
+from mushra.analysis.load import load
+from mushra.analysis.pipeline import TEST_COLUMNS, WILCOXON, Analysis, analyze
+from mushra.analysis.ratings import with_roles
+from mushra.analysis.report import html, latex, write_all
+from mushra.cli_analysis import register
+from qincodec.console import run_command
+from qincodec.errors import UserError
+
+Shared = Callable[[str], Path]
+AES = "mushra/AES2023_webmushra_results.csv"
+TABLES = "conditions conditions_all screening listeners intervals items differences tests"
+
+
+def run(*arguments: str | Path) -> int:
+    """Exit code of the command line."""
+    app = typer.Typer(add_completion=False)
+    register(app)
+    app.command("other")(lambda: None)
+    with pytest.raises(SystemExit) as end:
+        run_command(app, [str(argument) for argument in arguments], "mushra")
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def aes(shared: Shared) -> Analysis:
+    return analyze(load([shared(AES)]), baseline="FOA", num_permutations=2000)
+
+
+def test_files_and_their_columns(shared: Shared, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run("analyze", shared(AES), "--out", out, "--no-plots", "--permutations", "200") == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [f"{name}.csv" for name in TABLES.split()] + ["analysis.json", "report.html", "table.tex"]
+    )
+    columns = "condition,n_listeners,n_ratings,mean,ci_low,ci_high,median,q1,q3"
+    for name, listeners in (("conditions", 14), ("conditions_all", 22)):
+        text = (out / f"{name}.csv").read_text()
+        assert text.splitlines()[0] == columns
+        assert set(pd.read_csv(out / f"{name}.csv")["n_listeners"]) == {listeners}
+    screening = pd.read_csv(out / "screening.csv")
+    shares = ["reference_below_90_share", "mid_anchor_above_90_share"]
+    assert list(screening) == ["listener", "excluded", "reason", *shares]
+    assert screening["excluded"].sum() == 8
+    all_listeners = pd.read_csv(out / "conditions_all.csv", index_col="condition")
+    assert all_listeners["mean"].round(3)[["reference", "FOA", "Param1", "Mono"]].tolist() == [
+        96.385,
+        78.441,
+        75.175,
+        19.549,
+    ]
+    foa = all_listeners.loc["FOA"]
+    assert (foa["ci_high"] - foa["ci_low"]) / 2 == pytest.approx(4.35, abs=0.005)
+    content = json.loads((out / "analysis.json").read_text())
+    assert content["n_ratings"] == 2288
+    assert len(content["tables"]["tests"]) == len(pd.read_csv(out / "tests.csv"))
+    printed = capsys.readouterr()
+    assert "FOA-Amb-Param1" in printed.out
+    assert "8 listeners of 22 excluded" in printed.err
+
+
+@pytest.mark.parametrize("plots", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_same_bytes_again_from_elsewhere(shared: Shared, tmp_path: Path, plots: bool) -> None:
+    """Also in another folder and with rows in another order."""
+    source = shared(AES)
+    (tmp_path / "copy").mkdir()
+    copy = tmp_path / "copy" / source.name
+    copy.write_bytes(source.read_bytes())
+    ratings = load([source])
+    few = with_roles(ratings.frame[ratings.frame["item"].isin(ratings.items[:2])])
+    shuffled = with_roles(few.frame.sample(frac=1, random_state=3).reset_index(drop=True))
+    results = []
+    for test, path, out in ((few, source, "one"), (shuffled, copy, "two")):
+        analysis = analyze(test, num_permutations=200, seed=3)
+        files = write_all(analysis, tmp_path / out, sources=[path], plots=plots)
+        results.append({file.relative_to(tmp_path / out): file.read_bytes() for file in files})
+    assert results[0].keys() == results[1].keys()
+    differing = [str(name) for name in results[0] if results[0][name] != results[1][name]]
+    assert differing == []
+    assert any(name.suffix == ".svg" for name in results[0]) == plots
+
+
+def test_every_missing_number_has_a_reason(aes: Analysis) -> None:
+    for analysis in (aes, analyze(with_roles(tidy(simulate(0, listeners=3, items=1))))):
+        for name in ("intervals", "items", "differences"):
+            table = getattr(analysis, name)
+            missing = table.drop(columns="reason").isna().any(axis=1)
+            assert (table.loc[missing, "reason"] != "").all(), name
+        without = analysis.tests["p"].isna()
+        assert (analysis.tests.loc[without, "reason"] != "").all()
+        assert list(analysis.tests) == TEST_COLUMNS
+
+
+def test_families_are_corrected_apart(aes: Analysis) -> None:
+    pairs = aes.tests[aes.tests["test"] == WILCOXON]
+    assert pairs["family"].value_counts().to_dict() == {"systems": 21, "reference": 7}
+    for _, family in pairs.groupby("family"):
+        assert family["p_holm"].min() == pytest.approx(family["p"].min() * len(family))
+        assert (family["p_hochberg"] <= family["p_holm"] + 1e-12).all()
+    assert set(aes.letters) == set(aes.ratings.systems)
+    differ = {frozenset((r.a, r.b)) for r in pairs.itertuples() if r.family == "systems" and r.p_holm < 0.05}
+    for a in aes.letters:
+        for b in aes.letters:
+            if a != b:
+                assert (frozenset((a, b)) in differ) != bool(set(aes.letters[a]) & set(aes.letters[b]))
+
+
+def test_methods_state_the_numbers(aes: Analysis) -> None:
+    text = " ".join(wording.methods(aes))
+    assert "22 listeners rated 13 items under 8 conditions (7 systems and the hidden reference)" in text
+    assert "2,288 ratings" in text
+    assert "8 listeners of 22 were excluded. 14 listeners remained." in text
+    assert "21 pairs of systems" in text
+    assert "nan" not in text.lower()
+    friedman = aes.tests[aes.tests["test"] == "friedman"].iloc[0]
+    assert f"χ²(6) = {friedman['statistic']:.2f}" in text
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+
+
+def test_names_are_escaped() -> None:
+    """Names from a data file cannot become mark-up in the page or commands in the table."""
+    evil = "<script>alert(1)</script>&\"'"
+    frame = tidy(simulate(1, listeners=7), ["reference", evil, r"50%_\input{x}$#~^"])
+    frame["listener"] += evil
+    frame["item"] += evil
+    first, *others = sorted(set(frame["listener"]))
+    analysis = analyze(with_roles(frame), exclude=[first], keep=others, num_permutations=100)
+    page = html(analysis, [{"name": evil, "sha256": ""}], [])
+    parser = _Tags()
+    parser.feed(page)
+    assert "script" not in parser.tags
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    table = latex(analysis)
+    assert r"\input{x}" not in table
+    assert r"50\%\_\textbackslash{}input\{x\}\$\#\textasciitilde{}\textasciicircum{}" in table
+
+
+def test_screening_options() -> None:
+    frame = thin(listeners=22)
+    spoilt = (frame["condition"] == "reference") & (frame["listener"] < "L03")
+    ratings = with_roles(frame.assign(score=frame["score"].where(~spoilt, 50)))
+    assert analyze(ratings, num_permutations=100).screening.excluded == ("L00", "L01", "L02")
+    everybody = analyze(ratings, keep=["all"], num_permutations=100)
+    pd.testing.assert_frame_equal(everybody.conditions, everybody.conditions_all)
+    fewer = analyze(ratings, exclude=["L20"], keep=["L00"], num_permutations=100)
+    assert fewer.screening.excluded == ("L01", "L02", "L20")
+    with pytest.raises(UserError, match=r"all 22 listeners are excluded .*--keep all"):
+        analyze(ratings, exclude=ratings.listeners)
+    with pytest.raises(UserError, match="baseline 'nope' is not a condition"):
+        analyze(ratings, baseline="nope")
+
+
+def test_seed_changes_only_what_is_drawn() -> None:
+    ratings = with_roles(tidy(np.clip(simulate(9, means=(50, 51, 52), listeners=16), 0, 100)))
+    one, two = (analyze(ratings, seed=seed, keep=["all"], num_permutations=300) for seed in (1, 2))
+    pd.testing.assert_frame_equal(one.conditions, two.conditions)
+    assert (one.intervals["bootstrap_low"] != two.intervals["bootstrap_low"]).any()
+    assert (one.tests["p"].dropna() != two.tests["p"].dropna()).any()
+    again = analyze(ratings, seed=1, keep=["all"], num_permutations=300)
+    pd.testing.assert_frame_equal(one.tests, again.tests)
+
+
+# Thin and strange tests: a result with a stated limit
+
+
+def thin(**sizes: int) -> pd.DataFrame:
+    scores = simulate(5, means=(50, 50, 60), **sizes)  # type: ignore[arg-type]
+    scores[:, 0] = 100 - np.abs(scores[:, 0] - 50) / 10
+    return tidy(np.clip(scores, 0, 100), ["reference", "A", "B"])
+
+
+THIN = {
+    "one listener": (thin(listeners=1), "There is one listener"),
+    "two listeners": (thin(listeners=2), "With 2 listeners Wilcoxon's test cannot"),
+    "one item": (thin(items=1), "There is one item"),
+    "three items": (thin(items=3), "There are 3 items"),
+    "one condition": (thin().query("condition == 'A'"), "There is one system"),
+    "only the reference": (thin().query("condition == 'reference'"), "no condition besides"),
+    "all scores equal": (thin().assign(score=50.0), "All 288 scores are 50"),
+    "no reference": (thin().query("condition != 'reference'"), "Without a hidden reference"),
+    "no anchors": (thin(), "There are no anchors"),
+    "missing ratings": (thin().iloc[:-5], "Some ratings are missing"),
+    "one rating": (thin().iloc[[0]], "There is one listener"),
+    "systems never on one page": (
+        thin().query("(condition == 'A' and item < 'i04') or (condition == 'B' and item >= 'i04')"),
+        "Some ratings are missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THIN)
+def test_thin_tests_give_results_with_limits(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame, limit = THIN[name]
+    source = tmp_path / "ratings.csv"
+    frame.to_csv(source, index=False)
+    plots = name == "one rating"
+    arguments = ["--keep", "all", "--permutations", "100", "--plots" if plots else "--no-plots"]
+    assert run("analyze", source, "--out", tmp_path / "out", *arguments) == 0
+    printed = capsys.readouterr()
+    assert limit in printed.err
+    assert "nan" not in printed.out.lower()
+    assert "Traceback" not in printed.err
+    content = json.loads((tmp_path / "out" / "analysis.json").read_text())
+    assert any(limit in note for note in content["notes"])
+    for table in ("intervals", "items", "differences", "tests"):
+        for row in content["tables"][table]:
+            needed = [row["p"]] if table == "tests" else [v for k, v in row.items() if k != "reason"]
+            assert None not in needed or row["reason"], (table, row)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ("data:image/" in page) == plots
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]*", "", page), re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope.csv"], "nope.csv does not exist"),
+        (["r.csv", "--columns", "who"], "--columns got 'who'"),
+        (["r.csv", "--columns", "person=listener"], "--columns got 'person=listener'"),
+        (["r.csv", "--reference", "X"], "condition 'X' is not in the ratings"),
+        (["r.csv", "--keep", "X"], "no listener 'X'"),
+        (["r.csv", "--drop-item", "X"], "no item 'X'"),
+        (["r.csv", "--test", "X"], "no test 'X'"),
+        (["r.csv", "--key", "nope.json"], "nope.json"),
+        (["r.csv", "--baseline", "X"], "baseline 'X'"),
+        (["r.csv", "--out", "r.csv"], "cannot write r.csv"),
+        (["r.csv", "--out", "o", "--style", "no-such-style"], "no-such-style"),
+    ],
+)
+def test_bad_options_give_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    thin().to_csv("r.csv", index=False)
+    assert run("analyze", *arguments, "--quiet", "--permutations", "100") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("mushra: ")
+    assert error.count("\n") == 1
+
+
+def test_the_example_of_the_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mushra.analysis
+
+    example = (mushra.analysis.__doc__ or "").split("::\n", 1)[1].split("\nModules:")[0]
+    scores = np.clip(simulate(5, means=(97, 40, 60)), 0, 100)
+    tidy(scores, ["reference", "opus@16", "opus@24"]).to_csv(tmp_path / "mushra.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(line[4:] for line in example.splitlines()), {})
+
+
+def test_help_is_fast() -> None:
+    """No numpy, pandas or matplotlib before they are needed."""
+    code = (
+        "import sys, mushra.cli_analysis; print(sorted({'numpy', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+# Size
+
+
+def large(listeners: int) -> pd.DataFrame:
+    means = (99, 40, 55, 70, 45, 60, 75, 65, 50, 22)
+    names = ["reference", *(f"codec{k}@16" for k in range(7)), "anchor70", "anchor35"]
+    scores = simulate(0, means=means, listeners=listeners, items=20, sd_item=4, sd_item_condition=4)
+    scores[:, 0] = np.where(scores[:, 0] < 85, 95, 100)
+    frame = tidy(np.clip(np.round(scores), 0, 100), names)
+    return frame.assign(time_ms=np.arange(len(frame)) // 10 * 7)
+
+
+def test_a_hundred_listeners_in_seconds() -> None:
+    start = time.process_time()
+    analysis = analyze(with_roles(large(100)))
+    assert time.process_time() - start < 15
+    assert len(analysis.ratings.listeners) == 100
+    assert not math.isnan(analysis.mixed.p)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_thousand_listeners_in_a_minute(tmp_path: Path) -> None:
+    """1,000 listeners x 20 items x 10 conditions, from the CSV to the last plot, with progress."""
+    source = tmp_path / "large.csv"
+    large(1000).to_csv(source, index=False)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    assert run("analyze", source, "--out", tmp_path / "out") == 0
+    taken, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    print(f"1,000 x 20 x 10: {taken:.1f} s, {cpu:.1f} s of the processor")
+    # Not the wall clock, which also counts what else the machine does.
+    assert cpu < 60
+    assert len(pd.read_csv(tmp_path / "out" / "screening.csv")) == 1000
