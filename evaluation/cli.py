@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluation.weights_cli import weights_app
 from qincodec import __version__
 from qincodec.console import ProgressLine, run_command
-from qincodec.errors import EXIT_SOME_FAILED
+from qincodec.errors import EXIT_SOME_FAILED, UserError
 
 if TYPE_CHECKING:
     from evaluation.results import Results
-    from evaluation.session import Request
+    from evaluation.session import Plan, Request
 
 EPILOG = """
 Other commands, each with its own --help (a folder of such a name is ./report):
@@ -26,6 +28,8 @@ evaluate report RUN — tables, files and plots again from the rows of a run
 evaluate compare RUN_A RUN_B — differences between two runs on the clips they share
 
 evaluate list — codecs, rates, metrics and data sets, and what cannot run here
+
+evaluate weights — pretrained files: where from, licence, size, hash; evaluate weights fetch NAME
 """
 
 
@@ -77,10 +81,23 @@ def run(
             help="Files decoded elsewhere, matched to the clips by name. Repeatable.",
         ),
     ] = None,
-    metrics: Annotated[str, typer.Option(metavar="M,N", help="Metrics to compute.")] = "si_sdr,ms_mel",
+    metrics: Annotated[
+        str, typer.Option(metavar="M,N", help="Metrics; an embedding stands for its four (`evaluate list`).")
+    ] = "si_sdr,ms_mel,logmel,openl3",
     weights: Annotated[
-        list[str] | None, typer.Option(metavar="CODEC=PATH", help="Weights of a codec. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Weights of a codec, or a file of your own for one of `evaluate weights`. Repeatable.",
+        ),
     ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Download no weights; neither is any with QINCODEC_OFFLINE=1 in the environment.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -153,9 +170,12 @@ def run(
     from evaluation.runner import Settings
     from evaluation.session import Request
 
+    if offline:
+        os.environ["QINCODEC_OFFLINE"] = "1"
+    codecs = codecs or ([] if condition else ["opus,mp3"])
     request = Request(
         data=data,
-        codecs=codecs or ([] if condition else ["opus,mp3"]),
+        codecs=codecs,
         kbps=kbps,
         conditions=condition or [],
         metrics=metrics,
@@ -175,6 +195,26 @@ def run(
     _run(request, out, dry_run)
 
 
+def _fetch_weights(request: Request, progress: ProgressLine) -> None:
+    """Download what the codecs lack, before anything is begun. What cannot be had, the plan says."""
+    from baselines import weights
+    from baselines.registry import missing_weights
+    from evaluation.conditions import parse_codecs, parse_weights
+    from evaluation.session import use_files
+
+    given = use_files(parse_weights(list(request.weights)), request.codecs)
+    if weights.is_offline():
+        return
+    for spec in parse_codecs(request.codecs, given):
+        try:
+            for name in missing_weights(spec.codec, spec.weights):
+                weights.obtain(name, progress)
+        except UserError as error:
+            if not request.skip_unavailable:
+                raise
+            progress.note(str(error))
+
+
 def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     from evaluation.distributed import Ranks
     from evaluation.report import write_all
@@ -184,10 +224,12 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     speaks = ranks.rank == 0
     try:
         with ProgressLine(enabled=speaks) as progress:
+            if not dry_run:
+                ranks.once(lambda: _fetch_weights(request, progress))
             plan = make_plan(request, progress, ranks)
             if speaks:
-                for line in plan.skipped:
-                    progress.note(f"skipped {line}")
+                for line in (*(f"skipped {line}" for line in plan.skipped), *_operating_points(plan)):
+                    progress.note(line)
             if dry_run:
                 if speaks:
                     progress.note("coding and scoring a few clips to estimate from")
@@ -212,6 +254,14 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
                 raise SystemExit(EXIT_SOME_FAILED)
     finally:
         ranks.close()
+
+
+def _operating_points(plan: Plan) -> Iterator[str]:
+    """What each asked rate became, for codecs that have more to say than a number."""
+    for condition in (planned.condition for planned in plan.conditions):
+        if "num_codebooks" in condition.settings and condition.kbps is not None:
+            settings = ", ".join(f"{name} {value}" for name, value in condition.settings.items())
+            yield f"{condition.codec} at {condition.kbps:g} kbps: {condition.nominal:.4g} kbps, {settings}"
 
 
 def _duration(seconds: float) -> str:
@@ -264,6 +314,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report_app,
     "compare": compare_app,
     "list": list_app,
+    "weights": weights_app,
 }
 
 

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import pandas as pd
 
+from evaluation.corpus_statistics import find_score, paired_difference
 from evaluation.report.content import MISSING, Cell, Group, Table, decimals, disclaimer, heading, row_label
 from evaluation.report.terminal import Report, print_wide
 from evaluation.results import Condition, MetricInfo, Results
@@ -30,7 +31,8 @@ class Comparison:
         table: a row per metric and condition that both runs have, ``metric, kbps, codec_a, codec_b,
             kbps_measured_a, kbps_measured_b, n_clips, n_recordings, mean_a, mean_b, difference, ci_low,
             ci_high, better, reason``. Means and ``difference`` (b - a) are over the ``n_clips`` clips with
-            a finite value in both, the interval is over their recordings. ``better`` is "a", "b", "n.s."
+            a finite value in both, the interval is over their recordings; a distance between distributions
+            has a difference only where both runs have it of the same clips. ``better`` is "a", "b", "n.s."
             where the interval holds 0, or "" where there is none; then ``reason`` says why.
         remarks: one line for each thing in which the runs differ, disclaimers first.
         metrics: that both runs have.
@@ -61,9 +63,24 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
         for run in (a, b)
     ]
     rows: list[dict[str, Any]] = []
+    sampled = []
     samples = []
     for metric in metrics:
         for one, other in pairs:
+            row: dict[str, Any] = {
+                "metric": metric.name,
+                "kbps": math.nan if one.kbps is None else one.kbps,
+                "codec_a": one.codec,
+                "codec_b": other.codec,
+                "kbps_measured_a": measured[0][one.codec, one.kbps],
+                "kbps_measured_b": measured[1][other.codec, other.kbps],
+            }
+            rows.append(row)
+            if not metric.per_clip:
+                first = find_score(a, metric.name, one.codec, one.kbps)
+                second = find_score(b, metric.name, other.codec, other.kbps)
+                row.update(paired_difference(second, first), mean_a=first.value, mean_b=second.value)
+                continue
             common = paired_sample(
                 condition_rows(a, one.codec, one.kbps),
                 condition_rows(b, other.codec, other.kbps),
@@ -71,19 +88,9 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
                 on,
             )
             samples.append(difference_sample(common, sign=-1))
-            rows.append(
-                {
-                    "metric": metric.name,
-                    "kbps": math.nan if one.kbps is None else one.kbps,
-                    "codec_a": one.codec,
-                    "codec_b": other.codec,
-                    "kbps_measured_a": measured[0][one.codec, one.kbps],
-                    "kbps_measured_b": measured[1][other.codec, other.kbps],
-                    "mean_a": float(common["a"].mean()),
-                    "mean_b": float(common["b"].mean()),
-                }
-            )
-    if not any(len(sample.values) for sample in samples):
+            row.update(mean_a=float(common["a"].mean()), mean_b=float(common["b"].mean()), reason="")
+            sampled.append(row)
+    if samples and not any(len(sample.values) for sample in samples):
         raise UserError(
             f"no clip has a finite score in both runs: they hold {_data(a)} and {_data(b)}; compare runs on "
             "the same data"
@@ -91,9 +98,10 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
     seed = a.settings["seed"]
     estimates = bootstrap_means(samples, seed=seed, num_resamples=num_resamples)
     directions = {metric.name: metric.higher_is_better for metric in metrics}
-    for row, estimate in zip(rows, estimates, strict=True):
+    for row, estimate in zip(sampled, estimates, strict=True):
         row.update(n_clips=estimate.n, n_recordings=estimate.n_recordings, difference=estimate.mean)
         row.update(ci_low=estimate.low, ci_high=estimate.high)
+    for row in rows:
         row["better"], row["reason"] = _better(row, directions[row["metric"]])
     remarks = _remarks(a, b, pairs)
     for metric in metrics:
@@ -163,6 +171,8 @@ def _data(run: Results) -> str:
 
 
 def _better(row: dict[str, Any], higher_is_better: bool) -> tuple[str, str]:
+    if row["reason"] and math.isnan(row["ci_low"]):
+        return "", row["reason"]
     if row["n_clips"] == 0:
         return "", "no clip has a finite value in both"
     if math.isnan(row["ci_low"]):
@@ -233,7 +243,7 @@ def render_comparison(comparison: Comparison) -> Report:
         " not corrected for the number of rows",
         *comparison.remarks,
     ]
-    return Report(Table(headings, groups), lines)
+    return Report([Table(headings, groups)], lines)
 
 
 def _row_cells(row: pd.Series, places: int) -> list[Cell]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from baselines.codec import Codec, Rate
 from baselines.registry import CODECS, unavailable
 from baselines.rendered import Rendered
 from evaluation.results import Condition
 from qincodec.errors import Unavailable, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,14 @@ class RenderedSpec:
 
 @dataclass(frozen=True)
 class Planned:
-    """One condition and what makes its audio: a codec at a rate, or a folder of decoded files."""
+    """One condition and what makes its audio: a codec at a rate, a folder of decoded files, or a change of
+    the reference (`evaluation.floor`)."""
 
     condition: Condition
     codec: Codec | None = None
     rate: Rate | None = None
     rendered: Rendered | None = None
+    change: Callable[[torch.Tensor, int], torch.Tensor] | None = None
     #: Of a rendered condition: clip id -> fingerprint of its file, or why there is none.
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -230,15 +237,27 @@ def _refuse_same_rows(codecs: Sequence[CodecSpec], rendered: Sequence[RenderedSp
             raise UserError(f"two conditions would stand in rows named '{row[0]}'; give one another name")
 
 
-def choose_metrics(text: str | Sequence[str]) -> list[str]:
-    """Metric names of a comma-separated list, known ones only, in the order given."""
+def choose_metrics(text: str | Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of metrics, and of embeddings (each stands for its metrics), of a comma-separated list.
+
+    Known ones only, in the order given.
+    """
+    from evaluation.embeddings import EMBEDDINGS
     from evaluation.metrics import METRICS
 
     names = text.split(",") if isinstance(text, str) else list(text)
     chosen = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    known = [*METRICS.names(), *EMBEDDINGS.names()]
     for name in chosen:
-        if name not in METRICS:
-            METRICS.load(name)  # raises, with the names that are close
+        if name not in METRICS and name not in EMBEDDINGS:
+            kind, _, embedding = name.partition("_")
+            if kind in ("fd", "kad", "fm", "cos") and embedding in EMBEDDINGS:
+                raise UserError(
+                    f"unknown metric '{name}': an embedding's metrics come together; ask for '{embedding}'"
+                )
+            close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise UserError(f"unknown metric '{name}': {hint}known are {', '.join(known)}")
     if not chosen:
-        raise UserError(f"--metrics is empty; known are {', '.join(METRICS.names())}")
-    return chosen
+        raise UserError(f"--metrics is empty; known are {', '.join(known)}")
+    return [n for n in chosen if n in METRICS], [n for n in chosen if n not in METRICS]

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from baselines.registry import CODECS, unavailable
+from evaluation.embeddings import EMBEDDINGS
+from evaluation.embeddings.base import Embedding
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric
 from qincodec.errors import UserError
@@ -41,6 +43,17 @@ def _rates(name: str) -> str:
     return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"
 
 
+def embedding_rows() -> Iterator[tuple[str, str, str]]:
+    """(name, status, definition) of every known embedding; nothing is downloaded for it."""
+    for name in EMBEDDINGS.names():
+        try:
+            kind: type[Embedding] = EMBEDDINGS.load(name)
+            reason = kind.unavailable()
+            yield name, f"not here: {reason}" if reason else "ready", kind.definition
+        except UserError as error:
+            yield name, f"broken: {error}", ""
+
+
 def print_listing() -> None:
     """Print codecs, metrics and data sets to stdout."""
     # Reasons are what the listing is for: where nobody sees columns, nothing may be cut off.
@@ -57,10 +70,16 @@ def print_listing() -> None:
             continue
         direction = "higher" if metric.higher_is_better else "lower"
         metrics.add_row(name, metric.unit or "-", direction, metric.definition)
+    embeddings = Table(
+        "embedding", "status", "definition", title="Embeddings (metrics FD, KAD, FM, cosine)", box=None
+    )
+    embeddings.title_justify = "left"
+    for row in embedding_rows():
+        embeddings.add_row(*row)
     data = Table("DATA", "what it is", title="Data sets", title_justify="left", box=None)
     for name, text in DATASETS.items():
         data.add_row(name, text)
-    for table in (codecs, metrics, data):
+    for table in (codecs, metrics, embeddings, data):
         table.title_style = "bold"
         console.print(table)
         console.print()

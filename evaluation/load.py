@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from baselines.codec import Encoded, Rate
+from baselines.codec import Rate
+from evaluation.codes import code_statistics
+from evaluation.corpus import Corpus
 from evaluation.datasets.base import Clip
-from evaluation.results import CLIP_COLUMNS, Condition, MetricInfo, Results
-from evaluation.store import RunStore, coded_key, condition_delay, number_from_json, score_key
+from evaluation.results import (
+    CLIP_COLUMNS,
+    Condition,
+    CorpusScore,
+    EmbeddingInfo,
+    MetricInfo,
+    Results,
+)
+from evaluation.store import (
+    RunStore,
+    coded_key,
+    condition_delay,
+    frames_key,
+    number_from_json,
+    score_key,
+)
 from qincodec.errors import UserError
+
+#: Called with what is going on, how much is done, and of how much.
+Progress = Callable[[str, int, int], None]
 
 
 def open_results(folder: str | Path) -> Results:
@@ -23,54 +42,138 @@ def open_results(folder: str | Path) -> Results:
         return load_results(store)
 
 
-def load_results(store: RunStore) -> Results:
-    """Results of an open run. Clips without a row yet are counted in `Results.n_pending`."""
+def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Results:
+    """Results of an open run. Clips without a row yet are counted in `Results.n_pending`.
+
+    What has to be computed from all clips is computed here where the run folder does not hold it yet, and
+    kept there if it is open for writing.
+    """
     run = store.read_run()
     if run is None:
         raise UserError(f"{store.folder} holds no run yet; start it with `evaluate --out {store.folder}`")
-    conditions = [Condition(**entry) for entry in run["conditions"]]
-    metrics = [MetricInfo(**entry) for entry in run["metrics"]]
-    clips = store.read_clips()
-    all_files = store.read_files()
-    records: list[dict[str, Any]] = []
-    corpus = []
-    n_pending = 0
-    for condition in conditions:
-        rate_label = Rate(condition.nominal).label
-        files = all_files.get(f"{condition.codec}@{rate_label}", {})
-        keys = {clip.id: coded_key(condition, run["settings"], clip, files.get(clip.id)) for clip in clips}
-        rows = {clip.id: store.row(keys[clip.id]) for clip in clips}
-        delay = condition_delay(rows.values(), run["settings"]["align"])
-        for clip in clips:
-            row = rows[clip.id]
-            if row is None:
-                n_pending += 1
-                continue
-            records.append(_clip_record(condition, clip, row, delay))
-            for metric in metrics:
-                score = store.row(score_key(keys[clip.id], metric, delay))
-                value = None if score is None else score["value"]
-                records[-1][metric.name] = number_from_json(value)
-                reason = "not scored yet" if score is None else score["reason"]
-                records[-1][f"{metric.name}_reason"] = row["error"] or reason
-        corpus.append(
-            {
-                "codec": condition.codec,
-                "kbps": condition.kbps,
-                **_code_entropy(store.folder, [row for row in rows.values() if row is not None]),
-            }
+    loader = _Loader(store, run, progress)
+    results = loader.load([Condition(**entry) for entry in run["conditions"]], loader.metrics)
+    floor = [Condition(**entry) for entry in run.get("floor", [])]
+    metrics = [metric for metric in loader.metrics if metric.embedding]
+    if floor and metrics:
+        results.noise_floor = loader.load(floor, metrics)
+    return results
+
+
+class _Loader:
+    """What the conditions of a run and those of its noise floor share."""
+
+    def __init__(self, store: RunStore, run: dict[str, Any], progress: Progress) -> None:
+        self.store = store
+        self.run = run
+        self.progress = progress
+        self.settings = run["settings"]
+        self.metrics = [MetricInfo(**entry) for entry in run["metrics"]]
+        self.embeddings = [EmbeddingInfo(**entry) for entry in run.get("embeddings", [])]
+        self.clips = store.read_clips()
+        self.files = store.read_files()
+        self.corpora = [Corpus(store, info, self.settings, self.clips) for info in self.embeddings]
+
+    def load(self, conditions: list[Condition], metrics: list[MetricInfo]) -> Results:
+        records: list[dict[str, Any]] = []
+        corpus = []
+        decoded: list[list[dict[str, dict[str, Any]]]] = []
+        per_clip = [metric for metric in metrics if metric.per_clip]
+        n_pending = 0
+        for condition in conditions:
+            files = self.files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {})
+            keys = {c.id: coded_key(condition, self.settings, c, files.get(c.id)) for c in self.clips}
+            rows = {clip.id: self.store.row(keys[clip.id]) for clip in self.clips}
+            delay = condition_delay(rows.values(), self.settings["align"])
+            for clip in self.clips:
+                row = rows[clip.id]
+                if row is None:
+                    n_pending += 1
+                    continue
+                records.append(_clip_record(condition, clip, row, delay))
+                for metric in per_clip:
+                    score = self.store.row(score_key(keys[clip.id], metric, delay))
+                    value = None if score is None else score["value"]
+                    records[-1][metric.name] = number_from_json(value)
+                    reason = "not scored yet" if score is None else score["reason"]
+                    records[-1][f"{metric.name}_reason"] = row["error"] or reason
+            done = [row for row in rows.values() if row is not None]
+            statistics = code_statistics(self.store, done)
+            corpus.append({"codec": condition.codec, "kbps": condition.kbps, **statistics})
+            good = {name: keys[name] for name, row in rows.items() if row and row["error"] is None}
+            decoded.append([self._decoded_frames(info, good, delay) for info in self.embeddings])
+        names = [name for metric in per_clip for name in (metric.name, f"{metric.name}_reason")]
+        return Results(
+            clips=pd.DataFrame.from_records(records, columns=CLIP_COLUMNS + names),
+            conditions=conditions,
+            metrics=metrics,
+            corpus=corpus,
+            dataset=self.run["dataset"],
+            settings=self.settings,
+            environment=self.store.read_environment(),
+            n_pending=n_pending,
+            scores=self._scores(conditions, decoded),
+            embeddings=self.embeddings,
+            unavailable=self.run.get("unavailable", {}),
+            remarks=[line for corpus in self.corpora for line in self._remarks(corpus)],
         )
-    columns = CLIP_COLUMNS + [name for metric in metrics for name in (metric.name, f"{metric.name}_reason")]
-    return Results(
-        clips=pd.DataFrame.from_records(records, columns=columns),
-        conditions=conditions,
-        metrics=metrics,
-        corpus=corpus,
-        dataset=run["dataset"],
-        settings=run["settings"],
-        environment=store.read_environment(),
-        n_pending=n_pending,
-    )
+
+    def _decoded_frames(
+        self, info: EmbeddingInfo, coded: dict[str, str], delay: int
+    ) -> dict[str, dict[str, Any]]:
+        """Clip id -> row of its decoded frames, where there are any."""
+        rows = {name: self.store.row(frames_key(info.identity, key, delay)) for name, key in coded.items()}
+        return {name: row for name, row in rows.items() if row and self.store.has_frames(row)}
+
+    def _scores(
+        self, conditions: list[Condition], decoded: list[list[dict[str, dict[str, Any]]]]
+    ) -> list[CorpusScore]:
+        """Of every condition on all its clips, and on those that all codecs at its rate have."""
+        scores = []
+        total = len(conditions) * len(self.corpora)
+        for number, corpus in enumerate(self.corpora):
+            common: dict[float | None, set[str]] = {}
+            for condition, found in zip(conditions, decoded, strict=True):
+                if not condition.control and found[number]:
+                    names = set(found[number])
+                    common[condition.kbps] = common.get(condition.kbps, names) & names
+            for index, (condition, found) in enumerate(zip(conditions, decoded, strict=True)):
+                self.progress("comparing distributions", number * len(conditions) + index, total)
+                rows = found[number]
+                own = corpus.scores(condition.codec, condition.kbps, rows)
+                scores += own
+                if condition.control:
+                    continue
+                shared = common.get(condition.kbps, set())
+                if shared == set(rows):
+                    scores += [replace(score, common=True) for score in own]
+                else:
+                    rows = {name: row for name, row in rows.items() if name in shared}
+                    scores += corpus.scores(condition.codec, condition.kbps, rows, common=True)
+        return scores
+
+    def _remarks(self, corpus: Corpus) -> list[str]:
+        """Clips and frames that an embedding can say little about."""
+        info = corpus.info
+        rows = corpus.references.values()
+        frames, silent = sum(row["frames"] for row in rows), sum(row["silent"] for row in rows)
+        short = sum(corpus.clips[name].duration_s < info.frame_s for name in corpus.references)
+        lines = []
+        if silent:
+            lines.append(
+                f"{info.label}: {silent} of {frames} reference frames are digital silence; they count"
+            )
+        if short:
+            lines.append(
+                f"{info.label}: {short} of {len(rows)} clips are shorter than a frame of {info.frame_s:g} s; "
+                "zeros stand for what is missing"
+            )
+        if 0 < frames <= info.dim:
+            lines.append(
+                f"{info.label}: {frames} reference frames for {info.dim} dimensions: the covariances are "
+                "singular, the Frechet distance is mostly bias"
+            )
+        return lines
 
 
 def _clip_record(condition: Condition, clip: Clip, row: dict[str, Any], delay: int) -> dict[str, Any]:
@@ -96,35 +199,3 @@ def _clip_record(condition: Condition, clip: Clip, row: dict[str, Any], delay: i
         "decode_s": number_from_json(row.get("decode_s")),
         "error": row["error"],
     }
-
-
-def _code_entropy(folder: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """First-order entropy of the codes of a condition over all its clips; {} for codecs without codes.
-
-    ``kbps_entropy`` is the sum over codebooks of H = -sum p log2 p times the frames per second, in kbit/s:
-    the rate an ideal memoryless entropy coder would reach with these frequencies.
-    """
-    counts: list[np.ndarray] = []
-    frames, duration_s = 0, 0.0
-    for row in rows:
-        if row["error"] is not None or not row.get("codebooks"):
-            continue
-        try:
-            encoded = Encoded.from_bytes((folder / row["encoded"]).read_bytes())
-        except (OSError, UserError):
-            return {"kbps_entropy_reason": f"{row['encoded']} is gone or damaged"}
-        if encoded.codes is None:
-            continue
-        if not counts:
-            counts = [np.zeros(size, np.int64) for size in encoded.codebook_sizes]
-        for count, codes in zip(counts, encoded.codes, strict=True):
-            count += np.bincount(codes, minlength=len(count))
-        frames += encoded.codes.shape[1]
-        duration_s += row["duration_s"]
-    if not counts:
-        return {}
-    bits = 0.0
-    for count in counts:
-        p = count[count > 0] / frames
-        bits -= float(np.sum(p * np.log2(p)))
-    return {"kbps_entropy": bits * frames / duration_s / 1000, "frames": frames}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -55,7 +56,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """A metric as reports need it (see `evaluation.metrics.base.Metric`)."""
+    """A metric as reports need it (see `evaluation.metrics.base.Metric`).
+
+    Attributes:
+        embedding: name of the embedding it compares, or "".
+        per_clip: False for a distance between distributions: a number per condition, not per clip.
+    """
 
     name: str
     label: str
@@ -63,6 +69,67 @@ class MetricInfo:
     unit: str
     higher_is_better: bool
     definition: str
+    embedding: str = ""
+    per_clip: bool = True
+
+
+@dataclass(frozen=True)
+class EmbeddingInfo:
+    """An embedding as the run folder and reports need it (see `evaluation.embeddings.base.Embedding`)."""
+
+    name: str
+    label: str
+    dim: int
+    frame_s: float
+    hop_s: float
+    definition: str
+    attribution: str
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CorpusScore:
+    """A distance between the distributions of all references and all decoded clips of a condition.
+
+    Attributes:
+        metric: name of the metric.
+        codec: row label of the condition.
+        kbps: its asked rate, None without one.
+        value: NaN with a ``reason``.
+        low: of the 95 % interval by jackknife over recordings; NaN with a ``ci_reason``.
+        high: likewise.
+        half: the mean of the distances of two halves of the recordings: what half the data would give. NaN
+            where there is none.
+        limit: extrapolated to infinite data, ``2 value - half``, for a bias that falls with 1 / frames.
+        n_clips: clips compared.
+        n_recordings: recordings they are from.
+        n_frames: frames they have.
+        half_frames: mean frames of a half.
+        left_out: the value without each group of recordings, for paired intervals.
+        sizes: recordings of each group.
+        members: hash of the references: equal for conditions scored on the same clips.
+        common: on the clips that all codecs at the asked rate have, for their comparison; False: on all
+            clips of the condition.
+    """
+
+    metric: str
+    codec: str
+    kbps: float | None
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    half: float = math.nan
+    limit: float = math.nan
+    n_clips: int = 0
+    n_recordings: int = 0
+    n_frames: int = 0
+    half_frames: float = math.nan
+    left_out: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    members: str = ""
+    reason: str = ""
+    ci_reason: str = ""
+    common: bool = False
 
 
 @dataclass
@@ -76,12 +143,18 @@ class Results:
         metrics: in the order they were asked for.
         corpus: values that belong to a condition and not to a clip, one dict per condition:
             ``{"codec": "qincodec", "kbps": 16.0, "kbps_entropy": 15.2, "frames": 10332}``; absent
-            keys mean "does not apply".
+            keys mean "does not apply". Codebook statistics: see `evaluation.codes.code_statistics`.
         dataset: ``name, n_clips, n_recordings, n_lossy, lossy_formats, n_excluded, excluded, disclaimer,
             hash``.
         settings: evaluation settings (``sample_rate, channels, align, seed, chunk_s, ...``).
         environment: versions, commit, command lines, machine.
         n_pending: (condition, clip) pairs without a row yet; 0 unless the run was interrupted.
+        scores: of metrics that are not per clip.
+        embeddings: that metrics compare.
+        unavailable: name of a metric or embedding that was asked for -> why it could not be computed here.
+        remarks: what else a reader of the embedding metrics should know, one line each.
+        noise_floor: the same embedding metrics of references that were changed inaudibly; None without
+            embedding metrics.
     """
 
     clips: pd.DataFrame
@@ -92,6 +165,16 @@ class Results:
     settings: dict[str, Any]
     environment: dict[str, Any]
     n_pending: int = 0
+    scores: list[CorpusScore] = field(default_factory=list)
+    embeddings: list[EmbeddingInfo] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    noise_floor: Results | None = None
+
+    @property
+    def clip_metrics(self) -> list[MetricInfo]:
+        """Metrics with a value per clip: those that are columns of ``clips``."""
+        return [metric for metric in self.metrics if metric.per_clip]
 
     @cached_property
     def summary(self) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 Two passes. The first codes every clip, estimates its delay and gain, and scores it at the delay its own
 batch shows. When all clips are coded, one integer delay per condition is fixed, the median over clips, and
 the second pass scores what has no score at that delay yet. For codecs that compensate their delay it finds
-nothing to do.
+nothing to do. Embeddings, the expensive part, wait for the second pass where the clips of a batch do not show
+one delay: they would have to be made again.
 
 A batch is always computed whole, in the same composition, whatever part of it is already known: batched
 kernels may round differently in another company, and a resumed run must end in the same bytes.
@@ -16,19 +17,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch.nn import functional
 
 from baselines.codec import Encoded
 from evaluation.alignment import apply_delay, estimate_delay
+from evaluation.batches import Coded, Group, fit_length, make_batches
 from evaluation.conditions import Planned
 from evaluation.datasets.base import Clip
 from evaluation.distributed import Ranks
+from evaluation.embedder import Embedder
 from evaluation.metrics.base import Metric, Score
+from evaluation.results import MetricInfo
 from evaluation.store import (
     RunStore,
     StoreError,
@@ -66,40 +69,7 @@ class Settings:
     seed: int = 0
 
 
-@dataclass
-class Group:
-    """Clips of one batch that have the same length, as audio.
-
-    ``reference`` is (clips, channels, samples) at the evaluation's rate. What is computed from it is kept
-    as long as the group is: codec inputs by sample rate, prepared metrics by (metric, delay).
-    """
-
-    clips: list[Clip]
-    reference: torch.Tensor
-    inputs: dict[int, torch.Tensor] = field(default_factory=dict)
-    prepared: dict[tuple[str, int], Any] = field(default_factory=dict)
-
-
-@dataclass
-class Coded:
-    """What a condition made of a group: ``decoded`` like `Group.reference`, and one entry per clip."""
-
-    decoded: torch.Tensor
-    encoded: list[Encoded | None]
-    notes: list[str | None]
-    encode_s: float = math.nan  # per clip
-    decode_s: float = math.nan
-
-
-def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:
-    """Batches of clips of like length and rate; they depend on the clips and the size alone."""
-    ordered = sorted(clips, key=lambda clip: (clip.duration_s, clip.sample_rate, clip.id))
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-
-
-def fit_length(samples: torch.Tensor, length: int) -> torch.Tensor:
-    """Cut or zero-pad (..., samples) to ``length``: rates that do not divide leave a sample over."""
-    return functional.pad(samples, (0, length - samples.shape[-1]))
+T = TypeVar("T")
 
 
 def describe(error: Exception) -> str:
@@ -117,6 +87,8 @@ class Runner:
         conditions: from `evaluation.conditions.plan_conditions`.
         metrics: instances, in table order.
         settings: of the run.
+        embedders: what embeds references and decoded clips for the metrics of embeddings.
+        floor: conditions that only these are computed for.
         batch_size: clips coded and scored at once.
         workers: threads that take batches side by side. Each computes with one CPU thread, so their number
             changes no result.
@@ -124,6 +96,7 @@ class Runner:
         save_audio: keep what was decoded as float32 WAV.
         ranks: the processes that share the run.
         on_step: called with the number of (clip, condition) pairs just finished, from any worker.
+        on_more: called with the number of pairs that the second pass adds.
     """
 
     def __init__(
@@ -134,16 +107,20 @@ class Runner:
         metrics: Sequence[Metric],
         settings: Settings,
         *,
+        embedders: Sequence[Embedder] = (),
+        floor: Sequence[Planned] = (),
         batch_size: int = 8,
         workers: int = 1,
         device: str = "cpu",
         save_audio: bool = False,
         ranks: Ranks | None = None,
         on_step: Callable[[int], None] = lambda count: None,
+        on_more: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.store = store
-        self.conditions = list(conditions)
+        self.conditions = [*conditions, *floor]
         self.metrics = list(metrics)
+        self.embedders = list(embedders)
         self.settings = settings
         self.ranks = ranks or Ranks()
         self.clips = [clip for clip in clips if clip.error is None]
@@ -153,6 +130,7 @@ class Runner:
         self.device = torch.device(device)
         self.save_audio = save_audio
         self.on_step = on_step
+        self.on_more = on_more
         self._settings_dict = asdict(settings)
         self._stop = threading.Event()
 
@@ -177,7 +155,10 @@ class Runner:
                 )
                 for planned in self.conditions
             ]
-            self._each(self.batches, lambda batch: self._second_pass(batch, delays))
+            todo = [(batch, self._unscored_conditions(batch, delays)) for batch in self.batches]
+            todo = [(batch, conditions) for batch, conditions in todo if conditions]
+            self.on_more(sum(len(batch) * len(conditions) for batch, conditions in todo))
+            self._each(todo, lambda item: self._work(*item))
             self.ranks.barrier()
             self.store.refresh()
         finally:
@@ -190,13 +171,13 @@ class Runner:
     def _key(self, planned: Planned, clip: Clip) -> str:
         return coded_key(planned.condition, self._settings_dict, clip, planned.files.get(clip.id))
 
-    def _each(self, batches: list[list[Clip]], work: Callable[[list[Clip]], None]) -> None:
-        """Run ``work`` on every batch with as many threads as there are workers; an error stops them all."""
+    def _each(self, items: Sequence[T], work: Callable[[T], None]) -> None:
+        """Run ``work`` on every item with as many threads as there are workers; an error stops them all."""
         pending: set[Future[None]] = set()
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                for batch in batches:
-                    pending.add(pool.submit(work, batch))
+                for item in items:
+                    pending.add(pool.submit(work, item))
                     if len(pending) > self.workers:  # one waits in line, the rest are not read yet
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         for future in done:
@@ -214,11 +195,10 @@ class Runner:
         self.on_step(len(batch) * (len(self.conditions) - len(todo)))
         self._work(batch, [(planned, None) for planned in todo])
 
-    def _second_pass(self, batch: list[Clip], delays: list[int]) -> None:
-        pairs = list(zip(self.conditions, delays, strict=True))
-        self._work(
-            batch, [(planned, delay) for planned, delay in pairs if self._unscored(planned, batch, delay)]
-        )
+    def _unscored_conditions(self, batch: list[Clip], delays: list[int]) -> list[tuple[Planned, int | None]]:
+        """What is left for the second pass, with the delay to take out."""
+        pairs = zip(self.conditions, delays, strict=True)
+        return [(planned, delay) for planned, delay in pairs if self._unscored(planned, batch, delay)]
 
     def _coded(self, planned: Planned, clips: list[Clip]) -> bool:
         """Whether the first pass has nothing to do; what failed is tried again."""
@@ -226,7 +206,7 @@ class Runner:
             row = self.store.row(self._key(planned, clip))
             if row is None or row["error"] is not None:
                 return False
-            if self.save_audio and not self._audio_path(planned, clip).exists():
+            if self._saves(planned) and not self._audio_path(planned, clip).exists():
                 return False
         return True
 
@@ -237,9 +217,25 @@ class Runner:
             row = self.store.row(key)
             if row is None or row["error"] is not None:
                 continue
-            if any(self.store.row(score_key(key, metric, delay)) is None for metric in self.metrics):
+            if self._lacks_metric(planned, key, delay):
+                return True
+            if not all(embedder.is_done(clip, key, delay) for embedder in self.embedders):
+                return True
+            if any(
+                self.store.row(score_key(key, metric, delay)) is None
+                for embedder in self.embedders
+                for metric in embedder.clip_metrics
+            ):
                 return True
         return False
+
+    def _lacks_metric(self, planned: Planned, key: str, delay: int) -> bool:
+        return planned.change is None and any(
+            self.store.row(score_key(key, metric, delay)) is None for metric in self.metrics
+        )
+
+    def _saves(self, planned: Planned) -> bool:
+        return self.save_audio and planned.change is None
 
     def _work(self, batch: list[Clip], todo: list[tuple[Planned, int | None]]) -> None:
         if not todo:
@@ -250,8 +246,7 @@ class Runner:
                 return
             for group in groups:
                 self._evaluate(planned, group, delay)
-            if delay is None:
-                self.on_step(len(batch))
+            self.on_step(len(batch))
 
     def _load(self, batch: list[Clip]) -> list[Group]:
         """Read a batch and group it by length; clips that cannot be read fail for all conditions."""
@@ -288,14 +283,17 @@ class Runner:
             if len(group.clips) == 1:
                 rows = [self._failure(planned, group.clips[0], describe(error))]
             else:  # each clip by itself, so that only the one at fault is lost
-                for index, clip in enumerate(group.clips):
-                    self._evaluate(planned, Group([clip], group.reference[index : index + 1]), delay)
+                for index in range(len(group.clips)):
+                    self._evaluate(planned, group.clip(index), delay)
                 return
         self._append(rows)
 
     def _code(self, planned: Planned, group: Group) -> Coded:
         if planned.rendered is not None:
             return self._rendered(planned, group)
+        if planned.change is not None:
+            decoded = planned.change(group.reference, self.settings.sample_rate)
+            return Coded(decoded, [None] * len(group.clips), [None] * len(group.clips))
         codec, rate = planned.codec, planned.rate
         assert codec is not None and rate is not None
         if codec.sample_rate not in group.inputs:
@@ -370,8 +368,12 @@ class Runner:
         reference, decoded = group.reference.to(self.device), coded.decoded.to(self.device)
         aligned = estimate_delay(reference, decoded, self.settings.sample_rate)
         if delay is None:
-            own = ({"delay": item.delay_samples} for item in aligned)
+            own = [{"delay": item.delay_samples} for item in aligned]
             delay = condition_delay(own, self.settings.align)
+            delays = {row["delay"] for row in own} - {None}
+            certain = not self.settings.align or len(delays) <= 1
+        else:
+            certain = True
         rows: list[dict[str, Any]] = []
         duration_s = reference.shape[-1] / self.settings.sample_rate
         for index, clip in enumerate(group.clips):
@@ -397,26 +399,29 @@ class Runner:
                     "error": None,
                 }
             )
-            if self.save_audio:
+            if self._saves(planned):
                 self._save(planned, clip, coded.decoded[index])
-        scores = {
-            metric.name: self._scores(metric, group, reference, decoded, delay) for metric in self.metrics
-        }
-        for index, clip in enumerate(group.clips):
-            key = self._key(planned, clip)
-            for metric in self.metrics:
-                score = scores[metric.name][index]
+        keys = [row["key"] for row in rows]
+        scores: list[tuple[Metric | MetricInfo, list[Score]]] = []
+        if any(self._lacks_metric(planned, key, delay) for key in keys):
+            scores += [(m, self._scores(m, group, reference, decoded, delay)) for m in self.metrics]
+        for embedder in self.embedders if certain else []:
+            scores += embedder.score(group.clips, keys, group.reference, coded.decoded, delay)
+        for index, key in enumerate(keys):
+            for info, of_clips in scores:
+                score = of_clips[index]
                 rows.append(
                     {
                         "kind": "score",
-                        "key": score_key(key, metric, delay),
+                        "key": score_key(key, info, delay),
                         "codec": planned.condition.codec,
                         "rate": planned.rate_label,
-                        "clip": clip.id,
-                        "metric": metric.name,
+                        "clip": group.clips[index].id,
+                        "metric": info.name,
                         "delay": delay,
                         "value": number_to_json(score.value),
                         "reason": score.reason,
+                        "error": score.reason if score.failed else None,
                     }
                 )
         return rows

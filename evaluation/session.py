@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from baselines import weights as pretrained
+from baselines.registry import CODECS
 from evaluation.conditions import (
     Planned,
     choose_metrics,
@@ -24,17 +26,25 @@ from evaluation.conditions import (
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.distributed import Ranks
+from evaluation.embedder import Embedder, load_embeddings
+from evaluation.embeddings.base import Embedding
 from evaluation.environment import describe_environment
+from evaluation.floor import noise_floor
 from evaluation.load import load_results
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric
+from evaluation.metrics.embedding import describe_embedding, embedding_metrics
 from evaluation.results import MetricInfo, Results
 from evaluation.runner import Runner, Settings, describe
 from evaluation.store import RunStore, row_key
-from qincodec.errors import UserError
+from qincodec.errors import Unavailable, UserError
 
 #: Called with what is going on ("reading data", "coding and scoring"), how much is done, and of how much.
 Progress = Callable[[str, int, int], None]
+
+
+#: Names of metrics, and of embeddings, each of which stands for its four.
+DEFAULT_METRICS = "si_sdr,ms_mel,logmel,openl3"
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Request:
     codecs: Sequence[str] = ("opus,mp3",)
     kbps: Sequence[float] | str = "8,16"
     conditions: Sequence[str] = ()
-    metrics: Sequence[str] | str = "si_sdr,ms_mel"
+    metrics: Sequence[str] | str = DEFAULT_METRICS
     weights: Sequence[str] | Mapping[str, str] = ()
     skip_unavailable: bool = False
     device: str = "cpu"
@@ -64,16 +74,25 @@ class Plan:
     dataset: Dataset
     conditions: list[Planned]
     metrics: list[Metric]
+    embeddings: list[Embedding]
+    unavailable: dict[str, str]
     skipped: list[str]
     workers: int
 
+    @property
+    def floor(self) -> list[Planned]:
+        return noise_floor() if self.embeddings else []
+
     def runner(self, store: RunStore, clips: Sequence[Clip], **options: Any) -> Runner:
+        settings = self.request.settings
         return Runner(
             store,
             clips,
             self.conditions,
             self.metrics,
-            self.request.settings,
+            settings,
+            embedders=[Embedder(store, embedding, asdict(settings)) for embedding in self.embeddings],
+            floor=self.floor,
             batch_size=self.request.batch_size,
             workers=self.workers,
             device=self.request.device,
@@ -88,6 +107,8 @@ class Plan:
             data=self.dataset.hash,
             conditions=[asdict(planned.condition) for planned in self.conditions],
             metrics=[[metric.name, metric.version] for metric in self.metrics],
+            # By name: weights that arrive later go on with the same folder.
+            embeddings=sorted([*(e.name for e in self.embeddings), *self.unavailable]),
         )
         return Path("runs") / f"{self.dataset.name}-{content[:8]}"
 
@@ -96,10 +117,11 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
     """Check the whole request, load codecs and data. Raises UserError before any work is done."""
     _check_numbers(request)
     weights = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
+    weights = use_files(weights, request.codecs)
     specs = parse_codecs(request.codecs, weights)
     rendered = parse_conditions(request.conditions)
     kbps = parse_kbps(request.kbps)
-    metric_names = choose_metrics(request.metrics)
+    metric_names, embedding_names = choose_metrics(request.metrics)
     _check_device(request.device)
     conditions, skipped = plan_conditions(
         specs,
@@ -112,6 +134,9 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
     )
     settings = request.settings
     ranks = ranks or Ranks()
+    embeddings, missing = load_embeddings(embedding_names, request.device, ranks)
+    if not metric_names and not embeddings:
+        raise Unavailable(f"no metric can be computed here: {'; '.join(missing.values())}")
     dataset = ranks.once(
         lambda: load_dataset(
             request.data,
@@ -128,8 +153,35 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
     conditions = [replace(planned, files=found) for planned, found in zip(conditions, files, strict=True)]
     workers = request.workers or usable_cores()
     return Plan(
-        request, dataset, conditions, [METRICS.load(name)() for name in metric_names], skipped, workers
+        request,
+        dataset,
+        conditions,
+        [METRICS.load(name)() for name in metric_names],
+        embeddings,
+        missing,
+        [*skipped, *(f"{name}: {reason}" for name, reason in missing.items())],
+        workers,
     )
+
+
+def use_files(weights: Mapping[str, str], codecs: Sequence[str] | str) -> dict[str, str]:
+    """Take what names a pretrained file out of ``--weights``; the rest are codecs' own.
+
+    Raises:
+        UserError: a file of a codec that is not asked for.
+    """
+    asked = {spec.codec for spec in parse_codecs(codecs, {})}
+    own = dict(weights)
+    for name in [name for name in own if name in pretrained.FILES]:
+        user = pretrained.FILES[name].used_by
+        if user in CODECS and user not in asked:
+            raise UserError(
+                f"--weights {name}=... is for codec '{user}', which is not among --codecs; add it"
+            )
+        pretrained.use(name, Path(own[name]))
+        if name not in asked:
+            del own[name]
+    return own
 
 
 def usable_cores() -> int:
@@ -166,17 +218,21 @@ def execute(
 
     ranks.once(open_first)
     with first or RunStore(folder, rank=ranks.rank) as store:
-        done = 0
+        done = total = 0
 
         def on_step(count: int) -> None:
             nonlocal done
             done += count
             progress("coding and scoring", done, total)
 
-        runner = plan.runner(store, plan.dataset.clips, ranks=ranks, on_step=on_step)
+        def on_more(count: int) -> None:
+            nonlocal total
+            total += count
+
+        runner = plan.runner(store, plan.dataset.clips, ranks=ranks, on_step=on_step, on_more=on_more)
         total = runner.steps()
         runner.run()
-        return load_results(store), folder
+        return load_results(store, progress) if ranks.rank == 0 else load_results(store), folder
 
 
 def evaluate(
@@ -186,7 +242,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     conditions: Mapping[str, str | Path] | Sequence[str] = (),
-    metrics: str | Sequence[str] = "si_sdr,ms_mel",
+    metrics: str | Sequence[str] = DEFAULT_METRICS,
     weights: Mapping[str, str] | None = None,
     sample_rate: int = 44100,
     channels: int = 1,
@@ -211,8 +267,9 @@ def evaluate(
         kbps: asked rates in kbit/s, total over channels; each codec gives its nearest operating point.
         out: run folder; an existing run of the same configuration is continued. None for ``runs/...``.
         conditions: ``{"NAME@KBPS": DIR}`` of files decoded elsewhere, or ``["NAME@KBPS=DIR"]``.
-        metrics: names of metrics.
-        weights: codec name -> path of its weights.
+        metrics: names of metrics, and of embeddings, each of which stands for its four metrics. What cannot
+            be computed here is left out, with the reason in `Results.unavailable`.
+        weights: codec name -> path of its weights; or a name of `evaluate weights`, as "openl3".
         sample_rate: of the evaluation, Hz.
         channels: of the evaluation.
         align: take one integer delay per condition out before scoring; gain is never applied.
@@ -328,6 +385,11 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
     dataset = plan.dataset
     recordings = {clip.recording for clip in dataset.clips}
     formats = sorted({clip.lossy for clip in dataset.clips if clip.lossy})
+    infos = [describe_embedding(embedding) for embedding in plan.embeddings]
+    metrics = [
+        MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, m.definition) for m in plan.metrics
+    ]
+    metrics += [metric for info in infos for metric in embedding_metrics(info)]
     new: dict[str, Any] = {
         "settings": asdict(plan.request.settings),
         "dataset": {
@@ -343,10 +405,10 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
             "hash": dataset.hash,
         },
         "conditions": [asdict(planned.condition) for planned in plan.conditions],
-        "metrics": [
-            asdict(MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, m.definition))
-            for m in plan.metrics
-        ],
+        "floor": [asdict(planned.condition) for planned in plan.floor],
+        "metrics": [asdict(metric) for metric in metrics],
+        "embeddings": [asdict(info) for info in infos],
+        "unavailable": plan.unavailable,
         "commands": [command] if command else [],
     }
     old = store.read_run()
@@ -354,14 +416,22 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
         return new
     _refuse_other_configuration(store.folder, old, new)
     for part, label in _ROW_LABELS.items():
-        entries = {tuple(entry[name] for name in label): entry for entry in old[part] + new[part]}
+        entries = {tuple(entry[name] for name in label): entry for entry in old.get(part, []) + new[part]}
         new[part] = list(entries.values())
+    known = {entry["name"] for entry in new["embeddings"]}
+    missing = old.get("unavailable", {}) | new["unavailable"]
+    new["unavailable"] = {name: reason for name, reason in missing.items() if name not in known}
     new["commands"] = old["commands"] + [c for c in new["commands"] if c not in old["commands"]]
     return new
 
 
 #: What tells the entries of run.json's lists apart.
-_ROW_LABELS = {"conditions": ("codec", "kbps"), "metrics": ("name",)}
+_ROW_LABELS = {
+    "conditions": ("codec", "kbps"),
+    "floor": ("codec",),
+    "metrics": ("name",),
+    "embeddings": ("name",),
+}
 
 
 def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

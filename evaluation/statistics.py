@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from evaluation.corpus_statistics import EXTRA_COLUMNS, corpus_columns, find_score, paired_difference
 from evaluation.results import Condition, MetricInfo, Results
 from qincodec.errors import UserError
 
@@ -158,7 +159,8 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
 
     Columns: ``codec, kbps, kbps_nominal, kbps_measured, rate_is, rate_deviation, rate_off, kbps_entropy,
     control, n, n_failed, n_recordings, delay_samples, delay_applied, gain_db, encode_rt, decode_rt`` and
-    for each metric M ``M, M_ci_low, M_ci_high, M_n, M_inf, M_reason, M_ci_reason``.
+    for each metric M ``M, M_ci_low, M_ci_high, M_n, M_inf, M_reason, M_ci_reason``; for distances between
+    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.results.CorpusScore`).
 
     Everything is over the clips that did not fail. ``kbps_measured`` is total bits over total duration
     (the declared rate where ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1;
@@ -172,7 +174,7 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     for condition in results.conditions:
         rows = condition_rows(results, condition.codec, condition.kbps).sort_values("clip")
         scored = rows[rows["error"].isna()]
-        samples += [metric_sample(scored, metric.name) for metric in results.metrics]
+        samples += [metric_sample(scored, metric.name) for metric in results.clip_metrics]
         entropy = corpus.get((condition.codec, _key(condition.kbps)), {}).get("kbps_entropy")
         row = _condition_columns(condition, rows, scored)
         row["kbps_entropy"] = math.nan if entropy is None else float(entropy)
@@ -180,8 +182,12 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     estimates = iter(bootstrap_means(samples, seed=seed, num_resamples=num_resamples))
     for condition, row in zip(results.conditions, table, strict=True):
         rows = condition_rows(results, condition.codec, condition.kbps)
-        for metric in results.metrics:
+        for metric in results.clip_metrics:
             row.update(_metric_columns(metric.name, next(estimates), rows))
+        for metric in results.metrics:
+            if not metric.per_clip:
+                score = find_score(results, metric.name, condition.codec, condition.kbps)
+                row.update(corpus_columns(score))
     return pd.DataFrame(table, columns=_summary_columns(results.metrics))
 
 
@@ -196,6 +202,8 @@ def _summary_columns(metrics: Sequence[MetricInfo]) -> list[str]:
     for metric in metrics:
         columns += [metric.name, *(f"{metric.name}_{end}" for end in ("ci_low", "ci_high", "n", "inf"))]
         columns += [f"{metric.name}_reason", f"{metric.name}_ci_reason"]
+        if not metric.per_clip:
+            columns += [f"{metric.name}_{end}" for end in EXTRA_COLUMNS]
     return columns
 
 
@@ -314,7 +322,9 @@ def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) ->
     clips with its interval over recordings. ``p`` is the two-sided Wilcoxon signed-rank test of the
     per-recording means, NaN below `MIN_PAIRS` recordings; ``p_holm`` is corrected (Holm) over all pairs
     and rates of the metric. ``rank_biserial`` is the matched-pairs rank-biserial correlation
-    (W+ - W-) / (W+ + W-), positive where a has the higher values. ``winner`` is the better codec, "n.s."
+    (W+ - W-) / (W+ + W-), positive where a has the higher values. Distances between distributions have no
+    values to rank: theirs is a t-test by paired jackknife, on the clips that all codecs at the rate have.
+    ``winner`` is the better codec, "n.s."
     if p_holm is not below 0.05 or mean and ranks disagree, "" without a test.
     """
     conditions = {(c.codec, _key(c.kbps)): c for c in results.conditions if not c.control}
@@ -324,26 +334,32 @@ def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) ->
         for rows in [condition_rows(results, *key)]
     }
     table: list[dict[str, Any]] = []
+    sampled: list[dict[str, Any]] = []
     samples: list[Sample] = []
     for metric, kbps in itertools.product(results.metrics, asked_rates(results)):
         codecs = [codec for codec, rate in conditions if rate == kbps]
         for codec_a, codec_b in itertools.combinations(codecs, 2):
+            row = {
+                "metric": metric.name,
+                "kbps": math.nan if kbps is None else kbps,
+                "codec_a": codec_a,
+                "codec_b": codec_b,
+                "kbps_measured_a": measured[codec_a, kbps],
+                "kbps_measured_b": measured[codec_b, kbps],
+            }
+            table.append(row)
+            if not metric.per_clip:
+                a, b = (
+                    find_score(results, metric.name, codec, kbps, common=True) for codec in (codec_a, codec_b)
+                )
+                row.update(paired_difference(a, b), rank_biserial=math.nan)
+                continue
             rows_a, rows_b = (condition_rows(results, codec, kbps) for codec in (codec_a, codec_b))
-            sample = difference_sample(paired_sample(rows_a, rows_b, metric.name, ["clip"]))
-            samples.append(sample)
-            table.append(
-                {
-                    "metric": metric.name,
-                    "kbps": math.nan if kbps is None else kbps,
-                    "codec_a": codec_a,
-                    "codec_b": codec_b,
-                    "kbps_measured_a": measured[codec_a, kbps],
-                    "kbps_measured_b": measured[codec_b, kbps],
-                    **_wilcoxon(sample),
-                }
-            )
+            samples.append(difference_sample(paired_sample(rows_a, rows_b, metric.name, ["clip"])))
+            row.update(_wilcoxon(samples[-1]))
+            sampled.append(row)
     for row, estimate in zip(
-        table, bootstrap_means(samples, seed=seed, num_resamples=num_resamples), strict=True
+        sampled, bootstrap_means(samples, seed=seed, num_resamples=num_resamples), strict=True
     ):
         row.update(n_recordings=estimate.n_recordings, n_clips=estimate.n, difference=estimate.mean)
         row.update(ci_low=estimate.low, ci_high=estimate.high)

@@ -9,10 +9,13 @@ Layout::
     rows/rank-N.jsonl   one line per row, appended by rank N only
     encoded/C@R/CLIP    what codec C made of CLIP at rate R (`baselines.codec.Encoded.to_bytes`)
     decoded/C@R/CLIP.wav   with --save-audio, float32
+    embeddings/E/rank-N.f32   frames of embedding E, appended by rank N only; rows say where a clip's are
 
-Two kinds of rows: ``coded`` (bytes, times, delay, gain, error) and ``score`` (one metric). A row's key is a
-hash of all that decides its content (`coded_key`, `score_key`): never the label of a codec, always its
-identity; so another model never gets a score that is not its own, and nothing is computed twice.
+Kinds of rows: ``coded`` (bytes, times, delay, gain, error), ``score`` (one metric), ``frames`` (where the
+embedding of a clip stands), ``corpus`` and ``codes`` (what was computed from all clips of a condition). A
+row's key is a hash of all that decides its content (`coded_key`, `score_key` ...): never the label of a
+codec, always its identity; so another model never gets a score that is not its own, and nothing is computed
+twice.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from evaluation.datasets.base import Clip
 from evaluation.results import Condition, MetricInfo
@@ -77,6 +82,29 @@ def coded_key(condition: Condition, settings: dict[str, Any], clip: Clip, file: 
 def score_key(coded: str, metric: Metric | MetricInfo, delay: int) -> str:
     """Key of the row that holds one metric of what stands under ``coded``, after a shift by ``delay``."""
     return row_key(kind="score", coded=coded, metric=metric.name, version=metric.version, delay=delay)
+
+
+def reference_frames_key(embedding: dict[str, Any], settings: dict[str, Any], clip: Clip) -> str:
+    """Key of the row that says where the embedding of a reference stands: shared by all codecs.
+
+    Args:
+        embedding: its identity.
+        settings: of the run; its ``sample_rate`` and ``channels`` count here.
+    """
+    return row_key(
+        kind="frames",
+        embedding=embedding,
+        sample_rate=settings["sample_rate"],
+        channels=settings["channels"],
+        content=clip.content_hash,
+        start_s=clip.start_s,
+        duration_s=clip.duration_s,
+    )
+
+
+def frames_key(embedding: dict[str, Any], coded: str, delay: int) -> str:
+    """Key of the row that says where the embedding of what stands under ``coded`` stands."""
+    return row_key(kind="frames", embedding=embedding, coded=coded, delay=delay)
 
 
 def condition_delay(rows: Iterable[dict[str, Any] | None], align: bool) -> int:
@@ -281,6 +309,53 @@ class RunStore:
                 raise
             for row in rows:
                 self._rows[row["key"]] = row
+
+    @property
+    def writable(self) -> bool:
+        return self._append_handle is not None
+
+    # Frames of embeddings
+
+    def append_frames(self, embedding: str, clips: list[np.ndarray]) -> list[dict[str, Any]]:
+        """Append the frames of clips and have them on the disk before returning. Thread-safe.
+
+        What a kill leaves behind without a row is never read.
+
+        Args:
+            clips: (frames, dim) float32 each.
+
+        Returns:
+            Per clip where it stands, for its row: ``file``, ``offset``, ``frames``, ``dim``.
+        """
+        path = self.folder / "embeddings" / safe_name(embedding) / f"rank-{self.rank}.f32"
+        places = []
+        with self._thread_lock, explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                for frames in clips:
+                    place = {"file": str(path.relative_to(self.folder)), "offset": file.tell()}
+                    file.write(frames.astype("<f4").tobytes())
+                    places.append({**place, "frames": len(frames), "dim": frames.shape[1]})
+                file.flush()
+                os.fsync(file.fileno())
+        return places
+
+    def has_frames(self, row: dict[str, Any] | None) -> bool:
+        """Whether the frames that ``row`` points to are there."""
+        if row is None or row["error"] is not None:
+            return False
+        try:
+            size = (self.folder / row["file"]).stat().st_size
+        except OSError:
+            return False
+        return bool(size >= row["offset"] + 4 * row["frames"] * row["dim"])
+
+    def read_frames(self, row: dict[str, Any]) -> np.ndarray:
+        """The (frames, dim) float32 that ``row`` points to; see `has_frames`."""
+        with (self.folder / row["file"]).open("rb") as file:
+            file.seek(row["offset"])
+            data = file.read(4 * row["frames"] * row["dim"])
+        return np.frombuffer(data, "<f4").reshape(row["frames"], row["dim"])
 
     # Files beside the rows
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from evaluation.datasets import audiocaps, folder
 from evaluation.datasets.base import Clip, Dataset
+from evaluation.datasets.shards import Shard, shard_note
 from evaluation.datasets.sources import File, Listing, Progress, cut, draw, look_at
 from qincodec.errors import UserError
 
@@ -24,6 +25,7 @@ def load_dataset(
     chunks: Literal["first", "all"] = "first",
     limit: int | None = None,
     seed: int = 0,
+    shard: str | None = None,
     sample_rate: int = 44100,
     recording_pattern: str | None = None,
     audiocaps_list: str | Path | None = None,
@@ -50,6 +52,7 @@ def load_dataset(
         chunks: "first" or "all".
         limit: evaluate that many recordings, drawn at random; a larger limit holds all of a smaller one.
         seed: of that draw.
+        shard: "I/N": part I of N of what was drawn (`evaluation.datasets.shards.Shard`).
         sample_rate: of the evaluation, Hz. Lower files are noted; of AudioCaps they are refused.
         recording_pattern: regular expression with one group, searched in the id of each file; the group's
             text is its recording. Files it is not found in are their own recording. A manifest's
@@ -74,13 +77,17 @@ def load_dataset(
     if limit is not None and limit < recordings:
         sources = draw(sources, limit, seed)
         notes.append(f"{limit} of {recordings} recordings, drawn with seed {seed}")
+    part = None
+    if shard is not None:
+        sources, part = Shard.parse(shard).take(sources)
+        notes.append(shard_note(part, len({source.recording for source in sources})))
     files = look_at((source.path for source in sources), progress)
     if _is_audiocaps(data):
         files, note = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
     else:
         note = _low_rates(files, sample_rate)
     clips, tails = cut(sources, files, chunk_s, chunks)
-    if all(clip.error for clip in clips):
+    if part is None and all(clip.error for clip in clips):  # of a part, that may be so
         raise UserError(
             f"none of the {len(clips)} clips of '{data or 'demo'}' can be read; the first: {clips[0].error}"
         )
@@ -90,6 +97,7 @@ def load_dataset(
         excluded=listing.excluded + tails,
         disclaimer=listing.disclaimer,
         notes=notes + ([note] if note else []),
+        shard=part,
     )
 
 

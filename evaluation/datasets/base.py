@@ -61,6 +61,7 @@ class Dataset:
             AudioCaps ids, tails below the minimum length, files that are not audio.
         disclaimer: a line every table of results must carry, or None.
         notes: further lines a reader of the results should see: a random subset, low sample rates.
+        shard: which part of a whole this is (`evaluation.datasets.shards.Shard.take`); None: all of it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Dataset:
     excluded: list[tuple[str, str]] = field(default_factory=list)
     disclaimer: str | None = None
     notes: list[str] = field(default_factory=list)
+    shard: dict[str, Any] | None = None
 
     @property
     def hash(self) -> str:

@@ -15,11 +15,13 @@ class Score:
     """A metric's value for one clip.
 
     ``value`` may be +-inf (identical signals). It is NaN only with a ``reason``: a silent reference has
-    no SI-SDR, and no other number is put in its place.
+    no SI-SDR, and no other number is put in its place. ``failed``: it could not be computed this time, and
+    is tried again.
     """
 
     value: float
     reason: str | None = None
+    failed: bool = False
 
     def __post_init__(self) -> None:
         if math.isnan(self.value) and not self.reason:

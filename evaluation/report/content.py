@@ -86,8 +86,10 @@ def decimals(means: pd.Series, widths: pd.Series) -> int:
 def build_table(results: Results, summary: pd.DataFrame) -> Table:
     """The summary as text: controls, then asked rates in ascending order, then what has no rate.
 
-    The best value of a metric is marked within each asked rate, where two codecs or more have one.
+    Without the metrics of embeddings (`evaluation.report.more_tables`). The best value of a metric is marked
+    within each asked rate, where two codecs or more have one.
     """
+    metrics = [metric for metric in results.metrics if not metric.embedding]
     optional = []
     asked, nominal = summary["kbps"], summary["kbps_nominal"]
     if (np.abs(nominal / asked - 1) > 0.005).any():
@@ -98,28 +100,26 @@ def build_table(results: Results, summary: pd.DataFrame) -> Table:
     codecs = summary[~summary["control"].astype(bool)]
     places = {
         m.name: decimals(codecs[m.name], codecs[f"{m.name}_ci_high"] - codecs[f"{m.name}_ci_low"])
-        for m in results.metrics
+        for m in metrics
     }
     groups = []
-    for title, rows in _grouped(results, summary):
-        best = {m.name: _best(rows, m) for m in results.metrics}
+    for title, rows in grouped(results, summary):
+        best = {m.name: best_rows(rows, m) for m in metrics}
         lines = []
         for index, row in rows.iterrows():
-            rate = _mark(row) + kbps_text(row["kbps_measured"])
-            cells = [Cell(row["codec"]), Cell(rate, warn=row["rate_off"])]
-            cells += [
-                _metric_cell(results, row, m, places[m.name], index in best[m.name]) for m in results.metrics
-            ]
+            cells = [Cell(row["codec"]), rate_cell(row)]
+            cells += [metric_cell(results, row, m, places[m.name], index in best[m.name]) for m in metrics]
             cells += [Cell(str(row["n"])), Cell(str(row["n_failed"]), warn=row["n_failed"] > 0)]
             cells += [Cell(kbps_text(row[name])) for _, name in optional]
             cells += [Cell(_speed_text(row[name])) for _, name in speeds]
             lines.append(cells)
         groups.append(Group(title, lines))
-    headings = ["codec", "kbps", *(heading(metric) for metric in results.metrics), "n", "failed"]
+    headings = ["codec", "kbps", *(heading(metric) for metric in metrics), "n", "failed"]
     return Table(headings + [title for title, _ in [*optional, *speeds]], groups)
 
 
-def _grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Rows of the summary under their headings: controls, asked rates, what has no rate."""
     control = summary["control"].astype(bool)
     groups = [("controls", summary[control])]
     for kbps in asked_rates(results):
@@ -130,20 +130,26 @@ def _grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, pd.Data
     return [(title, rows) for title, rows in groups if len(rows)]
 
 
-def _best(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
+def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
+    """Index of the rows with the best value, where two codecs or more have one; controls do not compete."""
     values = rows.loc[~rows["control"].astype(bool), metric.name].dropna()
     if len(values) < 2:
         return set()
     return set(values.index[values == (values.max() if metric.higher_is_better else values.min())])
 
 
-def _mark(row: pd.Series) -> str:
-    return ("⚠ " if row["rate_off"] else "") + ("† " if row["rate_is"] == "declared" else "")
+def rate_cell(row: pd.Series) -> Cell:
+    """The measured rate, marked where it is far off the asked one or only declared."""
+    mark = ("⚠ " if row["rate_off"] else "") + ("† " if row["rate_is"] == "declared" else "")
+    return Cell(mark + kbps_text(row["kbps_measured"]), warn=row["rate_off"])
 
 
-def _metric_cell(results: Results, row: pd.Series, metric: MetricInfo, places: int, best: bool) -> Cell:
+def metric_cell(results: Results, row: pd.Series, metric: MetricInfo, places: int, best: bool) -> Cell:
+    """A value with its interval; infinity where all values are infinite."""
     mean, low, high = (row[metric.name + end] for end in ("", "_ci_low", "_ci_high"))
     if math.isnan(mean):
+        if not metric.per_clip:
+            return Cell(MISSING)
         scored = condition_rows(results, row["codec"], row["kbps"])
         values = scored.loc[scored["error"].isna(), metric.name].astype(float)
         all_same = len(values) > 0 and np.isinf(values).all() and values.nunique() == 1
@@ -180,10 +186,10 @@ def notes(results: Results, summary: pd.DataFrame) -> list[str]:
     lines += _reference_lines(results)
     lines += _rate_lines(summary)
     lines += _delay_lines(summary)
-    for metric in results.metrics:
+    for metric in results.clip_metrics:
         lines += _value_lines(results, summary, metric)
     lines += _failure_lines(results)
-    lines += [_definition_line(metric) for metric in results.metrics]
+    lines += [_definition_line(metric) for metric in results.metrics if not metric.embedding]
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.report.content import BOLD, Cell, Table, build_table, disclaimer, notes
+from evaluation.report.all_tables import all_notes, all_tables
+from evaluation.report.content import BOLD, Cell, Table, disclaimer
+from evaluation.report.more_tables import codebook_frame, with_noise_floor
 from evaluation.report.plots import write_plots
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.statistics import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
@@ -47,10 +49,10 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     """Write every table and plot into ``folder``; returns their paths.
 
     ``clips.csv`` (a row per condition and clip), ``summary.csv``, ``summary.json``, ``table.md``,
-    ``table.tex`` (booktabs), ``tests.csv``, ``bd_rate.csv`` where there is a BD-rate, and the plots. In
-    CSV an infinite value is ``inf``, one that is not a number is empty, and the disclaimer of the data
-    set is a column; in JSON both are null with the reason as ``<name>_reason``. `TIMING_COLUMNS` hold
-    wall times, all else is reproducible.
+    ``table.tex`` (booktabs), ``tests.csv``, ``bd_rate.csv`` where there is a BD-rate, ``perplexity.csv`` (a
+    row per condition and codebook) where there are codes, and the plots. In CSV an infinite value is ``inf``,
+    one that is not a number is empty, and the disclaimer of the data set is a column; in JSON both are null
+    with the reason as ``<name>_reason``. `TIMING_COLUMNS` hold wall times, all else is reproducible.
 
     Raises:
         UserError: a file cannot be written.
@@ -59,22 +61,23 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     seed = results.settings["seed"]
     tests = paired_tests(results, seed=seed)
     rates = bd_rate(results, summary)
-    scores = [name for metric in results.metrics for name in (metric.name, f"{metric.name}_reason")]
-    table, lines = build_table(results, summary), notes(results, summary)
+    scores = [name for metric in results.clip_metrics for name in (metric.name, f"{metric.name}_reason")]
+    tables, lines = all_tables(results, summary), all_notes(results, summary)
+    codebooks = codebook_frame(results)
     contents = {
         "clips.csv": _csv(results, results.clips[[*CLIP_COLUMNS, *scores]]),
-        "summary.csv": _csv(results, summary),
+        "summary.csv": _csv(results, with_noise_floor(results, summary)),
         "summary.json": _summary_json(results, summary, tests, rates, lines),
-        "table.md": markdown(table, lines),
-        "table.tex": latex(table, lines, results.dataset["name"]),
+        "table.md": markdown(tables, lines),
+        "table.tex": latex(tables, lines, results.dataset["name"]),
         "tests.csv": _csv(results, tests),
     }
-    if len(rates):
-        contents["bd_rate.csv"] = _csv(results, rates)
+    optional = {"bd_rate.csv": rates, "perplexity.csv": codebooks}
+    contents |= {name: _csv(results, frame) for name, frame in optional.items() if len(frame)}
     for name, content in contents.items():
         write_atomic(folder / name, content)
-    if not len(rates):
-        (folder / "bd_rate.csv").unlink(missing_ok=True)  # of an earlier state of the same run
+    for name in optional.keys() - contents.keys():
+        (folder / name).unlink(missing_ok=True)  # of an earlier state of the same run
     return [folder / name for name in contents] + write_plots(results, summary, folder)
 
 
@@ -93,15 +96,8 @@ def _summary_json(
     entropy_reasons = {
         (entry["codec"], entry["kbps"]): entry.get("kbps_entropy_reason", "") for entry in results.corpus
     }
-    conditions = []
-    for condition, row in zip(results.conditions, summary.to_dict("records"), strict=True):
-        reasons = {"kbps_entropy": entropy_reasons.get((condition.codec, condition.kbps), "")}
-        for metric in results.metrics:
-            reasons[metric.name] = row.pop(f"{metric.name}_reason")
-            ci_reason = row.pop(f"{metric.name}_ci_reason")
-            reasons[f"{metric.name}_ci_low"] = reasons[f"{metric.name}_ci_high"] = ci_reason
-        row |= {"settings": condition.settings, "identity": condition.identity}
-        conditions.append(_record(row, reasons))
+    conditions = _condition_records(results, summary, entropy_reasons)
+    floor = results.noise_floor
     content = {
         "schema_version": SCHEMA_VERSION,
         "disclaimer": disclaimer(results) or None,
@@ -111,6 +107,9 @@ def _summary_json(
         "n_pending": results.n_pending,
         "timing_columns": list(TIMING_COLUMNS),
         "conditions": conditions,
+        "noise_floor": [] if floor is None else _condition_records(floor, floor.summary, {}),
+        "embeddings": [asdict(info) for info in results.embeddings],
+        "unavailable": results.unavailable,
         "corpus": results.corpus,
         "tests": _records(tests),
         "bd_rate": _records(rates),
@@ -119,6 +118,24 @@ def _summary_json(
         "environment": results.environment,
     }
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _condition_records(
+    results: Results, summary: pd.DataFrame, entropy_reasons: Mapping[tuple[str, float | None], str]
+) -> list[dict[str, Any]]:
+    conditions = []
+    for condition, row in zip(results.conditions, summary.to_dict("records"), strict=True):
+        reasons = {"kbps_entropy": entropy_reasons.get((condition.codec, condition.kbps), "")}
+        for metric in results.metrics:
+            reasons[metric.name] = row.pop(f"{metric.name}_reason")
+            ci_reason = row.pop(f"{metric.name}_ci_reason")
+            for end in ("ci_low", "ci_high"):
+                reasons[f"{metric.name}_{end}"] = ci_reason
+            for end in ("half", "half_frames", "limit"):
+                reasons[f"{metric.name}_{end}"] = ci_reason or "unbiased: it does not depend on the number"
+        row |= {"settings": condition.settings, "identity": condition.identity}
+        conditions.append(_record(row, reasons))
+    return conditions
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -160,8 +177,8 @@ def _plain(value: Any) -> Any:
 # Markdown and LaTeX
 
 
-def markdown(table: Table, lines: list[str]) -> str:
-    """A GitHub table, one row per condition, its notes as a list below."""
+def markdown(tables: Sequence[Table], lines: list[str]) -> str:
+    """GitHub tables, one row per condition, the notes as a list below."""
 
     def row(cells: list[str]) -> str:
         return f"| {' | '.join(cells)} |"
@@ -170,11 +187,15 @@ def markdown(table: Table, lines: list[str]) -> str:
         mean = f"**{cell.text}**" if cell.best else _markdown_text(cell.text)
         return f"{mean} {_markdown_text(cell.interval)}".strip()
 
-    out = [row(table.headings), row(["---", *["---:"] * (len(table.headings) - 1)])]
-    for group in table.groups:
-        out.append(row([f"**{group.heading}**", *[""] * (len(table.headings) - 1)]))
-        out += [row([text(cell) for cell in cells]) for cells in group.rows]
-    return "\n".join([*out, "", *(f"- {_markdown_text(line)}" for line in [BOLD, *lines])]) + "\n"
+    out = []
+    for table in tables:
+        headings = [_markdown_text(title) for title in table.headings]
+        out += [row(headings), row(["---", *["---:"] * (len(table.headings) - 1)])]
+        for group in table.groups:
+            out.append(row([f"**{group.heading}**", *[""] * (len(table.headings) - 1)]))
+            out += [row([text(cell) for cell in cells]) for cells in group.rows]
+        out.append("")
+    return "\n".join([*out, *(f"- {_markdown_text(line)}" for line in [BOLD, *lines])]) + "\n"
 
 
 def _markdown_text(text: str) -> str:
@@ -207,9 +228,22 @@ def latex_text(text: str) -> str:
     return " ".join(text.split()).translate(str.maketrans(_LATEX))
 
 
-def latex(table: Table, lines: list[str], name: str) -> str:
+def latex(tables: Sequence[Table], lines: list[str], name: str) -> str:
     r"""A ``table`` for ``\usepackage{booktabs}``: the best values in bold, the notes below."""
+    out = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{Codecs on {latex_text(name)}. {BOLD}.}}",
+    ]
+    for table in tables:
+        out += [*_tabular(table), "", r"\medskip"]
+    out.append(r"\footnotesize\raggedright")
+    out += [rf"{latex_text(line)}\par" for line in lines]
+    return "\n".join([*out, r"\end{table}"]) + "\n"
 
+
+def _tabular(table: Table) -> list[str]:
     def text(cell: Cell) -> str:
         mean = latex_text(cell.text)
         mean = rf"\textbf{{{mean}}}" if cell.best else mean
@@ -217,10 +251,6 @@ def latex(table: Table, lines: list[str], name: str) -> str:
 
     width = len(table.headings)
     out = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{Codecs on {latex_text(name)}. {BOLD}.}}",
         rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
         r"\toprule",
         rf"{' & '.join(latex_text(title) for title in table.headings)} \\",
@@ -228,6 +258,4 @@ def latex(table: Table, lines: list[str], name: str) -> str:
     for group in table.groups:
         out += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex_text(group.heading)}}}}} \\"]
         out += [rf"{' & '.join(text(cell) for cell in cells)} \\" for cells in group.rows]
-    out += [r"\bottomrule", r"\end{tabular}", "", r"\medskip", r"\footnotesize\raggedright"]
-    out += [rf"{latex_text(line)}\par" for line in lines]
-    return "\n".join([*out, r"\end{table}"]) + "\n"
+    return [*out, r"\bottomrule", r"\end{tabular}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.report.content import disclaimer, heading, row_label
+from evaluation.report.more_tables import with_codebooks, with_noise_floor
 from evaluation.results import MetricInfo, Results
 from evaluation.store import write_atomic
 
@@ -30,35 +32,60 @@ _PANELS_PER_ROW = 3
 
 
 def write_plots(results: Results, summary: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write ``rate_distortion.png`` and ``.svg``, the same bytes for the same results."""
-    figure = rate_distortion(results, summary)
+    """Write the figures as ``.png`` and ``.svg``, the same bytes for the same results; returns their paths.
+
+    ``rate_distortion``; ``embeddings``, the same for the metrics of embeddings with their noise floor, and
+    ``perplexity``, where there are any. One of an earlier state of the run that is none any more is removed.
+    """
+    figures: dict[str, Figure | None] = dict.fromkeys(("rate_distortion", "embeddings", "perplexity"))
+    plain = [metric for metric in results.metrics if not metric.embedding]
+    others = [metric for metric in results.metrics if metric.embedding]
+    if plain:
+        figures["rate_distortion"] = rate_distortion(results, summary, plain)
+    if others:
+        everything = with_noise_floor(results, summary)
+        figures["embeddings"] = rate_distortion(results, everything, others, columns=4)
+    if with_codebooks(results):
+        figures["perplexity"] = perplexity(results)
     paths = []
-    # Ids in an SVG are random and both formats name the time or the program unless told otherwise.
-    with matplotlib.rc_context({"svg.hashsalt": "rate-distortion"}):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            data = io.BytesIO()
-            figure.savefig(data, format=kind, dpi=150, metadata=metadata)
-            paths.append(folder / f"rate_distortion.{kind}")
-            write_atomic(paths[-1], data.getvalue())
+    for name, figure in figures.items():
+        # Ids in an SVG are random and both formats name the time or the program unless told otherwise.
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+                path = folder / f"{name}.{kind}"
+                if figure is None:
+                    path.unlink(missing_ok=True)
+                    continue
+                data = io.BytesIO()
+                figure.savefig(data, format=kind, dpi=150, metadata=metadata)
+                write_atomic(path, data.getvalue())
+                paths.append(path)
     return paths
 
 
-def rate_distortion(results: Results, summary: pd.DataFrame) -> Figure:
+def rate_distortion(
+    results: Results,
+    summary: pd.DataFrame,
+    metrics: Sequence[MetricInfo] | None = None,
+    *,
+    columns: int = _PANELS_PER_ROW,
+) -> Figure:
     """One panel per metric, one curve per codec; bars are the intervals, hollow points declared rates.
 
     What has no rate (controls, folders without a declared one) is a horizontal line if it lies near the
     curves, and named in the panel's corner if not.
     """
-    columns = min(len(results.metrics), _PANELS_PER_ROW)
-    rows = math.ceil(len(results.metrics) / columns)
+    metrics = results.metrics if metrics is None else metrics
+    columns = min(len(metrics), columns)
+    rows = math.ceil(len(metrics) / columns)
     width, height = _PANEL_INCHES
     figure = Figure(figsize=(max(columns * width, 6), rows * height + 1.1), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     styles = _styles(summary)
-    for axes, metric in zip(panels, results.metrics, strict=False):
+    for axes, metric in zip(panels, metrics, strict=False):
         _draw(axes, summary, metric, styles)
-    for axes in panels[len(results.metrics) :]:
+    for axes in panels[len(metrics) :]:
         axes.set_visible(False)
     data = results.dataset
     per_condition = summary["n"]
@@ -77,6 +104,36 @@ def rate_distortion(results: Results, summary: pd.DataFrame) -> Figure:
         figure.legend(
             list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False
         )
+    return figure
+
+
+def perplexity(results: Results) -> Figure:
+    """Perplexity of every codebook, one line per codec and rate; dotted: the size of the codebooks."""
+    entries = with_codebooks(results)
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    codecs = list(dict.fromkeys(entry["codec"] for entry in entries))
+    most = max(len(entry["codebooks"]) for entry in entries)
+    for index, entry in enumerate(entries):
+        colour = _COLOURS[codecs.index(entry["codec"]) % len(_COLOURS)]
+        values = [book["perplexity"] for book in entry["codebooks"]]
+        label = f"{row_label(entry['codec'], entry['kbps'])} ({entry['frames']} frames)"
+        style: dict[str, Any] = {"color": colour, "marker": _MARKERS[index % len(_MARKERS)], "markersize": 4}
+        axes.plot(range(1, len(values) + 1), values, label=label, linewidth=1.2, **style)
+    for size in sorted({book["size"] for entry in entries for book in entry["codebooks"]}):
+        axes.axhline(size, color="0.45", linestyle=":", linewidth=1)
+        axes.annotate(f"{size} entries", (1, size), fontsize="x-small", color="0.35", va="bottom")
+    axes.set_xticks(range(1, most + 1, max(1, most // 16)))
+    axes.set_xlabel("codebook")
+    axes.set_ylabel("perplexity ↑")
+    axes.set_ylim(bottom=0)
+    axes.grid(True, color="0.9")
+    axes.set_axisbelow(True)
+    note = textwrap.fill(disclaimer(results), width=80)
+    title = f"{results.dataset['name']}: perplexity 2^H of each codebook"
+    figure.suptitle(f"{title}\n{note}".strip(), fontsize="medium", parse_math=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     return figure
 
 

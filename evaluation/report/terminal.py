@@ -13,7 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from evaluation.report.content import BOLD, Cell, Table, build_table, notes
+from evaluation.report.all_tables import all_notes, all_tables
+from evaluation.report.content import BOLD, Cell, Table
 from evaluation.results import Results
 
 #: Wide enough for any table: piped output is not wrapped, so that it can be searched and cut.
@@ -37,7 +38,7 @@ def print_wide(renderable: object, file: IO[str] | None = None) -> None:
 
 def render(results: Results, summary: pd.DataFrame) -> Report:
     """The report as something rich can print at any width."""
-    return Report(build_table(results, summary), notes(results, summary))
+    return Report(all_tables(results, summary), all_notes(results, summary))
 
 
 class Report:
@@ -47,44 +48,50 @@ class Report:
     below each other that repeat codec and kbps.
     """
 
-    def __init__(self, table: Table, lines: Sequence[str]) -> None:
-        self.table = table
+    def __init__(self, tables: Sequence[Table], lines: Sequence[str]) -> None:
+        self.tables = list(tables)
         self.lines = list(lines)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        ascii_only = options.ascii_only
-        wide = options.update(width=_UNLIMITED)
-
-        def build(columns: Sequence[int], stacked: bool) -> tuple[RichTable, int]:
-            table = _rich_table(self.table, columns, stacked, ascii_only)
-            return table, Measurement.get(console, wide, table).maximum
-
-        everything = range(2, len(self.table.headings))
-        for stacked in (False, True):
-            table, width = build(everything, stacked)
-            if width <= options.max_width:
-                yield from console.render(table, wide.update(width=width))
-                yield Text()
-                break
-        else:
-            rest = list(everything)
-            while rest:
-                count = len(rest)
-                while count > 1 and build(rest[:count], False)[1] > options.max_width:
-                    count -= 1
-                table, width = build(rest[:count], False)
-                yield from console.render(table, wide.update(width=width))
-                yield Text()
-                rest = rest[count:]
+        for table in self.tables:
+            yield from _fitted(table, console, options)
         lines = list(self.lines)
-        if console.is_terminal and any(c.best for g in self.table.groups for row in g.rows for c in row):
+        if console.is_terminal and any(
+            c.best for table in self.tables for g in table.groups for row in g.rows for c in row
+        ):
             lines.insert(1, BOLD)
         for line in lines:
-            text = Text(_plain(line, ascii_only))
+            text = Text(_plain(line, options.ascii_only))
             wrapped = text.wrap(console, max(options.max_width - 2, 20))
             for part in wrapped:
                 part.rstrip()
             yield Text("\n  ").join(wrapped)  # indented, to tell it from the next line
+
+
+def _fitted(source: Table, console: Console, options: ConsoleOptions) -> RenderResult:
+    """A table in the first layout that fits."""
+    wide = options.update(width=_UNLIMITED)
+
+    def build(columns: Sequence[int], stacked: bool) -> tuple[RichTable, int]:
+        table = _rich_table(source, columns, stacked, options.ascii_only)
+        return table, Measurement.get(console, wide, table).maximum
+
+    everything = range(2, len(source.headings))
+    for stacked in (False, True):
+        table, width = build(everything, stacked)
+        if width <= options.max_width:
+            yield from console.render(table, wide.update(width=width))
+            yield Text()
+            return
+    rest = list(everything)
+    while rest:
+        count = len(rest)
+        while count > 1 and build(rest[:count], False)[1] > options.max_width:
+            count -= 1
+        table, width = build(rest[:count], False)
+        yield from console.render(table, wide.update(width=width))
+        yield Text()
+        rest = rest[count:]
 
 
 def _plain(text: str, ascii_only: bool) -> str:

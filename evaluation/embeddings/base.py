@@ -1,0 +1,89 @@
+"""The interface of an embedding: what turns a clip into points whose distributions are compared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+
+class Embedding(ABC):
+    """Turns audio into a sequence of vectors, one per frame, for distances between distributions.
+
+    A new one is one subclass and one entry point (group ``qincodec.embeddings``). Its name after
+    ``--metrics`` adds four metrics: ``fd_NAME``, ``kad_NAME``, ``fm_NAME`` and ``cos_NAME``.
+
+    Attributes:
+        name: as typed after ``--metrics``.
+        label: stands behind "FD-" and the like in tables.
+        version: of the front end and the network. Embeddings and scores are kept under it, so change it
+            when the output changes.
+        dim: length of a vector.
+        frame_s: length of a frame, seconds.
+        hop_s: from frame to frame, seconds. Frame ``k`` is centred at ``k * hop_s``, zeros standing beyond
+            both ends of the clip.
+        definition: one sentence, printed in reports.
+        attribution: a line that the licence of the weights asks for, printed in reports; "" if none.
+        weights_hash: identifies the loaded weights; "" for embeddings without.
+
+    Args:
+        device: where it computes.
+
+    Raises:
+        Unavailable: it cannot run here; the one line says why and what mends it.
+    """
+
+    name: str
+    label: str
+    version: str
+    dim: int
+    frame_s: float
+    hop_s: float
+    definition: str
+    attribution: str = ""
+    weights_hash: str = ""
+
+    def __init__(self, *, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why it cannot be loaded here as things stand and what mends it, in one line. Cheap, no network."""
+        return None
+
+    @abstractmethod
+    def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        """Embed one clip; called from several threads.
+
+        Args:
+            audio: (samples,) float32, mono, finite; any length from one sample, silence too.
+            sample_rate: Hz, of the evaluation; resampling is the embedding's affair.
+
+        Returns:
+            (frames, dim) float32, with as many frames for every clip of a length, at least one.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the vectors, as canonical JSON values."""
+        return {"name": self.name, "version": self.version, "weights": self.weights_hash, "dim": self.dim}
+
+
+def centred_frames(audio: torch.Tensor, frame: int, hop: int) -> torch.Tensor:
+    """Frames centred at 0, hop, 2 hop ... with zeros beyond both ends.
+
+    Half a frame of zeros is put in front, then frames follow until one reaches the end; the last is filled
+    up with zeros. At hop 0.5 s, 5 s make 10 frames of 1 s. (The framing of openl3's ``center=True``.)
+
+    Args:
+        audio: (samples,), at least one.
+        frame: length of a frame, samples, even.
+        hop: samples.
+
+    Returns:
+        (frames, frame), a view.
+    """
+    samples = frame // 2 + len(audio)
+    count = 1 + max(0, -(-(samples - frame) // hop))
+    return functional.pad(audio, (frame // 2, (count - 1) * hop + frame - samples)).unfold(0, frame, hop)

@@ -1,0 +1,80 @@
+"""The metrics that an embedding adds: distances per clip (FM, cosine) and between distributions (FD, KAD)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from evaluation.embeddings.base import Embedding
+from evaluation.metrics.base import Score
+from evaluation.results import EmbeddingInfo, MetricInfo
+
+FRECHET, KERNEL, MATCHING, COSINE = "fd", "kad", "fm", "cos"
+
+#: kind -> (heading, definition)
+_KINDS = {
+    FRECHET: (
+        "FD",
+        "Frechet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) between Gaussians fitted to all frames "
+        "of all references and of all decoded clips (covariances over n - 1, float64). Biased upwards, the "
+        "more the fewer frames: compare at equal n only; n/2: what half the recordings give.",
+    ),
+    KERNEL: (
+        "KAD",
+        "100 times the unbiased squared maximum mean discrepancy between the same frames, pairs of equal "
+        "index left out, Gaussian kernel, bandwidth the median distance of up to 2000 reference frames. Not "
+        "biased by n; below 0 by chance where nothing differs.",
+    ),
+    MATCHING: ("FM", "mean over a clip's time-aligned frames and dimensions of |e_ref - e_dec|."),
+    COSINE: ("cos", "mean over a clip's time-aligned frames of 1 - <e_ref, e_dec> / (|e_ref| |e_dec|)."),
+}
+
+
+def describe_embedding(embedding: Embedding) -> EmbeddingInfo:
+    """What the run folder keeps of an embedding."""
+    return EmbeddingInfo(
+        embedding.name,
+        embedding.label,
+        embedding.dim,
+        embedding.frame_s,
+        embedding.hop_s,
+        embedding.definition,
+        embedding.attribution,
+        embedding.identity(),
+    )
+
+
+def embedding_metrics(info: EmbeddingInfo) -> list[MetricInfo]:
+    """FD, KAD, FM and cosine distance of one embedding, in table order."""
+    version = f"1/{info.identity['version']}"
+    if info.identity["weights"]:
+        version += f"/{info.identity['weights'][:8]}"
+    return [
+        MetricInfo(
+            name=f"{kind}_{info.name}",
+            label=f"{title}-{info.label}",
+            version=version,
+            unit="",
+            higher_is_better=False,
+            definition=definition,
+            embedding=info.name,
+            per_clip=kind in (MATCHING, COSINE),
+        )
+        for kind, (title, definition) in _KINDS.items()
+    ]
+
+
+def compare_frames(reference: np.ndarray, decoded: np.ndarray) -> dict[str, Score]:
+    """FM and cosine distance of two embeddings, (frames, dim) each."""
+    r, d = reference.astype(np.float64), decoded.astype(np.float64)
+    scores = {MATCHING: Score(float(np.abs(r - d).mean()))}
+    norms = np.linalg.norm(r, axis=1) * np.linalg.norm(d, axis=1)
+    if (norms == 0).any():
+        scores[COSINE] = Score(math.nan, "a frame's embedding is all zeros, which has no direction")
+    else:
+        # Half the squared distance of the unit vectors: 1 - <r, d> would lose small distances to rounding.
+        unit_r = r / np.linalg.norm(r, axis=1, keepdims=True)
+        unit_d = d / np.linalg.norm(d, axis=1, keepdims=True)
+        scores[COSINE] = Score(float(np.square(unit_r - unit_d).sum(1).mean() / 2))
+    return scores
