@@ -1,23 +1,38 @@
-"""The command ``mushra``."""
+"""The command ``mushra``: listening tests, from the stimuli to the plots."""
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
+import typer
+
+from mushra import cli_analysis, cli_create, cli_serve, cli_study
 from qincodec import __version__
-from qincodec.errors import EXIT_OK, EXIT_USER_ERROR
+from qincodec.console import run_command
 
-TEXT = f"""mushra {__version__}
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 
-Listening tests are not part of this version: it evaluates codecs (see `evaluate --help`), and
-`evaluate --save-audio` writes the decoded files a listening test is made from.
-"""
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"mushra {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def mushra(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Listening tests by ITU-R BS.1534-3 (MUSHRA): make, host, analyse."""
+
+
+for part in (cli_create, cli_serve, cli_analysis, cli_study):
+    part.register(app)
 
 
 def main() -> None:
-    """Say what this version can do; asking for help is no error, asking for a test is."""
-    if sys.argv[1:] in ([], ["--help"], ["--version"]):
-        print(TEXT, end="")
-        raise SystemExit(EXIT_OK)
-    print(f"mushra: '{sys.argv[1]}' is not part of this version; see `mushra --help`", file=sys.stderr)
-    raise SystemExit(EXIT_USER_ERROR)
+    """Entry point of the command."""
+    run_command(app, sys.argv[1:], "mushra", interrupted="interrupted")

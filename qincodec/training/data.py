@@ -178,14 +178,14 @@ def _is_clipped(crop: NDArray[np.float32]) -> bool:
 def validation_clips(
     manifest: Manifest, *, count: int, duration_s: float, sample_rate: int, seed: int
 ) -> list[tuple[str, torch.Tensor]]:
-    """Fixed excerpts to validate on: ``count`` times (id, float32 of shape (samples,)).
+    """Fixed excerpts to validate on: up to ``count`` times (id, float32 of shape (samples,)).
 
     One of each recording in an order that ``seed`` decides, then a second one of each and so on; within a
     recording in random order among the places that lie whole excerpts apart. Silent ones (below -60 dBFS) are
     passed over. Mixed and resampled as for training, but levels are left alone. Ids are ``{path}@{start}s``.
 
     Raises:
-        UserError: fewer such excerpts than ``count``, or a file that is damaged.
+        UserError: not one such excerpt, or a file that is damaged.
     """
     samples = math.floor(duration_s * sample_rate + 0.5)
     if count < 1 or samples < 1:
@@ -201,10 +201,12 @@ def validation_clips(
             clips.append((f"{manifest.id(row)}@{first / sample_rate:g}s", torch.from_numpy(clip)))
         if len(clips) == count:
             return clips
-    raise UserError(
-        f"only {len(clips)} excerpts of {duration_s:g} s for validation where {count} are asked for: ask for"
-        " fewer or shorter ones, or hold out more"
-    )
+    if not clips:
+        raise UserError(
+            f"no held-out recording has {duration_s:g} s of sound to validate on: ask for shorter excerpts"
+            " (run.validation_s), or hold out more (data.held_out)"
+        )
+    return clips
 
 
 def _places(
