@@ -1,0 +1,29 @@
+// Two small things: a sign-in link fills its form by itself, and pages that show something alive stay current.
+
+// The token stands behind '#', where no server, log or other site sees it.
+const tokenField = document.getElementById("token");
+if (tokenField && location.hash.length > 1) {
+  tokenField.value = decodeURIComponent(location.hash.slice(1));
+  history.replaceState(null, "", location.pathname);
+}
+
+const REFRESH_MS = 10_000;
+const QUICK_MS = 2_000;
+
+async function refresh() {
+  const part = document.querySelector("[data-live]");
+  if (!part) return;
+  try {
+    if (!document.hidden && !part.contains(document.activeElement)) {
+      const answer = await fetch(location.href, { redirect: "error" });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-live]");
+      if (answer.ok && fresh && fresh.innerHTML !== part.innerHTML) part.replaceWith(fresh);
+    }
+  } catch {
+    // The server is away, or we are signed out: what is shown stays, and is tried again.
+  }
+  const now = document.querySelector("[data-live]");
+  setTimeout(refresh, now.hasAttribute("data-quick") ? QUICK_MS : REFRESH_MS);
+}
+const first = document.querySelector("[data-live]");
+if (first) setTimeout(refresh, first.hasAttribute("data-quick") ? QUICK_MS : REFRESH_MS);

@@ -1,0 +1,173 @@
+// @ts-check
+/** Begins or takes up a session. The first click also allows the browser to play sound. */
+
+import { ApiError, createSession, readSession } from "./api.js";
+import { button } from "./dom.js";
+import { Flow } from "./flow.js";
+import { Frame } from "./frame.js";
+import { Outbox } from "./outbox.js";
+import { doneScreen } from "./pages/finish.js";
+import { stepsOf } from "./steps.js";
+import { Storage } from "./storage.js";
+import { Tab } from "./tabs.js";
+import { setLanguage, t } from "./texts.js";
+
+/** Answers of the server that are said in the listener's language. */
+const KNOWN_CODES = ["invitation_unknown", "invitation_used", "already_done", "closed", "prolific_needed"];
+
+const query = new URLSearchParams(location.search);
+const storage = new Storage();
+const frame = new Frame(document.body.dataset.testname ?? "");
+/** The language the server chose for this address: what was asked for, or the test's own. */
+setLanguage(document.documentElement.lang);
+const language = document.documentElement.lang;
+
+/** Whose session this browser remembers; several people may use one. */
+const identity = (() => {
+  const invitation = query.get("t");
+  const pid = query.get("PROLIFIC_PID");
+  if (invitation) return `invitation:${invitation}`;
+  return pid ? `prolific:${query.get("STUDY_ID") ?? ""}:${pid}` : "anonymous";
+})();
+const pointer = `listener:${identity}`;
+
+/** @typedef {{id: string, key: string, started: number}} Pointer */
+
+async function begin() {
+  if (!("AudioContext" in window)) {
+    frame.message(t("notStarted"), [t("noAudio")], [], "bad");
+    return;
+  }
+  frame.message(t("connecting"), []);
+  /** @type {Pointer|undefined} */
+  const known = await storage.read(pointer);
+  let session = null;
+  if (known) {
+    try {
+      session = await readSession(known.id, known.key);
+    } catch (error) {
+      if (!(error instanceof ApiError) || (error.status !== 401 && error.status !== 404)) {
+        failed(error, begin);
+        return;
+      }
+      storage.write(pointer, undefined); // erased, or of a server that is no more
+    }
+  }
+  if (session && known) await welcomeBack(session, known);
+  else welcome();
+}
+
+/** The first screen of a new listener. */
+function welcome() {
+  const start = button(t("start"), () => {
+    start.disabled = true;
+    open(null, null);
+  }, { class: "primary big" });
+  frame.message(frameTitle(), [t("startText")], [start], "welcome");
+}
+
+/**
+ * The first screen of a listener who has been here before.
+ *
+ * @param {any} session
+ * @param {Pointer} known
+ */
+async function welcomeBack(session, known) {
+  const outbox = new Outbox(storage, known.id, known.key);
+  await outbox.restore(session);
+  const other = button(t("someoneElse"), () => {
+    storage.write(pointer, undefined);
+    welcome();
+  });
+  const others = identity === "anonymous" ? [other] : [];
+  if (session.state === "finished") {
+    frame.main.replaceChildren(doneScreen(session.completion ?? {}, null), ...others);
+    return;
+  }
+  const steps = stepsOf(session);
+  const done = steps.filter((step) => session.saved[step.id]).length;
+  const go = button(t("resumeSession"), () => {
+    go.disabled = true;
+    open(session, { known, outbox });
+  }, { class: "primary big" });
+  const n = Math.min(steps.length, done + 1);
+  frame.message(frameTitle(), [t("resumeText", { n, total: steps.length })], [go, ...others], "welcome");
+}
+
+/**
+ * Called by a click, so that sound is allowed from here on.
+ *
+ * @param {any} session null: a new one is begun
+ * @param {{known: Pointer, outbox: Outbox}|null} before of the session
+ */
+async function open(session, before) {
+  const context = new AudioContext({ latencyHint: "interactive" });
+  context.resume();
+  let current = session;
+  let known = before?.known;
+  if (!current || !known) {
+    frame.message(t("connecting"), []);
+    try {
+      current = await createSession(arrival(context.sampleRate));
+    } catch (error) {
+      context.close();
+      failed(error, welcome);
+      return;
+    }
+    known = { id: current.id, key: current.key, started: Date.now() };
+    storage.write(pointer, known);
+  }
+  const outbox = before?.outbox ?? new Outbox(storage, known.id, known.key);
+  if (!before) await outbox.restore(current);
+  /** @type {Flow|null} */
+  let flow = null;
+  const tab = new Tab(current.id, () => {
+    flow?.stop();
+    const back = button(t("takeOver"), () => location.reload(), { class: "primary" });
+    frame.message(t("lostTab"), [], [back]);
+  });
+  const go = async () => {
+    flow = new Flow(current, { context, storage, outbox, frame, key: known.key, started: known.started });
+    const build = () =>
+      frame.build(current.test.languages, () => {
+        build();
+        flow?.again();
+      });
+    build();
+    await flow.start();
+  };
+  if (await tab.claim()) {
+    await go();
+    return;
+  }
+  const take = button(t("takeOver"), () => {
+    tab.take();
+    // The other tab has written its draft by the time this one reads it.
+    setTimeout(go, 300);
+  }, { class: "primary" });
+  frame.message(t("otherTab"), [t("otherTabText")], [take]);
+}
+
+/** @param {number} rate of the sound device in Hz */
+function arrival(rate) {
+  const pid = query.get("PROLIFIC_PID");
+  const prolific = pid
+    ? { pid, study: query.get("STUDY_ID") ?? "", session: query.get("SESSION_ID") ?? "" }
+    : null;
+  const client = { sample_rate: rate, screen: `${screen.width}x${screen.height}` };
+  return { invitation: query.get("t"), prolific, language, client };
+}
+
+/** @param {unknown} error @param {() => void} again */
+function failed(error, again) {
+  const known = error instanceof ApiError ? error : new ApiError(0, "", String(error));
+  const text = KNOWN_CODES.includes(known.code) ? t(known.code) : known.status === 0 ? t("noServer") : known.message;
+  const retry = known.passing ? [button(t("tryAgain"), again, { class: "primary" })] : [];
+  frame.message(t("notStarted"), [text], retry, "bad");
+}
+
+function frameTitle() {
+  return document.body.dataset.testname ?? "";
+}
+
+begin();

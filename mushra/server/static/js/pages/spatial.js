@@ -1,0 +1,142 @@
+// @ts-check
+/**
+ * Localisation: from which direction does a sound come? A circle around the listener, seen from above.
+ *
+ * Azimuth in whole degrees, 0 in front, positive to the left (counter-clockwise, as in the AES69 convention),
+ * from -179 to 180. Of webMUSHRA's spatial page this is the task that a plane can show; `views`, `objects` and
+ * `roomMeasurements` are not drawn.
+ */
+
+import { element, markup } from "../dom.js";
+import { t } from "../texts.js";
+import { Trial } from "../trial.js";
+
+/** @param {number} degrees @returns {number} the same direction from -179 to 180 */
+const wrapped = (degrees) => 180 - ((((180 - Math.round(degrees)) % 360) + 360) % 360);
+
+/** @param {number} azimuth @returns {string} in words */
+function inWords(azimuth) {
+  if (azimuth === 0) return t("inFront");
+  if (azimuth === 180) return t("behind");
+  return t(azimuth > 0 ? "degreesLeft" : "degreesRight", { n: Math.abs(azimuth) });
+}
+
+/**
+ * @param {any} page
+ * @param {import("../trial.js").PageContext} context
+ * @returns {import("../trial.js").PageView}
+ */
+export function spatialPage(page, context) {
+  const names = page.signals.map((/** @type {any} */ _, /** @type {number} */ n) => t("item", { n: n + 1 }));
+  const trial = new Trial(page, context, names, false);
+  const saved = context.draft.responses ?? {};
+  /** @type {Map<string, number>} */
+  const answers = new Map(
+    Object.entries(saved).flatMap(([id, answer]) => (typeof answer?.azimuth === "number" ? [[id, answer.azimuth]] : [])),
+  );
+  const dials = trial.items.map((item, index) => {
+    const play = trial.playButton(item.id, names[index], t("playItem", { item: item.name }), String(index + 1));
+    const dial = circle(item.name, answers.get(item.id) ?? null, (azimuth, moved) => {
+      answers.set(item.id, azimuth);
+      if (moved) item.moves += 1;
+      if (moved) context.log("rate", item.id);
+      context.changed();
+    });
+    return element("section", { class: "spatial-item", "aria-label": item.name }, play, dial.element, dial.output);
+  });
+  return {
+    wide: true,
+    content: [
+      markup(page.content),
+      element("p", { class: "note", text: t("spatialText") }),
+      trial.transport(),
+      element("div", { class: "dials" }, ...dials),
+    ],
+    missing: () => {
+      const unheard = trial.unheard();
+      const open = trial.items.filter((item) => !answers.has(item.id));
+      return [
+        ...(unheard.length ? [t("missingHear", { items: unheard.map((item) => item.name).join(", ") })] : []),
+        ...(open.length ? [t("missingDirection", { items: open.map((item) => item.name).join(", ") })] : []),
+      ];
+    },
+    result: () => ({
+      ratings: trial.ratings(),
+      responses: Object.fromEntries([...answers].map(([id, azimuth]) => [id, { azimuth }])),
+    }),
+    key: (event) => trial.key(event),
+  };
+}
+
+/**
+ * @param {string} name
+ * @param {number|null} initial
+ * @param {(azimuth: number, moved: boolean) => void} onchange
+ */
+function circle(name, initial, onchange) {
+  let azimuth = initial;
+  const needle = element("div", { class: "dial-needle" });
+  const dial = element(
+    "div",
+    {
+      class: "dial",
+      role: "slider",
+      tabindex: "0",
+      "aria-label": t("directionOf", { item: name }),
+      "aria-valuemin": "-179",
+      "aria-valuemax": "180",
+    },
+    element("span", { class: "dial-front", text: t("front"), "aria-hidden": "true" }),
+    element("div", { class: "dial-head", "aria-hidden": "true" }),
+    needle,
+  );
+  const output = element("output", { class: "value", "aria-hidden": "true" });
+  const show = () => {
+    dial.classList.toggle("unset", azimuth === null);
+    needle.style.transform = `rotate(${-(azimuth ?? 0)}deg)`;
+    dial.setAttribute("aria-valuenow", String(azimuth ?? 0));
+    dial.setAttribute("aria-valuetext", azimuth === null ? t("unset") : inWords(azimuth));
+    output.textContent = azimuth === null ? "–" : inWords(azimuth);
+  };
+  const set = (/** @type {number} */ degrees, /** @type {boolean} */ moved) => {
+    azimuth = wrapped(degrees);
+    show();
+    onchange(azimuth, moved);
+  };
+  const at = (/** @type {PointerEvent} */ event) => {
+    const box = dial.getBoundingClientRect();
+    const right = event.clientX - (box.left + box.width / 2);
+    const down = event.clientY - (box.top + box.height / 2);
+    return (Math.atan2(-right, -down) * 180) / Math.PI;
+  };
+  dial.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    dial.focus();
+    dial.setPointerCapture(event.pointerId);
+    const stop = new AbortController();
+    set(at(event), false);
+    dial.addEventListener("pointermove", (/** @type {PointerEvent} */ moved) => set(at(moved), false), {
+      signal: stop.signal,
+    });
+    const finish = () => {
+      stop.abort();
+      set(azimuth ?? 0, true);
+    };
+    dial.addEventListener("pointerup", finish, { signal: stop.signal });
+    dial.addEventListener("pointercancel", finish, { signal: stop.signal });
+  });
+  dial.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = event.shiftKey ? 10 : 1;
+    /** @type {Record<string, number>} */
+    const moves = { ArrowLeft: step, ArrowUp: step, ArrowRight: -step, ArrowDown: -step, PageUp: 10, PageDown: -10 };
+    if (event.key === "Home") set(0, true);
+    else if (event.key === "End") set(180, true);
+    else if (event.key in moves) set(azimuth === null ? 0 : azimuth + moves[event.key], true);
+    else return;
+    event.preventDefault();
+  });
+  show();
+  return { element: dial, output };
+}

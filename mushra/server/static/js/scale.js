@@ -1,0 +1,135 @@
+// @ts-check
+/** A grading scale: a slider that is unset until its first move, upright or lying as the layout has it. */
+
+import { element } from "./dom.js";
+
+/**
+ * @typedef {Object} ScaleOptions
+ * @property {number} min
+ * @property {number} max
+ * @property {number} step
+ * @property {string} label name of what is graded, for screen readers
+ * @property {number|null} value
+ * @property {(value: number) => string} describe the value in words
+ * @property {(value: number) => string} word the label it is nearest to
+ * @property {string} unset the words for "not graded yet"
+ * @property {() => boolean} allowed whether it may be moved now
+ * @property {() => void} onblocked a move was tried when it was not
+ * @property {(value: number, moved: boolean) => void} oninput `moved` at the end of a move
+ */
+
+export class Scale {
+  /** @param {ScaleOptions} options */
+  constructor(options) {
+    this._options = options;
+    /** @type {number|null} */
+    this.value = options.value;
+    this._fill = element("div", { class: "scale-fill" });
+    this._thumb = element("div", { class: "scale-thumb" });
+    this.element = element(
+      "div",
+      { class: "scale", role: "slider", tabindex: "-1", "aria-label": options.label },
+      element("div", { class: "scale-track" }, this._fill, this._thumb),
+    );
+    this.element.setAttribute("aria-valuemin", String(options.min));
+    this.element.setAttribute("aria-valuemax", String(options.max));
+    this.output = element("output", { class: "value", "aria-hidden": "true" });
+    this.word = element("span", { class: "word", "aria-hidden": "true" });
+    this.element.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => this._grab(event));
+    this.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      if (this.key(event)) event.preventDefault();
+    });
+    this._show();
+  }
+
+  /** Shows whether it may be moved, and whether Tab leads to it. @param {boolean} allowed */
+  enable(allowed) {
+    this.element.setAttribute("aria-disabled", String(!allowed));
+    this.element.tabIndex = allowed ? 0 : -1;
+    const upright = this.element.offsetHeight > this.element.offsetWidth;
+    this.element.setAttribute("aria-orientation", upright ? "vertical" : "horizontal");
+  }
+
+  /**
+   * What a key does to it; the first move of an unset scale goes to the middle.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean} whether the key was for it
+   */
+  key(event) {
+    const { min, max, step } = this._options;
+    const large = 10 * step;
+    const small = event.shiftKey ? large : step;
+    /** @type {Record<string, number>} */
+    const moves = { ArrowUp: small, ArrowRight: small, ArrowDown: -small, ArrowLeft: -small };
+    /** @type {Record<string, number>} */
+    const pages = { PageUp: large, PageDown: -large };
+    if (event.ctrlKey || event.metaKey || event.altKey) return false;
+    const by = moves[event.key] ?? pages[event.key];
+    const to = event.key === "Home" ? min : event.key === "End" ? max : null;
+    if (by === undefined && to === null) return false;
+    if (!this._options.allowed()) this._options.onblocked();
+    else if (to !== null) this._set(to, true);
+    else this._set(this.value === null ? (min + max) / 2 : this.value + by, true);
+    return true;
+  }
+
+  /** @param {number} wanted @param {boolean} moved */
+  _set(wanted, moved) {
+    const { min, max, step } = this._options;
+    const steps = Math.round((Math.min(Math.max(wanted, min), max) - min) / step);
+    this.value = Number((min + steps * step).toFixed(6));
+    this._show();
+    this._options.oninput(this.value, moved);
+  }
+
+  _show() {
+    const { min, max, describe, unset } = this._options;
+    const value = this.value;
+    this.element.classList.toggle("unset", value === null);
+    this.element.setAttribute("aria-valuenow", String(value ?? min));
+    this.element.setAttribute("aria-valuetext", value === null ? unset : describe(value));
+    this.element.style.setProperty("--fraction", String(value === null ? 0 : (value - min) / (max - min)));
+    this.output.textContent = value === null ? "–" : value.toFixed(Number.isInteger(this._options.step) ? 0 : 1);
+    this.word.textContent = value === null ? "" : this._options.word(value);
+  }
+
+  /** @param {PointerEvent} event */
+  _grab(event) {
+    if (event.button !== 0) return;
+    event.preventDefault(); // no text is selected while dragging
+    if (!this._options.allowed()) {
+      this._options.onblocked();
+      return;
+    }
+    this.element.focus();
+    this.element.setPointerCapture(event.pointerId);
+    const before = this.value;
+    const follow = (/** @type {PointerEvent} */ moved) => this._set(this._at(moved), false);
+    const stop = new AbortController();
+    const finish = (/** @type {PointerEvent} */ last) => {
+      stop.abort();
+      if (last.type === "pointercancel" && before === null) {
+        // The finger scrolled the page: that was no grade.
+        this.value = null;
+        this._show();
+      } else this._set(last.type === "pointercancel" ? Number(before) : this._at(last), true);
+    };
+    const { signal } = stop;
+    if (event.pointerType !== "touch") follow(event);
+    this.element.addEventListener("pointermove", follow, { signal });
+    this.element.addEventListener("pointerup", finish, { signal });
+    this.element.addEventListener("pointercancel", finish, { signal });
+  }
+
+  /** @param {PointerEvent} event @returns {number} the value where the pointer is */
+  _at(event) {
+    const { min, max } = this._options;
+    const box = /** @type {HTMLElement} */ (this.element.firstElementChild).getBoundingClientRect();
+    const upright = box.height > box.width;
+    const fraction = upright
+      ? (box.bottom - event.clientY) / box.height
+      : (event.clientX - box.left) / box.width;
+    return min + fraction * (max - min);
+  }
+}

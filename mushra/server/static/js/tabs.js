@@ -1,0 +1,42 @@
+// @ts-check
+/** One session, one tab: two would overwrite each other's pages. The tab that came last must be asked for. */
+
+/** Milliseconds in which the other tab has to answer; hidden tabs get messages, too. */
+const ANSWER_MS = 250;
+
+export class Tab {
+  /**
+   * @param {string} session id
+   * @param {() => void} onlost called when another tab has taken over
+   */
+  constructor(session, onlost) {
+    this._owner = false;
+    this._channel = new BroadcastChannel(`mushra:${location.pathname}:${session}`);
+    this._channel.onmessage = (event) => {
+      if (event.data === "anyone?" && this._owner) this._channel.postMessage("here");
+      else if (event.data === "mine" && this._owner) {
+        this._owner = false;
+        onlost();
+      } else if (event.data === "here") this._answered?.();
+    };
+    /** @type {(() => void)|undefined} */
+    this._answered = undefined;
+  }
+
+  /** @returns {Promise<boolean>} whether no other tab has the session; then it is ours */
+  async claim() {
+    const taken = await new Promise((resolve) => {
+      this._answered = () => resolve(true);
+      setTimeout(() => resolve(false), ANSWER_MS);
+      this._channel.postMessage("anyone?");
+    });
+    this._owner = !taken;
+    return this._owner;
+  }
+
+  /** Makes the session ours; the other tab stops. */
+  take() {
+    this._owner = true;
+    this._channel.postMessage("mine");
+  }
+}

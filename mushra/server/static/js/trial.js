@@ -1,0 +1,303 @@
+// @ts-check
+/** What all pages with sound share: buttons to play, the transport, keys, and what is counted per signal. */
+
+import { announce, button, element } from "./dom.js";
+import { t } from "./texts.js";
+import { Waveform } from "./waveform.js";
+
+/** Milliseconds of sound after which a signal counts as heard; all of a shorter one. */
+export const HEARD_MS = 500;
+
+/**
+ * @typedef {Object} PageContext what a page gets besides its description
+ * @property {any} session
+ * @property {import("./player.js").Player} player with the page's sounds, for pages that have them
+ * @property {any} draft what was filled in before, in the shape of a result; {} at first
+ * @property {AbortSignal} signal of the page's end
+ * @property {() => void} changed to be called after every change
+ * @property {(event: string, signal: string) => void} log
+ * @property {() => number} elapsed milliseconds that the page has been shown
+ * @property {(text: string) => void} hint shows and speaks a short remark
+ */
+
+/**
+ * @typedef {Object} PageView what a page gives
+ * @property {(Node|null)[]} content
+ * @property {() => string[]} missing what is still to be done, in words
+ * @property {() => any} result the type's own part of the result
+ * @property {(event: KeyboardEvent) => boolean} [key] whether the key was for it
+ * @property {boolean} [wide] whether it wants the width of the window
+ */
+
+/**
+ * @typedef {Object} Item
+ * @property {string} id of the signal
+ * @property {string} name as the listener reads it
+ * @property {number|string|null} score
+ * @property {string} comment
+ * @property {number} plays
+ * @property {number} moves
+ * @property {number|null} first milliseconds until the first play
+ * @property {number} before milliseconds heard on earlier visits
+ */
+
+export class Trial {
+  /**
+   * @param {any} page
+   * @param {PageContext} context
+   * @param {string[]} names of its signals, in their order
+   * @param {boolean} onlyPlaying whether only the signal that plays can be graded
+   */
+  constructor(page, context, names, onlyPlaying) {
+    this.page = page;
+    this.context = context;
+    this.player = context.player;
+    /** Called when something about playing has changed. */
+    this.onplay = () => {};
+    this._onlyPlaying = onlyPlaying;
+    this._ended = false;
+    /** @type {Map<string, HTMLButtonElement[]>} */
+    this._buttons = new Map();
+    const drafts = new Map((context.draft.ratings ?? []).map((/** @type {any} */ one) => [one.signal, one]));
+    /** @type {Item[]} */
+    this.items = page.signals.map((/** @type {any} */ signal, /** @type {number} */ index) => {
+      const draft = drafts.get(signal.id) ?? {};
+      return {
+        id: signal.id,
+        name: signal.label ? `${names[index]} (${signal.label})` : names[index],
+        score: draft.score ?? null,
+        comment: draft.comment ?? "",
+        plays: draft.plays ?? 0,
+        moves: draft.moves ?? 0,
+        first: draft.first_ms ?? null,
+        before: draft.heard_ms ?? 0,
+      };
+    });
+    const { player } = this;
+    player.addEventListener("change", () => this._changed(), { signal: context.signal });
+    player.addEventListener("ended", () => this._atEnd(), { signal: context.signal });
+  }
+
+  /** @param {string|null} id @returns {Item|undefined} */
+  item(id) {
+    return this.items.find((item) => item.id === id);
+  }
+
+  /** @param {Item} item @returns {number} milliseconds heard, earlier visits included */
+  heard(item) {
+    return item.before + this.player.heard(item.id);
+  }
+
+  /** @returns {Item[]} */
+  unheard() {
+    const length = (/** @type {Item} */ item) => this.player.track?.buffers.get(item.id)?.duration ?? 0;
+    return this.items.filter((item) => this.heard(item) < Math.min(HEARD_MS, 900 * length(item)));
+  }
+
+  /** @param {Item} item @returns {boolean} whether it may be graded now */
+  rateable(item) {
+    if (!this._onlyPlaying) return true;
+    return this.player.current === item.id && (this.player.playing || this._ended);
+  }
+
+  /** @param {Item} item tells why it may not */
+  blocked(item) {
+    this.context.hint(t("playFirst", { item: item.name }));
+  }
+
+  /**
+   * Plays a signal or the reference.
+   *
+   * @param {string} id
+   */
+  play(id) {
+    const again = this.player.playing && this.player.current === id;
+    const item = this.item(id);
+    this.player.play(id);
+    if (again) return;
+    if (item) {
+      item.plays += 1;
+      item.first ??= this.context.elapsed();
+    }
+    this.context.log("play", id);
+    this.context.changed();
+    announce(t("playing", { item: item ? item.name : t("reference") }));
+  }
+
+  toggle() {
+    if (this.player.playing) {
+      this.context.log("pause", this.player.current ?? "");
+      this.player.pause();
+      announce(t("paused"));
+    } else if (this.player.current !== null) this.play(this.player.current);
+    else this.play(this.page.reference ? "reference" : this.items[0].id);
+    this.context.changed();
+  }
+
+  /**
+   * @param {Item} item
+   * @param {number|string} score
+   * @param {boolean} moved at the end of a move
+   */
+  rate(item, score, moved) {
+    item.score = score;
+    if (moved) {
+      item.moves += 1;
+      this.context.log("rate", item.id);
+    }
+    this.context.changed();
+  }
+
+  /**
+   * A button that plays a signal or the reference, or pauses it.
+   *
+   * @param {string} id
+   * @param {string} text
+   * @param {string} label for screen readers
+   * @param {string} [key] that does the same
+   */
+  playButton(id, text, label, key) {
+    const plays = () => this.player.playing && this.player.current === id;
+    const made = button("", () => (plays() ? this.toggle() : this.play(id)), {
+      class: "play",
+      "aria-label": label,
+      "aria-pressed": "false",
+      "aria-keyshortcuts": key,
+      dataset: { signal: id },
+    });
+    made.append(element("span", { class: "play-icon", "aria-hidden": "true" }), element("span", { text }));
+    this._buttons.set(id, [...(this._buttons.get(id) ?? []), made]);
+    return made;
+  }
+
+  /** Reference, pause, waveform and loop: the part above the items. */
+  transport() {
+    const { page, player, context } = this;
+    this._pause = button(t("pause"), () => this.toggle(), { class: "pause", "aria-keyshortcuts": "Space" });
+    const reference = page.reference
+      ? this.playButton("reference", t("reference"), t("playReference"), "0")
+      : null;
+    reference?.classList.add("reference");
+    const drawn = page.showWaveform && page.reference ? player.track?.buffers.get("reference") : null;
+    const remember = () => {
+      context.log("loop", player.current ?? "");
+      context.changed();
+      const [start, end] = player.region.map((frame) => (frame / player.rate).toFixed(1));
+      announce(t("loopIs", { start, end }));
+    };
+    const wave = new Waveform(player, drawn ?? null, Boolean(page.enableLooping), remember, context.signal);
+    this._remember = remember;
+    const loop = page.enableLooping
+      ? element(
+          "div",
+          { class: "loop", role: "group", "aria-label": t("loop") },
+          button(t("setLoopStart"), () => this._edge("a"), { "aria-keyshortcuts": "a" }),
+          button(t("setLoopEnd"), () => this._edge("b"), { "aria-keyshortcuts": "b" }),
+          button(t("loopAll"), () => this._edge("all")),
+        )
+      : null;
+    this._changed();
+    return element("div", { class: "transport" }, reference, this._pause, wave.element, loop);
+  }
+
+  /** @param {"a"|"A"|"b"|"B"|"all"} what of the region is set: an edge to here, or back */
+  _edge(what) {
+    const { player } = this;
+    const [start, end] = player.region;
+    const length = player.track?.length ?? 0;
+    if (what === "a") player.setRegion(player.position(), end, "start");
+    else if (what === "A") player.setRegion(0, end, "start");
+    else if (what === "b") player.setRegion(start, player.position(), "end");
+    else if (what === "B") player.setRegion(start, length, "end");
+    else player.setRegion(0, length);
+    this._remember?.();
+  }
+
+  /**
+   * The keys of all pages with sound. Arrow keys are the page's own.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean}
+   */
+  key(event) {
+    const { key } = event;
+    if ((key === "0" || key === "r" || key === "R") && this.page.reference) this.play("reference");
+    else if (/^[1-9]$/.test(key) && Number(key) <= this.items.length) this.play(this.items[Number(key) - 1].id);
+    else if (key === " ") this.toggle();
+    else if (/^[aAbB]$/.test(key) && this.page.enableLooping) this._edge(/** @type {"a"} */ (key));
+    else return false;
+    return true;
+  }
+
+  /** The part of a result that is per signal. */
+  ratings() {
+    return this.items.map((item) => ({
+      signal: item.id,
+      score: item.score,
+      comment: item.comment,
+      plays: item.plays,
+      heard_ms: Math.round(this.heard(item)),
+      moves: item.moves,
+      first_ms: item.first === null ? null : Math.round(item.first),
+    }));
+  }
+
+  _atEnd() {
+    this._ended = true;
+    this.context.log("end", this.player.current ?? "");
+    this.context.changed();
+    this.onplay();
+  }
+
+  _changed() {
+    const { player } = this;
+    if (player.playing) this._ended = false;
+    for (const [id, buttons] of this._buttons) {
+      for (const one of buttons) {
+        const current = player.current === id;
+        one.setAttribute("aria-pressed", String(current && player.playing));
+        one.classList.toggle("current", current);
+      }
+    }
+    if (this._pause) {
+      this._pause.textContent = player.playing || player.current === null ? t("pause") : t("resume");
+      this._pause.disabled = player.current === null;
+    }
+    this.onplay();
+  }
+}
+
+/**
+ * A text field for a remark about one signal, behind a button.
+ *
+ * @param {Trial} trial
+ * @param {Item} item
+ * @returns {{toggle: HTMLElement, field: HTMLElement}}
+ */
+export function commentField(trial, item) {
+  const id = `comment-${item.id}`;
+  const area = element("textarea", { id, rows: 2, maxLength: 2000, value: item.comment });
+  const field = element(
+    "div",
+    { class: "comment-field", hidden: !item.comment },
+    element("label", { htmlFor: id, text: t("commentOn", { item: item.name }) }),
+    area,
+  );
+  const toggle = button("", () => {
+    field.hidden = !field.hidden;
+    toggle.setAttribute("aria-expanded", String(!field.hidden));
+    if (!field.hidden) area.focus();
+  }, {
+    class: item.comment ? "comment filled" : "comment",
+    "aria-label": t("commentOn", { item: item.name }),
+    "aria-expanded": String(Boolean(item.comment)),
+    title: t("comment"),
+  });
+  toggle.append(element("span", { class: "comment-icon", "aria-hidden": "true" }));
+  area.addEventListener("input", () => {
+    item.comment = area.value;
+    toggle.classList.toggle("filled", area.value !== "");
+    trial.context.changed();
+  });
+  return { toggle, field };
+}
