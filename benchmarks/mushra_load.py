@@ -1,0 +1,322 @@
+"""The listening test's server under 200 listeners at once, and beside pymushra's on the same payloads.
+
+    python benchmarks/mushra_load.py                                  # ours alone, about a minute
+    python -m venv /tmp/pymushra && /tmp/pymushra/bin/pip install pymushra
+    python benchmarks/mushra_load.py --pymushra /tmp/pymushra/bin/pymushra
+
+Part 1. Listeners begin within the first seconds, then each fetches a stimulus, pauses and saves a page, page
+after page; with pauses of 8 s on average that is some seven times as busy as 200 people. Reported: the time
+from sending a request to having its answer, its 95th percentile against the limits (50 ms for a page save,
+100 ms for a stimulus), and whether every confirmed page is in the data base.
+
+Part 2. webMUSHRA submissions, one page each, from 20 writers at once without pauses, first to pymushra, then
+to us: requests per second, and how many of those that were answered with success can be read back.
+
+Client and server share the machine. The load average at the start says whether it was quiet, and the time of
+a bare flush to the disk what a save costs at least: every confirmed page is flushed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qincodec import audio
+
+SAVE_LIMIT_MS, STIMULUS_LIMIT_MS = 50.0, 100.0
+CONDITIONS = 8
+SERVER = """
+import sys, waitress
+from pathlib import Path
+from mushra.config import load_config
+from mushra.server import Limits, create_app
+folder, port = Path(sys.argv[1]), int(sys.argv[2])
+app = create_app(load_config(folder), folder / "results.sqlite", limits=Limits(*[(1e9, 1e9)] * 4))
+waitress.serve(app, host="127.0.0.1", port=port, threads=8, connection_limit=1000, _quiet=True)
+"""
+
+
+def make_test(folder: Path, pages: int, seconds: float) -> None:
+    """A test of so many pages of 8 conditions, with noise for stimuli."""
+    rng = np.random.default_rng(0)
+    names = [f"c{n}" for n in range(CONDITIONS - 1)]
+    for name in ("ref", *names):
+        samples = rng.normal(0, 0.1, (1, int(44100 * seconds)))
+        audio.write(folder / f"{name}.wav", samples, 44100, "pcm16")
+    listed = ", ".join(f"{name}: {name}.wav" for name in names)
+    trial = "    - {{type: mushra, id: t{}, reference: ref.wav, stimuli: {{{}}}}}\n"
+    trials = "".join(trial.format(n, listed) for n in range(pages))
+    text = f"testname: Load\ntestId: load\npages:\n  - - random\n{trials}"
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+class Client:
+    """One kept connection."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def request(
+        self, method: str, path: str, body: bytes = b"", **headers: str
+    ) -> tuple[int, bytes, float]:
+        """Status, body, and milliseconds to the last byte."""
+        start = time.perf_counter()
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1").lower()
+        status = int(head.split(" ", 2)[1])
+        if "content-length:" in head:
+            content = await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0]))
+        else:
+            content = await reader.read()
+        if "connection: close" in head or "content-length:" not in head:
+            await self.close()
+        return status, content, 1000 * (time.perf_counter() - start)
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def listen(port: int, number: int, pause_s: float, log: dict[str, list[Any]]) -> None:
+    """One listener's whole test."""
+    rng = random.Random(number)
+    await asyncio.sleep(rng.uniform(0, pause_s))
+    client = Client(port)
+    status, content, spent = await client.request("POST", "/api/sessions", b"{}")
+    assert status == 201, content
+    log["begin"].append(spent)
+    session = json.loads(content)
+    url, key = f"/api/sessions/{session['id']}", f"Bearer {session['key']}"
+    for page in session["pages"]:
+        signal = rng.choice(page["signals"])
+        status, content, spent = await client.request("GET", "/" + signal["url"])
+        assert status == 200
+        log["stimulus"].append(spent)
+        await asyncio.sleep(rng.uniform(0, 2 * pause_s))
+        body = json.dumps(page_result(page, rng)).encode()
+        status, content, spent = await client.request(
+            "PUT", f"{url}/pages/{page['id']}", body, Authorization=key
+        )
+        assert status == 200, content
+        log["save"].append(spent)
+        log["confirmed"].append((session["id"], page["id"]))
+    status, content, spent = await client.request("POST", f"{url}/finish", b"{}", Authorization=key)
+    assert status == 200, content
+    log["finish"].append(spent)
+    await client.close()
+
+
+def page_result(page: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """As large as a real one: 8 ratings, 300 events."""
+    ratings = [
+        {"signal": s["id"], "score": 100 if n == 0 else rng.randrange(100), "plays": 5, "heard_ms": 20000}
+        for n, s in enumerate(page["signals"])
+    ]
+    events = [["play", rng.choice(page["signals"])["id"], 137 * n] for n in range(300)]
+    return {"revision": 1, "time_ms": 60000, "ratings": ratings, "events": events}
+
+
+def submission(number: int) -> bytes:
+    """A webMUSHRA client's submission of one page."""
+    rng = random.Random(number)
+    responses = [
+        {"stimulus": f"c{n}", "score": str(rng.randrange(101)), "comment": "", "time": 60000}
+        for n in range(CONDITIONS)
+    ]
+    session = {
+        "testId": "load",
+        "participant": {"name": ["who", "age"], "response": [f"u{number}", "33"]},
+        "trials": [{"id": "t0", "type": "mushra", "responses": responses}],
+        "uuid": f"u{number}",
+        "config": "configs/load.yaml",
+    }
+    return b"sessionJSON=" + json.dumps(session).encode()
+
+
+async def collect(port: int, count: int, writers: int) -> tuple[list[str], list[float], float]:
+    """Submit; ids that were answered with success, latencies in ms, seconds in all."""
+    numbers = iter(range(count))
+    done: list[str] = []
+    spent: list[float] = []
+
+    async def write() -> None:
+        client = Client(port)
+        for number in numbers:
+            try:
+                status, _, ms = await client.request(
+                    "POST",
+                    "/service/write.php",
+                    submission(number),
+                    Content_Type="application/x-www-form-urlencoded",
+                )
+            except (OSError, asyncio.IncompleteReadError):
+                await client.close()
+                continue
+            spent.append(ms)
+            if status == 200:
+                done.append(f"u{number}")
+        await client.close()
+
+    start = time.perf_counter()
+    await asyncio.gather(*(write() for _ in range(writers)))
+    return done, spent, time.perf_counter() - start
+
+
+def start(command: list[str], port: int, folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "log").open("wb") as log:
+        # In a group of its own: pymushra's development server starts itself a second time.
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return process
+        except OSError:
+            time.sleep(0.1)
+        if process.poll() is not None:
+            break
+    raise SystemExit(f"the server did not start: {(folder / 'log').read_text()[-2000:]}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server that this benchmark started, with its children."""
+    os.killpg(process.pid, 15)
+    process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def flush_ms(folder: Path, count: int = 100) -> list[float]:
+    """Milliseconds of writing 4 KiB and having them on the disk."""
+    spent = []
+    with (folder / "flush").open("wb") as file:
+        for _ in range(count):
+            start = time.perf_counter()
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+            spent.append(1000 * (time.perf_counter() - start))
+    return spent
+
+
+def p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1]
+
+
+def row(name: str, values: list[float], limit: float | None = None) -> None:
+    high = p95(values)
+    against = "" if limit is None else f"   limit {limit:g}: {'met' if high < limit else 'NOT met'}"
+    print(
+        f"  {name:<10} n {len(values):>5}   median {statistics.median(values):7.1f} ms   95 % {high:7.1f} ms"
+        f"   max {max(values):7.1f} ms{against}"
+    )
+
+
+def run_listeners(folder: Path, port: int, listeners: int, pause_s: float) -> None:
+    log: dict[str, list[Any]] = {name: [] for name in ("begin", "stimulus", "save", "finish", "confirmed")}
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(listen(port, number, pause_s, log) for number in range(listeners)))
+
+    start_s = time.perf_counter()
+    asyncio.run(all_at_once())
+    spent = time.perf_counter() - start_s
+    print(
+        f"{listeners} listeners, {len(log['save'])} pages in {spent:.0f} s ({len(log['save']) / spent:.0f}/s)"
+    )
+    row("page save", log["save"], SAVE_LIMIT_MS)
+    row("stimulus", log["stimulus"], STIMULUS_LIMIT_MS)
+    row("begin", log["begin"])
+    row("finish", log["finish"])
+    stored = set(sqlite3.connect(folder / "results.sqlite").execute("SELECT session, page FROM pages"))
+    lost = set(log["confirmed"]) - stored
+    print(f"  confirmed {len(log['confirmed'])}, lost {len(lost)}")
+
+
+def report_collector(name: str, found: set[str], outcome: tuple[list[str], list[float], float]) -> None:
+    done, spent, seconds = outcome
+    print(
+        f"  {name:<9} {len(done) / seconds:7.1f} confirmed/s   median {statistics.median(spent):7.1f} ms"
+        f"   95 % {p95(spent):7.1f} ms   confirmed {len(done)}, lost {len(set(done) - found)}"
+    )
+
+
+def pymushra_found(path: Path) -> set[str]:
+    """Ids that can be read back from pymushra's TinyDB file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        print(f"  pymushra's data base cannot be read any more: {error}")
+        return set()
+    documents = [document for table in content.values() for document in table.values()]
+    return {str(document.get("questionaire", {}).get("who")) for document in documents}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--listeners", type=int, default=200)
+    parser.add_argument("--pages", type=int, default=4)
+    parser.add_argument("--pause", type=float, default=8.0, help="mean pause before a page save, seconds")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a stimulus")
+    parser.add_argument("--submissions", type=int, default=400)
+    parser.add_argument("--writers", type=int, default=20)
+    parser.add_argument("--pymushra", type=Path, help="its command, in an environment of its own")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    quiet = "quiet" if load < 0.3 * (os.cpu_count() or 1) else "NOT quiet"
+    print(f"{os.cpu_count()} cores, load average {load:.1f} at the start: the machine was {quiet}")
+    with tempfile.TemporaryDirectory() as name:
+        folder, other = Path(name) / "ours", Path(name) / "pymushra"
+        for made in (folder, other, other / "webmushra"):
+            made.mkdir()
+        make_test(folder, options.pages, options.seconds)
+        row("bare flush", flush_ms(folder))
+        port = free_port()
+        server = start([sys.executable, "-c", SERVER, str(folder), str(port)], port, folder)
+        try:
+            run_listeners(folder, port, options.listeners, options.pause)
+            print(f"webMUSHRA submissions, {options.writers} writers at once")
+            if options.pymushra is not None:
+                (other / "webmushra" / "index.html").write_text("x")
+                other_port = free_port()
+                command = [str(options.pymushra.absolute()), "server", "-p", str(other_port)]
+                theirs = start(command, other_port, other)
+                try:
+                    outcome = asyncio.run(collect(other_port, options.submissions, options.writers))
+                finally:
+                    stop(theirs)
+                report_collector("pymushra", pymushra_found(other / "db" / "webmushra.json"), outcome)
+            outcome = asyncio.run(collect(port, options.submissions, options.writers))
+        finally:
+            stop(server)
+        connection = sqlite3.connect(folder / "results.sqlite")
+        found = {uuid for (uuid,) in connection.execute("SELECT uuid FROM sessions WHERE uuid IS NOT NULL")}
+        report_collector("ours", found, outcome)
+
+
+if __name__ == "__main__":
+    main()

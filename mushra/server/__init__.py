@@ -1,0 +1,165 @@
+"""The listening test's server: a Flask application over one data base."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, current_app, jsonify, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from mushra.pages import TestConfig
+from mushra.server import admin, api, records, webmushra
+from mushra.server.plots import Plots
+from mushra.server.records import Conflict, Refused, Unknown
+from mushra.server.results import BadResult
+from mushra.server.security import BadBody, add_headers
+from mushra.server.service import Limits, Service, assets_version, new_key, versions
+from mushra.server.stimuli import Stimuli
+from mushra.server.store import Store, StoreUnavailable
+from qincodec.errors import UserError
+
+__all__ = ["Limits", "create_app"]
+
+#: Of any body, unless a view says less; webMUSHRA's client sends the whole configuration along.
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+MAX_TEST_ID = 200
+
+_log = logging.getLogger("mushra.server")
+
+
+def create_app(
+    config: TestConfig | None,
+    database: str | Path,
+    *,
+    cache: Path | None = None,
+    webmushra_folder: Path | None = None,
+    trusted_proxies: int = 0,
+    limits: Limits | None = None,
+) -> Flask:
+    """The application of one test. ``app.extensions["mushra"].store.close()`` when done.
+
+    Args:
+        config: from `mushra.config.load_config`; None to serve nothing but a webMUSHRA checkout.
+        database: file of a SQLite data base, made if needed, or URL of a PostgreSQL one.
+        cache: folder for anchors and plots; default: ``cache`` beside the SQLite file, or with PostgreSQL
+            in the working directory.
+        webmushra_folder: checkout whose own pages are served, with our storage behind.
+        trusted_proxies: how many reverse proxies set X-Forwarded-For, -Proto, -Host and -Prefix.
+        limits: how often one may do what; default: `Limits`.
+
+    Raises:
+        UserError: data base or stimuli cannot be used.
+    """
+    if webmushra_folder is not None and not (webmushra_folder / "index.html").is_file():
+        raise UserError(
+            f"'{webmushra_folder}' is no checkout of webMUSHRA: there is no index.html in it; give its folder"
+        )
+    store = Store(database)
+    try:
+        here = _service(store, config, cache or _beside(database), webmushra_folder, limits or Limits())
+    except BaseException:
+        store.close()
+        raise
+    app = Flask(__name__, static_folder="static", static_url_path="/static")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # asked for anew each time, answered 304
+    app.config["ASSETS_VERSION"] = assets_version(Path(app.static_folder or ""))
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions["mushra"] = here
+    app.register_blueprint(admin.blueprint, url_prefix="/admin")
+    app.register_blueprint(webmushra.blueprint)
+    if webmushra_folder is not None:
+        app.register_blueprint(webmushra.checkout)
+    else:
+        app.register_blueprint(api.blueprint)
+    app.after_request(add_headers)
+    app.after_request(_static_headers)
+    _handle_errors(app)
+    if trusted_proxies:
+        n = trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n)  # type: ignore[method-assign]
+    return app
+
+
+def _beside(database: str | Path) -> Path | None:
+    return None if "://" in str(database) else Path(database).parent / "cache"
+
+
+def _service(
+    store: Store, config: TestConfig | None, cache: Path | None, checkout: Path | None, limits: Limits
+) -> Service:
+    secret = store.meta("secret", new_key)
+    cache = cache or Path("cache")
+    plots = Plots(cache / "plots")
+    if config is not None and len(config.test_id) > MAX_TEST_ID:
+        raise UserError(f"testId has {len(config.test_id)} characters; at most {MAX_TEST_ID} can be stored")
+    if config is None:
+        return Service(store, None, None, checkout, limits, plots)
+    stimuli = Stimuli(config, secret, cache / "anchors")
+    yaml = config.path.read_text(encoding="utf-8-sig")
+    content = versions(stimuli)
+    test, name = config.test_id, config.testname
+    store.write(lambda connection: records.ensure_test(connection, test, name))
+    digest = store.write(lambda connection: records.ensure_config(connection, test, yaml, content))
+    return Service(store, config, stimuli, checkout, limits, plots, digest)
+
+
+def _static_headers(response: Response) -> Response:
+    if request.endpoint == "static":
+        response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+def _handle_errors(app: Flask) -> None:
+    """Every error in the shape its reader expects: JSON for the page, a sentence for people."""
+
+    def answer(status: int, code: str, message: str, **headers: str) -> tuple[Any, int, dict[str, str]]:
+        if request.path.startswith("/api/"):
+            return jsonify({"error": message, "code": code}), status, headers
+        return Response(message + "\n", mimetype="text/plain"), status, headers
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Any:
+        if error.code is not None and error.code < 400:
+            return error
+        retry = getattr(error, "retry_after", None)
+        headers = {"Retry-After": str(retry)} if retry is not None else {}
+        code = error.name.lower().replace(" ", "_")
+        return answer(error.code or 500, code, str(error.description), **headers)
+
+    @app.errorhandler(Refused)
+    def refused(error: Refused) -> Any:
+        return answer(403, error.code, str(error))
+
+    @app.errorhandler(BadResult)
+    def bad(error: BadResult) -> Any:
+        return answer(400, error.code, str(error))
+
+    @app.errorhandler(BadBody)
+    def body(error: BadBody) -> Any:
+        return answer(400, "invalid", str(error))
+
+    @app.errorhandler(Unknown)
+    def unknown(_: Unknown) -> Any:
+        return answer(404, "not_found", "There is no such session; it may have been erased.")
+
+    @app.errorhandler(Conflict)
+    def conflict(error: Conflict) -> Any:
+        return answer(409, "finished", str(error))
+
+    @app.errorhandler(StoreUnavailable)
+    def unavailable(error: StoreUnavailable) -> Any:
+        _log.error("nothing can be stored: %s", error)
+        message = f"Nothing can be stored now ({error}). What you entered is kept and sent again."
+        return answer(503, "unavailable", message, **{"Retry-After": "5"})
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Any:
+        # The path only: its query may hold an invitation.
+        current_app.logger.error("%s %s failed", request.method, request.path, exc_info=error)
+        return answer(500, "internal_server_error", "Something went wrong on the server; please try again.")

@@ -1,0 +1,276 @@
+"""What listeners' browsers talk to: the page, sessions, stimuli."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from flask import Blueprint, Response, abort, jsonify, render_template, request, send_file
+from werkzeug.exceptions import TooManyRequests
+
+from mushra.pages import TestConfig
+from mushra.server import records
+from mushra.server.plan import PlannedPage
+from mushra.server.records import Arrival, Conflict, Session, Unknown, sha256
+from mushra.server.results import BadResult, check_result
+from mushra.server.security import RateLimit, parse_json
+from mushra.server.service import Service, new_key, service
+
+blueprint = Blueprint("listen", __name__)
+
+#: Of one page's result. 2000 events and a long comment are under 100 KiB.
+MAX_PAGE_BYTES = 256 * 1024
+_COOKIE = "listener"
+_YEAR_S = 365 * 24 * 3600
+
+
+@blueprint.get("/")
+def page() -> str:
+    config = _config(service())
+    return render_template(
+        "listen.html",
+        lang=_language(config, request.args.get("lang")),
+        testname=config.testname,
+        asset_version=service_assets(),
+    )
+
+
+def service_assets() -> str:
+    from flask import current_app
+
+    return str(current_app.config["ASSETS_VERSION"])
+
+
+@blueprint.get("/stimuli/<token>")
+def stimulus(token: str) -> Response:
+    stimuli = service().stimuli
+    served = stimuli.get(token) if stimuli is not None else None
+    if served is None or not served.path.is_file():
+        abort(404, "There is no such file.")
+    # The address stands for the content (it changes with neither file nor test), so it is its tag, too: a
+    # tag made from the file would tell the hidden reference. The name of the file is not sent.
+    response = send_file(served.path, mimetype=served.mimetype, conditional=True, etag=token, max_age=_YEAR_S)
+    response.cache_control.private = True
+    response.cache_control.immutable = True
+    response.headers.pop("Content-Disposition", None)
+    response.headers.pop("Last-Modified", None)
+    return response
+
+
+@blueprint.post("/api/sessions")
+def begin() -> tuple[Response, int]:
+    here = service()
+    config = _config(here)
+    limit(here.begin_limit, request.remote_addr or "")
+    body = _body()
+    key = new_key()
+    cookie = request.cookies.get(_COOKIE, "")
+    if config.section.one_session_per_person and len(cookie) != len(key):
+        cookie = new_key()
+    arrival = _arrival(here, config, body, key, cookie)
+    session, new = here.store.write(lambda connection: records.begin(connection, arrival, here.plan))
+    if not new:
+        here.forget(session)
+    opened = here.session(session, key)
+    assert opened is not None
+    response = jsonify({**_document(here, config, opened), "key": key})
+    if arrival.kind == "anonymous" and arrival.person is not None:
+        response.set_cookie(
+            _COOKIE,
+            cookie,
+            max_age=_YEAR_S,
+            path=request.script_root or "/",
+            httponly=True,
+            secure=request.is_secure,
+            samesite="Lax",
+        )
+    return response, 201
+
+
+@blueprint.get("/api/sessions/<session>")
+def resume(session: str) -> Response:
+    here = service()
+    return jsonify(_document(here, _config(here), _opened(here, session)))
+
+
+@blueprint.put("/api/sessions/<session>/pages/<page>")
+def save(session: str, page: str) -> Response:
+    here = service()
+    config = _config(here)
+    opened = _opened(here, session)
+    limit(here.save_limit, session)
+    planned = opened.plan.get(page)
+    if planned is None:
+        abort(404, "This session has no such page.")
+    body = _body()
+    checked = check_result(planned, config.section.rules, body)
+    revision = here.store.write(lambda connection: records.save_page(connection, opened, planned, checked))
+    return jsonify({"page": page, "revision": revision})
+
+
+@blueprint.post("/api/sessions/<session>/finish")
+def finish(session: str) -> tuple[Response, int]:
+    here = service()
+    config = _config(here)
+    opened = _opened(here, session)
+    limit(here.save_limit, session)
+    body = _body()
+    given = body.get("revision_of") or {}
+    if not isinstance(given, dict) or not all(type(revision) is int for revision in given.values()):
+        raise BadResult("invalid", "revision_of: numbers by page")
+    try:
+        here.store.write(lambda connection: records.finish(connection, opened, given))
+    except Conflict as conflict:
+        return jsonify({"error": str(conflict), "code": "missing", "missing": conflict.missing}), 409
+    return jsonify({**_completion(config), "results": _results(here, opened)}), 200
+
+
+def limit(bucket: RateLimit, key: str) -> None:
+    """Answer 429 if there were too many."""
+    wait_s = bucket.wait_s(key)
+    if wait_s > 0:
+        message = "Too many requests; the page tries again by itself."
+        raise TooManyRequests(message, retry_after=math.ceil(wait_s))
+
+
+def _config(here: Service) -> TestConfig:
+    if here.config is None:
+        abort(404)
+    return here.config
+
+
+def _body() -> dict[str, Any]:
+    request.max_content_length = MAX_PAGE_BYTES
+    body = parse_json(request.get_data())
+    if not isinstance(body, dict):
+        raise BadResult("invalid", "the body is no JSON object")
+    return body
+
+
+def _language(config: TestConfig, wanted: object) -> str:
+    return wanted if isinstance(wanted, str) and wanted in _languages(config) else config.language
+
+
+def _languages(config: TestConfig) -> list[str]:
+    return list(dict.fromkeys([config.language, *config.section.languages]))
+
+
+def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, cookie: str) -> Arrival:
+    """Who the browser says it brings, checked against how this test identifies listeners."""
+    kind = config.section.identification
+    once = config.section.one_session_per_person
+    person = invitation = None
+    prolific: dict[str, str] | None = None
+    if kind == "invitation":
+        token = body.get("invitation")
+        if not isinstance(token, str) or not 0 < len(token) <= 200:
+            raise records.Refused(
+                "invitation_unknown", "This test is by invitation: please use the link you were sent."
+            )
+        invitation = sha256(token)
+    elif kind == "prolific":
+        ids = body.get("prolific")
+        names = ("pid", "study", "session")
+        given = {name: ids.get(name) for name in names} if isinstance(ids, dict) else {}
+        prolific = {n: value for n, value in given.items() if isinstance(value, str) and 0 < len(value) <= 64}
+        if len(prolific) < len(names):
+            raise records.Refused(
+                "prolific_needed", "Please open this test from Prolific: its link says who takes part."
+            )
+        person = f"{prolific['study']}/{prolific['pid']}"
+    elif once:
+        person = sha256(cookie)
+    return Arrival(
+        test=config.test_id,
+        kind=kind,
+        key_sha256=sha256(key),
+        config=here.config_sha256,
+        slots=here.slots(),
+        language=_language(config, body.get("language")),
+        client=_client(body.get("client")),
+        person=person,
+        invitation=invitation,
+        prolific=prolific,
+        once=once,
+    )
+
+
+def _client(given: object) -> dict[str, Any]:
+    """Sample rate and screen, if they are what they should be; nothing else is kept."""
+    client: dict[str, Any] = {}
+    if isinstance(given, dict):
+        rate, screen = given.get("sample_rate"), given.get("screen")
+        if isinstance(rate, int | float) and 1000 <= rate <= 1_000_000:
+            client["sample_rate"] = rate
+        if isinstance(screen, str) and len(screen) <= 20:
+            client["screen"] = screen
+    return client
+
+
+def _opened(here: Service, session: str) -> Session:
+    """The session of this request, if it shows one of its keys."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    try:
+        opened = here.session(session, key) if len(session) <= 64 else None
+    except Unknown:
+        opened = None
+        if scheme == "Bearer" and key:
+            abort(404, "There is no such session; it may have been erased.")
+    if opened is None or scheme != "Bearer" or opened.test != here.test:
+        abort(401, "This session has another key.")
+    return opened
+
+
+def _document(here: Service, config: TestConfig, session: Session) -> dict[str, Any]:
+    """SESSION of the contract, without the key."""
+    with here.store.read() as connection:
+        state, saved = records.saved_pages(connection, session.id)
+    section, general = config.section, config.general
+    return {
+        "id": session.id,
+        "test": {
+            "name": config.testname,
+            "id": config.test_id,
+            "language": session.language,
+            "languages": _languages(config),
+            "preview": general.show_button_previous_page,
+            "stop_on_errors": general.stop_on_errors,
+        },
+        "rules": section.rules.model_dump(),
+        "headphone_check": section.headphone_check,
+        "state": state,
+        "completion": _completion(config) if state == "finished" else None,
+        "pages": [page.public for page in session.plan.values()],
+        "saved": saved,
+    }
+
+
+def _completion(config: TestConfig) -> dict[str, Any]:
+    completion = config.section.completion
+    return {"code": completion.code, "redirect": completion.redirect}
+
+
+def _results(here: Service, session: Session) -> list[dict[str, Any]] | None:
+    """The listener's own ratings, if the finish page shows them."""
+    last = list(session.plan.values())[-1]
+    if not last.public.get("showResults"):
+        return None
+    with here.store.read() as connection:
+        _, saved = records.saved_pages(connection, session.id)
+    return [
+        {"page": page.id, "name": page.public["name"] or page.trial, "ratings": _shown(page, saved[page.id])}
+        for page in session.plan.values()
+        if page.conditions and page.id in saved
+    ]
+
+
+def _shown(page: PlannedPage, saved: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "signal": rating["signal"],
+            "label": page.conditions[rating["signal"]],
+            "score": rating.get("score"),
+            "comment": rating.get("comment", ""),
+        }
+        for rating in saved["result"].get("ratings", [])
+    ]

@@ -1,0 +1,139 @@
+"""What the parts of the web application share: the test, its store, its stimuli, its limits."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flask import current_app
+
+from mushra.pages import TestConfig
+from mushra.server import records
+from mushra.server.plan import PlannedPage, num_slots, plan_session
+from mushra.server.plots import Plots
+from mushra.server.records import Session
+from mushra.server.security import RateLimit
+from mushra.server.stimuli import Stimuli
+from mushra.server.store import Store
+from qincodec import __version__
+
+#: Sessions whose plans are kept in memory.
+MAX_SESSIONS = 2000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How often one may: (at once, per second in the long run). A whole class behind one address is one."""
+
+    begin: tuple[float, float] = (100, 1)
+    save: tuple[float, float] = (60, 5)
+    submit: tuple[float, float] = (100, 1)
+    sign_in: tuple[float, float] = (8, 0.1)
+
+
+@dataclass
+class Service:
+    """One test being served.
+
+    Attributes:
+        config: None when only a webMUSHRA checkout is served.
+        webmushra: its folder.
+        config_sha256: of the configuration as it is kept in the data base.
+    """
+
+    store: Store
+    config: TestConfig | None
+    stimuli: Stimuli | None
+    webmushra: Path | None
+    limits: Limits
+    plots: Plots
+    config_sha256: str = ""
+    begin_limit: RateLimit = field(init=False)
+    save_limit: RateLimit = field(init=False)
+    submit_limit: RateLimit = field(init=False)
+    sign_in_limit: RateLimit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin_limit = RateLimit(*self.limits.begin)
+        self.save_limit = RateLimit(*self.limits.save)
+        self.submit_limit = RateLimit(*self.limits.submit)
+        self.sign_in_limit = RateLimit(*self.limits.sign_in)
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def test(self) -> str | None:
+        """Id of the test; None for whatever a webMUSHRA checkout holds."""
+        return self.config.test_id if self.config is not None else None
+
+    def plan(self, number: int, slot: int) -> list[PlannedPage]:
+        assert self.config is not None and self.stimuli is not None
+        return plan_session(self.config, self.stimuli, number, slot)
+
+    def slots(self) -> int:
+        assert self.config is not None
+        return num_slots(self.config)
+
+    def session(self, session: str, key: str) -> Session | None:
+        """The session if the key opens it, else None.
+
+        Raises:
+            Unknown: there is none.
+        """
+        with self._lock:
+            found = self._sessions.get(session)
+        if found is None or not found.opened_by(key):
+            # A key may have been added since, by this host or another.
+            with self.store.read() as connection:
+                found = records.load_session(connection, session)
+            if not found.opened_by(key):
+                return None
+        with self._lock:
+            self._sessions[session] = found
+            self._sessions.move_to_end(session)
+            while len(self._sessions) > MAX_SESSIONS:
+                self._sessions.popitem(last=False)
+        return found
+
+    def forget(self, session: str) -> None:
+        """Read the session anew next time."""
+        with self._lock:
+            self._sessions.pop(session, None)
+
+
+def service() -> Service:
+    """That of the application that handles this request."""
+    found = current_app.extensions["mushra"]
+    assert isinstance(found, Service)
+    return found
+
+
+def new_key() -> str:
+    """A secret that is kept hashed: 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def versions(stimuli: Stimuli | None) -> dict[str, object]:
+    """What results depend on: program, Python, and every file that listeners heard."""
+    packages = ("flask", "sqlalchemy", "waitress")
+    return {
+        "qincodec": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "stimuli_sha256": stimuli.hashes() if stimuli is not None else {},
+    }
+
+
+def assets_version(folder: Path) -> str:
+    """Changes when any of the page's own files does."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,93 @@
+"""Who may use the admin pages: a password, or a link that works once; then a cookie.
+
+The password is kept as scrypt makes it, links and cookies as SHA-256 of their 256 random bits.
+"""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy as sa
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from mushra.server import schema
+from mushra.server.records import sha256
+from mushra.server.service import new_key
+from mushra.server.store import Store
+from qincodec.errors import UserError
+
+LINK_LASTS_S = 24 * 3600.0
+SESSION_LASTS_S = 12 * 3600.0
+MIN_PASSWORD = 10
+_META = "admin_password"
+
+
+def set_password(store: Store, password: str) -> None:
+    """Set the password; whoever is signed in is signed out. Raises `UserError` if it is too short."""
+    if len(password) < MIN_PASSWORD:
+        raise UserError(f"the admin password has {len(password)} characters; give at least {MIN_PASSWORD}")
+    hashed = store.get_meta(_META)
+    if hashed is not None and check_password_hash(hashed, password):
+        return
+    store.set_meta(_META, generate_password_hash(password, method="scrypt"))
+    store.write(lambda connection: connection.execute(sa.delete(schema.admin_tokens)))
+
+
+def has_password(store: Store) -> bool:
+    return store.get_meta(_META) is not None
+
+
+def is_password(store: Store, password: str) -> bool:
+    """Whether it is the password; false if there is none."""
+    hashed = store.get_meta(_META)
+    return hashed is not None and check_password_hash(hashed, password)
+
+
+def new_link(store: Store) -> str:
+    """A token that signs in once, within a day."""
+    return _new_token(store, "link", LINK_LASTS_S)
+
+
+def new_session(store: Store) -> str:
+    """A token for the cookie of someone who has signed in."""
+    return _new_token(store, "session", SESSION_LASTS_S)
+
+
+def use_link(store: Store, token: str) -> bool:
+    """Whether the token signs in; it never does again."""
+    table = schema.admin_tokens
+
+    def change(connection: sa.Connection) -> bool:
+        where = (table.c.token_sha256 == sha256(token)) & (table.c.kind == "link")
+        where &= table.c.expires_at > time.time()
+        return bool(connection.execute(sa.delete(table).where(where)).rowcount)
+
+    return store.write(change)
+
+
+def is_signed_in(store: Store, token: str) -> bool:
+    table = schema.admin_tokens
+    where = (table.c.token_sha256 == sha256(token)) & (table.c.kind == "session")
+    with store.read() as connection:
+        expires = connection.execute(sa.select(table.c.expires_at).where(where)).scalar()
+    return expires is not None and expires > time.time()
+
+
+def sign_out(store: Store, token: str) -> None:
+    table = schema.admin_tokens
+    store.write(
+        lambda connection: connection.execute(sa.delete(table).where(table.c.token_sha256 == sha256(token)))
+    )
+
+
+def _new_token(store: Store, kind: str, lasts_s: float) -> str:
+    token = new_key()
+    table = schema.admin_tokens
+
+    def change(connection: sa.Connection) -> None:
+        connection.execute(sa.delete(table).where(table.c.expires_at < time.time()))
+        values = {"token_sha256": sha256(token), "kind": kind, "expires_at": time.time() + lasts_s}
+        connection.execute(table.insert().values(values))
+
+    store.write(change)
+    return token

@@ -1,0 +1,302 @@
+"""The experimenter's pages: who gets in, what can be changed and how, what is told about listeners."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sqlite3
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mushra.server import Limits, records, sign_in
+from mushra.server.progress import list_sessions
+from mushra.server.store import read_ratings
+
+SAME = {"Sec-Fetch-Site": "same-origin"}
+
+
+def store(app: Any) -> Any:
+    return app.extensions["mushra"].store
+
+
+@pytest.fixture
+def signed_in() -> Any:
+    """(app) -> a client that has used the admin link."""
+
+    def sign(app: Any) -> Any:
+        client = app.test_client()
+        token = sign_in.new_link(store(app))
+        answer = client.post("/admin/sign-in", data={"token": token}, headers=SAME)
+        assert answer.status_code == 302
+        return client
+
+    return sign
+
+
+def test_a_link_signs_in_once(serve: Any) -> None:
+    app = serve()
+    token = sign_in.new_link(store(app))
+    client = app.test_client()
+    assert client.get("/admin/").headers["Location"].endswith("/admin/sign-in")
+    assert client.post("/admin/sign-in", data={"token": token}, headers=SAME).status_code == 302
+    cookie = client.get_cookie("mushra_admin", path="/admin/")
+    assert cookie.http_only
+    assert cookie.same_site == "Strict"
+    assert client.get("/admin/").status_code == 200
+    other = app.test_client()
+    assert other.post("/admin/sign-in", data={"token": token}, headers=SAME).status_code == 403
+    assert other.get("/admin/").status_code == 302
+    dump = "\n".join(sqlite3.connect(store(app).name).iterdump())
+    assert token not in dump
+    assert cookie.value not in dump
+    client.post("/admin/sign-out", headers=SAME)
+    client.set_cookie("mushra_admin", cookie.value, path="/admin/")
+    assert client.get("/admin/").status_code == 302  # the cookie is worth nothing any more
+
+
+def test_the_password_is_kept_hashed_and_guessing_is_slow(serve: Any) -> None:
+    app = serve(limits=Limits(sign_in=(5, 0.001)))
+    sign_in.set_password(store(app), "correct horse")
+    client = app.test_client()
+    good = {"password": "correct horse"}
+    assert client.post("/admin/sign-in", data=good, headers=SAME).status_code == 302
+    kept = sqlite3.connect(store(app).name).execute("SELECT value FROM meta WHERE key = 'admin_password'")
+    assert kept.fetchone()[0].startswith("scrypt:")
+    answers = [
+        app.test_client().post("/admin/sign-in", data={"password": f"guess {n}"}, headers=SAME)
+        for n in range(6)
+    ]
+    assert [answer.status_code for answer in answers] == [403] * 4 + [429] * 2
+    assert int(answers[-1].headers["Retry-After"]) > 100
+    # A new password signs everybody out.
+    sign_in.set_password(store(app), "another horse")
+    assert client.get("/admin/").status_code == 302
+
+
+def test_every_admin_page_needs_signing_in_and_every_change_our_own_page(
+    serve: Any, listener: Any, signed_in: Any
+) -> None:
+    app = serve()
+    one = listener(app).take()
+    inside, outside = signed_in(app), app.test_client()
+    for rule in app.url_map.iter_rules():
+        if not rule.rule.startswith("/admin/") or "sign-in" in rule.rule:
+            continue
+        url = (
+            rule.rule.replace("<session>", one.session["id"])
+            .replace("<kind>", "json")
+            .replace("<name>", "means")
+        )
+        if "GET" in rule.methods:
+            assert outside.get(url).status_code == 302, url
+        if "POST" in rule.methods:
+            assert outside.post(url, headers=SAME).status_code == 403, url
+            for headers in (
+                {},
+                {"Sec-Fetch-Site": "cross-site"},
+                {"Sec-Fetch-Site": "same-site"},
+                {"Sec-Fetch-Site": "none"},
+                {"Origin": "https://evil.example"},
+                {"Origin": "null"},
+                {"Origin": "http://localhost.evil.example"},
+            ):
+                assert (
+                    inside.post(url, headers=headers, data={"reason": "x", "sure": "erase"}).status_code
+                    == 403
+                )
+            assert inside.get(url).status_code in (200, 404, 405), url  # and changes nothing:
+    assert one.get().get_json()["state"] == "finished"
+    assert inside.get("/admin/").status_code == 200
+    excluded = inside.post(
+        f"/admin/sessions/{one.session['id']}/exclude",
+        data={"reason": "x"},
+        headers={"Origin": "http://localhost"},
+    )
+    assert excluded.status_code == 302
+
+
+def test_excluding_needs_a_reason_and_can_be_undone(serve: Any, listener: Any, signed_in: Any) -> None:
+    app = serve()
+    one = listener(app).take()
+    client = signed_in(app)
+    url = f"/admin/sessions/{one.session['id']}"
+    assert client.post(f"{url}/exclude", data={"reason": " "}, headers=SAME).status_code == 400
+    client.post(f"{url}/exclude", data={"reason": "fell <i>asleep</i>"}, headers=SAME)
+    assert read_ratings(store(app)).empty
+    every = read_ratings(store(app), everything=True)
+    assert set(every["excluded_reason"]) == {"fell <i>asleep</i>"}
+    assert "fell &lt;i&gt;asleep" in client.get(url).get_data(as_text=True)
+    client.post(f"{url}/include", headers=SAME)
+    assert len(read_ratings(store(app))) == 6
+
+
+def test_erasing_leaves_nothing_of_a_listener(serve: Any, listener: Any, signed_in: Any) -> None:
+    app = serve(section="identification: invitation")
+    tokens = store(app).write(lambda connection: records.invite(connection, "small", ["Ada Lovelace", "Bo"]))
+    one, other = listener(app, invitation=tokens["Ada Lovelace"]), listener(app, invitation=tokens["Bo"])
+    for taker, comment in ((one, "I am Ada, of course"), (other, "I am Bo")):
+        page = taker.page("mushra")
+        signals = [signal["id"] for signal in page["signals"]]
+        ratings = [{"signal": s, "score": 100, "plays": 1, "comment": comment} for s in signals]
+        taker.put(page, {"revision": 1, "time_ms": 1, "ratings": ratings})
+    client = signed_in(app)
+    url = f"/admin/sessions/{one.session['id']}"
+    exported = client.get(f"{url}/export").get_json()
+    assert "I am Ada" in json.dumps(exported)
+    assert "I am Bo" not in json.dumps(exported)
+    assert client.post(f"{url}/erase", headers=SAME).status_code == 400
+    assert client.post(f"{url}/erase", data={"sure": "erase"}, headers=SAME).status_code == 302
+    name = Path(store(app).name)
+    for table in ("sessions", "session_keys", "pages", "ratings", "answers"):
+        column = "id" if table == "sessions" else "session"
+        query = f"SELECT count(*) FROM {table} WHERE {column} = ?"
+        assert sqlite3.connect(name).execute(query, (one.session["id"],)).fetchone() == (0,)
+    assert one.get().status_code == 404
+    page = one.page("mushra")
+    assert one.put(page, {"revision": 2, "time_ms": 1, "ratings": []}).status_code in (400, 404)
+    assert listener(app, invitation=tokens["Ada Lovelace"]).session["code"] == "invitation_used"
+    assert other.get().status_code == 200
+    # Not even in what SQLite keeps of deleted rows, or in its log.
+    files = [path for path in name.parent.iterdir() if path.name.startswith(name.name)]
+    raw = b"".join(path.read_bytes() for path in files)
+    assert b"I am Bo" in raw
+    assert b"I am Ada" not in raw
+    assert b"Lovelace" not in raw
+
+
+def test_quality_flags(serve: Any, listener: Any, answer: Any) -> None:
+    app = serve()
+
+    def take(change: Any) -> str:
+        one = listener(app)
+        for page in one.pages:
+            result = answer(page)
+            if page["type"] == "mushra" and not page["training"]:
+                change(page, result)
+            assert one.put(page, result).status_code == 200
+        one.finish()
+        return str(one.session["id"])
+
+    def conditions(page: dict[str, Any]) -> dict[str, str]:
+        plan = json.loads(
+            sqlite3.connect(store(app).name)
+            .execute("SELECT plan FROM sessions ORDER BY number DESC LIMIT 1")
+            .fetchone()[0]
+        )
+        return next(dict(p["conditions"]) for p in plan if p["public"]["id"] == page["id"])
+
+    def careful(page: dict[str, Any], result: dict[str, Any]) -> None:
+        names = conditions(page)
+        for rating in result["ratings"]:
+            rating["score"] = 100 if names[rating["signal"]] == "reference" else 60
+
+    def hasty(page: dict[str, Any], result: dict[str, Any]) -> None:
+        careful(page, result)
+        result["time_ms"] = 4000
+
+    def idle(page: dict[str, Any], result: dict[str, Any]) -> None:
+        careful(page, result)
+        for rating in result["ratings"]:
+            rating["moves"] = 0
+
+    def deaf(page: dict[str, Any], result: dict[str, Any]) -> None:
+        names = conditions(page)
+        for rating in result["ratings"]:
+            rating["score"] = 20 if names[rating["signal"]] == "reference" else 100
+
+    found = {name: take(change) for name, change in {"c": careful, "h": hasty, "i": idle, "d": deaf}.items()}
+    with store(app).read() as connection:
+        flags = {state.id: state.flags for state in list_sessions(connection, "small")}
+    assert flags[found["c"]] == ()
+    assert flags[found["h"]] == ("too fast on 2 of 2 pages",)
+    assert flags[found["i"]] == ("never moved on 2 of 2 pages",)
+    (low,) = flags[found["d"]]
+    assert low.startswith("reference under 90 on 2 of 2 items (few items")
+
+
+def test_progress_tells_finished_running_dropped(serve: Any, listener: Any, signed_in: Any) -> None:
+    app = serve()
+    listener(app).take()
+    dropped, running = listener(app), listener(app)
+    with sqlite3.connect(store(app).name) as connection:
+        connection.execute("UPDATE sessions SET seen_at = 0 WHERE id = ?", (dropped.session["id"],))
+    text = signed_in(app).get("/admin/").get_data(as_text=True)
+    numbers = dict(re.findall(r"<dt>(\w+)</dt><dd>(\d+)</dd>", text))
+    assert numbers == {"Finished": "1", "Running": "1", "Dropped": "1", "Excluded": "0", "Flagged": "1"}
+    assert running.session["id"] in text
+
+
+def test_exports_are_those_of_the_command(serve: Any, listener: Any, signed_in: Any) -> None:
+    app = serve()
+    client = signed_in(app)
+    assert client.get("/admin/export/tidy").status_code == 404
+    listener(app).take()
+    archive = zipfile.ZipFile(io.BytesIO(client.get("/admin/export/webmushra").data))
+    assert set(archive.namelist()) == {
+        f"small/{n}.csv" for n in ("mushra", "paired_comparison", "bs1116", "lms")
+    }
+    tidy = client.get("/admin/export/tidy")
+    assert tidy.headers["Content-Disposition"].startswith("attachment")
+    assert len(tidy.get_data(as_text=True).splitlines()) == 1 + 6
+    everything = client.get("/admin/export/json").get_json()
+    assert everything["tests"][0]["configs"][0]["yaml"].startswith("\ntestname: A small test")
+    assert client.get("/admin/export/../../etc/passwd").status_code == 404
+
+
+def test_a_closed_test_and_invitations_from_the_page(serve: Any, listener: Any, signed_in: Any) -> None:
+    app = serve(section="identification: invitation")
+    client = signed_in(app)
+    made = client.post("/admin/invitations", data={"names": "Ada\nBo <b>\n"}, headers=SAME)
+    text = made.get_data(as_text=True)
+    links = re.findall(r"http://localhost/\?t=([\w-]+)", text)
+    assert len(links) == 2
+    assert "Bo &lt;b&gt;" in text
+    assert listener(app, invitation=links[0]).status == 201
+    assert client.post("/admin/invitations", data={"names": "Ada"}, headers=SAME).status_code == 400
+    assert client.post("/admin/invitations/withdraw", data={"name": "Ada"}, headers=SAME).status_code == 404
+    withdrawn = client.post("/admin/invitations/withdraw", data={"name": "Bo <b>"}, headers=SAME)
+    assert withdrawn.status_code == 302
+    assert listener(app, invitation=links[1]).session["code"] == "invitation_unknown"
+    client.post("/admin/closed", data={"closed": "1"}, headers=SAME)
+    more = client.post("/admin/invitations", data={"names": "Cy"}, headers=SAME).get_data(as_text=True)
+    token = re.findall(r"\?t=([\w-]+)", more)[0]
+    assert listener(app, invitation=token).session["code"] == "closed"
+
+
+def test_what_listeners_write_is_shown_as_text(
+    serve: Any, listener: Any, answer: Any, signed_in: Any
+) -> None:
+    app = serve()
+    one = listener(app)
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    for page in one.pages:
+        result = answer(page)
+        for rating in result.get("ratings", []):
+            rating["comment"] = evil
+        if page["type"] == "finish":
+            result["responses"]["age"] = evil
+        one.put(page, result)
+    one.finish()
+    text = signed_in(app).get(f"/admin/sessions/{one.session['id']}").get_data(as_text=True)
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+
+
+def test_no_address_and_no_browser_name_is_kept(serve: Any, listener: Any) -> None:
+    app = serve()
+    one = app.test_client().post(
+        "/api/sessions",
+        json={"client": {"sample_rate": 44100, "screen": "1920x1080", "user_agent": "Secret/1.0"}},
+        environ_base={"REMOTE_ADDR": "203.0.113.77"},
+        headers={"User-Agent": "Secret/1.0"},
+    )
+    assert one.status_code == 201
+    dump = "\n".join(sqlite3.connect(store(app).name).iterdump())
+    assert "1920x1080" in dump
+    assert "203.0.113" not in dump
+    assert "Secret" not in dump

@@ -1,0 +1,407 @@
+"""webMUSHRA's endpoint, its CSV files, and a checkout's own pages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from mushra import export
+from mushra.server import create_app
+from mushra.server.store import Store, read_ratings
+from qincodec.errors import UserError
+
+COMMENT = 'A & B + C = 100% "fine" %41 \u00e4\U0001f3a7'
+SESSION = {
+    "testId": "My Test",
+    "participant": {"name": ["age", "e&mail"], "response": ["33", "a+b@example.org"]},
+    "trials": [
+        {
+            "id": "drums+saw",
+            "type": "mushra",
+            "responses": [
+                {"stimulus": "reference", "score": "100", "comment": COMMENT, "time": 1234},
+                {"stimulus": "C1", "score": "40", "comment": "", "time": 1234},
+            ],
+        },
+        {
+            "id": "pair",
+            "type": "paired_comparison",
+            "responses": [
+                {
+                    "reference": "reference",
+                    "nonReference": "C1",
+                    "answer": "reference",
+                    "comment": "",
+                    "time": 5,
+                }
+            ],
+        },
+        {
+            "id": "graded",
+            "type": "bs1116",
+            "responses": [
+                {
+                    "reference": "reference",
+                    "nonReference": "C1",
+                    "referenceScore": "5.0",
+                    "nonReferenceScore": "3.6",
+                    "comment": "dull",
+                    "time": 77,
+                }
+            ],
+        },
+        {
+            "id": "liked",
+            "type": "likert_multi_stimulus",
+            "responses": [{"stimulus": "C1", "stimulusRating": "2", "time": 9}],
+        },
+    ],
+    "uuid": "5b8c-uuid",
+    "config": "configs/default.yaml",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "webMUSHRA"
+    for path, text in {
+        "index.html": "<html><script>1</script></html>",
+        "lib/app.js": "var a;",
+        "configs/default.yaml": "testname: x",
+        "service/write.php": "<?php secret",
+        "results/x/mushra.csv": "private",
+        ".git/config": "private",
+        "key.json": "private",
+        "cache/plots/means.png": "private",
+        "x.sqlite-wal": "private",
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    (tmp_path / "outside.txt").write_text("outside")
+    (folder / "link.txt").symlink_to(tmp_path / "outside.txt")
+    return folder
+
+
+@pytest.fixture
+def classic(checkout: Path, tmp_path: Path) -> Any:
+    app = create_app(None, tmp_path / "classic.sqlite", webmushra_folder=checkout)
+    yield app
+    app.extensions["mushra"].store.close()
+
+
+def raw(session: Any) -> bytes:
+    """As the original client sends it: JSON, not encoded."""
+    return b"sessionJSON=" + json.dumps(session, ensure_ascii=False).encode()
+
+
+def encoded(session: Any) -> bytes:
+    return b"sessionJSON=" + quote(json.dumps(session)).encode()
+
+
+def encoded_with_plus(session: Any) -> bytes:
+    return b"sessionJSON=" + quote(json.dumps(session)).replace("%20", "+").encode()
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def submit(app: Any, body: bytes, mimetype: str = f"{FORM}; charset=UTF-8") -> Any:
+    return app.test_client().post("/service/write.php", data=body, content_type=mimetype)
+
+
+@pytest.mark.parametrize("encode", [raw, encoded, encoded_with_plus])
+def test_nothing_is_lost_however_the_client_encodes(classic: Any, encode: Callable[[Any], bytes]) -> None:
+    done = submit(classic, encode(SESSION))
+    assert (done.status_code, done.data) == (200, b"")
+    store = classic.extensions["mushra"].store
+    connection = sqlite3.connect(store.name)
+    found = connection.execute("SELECT trial, stimulus, score, comment FROM ratings WHERE type = 'mushra'")
+    assert found.fetchall() == [("drums+saw", "reference", 100.0, COMMENT), ("drums+saw", "C1", 40.0, "")]
+    assert connection.execute("SELECT name, value FROM answers").fetchall() == [
+        ("age", "33"),
+        ("e&mail", "a+b@example.org"),
+    ]
+    assert connection.execute("SELECT uuid, test, state FROM sessions").fetchall() == [
+        ("5b8c-uuid", "My Test", "finished")
+    ]
+
+
+def test_a_double_click_stores_once(classic: Any) -> None:
+    for encode in (raw, raw, encoded):
+        assert submit(classic, encode(SESSION)).status_code == 200
+    name = classic.extensions["mushra"].store.name
+    assert sqlite3.connect(name).execute("SELECT count(*) FROM sessions").fetchone() == (1,)
+
+
+def test_multipart_forms_are_read_too(classic: Any) -> None:
+    done = classic.test_client().post("/service/write.php", data={"sessionJSON": json.dumps(SESSION)})
+    multipart = classic.test_client().post(
+        "/service/write.php",
+        data={"sessionJSON": json.dumps({**SESSION, "uuid": "other"})},
+        content_type="multipart/form-data",
+    )
+    assert (done.status_code, multipart.status_code) == (200, 200)
+    assert set(read_ratings(classic.extensions["mushra"].store)["comment"]) == {COMMENT, ""}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"sessionJSON=",
+        b"other={}",
+        b"sessionJSON={",
+        b"sessionJSON=%7B",
+        b"sessionJSON=[]",
+        b"sessionJSON={}",
+        b"sessionJSON=" + b"[" * 100_000,
+        b'sessionJSON={"a":' * 50_000,
+        b"sessionJSON=\xff\xfe",
+        raw({**SESSION, "trials": []}),
+        raw({**SESSION, "trials": [{"id": "x", "type": "mushra", "responses": [1]}]}),
+        raw({**SESSION, "trials": [{"id": "x", "type": "mushra", "responses": [{"score": "ten"}]}]}),
+        raw({**SESSION, "trials": [{"id": "x", "type": "mushra", "responses": [{"score": float("nan")}]}]}),
+        raw({**SESSION, "trials": [{"id": "x", "type": "mushra", "responses": [{"score": 10**400}]}]}),
+        raw({**SESSION, "participant": {"name": ["a"], "response": []}}),
+        raw({**SESSION, "testId": ""}),
+        raw({**SESSION, "testId": {"a": 1}}),
+    ],
+)
+def test_a_bad_submission_is_refused_with_a_reason_and_nothing_stored(classic: Any, body: bytes) -> None:
+    answer = submit(classic, body)
+    assert answer.status_code == 400
+    assert answer.data  # the client shows any body as an error
+    name = classic.extensions["mushra"].store.name
+    for table in ("sessions", "pages", "ratings", "answers"):
+        assert sqlite3.connect(name).execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_our_own_server_takes_its_own_test_only(serve: Any) -> None:
+    app = serve()
+    assert submit(app, raw(SESSION)).status_code == 400
+    assert submit(app, raw({**SESSION, "testId": "small"})).status_code == 200
+
+
+def test_a_checkout_is_served_without_what_is_private(classic: Any, checkout: Path) -> None:
+    client = classic.test_client()
+    assert client.get("/").data == (checkout / "index.html").read_bytes()
+    assert client.get("/?config=default.yaml").status_code == 200
+    assert client.get("/configs/default.yaml").data == b"testname: x"
+    assert "'unsafe-inline'" in client.get("/lib/app.js").headers["Content-Security-Policy"]
+    for path in (
+        *("service/write.php", "results/x/mushra.csv", ".git/config", "key.json", "link.txt", "lib", "lib/"),
+        *("cache/plots/means.png", "x.sqlite-wal"),
+        *(
+            "../outside.txt",
+            "lib/../../outside.txt",
+            "..%2foutside.txt",
+            "%2e%2e/outside.txt",
+            "%2fetc/passwd",
+        ),
+        *("lib/%00", "//etc/passwd", "lib/..%5c..%5coutside.txt", "RESULTS/x/mushra.csv", "a" * 5000),
+    ):
+        answer = client.get("/" + path)
+        assert answer.status_code in (301, 302, 308, 404, 405), path
+        assert b"private" not in answer.data
+        assert b"outside" not in answer.data
+    assert client.get("/admin/").status_code == 302
+
+
+def test_a_test_of_ours_in_a_checkout(serve: Any, checkout: Path, tmp_path: Path) -> None:
+    app = serve(webmushra_folder=checkout)
+    folder = Path(app.extensions["mushra"].store.name).parent
+    (folder / "key.json").write_text("{}")
+    client = app.test_client()
+    assert client.get("/configs/config.yaml").data == (folder / "config.yaml").read_bytes()
+    assert client.get("/ref.wav").data == (folder / "ref.wav").read_bytes()
+    for path in ("key.json", "config.yaml", "results.sqlite", "../outside.txt"):
+        assert client.get(f"/{path}").status_code == 404
+
+
+# CSV
+
+
+def tables(name: str) -> dict[str, list[Any]]:
+    """What a data base holds, save what differs by nature: ids, times, how it came."""
+    connection = sqlite3.connect(name)
+    order = "ORDER BY s.test, s.uuid, p.position, r.position"
+    join = "FROM ratings r JOIN pages p USING (session, page) JOIN sessions s ON s.id = r.session"
+    columns = (
+        "s.test, s.uuid, s.state, p.trial, p.type, p.time_ms, r.position, r.stimulus, r.reference, r.score"
+    )
+    columns += ", r.reference_score, r.answer, r.time_ms, r.comment"
+    named = "FROM answers a JOIN sessions s ON s.id = a.session ORDER BY s.test, s.uuid, a.position"
+    return {
+        "ratings": connection.execute(f"SELECT {columns} {join} {order}").fetchall(),
+        "answers": connection.execute(f"SELECT s.uuid, a.name, a.value {named}").fetchall(),
+    }
+
+
+def test_exporting_and_importing_gives_the_same_rows(classic: Any, tmp_path: Path) -> None:
+    mushra_only = {**SESSION, "trials": SESSION["trials"][:1]}
+    for n in range(3):
+        assert submit(classic, raw({**mushra_only, "uuid": f"u{n}"})).status_code == 200
+    store = classic.extensions["mushra"].store
+    done = export.export(store, tmp_path / "out", "webmushra")
+    (path,) = done.files
+    assert path == tmp_path / "out" / "my-test" / "mushra.csv"
+    with Store(tmp_path / "again.sqlite") as again:
+        assert export.import_csv(again, path) == (3, 0)
+        assert export.import_csv(again, path) == (0, 3)
+        export.export(again, tmp_path / "out2", "webmushra")
+    assert (tmp_path / "out2" / "my-test" / "mushra.csv").read_bytes() == path.read_bytes()
+    assert tables(str(tmp_path / "again.sqlite")) == tables(store.name)
+
+
+def test_columns_are_webmushras(classic: Any, tmp_path: Path) -> None:
+    submit(classic, raw(SESSION))
+    done = export.export(classic.extensions["mushra"].store, tmp_path, "webmushra")
+    files = {path.name: list(csv.reader(path.open(newline="", encoding="utf-8"))) for path in done.files}
+    who, said = ["session_test_id", "age", "e&mail"], ["My Test", "33", "a+b@example.org"]
+    assert files["mushra.csv"][0] == [
+        *who,
+        *("session_uuid", "trial_id", "rating_stimulus", "rating_score", "rating_time", "rating_comment"),
+    ]
+    assert files["mushra.csv"][1] == [*said, "5b8c-uuid", "drums+saw", "reference", "100", "1234", COMMENT]
+    assert files["paired_comparison.csv"] == [
+        [
+            *who,
+            *("trial_id", "choice_reference", "choice_non_reference", "choice_answer", "choice_time"),
+            "choice_comment",
+        ],
+        [*said, "pair", "reference", "C1", "reference", "5", ""],
+    ]
+    assert files["bs1116.csv"] == [
+        [
+            *who,
+            *("trial_id", "rating_reference", "rating_non_reference", "rating_reference_score"),
+            *("rating_non_reference_score", "rating_time", "choice_comment"),
+        ],
+        [*said, "graded", "reference", "C1", "5", "3.6", "77", "dull"],
+    ]
+    assert files["lms.csv"] == [
+        [*who, "trial_id", "stimuli_rating", "stimuli", "rating_time"],
+        [*said, "liked", "2", "C1", "9"],
+    ]
+    with Store(tmp_path / "again.sqlite") as again:
+        for path in done.files:
+            assert export.import_csv(again, path) == (1, 0)
+        export.export(again, tmp_path / "out2", "webmushra")
+    for path in done.files:
+        assert (tmp_path / "out2" / "my-test" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_real_test_comes_back_byte_for_byte(shared: Any, tmp_path: Path) -> None:
+    source = shared("mushra/AES2023_webmushra_results.csv")
+    with Store(tmp_path / "a.sqlite") as store:
+        assert export.import_csv(store, source) == (22, 0)
+        done = export.export(store, tmp_path / "out", "webmushra")
+        frame = read_ratings(store)
+    assert done.files[0].read_bytes() == source.read_bytes()
+    means = frame.groupby("condition")["score"].mean().round(3)
+    assert means[["reference", "FOA", "Param1", "Mono"]].to_list() == [96.385, 78.441, 75.175, 19.549]
+    assert frame["listener"].nunique() == 22
+
+
+def test_files_without_session_ids_are_told_apart(tmp_path: Path) -> None:
+    header = "session_test_id,age,trial_id,rating_stimulus,rating_score,rating_time,rating_comment\n"
+    rows = "t,30,a,X,1,5,\nt,30,a,Y,2,5,\nt,30,b,X,3,5,\nt,30,a,X,4,5,\nt,31,a,X,5,5,\n"
+    path = tmp_path / "mushra.csv"
+    path.write_text(header + rows)
+    with Store(tmp_path / "a.sqlite") as store:
+        assert export.import_csv(store, path) == (3, 0)
+        assert list(read_ratings(store).groupby("session", sort=False)["score"].agg(list)) == [
+            [1, 2, 3],
+            [4],
+            [5],
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        ("a,b\n1,2\n", "none of webMUSHRA's headers"),
+        (
+            "session_test_id,trial_id,rating_stimulus,rating_score,rating_time,rating_comment\nt,a,X,1,5\n",
+            "row 2 has 5",
+        ),
+        (
+            "session_test_id,trial_id,rating_stimulus,rating_score,rating_time,rating_comment\nt,a,X,ten,5,\n",
+            "'ten'",
+        ),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_refused_whole(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "mushra.csv"
+    path.write_text(text)
+    with Store(tmp_path / "a.sqlite") as store:
+        with pytest.raises(UserError, match=reason):
+            export.import_csv(store, path)
+        assert read_ratings(store).empty
+
+
+@pytest.mark.parametrize("evil", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1", "'=1"])
+def test_a_spreadsheet_takes_nothing_for_a_formula(classic: Any, tmp_path: Path, evil: str) -> None:
+    trial = {**SESSION["trials"][0], "id": evil}
+    trial["responses"] = [{"stimulus": evil, "score": "-3", "comment": evil, "time": 1}]
+    session = {**SESSION, "trials": [trial], "participant": {"name": [evil, "n"], "response": [evil, "-5"]}}
+    assert submit(classic, raw(session)).status_code == 200
+    store = classic.extensions["mushra"].store
+    for kind in ("webmushra", "tidy"):
+        text = next(iter(export.render(store, kind).values()))  # type: ignore[arg-type]
+        for row in csv.reader(io.StringIO(text, newline="")):
+            for cell in row:
+                assert cell[:1] not in tuple("=@\t\r\uff1d"), cell
+                assert cell[:1] not in ("+", "-") or float(cell) in (-3, -5)
+    (path,) = export.export(store, tmp_path / "o", "webmushra").files
+    with Store(tmp_path / "again.sqlite") as again:
+        export.import_csv(again, path)
+    assert tables(str(tmp_path / "again.sqlite")) == tables(store.name)
+
+
+def test_the_key_is_applied(serve: Any, listener: Any, tmp_path: Path) -> None:
+    app = serve()
+    listener(app).take()
+    names = {"A": "qincodec@16", "B": "opus@8", "reference": "reference"}
+    signals = {name: {"condition": condition} for name, condition in names.items()}
+    key = tmp_path / "key.json"
+    key.write_text(
+        json.dumps({"format": 1, "trials": {"one": {"signals": signals}, "two": {"signals": signals}}})
+    )
+    store = app.extensions["mushra"].store
+    assert set(read_ratings(store, key=key)["condition"]) == set(names.values())
+    text = export.render(store, "webmushra", key=key)["small/mushra.csv"]
+    assert "qincodec@16" in text
+    assert ",A," not in text
+    everything = export.document(store, key=key)
+    page = next(page for page in everything["sessions"][0]["pages"] if page["trial"] == "one")
+    assert set(page["signals"].values()) == set(names.values())
+    with pytest.raises(UserError, match="no key"):
+        (tmp_path / "bad.json").write_text('{"trials": {"one": 3}}')
+        read_ratings(store, key=tmp_path / "bad.json")
+
+
+def test_unfinished_and_excluded_sessions_are_left_out_and_said(
+    serve: Any, listener: Any, tmp_path: Path
+) -> None:
+    app = serve()
+    store = app.extensions["mushra"].store
+    listener(app)
+    with pytest.raises(UserError, match="1 sessions do not count: --all"):
+        export.export(store, tmp_path / "o", "tidy")
+    listener(app).take()
+    done = export.export(store, tmp_path / "o", "tidy")
+    assert (done.sessions, done.left_out) == (1, 1)
+    assert len(list(csv.reader((tmp_path / "o" / "ratings.csv").open(newline="")))) == 1 + 6
+    named = export.export(store, tmp_path / "mine.csv", "tidy", everything=True)
+    assert named.files == (tmp_path / "mine.csv",)
+    assert "training1" in (tmp_path / "mine.csv").read_text()
