@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluation.html_cli import html_app
+from evaluation.merge_cli import merge_app
 from evaluation.weights_cli import weights_app
 from qincodec import __version__
 from qincodec.console import ProgressLine, run_command
@@ -25,7 +27,11 @@ Other commands, each with its own --help (a folder of such a name is ./report):
 
 evaluate report RUN — tables, files and plots again from the rows of a run
 
+evaluate html RUN — the report as a folder to open in a browser: tables, curves, clips to hear
+
 evaluate compare RUN_A RUN_B — differences between two runs on the clips they share
+
+evaluate merge OUT RUN... — runs of parts of the data (--shard) as one run
 
 evaluate list — codecs, rates, metrics and data sets, and what cannot run here
 
@@ -110,6 +116,15 @@ def run(
         int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")] = 0,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Part I of N of the recordings, for hosts without a shared folder; `evaluate merge` makes "
+            "one run of them.",
+            show_default=False,
+        ),
+    ] = None,
     sample_rate: Annotated[int, typer.Option(metavar="HZ", help="Rate at which clips are scored.")] = 44100,
     channels: Annotated[
         int, typer.Option(metavar="N", help="1: mixed to mono; 2: stereo. kbps is the total.")
@@ -190,6 +205,7 @@ def run(
             "audiocaps_list": audiocaps_list,
             "recording_pattern": recording_pattern,
             "allow_resampled": allow_resampled,
+            "shard": shard,
         },
     )
     _run(request, out, dry_run)
@@ -312,7 +328,9 @@ def list_parts() -> None:
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report_app,
+    "html": html_app,
     "compare": compare_app,
+    "merge": merge_app,
     "list": list_app,
     "weights": weights_app,
 }

@@ -1,0 +1,222 @@
+"""What a run of a million clips takes, from a smaller one: rows without audio, everything else as it is.
+
+``python benchmarks/big_run.py --clips 4000`` writes the store of a complete run with made-up scores at a
+quarter, half and all of that size, and measures in a process each, for time and peak memory: writing rows and
+encoded files, planning, resuming (everything is there: what a run costs besides coding and scoring), loading,
+the summary with its intervals, all tables, and merging. It prints each per clip and condition, how it grows
+(time ~ clips^x; 1 is what can be extrapolated), and what a million clips would take. The folder goes again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.conditions import Planned
+from evaluation.datasets.base import Clip, Dataset
+from evaluation.manifest import describe_dataset
+from evaluation.results import Condition, MetricInfo
+from evaluation.runner import Runner, Settings
+from evaluation.store import RunStore, coded_key, score_key, write_atomic
+
+_METRICS = ("si_sdr", "ms_mel")
+_ROWS_AT_ONCE = 8 * (1 + len(_METRICS))  # a batch of clips, as the runner writes them
+_PAYLOAD = bytes(5000)  # 5 s at 8 kbps
+
+
+def clips_of(count: int, per_recording: int) -> list[Clip]:
+    return [
+        Clip(
+            id=f"{index // 1000:04d}/clip-{index:07d}",
+            path=Path(f"/data/{index // 1000:04d}/clip-{index:07d}.wav"),
+            recording=f"recording-{index // per_recording:07d}",
+            content_hash=f"{index:016x}",
+            duration_s=5.0,
+            sample_rate=44100,
+            channels=1,
+        )
+        for index in range(count)
+    ]
+
+
+def conditions_of(count: int) -> list[Condition]:
+    identity = {"name": "made-up", "version": "1", "weights": "0123456789abcdef", "device": "cpu"}
+    return [
+        Condition(f"codec{i}", 8.0, 8.0, settings={"num_codebooks": 8}, identity={**identity, "number": i})
+        for i in range(count)
+    ]
+
+
+def metrics_of() -> list[Any]:
+    from evaluation.metrics import METRICS
+
+    return [METRICS.load(name)() for name in _METRICS]
+
+
+def write(folder: Path, clips: list[Clip], conditions: list[Condition]) -> None:
+    """The store of a complete run."""
+    settings = asdict(Settings())
+    infos = [MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, "") for m in metrics_of()]
+    random = np.random.default_rng(0)
+    with RunStore(folder) as store:
+        store.write_clips(clips)
+        store.write_environment({})
+        store.write_run(
+            {
+                "settings": settings,
+                "dataset": describe_dataset(Dataset("big", clips)),
+                "conditions": [asdict(condition) for condition in conditions],
+                "floor": [],
+                "metrics": [asdict(info) for info in infos],
+                "embeddings": [],
+                "unavailable": {},
+                "commands": [],
+            }
+        )
+        rows: list[dict[str, Any]] = []
+        for condition in conditions:
+            for clip, value in zip(clips, random.normal(10, 3, len(clips)).tolist(), strict=True):
+                key = coded_key(condition, settings, clip)
+                common = {"codec": condition.codec, "rate": "8", "clip": clip.id}
+                row = {"kind": "coded", "key": key, **common, "duration_s": 5.0, "bytes": 5000, "delay": 0}
+                row |= {"gain_db": -0.0123456789012345, "encode_s": 0.0123456789, "decode_s": 0.0123456789}
+                row |= {"encoded": f"encoded/{condition.codec}@8/{clip.id}.enc", "codebooks": 0}
+                rows.append({**row, "note": None, "error": None})
+                for info in infos:
+                    row = {"kind": "score", "key": score_key(key, info, 0), **common, "metric": info.name}
+                    row |= {"delay": 0, "value": value, "reason": None, "error": None}
+                    rows.append(row)
+                if len(rows) >= _ROWS_AT_ONCE:
+                    store.append(rows)
+                    rows = []
+        store.append(rows)
+
+
+# Each phase runs in a process of its own and gives (what, seconds) for each of its steps.
+
+
+def run_phase(name: str, folder: Path, count: int, num_conditions: int, per_recording: int) -> None:
+    import evaluation.report  # its imports are no part of any step
+    from evaluation.load import load_results
+    from evaluation.merge import merge_runs
+
+    clips, conditions = clips_of(count, per_recording), conditions_of(num_conditions)
+    steps: list[tuple[str, float, float]] = []
+
+    def measured(what: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        steps.append((what, time.perf_counter() - start, peak))
+        return result
+
+    measured("(start)", lambda: None)
+    if name == "write":
+        measured("rows, written and synced", lambda: write(folder, clips, conditions))
+    elif name == "files":
+        target = folder.parent / "files"
+
+        def write_files() -> None:
+            for clip in clips:
+                write_atomic(target / f"{clip.id}.enc", _PAYLOAD)
+
+        measured("encoded files, written", write_files)
+    elif name == "resume":
+        planned = [Planned(condition) for condition in conditions]
+        measured("data set hashed", lambda: Dataset("big", clips).hash)
+        with measured("run folder opened", lambda: RunStore(folder)) as store:
+            metrics = metrics_of()
+            runner = measured("batches", lambda: Runner(store, clips, planned, metrics, Settings()))
+            measured("resumed, nothing to do", runner.run)
+    elif name == "report":
+        with measured("run folder opened", lambda: RunStore(folder, write=False)) as store:
+            results = measured("results loaded", lambda: load_results(store))
+        measured("summary and its intervals", lambda: results.summary)
+        measured("all tables and plots", lambda: evaluation.report.write_all(results, folder))
+    elif name == "merge":
+        measured("merged", lambda: merge_runs(folder.parent / "merged", [folder]))
+    print(json.dumps(steps))
+
+
+PHASES = ("write", "files", "resume", "report", "merge")
+
+
+def measure(
+    count: int, num_conditions: int, per_recording: int, keep: Path | None
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """(phase, step) -> seconds and peak memory in MiB above that of the imports."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="big-run-", dir=keep) as temporary:
+        folder = Path(temporary) / "run"
+        for phase in PHASES:
+            sizes = [str(count), str(num_conditions), str(per_recording)]
+            command = [sys.executable, __file__, "--phase", phase, str(folder), *sizes]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"phase '{phase}' at {count} clips failed:\n{done.stderr[-2000:]}")
+            steps = json.loads(done.stdout.splitlines()[-1])
+            for what, seconds, peak in steps[1:]:
+                found[phase, what] = seconds, peak - steps[0][2]
+        rows = sum(path.stat().st_size for path in (folder / "rows").iterdir())
+        found["disk", "rows"] = (rows / 2**20, 0.0)
+        found["disk", "list of clips"] = ((folder / "clips.jsonl").stat().st_size / 2**20, 0.0)
+        files = [path for path in (folder.parent / "files").rglob("*") if path.is_file()]
+        blocks = sum(path.stat().st_blocks * 512 for path in files) - len(files) * len(_PAYLOAD)
+        found["disk", "rounding of encoded files"] = (blocks / 2**20, 0.0)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", type=int, default=4000)
+    parser.add_argument("--conditions", type=int, default=2)
+    parser.add_argument("--per-recording", type=int, default=1, help="clips of a recording")
+    parser.add_argument("--target", type=int, default=1_000_000, help="clips to extrapolate to")
+    parser.add_argument("--in", dest="keep", type=Path, default=None, help="write below this folder")
+    parser.add_argument("--phase", nargs=5, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.phase is not None:
+        name, folder, *sizes = options.phase
+        run_phase(name, Path(folder), *map(int, sizes))
+        return
+    if options.clips < 40 or options.conditions < 1 or options.per_recording < 1:
+        raise SystemExit("give 40 clips or more, one condition or more and one clip per recording or more")
+    sizes = [options.clips // 4, options.clips // 2, options.clips]
+    found = [measure(n, options.conditions, options.per_recording, options.keep) for n in sizes]
+    # From the slope between the sizes: what every run takes, however small, is not multiplied.
+    pairs, more = options.clips * options.conditions, options.clips - sizes[1]
+    factor = options.target / more
+    print(f"{options.clips} clips x {options.conditions} conditions; {options.target} clips extrapolated")
+    print(f"{'':34} {'us/pair':>9} {'grows':>7} {'peak B/pair':>12} {'target':>10} {'target peak':>12}")
+    for key, (seconds, peak) in found[-1].items():
+        slope, peak_slope = seconds - found[1][key][0], peak - found[1][key][1]
+        if key[0] == "disk":
+            size, whole = seconds * 2**20 / pairs, slope * factor / 1024
+            print(f"{'disk: ' + key[1]:34} {size:22.0f} B/pair {whole:10.1f} GiB")
+            continue
+        small = found[0][key][0]
+        grows = math.log(seconds / small, options.clips / sizes[0])
+        grown = f"x^{grows:.2f}" if seconds > 0.1 else "-"
+        print(
+            f"{': '.join(key):34} {1e6 * slope / more / options.conditions:9.1f} {grown:>7} "
+            f"{peak_slope * 2**20 / more / options.conditions:12.0f} {slope * factor / 60:6.1f} min "
+            f"{peak_slope * factor / 1024:8.1f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The clips of a report: for each its reference and what every codec made of it, as sound and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from evaluation.datasets.base import Clip
+from evaluation.decoded import RunAudio
+from evaluation.report.content import MISSING, kbps_text, row_label
+from evaluation.report.html import media
+from evaluation.report.html.assets import Assets
+from evaluation.report.html.figures import codec_colours
+from evaluation.results import Condition, Results
+from qincodec.audio import Audio
+from qincodec.errors import UserError
+
+#: Codec and asked rate -> the row of one clip.
+Rows = dict[tuple[str, float | None], dict[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One row of a clip: what is heard and seen of it. Addresses are "" where there is nothing."""
+
+    label: str
+    kbps: str  # asked, "" for what stands at every rate
+    rate: str  # asked and measured
+    scores: list[tuple[str, str]]
+    colour: int | None
+    sound: str = ""
+    picture: str = ""
+    difference: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A clip with its reference first, then the conditions in their order."""
+
+    clip: Clip
+    why: list[str]
+    signals: list[Signal]
+    rates: list[str]
+    ticks: list[tuple[str, float]]
+    remarks: list[str]
+
+
+class CardMaker:
+    """Makes the cards of a run.
+
+    Args:
+        results: of the run.
+        sources: where its audio is had again.
+        assets: where its files are kept.
+        workers: threads that decode side by side; their number changes nothing.
+    """
+
+    def __init__(self, results: Results, sources: RunAudio, assets: Assets, workers: int = 1) -> None:
+        self._results = results
+        self._sources = sources
+        self._assets = assets
+        self._workers = workers
+
+    def make(self, clip: Clip, why: Sequence[str]) -> Card:
+        """The card of a clip; what cannot be heard stands there with the reason."""
+        # The control "reference" would be the first row once more.
+        others = [c for c in self._results.conditions if c.identity.get("name") != "reference"]
+        conditions = [None, *others]
+        with ThreadPoolExecutor(self._workers) as pool:
+            loaded = list(pool.map(self._load, conditions, [clip] * len(conditions)))
+        gain = media.playback_gain([part for part in loaded if not isinstance(part, str)])
+        rate = self._sources.sample_rate
+        levels = [None if isinstance(part, str) else media.levels(part, rate) for part in loaded]
+        top = max((float(part.max()) for part in levels if part is not None), default=0.0)
+        rows = _rows(self._results, clip)
+        signals = []
+        for condition, sound, level in zip(conditions, loaded, levels, strict=True):
+            signal = self._describe(condition, rows)
+            if isinstance(sound, str) or level is None:
+                signals.append(replace(signal, problem=str(sound)))
+                continue
+            title = f"{clip.id} {signal.label} {signal.kbps}"
+            difference = ""
+            if condition is not None and levels[0] is not None:
+                image = media.difference_spectrogram(level, levels[0], top)
+                difference = self._assets.add(f"{title} difference", ".webp", image)
+            signals.append(
+                replace(
+                    signal,
+                    sound=self._assets.add_sound(title, sound * np.float32(gain), rate),
+                    picture=self._assets.add(title, ".webp", media.spectrogram(level, top)),
+                    difference=difference,
+                )
+            )
+        remarks = []
+        if gain != 1.0:
+            remarks.append(
+                f"All signals of this clip are played {-20 * math.log10(gain):.2f} dB softer, since one of"
+                " them exceeds full scale"
+            )
+        rates = sorted({signal.kbps for signal in signals if signal.kbps}, key=float)
+        return Card(clip, list(why), signals, rates, media.frequency_ticks(rate), remarks)
+
+    def _load(self, condition: Condition | None, clip: Clip) -> Audio | str:
+        """The signal (None: the reference), or why there is none."""
+        try:
+            if clip.error is not None:
+                raise UserError(clip.error)
+            if condition is None:
+                return self._sources.reference(clip)
+            return self._sources.decoded(condition, clip)
+        except UserError as error:
+            return str(error)
+
+    def _describe(self, condition: Condition | None, rows: Rows) -> Signal:
+        if condition is None:
+            return Signal("reference", "", "", [], None)
+        row = rows.get((condition.codec, condition.kbps), {})
+        asked = "" if condition.kbps is None else f"{condition.kbps:g}"
+        measured = float(row.get("kbps_measured", math.nan))
+        if condition.rate_is == "declared":
+            rate = f"{asked} kbps declared"
+        elif condition.rate_is == "none":
+            rate = ""
+        else:
+            rate = f"{f'asked {asked}, ' if asked else ''}measured {kbps_text(measured)} kbps"
+        scores = []
+        for metric in self._results.clip_metrics:
+            value = float(row.get(metric.name, math.nan))
+            unit = f" {metric.unit}" if metric.unit else ""
+            text = MISSING if math.isnan(value) else f"{value:.4g}{unit}"
+            scores.append((metric.label, text))
+        delay = self._sources.delay(condition)
+        if delay:
+            rate += f"{', ' if rate else ''}delay of {delay} samples taken out"
+        colour = codec_colours(self._results).get(condition.codec)
+        return Signal(condition.codec, asked, rate, scores, colour)
+
+
+def _rows(results: Results, clip: Clip) -> Rows:
+    """The clip's rows by codec and asked rate."""
+    records = results.clips[results.clips["clip"] == clip.id].to_dict("records")
+    return {(r["codec"], None if math.isnan(r["kbps"]) else r["kbps"]): dict(r) for r in records}
+
+
+def missing_sounds(cards: Sequence[Card]) -> list[str]:
+    """Why signals cannot be heard, one line per reason."""
+    problems: dict[str, list[str]] = {}
+    for card in cards:
+        for signal in card.signals:
+            if signal.problem:
+                kbps = float(signal.kbps) if signal.kbps else None
+                problems.setdefault(signal.problem, []).append(row_label(signal.label, kbps))
+    return [
+        f"no audio of {', '.join(list(dict.fromkeys(labels))[:6])} ({len(labels)}×): {reason}"
+        for reason, labels in problems.items()
+    ]

@@ -1,0 +1,254 @@
+"""What stands in the report besides the clips: a pure function of `Results`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from evaluation.report.all_tables import all_notes
+from evaluation.report.content import MISSING, Table, build_table, decimals, disclaimer, heading, kbps_text
+from evaluation.report.html import figures
+from evaluation.report.more_tables import codebook_table, embedding_tables, with_noise_floor
+from evaluation.results import MetricInfo, Results
+from evaluation.statistics import bd_rate, paired_tests
+
+#: Failures that are listed one by one.
+MAX_FAILURES = 200
+#: Beginnings of the notes that stand at the top, where nobody can miss them.
+_STAMPS = ("RANDOM WEIGHTS", "Unfinished", "Lossy references", "Unequal rates", "Failed", "Unavailable", "⚠")
+
+
+@dataclass(frozen=True)
+class Titled:
+    """A table under a title."""
+
+    title: str
+    table: Table
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A cell of a matrix of tests: row minus column."""
+
+    text: str
+    interval: str
+    verdict: str  # "better", "worse", "same", "untested" or "self": of the row
+    detail: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All pairs of codecs by one metric at one asked rate."""
+
+    title: str
+    n: str
+    codecs: list[str]
+    rows: list[tuple[str, list[Difference]]]
+
+
+def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
+    """What the template needs, as its names for it.
+
+    Args:
+        results: of the run.
+        commands: command lines it was made with.
+    """
+    summary = results.summary
+    everything = with_noise_floor(results, summary)
+    tests = paired_tests(results, seed=results.settings["seed"])
+    notes = all_notes(results, summary)
+    definitions = {m.definition for m in results.metrics} | {i.definition for i in results.embeddings}
+    attributions = list(dict.fromkeys(info.attribution for info in results.embeddings if info.attribution))
+    notes = [n for n in notes if not n.endswith(tuple(definitions)) and n not in attributions]
+    stamps = [n for n in notes if n == disclaimer(results) or n.startswith(_STAMPS)]
+    return {
+        "name": results.dataset["name"],
+        "codecs": list(dict.fromkeys(c.codec for c in results.conditions)),
+        "facts": _facts(results),
+        "stamps": stamps,
+        "notes": [note for note in notes if note not in stamps],
+        "tables": _tables(results, summary),
+        "legend": figures.legend(results),
+        "curves": figures.rate_distortion(results, everything),
+        "has_floor": results.noise_floor is not None,
+        "speed": figures.speed(results, summary),
+        "perplexity": figures.perplexity(results),
+        "distributions": figures.distributions(results),
+        "matrices": _matrices(results, tests),
+        "bd_rates": _bd_table(results, summary),
+        "failures": _failures(results),
+        "num_failures": int(results.clips["error"].notna().sum()),
+        "metrics": results.metrics,
+        "embeddings": results.embeddings,
+        "attributions": attributions,
+        "conditions": _conditions(results),
+        "settings": _flat(results.settings),
+        "environment": _flat(results.environment),
+        "commands": list(commands),
+        "excluded": [tuple(entry) for entry in results.dataset.get("excluded", [])],
+    }
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    data, settings = results.dataset, results.settings
+    failed = int(results.clips["error"].notna().sum())
+    channels = {1: "mono", 2: "stereo"}[settings["channels"]]
+    facts = [
+        ("data", f"{data['name']}: {data['n_clips']} clips of {data['n_recordings']} recordings"),
+        ("excluded", str(data.get("n_excluded", 0))),
+        ("conditions", f"{len(results.conditions)}: codecs at asked rates, and controls"),
+        ("results", f"{len(results.clips)} of clips, {failed} failed, {results.n_pending} missing"),
+        ("evaluated at", f"{settings['sample_rate']} Hz, {channels}"),
+        ("seed", str(settings["seed"])),
+        ("hash of the data", str(data.get("hash"))),
+    ]
+    if data.get("n_lossy"):
+        formats = ", ".join(data.get("lossy_formats", []))
+        facts.insert(2, ("lossy references", f"{data['n_lossy']} ({formats})"))
+    return facts
+
+
+def _tables(results: Results, summary: pd.DataFrame) -> list[Titled]:
+    tables = [Titled("Scores", build_table(results, summary))]
+    labels = [info.label for info in results.embeddings]
+    for label, table in zip(labels, embedding_tables(results, summary), strict=True):
+        tables.append(Titled(f"Distances of {label} embeddings", table))
+    codebooks = codebook_table(results, summary)
+    return [*tables, *([Titled("Codebooks", codebooks)] if codebooks else [])]
+
+
+def sort_value(text: str) -> str:
+    """What a cell is sorted by: a number where its text is one with a mark or a unit; "" if it is missing."""
+    bare = text.strip("⚠† %")
+    try:
+        return "" if math.isnan(float(bare)) else repr(float(bare))
+    except ValueError:
+        return "" if text == MISSING else text
+
+
+def asked_rate(group_heading: str) -> str:
+    """The asked rate of a table's group; a dash for groups without."""
+    return group_heading.removesuffix(" kbps") if group_heading.endswith(" kbps") else MISSING
+
+
+# Paired tests
+
+
+def _matrices(results: Results, tests: pd.DataFrame) -> list[tuple[str, list[Matrix]]]:
+    parts = []
+    for metric in results.metrics:
+        own = tests[tests["metric"] == metric.name]
+        matrices = [
+            _matrix(metric, None if key == -1 else float(key), rows)
+            for key, rows in own.groupby(own["kbps"].fillna(-1), sort=True)
+        ]
+        if matrices:
+            parts.append((heading(metric), matrices))
+    return parts
+
+
+def _matrix(metric: MetricInfo, kbps: float | None, tests: pd.DataFrame) -> Matrix:
+    codecs = list(dict.fromkeys([*tests["codec_a"], *tests["codec_b"]]))
+    places = decimals(tests["difference"], tests["ci_high"] - tests["ci_low"])
+    cells: dict[tuple[str, str], Difference] = {}
+    for _, row in tests.iterrows():
+        a, b = row["codec_a"], row["codec_b"]
+        for first, second, sign in ((a, b, 1), (b, a, -1)):
+            cells[first, second] = _difference(row, first, sign, places)
+    counts = sorted({int(count) for count in tests["n_clips"]})
+    recordings = sorted({int(count) for count in tests["n_recordings"]})
+    span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    of = " to ".join(str(count) for count in dict.fromkeys((recordings[0], recordings[-1])))
+    nothing = Difference("", "", "self", "")
+    return Matrix(
+        "no rate asked" if kbps is None else f"{kbps:g} kbps",
+        f"n = {span} clips of {of} recordings",
+        codecs,
+        [(a, [cells.get((a, b), nothing) for b in codecs]) for a in codecs],
+    )
+
+
+def _difference(row: pd.Series, first: str, sign: int, places: int) -> Difference:
+    if row["winner"] in ("", "n.s."):
+        verdict = "untested" if row["winner"] == "" else "same"
+    else:
+        verdict = "better" if row["winner"] == first else "worse"
+    value = sign * row["difference"]
+    ends = sorted((sign * row["ci_low"], sign * row["ci_high"]))
+    interval = "" if math.isnan(ends[0]) else f"[{ends[0]:+.{places}f}, {ends[1]:+.{places}f}]"
+    rates = [kbps_text(row[f"kbps_measured_{side}"]) for side in "ab"][::sign]
+    details = [
+        f"n = {row['n_clips']} clips of {row['n_recordings']} recordings",
+        f"measured {rates[0]} against {rates[1]} kbps",
+    ]
+    if not math.isnan(row["p_holm"]):
+        details.append(f"p = {row['p_holm']:.3g} (Holm)")
+    if not math.isnan(row["rank_biserial"]):
+        details.append(f"rank-biserial r = {sign * row['rank_biserial']:+.2f}")
+    if row["reason"]:
+        details.append(row["reason"])
+    text = MISSING if math.isnan(value) else f"{value:+.{places}f}"
+    return Difference(text, interval, verdict, "; ".join(details))
+
+
+def _bd_table(results: Results, summary: pd.DataFrame) -> list[list[str]]:
+    labels = {metric.name: metric.label for metric in results.metrics}
+
+    def number(value: float, form: str) -> str:
+        return MISSING if math.isnan(value) else f"{value:{form}}"
+
+    return [
+        [
+            labels[row["metric"]],
+            row["codec"],
+            row["anchor"],
+            number(row["bd_rate"], "+.1f"),
+            number(100 * row["overlap"], ".0f"),
+            f"{row['n_points']} and {row['n_points_anchor']}",
+            row["reason"],
+        ]
+        for _, row in bd_rate(results, summary).iterrows()
+    ]
+
+
+# Lists
+
+
+def _failures(results: Results) -> list[list[str]]:
+    failed = results.clips[results.clips["error"].notna()]
+    return [
+        [row["codec"], MISSING if math.isnan(row["kbps"]) else f"{row['kbps']:g}", row["clip"], row["error"]]
+        for _, row in failed.head(MAX_FAILURES).iterrows()
+    ]
+
+
+def _conditions(results: Results) -> list[list[str]]:
+    def text(entries: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {value}" for name, value in entries.items() if value not in ("", None))
+
+    return [
+        [
+            c.codec,
+            MISSING if c.kbps is None else f"{c.kbps:g}",
+            MISSING if c.nominal is None else f"{c.nominal:.4g}",
+            c.rate_is,
+            text(c.settings),
+            text(c.identity),
+        ]
+        for c in results.conditions
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """ "packages torch" -> its version, for nested descriptions."""
+    out: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out += _flat(value, f"{prefix}{name} ")
+        else:
+            out.append((prefix + name, MISSING if value is None else str(value)))
+    return out

@@ -1,0 +1,169 @@
+"""A chart's axes as inline SVG, coloured by the page's style sheet: for light, dark and paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+#: In the units of the drawing: about a CSS pixel on a desktop and on a phone.
+WIDTH, HEIGHT = 380, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 26, 40
+#: Classes ``c0`` ... of the style sheet.
+NUM_COLOURS = 7
+
+_SHAPES = (
+    "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z",
+    "M-3.6,-3.6h7.2v7.2h-7.2z",
+    "M0,-4.6L4.4,3.4H-4.4z",
+    "M0,-4.8L4.8,0L0,4.8L-4.8,0z",
+    "M0,4.6L4.4,-3.4H-4.4z",
+    "M-1.5,-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
+)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers within [low, high], about ``count`` of them."""
+    span = high - low
+    step = 10 ** math.floor(math.log10(span / count))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """A tick's label."""
+    return f"{value:.6g}" if abs(value) < 1e5 else f"{value:.2g}"
+
+
+def shape(index: int) -> str:
+    """Path of the marker of the ``index``-th curve."""
+    return _SHAPES[index % len(_SHAPES)]
+
+
+class Panel:
+    """One pair of axes. ``x`` and ``y`` are (lowest, highest); equal ends are widened.
+
+    Args:
+        title: above the panel.
+        x_label: below.
+        x_ticks: (position, label).
+        x_log: a logarithmic x axis.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        *,
+        x_label: str,
+        x_ticks: Sequence[tuple[float, str]] | None = None,
+        x_log: bool = False,
+    ) -> None:
+        self._log = x_log
+        left, right = (math.log(end) if x_log else end for end in x)
+        self._x = self._widened(left, right, 0.04)
+        self._y = self._widened(*y, 0.05)
+        self.title = title
+        self._parts: list[Markup] = []
+        self._axes(x_label, x_ticks)
+
+    @staticmethod
+    def _widened(low: float, high: float, share: float) -> tuple[float, float]:
+        margin = (high - low) * share or max(abs(low) * 0.1, 0.5)
+        return low - margin, high + margin
+
+    def x(self, value: float) -> float:
+        low, high = self._x
+        share = ((math.log(value) if self._log else value) - low) / (high - low)
+        return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        low, high = self._y
+        return round(HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    def shows(self, value: float) -> bool:
+        """Whether a value of y lies within the axes."""
+        return self._y[0] <= value <= self._y[1]
+
+    def _axes(self, x_label: str, x_ticks: Sequence[tuple[float, str]] | None) -> None:
+        bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+        for value in ticks(*self._y):
+            y = self.y(value)
+            self._add('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', _LEFT, right, y, y)
+            self._add(
+                '<text class="tick" text-anchor="end" x="{}" y="{}">{}</text>',
+                _LEFT - 5,
+                y + 4,
+                number(value),
+            )
+        for position, label in (
+            x_ticks if x_ticks is not None else [(value, number(value)) for value in ticks(*self._x)]
+        ):
+            x = self.x(position)
+            self._add('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', x, x, _TOP, bottom)
+            self._add(
+                '<text class="tick" text-anchor="middle" x="{}" y="{}">{}</text>', x, bottom + 15, label
+            )
+        self._add(
+            '<text class="axis" text-anchor="middle" x="{}" y="{}">{}</text>',
+            (_LEFT + right) / 2,
+            HEIGHT - 8,
+            x_label,
+        )
+        self._add('<text class="title" x="{}" y="{}">{}</text>', 6, 15, self.title)
+
+    def _add(self, template: str, *values: object) -> None:
+        # Markup's format escapes what it fills in.
+        self._parts.append(Markup(template).format(*values))
+
+    def line(self, points: Sequence[tuple[float, float]], colour: int, *, title: str = "") -> None:
+        """A curve through points of the data; dashed from the eighth colour on, when they begin again."""
+        path = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
+        dashed = " dashed" if colour // NUM_COLOURS % 2 else ""
+        self._add(
+            '<polyline class="curve c{}{}" points="{}"><title>{}</title></polyline>',
+            colour % NUM_COLOURS,
+            dashed,
+            path,
+            title,
+        )
+
+    def bar(self, x: float, low: float, high: float, colour: int) -> None:
+        """An interval."""
+        at, top, bottom = self.x(x), self.y(high), self.y(low)
+        self._add(
+            '<path class="bar c{}" d="M{},{}H{}M{},{}V{}M{},{}H{}"/>',
+            *(colour % NUM_COLOURS, at - 3, top, at + 3, at, top, bottom, at - 3, bottom, at + 3),
+        )
+
+    def marker(self, x: float, y: float, colour: int, title: str, *, hollow: bool = False) -> None:
+        self._add(
+            '<path class="marker c{}{}" transform="translate({},{})" d="{}"><title>{}</title></path>',
+            *(colour % NUM_COLOURS, " hollow" if hollow else "", self.x(x), self.y(y), shape(colour), title),
+        )
+
+    def level(self, y: float, title: str) -> None:
+        """A horizontal line across the panel."""
+        at = self.y(y)
+        self._add(
+            '<line class="level" x1="{}" x2="{}" y1="{}" y2="{}"><title>{}</title></line>',
+            *(_LEFT, WIDTH - _RIGHT, at, at, title),
+        )
+
+    def render(self, description: str) -> Markup:
+        """The SVG element; ``description`` is for those who cannot see it."""
+        head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+            WIDTH, HEIGHT, description
+        )
+        return head + Markup("").join(self._parts) + Markup("</svg>")
+
+
+def finite_range(values: Sequence[float]) -> tuple[float, float] | None:
+    """Lowest and highest finite value; None without any."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else None

@@ -1,0 +1,171 @@
+"""A run's report as a folder: a page, and the sounds and pictures it shows. It opens offline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from evaluation.conditions import RenderedSpec
+from evaluation.decoded import RunAudio
+from evaluation.load import load_results
+from evaluation.report.html import media, page, selection
+from evaluation.report.html.assets import GENERATOR, Assets
+from evaluation.report.html.clips import Card, CardMaker, missing_sounds
+from evaluation.results import Results
+from evaluation.store import RunStore
+from qincodec.errors import UserError
+
+#: What the clips of a report may weigh together, unless their number is asked for. Bytes.
+MAX_CLIP_BYTES = 54_000_000
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report that was written.
+
+    Attributes:
+        page: to be opened in a browser.
+        num_clips: that can be heard in it.
+        num_bytes: of all its files.
+        remarks: what it had to leave out, one line each.
+    """
+
+    page: Path
+    num_clips: int
+    num_bytes: int
+    remarks: list[str]
+
+
+def write_html(
+    run: Path,
+    out: Path | None = None,
+    *,
+    clips: int | None = None,
+    folders: Sequence[RenderedSpec] = (),
+    weights: Mapping[str, str] | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+    progress: Progress = lambda *_: None,
+) -> Written:
+    """Write the report of the run in ``run``; the same run gives the same bytes.
+
+    Args:
+        run: folder of a run, complete or not.
+        out: folder of the report; None for ``RUN/report``. A report in it is replaced once the new one is
+            complete.
+        clips: number of clips to hear, in the order of `selection.choose_clips`. None: the best, median and
+            worst of every metric, as many as fit into `MAX_CLIP_BYTES`.
+        folders, weights, device: see `evaluation.decoded.RunAudio`.
+        workers: threads that decode side by side; their number changes nothing.
+        progress: called with (what, done, total).
+
+    Raises:
+        UserError: no run, ``out`` holds something else, or cannot be written.
+    """
+    if clips is not None and clips < 0:
+        raise UserError(f"--clips is {clips}; allowed: 0 or more")
+    with RunStore(run, write=False) as store:
+        results = load_results(store, progress)
+        assets = Assets(out or run / "report")
+        sources = RunAudio(store, folders=folders, weights=weights, device=device)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in the run itself: each worker computes with one
+        try:
+            cards, remarks = _cards(results, store, sources, assets, clips, workers, progress)
+        finally:
+            torch.set_num_threads(threads)
+        commands = (store.read_run() or {}).get("commands", [])
+    progress("writing the page", 0, 1)
+    static = resources.files(__package__) / "static"
+    style, script = (
+        assets.add("report", suffix, (static / f"report{suffix}").read_bytes()) for suffix in (".css", ".js")
+    )
+    html = render_page(results, cards, remarks, commands=commands, style=style, script=script)
+    path = assets.finish(html)
+    heard = sum(any(signal.sound for signal in card.signals) for card in cards)
+    return Written(path, heard, assets.size + len(html.encode()), remarks)
+
+
+def render_page(
+    results: Results,
+    cards: Sequence[Card] = (),
+    remarks: Sequence[str] = (),
+    *,
+    commands: Sequence[str] = (),
+    style: str = "",
+    script: str = "",
+) -> str:
+    """The page; all text from the run is escaped.
+
+    Args:
+        cards: clips to hear.
+        remarks: what cannot be heard.
+        commands: command lines of the run.
+        style, script: addresses.
+    """
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"sort_value": page.sort_value, "asked_rate": page.asked_rate}
+    return environment.get_template("report.html.j2").render(
+        **page.page_content(results, commands),
+        cards=cards,
+        remarks=remarks,
+        how=selection.HOW,
+        generator=GENERATOR,
+        range_db=media.RANGE_DB,
+        difference_db=media.DIFFERENCE_DB,
+        style=style,
+        script=script,
+    )
+
+
+def _cards(
+    results: Results,
+    store: RunStore,
+    sources: RunAudio,
+    assets: Assets,
+    wanted: int | None,
+    workers: int,
+    progress: Progress,
+) -> tuple[list[Card], list[str]]:
+    """The clips that can be heard, and what a reader must know about those that cannot."""
+    chosen = selection.choose_clips(results)
+    known = {clip.id: clip for clip in store.read_clips()}
+    count = selection.num_extremes(chosen) if wanted is None else min(wanted, len(chosen))
+    maker = CardMaker(results, sources, assets, workers)
+    cards: list[Card] = []
+    remarks = []
+    for clip, why in chosen[:count]:
+        progress("decoding clips to hear", len(cards), count)
+        before = assets.count
+        card = maker.make(known[clip], why)
+        if wanted is None and cards and assets.size > MAX_CLIP_BYTES:
+            assets.forget_from(before)
+            left_out = [f"{clip} ({', '.join(why)})" for clip, why in chosen[len(cards) : count]]
+            remarks.append(
+                f"Of {count} clips that are the best, median or worst of a metric, the first {len(cards)} are"
+                f" here, which fit into {MAX_CLIP_BYTES / 1e6:.0f} MB; --clips {count} keeps all. Not here:"
+                f" {'; '.join(left_out)}"
+            )
+            break
+        cards.append(card)
+    if not chosen:
+        remarks.append("No clip has a result yet")
+    elif count == 0 and wanted is None:
+        remarks.append(
+            "No clip has a value for all codecs and rates, so none is the best or the worst; --clips N keeps"
+            " the first N"
+        )
+    return cards, remarks + missing_sounds(cards)
