@@ -13,6 +13,7 @@ import typer
 
 from evaluation.html_cli import html_app
 from evaluation.merge_cli import merge_app
+from evaluation.paper_cli import paper_app
 from evaluation.weights_cli import weights_app
 from qincodec import __version__
 from qincodec.console import ProgressLine, run_command
@@ -32,6 +33,8 @@ evaluate html RUN — the report as a folder to open in a browser: tables, curve
 evaluate compare RUN_A RUN_B — differences between two runs on the clips they share
 
 evaluate merge OUT RUN... — runs of parts of the data (--shard) as one run
+
+evaluate paper --data DATA — the paper's tables and figures, beside its own values
 
 evaluate list — codecs, rates, metrics and data sets, and what cannot run here
 
@@ -73,8 +76,8 @@ def run(
         typer.Option(
             "--codecs",
             metavar="A,B",
-            help="Comma-separated: CODEC, CODEC:WEIGHTS or NAME=CODEC:WEIGHTS. Default: opus,mp3, or none "
-            "if there is a --condition.",
+            help="Comma-separated: CODEC, CODEC:WEIGHTS or NAME=CODEC:WEIGHTS. Default: qincodec,opus,mp3,"
+            " or none if there is a --condition.",
         ),
     ] = None,
     kbps: Annotated[
@@ -187,7 +190,7 @@ def run(
 
     if offline:
         os.environ["QINCODEC_OFFLINE"] = "1"
-    codecs = codecs or ([] if condition else ["opus,mp3"])
+    codecs = codecs or ([] if condition else ["qincodec,opus,mp3"])
     request = Request(
         data=data,
         codecs=codecs,
@@ -331,6 +334,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "html": html_app,
     "compare": compare_app,
     "merge": merge_app,
+    "paper": paper_app,
     "list": list_app,
     "weights": weights_app,
 }

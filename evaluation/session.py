@@ -31,6 +31,7 @@ from evaluation.embeddings.base import Embedding
 from evaluation.environment import describe_environment
 from evaluation.floor import noise_floor
 from evaluation.load import load_results
+from evaluation.manifest import describe_dataset, differences, unite
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric
 from evaluation.metrics.embedding import describe_embedding, embedding_metrics
@@ -52,7 +53,7 @@ class Request:
     """What was asked for, as typed; see `evaluate` for the meaning of each."""
 
     data: str | None = None
-    codecs: Sequence[str] = ("opus,mp3",)
+    codecs: Sequence[str] = ("qincodec,opus,mp3",)
     kbps: Sequence[float] | str = "8,16"
     conditions: Sequence[str] = ()
     metrics: Sequence[str] | str = DEFAULT_METRICS
@@ -237,7 +238,7 @@ def execute(
 
 def evaluate(
     data: str | Path | None = None,
-    codecs: str | Sequence[str] = "opus,mp3",
+    codecs: str | Sequence[str] = "qincodec,opus,mp3",
     kbps: str | Sequence[float] = "8,16",
     *,
     out: str | Path | None = None,
@@ -382,9 +383,6 @@ def _prepare(store: RunStore, plan: Plan, command: str | None) -> None:
 
 def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, Any]:
     """run.json with this request's conditions and metrics added to those of earlier ones."""
-    dataset = plan.dataset
-    recordings = {clip.recording for clip in dataset.clips}
-    formats = sorted({clip.lossy for clip in dataset.clips if clip.lossy})
     infos = [describe_embedding(embedding) for embedding in plan.embeddings]
     metrics = [
         MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, m.definition) for m in plan.metrics
@@ -392,18 +390,7 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
     metrics += [metric for info in infos for metric in embedding_metrics(info)]
     new: dict[str, Any] = {
         "settings": asdict(plan.request.settings),
-        "dataset": {
-            "name": dataset.name,
-            "n_clips": len(dataset.clips),
-            "n_recordings": len(recordings),
-            "n_lossy": sum(clip.lossy is not None for clip in dataset.clips),
-            "lossy_formats": formats,
-            "n_excluded": len(dataset.excluded),
-            "excluded": [list(entry) for entry in dataset.excluded],
-            "disclaimer": dataset.disclaimer,
-            "notes": dataset.notes,
-            "hash": dataset.hash,
-        },
+        "dataset": describe_dataset(plan.dataset),
         "conditions": [asdict(planned.condition) for planned in plan.conditions],
         "floor": [asdict(planned.condition) for planned in plan.floor],
         "metrics": [asdict(metric) for metric in metrics],
@@ -415,23 +402,7 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
     if old is None:
         return new
     _refuse_other_configuration(store.folder, old, new)
-    for part, label in _ROW_LABELS.items():
-        entries = {tuple(entry[name] for name in label): entry for entry in old.get(part, []) + new[part]}
-        new[part] = list(entries.values())
-    known = {entry["name"] for entry in new["embeddings"]}
-    missing = old.get("unavailable", {}) | new["unavailable"]
-    new["unavailable"] = {name: reason for name, reason in missing.items() if name not in known}
-    new["commands"] = old["commands"] + [c for c in new["commands"] if c not in old["commands"]]
-    return new
-
-
-#: What tells the entries of run.json's lists apart.
-_ROW_LABELS = {
-    "conditions": ("codec", "kbps"),
-    "floor": ("codec",),
-    "metrics": ("name",),
-    "embeddings": ("name",),
-}
+    return unite(old, new)
 
 
 def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -441,20 +412,11 @@ def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str
             "choose another --out, or ask for the same to go on with it"
         )
 
-    for name, value in new["settings"].items():
-        if old["settings"].get(name) != value:
-            refuse(name, old["settings"].get(name), value)
+    for difference in differences(old, new):
+        refuse(*difference)
     if old["dataset"]["hash"] != new["dataset"]["hash"]:
         had, got = ({k: run["dataset"][k] for k in ("name", "n_clips", "hash")} for run in (old, new))
         refuse("the data", *("{name} ({n_clips} clips, {hash})".format(**d) for d in (had, got)))
-    for kind, fields in (("conditions", ("identity", "settings", "nominal")), ("metrics", ("version",))):
-        label = _ROW_LABELS[kind]
-        known = {tuple(entry[k] for k in label): entry for entry in old[kind]}
-        for entry in new[kind]:
-            before = known.get(tuple(entry[k] for k in label))
-            for name in fields:
-                if before is not None and before[name] != entry[name]:
-                    refuse(f"{name} of '{entry[label[0]]}'", before[name], entry[name])
 
 
 def _check_numbers(request: Request) -> None:

@@ -22,7 +22,7 @@ CONFIG_NAME = "config.json"
 TENSORS_NAME = "model.safetensors"
 #: Shipped models: one folder each, named as `find` takes it.
 PRETRAINED = Path(__file__).parent / "pretrained"
-NOTHING_SHIPPED = "no trained weights are shipped with this version yet"
+NOTHING_SHIPPED = "no trained weights came with this installation (install it again)"
 
 _FORMAT = "qincodec"
 _VERSION = 1

@@ -133,7 +133,7 @@ def test_untrained_weights_are_used_by_name_only(tmp_path: Path, monkeypatch: py
     for codec in (Qincodec, Continuous):
         reason = codec.unavailable()
         assert reason is not None
-        assert "no trained weights are shipped with this version yet" in reason
+        assert "no trained weights came with this installation" in reason
         assert f"--weights {codec.name}=PATH" in reason
         assert codec.unavailable(TINY) is None
         assert "not a model" in (codec.unavailable(str(tmp_path / "none")) or "")

@@ -166,7 +166,7 @@ def test_finding_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert checkpoint.find(str(model)) == model
     monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path / "none")
     for wrong, message in [
-        (None, "no trained weights are shipped"),
+        (None, "no trained weights came"),
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path, "no config.json in it"),
         (model / "config.json", "is not a model"),

@@ -197,7 +197,7 @@ def test_mistakes_are_one_line(run, tmp_path: Path) -> None:
     noise(wav, 0.05)
     run("encode", wav, "-o", qnc, *TINY)
     assert "exists: --force overwrites it" in mistake(run, "encode", wav, "-o", qnc, *TINY)
-    assert "no trained weights are shipped" in mistake(run, "decode", qnc, "-o", out)
+    assert "was encoded with model" in mistake(run, "decode", qnc, "-o", out)
     assert "not a model" in mistake(run, "decode", qnc, "-o", out, "--model", tmp_path / "none")
     assert "was encoded with model" in mistake(run, "decode", qnc, "-o", out, "--model", "untrained:small")
     assert "not a .qnc file" in mistake(run, "decode", wav, "-o", out, *TINY)

@@ -1,0 +1,129 @@
+"""The paper's figures of what was computed here, as PNG, SVG and PDF: the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from evaluation.paper.content import CURVE_RATES
+from evaluation.paper.tables import PaperFigure, Point, Series
+from evaluation.report.plots import _COLOURS, _MARKERS
+
+#: No time and no program's name goes into a file.
+_METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
+    """Suffix -> file; {} for a figure without anything in it.
+
+    Args:
+        note: stands below the title, since pictures travel alone: what data this is of.
+    """
+    if not figure.series:
+        return {}
+    panels = list(dict.fromkeys(series.panel for series in figure.series))
+    width = max(5.6, 4.8 * len(panels))
+    drawing = Figure(figsize=(width, 4.8), layout="constrained")
+    FigureCanvasAgg(drawing)
+    all_axes = drawing.subplots(1, len(panels), squeeze=False).ravel()
+    labels = list(dict.fromkeys(series.label for series in figure.series))
+    for axes, panel in zip(all_axes, panels, strict=True):
+        members = [series for series in figure.series if series.panel == panel]
+        _PANELS[figure.name](axes, panel, members, labels)
+        axes.grid(True, color="0.9")
+        axes.set_axisbelow(True)
+    title = f"{figure.title}\n{textwrap.fill(note, width=int(width * 13))}"
+    drawing.suptitle(title, fontsize="small", parse_math=False)
+    if len(labels) > 1 or figure.name != "fig2":
+        handles = {
+            label: line
+            for axes in all_axes
+            for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        drawing.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=3,
+            frameon=False,
+            fontsize="small",
+        )
+    files = {}
+    # Ids in an SVG are random otherwise; Type 42 keeps text in a PDF searchable.
+    with matplotlib.rc_context({"svg.hashsalt": figure.name, "pdf.fonttype": 42}):
+        for suffix, metadata in _METADATA.items():
+            data = io.BytesIO()
+            drawing.savefig(data, format=suffix, dpi=150, metadata=metadata)
+            files[suffix] = data.getvalue()
+    return files
+
+
+def _style(labels: Sequence[str], label: str) -> dict[str, Any]:
+    index = labels.index(label)
+    return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+
+
+def _bars(points: Sequence[Point]) -> list[list[float]]:
+    """Lengths of the intervals below and above, 0 where there is none."""
+    return [
+        [0.0 if point.low is None else point.value - point.low for point in points],
+        [0.0 if point.high is None else point.high - point.value for point in points],
+    ]
+
+
+def _scores(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[str]) -> None:
+    """Fig. 2."""
+    (series,) = members
+    places = range(len(series.points))
+    values = [point.value for point in series.points]
+    axes.errorbar(places, values, _bars(series.points), fmt="o", capsize=4, color=_COLOURS[0])
+    counts = {point.n for point in series.points}
+    for place, point in enumerate(series.points):
+        if len(counts) > 1:
+            axes.annotate(f"n = {point.n}", (place, 1), fontsize="x-small", ha="center", color="0.35")
+    axes.set_xticks(places, [str(point.x) for point in series.points], rotation=30, ha="right")
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel(panel if len(counts) > 1 else f"{panel} (n = {series.points[0].n} listeners)")
+
+
+def _codebooks(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[str]) -> None:
+    """Fig. 3."""
+    for series in members:
+        x, y = zip(*((point.x, point.value) for point in series.points), strict=True)
+        axes.plot(x, y, label=series.label, linewidth=1.2, markersize=4, **_style(labels, series.label))
+    most = max(len(series.points) for series in members)
+    axes.set_xticks(range(1, most + 1, max(1, most // 9)))
+    axes.set_xlabel("codebook")
+    axes.set_ylabel(f"perplexity at {panel} ↑")
+    axes.set_ylim(bottom=0)
+
+
+def _curves(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[str]) -> None:
+    """Fig. 4."""
+    for series in members:
+        x = [point.x for point in series.points]
+        y = [point.value for point in series.points]
+        style = _style(labels, series.label)
+        axes.errorbar(x, y, _bars(series.points), label=series.label, linewidth=1.4, capsize=3, **style)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(CURVE_RATES)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("measured kbps")
+    axes.set_ylabel(panel)
+
+
+_PANELS = {"fig2": _scores, "fig3": _codebooks, "fig4": _curves}

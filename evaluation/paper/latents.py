@@ -1,0 +1,177 @@
+"""The error that quantization leaves in the latents of the evaluated clips (Table III)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from baselines.codec import Encoded
+from evaluation.datasets.base import Clip
+from evaluation.distributions import groups_of, jackknife
+from evaluation.results import Condition
+from evaluation.store import RunStore, coded_key, row_key
+from qincodec import audio
+from qincodec.codec import Qincodec
+from qincodec.errors import UserError
+
+VERSION = "1"
+DEFINITION = (
+    "Latent MSE: squared error of the quantized latents of all frames of all clips over their variance "
+    "(0: none, 1: as bad as their mean); [95% interval by delete-group jackknife over recordings]. Which "
+    "latents and what scale the paper's MSE is of, it does not say"
+)
+
+
+@dataclass(frozen=True)
+class LatentError:
+    """Squared error over variance, with its 95 % interval.
+
+    Attributes:
+        value: NaN with a ``reason``.
+        low, high: NaN with a ``ci_reason``.
+        mse: squared error per dimension, in the units of the latents.
+        n_clips, n_recordings, n_frames: it is of.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    mse: float = math.nan
+    n_clips: int = 0
+    n_recordings: int = 0
+    n_frames: int = 0
+    reason: str = ""
+    ci_reason: str = ""
+
+
+@dataclass
+class _Sums:
+    """Sums over frames, (dim,) or scalar, float64."""
+
+    frames: int
+    error: float
+    x: np.ndarray
+    squares: float
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.frames + other.frames,
+            self.error + other.error,
+            self.x + other.x,
+            self.squares + other.squares,
+        )
+
+    def __sub__(self, other: _Sums) -> _Sums:
+        return self + _Sums(-other.frames, -other.error, -other.x, -other.squares)
+
+    @property
+    def relative(self) -> float:
+        """Error over variance."""
+        variance = self.squares - float(np.square(self.x).sum()) / max(self.frames, 1)
+        return self.error / variance if variance > 0 else math.nan
+
+
+def latent_error(
+    store: RunStore,
+    condition: Condition,
+    codec: Qincodec,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LatentError:
+    """What the codes that a run keeps of a condition lack of the latents they were made of.
+
+    Nothing is quantized again. Sums per clip are kept as rows of the run folder.
+
+    Args:
+        store: of a run that has coded ``condition`` at the sample rate of the codec, open for writing.
+        condition: of ``codec``.
+        codec: before fine-tuning.
+        progress: called with clips done and of how many.
+
+    Raises:
+        UserError: an encoded clip or a recording is gone.
+    """
+    run = store.read_run()
+    assert run is not None, "the run has been executed"
+    settings = run["settings"]
+    clips = [clip for clip in store.read_clips() if clip.error is None]
+    sums: list[_Sums] = []
+    recordings: list[str] = []
+    for number, clip in enumerate(clips):
+        progress(number, len(clips))
+        row = store.row(coded_key(condition, settings, clip))
+        if row is None or row["error"] is not None:
+            continue
+        key = row_key(kind="latents", version=VERSION, coded=row["key"])
+        known = store.row(key)
+        if known is None:
+            found = _sums(store, row, clip, codec, settings)
+            known = {"kind": "latents", "key": key, "codec": condition.codec, "clip": clip.id, **found}
+            store.append([known])
+        sums.append(_Sums(known["frames"], known["error_sum"], np.array(known["x"]), known["squares"]))
+        recordings.append(clip.recording)
+    return _summarise(sums, recordings)
+
+
+def _sums(
+    store: RunStore, row: dict[str, Any], clip: Clip, codec: Qincodec, settings: dict[str, Any]
+) -> dict[str, Any]:
+    path = store.folder / row["encoded"]
+    try:
+        codes = Encoded.from_bytes(path.read_bytes()).codes
+    except OSError as error:
+        raise UserError(
+            f"'{path}' is gone ({error.strerror}): give another --out to evaluate anew"
+        ) from error
+    assert codes is not None and codec.quantizer is not None
+    # The way audio took to the codec when it was coded.
+    samples, sample_rate = audio.read(clip.path, clip.start_s, clip.duration_s)
+    samples = audio.resample(audio.mix(samples, 1), sample_rate, settings["sample_rate"])
+    samples = audio.resample(samples, settings["sample_rate"], codec.sample_rate)
+    with torch.inference_mode():
+        x = codec.encode_latents(torch.from_numpy(samples)[None])[0, 0].double()
+        decoded = codec.quantizer.decode(torch.from_numpy(codes.T.copy()).to(codec.device))
+    if decoded.shape != x.shape:
+        raise UserError(
+            f"'{clip.path}' has changed since the run coded it: {len(decoded)} frames then, {len(x)} now;"
+            " give another --out to evaluate anew"
+        )
+    return {
+        "frames": len(x),
+        "error_sum": float((decoded.double() - x).square().sum()),
+        "x": x.sum(0).tolist(),
+        "squares": float(x.square().sum()),
+    }
+
+
+def _summarise(sums: Sequence[_Sums], recordings: Sequence[str]) -> LatentError:
+    if not sums:
+        return LatentError(math.nan, reason="no clip was coded", ci_reason="there is no value")
+    of_recording = groups_of(recordings)
+    groups = sorted(set(of_recording.values()))
+    nothing = _Sums(0, 0.0, np.zeros_like(sums[0].x), 0.0)
+    by_group = [
+        sum((s for s, r in zip(sums, recordings, strict=True) if of_recording[r] == group), nothing)
+        for group in groups
+    ]
+    sizes = [sum(g == group for g in of_recording.values()) for group in groups]
+    total = sum(by_group, nothing)
+    value = total.relative
+    interval = jackknife(value, [(total - part).relative for part in by_group], sizes)
+    reason = "" if math.isfinite(value) else "all latents are equal"
+    ci_reason = "" if math.isfinite(interval.low) else "an interval needs two recordings or more"
+    return LatentError(
+        value,
+        max(0.0, interval.low) if math.isfinite(interval.low) else math.nan,
+        interval.high,
+        total.error / (total.frames * len(total.x)),
+        len(sums),
+        len(set(recordings)),
+        total.frames,
+        reason,
+        ci_reason,
+    )

@@ -1,0 +1,321 @@
+"""What the paper's tables and figures need, computed in one run folder, and read from it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from baselines import weights as pretrained
+from baselines.registry import missing_weights, unavailable
+from evaluation.conditions import Planned, parse_codecs, plan_conditions
+from evaluation.datasets import load_dataset
+from evaluation.environment import describe_environment
+from evaluation.manifest import describe_dataset
+from evaluation.paper import content
+from evaluation.paper.latents import LatentError, latent_error
+from evaluation.paper.listening import listening_figure, read_listening
+from evaluation.paper.models import Model, find_models, parse_models
+from evaluation.paper.tables import OPENL3, Reproduction, TableMaker
+from evaluation.results import Condition, Results
+from evaluation.runner import Settings
+from evaluation.session import Plan, Request, execute, make_plan
+from evaluation.statistics import MAX_RATE_DEVIATION
+from evaluation.store import RunStore
+from qincodec.codec import load
+from qincodec.errors import UserError
+
+#: Called with what is going on, how much is done, and of how much.
+Progress = Callable[[str, int, int], None]
+
+RUN = "run"
+CURVES = "fig4"
+#: What ``--skip`` takes.
+PARTS = (content.DAC, content.ENCODEC, *content.ROLES, OPENL3, CURVES)
+_METRICS = "si_sdr,ms_mel,logmel"
+
+
+@dataclass(frozen=True)
+class PaperRequest:
+    """What was asked for.
+
+    Attributes:
+        data: as `evaluation.datasets.load_dataset` takes it; None for the demo.
+        training: folders that `qincodec train` wrote.
+        models: ``ROLE=PATH``.
+        listening: folder that `mushra analyze` wrote.
+        weights: ``NAME=PATH`` of dac, encodec, or a name of `evaluate weights`.
+        skip: parts (`PARTS`) that are left out.
+        limit: draw that many recordings.
+    """
+
+    data: str | None = None
+    training: Sequence[Path] = ()
+    models: Sequence[str] = ()
+    listening: Path | None = None
+    weights: Sequence[str] = ()
+    skip: Sequence[str] = ()
+    device: str = "cpu"
+    limit: int | None = None
+    seed: int = 0
+    batch_size: int = 8
+    workers: int | None = None
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def reproduce(request: PaperRequest, out: Path, progress: Progress = lambda *_: None) -> Reproduction:
+    """Compute what can be computed here; the evaluation goes on with what is in ``out / RUN``.
+
+    Raises:
+        UserError: something in the request cannot be done. What merely is not there (weights, adapters)
+            stands in its rows.
+    """
+    _check_skip(request.skip)
+    listening = None if request.listening is None else read_listening(request.listening)
+    models, reasons = find_models(request.training, parse_models(request.models), request.skip)
+    codecs, baseline_reasons = _baselines(request, progress)
+    reasons |= baseline_reasons
+    codecs |= {role: f"{entries[0].label}=qincodec:{entries[0].weights}" for role, entries in models.items()}
+    curves = {} if CURVES in request.skip else _curve_models(models)
+    session = _Session(request, out / RUN, progress)
+    labels = {role: entries[0].label for role, entries in models.items()} | {
+        key: key for key in (content.DAC, content.ENCODEC) if key in codecs
+    }
+    rates_off = session.run(codecs, labels, list(curves.values()))
+    results = session.results
+    errors = {} if results is None else _latent_errors(results, models, out / RUN, request.device, progress)
+    maker = TableMaker(
+        results, labels, models, curves, reasons, rates_off, errors, session.unavailable(request.skip)
+    )
+    tables = [
+        *(maker.table(name, kbps) for name, kbps in content.TABLE_RATES.items()),
+        maker.ablation(),
+    ]
+    curve_reason = f"left out with --skip {CURVES}" if CURVES in request.skip else "no model of QINCODEC"
+    figures = [
+        listening_figure(listening),
+        maker.codebooks(),
+        maker.curves(session.curve_reasons, curve_reason),
+    ]
+    data = session.dataset
+    return Reproduction(
+        data,
+        _data_note(request, data),
+        [model for entries in models.values() for model in entries],
+        tables,
+        figures,
+        maker.notes(),
+        _environment(request.device),
+        maker.n_failed,
+    )
+
+
+def _check_skip(skip: Sequence[str]) -> None:
+    for part in skip:
+        if part not in PARTS:
+            raise UserError(f"--skip '{part}' is no part of the paper's tables; it is of {', '.join(PARTS)}")
+
+
+def _baselines(request: PaperRequest, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
+    """(codec -> as after ``--codecs``, codec -> why it cannot run) of DAC and EnCodec.
+
+    Weights that are not here are downloaded, unless that is forbidden.
+    """
+    own: dict[str, str] = {}
+    for text in request.weights:
+        name, _, path = text.partition("=")
+        if not path:
+            raise UserError(f"--weights takes NAME=PATH, for example dac-16kbps=weights.pth; got '{text}'")
+        if name in (content.DAC, content.ENCODEC):
+            own[name] = path
+        else:
+            pretrained.use(name, Path(path))
+    codecs, reasons = {}, {}
+    for name in (content.DAC, content.ENCODEC):
+        reason: str | None = f"left out with --skip {name}"
+        if name not in request.skip:
+            reason = _fetch(name, own.get(name), progress) or unavailable(name, own.get(name))
+            if reason and name in own:
+                raise UserError(f"--weights {name}={own[name]}: {reason}")
+        if reason:
+            reasons[name] = reason
+        else:
+            codecs[name] = f"{name}:{own[name]}" if name in own else name
+    return codecs, reasons
+
+
+def _fetch(codec: str, path: str | None, progress: Progress) -> str | None:
+    """Download what a codec lacks; why that cannot be had."""
+    if pretrained.is_offline():
+        return None
+    try:
+        for name in missing_weights(codec, path):
+            pretrained.obtain(name, progress)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _curve_models(models: Mapping[str, list[Model]]) -> dict[int, Model]:
+    """D -> the model that is drawn for it, ascending."""
+    found: dict[int, Model] = {}
+    for role in content.BEST_FIRST:
+        for model in models.get(role, []):
+            found.setdefault(model.latent_dim, model)
+    return dict(sorted(found.items()))
+
+
+class _Session:
+    """The evaluation behind all tables and figures.
+
+    Attributes:
+        results: of all that ran; None if nothing could.
+        dataset: as a run folder describes it.
+        curve_reasons: (label, kbps) -> why a point of Fig. 4 is not there.
+    """
+
+    def __init__(self, request: PaperRequest, folder: Path, progress: Progress) -> None:
+        self._request = request
+        self._folder = folder
+        self._progress = progress
+        self._unavailable: dict[str, str] = {}
+        self.results: Results | None = None
+        self.dataset: dict[str, Any] = {}
+        self.curve_reasons: dict[tuple[str, float], str] = {}
+
+    def run(
+        self, codecs: Mapping[str, str], labels: Mapping[str, str], curves: Sequence[Model]
+    ) -> dict[tuple[str, float], str]:
+        """Evaluate; returns (key, kbps) -> why a codec has no rate there."""
+        if not codecs:
+            self._describe_data()
+            return {}
+        request = self._request
+        metrics = _METRICS if OPENL3 in request.skip else f"{_METRICS},{OPENL3}"
+        plan = make_plan(
+            Request(
+                data=request.data,
+                codecs=list(codecs.values()),
+                kbps=list(content.TABLE_RATES.values()),
+                metrics=metrics,
+                device=request.device,
+                batch_size=request.batch_size,
+                workers=request.workers,
+                settings=Settings(chunk_s=content.EXCERPT_S, limit=request.limit, seed=request.seed),
+                dataset_options=request.dataset_options,
+            ),
+            self._progress,
+        )
+        self._unavailable = plan.unavailable
+        off: dict[tuple[str, float], str] = {}
+        wanted = []
+        keys = {label: key for key, label in labels.items()}
+        for planned in plan.conditions:
+            key, kbps = keys[planned.condition.codec], planned.condition.kbps
+            assert kbps is not None, "none of these is a control"
+            if not content.is_wanted(key, kbps):
+                continue
+            reason = _rate_off(planned.condition)
+            if reason:
+                off[key, kbps] = reason
+            else:
+                wanted.append(planned)
+        points = [point for model in curves for point in self._points(plan, model)]
+        for part in (replace(plan, conditions=wanted), replace(plan, conditions=points, embeddings=[])):
+            if part.conditions:
+                self.results, _ = execute(part, self._folder, progress=self._progress)
+        if self.results is None:
+            self._describe_data()
+        else:
+            self.dataset = self.results.dataset
+        return off
+
+    def _points(self, plan: Plan, model: Model) -> list[Planned]:
+        """Conditions of Fig. 4, of the metrics it needs."""
+        settings = plan.request.settings
+        planned, _ = plan_conditions(
+            parse_codecs(f"{model.label}=qincodec:{model.weights}", {}),
+            [],
+            content.CURVE_RATES,
+            sample_rate=settings.sample_rate,
+            channels=settings.channels,
+            device=plan.request.device,
+        )
+        points = []
+        for entry in planned:
+            reason = _rate_off(entry.condition)
+            if reason and entry.condition.kbps is not None:
+                self.curve_reasons[model.label, entry.condition.kbps] = reason
+            else:
+                points.append(entry)
+        return points
+
+    def _describe_data(self) -> None:
+        request = self._request
+        data = load_dataset(
+            request.data,
+            chunk_s=content.EXCERPT_S,
+            limit=request.limit,
+            seed=request.seed,
+            progress=lambda done, total: self._progress("reading data", done, total),
+            **request.dataset_options,
+        )
+        self.dataset = describe_dataset(data)
+
+    def unavailable(self, skip: Sequence[str]) -> dict[str, str]:
+        """Embedding -> why it could not be computed."""
+        skipped = {OPENL3: f"left out with --skip {OPENL3}"} if OPENL3 in skip else {}
+        return self._unavailable | skipped
+
+
+def _rate_off(condition: Condition) -> str:
+    """Why a condition is not the one that was asked for; "" if it is near enough."""
+    if condition.kbps is None or condition.nominal is None:
+        return ""
+    if abs(condition.nominal / condition.kbps - 1) <= MAX_RATE_DEVIATION:
+        return ""
+    return f"its nearest rate to {condition.kbps:g} kbps is {condition.nominal:.2f} kbps"
+
+
+def _latent_errors(
+    results: Results, models: Mapping[str, list[Model]], folder: Path, device: str, progress: Progress
+) -> dict[str, LatentError]:
+    """Role -> error, of the roles of Table III that ran."""
+    found = {}
+    with RunStore(folder) as store:
+        for row in content.ABLATION:
+            for condition in results.conditions:
+                if row.key in models and (condition.codec, condition.kbps) == (
+                    models[row.key][0].label,
+                    content.ABLATION_RATE,
+                ):
+                    what = f"latents of {row.label}"
+                    found[row.key] = latent_error(
+                        store,
+                        condition,
+                        load(models[row.key][0].weights, device=device),
+                        lambda done, total, what=what: progress(what, done, total),  # type: ignore[misc]
+                    )
+    return found
+
+
+def _data_note(request: PaperRequest, data: Mapping[str, Any]) -> str:
+    count = f"{data['n_clips']} clips of {data['n_recordings']} recordings"
+    if not (request.data or "").startswith("audiocaps:"):
+        return (
+            f"not the paper's data: {data['name']}, {count}; the paper's values are of {content.TEST_SET}, so"
+            " a difference says nothing about a codec"
+        )
+    whole = data["n_clips"] == content.TEST_SET_CLIPS
+    text = f"the paper's data: {content.TEST_SET}, {count}"
+    length = f"{content.EXCERPT_S:g} s"
+    text += "" if whole else f" of {content.TEST_SET_CLIPS} clips, so not all of it"
+    return f"{text}; the first {length} of each (the paper does not say which {length})"
+
+
+def _environment(device: str) -> dict[str, Any]:
+    """Versions and machine; nothing that differs from run to run."""
+    found = describe_environment(device, 1)
+    del found["workers"]
+    return found

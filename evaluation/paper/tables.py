@@ -1,0 +1,438 @@
+"""Tables and figures of the paper, as data, from the results of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from evaluation.paper import content
+from evaluation.paper.content import Column, WantedRow
+from evaluation.paper.latents import DEFINITION, LatentError
+from evaluation.paper.models import Model
+from evaluation.report.all_tables import all_notes
+from evaluation.results import Condition, Results
+
+OPENL3 = "openl3"
+#: Behind a curve's name: a picture goes where its table does not.
+RANDOM = " (random weights)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A number beside the paper's.
+
+    Attributes:
+        value: None with a ``reason``.
+        low, high: of the 95 % interval; None with a ``ci_reason``.
+        paper: None where the paper, or our copy of it, has none.
+        half: of a distance between distributions: its value at half the recordings.
+        ran: False where it could not be computed here, whatever the codec.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    paper: float | None = None
+    half: float | None = None
+    reason: str = ""
+    ci_reason: str = ""
+    ran: bool = True
+
+    @property
+    def difference(self) -> float | None:
+        """Here minus the paper."""
+        return None if self.value is None or self.paper is None else self.value - self.paper
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what ran, or why it did not."""
+
+    wanted: WantedRow
+    kbps: float
+    reason: str = ""
+    model: str = ""
+    kbps_measured: float | None = None
+    n: int = 0
+    n_failed: int = 0
+    n_recordings: int = 0
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One of the paper's tables."""
+
+    name: str
+    title: str
+    columns: list[Column]
+    rows: list[Row]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a figure.
+
+    Attributes:
+        x: a measured rate in kbit/s, the number of a codebook, or a condition's name.
+        low, high: of the 95 % interval.
+        n: clips, frames or listeners it is of.
+        asked: rate that was asked for.
+    """
+
+    x: float | str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    asked: float | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve in a panel of a figure."""
+
+    panel: str
+    label: str
+    points: list[Point]
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """One of the paper's figures; ``missing``: (what is not in it, why)."""
+
+    name: str
+    title: str
+    series: list[Series]
+    missing: list[tuple[str, str]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """All of it."""
+
+    data: dict[str, Any]
+    data_note: str
+    models: list[Model]
+    tables: list[PaperTable]
+    figures: list[PaperFigure]
+    notes: list[str]
+    environment: dict[str, Any]
+    n_failed: int
+
+    @property
+    def summary(self) -> str:
+        """How much of the tables ran, in words."""
+        rows = [row for table in self.tables for row in table.rows]
+        ran = sum(not row.reason for row in rows)
+        drawn = sum(bool(figure.series) for figure in self.figures)
+        return (
+            f"{ran} of {len(rows)} rows of the tables ran and {drawn} of {len(self.figures)} figures could be"
+            " drawn; what could not says why"
+        )
+
+
+class TableMaker:
+    """Makes tables and figures of what ran.
+
+    Args:
+        results: of the run, which may hold more than is wanted now; None if nothing could run.
+        labels: key of a row -> its codec in the run.
+        models: role -> its models, the one for the tables first.
+        drawn: latent dimension -> its model in Fig. 4.
+        reasons: key of a row -> why it did not run.
+        rates_off: (key, kbps) -> why a codec has no such rate.
+        latent_errors: role -> its error, of rows of Table III that ran.
+        no_embeddings: embedding -> why it could not be computed.
+    """
+
+    def __init__(
+        self,
+        results: Results | None,
+        labels: Mapping[str, str],
+        models: Mapping[str, list[Model]],
+        drawn: Mapping[int, Model],
+        reasons: Mapping[str, str],
+        rates_off: Mapping[tuple[str, float], str],
+        latent_errors: Mapping[str, LatentError],
+        no_embeddings: Mapping[str, str],
+    ) -> None:
+        self._all = results
+        self._labels = labels
+        self._models = models
+        self._drawn = drawn
+        self._reasons = reasons
+        self._off = rates_off
+        self._errors = latent_errors
+        self._no_embeddings = no_embeddings
+        wanted = [
+            (label, kbps)
+            for key, label in labels.items()
+            for kbps in content.TABLE_RATES.values()
+            if content.is_wanted(key, kbps)
+        ]
+        points = [(model.label, kbps) for model in drawn.values() for kbps in content.CURVE_RATES]
+        self._results = None if results is None else _only(results, wanted)
+        self._points = None if results is None else _only(results, points)
+        has_openl3 = results is not None and OPENL3 not in no_embeddings
+        self._columns = [*content.COLUMNS, *(() if has_openl3 or results is None else content.SUBSTITUTES)]
+        self._corpus = {(e["codec"], e["kbps"]): e for e in (results.corpus if results else [])}
+
+    @property
+    def n_failed(self) -> int:
+        """Results of clips, of all that is shown."""
+        parts = [part.clips for part in (self._results, self._points) if part is not None]
+        failed = [rows[rows["error"].notna()] for rows in parts]
+        return len(
+            {key for rows in failed for key in zip(rows["codec"], rows["kbps"], rows["clip"], strict=True)}
+        )
+
+    def table(self, name: str, kbps: float) -> PaperTable:
+        """Table I or II."""
+        rows = [self._row(wanted, kbps, self._columns) for wanted in content.COMPARISON]
+        title = f"QINCODEC and competing codecs at {kbps:g} kbps"
+        notes = self._table_notes(rows) + self._pair_notes()
+        return PaperTable(name, title, list(self._columns), rows, notes)
+
+    def _pair_notes(self) -> list[str]:
+        """On models that stand for one before and after fine-tuning, and are not."""
+        notes = []
+        for kind in (content.IRVQ, content.QINCO2):
+            pair = [self._models[key][0] for key in (kind, kind + content.FINETUNED) if key in self._models]
+            if len({model.coder for model in pair}) > 1:
+                notes.append(
+                    f"{kind} and {kind}{content.FINETUNED} differ in encoder or quantizer, which fine-tuning"
+                    " leaves alone: they are not one model before and after it"
+                )
+        return notes
+
+    def ablation(self) -> PaperTable:
+        """Table III."""
+        kbps = content.ABLATION_RATE
+        columns = [Column(content.LATENT_ERROR, "latent MSE ↓"), *self._columns]
+        rows = []
+        for wanted in content.ABLATION:
+            row = self._row(wanted, kbps, columns, compared=False)
+            rows.append(row)
+        used = {self._models[row.wanted.key][0].encoder for row in rows if not row.reason}
+        notes = ["The paper's numbers of Table III are lost in our copy: a dash stands for them"]
+        if len(used) > 1:
+            notes.append("The quantizers belong to different encoders: their latent MSE cannot be compared")
+        title = f"Offline quantizers at {kbps:g} kbps, after step 2 (no fine-tuning)"
+        return PaperTable("III", title, columns, rows, notes + self._table_notes(rows))
+
+    def _row(self, wanted: WantedRow, kbps: float, columns: Sequence[Column], compared: bool = True) -> Row:
+        """A row; ``compared``: with the paper's values, where it has any."""
+        key = wanted.key
+        values = {c.key: content.printed(kbps, key, c.key) if compared else None for c in columns}
+        reason = self._reasons.get(key) or self._off.get((key, kbps), "")
+        summary = None if reason else self._summary(self._labels[key], kbps)
+        if not reason and summary is None:
+            reason = "nothing was evaluated"
+        if summary is None:
+            entries = {name: Entry(None, paper=value, reason=reason) for name, value in values.items()}
+            return Row(wanted, kbps, reason, entries=entries)
+        return Row(
+            wanted,
+            kbps,
+            "" if summary["n"] else f"all {summary['n_failed']} clips failed",
+            self._model_text(key, kbps),
+            _number(summary["kbps_measured"]),
+            int(summary["n"]),
+            int(summary["n_failed"]),
+            int(summary["n_recordings"]),
+            {c.key: replace(self._entry(summary, key, c.key), paper=values[c.key]) for c in columns},
+        )
+
+    def _summary(self, label: str, kbps: float) -> pd.Series | None:
+        if self._results is None:
+            return None
+        table = self._results.summary
+        rows = table[(table["codec"] == label) & (table["kbps"] == kbps)]
+        return rows.iloc[0] if len(rows) else None
+
+    def _entry(self, summary: pd.Series, key: str, column: str) -> Entry:
+        if column == content.LATENT_ERROR:
+            error = self._errors[key]
+            return Entry(
+                _number(error.value),
+                _number(error.low),
+                _number(error.high),
+                reason=error.reason,
+                ci_reason=error.ci_reason,
+            )
+        if column == content.PERPLEXITY:
+            entry = self._corpus.get((summary["codec"], summary["kbps"]), {})
+            if "perplexity" not in entry:
+                return Entry(None, reason=entry.get("kbps_entropy_reason", "the codec has no codes"))
+            return Entry(entry["perplexity"], ci_reason="one number of all frames")
+        if column not in summary:
+            embedding = column.partition("_")[2]
+            return Entry(None, reason=self._no_embeddings.get(embedding, "not computed"), ran=False)
+        return Entry(
+            _number(summary[column]),
+            _number(summary[f"{column}_ci_low"]),
+            _number(summary[f"{column}_ci_high"]),
+            half=_number(summary.get(f"{column}_half", math.nan)),
+            reason=summary[f"{column}_reason"],
+            ci_reason=summary[f"{column}_ci_reason"],
+        )
+
+    def _condition(self, label: str, kbps: float) -> Condition | None:
+        conditions = self._all.conditions if self._all else []
+        return next((c for c in conditions if (c.codec, c.kbps) == (label, kbps)), None)
+
+    def _model_text(self, key: str, kbps: float) -> str:
+        condition = self._condition(self._labels[key], kbps)
+        assert condition is not None
+        identity = condition.identity
+        settings = ", ".join(f"{name} {value}" for name, value in condition.settings.items())
+        if key in self._models:
+            search = ", ".join(
+                f"{name} {value}" for name, value in identity.get("quantizer", {}).items() if name != "kind"
+            )
+            text = f"{self._models[key][0].description}; {settings}"
+            return f"{text}; search: {search}" if search else text
+        text = f"{key} version {identity['version']}, weights {identity['weights']}; {settings}"
+        return f"RANDOM WEIGHTS, never trained: {text}" if _is_untrained(identity) else text
+
+    def _table_notes(self, rows: Sequence[Row]) -> list[str]:
+        notes = []
+        if OPENL3 in self._no_embeddings:
+            notes.append(f"FD-OL3, FM-OL3 not run: {self._no_embeddings[OPENL3]}")
+        if self._columns[-1] in content.SUBSTITUTES:
+            notes.append("FD-logmel and FM-logmel are not the paper's: other features, on another scale")
+        frames = {}
+        for row in rows:
+            entry = {} if row.reason else self._corpus.get((self._labels[row.wanted.key], row.kbps), {})
+            if "perplexity" in entry:
+                frames[row.wanted.label] = (
+                    f"{row.wanted.label} {entry['frames']} frames, {entry['perplexity_miller_madow']:.0f}"
+                )
+        if frames:
+            notes.append(
+                "perplexity: mean of 2^H over the codebooks, biased low on few frames; with Miller and"
+                f" Madow's correction: {'; '.join(frames.values())}"
+            )
+        floor = self._results.noise_floor if self._results is not None else None
+        if floor is not None and "fd_openl3" in floor.summary:
+            parts = [
+                f"{row['codec']} {row['fd_openl3']:.3g} and {row['fm_openl3']:.3g}"
+                for _, row in floor.summary.iterrows()
+            ]
+            notes.append(f"Noise floor, FD-OL3 and FM-OL3 of the references themselves: {'; '.join(parts)}")
+        scores = self._results.scores if self._results is not None else []
+        counts = {
+            (s.n_clips, s.n_frames, "–" if math.isnan(s.half_frames) else f"{s.half_frames:.0f}")
+            for s in scores
+            if s.metric == "fd_openl3" and not s.common and s.n_clips
+        }
+        if counts:
+            parts = [f"{n} clips, {frames} frames (half: {half})" for n, frames, half in sorted(counts)]
+            notes.append(f"FD-OL3 is of {'; '.join(parts)} and falls as they grow: compare at equal n only")
+        return notes
+
+    def codebooks(self) -> PaperFigure:
+        """Fig. 3."""
+        series = []
+        missing: dict[tuple[str, str], list[str]] = {}
+        for kbps in content.TABLE_RATES.values():
+            for name, keys in content.CODEBOOKS:
+                usable = [key for key in keys if key in self._labels and (key, kbps) not in self._off]
+                entry = self._corpus.get((self._labels[usable[0]], kbps), {}) if usable else {}
+                if "codebooks" not in entry:
+                    reason = self._reasons.get(keys[0]) or self._off.get((keys[0], kbps)) or "no codes"
+                    missing.setdefault((name, reason), []).append(f"{kbps:g}")
+                    continue
+                points = [
+                    Point(number, book["perplexity"], n=book["frames"])
+                    for number, book in enumerate(entry["codebooks"], 1)
+                ]
+                condition = self._condition(self._labels[usable[0]], kbps)
+                trained = condition is None or not _is_untrained(condition.identity)
+                series.append(Series(f"{kbps:g} kbps", name + ("" if trained else RANDOM), points))
+        absent = [
+            (f"{name} at {' and '.join(rates)} kbps", reason) for (name, reason), rates in missing.items()
+        ]
+        title = "Perplexity of each codebook"
+        return PaperFigure("fig3", title, series, absent, ["Perplexity 2^H; n: frames it is counted on"])
+
+    def curves(self, off: Mapping[tuple[str, float], str], nothing: str) -> PaperFigure:
+        """Fig. 4.
+
+        Args:
+            off: (codec in the run, kbps) -> why it has no such rate.
+            nothing: why no curve is drawn, if none is.
+        """
+        series = []
+        drawn = self._drawn
+        missing = [
+            (f"D = {dim}", "no model of it" if drawn else nothing)
+            for dim in content.LATENT_DIMS
+            if dim not in drawn
+        ]
+        labels = {
+            model.label: f"D = {dim}, {model.role}" + ("" if model.trained else RANDOM)
+            for dim, model in drawn.items()
+        }
+        missing += [(f"{labels[label]} at {kbps:g} kbps", reason) for (label, kbps), reason in off.items()]
+        if self._points is not None:
+            plain = [metric for metric in self._points.metrics if not metric.embedding]
+            results = replace(self._points, metrics=plain, scores=[])
+            for column in (content.COLUMNS[1], content.COLUMNS[0]):
+                for label, text in labels.items():
+                    rows = results.summary[results.summary["codec"] == label].sort_values("kbps_measured")
+                    points = [
+                        Point(
+                            row["kbps_measured"],
+                            row[column.key],
+                            _number(row[f"{column.key}_ci_low"]),
+                            _number(row[f"{column.key}_ci_high"]),
+                            int(row[f"{column.key}_n"]),
+                            row["kbps"],
+                        )
+                        for _, row in rows.iterrows()
+                        if math.isfinite(row[column.key])
+                    ]
+                    if points:
+                        series.append(Series(column.heading, text, points))
+        title = "QINCODEC at various bitrates and latent dimensions"
+        notes = ["Over measured kbps, with 95% intervals; n: clips", *(m.description for m in drawn.values())]
+        return PaperFigure("fig4", title, series, missing, notes)
+
+    def notes(self) -> list[str]:
+        """What a reader of all tables must know, one line each."""
+        lines = [] if self._results is None else all_notes(self._results, self._results.summary)
+        if self._errors:
+            lines.append(DEFINITION)
+        if any(line.startswith("FM-OL3") or "FM-OL3," in line for line in lines):
+            lines.append("The paper gives no formula of its FM-OL3: the one above is ours")
+        return lines
+
+
+def _is_untrained(identity: Mapping[str, Any]) -> bool:
+    return str(identity.get("version", "")).endswith("untrained")
+
+
+def _only(results: Results, wanted: Sequence[tuple[str, float]]) -> Results:
+    """The part of a run that is of these (codec, kbps)."""
+    keys = set(wanted)
+    clips = results.clips
+    chosen = [pair in keys for pair in zip(clips["codec"], clips["kbps"], strict=True)]
+    return replace(
+        results,
+        clips=clips[chosen],
+        conditions=[c for c in results.conditions if (c.codec, c.kbps) in keys],
+        corpus=[entry for entry in results.corpus if (entry["codec"], entry["kbps"]) in keys],
+        scores=[score for score in results.scores if (score.codec, score.kbps) in keys],
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
