@@ -20,6 +20,7 @@ from evaluation.distributions import (
     Gaussian,
     Moments,
     bandwidth,
+    evenly_spaced,
     frechet,
     frechet_of_few,
     groups_of,
@@ -123,7 +124,15 @@ class Corpus:
     def sigma(self) -> float:
         """Bandwidth of the kernel, from all references."""
         if self._sigma is None:
-            frames = [self.store.read_frames(self.references[name]) for name in sorted(self.references)]
+            rows = [self.references[name] for name in sorted(self.references)]
+            ends = np.cumsum([row["frames"] for row in rows], dtype=np.int64)
+            # Only what counts is read: all references may not fit into memory.
+            chosen = evenly_spaced(int(ends[-1])) if rows else np.arange(0)
+            clips = np.searchsorted(ends, chosen, side="right")
+            frames = [
+                self.store.read_frames(rows[clip])[chosen[clips == clip] - ends[clip]]
+                for clip in np.unique(clips)
+            ]
             self._sigma = bandwidth(np.concatenate(frames)) if frames else math.nan
         return self._sigma
 

@@ -130,11 +130,17 @@ def frechet_distance(reference: np.ndarray | torch.Tensor, decoded: np.ndarray |
 # Kernel distance
 
 
+def evenly_spaced(count: int) -> np.ndarray:
+    """Indices of `BANDWIDTH_FRAMES` of ``count`` frames, or of all if there are no more."""
+    if count <= BANDWIDTH_FRAMES:
+        return np.arange(count)
+    return torch.linspace(0, count - 1, BANDWIDTH_FRAMES).round().long().numpy()
+
+
 def bandwidth(frames: np.ndarray | torch.Tensor) -> float:
     """Median distance between two of up to `BANDWIDTH_FRAMES` evenly spaced frames; NaN where it is 0."""
     values = torch.as_tensor(frames).double()
-    if len(values) > BANDWIDTH_FRAMES:
-        values = values[torch.linspace(0, len(values) - 1, BANDWIDTH_FRAMES).round().long()]
+    values = values[evenly_spaced(len(values))]
     if len(values) < 2:
         return math.nan
     median = float(np.median(torch.nn.functional.pdist(values).numpy()))

@@ -13,6 +13,7 @@ it was.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,11 +75,10 @@ def _refuse_places(out: Path, runs: Sequence[Path]) -> None:
 
 
 def _refuse_differences(sources: Sequence[Source]) -> None:
-    first = sources[0]
-    for source in sources[1:]:
-        for what, had, got in differences(first.run, source.run):
+    for one, other in itertools.combinations(sources, 2):
+        for what, had, got in differences(one.run, other.run):
             raise UserError(
-                f"{first.name} and {source.name} are no parts of one run: {what} is {_short(had)} and "
+                f"{one.name} and {other.name} are no parts of one run: {what} is {_short(had)} and "
                 f"{_short(got)}; evaluate both with the same options, codecs and weights"
             )
 

@@ -36,7 +36,8 @@ MIN_BD_POINTS = 4
 MIN_BD_OVERLAP = 0.5
 SIGNIFICANCE = 0.05
 
-_RESAMPLES_AT_ONCE = 500
+# Resamples at once, and numbers of them: their memory must not grow with the data.
+_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE = 500, 2**20
 # Comparing equal decimals that went through two roundings (16 * 1.15 against 18.4) needs some room.
 _RATIO_TOLERANCE = 1e-9
 
@@ -107,8 +108,9 @@ def _resampled_means(sums: np.ndarray, counts: np.ndarray, *, seed: int, num_res
     size = len(sums)
     generator = np.random.default_rng(seed)
     parts = []
-    for start in range(0, num_resamples, _RESAMPLES_AT_ONCE):
-        rows = min(_RESAMPLES_AT_ONCE, num_resamples - start)
+    at_once = max(1, min(_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE // size))
+    for start in range(0, num_resamples, at_once):
+        rows = min(at_once, num_resamples - start)
         drawn = generator.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
         # einsum, not BLAS, whose sums depend on the number of threads and of columns in the last bit.

@@ -186,7 +186,8 @@ class RunStore:
     def __init__(self, folder: Path, *, rank: int = 0, write: bool = True) -> None:
         self.folder = folder
         self.rank = rank
-        self._rows: dict[str, dict[str, Any]] = {}
+        #: Rows as they are written: parsed, they would take three times the memory.
+        self._rows: dict[str, bytes] = {}
         self._read_to: dict[Path, int] = {}
         self._thread_lock = threading.Lock()
         self._lock_handle: int | None = None
@@ -277,8 +278,7 @@ class RunStore:
                     if not line.endswith(b"\n"):
                         break  # another rank is writing it, or was killed there
                     try:
-                        row = json.loads(line)
-                        self._rows[row["key"]] = row
+                        self._rows[json.loads(line)["key"]] = line
                     except (ValueError, KeyError, TypeError) as error:
                         raise UserError(
                             f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
@@ -289,14 +289,16 @@ class RunStore:
 
     def row(self, key: str) -> dict[str, Any] | None:
         """The last row written under ``key``, or None."""
-        return self._rows.get(key)
+        line = self._rows.get(key)
+        row: dict[str, Any] | None = None if line is None else json.loads(line)
+        return row
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Append rows in one write and have them on the disk before returning. Thread-safe."""
         if not rows:
             return
-        lines = "".join(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n" for row in rows)
-        data = lines.encode()
+        lines = [(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n").encode() for row in rows]
+        data = b"".join(lines)
         assert self._append_handle is not None, "opened for reading only"
         with self._thread_lock, explain_os_errors(self.folder / "rows"):
             start = os.fstat(self._append_handle).st_size
@@ -307,8 +309,8 @@ class RunStore:
             except OSError:
                 os.ftruncate(self._append_handle, start)  # half a row must not stay before later ones
                 raise
-            for row in rows:
-                self._rows[row["key"]] = row
+            for row, line in zip(rows, lines, strict=True):
+                self._rows[row["key"]] = line
 
     @property
     def writable(self) -> bool:

@@ -153,7 +153,7 @@ def test_another_models_embeddings_are_never_used(
 ) -> None:
     evaluate(clip_folder, "steps", [4], metrics="bands", out=tmp_path / "run")
     with RunStore(tmp_path / "run", write=False) as store:
-        row = next(row for row in store._rows.values() if row["kind"] == "coded")
+        row = next(row for row in map(store.row, store._rows) if row and row["kind"] == "coded")
         assert store.row(frames_key(Bands().identity(), row["key"], 0)) is not None
         assert store.row(frames_key(OtherBands().identity(), row["key"], 0)) is None
     replace_plug_in(monkeypatch, OtherBands)
