@@ -92,7 +92,7 @@ def _training(values: dict[str, Any]) -> Any:
         raise UserError(f"stage2.training does not fit: {error}") from error
 
 
-def relative_errors(quantizer: Quantizer, latents: Latents, frames: int = 50_000) -> dict[int, float]:
+def relative_errors(quantizer: Quantizer, latents: Latents, frames: int = 5_000) -> dict[int, float]:
     """Squared error over variance, per number of codebooks, on up to ``frames`` latents."""
     x = torch.from_numpy(latents.sample(frames, seed=0))
     variance = float((x - x.mean(0)).square().mean())

@@ -357,9 +357,9 @@ def test_the_limit_recovers_and_forgets(monkeypatch: pytest.MonkeyPatch) -> None
     assert limit.wait_s("a") == 0
     monkeypatch.setattr(RateLimit, "MAX_KEYS", 10)
     for n in range(50):
-        limit.wait_s(str(n))
+        limit.wait_s(f"address-{n}")
     assert len(limit._buckets) == 10
-    assert "49" not in str(limit._buckets)
+    assert "address" not in str(limit._buckets)
 
 
 def test_secrets_are_in_no_log(serve: Any, caplog: Any, monkeypatch: Any) -> None:
