@@ -64,7 +64,14 @@ def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
     # So many rates that the signal comes in the midst of the work, however fast the machine.
     rates = ",".join(map(str, range(8, 128, 4)))
     command = [*arguments(clip_folder, tmp_path / "run"), "--kbps", rates]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs tests in the background has its children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while process.poll() is None and not lines(tmp_path / "run"):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
