@@ -220,8 +220,10 @@ class RunStore:
 
     def _open_for_writing(self) -> None:
         if self.folder.is_dir() and not (self.folder / "run.json").exists():
-            strangers = [p.name for p in self.folder.iterdir() if p.name not in (".lock", "rows")]
-            strangers = [name for name in strangers if not name.startswith(".writing-")]
+            names = {path.name for path in self.folder.iterdir()}
+            if ".lock" in names:  # ours: a kill came before run.json, which is written last
+                names -= {".lock", "rows", "clips.jsonl", "files.json", "environment.json"}
+            strangers = sorted(name for name in names - {"rows"} if not name.startswith(".writing-"))
             if strangers:
                 raise UserError(
                     f"{self.folder} is not empty and not a run (it holds {strangers[0]}); "

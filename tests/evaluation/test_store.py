@@ -127,6 +127,20 @@ def test_full_disk_keeps_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert [store.row(f"k{index}") is not None for index in range(3)] == [True, False, True]
 
 
+def test_a_kill_before_the_first_run_json_leaves_a_folder_to_go_on_with(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "run") as store:
+        store.write_clips([])
+        store.write_files({})
+        store.write_environment({})
+    with RunStore(tmp_path / "run") as store:
+        assert store.read_run() is None
+    # Files of these names that no store has written are somebody's.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "clips.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"it holds clips.jsonl"):
+        RunStore(tmp_path / "mine")
+
+
 def test_what_is_not_a_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match=r"not empty and not a run \(it holds thesis.tex\)"):
