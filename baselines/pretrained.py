@@ -17,6 +17,7 @@ import math
 import pickle
 import re
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,18 +109,18 @@ class PretrainedCodec(Codec):
             )
         return {"": path}
 
+    @abstractmethod
     def _add(self, label: str, model: nn.Module) -> None:
         """Take a model in use, under its label."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _load(self, path: Path) -> nn.Module:
         """The model in a file or folder. Raises UserError if it is not one of this codec's."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def _untrained(cls, label: str, size: str) -> nn.Module:
         """A model of ``size``, its weights yet to be drawn."""
-        raise NotImplementedError
 
     # ---- what is stored --------------------------------------------------------------------------------
 
@@ -190,13 +191,13 @@ class PretrainedCodec(Codec):
         with torch.inference_mode():
             return [self._encode_clip(clip, rate) for clip in audio.to(self.device)]
 
+    @abstractmethod
     def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
         """Encode float32 (channels, samples)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _decode_clip(self, clip: Encoded) -> torch.Tensor:
         """Decode to float32 (channels, num_samples)."""
-        raise NotImplementedError
 
 
 def _untrained_size(name: str, given: str | None) -> str | None:

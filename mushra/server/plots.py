@@ -103,7 +103,7 @@ def main() -> None:
         done = {"error": None, **draw(database, test or None, Path(key) if key else None, folder)}
     except UserError as error:
         done = {"error": str(error)}
-    except Exception:
+    except Exception:  # raised again: what waits for this process reads the file, its log has the traceback
         done = {"error": "The analysis failed; run `mushra analyze` to see why."}
         raise
     finally:
