@@ -145,8 +145,8 @@ def test_it_plays_to_the_end_and_stops_without_loop(open_report: Callable[..., A
     card.locator(".loop").uncheck()
     card.locator(".position").fill("3.7")
     card.locator(".play").click()
-    page.wait_for_function("document.querySelector('.clip .play').textContent === '▶'")
-    assert card.locator(".time").inner_text() == "0.00 s"
+    page.wait_for_function("document.querySelector('.clip .time').textContent === '0.00 s'")
+    assert card.locator(".play").inner_text() == "▶"
 
 
 def test_a_picture_is_a_place_to_go_to(open_report: Callable[..., Any]) -> None:
