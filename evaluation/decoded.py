@@ -1,7 +1,7 @@
 """The audio of a run, had again from what it kept: every signal as it was scored.
 
 Nothing is encoded: what a codec made of a clip lies in the run folder and is decoded again, brought to the
-evaluation's sample rate, and its condition's delay is taken out. Reports are made of this.
+evaluation's sample rate, and its condition's delay is taken out. Reports and listening tests use this.
 """
 
 from __future__ import annotations
@@ -95,41 +95,48 @@ class RunAudio:
         Raises:
             UserError: it failed, or cannot be had again; the message says why.
         """
-        row = self._row(condition, clip)
+        whole = torch.from_numpy(self.late(condition, clip))
+        delay = self.delay(condition)
+        return torch.nn.functional.pad(whole, (-delay, delay)).numpy()
+
+    def late(self, condition: Condition, clip: Clip, notes: list[str] | None = None) -> Audio:
+        """`decoded` with the condition's delay left in; what loading it changed is added to ``notes``."""
+        row = self.row(condition, clip)
         if row is None:
             raise UserError(f"{self._label(condition)} has no result for this clip yet")
         if row["error"] is not None:
             raise UserError(f"{self._label(condition)} failed: {row['error']}")
-        samples, sample_rate = self._decode(condition, clip, row)
+        samples, sample_rate = self._decode(condition, clip, row, [] if notes is None else notes)
         samples = audio.resample(samples, sample_rate, self.sample_rate)
         length = round(float(row["duration_s"]) * self.sample_rate)
-        whole = fit_length(torch.from_numpy(samples), length)
-        delay = self.delay(condition)
-        return torch.nn.functional.pad(whole, (-delay, delay)).numpy()
+        return fit_length(torch.from_numpy(samples), length).numpy()
 
     def delay(self, condition: Condition) -> int:
         """What is taken out of a condition, samples: the median over the whole run, as it was scored."""
         key = (condition.codec, condition.kbps)
         with self._lock:
             if key not in self._delays:
-                rows = (self._row(condition, clip) for clip in self._clips)
+                rows = (self.row(condition, clip) for clip in self._clips)
                 self._delays[key] = condition_delay(rows, self._settings["align"])
             return self._delays[key]
 
     def _label(self, condition: Condition) -> str:
         return _name(condition.codec, condition.kbps)
 
-    def _row(self, condition: Condition, clip: Clip) -> dict[str, Any] | None:
+    def row(self, condition: Condition, clip: Clip) -> dict[str, Any] | None:
+        """What the run knows of the condition's coding of the clip; None: nothing yet."""
         files = self._files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {})
         return self._store.row(coded_key(condition, self._settings, clip, files.get(clip.id)))
 
-    def _decode(self, condition: Condition, clip: Clip, row: Mapping[str, Any]) -> tuple[Audio, int]:
+    def _decode(
+        self, condition: Condition, clip: Clip, row: Mapping[str, Any], notes: list[str]
+    ) -> tuple[Audio, int]:
         rate_label = Rate(condition.nominal).label
         kept = self._store.decoded_path(condition.codec, rate_label, clip.id)
         if kept.is_file():
             return audio.read(kept)
         if condition.identity.get("name") == "rendered":
-            return self._from_folder(condition, clip), self.sample_rate
+            return self._from_folder(condition, clip, notes), self.sample_rate
         try:
             encoded = Encoded.from_bytes((self._store.folder / str(row.get("encoded"))).read_bytes())
         except OSError as error:
@@ -148,7 +155,7 @@ class RunAudio:
                 f"{self._label(condition)} cannot be decoded again: {type(error).__name__}: {text}"
             ) from error
 
-    def _from_folder(self, condition: Condition, clip: Clip) -> Audio:
+    def _from_folder(self, condition: Condition, clip: Clip, notes: list[str]) -> Audio:
         label = self._label(condition)
         folder = self._rendered.get((condition.codec, condition.kbps))
         if folder is None:
@@ -170,6 +177,7 @@ class RunAudio:
             sample_rate=self.sample_rate,
             channels=self._settings["channels"],
         )
+        notes += loaded.notes
         return loaded.audio
 
     def _codec(self, condition: Condition) -> Codec:

@@ -6,8 +6,6 @@ scored: decoded, brought to the run's sample rate, its condition's delay taken o
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +16,17 @@ from typing import Any, Protocol
 import pandas as pd
 import torch
 
-from baselines.codec import Codec, Encoded, Rate
-from baselines.registry import CODECS, unavailable
+from baselines.codec import Rate
 from baselines.rendered import Rendered
 from evaluation.alignment import Alignment, estimate_delay
 from evaluation.batches import fit_length
 from evaluation.conditions import RenderedSpec, parse_conditions, parse_kbps
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip
+from evaluation.decoded import RunAudio
 from evaluation.load import open_results
 from evaluation.results import Condition
-from evaluation.store import RunStore, coded_key, condition_delay, explain_os_errors
+from evaluation.store import RunStore, condition_delay
 from mushra.check import is_control
 from mushra.stimuli import Raw, Unsuitable
 from qincodec import audio
@@ -133,7 +131,6 @@ class RunSource:
             System(label, c.codec, c.kbps, c.identity.get("weights") or None)
             for label, c in self._conditions.items()
         ]
-        self._files = store.read_files()
         given = {_label(spec.label, spec.kbps): spec for spec in parse_conditions(folders)}
         unused = [label for label in given if label not in self._conditions]
         if unused:
@@ -141,9 +138,7 @@ class RunSource:
                 f"--condition {unused[0]} is no condition of {run} that was chosen; chosen are"
                 f" {', '.join(self._conditions)}"
             )
-        self._rendered = {label: _rendered(spec) for label, spec in given.items()}
-        self._codecs: dict[str, Codec] = {}
-        self._weights, self._device = weights or {}, device
+        self._audio = RunAudio(store, folders=list(given.values()), weights=weights, device=device)
         self._all_clips = store.read_clips()
         self.clips: list[Clip] = []
         self.excluded: list[tuple[str, str]] = []
@@ -172,16 +167,17 @@ class RunSource:
         return float(8 * row["bytes"] / row["duration_s"] / 1000)
 
     def reference(self, clip: Clip) -> Audio:
-        samples, sample_rate = audio.read(clip.path, clip.start_s, clip.duration_s)
-        samples = audio.mix(samples, self._settings["channels"])
-        return audio.resample(samples, sample_rate, self.sample_rate)
+        return self._audio.reference(clip)
 
     def load(self, pick: Pick) -> Raw:
         clip = pick.clip
-        _check_unchanged(clip)
         reference = self.reference(clip)
         notes: list[str] = []
-        decoded = {label: self._decode(label, clip, reference, notes) for label in self._conditions}
+        decoded = {}
+        for label, condition in self._conditions.items():
+            said: list[str] = []
+            decoded[label] = self._audio.late(condition, clip, said)
+            notes += [f"'{label}': {note}" for note in said]
         first = round(pick.start_s * self.sample_rate)
         stop = min(reference.shape[1], first + round(pick.duration_s * self.sample_rate))
         ends = clip.start_s + stop / self.sample_rate
@@ -227,9 +223,7 @@ class RunSource:
         return {str(clip): float(rank) for clip, rank in ranks.mean(axis=1).items()}, list(metrics)
 
     def _row(self, label: str, clip: Clip) -> dict[str, Any] | None:
-        condition = self._conditions[label]
-        files = self._files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {})
-        return self._store.row(coded_key(condition, self._settings, clip, files.get(clip.id)))
+        return self._audio.row(self._conditions[label], clip)
 
     def _failure(self, clip: Clip) -> str | None:
         for label in self._conditions:
@@ -239,75 +233,6 @@ class RunSource:
             if row["error"] is not None:
                 return f"{label} failed: {row['error']}"
         return None
-
-    def _decode(self, label: str, clip: Clip, reference: Audio, notes: list[str]) -> Audio:
-        """What a condition made of a clip, at the run's rate and as long as the reference."""
-        condition = self._conditions[label]
-        rate_label = Rate(condition.nominal).label
-        kept = self._store.decoded_path(condition.codec, rate_label, clip.id)
-        if kept.is_file():
-            samples, sample_rate = audio.read(kept)
-        elif condition.identity.get("name") == "rendered":
-            samples, sample_rate = self._from_folder(label, clip, notes), self.sample_rate
-        else:
-            row = self._row(label, clip) or {}
-            path = self._store.folder / str(row.get("encoded"))
-            if not path.is_file():
-                raise UserError(f"{path} is gone; run `evaluate` with the same options again to have it back")
-            with explain_os_errors(path):
-                encoded = Encoded.from_bytes(path.read_bytes())
-            codec = self._codec(label, condition)
-            samples, sample_rate = codec.decode([encoded])[0].cpu().float().numpy(), codec.sample_rate
-        samples = audio.resample(samples, sample_rate, self.sample_rate)
-        return fit_length(torch.from_numpy(samples), reference.shape[1]).numpy()
-
-    def _from_folder(self, label: str, clip: Clip, notes: list[str]) -> Audio:
-        folder = self._rendered.get(label)
-        if folder is None:
-            raise UserError(
-                f"{label} was decoded elsewhere and {self.name} keeps no audio of it; say where it is with"
-                f" --condition {label}=DIR, or evaluate with --save-audio"
-            )
-        condition = self._conditions[label]
-        known = self._files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {}).get(clip.id)
-        file = folder.find(clip.id, clip.path.name)
-        if folder.fingerprint(file) != known:
-            raise UserError(f"'{file}' is another file than {self.name} scored; evaluate again or mend it")
-        loaded = folder.load(
-            clip.id,
-            clip.path.name,
-            start_s=clip.start_s,
-            duration_s=clip.duration_s,
-            source_duration_s=audio.info(clip.path).duration_s,
-            sample_rate=self.sample_rate,
-            channels=self._settings["channels"],
-        )
-        notes += [f"'{label}': {note}" for note in loaded.notes]
-        return loaded.audio
-
-    def _codec(self, label: str, condition: Condition) -> Codec:
-        """The codec that made a condition, loaded once."""
-        if condition.codec in self._codecs:
-            return self._codecs[condition.codec]
-        name = str(condition.identity["name"])
-        path = self._weights.get(condition.codec) or self._weights.get(name)
-        reason = unavailable(name, path)
-        if reason:
-            raise UserError(f"cannot decode {label}: {reason}; or evaluate with --save-audio")
-        codec: Codec = CODECS.load(name)(device=self._device, weights=path)
-        if codec.sample_rate == 0:
-            codec.sample_rate = self.sample_rate
-        here = json.loads(json.dumps(codec.identity()))
-        if here != condition.identity:
-            parts = [part for part in condition.identity if condition.identity[part] != here.get(part)]
-            part = parts[0] if parts else "settings"
-            raise UserError(
-                f"{label} was made with {part} {condition.identity.get(part)!r}, here it is"
-                f" {here.get(part)!r}; give --weights {condition.codec}=PATH with those of the run, or"
-                " evaluate again"
-            )
-        self._codecs[condition.codec] = codec
-        return codec
 
 
 class FolderSource:
@@ -475,17 +400,3 @@ def _choose(
             same = list(chosen)[points.index(point)], list(chosen)[index]
             raise UserError(f"{' and '.join(same)} are the same operating point; ask for one of them")
     return chosen
-
-
-def _check_unchanged(clip: Clip) -> None:
-    """Refuse a recording that is not the one the run has scored."""
-    try:
-        with clip.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"the recording '{clip.path}' of clip '{clip.id}' cannot be read: {error.strerror}; put it back"
-            " where the run found it"
-        ) from error
-    if not digest.startswith(clip.content_hash):
-        raise UserError(f"'{clip.path}' has changed since the run scored it; evaluate again")
