@@ -25,6 +25,7 @@ from evaluation.results import Condition
 from evaluation.store import RunStore, coded_key, condition_delay
 from qincodec import audio
 from qincodec.audio import Audio
+from qincodec.codec import check_device
 from qincodec.errors import UserError
 
 
@@ -65,11 +66,7 @@ class RunAudio:
             if (label, kbps) not in known:
                 rows = ", ".join(_name(*row) for row in sorted(known, key=str))
                 raise UserError(f"--condition {_name(label, kbps)} is not in {store.folder}; it has {rows}")
-        try:
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--device {device} cannot be used here: {reason}; use --device cpu") from error
+        check_device(device)
         self._weights, self._device = weights or {}, device
         self._codecs: dict[str, Codec | str] = {}
         self._delays: dict[tuple[str, float | None], int] = {}

@@ -38,6 +38,7 @@ from evaluation.metrics.embedding import describe_embedding, embedding_metrics
 from evaluation.results import MetricInfo, Results
 from evaluation.runner import Runner, Settings, describe
 from evaluation.store import RunStore, row_key
+from qincodec.codec import check_device
 from qincodec.errors import Unavailable, UserError
 
 #: Called with what is going on ("reading data", "coding and scoring"), how much is done, and of how much.
@@ -123,7 +124,7 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
     rendered = parse_conditions(request.conditions)
     kbps = parse_kbps(request.kbps)
     metric_names, embedding_names = choose_metrics(request.metrics)
-    _check_device(request.device)
+    check_device(request.device)
     conditions, skipped = plan_conditions(
         specs,
         rendered,
@@ -434,16 +435,6 @@ def _check_numbers(request: Request) -> None:
     for option, good, value, allowed in checks:
         if not good:
             raise UserError(f"{option} is {value}; allowed: {allowed}")
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"--device {device} cannot be used here: {first}; use --device cpu") from error
 
 
 def command_line() -> str:

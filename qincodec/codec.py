@@ -290,7 +290,7 @@ def load(name_or_path: str | Path | None = None, *, device: str | torch.device =
     Raises:
         UserError: no such model, a damaged one, an unknown size, or a device that is not there.
     """
-    where = _device(device)
+    where = check_device(device)
     if isinstance(name_or_path, str) and name_or_path.startswith(UNTRAINED):
         codec = _untrained(name_or_path.removeprefix(UNTRAINED))
     else:
@@ -301,7 +301,8 @@ def load(name_or_path: str | Path | None = None, *, device: str | torch.device =
     return codec
 
 
-def _device(name: str | torch.device) -> torch.device:
+def check_device(name: str | torch.device) -> torch.device:
+    """The device of that name. Raises UserError for an unknown name and for one that is not there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -22,14 +22,8 @@ from qincodec.errors import UserError
 
 torch.set_num_threads(1)
 TINY = "untrained:tiny"
+pytestmark = pytest.mark.usefixtures("cache")
 Shared = Callable[[str], Path]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("QINCODEC_OFFLINE", "1")
-    monkeypatch.setattr(weights, "_explicit", {})
 
 
 @pytest.fixture(scope="module")

@@ -13,20 +13,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import MimiConfig, MimiModel
 
-from baselines import check_codec, mimi, weights
+from baselines import check_codec, mimi
 from baselines.mimi import Mimi
 from baselines.registry import CODECS
 from qincodec.errors import UserError
 
 torch.set_num_threads(1)
 TINY = "untrained:tiny"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("QINCODEC_OFFLINE", "1")
-    monkeypatch.setattr(weights, "_explicit", {})
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
