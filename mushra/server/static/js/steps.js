@@ -67,7 +67,7 @@ export function viewOf(page, context) {
     case "volume":
       return volumePage(page, context);
     case HEADPHONES:
-      return headphonePage(context, context.session.headphone_check?.skippable === true);
+      return headphonePage(context);
     case "mushra":
       return mushraPage(page, context);
     case "bs1116":

@@ -62,10 +62,9 @@ function shuffledRounds() {
 
 /**
  * @param {import("../trial.js").PageContext} context
- * @param {boolean} skippable
  * @returns {import("../trial.js").PageView}
  */
-export function headphonePage(context, skippable) {
+export function headphonePage(context) {
   const { player } = context;
   /** @type {boolean[]} */
   let answers = [];
@@ -91,7 +90,6 @@ export function headphonePage(context, skippable) {
       const buffers = new Map([["tones", buffer]]);
       player.load({ buffers, length: buffer.length, looping: false, restart: false });
       for (const choice of choices) choice.disabled = true;
-      if (skippable) after.append(button(t("skip"), () => end(false)));
     } else if (outcome?.passed) status.textContent = t("headphonePassed");
     else {
       status.textContent = t(attempts < ATTEMPTS ? "headphoneFailed" : "headphoneGoOn");
@@ -129,7 +127,7 @@ export function headphonePage(context, skippable) {
   show();
   return {
     content: [element("p", { text: t("headphoneText") }), status, play, group, after],
-    missing: () => (outcome?.passed || (outcome && (skippable || attempts >= ATTEMPTS)) ? [] : [t("headphoneMissing")]),
+    missing: () => (outcome?.passed || (outcome && attempts >= ATTEMPTS) ? [] : [t("headphoneMissing")]),
     result: () => (outcome ? { headphone_check: outcome } : {}),
     key: (event) => {
       if (outcome) return false;

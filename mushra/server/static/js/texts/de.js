@@ -129,7 +129,6 @@ export default {
   playTones: "Töne abspielen",
   tone: "Ton {n}",
   softest: "Welcher Ton ist der leiseste?",
-  skip: "Test überspringen",
   again: "Test wiederholen",
   headphonePassed: "Sehr gut: Ihre Kopfhörer arbeiten, wie sie sollen.",
   headphoneFailed: "Das klang nicht nach Kopfhörern. Setzen Sie sie auf, schalten Sie Klangeffekte aus, und versuchen Sie es noch einmal.",

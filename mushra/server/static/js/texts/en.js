@@ -135,7 +135,6 @@ export default {
   playTones: "Play the tones",
   tone: "Tone {n}",
   softest: "Which tone is the softest?",
-  skip: "Skip the check",
   again: "Repeat the check",
   headphonePassed: "Well done: your headphones work as they should.",
   headphoneFailed: "That did not sound like headphones. Put them on, turn off any sound effects, and try again.",

@@ -129,7 +129,6 @@ export default {
   playTones: "Reproducir los tonos",
   tone: "Tono {n}",
   softest: "¿Qué tono es el más suave?",
-  skip: "Omitir la comprobación",
   again: "Repetir la comprobación",
   headphonePassed: "Muy bien: sus auriculares funcionan como deben.",
   headphoneFailed: "Eso no parecían auriculares. Póngaselos, desactive los efectos de sonido e inténtelo de nuevo.",

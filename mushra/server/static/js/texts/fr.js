@@ -129,7 +129,6 @@ export default {
   playTones: "Écouter les sons",
   tone: "Son {n}",
   softest: "Quel son est le plus faible ?",
-  skip: "Passer la vérification",
   again: "Recommencer la vérification",
   headphonePassed: "Parfait : votre casque fonctionne comme il faut.",
   headphoneFailed: "Cela ne ressemblait pas à un casque. Mettez-le, désactivez les effets sonores et réessayez.",
