@@ -25,6 +25,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from qincodec.errors import UserError
+from qincodec.transform_path import (
+    NOISE_FRAMES,
+    NOISE_FROM_HZ,
+    TransformAnalysis,
+    TransformSynthesis,
+    features,
+    level,
+    noise_phases,
+)
 
 #: Frames of one pass of `Autoencoder.encode_blocks` and `decode_blocks`: 24 s, about 100 MB at dim 512.
 CHUNK_FRAMES = 4096
@@ -44,6 +53,7 @@ class AutoencoderConfig:
         num_layers: ConvNeXt blocks of each backbone.
         sample_rate: Hz.
         hop_length: samples per frame; the transform is twice as long.
+        transform_path: ours, not the paper's: see `qincodec.transform_path`.
     """
 
     latent_dim: int = 32
@@ -52,17 +62,30 @@ class AutoencoderConfig:
     num_layers: int = 8
     sample_rate: int = 44_100
     hop_length: int = 256
+    transform_path: bool = False
 
     def __post_init__(self) -> None:
+        if type(self.transform_path) is not bool:
+            raise UserError(f"autoencoder: transform_path must be true or false, got {self.transform_path!r}")
         for name, value in asdict(self).items():
-            if type(value) is not int or value < 1:
+            if name != "transform_path" and (type(value) is not int or value < 1):
                 raise UserError(f"autoencoder: {name} must be a positive whole number, got {value!r}")
         if self.hop_length % 2:
             raise UserError(f"autoencoder: hop_length must be even, got {self.hop_length}")
+        if self.transform_path and self.latent_dim > self.hop_length:
+            raise UserError(
+                f"autoencoder: with transform_path, latent_dim must be at most hop_length, {self.hop_length},"
+                f" got {self.latent_dim}"
+            )
 
     @property
     def n_fft(self) -> int:
         return 2 * self.hop_length
+
+    @property
+    def n_bins(self) -> int:
+        """Of a frame's spectrum."""
+        return self.hop_length + 1
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AutoencoderConfig:
@@ -78,8 +101,8 @@ SIZES = {
     "paper-d16": AutoencoderConfig(latent_dim=16),
     "paper-d32": AutoencoderConfig(latent_dim=32),
     "paper-d64": AutoencoderConfig(latent_dim=64),
-    # 4.3M parameters, a sixth of the paper's work: trains on a laptop's CPU.
-    "small": AutoencoderConfig(latent_dim=32, dim=256, intermediate_dim=768, num_layers=4),
+    # 4.9M parameters, a sixth of the paper's work: trains on a laptop's CPU.
+    "small": AutoencoderConfig(dim=256, intermediate_dim=768, num_layers=4, transform_path=True),
     # For tests.
     "tiny": AutoencoderConfig(latent_dim=8, dim=32, intermediate_dim=64, num_layers=1),
 }
@@ -143,20 +166,46 @@ class Autoencoder(nn.Module):
     """
 
     window: torch.Tensor
+    noise: torch.Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Backbone(config.n_fft + 2, config)
-        self.to_latents = nn.Linear(config.dim, config.latent_dim)
-        self.decoder = Backbone(config.latent_dim, config)
-        self.head = nn.Linear(config.dim, config.n_fft + 2)
-        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        transform = config.transform_path
+        self.encoder = Backbone((3 if transform else 2) * config.n_bins, config)
+        self.to_latents = nn.Linear(config.dim, (2 if transform else 1) * config.latent_dim)
+        self.decoder = Backbone(config.latent_dim + (1 if transform else 0), config)
+        self.head = nn.Linear(config.dim, (3 if transform else 2) * config.n_bins)
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if transform:
+            self.transform_analysis = TransformAnalysis(config.n_fft, config.latent_dim)
+            self.transform_synthesis = TransformSynthesis(config.n_fft, config.latent_dim)
+            self._begin_as_transform()
+        self._add_constants()
+
+    @torch.no_grad()
+    def _begin_as_transform(self) -> None:
+        """Backbones that change nothing about the transform, and a quiet noise beside it."""
+        bins = self.config.n_bins
+        nn.init.zeros_(self.to_latents.weight)
+        nn.init.zeros_(self.head.weight[:bins])
+        nn.init.constant_(self.head.bias[bins : 2 * bins], -3.0)
+
+    def _add_constants(self) -> None:
+        self.register_buffer("window", torch.hann_window(self.config.n_fft), persistent=False)
+        if self.config.transform_path:
+            random_bins = self.config.n_bins - self._phase_bins
+            self.register_buffer("noise", noise_phases(random_bins), persistent=False)
+
+    @property
+    def _phase_bins(self) -> int:
+        """With a transform path, bins whose phase the decoder gives; those above are random."""
+        width = self.config.sample_rate / self.config.n_fft
+        return min(self.config.n_bins, round(NOISE_FROM_HZ / width))
 
     @classmethod
     def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, torch.Tensor]) -> Autoencoder:
@@ -172,8 +221,22 @@ class Autoencoder(nn.Module):
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"weights do not fit the autoencoder's configuration: {reason[:300]}") from error
-        model.window = torch.hann_window(config.n_fft)
+        model._add_constants()
         return model
+
+    @property
+    def encoder_side(self) -> list[nn.Module]:
+        """What `encode` uses: the part that is frozen once there is a quantizer."""
+        transform = [self.transform_analysis] if self.config.transform_path else []
+        return [self.encoder, self.to_latents, *transform]
+
+    def fit_transform(self, audio: Iterable[torch.Tensor]) -> None:
+        """Begin with the transform that suits this audio best, see `TransformAnalysis.fit`.
+
+        Args:
+            audio: (rows, samples) each.
+        """
+        self.transform_analysis.fit(self.transform_synthesis, (self.analysis(rows) for rows in audio))
 
     @property
     def frame_rate(self) -> float:
@@ -199,9 +262,12 @@ class Autoencoder(nn.Module):
         """(rows, samples) float32 -> latents (rows, ceil(samples / hop_length), latent_dim)."""
         return self._encode_spectrum(self.analysis(audio))
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """(rows, frames, latent_dim) -> audio (rows, frames * hop_length), not clipped."""
-        return self.synthesis(self._decode_spectrum(latents))
+    def decode(self, latents: torch.Tensor, first_frame: int = 0) -> torch.Tensor:
+        """(rows, frames, latent_dim) -> audio (rows, frames * hop_length), not clipped.
+
+        ``first_frame``: where in the signal the first one stands. Random phases of a transform path go by it.
+        """
+        return self.synthesis(self._decode_spectrum(latents, first_frame))
 
     def analysis(self, audio: torch.Tensor) -> torch.Tensor:
         """Complex STFT with one frame per hop that has begun.
@@ -287,14 +353,14 @@ class Autoencoder(nn.Module):
             end += block.shape[1]
             while end >= (stop := done + chunk_frames + context):
                 held = torch.cat(parts, dim=1)
-                padded = self._overlap_add(self._decode_spectrum(held[:, : stop - origin]))
+                padded = self._overlap_add(self._decode_spectrum(held[:, : stop - origin], origin))
                 at = (done - origin) * hop + edge
                 yield padded[:, at : at + chunk_frames * hop]
                 done += chunk_frames
                 start = max(0, done - context)
                 parts, origin = [held[:, start - origin :]], start
         if end:
-            padded = self._overlap_add(self._decode_spectrum(torch.cat(parts, dim=1)))
+            padded = self._overlap_add(self._decode_spectrum(torch.cat(parts, dim=1), origin))
             yield padded[:, (done - origin) * hop + edge : -edge]
 
     # ---- parts -----------------------------------------------------------------------------------------
@@ -319,12 +385,25 @@ class Autoencoder(nn.Module):
         ).transpose(1, 2)
 
     def _encode_spectrum(self, spectrum: torch.Tensor) -> torch.Tensor:
-        return self.to_latents(self.encoder(torch.cat([spectrum.real, spectrum.imag], dim=-1)))
+        if not self.config.transform_path:
+            return self.to_latents(self.encoder(torch.cat([spectrum.real, spectrum.imag], dim=-1)))
+        gain, offset = self.to_latents(self.encoder(features(spectrum))).float().chunk(2, dim=-1)
+        return self.transform_analysis(spectrum) * gain.exp().clamp(max=MAX_MAGNITUDE) + offset
 
-    def _decode_spectrum(self, latents: torch.Tensor) -> torch.Tensor:
+    def _decode_spectrum(self, latents: torch.Tensor, first_frame: int) -> torch.Tensor:
         # The transform exists in float32 only, and a phase needs it, whatever precision the maps run in.
-        log_magnitude, phase = self.head(self.decoder(latents)).float().chunk(2, dim=-1)
-        return torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
+        if not self.config.transform_path:
+            log_magnitude, phase = self.head(self.decoder(latents)).float().chunk(2, dim=-1)
+            return torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
+        latent_level = level(latents)
+        hidden = self.decoder(torch.cat([latents, latent_level.log()], dim=-1))
+        gain, log_magnitude, phase = self.head(hidden).float().split(self.config.n_bins, dim=-1)
+        frames = torch.arange(first_frame, first_frame + latents.shape[1], device=latents.device)
+        random = self.noise[frames % NOISE_FRAMES].expand(len(latents), -1, -1)
+        phase = torch.cat([phase[..., : self._phase_bins], random], dim=-1)
+        filled = torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
+        transformed = self.transform_synthesis(latents, latent_level)
+        return transformed * gain.exp().clamp(max=MAX_MAGNITUDE) + filled
 
     def _overlap_add(self, spectrum: torch.Tensor) -> torch.Tensor:
         """(rows, frames, bins) -> (rows, (frames + 1) * hop_length), over summed squared windows."""

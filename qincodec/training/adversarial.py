@@ -52,11 +52,15 @@ class Generator(nn.Module):
         self.quantizer = quantizer
         self.register_buffer("latent_power", torch.zeros(()))
         if quantizer is not None:
-            for part in (autoencoder.encoder, autoencoder.to_latents, quantizer):
+            for part in (*autoencoder.encoder_side, quantizer):
                 part.requires_grad_(False)
 
     def forward(
-        self, audio: torch.Tensor, noise: torch.Tensor | None = None, num_codebooks: int | None = None
+        self,
+        audio: torch.Tensor,
+        noise: torch.Tensor | None = None,
+        num_codebooks: int | None = None,
+        step: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, samples) -> decoded audio of that shape, and the mean square of the latents.
 
@@ -64,6 +68,8 @@ class Generator(nn.Module):
             audio: (batch, samples).
             noise: (batch, frames, latent_dim), in units of the latents' root mean square.
             num_codebooks: of the quantizer, if there is one.
+            step: of the training. The crops stand where the last step's ended, as far as the decoder can
+                tell: it never sees the same random phases twice in a row.
         """
         if self.quantizer is None:
             latents = self.autoencoder.encode(audio).float()
@@ -73,7 +79,8 @@ class Generator(nn.Module):
         else:
             latents = quantized(self.autoencoder, self.quantizer, audio, num_codebooks)
             power = latents.square().mean()
-        return self.autoencoder.decode(latents)[:, : audio.shape[1]].float(), power
+        decoded = self.autoencoder.decode(latents, first_frame=step * latents.shape[1])
+        return decoded[:, : audio.shape[1]].float(), power
 
 
 @torch.no_grad()
@@ -154,7 +161,7 @@ class AdversarialStep:
             keep = len(batches) == 1
             with contextlib.nullcontext() if keep else torch.no_grad():
                 outputs = [
-                    self._generator(audio, noise, num_codebooks)
+                    self._generator(audio, noise, num_codebooks, step)
                     for audio, noise in zip(batches, noises, strict=True)
                 ]
             self._discriminator_step(step, batches, [fake.detach() for fake, _ in outputs], log)
@@ -197,7 +204,7 @@ class AdversarialStep:
         for number, (audio, noise) in enumerate(zip(batches, noises, strict=True)):
             with self._syncing(self._generator, number == len(batches) - 1):
                 if outputs is None:
-                    fake, part = self._generator(audio, noise, num_codebooks)
+                    fake, part = self._generator(audio, noise, num_codebooks, step)
                 else:
                     fake, part = outputs[number]
                 loss = self._objective(audio, fake, adversarial, log, len(batches))

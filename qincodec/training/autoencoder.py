@@ -18,6 +18,9 @@ from qincodec.training.loop import Stage, train
 from qincodec.training.run import TrainingRun
 from qincodec.training.validation import Validation
 
+#: Crops that a transform path is fitted to before the first step.
+_TRANSFORM_CROPS = 1000
+
 
 def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     """Train, or go on; writes ``autoencoder/model``, the best by MS-Mel on the held-out excerpts.
@@ -31,7 +34,10 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     config = run.config
     torch.manual_seed(config.seed)
     autoencoder = Autoencoder(config.shape)
-    if config.stage1.init is not None:
+    if config.stage1.init is None and config.shape.transform_path:
+        first_crops = run.crops()
+        autoencoder.fit_transform(first_crops[index][None] for index in range(_TRANSFORM_CROPS))
+    elif config.stage1.init is not None:
         autoencoder.load_state_dict(_weights(config.stage1.init, config.shape))
     adversarial = config.losses.adversarial > 0 or config.losses.feature_matching > 0
     needed = adversarial and config.discriminators.start_step < config.stage1.steps

@@ -172,7 +172,7 @@ class RunConfig(_Part):
 class TrainingConfig(_Part):
     """All of a training. ``autoencoder`` is the name of a size or the fields of an `AutoencoderConfig`."""
 
-    autoencoder: str | dict[str, int] = "paper-d32"
+    autoencoder: str | dict[str, int | bool] = "paper-d32"
     seed: int = 0
     data: DataConfig = DataConfig()
     losses: LossConfig = LossConfig()

@@ -106,6 +106,22 @@ def test_encoder_and_quantizer_keep_their_bytes_in_stage_3(trained):
     assert {name.split(".")[1] for name in changed} == {"decoder", "head"}
 
 
+def test_a_transform_path_begins_fitted_and_its_analysis_is_frozen_in_stage_3(tmp_path, sounds):
+    shape = {"latent_dim": 32, "dim": 32, "intermediate_dim": 64, "num_layers": 1, "transform_path": True}
+    values = json.loads(json.dumps(TINY)) | {"autoencoder": shape}
+    run = TrainingRun.create(tmp_path / "run", parse_config(values, "test"), sounds)
+    fabric = launch(run.config.run, "cpu")
+    summary = train_autoencoder(run, fabric)
+    # The sounds are tones from 200 to 1250 Hz: the coefficients that suit them hold most of them.
+    assert summary["best"]["si_sdr"] > 6
+    fit_quantizer(run)
+    finetune(run, fabric)
+    before = run.model("quantizer", "rvq")._state()[1]
+    after = run.model("finetuned", "rvq")._state()[1]
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "head", "transform_synthesis"}
+
+
 def test_the_encoder_of_stage_2_is_that_of_stage_1(trained):
     run, _ = trained
     before, after = run.model("autoencoder")._state()[1], run.model("quantizer", "rvq")._state()[1]

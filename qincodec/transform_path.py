@@ -1,0 +1,143 @@
+"""A transform coder around the two backbones: ours, not the paper's, and off in its configurations.
+
+A backbone alone learns phases slowly: its layer norms throw the level away, and a phase has to be found as an
+angle. Here a linear transform carries the waveform past the backbones, as in a classical codec, and they
+steer it: the encoder's scales every latent and adds to it, the decoder's scales every bin and fills up what
+the transform leaves out. `TransformAnalysis.fit` begins with the Karhunen-Loeve transform of the training
+audio, so that even an untrained model codes waveforms.
+
+Levels: a frame of level g (root mean square of its D coefficients) becomes latents of level g^(1 - 0.75),
+so that a quantizer's errors in quiet frames are quiet; the decoder reads the level off the latents and undoes
+it.
+
+Filling up: from `NOISE_FROM_HZ` on, the backbone gives magnitudes only and the phases are random. Phases that
+follow from the latents alone repeat from frame to frame where the latents hardly change, a buzz at the frame
+rate. They are the same numbers in every decoding (`noise_phases`), by the frame's position in the signal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+#: Latents of a frame of level g have the level g^(1 - COMPANDING).
+COMPANDING = 0.75
+#: Frequency from which phases are random.
+NOISE_FROM_HZ = 3400.0
+#: Frames after which the random phases repeat: 24 s at the paper's frame rate.
+NOISE_FRAMES = 4096
+
+#: Level under which a frame counts as silent.
+_SILENCE = 1e-3
+#: The analysis matrix is kept this many times larger: its entries are as large as other weights then, and
+#: move as far with a step of AdamW.
+_ANALYSIS_SCALE = 20.0
+#: Level that `TransformAnalysis.fit` adds to a frame's before it divides by it.
+_FIT_LEVEL = 0.005
+
+
+def features(spectrum: torch.Tensor) -> torch.Tensor:
+    """What the encoder's backbone sees: (..., bins) complex -> (..., 3 * bins).
+
+    Real and imaginary parts with their magnitude raised to 0.3, and the logarithm of the magnitude, so that
+    the layer norms leave weak bins and the level in sight.
+    """
+    magnitude = spectrum.abs() + 1e-3
+    compressed = spectrum * magnitude**-0.7
+    return torch.cat([compressed.real, compressed.imag, 0.3 * magnitude.log()], dim=-1)
+
+
+def level(coefficients: torch.Tensor) -> torch.Tensor:
+    """Root mean square over the last axis, which is kept with length 1, at least 1e-3."""
+    return (coefficients.square().mean(-1, keepdim=True) + _SILENCE**2).sqrt()
+
+
+def noise_phases(bins: int) -> torch.Tensor:
+    """(NOISE_FRAMES, bins) in [0, 2 pi), from a counter-based generator: the same on every machine."""
+    raw = np.random.Philox(key=0).random_raw(NOISE_FRAMES * bins)
+    turns = (raw >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+    return torch.from_numpy(2 * np.float32(math.pi) * turns).view(NOISE_FRAMES, bins)
+
+
+class TransformAnalysis(nn.Module):
+    """Frames of a complex spectrum to companded coefficients, frame by frame.
+
+    It begins as the D lowest coefficients of a modified discrete cosine transform. That transform's windows
+    are the spectrum's own: `qincodec.autoencoder.Autoencoder.synthesis` divides by the overlapping squares
+    as Princen and Bradley ask, so time aliasing cancels: nearly, since a periodic window is off its middle by
+    half a sample, and not in the outermost half hops, which one frame covers alone.
+    """
+
+    def __init__(self, n_fft: int, latent_dim: int) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        self.matrix = nn.Parameter(_ANALYSIS_SCALE * _from_spectrum(n_fft, _cosines(n_fft)[:, :latent_dim]))
+
+    def forward(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """(rows, frames, n_fft / 2 + 1) complex -> (rows, frames, D), real."""
+        parts = torch.cat([spectrum.real, spectrum.imag], dim=-1)
+        coefficients = (parts @ (self.matrix / _ANALYSIS_SCALE)).float()
+        return coefficients * level(coefficients) ** -COMPANDING
+
+    @torch.no_grad()
+    def fit(self, synthesis: TransformSynthesis, spectra: Iterable[torch.Tensor]) -> None:
+        """Set this and ``synthesis`` to the D strongest principal components of these spectra's coefficients.
+
+        They are whitened: noise on the latents is then the same part of each.
+
+        Args:
+            spectra: (rows, frames, n_fft / 2 + 1) complex; every frame counts by the power of its level that
+                companding leaves.
+        """
+        cosines = _cosines(self.n_fft).to(self.matrix)
+        covariance = cosines.new_zeros(self.n_fft // 2, self.n_fft // 2)
+        for spectrum in spectra:
+            coefficients = torch.fft.irfft(spectrum, n=self.n_fft).flatten(0, 1) @ cosines
+            root = coefficients.square().mean(-1, keepdim=True).sqrt()
+            coefficients = coefficients / (root + _FIT_LEVEL) ** COMPANDING
+            covariance += coefficients.T @ coefficients
+        powers, components = torch.linalg.eigh(covariance.double().cpu())
+        latent_dim = self.matrix.shape[1]
+        basis = cosines @ components.flip(1)[:, :latent_dim].to(cosines)
+        scales = powers.flip(0)[:latent_dim].clamp(min=1e-6 * float(powers[-1])).sqrt().to(cosines)
+        scales /= scales.square().mean().sqrt()
+        self.matrix.copy_(_ANALYSIS_SCALE * _from_spectrum(self.n_fft, basis) / scales)
+        synthesis.matrix.copy_(_to_spectrum(basis) * scales[:, None])
+
+
+class TransformSynthesis(nn.Module):
+    """Inverse of `TransformAnalysis` on the space its coefficients span."""
+
+    def __init__(self, n_fft: int, latent_dim: int) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(_to_spectrum(_cosines(n_fft)[:, :latent_dim]))
+
+    def forward(self, latents: torch.Tensor, latent_level: torch.Tensor) -> torch.Tensor:
+        """(rows, frames, D) and `level` of them -> (rows, frames, n_fft / 2 + 1), complex64."""
+        coefficients = latents * latent_level ** (COMPANDING / (1 - COMPANDING))
+        real, imaginary = (coefficients @ self.matrix).float().chunk(2, dim=-1)
+        return torch.complex(real, imaginary)
+
+
+def _cosines(n_fft: int) -> torch.Tensor:
+    """(n_fft, n_fft / 2): orthonormal basis of the modified discrete cosine transform, without a window."""
+    hop = n_fft // 2
+    n, k = torch.arange(n_fft)[:, None], torch.arange(hop)
+    return math.sqrt(2 / hop) * torch.cos(math.pi / hop * (n + 0.5 + hop / 2) * (k + 0.5))
+
+
+def _from_spectrum(n_fft: int, basis: torch.Tensor) -> torch.Tensor:
+    """(n_fft + 2, D): real and imaginary parts of a frame's spectrum to products with ``basis``."""
+    unit = torch.eye(n_fft + 2).to(basis)
+    real, imaginary = unit.chunk(2, dim=-1)
+    return torch.fft.irfft(torch.complex(real, imaginary), n=n_fft) @ basis
+
+
+def _to_spectrum(basis: torch.Tensor) -> torch.Tensor:
+    """(D, n_fft + 2): real and imaginary parts of the spectra of ``basis``' vectors."""
+    spectrum = torch.fft.rfft(basis.T)
+    return torch.cat([spectrum.real, spectrum.imag], dim=-1)

@@ -1,0 +1,167 @@
+"""The transform path against what a transform coder must do, and the autoencoder that has one."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qincodec.autoencoder import Autoencoder, AutoencoderConfig
+from qincodec.codec import Qincodec, load
+from qincodec.errors import UserError
+from qincodec.transform_path import NOISE_FRAMES, noise_phases
+
+RATE, HOP = 44_100, 256
+
+
+def build(latent_dim: int, seed: int = 0) -> Autoencoder:
+    torch.manual_seed(seed)
+    config = AutoencoderConfig(
+        latent_dim=latent_dim, dim=32, intermediate_dim=64, num_layers=1, transform_path=True
+    )
+    return Autoencoder(config).eval()
+
+
+def without_noise(model: Autoencoder) -> Autoencoder:
+    with torch.no_grad():
+        model.head.bias[model.config.n_bins : 2 * model.config.n_bins] = -40.0
+    return model
+
+
+def snr(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    """dB, without the outermost frames, which nothing overlaps."""
+    reference, estimate = reference[:, 2 * HOP : -2 * HOP], estimate[:, 2 * HOP : -2 * HOP]
+    return float(10 * (reference.square().sum() / (reference - estimate).square().sum()).log10())
+
+
+def tone(frequency: float, seconds: float = 0.5) -> torch.Tensor:
+    t = torch.arange(round(seconds * RATE), dtype=torch.float64) / RATE
+    return (0.3 * torch.sin(2 * math.pi * frequency * t)).float()[None]
+
+
+@torch.no_grad()
+def test_with_as_many_latents_as_samples_nothing_is_lost() -> None:
+    """A modified discrete cosine transform is orthonormal; a periodic window is half a sample off."""
+    model = without_noise(build(HOP))
+    torch.manual_seed(1)
+    audio = 0.1 * torch.randn(2, 20 * HOP)
+    assert snr(audio, model(audio)) > 40
+    model.fit_transform([audio])
+    assert snr(audio, model(audio)) > 40
+
+
+@torch.no_grad()
+def test_it_begins_as_a_low_pass_filter() -> None:
+    model = without_noise(build(32))  # 32 of 256 coefficients: up to 2756 Hz
+    assert snr(tone(1000), model(tone(1000))) > 30
+    assert snr(tone(8000), model(tone(8000))) < 0.1
+
+
+@torch.no_grad()
+def test_fitted_to_a_tone_it_codes_that_tone() -> None:
+    model = without_noise(build(8))
+    model.fit_transform([tone(8000), tone(8000, 0.2)])
+    assert snr(tone(8000), model(tone(8000))) > 25
+    assert snr(tone(1000), model(tone(1000))) < 0.1
+
+
+@torch.no_grad()
+def test_the_fit_keeps_the_most_power_that_so_many_coefficients_can() -> None:
+    """Against singular values of the same coefficients, by NumPy from their definition."""
+    torch.manual_seed(2)
+    shaped = torch.nn.functional.conv1d(torch.randn(1, 1, 60 * HOP), torch.randn(1, 1, 64)).squeeze(1) / 30
+    model = build(16)
+    model.fit_transform([shaped])
+    frames = np.fft.irfft(model.analysis(shaped)[0].numpy(), n=2 * HOP)
+    n, k = np.arange(2 * HOP)[:, None], np.arange(HOP)
+    basis = np.sqrt(2 / HOP) * np.cos(np.pi / HOP * (n + 0.5 + HOP / 2) * (k + 0.5))
+    coefficients = frames @ basis
+    power = np.square(coefficients).mean(1, keepdims=True)
+    coefficients = coefficients / (np.sqrt(power) + 0.005) ** 0.75
+    strongest = np.square(np.linalg.svd(coefficients, compute_uv=False)[:16]).sum()
+    spectrum = model.analysis(shaped)[0]
+    latents = torch.cat([spectrum.real, spectrum.imag], -1) @ model.transform_analysis.matrix / 20
+    levelled = latents.numpy() / (np.sqrt(power) + 0.005) ** 0.75
+    white = levelled.T @ levelled
+    np.testing.assert_allclose(white / white.trace() * 16, np.eye(16), atol=1e-3)
+    real, imaginary = (latents @ model.transform_synthesis.matrix).chunk(2, dim=-1)
+    back = (
+        np.fft.irfft((real + 1j * imaginary).numpy(), n=2 * HOP) @ basis / 2
+    )  # the squared norm of its columns
+    kept = np.square(back / (np.sqrt(power) + 0.005) ** 0.75).sum()
+    assert kept == pytest.approx(strongest, rel=1e-4)
+
+
+@torch.no_grad()
+def test_levels_are_companded_and_come_back() -> None:
+    model = without_noise(build(64))
+    torch.manual_seed(3)
+    audio = 0.5 * torch.randn(1, 20 * HOP)
+    loud, quiet = model.encode(audio), model.encode(0.1 * audio)
+    torch.testing.assert_close(quiet, 0.1**0.25 * loud, rtol=1e-3, atol=1e-3)
+    ratio = model(0.1 * audio).square().mean() / model(audio).square().mean()
+    assert float(ratio.sqrt()) == pytest.approx(0.1, rel=1e-3)
+
+
+@torch.no_grad()
+def test_chunks_are_the_whole_signal() -> None:
+    model = build(32)
+    torch.manual_seed(4)
+    for parameter in model.parameters():
+        parameter += 0.02 * torch.randn_like(parameter)
+    audio = torch.randn(2, 4500 * HOP) * 0.1  # longer than the noise before it repeats
+    latents = model.encode(audio)
+    pieces = torch.cat(list(model.encode_blocks(audio.split(10_001, dim=1), chunk_frames=600)), dim=1)
+    torch.testing.assert_close(pieces, latents, rtol=1e-4, atol=1e-4)
+    whole = model.decode(latents)
+    pieces = torch.cat(list(model.decode_blocks(latents.split(77, dim=1), chunk_frames=600)), dim=1)
+    torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_it_fills_up_with_does_not_repeat_from_frame_to_frame() -> None:
+    """Constant latents make lines at multiples of the frame rate only if phases follow from them."""
+    model = build(32)
+    audio = model.decode(torch.zeros(1, 800, 32))[0]
+    blocks = audio[: 790 * HOP].view(-1, HOP)[10:]
+    spectra = torch.fft.rfft(blocks)
+    coherent = spectra.mean(0).abs().square() / spectra.abs().square().mean(0)  # of a buzz 1, of noise 1 / n
+    assert float(coherent[40:].mean()) < 3 / len(blocks)  # from 6.9 kHz
+    assert float(coherent[1:10].mean()) > 0.2  # phases given by the decoder, and what leaks from the others
+
+
+def test_the_noise_is_the_same_on_every_machine() -> None:
+    """NumPy's generator against the answers that its inventors publish; ours against NumPy's."""
+    known = [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
+    assert np.random.Philox(key=0, counter=2**256 - 1).random_raw(4).tolist() == known
+    phases = noise_phases(217)
+    assert phases.shape == (NOISE_FRAMES, 217)
+    assert float(phases.min()) >= 0 and float(phases.max()) < 2 * math.pi + 1e-6
+    turns = [(int(v) >> 40) / (1 << 24) for v in np.random.Philox(key=0).random_raw(4)]
+    torch.testing.assert_close(phases[0, :4], 2 * math.pi * torch.tensor(turns))
+    spectrum = torch.polar(torch.ones_like(phases), phases)
+    assert float(spectrum.mean().abs()) < 4 / math.sqrt(spectrum.numel())
+
+
+def test_a_saved_model_decodes_to_the_same_bytes(tmp_path: Path) -> None:
+    model = build(16)
+    Qincodec(model).save(tmp_path / "model")
+    again = load(tmp_path / "model").autoencoder
+    latents = torch.randn(1, 30, 16)
+    with torch.no_grad():
+        assert torch.equal(again.decode(latents), model.decode(latents))
+        assert torch.equal(
+            again.decode(latents[:, 7:], first_frame=7)[:, 2000:], again.decode(latents)[:, 2000 + 7 * HOP :]
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [({"transform_path": 1}, "true or false"), ({"latent_dim": 257}, "at most hop_length")],
+)
+def test_impossible_configurations_are_refused(changes: dict, what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        AutoencoderConfig.from_dict({"transform_path": True} | changes)
