@@ -175,7 +175,8 @@ class Autoencoder(nn.Module):
         self.encoder = Backbone((3 if transform else 2) * config.n_bins, config)
         self.to_latents = nn.Linear(config.dim, (2 if transform else 1) * config.latent_dim)
         self.decoder = Backbone(config.latent_dim + (1 if transform else 0), config)
-        self.head = nn.Linear(config.dim, (3 if transform else 2) * config.n_bins)
+        outputs = 3 * config.n_bins + 2 * config.latent_dim if transform else 2 * config.n_bins
+        self.head = nn.Linear(config.dim, outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
@@ -190,16 +191,22 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def _begin_as_transform(self) -> None:
         """Backbones that change nothing about the transform, and a quiet noise beside it."""
-        bins = self.config.n_bins
-        nn.init.zeros_(self.to_latents.weight)
-        nn.init.zeros_(self.head.weight[:bins])
-        nn.init.constant_(self.head.bias[bins : 2 * bins], -3.0)
+        _, log_magnitude, _, _, _ = self.head.bias.split(self._head_parts)
+        nn.init.constant_(log_magnitude, -3.0)
+        gain, _, _, *correction = self.head.weight.split(self._head_parts)
+        for weight in (self.to_latents.weight, gain, *correction):
+            nn.init.zeros_(weight)
 
     def _add_constants(self) -> None:
         self.register_buffer("window", torch.hann_window(self.config.n_fft), persistent=False)
         if self.config.transform_path:
             random_bins = self.config.n_bins - self._phase_bins
             self.register_buffer("noise", noise_phases(random_bins), persistent=False)
+
+    @property
+    def _head_parts(self) -> list[int]:
+        """With a transform path: gain, log-magnitude, phase of the bins; scale, offset of the latents."""
+        return 3 * [self.config.n_bins] + 2 * [self.config.latent_dim]
 
     @property
     def _phase_bins(self) -> int:
@@ -395,14 +402,13 @@ class Autoencoder(nn.Module):
         if not self.config.transform_path:
             log_magnitude, phase = self.head(self.decoder(latents)).float().chunk(2, dim=-1)
             return torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
-        latent_level = level(latents)
-        hidden = self.decoder(torch.cat([latents, latent_level.log()], dim=-1))
-        gain, log_magnitude, phase = self.head(hidden).float().split(self.config.n_bins, dim=-1)
+        hidden = self.decoder(torch.cat([latents, level(latents).log()], dim=-1))
+        gain, log_magnitude, phase, scale, offset = self.head(hidden).float().split(self._head_parts, dim=-1)
         frames = torch.arange(first_frame, first_frame + latents.shape[1], device=latents.device)
         random = self.noise[frames % NOISE_FRAMES].expand(len(latents), -1, -1)
         phase = torch.cat([phase[..., : self._phase_bins], random], dim=-1)
         filled = torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
-        transformed = self.transform_synthesis(latents, latent_level)
+        transformed = self.transform_synthesis(latents * scale.exp().clamp(max=MAX_MAGNITUDE) + offset)
         return transformed * gain.exp().clamp(max=MAX_MAGNITUDE) + filled
 
     def _overlap_add(self, spectrum: torch.Tensor) -> torch.Tensor:

@@ -6,9 +6,10 @@ steer it: the encoder's scales every latent and adds to it, the decoder's scales
 the transform leaves out. `TransformAnalysis.fit` begins with the Karhunen-Loeve transform of the training
 audio, so that even an untrained model codes waveforms.
 
-Levels: a frame of level g (root mean square of its D coefficients) becomes latents of level g^(1 - 0.75),
-so that a quantizer's errors in quiet frames are quiet; the decoder reads the level off the latents and undoes
-it.
+Levels: noise on the latents, a quantizer's say, must be quiet where the audio is, in time and in frequency.
+So coefficients c of a frame of level g (root mean square over its D) become c g^-0.65, and each of those v
+becomes sign(v) |v|^0.75. The decoder's backbone, which sees the frames around, corrects the latents first;
+then both are undone.
 
 Filling up: from `NOISE_FROM_HZ` on, the backbone gives magnitudes only and the phases are random. Phases that
 follow from the latents alone repeat from frame to frame where the latents hardly change, a buzz at the frame
@@ -24,8 +25,10 @@ import numpy as np
 import torch
 from torch import nn
 
-#: Latents of a frame of level g have the level g^(1 - COMPANDING).
-COMPANDING = 0.75
+#: Coefficients of a frame are divided by this power of its level,
+LEVEL_POWER = 0.65
+#: and then raised to this power, each by itself.
+COEFFICIENT_POWER = 0.75
 #: Frequency from which phases are random.
 NOISE_FROM_HZ = 3400.0
 #: Frames after which the random phases repeat: 24 s at the paper's frame rate.
@@ -36,6 +39,8 @@ _SILENCE = 1e-3
 #: The analysis matrix is kept this many times larger: its entries are as large as other weights then, and
 #: move as far with a step of AdamW.
 _ANALYSIS_SCALE = 20.0
+#: Square under which a coefficient is no longer companded, so that gradients stay finite.
+_SMALLEST_SQUARE = 1e-5
 #: Level that `TransformAnalysis.fit` adds to a frame's before it divides by it.
 _FIT_LEVEL = 0.005
 
@@ -81,7 +86,8 @@ class TransformAnalysis(nn.Module):
         """(rows, frames, n_fft / 2 + 1) complex -> (rows, frames, D), real."""
         parts = torch.cat([spectrum.real, spectrum.imag], dim=-1)
         coefficients = (parts @ (self.matrix / _ANALYSIS_SCALE)).float()
-        return coefficients * level(coefficients) ** -COMPANDING
+        levelled = coefficients * level(coefficients) ** -LEVEL_POWER
+        return levelled * (levelled.square() + _SMALLEST_SQUARE) ** ((COEFFICIENT_POWER - 1) / 2)
 
     @torch.no_grad()
     def fit(self, synthesis: TransformSynthesis, spectra: Iterable[torch.Tensor]) -> None:
@@ -98,7 +104,7 @@ class TransformAnalysis(nn.Module):
         for spectrum in spectra:
             coefficients = torch.fft.irfft(spectrum, n=self.n_fft).flatten(0, 1) @ cosines
             root = coefficients.square().mean(-1, keepdim=True).sqrt()
-            coefficients = coefficients / (root + _FIT_LEVEL) ** COMPANDING
+            coefficients = coefficients / (root + _FIT_LEVEL) ** LEVEL_POWER
             covariance += coefficients.T @ coefficients
         powers, components = torch.linalg.eigh(covariance.double().cpu())
         latent_dim = self.matrix.shape[1]
@@ -116,9 +122,10 @@ class TransformSynthesis(nn.Module):
         super().__init__()
         self.matrix = nn.Parameter(_to_spectrum(_cosines(n_fft)[:, :latent_dim]))
 
-    def forward(self, latents: torch.Tensor, latent_level: torch.Tensor) -> torch.Tensor:
-        """(rows, frames, D) and `level` of them -> (rows, frames, n_fft / 2 + 1), complex64."""
-        coefficients = latents * latent_level ** (COMPANDING / (1 - COMPANDING))
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """(rows, frames, D) -> (rows, frames, n_fft / 2 + 1), complex64."""
+        levelled = latents * latents.abs() ** (1 / COEFFICIENT_POWER - 1)
+        coefficients = levelled * level(levelled) ** (LEVEL_POWER / (1 - LEVEL_POWER))
         real, imaginary = (coefficients @ self.matrix).float().chunk(2, dim=-1)
         return torch.complex(real, imaginary)
 
