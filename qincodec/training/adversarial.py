@@ -75,12 +75,23 @@ class Generator(nn.Module):
             latents = self.autoencoder.encode(audio).float()
             power = latents.detach().square().mean()
             if noise is not None:
-                latents = latents + noise * self.latent_power.sqrt()
+                latents = latents + noise * self._noise_level(latents)
         else:
             latents = quantized(self.autoencoder, self.quantizer, audio, num_codebooks)
             power = latents.square().mean()
         decoded = self.autoencoder.decode(latents, first_frame=step * latents.shape[1])
         return decoded[:, : audio.shape[1]].float(), power
+
+    def _noise_level(self, latents: torch.Tensor) -> torch.Tensor:
+        """Root of `latent_power` for every crop, (batch, 1, 1), with the gradient that larger latents bring.
+
+        A level without a gradient is a race: the encoder outgrows the noise for ever, and a moving average
+        of weights that grow is no model at all. The gradient is that of each crop's own power, so that it
+        does not depend on how a batch is split.
+        """
+        own = latents.square().mean((1, 2), keepdim=True)
+        power = self.latent_power.clamp(min=1e-12)
+        return self.latent_power.sqrt() * (1 + (own - own.detach()) / (2 * power))
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from qincodec import audio
+from qincodec.autoencoder import SIZES, Autoencoder
 from qincodec.codec import load
 from qincodec.errors import UserError
 from qincodec.training import checkpoints as checkpoints_module
-from qincodec.training.adversarial import draw_codebooks, latent_noise
+from qincodec.training.adversarial import Generator, draw_codebooks, latent_noise
 from qincodec.training.autoencoder import train_autoencoder
 from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.config import parse_config
@@ -104,6 +105,20 @@ def test_encoder_and_quantizer_keep_their_bytes_in_stage_3(trained):
     frozen = ("quantizer.", "autoencoder.encoder.", "autoencoder.to_latents.")
     assert not any(name.startswith(frozen) for name in changed)
     assert {name.split(".")[1] for name in changed} == {"decoder", "head"}
+
+
+def test_larger_latents_do_not_outgrow_their_noise():
+    """At the level of a root mean square, noise has that root's value and gradient."""
+    torch.manual_seed(0)
+    latents = torch.randn(1, 7, 8, requires_grad=True)
+    generator = Generator(Autoencoder(SIZES["tiny"]))
+    generator.latent_power.copy_(latents.detach().square().mean())
+    level = generator._noise_level(latents)
+    expected = latents.square().mean().sqrt()
+    assert float(level) == pytest.approx(float(expected))
+    torch.testing.assert_close(
+        torch.autograd.grad(level.sum(), latents)[0], torch.autograd.grad(expected, latents)[0]
+    )
 
 
 def test_a_transform_path_begins_fitted_and_its_analysis_is_frozen_in_stage_3(tmp_path, sounds):
