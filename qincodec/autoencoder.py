@@ -158,6 +158,11 @@ def _conv_frames(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
     return F.conv2d(image, weight, conv.bias, padding=padding, groups=conv.groups).squeeze(2).transpose(1, 2)
 
 
+def _gain(logarithm: torch.Tensor) -> torch.Tensor:
+    """Exponential, at most 100. Limited before it is taken: what overflows has no gradient after."""
+    return logarithm.clamp(max=math.log(MAX_MAGNITUDE)).exp()
+
+
 class Autoencoder(nn.Module):
     """Audio to continuous latents and back.
 
@@ -395,7 +400,7 @@ class Autoencoder(nn.Module):
         if not self.config.transform_path:
             return self.to_latents(self.encoder(torch.cat([spectrum.real, spectrum.imag], dim=-1)))
         gain, offset = self.to_latents(self.encoder(features(spectrum))).float().chunk(2, dim=-1)
-        return self.transform_analysis(spectrum) * gain.exp().clamp(max=MAX_MAGNITUDE) + offset
+        return self.transform_analysis(spectrum) * _gain(gain) + offset
 
     def _decode_spectrum(self, latents: torch.Tensor, first_frame: int) -> torch.Tensor:
         # The transform exists in float32 only, and a phase needs it, whatever precision the maps run in.
@@ -407,9 +412,9 @@ class Autoencoder(nn.Module):
         frames = torch.arange(first_frame, first_frame + latents.shape[1], device=latents.device)
         random = self.noise[frames % NOISE_FRAMES].expand(len(latents), -1, -1)
         phase = torch.cat([phase[..., : self._phase_bins], random], dim=-1)
-        filled = torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
-        transformed = self.transform_synthesis(latents * scale.exp().clamp(max=MAX_MAGNITUDE) + offset)
-        return transformed * gain.exp().clamp(max=MAX_MAGNITUDE) + filled
+        filled = torch.polar(_gain(log_magnitude), phase)
+        transformed = self.transform_synthesis(latents * _gain(scale) + offset)
+        return transformed * _gain(gain) + filled
 
     def _overlap_add(self, spectrum: torch.Tensor) -> torch.Tensor:
         """(rows, frames, bins) -> (rows, (frames + 1) * hop_length), over summed squared windows."""

@@ -41,6 +41,7 @@ _SILENCE = 1e-3
 _ANALYSIS_SCALE = 20.0
 #: Square under which a coefficient is no longer companded, so that gradients stay finite.
 _SMALLEST_SQUARE = 1e-5
+_TINY = 1e-12
 #: Level that `TransformAnalysis.fit` adds to a frame's before it divides by it.
 _FIT_LEVEL = 0.005
 
@@ -124,7 +125,8 @@ class TransformSynthesis(nn.Module):
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """(rows, frames, D) -> (rows, frames, n_fft / 2 + 1), complex64."""
-        levelled = latents * latents.abs() ** (1 / COEFFICIENT_POWER - 1)
+        # Not of their absolute value, whose power has no gradient at 0.
+        levelled = latents * (latents.square() + _TINY) ** (0.5 / COEFFICIENT_POWER - 0.5)
         coefficients = levelled * level(levelled) ** (LEVEL_POWER / (1 - LEVEL_POWER))
         real, imaginary = (coefficients @ self.matrix).float().chunk(2, dim=-1)
         return torch.complex(real, imaginary)

@@ -133,6 +133,20 @@ def test_what_it_fills_up_with_does_not_repeat_from_frame_to_frame() -> None:
     assert float(coherent[1:10].mean()) > 0.2  # phases given by the decoder, and what leaks from the others
 
 
+@pytest.mark.parametrize("bias", [0.0, 1e4, -1e4])
+def test_gradients_are_finite_at_silence_and_at_the_limits(bias: float) -> None:
+    model = build(16)
+    with torch.no_grad():
+        model.head.bias += bias
+    latents = torch.zeros(1, 5, 16, requires_grad=True)
+    model.decode(latents).square().sum().backward()
+    assert bool(latents.grad.isfinite().all())
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    model.zero_grad()
+    model.encode(torch.zeros(1, 2000)).square().sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
 def test_the_noise_is_the_same_on_every_machine() -> None:
     """NumPy's generator against the answers that its inventors publish; ours against NumPy's."""
     known = [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
