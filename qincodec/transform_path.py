@@ -11,9 +11,11 @@ So coefficients c of a frame of level g (root mean square over its D) become c g
 becomes sign(v) |v|^0.75. The decoder's backbone, which sees the frames around, corrects the latents first;
 then both are undone.
 
-Filling up: from `NOISE_FROM_HZ` on, the backbone gives magnitudes only and the phases are random. Phases that
-follow from the latents alone repeat from frame to frame where the latents hardly change, a buzz at the frame
-rate. They are the same numbers in every decoding (`noise_phases`), by the frame's position in the signal.
+Filling up: from `NOISE_FROM_HZ` on, what the backbone adds to the transform has its magnitudes and random
+phases. Phases that follow from the latents alone repeat from frame to frame where the latents hardly change,
+a buzz at the frame rate. Random ones are the same numbers in every decoding (`noise_phases`), by the frame's
+position in the signal. The transform itself is not kept out of those bins, and a decoder that turns it up
+there, where a coefficient's spectrum is the same in every frame, makes such lines all the same.
 """
 
 from __future__ import annotations
