@@ -115,7 +115,7 @@ def test_larger_latents_do_not_outgrow_their_noise():
     generator.latent_power.copy_(latents.detach().square().mean())
     level = generator._noise_level(latents)
     expected = latents.square().mean().sqrt()
-    assert float(level) == pytest.approx(float(expected))
+    assert level.item() == pytest.approx(expected.item())
     torch.testing.assert_close(
         torch.autograd.grad(level.sum(), latents)[0], torch.autograd.grad(expected, latents)[0]
     )
