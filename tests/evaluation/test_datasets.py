@@ -7,8 +7,6 @@ import json
 import math
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,38 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from data_sets import RATE, ids, recordings, sound
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.datasets import Dataset, load_dataset
+from evaluation.datasets import load_dataset
 from evaluation.datasets.folder import recording_of
-from evaluation.datasets.sources import File, Source, cache_file, cut
+from evaluation.datasets.sources import File, Source, cut
 from qincodec import audio
 from qincodec.errors import UserError
-
-RATE = 44100
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def sound(path: Path, duration_s: float = 0.2, rate: int = RATE, channels: int = 1, seed: int = 0) -> Path:
-    """A file of noise, written by soundfile. Its content depends on the arguments and not on the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, (round(duration_s * rate), channels))
-    kind = {".ogg": "OGG", ".flac": "FLAC"}.get(path.suffix.lower(), "WAV")
-    soundfile.write(path, noise, rate, format=kind)
-    return path
-
-
-def ids(dataset: Dataset) -> list[str]:
-    return [clip.id for clip in dataset.clips]
-
-
-def recordings(dataset: Dataset) -> dict[str, str]:
-    return {clip.id: clip.recording for clip in dataset.clips}
 
 
 # --- folders, globs, files ------------------------------------------------------------------------------
@@ -455,77 +435,6 @@ def test_bad_manifests(rows: list[dict[str, Any] | str], says: str, tmp_path: Pa
     with pytest.raises(UserError, match=says) as raised:
         load_dataset(path)
     assert "\n" not in str(raised.value)
-
-
-# --- the cache ------------------------------------------------------------------------------------------
-
-
-def old(path: Path) -> Path:
-    """Dated back: files changed in the last two seconds are not remembered."""
-    os.utime(path, (1_600_000_000, 1_600_000_000))
-    return path
-
-
-def test_known_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        old(sound(tmp_path / f"{number}.wav", seed=number))
-    before = load_dataset(tmp_path)
-
-    def info(path: Path) -> audio.AudioInfo:
-        raise AssertionError("read again")
-
-    monkeypatch.setattr(audio, "info", info)
-    assert load_dataset(tmp_path).clips == before.clips
-
-
-def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
-    path = old(sound(tmp_path / "a.wav", seed=0))
-    before = load_dataset(tmp_path)
-    old(sound(path, seed=1))  # the same size, and the same modification time
-    assert load_dataset(tmp_path).hash != before.hash
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", '{"reader": 1}', '{"files": []}', "\0" * 100, None]
-)
-def test_a_damaged_cache_is_no_matter(content: str | None, tmp_path: Path) -> None:
-    old(sound(tmp_path / "a.wav"))
-    before = load_dataset(tmp_path)
-    assert cache_file().exists()
-    if content is None:  # plausible, but changed by someone else
-        stored = json.loads(cache_file().read_text())
-        next(iter(stored["files"].values()))["hash"] = "f" * 16
-        content = json.dumps(stored)
-    cache_file().write_text(content)
-    assert load_dataset(tmp_path).clips == before.clips
-    assert json.loads(cache_file().read_text())["files"]
-
-
-def test_a_cache_that_cannot_be_written_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old(sound(tmp_path / "data" / "a.wav"))
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path / "file" / "below"))
-    assert len(load_dataset(tmp_path / "data").clips) == 1
-
-
-def test_the_cache_lies_in_the_user_s_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("QINCODEC_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_file().is_relative_to(tmp_path) and "qincodec" in cache_file().parts
-
-
-def test_progress(tmp_path: Path) -> None:
-    for number in range(5):
-        sound(tmp_path / f"{number}.wav", seed=number)
-    calls: list[tuple[int, int]] = []
-    load_dataset(tmp_path, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(n, 5) for n in range(1, 6)]
-
-
-def test_loading_needs_no_torch() -> None:
-    code = "import sys, evaluation.datasets as d; d.load_dataset(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 # --- real data ------------------------------------------------------------------------------------------
