@@ -10,10 +10,12 @@ demo: $(VENV)/.installed
 	$(BIN)/evaluate
 
 test: lint
-	$(BIN)/pytest -n $(JOBS) -m "not long and not gpu"
+	$(BIN)/pytest -n $(JOBS) -m "not long and not gpu and not alone"
+	$(BIN)/pytest -m "alone and not long and not gpu"
 
 test-long: setup-dev
-	$(BIN)/pytest -n $(JOBS) --timeout 3600
+	$(BIN)/pytest -n $(JOBS) --timeout 3600 -m "not alone"
+	$(BIN)/pytest --timeout 3600 -m alone
 
 lint: setup-dev
 	$(BIN)/ruff check .

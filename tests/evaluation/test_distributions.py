@@ -199,6 +199,7 @@ def test_groups_are_even_and_do_not_depend_on_the_order() -> None:
     assert set(groups_of(names[:3]).values()) == {0, 1, 2}
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_ten_thousand_frames_in_half_a_second() -> None:
     x = frames(0, 10_000, 512)

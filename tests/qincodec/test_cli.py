@@ -253,6 +253,7 @@ def test_info_of_a_file_and_of_a_model(run, tmp_path: Path) -> None:
 # ---- the command itself --------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_help_is_quick_and_loads_no_torch() -> None:
     script = (
         "import sys; sys.argv = ['qincodec', 'encode', '--help']\n"

@@ -88,7 +88,8 @@ def noise(seed: int) -> np.ndarray:
 
 
 # What records loses sound where the browser's audio thread does not get its turn: on a machine that is busy
-# with other tests a hole in the recording is no hole in what is played.  Later it may be less busy.
+# a hole in the recording is no hole in what is played.  Later it may be less busy.
+@pytest.mark.alone
 @pytest.mark.flaky(reruns=5, reruns_delay=10)
 @pytest.mark.parametrize("rate", [44100, 48000])
 def test_what_is_heard_is_what_was_asked_for(

@@ -258,6 +258,7 @@ def test_processes_and_progress(tmp_path: Path) -> None:
     assert calls[-1] == (2100, 2100) and calls == sorted(calls)
 
 
+@pytest.mark.alone
 def test_many_files_open_at_once_and_in_little_memory(tmp_path: Path) -> None:
     count = 100_000
     candidates = [Candidate(f"{i // 1000:03}/{i:08}.flac", 10**6, i, f"r{i // 2}") for i in range(count)]
