@@ -27,12 +27,14 @@ from torch import nn
 from qincodec.errors import UserError
 from qincodec.transform_path import (
     NOISE_FRAMES,
-    NOISE_FROM_HZ,
+    WAVEFORM_TO_HZ,
     TransformAnalysis,
     TransformSynthesis,
     features,
     level,
     noise_phases,
+    smoothed,
+    waveform_bins,
 )
 
 #: Frames of one pass of `Autoencoder.encode_blocks` and `decode_blocks`: 24 s, about 100 MB at dim 512.
@@ -72,10 +74,11 @@ class AutoencoderConfig:
                 raise UserError(f"autoencoder: {name} must be a positive whole number, got {value!r}")
         if self.hop_length % 2:
             raise UserError(f"autoencoder: hop_length must be even, got {self.hop_length}")
-        if self.transform_path and self.latent_dim > self.hop_length:
+        most = min(self.hop_length, waveform_bins(self.sample_rate, self.n_fft))
+        if self.transform_path and self.latent_dim > most:
             raise UserError(
-                f"autoencoder: with transform_path, latent_dim must be at most hop_length, {self.hop_length},"
-                f" got {self.latent_dim}"
+                f"autoencoder: with transform_path, latent_dim must be at most {most} (bins below"
+                f" {WAVEFORM_TO_HZ:g} Hz), got {self.latent_dim}; a longer hop_length has more"
             )
 
     @property
@@ -86,6 +89,11 @@ class AutoencoderConfig:
     def n_bins(self) -> int:
         """Of a frame's spectrum."""
         return self.hop_length + 1
+
+    @property
+    def waveform_bins(self) -> int:
+        """Lowest of them, which a transform path codes."""
+        return waveform_bins(self.sample_rate, self.n_fft)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AutoencoderConfig:
@@ -102,7 +110,9 @@ SIZES = {
     "paper-d32": AutoencoderConfig(latent_dim=32),
     "paper-d64": AutoencoderConfig(latent_dim=64),
     # 4.9M parameters, a sixth of the paper's work: trains on a laptop's CPU.
-    "small": AutoencoderConfig(dim=256, intermediate_dim=768, num_layers=4, transform_path=True),
+    "small": AutoencoderConfig(
+        latent_dim=64, dim=256, intermediate_dim=768, num_layers=4, hop_length=512, transform_path=True
+    ),
     # For tests.
     "tiny": AutoencoderConfig(latent_dim=8, dim=32, intermediate_dim=64, num_layers=1),
 }
@@ -180,23 +190,23 @@ class Autoencoder(nn.Module):
         self.encoder = Backbone((3 if transform else 2) * config.n_bins, config)
         self.to_latents = nn.Linear(config.dim, (2 if transform else 1) * config.latent_dim)
         self.decoder = Backbone(config.latent_dim + (1 if transform else 0), config)
-        outputs = 3 * config.n_bins + 2 * config.latent_dim if transform else 2 * config.n_bins
-        self.head = nn.Linear(config.dim, outputs)
+        self.head = nn.Linear(config.dim, sum(self._head_parts) if transform else 2 * config.n_bins)
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if transform:
-            self.transform_analysis = TransformAnalysis(config.n_fft, config.latent_dim)
-            self.transform_synthesis = TransformSynthesis(config.n_fft, config.latent_dim)
+            shape = config.n_fft, config.waveform_bins, config.latent_dim
+            self.transform_analysis = TransformAnalysis(*shape)
+            self.transform_synthesis = TransformSynthesis(*shape)
             self._begin_as_transform()
         self._add_constants()
 
     @torch.no_grad()
     def _begin_as_transform(self) -> None:
         """Backbones that change nothing about the transform, and a quiet noise beside it."""
-        _, log_magnitude, _, _, _ = self.head.bias.split(self._head_parts)
+        _, _, log_magnitude, _, _ = self.head.bias.split(self._head_parts)
         nn.init.constant_(log_magnitude, -3.0)
         gain, _, _, *correction = self.head.weight.split(self._head_parts)
         for weight in (self.to_latents.weight, gain, *correction):
@@ -205,19 +215,14 @@ class Autoencoder(nn.Module):
     def _add_constants(self) -> None:
         self.register_buffer("window", torch.hann_window(self.config.n_fft), persistent=False)
         if self.config.transform_path:
-            random_bins = self.config.n_bins - self._phase_bins
+            random_bins = self.config.n_bins - self.config.waveform_bins
             self.register_buffer("noise", noise_phases(random_bins), persistent=False)
 
     @property
     def _head_parts(self) -> list[int]:
-        """With a transform path: gain, log-magnitude, phase of the bins; scale, offset of the latents."""
-        return 3 * [self.config.n_bins] + 2 * [self.config.latent_dim]
-
-    @property
-    def _phase_bins(self) -> int:
-        """With a transform path, bins whose phase the decoder gives; those above are random."""
-        width = self.config.sample_rate / self.config.n_fft
-        return min(self.config.n_bins, round(NOISE_FROM_HZ / width))
+        """With a transform path: gain, phase of its bins; log-magnitude of all; scale, offset of latents."""
+        low, bins, latent_dim = self.config.waveform_bins, self.config.n_bins, self.config.latent_dim
+        return [low, low, bins, latent_dim, latent_dim]
 
     @classmethod
     def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, torch.Tensor]) -> Autoencoder:
@@ -408,13 +413,14 @@ class Autoencoder(nn.Module):
             log_magnitude, phase = self.head(self.decoder(latents)).float().chunk(2, dim=-1)
             return torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
         hidden = self.decoder(torch.cat([latents, level(latents).log()], dim=-1))
-        gain, log_magnitude, phase, scale, offset = self.head(hidden).float().split(self._head_parts, dim=-1)
+        gain, phase, log_magnitude, scale, offset = self.head(hidden).float().split(self._head_parts, dim=-1)
+        magnitude, bins = _gain(log_magnitude), self.config.waveform_bins
+        transformed = self.transform_synthesis(latents * _gain(scale) + offset)
+        low = transformed * _gain(gain) + torch.polar(magnitude[..., :bins], phase)
         frames = torch.arange(first_frame, first_frame + latents.shape[1], device=latents.device)
         random = self.noise[frames % NOISE_FRAMES].expand(len(latents), -1, -1)
-        phase = torch.cat([phase[..., : self._phase_bins], random], dim=-1)
-        filled = torch.polar(_gain(log_magnitude), phase)
-        transformed = self.transform_synthesis(latents * _gain(scale) + offset)
-        return transformed * _gain(gain) + filled
+        high = torch.polar(smoothed(magnitude[..., bins:]), random)
+        return torch.cat([low, high], dim=-1)
 
     def _overlap_add(self, spectrum: torch.Tensor) -> torch.Tensor:
         """(rows, frames, bins) -> (rows, (frames + 1) * hop_length), over summed squared windows."""

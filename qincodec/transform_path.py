@@ -1,21 +1,19 @@
 """A transform coder around the two backbones: ours, not the paper's, and off in its configurations.
 
 A backbone alone learns phases slowly: its layer norms throw the level away, and a phase has to be found as an
-angle. Here a linear transform carries the waveform past the backbones, as in a classical codec, and they
-steer it: the encoder's scales every latent and adds to it, the decoder's scales every bin and fills up what
-the transform leaves out. `TransformAnalysis.fit` begins with the Karhunen-Loeve transform of the training
-audio, so that even an untrained model codes waveforms.
+angle. Here a linear transform carries the waveform below `WAVEFORM_TO_HZ` past the backbones, as in a
+classical codec, and they steer it: the encoder's scales every latent and adds to it, the decoder's scales
+every bin and adds what the transform leaves out. `TransformAnalysis.fit` begins with the Karhunen-Loeve
+transform of the training audio, so that even an untrained model codes waveforms.
 
 Levels: noise on the latents, a quantizer's say, must be quiet where the audio is, in time and in frequency.
 So coefficients c of a frame of level g (root mean square over its D) become c g^-0.65, and each of those v
 becomes sign(v) |v|^0.75. The decoder's backbone, which sees the frames around, corrects the latents first;
 then both are undone.
 
-Filling up: from `NOISE_FROM_HZ` on, what the backbone adds to the transform has its magnitudes and random
-phases. Phases that follow from the latents alone repeat from frame to frame where the latents hardly change,
-a buzz at the frame rate. Random ones are the same numbers in every decoding (`noise_phases`), by the frame's
-position in the signal. The transform itself is not kept out of those bins, and a decoder that turns it up
-there, where a coefficient's spectrum is the same in every frame, makes such lines all the same.
+Above: nothing but noise with the magnitudes that the decoder's backbone gives. Phases that follow from the
+latents alone repeat from frame to frame where the latents hardly change, a buzz at the frame rate. Random
+ones are the same numbers in every decoding (`noise_phases`), by the frame's position in the signal.
 """
 
 from __future__ import annotations
@@ -25,14 +23,15 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 #: Coefficients of a frame are divided by this power of its level,
 LEVEL_POWER = 0.65
 #: and then raised to this power, each by itself.
 COEFFICIENT_POWER = 0.75
-#: Frequency from which phases are random.
-NOISE_FROM_HZ = 3400.0
+#: Frequency up to which the waveform is coded; above, phases are random.
+WAVEFORM_TO_HZ = 3400.0
 #: Frames after which the random phases repeat: 24 s at the paper's frame rate.
 NOISE_FRAMES = 4096
 
@@ -46,6 +45,11 @@ _SMALLEST_SQUARE = 1e-5
 _TINY = 1e-12
 #: Level that `TransformAnalysis.fit` adds to a frame's before it divides by it.
 _FIT_LEVEL = 0.005
+
+
+def waveform_bins(sample_rate: int, n_fft: int) -> int:
+    """Bins of a spectrum that lie below `WAVEFORM_TO_HZ`, one at least."""
+    return min(n_fft // 2 + 1, max(1, round(WAVEFORM_TO_HZ * n_fft / sample_rate)))
 
 
 def features(spectrum: torch.Tensor) -> torch.Tensor:
@@ -71,8 +75,20 @@ def noise_phases(bins: int) -> torch.Tensor:
     return torch.from_numpy(2 * np.float32(math.pi) * turns).view(NOISE_FRAMES, bins)
 
 
+def smoothed(magnitudes: torch.Tensor) -> torch.Tensor:
+    """(rows, frames, bins): root of the power averaged over a bin and its neighbours, 1:2:1.
+
+    For magnitudes of random phases. Left alone, a decoder empties every other bin: what is left overlaps
+    less, is steadier, and easier to match, and sounds like a comb.
+    """
+    power = magnitudes.square()
+    below = torch.cat([power[..., :1], power[..., :-1]], dim=-1)
+    above = torch.cat([power[..., 1:], power[..., -1:]], dim=-1)
+    return ((below + 2 * power + above) / 4 + _TINY).sqrt()
+
+
 class TransformAnalysis(nn.Module):
-    """Frames of a complex spectrum to companded coefficients, frame by frame.
+    """The lowest ``bins`` of a frame's complex spectrum to companded coefficients, frame by frame.
 
     It begins as the D lowest coefficients of a modified discrete cosine transform. That transform's windows
     are the spectrum's own: `qincodec.autoencoder.Autoencoder.synthesis` divides by the overlapping squares
@@ -80,14 +96,16 @@ class TransformAnalysis(nn.Module):
     half a sample, and not in the outermost half hops, which one frame covers alone.
     """
 
-    def __init__(self, n_fft: int, latent_dim: int) -> None:
+    def __init__(self, n_fft: int, bins: int, latent_dim: int) -> None:
         super().__init__()
-        self.n_fft = n_fft
-        self.matrix = nn.Parameter(_ANALYSIS_SCALE * _from_spectrum(n_fft, _cosines(n_fft)[:, :latent_dim]))
+        self.n_fft, self.bins = n_fft, bins
+        basis = _cosines(n_fft)[:, :latent_dim]
+        self.matrix = nn.Parameter(_ANALYSIS_SCALE * _from_spectrum(n_fft, bins, basis))
 
     def forward(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """(rows, frames, n_fft / 2 + 1) complex -> (rows, frames, D), real."""
-        parts = torch.cat([spectrum.real, spectrum.imag], dim=-1)
+        """(rows, frames, bins or more) complex -> (rows, frames, D), real."""
+        low = spectrum[..., : self.bins]
+        parts = torch.cat([low.real, low.imag], dim=-1)
         coefficients = (parts @ (self.matrix / _ANALYSIS_SCALE)).float()
         levelled = coefficients * level(coefficients) ** -LEVEL_POWER
         return levelled * (levelled.square() + _SMALLEST_SQUARE) ** ((COEFFICIENT_POWER - 1) / 2)
@@ -105,7 +123,8 @@ class TransformAnalysis(nn.Module):
         cosines = _cosines(self.n_fft).to(self.matrix)
         covariance = cosines.new_zeros(self.n_fft // 2, self.n_fft // 2)
         for spectrum in spectra:
-            coefficients = torch.fft.irfft(spectrum, n=self.n_fft).flatten(0, 1) @ cosines
+            low = F.pad(spectrum[..., : self.bins], (0, self.n_fft // 2 + 1 - self.bins))
+            coefficients = torch.fft.irfft(low, n=self.n_fft).flatten(0, 1) @ cosines
             root = coefficients.square().mean(-1, keepdim=True).sqrt()
             coefficients = coefficients / (root + _FIT_LEVEL) ** LEVEL_POWER
             covariance += coefficients.T @ coefficients
@@ -114,19 +133,19 @@ class TransformAnalysis(nn.Module):
         basis = cosines @ components.flip(1)[:, :latent_dim].to(cosines)
         scales = powers.flip(0)[:latent_dim].clamp(min=1e-6 * float(powers[-1])).sqrt().to(cosines)
         scales /= scales.square().mean().sqrt()
-        self.matrix.copy_(_ANALYSIS_SCALE * _from_spectrum(self.n_fft, basis) / scales)
-        synthesis.matrix.copy_(_to_spectrum(basis) * scales[:, None])
+        self.matrix.copy_(_ANALYSIS_SCALE * _from_spectrum(self.n_fft, self.bins, basis) / scales)
+        synthesis.matrix.copy_(_to_spectrum(basis, self.bins) * scales[:, None])
 
 
 class TransformSynthesis(nn.Module):
     """Inverse of `TransformAnalysis` on the space its coefficients span."""
 
-    def __init__(self, n_fft: int, latent_dim: int) -> None:
+    def __init__(self, n_fft: int, bins: int, latent_dim: int) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(_to_spectrum(_cosines(n_fft)[:, :latent_dim]))
+        self.matrix = nn.Parameter(_to_spectrum(_cosines(n_fft)[:, :latent_dim], bins))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """(rows, frames, D) -> (rows, frames, n_fft / 2 + 1), complex64."""
+        """(rows, frames, D) -> (rows, frames, bins), complex64."""
         # Not of their absolute value, whose power has no gradient at 0.
         levelled = latents * (latents.square() + _TINY) ** (0.5 / COEFFICIENT_POWER - 0.5)
         coefficients = levelled * level(levelled) ** (LEVEL_POWER / (1 - LEVEL_POWER))
@@ -141,14 +160,14 @@ def _cosines(n_fft: int) -> torch.Tensor:
     return math.sqrt(2 / hop) * torch.cos(math.pi / hop * (n + 0.5 + hop / 2) * (k + 0.5))
 
 
-def _from_spectrum(n_fft: int, basis: torch.Tensor) -> torch.Tensor:
-    """(n_fft + 2, D): real and imaginary parts of a frame's spectrum to products with ``basis``."""
-    unit = torch.eye(n_fft + 2).to(basis)
-    real, imaginary = unit.chunk(2, dim=-1)
+def _from_spectrum(n_fft: int, bins: int, basis: torch.Tensor) -> torch.Tensor:
+    """(2 * bins, D): real and imaginary parts of a frame's lowest bins to products with ``basis``."""
+    unit = torch.eye(2 * bins).to(basis)
+    real, imaginary = F.pad(unit.unflatten(-1, (2, bins)), (0, n_fft // 2 + 1 - bins)).unbind(-2)
     return torch.fft.irfft(torch.complex(real, imaginary), n=n_fft) @ basis
 
 
-def _to_spectrum(basis: torch.Tensor) -> torch.Tensor:
-    """(D, n_fft + 2): real and imaginary parts of the spectra of ``basis``' vectors."""
-    spectrum = torch.fft.rfft(basis.T)
+def _to_spectrum(basis: torch.Tensor, bins: int) -> torch.Tensor:
+    """(D, 2 * bins): real and imaginary parts of the lowest bins of the spectra of ``basis``' vectors."""
+    spectrum = torch.fft.rfft(basis.T)[:, :bins]
     return torch.cat([spectrum.real, spectrum.imag], dim=-1)
