@@ -118,6 +118,8 @@ class QuantizerStage(_Part):
         num_codebooks: N; 14 are 24 kbps at 44.1 kHz.
         codebook_size: K.
         max_frames: latents to fit on at most; the paper takes 60 million for QINCO2.
+        shifts: ours, 1 in the paper's configuration: times that every recording is encoded, each time from
+            a further ``1 / shifts`` of a hop on. Little audio has more latents that way.
         options: further arguments of the quantizer (``num_blocks: 2`` of qinco2).
         training: of qinco2, fields of `qincodec.quantizers.qinco2_fit.Training`.
     """
@@ -126,6 +128,7 @@ class QuantizerStage(_Part):
     num_codebooks: int = Field(default=14, ge=1)
     codebook_size: int = Field(default=1024, ge=2)
     max_frames: int = Field(default=60_000_000, ge=1)
+    shifts: int = Field(default=1, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
 

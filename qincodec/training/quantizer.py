@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,15 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
     quantizer = make_quantizer(settings, base.autoencoder.config.latent_dim)
     folder = run.stage_folder("quantizer", settings.kind)
     with ProgressLine() as progress:
+        shifts = settings.shifts
         latents, held_out = (
-            extract(base, part, run.folder / "autoencoder" / f"{name}-{base.hash[:8]}", run, device, progress)
-            for part, name in ((run.train, "latents"), (run.held_out, "latents-held-out"))
+            extract(
+                base, part, run.folder / "autoencoder" / f"{name}-{base.hash[:8]}", run, device, progress, n
+            )
+            for part, name, n in (
+                (run.train, f"latents-{shifts}x" if shifts > 1 else "latents", shifts),
+                (run.held_out, "latents-held-out", 1),
+            )
         )
         began = time.monotonic()
 
@@ -105,14 +112,21 @@ def relative_errors(quantizer: Quantizer, latents: Latents, frames: int = 5_000)
 
 
 def extract(
-    codec: Qincodec, manifest: Manifest, folder: Path, run: TrainingRun, device: str, progress: ProgressLine
+    codec: Qincodec,
+    manifest: Manifest,
+    folder: Path,
+    run: TrainingRun,
+    device: str,
+    progress: ProgressLine,
+    shifts: int = 1,
 ) -> Latents:
     """Latents of whole recordings, in shards that are written once; an interrupted extraction goes on.
 
     Recordings come in a seeded order until there are ``stage2.max_frames``, so that they are a fair sample.
+    ``shifts``: as `qincodec.training.config.QuantizerStage` has it.
     """
     recordings = Recordings(manifest, codec.sample_rate, run.folder / "cache")
-    frames = -(-recordings.lengths // codec.hop_length)
+    frames = shifts * -(-recordings.lengths // codec.hop_length)
     order = seeded_order(np.arange(len(manifest), dtype=np.uint64), run.config.seed)
     needed = order[: 1 + int(np.searchsorted(np.cumsum(frames[order]), run.config.stage2.max_frames))]
     shards = np.cumsum(frames[needed]) // _SHARD
@@ -126,7 +140,7 @@ def extract(
                 continue
             parts: list[np.ndarray] = []
             for row in needed[shards == number].tolist():
-                parts += _of_recording(codec, recordings, row, device, progress)
+                parts += _of_recording(codec, recordings, row, shifts, device, progress)
                 progress("latents", min(number * _SHARD + sum(map(len, parts)), total), total)
             if not parts:
                 raise UserError(f"no recording of '{manifest.folder}' can be read for '{path.name}'")
@@ -140,12 +154,24 @@ def extract(
 
 
 def _of_recording(
-    codec: Qincodec, recordings: Recordings, row: int, device: str, progress: ProgressLine
+    codec: Qincodec, recordings: Recordings, row: int, shifts: int, device: str, progress: ProgressLine
 ) -> list[np.ndarray]:
     """Latents (frames, dim) of a recording in parts; none, and a note, if it is damaged."""
-    blocks = (torch.from_numpy(block).to(device) for block in recordings.whole(row))
+    parts: list[np.ndarray] = []
     try:
-        return [part[0].cpu().numpy() for part in codec.autoencoder.encode_blocks(blocks)]
+        for shift in range(shifts):
+            whole = _from(shift * codec.hop_length // shifts, recordings.whole(row))
+            blocks = (torch.from_numpy(block).to(device) for block in whole)
+            parts += [part[0].cpu().numpy() for part in codec.autoencoder.encode_blocks(blocks)]
+        return parts
     except DamagedFile as error:
         progress.note(f"left out: {error}")
         return []
+
+
+def _from(first: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Blocks (rows, samples) without the ``first`` samples."""
+    for block in blocks:
+        if block.shape[1] > first:
+            yield block[:, first:]
+        first = max(0, first - block.shape[1])

@@ -17,6 +17,7 @@ import torch
 from qincodec import audio
 from qincodec.autoencoder import SIZES, Autoencoder
 from qincodec.codec import load
+from qincodec.console import ProgressLine
 from qincodec.errors import UserError
 from qincodec.training import checkpoints as checkpoints_module
 from qincodec.training.adversarial import Generator, draw_codebooks, latent_noise
@@ -25,7 +26,7 @@ from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.config import parse_config
 from qincodec.training.finetune import finetune
 from qincodec.training.loop import launch
-from qincodec.training.quantizer import fit_quantizer
+from qincodec.training.quantizer import extract, fit_quantizer
 from qincodec.training.run import TrainingRun
 
 TINY = {
@@ -168,6 +169,25 @@ def test_latents_are_those_of_whole_recordings(trained):
         np.testing.assert_allclose(found[at : at + len(latents)], latents, atol=1e-4)
         at += len(latents)
     assert not starts
+
+
+def test_shifted_latents_are_those_of_audio_that_begins_later(trained, tmp_path):
+    run, _ = trained
+    codec = run.model("autoencoder")
+    with ProgressLine() as progress:
+        extract(codec, run.train, tmp_path / "latents", run, "cpu", progress, shifts=4)
+    found = np.concatenate([np.load(path) for path in sorted((tmp_path / "latents").glob("*.npy"))])
+    expected = []
+    for index in range(len(run.train)):
+        sound, _ = audio.read(run.train.path(index))
+        expected += [
+            codec.encode_latents(torch.from_numpy(sound[:, first:])[None])[0, 0].numpy()
+            for first in (0, 64, 128, 192)  # of a hop of 256
+        ]
+    assert len(found) == sum(map(len, expected))
+    for latents in expected:
+        begins = np.flatnonzero(np.abs(found - latents[0]).max(1) < 1e-4)
+        assert any(np.abs(found[at : at + len(latents)] - latents).max() < 1e-4 for at in begins)
 
 
 def test_logs_and_samples(trained):
