@@ -1,7 +1,7 @@
 """The autoencoder: complex STFT -> ConvNeXt encoder -> latents -> ConvNeXt decoder -> inverse STFT.
 
-Everything between the two transforms runs at the frame rate: one latent per hop of 256 samples, exactly
-``ceil(samples / 256)`` of them. Audio here is one channel per row, ``(rows, samples)``; latents are
+Everything between the two transforms runs at the frame rate: one latent per hop, 256 samples in the paper, and
+exactly ``ceil(samples / hop)`` of them. Audio here is one channel per row, ``(rows, samples)``; latents are
 ``(rows, frames, latent_dim)``, frames by dimensions as the quantizers take them.
 
 Receptive field: a latent depends on the ``context_frames = 3 * (1 + num_layers)`` frames on either side of
@@ -109,7 +109,7 @@ SIZES = {
     "paper-d16": AutoencoderConfig(latent_dim=16),
     "paper-d32": AutoencoderConfig(latent_dim=32),
     "paper-d64": AutoencoderConfig(latent_dim=64),
-    # 4.9M parameters, a sixth of the paper's work: trains on a laptop's CPU.
+    # 6.3M parameters, a ninth of the paper's work: trains on a laptop's CPU.
     "small": AutoencoderConfig(
         latent_dim=64, dim=256, intermediate_dim=768, num_layers=4, hop_length=512, transform_path=True
     ),
