@@ -1,6 +1,6 @@
 """The autoencoder: complex STFT -> ConvNeXt encoder -> latents -> ConvNeXt decoder -> inverse STFT.
 
-Everything between the two transforms runs at the frame rate: one latent per hop, 256 samples in the paper, and
+Everything between the two transforms runs at the frame rate: one latent per hop (256 samples in the paper),
 exactly ``ceil(samples / hop)`` of them. Audio here is one channel per row, ``(rows, samples)``; latents are
 ``(rows, frames, latent_dim)``, frames by dimensions as the quantizers take them.
 
