@@ -64,8 +64,9 @@ class _Model(Codec):
 class Qincodec(_Model):
     """The codec at every rate its quantizer has; each channel is coded by itself.
 
-    The payload is the packed codes (`qincodec.bitstream.pack_codes`); ``codes`` of an `Encoded` are the
-    codebooks of the first channel, then those of the second.
+    The payload is the codes, entropy-coded if the model has tables (`qincodec.code_tables`), else packed
+    (`qincodec.bitstream.pack_codes`); ``codes`` of an `Encoded` are the codebooks of the first channel, then
+    those of the second.
     """
 
     name = "qincodec"
@@ -76,12 +77,12 @@ class Qincodec(_Model):
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         self.check_audio(audio)
         n = int(rate.settings["num_codebooks"])
-        sizes = self._sizes(n)
+        sizes, tables = self._sizes(n), self.model.tables
         codes = self.model.encode(audio, num_codebooks=n).to("cpu", torch.int32).numpy()
         return [
             self._encoded(
                 audio,
-                pack_codes(clip, sizes),
+                pack_codes(clip, sizes) if tables is None else tables.encode(clip),
                 codes=clip.reshape(-1, clip.shape[-1]),
                 codebook_sizes=sizes * len(clip),
                 side_info={"model": self.weights_hash, "num_codebooks": n},
@@ -95,9 +96,16 @@ class Qincodec(_Model):
 
     def _decode_clip(self, clip: Encoded) -> torch.Tensor:
         frames, sizes = self._frames(clip), self._sizes(int(clip.side_info.get("num_codebooks", 0)))
-        self._check_payload(clip, payload_bytes(frames, clip.channels, sizes))
+        tables = self.model.tables
+        # How long an entropy-coded payload is, only decoding shows.
+        self._check_payload(
+            clip, payload_bytes(frames, clip.channels, sizes) if tables is None else len(clip.payload)
+        )
         try:
-            codes = unpack_codes(clip.payload, frames, clip.channels, sizes)
+            if tables is None:
+                codes = unpack_codes(clip.payload, frames, clip.channels, sizes)
+            else:
+                codes = tables.decode(clip.payload, frames, clip.channels, len(sizes))
         except ValueError as error:
             raise UserError(
                 f"encoded {self.name} clip is damaged: {error}; delete it and run again"

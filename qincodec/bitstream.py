@@ -1,10 +1,10 @@
 """The .qnc container: a header, and the codes packed to the bit in blocks with a check sum each.
 
-All numbers are little-endian. Version 1::
+All numbers are little-endian::
 
     offset  size  field
     0       4     magic "QNC" and 0x1A
-    4       1     version
+    4       1     version: 1 with packed codes, 2 with entropy-coded ones
     5       1     channels, 1 to 255
     6       2     N, number of codebooks, 1 or more
     8       8     first 8 bytes of the model's hash
@@ -16,19 +16,21 @@ All numbers are little-endian. Version 1::
     44      4 N   size of each codebook
     44+4N   4     CRC-32 of the header so far
     then, for every 256 frames (fewer in the last block):
-                  packed codes
-            4     CRC-32 of header check sum, block number and packed codes
+            4     bytes of codes, only in version 2
+                  codes
+            4     CRC-32 of header check sum, block number and codes
 
-A frame of one channel is the codes of its N codebooks, first codebook first, most significant bit first.
-Codes of 2^b entries take b bits each. To waste little where a size is no power of two, as many codes as fit
-in 63 bits form one number in mixed radix (first codebook highest), which takes the bits of the product of
-their sizes; for powers of two that is the same as one code after the other.
+Packed: a frame of one channel is the codes of its N codebooks, first codebook first, most significant bit
+first. Codes of 2^b entries take b bits each. To waste little where a size is no power of two, as many codes
+as fit in 63 bits form one number in mixed radix (first codebook highest), which takes the bits of the product
+of their sizes; for powers of two that is the same as one code after the other.
 Frames follow each other in time, the channels of a frame within it; only the last byte of the last block
 is padded. So the payload is ``ceil(channels * frames * bits_per_frame / 8)`` bytes, which for sizes that
 are powers of two is ``ceil(channels * frames * sum(log2(size)) / 8)``.
 
-The codes are not entropy-coded: codebooks fitted offline are used so evenly that it would save too little
-(perplexities of 926 to 980 of 1024 in the paper are worth 1.5 to 0.6 % of the bits).
+Entropy-coded: as `qincodec.code_tables` has it, by the tables of the model, where it has some. Codebooks
+fitted on much data are used evenly and have little to gain (perplexities of 926 to 980 of 1024 in the paper
+are worth 1.5 to 0.6 % of the bits), those of the shipped weights more, see their model card.
 
 The reader believes no number before it has been held against the bytes that are there: memory is bounded
 by a multiple of the file's size.
@@ -45,16 +47,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qincodec.audio import resampled_length
+from qincodec.code_tables import CodeTables
 from qincodec.errors import UserError
 
 MAGIC = b"QNC\x1a"
-VERSION = 1
+PACKED, ENTROPY_CODED = 1, 2  # versions
 BLOCK_FRAMES = 256  # a multiple of 8, so that every block but the last fills its bytes
 MODEL_ID_BYTES = 8
 SAMPLE_RATES = range(1_000, 768_001)  # a bound on what a header can make the reader's caller resample to
 
 _FIXED = struct.Struct("<4sBBH8sIIQIQ")
-_CRC = struct.Struct("<I")
+_CRC = _LENGTH = struct.Struct("<I")
 
 Codes = NDArray[np.int32]
 
@@ -146,6 +149,7 @@ class QncHeader:
         source_samples: its length; resampled to ``sample_rate`` it is ``num_samples``.
         channels: 1 to 255, each coded by itself.
         codebook_sizes: entries of each codebook in use.
+        version: `PACKED` or `ENTROPY_CODED`.
     """
 
     model: bytes
@@ -156,6 +160,7 @@ class QncHeader:
     source_samples: int
     channels: int
     codebook_sizes: tuple[int, ...]
+    version: int = PACKED
 
     @property
     def num_frames(self) -> int:
@@ -170,23 +175,20 @@ class QncHeader:
         return self.num_samples / self.sample_rate
 
     @property
-    def payload_bytes(self) -> int:
-        """Bytes of codes: what the bitrate counts."""
-        return payload_bytes(self.num_frames, self.channels, self.codebook_sizes)
-
-    @property
     def overhead_bytes(self) -> int:
-        """Bytes of the header and of all check sums."""
+        """Bytes of a file that are no codes: the header, all check sums, the blocks' lengths."""
         blocks = -(-self.num_frames // BLOCK_FRAMES)
-        return _FIXED.size + 4 * self.num_codebooks + _CRC.size * (1 + blocks)
+        of_block = _CRC.size + (_LENGTH.size if self.version == ENTROPY_CODED else 0)
+        return _FIXED.size + 4 * self.num_codebooks + _CRC.size + blocks * of_block
 
-    @property
-    def kbps(self) -> float:
-        """Measured bitrate of the payload, total over the channels."""
-        return 8 * self.payload_bytes / self.duration_s / 1000
+    def kbps(self, file_bytes: int) -> float:
+        """Measured bitrate of the codes in a file of that many bytes, total over the channels."""
+        return 8 * (file_bytes - self.overhead_bytes) / self.duration_s / 1000
 
     def check(self) -> None:
         """Raises ValueError unless all numbers are possible and fit each other."""
+        if self.version not in (PACKED, ENTROPY_CODED):
+            raise ValueError(f"version {self.version}")
         if len(self.model) != MODEL_ID_BYTES or not 1 <= self.channels <= 255:
             raise ValueError(f"{self.channels} channels")
         if not 1 <= self.num_codebooks < 2**16 or not all(2 <= s < 2**31 for s in self.codebook_sizes):
@@ -203,7 +205,7 @@ class QncHeader:
     def to_bytes(self) -> bytes:
         fixed = _FIXED.pack(
             MAGIC,
-            VERSION,
+            self.version,
             self.channels,
             self.num_codebooks,
             self.model,
@@ -217,12 +219,13 @@ class QncHeader:
         return data + _CRC.pack(zlib.crc32(data))
 
 
-def dumps(header: QncHeader, codes: NDArray[np.integer]) -> bytes:
+def dumps(header: QncHeader, codes: NDArray[np.integer], tables: CodeTables | None = None) -> bytes:
     """A whole .qnc file.
 
     Args:
         header: fits the codes.
         codes: (channels, num_codebooks, frames), integers.
+        tables: of the model, which a header of version `ENTROPY_CODED` needs.
 
     Raises:
         UserError: the source's sample rate cannot be noted.
@@ -236,11 +239,18 @@ def dumps(header: QncHeader, codes: NDArray[np.integer]) -> bytes:
     header.check()
     if codes.shape != (header.channels, header.num_codebooks, header.num_frames):
         raise ValueError(f"codes of shape {codes.shape} do not fit {header}")
+    if (tables is not None) != (header.version == ENTROPY_CODED):
+        raise ValueError(f"version {header.version} and tables {tables} do not fit")
     parts = [header.to_bytes()]
     (seed,) = _CRC.unpack(parts[0][-_CRC.size :])
     for number, start in enumerate(range(0, header.num_frames, BLOCK_FRAMES)):
-        packed = pack_codes(codes[:, :, start : start + BLOCK_FRAMES], header.codebook_sizes)
-        parts += [packed, _CRC.pack(_block_crc(packed, number, seed))]
+        block = codes[:, :, start : start + BLOCK_FRAMES]
+        if tables is None:
+            coded = pack_codes(block, header.codebook_sizes)
+        else:
+            coded = tables.encode(block)
+            parts.append(_LENGTH.pack(len(coded)))
+        parts += [coded, _CRC.pack(_block_crc(coded, number, seed))]
     return b"".join(parts)
 
 
@@ -252,13 +262,14 @@ def loads_header(data: bytes) -> QncHeader:
     """
     if data[: len(MAGIC)] != MAGIC:
         raise UserError("not a .qnc file: it does not begin with the bytes 'QNC'; is it audio to be encoded?")
-    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
+    if len(data) > len(MAGIC) and data[len(MAGIC)] not in (PACKED, ENTROPY_CODED):
         raise UserError(
-            f".qnc file of version {data[len(MAGIC)]}, this program reads version {VERSION}: update qincodec"
+            f".qnc file of version {data[len(MAGIC)]}, this program reads versions {PACKED} and"
+            f" {ENTROPY_CODED}: update qincodec"
         )
     if len(data) < _FIXED.size:
         raise UserError(f".qnc file is truncated: {len(data)} bytes end within the header; get a whole copy")
-    _, _, channels, num_codebooks, model, rate, hop, samples, source_rate, source_samples = (
+    _, version, channels, num_codebooks, model, rate, hop, samples, source_rate, source_samples = (
         _FIXED.unpack_from(data)
     )
     end = _FIXED.size + 4 * num_codebooks
@@ -267,7 +278,7 @@ def loads_header(data: bytes) -> QncHeader:
     if _CRC.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
         raise UserError(".qnc file is damaged: the check sum of its header does not fit; get a whole copy")
     sizes = struct.unpack_from(f"<{num_codebooks}I", data, _FIXED.size)
-    header = QncHeader(model, rate, hop, samples, source_rate, source_samples, channels, sizes)
+    header = QncHeader(model, rate, hop, samples, source_rate, source_samples, channels, sizes, version)
     try:
         header.check()
     except ValueError as error:
@@ -275,48 +286,78 @@ def loads_header(data: bytes) -> QncHeader:
     return header
 
 
-def loads(data: bytes) -> tuple[QncHeader, Codes]:
-    """Inverse of `dumps`: header and codes (channels, num_codebooks, frames), int32.
+def blocks(data: bytes) -> tuple[QncHeader, list[bytes]]:
+    """Header and codes of a .qnc file, block by block, as they stand in it; their check sums fit.
 
     Raises:
         UserError: as `loads_header`, and for blocks that are missing, damaged, moved, or followed by
             something else. The message has no file name.
     """
     header = loads_header(data)
-    expected = header.overhead_bytes + header.payload_bytes
-    if len(data) < expected:
-        raise UserError(
-            f".qnc file is truncated: its header promises {expected} bytes, there are {len(data)};"
-            " get a whole copy"
-        )
-    if len(data) > expected:
-        raise UserError(
-            f".qnc file is damaged: {len(data) - expected} bytes follow its end; get a whole copy"
-        )
-    codes = np.empty((header.channels, header.num_codebooks, header.num_frames), dtype=np.int32)
+    found = []
     at = _FIXED.size + 4 * header.num_codebooks + _CRC.size
     (seed,) = _CRC.unpack_from(data, at - _CRC.size)
     for number, start in enumerate(range(0, header.num_frames, BLOCK_FRAMES)):
-        frames = min(BLOCK_FRAMES, header.num_frames - start)
-        stop = at + payload_bytes(frames, header.channels, header.codebook_sizes)
         seconds = start * header.hop_length / header.sample_rate
+        frames = min(BLOCK_FRAMES, header.num_frames - start)
+        if header.version == PACKED:
+            size = payload_bytes(frames, header.channels, header.codebook_sizes)
+        else:
+            size = _LENGTH.unpack_from(data, at)[0] if len(data) >= at + _LENGTH.size else len(data)
+            at += _LENGTH.size
+        stop = at + size
+        if len(data) < stop + _CRC.size:
+            raise UserError(
+                f".qnc file is truncated: its {len(data)} bytes end within the block at {seconds:.2f} s of"
+                f" {header.duration_s:.2f} s; get a whole copy"
+            )
         if _CRC.unpack_from(data, stop)[0] != _block_crc(data[at:stop], number, seed):
             raise UserError(
                 f".qnc file is damaged: the check sum of the block at {seconds:.2f} s does not fit;"
                 " get a whole copy"
             )
+        found.append(data[at:stop])
+        at = stop + _CRC.size
+    if len(data) > at:
+        raise UserError(f".qnc file is damaged: {len(data) - at} bytes follow its end; get a whole copy")
+    return header, found
+
+
+def loads(data: bytes, tables: CodeTables | None = None) -> tuple[QncHeader, Codes]:
+    """Inverse of `dumps`: header and codes (channels, num_codebooks, frames), int32.
+
+    Args:
+        tables: of the file's model; files of version `PACKED` need none.
+
+    Raises:
+        UserError: as `blocks`, for codes that cannot be, and without the tables that are needed. The message
+            has no file name.
+    """
+    header, found = blocks(data)
+    if header.version == PACKED:
+        tables = None
+    elif tables is None or tables.codebook_sizes[: header.num_codebooks] != header.codebook_sizes:
+        raise UserError(
+            f".qnc file is entropy-coded by the tables of model {header.model.hex()}, which are not here:"
+            " give the model it was encoded with"
+        )
+    parts = []
+    for number, block in enumerate(found):
+        start = number * BLOCK_FRAMES
+        frames = min(BLOCK_FRAMES, header.num_frames - start)
         try:
-            codes[:, :, start : start + frames] = unpack_codes(
-                data[at:stop], frames, header.channels, header.codebook_sizes
-            )
+            if tables is None:
+                parts.append(unpack_codes(block, frames, header.channels, header.codebook_sizes))
+            else:
+                parts.append(tables.decode(block, frames, header.channels, header.num_codebooks))
         except ValueError as error:
+            seconds = start * header.hop_length / header.sample_rate
             raise UserError(
                 f".qnc file is damaged: the block at {seconds:.2f} s makes no sense ({error}); encode again"
             ) from error
-        at = stop + _CRC.size
-    return header, codes
+    return header, np.concatenate(parts, axis=2)
 
 
-def _block_crc(packed: bytes, number: int, seed: int) -> int:
+def _block_crc(coded: bytes, number: int, seed: int) -> int:
     # Seeded with the header's own, so that a block of another file or place does not pass.
-    return zlib.crc32(packed, zlib.crc32(struct.pack("<Q", number), seed))
+    return zlib.crc32(coded, zlib.crc32(struct.pack("<Q", number), seed))

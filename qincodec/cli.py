@@ -94,7 +94,7 @@ def encode(
         _write(target, data)
         resampled = "" if header.source_rate == header.sample_rate else f", from {header.source_rate} Hz"
         return (
-            f"{header.duration_s:.2f} s, {header.kbps:.2f} kbps ({_channels(header.channels)} of"
+            f"{header.duration_s:.2f} s, {header.kbps(len(data)):.2f} kbps ({_channels(header.channels)} of"
             f" {header.num_codebooks} codebooks){resampled}"
         )
 
@@ -129,14 +129,16 @@ def decode(
     if subtype not in (None, "float32", "pcm16", "pcm24"):
         raise UserError(f"--subtype {subtype} is unknown: give float32, pcm16 or pcm24")
     jobs = _plan(inputs, output, ".wav", force)
-    from qincodec.bitstream import loads
+    from qincodec.bitstream import loads, loads_header
     from qincodec.codec import load
     from qincodec.files import decode_file
 
     codec = load(model, device=device)
 
     def work(source: Path, target: Path, progress: ProgressLine) -> str:
-        header, codes = loads(_qnc_bytes(source))
+        data = _qnc_bytes(source)
+        codec.check_header(loads_header(data))
+        header, codes = loads(data, codec.tables)
         with _writable(target) as path:
             written = decode_file(
                 codec,
@@ -171,9 +173,10 @@ def info(
     """Show what a .qnc file or a model holds."""
     path = Path(what)
     if path.is_file() or path == PIPE:
-        from qincodec.bitstream import loads
+        from qincodec.bitstream import blocks
 
-        lines = _describe_file(loads(_qnc_bytes(path))[0])
+        data = _qnc_bytes(path)
+        lines = _describe_file(blocks(data)[0], len(data))
     else:
         from qincodec.codec import load
 
@@ -183,7 +186,10 @@ def info(
         print(f"{name:<{width}}  {value}")
 
 
-def _describe_file(header: QncHeader) -> list[tuple[str, str]]:
+def _describe_file(header: QncHeader, file_bytes: int) -> list[tuple[str, str]]:
+    from qincodec.bitstream import PACKED
+
+    overhead, how = header.overhead_bytes, "packed" if header.version == PACKED else "entropy-coded"
     sizes = sorted(set(header.codebook_sizes))
     entries = f"{sizes[0]} entries" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} entries"
     return [
@@ -193,8 +199,11 @@ def _describe_file(header: QncHeader) -> list[tuple[str, str]]:
         ("channels", f"{header.channels}"),
         ("codebooks", f"{header.num_codebooks} per channel, {entries}"),
         ("frames", f"{header.num_frames} per channel, {header.sample_rate / header.hop_length:.3f} Hz"),
-        ("bitrate", f"{header.kbps:.3f} kbps in total ({header.payload_bytes} bytes of codes)"),
-        ("overhead", f"{header.overhead_bytes} bytes of header and check sums, not counted in the bitrate"),
+        (
+            "bitrate",
+            f"{header.kbps(file_bytes):.3f} kbps in total ({file_bytes - overhead} bytes of {how} codes)",
+        ),
+        ("overhead", f"{overhead} bytes of header and check sums, not counted in the bitrate"),
         ("model", header.model.hex()),
     ]
 
@@ -219,7 +228,11 @@ def _describe_model(codec: Qincodec) -> list[tuple[str, str]]:
     return [
         *lines,
         ("quantizer", codec.quantizer.kind + (f" ({settings})" if settings else "")),
-        ("rates", f"{len(rates)}, {rates[0][1]:.2f} to {rates[-1][1]:.2f} kbps per channel"),
+        (
+            "rates",
+            f"{len(rates)}, {rates[0][1]:.2f} to {rates[-1][1]:.2f} kbps per channel"
+            + (", entropy-coded, on the mean" if codec.tables else ""),
+        ),
     ]
 
 

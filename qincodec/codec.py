@@ -18,7 +18,8 @@ import torch
 from qincodec import checkpoint
 from qincodec.audio import resampled_length
 from qincodec.autoencoder import CHUNK_FRAMES, SIZES, Autoencoder, AutoencoderConfig
-from qincodec.bitstream import MODEL_ID_BYTES, QncHeader, bits_per_frame
+from qincodec.bitstream import ENTROPY_CODED, MODEL_ID_BYTES, PACKED, QncHeader, bits_per_frame
+from qincodec.code_tables import CodeTables
 from qincodec.errors import UserError
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import Quantizer
@@ -37,6 +38,7 @@ class Qincodec:
     Attributes:
         autoencoder: in evaluation mode.
         quantizer: None in a model whose quantizer is not fitted yet; latents can be had then, codes not.
+        tables: what codes are entropy-coded by; None in a model that packs them.
         trained: False for random weights.
         sample_rate: of the audio, Hz.
         hop_length: samples per frame.
@@ -44,7 +46,12 @@ class Qincodec:
     """
 
     def __init__(
-        self, autoencoder: Autoencoder, quantizer: Quantizer | None = None, *, trained: bool = True
+        self,
+        autoencoder: Autoencoder,
+        quantizer: Quantizer | None = None,
+        *,
+        tables: CodeTables | None = None,
+        trained: bool = True,
     ) -> None:
         config = autoencoder.config
         if quantizer is not None and quantizer.dim != config.latent_dim:
@@ -54,6 +61,9 @@ class Qincodec:
             )
         self.autoencoder = autoencoder.eval()
         self.quantizer = None if quantizer is None else quantizer.eval()
+        if tables is not None and (quantizer is None or tables.codebook_sizes != quantizer.codebook_sizes):
+            raise UserError("code tables are of other codebooks than the quantizer's: count its own codes")
+        self.tables = tables
         self.trained = trained
         self.sample_rate = config.sample_rate
         self.hop_length = config.hop_length
@@ -74,6 +84,9 @@ class Qincodec:
         tensors = {f"autoencoder.{name}": t for name, t in self.autoencoder.state_dict().items()}
         if self.quantizer is not None:
             tensors |= {f"quantizer.{name}": t for name, t in self.quantizer.state_dict().items()}
+        if self.tables is not None:
+            for n, frequencies in enumerate(self.tables.frequencies):
+                tensors[f"tables.{n}"] = torch.from_numpy(frequencies).int()
         return config, tensors
 
     @cached_property
@@ -102,10 +115,17 @@ class Qincodec:
     # ---- rates -----------------------------------------------------------------------------------------
 
     def rates(self, channels: int = 1) -> list[tuple[int, float]]:
-        """(codebooks, kbit/s in total over the channels) of every rate, ascending."""
+        """(codebooks, kbit/s in total over the channels) of every rate, ascending.
+
+        With `tables` that of the audio they were counted on: other audio takes more or less.
+        """
         sizes, count = self._quantizer.codebook_sizes, self._quantizer.num_codebooks
         counts = range(1, count + 1) if self._quantizer.prefix_decodable else [count]
-        return [(n, channels * bits_per_frame(sizes[:n]) * self.frame_rate / 1000) for n in counts]
+
+        def bits(n: int) -> float:
+            return bits_per_frame(sizes[:n]) if self.tables is None else self.tables.bits_per_frame(n)
+
+        return [(n, channels * bits(n) * self.frame_rate / 1000) for n in counts]
 
     def codebooks_for(self, kbps: float, channels: int = 1) -> int:
         """Number of codebooks whose bitrate is nearest to ``kbps`` by ratio; the lower at a tie.
@@ -234,6 +254,7 @@ class Qincodec:
             source_samples=source_samples,
             channels=channels,
             codebook_sizes=self._quantizer.codebook_sizes[:num_codebooks],
+            version=PACKED if self.tables is None else ENTROPY_CODED,
         )
 
     def check_header(self, header: QncHeader) -> None:
@@ -328,7 +349,7 @@ def _untrained(size: str) -> Qincodec:
 
 def _trained(folder: Path) -> Qincodec:
     config, tensors, digest = checkpoint.load(folder)
-    parts: dict[str, dict[str, torch.Tensor]] = {"autoencoder": {}, "quantizer": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"autoencoder": {}, "quantizer": {}, "tables": {}}
     try:
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -341,7 +362,9 @@ def _trained(folder: Path) -> Qincodec:
             with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's generator
                 quantizer = kind.from_config(config["quantizer"])
             quantizer.load_state_dict(parts["quantizer"])
-        codec = Qincodec(autoencoder, quantizer, trained=config["trained"])
+        frequencies = [parts["tables"][str(n)].numpy() for n in range(len(parts["tables"]))]
+        tables = CodeTables(frequencies) if frequencies else None
+        codec = Qincodec(autoencoder, quantizer, tables=tables, trained=config["trained"])
     except UserError as error:
         raise UserError(f"model '{folder}': {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

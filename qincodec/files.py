@@ -81,7 +81,7 @@ def encode_file(
         done += part.shape[2]
         if progress:
             progress(done / codec.frame_rate, header.num_frames / codec.frame_rate)
-    return header, dumps(header, codes)
+    return header, dumps(header, codes, codec.tables)
 
 
 def decode_file(

@@ -78,7 +78,7 @@ def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     if fabric.is_global_zero:
         summary["before"] = before
         write_json(stage.folder / "summary.json", summary)
-        Qincodec(codec.autoencoder.cpu(), quantizer.cpu()).save(stage.folder / "model")
+        Qincodec(codec.autoencoder.cpu(), quantizer.cpu(), tables=codec.tables).save(stage.folder / "model")
     return summary
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from qincodec.audio import replacing
+from qincodec.bitstream import bits_per_frame
+from qincodec.code_tables import MAX_SIZE, CodeTables
 from qincodec.codec import Qincodec
 from qincodec.console import ProgressLine
 from qincodec.errors import UserError
@@ -60,7 +62,7 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
             more = {"validation": held_out, "training": _training(settings.training)}
         quantizer.fit(latents, seed=run.config.seed, state_dir=folder, progress=report, **more)
     quantizer.cpu()
-    codec = Qincodec(base.autoencoder, quantizer)
+    codec = Qincodec(base.autoencoder, quantizer, tables=count_codes(quantizer, latents, held_out))
     errors = relative_errors(quantizer, held_out)
     rates = sorted(set(run.config.stage3.codebooks) & {n for n, _ in codec.rates()})
     scores = Validation(run.validation_clips(), quantizer, rates)(codec.autoencoder)
@@ -70,6 +72,7 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
         "frames": len(latents),
         "hours": (time.monotonic() - began) / 3600,
         "latent_error": errors,
+        "kbps": dict(codec.rates()),
         "validation": scores,
     }
     codec.save(folder / "model")
@@ -97,6 +100,22 @@ def _training(values: dict[str, Any]) -> Any:
         return Training(**values)
     except TypeError as error:
         raise UserError(f"stage2.training does not fit: {error}") from error
+
+
+def count_codes(quantizer: Quantizer, latents: Latents, held_out: Latents) -> CodeTables | None:
+    """What to entropy-code this quantizer's codes by; None if it saves less than 2 % on held-out latents.
+
+    None too where codebooks are too large to be counted.
+    """
+    sizes = quantizer.codebook_sizes
+    if max(sizes) > MAX_SIZE:
+        return None
+    counted, others = (
+        quantizer.encode(torch.from_numpy(part.sample(frames, seed=1))).cpu().numpy()
+        for part, frames in ((latents, 20_000), (held_out, 5_000))
+    )
+    tables = CodeTables.count(counted, sizes)
+    return tables if tables.mean_bits(others) < 0.98 * bits_per_frame(sizes) else None
 
 
 def relative_errors(quantizer: Quantizer, latents: Latents, frames: int = 5_000) -> dict[int, float]:

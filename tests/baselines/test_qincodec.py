@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from baselines.registry import CODECS
 from qincodec import codec as model
 from qincodec.autoencoder import SIZES, Autoencoder
 from qincodec.bitstream import pack_codes
+from qincodec.code_tables import CodeTables
 from qincodec.errors import UserError
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.qinco2 import QINCO2
@@ -71,6 +73,29 @@ def test_payload_is_the_codes_and_nothing_else(tiny: Qincodec, audio: torch.Tens
     ]
     expected_audio = tiny.model.decode(torch.from_numpy(codes), 5000)
     assert torch.equal(tiny.decode(stripped), expected_audio)
+
+
+def test_a_model_with_code_tables_keeps_the_promises(tiny: Qincodec, tmp_path: Path) -> None:
+    plain = tiny.model
+    assert plain.quantizer is not None
+    noise = 0.2 * torch.randn(4, 1, 44_100, generator=torch.Generator().manual_seed(1))
+    codes = plain.encode(noise).permute(0, 1, 3, 2).flatten(0, 2).numpy()
+    tables = CodeTables.count(codes, plain.quantizer.codebook_sizes)
+    model.Qincodec(plain.autoencoder, plain.quantizer, tables=tables).save(tmp_path / "m")
+    codec = Qincodec(weights=str(tmp_path / "m"))
+    check_codec(codec)
+    rate = codec.rates()[4]
+    (clip,) = codec.encode(noise[:1], rate)
+    (packed,) = tiny.encode(noise[:1], tiny.rates()[4])
+    assert clip.codes is not None
+    assert np.array_equal(clip.codes, packed.codes)
+    assert clip.payload == tables.encode(clip.codes[None])
+    assert len(clip.payload) < len(packed.payload)
+    assert clip.kbps == pytest.approx(rate.kbps, rel=0.1)  # on the mean
+    assert torch.equal(codec.decode([clip]), tiny.decode([packed]))
+    for wrong in (clip.payload[:-4], clip.payload + bytes(4), b""):
+        with pytest.raises(UserError, match="damaged"):
+            codec.decode([replace(clip, payload=wrong)])
 
 
 def test_continuous_is_the_autoencoder(audio: torch.Tensor) -> None:

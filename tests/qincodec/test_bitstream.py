@@ -7,6 +7,7 @@ import struct
 import time
 import tracemalloc
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from hypothesis import strategies as st
 from qincodec.audio import resampled_length
 from qincodec.bitstream import (
     BLOCK_FRAMES,
+    ENTROPY_CODED,
+    PACKED,
     QncHeader,
     bits_per_frame,
+    blocks,
     dumps,
     loads,
     loads_header,
@@ -25,6 +29,7 @@ from qincodec.bitstream import (
     payload_bytes,
     unpack_codes,
 )
+from qincodec.code_tables import CodeTables
 from qincodec.errors import UserError
 
 TEN_BITS = (1024,) * 9
@@ -50,6 +55,17 @@ def example(
     header = header_for(sizes, num_samples, channels)
     codes = random_codes(sizes, header.num_frames, channels)
     return header, codes, dumps(header, codes)
+
+
+def skewed(
+    sizes: tuple[int, ...] = TEN_BITS, num_samples: int = 150_001, channels: int = 1
+) -> tuple[QncHeader, np.ndarray, CodeTables, bytes]:
+    """The same with codes of unequal frequency, entropy-coded."""
+    header = replace(header_for(sizes, num_samples, channels), version=ENTROPY_CODED)
+    codes = random_codes(sizes, header.num_frames, channels) ** 2 // np.array(sizes)[:, None]
+    codes = codes.astype(np.int32)
+    tables = CodeTables.count(codes.transpose(0, 2, 1).reshape(-1, len(sizes)), sizes)
+    return header, codes, tables, dumps(header, codes, tables)
 
 
 # ---- packing -------------------------------------------------------------------------------------------
@@ -102,22 +118,21 @@ def test_packing_round_trip_and_length(sizes: list[int], frames: int, channels: 
 def test_payload_is_exactly_the_papers_bits(frames: int, num_codebooks: int, channels: int) -> None:
     sizes = (1024,) * num_codebooks
     header, codes, data = example(sizes, frames * 256 - 3, channels)
-    assert header.payload_bytes == math.ceil(channels * frames * num_codebooks * 10 / 8)
-    assert len(data) == header.payload_bytes + header.overhead_bytes
+    assert len(data) == math.ceil(channels * frames * num_codebooks * 10 / 8) + header.overhead_bytes
     # The packed bytes of the blocks are those of the whole: no block but the last is padded.
-    blocks = b""
+    found = b""
     at = 44 + 4 * num_codebooks + 4
     for start in range(0, frames, BLOCK_FRAMES):
         size = payload_bytes(min(BLOCK_FRAMES, frames - start), channels, sizes)
-        blocks += data[at : at + size]
+        found += data[at : at + size]
         at += size + 4
-    assert blocks == pack_codes(codes, sizes)
+    assert found == pack_codes(codes, sizes)
 
 
 def test_sixteen_kbps_is_15_5() -> None:
-    header = header_for(TEN_BITS, 44_100 * 60)
-    assert header.kbps == pytest.approx(15.5039, abs=2e-3)
-    assert header.overhead_bytes / header.payload_bytes < 0.003
+    header, _, data = example(num_samples=44_100 * 60)
+    assert header.kbps(len(data)) == pytest.approx(15.5039, abs=2e-3)
+    assert header.overhead_bytes / len(data) < 0.003
 
 
 @pytest.mark.parametrize(
@@ -157,6 +172,51 @@ def test_layout_of_version_1() -> None:
     assert data == fixed + struct.pack("<I", crc) + packed + struct.pack("<I", block)
 
 
+def test_layout_of_version_2() -> None:
+    header, codes, tables, data = skewed((1024, 4), 70_000, 2)
+    _, _, packed = example((1024, 4), 70_000, 2)
+    at = 44 + 8
+    assert data[:at] == packed[:4] + b"\x02" + packed[5:at]
+    (crc,) = struct.unpack_from("<I", data, at)
+    assert crc == zlib.crc32(data[:at])
+    at += 4
+    for number, start in enumerate((0, 256)):
+        coded = tables.encode(codes[:, :, start : start + 256])
+        assert struct.unpack_from("<I", data, at)[0] == len(coded)
+        assert data[at + 4 : at + 4 + len(coded)] == coded
+        at += 4 + len(coded) + 4
+        check = zlib.crc32(coded, zlib.crc32(struct.pack("<Q", number), crc))
+        assert struct.unpack_from("<I", data, at - 4)[0] == check
+    assert at == len(data)
+    assert header.overhead_bytes == len(data) - sum(map(len, blocks(data)[1]))
+
+
+@pytest.mark.parametrize("sizes", [TEN_BITS, (2,), (8, 5, 5, 5, 1024)])
+@pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (256, 2), (70_000, 6)])
+def test_entropy_coded_round_trip(sizes: tuple[int, ...], num_samples: int, channels: int) -> None:
+    header, codes, tables, data = skewed(sizes, num_samples, channels)
+    got, back = loads(data, tables)
+    assert got == header
+    assert np.array_equal(back, codes)
+    longer = CodeTables([*tables.frequencies, tables.frequencies[0]])  # the model has more codebooks
+    assert np.array_equal(loads(data, longer)[1], codes)
+
+
+def test_entropy_coded_files_need_their_tables() -> None:
+    _, _, _, data = skewed((16, 16))
+    with pytest.raises(UserError, match=r"tables of model 0001020304050607, which are not here"):
+        loads(data)
+    with pytest.raises(UserError, match="tables of model"):
+        loads(data, CodeTables([np.full(4, 1 << 18)] * 2))
+    with pytest.raises(UserError, match="makes no sense"):
+        loads(data, CodeTables([np.full(16, 1 << 16)] * 2))
+    header, codes, tables, _ = skewed((16, 16))
+    with pytest.raises(ValueError, match="do not fit"):
+        dumps(header, codes)
+    with pytest.raises(ValueError, match="do not fit"):
+        dumps(replace(header, version=PACKED), codes, tables)
+
+
 @pytest.mark.parametrize("sizes", [TEN_BITS, (2,), (5,) * 32, (8, 5, 5, 5, 1024)])
 @pytest.mark.parametrize("num_samples", [1, 256, 70_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
@@ -181,30 +241,32 @@ def test_a_sample_rate_that_cannot_be_noted_is_refused() -> None:
 
 
 def test_every_truncation_is_one_clear_error() -> None:
-    _, _, data = example(num_samples=70_000)
-    for length in range(len(data)):
-        with pytest.raises(UserError) as caught:
-            loads(data[:length])
-        assert "\n" not in str(caught.value)
-        if length >= 5:
-            assert "truncated" in str(caught.value)
+    _, _, tables, coded = skewed((1024, 1024), 70_000)
+    for data in (example(num_samples=70_000)[2], coded):
+        for length in range(len(data)):
+            with pytest.raises(UserError) as caught:
+                loads(data[:length], tables)
+            assert "\n" not in str(caught.value)
+            if length >= 5:
+                assert "truncated" in str(caught.value)
 
 
 def test_every_changed_byte_is_found() -> None:
-    _, _, data = example((1024, 1024), 70_000)
-    for at in range(len(data)):
-        changed = bytearray(data)
-        changed[at] ^= 1 << at % 8
-        with pytest.raises(UserError):
-            loads(bytes(changed))
+    _, _, tables, coded = skewed((1024, 1024), 70_000)
+    for data in (example((1024, 1024), 70_000)[2], coded):
+        for at in range(len(data)):
+            changed = bytearray(data)
+            changed[at] ^= 1 << at % 8
+            with pytest.raises(UserError):
+                loads(bytes(changed), tables)
 
 
 def test_errors_say_what_is_wrong() -> None:
     header, codes, data = example(num_samples=150_001)
     with pytest.raises(UserError, match=r"not a \.qnc file"):
         loads(b"RIFF" + data[4:])
-    with pytest.raises(UserError, match=r"version 2.*update"):
-        loads(data[:4] + b"\x02" + data[5:])
+    with pytest.raises(UserError, match=r"version 3.*update"):
+        loads(data[:4] + b"\x03" + data[5:])
     with pytest.raises(UserError, match="3 bytes follow"):
         loads(data + b"abc")
     with pytest.raises(UserError, match="header"):
@@ -319,6 +381,8 @@ def fuzz(count: int, seed: int) -> None:
         example((5,) * 8, 70_000, 2)[2],
         example((2,), 1)[2],
     ]
+    _, _, tables, coded = skewed((1024, 1024), 70_000, 2)
+    seeds.append(coded)
     refused = 0
     tracemalloc.start()
     try:
@@ -328,7 +392,7 @@ def fuzz(count: int, seed: int) -> None:
             before = tracemalloc.get_traced_memory()[0]
             begin = time.perf_counter()
             try:
-                header, codes = loads(data)
+                header, codes = loads(data, tables)
             except UserError as error:
                 assert "\n" not in str(error)
                 refused += 1

@@ -16,6 +16,7 @@ import torch
 
 from qincodec import audio, cli, files
 from qincodec.bitstream import loads
+from qincodec.code_tables import CodeTables
 from qincodec.codec import Qincodec, load
 
 torch.set_num_threads(1)
@@ -241,13 +242,48 @@ def test_info_of_a_file_and_of_a_model(run, tmp_path: Path) -> None:
     assert lines["source"] == "48000 Hz (48000 samples)"
     assert lines["codebooks"] == "9 per channel, 1024 entries"
     assert lines["bitrate"].startswith(
-        "15.576 kbps in total (1947 bytes"
+        "15.576 kbps in total (1947 bytes of packed"
     )  # 173 frames of 90 bits in a second
     assert lines["overhead"].startswith("88 bytes")
     code, out, _ = run("info", "untrained:tiny")
     assert code == 0
     assert "random: never trained" in out
     assert lines["model"] in out
+
+
+def test_entropy_coded_files(run, tmp_path: Path) -> None:
+    """A model with code tables: the same audio as without, from a shorter file, which needs that model."""
+    noise(tmp_path / "in.wav", 2.0, 44_100, 2)
+    packing = load("untrained:tiny")
+    codes = packing.encode(torch.from_numpy(audio.read(tmp_path / "in.wav")[0])[None])
+    assert packing.quantizer is not None
+    sizes = packing.quantizer.codebook_sizes
+    tables = CodeTables.count(codes.permute(0, 1, 3, 2).flatten(0, 2).numpy(), sizes)
+    Qincodec(packing.autoencoder, packing.quantizer, tables=tables).save(tmp_path / "model")
+    model = ["--model", tmp_path / "model"]
+    n = packing.codebooks_for(16, 2)
+    kbps = 2 * tables.bits_per_frame(n) * 172.265625 / 1000
+    run("encode", tmp_path / "in.wav", "-o", tmp_path / "packed.qnc", "--kbps", "16", *TINY)
+    code, _, err = run("encode", tmp_path / "in.wav", "-o", tmp_path / "coded.qnc", "--kbps", kbps, *model)
+    assert code == 0
+    assert f"{n} codebooks" in err
+    packed, coded = ((tmp_path / name).read_bytes() for name in ("packed.qnc", "coded.qnc"))
+    assert len(coded) < 0.97 * len(packed)
+    code, out, _ = run("info", tmp_path / "coded.qnc")
+    assert code == 0
+    payload = len(coded) - (44 + 4 * n + 4) - 2 * 8  # two blocks
+    assert f"({payload} bytes of entropy-coded codes)" in out
+    assert f"{payload * 8 / 2 / 1000:.3f} kbps" in out
+    run("decode", tmp_path / "packed.qnc", "-o", tmp_path / "packed.wav", *TINY)
+    code, _, _ = run("decode", tmp_path / "coded.qnc", "-o", tmp_path / "coded.wav", *model)
+    assert code == 0
+    np.testing.assert_array_equal(
+        audio.read(tmp_path / "coded.wav")[0], audio.read(tmp_path / "packed.wav")[0]
+    )
+    err = mistake(run, "decode", tmp_path / "coded.qnc", "-o", tmp_path / "o.wav", *TINY)
+    assert "give the model it was encoded with" in err
+    code, out, _ = run("info", tmp_path / "model")
+    assert "entropy-coded" in out
 
 
 # ---- the command itself --------------------------------------------------------------------------------

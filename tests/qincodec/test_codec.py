@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from qincodec import checkpoint
 from qincodec.autoencoder import CHUNK_FRAMES, SIZES, Autoencoder
+from qincodec.code_tables import CodeTables
 from qincodec.codec import Qincodec, load
 from qincodec.errors import UserError
 from qincodec.quantizers.base import Quantizer
@@ -208,6 +210,30 @@ def test_a_quantizer_with_one_rate_has_one(audio: torch.Tensor) -> None:
     with pytest.raises(UserError, match=r"2 channel\(s\) at 3\.8 kbps only"):
         codec.encode(audio, kbps=16)
     assert codec.encode(audio[:, :1], kbps=1.9).shape == (3, 1, 5, 40)
+
+
+def test_code_tables_belong_to_the_model(tmp_path: Path, audio: torch.Tensor) -> None:
+    torch.manual_seed(4)
+    quantizer = RVQ(8, 3, 16)
+    quantizer.codebooks *= 0.1  # as large as latents of random weights, so that all codes occur
+    plain = Qincodec(Autoencoder(SIZES["tiny"]), quantizer)
+    codes = plain.encode(audio).permute(0, 1, 3, 2).flatten(0, 2).numpy()
+    tables = CodeTables.count(codes, (16,) * 3)
+    codec = Qincodec(plain.autoencoder, plain.quantizer, tables=tables)
+    assert codec.save(tmp_path / "model") != plain.hash
+    loaded = load(tmp_path / "model")
+    assert loaded.hash == codec.hash
+    assert loaded.tables is not None
+    assert all(map(np.array_equal, loaded.tables.frequencies, tables.frequencies))
+    # Rates are what codes take on the mean, here over the very codes that were counted.
+    assert loaded.rates()[2] == (3, pytest.approx(tables.mean_bits(codes) * 172.265625 / 1000, rel=0.02))
+    assert loaded.rates()[2][1] < plain.rates()[2][1]
+    with pytest.raises(UserError, match="other codebooks"):
+        Qincodec(plain.autoencoder, RVQ(8, 2, 16), tables=tables)
+    config, tensors = codec._state()
+    checkpoint.save(tmp_path / "bad", config, tensors | {"tables.1": torch.ones(16, dtype=torch.int32)})
+    with pytest.raises(UserError, match="no distribution"):
+        load(tmp_path / "bad")
 
 
 def test_a_model_without_quantizer_says_so(audio: torch.Tensor) -> None:

@@ -19,6 +19,8 @@ from qincodec.autoencoder import SIZES, Autoencoder
 from qincodec.codec import load
 from qincodec.console import ProgressLine
 from qincodec.errors import UserError
+from qincodec.quantizers.latents import Latents
+from qincodec.quantizers.rvq import RVQ
 from qincodec.training import checkpoints as checkpoints_module
 from qincodec.training.adversarial import Generator, draw_codebooks, latent_noise
 from qincodec.training.autoencoder import train_autoencoder
@@ -26,7 +28,7 @@ from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.config import parse_config
 from qincodec.training.finetune import finetune
 from qincodec.training.loop import launch
-from qincodec.training.quantizer import extract, fit_quantizer
+from qincodec.training.quantizer import count_codes, extract, fit_quantizer
 from qincodec.training.run import TrainingRun
 
 TINY = {
@@ -106,6 +108,23 @@ def test_encoder_and_quantizer_keep_their_bytes_in_stage_3(trained):
     frozen = ("quantizer.", "autoencoder.encoder.", "autoencoder.to_latents.")
     assert not any(name.startswith(frozen) for name in changed)
     assert {name.split(".")[1] for name in changed} == {"decoder", "head"}
+
+
+def test_code_tables_are_kept_where_they_save_on_other_latents(tmp_path):
+    quantizer = RVQ(2, 1, 4)
+    corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    quantizer.codebooks.copy_(corners[None])
+    shares = {"skewed": [0.7, 0.1, 0.1, 0.1], "even": [0.25] * 4, "other": [0.1, 0.1, 0.1, 0.7]}
+    latents = {}
+    for name, p in shares.items():
+        drawn = np.random.default_rng(0).choice(4, 4000, p=p)
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "shard-00000.npy", corners.numpy()[drawn])
+        latents[name] = Latents(tmp_path / name)
+    tables = count_codes(quantizer, latents["skewed"], latents["skewed"])
+    assert tables.bits_per_frame(1) == pytest.approx(1.357, abs=0.03)  # of 2
+    assert count_codes(quantizer, latents["even"], latents["even"]) is None
+    assert count_codes(quantizer, latents["skewed"], latents["other"]) is None
 
 
 def test_larger_latents_do_not_outgrow_their_noise():

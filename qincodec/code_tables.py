@@ -1,0 +1,153 @@
+"""Entropy coding of codes: integer tables of how often each occurs, and an asymmetric numeral system on them.
+
+The tables belong to a model: they are counted once, on the latents its quantizer was fitted on. Everything is
+integers, so that a file written on one machine is read on every other.
+
+The coder is rANS (J. Duda, "Asymmetric numeral systems", arXiv:1311.2540) with one state of 63 bits that is
+renewed 32 bits at a time. A code of frequency f takes ``log2(2^20 / f)`` bits; 8 bytes of state come on top.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Frequencies of a codebook sum up to 2^20,
+TOTAL_BITS = 20
+#: and none is larger than 7/8 of that. So no code takes less than 0.19 bits, and a file of so many bytes
+#: cannot promise more codes than a multiple of them.
+_LARGEST = 7 << (TOTAL_BITS - 3)
+LEAST_BITS = TOTAL_BITS - float(np.log2(_LARGEST))
+#: Entries of the largest codebook that has a table.
+MAX_SIZE = 1 << 16
+
+_STATE_BYTES = 8
+_WORD_BITS = 32
+_LOW = 1 << 31  # the state is in [2^31, 2^63) between codes
+_SHRINK = 63 - TOTAL_BITS  # a state of f 2^43 or more would leave that range with a code of frequency f
+
+
+class CodeTables:
+    """Frequencies of the codes of every codebook of a model.
+
+    Args:
+        frequencies: for each codebook, (size,) whole numbers from 1 to 7/8 of 2^20 that sum up to 2^20.
+
+    Raises:
+        ValueError: they do not.
+    """
+
+    def __init__(self, frequencies: Sequence[NDArray[np.integer]]) -> None:
+        self.frequencies = tuple(np.asarray(f, dtype=np.int64) for f in frequencies)
+        for n, f in enumerate(self.frequencies):
+            if f.ndim != 1 or not 2 <= f.size <= MAX_SIZE:
+                raise ValueError(
+                    f"code table {n} has shape {f.shape}: one of 2 to {MAX_SIZE} entries is needed"
+                )
+            if f.min() < 1 or f.max() > _LARGEST or f.sum() != 1 << TOTAL_BITS:
+                raise ValueError(f"code table {n} is no distribution of {1 << TOTAL_BITS} parts")
+        self._starts = tuple(np.cumsum(f) - f for f in self.frequencies)
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return tuple(f.size for f in self.frequencies)
+
+    @classmethod
+    def count(cls, codes: NDArray[np.integer], codebook_sizes: Sequence[int]) -> CodeTables:
+        """Tables of codes (frames, num_codebooks); half an occurrence is added to every code.
+
+        Raises:
+            ValueError: codebooks of more than 65,536 entries.
+        """
+        tables = []
+        for column, size in zip(codes.T, codebook_sizes, strict=True):
+            if size > MAX_SIZE:
+                raise ValueError(f"a codebook of {size} entries is too large for a table")
+            counts = np.bincount(column, minlength=size) + 0.5
+            shares = counts / counts.sum()
+            # Mixed with the uniform distribution as far as the largest share demands: by nothing, mostly.
+            most = 0.99 * _LARGEST / (1 << TOTAL_BITS)
+            if shares.max() > most:
+                keep = (most - 1 / size) / (shares.max() - 1 / size)
+                shares = keep * shares + (1 - keep) / size
+            exact = shares * ((1 << TOTAL_BITS) - size)
+            whole = np.floor(exact).astype(np.int64)
+            missing = (1 << TOTAL_BITS) - size - int(whole.sum())
+            whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
+            tables.append(whole + 1)
+        return cls(tables)
+
+    def bits_per_frame(self, num_codebooks: int) -> float:
+        """Bits of a frame's codes of the first codebooks, on the mean over what was counted."""
+        shares = (f / (1 << TOTAL_BITS) for f in self.frequencies[:num_codebooks])
+        return float(sum(-(p * np.log2(p)).sum() for p in shares))
+
+    def mean_bits(self, codes: NDArray[np.integer]) -> float:
+        """Bits per frame that codes (frames, num_codebooks) take, of the first codebooks or all."""
+        bits = (-np.log2(f / (1 << TOTAL_BITS)) for f in self.frequencies)
+        return float(sum(b[column].mean() for b, column in zip(bits, codes.T, strict=False)))
+
+    def encode(self, codes: NDArray[np.integer]) -> bytes:
+        """Codes (channels, num_codebooks, frames) to bytes. The first codebooks, all of them or fewer.
+
+        Raises:
+            ValueError: another shape, or codes outside their codebooks.
+        """
+        if codes.ndim != 3 or not 1 <= codes.shape[1] <= len(self.frequencies):
+            raise ValueError(f"codes must have shape (channels, num_codebooks, frames), got {codes.shape}")
+        sizes = np.array(self.codebook_sizes[: codes.shape[1]])
+        if ((codes < 0) | (codes >= sizes[:, None])).any():
+            raise ValueError("codes lie outside their codebooks")
+        numbers = range(codes.shape[1])
+        # In the order of decoding: frame by frame, its channels, their codebooks.
+        frequencies, starts = (
+            np.stack([table[n][codes[:, n]] for n in numbers], axis=1).transpose(2, 0, 1).ravel().tolist()
+            for table in (self.frequencies, self._starts)
+        )
+        state, words = _LOW, []
+        for frequency, start in zip(reversed(frequencies), reversed(starts), strict=True):
+            if state >= frequency << _SHRINK:
+                words.append(state & 0xFFFF_FFFF)
+                state >>= _WORD_BITS
+            quotient, rest = divmod(state, frequency)
+            state = (quotient << TOTAL_BITS) + rest + start
+        return state.to_bytes(_STATE_BYTES, "little") + np.array(words[::-1], dtype="<u4").tobytes()
+
+    def decode(self, data: bytes, frames: int, channels: int, num_codebooks: int) -> NDArray[np.int32]:
+        """Inverse of `encode`: (channels, num_codebooks, frames), int32.
+
+        Raises:
+            ValueError: the bytes are not what `encode` makes of that many codes with these tables.
+        """
+        count = frames * channels * num_codebooks
+        if not 1 <= num_codebooks <= len(self.frequencies):
+            raise ValueError(f"{num_codebooks} codebooks, there are tables for {len(self.frequencies)}")
+        if len(data) < _STATE_BYTES or len(data) % 4 or 8 * len(data) < count * LEAST_BITS:
+            raise ValueError(f"{len(data)} bytes do not hold {count} codes")
+        state = int.from_bytes(data[:_STATE_BYTES], "little")
+        words = iter(np.frombuffer(data, dtype="<u4", offset=_STATE_BYTES).tolist())
+        tables = [
+            (f.tolist(), s.tolist())
+            for f, s in zip(self.frequencies[:num_codebooks], self._starts[:num_codebooks], strict=True)
+        ]
+        mask = (1 << TOTAL_BITS) - 1
+        flat = np.empty(count, dtype=np.int32)
+        at = 0
+        try:
+            for _ in range(frames * channels):
+                for frequencies, starts in tables:
+                    part = state & mask
+                    code = bisect_right(starts, part) - 1
+                    state = frequencies[code] * (state >> TOTAL_BITS) + part - starts[code]
+                    if state < _LOW:
+                        state = state << _WORD_BITS | next(words)
+                    flat[at] = code
+                    at += 1
+        except StopIteration:
+            raise ValueError("the bytes end before the codes do") from None
+        if state != _LOW or next(words, None) is not None:
+            raise ValueError("the bytes are not those of these codes")
+        return np.ascontiguousarray(flat.reshape(frames, channels, num_codebooks).transpose(1, 2, 0))
