@@ -112,13 +112,13 @@ def count_codes(quantizer: Quantizer, latents: Latents, held_out: Latents) -> Co
         return None
     counted, others = (
         quantizer.encode(torch.from_numpy(part.sample(frames, seed=1))).cpu().numpy()
-        for part, frames in ((latents, 20_000), (held_out, 5_000))
+        for part, frames in ((latents, 20_000), (held_out, 2_000))
     )
     tables = CodeTables.count(counted, sizes)
     return tables if tables.mean_bits(others) < 0.98 * bits_per_frame(sizes) else None
 
 
-def relative_errors(quantizer: Quantizer, latents: Latents, frames: int = 5_000) -> dict[int, float]:
+def relative_errors(quantizer: Quantizer, latents: Latents, frames: int = 1_000) -> dict[int, float]:
     """Squared error over variance, per number of codebooks, on up to ``frames`` latents."""
     x = torch.from_numpy(latents.sample(frames, seed=0))
     variance = float((x - x.mean(0)).square().mean())
