@@ -1,6 +1,6 @@
 """Lines at the frame rate in what QINCODEC decodes: a buzz that no metric of `evaluate` points at.
 
-    python benchmarks/frame_rate_lines.py AUDIO ... [--model small] [--codebooks 9]
+    python benchmarks/frame_rate_lines.py AUDIO ... [--model small] [--kbps 16]
 
 Power at multiples of the frame rate over power half-way between them (Welch, 8192 samples; median of the
 ratios in the band), in dB, for the first five seconds of every file and their reconstruction. Noise has 0 dB.
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("audio", type=Path, nargs="+")
     parser.add_argument("--model", default="small")
-    parser.add_argument("--codebooks", type=int, default=9)
+    parser.add_argument("--kbps", type=float, default=16.0)
     arguments = parser.parse_args()
     codec = load(arguments.model)
     rate, frame_rate = codec.sample_rate, codec.autoencoder.frame_rate
@@ -42,7 +42,7 @@ def main() -> None:
     for path in arguments.audio:
         samples, found = audio.read(path, duration_s=5.0)
         mono = audio.resample(samples[:1], found, rate)
-        decoded = codec.reconstruct(torch.as_tensor(mono)[None], num_codebooks=arguments.codebooks)
+        decoded = codec.reconstruct(torch.as_tensor(mono)[None], kbps=arguments.kbps)
         pair = np.asarray(mono[0]), decoded[0, 0].numpy()
         cells = [
             (lines_db(x, rate, frame_rate, *band), width)
