@@ -28,8 +28,6 @@ from qincodec.training.losses import (
     waveform_loss,
 )
 
-#: Part of the crops whose latents get noise; the others keep the autoencoder good by itself.
-_NOISY = 0.75
 #: How fast `Generator.latent_power` follows.
 _POWER_RATE = 0.01
 
@@ -299,15 +297,14 @@ def latent_noise(
     """Noise of `Generator.forward` for the crops of these numbers; None for ``level`` 0.
 
     Returns:
-        (crops, frames, dim), normal; its standard deviation is 0 for one crop in four, else uniform between
-        0 and ``level``.
+        (crops, frames, dim), normal; a crop's standard deviation is uniform between half of ``level`` and it.
     """
     if not level:
         return None
     rows = []
     for index in indices:
         random = np.random.Generator(np.random.Philox(key=[seed, 2 * index + 1]))
-        deviation = level * random.random() if random.random() < _NOISY else 0.0
+        deviation = level * random.uniform(0.5, 1.0)
         rows.append(deviation * random.standard_normal((frames, dim), dtype=np.float32))
     return torch.from_numpy(np.stack(rows).astype(np.float32))
 
