@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -118,8 +118,8 @@ class QuantizerStage(_Part):
         num_codebooks: N; 14 are 24 kbps at 44.1 kHz.
         codebook_size: K.
         max_frames: latents to fit on at most; the paper takes 60 million for QINCO2.
-        shifts: ours, 1 in the paper's configuration: times that every recording is encoded, each time from
-            a further ``1 / shifts`` of a hop on. Little audio has more latents that way.
+        speeds: ours, 1 alone in the paper's configuration: every recording is played at each of these
+            speeds, a tape's, and encoded. Little audio has more latents that way.
         options: further arguments of the quantizer (``num_blocks: 2`` of qinco2).
         training: of qinco2, fields of `qincodec.quantizers.qinco2_fit.Training`.
     """
@@ -128,7 +128,7 @@ class QuantizerStage(_Part):
     num_codebooks: int = Field(default=14, ge=1)
     codebook_size: int = Field(default=1024, ge=2)
     max_frames: int = Field(default=60_000_000, ge=1)
-    shifts: int = Field(default=1, ge=1)
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(default=(1.0,), min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
 

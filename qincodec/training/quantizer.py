@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from qincodec.audio import replacing
+from qincodec.audio import replacing, resampled_length
 from qincodec.bitstream import bits_per_frame
 from qincodec.code_tables import MAX_SIZE, CodeTables
 from qincodec.codec import Qincodec
 from qincodec.console import ProgressLine
 from qincodec.errors import UserError
+from qincodec.files import resampled_blocks
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import FitProgress, Quantizer
 from qincodec.quantizers.latents import Latents
@@ -40,14 +40,13 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
     quantizer = make_quantizer(settings, base.autoencoder.config.latent_dim)
     folder = run.stage_folder("quantizer", settings.kind)
     with ProgressLine() as progress:
-        shifts = settings.shifts
+        stem, plain = run.folder / "autoencoder" / "latents", (1.0,)
+        played = "" if settings.speeds == plain else f"-{'-'.join(f'{s:g}' for s in settings.speeds)}"
         latents, held_out = (
-            extract(
-                base, part, run.folder / "autoencoder" / f"{name}-{base.hash[:8]}", run, device, progress, n
-            )
-            for part, name, n in (
-                (run.train, f"latents-{shifts}x" if shifts > 1 else "latents", shifts),
-                (run.held_out, "latents-held-out", 1),
+            extract(base, part, Path(f"{stem}{name}-{base.hash[:8]}"), run, device, progress, speeds)
+            for part, name, speeds in (
+                (run.train, played, settings.speeds),
+                (run.held_out, "-held-out", plain),
             )
         )
         began = time.monotonic()
@@ -137,15 +136,15 @@ def extract(
     run: TrainingRun,
     device: str,
     progress: ProgressLine,
-    shifts: int = 1,
+    speeds: tuple[float, ...] = (1.0,),
 ) -> Latents:
     """Latents of whole recordings, in shards that are written once; an interrupted extraction goes on.
 
     Recordings come in a seeded order until there are ``stage2.max_frames``, so that they are a fair sample.
-    ``shifts``: as `qincodec.training.config.QuantizerStage` has it.
+    ``speeds``: as `qincodec.training.config.QuantizerStage` has them.
     """
     recordings = Recordings(manifest, codec.sample_rate, run.folder / "cache")
-    frames = shifts * -(-recordings.lengths // codec.hop_length)
+    frames = sum(-(-(recordings.lengths / s).astype(np.int64) // codec.hop_length) for s in speeds)
     order = seeded_order(np.arange(len(manifest), dtype=np.uint64), run.config.seed)
     needed = order[: 1 + int(np.searchsorted(np.cumsum(frames[order]), run.config.stage2.max_frames))]
     shards = np.cumsum(frames[needed]) // _SHARD
@@ -159,7 +158,7 @@ def extract(
                 continue
             parts: list[np.ndarray] = []
             for row in needed[shards == number].tolist():
-                parts += _of_recording(codec, recordings, row, shifts, device, progress)
+                parts += _of_recording(codec, recordings, row, speeds, device, progress)
                 progress("latents", min(number * _SHARD + sum(map(len, parts)), total), total)
             if not parts:
                 raise UserError(f"no recording of '{manifest.folder}' can be read for '{path.name}'")
@@ -173,24 +172,25 @@ def extract(
 
 
 def _of_recording(
-    codec: Qincodec, recordings: Recordings, row: int, shifts: int, device: str, progress: ProgressLine
+    codec: Qincodec,
+    recordings: Recordings,
+    row: int,
+    speeds: tuple[float, ...],
+    device: str,
+    progress: ProgressLine,
 ) -> list[np.ndarray]:
     """Latents (frames, dim) of a recording in parts; none, and a note, if it is damaged."""
     parts: list[np.ndarray] = []
+    length, rate = int(recordings.lengths[row]), codec.sample_rate
     try:
-        for shift in range(shifts):
-            whole = _from(shift * codec.hop_length // shifts, recordings.whole(row))
-            blocks = (torch.from_numpy(block).to(device) for block in whole)
+        for speed in speeds:
+            taken = round(speed * rate)
+            played = resampled_blocks(
+                recordings.whole(row), taken, rate, length, resampled_length(length, taken, rate)
+            )
+            blocks = (torch.from_numpy(block).to(device) for block in played)
             parts += [part[0].cpu().numpy() for part in codec.autoencoder.encode_blocks(blocks)]
         return parts
     except DamagedFile as error:
         progress.note(f"left out: {error}")
         return []
-
-
-def _from(first: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Blocks (rows, samples) without the ``first`` samples."""
-    for block in blocks:
-        if block.shape[1] > first:
-            yield block[:, first:]
-        first = max(0, first - block.shape[1])

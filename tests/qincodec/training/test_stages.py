@@ -190,18 +190,18 @@ def test_latents_are_those_of_whole_recordings(trained):
     assert not starts
 
 
-def test_shifted_latents_are_those_of_audio_that_begins_later(trained, tmp_path):
+def test_latents_of_other_speeds_are_those_of_resampled_audio(trained, tmp_path):
     run, _ = trained
     codec = run.model("autoencoder")
     with ProgressLine() as progress:
-        extract(codec, run.train, tmp_path / "latents", run, "cpu", progress, shifts=4)
+        extract(codec, run.train, tmp_path / "latents", run, "cpu", progress, speeds=(1.0, 0.8))
     found = np.concatenate([np.load(path) for path in sorted((tmp_path / "latents").glob("*.npy"))])
     expected = []
     for index in range(len(run.train)):
         sound, _ = audio.read(run.train.path(index))
         expected += [
-            codec.encode_latents(torch.from_numpy(sound[:, first:])[None])[0, 0].numpy()
-            for first in (0, 64, 128, 192)  # of a hop of 256
+            codec.encode_latents(torch.from_numpy(played)[None])[0, 0].numpy()
+            for played in (sound, audio.resample(sound, 35_280, 44_100))
         ]
     assert len(found) == sum(map(len, expected))
     for latents in expected:
