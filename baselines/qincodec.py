@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from baselines.codec import Codec, Encoded, Rate, check_batch
-from qincodec import checkpoint
-from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
+from qincodec import bitstream, checkpoint
 from qincodec.codec import UNTRAINED, load
 from qincodec.errors import UserError
 
@@ -64,9 +63,8 @@ class _Model(Codec):
 class Qincodec(_Model):
     """The codec at every rate its quantizer has; each channel is coded by itself.
 
-    The payload is the codes, entropy-coded if the model has tables (`qincodec.code_tables`), else packed
-    (`qincodec.bitstream.pack_codes`); ``codes`` of an `Encoded` are the codebooks of the first channel, then
-    those of the second.
+    The payload is the codes as `qincodec.bitstream.code` makes them: entropy-coded if the model has tables.
+    ``codes`` of an `Encoded` are the codebooks of the first channel, then those of the second.
     """
 
     name = "qincodec"
@@ -77,12 +75,12 @@ class Qincodec(_Model):
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         self.check_audio(audio)
         n = int(rate.settings["num_codebooks"])
-        sizes, tables = self._sizes(n), self.model.tables
+        sizes = self._sizes(n)
         codes = self.model.encode(audio, num_codebooks=n).to("cpu", torch.int32).numpy()
         return [
             self._encoded(
                 audio,
-                pack_codes(clip, sizes) if tables is None else tables.encode(clip),
+                bitstream.code(clip, sizes, self.model.tables),
                 codes=clip.reshape(-1, clip.shape[-1]),
                 codebook_sizes=sizes * len(clip),
                 side_info={"model": self.weights_hash, "num_codebooks": n},
@@ -96,16 +94,11 @@ class Qincodec(_Model):
 
     def _decode_clip(self, clip: Encoded) -> torch.Tensor:
         frames, sizes = self._frames(clip), self._sizes(int(clip.side_info.get("num_codebooks", 0)))
-        tables = self.model.tables
-        # How long an entropy-coded payload is, only decoding shows.
-        self._check_payload(
-            clip, payload_bytes(frames, clip.channels, sizes) if tables is None else len(clip.payload)
-        )
+        packed, tables = bitstream.payload_bytes(frames, clip.channels, sizes), self.model.tables
+        # Entropy-coded, it is shorter; by how much, only decoding shows.
+        self._check_payload(clip, packed if tables is None else min(packed, len(clip.payload)))
         try:
-            if tables is None:
-                codes = unpack_codes(clip.payload, frames, clip.channels, sizes)
-            else:
-                codes = tables.decode(clip.payload, frames, clip.channels, len(sizes))
+            codes = bitstream.decode(clip.payload, frames, clip.channels, sizes, tables)
         except ValueError as error:
             raise UserError(
                 f"encoded {self.name} clip is damaged: {error}; delete it and run again"

@@ -28,7 +28,8 @@ Frames follow each other in time, the channels of a frame within it; only the la
 is padded. So the payload is ``ceil(channels * frames * bits_per_frame / 8)`` bytes, which for sizes that
 are powers of two is ``ceil(channels * frames * sum(log2(size)) / 8)``.
 
-Entropy-coded: as `qincodec.code_tables` has it, by the tables of the model, where it has some. Codebooks
+Entropy-coded: as `qincodec.code_tables` has it, by the tables of the model, where it has some; a block that
+would not be shorter so is packed, which shows in its length. Codebooks
 fitted on much data are used evenly and have little to gain (perplexities of 926 to 980 of 1024 in the paper
 are worth 1.5 to 0.6 % of the bits), those of the shipped weights more, see their model card.
 
@@ -134,6 +135,30 @@ def unpack_codes(data: bytes, frames: int, channels: int, codebook_sizes: Sequen
             raise ValueError("codes lie outside their codebooks")
         at += width
     return np.ascontiguousarray(codes.reshape(frames, channels, -1).transpose(1, 2, 0))
+
+
+def code(codes: NDArray[np.integer], codebook_sizes: Sequence[int], tables: CodeTables | None) -> bytes:
+    """Codes (channels, num_codebooks, frames) entropy-coded by ``tables``, or packed where that is no longer.
+
+    Raises:
+        ValueError: another shape, or codes outside their codebooks.
+    """
+    packed = pack_codes(codes, codebook_sizes)
+    coded = packed if tables is None else tables.encode(codes)
+    return coded if len(coded) < len(packed) else packed
+
+
+def decode(
+    data: bytes, frames: int, channels: int, codebook_sizes: Sequence[int], tables: CodeTables | None
+) -> Codes:
+    """Inverse of `code`: (channels, num_codebooks, frames), int32. What is as long as packed codes is packed.
+
+    Raises:
+        ValueError: the bytes are not those of that many codes.
+    """
+    if tables is None or len(data) >= payload_bytes(frames, channels, codebook_sizes):
+        return unpack_codes(data, frames, channels, codebook_sizes)
+    return tables.decode(data, frames, channels, len(codebook_sizes))
 
 
 @dataclass(frozen=True)
@@ -245,10 +270,8 @@ def dumps(header: QncHeader, codes: NDArray[np.integer], tables: CodeTables | No
     (seed,) = _CRC.unpack(parts[0][-_CRC.size :])
     for number, start in enumerate(range(0, header.num_frames, BLOCK_FRAMES)):
         block = codes[:, :, start : start + BLOCK_FRAMES]
-        if tables is None:
-            coded = pack_codes(block, header.codebook_sizes)
-        else:
-            coded = tables.encode(block)
+        coded = code(block, header.codebook_sizes, tables)
+        if tables is not None:
             parts.append(_LENGTH.pack(len(coded)))
         parts += [coded, _CRC.pack(_block_crc(coded, number, seed))]
     return b"".join(parts)
@@ -346,10 +369,7 @@ def loads(data: bytes, tables: CodeTables | None = None) -> tuple[QncHeader, Cod
         start = number * BLOCK_FRAMES
         frames = min(BLOCK_FRAMES, header.num_frames - start)
         try:
-            if tables is None:
-                parts.append(unpack_codes(block, frames, header.channels, header.codebook_sizes))
-            else:
-                parts.append(tables.decode(block, frames, header.channels, header.num_codebooks))
+            parts.append(decode(block, frames, header.channels, header.codebook_sizes, tables))
         except ValueError as error:
             seconds = start * header.hop_length / header.sample_rate
             raise UserError(

@@ -202,6 +202,16 @@ def test_entropy_coded_round_trip(sizes: tuple[int, ...], num_samples: int, chan
     assert np.array_equal(loads(data, longer)[1], codes)
 
 
+def test_blocks_that_entropy_coding_would_lengthen_are_packed() -> None:
+    """Codes that the tables do not expect take no more bytes than they would packed."""
+    header, _, tables, _ = skewed((1024, 1024), 70_000)
+    rare = np.stack([np.argsort(f)[: header.num_frames] for f in tables.frequencies])[None].astype(np.int32)
+    assert len(tables.encode(rare)) > payload_bytes(header.num_frames, 1, (1024, 1024))
+    data = dumps(header, rare, tables)
+    assert len(data) == payload_bytes(header.num_frames, 1, (1024, 1024)) + header.overhead_bytes
+    assert np.array_equal(loads(data, tables)[1], rare)
+
+
 def test_entropy_coded_files_need_their_tables() -> None:
     _, _, _, data = skewed((16, 16))
     with pytest.raises(UserError, match=r"tables of model 0001020304050607, which are not here"):
