@@ -143,9 +143,11 @@ def code(codes: NDArray[np.integer], codebook_sizes: Sequence[int], tables: Code
     Raises:
         ValueError: another shape, or codes outside their codebooks.
     """
-    packed = pack_codes(codes, codebook_sizes)
-    coded = packed if tables is None else tables.encode(codes)
-    return coded if len(coded) < len(packed) else packed
+    if tables is not None:
+        coded = tables.encode(codes)
+        if len(coded) < payload_bytes(codes.shape[2], codes.shape[0], codebook_sizes):
+            return coded
+    return pack_codes(codes, codebook_sizes)
 
 
 def decode(
