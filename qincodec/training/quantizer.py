@@ -40,15 +40,12 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
     quantizer = make_quantizer(settings, base.autoencoder.config.latent_dim)
     folder = run.stage_folder("quantizer", settings.kind)
     with ProgressLine() as progress:
-        stem, plain = run.folder / "autoencoder" / "latents", (1.0,)
-        played = "" if settings.speeds == plain else f"-{'-'.join(f'{s:g}' for s in settings.speeds)}"
-        latents, held_out = (
-            extract(base, part, Path(f"{stem}{name}-{base.hash[:8]}"), run, device, progress, speeds)
-            for part, name, speeds in (
-                (run.train, played, settings.speeds),
-                (run.held_out, "-held-out", plain),
-            )
+        played = "".join(f"-{speed:g}" for speed in settings.speeds if settings.speeds != (1.0,))
+        shards, mark = run.folder / "autoencoder", base.hash[:8]
+        latents = extract(
+            base, run.train, shards / f"latents{played}-{mark}", run, device, progress, settings.speeds
         )
+        held_out = extract(base, run.held_out, shards / f"latents-held-out-{mark}", run, device, progress)
         began = time.monotonic()
 
         def report(state: FitProgress) -> None:
