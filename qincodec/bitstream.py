@@ -29,9 +29,10 @@ is padded. So the payload is ``ceil(channels * frames * bits_per_frame / 8)`` by
 are powers of two is ``ceil(channels * frames * sum(log2(size)) / 8)``.
 
 Entropy-coded: as `qincodec.code_tables` has it, by the tables of the model, where it has some; a block that
-would not be shorter so is packed, which shows in its length. Codebooks
-fitted on much data are used evenly and have little to gain (perplexities of 926 to 980 of 1024 in the paper
-are worth 1.5 to 0.6 % of the bits), those of the shipped weights more, see their model card.
+would not be shorter so is packed, which shows in its length. Frames that repeat the one before, as in digital
+silence, take a bit each. Beyond that, codebooks fitted on much data are used evenly and have little to gain
+(perplexities of 926 to 980 of 1024 in the paper are worth 1.5 to 0.6 % of the bits), those of the shipped
+weights more, see their model card.
 
 The reader believes no number before it has been held against the bytes that are there: memory is bounded
 by a multiple of the file's size.

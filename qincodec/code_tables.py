@@ -5,6 +5,9 @@ integers, so that a file written on one machine is read on every other.
 
 The coder is rANS (J. Duda, "Asymmetric numeral systems", arXiv:1311.2540) with one state of 63 bits that is
 renewed 32 bits at a time. A code of frequency f takes ``log2(2^20 / f)`` bits; 8 bytes of state come on top.
+
+A frame with all the codes of the one before it in its channel, as digital silence has, is noted in one bit,
+the first of a run in 8; that another frame is none takes 0.006 bits, or one after a run.
 """
 
 from __future__ import annotations
@@ -23,6 +26,10 @@ _LARGEST = 7 << (TOTAL_BITS - 3)
 LEAST_BITS = TOTAL_BITS - float(np.log2(_LARGEST))
 #: Entries of the largest codebook that has a table.
 MAX_SIZE = 1 << 16
+
+#: Frequency of a repeated frame after one that is not, and after one that is. No frame takes less than a bit,
+#: or so many codes' `LEAST_BITS`.
+_REPEATS = 1 << (TOTAL_BITS - 8), 1 << (TOTAL_BITS - 1)
 
 _STATE_BYTES = 8
 _WORD_BITS = 32
@@ -81,12 +88,18 @@ class CodeTables:
         return cls(tables)
 
     def bits_per_frame(self, num_codebooks: int) -> float:
-        """Bits of a frame's codes of the first codebooks, on the mean over what was counted."""
+        """Bits of a frame's codes of the first codebooks, on the mean over what was counted.
+
+        As if none repeated the one before.
+        """
         shares = (f / (1 << TOTAL_BITS) for f in self.frequencies[:num_codebooks])
         return float(sum(-(p * np.log2(p)).sum() for p in shares))
 
     def mean_bits(self, codes: NDArray[np.integer]) -> float:
-        """Bits per frame that codes (frames, num_codebooks) take, of the first codebooks or all."""
+        """Bits per frame that codes (frames, num_codebooks) take, of the first codebooks or all.
+
+        As if none repeated the one before.
+        """
         bits = (-np.log2(f / (1 << TOTAL_BITS)) for f in self.frequencies)
         return float(sum(b[column].mean() for b, column in zip(bits, codes.T, strict=False)))
 
@@ -101,11 +114,28 @@ class CodeTables:
         sizes = np.array(self.codebook_sizes[: codes.shape[1]])
         if ((codes < 0) | (codes >= sizes[:, None])).any():
             raise ValueError("codes lie outside their codebooks")
-        numbers = range(codes.shape[1])
-        # In the order of decoding: frame by frame, its channels, their codebooks.
+        # In the order of decoding: frame by frame, channel by channel, if it repeats the last, or its codes.
+        repeated = np.zeros((codes.shape[2], codes.shape[0]), dtype=bool)
+        repeated[1:] = (codes[:, :, 1:] == codes[:, :, :-1]).all(1).T
+        before = np.zeros_like(repeated)
+        before[1:] = repeated[:-1]
+        of_repeat = np.where(before, _REPEATS[1], _REPEATS[0])
+        flags = (
+            np.where(repeated, of_repeat, (1 << TOTAL_BITS) - of_repeat),
+            np.where(repeated, 0, of_repeat),
+        )
+        used = np.ones((*repeated.shape, 1 + codes.shape[1]), dtype=bool)
+        used[0, :, 0] = False  # there is none to repeat
+        used[..., 1:] = ~repeated[..., None]
         frequencies, starts = (
-            np.stack([table[n][codes[:, n]] for n in numbers], axis=1).transpose(2, 0, 1).ravel().tolist()
-            for table in (self.frequencies, self._starts)
+            np.concatenate(
+                [
+                    flag[..., None],
+                    *(t[codes[:, n]].T[..., None] for n, t in enumerate(table[: codes.shape[1]])),
+                ],
+                axis=-1,
+            )[used].tolist()
+            for flag, table in zip(flags, (self.frequencies, self._starts), strict=True)
         )
         state, words = _LOW, []
         for frequency, start in zip(reversed(frequencies), reversed(starts), strict=True):
@@ -122,32 +152,45 @@ class CodeTables:
         Raises:
             ValueError: the bytes are not what `encode` makes of that many codes with these tables.
         """
-        count = frames * channels * num_codebooks
         if not 1 <= num_codebooks <= len(self.frequencies):
             raise ValueError(f"{num_codebooks} codebooks, there are tables for {len(self.frequencies)}")
-        if len(data) < _STATE_BYTES or len(data) % 4 or 8 * len(data) < count * LEAST_BITS:
-            raise ValueError(f"{len(data)} bytes do not hold {count} codes")
+        least = frames * channels * min(1.0, num_codebooks * LEAST_BITS)
+        if len(data) < _STATE_BYTES or len(data) % 4 or 8 * len(data) < least:
+            raise ValueError(f"{len(data)} bytes do not hold {frames} frames of {channels} channels")
         state = int.from_bytes(data[:_STATE_BYTES], "little")
         words = iter(np.frombuffer(data, dtype="<u4", offset=_STATE_BYTES).tolist())
         tables = [
             (f.tolist(), s.tolist())
             for f, s in zip(self.frequencies[:num_codebooks], self._starts[:num_codebooks], strict=True)
         ]
+        flags = [([r, (1 << TOTAL_BITS) - r], [0, r]) for r in _REPEATS]
         mask = (1 << TOTAL_BITS) - 1
-        flat = np.empty(count, dtype=np.int32)
-        at = 0
+
+        def take(table: tuple[list[int], list[int]]) -> int:
+            nonlocal state
+            frequencies, starts = table
+            part = state & mask
+            symbol = bisect_right(starts, part) - 1
+            state = frequencies[symbol] * (state >> TOTAL_BITS) + part - starts[symbol]
+            if state < _LOW:
+                state = state << _WORD_BITS | next(words)
+            return symbol
+
+        decoded = np.empty((frames, channels, num_codebooks), dtype=np.int32)
+        last: list[list[int]] = [[]] * channels
+        repeats = [False] * channels
         try:
-            for _ in range(frames * channels):
-                for frequencies, starts in tables:
-                    part = state & mask
-                    code = bisect_right(starts, part) - 1
-                    state = frequencies[code] * (state >> TOTAL_BITS) + part - starts[code]
-                    if state < _LOW:
-                        state = state << _WORD_BITS | next(words)
-                    flat[at] = code
-                    at += 1
+            for frame in range(frames):
+                for channel in range(channels):
+                    repeats[channel] = frame > 0 and take(flags[repeats[channel]]) == 0
+                    if not repeats[channel]:
+                        row = [take(table) for table in tables]
+                        if row == last[channel]:
+                            raise ValueError("a frame repeats the last and is not marked so")
+                        last[channel] = row
+                    decoded[frame, channel] = last[channel]
         except StopIteration:
             raise ValueError("the bytes end before the codes do") from None
         if state != _LOW or next(words, None) is not None:
             raise ValueError("the bytes are not those of these codes")
-        return np.ascontiguousarray(flat.reshape(frames, channels, num_codebooks).transpose(1, 2, 0))
+        return np.ascontiguousarray(decoded.transpose(1, 2, 0))

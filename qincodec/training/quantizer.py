@@ -101,13 +101,14 @@ def _training(values: dict[str, Any]) -> Any:
 def count_codes(quantizer: Quantizer, latents: Latents, held_out: Latents) -> CodeTables | None:
     """What to entropy-code this quantizer's codes by; None if it saves less than 2 % on held-out latents.
 
-    None too where codebooks are too large to be counted.
+    None too where codebooks are too large to be counted. Latents that occur again are those of digital
+    silence and count once: repeated frames have a sign of their own in a file, see `qincodec.code_tables`.
     """
     sizes = quantizer.codebook_sizes
     if max(sizes) > MAX_SIZE:
         return None
     counted, others = (
-        quantizer.encode(torch.from_numpy(part.sample(frames, seed=1))).cpu().numpy()
+        quantizer.encode(torch.from_numpy(np.unique(part.sample(frames, seed=1), axis=0))).cpu().numpy()
         for part, frames in ((latents, 20_000), (held_out, 2_000))
     )
     tables = CodeTables.count(counted, sizes)

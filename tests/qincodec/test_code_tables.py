@@ -42,8 +42,16 @@ def test_round_trip(sizes: list[int], frames: int, channels: int, seed: int) -> 
     assert np.array_equal(back, codes)
     # The whole is one number: log2 of the product of total / frequency, up to a word and the state.
     exact = Fraction(1)
-    for c, n, t in np.ndindex(codes.shape):
-        exact *= Fraction(TOTAL, int(tables.frequencies[n][codes[c, n, t]]))
+    for c, t in np.ndindex(channels, frames):
+        repeats, after_one = (
+            bool(u > 0 and (codes[c, :, u] == codes[c, :, u - 1]).all()) for u in (t, max(0, t - 1))
+        )
+        share = Fraction(1, 2) if after_one else Fraction(1, 256)
+        if t > 0:
+            exact /= share if repeats else 1 - share
+        if not repeats:
+            for n in range(len(sizes)):
+                exact *= Fraction(TOTAL, int(tables.frequencies[n][codes[c, n, t]]))
     bits = math.log2(exact.numerator) - math.log2(exact.denominator)
     assert bits + 31 - 0.1 <= 8 * len(data) <= bits * 1.0001 + 31 + 33
 
@@ -61,14 +69,42 @@ def test_the_length_is_the_entropy() -> None:
 
 
 def test_bytes_by_hand() -> None:
-    """Two codes of a half each: from 2^31 the state takes in one bit per code, last code first."""
+    """Two codes of a half each: 1, 1 again, 0, 0 again, 0 again, 1. Last to first, by frequency and start."""
+    tables = CodeTables([np.array([TOTAL // 2, TOTAL // 2])])
+    half, first_repeat = TOTAL // 2, TOTAL // 256
+    repeat = (first_repeat, 0)
+    none_after_one, one_more = (half, half), (half, 0)
+    zero, one = (half, 0), (half, half)
+    state = 1 << 31
+    order = [one, repeat, none_after_one, zero, repeat, one_more, none_after_one, one]
+    for frequency, start in reversed(order):
+        state = (state // frequency) * TOTAL + state % frequency + start
+    assert tables.encode(np.array([[[1, 1, 0, 0, 0, 1]]])) == state.to_bytes(8, "little")
+
+
+def test_a_run_of_the_same_frame_takes_a_bit_each() -> None:
+    sizes = [1024] * 20
+    codes = drawn(sizes, 300, 0, channels=2)
+    tables = counted(codes, sizes)
+    plain = len(tables.encode(codes[:, :, :44]))
+    codes[:, :, 44:] = codes[:, :, 43:44]
+    data = tables.encode(codes)
+    assert plain + 2 * 250 / 8 < len(data) < plain + 2 * 270 / 8
+    assert np.array_equal(tables.decode(data, 300, 2, 20), codes)
+    codes[1, 7, 200] ^= 1  # one code of one channel ends its run, and the next frame begins another
+    longer = tables.encode(codes)
+    assert len(longer) > len(data) + 2 * 20  # of eight bits and more for each of twenty codes, twice
+    assert np.array_equal(tables.decode(longer, 300, 2, 20), codes)
+
+
+def test_a_repeated_frame_that_is_not_said_to_be_one_is_refused() -> None:
+    """Or there would be two files of the same codes."""
     tables = CodeTables([np.array([TOTAL // 2, TOTAL // 2])])
     state = 1 << 31
-    for code in (1, 0, 0, 1, 1):
-        state = (state // (TOTAL // 2)) * TOTAL + state % (TOTAL // 2) + code * (TOTAL // 2)
-    assert tables.encode(np.array([[[1, 1, 0, 0, 1]]])) == state.to_bytes(8, "little")
-    long = np.random.default_rng(1).integers(0, 2, (1, 1, 3200))
-    assert len(tables.encode(long)) == 8 + 3200 // 8
+    for frequency, start in ((TOTAL // 2, 0), (TOTAL - TOTAL // 256, TOTAL // 256), (TOTAL // 2, 0)):
+        state = (state // frequency) * TOTAL + state % frequency + start
+    with pytest.raises(ValueError, match="repeats the last"):
+        tables.decode(state.to_bytes(8, "little"), 2, 1, 1)
 
 
 def test_fewer_codebooks_than_tables() -> None:
@@ -121,7 +157,7 @@ def test_codes_and_bytes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="do not hold"):
         tables.decode(data, 10**9, 1, 2)
     for wrong in (data[:-4], data[:-1], data + bytes(4), b"", bytes(len(data)), b"\xff" * len(data)):
-        with pytest.raises(ValueError, match=r"hold|end|those"):
+        with pytest.raises(ValueError, match=r"hold|end|those|repeats"):
             tables.decode(wrong, 100, 1, 2)
-    with pytest.raises(ValueError, match=r"hold|end|those"):
+    with pytest.raises(ValueError, match=r"hold|end|those|repeats"):
         tables.decode(data, 99, 1, 2)
