@@ -32,8 +32,9 @@ from qincodec.transform_path import (
     TransformSynthesis,
     features,
     level,
-    noise_phases,
+    noise_spectra,
     smoothed,
+    steady_noise,
     waveform_bins,
 )
 
@@ -200,29 +201,27 @@ class Autoencoder(nn.Module):
             shape = config.n_fft, config.waveform_bins, config.latent_dim
             self.transform_analysis = TransformAnalysis(*shape)
             self.transform_synthesis = TransformSynthesis(*shape)
+            self.register_buffer("noise", torch.randn(NOISE_FRAMES * config.hop_length))
             self._begin_as_transform()
         self._add_constants()
 
     @torch.no_grad()
     def _begin_as_transform(self) -> None:
         """Backbones that change nothing about the transform, and a quiet noise beside it."""
-        _, _, log_magnitude, _, _ = self.head.bias.split(self._head_parts)
+        _, log_magnitude, _, _ = self.head.bias.split(self._head_parts)
         nn.init.constant_(log_magnitude, -3.0)
-        gain, _, _, *correction = self.head.weight.split(self._head_parts)
+        gain, _, *correction = self.head.weight.split(self._head_parts)
         for weight in (self.to_latents.weight, gain, *correction):
             nn.init.zeros_(weight)
 
     def _add_constants(self) -> None:
         self.register_buffer("window", torch.hann_window(self.config.n_fft), persistent=False)
-        if self.config.transform_path:
-            random_bins = self.config.n_bins - self.config.waveform_bins
-            self.register_buffer("noise", noise_phases(random_bins), persistent=False)
 
     @property
     def _head_parts(self) -> list[int]:
-        """With a transform path: gain, phase of its bins; log-magnitude of all; scale, offset of latents."""
+        """With a transform path: gain of its bins; log-magnitude of noise; scale, offset of latents."""
         low, bins, latent_dim = self.config.waveform_bins, self.config.n_bins, self.config.latent_dim
-        return [low, low, bins, latent_dim, latent_dim]
+        return [low, bins, latent_dim, latent_dim]
 
     @classmethod
     def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, torch.Tensor]) -> Autoencoder:
@@ -248,12 +247,13 @@ class Autoencoder(nn.Module):
         return [self.encoder, self.to_latents, *transform]
 
     def fit_transform(self, audio: Iterable[torch.Tensor]) -> None:
-        """Begin with the transform that suits this audio best, see `TransformAnalysis.fit`.
+        """Begin with the transform that suits this audio best, see `TransformAnalysis.fit`, and steady noise.
 
         Args:
             audio: (rows, samples) each.
         """
         self.transform_analysis.fit(self.transform_synthesis, (self.analysis(rows) for rows in audio))
+        self.noise = steady_noise(self.noise, self.config.sample_rate)
 
     @property
     def frame_rate(self) -> float:
@@ -282,7 +282,7 @@ class Autoencoder(nn.Module):
     def decode(self, latents: torch.Tensor, first_frame: int = 0) -> torch.Tensor:
         """(rows, frames, latent_dim) -> audio (rows, frames * hop_length), not clipped.
 
-        ``first_frame``: where in the signal the first one stands. Random phases of a transform path go by it.
+        ``first_frame``: where in the signal the first one stands. The noise of a transform path goes by it.
         """
         return self.synthesis(self._decode_spectrum(latents, first_frame))
 
@@ -413,14 +413,13 @@ class Autoencoder(nn.Module):
             log_magnitude, phase = self.head(self.decoder(latents)).float().chunk(2, dim=-1)
             return torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
         hidden = self.decoder(torch.cat([latents, level(latents).log()], dim=-1))
-        gain, phase, log_magnitude, scale, offset = self.head(hidden).float().split(self._head_parts, dim=-1)
-        magnitude, bins = _gain(log_magnitude), self.config.waveform_bins
-        transformed = self.transform_synthesis(latents * _gain(scale) + offset)
-        low = transformed * _gain(gain) + torch.polar(magnitude[..., :bins], phase)
+        gain, log_magnitude, scale, offset = self.head(hidden).float().split(self._head_parts, dim=-1)
+        low = self.transform_synthesis(latents * _gain(scale) + offset) * _gain(gain)
         frames = torch.arange(first_frame, first_frame + latents.shape[1], device=latents.device)
-        random = self.noise[frames % NOISE_FRAMES].expand(len(latents), -1, -1)
-        high = torch.polar(smoothed(magnitude[..., bins:]), random)
-        return torch.cat([low, high], dim=-1)
+        noise = noise_spectra(self.noise, self.window)[frames % NOISE_FRAMES]
+        added = smoothed(_gain(log_magnitude)) * noise
+        bins = self.config.waveform_bins
+        return torch.cat([low + added[..., :bins], added[..., bins:]], dim=-1)
 
     def _overlap_add(self, spectrum: torch.Tensor) -> torch.Tensor:
         """(rows, frames, bins) -> (rows, (frames + 1) * hop_length), over summed squared windows."""

@@ -11,9 +11,9 @@ So coefficients c of a frame of level g (root mean square over its D) become c g
 becomes sign(v) |v|^0.75. The decoder's backbone, which sees the frames around, corrects the latents first;
 then both are undone.
 
-Above: nothing but noise with the magnitudes that the decoder's backbone gives. Phases that follow from the
-latents alone repeat from frame to frame where the latents hardly change, a buzz at the frame rate. Random
-ones are the same numbers in every decoding (`noise_phases`), by the frame's position in the signal.
+Beside it, and alone above: noise with the magnitudes that the decoder's backbone gives. Phases that follow
+from the latents repeat from frame to frame where the latents hardly change, a buzz at the frame rate. So the
+noise is one fixed signal of a few seconds, repeated, that the model keeps and filters: `steady_noise`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from qincodec.distances import MEL_SCALES, log_mel_spectra
 
 #: Coefficients of a frame are divided by this power of its level,
 LEVEL_POWER = 0.65
 #: and then raised to this power, each by itself.
 COEFFICIENT_POWER = 0.75
-#: Frequency up to which the waveform is coded; above, phases are random.
+#: Frequency up to which the waveform is coded; above, there is noise alone.
 WAVEFORM_TO_HZ = 3400.0
-#: Frames after which the random phases repeat: 24 s at the paper's frame rate.
-NOISE_FRAMES = 4096
+#: Frames after which the noise repeats: 3 s at a hop of 512, 1.5 s at the paper's.
+NOISE_FRAMES = 256
 
 #: Level under which a frame counts as silent.
 _SILENCE = 1e-3
@@ -45,6 +46,8 @@ _SMALLEST_SQUARE = 1e-5
 _TINY = 1e-12
 #: Level that `TransformAnalysis.fit` adds to a frame's before it divides by it.
 _FIT_LEVEL = 0.005
+#: Of `steady_noise`: steps, their first length, bands of equal power, level at which the noise is looked at.
+_STEPS, _STEP, _EQUAL_BANDS, _NOISE_LEVEL = 120, 0.05, 64, 0.05
 
 
 def waveform_bins(sample_rate: int, n_fft: int) -> int:
@@ -68,18 +71,56 @@ def level(coefficients: torch.Tensor) -> torch.Tensor:
     return (coefficients.square().mean(-1, keepdim=True) + _SILENCE**2).sqrt()
 
 
-def noise_phases(bins: int) -> torch.Tensor:
-    """(NOISE_FRAMES, bins) in [0, 2 pi), from a counter-based generator: the same on every machine."""
-    raw = np.random.Philox(key=0).random_raw(NOISE_FRAMES * bins)
-    turns = (raw >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
-    return torch.from_numpy(2 * np.float32(math.pi) * turns).view(NOISE_FRAMES, bins)
+def noise_spectra(noise: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+    """Of a signal that repeats: (frames * hop,) -> (frames, bins), complex64, 1 on the mean square if it is.
+
+    Frames lie as `qincodec.autoencoder.Autoencoder.analysis` has them, so filtering these spectra gently
+    filters the signal; frames of unrelated phases would cancel in part where they overlap, a flutter.
+    """
+    hop = len(window) // 2
+    edge = hop // 2
+    around = torch.cat([noise[-edge:], noise, noise[:edge]])
+    return torch.fft.rfft(around.unfold(0, 2 * hop, hop) * window) / window.square().sum().sqrt()
+
+
+def steady_noise(noise: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """White noise of unit power that fluctuates least, by gradient descent from ``noise``.
+
+    The power of Gaussian noise in a band of short duration is itself random. What a decoder adds can only
+    be right on average, so its own fluctuation is error on top of the original's: half of it is avoided here
+    (Pumplin, "Low-noise noise", JASA 1985, for one band; here those of `qincodec.distances.MEL_SCALES`).
+
+    Args:
+        noise: (samples,), which follow on themselves.
+        sample_rate: Hz.
+    """
+    with torch.enable_grad():
+        steady = noise.detach().clone().requires_grad_()
+        optimizer = torch.optim.Adam([steady])
+        for step in range(_STEPS):
+            optimizer.param_groups[0]["lr"] = _STEP * (1 - step / _STEPS)
+            wrapped = torch.cat([steady, steady[: max(w for w, _ in MEL_SCALES)]])
+            fluctuation = torch.stack(
+                [
+                    (logarithm - logarithm.mean(-1, keepdim=True)).abs().mean()
+                    for logarithm in log_mel_spectra(_NOISE_LEVEL * wrapped[None, None], sample_rate)
+                ]
+            ).sum()
+            power = torch.fft.rfft(steady, norm="ortho").abs().square()
+            bands = power[: len(power) // _EQUAL_BANDS * _EQUAL_BANDS].view(_EQUAL_BANDS, -1).mean(1)
+            loss = fluctuation + bands.log().square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    steady = steady.detach()
+    return steady / steady.square().mean().sqrt()
 
 
 def smoothed(magnitudes: torch.Tensor) -> torch.Tensor:
     """(rows, frames, bins): root of the power averaged over a bin and its neighbours, 1:2:1.
 
-    For magnitudes of random phases. Left alone, a decoder empties every other bin: what is left overlaps
-    less, is steadier, and easier to match, and sounds like a comb.
+    For magnitudes of noise. Left alone, a decoder empties every other bin: what is left overlaps less, is
+    steadier, and easier to match, and sounds like a comb.
     """
     power = magnitudes.square()
     below = torch.cat([power[..., :1], power[..., :-1]], dim=-1)

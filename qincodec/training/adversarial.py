@@ -30,6 +30,8 @@ from qincodec.training.losses import (
 
 #: How fast `Generator.latent_power` follows.
 _POWER_RATE = 0.01
+#: Part of the mean power below which a dimension's own does not make the noise any quieter.
+_LEAST_POWER = 0.01
 
 
 class Generator(nn.Module):
@@ -38,8 +40,8 @@ class Generator(nn.Module):
     With a quantizer, it and the encoder are frozen and in evaluation mode.
 
     Attributes:
-        latent_power: mean square of the latents, a running mean over steps; 0 before the first, which has
-            no noise then.
+        latent_power: (latent_dim,), mean squares of the latents, running means over steps; 0 before the first
+            step, which has no noise then.
     """
 
     latent_power: torch.Tensor
@@ -48,7 +50,7 @@ class Generator(nn.Module):
         super().__init__()
         self.autoencoder = autoencoder
         self.quantizer = quantizer
-        self.register_buffer("latent_power", torch.zeros(()))
+        self.register_buffer("latent_power", torch.zeros(autoencoder.config.latent_dim))
         if quantizer is not None:
             for part in (*autoencoder.encoder_side, quantizer):
                 part.requires_grad_(False)
@@ -60,36 +62,45 @@ class Generator(nn.Module):
         num_codebooks: int | None = None,
         step: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, samples) -> decoded audio of that shape, and the mean square of the latents.
+        """(batch, samples) -> decoded audio of that shape, and the latents' mean squares, (latent_dim,).
 
         Args:
             audio: (batch, samples).
-            noise: (batch, frames, latent_dim), in units of the latents' root mean square.
+            noise: (batch, frames, latent_dim), in units of `_noise_level`.
             num_codebooks: of the quantizer, if there is one.
             step: of the training. The crops stand where the last step's ended, as far as the decoder can
-                tell: it never sees the same random phases twice in a row.
+                tell: it never sees the same noise twice in a row.
         """
         if self.quantizer is None:
             latents = self.autoencoder.encode(audio).float()
-            power = latents.detach().square().mean()
+            power = latents.detach().square().mean((0, 1))
             if noise is not None:
                 latents = latents + noise * self._noise_level(latents)
         else:
             latents = quantized(self.autoencoder, self.quantizer, audio, num_codebooks)
-            power = latents.square().mean()
+            power = latents.square().mean((0, 1))
         decoded = self.autoencoder.decode(latents, first_frame=step * latents.shape[1])
         return decoded[:, : audio.shape[1]].float(), power
 
     def _noise_level(self, latents: torch.Tensor) -> torch.Tensor:
-        """Root of `latent_power` for every crop, (batch, 1, 1), with the gradient that larger latents bring.
+        """The noise's unit for every crop, (batch, 1, 1): what a quantizer's error would be a fixed part of.
+
+        At a fixed rate, a quantizer's error goes with the geometric mean of its dimensions' powers (high-rate
+        theory for Gaussian ones; see Gersho and Gray, "Vector quantization and signal compression", 1992). So
+        an encoder learns to give dimensions as much power as their noise costs. Powers count from a hundredth
+        of their mean on: below, a dimension gets no bits and has nothing more to save.
 
         A level without a gradient is a race: the encoder outgrows the noise for ever, and a moving average
-        of weights that grow is no model at all. The gradient is that of each crop's own power, so that it
+        of weights that grow is no model at all. The gradient is that of each crop's own powers, so that it
         does not depend on how a batch is split.
         """
-        own = latents.square().mean((1, 2), keepdim=True)
-        power = self.latent_power.clamp(min=1e-12)
-        return self.latent_power.sqrt() * (1 + (own - own.detach()) / (2 * power))
+        own = latents.square().mean(1, keepdim=True)
+        powers = self.latent_power + _LEAST_POWER * self.latent_power.mean()
+        if not bool(powers.any()):
+            return torch.zeros_like(own[..., :1])
+        powers = powers.clamp(min=1e-12)
+        level = powers.log().mean().mul(0.5).exp()
+        return level * (1 + ((own - own.detach()) / powers).mean(-1, keepdim=True) / 2)
 
 
 @torch.no_grad()
@@ -209,7 +220,7 @@ class AdversarialStep:
     ) -> None:
         if self.discriminators is not None:
             self.discriminators.requires_grad_(False)
-        power = torch.zeros((), device=self.fabric.device)
+        power = torch.zeros_like(self.generator.latent_power)
         for number, (audio, noise) in enumerate(zip(batches, noises, strict=True)):
             with self._syncing(self._generator, number == len(batches) - 1):
                 if outputs is None:
@@ -269,7 +280,7 @@ class AdversarialStep:
         if self.fabric.world_size > 1:
             power = self.fabric.all_reduce(power, reduce_op="mean")  # type: ignore[assignment]
         running = self.generator.latent_power
-        running.copy_(torch.where(running > 0, running.lerp(power, _POWER_RATE), power))
+        running.copy_(running.lerp(power, _POWER_RATE) if bool(running.any()) else power)
 
     def _syncing(self, module: Any, last: bool) -> Any:
         """Gradients are reduced over ranks with the last micro-batch only."""

@@ -95,9 +95,9 @@ class AutoencoderStage(_Part):
     Attributes:
         steps: of the paper.
         latent_noise: ours, 0 in the paper's configuration. Crops get noise added to their latents, of a
-            standard deviation drawn between half of this and this many times the latents' own: the decoder
-            learns to bear what a quantizer will do, and the encoder to spend its latents' variance on what
-            is heard.
+            standard deviation drawn between half of this and this many times the latents' own (its geometric
+            mean over the dimensions): the decoder learns to bear what a quantizer will do, and the encoder
+            to spend its latents' variance on what is heard.
         ema: decay of the moving average of the weights that is validated and saved in their place; 0 for
             none, as in the paper.
         init: weights to begin with: a model (a folder, or the name of a shipped one), or a checkpoint of

@@ -117,9 +117,11 @@ def test_code_tables_are_kept_where_they_save_on_other_latents(tmp_path):
     shares = {"skewed": [0.7, 0.1, 0.1, 0.1], "even": [0.25] * 4, "other": [0.1, 0.1, 0.1, 0.7]}
     latents = {}
     for name, p in shares.items():
-        drawn = np.random.default_rng(0).choice(4, 4000, p=p)
+        random = np.random.default_rng(0)
+        sound = corners.numpy()[random.choice(4, 4000, p=p)] + random.uniform(-0.1, 0.1, (4000, 2))
+        silence = np.full((2000, 2), -1.0)  # one frame again and again
         (tmp_path / name).mkdir()
-        np.save(tmp_path / name / "shard-00000.npy", corners.numpy()[drawn])
+        np.save(tmp_path / name / "shard-00000.npy", np.concatenate([sound, silence]).astype(np.float32))
         latents[name] = Latents(tmp_path / name)
     tables = count_codes(quantizer, latents["skewed"], latents["skewed"])
     assert tables.bits_per_frame(1) == pytest.approx(1.357, abs=0.03)  # of 2
@@ -128,13 +130,15 @@ def test_code_tables_are_kept_where_they_save_on_other_latents(tmp_path):
 
 
 def test_larger_latents_do_not_outgrow_their_noise():
-    """At the level of a root mean square, noise has that root's value and gradient."""
+    """At the level of the powers' geometric mean, noise has that mean's value and gradient."""
     torch.manual_seed(0)
-    latents = torch.randn(1, 7, 8, requires_grad=True)
+    latents = (torch.randn(1, 7, 8) * torch.linspace(0.2, 2, 8)).requires_grad_()
     generator = Generator(Autoencoder(SIZES["tiny"]))
-    generator.latent_power.copy_(latents.detach().square().mean())
+    assert not generator._noise_level(latents).any()  # nothing is known yet
+    generator.latent_power.copy_(latents.detach().square().mean((0, 1)))
     level = generator._noise_level(latents)
-    expected = latents.square().mean().sqrt()
+    powers = latents.square().mean((0, 1))
+    expected = (powers + 0.01 * powers.detach().mean()).prod() ** (1 / 16)
     assert level.item() == pytest.approx(expected.item())
     torch.testing.assert_close(
         torch.autograd.grad(level.sum(), latents)[0], torch.autograd.grad(expected, latents)[0]
