@@ -95,11 +95,8 @@ class Generator(nn.Module):
         does not depend on how a batch is split.
         """
         own = latents.square().mean(1, keepdim=True)
-        powers = self.latent_power + _LEAST_POWER * self.latent_power.mean()
-        if not bool(powers.any()):
-            return torch.zeros_like(own[..., :1])
-        powers = powers.clamp(min=1e-12)
-        level = powers.log().mean().mul(0.5).exp()
+        powers = (self.latent_power + _LEAST_POWER * self.latent_power.mean()).clamp(min=1e-12)
+        level = powers.log().mean().mul(0.5).exp() * self.latent_power.any()
         return level * (1 + ((own - own.detach()) / powers).mean(-1, keepdim=True) / 2)
 
 
@@ -280,7 +277,7 @@ class AdversarialStep:
         if self.fabric.world_size > 1:
             power = self.fabric.all_reduce(power, reduce_op="mean")  # type: ignore[assignment]
         running = self.generator.latent_power
-        running.copy_(running.lerp(power, _POWER_RATE) if bool(running.any()) else power)
+        running.copy_(torch.where(running.any(), running.lerp(power, _POWER_RATE), power))
 
     def _syncing(self, module: Any, last: bool) -> Any:
         """Gradients are reduced over ranks with the last micro-batch only."""
