@@ -141,6 +141,7 @@ class FinetuneStage(_Part):
         codebooks: how many are used: one number as in the paper, or several of which each step draws one,
             so that one decoder serves every rate.
         lr: learning rate it starts with; None goes on where stage 1 ended, as in the paper.
+        ema: as in stage 1, of the decoder: its batches differ in their rate, and an average serves them all.
         search: of qinco2 while training, fields of `qincodec.quantizers.beam.Search`; None: as it is used
             in encoding.
         adversarial: False leaves the discriminators out, on machines without a GPU.
@@ -149,6 +150,7 @@ class FinetuneStage(_Part):
     steps: int = Field(default=200_000, ge=1)
     codebooks: tuple[int, ...] = (2, 5, 9, 14)
     lr: float | None = Field(default=None, gt=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     search: dict[str, Any] | None = None
     adversarial: bool = True
 

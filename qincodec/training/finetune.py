@@ -66,6 +66,7 @@ def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
             step=step,
             validation=validation,
             codebooks=lambda t: draw_codebooks(codebooks, config.seed, t),
+            ema=settings.ema,
             first_crop=config.stage1.steps * config.data.batch_size,
             depends_on={
                 "stage1": config.stage1.model_dump(mode="json"),
@@ -78,7 +79,7 @@ def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     if fabric.is_global_zero:
         summary["before"] = before
         write_json(stage.folder / "summary.json", summary)
-        Qincodec(codec.autoencoder.cpu(), quantizer.cpu(), tables=codec.tables).save(stage.folder / "model")
+        Qincodec(stage.averaged.cpu(), quantizer.cpu(), tables=codec.tables).save(stage.folder / "model")
     return summary
 
 

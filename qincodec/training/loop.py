@@ -69,7 +69,7 @@ class Stage:
         validation: None on all ranks but the first.
         codebooks: step -> number of codebooks, None without a quantizer.
         noise: level of `latent_noise`.
-        ema: see `AutoencoderStage`.
+        ema: see `AutoencoderStage`; averages of weights that are not trained stay as they are.
         first_crop: number of the first crop it draws, so that stage 3 does not repeat stage 1.
         depends_on: JSON values besides data, losses and optimizer that its checkpoints are only good for.
     """

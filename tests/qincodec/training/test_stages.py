@@ -38,7 +38,7 @@ TINY = {
     "losses": {"waveform": 1.0},
     "stage1": {"steps": 6, "latent_noise": 0.3, "ema": 0.9},
     "stage2": {"kind": "rvq", "codebook_size": 8, "num_codebooks": 3},
-    "stage3": {"steps": 4, "codebooks": [1, 3]},
+    "stage3": {"steps": 4, "codebooks": [1, 3], "ema": 0.9},
     "run": {
         "log_every": 1,
         "validate_every": 3,
@@ -239,12 +239,24 @@ def test_last_checkpoints_and_the_best_are_kept(trained):
     assert best["step"] == summaries[0]["best"]["step"]
 
 
-def test_best_weights_are_the_model(trained):
+@pytest.mark.parametrize("stage", [("autoencoder",), ("finetuned", "rvq")])
+def test_best_weights_are_the_model(trained, stage):
     run, _ = trained
-    best = Checkpoints(run.stage_folder("autoencoder") / "checkpoints", 2)
-    tensors = best.load(best.best_path)["averaged"]
-    model = run.model("autoencoder").autoencoder.state_dict()
-    assert all(torch.equal(model[name], tensors[name]) for name in model)
+    best = Checkpoints(run.stage_folder(*stage) / "checkpoints", 2)
+    state = best.load(best.best_path)
+    model = run.model(*stage).autoencoder.state_dict()
+    assert all(torch.equal(model[name], state["averaged"][name]) for name in model)
+    assert not all(torch.equal(model[name], state["generator"][f"autoencoder.{name}"]) for name in model)
+
+
+def test_the_average_of_stage_3_follows_the_trained_weights(trained):
+    """From step to step by 1 - min(ema, (1 + t) / (10 + t)), t counted from 0."""
+    run, _ = trained
+    kept = Checkpoints(run.stage_folder("finetuned", "rvq") / "checkpoints", 2)
+    third, fourth = (kept.load(kept.path(step)) for step in (3, 4))
+    for name, average in third["averaged"].items():
+        now = fourth["generator"][f"autoencoder.{name}"]
+        torch.testing.assert_close(fourth["averaged"][name], 4 / 13 * average + 9 / 13 * now)
 
 
 def test_a_finished_stage_is_not_run_again(trained):
