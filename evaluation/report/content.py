@@ -19,7 +19,7 @@ from evaluation.statistics import (
 )
 
 MISSING = "–"
-BOLD = "Bold: the best mean at that rate"
+BOLD = "Bold: the best mean at that rate, of codecs that keep to it"
 #: Failure reasons shown under a table; the rest stand in clips.csv.
 MAX_REASONS = 5
 
@@ -131,8 +131,13 @@ def grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, pd.DataF
 
 
 def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
-    """Index of the rows with the best value, where two codecs or more have one; controls do not compete."""
-    values = rows.loc[~rows["control"].astype(bool), metric.name].dropna()
+    """Index of the rows with the best value, where two codecs or more have one.
+
+    Controls do not compete, nor does a codec too far off the asked rate, the ones with ⚠: it has spent more
+    bits than the others, or fewer.
+    """
+    competing = ~rows["control"].astype(bool) & ~rows["rate_off"].astype(bool)
+    values = rows.loc[competing, metric.name].dropna()
     if len(values) < 2:
         return set()
     return set(values.index[values == (values.max() if metric.higher_is_better else values.min())])

@@ -26,7 +26,7 @@ class FitProgress:
     Attributes:
         phase: what is being fitted, in words ("codebook 3 of 9").
         done: steps behind, out of ``total``; steps of one fit take about the same time each.
-        total: steps of the whole fit.
+        total: steps of the whole fit; of QINCO2 first those of the RVQ it starts from.
         mse: latest mean squared error per dimension, in the units of the latents; None if not known yet.
     """
 

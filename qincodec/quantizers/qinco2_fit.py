@@ -123,11 +123,17 @@ def _start(
         raise UserError("latents are all alike; there is nothing to quantize")
     rows /= scale
     rvq = RVQ(model.dim, model.num_codebooks, model.codebook_sizes[0])
+
+    def tell(at: FitProgress) -> None:
+        if progress:
+            mse = None if at.mse is None else at.mse * scale**2
+            progress(FitProgress(f"RVQ, {at.phase}", at.done, at.total, mse))
+
     rvq.fit(
         rows,
         seed=seed,
         state_dir=None if state_dir is None else Path(state_dir) / "rvq",
-        progress=progress and (lambda at: progress(FitProgress(f"RVQ, {at.phase}", 0, 1, None))),
+        progress=tell,
         max_frames=len(rows),
     )
     with torch.random.fork_rng():  # the layers that are not zero at first, from the seed

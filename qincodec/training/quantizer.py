@@ -49,8 +49,8 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
         began = time.monotonic()
 
         def report(state: FitProgress) -> None:
-            error = "" if state.mse is None else f"MSE {state.mse:.4g}"
-            progress(f"{settings.kind}: {state.phase}", state.done, state.total, error)
+            error = "" if state.mse is None else f", MSE {state.mse:.4g}"
+            progress(settings.kind, state.done, state.total, state.phase + error)
 
         quantizer.to(device)
         more: dict[str, Any] = {}

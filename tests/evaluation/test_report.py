@@ -143,8 +143,12 @@ def test_piped_output_is_plain_and_unwrapped() -> None:
         assert line in text.splitlines()
 
 
-def test_best_value_at_each_rate_is_bold_controls_never() -> None:
-    results = make_results(codecs={"opus": 0, "best": 5, "mp3": -5}, control=True)
+@pytest.mark.parametrize("rate_factor", [{}, {"above": 1.2}, {"above": 0.8}])
+def test_best_value_at_each_rate_is_bold_controls_and_other_rates_never(
+    rate_factor: dict[str, float],
+) -> None:
+    codecs = {"opus": 0, "best": 5, "mp3": -5} | dict.fromkeys(rate_factor, 9)
+    results = make_results(codecs=codecs, control=True, rate_factor=rate_factor)
     bold = re.findall(r"\x1b\[1m\s*(-?\d+\.\d+)\x1b", printed(results, 160, colour=True))
     best = results.summary[results.summary["codec"] == "best"]
     expected = [
