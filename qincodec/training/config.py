@@ -31,6 +31,8 @@ class DataConfig(_Part):
     micro_batch: crops a device takes at once; None: its whole share of the batch.
     workers: processes per device that read crops.
     held_out: share of the recordings that is never trained on; checkpoints are chosen on it.
+    speeds: ours, 1 alone in the paper's configuration: recordings are played at these speeds, a tape's. A
+        crop draws one; stage 2 takes the latents of every recording at each. Little audio goes further so.
     """
 
     crop_s: float = Field(default=1.0, gt=0, le=60)
@@ -38,6 +40,7 @@ class DataConfig(_Part):
     micro_batch: int | None = Field(default=None, ge=1)
     workers: int = Field(default=4, ge=0)
     held_out: float = Field(default=0.02, gt=0, lt=1)
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(default=(1.0,), min_length=1)
 
 
 class LossConfig(_Part):
@@ -118,8 +121,6 @@ class QuantizerStage(_Part):
         num_codebooks: N; 14 are 24 kbps at 44.1 kHz.
         codebook_size: K.
         max_frames: latents to fit on at most; the paper takes 60 million for QINCO2.
-        speeds: ours, 1 alone in the paper's configuration: every recording is played at each of these
-            speeds, a tape's, and encoded. Little audio has more latents that way.
         options: further arguments of the quantizer (``num_blocks: 2`` of qinco2).
         training: of qinco2, fields of `qincodec.quantizers.qinco2_fit.Training`.
     """
@@ -128,7 +129,6 @@ class QuantizerStage(_Part):
     num_codebooks: int = Field(default=14, ge=1)
     codebook_size: int = Field(default=1024, ge=2)
     max_frames: int = Field(default=60_000_000, ge=1)
-    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(default=(1.0,), min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
 

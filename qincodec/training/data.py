@@ -9,8 +9,8 @@ it would have seen.
 What is done to a crop: channels are averaged, the sample rate converted as `qincodec.audio.resample` does it
 for the whole file. One of less than -60 dBFS is drawn again, up to 8 times. One beyond full scale is
 scaled down to a peak of 1, as if it had been recorded at a lower level: the decoder's magnitudes are limited,
-and no file of integers is that loud. Files shorter than a crop are followed by zeros. Nothing else: no gain,
-no normalisation. All of it is counted, see `CropDataset.counts`.
+and no file of integers is that loud. Files shorter than a crop are followed by zeros. Nothing else, unless
+other speeds are asked for: no gain, no normalisation. All of it is counted, see `CropDataset.counts`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,7 @@ class CropDataset(Dataset[torch.Tensor]):
         crop_samples: length of a crop at ``sample_rate``.
         sample_rate: of the crops, Hz.
         seed: of the draws.
+        speeds: of which each crop draws the one that its file is played at, see `Recordings.read`.
         cache: folder for what cannot be entered anywhere (Vorbis, Opus, MP3, AAC, ...): each such file is
             decoded once, to mono float32 at ``sample_rate``: 4 bytes per sample, 0.64 GB per hour at
             44.1 kHz (`cache_bytes`). None: they are decoded from their beginning for every crop.
@@ -83,11 +84,13 @@ class CropDataset(Dataset[torch.Tensor]):
         crop_samples: int,
         sample_rate: int,
         seed: int,
+        speeds: Sequence[float] = (1.0,),
         cache: Path | None = None,
     ) -> None:
         if crop_samples < 1 or sample_rate < 1:
             raise UserError(f"crops of {crop_samples} samples at {sample_rate} Hz: give positive numbers")
         self.manifest, self.sample_rate, self.crop_samples = manifest, sample_rate, crop_samples
+        self._speeds = tuple(speeds)
         self._reader = Recordings(manifest, sample_rate, cache)
         self._ends = np.cumsum(self._reader.lengths)
         self._key = int.from_bytes(hashlib.sha256(f"{manifest.hash} {seed}".encode()).digest()[:16], "little")
@@ -120,13 +123,16 @@ class CropDataset(Dataset[torch.Tensor]):
         worker = get_worker_info()
         count = self._counts[0 if worker is None else 1 + worker.id % (_MAX_WORKERS - 1)].numpy()
         # Raw 64-bit words, whose place in the stream and values no release of NumPy changes.
-        words = np.random.Philox(key=self._key, counter=index << 64).random_raw(2 * (REDRAWS + 1)).tolist()
+        philox = np.random.Philox(key=self._key, counter=index << 64)
+        *words, word = philox.random_raw(2 * (REDRAWS + 1) + 1).tolist()
+        speed = self._speeds[word * len(self._speeds) >> 64]
         silent: tuple[NDArray[np.float32], bool] | None = None
         for place, offset in zip(words[::2], words[1::2], strict=True):
             row = int(np.searchsorted(self._ends, place * int(self._ends[-1]) >> 64, side="right"))
-            spare = int(self._reader.lengths[row]) - self.crop_samples
+            spare = self._reader.length(row, speed) - self.crop_samples
+            first = offset * (max(0, spare) + 1) >> 64
             try:
-                crop = self._reader.read(row, offset * (max(0, spare) + 1) >> 64, self.crop_samples)
+                crop = self._reader.read(row, first, self.crop_samples, speed)
             except DamagedFile as error:
                 self._report(row, error, count)
                 continue
@@ -230,6 +236,21 @@ def _places(
         left = still
 
 
+def _source(first: int, count: int, rate: int, target: int, length: int) -> tuple[int, int, int]:
+    """What makes ``count`` samples from ``first`` on at rate ``target``, of ``length`` samples at ``rate``.
+
+    Returns:
+        Where the samples to take start and stop, and how many that are made of them come too early.
+        The first is where samples of both rates coincide, far enough away for the filter.
+    """
+    common = math.gcd(rate, target)
+    step, step_out = rate // common, target // common
+    margin = _MARGIN * max(1, -(-rate // target))
+    start = max(0, (first * rate // target - margin) // step)
+    stop = min(length, -(-(first + count) * rate // target) + margin)
+    return start * step, stop, first - start * step_out
+
+
 class Recordings:
     """The files of a manifest as mono at one sample rate, whole or in parts.
 
@@ -263,28 +284,46 @@ class Recordings:
         if cache is not None and self.cache_bytes:
             self._check_room(cache)
 
-    def read(self, row: int, first: int, count: int) -> NDArray[np.float32]:
+    def length(self, row: int, speed: float = 1.0) -> int:
+        """Samples of the file at this sample rate, played at ``speed``."""
+        return audio.resampled_length(int(self.lengths[row]), self._taken(speed), self._sample_rate)
+
+    def _taken(self, speed: float) -> int:
+        """The sample rate that the samples are taken for to be played at ``speed``."""
+        return round(speed * self._sample_rate)
+
+    def read(self, row: int, first: int, count: int, speed: float = 1.0) -> NDArray[np.float32]:
         """Samples from ``first`` on, at this sample rate: (count,), fewer where the file ends.
+
+        Args:
+            row: number of the file in the manifest.
+            first, count: of the file as it is played at ``speed``.
+            speed: a tape's: at 2 it is half as long and an octave higher.
 
         Raises:
             DamagedFile: it cannot be read as the manifest says.
             UserError: the cache cannot be written.
         """
-        count = min(count, int(self.lengths[row]) - first)
+        count = min(count, self.length(row, speed) - first)
+        if speed == 1:
+            return self._read(row, first, count)
+        start, stop, skipped = _source(
+            first, count, self._taken(speed), self._sample_rate, int(self.lengths[row])
+        )
+        part = self._read(row, start, stop - start)
+        return audio.resample(part, self._taken(speed), self._sample_rate)[skipped:][:count]
+
+    def _read(self, row: int, first: int, count: int) -> NDArray[np.float32]:
+        """`read` at the file's own speed, of what is there."""
         if self._cache is not None and not self._manifest.files["seekable"][row]:
             return np.array(self._cached(row, self._cache)[first : first + count])
         file = self._manifest.files[row]
         rate, target, length = int(file["sample_rate"]), self._sample_rate, int(file["num_samples"])
         if rate == target:
             return self._decode(row, first, first + count)
-        # From a place where samples of both rates coincide, far enough away for the filter.
-        common = math.gcd(rate, target)
-        step, step_out = rate // common, target // common
-        margin = _MARGIN * max(1, -(-rate // target))
-        start = max(0, (first * rate // target - margin) // step)
-        stop = min(length, -(-(first + count) * rate // target) + margin)
-        part = audio.resample(self._decode(row, start * step, stop), rate, target)
-        return part[first - start * step_out :][:count]
+        start, stop, skipped = _source(first, count, rate, target, length)
+        part = audio.resample(self._decode(row, start, stop), rate, target)
+        return part[skipped:][:count]
 
     def _decode(self, row: int, first: int, stop: int) -> NDArray[np.float32]:
         """Mono samples ``first`` to ``stop`` of the file."""

@@ -35,16 +35,14 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
     Returns:
         A summary with the held-out error of the latents per number of codebooks, over their variance.
     """
-    settings = run.config.stage2
+    settings, speeds = run.config.stage2, run.config.data.speeds
     base = run.model("autoencoder")
     quantizer = make_quantizer(settings, base.autoencoder.config.latent_dim)
     folder = run.stage_folder("quantizer", settings.kind)
     with ProgressLine() as progress:
-        played = "".join(f"-{speed:g}" for speed in settings.speeds if settings.speeds != (1.0,))
+        played = "".join(f"-{speed:g}" for speed in speeds if speeds != (1.0,))
         shards, mark = run.folder / "autoencoder", base.hash[:8]
-        latents = extract(
-            base, run.train, shards / f"latents{played}-{mark}", run, device, progress, settings.speeds
-        )
+        latents = extract(base, run.train, shards / f"latents{played}-{mark}", run, device, progress, speeds)
         held_out = extract(base, run.held_out, shards / f"latents-held-out-{mark}", run, device, progress)
         began = time.monotonic()
 
@@ -139,7 +137,7 @@ def extract(
     """Latents of whole recordings, in shards that are written once; an interrupted extraction goes on.
 
     Recordings come in a seeded order until there are ``stage2.max_frames``, so that they are a fair sample.
-    ``speeds``: as `qincodec.training.config.QuantizerStage` has them.
+    ``speeds``: as `qincodec.training.config.DataConfig` has them.
     """
     recordings = Recordings(manifest, codec.sample_rate, run.folder / "cache")
     frames = sum(-(-(recordings.lengths / s).astype(np.int64) // codec.hop_length) for s in speeds)

@@ -94,6 +94,7 @@ class TrainingRun:
             crop_samples=self.config.crop_samples,
             sample_rate=self.config.shape.sample_rate,
             seed=self.config.seed,
+            speeds=self.config.data.speeds,
             cache=self.folder / "cache",
         )
 

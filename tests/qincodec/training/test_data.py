@@ -112,6 +112,35 @@ def test_a_crop_as_long_as_the_file_is_the_file(tmp_path: Path, rate: int, suffi
     assert longer.counts()["padded"] == longer.counts()["crops"] == 1
 
 
+@pytest.mark.parametrize("rate", [44100, 48000])
+@pytest.mark.parametrize("cached", [False, True])
+def test_crops_at_other_speeds_are_slices_of_the_whole_file_played_so(
+    tmp_path: Path, rate: int, cached: bool
+) -> None:
+    path = sound(tmp_path / "d" / "x.ogg", noise(2 * rate + 1234), rate)
+    at_rate = audio.resample(audio.read(path)[0], rate, RATE)
+    speeds = (0.8, 1.0, 1.15)
+    played = {speed: audio.resample(at_rate, round(speed * RATE), RATE)[0] for speed in speeds}
+    dataset = crops(tmp_path, speeds=speeds, cache=tmp_path / "cache" if cached else None)
+    seen = []
+    for index in range(30):
+        crop = dataset[index].numpy()
+        errors = {}
+        for speed, whole in played.items():
+            start = place_of(crop, whole)
+            errors[speed] = np.abs(crop - whole[start : start + 4000]).max()
+        speed = min(errors, key=errors.__getitem__)
+        assert errors[speed] < 1e-5
+        seen.append(speed)
+    assert all(3 <= seen.count(speed) <= 17 for speed in speeds)  # of 30; outside: 1 in 500 seeds
+    # The end: a crop as long as the file, and one sample more.
+    longest = len(played[0.8])
+    for more in (0, 1):
+        dataset = crops(tmp_path, longest + more, speeds=(0.8,))
+        np.testing.assert_allclose(dataset[0].numpy(), np.pad(played[0.8], (0, more)), rtol=0, atol=1e-5)
+        assert dataset.counts()["padded"] == more
+
+
 @pytest.mark.parametrize("suffix", ["flac", "ogg"])
 def test_a_long_file_in_blocks_and_in_parts(tmp_path: Path, suffix: str) -> None:
     """Longer than the blocks files are read in: no seam."""
