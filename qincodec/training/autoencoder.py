@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
         first_crops = run.crops()
         autoencoder.fit_transform(first_crops[index][None] for index in range(_TRANSFORM_CROPS))
     elif config.stage1.init is not None:
-        autoencoder.load_state_dict(_weights(config.stage1.init, config.shape))
+        init = config.stage1.init
+        autoencoder.load_state_dict(_mean([init] if isinstance(init, str) else init, config.shape))
     adversarial = config.losses.adversarial > 0 or config.losses.feature_matching > 0
     needed = adversarial and config.discriminators.start_step < config.stage1.steps
     step = AdversarialStep(
@@ -64,6 +66,11 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     if fabric.is_global_zero:
         Qincodec(stage.averaged.cpu()).save(stage.folder / "model")
     return summary
+
+
+def _mean(sources: Sequence[str], shape: AutoencoderConfig) -> dict[str, torch.Tensor]:
+    states = [_weights(source, shape) for source in sources]
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
 def _weights(source: str, shape: AutoencoderConfig) -> dict[str, torch.Tensor]:

@@ -104,13 +104,14 @@ class AutoencoderStage(_Part):
         ema: decay of the moving average of the weights that is validated and saved in their place; 0 for
             none, as in the paper.
         init: weights to begin with: a model (a folder, or the name of a shipped one), or a checkpoint of
-            another run's stage 1. None draws them.
+            another run's stage 1. Of several, trainings that went on from the same weights, the mean, which
+            is often better than each (Wortsman et al., "Model soups", ICML 2022). None draws them.
     """
 
     steps: int = Field(default=1_000_000, ge=1)
     latent_noise: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
-    init: str | None = None
+    init: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 
 class QuantizerStage(_Part):

@@ -267,6 +267,31 @@ def test_a_finished_stage_is_not_run_again(trained):
     assert again["best"] == summaries[0]["best"]
 
 
+def test_initial_weights_are_those_of_a_model_or_checkpoint_or_the_mean_of_several(trained, tmp_path, sounds):
+    """A rate of next to nothing leaves them as they were."""
+    before, _ = trained
+    model = before.stage_folder("autoencoder") / "model"
+    checkpoints = Checkpoints(before.stage_folder("autoencoder") / "checkpoints", 2)
+    other = checkpoints.path(4)
+    parts = [load(model).autoencoder.state_dict(), checkpoints.load(other)["averaged"]]
+    for name, init, expected in (
+        ("model", str(model), parts[0]),
+        ("checkpoint", str(other), parts[1]),
+        ("mean", [str(model), str(other)], {key: (parts[0][key] + parts[1][key]) / 2 for key in parts[0]}),
+    ):
+        values = json.loads(json.dumps(TINY)) | {"optimizer": {"lr": 1e-12}}
+        values["stage1"] = {"steps": 1, "init": init}
+        run = TrainingRun.create(tmp_path / name, parse_config(values, "test"), sounds)
+        train_autoencoder(run, launch(run.config.run, "cpu"))
+        found = run.model("autoencoder").autoencoder.state_dict()
+        for key in expected:
+            torch.testing.assert_close(found[key], expected[key], rtol=1e-5, atol=1e-8)
+    values["stage1"]["init"] = [str(model), "small"]
+    run = TrainingRun.create(tmp_path / "wrong", parse_config(values, "test"), sounds)
+    with pytest.raises(UserError, match="'small' is an autoencoder of another shape"):
+        train_autoencoder(run, launch(run.config.run, "cpu"))
+
+
 def assert_same_losses(one, other):
     """Equal but for the order of sums, which AdamW's first steps, signs of gradients, make visible later."""
     assert len(one) == len(other) == 3
