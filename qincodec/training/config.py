@@ -33,6 +33,8 @@ class DataConfig(_Part):
     held_out: share of the recordings that is never trained on; checkpoints are chosen on it.
     speeds: ours, 1 alone in the paper's configuration: recordings are played at these speeds, a tape's. A
         crop draws one; stage 2 takes the latents of every recording at each. Little audio goes further so.
+    equalizer_db: ours, 0 in the paper's configuration: crops pass an equalizer with random gains of at most
+        this, see `qincodec.training.data.CropDataset`; for sounds of other colours than those trained on.
     """
 
     crop_s: float = Field(default=1.0, gt=0, le=60)
@@ -41,6 +43,7 @@ class DataConfig(_Part):
     workers: int = Field(default=4, ge=0)
     held_out: float = Field(default=0.02, gt=0, lt=1)
     speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(default=(1.0,), min_length=1)
+    equalizer_db: float = Field(default=0.0, ge=0, le=40)
 
 
 class LossConfig(_Part):

@@ -10,7 +10,8 @@ What is done to a crop: channels are averaged, the sample rate converted as `qin
 for the whole file. One of less than -60 dBFS is drawn again, up to 8 times. One beyond full scale is
 scaled down to a peak of 1, as if it had been recorded at a lower level: the decoder's magnitudes are limited,
 and no file of integers is that loud. Files shorter than a crop are followed by zeros. Nothing else, unless
-other speeds are asked for: no gain, no normalisation. All of it is counted, see `CropDataset.counts`.
+other speeds or an equalizer are asked for: no gain, no normalisation. All of it is counted, see
+`CropDataset.counts`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ SILENCE_DBFS = -60.0
 REDRAWS = 8
 #: The share of drawn crops that may be of damaged files before training is not what was asked for.
 DAMAGED_LIMIT = 0.05
+
+#: Hz, where an equalizer's gains are drawn.
+EQUALIZER_HZ = (50.0, 200.0, 800.0, 3200.0, 12800.0)
 
 _SILENCE = 10 ** (SILENCE_DBFS / 20)
 # Samples of the lower of the two rates; beyond 256, soxr at very high quality gives the same bits.
@@ -69,6 +73,9 @@ class CropDataset(Dataset[torch.Tensor]):
         sample_rate: of the crops, Hz.
         seed: of the draws.
         speeds: of which each crop draws the one that its file is played at, see `Recordings.read`.
+        equalizer_db: largest gain, up or down, of the equalizer that each crop passes: gains are drawn at
+            `EQUALIZER_HZ`, in dB straight lines over the logarithm of frequency between them and level
+            beyond, of zero phase.
         cache: folder for what cannot be entered anywhere (Vorbis, Opus, MP3, AAC, ...): each such file is
             decoded once, to mono float32 at ``sample_rate``: 4 bytes per sample, 0.64 GB per hour at
             44.1 kHz (`cache_bytes`). None: they are decoded from their beginning for every crop.
@@ -85,12 +92,13 @@ class CropDataset(Dataset[torch.Tensor]):
         sample_rate: int,
         seed: int,
         speeds: Sequence[float] = (1.0,),
+        equalizer_db: float = 0.0,
         cache: Path | None = None,
     ) -> None:
         if crop_samples < 1 or sample_rate < 1:
             raise UserError(f"crops of {crop_samples} samples at {sample_rate} Hz: give positive numbers")
         self.manifest, self.sample_rate, self.crop_samples = manifest, sample_rate, crop_samples
-        self._speeds = tuple(speeds)
+        self._speeds, self._equalizer_db = tuple(speeds), equalizer_db
         self._reader = Recordings(manifest, sample_rate, cache)
         self._ends = np.cumsum(self._reader.lengths)
         self._key = int.from_bytes(hashlib.sha256(f"{manifest.hash} {seed}".encode()).digest()[:16], "little")
@@ -124,8 +132,8 @@ class CropDataset(Dataset[torch.Tensor]):
         count = self._counts[0 if worker is None else 1 + worker.id % (_MAX_WORKERS - 1)].numpy()
         # Raw 64-bit words, whose place in the stream and values no release of NumPy changes.
         philox = np.random.Philox(key=self._key, counter=index << 64)
-        *words, word = philox.random_raw(2 * (REDRAWS + 1) + 1).tolist()
-        speed = self._speeds[word * len(self._speeds) >> 64]
+        words = philox.random_raw(2 * (REDRAWS + 1)).tolist()
+        speed = self._speeds[int(philox.random_raw()) * len(self._speeds) >> 64]
         silent: tuple[NDArray[np.float32], bool] | None = None
         for place, offset in zip(words[::2], words[1::2], strict=True):
             row = int(np.searchsorted(self._ends, place * int(self._ends[-1]) >> 64, side="right"))
@@ -138,6 +146,10 @@ class CropDataset(Dataset[torch.Tensor]):
                 continue
             peak = float(np.abs(crop).max())
             if peak >= _SILENCE:
+                if self._equalizer_db:
+                    gains = philox.random_raw(len(EQUALIZER_HZ)) / 2.0**63 - 1
+                    crop = _equalized(crop, self.sample_rate, self._equalizer_db * gains)
+                    peak = float(np.abs(crop).max())
                 return self._finish(crop, peak, spare < 0, count)
             count[_COUNTS.index("silent_redrawn")] += 1
             silent = crop, spare < 0
@@ -173,6 +185,16 @@ class CropDataset(Dataset[torch.Tensor]):
                 f"{count[column]} of {drawn} crops drawn are of damaged files (allowed: {DAMAGED_LIMIT:.0%}),"
                 f" the last: {error}; mend or remove them and build the manifest again"
             )
+
+
+def _equalized(
+    crop: NDArray[np.float32], sample_rate: int, gains_db: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """See `CropDataset`. The filter is a circular one: its few milliseconds are all that ends share."""
+    spectrum = np.fft.rfft(crop)
+    hz = np.fft.rfftfreq(len(crop), 1 / sample_rate)
+    curve = np.interp(np.log(hz.clip(min=1.0)), np.log(EQUALIZER_HZ), gains_db)
+    return np.fft.irfft(spectrum * 10 ** (curve / 20), len(crop)).astype(np.float32)
 
 
 def _is_clipped(crop: NDArray[np.float32]) -> bool:

@@ -95,6 +95,7 @@ class TrainingRun:
             sample_rate=self.config.shape.sample_rate,
             seed=self.config.seed,
             speeds=self.config.data.speeds,
+            equalizer_db=self.config.data.equalizer_db,
             cache=self.folder / "cache",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import multiprocessing
@@ -139,6 +140,28 @@ def test_crops_at_other_speeds_are_slices_of_the_whole_file_played_so(
         dataset = crops(tmp_path, longest + more, speeds=(0.8,))
         np.testing.assert_allclose(dataset[0].numpy(), np.pad(played[0.8], (0, more)), rtol=0, atol=1e-5)
         assert dataset.counts()["padded"] == more
+
+
+def test_an_equalizer_has_straight_lines_between_its_gains(tmp_path: Path) -> None:
+    sound(tmp_path / "d" / "x.wav", noise(3 * RATE))
+    plain, equalized = crops(tmp_path, RATE), crops(tmp_path, RATE, equalizer_db=9)
+    knots = np.array([50, 200, 800, 3200, 12800])
+    gains = []
+    for index in range(60):
+        before, after = (np.fft.rfft(dataset[index].numpy()) for dataset in (plain, equalized))
+        ratio = after / before  # a bin per Hz
+        loud = np.abs(before) > 1
+        assert np.abs(ratio.imag[loud]).max() < 1e-3
+        curve = 20 * np.log10(ratio.real, where=ratio.real > 0, out=np.full(len(ratio), np.nan))
+        for low, high in itertools.pairwise(knots):
+            middle = round(math.sqrt(low * high))
+            assert curve[middle] == pytest.approx((curve[low] + curve[high]) / 2, abs=0.02)
+        assert curve[20] == pytest.approx(curve[50], abs=0.02)
+        assert curve[20_000] == pytest.approx(curve[12800], abs=0.02)
+        gains.append(curve[knots])
+    assert 8 < np.max(gains) < 9.01 and -9.01 < np.min(gains) < -8
+    assert np.abs(np.mean(gains, 0)).max() < 2.5 and np.std(gains, 0) == pytest.approx(9 / 3**0.5, rel=0.25)
+    assert np.abs(np.corrcoef(np.transpose(gains)) - np.eye(5)).max() < 0.5
 
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg"])
