@@ -26,6 +26,8 @@ from evaluation.statistics import TIMING_COLUMNS, summarize
 from qincodec.errors import UserError
 
 DISCLAIMER = "Demo data: synthetic sounds, not a benchmark."
+#: Of `difficult`: both metrics at 8 kbps. Opus is 20 % off the rate, so at 16 kbps one codec is left.
+BOLD_VALUES = 2
 
 
 def difficult() -> Results:
@@ -376,7 +378,7 @@ def test_markdown_has_a_full_grid(written: Path) -> None:
     lines = (written / "table.md").read_text(encoding="utf-8").splitlines()
     grid = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
     assert {len(row) for row in grid} == {9} and len(grid) == 2 + 3 + 6
-    assert sum(cell.strip().startswith("**") for row in grid for cell in row[1:]) == 4
+    assert sum(cell.strip().startswith("**") for row in grid for cell in row[1:]) == BOLD_VALUES
     assert "clip\\_1" in "\n".join(lines)
 
 
@@ -391,7 +393,7 @@ def test_latex_is_balanced_escaped_and_rectangular(written: Path) -> None:
     assert set(cells) == {8} and len(cells) == 7
     assert r"clip\_1 \& gave up at 50 \%" in text
     assert r"SI-SDR (dB) $\uparrow$" in text and r"MS-Mel $\downarrow$" in text
-    assert text.count(r"\textbf{") == 4
+    assert text.count(r"\textbf{") == BOLD_VALUES
     text.encode("ascii")
 
 
