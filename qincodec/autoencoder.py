@@ -26,10 +26,15 @@ from torch import nn
 
 from qincodec.errors import UserError
 from qincodec.transform_path import (
+    ENVELOPE_FROM_HZ,
     NOISE_FRAMES,
     WAVEFORM_TO_HZ,
+    EnvelopeAnalysis,
+    EnvelopeSynthesis,
     TransformAnalysis,
     TransformSynthesis,
+    envelope_bins,
+    envelope_triangles,
     features,
     level,
     noise_spectra,
@@ -57,6 +62,7 @@ class AutoencoderConfig:
         sample_rate: Hz.
         hop_length: samples per frame; the transform is twice as long.
         transform_path: ours, not the paper's: see `qincodec.transform_path`.
+        envelope_latents: how many of the latents carry levels above the waveform's band then.
     """
 
     latent_dim: int = 32
@@ -66,20 +72,30 @@ class AutoencoderConfig:
     sample_rate: int = 44_100
     hop_length: int = 256
     transform_path: bool = False
+    envelope_latents: int = 0
 
     def __post_init__(self) -> None:
         if type(self.transform_path) is not bool:
             raise UserError(f"autoencoder: transform_path must be true or false, got {self.transform_path!r}")
         for name, value in asdict(self).items():
-            if name != "transform_path" and (type(value) is not int or value < 1):
-                raise UserError(f"autoencoder: {name} must be a positive whole number, got {value!r}")
+            least = 0 if name == "envelope_latents" else 1
+            if name != "transform_path" and (type(value) is not int or value < least):
+                raise UserError(f"autoencoder: {name} must be a whole number, {least} or more, got {value!r}")
         if self.hop_length % 2:
             raise UserError(f"autoencoder: hop_length must be even, got {self.hop_length}")
+        if not self.transform_path and self.envelope_latents:
+            raise UserError("autoencoder: envelope_latents are part of a transform path: set transform_path")
         most = min(self.hop_length, waveform_bins(self.sample_rate, self.n_fft))
-        if self.transform_path and self.latent_dim > most:
+        if self.transform_path and not 0 < self.waveform_latents <= most:
             raise UserError(
-                f"autoencoder: with transform_path, latent_dim must be at most {most} (bins below"
-                f" {WAVEFORM_TO_HZ:g} Hz), got {self.latent_dim}; a longer hop_length has more"
+                f"autoencoder: with transform_path, latent_dim less envelope_latents must be at least 1 and"
+                f" at most {most} (bins below {WAVEFORM_TO_HZ:g} Hz), got {self.waveform_latents}; a longer"
+                " hop_length has more"
+            )
+        if self.envelope_latents > (bins := envelope_bins(self.sample_rate, self.n_fft)):
+            raise UserError(
+                f"autoencoder: envelope_latents must be at most {bins} (bins above {ENVELOPE_FROM_HZ:g} Hz),"
+                f" got {self.envelope_latents}"
             )
 
     @property
@@ -95,6 +111,11 @@ class AutoencoderConfig:
     def waveform_bins(self) -> int:
         """Lowest of them, which a transform path codes."""
         return waveform_bins(self.sample_rate, self.n_fft)
+
+    @property
+    def waveform_latents(self) -> int:
+        """Of a transform path; they come first."""
+        return self.latent_dim - self.envelope_latents
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AutoencoderConfig:
@@ -112,7 +133,13 @@ SIZES = {
     "paper-d64": AutoencoderConfig(latent_dim=64),
     # 6.3M parameters, a ninth of the paper's work: trains on a laptop's CPU.
     "small": AutoencoderConfig(
-        latent_dim=64, dim=256, intermediate_dim=768, num_layers=4, hop_length=512, transform_path=True
+        latent_dim=84,
+        dim=256,
+        intermediate_dim=768,
+        num_layers=4,
+        hop_length=512,
+        transform_path=True,
+        envelope_latents=20,
     ),
     # For tests.
     "tiny": AutoencoderConfig(latent_dim=8, dim=32, intermediate_dim=64, num_layers=1),
@@ -198,9 +225,12 @@ class Autoencoder(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if transform:
-            shape = config.n_fft, config.waveform_bins, config.latent_dim
+            shape = config.n_fft, config.waveform_bins, config.waveform_latents
             self.transform_analysis = TransformAnalysis(*shape)
             self.transform_synthesis = TransformSynthesis(*shape)
+            if config.envelope_latents:
+                self.envelope_analysis = EnvelopeAnalysis(self._envelope_triangles())
+                self.envelope_synthesis = EnvelopeSynthesis(self._envelope_triangles())
             self.register_buffer("noise", torch.randn(NOISE_FRAMES * config.hop_length))
             self._begin_as_transform()
         self._add_constants()
@@ -210,12 +240,21 @@ class Autoencoder(nn.Module):
         """Backbones that change nothing about the transform, and a quiet noise beside it."""
         _, log_magnitude, _, _ = self.head.bias.split(self._head_parts)
         nn.init.constant_(log_magnitude, -3.0)
+        if self.config.envelope_latents:
+            of_noise = log_magnitude[-len(self.envelope_synthesis.offset) :]
+            nn.init.constant_(of_noise, -1.0)  # below what is there, as long as the waveform is in it too
+            nn.init.zeros_(log_magnitude[self.config.waveform_bins :])
         gain, _, *correction = self.head.weight.split(self._head_parts)
         for weight in (self.to_latents.weight, gain, *correction):
             nn.init.zeros_(weight)
 
+    def _envelope_triangles(self) -> torch.Tensor:
+        return envelope_triangles(self.config.sample_rate, self.config.n_fft, self.config.envelope_latents)
+
     def _add_constants(self) -> None:
         self.register_buffer("window", torch.hann_window(self.config.n_fft), persistent=False)
+        if self.config.envelope_latents:
+            self.envelope_analysis.set_triangles(self._envelope_triangles())
 
     @property
     def _head_parts(self) -> list[int]:
@@ -244,7 +283,8 @@ class Autoencoder(nn.Module):
     def encoder_side(self) -> list[nn.Module]:
         """What `encode` uses: the part that is frozen once there is a quantizer."""
         transform = [self.transform_analysis] if self.config.transform_path else []
-        return [self.encoder, self.to_latents, *transform]
+        envelope = [self.envelope_analysis] if self.config.envelope_latents else []
+        return [self.encoder, self.to_latents, *transform, *envelope]
 
     def fit_transform(self, audio: Iterable[torch.Tensor]) -> None:
         """Begin with the transform that suits this audio best, see `TransformAnalysis.fit`, and steady noise.
@@ -252,7 +292,10 @@ class Autoencoder(nn.Module):
         Args:
             audio: (rows, samples) each.
         """
-        self.transform_analysis.fit(self.transform_synthesis, (self.analysis(rows) for rows in audio))
+        audio = list(audio)
+        self.transform_analysis.fit(self.transform_synthesis, map(self.analysis, audio))
+        if self.config.envelope_latents:
+            self.envelope_analysis.fit(self.envelope_synthesis, map(self.analysis, audio))
         self.noise = steady_noise(self.noise, self.config.sample_rate)
 
     @property
@@ -405,20 +448,27 @@ class Autoencoder(nn.Module):
         if not self.config.transform_path:
             return self.to_latents(self.encoder(torch.cat([spectrum.real, spectrum.imag], dim=-1)))
         gain, offset = self.to_latents(self.encoder(features(spectrum))).float().chunk(2, dim=-1)
-        return self.transform_analysis(spectrum) * _gain(gain) + offset
+        latents = self.transform_analysis(spectrum)
+        if self.config.envelope_latents:
+            latents = torch.cat([latents, self.envelope_analysis(spectrum)], dim=-1)
+        return latents * _gain(gain) + offset
 
     def _decode_spectrum(self, latents: torch.Tensor, first_frame: int) -> torch.Tensor:
         # The transform exists in float32 only, and a phase needs it, whatever precision the maps run in.
         if not self.config.transform_path:
             log_magnitude, phase = self.head(self.decoder(latents)).float().chunk(2, dim=-1)
             return torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
-        hidden = self.decoder(torch.cat([latents, level(latents).log()], dim=-1))
+        of_waveform, bins = self.config.waveform_latents, self.config.waveform_bins
+        hidden = self.decoder(torch.cat([latents, level(latents[..., :of_waveform]).log()], dim=-1))
         gain, log_magnitude, scale, offset = self.head(hidden).float().split(self._head_parts, dim=-1)
-        low = self.transform_synthesis(latents * _gain(scale) + offset) * _gain(gain)
+        latents = latents * _gain(scale) + offset
+        low = self.transform_synthesis(latents[..., :of_waveform]) * _gain(gain)
+        if self.config.envelope_latents:
+            high = self.envelope_synthesis(latents[..., of_waveform:])
+            log_magnitude = log_magnitude + F.pad(high, (log_magnitude.shape[-1] - high.shape[-1], 0))
         frames = torch.arange(first_frame, first_frame + latents.shape[1], device=latents.device)
         noise = noise_spectra(self.noise, self.window)[frames % NOISE_FRAMES]
         added = smoothed(_gain(log_magnitude)) * noise
-        bins = self.config.waveform_bins
         return torch.cat([low + added[..., :bins], added[..., bins:]], dim=-1)
 
     def _overlap_add(self, spectrum: torch.Tensor) -> torch.Tensor:

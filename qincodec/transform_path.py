@@ -14,6 +14,10 @@ then both are undone.
 Beside it, and alone above: noise with the magnitudes that the decoder's backbone gives. Phases that follow
 from the latents repeat from frame to frame where the latents hardly change, a buzz at the frame rate. So the
 noise is one fixed signal of a few seconds, repeated, that the model keeps and filters: `steady_noise`.
+
+Above `WAVEFORM_TO_HZ` some of the latents can carry the levels of bands past the backbones too
+(`EnvelopeAnalysis`), as in spectral band replication. A decoder that is left to guess them from what it has
+seen is wrong wherever a sound has another colour.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ LEVEL_POWER = 0.65
 COEFFICIENT_POWER = 0.75
 #: Frequency up to which the waveform is coded; above, there is noise alone.
 WAVEFORM_TO_HZ = 3400.0
+#: Frequency from which on latents of levels tell how much noise there is.
+ENVELOPE_FROM_HZ = 1600.0
 #: Frames after which the noise repeats: 3 s at a hop of 512, 1.5 s at the paper's.
 NOISE_FRAMES = 256
 
@@ -46,6 +52,8 @@ _SMALLEST_SQUARE = 1e-5
 _TINY = 1e-12
 #: Level that `TransformAnalysis.fit` adds to a frame's before it divides by it.
 _FIT_LEVEL = 0.005
+#: Magnitude under which a band counts as silent, and how many units of a latent a factor of e in level is.
+_SILENT_BAND, _ENVELOPE_SCALE = 3e-4, 0.25
 #: Of `steady_noise`: steps, their first length, bands of equal power, level at which the noise is looked at.
 _STEPS, _STEP, _EQUAL_BANDS, _NOISE_LEVEL = 120, 0.05, 64, 0.05
 
@@ -53,6 +61,11 @@ _STEPS, _STEP, _EQUAL_BANDS, _NOISE_LEVEL = 120, 0.05, 64, 0.05
 def waveform_bins(sample_rate: int, n_fft: int) -> int:
     """Bins of a spectrum that lie below `WAVEFORM_TO_HZ`, one at least."""
     return min(n_fft // 2 + 1, max(1, round(WAVEFORM_TO_HZ * n_fft / sample_rate)))
+
+
+def envelope_bins(sample_rate: int, n_fft: int) -> int:
+    """Bins of a spectrum that lie above `ENVELOPE_FROM_HZ`, one at least."""
+    return n_fft // 2 + 1 - min(n_fft // 2, max(1, round(ENVELOPE_FROM_HZ * n_fft / sample_rate)))
 
 
 def features(spectrum: torch.Tensor) -> torch.Tensor:
@@ -192,6 +205,82 @@ class TransformSynthesis(nn.Module):
         coefficients = levelled * level(levelled) ** (LEVEL_POWER / (1 - LEVEL_POWER))
         real, imaginary = (coefficients @ self.matrix).float().chunk(2, dim=-1)
         return torch.complex(real, imaginary)
+
+
+class EnvelopeAnalysis(nn.Module):
+    """A frame's complex spectrum to the logarithms of its levels in bands, frame by frame.
+
+    Args:
+        triangles: (bins, K) of `envelope_triangles`; kept, not trained.
+    """
+
+    triangles: torch.Tensor
+
+    def __init__(self, triangles: torch.Tensor) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(_ENVELOPE_SCALE * torch.eye(triangles.shape[1]))
+        self.offset = nn.Parameter(torch.zeros(triangles.shape[1]))
+        self.set_triangles(triangles)
+
+    def set_triangles(self, triangles: torch.Tensor) -> None:
+        self.register_buffer("triangles", triangles, persistent=False)
+
+    def forward(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """(rows, frames, bins) complex, of which the highest count -> (rows, frames, K), real."""
+        return (self._levels(spectrum) @ self.matrix).float() + self.offset
+
+    def _levels(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Logarithms of root mean squares, (rows, frames, K)."""
+        power = torch.view_as_real(spectrum[..., -len(self.triangles) :]).square().sum(-1)
+        means = (power @ (self.triangles / self.triangles.sum(0))).float()
+        return (means + _SILENT_BAND**2).log() / 2
+
+    @torch.no_grad()
+    def fit(self, synthesis: EnvelopeSynthesis, spectra: Iterable[torch.Tensor]) -> None:
+        """Set this and ``synthesis`` to the principal components of these spectra's levels.
+
+        Not whitened: noise on any of them is the same error in dB.
+
+        Args:
+            spectra: (rows, frames, n_fft / 2 + 1) complex.
+        """
+        levels = torch.cat([self._levels(spectrum).flatten(0, 1) for spectrum in spectra]).double().cpu()
+        mean, covariance = levels.mean(0), torch.atleast_2d(levels.T.cov())
+        components = torch.linalg.eigh(covariance).eigenvectors.flip(1)
+        between = self.triangles.T.double().cpu()
+        self.matrix.copy_(_ENVELOPE_SCALE * components)
+        self.offset.copy_(-_ENVELOPE_SCALE * mean @ components)
+        synthesis.matrix.copy_(components.T @ between / _ENVELOPE_SCALE)
+        synthesis.offset.copy_(mean @ between)
+
+
+class EnvelopeSynthesis(nn.Module):
+    """Inverse of `EnvelopeAnalysis`: logarithms of magnitudes, in straight lines between the bands' middles.
+
+    Args:
+        triangles: (bins, K) of `envelope_triangles`.
+    """
+
+    def __init__(self, triangles: torch.Tensor) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(triangles.T / _ENVELOPE_SCALE)
+        self.offset = nn.Parameter(torch.zeros(len(triangles)))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """(rows, frames, K) -> (rows, frames, bins)."""
+        return (latents @ self.matrix).float() + self.offset
+
+
+def envelope_triangles(sample_rate: int, n_fft: int, count: int) -> torch.Tensor:
+    """Bands above `ENVELOPE_FROM_HZ`, equally wide in the logarithm of frequency: (bins, count).
+
+    Each is a triangle that reaches to its neighbours' middles, so a bin's weights sum to 1.
+    """
+    bins = n_fft // 2 + 1
+    logarithm = torch.arange(bins - envelope_bins(sample_rate, n_fft), bins).float().log()
+    span = logarithm[-1] - logarithm[0]
+    place = (logarithm - logarithm[0]) / span.clamp(min=_TINY) * (count - 1)
+    return (1 - (place[:, None] - torch.arange(count)).abs()).clamp(min=0)
 
 
 def _cosines(n_fft: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from qincodec import transform_path
 from qincodec.autoencoder import Autoencoder, AutoencoderConfig
 from qincodec.codec import Qincodec, load
 from qincodec.errors import UserError
-from qincodec.transform_path import NOISE_FRAMES, noise_spectra, steady_noise
+from qincodec.transform_path import NOISE_FRAMES, envelope_triangles, noise_spectra, steady_noise
 
 RATE, HOP = 44_100, 256
 
@@ -26,7 +27,7 @@ def _quick_fit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(transform_path, "_STEPS", 1)
 
 
-def build(latent_dim: int, seed: int = 0, sample_rate: int = RATE) -> Autoencoder:
+def build(latent_dim: int, seed: int = 0, sample_rate: int = RATE, envelope_latents: int = 0) -> Autoencoder:
     torch.manual_seed(seed)
     config = AutoencoderConfig(
         latent_dim=latent_dim,
@@ -35,6 +36,7 @@ def build(latent_dim: int, seed: int = 0, sample_rate: int = RATE) -> Autoencode
         num_layers=1,
         sample_rate=sample_rate,
         transform_path=True,
+        envelope_latents=envelope_latents,
     )
     return Autoencoder(config).eval()
 
@@ -172,6 +174,62 @@ def test_even_magnitudes_give_the_noise_itself() -> None:
         torch.testing.assert_close(audio[:, inner], expected[:, inner], rtol=1e-4, atol=1e-6)
 
 
+def shaped_noise(seconds: float, seed: int, db_per_octave: float) -> torch.Tensor:
+    white = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+    spectrum = np.fft.rfft(white)
+    octaves = np.log2(np.fft.rfftfreq(len(white), 1 / RATE).clip(100) / 4000)
+    return torch.from_numpy(np.fft.irfft(spectrum * 10 ** (db_per_octave * octaves / 20))).float()[None] / 10
+
+
+def band_levels(audio: torch.Tensor) -> np.ndarray:
+    """dB in thirds of an octave from 4 to 16 kHz, by Welch's method."""
+    hz, density = scipy.signal.welch(audio[0].numpy(), RATE, nperseg=2048)
+    edges = 4000 * 2 ** (np.arange(7) / 3)
+    return np.array(
+        [10 * np.log10(density[(hz >= a) & (hz < b)].mean()) for a, b in itertools.pairwise(edges)]
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("db_per_octave", [-12, 0, 9])
+def test_levels_of_any_colour_pass_before_anything_is_learnt(fitted: bool, db_per_octave: float) -> None:
+    model = build(36, envelope_latents=20)
+    if fitted:  # to other colours, which is what it must bear
+        model.fit_transform([shaped_noise(1, 1, -6), 0.01 * shaped_noise(1, 2, 0)])
+    for gain in (1.0, 0.01):
+        audio = gain * shaped_noise(2, 3, db_per_octave)
+        np.testing.assert_allclose(band_levels(model(audio)), band_levels(audio), atol=1.5)
+
+
+@torch.no_grad()
+def test_latents_of_levels_are_principal_components() -> None:
+    """Against NumPy's, of levels from their definition; with all of them nothing of the levels is lost."""
+    model = build(12, envelope_latents=8)
+    sounds = [shaped_noise(1, seed, slope) for seed, slope in ((1, -9), (2, 0), (3, -4))]
+    model.fit_transform(sounds)
+    power = torch.cat([model.analysis(sound)[0] for sound in sounds]).abs().square().numpy()
+    first = round(1600 * 512 / RATE)
+    octaves = np.log(np.arange(first, 257) / first)
+    middles = np.linspace(0, octaves[-1], 8)
+    weights = np.stack([np.interp(octaves, middles, np.eye(8)[k]) for k in range(8)], 1)
+    levels = np.log(power[:, first:] @ (weights / weights.sum(0)) + 3e-4**2) / 2
+    latents = torch.cat([model.encode(sound)[0] for sound in sounds])[:, 4:].numpy()
+    centred = levels - levels.mean(0)
+    strongest = np.square(np.linalg.svd(centred, compute_uv=False)) / len(centred)
+    np.testing.assert_allclose(latents.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(latents.T, bias=True) * 16, np.diag(strongest), atol=1e-3)
+    again = model.envelope_synthesis(torch.from_numpy(latents)).numpy()
+    np.testing.assert_allclose(again, levels @ weights.T, atol=1e-3)
+
+
+def test_bands_share_every_bin() -> None:
+    triangles = envelope_triangles(RATE, 1024, 20)
+    assert triangles.shape == (513 - 37, 20)  # from 1600 Hz on
+    torch.testing.assert_close(triangles.sum(1), torch.ones(476))
+    assert bool((triangles.sum(0) > 0).all())
+
+
 def test_noise_spectra_are_those_of_the_analysis() -> None:
     model = build(16)
     inner = slice(NOISE_FRAMES, 2 * NOISE_FRAMES)
@@ -231,7 +289,14 @@ def test_a_saved_model_decodes_to_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "what"),
-    [({"transform_path": 1}, "true or false"), ({"latent_dim": 40}, r"at most 39 \(bins below 3400 Hz\)")],
+    [
+        ({"transform_path": 1}, "true or false"),
+        ({"latent_dim": 40}, r"at most 39 \(bins below 3400 Hz\)"),
+        ({"envelope_latents": -1}, "0 or more"),
+        ({"envelope_latents": 32}, "at least 1"),
+        ({"envelope_latents": 300, "latent_dim": 310}, r"at most 238 \(bins above 1600 Hz\)"),
+        ({"envelope_latents": 8, "transform_path": False}, "set transform_path"),
+    ],
 )
 def test_impossible_configurations_are_refused(changes: dict, what: str) -> None:
     with pytest.raises(UserError, match=what):
