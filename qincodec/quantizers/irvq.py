@@ -116,16 +116,16 @@ class IRVQ(Quantizer):
         latents.check(self.dim, self.codebook_sizes[0])
         state = FitState(state_dir, self, latents, seed=seed, max_frames=max_frames)
         done = state.load()
-        x = torch.from_numpy(latents.sample(max_frames, seed))
+        x = torch.from_numpy(latents.sample(max_frames, seed)).to(self.codebooks.device)
         r, scale = x, torch.ones_like(x)
         for n in range(self.num_codebooks):
             if n < len(done.get("codebooks", ())):
-                codebook, sigma = done["codebooks"][n], done["sigmas"][n]
+                codebook, sigma = done["codebooks"][n].to(x.device), done["sigmas"][n].to(x.device)
                 code = self._select(r, scale, codebook)
             else:
-                codebook = torch.from_numpy(k_means(r.numpy(), self.codebook_sizes[0] - (n > 0), seed + n))
+                codebook = k_means(r, self.codebook_sizes[0] - (n > 0), seed + n)
                 if n > 0:
-                    codebook = torch.cat([torch.zeros(1, self.dim), codebook])
+                    codebook = torch.cat([codebook.new_zeros(1, self.dim), codebook])
                 code = self._select(r, scale, codebook)
                 sigma = cluster_deviations(r - codebook[code], code, self.codebook_sizes[0])
             scale, r = scale * sigma[code], (r - codebook[code]) / sigma[code]
@@ -161,7 +161,7 @@ def cluster_deviations(rows: torch.Tensor, labels: torch.Tensor, clusters: int) 
     """
     rows = rows.double()
     counts = torch.bincount(labels, minlength=clusters)[:, None]
-    zeros = torch.zeros(clusters, rows.shape[1], dtype=torch.float64)
+    zeros = rows.new_zeros(clusters, rows.shape[1])
     means = zeros.index_add(0, labels, rows) / counts.clamp(min=1)
     squares = zeros.index_add(0, labels, (rows - means[labels]).square())
     overall = rows.std(0, correction=0)

@@ -122,7 +122,7 @@ def _start(
     if scale == 0:
         raise UserError("latents are all alike; there is nothing to quantize")
     rows /= scale
-    rvq = RVQ(model.dim, model.num_codebooks, model.codebook_sizes[0])
+    rvq = RVQ(model.dim, model.num_codebooks, model.codebook_sizes[0]).to(model.codebooks.device)
 
     def tell(at: FitProgress) -> None:
         if progress:

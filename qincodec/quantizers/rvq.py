@@ -14,12 +14,20 @@ from qincodec.quantizers.latents import Latents, LatentsLike
 
 #: Frames a codebook of k-means is fitted on in the paper.
 MAX_FRAMES = 5_000_000
+#: Passes of `k_means` over all rows on a GPU.
+_PASSES = 30
 #: Frames times codewords whose distances are computed at once (64 MB of them).
 _DISTANCES = 1 << 24
 
 
-def k_means(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """(clusters, dim) centroids of (n, dim) rows: mini-batch k-means of scikit-learn, batch 3K."""
+def k_means(rows: torch.Tensor, clusters: int, seed: int) -> torch.Tensor:
+    """(clusters, dim) centroids of (n, dim) rows, on the rows' device.
+
+    On the CPU scikit-learn's mini-batch k-means with batches of 3K, as in the paper; elsewhere Lloyd's
+    algorithm on all rows, where a pass over them takes less time than a batch.
+    """
+    if rows.device.type != "cpu":
+        return lloyd(rows, clusters, seed)
     # On use: encoding and decoding do not need it, and it takes a second to import.
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
@@ -27,7 +35,20 @@ def k_means(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     model = MiniBatchKMeans(clusters, batch_size=3 * clusters, random_state=seed, n_init="auto")
     # The batches are too small to share: more threads are slower on a busy machine and round otherwise.
     with threadpool_limits(1):
-        return np.asarray(model.fit(rows).cluster_centers_, dtype=np.float32)
+        return torch.from_numpy(np.asarray(model.fit(rows.numpy()).cluster_centers_, dtype=np.float32))
+
+
+def lloyd(rows: torch.Tensor, clusters: int, seed: int, passes: int = _PASSES) -> torch.Tensor:
+    """`k_means` in plain torch, from rows drawn at random; a cluster that gets none begins anew at a row."""
+    random = torch.Generator().manual_seed(seed)
+    centroids = rows[torch.randperm(len(rows), generator=random)[:clusters].to(rows.device)]
+    for _ in range(passes):
+        cluster = nearest(rows, centroids)
+        sums = torch.zeros_like(centroids).index_add_(0, cluster, rows)
+        counts = torch.bincount(cluster, minlength=clusters)[:, None]
+        others = rows[torch.randint(len(rows), (clusters,), generator=random).to(rows.device)]
+        centroids = torch.where(counts > 0, sums / counts.clamp(min=1), others)
+    return centroids
 
 
 def nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -113,14 +134,14 @@ class RVQ(AdditiveQuantizer):
         latents.check(self.dim, self.codebook_size)
         state = FitState(state_dir, self, latents, seed=seed, max_frames=max_frames)
         done = state.load()
-        residual = torch.from_numpy(latents.sample(max_frames, seed))
+        residual = torch.from_numpy(latents.sample(max_frames, seed)).to(self.codebooks.device)
         for n in range(self.num_codebooks):
             if n < len(done.get("codebooks", ())):
-                codebook = done["codebooks"][n]
+                codebook = done["codebooks"][n].to(residual.device)
             else:
-                codebook = torch.from_numpy(k_means(residual.numpy(), self.codebook_size - (n > 0), seed + n))
+                codebook = k_means(residual, self.codebook_size - (n > 0), seed + n)
                 if n > 0:
-                    codebook = torch.cat([torch.zeros(1, self.dim), codebook])
+                    codebook = torch.cat([codebook.new_zeros(1, self.dim), codebook])
             residual -= codebook[nearest(residual, codebook)]
             self.codebooks[n] = codebook
             state.save({"codebooks": self.codebooks[: n + 1].cpu().clone()})

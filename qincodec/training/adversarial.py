@@ -148,7 +148,11 @@ class AdversarialStep:
     def _setup(self, module: nn.Module) -> tuple[Any, Any]:
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
-            trained, self.rate(0), betas=self._config.betas, weight_decay=self._config.weight_decay
+            trained,
+            self.rate(0),
+            betas=self._config.betas,
+            weight_decay=self._config.weight_decay,
+            fused=self.fabric.device.type == "cuda" or None,  # one kernel for all parameters
         )
         return self.fabric.setup(module, optimizer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     autoencoder = Autoencoder(config.shape)
     if config.stage1.init is None and config.shape.transform_path:
-        first_crops = run.crops()
-        autoencoder.fit_transform(first_crops[index][None] for index in range(_TRANSFORM_CROPS))
+        crops = run.crops()
+        with ThreadPoolExecutor(max(1, config.data.workers)) as readers:
+            first = readers.map(lambda index: crops[index][None].to(fabric.device), range(_TRANSFORM_CROPS))
+            autoencoder.to(fabric.device).fit_transform(first)
     elif config.stage1.init is not None:
         init = config.stage1.init
         autoencoder.load_state_dict(_mean([init] if isinstance(init, str) else init, config.shape))

@@ -36,6 +36,8 @@ def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     codec = run.model("quantizer", kind)
     assert codec.quantizer is not None
     quantizer = codec.quantizer
+    for part in (codec.autoencoder, quantizer):
+        part.to(fabric.device)
     codebooks = _codebooks(quantizer, settings.codebooks)
     validation = None
     if fabric.is_global_zero:

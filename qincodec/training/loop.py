@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from qincodec.audio import replacing
 from qincodec.autoencoder import Autoencoder
@@ -109,17 +109,18 @@ def train(fabric: Fabric, config: TrainingConfig, crops: CropDataset, stage: Sta
     log = Log(stage.folder, start) if rank_zero else None
     began = time.monotonic()
     indices = _Indices(fabric, config, stage)
-    batches = iter(_loader(config, crops, indices, start))
+    batches = iter(_loader(config, crops, stage, indices, start))
     totals: dict[str, torch.Tensor] = {k: v.to(fabric.device) for k, v in resumed["totals"].items()}
     with ProgressLine(enabled=rank_zero) as progress:
         if start and rank_zero:
             progress.note(f"{stage.title}: goes on after step {start} of {stage.steps}")
         for step in range(start, stage.steps):
-            parts = [next(batches).to(fabric.device, non_blocking=True) for _ in range(indices.accumulate)]
-            noises = [
-                None if noise is None else noise.to(fabric.device)
-                for noise in (_noise(config, stage, rows) for rows in indices.of(step))
+            drawn = [
+                [tensor.to(fabric.device, non_blocking=True) for tensor in next(batches)]
+                for _ in range(indices.accumulate)
             ]
+            parts = [tensors[0] for tensors in drawn]
+            noises = [tensors[1] if stage.noise else None for tensors in drawn]
             losses = stage.step(step, parts, noises, stage.codebooks(step) if stage.codebooks else None)
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0) + value
@@ -250,25 +251,32 @@ class _Batches(torch.utils.data.Sampler[list[int]]):
             step += 1
 
 
+class _Items(Dataset[tuple[torch.Tensor, ...]]):
+    """Crops, each with the noise on its latents if there is some; workers draw it, a GPU does not wait."""
+
+    def __init__(self, config: TrainingConfig, crops: CropDataset, level: float) -> None:
+        shape = config.shape
+        self._crops, self._level, self._seed = crops, level, config.seed
+        self._shape = config.crop_samples // shape.hop_length, shape.latent_dim
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        noise = latent_noise([index], *self._shape, self._level, self._seed)
+        crop = self._crops[index]
+        return (crop,) if noise is None else (crop, noise[0])
+
+
 def _loader(
-    config: TrainingConfig, crops: CropDataset, indices: _Indices, start: int
-) -> DataLoader[torch.Tensor]:
+    config: TrainingConfig, crops: CropDataset, stage: Stage, indices: _Indices, start: int
+) -> DataLoader[tuple[torch.Tensor, ...]]:
     workers = config.data.workers
     return DataLoader(
-        crops,
+        _Items(config, crops, stage.noise),
         batch_sampler=_Batches(indices, start),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         # Fork copies the locks of torch's threads.
         multiprocessing_context="spawn" if workers else None,
-    )
-
-
-def _noise(config: TrainingConfig, stage: Stage, rows: range) -> torch.Tensor | None:
-    shape = config.shape
-    return latent_noise(
-        rows, config.crop_samples // shape.hop_length, shape.latent_dim, stage.noise, config.seed
     )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,8 @@ from qincodec.training.validation import Validation
 
 #: Frames of a shard: 134 MB at 32 dimensions.
 _SHARD = 1 << 20
+#: Recordings up to this long are read as a whole, by threads.
+_IN_MEMORY_S = 600
 
 
 def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
@@ -55,11 +61,13 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
         if settings.kind == "qinco2":
             more = {"validation": held_out, "training": _training(settings.training)}
         quantizer.fit(latents, seed=run.config.seed, state_dir=folder, progress=report, **more)
-    quantizer.cpu()
-    codec = Qincodec(base.autoencoder, quantizer, tables=count_codes(quantizer, latents, held_out))
-    errors = relative_errors(quantizer, held_out)
+    tables = count_codes(quantizer, latents, held_out, device)
+    errors = relative_errors(quantizer, held_out, device)
+    codec = Qincodec(base.autoencoder.to(device), quantizer, tables=tables)
     rates = sorted(set(run.config.stage3.codebooks) & {n for n, _ in codec.rates()})
     scores = Validation(run.validation_clips(), quantizer, rates)(codec.autoencoder)
+    codec.autoencoder.cpu()
+    quantizer.cpu()
     summary = {
         "stage": "quantizer",
         "kind": settings.kind,
@@ -96,7 +104,9 @@ def _training(values: dict[str, Any]) -> Any:
         raise UserError(f"stage2.training does not fit: {error}") from error
 
 
-def count_codes(quantizer: Quantizer, latents: Latents, held_out: Latents) -> CodeTables | None:
+def count_codes(
+    quantizer: Quantizer, latents: Latents, held_out: Latents, device: str = "cpu"
+) -> CodeTables | None:
     """What to entropy-code this quantizer's codes by; None if it saves less than 2 % on held-out latents.
 
     None too where codebooks are too large to be counted. Latents that occur again are those of digital
@@ -106,16 +116,18 @@ def count_codes(quantizer: Quantizer, latents: Latents, held_out: Latents) -> Co
     if max(sizes) > MAX_SIZE:
         return None
     counted, others = (
-        quantizer.encode(torch.from_numpy(np.unique(part.sample(frames, seed=1), axis=0))).cpu().numpy()
-        for part, frames in ((latents, 20_000), (held_out, 2_000))
+        quantizer.encode(torch.from_numpy(np.unique(rows.sample(frames, seed=1), axis=0)).to(device))
+        for rows, frames in ((latents, 20_000), (held_out, 2_000))
     )
-    tables = CodeTables.count(counted, sizes)
-    return tables if tables.mean_bits(others) < 0.98 * bits_per_frame(sizes) else None
+    tables = CodeTables.count(counted.cpu().numpy(), sizes)
+    return tables if tables.mean_bits(others.cpu().numpy()) < 0.98 * bits_per_frame(sizes) else None
 
 
-def relative_errors(quantizer: Quantizer, latents: Latents, frames: int = 1_000) -> dict[int, float]:
+def relative_errors(
+    quantizer: Quantizer, latents: Latents, device: str = "cpu", frames: int = 1_000
+) -> dict[int, float]:
     """Squared error over variance, per number of codebooks, on up to ``frames`` latents."""
-    x = torch.from_numpy(latents.sample(frames, seed=0))
+    x = torch.from_numpy(latents.sample(frames, seed=0)).to(device)
     variance = float((x - x.mean(0)).square().mean())
     counts = range(1, quantizer.num_codebooks + 1)
     if not quantizer.prefix_decodable:
@@ -153,8 +165,8 @@ def extract(
             if path.exists():
                 continue
             parts: list[np.ndarray] = []
-            for row in needed[shards == number].tolist():
-                parts += _of_recording(codec, recordings, row, speeds, device, progress)
+            for played in _read_ahead(recordings, needed[shards == number].tolist(), speeds, run):
+                parts += _of_recording(codec, played, device, progress)
                 progress("latents", min(number * _SHARD + sum(map(len, parts)), total), total)
             if not parts:
                 raise UserError(f"no recording of '{manifest.folder}' can be read for '{path.name}'")
@@ -167,24 +179,43 @@ def extract(
     return Latents(folder)
 
 
-def _of_recording(
-    codec: Qincodec,
-    recordings: Recordings,
-    row: int,
-    speeds: tuple[float, ...],
-    device: str,
-    progress: ProgressLine,
-) -> list[np.ndarray]:
-    """Latents (frames, dim) of a recording in parts; none, and a note, if it is damaged."""
-    parts: list[np.ndarray] = []
-    length, rate = int(recordings.lengths[row]), codec.sample_rate
-    try:
+#: Blocks of audio (1, samples) of a recording, once for each speed.
+_Played = Callable[[], Iterable[Iterable[np.ndarray]]]
+
+
+def _read_ahead(
+    recordings: Recordings, rows: Sequence[int], speeds: Sequence[float], run: TrainingRun
+) -> Iterator[_Played]:
+    """The recordings, in order. Threads read short ones while others are encoded."""
+
+    def played(row: int) -> Iterator[Iterator[np.ndarray]]:
+        length, rate = int(recordings.lengths[row]), run.config.shape.sample_rate
         for speed in speeds:
             taken = round(speed * rate)
-            played = resampled_blocks(
-                recordings.whole(row), taken, rate, length, resampled_length(length, taken, rate)
-            )
-            blocks = (torch.from_numpy(block).to(device) for block in played)
+            wanted = resampled_length(length, taken, rate)
+            yield resampled_blocks(recordings.whole(row), taken, rate, length, wanted)
+
+    def in_memory(row: int) -> list[list[np.ndarray]]:
+        return [list(blocks) for blocks in played(row)]
+
+    workers = max(1, run.config.data.workers)
+    short = recordings.lengths <= _IN_MEMORY_S * run.config.shape.sample_rate
+    with ThreadPoolExecutor(workers) as pool:
+        jobs: deque[_Played] = deque()
+        for row in rows:
+            job = pool.submit(in_memory, row).result if short[row] else functools.partial(played, row)
+            jobs.append(job)
+            if len(jobs) > 2 * workers:
+                yield jobs.popleft()
+        yield from jobs
+
+
+def _of_recording(codec: Qincodec, played: _Played, device: str, progress: ProgressLine) -> list[np.ndarray]:
+    """Latents (frames, dim) of a recording in parts; none, and a note, if it is damaged."""
+    parts: list[np.ndarray] = []
+    try:
+        for signal in played():
+            blocks = (torch.from_numpy(block).to(device) for block in signal)
             parts += [part[0].cpu().numpy() for part in codec.autoencoder.encode_blocks(blocks)]
         return parts
     except DamagedFile as error:

@@ -54,7 +54,7 @@ class Validation:
             rows = []
             for number, (name, clip) in enumerate(self._clips):
                 decoded = self._decode(autoencoder, number, n)
-                pair = clip[None, None], decoded.cpu()[None, None]
+                pair = clip.to(decoded.device)[None, None], decoded[None, None]
                 rate = autoencoder.config.sample_rate
                 rows.append((float(si_sdr(*pair)), float(ms_mel(*pair, rate))))
                 if samples is not None and number < _SAMPLES:
