@@ -17,6 +17,7 @@ MAX_DEPTH = 40
 MAX_VALUES = 100_000
 
 _TAG = "tag:yaml.org,2002:"
+_TOO_DEEP = f"lists and mappings are nested more than {MAX_DEPTH} deep"
 #: libyaml where PyYAML was built with it, ten times as fast.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -95,8 +96,11 @@ class _Builder:
             yield from yaml.parse(text, Loader=_LOADER)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            line = 1 if mark is None else mark.line + 1
             problem = " ".join(filter(None, (error.problem, error.context))) or "no valid YAML"
-            raise YamlProblem(1 if mark is None else mark.line + 1, problem) from error
+            if "nesting depth" in problem:  # libyaml's own limit, of brackets, since 0.2.6
+                problem = _TOO_DEEP
+            raise YamlProblem(line, problem) from error
         except yaml.YAMLError as error:  # characters that YAML does not allow
             raise YamlProblem(1, " ".join(str(error).split())) from error
 
@@ -111,7 +115,7 @@ class _Builder:
         if self._count > MAX_VALUES:
             raise YamlProblem(_line(event), f"more than {MAX_VALUES} values, those of aliases included")
         if depth > MAX_DEPTH:
-            raise YamlProblem(_line(event), f"lists and mappings are nested more than {MAX_DEPTH} deep")
+            raise YamlProblem(_line(event), _TOO_DEEP)
         self.document.lines.setdefault(location, _line(event))
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, location, depth)

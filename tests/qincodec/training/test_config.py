@@ -69,7 +69,7 @@ def test_changes_from_the_command_line(tmp_path):
         ("data: {crop_s: -1}", "data.crop_s"),
         ("data: {batch_size: many}", "data.batch_size"),
         ("autoencoder: huge", "unknown autoencoder size 'huge'"),
-        ("autoencoder: {dim: 0}", "dim must be a positive"),
+        ("autoencoder: {dim: 0}", "dim must be a whole number, 1 or more"),
         ("stage3: {codebooks: [15]}", "must be 1 to 14"),
         ("stage3: {codebooks: []}", "must be 1 to 14"),
         ("run: {precision: int8}", "run.precision"),
