@@ -49,12 +49,15 @@ class Quantizer(nn.Module, ABC):
         prefix_decodable: the first m columns of ``encode(x, m)`` decode by themselves, for every m up to
             ``num_codebooks``, so that one fitted quantizer serves every rate. Where False the only rate
             is that of all codebooks.
+        recordable: `_encode` and `_decode` neither look at values nor leave the device, so that training on a
+            GPU can record them as a CUDA graph.
         dim: dimensions of a latent.
         codebook_sizes: entries of each codebook; a frame costs ``sum(log2(size))`` bits.
     """
 
     kind: ClassVar[str]
     prefix_decodable: ClassVar[bool] = True
+    recordable: ClassVar[bool] = False
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...]) -> None:
         super().__init__()

@@ -48,6 +48,7 @@ class IRVQ(Quantizer):
     """
 
     kind = "irvq"
+    recordable = True
     codebooks: torch.Tensor
     sigmas: torch.Tensor
 

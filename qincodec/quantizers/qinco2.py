@@ -87,6 +87,7 @@ class QINCO2(Quantizer):
     """
 
     kind = "qinco2"
+    recordable = True
     networks: nn.ModuleList
     mean: torch.Tensor
     scale: torch.Tensor
@@ -147,6 +148,10 @@ class QINCO2(Quantizer):
         if self._tables is None or self._tables[0] != key:
             self._tables = (key, self._make_tables(PRECISIONS[precision]))
         return self._tables[1]
+
+    def forget_tables(self) -> None:
+        """For changes of parameters that torch does not count: those of a recorded step."""
+        self._tables = None
 
     def _make_tables(self, dtype: torch.dtype) -> list[StageTables]:
         stages = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qincodec.cuda_graphs import Replayed, adamw, load_state, set_rate
 from qincodec.errors import UserError
 from qincodec.quantizers.base import FitProgress, ProgressCallback
 from qincodec.quantizers.beam import Search
@@ -157,7 +158,8 @@ class _Trainer:
             {"params": list(model.networks.parameters()), "weight_decay": training.weight_decay},
             {"params": tables, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=training.lr)
+        self.optimizer = adamw(groups, training.lr, self.device)
+        self._update = Replayed(self._update_by, self.device)
         self.epoch = self.step = 0
         self.used = torch.zeros(model.num_codebooks, model.codebook_sizes[0], device=self.device)
         self.best: dict[str, torch.Tensor] = {}
@@ -179,7 +181,7 @@ class _Trainer:
         self.used.copy_(state["used"])
         self.best = state["best"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_state(self.optimizer, state["optimizer"])
 
     def run(self, data: Latents, state: FitState, progress: ProgressCallback | None) -> None:
         training, saved = self.training, time.monotonic()
@@ -211,16 +213,21 @@ class _Trainer:
 
     def update(self, z: torch.Tensor) -> torch.Tensor:
         """One step on (n, dim) standardised latents; the error of the last stage."""
-        model, training = self.model, self.training
-        for group in self.optimizer.param_groups:
-            group["lr"] = training.rate(self.epoch * self.steps + self.step, self.steps)
+        set_rate(self.optimizer, self.training.rate(self.epoch * self.steps + self.step, self.steps))
+        error: torch.Tensor = self._update(None, z)
+        self.model.forget_tables()
+        return error
+
+    def _update_by(self, _: None, z: torch.Tensor) -> torch.Tensor:
+        model = self.model
+        model.forget_tables()
         codes = model.find(z, model.num_codebooks, self.search).codes
         for used, column in zip(self.used, codes.T, strict=True):
             used.index_add_(0, column, torch.ones_like(column, dtype=used.dtype))
         loss, error = loss_of(model, z, codes)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_value_(model.parameters(), training.clip)
+        torch.nn.utils.clip_grad_value_(model.parameters(), self.training.clip)
         self.optimizer.step()
         return error
 

@@ -104,6 +104,7 @@ class RVQ(AdditiveQuantizer):
     """
 
     kind = "rvq"
+    recordable = True
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:
         super().__init__(dim, num_codebooks, codebook_size)

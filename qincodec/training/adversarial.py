@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from qincodec.autoencoder import Autoencoder
+from qincodec.cuda_graphs import Replayed, adamw, load_state, set_rate
 from qincodec.distances import ms_mel
 from qincodec.quantizers.base import Quantizer
 from qincodec.training.config import LossConfig, OptimizerConfig
@@ -60,7 +61,7 @@ class Generator(nn.Module):
         audio: torch.Tensor,
         noise: torch.Tensor | None = None,
         num_codebooks: int | None = None,
-        step: int = 0,
+        step: int | torch.Tensor = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, samples) -> decoded audio of that shape, and the latents' mean squares, (latent_dim,).
 
@@ -107,8 +108,9 @@ def quantized(
     """(batch, samples) -> latents (batch, frames, latent_dim) as the decoder gets them."""
     latents = autoencoder.encode(audio).float()
     with torch.autocast(audio.device.type, enabled=False):
-        codes = quantizer.encode(latents.flatten(0, 1), num_codebooks)
-        return quantizer.decode(codes).unflatten(0, latents.shape[:2])
+        # Past the checks of `Quantizer.encode`, which look at values: a GPU would have to wait for them.
+        codes = quantizer._encode(latents.flatten(0, 1), num_codebooks or quantizer.num_codebooks)
+        return quantizer._decode(codes).unflatten(0, latents.shape[:2])
 
 
 class AdversarialStep:
@@ -144,15 +146,22 @@ class AdversarialStep:
         self._generator, self.optimizer = self._setup(generator)
         if discriminators is not None:
             self._discriminators, self.discriminator_optimizer = self._setup(discriminators)
+        quantizer = generator.quantizer
+        self._train = Replayed(
+            self._train_one,
+            fabric.device,
+            # What ranks say to one another is not recorded.
+            enabled=fabric.world_size == 1 and (quantizer is None or quantizer.recordable),
+        )
 
     def _setup(self, module: nn.Module) -> tuple[Any, Any]:
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
+        optimizer = adamw(
             trained,
             self.rate(0),
+            self.fabric.device,
             betas=self._config.betas,
             weight_decay=self._config.weight_decay,
-            fused=self.fabric.device.type == "cuda" or None,  # one kernel for all parameters
         )
         return self.fabric.setup(module, optimizer)
 
@@ -175,6 +184,28 @@ class AdversarialStep:
             Losses and norms of gradients of this rank, scalars on the device.
         """
         adversarial = self.discriminators is not None and step >= self.start_step
+        for optimizer in (self.optimizer, *([self.discriminator_optimizer] if adversarial else [])):
+            set_rate(optimizer, self.rate(step))
+        at = torch.tensor(step, device=self.fabric.device)
+        if len(batches) > 1:
+            return self._train_parts(adversarial, num_codebooks, at, batches, noises)
+        noise = [] if noises[0] is None else [noises[0]]
+        log: dict[str, torch.Tensor] = self._train((adversarial, num_codebooks), at, batches[0], *noise)
+        return log
+
+    def _train_one(
+        self, key: tuple[bool, int | None], step: torch.Tensor, batch: torch.Tensor, *noise: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        return self._train_parts(*key, step, [batch], noise or [None])
+
+    def _train_parts(
+        self,
+        adversarial: bool,
+        num_codebooks: int | None,
+        step: torch.Tensor,
+        batches: Sequence[torch.Tensor],
+        noises: Sequence[torch.Tensor | None],
+    ) -> dict[str, torch.Tensor]:
         log: dict[str, torch.Tensor] = {}
         outputs: list[tuple[torch.Tensor, torch.Tensor]] | None = None
         if adversarial:
@@ -185,14 +216,13 @@ class AdversarialStep:
                     self._generator(audio, noise, num_codebooks, step)
                     for audio, noise in zip(batches, noises, strict=True)
                 ]
-            self._discriminator_step(step, batches, [fake.detach() for fake, _ in outputs], log)
+            self._discriminator_step(batches, [fake.detach() for fake, _ in outputs], log)
             outputs = outputs if keep else None
         self._generator_step(step, batches, noises, num_codebooks, outputs, adversarial, log)
         return log
 
     def _discriminator_step(
         self,
-        step: int,
         batches: Sequence[torch.Tensor],
         fakes: Sequence[torch.Tensor],
         log: dict[str, torch.Tensor],
@@ -206,12 +236,12 @@ class AdversarialStep:
                 self.fabric.backward(loss)
             _add(log, "discriminator", loss)
         log["discriminator_gradient"] = self._update(
-            self._discriminators, self.discriminator_optimizer, step, self._config.clip_discriminator
+            self._discriminators, self.discriminator_optimizer, self._config.clip_discriminator
         )
 
     def _generator_step(
         self,
-        step: int,
+        step: torch.Tensor,
         batches: Sequence[torch.Tensor],
         noises: Sequence[torch.Tensor | None],
         num_codebooks: int | None,
@@ -231,9 +261,7 @@ class AdversarialStep:
                 loss = self._objective(audio, fake, adversarial, log, len(batches))
                 self.fabric.backward(loss / len(batches))
             power += part / len(batches)
-        log["generator_gradient"] = self._update(
-            self._generator, self.optimizer, step, self._config.clip_generator
-        )
+        log["generator_gradient"] = self._update(self._generator, self.optimizer, self._config.clip_generator)
         self._follow(power)
 
     def _objective(
@@ -268,10 +296,8 @@ class AdversarialStep:
         _add(log, "generator", loss / parts)
         return loss
 
-    def _update(self, module: Any, optimizer: Any, step: int, clip: float) -> torch.Tensor:
+    def _update(self, module: Any, optimizer: Any, clip: float) -> torch.Tensor:
         norm = self.fabric.clip_gradients(module, optimizer, max_norm=clip, error_if_nonfinite=False)
-        for group in optimizer.param_groups:
-            group["lr"] = self.rate(step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         assert norm is not None
@@ -297,10 +323,10 @@ class AdversarialStep:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.generator.load_state_dict(state["generator"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_state(self.optimizer, state["optimizer"])
         if self.discriminators is not None:
             self.discriminators.load_state_dict(state["discriminators"])
-            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+            load_state(self.discriminator_optimizer, state["discriminator_optimizer"])
 
 
 def latent_noise(

@@ -167,9 +167,9 @@ def test_even_magnitudes_give_the_noise_itself() -> None:
     for parameter in (model.head.weight, model.head.bias):
         parameter.split(model._head_parts)[1].fill_(0.0)
     level = math.sqrt(float(model.window.square().sum()))
-    for first in (0, 200, 3 * NOISE_FRAMES + 5):
+    for first in (0, 200, 3 * NOISE_FRAMES + 5, torch.tensor(200)):
         audio = model.decode(torch.zeros(2, 2 * NOISE_FRAMES, 32), first_frame=first)
-        expected = model.noise.roll(-first * HOP).repeat(2)[None].expand(2, -1) / level
+        expected = model.noise.roll(-int(first) * HOP).repeat(2)[None].expand(2, -1) / level
         inner = slice(HOP, -HOP)
         torch.testing.assert_close(audio[:, inner], expected[:, inner], rtol=1e-4, atol=1e-6)
 
