@@ -16,6 +16,7 @@ other speeds or an equalizer are asked for: no gain, no normalisation. All of it
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import math
@@ -191,10 +192,15 @@ def _equalized(
     crop: NDArray[np.float32], sample_rate: int, gains_db: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """See `CropDataset`. The filter is a circular one: its few milliseconds are all that ends share."""
-    spectrum = np.fft.rfft(crop)
-    hz = np.fft.rfftfreq(len(crop), 1 / sample_rate)
-    curve = np.interp(np.log(hz.clip(min=1.0)), np.log(EQUALIZER_HZ), gains_db)
-    return np.fft.irfft(spectrum * 10 ** (curve / 20), len(crop)).astype(np.float32)
+    places = _equalizer_places(len(crop), sample_rate)
+    curve = np.interp(places, np.log(EQUALIZER_HZ), gains_db).astype(np.float32)
+    return np.fft.irfft(np.fft.rfft(crop) * 10 ** (curve / 20), len(crop)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _equalizer_places(samples: int, sample_rate: int) -> NDArray[np.float64]:
+    """Logarithms of the frequencies of a spectrum's bins."""
+    return np.log(np.fft.rfftfreq(samples, 1 / sample_rate).clip(min=1.0))
 
 
 def _is_clipped(crop: NDArray[np.float32]) -> bool:

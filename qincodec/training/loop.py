@@ -10,6 +10,7 @@ import copy
 import json
 import logging
 import math
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -269,14 +270,18 @@ def _loader(
     config: TrainingConfig, crops: CropDataset, stage: Stage, indices: _Indices, start: int
 ) -> DataLoader[tuple[torch.Tensor, ...]]:
     workers = config.data.workers
+    # Forked from a server that has imported all they need: a fork of this process copies the locks of torch's
+    # threads, a spawned one imports torch anew.
+    context = multiprocessing.get_context("forkserver") if workers else None
+    if context:
+        context.set_forkserver_preload([__name__])
     return DataLoader(
         _Items(config, crops, stage.noise),
         batch_sampler=_Batches(indices, start),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
-        # Fork copies the locks of torch's threads.
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=context,
     )
 
 

@@ -17,7 +17,7 @@ from qincodec.quantizers.fsq import FSQ, allocate
 from qincodec.quantizers.irvq import IRVQ, cluster_deviations
 from qincodec.quantizers.qinco2 import QINCO2
 from qincodec.quantizers.qinco2_fit import Training
-from qincodec.quantizers.rvq import RVQ
+from qincodec.quantizers.rvq import RVQ, lloyd
 
 DIM, N, K = 8, 4, 16
 KINDS = ["rvq", "irvq", "qinco2", "faiss_rq", "faiss_lsq", "fsq"]
@@ -184,6 +184,23 @@ def test_rvq_null_codeword_never_adds_error(fitted: dict[str, Quantizer]) -> Non
         error = (rvq.decode(rvq.encode(x, m)) - x).square().sum(1)
         assert (error <= before + 1e-5).all()
         before = error
+
+
+def test_lloyd_is_scikit_learn_s_from_the_same_start() -> None:
+    from sklearn.cluster import KMeans
+
+    x = data(2000)
+    start = lloyd(x, K, seed=0, passes=0)
+    expected = KMeans(K, init=start.numpy(), n_init=1, max_iter=12, tol=0, algorithm="lloyd").fit(x.numpy())
+    np.testing.assert_allclose(lloyd(x, K, seed=0, passes=12).numpy(), expected.cluster_centers_, atol=1e-4)
+
+
+def test_lloyd_gives_empty_clusters_a_row() -> None:
+    """More clusters than different rows: some stay empty, and none is lost to infinity."""
+    x = torch.randn(3, DIM).repeat(10, 1)
+    centroids = lloyd(x, 8, seed=0)
+    distances = torch.cdist(centroids, x[:3])
+    assert distances.min(1).values.max() < 1e-5 and distances.min(0).values.max() < 1e-5
 
 
 def test_rvq_first_codebook_is_scikit_learn_s() -> None:

@@ -194,8 +194,10 @@ def test_latents_are_those_of_whole_recordings(trained):
     assert not starts
 
 
-def test_latents_of_other_speeds_are_those_of_resampled_audio(trained, tmp_path):
+@pytest.mark.parametrize("in_memory_s", [60.0, 0.0], ids=["short", "long"])
+def test_latents_of_other_speeds_are_those_of_resampled_audio(trained, tmp_path, monkeypatch, in_memory_s):
     run, _ = trained
+    monkeypatch.setattr("qincodec.training.quantizer._IN_MEMORY_S", in_memory_s)
     codec = run.model("autoencoder")
     with ProgressLine() as progress:
         extract(codec, run.train, tmp_path / "latents", run, "cpu", progress, speeds=(1.0, 0.8))
