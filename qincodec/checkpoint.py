@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 
 from qincodec.errors import UserError
 
@@ -85,10 +86,9 @@ def save(folder: str | Path, config: dict[str, Any], tensors: dict[str, torch.Te
         temporary = {name: folder / f".{name}.{mark}.tmp" for name in (TENSORS_NAME, CONFIG_NAME)}
         try:
             # Tensors that share memory are refused by safetensors, hence the copies.
-            save_file(
-                {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()},
-                temporary[TENSORS_NAME],
-            )
+            copies = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+            # Not by `save_file`, whose files nobody but their owner may read.
+            temporary[TENSORS_NAME].write_bytes(serialized(copies))
             temporary[CONFIG_NAME].write_text(json.dumps(content, indent=2) + "\n")
             for name, path in temporary.items():
                 path.replace(folder / name)

@@ -74,6 +74,13 @@ def test_tensors_that_share_memory_and_views_are_saved(tmp_path: Path) -> None:
     assert torch.equal(tensors["column"], torch.tensor([1.0, 4.0]))
 
 
+def test_both_files_are_as_readable_as_any_other(model: Path) -> None:
+    """safetensors' own are the owner's alone, a trap in a shared folder and in a wheel."""
+    (model.parent / "other").touch()
+    modes = {path.stat().st_mode for path in (*model.iterdir(), model.parent / "other")}
+    assert len(modes) == 1
+
+
 def test_saving_replaces_what_was_there(model: Path) -> None:
     checkpoint.save(model, {"new": 1}, {"z": torch.zeros(1)})
     config, tensors, _ = checkpoint.load(model)
