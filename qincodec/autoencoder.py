@@ -131,9 +131,9 @@ SIZES = {
     "paper-d16": AutoencoderConfig(latent_dim=16),
     "paper-d32": AutoencoderConfig(latent_dim=32),
     "paper-d64": AutoencoderConfig(latent_dim=64),
-    # 6.3M parameters, a ninth of the paper's work: trains on a laptop's CPU.
+    # 6.3M parameters, a ninth of the paper's work: trains on a laptop's CPU. 60 latents carry the waveform.
     "small": AutoencoderConfig(
-        latent_dim=84,
+        latent_dim=80,
         dim=256,
         intermediate_dim=768,
         num_layers=4,
@@ -322,10 +322,11 @@ class Autoencoder(nn.Module):
         """(rows, samples) float32 -> latents (rows, ceil(samples / hop_length), latent_dim)."""
         return self._encode_spectrum(self.analysis(audio))
 
-    def decode(self, latents: torch.Tensor, first_frame: int = 0) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, first_frame: int | torch.Tensor = 0) -> torch.Tensor:
         """(rows, frames, latent_dim) -> audio (rows, frames * hop_length), not clipped.
 
-        ``first_frame``: where in the signal the first one stands. The noise of a transform path goes by it.
+        ``first_frame``: where in the signal the first one stands, or a scalar tensor of it. The noise of a
+        transform path goes by it.
         """
         return self.synthesis(self._decode_spectrum(latents, first_frame))
 
@@ -453,7 +454,7 @@ class Autoencoder(nn.Module):
             latents = torch.cat([latents, self.envelope_analysis(spectrum)], dim=-1)
         return latents * _gain(gain) + offset
 
-    def _decode_spectrum(self, latents: torch.Tensor, first_frame: int) -> torch.Tensor:
+    def _decode_spectrum(self, latents: torch.Tensor, first_frame: int | torch.Tensor) -> torch.Tensor:
         # The transform exists in float32 only, and a phase needs it, whatever precision the maps run in.
         if not self.config.transform_path:
             log_magnitude, phase = self.head(self.decoder(latents)).float().chunk(2, dim=-1)
@@ -466,7 +467,7 @@ class Autoencoder(nn.Module):
         if self.config.envelope_latents:
             high = self.envelope_synthesis(latents[..., of_waveform:])
             log_magnitude = log_magnitude + F.pad(high, (log_magnitude.shape[-1] - high.shape[-1], 0))
-        frames = torch.arange(first_frame, first_frame + latents.shape[1], device=latents.device)
+        frames = first_frame + torch.arange(latents.shape[1], device=latents.device)
         noise = noise_spectra(self.noise, self.window)[frames % NOISE_FRAMES]
         added = smoothed(_gain(log_magnitude)) * noise
         return torch.cat([low + added[..., :bins], added[..., bins:]], dim=-1)
