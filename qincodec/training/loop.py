@@ -32,6 +32,7 @@ from qincodec.training.config import RunConfig, TrainingConfig
 from qincodec.training.data import CropDataset
 from qincodec.training.log import Log
 from qincodec.training.validation import Validation
+from qincodec.training.workers import prepare_worker
 
 
 def launch(run: RunConfig, accelerator: str = "auto") -> Fabric:
@@ -282,6 +283,7 @@ def _loader(
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         multiprocessing_context=context,
+        worker_init_fn=prepare_worker if workers else None,
     )
 
 

@@ -13,14 +13,11 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
 from itertools import islice
-from multiprocessing.connection import wait as wait_for_sentinels
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ from numpy.typing import NDArray
 from qincodec import audio
 from qincodec.errors import UserError
 from qincodec.training.sources import Candidate, Listing, list_source
+from qincodec.training.workers import prepare_worker
 
 __all__ = ["FILE_DTYPE", "Manifest"]
 
@@ -312,7 +310,7 @@ def _probed(
     # Spawned: a fork would copy the locks of whatever threads there are.
     context = multiprocessing.get_context("spawn")
     running: dict[Future[list[Header]], list[Candidate]] = {}
-    executor = ProcessPoolExecutor(workers, context, initializer=_prepare_process)
+    executor = ProcessPoolExecutor(workers, context, initializer=prepare_worker)
     try:
         waiting = iter(chunks)
         while True:
@@ -329,21 +327,6 @@ def _probed(
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def _prepare_process() -> None:
-    """End with the process worked for: a pool does not notice that it was killed, and would wait for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait_for_sentinels([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 # --- the files of a manifest ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -334,8 +335,10 @@ def test_two_processes_train_as_one(tmp_path, sounds):
 
 
 def run_killed(arguments, checkpoints, step):
-    """Start a training and kill it as soon as the checkpoint of ``step`` is there."""
-    process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
+    """Start a training and kill it as soon as the checkpoint of ``step`` is there; nothing of it stays."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     while not list(checkpoints.glob(f"step-{step:09d}.pt")):
         assert process.poll() is None, "ended before it was killed"
@@ -343,10 +346,26 @@ def run_killed(arguments, checkpoints, step):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    deadline = time.monotonic() + 20
+    while workers := alive_in_session(process.pid):
+        assert time.monotonic() < deadline, f"processes {workers} outlived the training"
+        time.sleep(0.05)
+
+
+def alive_in_session(session):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(path.parent.name)
+    return found
 
 
 def test_resumed_after_sigkill_bit_for_bit(tmp_path, sounds):
-    steps = ["--set", "stage1.steps=14", "--set", "run.validate_every=7"]
+    steps = ["--set", "stage1.steps=14", "--set", "run.validate_every=7", "--set", "data.workers=1"]
     straight, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
     subprocess.run([sys.executable, *command(straight, sounds, *steps)], check=True, timeout=200)
     run_killed(command(killed, sounds, *steps), killed / "autoencoder" / "checkpoints", 4)
