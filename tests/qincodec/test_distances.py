@@ -87,7 +87,11 @@ def test_filter_bank_is_librosas(sample_rate: int) -> None:
 def test_ms_mel_of_any_length_is_its_definition(samples: int) -> None:
     reference, decoded = noise(1, 1, samples), noise(1, 1, samples, seed=1)
     expected = plain_ms_mel(reference[0, 0].numpy(), decoded[0, 0].numpy(), 16000)
-    assert ms_mel(reference, decoded, 16000).item() == pytest.approx(expected, abs=1e-5)
+    assert ms_mel(reference.double(), decoded.double(), 16000).item() == pytest.approx(expected, abs=1e-12)
+    # A few samples, reflected again and again, have a line spectrum: between the lines float32 holds nothing
+    # but the rounding of the machine's Fourier transform, and its logarithm counts.
+    rounding = 1e-5 if samples >= 500 else 1e-4
+    assert ms_mel(reference, decoded, 16000).item() == pytest.approx(expected, abs=rounding)
     assert ms_mel(reference, reference, 16000).item() == 0
 
 
