@@ -1,0 +1,67 @@
+"""Spectra of sizes that neither training nor MS-Mel looks at, of every condition of a finished run.
+
+    python benchmarks/other_stft.py RUN [--condition NAME@KBPS=DIR]
+
+Mean over frames and bins of |log10 max(R, 1e-4) - log10 max(D, 1e-4)| of the magnitudes of reference and
+decoded; Hann windows of 90 to 3000 samples, hop a quarter, no mel bands. Lower is better; intervals are
+`evaluate`'s, over recordings. A clip shorter than half a window counts in the other columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from evaluation.conditions import parse_conditions
+from evaluation.decoded import RunAudio
+from evaluation.results import Condition
+from evaluation.statistics import Sample, bootstrap_means
+from evaluation.store import RunStore
+
+WINDOWS = (3000, 1500, 700, 300, 90)
+FLOOR = 1e-4
+
+
+def log_magnitudes(samples: np.ndarray, window: int) -> torch.Tensor:
+    """(channels, bins, frames) of (channels, samples)."""
+    hann = torch.hann_window(window)
+    spectrum = torch.stft(torch.from_numpy(samples), window, window // 4, window=hann, return_complex=True)
+    return spectrum.abs().clamp(min=FLOOR).log10()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--condition", action="append", default=[], help="NAME[@KBPS]=DIR, as in evaluate")
+    arguments = parser.parse_args()
+    progress = Console(stderr=True)
+    with RunStore(arguments.run, write=False) as store:
+        signals = RunAudio(store, folders=parse_conditions(arguments.condition))
+        conditions = [Condition(**entry) for entry in store.read_run()["conditions"]]
+        clips = [clip for clip in store.read_clips() if clip.error is None]
+        print(f"{'condition':<28}" + "".join(f"{window:>24}" for window in WINDOWS))
+        for condition in conditions:
+            label = condition.codec + ("" if condition.kbps is None else f" at {condition.kbps:g} kbps")
+            distances = np.full((len(clips), len(WINDOWS)), np.nan)
+            for row, clip in enumerate(track(clips, label, transient=True, console=progress)):
+                pair = signals.reference(clip), signals.decoded(condition, clip)
+                for column, window in enumerate(WINDOWS):
+                    if pair[0].shape[-1] > window // 2:
+                        one, other = (log_magnitudes(x, window) for x in pair)
+                        distances[row, column] = (one - other).abs().mean()
+            recordings = np.array([clip.recording for clip in clips])
+            cells = []
+            for values in distances.T:
+                counted = np.isfinite(values)
+                (estimate,) = bootstrap_means([Sample(recordings[counted], values[counted])], seed=0)
+                cells.append(f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]")
+            print(f"{label:<28}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
