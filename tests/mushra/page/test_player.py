@@ -195,6 +195,16 @@ def test_a_switch_right_after_a_pause_waits_for_its_fade(blank: Any) -> None:
     check_invariants(rendered(blank, rate, actions, 0.3), rate)
 
 
+def test_a_pause_right_after_a_switch_at_the_loops_edge_waits_for_it(blank: Any) -> None:
+    rate = 48000  # the loop's edge is 12 ms behind the switch and makes it; pause and play come before that
+    edge = asked(4, rate) + rate // 2
+    switch = math.floor((edge - 0.012 * rate - LEAD_S * rate) / 128)
+    actions = [(3, "setRegion", 0, rate // 2), (4, "play", "s0"), (switch, "play", "s1")]
+    result = rendered(blank, rate, [*actions, (switch + 1, "pause"), (switch + 1, "play", "s2")], 0.8)
+    check_invariants(result, rate)
+    assert result.level[2, edge + fade_frames(rate)] > 0.9999
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(100, 200))
 def test_whatever_many_listeners_press(blank: Any, seed: int) -> None:

@@ -255,6 +255,7 @@ export class Player extends EventTarget {
     } else if (upcoming && target === null && upcoming.until - at < 3 * this._fade) {
       // The region's edge is near: its own fades are those of the switch.
       from = upcoming.until;
+      this._quiet = from;
       position = this.region[0];
       this._silence(from);
     } else if (upcoming) {
