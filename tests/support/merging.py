@@ -76,10 +76,12 @@ def merge(out: Path, runs: Sequence[Path]) -> Results:
 
 
 def tables(run: Path) -> dict[str, str]:
-    """What a run's tables say, but for wall times."""
+    """What a run's tables say, but for wall times; one of perplexities is there if a codec has codebooks."""
     write_all(open_results(run), run)
     found = {}
     for name in ("summary.csv", "clips.csv", "tests.csv", "perplexity.csv"):
+        if name == "perplexity.csv" and not (run / name).exists():
+            continue
         frame = pd.read_csv(run / name, dtype=str)
         frame = frame.drop(columns=[c for c in TIMING_COLUMNS if c in frame])
         found[name] = frame.to_csv(index=False)
