@@ -22,6 +22,8 @@ MISSING = "–"
 BOLD = "Bold: the best mean at that rate, of codecs that keep to it"
 #: Failure reasons shown under a table; the rest stand in clips.csv.
 MAX_REASONS = 5
+#: A codec has one delay: where less than half of the clips find it to within this, none of them may be it.
+DELAY_AGREEMENT_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[str]:
     lines += [f"Data: {note}" for note in results.dataset.get("notes", [])]
     lines += _reference_lines(results)
     lines += _rate_lines(summary)
-    lines += _delay_lines(summary)
+    lines += _delay_lines(results, summary)
     for metric in results.clip_metrics:
         lines += _value_lines(results, summary, metric)
     lines += _failure_lines(results)
@@ -271,12 +273,28 @@ def _rate_lines(summary: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _delay_lines(summary: pd.DataFrame) -> list[str]:
+def _delay_lines(results: Results, summary: pd.DataFrame) -> list[str]:
     applied = summary[summary["delay_applied"].fillna(0) != 0]
     parts = [
         f"{row_label(row['codec'], row['kbps'])} {row['delay_applied']:+.0f}" for _, row in applied.iterrows()
     ]
-    return [f"Delay taken out before scoring, samples: {', '.join(parts)}"] if parts else []
+    lines = [f"Delay taken out before scoring, samples: {', '.join(parts)}"] if parts else []
+    near = round(DELAY_AGREEMENT_S * results.settings["sample_rate"])
+    doubts = []
+    for _, row in applied.iterrows():
+        found = condition_rows(results, row["codec"], row["kbps"])["delay_samples"].dropna().astype(float)
+        agreeing = int((abs(found - row["delay_applied"]) <= near).sum())
+        if 2 * agreeing < len(found):
+            doubts.append(
+                f"{row_label(row['codec'], row['kbps'])} {agreeing} of {len(found)} clips"
+                f" (they say {found.min():+.0f} to {found.max():+.0f})"
+            )
+    if doubts:
+        lines.append(
+            f"⚠ That delay is doubtful, clips do not agree within {near} samples: {', '.join(doubts)};"
+            " --no-align scores without it"
+        )
+    return lines
 
 
 def _value_lines(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> list[str]:

@@ -195,6 +195,18 @@ def test_notes_tell_what_a_reader_must_know() -> None:
         assert part in text
 
 
+def test_a_delay_that_clips_do_not_agree_on_is_doubted() -> None:
+    results = make_results(codecs={"opus": 0, "mp3": 1}, num_recordings=5)
+    results.clips["delay_samples"] = results.clips["delay_samples"].astype(float)
+    for codec, delays in (("opus", [-4118, -1, -3257, -3633, math.nan]), ("mp3", [1105, 1105, 1149, 0, 3])):
+        rows = (results.clips["codec"] == codec) & (results.clips["kbps"] == 8)
+        results.clips.loc[rows, "delay_samples"] = delays
+        results.clips.loc[rows, "delay_applied"] = -3633 if codec == "opus" else 1105
+    (line,) = [line for line in notes(results, results.summary) if "doubtful" in line]
+    assert line.startswith("⚠ That delay is doubtful, clips do not agree within 44 samples: opus at 8 kbps")
+    assert "opus at 8 kbps 1 of 4 clips (they say -4118 to -1); --no-align" in line and "mp3" not in line
+
+
 def test_quiet_results_have_few_notes() -> None:
     results = make_results(codecs={"opus": 0, "mp3": 1})
     assert len(notes(results, results.summary)) == 3  # the data and two definitions
