@@ -22,7 +22,7 @@ MISSING = "–"
 BOLD = "Bold: the best mean at that rate, of codecs that keep to it"
 #: Failure reasons shown under a table; the rest stand in clips.csv.
 MAX_REASONS = 5
-#: A codec has one delay: where less than half of the clips find it to within this, none of them may be it.
+#: Seconds. A codec has one delay; it is doubtful if fewer than half of the clips find it to within this.
 DELAY_AGREEMENT_S = 0.001
 
 
