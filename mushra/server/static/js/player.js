@@ -69,7 +69,7 @@ export class Player extends EventTarget {
     this._fall = this._rise.slice().reverse();
     this._held = 0;
     this._since = 0;
-    /** Frame of the clock from which on nothing that was left still fades out. */
+    /** Frame of the clock from which on nothing that was left still sounds. */
     this._quiet = 0;
     /** @type {Map<string, number>} */
     this._heard = new Map();
@@ -255,7 +255,6 @@ export class Player extends EventTarget {
     } else if (upcoming && target === null && upcoming.until - at < 3 * this._fade) {
       // The region's edge is near: its own fades are those of the switch.
       from = upcoming.until;
-      this._quiet = from;
       position = this.region[0];
       this._silence(from);
     } else if (upcoming) {
@@ -336,12 +335,15 @@ export class Player extends EventTarget {
    */
   _silence(at) {
     for (const pass of this._passes) {
-      if (pass.from >= at) discard(pass);
-      else if (pass.until > at) {
+      if (pass.from >= at) {
+        discard(pass);
+        continue;
+      }
+      if (pass.until > at) {
         pass.leave.gain.setValueCurveAtTime(this._fall, this._time(at), this._fade / this.rate);
         pass.source.stop(this._time(at + this._fade));
-        this._quiet = Math.min(at + this._fade, pass.until);
       }
+      this._quiet = Math.min(at + this._fade, pass.until);
     }
   }
 
