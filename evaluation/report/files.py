@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -225,7 +226,8 @@ _LATEX: dict[str, str | int | None] = {
 
 def latex_text(text: str) -> str:
     """Text with everything escaped that LaTeX would take as a command."""
-    return " ".join(text.split()).translate(str.maketrans(_LATEX))
+    unjoined = re.split("(?<=-)(?=-)", " ".join(text.split()))  # of two hyphens it would make a dash
+    return "{}".join(part.translate(str.maketrans(_LATEX)) for part in unjoined)
 
 
 def latex(tables: Sequence[Table], lines: list[str], name: str) -> str:

@@ -413,6 +413,7 @@ def test_latex_text() -> None:
     assert latex_text(r"a_b\c{d}~^#$&%") == (
         r"a\_b\textbackslash{}c\{d\}\textasciitilde{}\textasciicircum{}\#\$\&\%"
     )
+    assert latex_text("--no-align, ---, a–b, -1") == "-{}-no-align, -{}-{}-, a--b, -1"
     assert latex_text("two\n\nparagraphs") == "two paragraphs"
 
 
