@@ -14,6 +14,9 @@ def prepare_worker(number: int = 0) -> None:
 
     A pool does not notice that it was killed. Nor does a PyTorch loader whose workers a server forks: the
     workers wait for the server to end, and the server waits for the workers.
+
+    Args:
+        number: of the worker, which a loader gives and a pool does not; it changes nothing.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
