@@ -4,7 +4,8 @@
 
 Mean over frames and bins of |log10 max(R, 1e-4) - log10 max(D, 1e-4)| of the magnitudes of reference and
 decoded; Hann windows of 90 to 3000 samples, hop a quarter, no mel bands. Lower is better; intervals are
-`evaluate`'s, over recordings. A clip shorter than half a window counts in the other columns.
+`evaluate`'s, over recordings. A clip shorter than half a window counts in the other columns, and one on which
+the codec failed in none.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from rich.progress import track
 
 from evaluation.conditions import parse_conditions
 from evaluation.decoded import RunAudio
+from evaluation.report.content import row_label
 from evaluation.results import Condition
 from evaluation.statistics import Sample, bootstrap_means
 from evaluation.store import RunStore
+from qincodec.errors import UserError
 
 WINDOWS = (3000, 1500, 700, 300, 90)
 FLOOR = 1e-4
@@ -46,9 +49,12 @@ def main() -> None:
         clips = [clip for clip in store.read_clips() if clip.error is None]
         print(f"{'condition':<28}" + "".join(f"{window:>24}" for window in WINDOWS))
         for condition in conditions:
-            label = condition.codec + ("" if condition.kbps is None else f" at {condition.kbps:g} kbps")
+            label = row_label(condition.codec, condition.kbps)
             distances = np.full((len(clips), len(WINDOWS)), np.nan)
             for row, clip in enumerate(track(clips, label, transient=True, console=progress)):
+                coded = signals.row(condition, clip)
+                if coded is not None and coded["error"] is not None:
+                    continue
                 pair = signals.reference(clip), signals.decoded(condition, clip)
                 for column, window in enumerate(WINDOWS):
                     if pair[0].shape[-1] > window // 2:
@@ -64,4 +70,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None
