@@ -123,7 +123,8 @@ def _read(path: Path, root: Path | None) -> _Reading:
     config = None
     if general is not None and not findings:
         in_configs = file.parent.resolve().name == "configs"
-        config = TestConfig(file, root or (file.parent.parent if in_configs else file.parent), general, pages)
+        root = root or (file.parent.parent if in_configs else file.parent)
+        config = TestConfig(file, root.resolve(), general, pages)
     return _Reading(config, document, reader.locations(), findings)
 
 

@@ -328,7 +328,7 @@ class TestConfig:
 
     Attributes:
         path: the YAML file.
-        root: folder that all paths in it are relative to.
+        root: folder that all paths in it are relative to, itself absolute.
         general: the top level, ``general.qincodec`` our section.
         pages: in the order of the file, nested lists as `Group`.
     """

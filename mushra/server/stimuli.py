@@ -59,8 +59,8 @@ class Stimuli:
     def __init__(self, config: TestConfig, secret: str, cache: Path) -> None:
         self._config = config
         self._secret = secret.encode()
-        self._cache = cache
-        self._root = config.root.resolve()
+        self._cache = cache.resolve()  # Flask takes relative paths to be below the package
+        self._root = config.root
         self._files: dict[str, Served] = {}
         self._known: dict[Path, Served] = {}
         for page in config.flat():

@@ -228,7 +228,7 @@ def _send(here: Service, path: str) -> Response:
     config = here.config
     if found is None and config is not None:
         if path == f"configs/{config.path.name}":
-            found = config.path
+            found = config.path.resolve()
         elif Path(path).suffix.lower() in _TEST_SUFFIXES:
             found = _public_file(config.root, path)
     if found is None:

@@ -73,6 +73,16 @@ def test_what_the_page_is_told_does_not_tell_the_conditions(
     assert set(used.values()) == {1}
 
 
+def test_a_folder_given_relative_to_where_one_is(
+    make_folder: Any, serve: Any, listener: Any, small_test: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yaml = small_test.replace("id: one,", "id: one, createAnchor35: true,")
+    monkeypatch.chdir(make_folder(yaml).parent)
+    one = listener(serve(folder=Path("test")))
+    urls = {signal["url"] for page in one.pages for signal in page.get("signals", [])}
+    assert len(urls) > 5 and {one.client.get("/" + url).status_code for url in urls} == {200}
+
+
 def test_stimuli_are_cached_and_given_in_parts(serve: Any, listener: Any) -> None:
     app = serve()
     one = listener(app)

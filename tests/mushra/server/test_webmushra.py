@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,17 @@ def test_a_checkout_is_served_without_what_is_private(classic: Any, checkout: Pa
         assert b"private" not in answer.data
         assert b"outside" not in answer.data
     assert client.get("/admin/").status_code == 302
+
+
+def test_folders_given_relative_to_where_one_is(
+    make_folder: Any, serve: Any, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder()
+    monkeypatch.chdir(folder.parent)
+    client = serve(folder=Path(folder.name), webmushra_folder=Path(os.path.relpath(checkout))).test_client()
+    assert client.get("/configs/config.yaml").data == (folder / "config.yaml").read_bytes()
+    assert client.get("/ref.wav").data == (folder / "ref.wav").read_bytes()
+    assert client.get("/configs/default.yaml").data == b"testname: x"
 
 
 def test_a_test_of_ours_in_a_checkout(serve: Any, checkout: Path, tmp_path: Path) -> None:
