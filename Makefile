@@ -23,7 +23,7 @@ lint: setup-dev
 	$(BIN)/mypy
 
 setup: $(VENV)/.installed
-setup-dev: $(VENV)/.installed-dev
+setup-dev: $(VENV)/.installed-dev tests/node/node_modules/.installed
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -39,5 +39,11 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
+# What tests take from npm; without npm those tests are skipped and say so.
+tests/node/node_modules/.installed: tests/node/package-lock.json
+	@mkdir -p $(@D)
+	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/node; fi
+	@mkdir -p $(@D) && touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) tests/node/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
