@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -208,7 +209,7 @@ def _impossible_anchors(
 def _missing_pictures(
     config: TestConfig, number: int, page: LikertMultiPage | LikertSinglePage
 ) -> Iterator[Remark]:
-    for response in page.response:
+    for response in chain.from_iterable(page.response):
         for path in (response.img, response.img_selected, response.img_higher_response_selected):
             if path is not None and not config.audio_path(path).is_file():
                 yield Remark("error", number, f"'{path}': no such file in '{config.root}'", ("response",))

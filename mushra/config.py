@@ -1,4 +1,4 @@
-"""Read a test's YAML: every unknown key and wrong type with its file, line and page, before anything starts.
+"""Read a test's YAML: every wrong type and unknown key with its file, line and page, before anything starts.
 
 A test is a YAML file or a folder that `mushra create` wrote (``config.yaml`` in it). Paths in it are relative
 to the folder it lies in; if that is called ``configs``, as in a webMUSHRA checkout, to the folder above.
@@ -16,8 +16,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mushra.pages import PAGE_TYPES, FinishPage, General, Group, MushraPage, Page, TestConfig
-from mushra.yaml_lines import Document, Location, YamlProblem, parse
+from mushra.yaml_lines import Document, Location, Plain, YamlProblem, parse, resolve
 from qincodec.errors import UserError
+
+#: Types of pages whose grades are stored under the page's id.
+_RATED = frozenset(PAGE_TYPES) - {"generic", "consent", "volume", "finish"}
 
 #: Name of the YAML file in a test folder.
 CONFIG_NAME = "config.yaml"
@@ -69,7 +72,7 @@ def load_config(path: Path, root: Path | None = None) -> TestConfig:
     """
     reading = _read(path, root)
     if reading.config is None:
-        raise ConfigError(reading.findings)
+        raise ConfigError([finding for finding in reading.findings if finding.severity == "error"])
     return reading.config
 
 
@@ -119,9 +122,9 @@ def _read(path: Path, root: Path | None) -> _Reading:
         )
     reader = _Reader(file, document)
     general, pages = reader.read()
-    findings = sorted(reader.findings, key=lambda finding: finding.line)
+    findings = sorted(reader.findings, key=lambda finding: (finding.severity, finding.line))
     config = None
-    if general is not None and not findings:
+    if general is not None and not any(finding.severity == "error" for finding in findings):
         in_configs = file.parent.resolve().name == "configs"
         root = root or (file.parent.parent if in_configs else file.parent)
         config = TestConfig(file, root.resolve(), general, pages)
@@ -129,13 +132,14 @@ def _read(path: Path, root: Path | None) -> _Reading:
 
 
 class _Reader:
-    """From the document to models, collecting what is wrong."""
+    """From the document to models, collecting what is wrong and what is odd."""
 
     def __init__(self, file: Path, document: Document) -> None:
         self.findings: list[Finding] = []
         self._file = file
         self._document = document
         self._numbers: dict[Location, int] = {}
+        self._ids: set[str] = set()
 
     def read(self) -> tuple[General | None, tuple[Page | Group, ...]]:
         content = self._document.value
@@ -147,7 +151,7 @@ class _Reader:
             self._number(entries, ("pages",))
         for location, line in self._document.duplicates:
             first = self._document.line(location)
-            self._error(location, f"key '{location[-1]}' stands twice, first on line {first}", line)
+            self._warning(location, f"key '{location[-1]}' stands twice; line {first} counts", line)
         top = {key: value for key, value in content.items() if key != "pages"}
         general = self._model(General, top, (), "the top level")
         if "pages" not in content:
@@ -172,6 +176,8 @@ class _Reader:
                 self._number(entry, (*location, index))
             elif not (index == 0 and entry == "random"):
                 self._numbers[*location, index] = len(self._numbers) + 1
+                if isinstance(entry, dict) and str(entry.get("type")) in _RATED:
+                    self._ids.add(str(entry.get("id")))
 
     def _group(self, entries: list[Any], location: Location) -> Group:
         pages: list[Page | Group] = []
@@ -200,23 +206,55 @@ class _Reader:
             what = "'type' is missing" if "type" not in entry else f"'{kind}' is no type of page"
             self._error((*location, "type"), f"{what}{_close(str(kind), PAGE_TYPES)}; known are {known}")
             return None
-        if entry.get("id") is None and kind in ("generic", "consent", "volume", "finish"):
-            entry = {**entry, "id": f"page{self._numbers[location]}"}
+        if kind not in _RATED:
+            entry = {**entry, "id": self._id(entry.get("id"), location)}
         return self._model(model, entry, location, f"a {kind} page")
 
+    def _id(self, given: Any, location: Location) -> Any:
+        """Id of a page without grades: its own, unless it has none or another page's."""
+        number = self._numbers[location]
+        wanted = f"page{number}" if given is None else given
+        if not isinstance(wanted, str):
+            return wanted
+        unique = wanted
+        while unique in self._ids:
+            unique += f" (page {number})"
+        self._ids.add(unique)
+        if given is not None and unique != given:
+            self._warning((*location, "id"), f"id '{given}' is another page's, too; it stores no grades")
+        return unique
+
     def _model(self, model: type[BaseModel], value: Any, location: Location, what: str) -> Any:
+        self._unknown(model, value, location, what)
         try:
             return model.model_validate(value)
         except ValidationError as error:
             for details in error.errors(include_url=False):
+                if details["loc"][:2] == ("response", 0) and not _is_several(value["response"]):
+                    details["loc"] = ("response", *details["loc"][2:])
                 self._error((*location, *_real(details, value)), _explain(details, model, what))
             return None
+
+    def _unknown(self, model: type[BaseModel], value: Any, location: Location, what: str) -> None:
+        """Warns of keys that webMUSHRA's page types do not have."""
+        if isinstance(value, list):
+            for index, entry in enumerate(value):
+                self._unknown(model, entry, (*location, index), what)
+        if not isinstance(value, dict) or model.model_config.get("extra") != "ignore":
+            return
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        for key, entry in value.items():
+            if key not in fields:
+                close = _close(key, fields.keys() - value.keys())
+                self._warning((*location, key), f"{what} has no key '{key}'{close}; it is ignored")
+            elif nested := _nested(fields[key]):
+                self._unknown(nested, entry, (*location, key), f"'{key}' of {what}")
 
     def _check_whole(self, general: General | None, group: Group) -> None:
         """What can be seen only across pages."""
         locations = self.locations()
-        if self.findings:  # numbers and pages go together only when every page was understood
-            return
+        if any(finding.severity == "error" for finding in self.findings):
+            return  # numbers and pages go together only when every page was understood
         pages = list(group.flat())
         first: dict[str, int] = {}
         for number, page in enumerate(pages, start=1):
@@ -255,9 +293,22 @@ class _Reader:
                 self._error(here, f"likert question '{question.name}' has no 'response' to choose from")
 
     def _error(self, location: Location, message: str, line: int | None = None) -> None:
+        self._find("error", location, message, line)
+
+    def _warning(self, location: Location, message: str, line: int | None = None) -> None:
+        self._find("warning", location, message, line)
+
+    def _find(
+        self, severity: Literal["error", "warning"], location: Location, message: str, line: int | None
+    ) -> None:
         page = next((n for at, n in self._numbers.items() if location[: len(at)] == at), None)
         where = self._document.line(location) if line is None else line
-        self.findings.append(Finding("error", self._file, where, page, _one_line(message)))
+        self.findings.append(Finding(severity, self._file, where, page, _one_line(message)))
+
+
+def _is_several(response: Any) -> bool:
+    """Whether a Likert page has a list of scales."""
+    return isinstance(response, list) and any(isinstance(entry, list) for entry in response)
 
 
 def _one_line(text: str) -> str:
@@ -271,9 +322,9 @@ def _kind(value: Any) -> str:
         return "empty"
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    shown = str(value).lower() if isinstance(value, bool) else str(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return f"the text '{shown}'" if isinstance(value, str) else shown
+    shown = str(value) if len(str(value)) <= 60 else f"{str(value)[:57]}..."
+    is_text = isinstance(value, str) and (not isinstance(value, Plain) or isinstance(resolve(value), str))
+    return f"the text '{shown}'" if is_text else shown
 
 
 def _close(name: str, known: Iterable[str]) -> str:
@@ -299,7 +350,7 @@ def _real(details: ErrorDetails, value: Any) -> Location:
 #: Pydantic's type of error -> what is allowed.
 _ALLOWED = {
     "bool_type": "true or false, without quotes",
-    "string_type": "text; put it in quotes if it reads as true, false or a date",
+    "string_type": "text",
     "int_type": "a whole number, without quotes",
     "int_from_float": "a whole number",
     "float_type": "a number, without quotes",

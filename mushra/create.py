@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evaluation.datasets.base import Clip
 from evaluation.store import explain_os_errors, safe_name, write_atomic
 from mushra.anchors import anchor_filter
@@ -35,6 +33,7 @@ from mushra.documents import Options, Trial, make_config, make_key, make_report
 from mushra.pages import HIDDEN_REFERENCE
 from mushra.sources import GRID_S, Pick, RunSource, Source
 from mushra.stimuli import Unsuitable, loudest_start, make_item, write_stimulus
+from mushra.yaml_dump import dump
 from qincodec.errors import UserError
 
 REPORT_NAME = "create_report.json"
@@ -135,8 +134,7 @@ class _Builder:
             skipped=self._skipped,
         )
         config = make_config(self._options, self._trials, test_id)
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
-        write_atomic(folder / CONFIG_NAME, text)
+        write_atomic(folder / CONFIG_NAME, dump(config))
         for name, content in ((KEY_NAME, key), (REPORT_NAME, report)):
             write_atomic(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return report

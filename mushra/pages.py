@@ -1,8 +1,9 @@
 """What a listening test consists of: the page types and keys of webMUSHRA's YAML, and our one section.
 
-Keys are camelCase in the file and snake_case here (``showWaveform`` is ``show_waveform``). Unknown keys and
-wrong types are refused; numbers are taken where text is due. Our own options stand under the top-level key
-``qincodec`` (`Section`), which an unmodified webMUSHRA ignores.
+Keys are camelCase in the file and snake_case here (``showWaveform`` is ``show_waveform``). Text is the text
+of the file, whatever it looks like. Unknown keys are left out, as webMUSHRA does (`mushra.config` warns of
+them); wrong types are refused. Our own options stand under the top-level key ``qincodec`` (`Section`), which
+an unmodified webMUSHRA ignores; there, unknown keys are refused.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from mushra.yaml_lines import Plain, resolve
+
 #: Names of results that no entry of ``stimuli`` may take from the signals a page makes by itself.
 HIDDEN_REFERENCE, ANCHOR35, ANCHOR70 = "reference", "anchor35", "anchor70"
 
 Language = Literal["en", "de", "fr", "es"]
 
 
-def _text(value: object) -> object:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number else value
+def _bool(value: object) -> object:
+    words = {"yes": True, "on": True, "1": True, "no": False, "off": False, "0": False}
+    return words.get(value.lower(), resolve(value)) if isinstance(value, Plain) else value
 
 
 def _path(path: str) -> str:
@@ -53,14 +56,19 @@ def _web_address(address: str) -> str:
     return address
 
 
-Text = Annotated[str, BeforeValidator(_text)]
-AudioPath = Annotated[str, AfterValidator(_path)]
+Text = Annotated[str, AfterValidator(str)]
+Bool = Annotated[bool, BeforeValidator(_bool)]
+Int = Annotated[int, BeforeValidator(resolve)]
+Float = Annotated[float, BeforeValidator(resolve)]
+#: What is handed on to the page that shows it, as webMUSHRA's parser resolves it.
+Anything = Annotated[dict[str, Any] | list[Any], BeforeValidator(resolve)]
+AudioPath = Annotated[Text, AfterValidator(_path)]
 Stimuli = Annotated[dict[str, AudioPath], Field(min_length=1), AfterValidator(_trial_names)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, alias_generator=to_camel
+        extra="ignore", strict=True, frozen=True, allow_inf_nan=False, alias_generator=to_camel
     )
 
 
@@ -82,7 +90,7 @@ class ConsentPage(_Page):
     """Text to agree to; with ``must_consent`` the test goes on only after that."""
 
     type: Literal["consent"]
-    must_consent: bool = True
+    must_consent: Bool = True
 
 
 class VolumePage(_Page):
@@ -90,17 +98,17 @@ class VolumePage(_Page):
 
     type: Literal["volume"]
     stimulus: AudioPath
-    default_volume: Annotated[float, Field(ge=0, le=1)] = 0.5
+    default_volume: Annotated[Float, Field(ge=0, le=1)] = 0.5
 
 
 class _Trial(_Page):
     """Stimuli (name in the results -> path) against a reference, and anchors made from it on request."""
 
-    show_waveform: bool = False
-    enable_looping: bool = False
+    show_waveform: Bool = False
+    enable_looping: Bool = False
     reference: AudioPath
-    create_anchor35: bool = False
-    create_anchor70: bool = False
+    create_anchor35: Bool = False
+    create_anchor70: Bool = False
     stimuli: Stimuli
 
 
@@ -108,10 +116,10 @@ class MushraPage(_Trial):
     """A BS.1534 trial. The hidden reference (named "reference") is added by whoever shows the page."""
 
     type: Literal["mushra"]
-    strict: bool = True
-    randomize: bool = True
-    show_condition_names: bool = False
-    switch_back: bool = False
+    strict: Bool = True
+    randomize: Bool = True
+    show_condition_names: Bool = False
+    switch_back: Bool = False
 
     def conditions(self) -> list[str]:
         """Names under which the trial is rated: stimuli, hidden reference, anchors that are made."""
@@ -130,7 +138,7 @@ class PairedComparisonPage(_Trial):
 
     type: Literal["paired_comparison"]
     unforced: Annotated[
-        Text | None, BeforeValidator(lambda value: None if value is False or value == "" else value)
+        Text | None, BeforeValidator(lambda value: None if resolve(value) is False or value == "" else value)
     ] = None
 
 
@@ -144,18 +152,31 @@ class LikertResponse(_Model):
     img_higher_response_selected: AudioPath | None = None
 
 
-class _Likert(_Page):
-    """Stimuli rated on a scale; ``max_stimuli`` of them, drawn at random, if given."""
+def _scales(value: object) -> object:
+    several = isinstance(value, list) and any(isinstance(entry, list) for entry in value)
+    return value if several else [value]
 
-    must_rate: bool = False
+
+class _Likert(_Page):
+    """Stimuli rated on one or more scales; ``max_stimuli`` of them, drawn at random, if given.
+
+    In the file ``response`` is the list of a scale's answers, or a list of such lists.
+    """
+
+    show_waveform: Bool = False
+    must_rate: Bool = False
     #: What counts as heard: the whole stimulus ("ended") or its beginning ("processUpdate").
     must_playback: Annotated[
         Literal["ended", "processUpdate"] | None,
-        BeforeValidator(lambda value: None if value is False else value),
+        BeforeValidator(lambda value: None if resolve(value) is False else value),
     ] = None
     stimuli: Annotated[dict[str, AudioPath], Field(min_length=1)]
-    response: Annotated[list[LikertResponse], Field(min_length=1)]
-    max_stimuli: Annotated[int, Field(ge=1)] | None = None
+    response: Annotated[
+        list[Annotated[list[LikertResponse], Field(min_length=1)]],
+        Field(min_length=1),
+        BeforeValidator(_scales),
+    ]
+    max_stimuli: Annotated[Int, Field(ge=1)] | None = None
 
 
 class LikertMultiPage(_Likert):
@@ -171,15 +192,19 @@ class LikertSinglePage(_Likert):
 
 
 class SpatialPage(_Page):
-    """Where is it? What the lists and mappings hold is up to the page that shows them."""
+    """Where is it? What the lists and mappings hold is up to the page that shows them.
+
+    With ``numberof_loc_obj`` as many directions are asked for of each stimulus.
+    """
 
     type: Literal["spatial"]
-    framerate: Annotated[float, Field(gt=0)] | None = None
-    room_measurements: dict[str, Any] | list[Any] | None = None
-    stimuli: dict[str, Any] | list[Any]
-    responses: dict[str, Any] | list[Any] | None = None
-    views: dict[str, Any] | list[Any] | None = None
-    objects: dict[str, Any] | list[Any] | None = None
+    framerate: Annotated[Float, Field(gt=0)] | None = None
+    numberof_loc_obj: Annotated[Int, Field(ge=1, le=12)] = 1
+    room_measurements: Anything | None = None
+    stimuli: Anything
+    responses: Anything | None = None
+    views: Anything | None = None
+    objects: Anything | None = None
 
 
 class Choice(_Model):
@@ -195,9 +220,9 @@ class Question(_Model):
     type: Literal["text", "number", "likert", "long_text"]
     name: Text
     label: Text | None = None
-    optional: bool = False
-    min: float | None = None
-    max: float | None = None
+    optional: Bool = False
+    min: Float | None = None
+    max: Float | None = None
     default: Text | None = None
     response: list[Choice] | None = None
 
@@ -207,9 +232,9 @@ class FinishPage(_Page):
 
     type: Literal["finish"]
     popup_content: Text | None = None
-    show_results: bool = False
-    show_errors: bool = False
-    write_results: bool = True
+    show_results: Bool = False
+    show_errors: Bool = False
+    write_results: Bool = True
     questionnaire: list[Question] | None = None
 
 
@@ -266,17 +291,17 @@ class _Own(BaseModel):
 class Rules(_Own):
     """What a MUSHRA page asks before Next is unlocked; each rule is said on the page."""
 
-    must_hear_all: bool = True
-    must_rate_all: bool = True
-    one_at_100: bool = True
-    only_playing_rated: bool = True
+    must_hear_all: Bool = True
+    must_rate_all: Bool = True
+    one_at_100: Bool = True
+    only_playing_rated: Bool = True
 
 
 class Completion(_Own):
     """What a listener gets at the end: a code to copy, an address to be sent to, both or nothing."""
 
     code: Text | None = None
-    redirect: Annotated[str, AfterValidator(_web_address)] | None = None
+    redirect: Annotated[Text, AfterValidator(_web_address)] | None = None
 
 
 class Section(_Own):
@@ -299,13 +324,13 @@ class Section(_Own):
 
     training: list[Text] | None = None
     rules: Rules = Rules()
-    items_per_listener: Annotated[int, Field(ge=1)] | None = None
+    items_per_listener: Annotated[Int, Field(ge=1)] | None = None
     order: Literal["latin", "random"] = "latin"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[Int, Field(ge=0)] = 0
     completion: Completion = Completion()
     languages: list[Language] = Field(default_factory=list)
-    one_session_per_person: bool = False
-    headphone_check: bool = False
+    one_session_per_person: Bool = False
+    headphone_check: Bool = False
     identification: Literal["anonymous", "invitation", "prolific"] = "anonymous"
 
 
@@ -314,9 +339,9 @@ class General(_Model):
 
     testname: Text
     test_id: Text
-    buffer_size: Literal[256, 512, 1024, 2048, 4096, 8192, 16384] = 2048
-    stop_on_errors: bool = False
-    show_button_previous_page: bool = False
+    buffer_size: Annotated[Literal[256, 512, 1024, 2048, 4096, 8192, 16384], BeforeValidator(resolve)] = 2048
+    stop_on_errors: Bool = False
+    show_button_previous_page: Bool = False
     remote_service: Text | None = None
     language: Language = "en"
     qincodec: Section = Section()

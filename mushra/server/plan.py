@@ -175,14 +175,18 @@ def _flattened(
         names = list(page.stimuli)
         rng.shuffle(names)
         signals, conditions = _signals(page, _named(names[: page.max_stimuli]), stimuli)
-        responses = [
-            {
-                key: (stimuli.url(page.id, value) if key.startswith("img") else value)
-                for key, value in response.model_dump(by_alias=True, exclude_none=True).items()
-            }
-            for response in page.response
+        scales = [
+            [
+                {
+                    key: (stimuli.url(page.id, value) if key.startswith("img") else value)
+                    for key, value in response.model_dump(by_alias=True, exclude_none=True).items()
+                }
+                for response in scale
+            ]
+            for scale in page.response
         ]
-        public = {**_keys(page, "must_rate", "must_playback"), "response": responses}
+        public = _keys(page, "must_rate", "must_playback", "show_waveform")
+        public["response"] = scales if len(scales) > 1 else scales[0]
         return [({**public, "reference": None, "signals": signals}, conditions)]
     if isinstance(page, VolumePage):
         signal = {"id": "s1", "url": stimuli.url(page.id, "signal:volume"), "label": None}
@@ -247,7 +251,8 @@ def _spatial(page: SpatialPage, stimuli: Stimuli) -> tuple[dict[str, Any], dict[
         elif isinstance(entry, dict):
             found += [(str(name), path) for name, path in entry.items() if isinstance(path, str)]
     signals, conditions = _signals(page, found, stimuli)
-    public = _keys(page, "framerate", "room_measurements", "responses", "views", "objects")
+    keys = ("framerate", "numberof_loc_obj", "room_measurements", "responses", "views", "objects")
+    public = _keys(page, *keys)
     return {**stimuli.replaced(page.id, public), "reference": None, "signals": signals}, conditions
 
 

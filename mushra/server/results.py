@@ -61,7 +61,8 @@ Name = Annotated[str, Field(max_length=200)]
 
 class _Rating(_Model):
     signal: Name
-    score: float | Name | None = None
+    #: A list where a page has several scales, in their order.
+    score: float | Name | Annotated[list[Name | None], Field(max_length=50)] | None = None
     comment: Comment = ""
     plays: Count = 0
     heard_ms: Milliseconds = 0
@@ -176,7 +177,7 @@ def _scale(rating: _Rating, low: float, high: float, step: float) -> float | Non
     score = rating.score
     if score is None:
         return None
-    if isinstance(score, str) or not low <= score <= high:
+    if isinstance(score, str | list) or not low <= score <= high:
         raise BadResult(
             "score", f"score {str(score)[:20]} of '{rating.signal}' is not from {low:g} to {high:g}"
         )
@@ -258,18 +259,29 @@ def _text(value: float | str) -> str:
 
 
 def _likert(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
-    allowed = {response["value"] for response in page.public["response"]}
+    """Answers as text; of pages with several scales as a JSON list, with "" for a scale without an answer."""
+    response = page.public["response"]
+    several = isinstance(response[0], list)
+    allowed = [{one["value"] for one in scale} for scale in (response if several else [response])]
     ratings = _by_signal(page, result)
     rows = []
+    unrated = len(page.conditions) * len(allowed)
     for signal, rating in ratings.items():
         if rating.score is None:
             continue
-        answer = _text(rating.score)
-        if answer not in allowed:
-            raise BadResult("score", f"'{answer[:40]}' is no answer of this page's scale")
-        rows.append(_row(page, result, rating, stimulus=page.conditions[signal], answer=answer))
-    if page.public.get("mustRate") and len(rows) < len(page.conditions):
-        raise BadResult("not_rated", f"{len(page.conditions) - len(rows)} stimuli are not rated")
+        scores = rating.score if isinstance(rating.score, list) else [rating.score]
+        if isinstance(rating.score, list) != several or len(scores) != len(allowed):
+            raise BadResult("score", f"'{signal}' must have {len(allowed)} answers, one for each scale")
+        answers = ["" if score is None else _text(score) for score in scores]
+        for answer, score, values in zip(answers, scores, allowed, strict=False):
+            if score is not None and answer not in values:
+                raise BadResult("score", f"'{answer[:40]}' is no answer of this page's scale")
+        unrated -= sum(score is not None for score in scores)
+        if any(score is not None for score in scores):
+            answer = json.dumps(answers, ensure_ascii=False) if several else answers[0]
+            rows.append(_row(page, result, rating, stimulus=page.conditions[signal], answer=answer))
+    if page.public.get("mustRate") and unrated:
+        raise BadResult("not_rated", f"{unrated} answers are missing")
     if page.public.get("mustPlayback") and any(
         signal not in ratings or not ratings[signal].plays for signal in page.conditions
     ):
@@ -281,7 +293,10 @@ def _spatial(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
     """Answers of a spatial page: one per signal, whatever its shape, as JSON."""
     rows = []
     for name, value in result.responses.items():
-        text = json.dumps(value, separators=(",", ":"))
+        try:
+            text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+        except ValueError:
+            raise BadResult("invalid", f"the response '{name[:40]}' has an infinite number") from None
         if len(text) > MAX_COMMENT:
             raise BadResult("invalid", f"the response '{name[:40]}' is too long")
         rows.append(_row(page, result, None, stimulus=page.conditions.get(name, name), answer=text))

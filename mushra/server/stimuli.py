@@ -13,6 +13,7 @@ import hmac
 import mimetypes
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def _places(page: Page) -> Iterator[tuple[str, str]]:
         for name, path in page.stimuli.items():
             yield f"signal:{name}", path
     if isinstance(page, LikertMultiPage | LikertSinglePage):
-        for response in page.response:
+        for response in chain.from_iterable(page.response):
             for image in (response.img, response.img_selected, response.img_higher_response_selected):
                 if image is not None:
                     yield image, image

@@ -1,0 +1,68 @@
+"""Write YAML that yaml.js, the parser of webMUSHRA, and every other parser read as the same values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+
+def dump(value: dict[str, Any]) -> str:
+    """A document that yaml.js and every YAML parser read as ``value``.
+
+    yaml.js takes a list that begins on another list's line for text, folds no lines, and knows no escape of
+    a character beyond U+007F: every list begins on a line of its own, all text that is not plainly a word is
+    quoted on one line.
+
+    Args:
+        value: of dicts with text keys, lists, text, numbers, bool, None.
+    """
+    return "".join(f"{line}\n" for line in _lines(value))
+
+
+def _lines(value: Any) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _entry(f"{_scalar(key)}:", inner)
+    elif isinstance(value, list) and value:
+        for inner in value:
+            if isinstance(inner, dict) and inner:
+                first, *rest = _lines(inner)
+                yield f"- {first}"
+                yield from (f"  {line}" for line in rest)
+            else:
+                yield from _entry("-", inner)
+    else:
+        yield _scalar(value)
+
+
+def _entry(head: str, inner: Any) -> Iterator[str]:
+    if isinstance(inner, dict | list) and inner:
+        yield head
+        yield from (f"  {line}" for line in _lines(inner))
+    else:
+        yield f"{head} {_scalar(inner)}"
+
+
+#: Text that needs no quotes: no number, no date, no word that YAML 1.1 takes for a value.
+_WORD = re.compile(
+    r"(?!(?:y|n|yes|no|on|off|true|false|null|nan|inf)$)[a-z](?:[\w ,.()/+-]*[\w)])?",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def _scalar(value: Any) -> str:
+    if not isinstance(value, str) or not _WORD.fullmatch(value):
+        text = json.dumps(value, ensure_ascii=False)
+        # "#" would be a comment to yaml.js even in a quoted key; the others are line breaks to YAML 1.1.
+        for character, escape in (
+            ("#", "x23"),
+            ("\x7f", "x7f"),
+            ("\x85", "N"),
+            ("\u2028", "L"),
+            ("\u2029", "P"),
+        ):
+            text = text.replace(character, f"\\{escape}")
+        return text
+    return value
