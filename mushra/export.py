@@ -187,7 +187,7 @@ def _webmushra(
         # One header for all: a questionnaire that was changed shifts no columns.
         names = list(dict.fromkeys(name for row in rated for name in asked.get(row.session, {})))
         file, columns = _FILES[kind]
-        several = max(len(_several(row.answer)) for row in rated) if file == "lss" else 1
+        several = max(len(_several(row.answer)) for row in rated) if file in ("lms", "lss") else 1
         if several > 1:
             numbered = [f"stimuli_rating{n}" for n in range(1, several + 1)]
             columns = (columns[0], *numbered, *columns[2:])
@@ -431,7 +431,7 @@ def _kind(path: Path, header: list[str]) -> tuple[str, list[str]]:
         if file == "lms" and path.stem == "lss":
             continue
         numbered = [name for name in header if re.fullmatch(r"stimuli_rating\d+", name)]
-        if file == "lss" and numbered:
+        if file in ("lms", "lss") and numbered:
             columns = (columns[0], *numbered, *columns[2:])
         optional = {"session_uuid"}
         needed = [name for name in columns if name not in optional]

@@ -16,6 +16,7 @@ _ITEM = re.compile(r"-(?:(\s+)(.*))?$", re.DOTALL)
 _ANCHOR = re.compile(r"&([^ ]+) *(.*)", re.DOTALL)
 _TAG = re.compile(r"!!?(?:str|int|float|bool)(?:\s+|$)")
 _TEXT_BLOCK = re.compile(r"([|>])([+-]?\d*[+-]?)(?: +#.*)?$")
+_FLOW_KEY = re.compile(r"[^:,}]+(?=:)|[^:, ]+(?= )")
 _DOUBLE = re.compile(r'(?:[^"\\]|\\.?)*')
 _ESCAPE = re.compile(
     r'\\(?:([0abt\tnvfre "/\\N_LP])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|\n)'
@@ -234,9 +235,7 @@ class Block:
                 if indent == 0:
                     break
                 margin = margin or indent
-            if is_empty(text) and text.strip(_SPACES):
-                pass  # a comment
-            else:
+            if margin and not (is_empty(text) and text.strip(_SPACES)):  # no comment
                 yield text[min(indent, margin) :]
             self._at += 1
 
@@ -340,8 +339,9 @@ class _Flow:
                 if self._skip(" \t") != ":":
                     raise YamlProblem(number, f"key '{key[:40]}' has no ':'")
             else:
-                found = re.compile(r"[^:,}]+").match(self._text, self._pos)
-                if found is None or self._text[found.end() : found.end() + 1] != ":":
+                # "{a key: value}"; without a colon a blank ends the key: "{key value}".
+                found = _FLOW_KEY.match(self._text, self._pos)
+                if found is None:
                     raise YamlProblem(number, f"'{self._text[self._pos :][:40]}' is no 'key: value'")
                 key, self._pos = found[0].strip(_SPACES), found.end()
             empty = self._skip(" \t:") in ",}"

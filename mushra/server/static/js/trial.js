@@ -33,7 +33,7 @@ export const HEARD_MS = 500;
  * @typedef {Object} Item
  * @property {string} id of the signal
  * @property {string} name as the listener reads it
- * @property {number|string|null} score
+ * @property {number|string|(string|null)[]|null} score
  * @property {string} comment
  * @property {number} plays
  * @property {number} moves
@@ -136,7 +136,7 @@ export class Trial {
 
   /**
    * @param {Item} item
-   * @param {number|string} score
+   * @param {number|string|(string|null)[]} score
    * @param {boolean} moved at the end of a move
    */
   rate(item, score, moved) {
@@ -186,6 +186,7 @@ export class Trial {
       announce(t("loopIs", { start, end }));
     };
     const wave = new Waveform(player, drawn ?? null, Boolean(page.enableLooping), remember, context.signal);
+    this.wave = wave;
     this._remember = remember;
     const loop = page.enableLooping
       ? element(

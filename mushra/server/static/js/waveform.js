@@ -55,6 +55,14 @@ export class Waveform {
     this._show();
   }
 
+  /** @param {AudioBuffer|null} buffer drawn from now on */
+  draw(buffer) {
+    if (buffer === this._buffer) return;
+    this._buffer = buffer;
+    this.element.classList.toggle("plain", !buffer);
+    this._draw();
+  }
+
   get _length() {
     return this._player.track?.length ?? 1;
   }

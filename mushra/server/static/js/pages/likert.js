@@ -1,5 +1,5 @@
 // @ts-check
-/** Likert pages: stimuli that are rated in words or pictures, all on one page or one after the other. */
+/** Likert pages: stimuli rated in words or pictures on one or more scales, on one page or one by one. */
 
 import { button, element, markup } from "../dom.js";
 import { t } from "../texts.js";
@@ -17,6 +17,11 @@ export function likertPage(page, context) {
   const single = page.type === "likert_single_stimulus" && page.signals.length > 1;
   const names = page.signals.map((/** @type {any} */ _, /** @type {number} */ n) => t("item", { n: n + 1 }));
   const trial = new Trial(page, context, names, false);
+  const several = Array.isArray(page.response[0]);
+  /** @type {any[][]} */
+  const scales = several ? page.response : [page.response];
+  /** @param {Item} item @returns {any[]} its answers, one for each scale */
+  const answers = (item) => (several ? (item.score ?? scales.map(() => null)) : [item.score]);
   /** Signals that were played to the end, on earlier visits too. @type {Set<string>} */
   const ended = new Set((context.draft.events ?? []).filter((/** @type {any[]} */ e) => e[0] === "end").map((/** @type {any[]} */ e) => e[1]));
   context.player.addEventListener("ended", () => ended.add(String(trial.player.current)), { signal: context.signal });
@@ -27,15 +32,21 @@ export function likertPage(page, context) {
   };
   const missingOf = (/** @type {Item} */ item) => [
     ...(heard(item) ? [] : [t(page.mustPlayback === "ended" ? "missingEnd" : "missingHear", { items: item.name })]),
-    ...(page.mustRate && item.score === null ? [t("missingRate", { items: item.name })] : []),
+    ...(page.mustRate && answers(item).includes(null) ? [t("missingRate", { items: item.name })] : []),
   ];
 
   const rows = trial.items.map((item, index) => {
-    const group = scale(page, item, (value) => trial.rate(item, value, true));
+    const groups = scales.map((response, which) => {
+      const label = t("gradeOf", { item: item.name }) + (several ? ` (${which + 1})` : "");
+      return scale(response, `likert-${item.id}-${which}`, label, answers(item)[which], (value) => {
+        const given = answers(item).map((answer, n) => (n === which ? value : answer));
+        trial.rate(item, several ? given : value, true);
+      });
+    });
     const play = trial.playButton(item.id, names[index], t("playItem", { item: item.name }), String(index + 1));
-    return element("section", { class: "likert-row", "aria-label": item.name }, play, group);
+    return element("section", { class: "likert-row", "aria-label": item.name }, play, element("div", {}, ...groups));
   });
-  let step = Math.max(0, trial.items.findIndex((item) => missingOf(item).length > 0 || item.score === null));
+  let step = Math.max(0, trial.items.findIndex((item) => missingOf(item).length > 0 || answers(item).includes(null)));
   const place = element("p", { class: "round", role: "status" });
   const back = button(t("previousItem"), () => turn(-1));
   const forward = button(t("nextItem"), () => {
@@ -43,6 +54,12 @@ export function likertPage(page, context) {
     if (missing.length) context.hint(missing.join(" "));
     else turn(1);
   });
+  const transport = trial.transport();
+  const draw = () => {
+    const id = single ? trial.items[step].id : (trial.player.current ?? trial.items[0].id);
+    if (page.showWaveform) trial.wave?.draw(trial.player.track?.buffers.get(id) ?? null);
+  };
+  trial.onplay = draw;
   const turn = (/** @type {number} */ by) => {
     step += by;
     trial.player.pause();
@@ -54,6 +71,7 @@ export function likertPage(page, context) {
       row.hidden = single && index !== step;
     });
     place.textContent = t("itemOf", { n: step + 1, total: rows.length });
+    draw();
     back.disabled = step === 0;
     forward.disabled = step === rows.length - 1;
   };
@@ -68,7 +86,7 @@ export function likertPage(page, context) {
       markup(page.content),
       ruleList(rules),
       single ? place : null,
-      trial.transport(),
+      transport,
       element("div", { class: "likert" }, ...rows),
       single ? element("div", { class: "choices" }, back, forward) : null,
     ],
@@ -88,26 +106,29 @@ export function likertPage(page, context) {
 /**
  * The answers as radio buttons, with the pictures of the responses if they have any.
  *
- * @param {any} page
- * @param {Item} item
+ * @param {any[]} response
+ * @param {string} name of the group
+ * @param {string} label
+ * @param {string|null} chosen
  * @param {(value: string) => void} onchoice
  */
-function scale(page, item, onchoice) {
+function scale(response, name, label, chosen, onchoice) {
   /** @type {HTMLImageElement[]} */
   const pictures = [];
-  const name = `likert-${item.id}`;
+  let value = chosen;
   const draw = () => {
-    const chosen = page.response.findIndex((/** @type {any} */ one) => one.value === item.score);
-    page.response.forEach((/** @type {any} */ one, /** @type {number} */ index) => {
+    const selected = response.findIndex((one) => one.value === value);
+    response.forEach((one, index) => {
       if (!pictures[index]) return;
       // A higher answer can light the ones below it, as stars do.
-      const higher = chosen > index ? one.imgHigherResponseSelected : undefined;
-      pictures[index].src = (index === chosen ? one.imgSelected : higher) ?? one.img ?? one.imgSelected;
+      const higher = selected > index ? one.imgHigherResponseSelected : undefined;
+      pictures[index].src = (index === selected ? one.imgSelected : higher) ?? one.img ?? one.imgSelected;
     });
   };
-  const choices = page.response.map((/** @type {any} */ one, /** @type {number} */ index) => {
-    const radio = element("input", { type: "radio", name, value: one.value, checked: item.score === one.value });
+  const choices = response.map((one, index) => {
+    const radio = element("input", { type: "radio", name, value: one.value, checked: value === one.value });
     radio.addEventListener("change", () => {
+      value = one.value;
       onchoice(one.value);
       draw();
     });
@@ -121,7 +142,7 @@ function scale(page, item, onchoice) {
   return element(
     "fieldset",
     { class: "likert-scale" },
-    element("legend", { class: "hidden", text: t("gradeOf", { item: item.name }) }),
+    element("legend", { class: "hidden", text: label }),
     ...choices,
   );
 }

@@ -11,6 +11,8 @@ import { element, markup } from "../dom.js";
 import { t } from "../texts.js";
 import { Trial } from "../trial.js";
 
+/** @typedef {import("../trial.js").Item} Item */
+
 /** @param {number} degrees @returns {number} the same direction from -179 to 180 */
 const wrapped = (degrees) => 180 - ((((180 - Math.round(degrees)) % 360) + 360) % 360);
 
@@ -29,20 +31,28 @@ function inWords(azimuth) {
 export function spatialPage(page, context) {
   const names = page.signals.map((/** @type {any} */ _, /** @type {number} */ n) => t("item", { n: n + 1 }));
   const trial = new Trial(page, context, names, false);
+  const objects = page.numberofLocObj ?? 1;
   const saved = context.draft.responses ?? {};
-  /** @type {Map<string, number>} */
+  /** Directions of each signal's objects. @type {Map<string, (number|null)[]>} */
   const answers = new Map(
-    Object.entries(saved).flatMap(([id, answer]) => (typeof answer?.azimuth === "number" ? [[id, answer.azimuth]] : [])),
+    trial.items.map((item) => {
+      const given = saved[item.id]?.azimuths ?? [saved[item.id]?.azimuth];
+      return [item.id, Array.from({ length: objects }, (_, n) => (typeof given[n] === "number" ? given[n] : null))];
+    }),
   );
+  const directions = (/** @type {Item} */ item) => answers.get(item.id) ?? [];
   const dials = trial.items.map((item, index) => {
     const play = trial.playButton(item.id, names[index], t("playItem", { item: item.name }), String(index + 1));
-    const dial = circle(item.name, answers.get(item.id) ?? null, (azimuth, moved) => {
-      answers.set(item.id, azimuth);
-      if (moved) item.moves += 1;
-      if (moved) context.log("rate", item.id);
-      context.changed();
+    const circles = directions(item).flatMap((azimuth, n) => {
+      const dial = circle(objects > 1 ? `${item.name} (${n + 1})` : item.name, azimuth, (chosen) => {
+        directions(item)[n] = chosen;
+        item.moves += 1;
+        context.log("rate", item.id);
+        context.changed();
+      });
+      return [dial.element, dial.output];
     });
-    return element("section", { class: "spatial-item", "aria-label": item.name }, play, dial.element, dial.output);
+    return element("section", { class: "spatial-item", "aria-label": item.name }, play, ...circles);
   });
   return {
     wide: true,
@@ -54,7 +64,7 @@ export function spatialPage(page, context) {
     ],
     missing: () => {
       const unheard = trial.unheard();
-      const open = trial.items.filter((item) => !answers.has(item.id));
+      const open = trial.items.filter((item) => directions(item).includes(null));
       return [
         ...(unheard.length ? [t("missingHear", { items: unheard.map((item) => item.name).join(", ") })] : []),
         ...(open.length ? [t("missingDirection", { items: open.map((item) => item.name).join(", ") })] : []),
@@ -62,7 +72,11 @@ export function spatialPage(page, context) {
     },
     result: () => ({
       ratings: trial.ratings(),
-      responses: Object.fromEntries([...answers].map(([id, azimuth]) => [id, { azimuth }])),
+      responses: Object.fromEntries(
+        [...answers]
+          .filter(([, azimuths]) => azimuths.some((azimuth) => azimuth !== null))
+          .map(([id, azimuths]) => [id, objects > 1 ? { azimuths } : { azimuth: azimuths[0] }]),
+      ),
     }),
     key: (event) => trial.key(event),
   };
@@ -71,7 +85,7 @@ export function spatialPage(page, context) {
 /**
  * @param {string} name
  * @param {number|null} initial
- * @param {(azimuth: number, moved: boolean) => void} onchange
+ * @param {(azimuth: number) => void} onchange
  */
 function circle(name, initial, onchange) {
   let azimuth = initial;
@@ -98,10 +112,13 @@ function circle(name, initial, onchange) {
     dial.setAttribute("aria-valuetext", azimuth === null ? t("unset") : inWords(azimuth));
     output.textContent = azimuth === null ? "–" : inWords(azimuth);
   };
-  const set = (/** @type {number} */ degrees, /** @type {boolean} */ moved) => {
-    azimuth = wrapped(degrees);
+  const turn = (/** @type {number|null} */ degrees) => {
+    azimuth = degrees === null ? null : wrapped(degrees);
     show();
-    onchange(azimuth, moved);
+  };
+  const set = (/** @type {number} */ degrees) => {
+    turn(degrees);
+    onchange(wrapped(degrees));
   };
   const at = (/** @type {PointerEvent} */ event) => {
     const box = dial.getBoundingClientRect();
@@ -115,25 +132,28 @@ function circle(name, initial, onchange) {
     dial.focus();
     dial.setPointerCapture(event.pointerId);
     const stop = new AbortController();
-    set(at(event), false);
-    dial.addEventListener("pointermove", (/** @type {PointerEvent} */ moved) => set(at(moved), false), {
+    const before = azimuth;
+    turn(at(event));
+    dial.addEventListener("pointermove", (/** @type {PointerEvent} */ moved) => turn(at(moved)), {
       signal: stop.signal,
     });
-    const finish = () => {
+    /** @param {() => void} then */
+    const finish = (then) => () => {
       stop.abort();
-      set(azimuth ?? 0, true);
+      then();
     };
-    dial.addEventListener("pointerup", finish, { signal: stop.signal });
-    dial.addEventListener("pointercancel", finish, { signal: stop.signal });
+    dial.addEventListener("pointerup", finish(() => set(azimuth ?? 0)), { signal: stop.signal });
+    // A gesture that the browser takes over is no answer.
+    dial.addEventListener("pointercancel", finish(() => turn(before)), { signal: stop.signal });
   });
   dial.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = event.shiftKey ? 10 : 1;
     /** @type {Record<string, number>} */
     const moves = { ArrowLeft: step, ArrowUp: step, ArrowRight: -step, ArrowDown: -step, PageUp: 10, PageDown: -10 };
-    if (event.key === "Home") set(0, true);
-    else if (event.key === "End") set(180, true);
-    else if (event.key in moves) set(azimuth === null ? 0 : azimuth + moves[event.key], true);
+    if (event.key === "Home") set(0);
+    else if (event.key === "End") set(180);
+    else if (event.key in moves) set(azimuth === null ? 0 : azimuth + moves[event.key]);
     else return;
     event.preventDefault();
   });
