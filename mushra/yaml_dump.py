@@ -47,7 +47,7 @@ def _entry(head: str, inner: Any) -> Iterator[str]:
 
 #: Text that needs no quotes: no number, no date, no word that YAML 1.1 takes for a value.
 _WORD = re.compile(
-    r"(?!(?:y|n|yes|no|on|off|true|false|null|nan|inf)$)[a-z](?:[\w ,.()/+-]*[\w)])?",
+    r"(?!(?:y|n|yes|no|on|off|true|false|null|nan|inf|infinity)$)[a-z](?:[\w ,.()/+-]*[\w)])?",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -55,6 +55,8 @@ _WORD = re.compile(
 def _scalar(value: Any) -> str:
     if not isinstance(value, str) or not _WORD.fullmatch(value):
         text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, float) and "." not in text:
+            return text.replace("e", ".0e")  # without a point it is text in YAML 1.1
         # "#" would be a comment to yaml.js even in a quoted key; the others are line breaks to YAML 1.1.
         for character, escape in (
             ("#", "x23"),

