@@ -151,7 +151,9 @@ class _Reader:
             self._number(entries, ("pages",))
         for location, line in self._document.duplicates:
             first = self._document.line(location)
-            self._warning(location, f"key '{location[-1]}' stands twice; line {first} counts", line)
+            self._warning(
+                location, f"key '{location[-1]}' stands twice; the first counts, on line {first}", line
+            )
         top = {key: value for key, value in content.items() if key != "pages"}
         general = self._model(General, top, (), "the top level")
         if "pages" not in content:
@@ -221,7 +223,9 @@ class _Reader:
             unique += f" (page {number})"
         self._ids.add(unique)
         if given is not None and unique != given:
-            self._warning((*location, "id"), f"id '{given}' is another page's, too; it stores no grades")
+            self._warning(
+                (*location, "id"), f"id '{given}' is another page's, too (this one stores no grades)"
+            )
         return unique
 
     def _model(self, model: type[BaseModel], value: Any, location: Location, what: str) -> Any:
