@@ -102,7 +102,10 @@ class Block:
             raise YamlProblem(lines[0][0], TOO_DEEP)
 
     def value(self) -> Any:
-        number, text = self._next() or (1, "")
+        line = self._next()
+        if line is None:
+            return None
+        number, text = line
         if _ITEM.match(text):
             return self._list(number, text)
         if _split(text):

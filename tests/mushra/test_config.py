@@ -317,6 +317,7 @@ def test_finish_must_be_last(write: Callable[[str], Path]) -> None:
         "- a",
         "a",
         "",
+        "---\n# nothing\n",
     ],
 )
 def test_no_test_at_all(write: Callable[[str], Path], text: str) -> None:

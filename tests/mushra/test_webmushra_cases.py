@@ -71,7 +71,8 @@ def test_what_is_wrong_stays_an_error(tmp_path: Path) -> None:
     )
     found = [str(f) for f in check_config(write_case(tmp_path, text)) if f.severity == "error"]
     assert found == [
-        f"{tmp_path}/t.yaml:9: error: page 2: 'response.1.0.value' is missing: a likert_multi_stimulus page needs it"
+        f"{tmp_path}/t.yaml:9: error: page 2: 'response.1.0.value' is missing: a likert_multi_stimulus page"
+        " needs it"
     ]
     text = UNKNOWN.replace("id: t2", "id: t1")
     found = [str(f) for f in check_config(write_case(tmp_path, text)) if f.severity == "error"]

@@ -30,14 +30,14 @@ VALUES = """\
 testname: Values
 testId: 2024_01
 pages:
-  - {type: mushra, id: 1_2, name: 1e3, reference: ref.wav, stimuli: {a: a.wav, 010: b.wav}}
+  - {type: mushra, id: 1_2, name: 1e3, enableLooping: yes, reference: ref.wav, stimuli: {a: a.wav, 010: b.wav}}
   - type: finish
     name: Bye
     questionnaire:
       - type: likert
         name: age
         label: Age
-        response: [{value: 18_27, label: 18 to 27}, {value: 1:30, label: half past one}, {value: 0x10, label: hex}]
+        response: [{value: 18_27, label: 18 to 27}, {value: 1:30}, {value: 0x10, label: hex}]
       - type: likert
         name: trained
         response:
