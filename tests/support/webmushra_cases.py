@@ -30,7 +30,8 @@ VALUES = """\
 testname: Values
 testId: 2024_01
 pages:
-  - {type: mushra, id: 1_2, name: 1e3, enableLooping: yes, reference: ref.wav, stimuli: {a: a.wav, 010: b.wav}}
+  - {type: mushra, id: 1_2, name: 1e3, enableLooping: yes,
+    reference: ref.wav, stimuli: {a: a.wav, 010: b.wav}}
   - type: finish
     name: Bye
     questionnaire:
@@ -71,7 +72,7 @@ testname: Unknown
 testId: unknown
 stopOnError: true
 pages:
-  - {type: mushra, id: t1, reference: ref.wav, stimuli: {a: a.wav, b: b.wav}, mushraImg: x.png, swichBack: true}
+  - {type: mushra, id: t1, reference: ref.wav, stimuli: {a: a.wav}, mushraImg: x.png, swichBack: true}
   - type: likert_multi_stimulus
     id: t2
     stimuli: {a: a.wav}
