@@ -146,7 +146,7 @@ def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict
         "type": "finish",
         "id": "finish",
         "name": texts["finish_name"],
-        "content": texts["finish"],
+        "content": texts["finish" if options.questionnaire else "finish_unasked"],
         "popupContent": texts["goodbye"],
         "showResults": False,
         "writeResults": True,

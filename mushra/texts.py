@@ -21,6 +21,7 @@ class Texts(TypedDict):
     trial: str
     finish_name: str
     finish: str
+    finish_unasked: str
     goodbye: str
     experience: str
     experience_answers: list[str]
@@ -53,6 +54,7 @@ TEXTS: dict[Language, Texts] = {
         ),
         "finish_name": "Thank you",
         "finish": "<p>You have reached the end. Please answer the questions and send your results.</p>",
+        "finish_unasked": "<p>You have reached the end. Please send your results.</p>",
         "goodbye": "Your results have arrived. Thank you for taking part!",
         "experience": "How many listening tests have you taken part in before?",
         "experience_answers": ["none", "1 to 3", "4 or more"],
@@ -95,6 +97,7 @@ TEXTS: dict[Language, Texts] = {
             "<p>Sie sind am Ende angekommen. Bitte beantworten Sie die Fragen und senden Sie Ihre Ergebnisse"
             " ab.</p>"
         ),
+        "finish_unasked": "<p>Sie sind am Ende angekommen. Bitte senden Sie Ihre Ergebnisse ab.</p>",
         "goodbye": "Ihre Ergebnisse sind angekommen. Vielen Dank für Ihre Teilnahme!",
         "experience": "An wie vielen Hörtests haben Sie schon teilgenommen?",
         "experience_answers": ["an keinem", "1 bis 3", "4 oder mehr"],
@@ -133,6 +136,7 @@ TEXTS: dict[Language, Texts] = {
         "finish": (
             "<p>Vous êtes arrivé à la fin. Veuillez répondre aux questions et envoyer vos résultats.</p>"
         ),
+        "finish_unasked": "<p>Vous êtes arrivé à la fin. Veuillez envoyer vos résultats.</p>",
         "goodbye": "Vos résultats sont arrivés. Merci de votre participation !",
         "experience": "À combien de tests d’écoute avez-vous déjà participé ?",
         "experience_answers": ["aucun", "1 à 3", "4 ou plus"],
@@ -166,6 +170,7 @@ TEXTS: dict[Language, Texts] = {
         ),
         "finish_name": "Gracias",
         "finish": "<p>Ha llegado al final. Responda a las preguntas y envíe sus resultados.</p>",
+        "finish_unasked": "<p>Ha llegado al final. Envíe sus resultados.</p>",
         "goodbye": "Sus resultados han llegado. ¡Gracias por participar!",
         "experience": "¿En cuántas pruebas de escucha ha participado antes?",
         "experience_answers": ["ninguna", "de 1 a 3", "4 o más"],

@@ -258,17 +258,19 @@ def _results(here: Service, session: Session) -> list[dict[str, Any]] | None:
     with here.store.read() as connection:
         _, saved = records.saved_pages(connection, session.id)
     return [
-        {"page": page.id, "name": page.public["name"] or page.trial, "ratings": _shown(page, saved[page.id])}
+        {"page": page.id, "name": page.public["name"], "ratings": _shown(page, saved[page.id])}
         for page in session.plan.values()
         if page.conditions and page.id in saved
     ]
 
 
 def _shown(page: PlannedPage, saved: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ratings under the names the page showed: a condition's own only with ``showConditionNames``."""
+    labels = {signal["id"]: signal["label"] for signal in page.public["signals"]}
     return [
         {
             "signal": rating["signal"],
-            "label": page.conditions[rating["signal"]],
+            "label": labels[rating["signal"]],
             "score": rating.get("score"),
             "comment": rating.get("comment", ""),
         }

@@ -26,7 +26,7 @@ from mushra.cli_create import register
 from mushra.config import check_config, load_config
 from mushra.create import create_test
 from mushra.documents import Options
-from mushra.pages import MushraPage
+from mushra.pages import FinishPage, MushraPage
 from mushra.sources import RunSource
 from mushra.stimuli import make_item
 from qincodec.errors import UserError
@@ -169,6 +169,20 @@ def test_page_layout(run: Path, tmp_path: Path) -> None:
     assert [config.is_training(page) for page in config.flat()[2:4]] == [True, True]
     assert not any(config.is_training(page) for page in config.flat()[4:])
     assert config.pages[4].random  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("language", "question"), [("en", "question"), ("de", "Fragen"), ("fr", "question"), ("es", "pregunta")]
+)
+def test_a_finish_page_asks_only_where_there_are_questions(
+    run: Path, tmp_path: Path, language: str, question: str
+) -> None:
+    for asks in (True, False):
+        make(RunSource(run), tmp_path / str(asks), items=1, language=language, questionnaire=asks)
+        finish = load_config(tmp_path / str(asks)).flat()[-1]
+        assert isinstance(finish, FinishPage)
+        assert bool(finish.questionnaire) == asks
+        assert (question in finish.content) == asks
 
 
 # Which items

@@ -178,18 +178,21 @@ def test_nobody_gets_at_the_session_of_another(serve: Any, listener: Any, answer
     assert one.session["key"] not in dump
 
 
-def test_results_are_shown_if_the_test_says_so(serve: Any, listener: Any) -> None:
-    yaml = """
+@pytest.mark.parametrize(("named", "labels"), [("false", {None}), ("true", {"A", "reference"})])
+def test_results_are_shown_if_the_test_says_so(
+    serve: Any, listener: Any, named: str, labels: set[str | None]
+) -> None:
+    yaml = f"""
 testname: T
 testId: t
 pages:
-  - {type: mushra, id: x, name: Piano, reference: ref.wav, stimuli: {A: a.wav}}
-  - {type: finish, showResults: true}
+  - {{type: mushra, id: x, name: Piano, showConditionNames: {named}, reference: ref.wav, stimuli: {{A: a.wav}}}}
+  - {{type: finish, showResults: true}}
 """
     one = listener(serve(yaml)).take(40)
     (shown,) = one.finish().get_json()["results"]
     assert shown["name"] == "Piano"
-    assert {rating["label"] for rating in shown["ratings"]} == {"A", "reference"}
+    assert {rating["label"] for rating in shown["ratings"]} == labels, "no names that the page did not show"
     assert {rating["score"] for rating in shown["ratings"]} == {100, 40}
 
 

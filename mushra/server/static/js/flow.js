@@ -393,9 +393,8 @@ export class Flow {
 
   /** @param {any} completion */
   _finished(completion) {
-    const finish = this.session.pages.find((/** @type {any} */ page) => page.type === "finish");
     for (const what of ["place", HEADPHONES]) this._storage.write(`${this.session.id}:${what}`, undefined);
-    this._frame.main.replaceChildren(doneScreen(completion, finish));
+    this._frame.main.replaceChildren(doneScreen(completion, this.session.pages));
     document.title = `${t("done")} – ${this.session.test.name}`;
     this._frame.main.querySelector("h1")?.focus();
   }
@@ -435,6 +434,7 @@ function keyRows(step) {
   return [
     ...(step.reference ? [["0  R", t("keyReference")]] : []),
     ...(sounds && step.type !== "volume" ? [["1  …  9", t("keyItems")]] : []),
+    ...(step.signals?.length > 9 ? [["X  Y  Z", t("keyMoreItems")]] : []),
     ...(sounds ? [["␣", t("keySpace")]] : []),
     ...(step.enableLooping ? [["a  b", t("keyLoop")], ["A  B", t("keyLoopBack")]] : []),
     ...(graded ? [["↑  ↓  ←  →", t("keyArrows")]] : []),

@@ -81,7 +81,7 @@ async function welcomeBack(session, known) {
   });
   const others = identity === "anonymous" ? [other] : [];
   if (session.state === "finished") {
-    frame.main.replaceChildren(doneScreen(session.completion ?? {}, null), ...others);
+    frame.main.replaceChildren(doneScreen(session.completion ?? {}, []), ...others);
     return;
   }
   const steps = stepsOf(session);

@@ -2,6 +2,7 @@
 /** A grading scale: a slider that is unset until its first move, upright or lying as the layout has it. */
 
 import { element } from "./dom.js";
+import { drag } from "./drag.js";
 
 /**
  * @typedef {Object} ScaleOptions
@@ -15,7 +16,7 @@ import { element } from "./dom.js";
  * @property {string} unset the words for "not graded yet"
  * @property {() => boolean} allowed whether it may be moved now
  * @property {() => void} onblocked a move was tried when it was not
- * @property {(value: number, moved: boolean) => void} oninput `moved` at the end of a move
+ * @property {(value: number) => void} onset called at the end of every move
  */
 
 export class Scale {
@@ -35,11 +36,16 @@ export class Scale {
     this.element.setAttribute("aria-valuemax", String(options.max));
     this.output = element("output", { class: "value", "aria-hidden": "true" });
     this.word = element("span", { class: "word", "aria-hidden": "true" });
-    this.element.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => this._grab(event));
+    drag(this.element, {
+      show: (at) => this._show(at ? this._rounded(this._at(at)) : this.value),
+      store: (at) => this._set(this._at(at)),
+      allowed: options.allowed,
+      blocked: options.onblocked,
+    });
     this.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
       if (this.key(event)) event.preventDefault();
     });
-    this._show();
+    this._show(this.value);
   }
 
   /** Shows whether it may be moved, and whether Tab leads to it. @param {boolean} allowed */
@@ -69,57 +75,34 @@ export class Scale {
     const to = event.key === "Home" ? min : event.key === "End" ? max : null;
     if (by === undefined && to === null) return false;
     if (!this._options.allowed()) this._options.onblocked();
-    else if (to !== null) this._set(to, true);
-    else this._set(this.value === null ? (min + max) / 2 : this.value + by, true);
+    else if (to !== null) this._set(to);
+    else this._set(this.value === null ? (min + max) / 2 : this.value + by);
     return true;
   }
 
-  /** @param {number} wanted @param {boolean} moved */
-  _set(wanted, moved) {
-    const { min, max, step } = this._options;
-    const steps = Math.round((Math.min(Math.max(wanted, min), max) - min) / step);
-    this.value = Number((min + steps * step).toFixed(6));
-    this._show();
-    this._options.oninput(this.value, moved);
+  /** @param {number} wanted */
+  _set(wanted) {
+    this.value = this._rounded(wanted);
+    this._show(this.value);
+    this._options.onset(this.value);
   }
 
-  _show() {
+  /** @param {number} wanted @returns {number} the nearest value of the scale */
+  _rounded(wanted) {
+    const { min, max, step } = this._options;
+    const steps = Math.round((Math.min(Math.max(wanted, min), max) - min) / step);
+    return Number((min + steps * step).toFixed(6));
+  }
+
+  /** @param {number|null} value */
+  _show(value) {
     const { min, max, describe, unset } = this._options;
-    const value = this.value;
     this.element.classList.toggle("unset", value === null);
     this.element.setAttribute("aria-valuenow", String(value ?? min));
     this.element.setAttribute("aria-valuetext", value === null ? unset : describe(value));
     this.element.style.setProperty("--fraction", String(value === null ? 0 : (value - min) / (max - min)));
     this.output.textContent = value === null ? "–" : value.toFixed(Number.isInteger(this._options.step) ? 0 : 1);
     this.word.textContent = value === null ? "" : this._options.word(value);
-  }
-
-  /** @param {PointerEvent} event */
-  _grab(event) {
-    if (event.button !== 0) return;
-    event.preventDefault(); // no text is selected while dragging
-    if (!this._options.allowed()) {
-      this._options.onblocked();
-      return;
-    }
-    this.element.focus();
-    this.element.setPointerCapture(event.pointerId);
-    const before = this.value;
-    const follow = (/** @type {PointerEvent} */ moved) => this._set(this._at(moved), false);
-    const stop = new AbortController();
-    const finish = (/** @type {PointerEvent} */ last) => {
-      stop.abort();
-      if (last.type === "pointercancel" && before === null) {
-        // The finger scrolled the page: that was no grade.
-        this.value = null;
-        this._show();
-      } else this._set(last.type === "pointercancel" ? Number(before) : this._at(last), true);
-    };
-    const { signal } = stop;
-    if (event.pointerType !== "touch") follow(event);
-    this.element.addEventListener("pointermove", follow, { signal });
-    this.element.addEventListener("pointerup", finish, { signal });
-    this.element.addEventListener("pointercancel", finish, { signal });
   }
 
   /** @param {PointerEvent} event @returns {number} the value where the pointer is */

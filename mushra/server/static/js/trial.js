@@ -8,6 +8,15 @@ import { Waveform } from "./waveform.js";
 /** Milliseconds of sound after which a signal counts as heard; all of a shorter one. */
 export const HEARD_MS = 500;
 
+/** Keys that play the items, in their order: a page of BS.1534 has up to 12. */
+const ITEM_KEYS = "123456789xyz";
+
+/** @param {string} key @returns {number} index of the item that a key plays; -1: of none */
+export const itemOfKey = (key) => (key.length === 1 ? ITEM_KEYS.indexOf(key.toLowerCase()) : -1);
+
+/** @param {number} index of an item @returns {string|undefined} the key that plays it */
+export const keyOfItem = (index) => ITEM_KEYS[index];
+
 /**
  * @typedef {Object} PageContext what a page gets besides its description
  * @property {any} session
@@ -65,7 +74,8 @@ export class Trial {
       return {
         id: signal.id,
         name: signal.label ? `${names[index]} (${signal.label})` : names[index],
-        score: draft.score ?? null,
+        // A score without a move is no grade: pages of before kept some of gestures that only scrolled.
+        score: draft.moves ? (draft.score ?? null) : null,
         comment: draft.comment ?? "",
         plays: draft.plays ?? 0,
         moves: draft.moves ?? 0,
@@ -134,17 +144,11 @@ export class Trial {
     this.context.changed();
   }
 
-  /**
-   * @param {Item} item
-   * @param {number|string|(string|null)[]} score
-   * @param {boolean} moved at the end of a move
-   */
-  rate(item, score, moved) {
+  /** @param {Item} item @param {number|string|(string|null)[]} score */
+  rate(item, score) {
     item.score = score;
-    if (moved) {
-      item.moves += 1;
-      this.context.log("rate", item.id);
-    }
+    item.moves += 1;
+    this.context.log("rate", item.id);
     this.context.changed();
   }
 
@@ -223,7 +227,7 @@ export class Trial {
   key(event) {
     const { key } = event;
     if ((key === "0" || key === "r" || key === "R") && this.page.reference) this.play("reference");
-    else if (/^[1-9]$/.test(key) && Number(key) <= this.items.length) this.play(this.items[Number(key) - 1].id);
+    else if (this.items[itemOfKey(key)]) this.play(this.items[itemOfKey(key)].id);
     else if (key === " ") this.toggle();
     else if (/^[aAbB]$/.test(key) && this.page.enableLooping) this._edge(/** @type {"a"} */ (key));
     else return false;

@@ -2,6 +2,7 @@
 /** Where we are in an excerpt, and the region that is played: a waveform (or a plain bar) with two handles. */
 
 import { element } from "./dom.js";
+import { drag } from "./drag.js";
 import { t } from "./texts.js";
 
 /** Seconds that an arrow key moves a handle; with shift ten times as far. */
@@ -34,7 +35,7 @@ export class Waveform {
     /** @type {HTMLElement[]} */
     this._handles = handles ? [this._handle(0), this._handle(1)] : [];
     this._box.append(...this._handles);
-    this._box.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => this._seek(event));
+    drag(this._box, { show: () => {}, store: (at) => player.seek(this._at(at)) });
     this.element = element(
       "div",
       { class: buffer ? "wave" : "wave plain", role: "group", "aria-label": t("waveform") },
@@ -85,28 +86,12 @@ export class Waveform {
       event.stopPropagation(); // the arrows of the page move a grade
       this._setEdge(which, this._player.region[which] + moves[event.key]);
     });
-    handle.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-      event.preventDefault();
-      event.stopPropagation();
-      handle.focus();
-      handle.setPointerCapture(event.pointerId);
-      const stop = new AbortController();
-      let wanted = this._player.region[which];
-      handle.addEventListener(
-        "pointermove",
-        (/** @type {PointerEvent} */ moved) => {
-          wanted = this._at(moved);
-          handle.style.left = `${(100 * wanted) / this._length}%`;
-        },
-        { signal: stop.signal },
-      );
-      const finish = () => {
-        stop.abort();
-        this._setEdge(which, wanted);
-        this._show();
-      };
-      handle.addEventListener("pointerup", finish, { signal: stop.signal });
-      handle.addEventListener("pointercancel", finish, { signal: stop.signal });
+    drag(handle, {
+      show: (at) => {
+        const frame = at ? this._at(at) : this._player.region[which];
+        handle.style.left = `${(100 * frame) / this._length}%`;
+      },
+      store: (at) => this._setEdge(which, this._at(at)),
     });
     return handle;
   }
@@ -124,11 +109,6 @@ export class Waveform {
     const box = this._box.getBoundingClientRect();
     const fraction = (event.clientX - box.left) / box.width;
     return Math.min(1, Math.max(0, fraction)) * this._length;
-  }
-
-  /** @param {PointerEvent} event */
-  _seek(event) {
-    if (event.button === 0) this._player.seek(this._at(event));
   }
 
   _show() {

@@ -6,6 +6,8 @@ import { t } from "../texts.js";
 
 /** Seconds before a listener is sent on, so that the code can be read. */
 const REDIRECT_S = 10;
+/** Types whose two items are called A and B. */
+const PAIRS = new Set(["bs1116", "paired_comparison"]);
 
 /**
  * @typedef {Object} Field
@@ -122,16 +124,16 @@ function likertField(question, id, initial, label, mark, needed, context) {
  * The last screen, once the server has confirmed everything.
  *
  * @param {{code?: string|null, redirect?: string|null, results?: any[]|null}} completion
- * @param {any} finish the finish page, if the test has one
+ * @param {any[]} pages of the session
  * @returns {HTMLElement}
  */
-export function doneScreen(completion, finish) {
+export function doneScreen(completion, pages) {
   const { code, redirect, results } = completion;
   const shown = element("div", { class: "page done" }, element("h1", { text: t("done"), tabindex: "-1" }));
   shown.append(element("p", { text: t("doneText") }));
   if (code) shown.append(codeBox(code));
-  if (results?.length) shown.append(resultTable(results));
-  const popup = markup(finish?.popupContent);
+  if (results?.length) shown.append(resultTable(results, pages));
+  const popup = markup(pages.find((page) => page.type === "finish")?.popupContent);
   if (popup) dialog(t("thanks"), [popup], t("close"));
   const address = safeAddress(redirect);
   if (address) {
@@ -177,12 +179,23 @@ function codeBox(code) {
   return element("p", { class: "code-box" }, element("span", { text: t("code") }), text, copy, copied);
 }
 
-/** @param {any[]} results per page: its name and its ratings */
-function resultTable(results) {
+/**
+ * Items by the names they were rated under: conditions are named where the test did so on its page.
+ *
+ * @param {any[]} results per page: its name and its ratings
+ * @param {any[]} pages of the session
+ */
+function resultTable(results, pages) {
   const heads = [t("resultPage"), t("resultItem"), t("resultScore")];
-  const rows = results.flatMap((page) =>
-    page.ratings.map((/** @type {any} */ one) => [page.name, one.label, one.score]),
-  );
+  const rows = results.flatMap((result) => {
+    const at = pages.findIndex((page) => page.id === result.page);
+    const { type, signals } = pages[at];
+    const title = result.name || t("progress", { n: at + 1, total: pages.length });
+    return result.ratings.map((/** @type {any} */ one) => {
+      const index = signals.findIndex((/** @type {any} */ signal) => signal.id === one.signal);
+      return [title, one.label ?? (PAIRS.has(type) ? "AB"[index] : t("item", { n: index + 1 })), one.score];
+    });
+  });
   const cell = (/** @type {any} */ value) => element("td", { text: value === null ? "–" : String(value) });
   return element(
     "div",

@@ -4,7 +4,7 @@
 import { element, markup } from "../dom.js";
 import { Scale } from "../scale.js";
 import { t } from "../texts.js";
-import { Trial, commentField } from "../trial.js";
+import { Trial, commentField, itemOfKey, keyOfItem } from "../trial.js";
 
 /** @typedef {import("../trial.js").PageContext} PageContext */
 /** @typedef {import("../trial.js").PageView} PageView */
@@ -118,13 +118,13 @@ function gradedPage(page, context, grading) {
       unset: t("unset"),
       allowed: () => trial.rateable(item),
       onblocked: () => trial.blocked(item),
-      oninput: (value, moved) => trial.rate(item, value, moved),
+      onset: (value) => trial.rate(item, value),
     });
     scales.set(item.id, scale);
     const { toggle, field } = commentField(trial, item);
     comments.append(field);
     const short = grading.names[index].replace(/^\D+(?=\d)/, "");
-    const play = trial.playButton(item.id, short, t("playItem", { item: item.name }), String(index + 1));
+    const play = trial.playButton(item.id, short, t("playItem", { item: item.name }), keyOfItem(index));
     const label = page.signals[index].label;
     return element(
       "li",
@@ -178,7 +178,7 @@ function gradedPage(page, context, grading) {
       const isArrow = /^(Arrow(Up|Down|Left|Right)|Page(Up|Down))$/.test(event.key);
       if (item && isArrow) return /** @type {Scale} */ (scales.get(item.id)).key(event);
       if (!trial.key(event)) return false;
-      if (/^[1-9]$/.test(event.key)) moveFocus(trial, scales);
+      if (itemOfKey(event.key) >= 0) moveFocus(trial, scales);
       return true;
     },
   };

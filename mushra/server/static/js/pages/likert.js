@@ -3,7 +3,7 @@
 
 import { button, element, markup } from "../dom.js";
 import { t } from "../texts.js";
-import { Trial } from "../trial.js";
+import { Trial, itemOfKey, keyOfItem } from "../trial.js";
 import { ruleList } from "./graded.js";
 
 /** @typedef {import("../trial.js").Item} Item */
@@ -40,10 +40,10 @@ export function likertPage(page, context) {
       const label = t("gradeOf", { item: item.name }) + (several ? ` (${which + 1})` : "");
       return scale(response, `likert-${item.id}-${which}`, label, answers(item)[which], (value) => {
         const given = answers(item).map((answer, n) => (n === which ? value : answer));
-        trial.rate(item, several ? given : value, true);
+        trial.rate(item, several ? given : value);
       });
     });
-    const play = trial.playButton(item.id, names[index], t("playItem", { item: item.name }), String(index + 1));
+    const play = trial.playButton(item.id, names[index], t("playItem", { item: item.name }), keyOfItem(index));
     return element("section", { class: "likert-row", "aria-label": item.name }, play, element("div", {}, ...groups));
   });
   let step = Math.max(0, trial.items.findIndex((item) => missingOf(item).length > 0 || answers(item).includes(null)));
@@ -93,7 +93,7 @@ export function likertPage(page, context) {
     missing: () => trial.items.flatMap(missingOf),
     result: () => ({ ratings: trial.ratings() }),
     key: (event) => {
-      if (single && /^[1-9]$/.test(event.key)) return false;
+      if (single && itemOfKey(event.key) >= 0) return false;
       if (single && event.key === " " && trial.player.current !== trial.items[step].id) {
         trial.play(trial.items[step].id);
         return true;

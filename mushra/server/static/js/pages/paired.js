@@ -3,7 +3,7 @@
 
 import { element, markup } from "../dom.js";
 import { t } from "../texts.js";
-import { Trial } from "../trial.js";
+import { Trial, keyOfItem } from "../trial.js";
 import { ruleList } from "./graded.js";
 
 /**
@@ -24,13 +24,14 @@ export function pairedPage(page, context) {
     const radio = element("input", { type: "radio", name: "answer", value, checked: answer === value });
     radio.addEventListener("change", () => {
       answer = value;
+      for (const item of trial.items) item.moves += 1; // the one answer grades both
       context.log("answer", value);
       context.changed();
     });
     return element("label", { class: "choice" }, radio, element("span", { text }));
   });
   const players = trial.items.map((item, index) =>
-    trial.playButton(item.id, item.name, t("playItem", { item: item.name }), String(index + 1)),
+    trial.playButton(item.id, item.name, t("playItem", { item: item.name }), keyOfItem(index)),
   );
   return {
     content: [

@@ -8,8 +8,9 @@
  */
 
 import { element, markup } from "../dom.js";
+import { drag } from "../drag.js";
 import { t } from "../texts.js";
-import { Trial } from "../trial.js";
+import { Trial, keyOfItem } from "../trial.js";
 
 /** @typedef {import("../trial.js").Item} Item */
 
@@ -42,7 +43,7 @@ export function spatialPage(page, context) {
   );
   const directions = (/** @type {Item} */ item) => answers.get(item.id) ?? [];
   const dials = trial.items.map((item, index) => {
-    const play = trial.playButton(item.id, names[index], t("playItem", { item: item.name }), String(index + 1));
+    const play = trial.playButton(item.id, names[index], t("playItem", { item: item.name }), keyOfItem(index));
     const circles = directions(item).flatMap((azimuth, n) => {
       const dial = circle(objects > 1 ? `${item.name} (${n + 1})` : item.name, azimuth, (chosen) => {
         directions(item)[n] = chosen;
@@ -105,47 +106,25 @@ function circle(name, initial, onchange) {
     needle,
   );
   const output = element("output", { class: "value", "aria-hidden": "true" });
-  const show = () => {
-    dial.classList.toggle("unset", azimuth === null);
-    needle.style.transform = `rotate(${-(azimuth ?? 0)}deg)`;
-    dial.setAttribute("aria-valuenow", String(azimuth ?? 0));
-    dial.setAttribute("aria-valuetext", azimuth === null ? t("unset") : inWords(azimuth));
-    output.textContent = azimuth === null ? "–" : inWords(azimuth);
-  };
-  const turn = (/** @type {number|null} */ degrees) => {
-    azimuth = degrees === null ? null : wrapped(degrees);
-    show();
+  const show = (/** @type {number|null} */ shown) => {
+    dial.classList.toggle("unset", shown === null);
+    needle.style.transform = `rotate(${-(shown ?? 0)}deg)`;
+    dial.setAttribute("aria-valuenow", String(shown ?? 0));
+    dial.setAttribute("aria-valuetext", shown === null ? t("unset") : inWords(shown));
+    output.textContent = shown === null ? "–" : inWords(shown);
   };
   const set = (/** @type {number} */ degrees) => {
-    turn(degrees);
-    onchange(wrapped(degrees));
+    azimuth = wrapped(degrees);
+    show(azimuth);
+    onchange(azimuth);
   };
   const at = (/** @type {PointerEvent} */ event) => {
     const box = dial.getBoundingClientRect();
     const right = event.clientX - (box.left + box.width / 2);
     const down = event.clientY - (box.top + box.height / 2);
-    return (Math.atan2(-right, -down) * 180) / Math.PI;
+    return wrapped((Math.atan2(-right, -down) * 180) / Math.PI);
   };
-  dial.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    dial.focus();
-    dial.setPointerCapture(event.pointerId);
-    const stop = new AbortController();
-    const before = azimuth;
-    turn(at(event));
-    dial.addEventListener("pointermove", (/** @type {PointerEvent} */ moved) => turn(at(moved)), {
-      signal: stop.signal,
-    });
-    /** @param {() => void} then */
-    const finish = (then) => () => {
-      stop.abort();
-      then();
-    };
-    dial.addEventListener("pointerup", finish(() => set(azimuth ?? 0)), { signal: stop.signal });
-    // A gesture that the browser takes over is no answer.
-    dial.addEventListener("pointercancel", finish(() => turn(before)), { signal: stop.signal });
-  });
+  drag(dial, { show: (event) => show(event ? at(event) : azimuth), store: (event) => set(at(event)) });
   dial.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = event.shiftKey ? 10 : 1;
@@ -157,6 +136,6 @@ function circle(name, initial, onchange) {
     else return;
     event.preventDefault();
   });
-  show();
+  show(azimuth);
   return { element: dial, output };
 }

@@ -2,6 +2,7 @@
 /** Setting the volume: a looped sound and a slider. The volume is that of all later pages. */
 
 import { button, element, markup } from "../dom.js";
+import { drag } from "../drag.js";
 import { t } from "../texts.js";
 
 /**
@@ -12,28 +13,40 @@ import { t } from "../texts.js";
 export function volumePage(page, context) {
   const { player } = context;
   const id = page.signals[0].id;
-  const set = context.draft.volume ?? page.defaultVolume ?? 0.5;
+  /** @type {number} */
+  let volume = context.draft.volume ?? page.defaultVolume ?? 0.5;
   let played = context.draft.volume !== undefined;
-  player.setVolume(set);
   const slider = element("input", {
     type: "range",
     id: "volume",
     min: "0",
     max: "100",
     step: "1",
-    value: String(Math.round(100 * set)),
   });
   const shown = element("output", { htmlFor: "volume", class: "value" });
-  const show = () => {
+  /** What is shown is heard; it is stored when the slider is let go of. */
+  const show = (/** @type {number} */ now) => {
+    slider.value = String(Math.round(100 * now));
+    player.setVolume(now);
     shown.textContent = `${slider.value} %`;
     slider.setAttribute("aria-valuetext", shown.textContent);
   };
-  show();
-  slider.addEventListener("input", () => {
-    player.setVolume(Number(slider.value) / 100);
-    show();
+  const store = (/** @type {number} */ now) => {
+    volume = now;
+    show(volume);
     context.changed();
-  });
+  };
+  show(volume);
+  slider.addEventListener("input", () => store(Number(slider.value) / 100)); // by keys: its box takes the pointer
+  const at = (/** @type {PointerEvent} */ event) => {
+    const { left, width } = slider.getBoundingClientRect();
+    return Math.round(100 * Math.min(1, Math.max(0, (event.clientX - left) / width))) / 100;
+  };
+  const box = element("div", { class: "volume-box" }, slider);
+  drag(box, { show: (event) => show(event ? at(event) : volume), store: (event) => {
+    store(at(event));
+    slider.focus();
+  } });
   const toggle = () => {
     if (player.playing) player.pause();
     else player.play(id);
@@ -54,12 +67,12 @@ export function volumePage(page, context) {
         "div",
         { class: "volume-row" },
         element("label", { htmlFor: "volume", text: t("volume") }),
-        slider,
+        box,
         shown,
       ),
     ],
     missing: () => (played ? [] : [t("volumeMissing")]),
-    result: () => ({ volume: Number(slider.value) / 100 }),
+    result: () => ({ volume }),
     key: (event) => {
       if (event.key !== " " && !/^[0r1]$/i.test(event.key)) return false;
       toggle();

@@ -152,6 +152,7 @@ export default {
   keysOn: "Diese Tasten verwenden",
   keyReference: "Referenz abspielen",
   keyItems: "Beispiel 1 bis 9 abspielen",
+  keyMoreItems: "Beispiel 10, 11, 12 abspielen",
   keySpace: "Anhalten und weiterspielen",
   keyLoop: "Schleife ab hier, bis hier",
   keyLoopBack: "Schleife ab dem Anfang, bis zum Ende",

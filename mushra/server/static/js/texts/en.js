@@ -161,6 +161,7 @@ export default {
   keysOn: "Use these keys",
   keyReference: "Play the reference",
   keyItems: "Play item 1 to 9",
+  keyMoreItems: "Play item 10, 11, 12",
   keySpace: "Pause and resume",
   keyLoop: "Loop from here, to here",
   keyLoopBack: "Loop from the beginning, to the end",

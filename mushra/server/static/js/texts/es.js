@@ -152,6 +152,7 @@ export default {
   keysOn: "Usar estas teclas",
   keyReference: "Reproducir la referencia",
   keyItems: "Reproducir la muestra 1 a 9",
+  keyMoreItems: "Reproducir la muestra 10, 11, 12",
   keySpace: "Pausa y reanudar",
   keyLoop: "Bucle desde aquí, hasta aquí",
   keyLoopBack: "Bucle desde el principio, hasta el final",

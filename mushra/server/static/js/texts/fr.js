@@ -152,6 +152,7 @@ export default {
   keysOn: "Utiliser ces touches",
   keyReference: "Écouter la référence",
   keyItems: "Écouter l’extrait 1 à 9",
+  keyMoreItems: "Écouter l’extrait 10, 11, 12",
   keySpace: "Pause et reprise",
   keyLoop: "Boucle à partir d’ici, jusqu’ici",
   keyLoopBack: "Boucle depuis le début, jusqu’à la fin",

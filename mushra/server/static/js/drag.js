@@ -1,0 +1,54 @@
+// @ts-check
+/**
+ * Following a pointer on a control: the one place where gestures become input.
+ *
+ * Nothing is stored before the pointer is lifted. What begins on a control can turn out to be a swipe that
+ * scrolls, a pinch or a long press; the browser says so too late to take back what was stored on the way.
+ */
+
+/** Pixels that a finger may move while it is held still. */
+const STILL_PX = 10;
+
+/**
+ * @param {HTMLElement} target
+ * @param {Object} control
+ * @param {(at: PointerEvent|null) => void} control.show what it would be set to; null: what it is set to
+ * @param {(at: PointerEvent) => void} control.store sets it: called once, where the pointer was lifted
+ * @param {() => boolean} [control.allowed] whether it may be set now
+ * @param {() => void} [control.blocked] told that it was tried when it was not allowed
+ */
+export function drag(target, { show, store, allowed = () => true, blocked = () => {} }) {
+  target.addEventListener("pointerdown", (/** @type {PointerEvent} */ down) => {
+    if (down.button !== 0 || !down.isPrimary) return; // not the first finger
+    down.preventDefault(); // no text is selected while dragging
+    down.stopPropagation(); // a loop's handle lies on the waveform
+    target.setPointerCapture(down.pointerId);
+    const may = allowed();
+    let held = false;
+    const stop = new AbortController();
+    const { signal } = stop;
+    const end = (/** @type {PointerEvent|null} */ lifted) => {
+      stop.abort();
+      if (may && lifted) {
+        target.focus({ preventScroll: true });
+        store(lifted);
+      } else if (lifted) blocked();
+      show(null);
+    };
+    const move = (/** @type {PointerEvent} */ at) => {
+      if (Math.hypot(at.clientX - down.clientX, at.clientY - down.clientY) > STILL_PX) held = false;
+      if (may) show(at);
+    };
+    if (down.pointerType !== "touch") move(down);
+    target.addEventListener("pointermove", move, { signal });
+    target.addEventListener("pointerup", (up) => end(held ? null : up), { signal });
+    target.addEventListener("pointercancel", () => end(null), { signal });
+    // A long press asks for a menu. There is none here; who moves on after it drags, who does not sets nothing.
+    target.addEventListener("contextmenu", (menu) => {
+      menu.preventDefault();
+      held = true;
+    }, { signal });
+    // A second finger makes it a pinch, or nothing that we know.
+    addEventListener("pointerdown", () => end(null), { signal, capture: true });
+  });
+}
