@@ -8,6 +8,8 @@
 
 /** Pixels that a finger may move while it is held still. */
 const STILL_PX = 10;
+/** Milliseconds after which a finger that is held still presses long; browsers then click nothing either. */
+const LONG_MS = 500;
 
 /**
  * @param {HTMLElement} target
@@ -24,7 +26,7 @@ export function drag(target, { show, store, allowed = () => true, blocked = () =
     down.stopPropagation(); // a loop's handle lies on the waveform
     target.setPointerCapture(down.pointerId);
     const may = allowed();
-    let held = false;
+    let still = down.pointerType === "touch";
     const stop = new AbortController();
     const { signal } = stop;
     const end = (/** @type {PointerEvent|null} */ lifted) => {
@@ -36,18 +38,15 @@ export function drag(target, { show, store, allowed = () => true, blocked = () =
       show(null);
     };
     const move = (/** @type {PointerEvent} */ at) => {
-      if (Math.hypot(at.clientX - down.clientX, at.clientY - down.clientY) > STILL_PX) held = false;
+      if (Math.hypot(at.clientX - down.clientX, at.clientY - down.clientY) > STILL_PX) still = false;
       if (may) show(at);
     };
     if (down.pointerType !== "touch") move(down);
     target.addEventListener("pointermove", move, { signal });
-    target.addEventListener("pointerup", (up) => end(held ? null : up), { signal });
+    target.addEventListener("pointerup", (up) => end(still && up.timeStamp - down.timeStamp > LONG_MS ? null : up), { signal });
     target.addEventListener("pointercancel", () => end(null), { signal });
-    // A long press asks for a menu. There is none here; who moves on after it drags, who does not sets nothing.
-    target.addEventListener("contextmenu", (menu) => {
-      menu.preventDefault();
-      held = true;
-    }, { signal });
+    // No menu in the middle of a drag that began slowly.
+    target.addEventListener("contextmenu", (menu) => menu.preventDefault(), { signal });
     // A second finger makes it a pinch, or nothing that we know.
     addEventListener("pointerdown", () => end(null), { signal, capture: true });
   });
