@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 #: Adds up, on the page's own display of the position, how long something has sounded.
-_HEARD = """
+HEARD = """
 (wanted) => {
   const read = () => {
     const [now, all] = document.querySelector(".wave-time").textContent.split(" / ").map((text) => {
@@ -49,7 +49,7 @@ def scale(page: Any, n: int) -> Any:
 
 def listen(page: Any, seconds: float = 0.6) -> None:
     """Waits until something has sounded for so long; on a busy machine that takes longer than the time."""
-    page.evaluate(_HEARD, seconds)
+    page.evaluate(HEARD, seconds)
 
 
 def rate_with_mouse(page: Any, n: int, score: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from threading import Thread
@@ -59,6 +60,15 @@ class Site:
         """Page -> result, of the only session."""
         rows = self.rows("SELECT * FROM pages ORDER BY page")
         return {row["page"]: json.loads(row["result"]) for row in rows}
+
+    def exported(self, name: str) -> list[dict[str, str]]:
+        """Rows of one of the CSV files that `mushra export` writes of the finished sessions."""
+        from mushra.export import export
+
+        folder = self.folder.parent / "export"
+        export(self._service.store, folder, "webmushra")
+        with (folder / name).open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
 
     def conditions(self) -> dict[str, dict[str, str]]:
         """Page -> id of a signal -> its name in the results, of the only session."""

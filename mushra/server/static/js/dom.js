@@ -62,9 +62,10 @@ export function button(text, action, properties = {}) {
  * @param {string} title
  * @param {Node[]} content
  * @param {string} close text of the button
+ * @param {AbortSignal} [signal] that closes it, too
  * @returns {Promise<void>}
  */
-export function dialog(title, content, close) {
+export function dialog(title, content, close, signal) {
   return new Promise((resolve) => {
     const before = /** @type {HTMLElement|null} */ (document.activeElement);
     const heading = element("h2", { text: title, id: "dialog-title" });
@@ -75,6 +76,7 @@ export function dialog(title, content, close) {
       before?.focus?.();
       resolve();
     });
+    signal?.addEventListener("abort", () => shown.close());
     document.body.append(shown);
     shown.showModal();
   });

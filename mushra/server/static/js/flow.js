@@ -118,7 +118,8 @@ export class Flow {
     this._frame.progress(index + 1, this.steps.length);
     this._showSaving();
     this.player.load(null);
-    this._context.destination.channelCount = Math.min(2, this._context.destination.maxChannelCount);
+    const channels = Math.min(2, this._context.destination.maxChannelCount);
+    if (channels) this._context.destination.channelCount = channels; // none: the device has gone
     const heading = this._heading(step);
     const draft = await this._storage.read(`${this.session.id}:draft:${step.id}`);
     if (signal.aborted) return;

@@ -2,7 +2,8 @@
 /** Begins or takes up a session. The first click also allows the browser to play sound. */
 
 import { ApiError, createSession, readSession } from "./api.js";
-import { button } from "./dom.js";
+import { watchDevice, whenThere } from "./device.js";
+import { announce, button, dialog, element } from "./dom.js";
 import { Flow } from "./flow.js";
 import { Frame } from "./frame.js";
 import { Outbox } from "./outbox.js";
@@ -103,6 +104,12 @@ async function welcomeBack(session, known) {
 async function open(session, before) {
   const context = new AudioContext({ latencyHint: "interactive" });
   context.resume();
+  const reload = () => location.reload();
+  if (context.destination.maxChannelCount === 0) {
+    whenThere(context).then(reload);
+    frame.message(t("noDevice"), [t("noDeviceText")], [button(t("tryAgain"), reload, { class: "primary" })], "bad");
+    return;
+  }
   let current = session;
   let known = before?.known;
   if (!current || !known) {
@@ -136,6 +143,20 @@ async function open(session, before) {
     build();
     await flow.start();
   };
+  /** Closes what says that the device has gone. @type {AbortController|null} */
+  let gone = null;
+  watchDevice(context, (there) => {
+    if (there === !gone) return;
+    gone?.abort();
+    gone = there ? null : new AbortController();
+    if (there) {
+      announce(t("deviceBack"));
+      return;
+    }
+    flow?.player.pause();
+    const content = [element("p", { text: t("noDeviceText") }), button(t("tryAgain"), reload)];
+    dialog(t("noDevice"), content, t("close"), /** @type {AbortController} */ (gone).signal);
+  });
   if (await tab.claim()) {
     await go();
     return;

@@ -48,6 +48,9 @@ export default {
   takeOver: "Continue here",
   // Errors
   noAudio: "This browser cannot play the sounds of this test (it has no Web Audio). Please use a current version of Firefox, Chrome, Edge or Safari.",
+  noDevice: "No sound device",
+  noDeviceText: "This browser finds nothing to play sound on. Plug in your headphones or loudspeakers, or turn them on; the test then goes on.",
+  deviceBack: "There is a sound device again.",
   noServer: "The server cannot be reached.",
   tryAgain: "Try again",
   notStarted: "The test cannot be started",
