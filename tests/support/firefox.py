@@ -146,7 +146,7 @@ class _Socket:
 
 
 class Firefox:
-    """A window of Firefox with a profile of its own in ``folder``, of 1280 x 900 pixels."""
+    """A window of Firefox with a profile of its own in ``folder``, of 1280 x 860 pixels."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         profile = folder / "profile"
@@ -157,7 +157,7 @@ class Firefox:
         assert program is not None
         self._process = subprocess.Popen(
             [program, "--headless", "--no-remote", "--remote-debugging-port", "0", "--profile", str(profile)],
-            env={**environment, "MOZ_HEADLESS_WIDTH": "1280", "MOZ_HEADLESS_HEIGHT": "900"},
+            env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -173,7 +173,10 @@ class Firefox:
         self.errors: list[str] = []
         self.version = self._call("session.new", capabilities={})["capabilities"]["browserVersion"]
         self._call("session.subscribe", events=["log.entryAdded"])
-        self._context = self._call("browsingContext.getTree")["contexts"][0]["context"]
+        # The first window has its focus in the address bar.
+        self._context = self._call("browsingContext.create", type="window")["context"]
+        self._call("browsingContext.activate", context=self._context)
+        self._call("browsingContext.setViewport", context=self._context, viewport={"width": 1280, "height": 860})
 
     def _call(self, method: str, **parameters: Any) -> Any:
         number = next(self._numbers)
