@@ -227,6 +227,21 @@ def test_keys_are_shown_and_can_be_turned_off(
     assert page.locator(".play[aria-pressed=true]").count() == 1
 
 
+def test_twelve_items_have_twelve_keys(site: Callable[..., Site], open_page: Callable[..., Any]) -> None:
+    """BS.1534 allows 12 signals, the hidden reference among them."""
+    served = site([mushra(stimuli={f"S{n}": "one.wav" for n in range(11)}), GENERIC])
+    page = open_page()
+    start(page, served.url)
+    shown(page, "mushra")
+    for n, key in enumerate("123456789xyz", start=1):
+        page.keyboard.press(key)
+        assert page.locator(".item .play[aria-pressed=true]").get_attribute("aria-label") == f"Play Item {n}"
+        assert page.evaluate("document.activeElement.ariaLabel") == f"Rating of Item {n}"
+        assert page.locator(".item .play").nth(n - 1).get_attribute("aria-keyshortcuts") == key
+    page.keyboard.press("?")
+    assert "Play item 10, 11, 12" in page.get_by_role("dialog", name="Keys").inner_text()
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_finger_sets_a_grade(site: Callable[..., Site], open_page: Callable[..., Any], width: int) -> None:
     served = site([mushra(stimuli={"A": "one.wav"}), GENERIC])

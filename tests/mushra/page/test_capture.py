@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from browser_audio import ENCODE, samples
+from listener import listen, shown
 from listening_material import FILE_RATE, mushra
 from listening_site import Site
 
@@ -60,6 +61,8 @@ READ = """
   return ENCODE(whole);
 }
 """.replace("ENCODE", ENCODE)
+#: Nothing has sounded for the last 50 blocks, some 140 ms.
+SILENT = "window.tapped.length > 50 && !window.tapped.slice(-50).some(({ samples }) => samples.some(Boolean))"
 #: Frames that the browser makes of an excerpt.
 DECODED_LENGTH = """
 async (rate) => {
@@ -107,17 +110,17 @@ def test_what_is_heard_is_what_was_asked_for(
     page.get_by_role("button", name="Start", exact=True).click()
     page.evaluate("window.tapReady")
     page.get_by_role("button", name="Play").click()
-    page.wait_for_timeout(250)
+    page.wait_for_function("window.tapped.some(({ samples }) => samples.some(Boolean))")
     page.get_by_role("button", name="Next").click()
-    page.wait_for_selector("[data-type=mushra]")
-    page.wait_for_timeout(150)
+    shown(page, "mushra")
+    page.wait_for_function(SILENT)
     page.evaluate("window.tapped.length = 0")
     pressed = ["0", "1", "3", "2", "4", "1", "0"]
     for key in pressed:
         page.keyboard.press(key)
-        page.wait_for_timeout(380)
+        listen(page, 0.38)
     page.keyboard.press("Space")
-    page.wait_for_timeout(150)
+    page.wait_for_function(SILENT)
     recorded = samples(page.evaluate(READ))
 
     conditions = served.conditions()["p2"]

@@ -2,7 +2,7 @@
 /** One session, one tab: two would overwrite each other's pages. The tab that came last must be asked for. */
 
 /** Milliseconds in which the other tab has to answer; hidden tabs get messages, too. */
-const ANSWER_MS = 250;
+const ANSWER_MS = 500;
 
 export class Tab {
   /**
@@ -17,7 +17,12 @@ export class Tab {
       else if (event.data === "mine" && this._owner) {
         this._owner = false;
         onlost();
-      } else if (event.data === "here") this._answered?.();
+      } else if (event.data === "here") {
+        this._answered?.();
+        if (!this._owner) return;
+        this._owner = false; // it answered too late, and has the session
+        onlost();
+      }
     };
     /** @type {(() => void)|undefined} */
     this._answered = undefined;
