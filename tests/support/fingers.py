@@ -1,4 +1,4 @@
-"""Fingers on a touch screen, through the browser's own input: it decides what scrolls, zooms or reaches the page."""
+"""Fingers on a touch screen, through the browser's own input: it decides what scrolls or zooms."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ _STATE = """
   dispatchEvent(new Event("pagehide")); // the draft is written
   const key = Object.keys(localStorage).find((name) => name.includes(":draft:"));
   const draft = key ? JSON.parse(localStorage[key]) : {};
-  const ratings = (draft.ratings ?? []).map(({ signal, score, comment, moves }) => ({ signal, score, comment, moves }));
+  const ratings = (draft.ratings ?? []).map((one) => (
+    { signal: one.signal, score: one.score, comment: one.comment, moves: one.moves }
+  ));
   const { answer, comment, responses, volume } = draft;
-  const shown = [...document.querySelectorAll("[role=slider]")].map((one) => one.getAttribute("aria-valuetext"));
-  const filled = [...document.querySelectorAll("input, textarea")].map((one) => [one.value, Boolean(one.checked)]);
-  const texts = [...document.querySelectorAll("output")].map((one) => one.textContent);
+  const all = (selector, read) => [...document.querySelectorAll(selector)].map(read);
+  const shown = all("[role=slider]", (one) => one.getAttribute("aria-valuetext"));
+  const filled = all("input, textarea", (one) => [one.value, Boolean(one.checked)]);
+  const texts = all("output", (one) => one.textContent);
   return { ratings, answer, comment, responses, volume, shown, filled, texts };
 }
 """
@@ -26,7 +29,11 @@ _WATCH = """
   window.taken = false;
 }
 """
-_SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(window.taken))))"
+_SETTLED = """
+() => new Promise((done) => {
+  requestAnimationFrame(() => requestAnimationFrame(() => done(window.taken)));
+})
+"""
 
 
 def state(page: Any) -> Any:
@@ -67,7 +74,7 @@ class Fingers:
         return self._ended()
 
     def two(self, at: Point, dx: float, dy: float, apart: float = 0) -> bool:
-        """Two fingers 30 pixels beside each other that move together, and ``apart`` from each other: a pinch."""
+        """Two fingers, 30 pixels beside each other, move together and ``apart`` from each other: a pinch."""
         self._page.evaluate(_WATCH)
         x, y = at
         self._touch("touchStart", (x - 15, y))

@@ -80,7 +80,9 @@ class Sound:
 
     def _pactl(self, *arguments: str) -> str:
         command = ["pactl", *arguments]
-        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, env=self.environment, check=True, capture_output=True, text=True
+        ).stdout
 
     def plug(self) -> None:
         """A device that plays into nothing, in real time."""
@@ -102,7 +104,9 @@ class _Socket:
     def __init__(self, port: int, path: str) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
         key = base64.b64encode(secrets.token_bytes(16)).decode()
-        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        head = (
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        )
         head += f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
         self._socket.sendall(head.encode())
         self._file = self._socket.makefile("rb")
@@ -151,23 +155,21 @@ class Firefox:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         profile = folder / "profile"
         profile.mkdir(parents=True)
-        lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in PREFERENCES.items()]
+        lines = [
+            f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in PREFERENCES.items()
+        ]
         (profile / "user.js").write_text("\n".join(lines))
         program = shutil.which(FIREFOX)
         assert program is not None
-        self._process = subprocess.Popen(
-            [program, "--headless", "--no-remote", "--remote-debugging-port", "0", "--profile", str(profile)],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            if found := re.search(r"WebDriver BiDi listening on ws://127\.0\.0\.1:(\d+)", line):
-                break
-        else:
-            raise RuntimeError("Firefox ended before it listened")
+        arguments = ["--headless", "--no-remote", "--remote-debugging-port", "0", "--profile", str(profile)]
+        log = folder / "firefox.log"
+        with log.open("wb") as file:
+            self._process = subprocess.Popen([program, *arguments], env=environment, stdout=file, stderr=file)
+        ready = re.compile(r"WebDriver BiDi listening on ws://127\.0\.0\.1:(\d+)")
+        while not (found := ready.search(log.read_text(errors="replace"))):
+            if self._process.poll() is not None:
+                raise RuntimeError(f"Firefox ended: {log.read_text(errors='replace')}")
+            time.sleep(0.05)
         self._numbers = itertools.count(1)
         self._socket = _Socket(int(found[1]), "/session")
         self.errors: list[str] = []
@@ -176,7 +178,8 @@ class Firefox:
         # The first window has its focus in the address bar.
         self._context = self._call("browsingContext.create", type="window")["context"]
         self._call("browsingContext.activate", context=self._context)
-        self._call("browsingContext.setViewport", context=self._context, viewport={"width": 1280, "height": 860})
+        size = {"width": 1280, "height": 860}
+        self._call("browsingContext.setViewport", context=self._context, viewport=size)
 
     def _call(self, method: str, **parameters: Any) -> Any:
         number = next(self._numbers)
@@ -230,8 +233,8 @@ class Firefox:
         found = f"document.querySelectorAll({json.dumps(selector)})[{n}]"
         self.wait(f"{found}?.getClientRects().length")
         self.evaluate(f"{found}.scrollIntoView({{ block: 'center' }})")
-        x, y, width, height = self.evaluate(f"(({{x, y, width, height}}) => [x, y, width, height])({found}.getBoundingClientRect())")
-        return round(x + across * width), round(y + (1 - up) * height)
+        box = self.evaluate(f"{found}.getBoundingClientRect().toJSON()")
+        return round(box["x"] + across * box["width"]), round(box["y"] + (1 - up) * box["height"])
 
     def drag(self, *places: tuple[int, int]) -> None:
         """The left button goes down at the first place and up at the last."""
@@ -255,5 +258,3 @@ class Firefox:
         self._socket.close()
         self._process.terminate()
         self._process.wait()
-        assert self._process.stderr is not None
-        self._process.stderr.close()

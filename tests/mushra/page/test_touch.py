@@ -1,4 +1,4 @@
-"""A finger that scrolls, zooms or rests stores nothing; one that sets a control does. With real touch events."""
+"""A finger that scrolls, zooms or rests stores nothing; one that sets a control does. Real touch events."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def touched(site: Callable[..., Site], open_page: Callable[..., Any]) -> Callabl
 
 
 def scrolls(kind: str, control: str, size: tuple[int, int]) -> tuple[int, int]:
-    """(sideways, up and down): the direction in which a swipe over a control is the browser's, not the control's."""
+    """(sideways, up and down): the direction in which a swipe over a control is the browser's."""
     return (1, 0) if control == ".scale" and size == TABLET else (0, 1)
 
 

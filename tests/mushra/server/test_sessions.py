@@ -186,7 +186,12 @@ def test_results_are_shown_if_the_test_says_so(
 testname: T
 testId: t
 pages:
-  - {{type: mushra, id: x, name: Piano, showConditionNames: {named}, reference: ref.wav, stimuli: {{A: a.wav}}}}
+  - type: mushra
+    id: x
+    name: Piano
+    showConditionNames: {named}
+    reference: ref.wav
+    stimuli: {{A: a.wav}}
   - {{type: finish, showResults: true}}
 """
     one = listener(serve(yaml)).take(40)
