@@ -123,6 +123,7 @@ def test_directions_of_several_objects(site: Callable[..., Site], open_page: Cal
     # A gesture that the browser takes over is no answer.
     box = second.bounding_box()
     at = {"clientX": box["x"] + 5, "clientY": box["y"] + box["height"] / 2, "button": 0, "pointerId": 1}
+    at["isPrimary"] = True
     second.evaluate("(dial) => { dial.setPointerCapture = () => {}; }")
     second.dispatch_event("pointerdown", at)
     assert second.get_attribute("aria-valuenow") == "90"
