@@ -19,6 +19,27 @@ class ListenerIds(StrEnum):
     per_file = "per-file"
 
 
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="key.json of `mushra create`: what opaque names stand for. Default: that in SOURCE's folder.",
+        show_default=False,
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="FILE|URL",
+        envvar="MUSHRA_DATABASE",
+        help="Results of a test named by its folder or YAML. Default: results.sqlite beside the test.",
+        show_default=False,
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
     app.command(name="analyze")(analyze)
@@ -29,8 +50,9 @@ def analyze(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Ratings: an export or data base of mushra, webMUSHRA's mushra.csv, pymushra's JSON, or a "
-            "CSV with --columns. Several files are read as one test.",
+            help="Ratings: a test (its folder or YAML), a data base of mushra (file or postgresql://...), an "
+            "export, webMUSHRA's mushra.csv, pymushra's JSON, or a CSV with --columns. Several are read as "
+            "one test.",
             show_default=False,
         ),
     ],
@@ -44,12 +66,11 @@ def analyze(
             "--columns",
             metavar="OURS=THEIRS",
             help="Columns of the files: listener=subject,score=rating. Ours are listener, item, condition, "
-            "score, time_ms, comment, session, test, order.",
+            "score, time_ms, comment, session, test, order, moves.",
         ),
     ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", metavar="FILE", help="key.json of `mushra create`.")
-    ] = None,
+    key: Key = None,
+    database: Database = None,
     reference: Annotated[
         str | None,
         typer.Option("--reference", metavar="NAME", help="Hidden reference, if not found by its name."),
@@ -120,6 +141,7 @@ def analyze(
             sources,
             columns=_column_map(columns or []),
             key=key,
+            database=database,
             reference=reference,
             anchors=anchors or [],
             tests=tests or [],
@@ -148,7 +170,7 @@ def analyze(
         paths = []
         if out is not None:
             progress("plots and report", 0, 1)
-            paths = write_all(analysis, out, sources=sources, style=style, plots=plots)
+            paths = write_all(analysis, out, style=style, plots=plots)
     print(summary(analysis))
     if out is not None and not quiet:
         print(f"{len(paths)} files written to {out}; start with {out / 'report.html'}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mushra.locate import database_of, key_beside
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _checked(test: Path) -> TestConfig:
 
 def _database_of(test: Path | None) -> Path:
     assert test is not None
-    return test / "results.sqlite" if test.is_dir() else test.with_suffix(".sqlite")
+    return database_of(test)
 
 
 def _run(
@@ -243,15 +244,8 @@ def _open(test: Path, database: str | None, *, create: bool = False) -> tuple[St
     from mushra.server.store import Store
 
     if database is None and test.is_file() and test.suffix not in (".yaml", ".yml"):
-        return Store(test, create=False), _key_beside(test)
-    return Store(database or _database_of(test), create=create), _key_beside(test)
-
-
-def _key_beside(test: Path) -> Path | None:
-    from mushra.check import KEY_NAME
-
-    key = (test if test.is_dir() else test.parent) / KEY_NAME
-    return key if key.is_file() else None
+        return Store(test, create=False), key_beside(test)
+    return Store(database or _database_of(test), create=create), key_beside(test)
 
 
 def invite(

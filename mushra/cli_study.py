@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mushra.cli_analysis import Database, Key
 from qincodec.console import ProgressLine
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:
-    from mushra.analysis.heard import Trial
     from mushra.analysis.power import Components
     from mushra.analysis.ratings import Ratings
 
@@ -65,24 +65,29 @@ class _Selection:
     drop_items: list[str] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
+    key: Path | None = None
 
-    def load(self, sources: list[str], trials: dict[str, Trial] | None = None) -> tuple[Ratings, list[str]]:
+    def load(
+        self, sources: list[str], database: str | None, key_of_test: Path | None = None
+    ) -> tuple[Ratings, list[str]]:
         """Ratings after screening, and what happened to them on the way.
 
         Args:
-            trials: of the test, where ratings may have its meaningless names.
+            sources, database, key_of_test: as `mushra.analysis.load.load` takes them.
         """
         from mushra.analysis.load import load
         from mushra.analysis.screening import screen
 
-        roles: dict[str, Any] = {"reference": self.reference, "anchors": self.anchors}
-        which: dict[str, Any] = {"tests": self.tests, "drop_items": self.drop_items}
-        if trials is None:
-            ratings = load(sources, **roles, **which)
-        else:
-            from mushra.analysis.heard import open_names
-
-            ratings = open_names(load(sources, **which), trials, **roles)
+        ratings = load(
+            sources,
+            key=self.key,
+            key_of_test=key_of_test,
+            database=database,
+            reference=self.reference,
+            anchors=self.anchors,
+            tests=self.tests,
+            drop_items=self.drop_items,
+        )
         notes = [f"{problem.kind}: {problem.detail}" for problem in ratings.problems]
         excluded = screen(ratings, keep=self.keep, exclude=self.exclude).excluded
         if len(excluded) == len(ratings.listeners):
@@ -148,7 +153,8 @@ def plan(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="Estimate the three from the ratings of an earlier test, after screening. Repeatable.",
+            help="Estimate the three from the ratings of an earlier test, after screening: its folder, or "
+            "what `mushra analyze` takes. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -160,6 +166,8 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    key: Key = None,
+    database: Database = None,
     reference: Reference = None,
     anchors: Anchors = None,
     tests: Tests = None,
@@ -193,8 +201,10 @@ def plan(
         "item_condition": sd_item_condition,
         "residual": sd_residual,
     }
-    selection = _Selection(reference, anchors or [], tests or [], drop_items or [], keep or [], exclude or [])
-    components, origin, notes = _components(given, source, conditions, selection)
+    selection = _Selection(
+        reference, anchors or [], tests or [], drop_items or [], keep or [], exclude or [], key
+    )
+    components, origin, notes = _components(given, source, database, conditions, selection)
     result = plan_test(
         components,
         difference,
@@ -219,6 +229,7 @@ def plan(
 def _components(
     given: dict[str, float | None],
     source: list[str] | None,
+    database: str | None,
     conditions: str | None,
     selection: _Selection,
 ) -> tuple[Components, str, list[str]]:
@@ -232,8 +243,8 @@ def _components(
         raise UserError("both --from and --sd-... were given; give one: an earlier test or the numbers")
     if not source and (conditions or selection != _Selection()):
         raise UserError(
-            "--conditions, --reference, --anchor, --test, --drop-item, --keep and --exclude are about an "
-            "earlier test; give it with --from"
+            "--conditions, --key, --reference, --anchor, --test, --drop-item, --keep and --exclude are about "
+            "an earlier test; give it with --from"
         )
     if not source:
         missing = [f"--sd-{name.replace('_', '-')}" for name in given if name not in chosen]
@@ -247,7 +258,7 @@ def _components(
             "as given" if chosen else "of a published test of 22 listeners; give an earlier one by --from"
         )
         return replace(TYPICAL, **chosen), origin, []
-    ratings, notes = selection.load(list(source))
+    ratings, notes = selection.load(list(source), database)
     names = [name.strip() for name in conditions.split(",") if name.strip()] if conditions else []
     estimated = estimate_components(ratings, names)
     num_listeners, num_items, num_conditions = estimated.shape
@@ -291,6 +302,7 @@ def correlate(
             show_default=False,
         ),
     ] = None,
+    database: Database = None,
     reference: Reference = None,
     anchors: Anchors = None,
     tests: Tests = None,
@@ -318,6 +330,7 @@ def correlate(
     from mushra.analysis import correlate as study
     from mushra.analysis import heard
     from mushra.analysis.figures import check_style
+    from mushra.check import KEY_NAME
 
     check_style(style)
     if resamples < 100:
@@ -329,14 +342,15 @@ def correlate(
     settings = heard.choose_settings(runs[0] if runs else None, metrics)
     files = [source for source in sources or [] if Path(source) not in runs] or [str(test)]
     selection = _Selection(reference, anchors or [], tests or [], drop_items or [], keep or [], exclude or [])
-    ratings, notes = selection.load(files, trials)
+    ratings, notes = selection.load(files, database, test / KEY_NAME)
     with ProgressLine() as progress:
         rated = {item: trial for item, trial in trials.items() if item in ratings.items}
         scores = heard.score_trials(rated, settings, progress=progress)
         result = study.correlate(
             ratings, scores, settings.infos, seed=seed, num_resamples=resamples, progress=progress
         )
-    result = replace(result, notes=(*notes, *settings.notes, *result.notes))
+    gaps = heard.describe_gaps(scores, settings.infos)
+    result = replace(result, notes=(*notes, *settings.notes, *gaps, *result.notes))
     if out is not None:
         study.write_correlations(result, ratings, out, style=style)
     print(study.format_correlations(result), end="")

@@ -60,8 +60,18 @@ class ProgressLine:
     def note(self, text: str) -> None:
         """A line that stays."""
         if self._enabled:
-            self.done()
-            print(text, file=sys.stderr)
+            self._show(self._print, text)
+
+    def _print(self, text: str) -> None:
+        self.done()
+        print(text, file=sys.stderr)
+
+    def _show(self, function: Callable[..., None], *arguments: Any) -> None:
+        """What only displays must not end the work: where it fails (stderr is closed), nothing is shown."""
+        try:
+            function(*arguments)
+        except Exception:
+            self._enabled = False
 
     def done(self) -> None:
         """Take the bar away."""
@@ -71,8 +81,10 @@ class ProgressLine:
         self._what = ""
 
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
-        if not self._enabled:
-            return
+        if self._enabled:
+            self._show(self._progress, what, done, total, detail)
+
+    def _progress(self, what: str, done: int, total: int, detail: str) -> None:
         self._detail = detail or self._detail
         if sys.stderr.isatty():
             self._draw(what, done, total)

@@ -213,6 +213,12 @@ def own_rows(name: str, frame: pd.DataFrame) -> Rows:
             detail = f"{name}: {what} of {count(sessions, 'session')} left out"
             problems.append(Problem("does not count", detail, int(left_out.sum())))
     counted = frame[~training & ~unfinished & ~excluded]
+    if counted.empty:
+        reasons = "; ".join(problem.detail.removeprefix(f"{name}: ") for problem in problems)
+        raise UserError(
+            f"{name}: nobody has finished a session that counts yet ({reasons or 'there is no rating'}); "
+            "analyse it when one is finished"
+        )
     return Rows(_rename(counted, {}), problems, unique_listeners=True, without_training=True)
 
 

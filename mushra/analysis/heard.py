@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ import torch
 from evaluation.conditions import choose_metrics
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
+from evaluation.load import open_results
 from evaluation.metrics import METRICS
-from evaluation.metrics.base import Metric
+from evaluation.metrics.base import Metric, Score
 from evaluation.metrics.embedding import (
     COSINE,
     MATCHING,
@@ -26,13 +28,10 @@ from evaluation.metrics.embedding import (
     embedding_metrics,
 )
 from evaluation.results import MetricInfo
-from evaluation.store import RunStore
-from mushra.analysis.load import missing_ratings
-from mushra.analysis.ratings import Ratings, with_roles
 from mushra.check import KEY_FORMAT, KEY_NAME
 from mushra.pages import HIDDEN_REFERENCE
 from qincodec import audio
-from qincodec.errors import Unavailable, UserError
+from qincodec.errors import UserError
 
 Progress = Callable[[str, int, int], None]
 
@@ -52,12 +51,10 @@ class Trial:
     Attributes:
         reference: its file.
         signals: condition -> its file, the hidden reference left out.
-        names: what listeners' ratings call a signal -> its condition.
     """
 
     reference: Path
     signals: dict[str, Signal]
-    names: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,6 @@ def read_trials(folder: Path) -> dict[str, Trial]:
                     for signal in trial["signals"].values()
                     if signal["condition"] != HIDDEN_REFERENCE
                 },
-                {str(name): str(signal["condition"]) for name, signal in trial["signals"].items()},
             )
             for item, trial in key["trials"].items()
         }
@@ -125,39 +121,6 @@ def read_trials(folder: Path) -> dict[str, Trial]:
             f"{path} is no key of a test ({type(error).__name__}: {error}); give a folder that "
             "`mushra create` made"
         ) from error
-
-
-def open_names(
-    ratings: Ratings,
-    trials: dict[str, Trial],
-    *,
-    reference: str | None = None,
-    anchors: Sequence[str] = (),
-) -> Ratings:
-    """Ratings with conditions in place of a test's meaningless names; names of conditions stay.
-
-    Args:
-        reference, anchors: as for `mushra.analysis.ratings.with_roles`.
-
-    Raises:
-        UserError: a listener has rated a condition under both of its names, or as `with_roles`.
-    """
-    frame = ratings.frame.copy()
-    frame["condition"] = [
-        trials[item].names.get(name, name) if item in trials else name
-        for item, name in zip(frame["item"], frame["condition"], strict=True)
-    ]
-    twice = frame[frame.duplicated(["listener", "item", "condition"])]
-    if len(twice):
-        first = twice.iloc[0]
-        raise UserError(
-            f"listener '{first['listener']}' rated '{first['condition']}' of item '{first['item']}' under "
-            "two names; give ratings of one export only"
-        )
-    # What seemed to be missing was under another name.
-    problems = [problem for problem in ratings.problems if not problem.kind.startswith("missing")]
-    problems += missing_ratings(frame)
-    return with_roles(frame, reference=reference, anchors=anchors, problems=problems)
 
 
 def is_run(path: Path) -> bool:
@@ -180,15 +143,18 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
     notes = []
     wanted, embeddings = METRICS.names(), []
     if run is not None:
-        with RunStore(run, write=False) as store:
-            content = store.read_run() or {}
-        sample_rate, channels = content["settings"]["sample_rate"], content["settings"]["channels"]
+        results = open_results(run)
+        sample_rate, channels = results.settings["sample_rate"], results.settings["channels"]
         notes.append(f"metrics at {sample_rate} Hz, {channels} channel{'s' * (channels != 1)}, as in {run}")
-        embeddings = [entry["name"] for entry in content.get("embeddings", [])]
-        wanted = [entry["name"] for entry in content["metrics"] if entry.get("embedding") is None]
-        left_out = [entry["label"] for entry in content["metrics"] if not entry.get("per_clip", True)]
-        if left_out and names is None:
-            notes.append(f"{', '.join(left_out)} left out: distances of whole sets, not of an excerpt")
+        wanted = [metric.name for metric in results.clip_metrics if not metric.embedding]
+        embeddings = [embedding.name for embedding in results.embeddings]
+        if names is None:
+            notes += [
+                f"{metric.label} left out: a distance between whole sets has no value for an excerpt"
+                for metric in results.metrics
+                if not metric.per_clip
+            ]
+            notes += [f"{name} left out: {reason}" for name, reason in results.unavailable.items()]
     if names is not None:
         wanted, embeddings = choose_metrics(names)
     loaded: dict[str, Any] = {}
@@ -196,10 +162,11 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
         for name in chosen:
             try:
                 loaded[name] = registry.load(name)()
-            except Unavailable as error:
+            except Exception as error:  # a plug-in's own fault, too, leaves out that one only
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 if names is not None:
-                    raise
-                notes.append(f"{name} left out: {error}")
+                    raise UserError(f"{name} cannot be computed here: {reason}") from error
+                notes.append(f"{name} left out: {reason}")
     if not loaded:
         raise UserError(f"no metric is left to correlate ({'; '.join(notes)}); name some with --metrics")
     return Settings(
@@ -232,8 +199,10 @@ def score_trials(
     total = sum(len(trial.signals) for trial in trials.values())
     for item, trial in trials.items():
         reference, sample_rate = _read(trial.reference, settings)
-        prepared = [metric.prepare(reference, sample_rate) for metric in settings.metrics]
-        frames = [_embed(embedding, reference, sample_rate) for embedding in settings.embeddings]
+        of_reference = [
+            *(_attempt(metric.prepare, reference, sample_rate) for metric in settings.metrics),
+            *(_attempt(_embed, embedding, reference, sample_rate) for embedding in settings.embeddings),
+        ]
         for condition, signal in trial.signals.items():
             progress("scoring what was heard", len(rows), total)
             if signal.sha256 and hashlib.sha256(_bytes(signal.path)).hexdigest() != signal.sha256:
@@ -247,13 +216,13 @@ def score_trials(
                     f"{signal.path} is {_shape(decoded, rate)}, its reference {trial.reference.name} "
                     f"{_shape(reference, sample_rate)}; create the test again"
                 )
-            scores = [
-                metric.score(of_reference, decoded, sample_rate)[0]
-                for metric, of_reference in zip(settings.metrics, prepared, strict=True)
-            ]
-            for embedding, of_reference in zip(settings.embeddings, frames, strict=True):
-                distances = compare_frames(of_reference, _embed(embedding, decoded, sample_rate))
-                scores += [distances[kind] for kind in (MATCHING, COSINE)]
+            scores: list[Score] = []
+            for metric, prepared in zip(settings.metrics, of_reference, strict=False):
+                scores += _scores(1, metric.score, prepared, decoded, sample_rate)
+            for embedding, frames in zip(
+                settings.embeddings, of_reference[len(settings.metrics) :], strict=True
+            ):
+                scores += _scores(2, _distances, frames, embedding, decoded, sample_rate)
             row: dict[str, Any] = {"item": item, "condition": condition}
             for info, score in zip(settings.infos, scores, strict=True):
                 row[info.name], row[f"{info.name}_reason"] = score.value, score.reason or ""
@@ -261,6 +230,49 @@ def score_trials(
     columns = ["item", "condition"]
     columns += [name for info in settings.infos for name in (info.name, f"{info.name}_reason")]
     return pd.DataFrame(rows, columns=columns)
+
+
+def describe_gaps(scores: pd.DataFrame, infos: Sequence[MetricInfo]) -> list[str]:
+    """For each metric without a value somewhere: how often, and the first reason."""
+    notes = []
+    for info in infos:
+        lacking = scores[scores[f"{info.name}_reason"] != ""]
+        if len(lacking):
+            first = lacking.iloc[0]
+            notes.append(
+                f"{info.label} has no value for {len(lacking)} of {len(scores)} signals, left out (first: "
+                f"{first['condition']} of {first['item']}: {first[f'{info.name}_reason']})"
+            )
+    return notes
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a metric raised instead of a value."""
+
+    reason: str
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``function`` returns, or a `_Failure`: a metric that raises must not take the others with it."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return _Failure(f"{type(error).__name__}: {error}")
+
+
+def _scores(number: int, function: Callable[..., Any], prepared: Any, *arguments: Any) -> list[Score]:
+    """``number`` scores of one signal; of a metric that fails without a value and with the reason."""
+    found = prepared if isinstance(prepared, _Failure) else _attempt(function, prepared, *arguments)
+    return [Score(math.nan, found.reason)] * number if isinstance(found, _Failure) else found[:number]
+
+
+def _distances(
+    frames: np.ndarray, embedding: Embedding, decoded: torch.Tensor, sample_rate: int
+) -> list[Score]:
+    """Feature-matching and cosine distance of an embedding."""
+    distances = compare_frames(frames, _embed(embedding, decoded, sample_rate))
+    return [distances[kind] for kind in (MATCHING, COSINE)]
 
 
 def _embed(embedding: Embedding, samples: torch.Tensor, sample_rate: int) -> np.ndarray:

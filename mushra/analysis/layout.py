@@ -15,7 +15,7 @@ _RATED = re.compile(r"(?P<codec>.+)@(?P<kbps>\d+(?:\.\d+)?)")
 _ANCHOR = re.compile(r"anchor(\d+)")
 _LONGEST_LABEL = 32
 #: Width of a character, as a part of the font size.
-_CHARACTER = 0.56
+CHARACTER = 0.56
 #: Free space between two groups, in places.
 _GAP = 0.9
 
@@ -127,7 +127,7 @@ def label_axis(axes: Axes, layout: Layout, width: float, *, font_size: float, sl
     texts = [text for _, text in layout.ticks]
     axes.set_xticks([x for x, _ in layout.ticks])
     for size in (font_size, font_size - 0.7, font_size - 1.4):
-        rooms = [max(1, int(unit * span / (_CHARACTER * size))) for span in layout.spans]
+        rooms = [max(1, int(unit * span / (CHARACTER * size))) for span in layout.spans]
         wrapped = [textwrap.wrap(text, room) for text, room in zip(texts, rooms, strict=True)]
         words = [re.split(r"(?<=-)|\s", text) for text in texts]
         if all(
@@ -141,7 +141,7 @@ def label_axis(axes: Axes, layout: Layout, width: float, *, font_size: float, sl
     size = min(font_size, max(4.0, 0.85 * unit * narrow))
     slanted = slant and unit * narrow >= 2.2 * size
     turned = [
-        span == narrow or len(text) * _CHARACTER * size > unit * span
+        span == narrow or len(text) * CHARACTER * size > unit * span
         for text, span in zip(texts, layout.spans, strict=True)
     ]
     axes.set_xticklabels(texts, fontsize=size)
@@ -150,7 +150,7 @@ def label_axis(axes: Axes, layout: Layout, width: float, *, font_size: float, sl
             label.set(rotation=40, ha="right", rotation_mode="anchor")
         elif turn:
             label.set(rotation=90)
-    length = max(map(len, texts)) * _CHARACTER * size / 72
+    length = max(map(len, texts)) * CHARACTER * size / 72
     return 0.65 * length + size / 72 if slanted else length
 
 

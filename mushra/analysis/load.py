@@ -7,7 +7,9 @@ given twice, conditions and items that are missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,9 @@ import numpy as np
 import pandas as pd
 
 from mushra.analysis.formats import Rows, as_text, own_rows, read_rows
+from mushra.analysis.given import nobody_gave
 from mushra.analysis.ratings import COLUMNS, Problem, Ratings, count, natural_key, with_roles
+from mushra.analysis.sources import Source, find
 from qincodec.errors import UserError
 
 ListenerIds = Literal["global", "per-file"]
@@ -24,16 +28,30 @@ ListenerIds = Literal["global", "per-file"]
 TRAINING_PREFIX = "training"
 #: webMUSHRA's names of the controls, which a key need not have.
 _CONTROLS = ("reference", "anchor35", "anchor70")
-_SQLITE_MAGIC = b"SQLite format 3\0"
+#: A name that `mushra create` made so that it tells nothing.
+_OPAQUE = re.compile("[a-z]{8}")
 #: Share of the ratings of a condition that are there twice, from which its name stands for two stimuli.
 _DUPLICATE_NAME_SHARE = 0.5
 
 
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Messages in one line: the names in them come from files and may hold anything."""
+    try:
+        yield
+    except UserError as error:
+        text = "".join(character if character.isprintable() else " " for character in str(error))
+        raise UserError(" ".join(text.split())) from error
+
+
+@_in_one_line()
 def load(
     sources: Sequence[str | Path],
     *,
     columns: Mapping[str, str] | None = None,
     key: Path | None = None,
+    key_of_test: Path | None = None,
+    database: str | None = None,
     reference: str | None = None,
     anchors: Sequence[str] = (),
     tests: Sequence[str] = (),
@@ -41,13 +59,20 @@ def load(
     keep_training: bool = False,
     listener_ids: ListenerIds | None = None,
 ) -> Ratings:
-    """Read the ratings of one test.
+    """Read the ratings of one test: what every command and the administrator's page show.
+
+    Of our own data base and exports count finished sessions that are not excluded, without training. A
+    score whose slider was never moved is no grade (`mushra.analysis.given`). Of someone who rated a condition
+    of an item several times, in one session or in several, the mean counts.
 
     Args:
-        sources: files of any format of `mushra.analysis.formats`, folders with a ``mushra.csv``, or our
-            data base (a file or a URL). Several are read as one test.
+        sources: what `mushra.analysis.sources` knows: tests, data bases, exports, files of any format of
+            `mushra.analysis.formats`. Several are read as one test.
         columns: which column of a CSV is ``listener``, ``item``, ``condition``, ``score``, ``time_ms`` ...
-        key: ``key.json`` of ``mushra create``: which condition each opaque name stood for.
+        key: ``key.json`` of ``mushra create``, which must know all names: what each opaque one stands for. By
+            default that in the folder of each source; names it does not know stay as they are.
+        key_of_test: for sources without a key in their folder.
+        database: file or URL with the results of those ``sources`` that are tests.
         reference: name of the hidden reference; found by its name if not given.
         anchors: names of the anchors, lowest first; found by their names if not given.
         tests: test ids to use; needed where the sources hold several.
@@ -58,83 +83,108 @@ def load(
             needed only where the files leave it open.
 
     Raises:
-        UserError: a source cannot be read or holds no ratings, or something above is left open.
+        UserError: a source cannot be read or holds no ratings, its names need a key that is not there, or
+            something above is left open.
     """
     if not sources:
         raise UserError("no source given; give a file with ratings")
-    paths = [_resolve(source) for source in sources]
-    parts = [
-        load_database(path) if isinstance(path, str) or _is_sqlite(path) else read_rows(path, columns)
-        for path in paths
-    ]
-    names = [database_name(path) for path in paths]
-    problems = [problem for part in parts for problem in part.problems]
+    found = [find(source, database) for source in sources]
+    problems = [problem for source in found for problem in source.problems]
+    parts = []
+    for source in found:
+        part = _read_database(source, tests) if source.is_database else read_rows(Path(source.path), columns)
+        if key is None and (opens := source.key or key_of_test) is not None:
+            part = _open_names(part, opens, problems)
+        parts.append(part)
+    names = [source.name for source in found]
+    problems += [problem for part in parts for problem in part.problems]
     if not keep_training:
         parts = [part if part.without_training else _without_training(part, problems) for part in parts]
     frame = _join(parts, names, listener_ids, problems)
     frame = _clean_names(frame, problems)
     frame = _one_test(frame, tests)
     frame = _repair_plus(frame, problems, key)
+    _check_opaque(frame)
     frame = _drop_items(frame, drop_items, problems)
     frame = _numbers(frame, problems)
     frame = _drop_repeats(frame, problems)
+    frame, not_given = _drop_not_given(frame, problems)
     frame = _average_repeats(frame, problems)
-    problems += missing_ratings(frame)
+    problems += _missing_ratings(frame)
     order = np.lexsort([_ranks(frame[name]) for name in ("condition", "item", "listener")])
     frame = frame.iloc[order].reset_index(drop=True)
-    return with_roles(frame, reference=reference, anchors=anchors, problems=problems)
+    ratings = with_roles(frame, reference=reference, anchors=anchors, problems=problems)
+    return replace(ratings, not_given=not_given, sources=tuple(source.path for source in found))
 
 
-def load_database(path: str | Path) -> Rows:
-    """The ratings of a data base of ``mushra serve``, a file or a URL.
+def _read_database(source: Source, tests: Sequence[str]) -> Rows:
+    """The ratings of a data base of ``mushra serve``; of one that holds several tests those of `Source.test`,
+    unless ``tests`` says which.
 
     Raises:
         UserError: it cannot be read, or nobody has finished a session.
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mushra.server.store import read_ratings
+    from mushra.server.store import StoreUnavailable, read_ratings
 
+    name = source.name
     try:
-        frame = read_ratings(path, everything=True)
-    except SQLAlchemyError as error:
+        frame = read_ratings(source.path, everything=True)
+        text = frame.map(as_text)
+    except (SQLAlchemyError, StoreUnavailable) as error:
         cause = " ".join(str(getattr(error, "orig", error)).split())
         raise UserError(
-            f"{database_name(path)} cannot be read as a data base of `mushra serve`: {cause}; check the file"
+            f"{name} cannot be read as a data base of `mushra serve`: {cause}; check the file"
         ) from error
-    if frame.empty:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError, OSError) as error:
         raise UserError(
-            f"{database_name(path)} holds no MUSHRA ratings yet; analyse it when sessions are finished"
+            f"{name} holds something that `mushra serve` does not write ({type(error).__name__}: {error}); "
+            "give a data base that nothing else has changed"
+        ) from error
+    if source.test is not None and not tests and frame["test"].nunique() > 1:
+        from mushra.config import load_config
+
+        tests = [load_config(source.test).test_id]
+    if tests and not frame.empty and not frame["test"].isin(tests).any():
+        raise UserError(
+            f"{name} holds no ratings of test {', '.join(tests)} yet; it holds "
+            f"{', '.join(sorted(map(str, frame['test'].unique())))}"
         )
-    return own_rows(database_name(path), frame.map(as_text))
+    if tests:
+        frame = frame[frame["test"].isin(tests)]
+    if frame.empty:
+        raise UserError(f"{name} holds no MUSHRA ratings yet; analyse it when sessions are finished")
+    return own_rows(name, text.loc[frame.index])
 
 
-def database_name(source: str | Path) -> str:
-    """Name of a file or a data base without folders, user and password."""
-    return source.name if isinstance(source, Path) else re.sub(r"//[^/]*@", "//", source)
+def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
+    """Conditions in place of the meaningless names that the key knows."""
+    from mushra.server.store import read_key
+
+    key = read_key(path)
+    pairs = list(zip(part.frame["item"], part.frame["condition"], strict=True))
+    known = {*_CONTROLS, *key.values()}
+    strange = sorted({name for item, name in pairs if (item, name) not in key and name not in known})
+    if strange:
+        rows = sum(name in strange for _, name in pairs)
+        detail = (
+            f"{count(len(strange), 'name')} of signals not in {path} stay as they are (first: {strange[0]})"
+        )
+        problems.append(Problem("not in key", detail, rows))
+    return replace(part, frame=part.frame.assign(condition=[key.get(pair, pair[1]) for pair in pairs]))
 
 
-def _resolve(source: str | Path) -> str | Path:
-    if "://" in str(source):
-        return str(source)
-    path = Path(source)
-    if path.is_dir():
-        inside = path / "mushra.csv"
-        if not inside.is_file():
-            raise UserError(f"{path} is a folder without a mushra.csv; give a file with ratings")
-        return inside
-    if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
-        raise UserError(f"{path} {what}; give a file with ratings")
-    return path
-
-
-def _is_sqlite(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+def _check_opaque(frame: pd.DataFrame) -> None:
+    """That conditions have names, not the letters `mushra create` gave each signal of each item."""
+    places = frame.groupby("condition")["item"].nunique()
+    places = places[[name not in _CONTROLS for name in places.index]]
+    opaque = [name for name in places.index if _OPAQUE.fullmatch(name)]
+    if len(opaque) == len(places) > 1 and frame["item"].nunique() > 1 and places.max() == 1:
+        raise UserError(
+            f"the ratings have only names such as '{opaque[0]}', which tell nothing, and no key.json is in "
+            "their folder; put that of the test there, or give it with --key"
+        )
 
 
 def _without_training(part: Rows, problems: list[Problem]) -> Rows:
@@ -354,6 +404,23 @@ def _drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
     return frame
 
 
+def _drop_not_given(frame: pd.DataFrame, problems: list[Problem]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Leave out scores that nobody gave; how many of each listener."""
+    if "moves" not in frame:
+        return frame, {}
+    moves = pd.to_numeric(frame["moves"], errors="coerce")
+    left_out = np.array([nobody_gave(*pair) for pair in zip(frame["score"], moves, strict=True)], dtype=bool)
+    whose = Counter(frame.loc[left_out, "listener"])
+    if whose:
+        listeners = ", ".join(f"{name} {whose[name]}" for name in sorted(whose, key=natural_key))
+        detail = (
+            f"{count(int(left_out.sum()), 'score')} stored without a move of the slider: nobody gave them, "
+        )
+        detail += f"left out (listener and number: {listeners})"
+        problems.append(Problem("not given", detail, int(left_out.sum())))
+    return _some(frame[~left_out]), dict(whose)
+
+
 def _average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
     """One score per listener, item and condition: the mean where there are several.
 
@@ -383,7 +450,7 @@ def _average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFra
     return frame[[*COLUMNS, *rest]]
 
 
-def missing_ratings(frame: pd.DataFrame) -> list[Problem]:
+def _missing_ratings(frame: pd.DataFrame) -> list[Problem]:
     """What is missing from a full table of listeners, items and conditions: one problem per kind."""
     problems = []
     conditions = set(frame["condition"])

@@ -118,24 +118,24 @@ def analyze(
         )
     screened = ratings.without(screening.excluded)
     bases = [name for name in (screened.reference, baseline) if name in screened.conditions]
-    steps = iter(range(1, 100))
-    total = 5 + _number_of_pairs(screened)
+    pairs = _pairs(screened)
+    total = 5 + len(pairs)
     progress("analysis", 0, total)
     conditions = describe_conditions(screened)
     conditions_all = describe_conditions(ratings)
-    progress("analysis", next(steps), total)
+    progress("analysis", 1, total)
     intervals = describe_intervals(screened, seed=seed, num_resamples=num_resamples)
-    progress("analysis", next(steps), total)
+    progress("analysis", 2, total)
     items = describe_items(screened)
-    progress("analysis", next(steps), total)
+    progress("analysis", 3, total)
     differences = difference_grades(screened, list(dict.fromkeys(bases)))
-    progress("analysis", next(steps), total)
+    progress("analysis", 4, total)
     mixed = mixed_model(screened.frame, screened.systems)
-    progress("analysis", next(steps), total)
     rows = [*_overall_rows(screened, mixed)]
-    for row in _pair_rows(screened, seed, num_permutations):
-        rows += row
-        progress("analysis", min(next(steps), total), total)
+    progress("analysis", 5, total)
+    for number, pair in enumerate(pairs):
+        rows += _pair_rows(screened, pair, [seed, number], num_permutations)
+        progress("analysis", 6 + number, total)
     tests = _corrected(pd.DataFrame(rows, columns=TEST_COLUMNS))
     return Analysis(
         loaded=ratings,
@@ -168,19 +168,18 @@ def _pairs(ratings: Ratings) -> list[tuple[str, str, str]]:
     return pairs
 
 
-def _number_of_pairs(ratings: Ratings) -> int:
-    return len(_pairs(ratings))
-
-
-def _pair_rows(ratings: Ratings, seed: int, num_permutations: int) -> Iterator[list[dict[str, object]]]:
-    for number, (family, a, b) in enumerate(_pairs(ratings)):
-        pages = paired_pages(ratings.frame, a, b)
-        # Each pair draws its own permutations: the same ones would make all tests err together.
-        permutation = permutation_test(pages, seed=[seed, number], num_permutations=num_permutations)
-        yield [
-            _row(PERMUTATION, family, permutation, a, b, "cohens_dz", cohens_dz(pages)),
-            _row(WILCOXON, family, wilcoxon_test(pages), a, b, "rank_biserial"),
-        ]
+def _pair_rows(
+    ratings: Ratings, pair: tuple[str, str, str], seed: list[int], num_permutations: int
+) -> list[dict[str, object]]:
+    """Both tests of a pair. Each pair has a seed of its own: equal permutations would make all tests err
+    together."""
+    family, a, b = pair
+    pages = paired_pages(ratings.frame, a, b)
+    permutation = permutation_test(pages, seed=seed, num_permutations=num_permutations)
+    return [
+        _row(PERMUTATION, family, permutation, a, b, "cohens_dz", cohens_dz(pages)),
+        _row(WILCOXON, family, wilcoxon_test(pages), a, b, "rank_biserial"),
+    ]
 
 
 def _row(
@@ -263,6 +262,8 @@ def letter_groups(ratings: Ratings, tests: pd.DataFrame) -> dict[str, str]:
     pairs = tests[(tests["test"] == WILCOXON) & (tests["family"] == SYSTEMS)]
     if pairs.empty or pairs["p"].isna().any() or (pairs["n_listeners"] < MIN_PAIRS).any():
         return {}
+    if _listeners_for(len(pairs)) > pairs["n_listeners"].min():
+        return {}
     found = {
         frozenset((a, b))
         for a, b, p in zip(pairs["a"], pairs["b"], pairs["p_holm"], strict=True)
@@ -271,6 +272,11 @@ def letter_groups(ratings: Ratings, tests: pd.DataFrame) -> dict[str, str]:
     means = ratings.matrix().mean()
     order = sorted(ratings.systems, key=lambda name: (-means[name], name))
     return compact_letters(order, lambda a, b: frozenset((a, b)) in found)
+
+
+def _listeners_for(pairs: int) -> int:
+    """With fewer listeners no pair can pass Holm's correction: of n Wilcoxon's least p is 2^(1 - n)."""
+    return math.ceil(1 + math.log2(max(pairs, 1) / ALPHA))
 
 
 # Limits
@@ -285,6 +291,11 @@ def _notes(ratings: Ratings, screening: Screening, tests: pd.DataFrame) -> tuple
     elif n < MIN_PAIRS:
         notes.append(
             f"With {n} listeners Wilcoxon's test cannot find a difference at {ALPHA:g}; it needs {MIN_PAIRS}."
+        )
+    elif n < (needed := _listeners_for(pairs := math.comb(systems, 2))):
+        notes.append(
+            f"With {n} listeners Wilcoxon's test cannot find a difference among {pairs} pairs of systems "
+            f"after Holm's correction; it needs {needed}."
         )
     if not ratings.anchors:
         notes.append(

@@ -24,10 +24,12 @@ from scipy import stats
 
 from mushra.analysis.description import t_interval
 from mushra.analysis.figures import COLOURS, NEUTRAL, WIDTHS, new_figure, save, style_context
-from mushra.analysis.layout import Layout, Place, arrange, label_axis
+from mushra.analysis.layout import CHARACTER, Layout, Place, arrange, label_axis
 from mushra.analysis.ratings import Ratings
 
 _AXES_HEIGHT = 2.0
+#: What axes and grades take of the width of a figure, inches.
+_MARGINS = 0.95
 _BANDS = ("Bad", "Poor", "Fair", "Good", "Excellent")
 #: Panels of a figure of items; more items make more figures.
 _ITEMS_PER_FIGURE = 24
@@ -87,7 +89,7 @@ def draw_all(
                 figure, axes = _figure_of_conditions(layout, width, note)
                 draw(axes, layout, table, frame)
                 if name == "means" and letters:
-                    _write_letters(axes, layout, table, letters)
+                    _write_letters(axes, layout, table, letters, width)
                 stem = name if kind == "two_columns" else f"{name}_{kind}"
                 paths += save(figure, folder, stem)
         for page, start in enumerate(range(0, len(ratings.items), _ITEMS_PER_FIGURE), start=1):
@@ -145,7 +147,7 @@ def _size_text(frame: pd.DataFrame) -> str:
 def _figure_of_conditions(layout: Layout, width: float, note: str) -> tuple[Figure, Axes]:
     """An empty figure: labels below, grades at the right, codecs in a legend on top, ``note`` below."""
     handles = _legend_handles(layout)
-    room = width - 0.95
+    room = width - _MARGINS
     entry = 0.32 + 0.055 * max((len(handle.get_label()) for handle in handles), default=0)  # type: ignore[arg-type]
     columns = max(1, min(len(handles), int(room / entry)))
     rows = math.ceil(len(handles) / columns)
@@ -206,23 +208,39 @@ def _mark(axes: Axes, place: Place, mean: float, low: float, high: float, **look
     axes.errorbar([place.x], [mean], bars, fmt=place.marker, color=place.colour, **options)
 
 
-def _write_letters(axes: Axes, layout: Layout, table: pd.DataFrame, letters: dict[str, str]) -> None:
-    axes.set_ylim(-2, 110)
-    for twin in axes.figure.axes:
-        twin.set_ylim(-2, 110)
+def _write_letters(
+    axes: Axes, layout: Layout, table: pd.DataFrame, letters: dict[str, str], width: float
+) -> None:
+    """Letters above the means; of many systems upright, so that they do not run into each other."""
+    tops = {}
     for place in layout.places:
         row = _numbers(table, place.condition)
-        top = np.nanmax([row["mean"], row["ci_high"]]) if math.isfinite(row["mean"]) else math.nan
-        if letters.get(place.condition) and math.isfinite(top):
-            axes.annotate(
-                letters[place.condition],
-                (place.x, top),
-                (0, 3),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize="small",
-            )
+        if letters.get(place.condition) and math.isfinite(row["mean"]):
+            tops[place] = float(np.nanmax([row["mean"], row["ci_high"]]))
+    if not tops:
+        return
+    low, high = layout.limits
+    unit = 72 * (width - _MARGINS) / (high - low)
+    size = 0.83 * float(matplotlib.rcParams["font.size"])
+    longest = max(len(letters[place.condition]) for place in tops)
+    turned = longest * CHARACTER * size > unit
+    size = min(size, 0.9 * unit) if turned else size
+    rise = CHARACTER * size if turned else 0.0
+    points = _AXES_HEIGHT * 72 / 112
+    ends = [top + (3 + rise * len(letters[place.condition])) / points for place, top in tops.items()]
+    for twin in axes.figure.axes:
+        twin.set_ylim(-2, max(110.0, *ends, 0.0))
+    for place, top in tops.items():
+        axes.annotate(
+            letters[place.condition],
+            (place.x, top),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=size,
+            rotation=90 if turned else 0,
+        )
 
 
 def _draw_boxes(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataFrame) -> None:

@@ -2,22 +2,24 @@
 
 One row per rating: columns ``listener`` (str), ``item`` (str), ``condition`` (str), ``score`` (float, 0 to
 100), each (listener, item, condition) once. Optional columns: ``time_ms`` (on the page), ``comment``,
-``session``, ``test``, ``order``. Every function of `mushra.analysis` takes such a table, from whatever
-source; `Ratings` holds it with the roles that BS.1534-3 gives some conditions.
+``session``, ``test``, ``order``; in files also ``moves`` (of the slider). Every function of `mushra.analysis`
+takes such a table, from whatever source; `Ratings` holds it with the roles that BS.1534-3 gives
+some conditions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pandas as pd
 
 from qincodec.errors import UserError
 
 COLUMNS = ("listener", "item", "condition", "score")
-OPTIONAL_COLUMNS = ("time_ms", "comment", "session", "test", "order")
+OPTIONAL_COLUMNS = ("time_ms", "comment", "session", "test", "order", "moves")
 
 #: What tools and people call the controls; compared without case and punctuation.
 _REFERENCE_NAMES = {"reference", "hiddenreference", "ref", "hiddenref"}
@@ -51,6 +53,8 @@ class Ratings:
         anchors: conditions that are anchors, lowest first.
         problems: what was found while loading.
         mid_anchor: the anchor of 7 kHz, or None.
+        not_given: listener -> number of scores that were stored though nobody gave them, which are left out.
+        sources: files that were read, and URLs of data bases.
     """
 
     frame: pd.DataFrame
@@ -58,6 +62,8 @@ class Ratings:
     anchors: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     mid_anchor: str | None = None
+    not_given: Mapping[str, int] = field(default_factory=dict)
+    sources: tuple[str | Path, ...] = ()
     conditions: tuple[str, ...] = field(init=False)
     """Hidden reference, systems in natural order of their names, anchors from high to low."""
 

@@ -21,9 +21,9 @@ import pandas as pd
 from evaluation.report.files import latex_text
 from evaluation.store import write_atomic
 from mushra.analysis import wording
-from mushra.analysis.load import database_name
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.ratings import count
+from mushra.analysis.sources import database_name
 from qincodec import __version__
 
 SCHEMA_VERSION = 1
@@ -39,7 +39,6 @@ def write_all(
     analysis: Analysis,
     folder: Path,
     *,
-    sources: Sequence[str | Path],
     style: str | Path | None = None,
     plots: bool = True,
 ) -> list[Path]:
@@ -49,7 +48,6 @@ def write_all(
     differences.csv, tests.csv, analysis.json, table.tex, report.html`` and ``plots/``.
 
     Args:
-        sources: of the ratings; their names and hashes go into the report.
         style: matplotlib style for the plots.
         plots: whether to draw.
 
@@ -76,7 +74,7 @@ def write_all(
         "tests": analysis.tests,
     }
     files = {f"{name}.csv": _csv(table) for name, table in tables.items()}
-    described = [_source(source) for source in sources]
+    described = [_source(source) for source in analysis.loaded.sources]
     files["analysis.json"] = _json(analysis, tables, described)
     files["table.tex"] = latex(analysis)
     paths = []
@@ -98,8 +96,6 @@ def write_all(
 def _source(source: str | Path) -> dict[str, str]:
     """Name and hash of a source; a data base behind a URL has no hash, and no password in its name."""
     path = Path(source)
-    if path.is_dir():
-        path = path / "mushra.csv"
     if not path.is_file():
         return {"name": database_name(str(source)), "sha256": ""}
     return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -143,6 +139,7 @@ def _json(analysis: Analysis, tables: dict[str, pd.DataFrame], sources: list[dic
         "systems": list(loaded.systems),
         "items": list(loaded.items),
         "n_ratings": len(loaded.frame),
+        "not_given": dict(loaded.not_given),
         "problems": [asdict(problem) for problem in loaded.problems],
         "exempt_items": list(analysis.screening.exempt_items),
         "notes": list(analysis.notes),

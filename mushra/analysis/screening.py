@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mushra.analysis.ratings import Ratings
+from mushra.analysis.ratings import Ratings, count
 from qincodec.errors import UserError
 
 THRESHOLD = 90.0
@@ -154,7 +154,8 @@ def _value(shares: dict[str, _Share], listener: str) -> float:
 # Information that excludes nobody
 
 LISTENER_COLUMNS = ["listener", "n_items", "n_ratings", "mean", "reference_mean", "one_slider_share"]
-LISTENER_COLUMNS += ["never_100_share", "reference_beaten_share", "median_page_s", "hasty_share", "flags"]
+LISTENER_COLUMNS += ["never_100_share", "reference_beaten_share", "median_page_s", "hasty_share"]
+LISTENER_COLUMNS += ["n_not_given", "flags"]
 
 
 def listener_figures(ratings: Ratings) -> pd.DataFrame:
@@ -164,8 +165,9 @@ def listener_figures(ratings: Ratings) -> pd.DataFrame:
     others, as if only one slider had been moved; ``never_100_share``: pages without a 100, though listeners
     are told to give one; ``reference_beaten_share``: pages where a system got more than the hidden
     reference; ``hasty_share``: pages left in less than `HASTY_S_PER_CONDITION` per condition. Shares are of
-    the listener's pages. ``flags`` names what holds for more than half of them. NaN where the data do not
-    say (no hidden reference, no times).
+    the listener's pages. ``n_not_given``: scores left out because nobody gave them (`Ratings.not_given`).
+    ``flags`` names what holds for more than half of the pages, and scores not given. NaN where the data do
+    not say (no hidden reference, no times).
     """
     frame = ratings.frame
     frame = frame.assign(
@@ -205,8 +207,13 @@ def listener_figures(ratings: Ratings) -> pd.DataFrame:
         "hasty_share": "too fast",
     }
     flagged = np.array(by_listener[list(names)].to_numpy() > 0.5)
+    by_listener["n_not_given"] = [ratings.not_given.get(str(name), 0) for name in by_listener.index]
     by_listener["flags"] = [
-        "; ".join(name for name, on in zip(names.values(), row, strict=True) if on) for row in flagged
+        "; ".join(
+            [name for name, on in zip(names.values(), row, strict=True) if on]
+            + [f"{count(n, 'score')} not given"] * bool(n)
+        )
+        for row, n in zip(flagged, by_listener["n_not_given"], strict=True)
     ]
     table = by_listener.reindex(list(ratings.listeners)).rename_axis("listener").reset_index()
     return table[LISTENER_COLUMNS]

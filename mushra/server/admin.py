@@ -18,6 +18,7 @@ from flask import Blueprint, Response, abort, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from mushra import export as exporting  # as a module: it imports this package, too
+from mushra.analysis.given import nobody_gave
 from mushra.check import KEY_NAME
 from mushra.server import records, sign_in
 from mushra.server.api import limit
@@ -74,6 +75,12 @@ def from_json(text: object) -> Any:
 @blueprint.app_template_filter("score")
 def score(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
+
+
+@blueprint.app_template_test("given_by_nobody")
+def given_by_nobody(rating: dict[str, Any]) -> bool:
+    """Whether a rating of a session's document has a score without a move (`mushra.analysis.given`)."""
+    return nobody_gave(rating.get("score"), from_json(rating.get("detail")).get("moves"))
 
 
 # Signing in
@@ -304,7 +311,7 @@ def withdraw() -> BaseResponse:
 def draw() -> BaseResponse:
     here = service()
     try:
-        here.plots.start(here.store.target, here.test, _key(here))
+        here.plots.start(here.store.target, here.test, here.config.path if here.config else None)
     except UserError as error:
         abort(503, str(error))
     return redirect(url_for("admin.analysis"))

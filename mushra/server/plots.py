@@ -1,7 +1,8 @@
 """The analysis for the admin pages, in a process of its own: drawing would hold up the listeners.
 
 `main` runs in a process with the folder as its argument and the data base in MUSHRA_DATABASE: an address may
-hold a password, which the command line would show to everybody on the machine.
+hold a password, which the command line would show to everybody on the machine. What counts and how is decided
+by `mushra.analysis.load.load`, as for `mushra analyze`: the page and the command give the same means.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qincodec.errors import UserError
+
+if TYPE_CHECKING:
+    from mushra.analysis.pipeline import Analysis
 
 _DONE = "done.json"
 FIGURES = ("means", "box", "items", "listeners")
@@ -32,7 +36,7 @@ class Plots:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def start(self, database: str, test: str | None, key: Path | None) -> None:
+    def start(self, database: str, test: str | None, config: Path | None) -> None:
         """Draw again, unless that is being done. Raises `UserError` if the folder cannot be written."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
@@ -43,7 +47,7 @@ class Plots:
             except OSError as error:
                 raise UserError(f"cannot write '{self._folder}': {error.strerror or error}") from error
             environment = {**os.environ, "MUSHRA_DATABASE": database, "OMP_NUM_THREADS": "1"}
-            environment |= {"MUSHRA_TEST": test or "", "MUSHRA_KEY": str(key) if key else ""}
+            environment |= {"MUSHRA_TEST": test or "", "MUSHRA_CONFIG": str(config) if config else ""}
             run = "from mushra.server.plots import main; main()"
             with (self._folder / "log.txt").open("wb") as log:
                 self._process = subprocess.Popen(
@@ -69,27 +73,34 @@ class Plots:
         return path.resolve() if name in FIGURES and path.is_file() else None
 
 
-def draw(database: str, test: str | None, key: Path | None, folder: Path) -> dict[str, Any]:
-    """Analyse what counts and draw it; what `Plots.state` gives. Raises `UserError`: nothing to analyse."""
-    from mushra.analysis.pipeline import analyze
-    from mushra.analysis.plots import draw_all
-    from mushra.analysis.ratings import with_roles
-    from mushra.analysis.wording import condition_rows
-    from mushra.server.store import read_ratings
+def look(database: str, test: str | None, config: Path | None) -> Analysis:
+    """The analysis of what counts, as of ``mushra analyze CONFIG --database DATABASE``.
 
-    frame = read_ratings(database, key=key, test=test)
-    frame = frame[frame["score"].notna()]
-    if frame.empty:
-        raise UserError("nobody has finished a session that counts yet")
-    if frame["test"].nunique() > 1:
-        raise UserError("the data base holds several tests; analyse one with `mushra analyze --test`")
-    frame = frame.drop_duplicates(["listener", "item", "condition"], keep="last").reset_index(drop=True)
-    analysis = analyze(with_roles(frame), num_permutations=NUM_PERMUTATIONS, num_resamples=NUM_PERMUTATIONS)
+    Args:
+        config: YAML of the test, beside which its key is; None if none is served.
+
+    Raises:
+        UserError: nothing to analyse.
+    """
+    from mushra.analysis.load import load
+    from mushra.analysis.pipeline import analyze
+
+    ratings = load([config or database], database=database, tests=[test] if test else [])
+    return analyze(ratings, num_permutations=NUM_PERMUTATIONS, num_resamples=NUM_PERMUTATIONS)
+
+
+def draw(database: str, test: str | None, config: Path | None, folder: Path) -> dict[str, Any]:
+    """`look`, with its figures in ``folder``; what `Plots.state` gives."""
+    from mushra.analysis.plots import draw_all
+    from mushra.analysis.wording import condition_rows
+
+    analysis = look(database, test, config)
     draw_all(analysis.ratings, analysis.conditions, folder, letters=analysis.letters)
     excluded = analysis.screening.listeners
     excluded = excluded[excluded["excluded"]]
     return {
         "conditions": condition_rows(analysis),
+        "problems": [f"{problem.kind}: {problem.detail}" for problem in analysis.loaded.problems],
         "notes": list(analysis.notes),
         "screened_out": [f"{row.listener}: {row.reason}" for row in excluded.itertuples()],
         "figures": [name for name in FIGURES if (folder / f"{name}.png").is_file()],
@@ -98,9 +109,9 @@ def draw(database: str, test: str | None, key: Path | None, folder: Path) -> dic
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    database, test, key = (os.environ.get(f"MUSHRA_{name}", "") for name in ("DATABASE", "TEST", "KEY"))
+    database, test, config = (os.environ.get(f"MUSHRA_{name}", "") for name in ("DATABASE", "TEST", "CONFIG"))
     try:
-        done = {"error": None, **draw(database, test or None, Path(key) if key else None, folder)}
+        done = {"error": None, **draw(database, test or None, Path(config) if config else None, folder)}
     except UserError as error:
         done = {"error": str(error)}
     except Exception:  # raised again: what waits for this process reads the file, its log has the traceback

@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mushra.analysis.given import nobody_gave
 from mushra.pages import HIDDEN_REFERENCE
 from mushra.server import schema
 from mushra.server.records import DROPPED_AFTER_S
@@ -35,6 +36,7 @@ class SessionState:
         state: "finished", "running", or "dropped": running without a sign of life for two hours.
         done, total: pages.
         time_s: on all pages together.
+        not_given: scores that nobody gave, training apart; no result counts them.
         flags: what stands out, in words.
     """
 
@@ -50,6 +52,7 @@ class SessionState:
     done: int
     total: int
     time_s: float
+    not_given: int
     flags: tuple[str, ...]
 
 
@@ -58,6 +61,7 @@ class _Page:
     time_ms: float = 0.0
     scores: list[float] = field(default_factory=list)
     moves: list[int | None] = field(default_factory=list)
+    not_given: int = 0
     reference: float | None = None
 
 
@@ -105,6 +109,7 @@ def list_sessions(
                 done=row.done or 0,
                 total=total,
                 time_s=(row.time_ms or 0) / 1000,
+                not_given=sum(page.not_given for page in rated.get(row.id, [])),
                 flags=tuple(_flags(rated.get(row.id, []))),
             )
         )
@@ -129,11 +134,14 @@ def _rated(connection: sa.Connection, test: str | None, session: str | None) -> 
     for row in connection.execute(query):
         page = found[row.session][row.page]
         page.time_ms = max(page.time_ms, row.time_ms or 0)
-        if row.score is not None:
+        moves = json.loads(row.detail).get("moves") if row.detail else None
+        page.moves.append(moves)
+        if nobody_gave(row.score, moves):
+            page.not_given += 1
+        elif row.score is not None:
             page.scores.append(row.score)
             if row.stimulus == HIDDEN_REFERENCE:
                 page.reference = row.score
-        page.moves.append(json.loads(row.detail).get("moves") if row.detail else None)
     return {session: list(pages.values()) for session, pages in found.items()}
 
 
@@ -153,6 +161,9 @@ def _flags(pages: list[_Page]) -> list[str]:
     if judged and low / len(judged) > MAX_LOW_SHARE:
         few = " (few items: says little)" if len(judged) < FEW_ITEMS else ""
         flags.append(f"reference under 90 on {low} of {len(judged)} items{few}")
+    not_given = sum(page.not_given for page in pages)
+    if not_given:
+        flags.append(f"{not_given} score{'s' * (not_given > 1)} nobody gave")
     return flags
 
 
@@ -168,7 +179,8 @@ def summary(sessions: list[SessionState]) -> dict[str, int]:
     counted = [session for session in sessions if session.excluded_reason is None]
     states = {name: sum(s.state == name for s in counted) for name in ("finished", "running", "dropped")}
     flagged = sum(bool(session.flags) for session in counted)
-    return {**states, "excluded": len(sessions) - len(counted), "flagged": flagged}
+    not_given = sum(session.not_given for session in counted)
+    return {**states, "excluded": len(sessions) - len(counted), "flagged": flagged, "not_given": not_given}
 
 
 def list_invitations(connection: sa.Connection, test: str | None) -> list[Any]:

@@ -8,6 +8,7 @@ is in the log is brought into the file by a thread of its own, which no listener
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
@@ -78,7 +79,7 @@ class Store:
         except StoreUnavailable as error:
             self.close()
             raise UserError(f"cannot open data base '{self.name}': {error}") from error
-        except UserError:
+        except Exception:
             self.close()
             raise
 
@@ -214,14 +215,12 @@ class _Writer:
         while not self._stopped:
             self._log_is_long.wait()
             self._log_is_long.clear()
-            connection = self._engine.raw_connection()
             try:
-                # Passive: waits for nobody and holds up nobody; what it cannot do now the next one does.
-                connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
-            except sqlite3.OperationalError as error:
+                with contextlib.closing(self._engine.raw_connection()) as connection:
+                    # Passive: waits for nobody and holds up nobody; what it cannot do now the next one does.
+                    connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+            except (sqlite3.Error, SQLAlchemyError) as error:
                 _log.warning("the data base's log cannot be brought into its file: %s", error)
-            finally:
-                connection.close()
 
     def _commit(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
         outcomes: list[tuple[Any, BaseException | None]] = []

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -91,8 +92,8 @@ def test_the_same_bytes_again_from_elsewhere(shared: Shared, tmp_path: Path, plo
     shuffled = with_roles(few.frame.sample(frac=1, random_state=3).reset_index(drop=True))
     results = []
     for test, path, out in ((few, source, "one"), (shuffled, copy, "two")):
-        analysis = analyze(test, num_permutations=200, seed=3)
-        files = write_all(analysis, tmp_path / out, sources=[path], plots=plots)
+        analysis = analyze(replace(test, sources=(path,)), num_permutations=200, seed=3)
+        files = write_all(analysis, tmp_path / out, plots=plots)
         results.append({file.relative_to(tmp_path / out): file.read_bytes() for file in files})
     assert results[0].keys() == results[1].keys()
     differing = [str(name) for name in results[0] if results[0][name] != results[1][name]]
@@ -187,6 +188,77 @@ def test_seed_changes_only_what_is_drawn() -> None:
     assert (one.tests["p"].dropna() != two.tests["p"].dropna()).any()
     again = analyze(ratings, seed=1, keep=["all"], num_permutations=300)
     pd.testing.assert_frame_equal(one.tests, again.tests)
+
+
+# Many systems: every pair is tested, nothing counts to a number of its own
+
+
+def of_systems(number: int, *, own: int = 0) -> pd.DataFrame:
+    """A test of so many systems; with ``own`` each item has so many of them, the next item the next."""
+    names = ["reference", *(f"s{k:02d}" for k in range(number)), "anchor35"]
+    means = (99, *np.linspace(20, 90, number), 15)
+    frame = tidy(np.clip(simulate(2, means=means, listeners=8, items=5), 0, 100), names)
+    if not own:
+        return frame
+    first = frame["item"].str[1:].astype(int) * own
+    place = pd.to_numeric(frame["condition"].str[1:], errors="coerce")
+    return frame[place.isna() | ((place - first) % number < own)].reset_index(drop=True)
+
+
+@pytest.mark.parametrize(("number", "own"), [(3, 0), (13, 0), (14, 0), (30, 0), (30, 6)])
+def test_any_number_of_systems(number: int, own: int) -> None:
+    steps: list[tuple[int, int]] = []
+    ratings = with_roles(of_systems(number, own=own))
+    analysis = analyze(
+        ratings,
+        num_permutations=100,
+        num_resamples=100,
+        progress=lambda what, done, total: steps.append((done, total)),
+    )
+    assert len(analysis.ratings.systems) == number
+    pairs = math.comb(number, 2) + number
+    assert steps == [(done, pairs + 5) for done in range(pairs + 6)]
+    wilcoxon = analysis.tests[analysis.tests["test"] == WILCOXON]
+    assert len(wilcoxon) == pairs
+    assert not wilcoxon[["a", "b"]].duplicated().any()
+    without = wilcoxon["p"].isna()
+    assert (wilcoxon.loc[without, "reason"] != "").all()
+    assert without.any() == bool(own)
+    means = ratings.frame.groupby(["listener", "condition"])["score"].mean().groupby("condition").mean()
+    assert analysis.conditions.set_index("condition")["mean"].to_dict() == pytest.approx(means.to_dict())
+
+
+def test_the_files_of_fourteen_systems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_systems(14).to_csv(tmp_path / "r.csv", index=False)
+    arguments = ("--out", tmp_path / "out", "--permutations", "100", "--no-plots")
+    assert run("analyze", tmp_path / "r.csv", *arguments) == 0
+    assert len(pd.read_csv(tmp_path / "out" / "tests.csv").query("test == 'wilcoxon'")) == 91 + 14
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "s13" in page and "14 systems" in page
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_what_only_displays_stops_nothing(redirection: str, tmp_path: Path) -> None:
+    """Standard error that is closed or full: the table comes all the same."""
+    of_systems(3).to_csv(tmp_path / "r.csv", index=False)
+    code = "import sys; sys.argv[0] = 'mushra'; from mushra.cli import main; main()"
+    command = [sys.executable, "-c", code, "analyze", "r.csv", "--permutations", "100"]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", *command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[0].split()[:2] == ["condition", "listeners"]
+    assert len(done.stdout.splitlines()) == 6
+    assert done.returncode == 0
+
+
+def test_what_many_pairs_cannot_show_is_said() -> None:
+    """Eight listeners agree at best with p = 2/256: not enough for 435 pairs after Holm."""
+    analysis = analyze(with_roles(of_systems(30)), num_permutations=100, num_resamples=100)
+    assert analysis.letters == {}
+    assert any("cannot find a difference among 435 pairs" in note for note in analysis.notes)
+    few = analyze(with_roles(of_systems(3)), num_permutations=100, num_resamples=100)
+    assert set(few.letters) == set(few.ratings.systems)
+    assert not any("pairs" in note for note in few.notes)
 
 
 # Thin and strange tests: a result with a stated limit

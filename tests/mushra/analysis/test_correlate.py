@@ -16,6 +16,7 @@ import typer
 from scipy import stats
 from typer.testing import CliRunner
 
+from evaluation import evaluate
 from evaluation.metrics.si_sdr import SiSdr
 from evaluation.results import MetricInfo
 from mushra.analysis.correlate import (
@@ -26,7 +27,7 @@ from mushra.analysis.correlate import (
     format_correlations,
     write_correlations,
 )
-from mushra.analysis.heard import choose_settings, is_run, open_names, read_trials, score_trials
+from mushra.analysis.heard import choose_settings, is_run, read_trials, score_trials
 from mushra.analysis.ratings import Ratings
 from mushra.cli_study import register
 from qincodec import audio
@@ -305,17 +306,11 @@ def test_metrics_are_those_of_the_files(tmp_path: Path) -> None:
 def test_a_run_decides_metrics_rate_and_channels(tmp_path: Path) -> None:
     make_test(tmp_path / "test", items=1)
     run = tmp_path / "run"
-    run.mkdir()
-    metrics = [
-        {"name": "si_sdr"},
-        {"name": "fd_logmel", "label": "FD", "embedding": "logmel", "per_clip": False},
-    ]
-    content = {"schema_version": 1, "metrics": metrics, "embeddings": [{"name": "logmel"}]}
-    (run / "run.json").write_text(json.dumps({**content, "settings": {"sample_rate": 8000, "channels": 1}}))
+    evaluate("demo", "opus", [16], metrics="si_sdr,logmel", limit=1, sample_rate=8000, out=run)
     assert is_run(run) and not is_run(tmp_path / "test")
     settings = choose_settings(run)
     assert [type(metric) for metric in settings.metrics] == [SiSdr] and settings.sample_rate == 8000
-    assert "8000 Hz, 1 channel" in settings.notes[0] and "FD left out" in settings.notes[1]
+    assert "8000 Hz, 1 channel" in settings.notes[0] and "FD-logmel left out" in settings.notes[1]
     assert [info.name for info in settings.infos] == ["si_sdr", "fm_logmel", "cos_logmel"]
     trials = read_trials(tmp_path / "test")
     scores = score_trials(trials, settings).set_index("condition")
@@ -370,26 +365,6 @@ def test_bad_keys_are_refused(content: str | None, message: str, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
-def test_names_are_opened_and_real_ones_stay(tmp_path: Path) -> None:
-    make_test(tmp_path, items=2)
-    trials = read_trials(tmp_path)
-    names = {(item, c): n for item, trial in trials.items() for n, c in trial.names.items()}
-    rows = [(f"l{who}", item, name, c) for who in range(2) for (item, c), name in names.items()]
-    frame = pd.DataFrame(rows, columns=["listener", "item", "condition", "real"]).assign(score=50.0)
-    opened = open_names(Ratings(frame, "reference"), trials)
-    assert opened.frame["condition"].tolist() == frame["real"].tolist()
-    assert opened.reference == "reference" and opened.anchors == ("anchor35",)
-    assert open_names(opened, trials).frame["condition"].tolist() == frame["real"].tolist()
-    assert opened.problems == ()
-    renamed = open_names(Ratings(frame), trials, reference="b@8", anchors=["codec@8"])
-    assert (renamed.reference, renamed.anchors) == ("b@8", ("codec@8",))
-    both = pd.concat([frame, frame.assign(condition=frame["real"])]).drop_duplicates(
-        ["listener", "item", "condition"]
-    )
-    with pytest.raises(UserError, match="under two names"):
-        open_names(Ratings(both.reset_index(drop=True), "reference"), trials)
-
-
 def test_unknown_metric_is_refused() -> None:
     with pytest.raises(UserError, match="si_sdr"):
         choose_settings(None, "si_sdrr")
@@ -422,7 +397,7 @@ def test_command_from_test_folder_to_figures(app: typer.Typer, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--resamples", "5"], "--resamples 5"), (["nowhere.csv"], "nowhere.csv"), ([], "without a mushra.csv")],
+    [(["--resamples", "5"], "--resamples 5"), (["nowhere.csv"], "nowhere.csv"), ([], "holds no ratings")],
 )
 def test_command_refuses_in_one_line(
     app: typer.Typer, arguments: list[str], message: str, tmp_path: Path

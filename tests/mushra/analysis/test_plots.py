@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from mushra.analysis import plots
 from mushra.analysis.figures import COLOURS, new_figure, style_context
 from mushra.analysis.layout import arrange, label_axis
 from mushra.analysis.plots import bounded_density, draw_all, listener_agreement
@@ -280,3 +281,21 @@ def test_a_style_sets_fonts_but_not_the_promise_of_equal_bytes(tmp_path: Path) -
     with style_context(path):
         assert matplotlib.rcParams["font.family"] == ["serif"]
         assert matplotlib.rcParams["svg.hashsalt"] == "mushra"
+
+
+@pytest.mark.parametrize("width", [3.5, 7.16])
+@pytest.mark.parametrize("number", [3, 14, 30])
+def test_letters_of_many_systems_do_not_run_into_each_other(number: int, width: float) -> None:
+    levels = {"reference": 99.0, **{f"s{k:02d}": 98 - 2.0 * k for k in range(number)}}
+    ratings = make_ratings(make_frame(8, 3, levels))
+    layout = arrange(ratings.conditions, "reference", ())
+    letters = {name: "abcde"[: 1 + k % 5] for k, name in enumerate(ratings.systems)}
+    with style_context(None):
+        figure, axes = plots._figure_of_conditions(layout, width, "note")
+        plots._write_letters(axes, layout, describe(ratings).set_index("condition"), letters, width)
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axes.texts]
+        inside = axes.get_window_extent()
+    assert len(boxes) == number
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert all(box.y1 <= inside.y1 for box in boxes)

@@ -10,9 +10,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import sqlalchemy as sa
 
-from mushra.server import Limits, records, sign_in
+from mushra.analysis.wording import condition_rows
+from mushra.cli import main
+from mushra.server import Limits, records, schema, sign_in
+from mushra.server.plots import look
 from mushra.server.progress import list_sessions
 from mushra.server.store import read_ratings
 
@@ -21,6 +27,16 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 
 def store(app: Any) -> Any:
     return app.extensions["mushra"].store
+
+
+def forget_moves(store: Any, session: str, stimulus: str | None = None) -> None:
+    """As an older page stored swipes over unset sliders: a score, and no move of the slider."""
+    ratings = schema.ratings
+    detail = json.dumps({"plays": 1, "heard_ms": 900, "moves": 0})
+    change = sa.update(ratings).where(ratings.c.session == session).where(ratings.c.type == "mushra")
+    if stimulus is not None:
+        change = change.where(ratings.c.stimulus == stimulus)
+    store.write(lambda connection: connection.execute(change.values(detail=detail)))
 
 
 @pytest.fixture
@@ -198,24 +214,141 @@ def test_quality_flags(serve: Any, listener: Any, answer: Any) -> None:
         careful(page, result)
         result["time_ms"] = 4000
 
-    def idle(page: dict[str, Any], result: dict[str, Any]) -> None:
-        careful(page, result)
-        for rating in result["ratings"]:
-            rating["moves"] = 0
-
     def deaf(page: dict[str, Any], result: dict[str, Any]) -> None:
         names = conditions(page)
         for rating in result["ratings"]:
             rating["score"] = 20 if names[rating["signal"]] == "reference" else 100
 
-    found = {name: take(change) for name, change in {"c": careful, "h": hasty, "i": idle, "d": deaf}.items()}
+    found = {
+        name: take(change) for name, change in {"c": careful, "h": hasty, "d": deaf, "i": careful}.items()
+    }
+    forget_moves(store(app), found["i"])
     with store(app).read() as connection:
         flags = {state.id: state.flags for state in list_sessions(connection, "small")}
     assert flags[found["c"]] == ()
     assert flags[found["h"]] == ("too fast on 2 of 2 pages",)
-    assert flags[found["i"]] == ("never moved on 2 of 2 pages",)
+    assert flags[found["i"]] == ("never moved on 2 of 2 pages", "6 scores nobody gave")
     (low,) = flags[found["d"]]
     assert low.startswith("reference under 90 on 2 of 2 items (few items")
+
+
+def test_scores_nobody_gave_are_told_with_whose_they_are(serve: Any, listener: Any, signed_in: Any) -> None:
+    app = serve()
+    one, other = listener(app).take(), listener(app).take()
+    client = signed_in(app)
+    assert "nobody gave" not in client.get("/admin/").get_data(as_text=True)
+
+    def marked(session: str) -> int:
+        page = client.get(f"/admin/sessions/{session}").get_data(as_text=True)
+        return int(page.count("nobody gave it"))
+
+    before = marked(one.session["id"])
+    forget_moves(store(app), one.session["id"], "A")
+    text = client.get("/admin/").get_data(as_text=True)
+    # Two items; what is given in the training counts nowhere anyhow.
+    assert "2 scores were stored without a move of the slider" in text
+    assert text.count("2 scores nobody gave") == 1
+    assert marked(one.session["id"]) == before + 3
+    assert marked(other.session["id"]) == before
+
+
+def test_the_page_and_analyze_give_the_same_means(
+    serve: Any,
+    listener: Any,
+    answer: Any,
+    signed_in: Any,
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One data base with all that makes a rating count or not; the right means worked out beside it."""
+    monkeypatch.chdir(tmp_path)
+    app = serve(section="identification: prolific\n  one_session_per_person: false", database=database)
+    random = np.random.default_rng(4)
+    given: list[tuple[str, str, str, float]] = []
+
+    def come(who: str, visit: str = "a") -> Any:
+        return listener(app, prolific={"pid": who, "study": "s", "session": visit})
+
+    def conditions(one: Any) -> dict[str, Any]:
+        with store(app).read() as connection:
+            query = sa.select(schema.sessions.c.plan).where(schema.sessions.c.id == one.session["id"])
+            plan = json.loads(connection.execute(query).scalar_one())
+        return {page["public"]["id"]: page for page in plan}
+
+    def rate(one: Any, pages: list[Any], who: str = "", revision: int = 1) -> None:
+        plan = conditions(one)
+        for page in pages:
+            result = {**answer(page), "revision": revision}
+            if page["type"] == "mushra":
+                scores = [100, *random.integers(0, 100, len(result["ratings"]) - 1)]
+                for rating, score in zip(result["ratings"], random.permutation(scores), strict=True):
+                    rating["score"] = int(score)
+                    name = plan[page["id"]]["conditions"][rating["signal"]]
+                    if who and not page["training"]:
+                        given.append((who, plan[page["id"]]["trial"], name, float(score)))
+            assert one.put(page, result).status_code == 200
+
+    def finish(one: Any) -> str:
+        assert one.finish().status_code == 200
+        return str(one.session["id"])
+
+    # A repeat: the mean of a person's ratings counts, whatever the session.
+    for visit in ("a", "b", "c"):
+        one = come("twice", visit)
+        rate(one, one.pages, "twice")
+        finish(one)
+    # Broken off, come back, and a page filled in again: its last revision counts.
+    one = come("back")
+    half = len(one.pages) // 2
+    rate(one, [page for page in one.pages[:half] if page["type"] != "mushra"], "back")
+    rate(one, [page for page in one.pages[:half] if page["type"] == "mushra"])
+    one = come("back")
+    rate(one, [page for page in one.pages[:half] if page["type"] == "mushra"], "back", revision=2)
+    rate(one, one.pages[half:], "back")
+    finish(one)
+    # One more who counts; one who went away; one who is excluded; one whose slider for A never moved.
+    for who in ("plain", "swiped"):
+        one = come(who)
+        rate(one, one.pages, who)
+        finish(one)
+    forget_moves(store(app), one.session["id"], "A")
+    given = [row for row in given if (row[0], row[2]) != ("swiped", "A")]
+    one = come("gone")
+    rate(one, one.pages[:-1])
+    one = come("out")
+    rate(one, one.pages)
+    client = signed_in(app)
+    client.post(f"/admin/sessions/{finish(one)}/exclude", data={"reason": "spoke"}, headers=SAME)
+
+    frame = pd.DataFrame(given, columns=["who", "item", "condition", "score"])
+    by_item = frame.groupby(["who", "item", "condition"])["score"].mean()
+    expected = by_item.groupby(["who", "condition"]).mean().groupby("condition").mean()
+
+    config = app.extensions["mushra"].config
+    arguments = ["--permutations", "100", "--no-plots", "--quiet", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(
+        "sys.argv", ["mushra", "analyze", str(config.path), "--database", database, *arguments]
+    )
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    table = pd.read_csv(tmp_path / "out" / "conditions.csv", dtype=str).set_index("condition")
+    analysis = look(store(app).target, "small", config.path)
+    on_page = {row["condition"]: f"{row['mean']:.10g}" for row in analysis.conditions.to_dict("records")}
+    assert on_page == table["mean"].to_dict()
+    assert {name: float(mean) for name, mean in on_page.items()} == pytest.approx(expected.to_dict())
+    assert list(analysis.loaded.not_given.values()) == [2]
+    # What a person sees in the browser is that analysis, drawn in a process of its own.
+    assert client.post("/admin/analysis", headers=SAME).status_code == 302
+    app.extensions["mushra"].plots._process.wait()
+    text = client.get("/admin/analysis").get_data(as_text=True)
+    for row in condition_rows(analysis):
+        assert f'<td data-label="Mean">{row["mean"]}</td>' in text, text
+        assert f'<td data-label="Median">{row["median"]}</td>' in text
+    assert "not given: 2 scores stored without a move of the slider" in text
+    assert "rated twice" in text and "their mean is used" in text
+    assert client.get("/admin/analysis/means.png").status_code == 200
 
 
 def test_progress_tells_finished_running_dropped(serve: Any, listener: Any, signed_in: Any) -> None:

@@ -1,0 +1,121 @@
+"""What a person may name as the source of ratings, and the file or data base behind it.
+
+A test (its folder or its YAML), a data base of ``mushra serve``, a folder that ``mushra export`` or webMUSHRA
+wrote, or a file. Where a test's names tell nothing, ``key.json`` in the same folder says what they stand for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mushra.analysis.ratings import Problem
+from mushra.locate import YAML_SUFFIXES, database_of, key_beside
+from qincodec.errors import UserError
+
+_SQLITE_MAGIC = b"SQLite format 3\0"
+#: Files of ratings in a folder, the one that says most first.
+_EXPORTS = ("results.json", "ratings.csv", "mushra.csv")
+_GIVE = "give a test's folder, a data base of `mushra serve`, an export, or a file with ratings"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where ratings are read from.
+
+    Attributes:
+        path: of a file, or the URL of a data base.
+        is_database: a data base of ``mushra serve``; else a file with ratings.
+        key: ``key.json`` in the same folder; None if there is none.
+        test: folder or YAML of the test, where that was named.
+        problems: what to know about the choice.
+    """
+
+    path: str | Path
+    is_database: bool = False
+    key: Path | None = None
+    test: Path | None = None
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the file or the data base without folders, user and password."""
+        return database_name(self.path)
+
+
+def database_name(source: str | Path) -> str:
+    """Name of a file or a data base without folders, user and password."""
+    return source.name if isinstance(source, Path) else re.sub(r"//[^/]*@", "//", source)
+
+
+def find(source: str | Path, database: str | None = None) -> Source:
+    """What to read for ``source``.
+
+    Args:
+        source: a path, or the URL of a data base.
+        database: file or URL that a test's results are in, if not beside it.
+
+    Raises:
+        UserError: there is nothing of the kind, or more than one.
+    """
+    if "://" in str(source):
+        return Source(str(source), True)
+    path = Path(source)
+    if path.is_dir():
+        return _in_folder(path, database)
+    if not path.is_file():
+        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}; {_GIVE}")
+    if path.suffix in YAML_SUFFIXES:
+        return _of_test(path, database)
+    return Source(path, _is_sqlite(path), key_beside(path))
+
+
+def _of_test(test: Path, database: str | None) -> Source:
+    target: str | Path = database_of(test)
+    if database is not None:
+        target = database if "://" in database else Path(database)
+    if isinstance(target, Path) and not target.is_file():
+        raise UserError(
+            f"{test} has no results yet: there is no {target}; `mushra serve {test}` makes it, or name the "
+            "data base with --database"
+        )
+    return Source(target, True, key_beside(test), test)
+
+
+def _in_folder(folder: Path, database: str | None) -> Source:
+    from mushra.config import CONFIG_NAME
+
+    is_test = (folder / CONFIG_NAME).is_file()
+    if (is_test and database is not None) or database_of(folder).is_file():
+        return _of_test(folder, database)
+    if (folder / "run.json").is_file():
+        raise UserError(f"{folder} is a run of `evaluate`, which holds no listeners' ratings; {_GIVE}")
+    found = [folder / name for name in _EXPORTS if (folder / name).is_file()]
+    # As webMUSHRA and `mushra export` put them: a folder for each test.
+    deeper = sorted(folder.glob("*/mushra.csv"))
+    if not found and len(deeper) > 1:
+        names = ", ".join(path.parent.name for path in deeper)
+        raise UserError(f"{folder} holds the results of several tests ({names}); give one of these folders")
+    found += deeper
+    if not found and is_test:
+        return _of_test(folder, database)
+    if not found:
+        raise UserError(
+            f"{folder} holds no ratings: neither {database_of(folder).name} nor {', '.join(_EXPORTS)}; "
+            f"{_GIVE}"
+        )
+    problems = []
+    if len(found) > 1:
+        others = ", ".join(str(path.relative_to(folder)) for path in found[1:])
+        detail = f"{folder} holds several exports; {found[0].name} is read, which says most, not {others}"
+        problems.append(Problem("several exports", detail, 0))
+    return Source(found[0], False, key_beside(folder), None, tuple(problems))
+
+
+def _is_sqlite(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error

@@ -1,0 +1,21 @@
+"""Where a test keeps its results and its key: said once, for every command that looks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: What a test is called by: its folder, or a YAML file.
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def database_of(test: Path) -> Path:
+    """The data base of a test unless another was chosen: beside its YAML."""
+    return test / "results.sqlite" if test.is_dir() else test.with_suffix(".sqlite")
+
+
+def key_beside(path: Path) -> Path | None:
+    """``key.json`` in a folder, or in the folder of a file; None if there is none."""
+    from mushra.check import KEY_NAME
+
+    key = (path if path.is_dir() else path.parent) / KEY_NAME
+    return key if key.is_file() else None
