@@ -61,6 +61,7 @@ def make_test(folder: Path, pages: int, seconds: float) -> None:
     trial = "    - {{type: mushra, id: t{}, reference: ref.wav, stimuli: {{{}}}}}\n"
     trials = "".join(trial.format(n, listed) for n in range(pages))
     text = f"testname: Load\ntestId: load\npages:\n  - - random\n{trials}"
+    text += "  - {type: finish, id: end, questionnaire: [{type: text, name: who, optional: true}]}\n"
     (folder / "config.yaml").write_text(text, encoding="utf-8")
 
 
@@ -130,7 +131,7 @@ async def listen(port: int, number: int, pause_s: float, log: dict[str, list[Any
 def page_result(page: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     """As large as a real one: 8 ratings, 300 events."""
     ratings = [
-        {"signal": s["id"], "score": 100 if n == 0 else rng.randrange(100), "plays": 5, "heard_ms": 20000}
+        {"signal": s["id"], "score": 100 if n == 0 else rng.randrange(100), "plays": 5, "moves": 1}
         for n, s in enumerate(page["signals"])
     ]
     events = [["play", rng.choice(page["signals"])["id"], 137 * n] for n in range(300)]
@@ -141,12 +142,12 @@ def submission(number: int) -> bytes:
     """A webMUSHRA client's submission of one page."""
     rng = random.Random(number)
     responses = [
-        {"stimulus": f"c{n}", "score": str(rng.randrange(101)), "comment": "", "time": 60000}
-        for n in range(CONDITIONS)
+        {"stimulus": name, "score": str(rng.randrange(101)), "comment": "", "time": 60000}
+        for name in ("reference", *(f"c{n}" for n in range(CONDITIONS - 1)))
     ]
     session = {
         "testId": "load",
-        "participant": {"name": ["who", "age"], "response": [f"u{number}", "33"]},
+        "participant": {"name": ["who"], "response": [f"u{number}"]},
         "trials": [{"id": "t0", "type": "mushra", "responses": responses}],
         "uuid": f"u{number}",
         "config": "configs/load.yaml",

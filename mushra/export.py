@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from evaluation.store import write_atomic
 from mushra.server import schema
 from mushra.server.store import Store, read_key, read_ratings
-from mushra.server.whole import WholeSession, add_whole
+from mushra.server.whole import WholePage, WholeSession, add_whole
 from qincodec import __version__
 from qincodec.errors import UserError
 
@@ -338,7 +338,8 @@ def _session(connection: sa.Connection, row: Any, key: Mapping[tuple[str, str], 
                     signal: key.get((page.trial, name), name)
                     for signal, name in plan.get(page.page, {}).items()
                 },
-                "result": json.loads(page.result),
+                # Version 1 stored numbers that JSON has no words for.
+                "result": json.loads(page.result, parse_constant=str),
                 "ratings": [
                     {
                         **{k: v for k, v in rating._mapping.items() if k not in skipped and v is not None},
@@ -420,7 +421,8 @@ def _read_sessions(path: Path) -> Iterator[WholeSession]:
         listed = [(trial, kind, ratings) for trial, ratings in pages.items()]
         # Without an id two sessions can be alike: the place in the file tells them apart.
         content = json.dumps(["import", uuid or index, answers, listed], sort_keys=True)
-        yield WholeSession(test, "import", uuid or None, answers, listed, content)
+        whole = [WholePage(trial, kind, False, ratings) for trial, ratings in pages.items()]
+        yield WholeSession(test, "import", uuid or None, answers, whole, content)
 
 
 def _kind(path: Path, header: list[str]) -> tuple[str, list[str]]:

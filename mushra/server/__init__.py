@@ -37,6 +37,7 @@ def create_app(
     *,
     cache: Path | None = None,
     webmushra_folder: Path | None = None,
+    submissions: bool = False,
     trusted_proxies: int = 0,
     limits: Limits | None = None,
 ) -> Flask:
@@ -48,6 +49,8 @@ def create_app(
         cache: folder for anchors and plots; default: ``cache`` beside the SQLite file, or with PostgreSQL
             in the working directory.
         webmushra_folder: checkout whose own pages are served, with our storage behind.
+        submissions: take whole sessions from webMUSHRA's own client at ``service/write.php`` without a checkout,
+            too.
         trusted_proxies: how many reverse proxies set X-Forwarded-For, -Proto, -Host and -Prefix.
         limits: how often one may do what; default: `Limits`.
 
@@ -57,6 +60,14 @@ def create_app(
     if webmushra_folder is not None and not (webmushra_folder / "index.html").is_file():
         raise UserError(
             f"'{webmushra_folder}' is no checkout of webMUSHRA: there is no index.html in it; give its folder"
+        )
+    submissions = submissions or webmushra_folder is not None
+    asks_who = config is not None and config.section.identification != "anonymous"
+    if submissions and config is not None and asks_who:
+        raise UserError(
+            f"'{config.path}' takes listeners as '{config.section.identification}', which webMUSHRA's own page"
+            " cannot show; serve it with our page, or write `identification: anonymous` into its section"
+            " `qincodec`"
         )
     store = Store(database)
     try:
@@ -72,7 +83,8 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["mushra"] = here
     app.register_blueprint(admin.blueprint, url_prefix="/admin")
-    app.register_blueprint(webmushra.blueprint)
+    if submissions:
+        app.register_blueprint(webmushra.submissions)
     if webmushra_folder is not None:
         app.register_blueprint(webmushra.checkout)
     else:

@@ -64,9 +64,7 @@ def begin() -> tuple[Response, int]:
     limit(here.begin_limit, request.remote_addr or "")
     body = _body()
     key = new_key()
-    cookie = request.cookies.get(_COOKIE, "")
-    if config.section.one_session_per_person and len(cookie) != len(key):
-        cookie = new_key()
+    cookie = known_cookie()
     arrival = _arrival(here, config, body, key, cookie)
     session, new = here.store.write(lambda connection: records.begin(connection, arrival, here.plan))
     if not new:
@@ -75,16 +73,27 @@ def begin() -> tuple[Response, int]:
     assert opened is not None
     response = jsonify({**_document(here, config, opened), "key": key})
     if arrival.kind == "anonymous" and arrival.person is not None:
-        response.set_cookie(
-            _COOKIE,
-            cookie,
-            max_age=_YEAR_S,
-            path=request.script_root or "/",
-            httponly=True,
-            secure=request.is_secure,
-            samesite="Lax",
-        )
+        remember(response, cookie)
     return response, 201
+
+
+def known_cookie() -> str:
+    """What the browser is known by from one visit to the next, made if it has none that can be ours."""
+    cookie, fresh = request.cookies.get(_COOKIE, ""), new_key()
+    return cookie if len(cookie) == len(fresh) else fresh
+
+
+def remember(response: Response, cookie: str) -> None:
+    """Have the browser keep `known_cookie`."""
+    response.set_cookie(
+        _COOKIE,
+        cookie,
+        max_age=_YEAR_S,
+        path=request.script_root or "/",
+        httponly=True,
+        secure=request.is_secure,
+        samesite="Lax",
+    )
 
 
 @blueprint.get("/api/sessions/<session>")

@@ -116,6 +116,9 @@ def check_result(page: PlannedPage, rules: Rules, body: Any) -> Checked:
     for rating in result.ratings:
         if rating.signal not in page.conditions:
             raise BadResult("signal_unknown", f"page '{page.id}' has no signal '{rating.signal[:40]}'")
+        if rating.score is not None and not rating.moves:
+            # A browser's own doing, such as a swipe that scrolled the page: nobody gave that grade.
+            raise BadResult("not_moved", f"signal '{rating.signal}' has a score that nobody gave; grade it")
     answers = None
     if page.type == "mushra":
         rows = _mushra(page, rules, result)

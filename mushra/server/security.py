@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 import threading
 import time
@@ -72,13 +73,13 @@ class BadBody(Exception):
 
 
 def parse_json(data: bytes | str) -> Any:
-    """JSON of a stranger: no NaN, and characters that no data base stores (NUL, half a pair) replaced.
+    """JSON of a stranger: finite numbers only, characters that no data base stores (NUL, half a pair) replaced.
 
     Replaced and not refused: half an emoji at the end of a comment must not cost the page.
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_finite_int)
         # Only what is written as an escape, or came as text, can be such a character.
         return _storable(value) if "\\u" in text or isinstance(data, str) else value
     except RecursionError:
@@ -89,6 +90,18 @@ def parse_json(data: bytes | str) -> Any:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
+def _finite_int(text: str) -> int:
+    _finite(text)  # whoever reads what was stored may have floating point only
+    return int(text)
 
 
 def storable(text: str) -> str:

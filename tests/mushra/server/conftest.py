@@ -98,11 +98,13 @@ def valid_result(page: dict[str, Any], score: int = 70) -> dict[str, Any]:
             for s, v in zip(signals, scores, strict=True)
         ]
     elif page["type"] == "bs1116":
-        result["ratings"] = [{"signal": s, "score": v} for s, v in zip(signals, (5.0, 3.7), strict=True)]
+        result["ratings"] = [
+            {"signal": s, "score": v, "moves": 1} for s, v in zip(signals, (5.0, 3.7), strict=True)
+        ]
     elif page["type"] == "paired_comparison":
         result["answer"] = "s1"
     elif page["type"].startswith("likert"):
-        result["ratings"] = [{"signal": s, "score": "2", "plays": 1} for s in signals]
+        result["ratings"] = [{"signal": s, "score": "2", "plays": 1, "moves": 1} for s in signals]
     elif page["type"] == "finish":
         result["responses"] = {"age": "33"}
     return result

@@ -157,7 +157,7 @@ def test_erasing_leaves_nothing_of_a_listener(serve: Any, listener: Any, signed_
     for taker, comment in ((one, "I am Ada, of course"), (other, "I am Bo")):
         page = taker.page("mushra")
         signals = [signal["id"] for signal in page["signals"]]
-        ratings = [{"signal": s, "score": 100, "plays": 1, "comment": comment} for s in signals]
+        ratings = [{"signal": s, "score": 100, "plays": 1, "moves": 1, "comment": comment} for s in signals]
         taker.put(page, {"revision": 1, "time_ms": 1, "ratings": ratings})
     client = signed_in(app)
     url = f"/admin/sessions/{one.session['id']}"

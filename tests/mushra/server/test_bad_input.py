@@ -117,22 +117,18 @@ def consistent(path: str) -> None:
 
 def attack(serve: Any, listener: Any, answer: Any, count: int, seed: int) -> None:
     rng = random.Random(seed)
-    app = serve()
+    app = serve(submissions=True)
     path = app.extensions["mushra"].store.name
     one = listener(app)
+    rated = [{"stimulus": name, "score": "3", "comment": "", "time": 1} for name in ("A", "B", "reference")]
     session = {
         "testId": "small",
-        "participant": {"name": ["age", "n"], "response": ["33", 4]},
+        "participant": {"name": ["age", "years"], "response": ["33", 4]},
         "trials": [
+            {"id": "one", "type": "mushra", "responses": rated},
             {
-                "id": "a+b",
-                "type": "mushra",
-                "responses": [{"stimulus": "A", "score": "3", "comment": "", "time": 1}],
-            },
-            {"id": "c", "type": "spatial", "responses": [{"name": "x", "position": [1, 2, 3]}]},
-            {
-                "id": "d",
-                "type": "likert_single_stimulus",
+                "id": "liked",
+                "type": "likert_multi_stimulus",
                 "responses": [{"stimulus": "A", "stimulusRating": ["1"]}],
             },
         ],
@@ -173,7 +169,7 @@ def attack(serve: Any, listener: Any, answer: Any, count: int, seed: int) -> Non
                 f"{one.url}/finish", data=body_of({"revision_of": {"p1": 99}}, rng), headers=one.headers
             )
         assert reply.status_code < 500, (kind, reply.data)
-        assert reply.status_code in (200, 201, 400, 409, 413), (kind, reply.status_code)
+        assert reply.status_code in (200, 201, 400, 403, 409, 413), (kind, reply.status_code)
         accepted += reply.status_code in (200, 201)
         if number % 500 == 499:
             consistent(path)
@@ -206,6 +202,9 @@ def test_ten_thousand_mutated_submissions(serve: Any, listener: Any, answer: Any
         ("mushra", {"signal": "s9"}, "signal_unknown"),
         ("mushra", {"signal": "s1"}, "signal_twice"),
         ("mushra", {"all": 99}, "no_100"),
+        ("mushra", {"moves": 0}, "not_moved"),
+        ("bs1116", {"moves": 0}, "not_moved"),
+        ("likert_multi_stimulus", {"moves": 0}, "not_moved"),
         ("bs1116", {"score": 0.9}, "score"),
         ("bs1116", {"score": 3.75}, "score"),
         ("bs1116", {"ratings": []}, "not_rated"),
@@ -233,7 +232,7 @@ def test_what_is_wrong_is_said(
         if key == "all":
             for rating in result["ratings"]:
                 rating["score"] = value
-        elif key in ("score", "plays", "signal"):
+        elif key in ("score", "plays", "moves", "signal"):
             result["ratings"][-1][key] = value
         else:
             result[key] = value
@@ -249,12 +248,12 @@ def test_rules_that_are_off_are_not_asked_for(serve: Any, listener: Any, answer:
     one = listener(serve(section=rules))
     page = one.page("mushra")
     result = answer(page)
-    result["ratings"] = [{"signal": "s1", "score": None}, {"signal": "s2", "score": 3}]
+    result["ratings"] = [{"signal": "s1", "score": None}, {"signal": "s2", "score": 3, "moves": 1}]
     assert one.put(page, result).status_code == 200
 
 
 def test_what_is_too_large_is_refused(serve: Any, listener: Any, answer: Any) -> None:
-    one = listener(serve())
+    one = listener(serve(submissions=True))
     page = one.page("mushra")
     result = {**answer(page), "comment": "x" * 300_000}
     assert one.put(page, result).status_code == 413

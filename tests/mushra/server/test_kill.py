@@ -105,7 +105,7 @@ class Worker(threading.Thread):
             for revision in range(1, self._rng.choice((2, 2, 3))):
                 scores = [100] + [self._rng.randrange(100) for _ in page["signals"][1:]]
                 ratings = [
-                    {"signal": signal["id"], "score": score, "plays": 1}
+                    {"signal": signal["id"], "score": score, "plays": 1, "moves": 1}
                     for signal, score in zip(page["signals"], scores, strict=True)
                 ]
                 body = {"revision": revision, "time_ms": 1000, "ratings": ratings}

@@ -18,7 +18,7 @@ from mushra.server import records, schema
 from mushra.server.progress import list_invitations, list_sessions, summary
 from mushra.server.records import Arrival, sha256
 from mushra.server.store import Store, StoreUnavailable, read_ratings
-from mushra.server.whole import WholeSession, add_whole
+from mushra.server.whole import WholePage, WholeSession, add_whole
 from qincodec.errors import UserError
 
 
@@ -161,7 +161,8 @@ def test_the_same_names_cannot_be_invited_twice(database: str) -> None:
 
 def whole(number: int) -> WholeSession:
     rows = [{"stimulus": "A", "score": 50.5, "time_ms": 3, "comment": "\u00e4\U0001f3a7"}]
-    return WholeSession("T", "webmushra", f"u{number}", [("q", "a")], [("x", "mushra", rows)], f"c{number}")
+    pages = [WholePage("x", "mushra", False, rows)]
+    return WholeSession("T", "webmushra", f"u{number}", [("q", "a")], pages, f"c{number}")
 
 
 def test_a_submission_sent_often_is_stored_once(database: str) -> None:

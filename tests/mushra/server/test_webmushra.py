@@ -15,8 +15,9 @@ from urllib.parse import quote
 import pytest
 
 from mushra import export
-from mushra.server import create_app
+from mushra.server import create_app, records
 from mushra.server.store import Store, read_ratings
+from mushra.server.whole import WholePage, WholeSession, add_whole
 from qincodec.errors import UserError
 
 COMMENT = 'A & B + C = 100% "fine" %41 \u00e4\U0001f3a7'
@@ -70,13 +71,27 @@ SESSION = {
 }
 
 
+#: What SESSION is a session of.
+YAML = """
+testname: x
+testId: My Test
+pages:
+  - {type: mushra, id: drums+saw, reference: r.wav, stimuli: {C1: a.wav}}
+  - {type: paired_comparison, id: pair, reference: r.wav, stimuli: {C1: a.wav}}
+  - {type: bs1116, id: graded, reference: r.wav, stimuli: {C1: a.wav}}
+  - {type: likert_multi_stimulus, id: liked, stimuli: {C1: a.wav}, response: [{value: "1"}, {value: "2"}]}
+  - type: finish
+    questionnaire: [{type: text, name: age}, {type: text, name: e&mail}]
+"""
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "webMUSHRA"
     for path, text in {
         "index.html": "<html><script>1</script></html>",
         "lib/app.js": "var a;",
-        "configs/default.yaml": "testname: x",
+        "configs/default.yaml": YAML,
         "service/write.php": "<?php secret",
         "results/x/mushra.csv": "private",
         ".git/config": "private",
@@ -110,6 +125,38 @@ def encoded(session: Any) -> bytes:
 def encoded_with_plus(session: Any) -> bytes:
     return b"sessionJSON=" + quote(json.dumps(session)).replace("%20", "+").encode()
 
+
+def with_score(score: Any) -> dict[str, Any]:
+    trial = {**TRIALS[0], "responses": [TRIALS[0]["responses"][0], {"stimulus": "C1", "score": score}]}
+    return {**SESSION, "trials": [trial]}
+
+
+def changed(number: int, **values: Any) -> dict[str, Any]:
+    """One of SESSION's trials, its last response changed."""
+    trial = TRIALS[number]
+    return {**trial, "responses": [*trial["responses"][:-1], {**trial["responses"][-1], **values}]}
+
+
+TRIALS: Any = SESSION["trials"]
+#: Trials that the test of SESSION could not have led to.
+FOREIGN_TRIALS: list[Any] = [
+    [{**TRIALS[0], "id": "other"}],
+    [{**TRIALS[0], "type": "bs1116"}],
+    [TRIALS[0], TRIALS[0]],
+    [{**TRIALS[0], "responses": TRIALS[0]["responses"][:1]}],
+    [{**TRIALS[0], "responses": TRIALS[0]["responses"] * 2}],
+    [changed(0, stimulus="C2")],
+    [changed(0, stimulus="reference")],
+    [changed(1, nonReference="C2")],
+    [changed(1, reference="C1")],
+    [changed(2, nonReferenceScore="5.1")],
+    [changed(2, referenceScore="0.9")],
+    [changed(3, stimulusRating="3")],
+    [changed(3, stimulus="reference")],
+    [{"id": "page5", "type": "finish", "responses": []}],
+    [1],
+    "x",
+]
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -167,10 +214,12 @@ def test_multipart_forms_are_read_too(classic: Any) -> None:
         b'sessionJSON={"a":' * 50_000,
         b"sessionJSON=\xff\xfe",
         raw({**SESSION, "trials": []}),
-        raw({**SESSION, "trials": [{"id": "x", "type": "mushra", "responses": [1]}]}),
-        raw({**SESSION, "trials": [{"id": "x", "type": "mushra", "responses": [{"score": "ten"}]}]}),
-        raw({**SESSION, "trials": [{"id": "x", "type": "mushra", "responses": [{"score": float("nan")}]}]}),
-        raw({**SESSION, "trials": [{"id": "x", "type": "mushra", "responses": [{"score": 10**400}]}]}),
+        raw({**SESSION, "trials": [{"id": "drums+saw", "type": "mushra", "responses": [1]}]}),
+        *(raw(with_score(score)) for score in ("ten", float("nan"), 10**400, None, "101", -1, "1e999", True)),
+        raw(with_score(50)).replace(b"50", b"1e999"),
+        *(raw({**SESSION, "trials": trials}) for trials in FOREIGN_TRIALS),
+        raw({**SESSION, "participant": {"name": ["shoe size"], "response": ["44"]}}),
+        raw({**SESSION, "testId": "Your Test"}),
         raw({**SESSION, "participant": {"name": ["a"], "response": []}}),
         raw({**SESSION, "testId": ""}),
         raw({**SESSION, "testId": {"a": 1}}),
@@ -185,17 +234,107 @@ def test_a_bad_submission_is_refused_with_a_reason_and_nothing_stored(classic: A
         assert sqlite3.connect(name).execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
-def test_our_own_server_takes_its_own_test_only(serve: Any) -> None:
-    app = serve()
+#: What the page of the test "small" would send.
+OWN = {
+    "testId": "small",
+    "trials": [
+        {
+            "id": "one",
+            "type": "mushra",
+            "responses": [{"stimulus": name, "score": "50", "time": 1} for name in ("A", "B", "reference")],
+        }
+    ],
+    "uuid": "of-this-session",
+}
+
+
+def test_submissions_are_taken_where_they_were_asked_for(make_folder: Any, serve: Any) -> None:
+    folder = make_folder()
+    assert submit(serve(folder=folder), raw(OWN)).status_code == 404
+    app = serve(folder=folder, submissions=True)
     assert submit(app, raw(SESSION)).status_code == 400
-    assert submit(app, raw({**SESSION, "testId": "small"})).status_code == 200
+    assert submit(app, raw(OWN)).status_code == 200
+    assert len(read_ratings(app.extensions["mushra"].store)) == 3
+
+
+def test_a_closed_test_takes_no_submission_but_confirms_one_it_has(serve: Any) -> None:
+    app = serve(submissions=True)
+    store = app.extensions["mushra"].store
+    assert submit(app, raw(OWN)).status_code == 200
+    store.write(lambda connection: records.set_closed(connection, "small", True))
+    refused = submit(app, raw({**OWN, "uuid": "late"}))
+    assert (refused.status_code, b"closed" in refused.data) == (403, True)
+    assert submit(app, raw(OWN)).status_code == 200
+    assert len(read_ratings(store)) == 3
+
+
+@pytest.mark.parametrize("who", ["invitation", "prolific"])
+def test_a_test_that_asks_who_one_is_takes_no_submissions(
+    make_folder: Any, serve: Any, checkout: Path, who: str
+) -> None:
+    with pytest.raises(UserError, match="identification: anonymous"):
+        serve(folder=make_folder(section=f"identification: {who}"), submissions=True)
+    (checkout / "configs" / "default.yaml").write_text(f"{YAML}qincodec: {{identification: {who}}}")
+    app = create_app(None, checkout / "a.sqlite", webmushra_folder=checkout)
+    assert submit(app, raw(SESSION)).status_code == 403
+    app.extensions["mushra"].store.close()
+
+
+def test_one_session_per_person_holds_for_submissions(make_folder: Any, serve: Any) -> None:
+    app = serve(folder=make_folder(section="one_session_per_person: true"), submissions=True)
+    client = app.test_client()
+
+    def send(uuid: str) -> int:
+        data = raw({**OWN, "uuid": uuid})
+        status: int = client.post("/service/write.php", data=data, content_type=FORM).status_code
+        return status
+
+    assert [send("u1"), send("u1"), send("u2")] == [200, 200, 403]
+    assert client.post("/api/sessions", json={}).get_json()["code"] == "already_done"
+    assert submit(app, raw({**OWN, "uuid": "u3"})).status_code == 200  # another browser
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_submission_never_becomes_part_of_another_listeners_results(
+    serve: Any, listener: Any, finished: bool
+) -> None:
+    app = serve(submissions=True)
+    store = app.extensions["mushra"].store
+    one = listener(app)
+    if finished:
+        one.take()
+    assert submit(app, raw(OWN)).status_code == 200
+    before = read_ratings(store, everything=True)
+    for uuid in (one.session["id"], "of-this-session"):
+        changed = json.loads(json.dumps({**OWN, "uuid": uuid}).replace("50", "51"))
+        assert submit(app, raw(changed)).status_code == 403
+    assert read_ratings(store, everything=True).equals(before)
+    # Without an id each is a listener of their own.
+    for score in ("52", "53"):
+        changed = json.loads(json.dumps({**OWN, "uuid": None}).replace("50", score))
+        assert submit(app, raw(changed)).status_code == 200
+    assert read_ratings(store)["listener"].nunique() == 3 + finished
+
+
+def test_grades_of_training_pages_are_kept_apart(serve: Any) -> None:
+    app = serve(submissions=True)
+    training = {**OWN["trials"][0], "id": "training1"}  # type: ignore[index]
+    training["responses"] = [{"stimulus": name, "score": 5, "time": 1} for name in ("A", "reference")]
+    assert submit(app, raw({**OWN, "trials": [training, *OWN["trials"]]})).status_code == 200  # type: ignore[misc]
+    assert set(read_ratings(app.extensions["mushra"].store)["item"]) == {"one"}
+
+
+def test_a_checkouts_test_is_read_anew_when_it_changes(classic: Any, checkout: Path) -> None:
+    assert submit(classic, raw(SESSION)).status_code == 200
+    (checkout / "configs" / "default.yaml").write_text(YAML.replace("id: pair,", "id: pair2,"))
+    assert submit(classic, raw({**SESSION, "uuid": "2"})).status_code == 400
 
 
 def test_a_checkout_is_served_without_what_is_private(classic: Any, checkout: Path) -> None:
     client = classic.test_client()
     assert client.get("/").data == (checkout / "index.html").read_bytes()
     assert client.get("/?config=default.yaml").status_code == 200
-    assert client.get("/configs/default.yaml").data == b"testname: x"
+    assert client.get("/configs/default.yaml").data == YAML.encode()
     assert "'unsafe-inline'" in client.get("/lib/app.js").headers["Content-Security-Policy"]
     for path in (
         *("service/write.php", "results/x/mushra.csv", ".git/config", "key.json", "link.txt", "lib", "lib/"),
@@ -224,7 +363,7 @@ def test_folders_given_relative_to_where_one_is(
     client = serve(folder=Path(folder.name), webmushra_folder=Path(os.path.relpath(checkout))).test_client()
     assert client.get("/configs/config.yaml").data == (folder / "config.yaml").read_bytes()
     assert client.get("/ref.wav").data == (folder / "ref.wav").read_bytes()
-    assert client.get("/configs/default.yaml").data == b"testname: x"
+    assert client.get("/configs/default.yaml").data == YAML.encode()
 
 
 def test_a_test_of_ours_in_a_checkout(serve: Any, checkout: Path, tmp_path: Path) -> None:
@@ -363,11 +502,10 @@ def test_a_csv_that_does_not_fit_is_refused_whole(tmp_path: Path, text: str, rea
 
 @pytest.mark.parametrize("evil", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1", "'=1"])
 def test_a_spreadsheet_takes_nothing_for_a_formula(classic: Any, tmp_path: Path, evil: str) -> None:
-    trial = {**SESSION["trials"][0], "id": evil}
-    trial["responses"] = [{"stimulus": evil, "score": "-3", "comment": evil, "time": 1}]
-    session = {**SESSION, "trials": [trial], "participant": {"name": [evil, "n"], "response": [evil, "-5"]}}
-    assert submit(classic, raw(session)).status_code == 200
+    page = WholePage(evil, "mushra", False, [{"stimulus": evil, "score": -3, "comment": evil, "time_ms": 1}])
+    whole = WholeSession("My Test", "webmushra", "u", [(evil, evil), ("n", "-5")], [page], "c")
     store = classic.extensions["mushra"].store
+    store.write(lambda connection: add_whole(connection, whole))
     for kind in ("webmushra", "tidy"):
         text = next(iter(export.render(store, kind).values()))  # type: ignore[arg-type]
         for row in csv.reader(io.StringIO(text, newline="")):

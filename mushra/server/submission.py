@@ -1,0 +1,209 @@
+"""A submission of webMUSHRA's client, checked against the test before any of it is stored.
+
+Shape first, then sense: pages of this test only, their stimuli, their scales, their questionnaire.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from mushra.pages import (
+    ANCHOR35,
+    ANCHOR70,
+    HIDDEN_REFERENCE,
+    Bs1116Page,
+    FinishPage,
+    LikertMultiPage,
+    LikertSinglePage,
+    MushraPage,
+    Page,
+    PairedComparisonPage,
+    SpatialPage,
+    TestConfig,
+)
+from mushra.server.results import BadResult
+from mushra.server.whole import WholePage, WholeSession
+
+MAX_TEXT = 10_000
+MAX_RESPONSES = 20_000
+#: What the client sends for a stimulus of a Likert page that was not rated.
+_NOT_RATED = ("", "NA")
+
+
+def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
+    """A submission as a session.
+
+    Args:
+        sent: ``{testId, participant: {name, response}, trials, uuid, ...}``.
+        config: the test that it must be of.
+
+    Raises:
+        BadResult: not of that shape, or nothing that this test could have led to. Nothing of it may be stored.
+    """
+    if not isinstance(sent, dict) or str(sent.get("testId")) != config.test_id:
+        raise BadResult("other_test", f"these are no results of the test '{config.test_id}'")
+    trials = sent.get("trials")
+    if not isinstance(trials, list) or not trials:
+        raise BadResult("invalid", "trials must be a list of at least one")
+    graded = {page.id: page for page in config.flat() if isinstance(page, tuple(_ROWS))}
+    pages: dict[str, WholePage] = {}
+    for trial in trials:
+        page = graded.get(_text(trial.get("id"), "id")) if isinstance(trial, dict) else None
+        if page is None or trial.get("type") != page.type:
+            raise BadResult("trial_unknown", "a trial is none of this test")
+        if page.id in pages:
+            raise BadResult("trial_twice", f"trial '{page.id}' is there twice")
+        pages[page.id] = WholePage(page.id, page.type, config.is_training(page), _rows(page, trial))
+    if sum(len(page.rows) for page in pages.values()) > MAX_RESPONSES:
+        raise BadResult("invalid", f"more than {MAX_RESPONSES} responses")
+    answers = _answers(sent.get("participant") or {}, config)
+    uuid = _text(sent.get("uuid"), "uuid", 200) or None
+    # As it was before pages were typed, so that what is sent again is known again.
+    listed = [(page.trial, page.type, page.rows) for page in pages.values()]
+    content = json.dumps([uuid, answers, listed], sort_keys=True)
+    return WholeSession(config.test_id, "webmushra", uuid, answers, list(pages.values()), content)
+
+
+def _answers(participant: Any, config: TestConfig) -> list[tuple[str, str]]:
+    names = participant.get("name", []) if isinstance(participant, dict) else None
+    values = participant.get("response", []) if isinstance(participant, dict) else None
+    if not isinstance(names, list) or not isinstance(values, list) or not len(names) == len(values) <= 500:
+        raise BadResult("invalid", "participant: name and response must be lists of the same length")
+    finish = [page for page in config.flat() if isinstance(page, FinishPage)]
+    asked = {question.name for page in finish for question in page.questionnaire or []}
+    answers = {}
+    for name, value in zip(names, values, strict=True):
+        question = _text(name, "participant.name", 200)
+        if question not in asked or question in answers:
+            raise BadResult("invalid", f"'{question[:40]}' is no question of this test, or is there twice")
+        answers[question] = _text(value, "participant.response")
+    return list(answers.items())
+
+
+def _rows(page: Page, trial: dict[str, Any]) -> list[dict[str, Any]]:
+    """The responses of a trial as rows of `schema.ratings`."""
+    responses = trial.get("responses")
+    if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
+        raise BadResult("invalid", "a trial's responses are no list of objects")
+    rows = [_ROWS[type(page)](page, response) for response in responses]
+    if isinstance(page, SpatialPage):
+        return rows
+    names = [row["stimulus"] for row in rows]
+    known = set(_stimuli(page))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise BadResult("stimulus_unknown", f"trial '{page.id}' has no stimulus '{unknown[0][:40]}'")
+    if len(set(names)) < len(names):
+        raise BadResult("stimulus_twice", f"trial '{page.id}' rates a stimulus twice")
+    if isinstance(page, MushraPage) and len(names) < len(known):
+        raise BadResult("not_rated", f"trial '{page.id}' rates {len(names)} of {len(known)} stimuli")
+    return rows
+
+
+def _stimuli(page: Any) -> list[str]:
+    """Names that the rows of a page may have."""
+    if isinstance(page, MushraPage):
+        return page.conditions()
+    if isinstance(page, Bs1116Page | PairedComparisonPage):
+        return [*page.stimuli, *[ANCHOR35] * page.create_anchor35, *[ANCHOR70] * page.create_anchor70]
+    return list(page.stimuli)
+
+
+def _mushra(_: Any, response: dict[str, Any]) -> dict[str, Any]:
+    score = _score(response.get("score"), 0, 100)
+    return {"stimulus": _text(response.get("stimulus"), "stimulus"), "score": score, **_common(response)}
+
+
+def _pair(page: Any, response: dict[str, Any]) -> dict[str, Any]:
+    if response.get("reference") != HIDDEN_REFERENCE:
+        raise BadResult("stimulus_unknown", f"the reference of a pair is called '{HIDDEN_REFERENCE}'")
+    row = {
+        "stimulus": _text(response.get("nonReference"), "nonReference"),
+        "reference": HIDDEN_REFERENCE,
+        **_common(response),
+    }
+    if isinstance(page, PairedComparisonPage):
+        return {**row, "answer": _text(response.get("answer"), "answer", 200)}
+    row["score"] = _score(response.get("nonReferenceScore"), 1, 5)
+    return {**row, "reference_score": _score(response.get("referenceScore"), 1, 5)}
+
+
+def _likert(page: Any, response: dict[str, Any]) -> dict[str, Any]:
+    given = response.get("stimulusRating", response.get("rating", response.get("score")))
+    several = [_text(one, "rating") for one in given] if isinstance(given, list) else [_text(given, "rating")]
+    allowed = {choice.value for choice in _flat(page.response)}
+    for answer in several:
+        if answer not in allowed and (page.must_rate or answer not in _NOT_RATED):
+            raise BadResult("score", f"'{answer[:40]}' is no answer of trial '{page.id}'")
+    answer = json.dumps(several) if isinstance(given, list) else several[0]
+    return {"stimulus": _text(response.get("stimulus"), "stimulus"), "answer": answer, **_common(response)}
+
+
+def _flat(responses: Iterable[Any]) -> Iterator[Any]:
+    """The answers of a Likert page, which may have several scales."""
+    for response in responses:
+        if isinstance(response, list | tuple):
+            yield from _flat(response)
+        else:
+            yield response
+
+
+def _spatial(_: Any, response: dict[str, Any]) -> dict[str, Any]:
+    """What no column is meant for is kept as JSON."""
+    name = response.get("name", response.get("stimulus"))
+    text = json.dumps(response, sort_keys=True)
+    if len(text) > MAX_TEXT:
+        raise BadResult("invalid", f"a response has more than {MAX_TEXT} characters")
+    stimulus = name[:1000] if isinstance(name, str) else ""
+    return {"stimulus": stimulus, "answer": text, "time_ms": None, "comment": ""}
+
+
+#: Pages that are graded -> what makes a row of a response to one.
+_ROWS: dict[type, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
+    MushraPage: _mushra,
+    PairedComparisonPage: _pair,
+    Bs1116Page: _pair,
+    LikertMultiPage: _likert,
+    LikertSinglePage: _likert,
+    SpatialPage: _spatial,
+}
+
+
+def _common(response: dict[str, Any]) -> dict[str, Any]:
+    comment = _text(response.get("comment"), "comment")
+    return {"time_ms": _number(response.get("time"), "time"), "comment": comment}
+
+
+def _text(value: Any, name: str, longest: int = MAX_TEXT) -> str:
+    if isinstance(value, bool | int | float):
+        value = json.dumps(value)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadResult("invalid", f"{name} is no text")
+    if len(value) > longest:
+        raise BadResult("invalid", f"{name} has more than {longest} characters")
+    return value
+
+
+def _score(value: Any, low: float, high: float) -> float:
+    score = _number(value, "score")
+    if score is None or not low <= score <= high:
+        raise BadResult("score", f"score {str(value)[:20]!r} is not from {low:g} to {high:g}")
+    return score
+
+
+def _number(value: Any, name: str) -> float | None:
+    """Scores come as text, times as numbers."""
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not abs(number) < 1e15:
+        raise BadResult("invalid", f"{name} is no number")
+    return number
