@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from qincodec.errors import UserError
 
 if TYPE_CHECKING:
     from mushra.pages import TestConfig
+    from mushra.server.service import Service
     from mushra.server.store import Store
 
 DEFAULT_PORT = 8000
@@ -73,15 +74,26 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    submissions: Annotated[
+        bool,
+        typer.Option(
+            "--submissions",
+            help="Take whole sessions from webMUSHRA's own page elsewhere, at service/write.php, too."
+            " --webmushra does.",
+        ),
+    ] = False,
     public_url: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Address under which listeners reach the server, for the links. Default: host and port.",
+            help="Address under which listeners reach the server, for all links. Default: host and port.",
             show_default=False,
         ),
     ] = None,
-    prefix: Annotated[str, typer.Option(metavar="/PATH", help="Path below which everything is served.")] = "",
+    prefix: Annotated[
+        str,
+        typer.Option(metavar="/PATH", help="Path below which everything is served; part of all links."),
+    ] = "",
     trusted_proxies: Annotated[
         int,
         typer.Option(
@@ -117,6 +129,7 @@ def serve(
         host=host,
         port=port,
         webmushra=webmushra,
+        submissions=submissions,
         public_url=public_url,
         prefix=prefix,
         trusted_proxies=trusted_proxies,
@@ -152,6 +165,7 @@ def _run(
     host: str,
     port: int,
     webmushra: Path | None,
+    submissions: bool,
     public_url: str | None,
     prefix: str,
     trusted_proxies: int,
@@ -162,41 +176,52 @@ def _run(
     import logging
     import signal
 
-    import waitress
-
-    from mushra.server import create_app
+    from mushra.server import address, create_app
+    from mushra.server.connections import make_server
     from mushra.server.sign_in import new_link, set_password
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # "Task queue depth" is no news to an experimenter.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    prefix = "/" + prefix.strip("/") if prefix.strip("/") else ""
-    app = create_app(config, database, webmushra_folder=webmushra, trusted_proxies=trusted_proxies)
-    store: Store = app.extensions["mushra"].store
+    prefix = address.clean_prefix(prefix)
+    public_url = address.clean_url(public_url) if public_url is not None else None
+    app = create_app(
+        config,
+        database,
+        webmushra_folder=webmushra,
+        submissions=submissions,
+        prefix=prefix,
+        trusted_proxies=trusted_proxies,
+    )
+    here: Service = app.extensions["mushra"]
+    store = here.store
     try:
         if admin_password is not None:
             set_password(store, admin_password)
         try:
-            server: Any = waitress.create_server(
+            server = make_server(
                 app,
-                host=host,
-                port=port,
+                host,
+                port,
                 threads=threads,
-                url_prefix=prefix,
-                ident="mushra",
-                max_request_body_size=MAX_BODY_BYTES,
-                connection_limit=1000,
+                max_body_bytes=MAX_BODY_BYTES,
+                behind_proxy=trusted_proxies > 0,
             )
         except OSError as error:
             raise UserError(
                 f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port or --host"
             ) from error
-        base = (public_url or _address(host, server) + prefix).rstrip("/") + "/"
+        port = getattr(server, "effective_port", None) or server.effective_listen[0][1]
+        base = here.public_address = address.public_address(public_url, host, port, prefix)
+        address.keep_address(store, base)
         query = f"?config={config.path.name}" if webmushra is not None and config is not None else ""
         print(f"Listeners: {base}{query}")
         print(f"Admin:     {base}admin/sign-in#{new_link(store)}   (works once)")
         print(f"Results:   {store.name}")
-        if qr:
+        warning = address.loopback_warning(base)
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
+        elif qr:
             _print_qr(base + query)
         print("Ctrl-C stops the server; what is confirmed is on the disk.", flush=True)
         signal.signal(signal.SIGTERM, _interrupt)
@@ -212,31 +237,11 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _address(host: str, server: Any) -> str:
-    """URL of the server; with all addresses listened at, one that others can reach."""
-    port = getattr(server, "effective_port", None) or server.effective_listen[0][1]
-    if host in ("0.0.0.0", "::", "*"):
-        host = _own_address()
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _own_address() -> str:
-    """This machine's address in its network (nothing is sent)."""
-    import socket
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return socket.gethostname()
-
-
-def _print_qr(address: str) -> None:
+def _print_qr(link: str) -> None:
     import segno
 
     if sys.stdout.isatty():
-        segno.make(address, error="m").terminal(compact=True)
+        segno.make(link, error="m").terminal(compact=True)
 
 
 def _open(test: Path, database: str | None, *, create: bool = False) -> tuple[Store, Path | None]:
@@ -253,15 +258,20 @@ def invite(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Whom to invite.")],
     database: Database = None,
     public_url: Annotated[
-        str, typer.Option(metavar="URL", help="Address under which listeners reach the server.")
-    ] = f"http://127.0.0.1:{DEFAULT_PORT}/",
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address of the listeners' page. Default: the one that `mushra serve` printed last.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a personal link for each name: it works once, and resumes its session until that is finished.
 
     Prints one line "name, tab, link" each. The test needs `identification: invitation`.
     """
     from mushra.config import load_config
-    from mushra.server import records
+    from mushra.server import address, records
 
     config = load_config(test)
     if config.section.identification != "invitation":
@@ -269,14 +279,25 @@ def invite(
             f"'{config.path}' takes listeners as '{config.section.identification}'; write `identification:"
             " invitation` into its section `qincodec` to use invitations"
         )
+    public_url = address.clean_url(public_url) if public_url is not None else None
     store, _ = _open(test, database, create=True)
     with store:
+        base = public_url or address.kept_address(store)
+        if base is None:
+            base = address.public_address(None, "127.0.0.1", DEFAULT_PORT, "")
+            print(
+                "warning: the test was not served yet; links are as if by `mushra serve`",
+                file=sys.stderr,
+            )
+        warning = address.loopback_warning(base)
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
         try:
             tokens = store.write(lambda connection: records.invite(connection, config.test_id, names))
         except records.Refused as error:
             raise UserError(str(error)) from error
         for name, token in tokens.items():
-            print(f"{name}\t{public_url.rstrip('/')}/?t={token}")
+            print(f"{name}\t{base}?t={token}")
 
 
 def export(
@@ -364,6 +385,7 @@ def demo(
         host=host,
         port=port,
         webmushra=None,
+        submissions=False,
         public_url=None,
         prefix="",
         trusted_proxies=0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -38,6 +39,7 @@ def create_app(
     cache: Path | None = None,
     webmushra_folder: Path | None = None,
     submissions: bool = False,
+    prefix: str = "",
     trusted_proxies: int = 0,
     limits: Limits | None = None,
 ) -> Flask:
@@ -49,8 +51,9 @@ def create_app(
         cache: folder for anchors and plots; default: ``cache`` beside the SQLite file, or with PostgreSQL
             in the working directory.
         webmushra_folder: checkout whose own pages are served, with our storage behind.
-        submissions: take whole sessions from webMUSHRA's own client at ``service/write.php`` without a checkout,
-            too.
+        submissions: take whole sessions from webMUSHRA's own client at ``service/write.php``, as with a
+            checkout.
+        prefix: path below which everything is served, as `clean_prefix` makes it; "": at the top.
         trusted_proxies: how many reverse proxies set X-Forwarded-For, -Proto, -Host and -Prefix.
         limits: how often one may do what; default: `Limits`.
 
@@ -65,8 +68,8 @@ def create_app(
     asks_who = config is not None and config.section.identification != "anonymous"
     if submissions and config is not None and asks_who:
         raise UserError(
-            f"'{config.path}' takes listeners as '{config.section.identification}', which webMUSHRA's own page"
-            " cannot show; serve it with our page, or write `identification: anonymous` into its section"
+            f"'{config.path}' takes listeners as '{config.section.identification}', which webMUSHRA's own"
+            " page cannot show; serve it with our page, or write `identification: anonymous` into its section"
             " `qincodec`"
         )
     store = Store(database)
@@ -92,10 +95,34 @@ def create_app(
     app.after_request(add_headers)
     app.after_request(_static_headers)
     _handle_errors(app)
+    if prefix:
+        app.wsgi_app = _Below(app.wsgi_app, prefix)  # type: ignore[method-assign]
     if trusted_proxies:
         n = trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n)  # type: ignore[method-assign]
     return app
+
+
+class _Below:
+    """An application below a path; nothing outside it is answered."""
+
+    def __init__(self, app: Any, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        path = environ.get("PATH_INFO", "")
+        if path == self._prefix:  # links of the page are relative to the folder
+            query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
+            name = self._prefix.rpartition("/")[2]
+            answer = Response(status=308, headers={"Location": f"{quote(name)}/{query}"})
+            answer.autocorrect_location_header = False
+            return answer(environ, start_response)
+        if not path.startswith(f"{self._prefix}/"):
+            return Response("Not found.\n", 404, mimetype="text/plain")(environ, start_response)
+        script = environ.get("SCRIPT_NAME", "") + self._prefix
+        below = {**environ, "SCRIPT_NAME": script, "PATH_INFO": path.removeprefix(self._prefix)}
+        return self._app(below, start_response)
 
 
 def _beside(database: str | Path) -> Path | None:

@@ -21,6 +21,7 @@ from mushra import export as exporting  # as a module: it imports this package, 
 from mushra.analysis.given import nobody_gave
 from mushra.check import KEY_NAME
 from mushra.server import records, sign_in
+from mushra.server.address import loopback_warning
 from mushra.server.api import limit
 from mushra.server.progress import SessionState, list_invitations, list_sessions, summary
 from mushra.server.records import Unknown
@@ -159,10 +160,12 @@ def invitations() -> str:
 def _invitations(here: Service, made: dict[str, str], wrong: str = "") -> str:
     with here.store.read() as connection:
         rows = list_invitations(connection, here.test)
-    listen = url_for("listen.page", _external=True) if here.webmushra is None else ""
+    own = url_for("listen.page", _external=True) if here.webmushra is None else ""
+    listen = here.public_address or own
     links = {name: f"{listen}?t={token}" for name, token in made.items()}
     used = here.config is not None and here.config.section.identification == "invitation"
-    return _page("invitations", here, invitations=rows, links=links, used=used, wrong=wrong)
+    warning = loopback_warning(listen) if links else None
+    return _page("invitations", here, invitations=rows, links=links, used=used, wrong=wrong, warning=warning)
 
 
 @blueprint.get("/analysis")

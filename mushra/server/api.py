@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from flask import Blueprint, Response, abort, jsonify, render_template, request, send_file
+from waitress.buffers import ReadOnlyFileBasedBuffer
 from werkzeug.exceptions import TooManyRequests
 
 from mushra.pages import TestConfig
@@ -54,6 +55,15 @@ def stimulus(token: str) -> Response:
     response.cache_control.immutable = True
     response.headers.pop("Content-Disposition", None)
     response.headers.pop("Last-Modified", None)
+    wrap = request.environ.get("wsgi.file_wrapper")
+    part = response.content_range.start if response.status_code == 206 else None
+    if part is not None and wrap is ReadOnlyFileBasedBuffer:
+        # Handed over as a whole file is. Written piece by piece it would hold up a thread for as long as
+        # the client takes to read it.
+        response.response.close()  # type: ignore[union-attr]
+        file = served.path.open("rb")
+        file.seek(part)
+        response.response = wrap(file)
     return response
 
 

@@ -73,9 +73,9 @@ class BadBody(Exception):
 
 
 def parse_json(data: bytes | str) -> Any:
-    """JSON of a stranger: finite numbers only, characters that no data base stores (NUL, half a pair) replaced.
+    """JSON of a stranger: finite numbers only, and no characters that no data base stores (NUL, half a pair).
 
-    Replaced and not refused: half an emoji at the end of a comment must not cost the page.
+    Those are replaced and not refused: half an emoji at the end of a comment must not cost the page.
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data

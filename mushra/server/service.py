@@ -45,6 +45,7 @@ class Service:
         config: None when only a webMUSHRA checkout is served.
         webmushra: its folder.
         config_sha256: of the configuration as it is kept in the data base.
+        public_address: of the listening page, for links; None: as the request came.
     """
 
     store: Store
@@ -54,6 +55,7 @@ class Service:
     limits: Limits
     plots: Plots
     config_sha256: str = ""
+    public_address: str | None = None
     begin_limit: RateLimit = field(init=False)
     save_limit: RateLimit = field(init=False)
     submit_limit: RateLimit = field(init=False)

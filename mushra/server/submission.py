@@ -41,7 +41,7 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
         config: the test that it must be of.
 
     Raises:
-        BadResult: not of that shape, or nothing that this test could have led to. Nothing of it may be stored.
+        BadResult: not of that shape, or nothing that this test could have led to. Store nothing of it.
     """
     if not isinstance(sent, dict) or str(sent.get("testId")) != config.test_id:
         raise BadResult("other_test", f"these are no results of the test '{config.test_id}'")

@@ -1,0 +1,90 @@
+"""Where listeners reach a test: one address, made here, kept with the test, printed everywhere."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from mushra.server.store import Store
+from qincodec.errors import UserError
+
+_META = "public_address"
+
+
+def public_address(public_url: str | None, host: str, port: int, prefix: str) -> str:
+    """Address of the listening page; it ends in ``/``.
+
+    Args:
+        public_url: what listeners reach the server by, from outside; None: ``host`` and ``port``.
+        host: address that the server listens at; for all of this machine's, one that others can reach.
+        prefix: path below which everything is served, "" or as `clean_prefix` makes it.
+
+    Raises:
+        UserError: ``public_url`` is no address of a page.
+    """
+    if public_url is None:
+        host = _own_address() if host in ("0.0.0.0", "::", "*") else host
+        base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    else:
+        base = clean_url(public_url).rstrip("/")
+    return f"{base if prefix and base.endswith(prefix) else base + prefix}/"
+
+
+def clean_url(public_url: str) -> str:
+    """``public_url``, ending in ``/``. Raises `UserError` if it is no address of a page."""
+    url = public_url.strip()
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or set(url) & set("?# \t\r\n\\"):
+        raise UserError(
+            f"--public-url '{public_url}' is no address of a page; give one such as https://lab.example.org/test"
+        )
+    return url.rstrip("/") + "/"
+
+
+def clean_prefix(prefix: str) -> str:
+    """``/PATH`` for what --prefix was given, "" for nothing. Raises `UserError` for what no path can be."""
+    parts = [part for part in prefix.split("/") if part]
+    if any(part in (".", "..") or not part.isprintable() or set(part) & set("?#%\\ ") for part in parts):
+        raise UserError(f"--prefix '{prefix}' is no path; give one such as /lab/test1")
+    return "".join(f"/{part}" for part in parts)
+
+
+def keep_address(store: Store, address: str) -> None:
+    """Keep the address a test is served at, for the invitations."""
+    if store.get_meta(_META) != address:
+        store.set_meta(_META, address)
+
+
+def kept_address(store: Store) -> str | None:
+    """The address a test was last served at; None if it never was."""
+    return store.get_meta(_META)
+
+
+def loopback_warning(address: str) -> str | None:
+    """What to say about an address that leads each machine to itself; None if it does not."""
+    host = urlsplit(address).hostname or ""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost" or host.endswith(".localhost")
+    if not loopback:
+        return None
+    return (
+        f"{address} can be opened on this machine only; for listeners elsewhere: `mushra serve` with"
+        " --host 0.0.0.0, or with the --public-url of a proxy in front"
+    )
+
+
+def _own_address() -> str:
+    """This machine's address in its network (nothing is sent)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
