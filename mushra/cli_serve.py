@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands to ``mushra``."""
     app.command("serve")(serve)
     app.command("invite")(invite)
+    app.command("backup")(backup)
     app.command("export")(export)
     app.command("import")(import_)
     app.command("demo")(demo)
@@ -211,7 +212,7 @@ def _run(
             raise UserError(
                 f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port or --host"
             ) from error
-        port = getattr(server, "effective_port", None) or server.effective_listen[0][1]
+        port = int(getattr(server, "effective_port", None) or server.effective_listen[0][1])
         base = here.public_address = address.public_address(public_url, host, port, prefix)
         address.keep_address(store, base)
         query = f"?config={config.path.name}" if webmushra is not None and config is not None else ""
@@ -248,9 +249,13 @@ def _open(test: Path, database: str | None, *, create: bool = False) -> tuple[St
     """The data base of a test, or the data base itself; and the key beside it, if there is one."""
     from mushra.server.store import Store
 
-    if database is None and test.is_file() and test.suffix not in (".yaml", ".yml"):
+    if database is None and _is_database(test):
         return Store(test, create=False), key_beside(test)
     return Store(database or _database_of(test), create=create), key_beside(test)
+
+
+def _is_database(test: Path) -> bool:
+    return test.is_file() and test.suffix not in (".yaml", ".yml")
 
 
 def invite(
@@ -298,6 +303,25 @@ def invite(
             raise UserError(str(error)) from error
         for name, token in tokens.items():
             print(f"{name}\t{base}?t={token}")
+
+
+def backup(
+    test: Annotated[
+        Path,
+        typer.Argument(metavar="TEST|FILE", help="Folder or YAML file of a test, or a SQLite data base."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not be there yet.")],
+    database: Database = None,
+) -> None:
+    """Copy a test, its results included, while it is served: OUT can be served and analysed as TEST can."""
+    from mushra.backup import make_backup
+
+    store, key = _open(test, database)
+    with store:
+        missing = make_backup(store, None if _is_database(test) else test, key, out)
+    for path in missing:
+        print(f"warning: '{path}' is not there, so it is not in the backup", file=sys.stderr)
+    print(out)
 
 
 def export(

@@ -175,10 +175,20 @@ admin_tokens = Table(
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
 
 
-def prepare(connection: Connection, where: str) -> None:
-    """Create the tables in an empty data base, or bring an older one to today's version.
+def is_empty(where: str) -> str:
+    """What to say about a data base without tables that should have some."""
+    log = f"{where[:-1]}-wal{where[-1:]}"
+    return (
+        f"is empty. If it was copied while its test was served, its results are in {log}:"
+        " copy that file, too, or make the copy with `mushra backup`"
+    )
 
-    Run it in one transaction. Raises `UserError` for a data base of a later version, or of something else.
+
+def prepare(connection: Connection, where: str, *, create: bool = True) -> bool:
+    """Create the tables in an empty data base (True), or bring an older one to today's version.
+
+    Run it in one transaction. Raises `UserError` for a data base of a later version, or of something else,
+    or for an empty one that is not to be created.
     """
     if connection.dialect.name == "postgresql":
         # Several hosts may start at once.
@@ -187,9 +197,12 @@ def prepare(connection: Connection, where: str) -> None:
     if "meta" not in names:
         if {"sessions", "pages", "tests"} & names:
             raise UserError(f"{where} is the data base of something else; give another")
+        if not create:
+            here = connection.dialect.name == "sqlite"
+            raise UserError(f"{where} {is_empty(where) if here else 'is empty; `mushra serve` fills it'}")
         metadata.create_all(connection)
         connection.execute(meta.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
-        return
+        return True
     found = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
     if found is None or not found.isdigit():
         raise UserError(f"{where} is the data base of something else; give another")
@@ -203,3 +216,4 @@ def prepare(connection: Connection, where: str) -> None:
         MIGRATIONS[version](connection)
         version += 1
         connection.execute(meta.update().where(meta.c.key == "schema_version").values(value=str(version)))
+    return False

@@ -71,7 +71,7 @@ class Stimuli:
                 self._add_anchors(page)
             elif isinstance(page, SpatialPage):
                 for value in _texts(page.model_dump(by_alias=True)):
-                    if self._is_file(value):
+                    if _is_below(self._root, value):
                         self._add(page.id, value, self._inside(value))
 
     def url(self, page: str, place: str) -> str:
@@ -120,13 +120,6 @@ class Stimuli:
             self._known[path] = Served(path, kind if safe else "application/octet-stream", digest)
         self._files[self._token(page, place)] = self._known[path]
 
-    def _is_file(self, path: str) -> bool:
-        try:
-            file = (self._root / path).resolve()
-            return file.is_file() and file.is_relative_to(self._root) and file.suffix not in _NEVER
-        except (OSError, ValueError):
-            return False
-
     def _inside(self, path: str) -> Path:
         file = self._config.audio_path(path)
         if not file.resolve().is_relative_to(self._root):
@@ -164,6 +157,27 @@ class Stimuli:
         else:
             audio.write(path, anchor, sample_rate, "float32")
         return path
+
+
+def files(config: TestConfig) -> list[Path]:
+    """Every file of the test's folder that its pages name, whether it is there or not."""
+    found: dict[Path, None] = {}
+    for page in config.flat():
+        named = [path for _, path in _places(page)]
+        if isinstance(page, SpatialPage):
+            texts = _texts(page.model_dump(by_alias=True))
+            named += [text for text in texts if _is_below(config.root, text)]
+        found.update(dict.fromkeys(config.audio_path(path) for path in named))
+    return list(found)
+
+
+def _is_below(root: Path, path: str) -> bool:
+    """Whether a text is the path of a file that may be served."""
+    try:
+        file = (root / path).resolve()
+        return file.is_file() and file.is_relative_to(root) and file.suffix not in _NEVER
+    except (OSError, ValueError):
+        return False
 
 
 _NEVER = frozenset({".json", ".yaml", ".yml", ".sqlite", ".db", ".csv", ".html", ".py"})

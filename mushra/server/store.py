@@ -3,7 +3,8 @@
 What `Store.write` has returned from is on the disk (SQLite: WAL with synchronous=FULL). SQLite has one writer
 at a time, so that one thread here does all writing and lets writes that wait share one transaction, each in
 a savepoint of its own: a hundred listeners who save at once cost one flush of the disk, not a hundred. What
-is in the log is brought into the file by a thread of its own, which no listener waits for.
+is in the log is brought into the file within about a second, by a thread of its own which no listener waits
+for, so that a plain copy of the file is nearly current.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,8 +40,10 @@ _log = logging.getLogger("mushra.server")
 BUSY_TIMEOUT_S = 10.0
 #: Writes that share a transaction at most.
 MAX_BATCH = 64
-#: Transactions after which SQLite's log is brought into its file; about 1 MB of saved pages.
-CHECKPOINT_EVERY = 100
+#: Seconds from a write until SQLite's log is brought into its file.
+CHECKPOINT_AFTER_S = 1.0
+#: Bytes that SQLite's log is cut to when it begins anew.
+MAX_LOG_BYTES = 1024 * 1024
 #: How often a write is tried again when PostgreSQL asks for that (deadlock, lost connection).
 ATTEMPTS = 4
 
@@ -69,19 +72,23 @@ class Store:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             _check_file(Path(url.database or ""), create)
+        copied = self.is_sqlite and _has_no_log(Path(url.database or ""))
         try:
             self._engine = _engine(url)
             self._writer = _Writer(self._engine) if self.is_sqlite else None
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise UserError(f"cannot use data base '{self.name}': {error}") from error
         try:
-            self.write(lambda connection: schema.prepare(connection, f"'{self.name}'"))
+            where = f"'{self.name}'"
+            made = self.write(lambda connection: schema.prepare(connection, where, create=create))
         except StoreUnavailable as error:
             self.close()
             raise UserError(f"cannot open data base '{self.name}': {error}") from error
         except Exception:
             self.close()
             raise
+        if made and copied:
+            _log.warning("%s %s", where, schema.is_empty(where))
 
     def __enter__(self) -> Store:
         return self
@@ -128,11 +135,24 @@ class Store:
     def forget_erased(self) -> None:
         """Have what was erased out of SQLite's log, too, as soon as nobody reads its past."""
         if self._writer is not None:
-            connection = self._engine.raw_connection()
-            try:
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                connection.close()
+            _checkpoint(self._engine, "TRUNCATE")
+
+    def backup(self, to: Path) -> None:
+        """Copy a SQLite data base as it is at one moment, while others read and write. Raises `UserError`."""
+        if not self.is_sqlite:
+            raise UserError(
+                "a PostgreSQL data base is backed up with its own program:"
+                f" pg_dump --format=custom --file=results.dump '{self.name.replace('+psycopg', '')}'"
+            )
+        source = self._engine.raw_connection()
+        try:
+            with closing(sqlite3.connect(to)) as copy:
+                source.driver_connection.backup(copy)  # type: ignore[union-attr]
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, with no log beside it
+        except sqlite3.Error as error:
+            raise UserError(f"cannot write '{to}': {error}") from error
+        finally:
+            source.close()
 
     def meta(self, key: str, make: Callable[[], str]) -> str:
         """The fact stored under ``key``; made and stored if there is none yet, once among all hosts."""
@@ -174,10 +194,10 @@ class _Writer:
         self._queue = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stopped = False
-        self._commits = 0
-        self._log_is_long = threading.Event()
+        self._log_has_more = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
-        self._checkpointer = threading.Thread(target=self._checkpoint, name="store-log", daemon=True)
+        self._checkpointer = threading.Thread(target=self._bring_in, name="store-log", daemon=True)
         self._thread.start()
         self._checkpointer.start()
 
@@ -194,7 +214,8 @@ class _Writer:
             self._stopped = True
             self._queue.put(None)
         self._thread.join()
-        self._log_is_long.set()
+        self._stopping.set()
+        self._log_has_more.set()
         self._checkpointer.join()
 
     def _work(self) -> None:
@@ -211,14 +232,17 @@ class _Writer:
             if batch:
                 self._commit(batch)
 
-    def _checkpoint(self) -> None:
-        while not self._stopped:
-            self._log_is_long.wait()
-            self._log_is_long.clear()
+    def _bring_in(self) -> None:
+        while not self._stopping.is_set():
+            self._log_has_more.wait()
+            self._stopping.wait(CHECKPOINT_AFTER_S)
+            self._log_has_more.clear()
             try:
-                with contextlib.closing(self._engine.raw_connection()) as connection:
-                    # Passive: waits for nobody and holds up nobody; what it cannot do now the next one does.
-                    connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+                # Passive holds up nobody, and whoever writes next begins the log anew if all of it was
+                # brought in. When nobody writes, truncating it holds up nobody either.
+                _checkpoint(self._engine, "PASSIVE")
+                if not self._log_has_more.is_set():
+                    _checkpoint(self._engine, "TRUNCATE")
             except (sqlite3.Error, SQLAlchemyError) as error:
                 _log.warning("the data base's log cannot be brought into its file: %s", error)
 
@@ -231,9 +255,7 @@ class _Writer:
             # The transaction as a whole came to nothing: nobody may be told otherwise.
             reason = _explained(error) if isinstance(error, DBAPIError) else error
             outcomes = [(None, reason)] * len(batch)
-        self._commits += 1
-        if self._commits % CHECKPOINT_EVERY == 0:
-            self._log_is_long.set()
+        self._log_has_more.set()
         for (_, future), (result, failure) in zip(batch, outcomes, strict=True):
             if failure is None:
                 future.set_result(result)
@@ -288,6 +310,11 @@ def _check_file(path: Path, create: bool) -> None:
                 raise UserError(f"'{path}' is no SQLite data base; give another file")
 
 
+def _has_no_log(path: Path) -> bool:
+    """Whether a file that is there, and not empty, has no log beside it."""
+    return path.exists() and path.stat().st_size > 0 and not Path(f"{path}-wal").exists()
+
+
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=20)
@@ -301,8 +328,9 @@ def _engine(url: sa.URL) -> sa.Engine:
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, _: object) -> None:
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _set_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA journal_size_limit={MAX_LOG_BYTES}")
         cursor.execute("PRAGMA wal_autocheckpoint=0")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA secure_delete=ON")  # what was erased is gone from the file, too
@@ -315,6 +343,33 @@ def _engine(url: sa.URL) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def _set_wal(cursor: sqlite3.Cursor) -> None:
+    """Have a log. While another process sets it up in a new file, SQLite refuses without waiting."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _checkpoint(engine: sa.Engine, mode: str) -> None:
+    """Bring SQLite's log into its file, as far as that goes without waiting for anybody."""
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout=0")
+        try:
+            cursor.execute(f"PRAGMA wal_checkpoint({mode})")
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={int(1000 * BUSY_TIMEOUT_S)}")
+    finally:
+        connection.close()
 
 
 def _worth_a_retry(error: DBAPIError) -> bool:

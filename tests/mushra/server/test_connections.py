@@ -148,9 +148,14 @@ def test_a_connection_on_which_nothing_moves_goes(
         assert not running.active_channels
 
 
-def test_a_part_of_a_file_is_that_part_and_holds_up_no_thread(running: Any) -> None:
-    port = running.effective_port
+def test_a_part_of_a_file_is_that_part_and_holds_up_no_thread(
+    folder: Path, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HELD_UP_S", 600.0)
+    port = int(running.effective_port)
     path = stimulus(port)
+    with (folder / "long.wav").open("ab") as file:
+        file.write(bytes(20_000_000))  # over what waitress keeps for one client
     whole = ask(port, "GET", path)[1]
     for text, part in (
         ("bytes=0-", whole),
@@ -161,8 +166,10 @@ def test_a_part_of_a_file_is_that_part_and_holds_up_no_thread(running: Any) -> N
         assert (status, body == part) == (206, True)
     unread = []
     for _ in range(6):  # there are two threads
-        one = socket.create_connection(("127.0.0.1", port))
-        one.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes=1-\r\n\r\n".encode() * 20)
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", port))
+        one.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes=1-\r\n\r\n".encode())
         unread.append(one)
     assert ask(port, "GET", "/")[0] == 200
     for one in unread:
