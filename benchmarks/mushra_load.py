@@ -40,13 +40,15 @@ from qincodec import audio
 SAVE_LIMIT_MS, STIMULUS_LIMIT_MS = 50.0, 100.0
 CONDITIONS = 8
 SERVER = """
-import sys, waitress
+import sys
 from pathlib import Path
 from mushra.config import load_config
 from mushra.server import Limits, create_app
+from mushra.server.connections import make_server
 folder, port = Path(sys.argv[1]), int(sys.argv[2])
-app = create_app(load_config(folder), folder / "results.sqlite", limits=Limits(*[(1e9, 1e9)] * 4))
-waitress.serve(app, host="127.0.0.1", port=port, threads=8, connection_limit=1000, _quiet=True)
+limits = Limits(*[(1e9, 1e9)] * 4)
+app = create_app(load_config(folder), folder / "results.sqlite", submissions=True, limits=limits)
+make_server(app, "127.0.0.1", port, threads=8, max_body_bytes=10**7, behind_proxy=False).run()
 """
 
 

@@ -225,6 +225,9 @@ def _cells(row: Any, key: Mapping[tuple[str, str], str], uuid: str, several: int
     if several > 1:
         ratings = _several(answer)
         return [row.trial, *ratings, *[""] * (several - len(ratings)), stimulus, time_ms]
+    if row.type == "likert_multi_stimulus":
+        # webMUSHRA's own lms.csv has a blank at either side of a rating, which scripts that read it know.
+        return [row.trial, f" {', '.join(_several(answer))} ", stimulus, time_ms]
     return [row.trial, *(_several(answer) or [""]), stimulus, time_ms]
 
 
@@ -483,4 +486,6 @@ def _rating(path: Path, kind: str, cells: dict[str, str]) -> dict[str, Any]:
         return {**row, "time_ms": number("rating_time"), "comment": cells["choice_comment"]}
     numbered = [value for name, value in cells.items() if re.fullmatch(r"stimuli_rating\d+", name)]
     answer = json.dumps(numbered) if numbered else cells["stimuli_rating"]
+    if kind == "likert_multi_stimulus":
+        answer = answer.strip(" ")
     return {"stimulus": cells["stimuli"], "answer": answer, "time_ms": number("rating_time"), "comment": ""}

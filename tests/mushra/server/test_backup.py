@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,16 +17,6 @@ from mushra.cli import app as command_line
 from mushra.server import store as store_module
 from mushra.server.store import Store, read_ratings
 from qincodec.errors import UserError
-
-#: Opens a store as a host does; ready when it has said so, goes when it is told a line.
-HOST = """
-import sys
-from mushra.server.store import Store
-print("ready", flush=True)
-sys.stdin.readline()
-with Store(sys.argv[1]) as store:
-    print(store.meta("secret", lambda: sys.argv[2]), flush=True)
-"""
 
 
 def until(condition: Any) -> None:
@@ -193,27 +180,3 @@ def test_a_backup_of_postgresql_says_what_to_run(postgresql: str, make_folder: A
     Store(database).close()
     made = run("backup", folder, tmp_path / "kept", "--database", database)
     assert f"pg_dump --format=custom --file=results.dump '{database}'" in str(made.exception)
-
-
-def test_processes_that_open_a_new_data_base_at_once_all_get_it(tmp_path: Path) -> None:
-    """SQLite refuses the second process that sets up the log, without waiting for the first."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for attempt in range(3):
-        path = tmp_path / f"{attempt}.sqlite"
-        hosts = [
-            subprocess.Popen(
-                [sys.executable, "-c", HOST, str(path), f"secret {number}"],
-                **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),  # type: ignore[call-overload]
-                text=True,
-                env=environment,
-            )
-            for number in range(5)
-        ]
-        for host in hosts:
-            assert host.stdout.readline() == "ready\n"
-        for host in hosts:
-            host.stdin.write("\n")
-            host.stdin.flush()
-        said = [host.communicate() for host in hosts]
-        assert len({secret for secret, _ in said}) == 1, said
-        assert said[0][0].startswith("secret")

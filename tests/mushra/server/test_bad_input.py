@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mushra import export
 from mushra.server import Limits
 from mushra.server.sanitize import sanitize
 from mushra.server.security import RateLimit, parse_json, storable
@@ -239,6 +240,33 @@ def test_what_is_wrong_is_said(
     reply = one.put(page, result)
     assert (reply.status_code, reply.get_json()["code"]) == (400, code)
     assert one.get().get_json()["saved"] == {}
+
+
+SPATIAL = """
+testname: S
+testId: s
+pages:
+  - {type: spatial, id: where, stimuli: {A: a.wav}}
+  - {type: finish, id: end, questionnaire: [{type: number, name: years, optional: true}]}
+"""
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "Infinity", "NaN", "1" + "0" * 400])
+def test_answers_are_finite_numbers(serve: Any, listener: Any, tmp_path: Path, number: str) -> None:
+    app = serve(SPATIAL)
+    one = listener(app)
+    for page, response in (("spatial", '"s1": {"azimuth": %s}'), ("finish", '"years": %s')):
+        body = '{"revision": 1, "time_ms": 1, "responses": {%s}}' % (response % number)
+        url = f"{one.url}/pages/{one.page(page)['id']}"
+        assert one.client.put(url, data=body, headers=one.headers).status_code == 400
+        fine = body.replace(number, "1e300")
+        assert one.client.put(url, data=fine, headers=one.headers).status_code == 200
+    # What version 1 stored is exported as JSON, too.
+    with sqlite3.connect(app.extensions["mushra"].store.name) as connection:
+        connection.execute("UPDATE pages SET result = replace(result, '1e+300', 'Infinity')")
+    text = export.render(app.extensions["mushra"].store, "json")["results.json"]
+    json.loads(text, parse_constant=pytest.fail)
+    assert '"azimuth": "Infinity"' in text
 
 
 def test_rules_that_are_off_are_not_asked_for(serve: Any, listener: Any, answer: Any) -> None:

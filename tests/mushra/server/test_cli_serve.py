@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ import typer
 from typer.testing import CliRunner
 
 from mushra import cli_serve
-from mushra.server.store import read_ratings
+from mushra.server import address, sign_in
+from mushra.server.store import Store, read_ratings
 from qincodec.errors import UserError
 
 RUN = "import typer, mushra.cli_serve as c; app = typer.Typer(); c.register(app); app()"
@@ -58,16 +62,149 @@ def test_a_served_test_says_where_it_is_and_stops_cleanly(make_folder: Any) -> N
         with urllib.request.urlopen(request) as answer:
             assert answer.status == 201
         process.send_signal(signal.SIGTERM)
-        rest, log = process.communicate(timeout=30)
+        rest, log = process.communicate(timeout=300)
     assert process.returncode == 0
     assert link[1] not in log
     assert "Traceback" not in rest + log
     assert (folder / "results.sqlite").is_file()
 
 
-def test_a_port_that_is_taken_is_said(make_folder: Any, command: Any) -> None:
-    import socket
+def status(url: str) -> int:
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            return None
 
+    try:
+        with urllib.request.build_opener(Stay).open(url, timeout=60) as answer:
+            found: int = answer.status
+            return found
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_one_public_address_is_printed_everywhere_and_nothing_answers_outside_the_prefix(
+    make_folder: Any, command: Any
+) -> None:
+    folder, port = make_folder(section="identification: invitation"), free_port()
+    public = "https://lab.example.org/lab/test1/"
+    options = ["--port", str(port), "--prefix", "lab/test1/", "--public-url", "https://lab.example.org"]
+    arguments = [sys.executable, "-c", RUN, "serve", str(folder), *options]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(4)]
+        assert lines[0] == f"Listeners: {public}\n"
+        assert lines[1].startswith(f"Admin:     {public}admin/sign-in#")
+        ((name, link),) = [line.split("\t") for line in command("invite", folder, "Ada").splitlines()]
+        assert (name, link.partition("?t=")[0]) == ("Ada", public)
+        inside, top = f"http://127.0.0.1:{port}/lab/test1", f"http://127.0.0.1:{port}"
+        paths = ("/", "/admin/sign-in", "/static/icon.svg")
+        assert [status(inside + path) for path in paths] == [200, 200, 200]
+        outside = (
+            *paths,
+            "/api/sessions",
+            "/lab",
+            "/lab/",
+            "/lab/test",
+            "/lab/test12/",
+            "/LAB/TEST1/",
+            "/admin/",
+        )
+        assert {path: status(top + path) for path in outside} == dict.fromkeys(outside, 404)
+        assert status(inside) == 308
+        with urllib.request.urlopen(inside + "?t=x") as answer:
+            assert answer.url == f"{inside}/?t=x"
+        process.terminate()
+        assert "this machine only" not in process.communicate(timeout=300)[1]
+
+
+def test_the_administrators_page_gives_the_same_links(serve: Any) -> None:
+    app = serve(section="identification: invitation", prefix="/lab")
+    here = app.extensions["mushra"]
+    same = {"Sec-Fetch-Site": "same-origin"}
+
+    def links() -> str:
+        client = app.test_client()
+        token = sign_in.new_link(here.store)
+        client.post("/lab/admin/sign-in", data={"token": token}, headers=same)
+        names = {"names": secrets.token_hex(4)}
+        page: str = client.post("/lab/admin/invitations", data=names, headers=same).get_data(as_text=True)
+        return page
+
+    assert "http://localhost/lab/?t=" in links()
+    here.public_address = "https://lab.example.org/lab/"
+    assert "https://lab.example.org/lab/?t=" in links()
+    assert "this machine only" not in links()
+    here.public_address = "http://127.0.0.1:8000/lab/"
+    assert "this machine only" in links()
+
+
+def test_a_loopback_address_is_warned_of(make_folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(section="identification: invitation")
+    with Store(folder / "results.sqlite") as store:
+        for kept, warned in (
+            (None, "not served yet"),
+            ("http://127.0.0.1:8123/", "http://127.0.0.1:8123/ can be opened on this machine only"),
+            ("http://[::1]:8000/", "this machine only"),
+            ("http://localhost:8000/", "this machine only"),
+            ("http://192.168.1.7:8000/", None),
+            ("https://lab.example.org/t/", None),
+        ):
+            if kept is not None:
+                address.keep_address(store, kept)
+            cli_serve.invite(folder, [f"name {kept}"])
+            printed = capsys.readouterr()
+            assert printed.out.startswith(f"name {kept}\t{kept or 'http://127.0.0.1:8000/'}?t=")
+            assert (warned or "warning") in printed.err or warned is None, printed.err
+            assert bool(printed.err) == (warned is not None)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "prefix", "made"),
+    [
+        (None, "", "http://127.0.0.1:8000/"),
+        (None, "/a", "http://127.0.0.1:8000/a/"),
+        ("https://x.org", "/a/b", "https://x.org/a/b/"),
+        ("https://x.org/", "/a/b", "https://x.org/a/b/"),
+        ("https://x.org/a/b/", "/a/b", "https://x.org/a/b/"),
+        ("https://x.org:8443/t", "", "https://x.org:8443/t/"),
+    ],
+)
+def test_the_address_has_the_prefix_once(public_url: str | None, prefix: str, made: str) -> None:
+    assert address.public_address(public_url, "127.0.0.1", 8000, prefix) == made
+
+
+@pytest.mark.parametrize(
+    "wrong", ["lab.example.org", "ftp://x.org", "https://", "https://x.org/?a=b", "http://a b/"]
+)
+def test_an_address_that_is_none_is_refused(make_folder: Any, command: Any, wrong: str) -> None:
+    folder = make_folder(section="identification: invitation")
+    for arguments in (("serve", folder, "--port", "0"), ("invite", folder, "Ada")):
+        with pytest.raises(UserError, match="no address of a page; give one such as https://"):
+            command(*arguments, "--public-url", wrong)
+    with pytest.raises(UserError, match="no path; give one such as /lab/test1"):
+        command("serve", folder, "--port", "0", "--prefix", "/a/../b")
+
+
+def test_a_qr_code_has_the_whole_address(monkeypatch: pytest.MonkeyPatch, make_folder: Any) -> None:
+    from mushra.server import connections
+
+    drawn: list[str] = []
+    monkeypatch.setattr(cli_serve, "_print_qr", drawn.append)
+    monkeypatch.setattr(connections._Server, "run", lambda self: None)
+    options: dict[str, Any] = {"port": 0, "qr": True, "prefix": "/lab/test1"}
+    cli_serve.serve(make_folder(), **options, public_url="https://lab.example.org")
+    assert drawn == ["https://lab.example.org/lab/test1/"]
+    cli_serve.serve(make_folder(name="loop"), **options)
+    assert len(drawn) == 1
+
+
+def test_a_port_that_is_taken_is_said(make_folder: Any, command: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

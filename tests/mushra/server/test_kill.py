@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +49,19 @@ class Server:
 
     def start(self) -> None:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, self._log.read_text()
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.02)
-        raise AssertionError("the server does not listen")
+            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self._process.stdout is not None
+        # It says so once it listens.
+        assert self._process.stdout.readline().startswith("Listeners: "), self._log.read_text()
 
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.communicate()
 
     def stop(self) -> int:
         self._process.terminate()
-        return self._process.wait(30)
+        self._process.communicate(timeout=300)
+        return self._process.returncode
 
 
 class Stopped(Exception):
@@ -126,7 +122,7 @@ class Worker(threading.Thread):
         deadline = time.monotonic() + 600
         seen: Counter[str] = Counter()
         while time.monotonic() < deadline:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
             try:
                 headers = {"Authorization": f"Bearer {key}"}
                 data = None if body is None else json.dumps(body)
@@ -146,14 +142,16 @@ class Worker(threading.Thread):
         raise AssertionError(f"no answer for ten minutes: {method} {path}: {seen}")
 
 
-def wait_for(workers: list[Worker], count: int) -> None:
-    """Until so many more pages are confirmed."""
-    so_far = sum(len(worker.confirmed) for worker in workers)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not any(worker.wrong for worker in workers):
-        if sum(len(worker.confirmed) for worker in workers) >= so_far + count:
-            return
+def wait_for(workers: list[Worker], done: Callable[[], bool]) -> None:
+    """Until it is so, or something is wrong."""
+    deadline = time.monotonic() + 600
+    while not done() and not any(worker.wrong for worker in workers):
+        assert time.monotonic() < deadline, "no progress in ten minutes"
         time.sleep(0.003)
+
+
+def confirmed(workers: list[Worker]) -> int:
+    return sum(len(worker.confirmed) for worker in workers)
 
 
 def run(folder: Path, kills: int, seed: int) -> None:
@@ -166,13 +164,12 @@ def run(folder: Path, kills: int, seed: int) -> None:
     try:
         for _ in range(kills):
             # Somewhere in the work, however fast the machine is just now.
-            wait_for(workers, rng.randrange(1, 120))
+            enough = confirmed(workers) + rng.randrange(1, 120)
+            wait_for(workers, lambda enough=enough: confirmed(workers) >= enough)  # type: ignore[misc]
             time.sleep(rng.uniform(0, 0.02))
             server.kill()
             server.start()
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not any(worker.finished for worker in workers):
-            time.sleep(0.2)
+        wait_for(workers, lambda: any(worker.finished for worker in workers))
     finally:
         stop.set()
         for worker in workers:
@@ -189,9 +186,9 @@ def check(database: Path, workers: list[Worker]) -> None:
     pages = connection.execute("SELECT session, page, revision FROM pages").fetchall()
     stored = {(session, page): revision for session, page, revision in pages}
     assert len(stored) == len(pages)
-    confirmed = {place: saved for worker in workers for place, saved in worker.confirmed.items()}
-    assert len(confirmed) > 100
-    for (session, page), (revision, scores) in confirmed.items():
+    promised = {place: saved for worker in workers for place, saved in worker.confirmed.items()}
+    assert len(promised) > 100
+    for (session, page), (revision, scores) in promised.items():
         # The page in hand may be stored without a confirmation that arrived; never less than confirmed.
         assert stored[session, page] >= revision
         found = connection.execute(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import sqlalchemy as sa
 
 from mushra import export
 from mushra.server import records, schema
+from mushra.server import store as store_module
 from mushra.server.progress import list_invitations, list_sessions, summary
 from mushra.server.records import Arrival, sha256
 from mushra.server.store import Store, StoreUnavailable, read_ratings
@@ -55,6 +58,29 @@ def test_several_hosts_open_a_new_data_base_at_once(database: str) -> None:
     found = at_once(6, work)
     assert len(set(found)) == 1, found
     assert found[0].startswith("secret")
+
+
+def test_a_new_file_that_another_host_is_setting_up_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    again = sqlite3.connect(path, timeout=60)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        again.execute("PRAGMA journal_mode=WAL")  # SQLite refuses this at once, whatever the timeout
+    again.close()
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            other.execute("ROLLBACK")
+
+    monkeypatch.setattr(store_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    with Store(path) as store:
+        store.set_meta("k", "v")
+    assert len(waits) >= 2
 
 
 def test_a_change_that_fails_leaves_nothing_and_harms_no_other(database: str) -> None:
@@ -266,8 +292,13 @@ def test_another_process_that_writes_is_waited_for(tmp_path: Path) -> None:
     with Store(path) as store:
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
-        threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
-        store.set_meta("k", "v")
+        writer = threading.Thread(target=lambda: store.set_meta("k", "v"))
+        writer.start()
+        with store.read() as connection:  # others read meanwhile
+            connection.execute(sa.select(schema.meta)).all()
+        assert writer.is_alive()
+        other.execute("COMMIT")
+        writer.join()
         assert store.get_meta("k") == "v"
 
 

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -440,7 +442,7 @@ def test_columns_are_webmushras(classic: Any, tmp_path: Path) -> None:
     ]
     assert files["lms.csv"] == [
         [*who, "trial_id", "stimuli_rating", "stimuli", "rating_time"],
-        [*said, "liked", "2", "C1", "9"],
+        [*said, "liked", " 2 ", "C1", "9"],
     ]
     with Store(tmp_path / "again.sqlite") as again:
         for path in done.files:
@@ -460,6 +462,38 @@ def test_a_real_test_comes_back_byte_for_byte(shared: Any, tmp_path: Path) -> No
     means = frame.groupby("condition")["score"].mean().round(3)
     assert means[["reference", "FOA", "Param1", "Mono"]].to_list() == [96.385, 78.441, 75.175, 19.549]
     assert frame["listener"].nunique() == 22
+
+
+#: webMUSHRA's writer of lms.csv, as far as its files show it: a rating stands between blanks.
+PHP = """
+$out = fopen($argv[1], "w");
+foreach (json_decode(stream_get_contents(STDIN)) as $row) fputcsv($out, $row);
+"""
+
+
+@pytest.mark.skipif(shutil.which("php") is None, reason="needs PHP: apt-get install php-cli")
+def test_lms_is_what_php_writes_byte_for_byte(classic: Any, tmp_path: Path) -> None:
+    assert submit(classic, raw(SESSION)).status_code == 200
+    texts = ["2", "very good", "", "NA", "a,b", 'say "x"', "\u00e4", "two\nlines"]
+    rows = [
+        {"stimulus": f"C {n}", "answer": text, "time_ms": 9, "comment": ""} for n, text in enumerate(texts)
+    ]
+    page = WholePage("p 1", "likert_multi_stimulus", False, rows)
+    store = classic.extensions["mushra"].store
+    session = WholeSession("My Test", "webmushra", "u", [("age", "4 5"), ("e&mail", "x")], [page], "c")
+    store.write(lambda connection: add_whole(connection, session))
+    head = ["session_test_id", "age", "e&mail", "trial_id", "stimuli_rating", "stimuli", "rating_time"]
+    expected: list[Any] = [head, ["My Test", "33", "a+b@example.org", "liked", " 2 ", "C1", 9]]
+    expected += [["My Test", "4 5", "x", "p 1", f" {text} ", f"C {n}", 9] for n, text in enumerate(texts)]
+    by_php = tmp_path / "lms.csv"
+    subprocess.run(["php", "-r", PHP, str(by_php)], input=json.dumps(expected).encode(), check=True)
+    assert export.render(store, "webmushra")["my-test/lms.csv"].encode() == by_php.read_bytes()
+    with Store(tmp_path / "again.sqlite") as again:
+        assert export.import_csv(again, by_php) == (2, 0)
+        assert export.render(again, "webmushra")["my-test/lms.csv"].encode() == by_php.read_bytes()
+        document = export.document(again)
+    answers = [rating["answer"] for rating in document["sessions"][1]["pages"][0]["ratings"]]
+    assert answers == texts
 
 
 def test_files_without_session_ids_are_told_apart(tmp_path: Path) -> None:
