@@ -111,7 +111,8 @@ async def listen(port: int, number: int, pause_s: float, log: dict[str, list[Any
     log["begin"].append(spent)
     session = json.loads(content)
     url, key = f"/api/sessions/{session['id']}", f"Bearer {session['key']}"
-    for page in session["pages"]:
+    *trials, last = session["pages"]
+    for page in trials:
         signal = rng.choice(page["signals"])
         status, content, spent = await client.request("GET", "/" + signal["url"])
         assert status == 200
@@ -124,6 +125,9 @@ async def listen(port: int, number: int, pause_s: float, log: dict[str, list[Any
         assert status == 200, content
         log["save"].append(spent)
         log["confirmed"].append((session["id"], page["id"]))
+    body = b'{"revision": 1, "time_ms": 1}'
+    status, content, _ = await client.request("PUT", f"{url}/pages/{last['id']}", body, Authorization=key)
+    assert status == 200, content
     status, content, spent = await client.request("POST", f"{url}/finish", b"{}", Authorization=key)
     assert status == 200, content
     log["finish"].append(spent)

@@ -86,8 +86,8 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["mushra"] = here
     app.register_blueprint(admin.blueprint, url_prefix="/admin")
-    if submissions:
-        app.register_blueprint(webmushra.submissions)
+    here.submissions = submissions
+    app.register_blueprint(webmushra.submissions)
     if webmushra_folder is not None:
         app.register_blueprint(webmushra.checkout)
     else:

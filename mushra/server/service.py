@@ -45,6 +45,7 @@ class Service:
         config: None when only a webMUSHRA checkout is served.
         webmushra: its folder.
         config_sha256: of the configuration as it is kept in the data base.
+        submissions: whether whole sessions are taken from webMUSHRA's own client.
         public_address: of the listening page, for links; None: as the request came.
     """
 
@@ -55,6 +56,7 @@ class Service:
     limits: Limits
     plots: Plots
     config_sha256: str = ""
+    submissions: bool = False
     public_address: str | None = None
     begin_limit: RateLimit = field(init=False)
     save_limit: RateLimit = field(init=False)

@@ -135,7 +135,7 @@ class Store:
     def forget_erased(self) -> None:
         """Have what was erased out of SQLite's log, too, as soon as nobody reads its past."""
         if self._writer is not None:
-            _checkpoint(self._engine, "TRUNCATE")
+            _checkpoint(self._engine, "TRUNCATE", BUSY_TIMEOUT_S)
 
     def backup(self, to: Path) -> None:
         """Copy a SQLite data base as it is at one moment, while others read and write. Raises `UserError`."""
@@ -358,12 +358,12 @@ def _set_wal(cursor: sqlite3.Cursor) -> None:
         time.sleep(0.01)
 
 
-def _checkpoint(engine: sa.Engine, mode: str) -> None:
-    """Bring SQLite's log into its file, as far as that goes without waiting for anybody."""
+def _checkpoint(engine: sa.Engine, mode: str, wait_s: float = 0.0) -> None:
+    """Bring SQLite's log into its file, as far as that goes without waiting longer for others."""
     connection = engine.raw_connection()
     try:
         cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout=0")
+        cursor.execute(f"PRAGMA busy_timeout={int(1000 * wait_s)}")
         try:
             cursor.execute(f"PRAGMA wal_checkpoint({mode})")
         finally:

@@ -49,6 +49,8 @@ _TEST_SUFFIXES = frozenset(
 @submissions.post("/service/write.php")
 def write() -> Response:
     here = service()
+    if not here.submissions:
+        abort(404, "Results of webMUSHRA's own page are taken by `mushra serve` with --submissions only.")
     limit(here.submit_limit, request.remote_addr or "")
     sent = _session_json()
     config = _test(here, sent)

@@ -23,7 +23,10 @@ pages:
 
 def ratings(page: dict[str, Any], *scores: Any) -> dict[str, Any]:
     signals = [signal["id"] for signal in page["signals"]]
-    given = [{"signal": s, "score": score, "plays": 1} for s, score in zip(signals, scores, strict=True)]
+    given = [
+        {"signal": s, "score": score, "plays": 1, "moves": 1}
+        for s, score in zip(signals, scores, strict=True)
+    ]
     return {"revision": 1, "time_ms": 1500, "ratings": given}
 
 
