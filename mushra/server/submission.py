@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from mushra.pages import (
@@ -134,21 +134,14 @@ def _pair(page: Any, response: dict[str, Any]) -> dict[str, Any]:
 def _likert(page: Any, response: dict[str, Any]) -> dict[str, Any]:
     given = response.get("stimulusRating", response.get("rating", response.get("score")))
     several = [_text(one, "rating") for one in given] if isinstance(given, list) else [_text(given, "rating")]
-    allowed = {choice.value for choice in _flat(page.response)}
-    for answer in several:
-        if answer not in allowed and (page.must_rate or answer not in _NOT_RATED):
+    if len(several) != len(page.response):
+        raise BadResult("score", f"trial '{page.id}' has {len(page.response)} scales, not {len(several)}")
+    for answer, scale in zip(several, page.response, strict=True):
+        known = answer in {choice.value for choice in scale}
+        if not known and (page.must_rate or answer not in _NOT_RATED):
             raise BadResult("score", f"'{answer[:40]}' is no answer of trial '{page.id}'")
     answer = json.dumps(several) if isinstance(given, list) else several[0]
     return {"stimulus": _text(response.get("stimulus"), "stimulus"), "answer": answer, **_common(response)}
-
-
-def _flat(responses: Iterable[Any]) -> Iterator[Any]:
-    """The answers of a Likert page, which may have several scales."""
-    for response in responses:
-        if isinstance(response, list | tuple):
-            yield from _flat(response)
-        else:
-            yield response
 
 
 def _spatial(_: Any, response: dict[str, Any]) -> dict[str, Any]:

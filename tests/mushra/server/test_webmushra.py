@@ -155,6 +155,7 @@ FOREIGN_TRIALS: list[Any] = [
     [changed(2, referenceScore="0.9")],
     [changed(3, stimulusRating="3")],
     [changed(3, stimulus="reference")],
+    [changed(3, stimulusRating=["1", "2"])],
     [{"id": "page5", "type": "finish", "responses": []}],
     [1],
     "x",
