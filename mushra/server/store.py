@@ -9,7 +9,6 @@ for, so that a plain copy of the file is nearly current.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import queue
