@@ -69,6 +69,19 @@ def make_anchor(reference: Audio, sample_rate: int, name: str) -> Audio:
     return filtered[..., delay : delay + samples.shape[-1]].astype(np.float32)
 
 
+def exceeds_pcm(anchor: Audio) -> bool:
+    """Whether an anchor has no room below full scale (that of 16 bits less their dither)."""
+    return float(np.abs(anchor).max()) >= 1 - 2.0**-14
+
+
+def too_loud_for_flac(name: str) -> str:
+    """Why an anchor that `exceeds_pcm` is not made of a FLAC reference."""
+    return (
+        f"its {name} exceeds full scale, which FLAC cannot hold: lower the level of all files of the page"
+        " alike, by 1 dB or more, or give them as WAV"
+    )
+
+
 def removed_db(reference: Audio, anchor: Audio) -> float:
     """Energy of what the anchor lacks, relative to the reference, dB; -inf where nothing was removed."""
     whole = float(np.sum(np.square(reference, dtype=np.float64)))

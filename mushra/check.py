@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,7 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mushra.anchors import anchor_filter
+from mushra.anchors import anchor_filter, exceeds_pcm, make_anchor, too_loud_for_flac
+from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, container
+from mushra.faults import reference_faults
 from mushra.pages import (
     ANCHOR35,
     ANCHOR70,
@@ -53,13 +56,16 @@ class Remark:
 
 @dataclass(frozen=True)
 class _Sound:
-    """What is compared about an audio file."""
+    """What is compared about an audio file; ``kind`` is its container or its suffix."""
 
     sample_rate: int
     channels: int
     num_samples: int
     peak: float
     sha256: str
+    size: int
+    kind: str
+    faults: tuple[str, ...]
 
 
 def excerpt_warning(duration_s: float) -> str | None:
@@ -95,9 +101,16 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
     """Everything that can be seen before the first listener comes.
 
     Errors: audio that is missing, unreadable, out of the test's folder or not finite; a trial whose signals
-    differ in sample rate or channels, or in length where ``stopOnErrors`` is set; a key that does not fit.
-    Warnings: other lengths, silence, clipping, limits of the standard, names that give a condition away.
+    differ in sample rate or channels, or in length where ``stopOnErrors`` is set; an anchor that would be
+    told by its type of file; a key that does not fit. Warnings: other lengths, silence, clipping, what a
+    reference should not have (`mushra.faults`), types and sizes of files that tell items apart, training on
+    a recording of the test, limits of the standard, names that give a condition away.
     """
+    key = _read_key(config.root)
+    if isinstance(key, str):
+        yield Remark("error", None, key)
+        key = None
+    full_scales = _full_scales(key)
     looked_at: dict[str, _Sound | str] = {}
     pages = list(enumerate(config.flat(), start=1))
     sounds: dict[int, dict[str, _Sound]] = {}
@@ -105,7 +118,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
         found: dict[str, _Sound] = {}
         for place, path in _audio_paths(page):
             if path not in looked_at:
-                looked_at[path] = _look(config, path)
+                looked_at[path] = _look(config, path, full_scales.get(path, 1.0))
             sound = looked_at[path]
             if isinstance(sound, str):
                 yield Remark("error", number, f"'{path}': {sound}", place)
@@ -116,18 +129,20 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
             elif sound.peak > 1:
                 level = 20 * math.log10(sound.peak)
                 yield Remark("warning", number, f"'{path}' peaks at {level:+.2f} dBFS and will clip", place)
+            if place == ("reference",) and sound.peak > 0:
+                for fault in sound.faults:
+                    yield Remark("warning", number, f"reference '{path}' {fault}", place)
         if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
             yield from _uneven(number, page, found, config.general.stop_on_errors)
-            yield from _impossible_anchors(number, page, found)
+            yield from _impossible_anchors(config, number, page, found)
+        if not isinstance(page, VolumePage):
+            yield from _told_apart(number, page, found)
         if isinstance(page, LikertMultiPage | LikertSinglePage):
             yield from _missing_pictures(config, number, page)
         sounds[number] = found
-    key = _read_key(config.root)
-    if isinstance(key, str):
-        yield Remark("error", None, key)
-        key = None
     yield from _check_limits(config, pages, sounds, key)
     yield from _telling_names(pages, key)
+    yield from _trained_on(config, pages, sounds, key)
     if key is not None:
         yield from _check_key(pages, sounds, key)
 
@@ -143,8 +158,19 @@ def _audio_paths(page: Page) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("stimuli", name), path
 
 
-def _look(config: TestConfig, path: str) -> _Sound | str:
-    """What is in a file, or what is wrong with it."""
+def _full_scales(key: dict[str, Any] | None) -> dict[str, float]:
+    """Path of a reference -> what `mushra create` multiplied the recording by."""
+    scales = {}
+    for trial in (key or {"trials": {}})["trials"].values():
+        try:
+            scales[str(trial["reference"])] = 10 ** (float(trial["gain_db"]) / 20)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue  # of a key that does not fit, which is said elsewhere
+    return {path: scale for path, scale in scales.items() if math.isfinite(scale) and scale > 0}
+
+
+def _look(config: TestConfig, path: str, full_scale: float) -> _Sound | str:
+    """What is in a file, or what is wrong with it; ``full_scale`` as in `reference_faults`."""
     file = config.audio_path(path)
     try:
         inside = file.resolve().is_relative_to(config.root)
@@ -162,8 +188,18 @@ def _look(config: TestConfig, path: str) -> _Sound | str:
         return str(error)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    peak = float(np.abs(samples).max(initial=0))
-    return _Sound(info.sample_rate, info.channels, samples.shape[1], peak, hashlib.sha256(data).hexdigest())
+    # `mushra create` dithers 16 bits after its gain: up to 1.5 steps either way.
+    slack = 3 * 2.0**-15 if full_scale != 1 and info.codec == "PCM_16" else 0.0
+    return _Sound(
+        info.sample_rate,
+        info.channels,
+        samples.shape[1],
+        float(np.abs(samples).max(initial=0)),
+        hashlib.sha256(data).hexdigest(),
+        len(data),
+        container(data) or file.suffix.lower().lstrip(".") or "unknown",
+        tuple(reference_faults(samples, full_scale, slack)),
+    )
 
 
 def _uneven(
@@ -196,14 +232,51 @@ def _uneven(
 
 
 def _impossible_anchors(
-    number: int, page: MushraPage | Bs1116Page | PairedComparisonPage, found: dict[str, _Sound]
+    config: TestConfig,
+    number: int,
+    page: MushraPage | Bs1116Page | PairedComparisonPage,
+    found: dict[str, _Sound],
 ) -> Iterator[Remark]:
-    for name, wanted in ((ANCHOR35, page.create_anchor35), (ANCHOR70, page.create_anchor70)):
-        if wanted and "reference" in found:
-            try:
-                anchor_filter(name, found["reference"].sample_rate)
-            except UserError as error:
-                yield Remark("error", number, str(error), ("reference",))
+    wanted = [(ANCHOR35, page.create_anchor35), (ANCHOR70, page.create_anchor70)]
+    names = [name for name, is_wanted in wanted if is_wanted]
+    reference = found.get("reference")
+    if not names or reference is None:
+        return
+    paths = {"reference": page.reference, **page.stimuli}
+    others = [name for name, s in found.items() if s.kind not in MEDIA_TYPES or s.kind != reference.kind]
+    if others:
+        place = ("reference",) if others[0] == "reference" else ("stimuli", others[0])
+        yield Remark("error", number, NO_ANCHOR_BESIDE.format(paths[others[0]]), place)
+    for name in names:
+        try:
+            anchor_filter(name, reference.sample_rate)
+        except UserError as error:
+            yield Remark("error", number, str(error), ("reference",))
+            continue
+        if reference.kind == "flac":
+            samples, sample_rate = audio.read(config.audio_path(page.reference))
+            if exceeds_pcm(make_anchor(samples, sample_rate, name)):
+                message = f"'{page.reference}': {too_loud_for_flac(name)}"
+                yield Remark("error", number, message, ("reference",))
+
+
+def _told_apart(number: int, page: Page, found: dict[str, _Sound]) -> Iterator[Remark]:
+    """Files of one page that a browser's list of requests tells apart; `mushra serve` evens out the rest."""
+    kinds = sorted({sound.kind for sound in found.values()})
+    sizes = {sound.size for sound in found.values()}
+    if len(kinds) > 1:
+        what = f"type ({', '.join(kinds)})"
+    elif kinds and kinds[0] not in MEDIA_TYPES and len(sizes) > 1:
+        what = f"size ({min(sizes)} to {max(sizes)} bytes of {kinds[0]})"
+    else:
+        return
+    yield Remark(
+        "warning",
+        number,
+        f"files differ in {what}, which a browser's network panel shows, and the hidden reference is like the"
+        " reference: give all as WAV or all as FLAC, which are served in one size",
+        ("stimuli",),
+    )
 
 
 def _missing_pictures(
@@ -273,6 +346,36 @@ def _telling_names(pages: list[tuple[int, Page]], key: dict[str, Any] | None) ->
                     ("stimuli", name),
                 )
                 return
+
+
+def _trained_on(
+    config: TestConfig,
+    pages: list[tuple[int, Page]],
+    sounds: dict[int, dict[str, _Sound]],
+    key: dict[str, Any] | None,
+) -> Iterator[Remark]:
+    """Training pages with a recording that is rated later: by the key, or the same reference."""
+    rated: dict[str, int] = {}
+    training: list[tuple[int, str]] = []
+    for number, page in pages:
+        if not isinstance(page, MushraPage) or "reference" not in sounds[number]:
+            continue
+        recording = sounds[number]["reference"].sha256
+        with contextlib.suppress(KeyError, TypeError):
+            recording = str(key["trials"][page.id]["recording"]) if key else recording
+        if config.is_training(page):
+            training.append((number, recording))
+        else:
+            rated.setdefault(recording, number)
+    for number, recording in training:
+        if recording in rated:
+            yield Remark(
+                "warning",
+                number,
+                f"this training page has the recording of page {rated[recording]}, which listeners then rate"
+                " after hearing it with all its conditions: train on another",
+                ("reference",),
+            )
 
 
 def _read_key(root: Path) -> dict[str, Any] | str | None:

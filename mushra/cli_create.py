@@ -119,6 +119,10 @@ def create(
     training: Annotated[
         int, typer.Option(metavar="N", help="Training pages; their grades are kept apart.")
     ] = 1,
+    training_reuse: Annotated[
+        bool,
+        typer.Option("--training-reuse", help="If no others are left, train on recordings that are rated."),
+    ] = False,
     loudness: Annotated[
         str, typer.Option(metavar="LUFS", help="Of the references, by BS.1770; none: left as they are.")
     ] = "-23",
@@ -174,6 +178,7 @@ def create(
         excerpt=excerpt.value,
         anchors=_anchors("35,70" if anchors is None else anchors),
         training=training,
+        training_reuse=training_reuse,
         target_lufs=_loudness(loudness),
         file_format=file_format.value,
         bits=_bits(bits),

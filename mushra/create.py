@@ -29,6 +29,7 @@ from evaluation.store import explain_os_errors, safe_name, write_atomic
 from mushra.anchors import anchor_filter
 from mushra.check import KEY_NAME
 from mushra.config import CONFIG_NAME, load_config
+from mushra.containers import common_size, padded
 from mushra.documents import Options, Trial, make_config, make_key, make_report
 from mushra.pages import HIDDEN_REFERENCE
 from mushra.sources import GRID_S, Pick, RunSource, Source
@@ -45,6 +46,10 @@ _DEFAULT_ITEMS = 12
 _DEFAULT_DURATION_S = 10.0
 _MIN_DURATION_S = 1.0
 _ROUNDING_S = 0.001
+
+_NO_TRAINING = (
+    "ask for fewer items, give --training 0, or train on recordings that are rated, too, by --training-reuse"
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -92,6 +97,7 @@ class _Quota:
     count: int
     candidates: list[Clip]
     strict: bool = False
+    hint: str = "ask for fewer"
 
 
 class _Builder:
@@ -121,7 +127,8 @@ class _Builder:
             self._fill(quota, "trial", delays, folder, lambda done: progress("making items", done, total))
         long_enough = [clip for clip in self._source.clips if self._lasts(clip.duration_s)]
         spare = [clip for clip in self._ordered(long_enough) if clip.recording not in self._used]
-        training = _Quota("training", self._options.training, [*spare, *self._used.values()])
+        again = self._used.values() if self._options.training_reuse else ()
+        training = _Quota("training", self._options.training, [*spare, *again], hint=_NO_TRAINING)
         self._fill(training, "training", delays, folder, lambda done: progress("making items", done, total))
         key = make_key(self._source, self._options, self._trials)
         report = make_report(
@@ -142,12 +149,26 @@ class _Builder:
     # Which excerpts
 
     def _choose(self) -> list[_Quota]:
+        quotas = self._graded()
+        if self._options.training and not self._options.training_reuse:
+            items, pages = sum(quota.count for quota in quotas), self._options.training
+            there = len({clip.recording for clip in self._source.clips if self._lasts(clip.duration_s)})
+            if items <= there < items + pages:
+                raise UserError(
+                    f"{_count(items, 'item')} and {_count(pages, 'training page')} need a recording each that"
+                    f" lasts {self._duration_s:g} s; there are {there}: {_NO_TRAINING}"
+                )
+        return quotas
+
+    def _graded(self) -> list[_Quota]:
         options = self._options
         if options.clips:
             return [_Quota(f"clip '{name}'", 1, [self._clip(name)], strict=True) for name in options.clips]
         clips = self._source.clips
         if options.per_category is None:
-            count = options.items or min(_DEFAULT_ITEMS, len({clip.recording for clip in clips}))
+            n_recordings = len({clip.recording for clip in clips})
+            kept = 0 if options.training_reuse else options.training  # no training on what is rated
+            count = options.items or max(1, min(_DEFAULT_ITEMS, n_recordings - kept))
             return [self._quota("the recordings", count, clips)]
         categories = sorted({clip.category for clip in clips if clip.category is not None})
         if not categories:
@@ -254,7 +275,7 @@ class _Builder:
             first = f", {len(reasons)} will not do, the first: {reasons[0]}" if reasons else ""
             raise UserError(
                 f"{quota.what}: {quota.count} items were asked for, {made} can be made of"
-                f" {len(quota.candidates)} recordings{first}; ask for fewer"
+                f" {len(quota.candidates)} recordings{first}; {quota.hint}"
             )
 
     def _write(self, trial: Trial, folder: Path) -> None:
@@ -282,6 +303,16 @@ class _Builder:
                 digest,
             )
         item.signals.clear()
+        if options.file_format == "flac":
+            self._even_out(trial, folder)
+
+    def _even_out(self, trial: Trial, folder: Path) -> None:
+        """Pad the files of a trial to one size: that of a low-passed signal would tell it."""
+        size = common_size([(folder / path).stat().st_size for _, path, _ in trial.files.values()])
+        for condition, (name, path, _) in trial.files.items():
+            data = padded((folder / path).read_bytes(), size)
+            write_atomic(folder / path, data)
+            trial.files[condition] = (name, path, hashlib.sha256(data).hexdigest())
 
     def _token(self, what: str) -> str:
         """Eight letters that tell nothing, never twice the same."""
@@ -362,6 +393,10 @@ def _move(building: Path, out: Path, force: bool) -> None:
     out.rename(old)
     building.rename(out)
     shutil.rmtree(old)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _slug(name: str) -> str:

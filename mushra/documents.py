@@ -36,6 +36,7 @@ class Options:
         excerpt: where it begins: "random" or "energy" (where it has the most).
         anchors: to make.
         training: number of training pages.
+        training_reuse: let them use recordings of the test where no others are left.
         target_lufs: loudness of the references; None: left as they are.
         file_format: of the stimuli.
         bits: 16 (with dither) or 24.
@@ -54,6 +55,7 @@ class Options:
     excerpt: Literal["random", "energy"] = "random"
     anchors: Sequence[str] = (ANCHOR35, ANCHOR70)
     training: int = 1
+    training_reuse: bool = False
     target_lufs: float | None = -23.0
     file_format: Literal["wav", "flac"] = "wav"
     bits: Literal[16, 24] = 24
@@ -251,10 +253,12 @@ def _test_warnings(source: Source, options: Options, all_trials: Sequence[Trial]
             f"at {source.sample_rate} Hz the 7 kHz anchor lacks only what lies between 7 and"
             f" {source.sample_rate / 2000:g} kHz: it will hardly be told from the reference"
         )
-    if any(trial.is_training and trial.pick.clip.recording in recordings for trial in all_trials):
-        yield "no recordings are left for training: its pages use recordings of the test"
-    if options.file_format == "flac":
-        yield "FLAC files differ in size, which tells the low-passed ones; WAV files do not"
+    for trial in all_trials:
+        if trial.is_training and trial.pick.clip.recording in recordings:
+            yield (
+                f"{trial.id} uses '{trial.pick.clip.id}', a recording of the test (--training-reuse):"
+                " listeners have heard it with all conditions when they rate it"
+            )
     if options.open_names:
         yield "the names of conditions reach the listeners' browsers (--open-names)"
     for system in systems:

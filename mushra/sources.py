@@ -196,6 +196,7 @@ class RunSource:
             cut_start=clip.start_s + pick.start_s > 0,
             cut_stop=ends < audio.info(clip.path).duration_s - _END_S,
             notes=notes,
+            name=clip.path.name,
         )
 
     def hardness(self) -> tuple[dict[str, float], list[str]]:
@@ -341,6 +342,7 @@ class FolderSource:
             cut_start=pick.start_s > 0,
             cut_stop=pick.start_s + pick.duration_s < clip.duration_s - _END_S,
             notes=notes,
+            name=clip.path.name,
         )
 
 

@@ -18,6 +18,7 @@ import torch
 
 from evaluation.alignment import apply_delay
 from mushra.anchors import make_anchor, removed_db
+from mushra.faults import CLIPPED_RUN, longest_at_full_scale, reference_faults
 from mushra.pages import HIDDEN_REFERENCE
 from qincodec import audio
 from qincodec.audio import Audio
@@ -53,6 +54,7 @@ class Raw:
         first, stop: the region of the excerpt itself, samples.
         cut_start, cut_stop: whether the recording goes on beyond the region's ends.
         notes: what was done to the signals on the way.
+        name: of the reference's file.
     """
 
     sample_rate: int
@@ -64,6 +66,7 @@ class Raw:
     cut_start: bool
     cut_stop: bool
     notes: list[str] = field(default_factory=list)
+    name: str = HIDDEN_REFERENCE
 
 
 @dataclass
@@ -115,6 +118,9 @@ def make_item(raw: Raw, delays: Mapping[str, int], anchors: Sequence[str], targe
         UserError: the sample rate is too low for an anchor.
     """
     notes = list(raw.notes)
+    excerpt = raw.reference[:, raw.first : raw.stop]
+    if np.isfinite(excerpt).all() and excerpt.any():
+        notes += [f"reference '{raw.name}' {fault}" for fault in reference_faults(excerpt)]
     _check_signals(raw, notes)
     chosen = {label: _choose_delay(raw, label, delays.get(label, 0), notes) for label in raw.decoded}
     # Nothing is filled in: what an alignment lacks at an end, the excerpt of all signals lacks.
@@ -224,20 +230,9 @@ def _check_signals(raw: Raw, notes: list[str]) -> None:
             )
         if not np.isfinite(samples).all():
             raise Unsuitable(f"'{name}' has NaN or infinite samples")
-        flat = _longest_at_full_scale(samples)
-        if flat >= 3:
+        flat = longest_at_full_scale(samples)
+        if name != HIDDEN_REFERENCE and flat >= CLIPPED_RUN:
             notes.append(f"'{name}' is clipped: up to {flat} samples in a row at full scale")
-
-
-def _longest_at_full_scale(samples: Audio) -> int:
-    """Length of the longest run of equal samples at or above 0.9999 of full scale."""
-    longest = 0
-    for channel in samples:
-        top = (np.abs(channel) >= 0.9999) & (np.diff(channel, prepend=np.float32(0)) == 0)
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], top.astype(np.int8), [0]))))
-        if len(edges):
-            longest = max(longest, int((edges[1::2] - edges[::2]).max()) + 1)
-    return longest
 
 
 def _choose_delay(raw: Raw, label: str, delay: int, notes: list[str]) -> int:

@@ -1,8 +1,9 @@
 """What is served of a test's files: audio and pictures, under names that reveal nothing.
 
 The address of a file is a keyed hash of its place in the test (page and signal), not of the file, so that the
-hidden reference and the reference, the same file, have different addresses. Nothing else of the test's folder
-can be had: no YAML, no key.
+hidden reference and the reference, the same file, have different addresses. Sounds of a page have one size
+(`mushra.containers`): where the files differ in size, padded copies are served. Nothing else of the test's
+folder is served: no YAML, no key.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import hashlib
 import hmac
 import mimetypes
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, common_size, container, padded
 from mushra.pages import (
     ANCHOR35,
     ANCHOR70,
@@ -30,6 +32,7 @@ from mushra.pages import (
     TestConfig,
     VolumePage,
 )
+from qincodec import audio
 from qincodec.errors import UserError
 
 #: Part of the names of cached anchors; changes when what makes them does.
@@ -38,11 +41,16 @@ ANCHOR_VERSION = 1
 
 @dataclass(frozen=True)
 class Served:
-    """A file that can be had: where it is, what it is, and its hash as it was when the server started."""
+    """A file that is served: where it is, what it is, its hash and size as they were when the server started.
+
+    ``container`` as of `mushra.containers`.
+    """
 
     path: Path
     mimetype: str
     sha256: str
+    size: int
+    container: str | None
 
 
 class Stimuli:
@@ -51,10 +59,11 @@ class Stimuli:
     Args:
         config: the test. Every file it names must be there.
         secret: of the data base; the addresses follow from it, so that they stay over restarts and hosts.
-        cache: folder for the anchors that pages ask for; made if needed.
+        cache: folder for the anchors that pages ask for, and for padded copies; made if needed.
 
     Raises:
-        UserError: a file is missing, outside the test's folder (a link), or no audio to make an anchor of.
+        UserError: a file is missing, outside the test's folder (a link), or no audio to make an anchor of; a
+            page with such an anchor has files of another container, from which it would be told.
     """
 
     def __init__(self, config: TestConfig, secret: str, cache: Path) -> None:
@@ -69,6 +78,10 @@ class Stimuli:
                 self._add(page.id, place, self._inside(path))
             if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
                 self._add_anchors(page)
+            if isinstance(
+                page, MushraPage | Bs1116Page | PairedComparisonPage | LikertMultiPage | LikertSinglePage
+            ):
+                self._even_out(page)
             elif isinstance(page, SpatialPage):
                 for value in _texts(page.model_dump(by_alias=True)):
                     if _is_below(self._root, value):
@@ -109,15 +122,14 @@ class Stimuli:
     def _add(self, page: str, place: str, path: Path) -> None:
         if path not in self._known:
             try:
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                data = path.read_bytes()
             except OSError as error:
                 raise UserError(
                     f"cannot read '{path}' of page '{page}': {error.strerror or error}; run `mushra check`"
                 ) from error
-            kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-            # An SVG or HTML file would be a page of ours with scripts of its own.
-            safe = kind.startswith(("audio/", "video/")) or kind in ("image/png", "image/jpeg", "image/webp")
-            self._known[path] = Served(path, kind if safe else "application/octet-stream", digest)
+            self._known[path] = Served(
+                path, _media_type(path, data), hashlib.sha256(data).hexdigest(), len(data), container(data)
+            )
         self._files[self._token(page, place)] = self._known[path]
 
     def _inside(self, path: str) -> Path:
@@ -128,35 +140,85 @@ class Stimuli:
             raise UserError(f"'{file}' is no stimulus; `mushra check` says where it is named")
         return file
 
+    def _sounds(self, page: Any) -> dict[str, Served]:
+        """Token -> file of every sound of a page that has stimuli."""
+        names = list(page.stimuli)
+        places = ["reference", "signal:reference"]
+        if not isinstance(page, LikertMultiPage | LikertSinglePage):
+            names += [ANCHOR35, ANCHOR70]
+        places += [f"{kind}:{name}" for name in names for kind in ("signal", "beside")]
+        tokens = [self._token(page.id, place) for place in places]
+        return {token: self._files[token] for token in tokens if token in self._files}
+
     def _add_anchors(self, page: MushraPage | Bs1116Page | PairedComparisonPage) -> None:
         wanted = [(ANCHOR35, page.create_anchor35), (ANCHOR70, page.create_anchor70)]
-        for name in [name for name, asked in wanted if asked]:
-            reference = self._inside(page.reference)
+        asked = [name for name, is_asked in wanted if is_asked]
+        if not asked:
+            return
+        reference = self._inside(page.reference)
+        for served in self._sounds(page).values():
+            if served.container is None or served.container != self._known[reference].container:
+                raise UserError(f"page '{page.id}': {NO_ANCHOR_BESIDE.format(served.path.name)}")
+        for name in asked:
             self._add(page.id, f"signal:{name}", self._anchor(reference, name))
             self._add(page.id, f"beside:{name}", reference)
 
     def _anchor(self, reference: Path, name: str) -> Path:
-        """The anchor of a reference, in its word length (float where it exceeds full scale), made once."""
-        digest = self._known[reference].sha256
-        path = self._cache / f"{digest[:32]}-{name}-{ANCHOR_VERSION}.wav"
+        """The anchor of a reference, in its container and word length, made once.
+
+        One that exceeds full scale is float in WAV, and refused in FLAC, which has no float.
+        """
+        known = self._known[reference]
+        path = self._cache / f"{known.sha256[:32]}-{name}-{ANCHOR_VERSION}.{known.container}"
         if path.exists():
             return path
-        from mushra.anchors import make_anchor
+        from mushra.anchors import exceeds_pcm, make_anchor, too_loud_for_flac
         from mushra.stimuli import write_stimulus
-        from qincodec import audio
 
         samples, sample_rate = audio.read(reference)
         anchor = make_anchor(samples, sample_rate, name)
+        self._make_cache()
+        if exceeds_pcm(anchor):
+            if known.container == "flac":
+                raise UserError(f"'{reference}': {too_loud_for_flac(name)}")
+            audio.write(path, anchor, sample_rate, "float32")
+        else:
+            bits = 16 if audio.info(reference).codec == "PCM_16" else 24
+            write_stimulus(path, anchor, sample_rate, bits, f"{known.sha256}{name}")
+        return path
+
+    def _even_out(self, page: Page) -> None:
+        """Serve padded copies where the sounds of a page differ in size and can be padded."""
+        sounds = self._sounds(page)
+        size = common_size([served.size for served in sounds.values()])
+        if any(served.container is None for served in sounds.values()):
+            return
+        for token, served in sounds.items():
+            if served.size == size:
+                continue
+            path = self._cache / f"{served.sha256[:32]}-{size}.{served.container}"
+            if not path.exists():
+                self._make_cache()
+                with audio.replacing(path) as temporary:
+                    temporary.write_bytes(padded(served.path.read_bytes(), size))
+            self._files[token] = replace(served, path=path, size=size)
+
+    def _make_cache(self) -> None:
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make folder '{self._cache}' for anchors: {error.strerror}") from error
-        bits = 16 if audio.info(reference).codec == "PCM_16" else 24
-        if abs(anchor).max() < 1 - 2.0**-14:  # room for the dither
-            write_stimulus(path, anchor, sample_rate, bits, f"{digest}{name}")
-        else:
-            audio.write(path, anchor, sample_rate, "float32")
-        return path
+
+
+def _media_type(path: Path, data: bytes) -> str:
+    """What a file is served as: by its content if we know it, or else by its name."""
+    known = container(data)
+    if known is not None:
+        return MEDIA_TYPES[known]
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    # An SVG or HTML file would be a page of ours with scripts of its own.
+    safe = kind.startswith(("audio/", "video/")) or kind in ("image/png", "image/jpeg", "image/webp")
+    return kind if safe else "application/octet-stream"
 
 
 def files(config: TestConfig) -> list[Path]:

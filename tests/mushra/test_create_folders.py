@@ -84,7 +84,7 @@ def test_stereo_stays_stereo_and_other_rates_are_said(tmp_path: Path) -> None:
         soundfile.write(tmp_path / "ref" / f"r{seed}.wav", recording(seed, 3, 48000, 2), 48000)
         soundfile.write(tmp_path / "x" / f"r{seed}.wav", recording(seed, 3, 24000, 1), 24000)
     source = FolderSource(str(tmp_path / "ref"), [f"x@6={tmp_path / 'x'}"])
-    key, report = make(source, tmp_path / "test", items=2, duration_s=2.0)
+    key, report = make(source, tmp_path / "test", items=2, duration_s=2.0, training=0)
     for trial in key["trials"].values():
         for samples in signals(tmp_path / "test", trial).values():
             assert samples.shape == (96000, 2)
@@ -100,12 +100,12 @@ def test_unusable_recordings_are_replaced_and_said(tmp_path: Path) -> None:
     conditions = folders(tmp_path, {"x": broken}, n=6)
     (tmp_path / "x" / "r2.wav").unlink()
     source = FolderSource(str(tmp_path / "ref"), conditions)
-    key, report = make(source, tmp_path / "test", items=3, duration_s=2.0)
+    key, report = make(source, tmp_path / "test", items=3, duration_s=2.0, training=0)
     assert {trial["clip"] for trial in key["trials"].values()} <= {"r3", "r4", "r5"}
     for clip, reason in report["skipped"]:
         assert {"r0": "silent", "r1": "lasts 1.250 s", "r2": "nothing for clip 'r2'"}[clip] in reason
     with pytest.raises(UserError, match=r"4 items were asked for, 3 can be made of 6.*'r\d': "):
-        make(source, tmp_path / "more", items=4, duration_s=2.0)
+        make(source, tmp_path / "more", items=4, duration_s=2.0, training=0)
     with pytest.raises(UserError, match="clip 'r0' cannot be an item: 'x' is silent"):
         make(source, tmp_path / "more", items=None, clips=["r0"], duration_s=2.0)
     assert not (tmp_path / "more").exists()
@@ -139,5 +139,5 @@ def test_an_anchor_the_rate_has_no_room_for(tmp_path: Path) -> None:
     source = FolderSource(str(tmp_path / "ref"), conditions, sample_rate=11025)
     with pytest.raises(UserError, match="anchor70 needs a sample rate of at least 16000 Hz"):
         make(source, tmp_path / "test")
-    key, _ = make(source, tmp_path / "test", anchors=("anchor35",), duration_s=2.0)
+    key, _ = make(source, tmp_path / "test", anchors=("anchor35",), duration_s=2.0, training=0)
     assert key["sample_rate"] == 11025
