@@ -56,9 +56,9 @@ def reference_faults(samples: Samples, full_scale: float = 1.0, slack: float = 0
         relative = _LEAST_OFFSET if besides < SILENCE_DBFS else RELATIVE_OFFSET * 10 ** (besides / 20)
         if abs(mean) > OFFSET or abs(mean) > max(_LEAST_OFFSET, relative):
             where = f" in channel {number}" if len(audio) > 1 else ""
+            sound = f"its sound has {besides:.0f} dBFS RMS" if besides > SILENCE_DBFS else "nothing else"
             faults.append(
-                f"has a DC offset of {mean:+.3f} of full scale{where} (the sound itself has"
-                f" {besides:.0f} dBFS RMS); high-pass it or take another"
+                f"has a DC offset of {mean:+.3f} of full scale{where} ({sound}); high-pass it or take another"
             )
     run = longest_at_full_scale(audio, slack / full_scale)
     if run >= CLIPPED_RUN:

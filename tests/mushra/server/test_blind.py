@@ -68,16 +68,17 @@ def test_items_of_a_trial_have_the_same_headers(
     one = listener(serve(folder=tmp_path / "test"))
     pages = [page for page in one.pages if page["type"] == "mushra"]
     assert len(pages) == 2
+    lengths = []
     for page in pages:
         found = answers(one, page)
         assert len(found) == 5  # the open reference, the hidden one, two anchors, mp3
         (common,) = headers(found)
         assert dict(common)["Content-Type"] == f"audio/{options.get('file_format', 'wav')}"
-        sizes = {
-            (tmp_path / "test" / s["file"]).stat().st_size
-            for s in key["trials"][page["id"]]["signals"].values()
-        }
-        assert sizes == {int(dict(common)["Content-Length"])}  # real webMUSHRA serves these files as they are
+        lengths.append(int(dict(common)["Content-Length"]))
+    # Real webMUSHRA serves these files as they are.
+    for trial in key["trials"].values():
+        (size,) = {(tmp_path / "test" / s["file"]).stat().st_size for s in trial["signals"].values()}
+        assert size in lengths
     assert [f for f in check_config(tmp_path / "test") if f.severity == "error"] == []
 
 
@@ -107,6 +108,7 @@ def test_anchors_made_by_the_server_are_like_the_other_files(
     app = serve(folder=folder)
     one = listener(app)
     assert len(one.pages) >= 4
+    heard_so = 0
     for page in one.pages:
         if page["type"] == "finish":
             continue
@@ -115,10 +117,10 @@ def test_anchors_made_by_the_server_are_like_the_other_files(
         assert dict(common)["Content-Type"] == f"audio/{name}"
         sounds = [soundfile.read(io.BytesIO(answer.data)) for answer in found.values()]
         assert {(len(samples), rate) for samples, rate in sounds} == {(RATE, RATE)}
-        # What is padded is what was there: a sound of every file, none of the anchors' among them.
-        for path in (f"r.{name}", f"a.{other}"):
+        for path in (f"r.{name}", f"a.{other}") if page["type"] != "paired_comparison" else ():
             samples, _ = soundfile.read(folder / path)
-            assert any(np.array_equal(samples, heard) for heard, _ in sounds)
+            heard_so += any(np.array_equal(samples, heard) for heard, _ in sounds)
+    assert heard_so == 2 * 2 + 3  # both files on two pages; reference and one more on the pages of BS.1116
     # The results name the test's own files, not padded copies.
     assert f"r.{name}" in app.extensions["mushra"].stimuli.hashes()
     # A restart serves the same bytes.
