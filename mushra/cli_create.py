@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from statistics import median_low
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -292,7 +293,8 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+
+    console = Console(markup=False, emoji=False)  # names are what they are
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("trial")
     table.add_column("clip", overflow="fold")
@@ -301,7 +303,7 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
     for item in report["items"]:
         table.add_row(
             item["trial"],
-            item["clip"],
+            _printable(item["clip"]),
             f"{item['start_s']:.2f}",
             f"{item['duration_s']:.2f}",
             f"{item['loudness_lufs']:.1f}",
@@ -311,25 +313,37 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
     console.print(table)
     systems = ", ".join(system["label"] for system in report["systems"])
     controls = ", ".join(["hidden reference", *report["options"]["anchors"]])
-    print(f"\n{report['options']['items']} items, seed {report['options']['seed']}: {systems}; {controls}")
+    print()
+    _say(f"{report['options']['items']} items, seed {report['options']['seed']}: {systems}; {controls}")
     for item in report["items"]:
         if item["reduced_db"] > 0.005:
             loudness = item["loudness_lufs"] + item["gain_db"]
-            print(f"{item['trial']} got {item['reduced_db']:.1f} dB less for its peaks: {loudness:.1f} LUFS")
+            _say(f"{item['trial']} got {item['reduced_db']:.1f} dB less for its peaks: {loudness:.1f} LUFS")
     found = {
         label: [item["delays"][label] for item in report["items"]] for label in report["items"][0]["delays"]
     }
     late = [f"{label} {median_low(delays):+d}" for label, delays in found.items() if any(delays)]
-    print(f"Delays taken out, samples: {', '.join(late) or 'none'}")
+    _say(f"Delays taken out, samples: {', '.join(late) or 'none'}")
     if report["ranked_by"]:
-        print(f"Hardest by mean rank of {', '.join(report['ranked_by'])} over these conditions")
+        _say(f"Hardest by mean rank of {', '.join(report['ranked_by'])} over these conditions")
     for clip, reason in report["skipped"][:10]:
-        print(f"not used: {clip}: {reason}")
+        _say(f"not used: {clip}: {reason}")
     if len(report["skipped"]) > 10:
-        print(f"not used: {len(report['skipped']) - 10} more, listed in create_report.json")
+        _say(f"not used: {len(report['skipped']) - 10} more, listed in create_report.json")
     for warning in report["warnings"]:
-        print(f"warning: {warning}")
+        _say(f"warning: {warning}")
     for item in report["items"]:
         for warning in item["warnings"]:
-            print(f"warning: {item['trial']}: {warning}")
-    print(f"\nTest: {out} (check it with `mushra check {out}`, keep {out / 'key.json'} to yourself)")
+            _say(f"warning: {item['trial']}: {warning}")
+    _say(
+        f"\nTest: {out} (check it with `mushra check {quote(str(out))}`, keep {out / 'key.json'} to yourself)"
+    )
+
+
+def _say(line: str) -> None:
+    print(_printable(line))
+
+
+def _printable(text: str) -> str:
+    """Names of files may hold what moves a terminal's cursor, or no text at all."""
+    return "".join(character if character.isprintable() else "?" for character in text)

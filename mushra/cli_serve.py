@@ -394,7 +394,10 @@ def import_(
 
 def demo(
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the test; made again if it is there.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Folder for run and test; a demo there is served again, results kept."
+        ),
     ] = Path("mushra-demo"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",

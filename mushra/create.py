@@ -13,9 +13,11 @@ The same inputs and seed give the same bytes. The folder appears whole or not at
 from __future__ import annotations
 
 import difflib
+import fcntl
 import hashlib
 import json
 import math
+import os
 import re
 import secrets
 import shutil
@@ -75,10 +77,13 @@ def create_test(
     _check_options(options, source)
     _check_out(out, force)
     builder = _Builder(source, options)
+    prefix = creating_prefix(out)
     with explain_os_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        building = out.parent / f".{out.name}.creating-{secrets.token_hex(4)}"
+        _remove_unfinished(out.parent, prefix)
+        building = out.parent / f"{prefix}{secrets.token_hex(4)}"
         (building / STIMULI).mkdir(parents=True)
+    at_work = _lock(building)
     try:
         report = builder.build(building, options.test_id or _slug(out.name), progress)
         load_config(building)  # what was written is what `mushra serve` will read
@@ -86,6 +91,8 @@ def create_test(
             _move(building, out, force)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+        if at_work is not None:
+            os.close(at_work)
     return report
 
 
@@ -381,6 +388,31 @@ def _check_out(out: Path, force: bool) -> None:
         )
     if names and not force:
         raise UserError(f"'{out}' holds a test already; choose another --out, or replace it with --force")
+
+
+def creating_prefix(out: Path) -> str:
+    """What the names of folders beside ``out`` begin with in which it is being made."""
+    return f".{out.name}.creating-"
+
+
+def _lock(folder: Path) -> int | None:
+    """Descriptor that locks a folder while this process lives; None: another has it, or locks do not work."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_unfinished(parent: Path, prefix: str) -> None:
+    """Remove what a killed `mushra create` of the same test has left; one that still runs holds its lock."""
+    for left in [path for path in parent.iterdir() if path.name.startswith(prefix) and path.is_dir()]:
+        descriptor = _lock(left)
+        if descriptor is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(descriptor)
 
 
 def _move(building: Path, out: Path, force: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -19,8 +18,8 @@ def make_demo(out: Path) -> Path:
     """Encode demo clips with Opus and MP3 (and QINCODEC if its weights are here) and make a test of them.
 
     Args:
-        out: folder for the run and the test. One that is there already is used as it is, so that the results
-            of an earlier demo stay.
+        out: folder for the run and the test. A demo that is there already is used as it is, so that its
+            results stay.
 
     Returns:
         The test's folder.
@@ -31,14 +30,18 @@ def make_demo(out: Path) -> Path:
     from baselines.registry import unavailable
     from evaluation.session import evaluate
     from mushra.config import CONFIG_NAME
-    from mushra.create import create_test
+    from mushra.create import create_test, creating_prefix
     from mushra.documents import Options
     from mushra.sources import RunSource
 
     test = out / TEST
     if (test / CONFIG_NAME).is_file():
         return test
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {RUN, TEST}):
+    unfinished = creating_prefix(test)
+    if out.exists() and (
+        not out.is_dir()
+        or any(p.name not in (RUN, TEST) and not p.name.startswith(unfinished) for p in out.iterdir())
+    ):
         raise UserError(f"'{out}' holds something else than a demo; give another folder with --out")
     codecs = ["opus", "mp3"]
     missing = unavailable("qincodec")
@@ -56,7 +59,5 @@ def make_demo(out: Path) -> Path:
             test_id="demo",
             questionnaire=True,
         )
-        if test.exists():  # an attempt that was interrupted
-            shutil.rmtree(test)
         create_test(RunSource(out / RUN), test, options, progress=progress)
     return test

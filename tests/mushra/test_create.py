@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -352,10 +353,48 @@ def test_a_key_that_does_not_fit(run: Path, tmp_path: Path) -> None:
     assert any("cannot be read" in finding.message for finding in check_config(out))
 
 
-def test_training_uses_the_test_s_recordings_if_there_are_no_others(run: Path, tmp_path: Path) -> None:
-    key, report = make(RunSource(run, kbps="16"), tmp_path / "test", items=None, training=2)
-    assert len(key["trials"]) == N_CLIPS + 2
-    assert "no recordings are left for training: its pages use recordings of the test" in report["warnings"]
+def recordings(key: dict[str, Any], training: bool) -> set[str]:
+    return {t["recording"] for name, t in key["trials"].items() if name.startswith("training") == training}
+
+
+def training_warnings(out: Path) -> list[tuple[int | None, str]]:
+    return [(f.page, f.message) for f in check_config(out) if "this training page has" in f.message]
+
+
+def test_training_keeps_recordings_of_its_own(run: Path, tmp_path: Path) -> None:
+    source, out = RunSource(run, kbps="16"), tmp_path / "test"
+    key, _ = make(source, out, items=None, training=2)
+    assert len(recordings(key, training=True)) == 2
+    assert len(recordings(key, training=False)) == N_CLIPS - 2
+    assert not recordings(key, training=True) & recordings(key, training=False)
+    assert training_warnings(out) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "items", "pages"),
+    [
+        ({"items": N_CLIPS}, "7 items", "1 training page"),
+        ({"items": 6, "training": 2}, "6 items", "2 training pages"),
+        ({"items": None, "clips": ["music/clip1"], "training": 7}, "1 item", "7 training pages"),
+    ],
+)
+def test_training_on_recordings_of_the_test_only_if_asked(
+    run: Path, tmp_path: Path, options: dict[str, Any], items: str, pages: str
+) -> None:
+    source, out = RunSource(run, kbps="16"), tmp_path / "test"
+    with pytest.raises(
+        UserError, match=f"{items} and {pages} need a recording each.*there are 7: .*--training"
+    ):
+        make(source, out, **options)
+    assert not out.exists()
+    key, report = make(source, out, **options, training_reuse=True)
+    assert recordings(key, training=True) & recordings(key, training=False)
+    n = len(key["trials"]) - N_CLIPS
+    named = [warning for warning in report["warnings"] if "(--training-reuse)" in warning]
+    assert len(named) == len(training_warnings(out)) == n
+    # Without a key it is told by the files.
+    (out / "key.json").unlink()
+    assert len(training_warnings(out)) == n
 
 
 # The folder appears whole or not at all
@@ -403,7 +442,15 @@ def test_killed_it_leaves_no_test(run: Path, tmp_path: Path) -> None:
     child.join()
     assert child.exitcode == -signal.SIGKILL
     assert not out.exists()
+    (left,) = tmp_path.iterdir()
+    busy = tmp_path / ".test.creating-busy"
+    busy.mkdir()
+    lock = os.open(busy, os.O_RDONLY)  # as another process holds it that makes the same test
+    fcntl.flock(lock, fcntl.LOCK_EX)
     make(RunSource(run), out)
+    assert sorted(tmp_path.iterdir()) == [busy, out]  # what was killed left no litter
+    assert left.name.startswith(".test.creating-")
+    os.close(lock)
     assert [f for f in check_config(out) if f.severity == "error"] == []
 
 
