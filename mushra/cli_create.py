@@ -293,6 +293,7 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mushra.check import KEY_NAME
 
     console = Console(markup=False, emoji=False)  # names are what they are
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -335,9 +336,8 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
     for item in report["items"]:
         for warning in item["warnings"]:
             _say(f"warning: {item['trial']}: {warning}")
-    _say(
-        f"\nTest: {out} (check it with `mushra check {quote(str(out))}`, keep {out / 'key.json'} to yourself)"
-    )
+    print()
+    _say(f"Test: {out} (check it with `mushra check {quote(str(out))}`, keep {out / KEY_NAME} to yourself)")
 
 
 def _say(line: str) -> None:
