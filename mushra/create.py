@@ -48,6 +48,8 @@ _DEFAULT_ITEMS = 12
 _DEFAULT_DURATION_S = 10.0
 _MIN_DURATION_S = 1.0
 _ROUNDING_S = 0.001
+#: Most that `mushra serve` stores.
+_MAX_TEST_ID = 200
 
 _NO_TRAINING = (
     "ask for fewer items, give --training 0, or train on recordings that are rated, too, by --training-reuse"
@@ -279,10 +281,11 @@ class _Builder:
             self._used.setdefault(clip.recording, clip)
             on_item(len(self._trials))
         if made < quota.count:
+            hint = quota.hint if made or kind == "training" else "give other recordings"
             first = f", {len(reasons)} will not do, the first: {reasons[0]}" if reasons else ""
             raise UserError(
                 f"{quota.what}: {quota.count} items were asked for, {made} can be made of"
-                f" {len(quota.candidates)} recordings{first}; {quota.hint}"
+                f" {len(quota.candidates)} recordings{first}; {hint}"
             )
 
     def _write(self, trial: Trial, folder: Path) -> None:
@@ -360,6 +363,18 @@ def _check_options(options: Options, source: Source) -> None:
     for option, good, value, allowed in checks:
         if not good:
             raise UserError(f"{option} is {value}; allowed: {allowed}")
+    for option, text in (("--title", options.title), ("--test-id", options.test_id)):
+        if text is not None and not text.isprintable():
+            raise UserError(f"{option} is {text!r}; allowed: letters, digits, signs and spaces, in one line")
+    if len(options.test_id or "") > _MAX_TEST_ID:
+        raise UserError(
+            f"--test-id has {len(options.test_id or '')} characters; allowed: up to {_MAX_TEST_ID}"
+        )
+    twice = next((name for name in options.clips if options.clips.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"--clip {twice} is given twice; a listener rates each once: give another or leave it out"
+        )
     ways = {"--items": options.items, "--per-category": options.per_category, "--clip": options.clips}
     given = [option for option, value in ways.items() if value]
     if len(given) > 1:
@@ -432,4 +447,4 @@ def _count(number: int, what: str) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^\w-]+", "_", name).strip("_") or "test"
+    return re.sub(r"[^\w-]+", "_", name).strip("_")[:_MAX_TEST_ID] or "test"

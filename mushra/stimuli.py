@@ -135,6 +135,8 @@ def make_item(raw: Raw, delays: Mapping[str, int], anchors: Sequence[str], targe
     signals = {HIDDEN_REFERENCE: reference}
     for label, decoded in raw.decoded.items():
         signals[label] = decoded[:, first + chosen[label] : stop + chosen[label]]
+        if np.array_equal(signals[label], reference):
+            notes.append(f"'{label}' is the reference itself, sample for sample; is that meant?")
     silent = [name for name, samples in signals.items() if not samples.any()]
     if silent:
         raise Unsuitable(f"'{silent[0]}' is silent in this excerpt")

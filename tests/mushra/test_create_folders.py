@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import typer
 from listening import RATE, make, recording, signals
+from typer.testing import CliRunner
 
+from mushra.cli_create import register
+from mushra.server import MAX_TEST_ID
 from mushra.sources import FolderSource
 from qincodec.errors import UserError
 
@@ -141,3 +146,45 @@ def test_an_anchor_the_rate_has_no_room_for(tmp_path: Path) -> None:
         make(source, tmp_path / "test")
     key, _ = make(source, tmp_path / "test", anchors=("anchor35",), duration_s=2.0, training=0)
     assert key["sample_rate"] == 11025
+
+
+def test_names_of_files_are_shown_as_they_are(tmp_path: Path) -> None:
+    names = ["[/bold]", ":smile:", "[red]x", "%s {0}", "a,b 'c' \"d\"", "büro тест"]
+    for folder in ("ref", "x"):
+        for seed, name in enumerate(names):
+            path = tmp_path / folder / f"{name}.wav"  # two folders deep, since one name has a slash
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                soundfile.write(file, recording(seed, 3.0), RATE, format="WAV")
+    app = typer.Typer()
+    register(app)
+    options = ["--reference", tmp_path / "ref", "--condition", f"x={tmp_path / 'x'}", "--duration", "2"]
+    arguments = ["create", *options, "--out", tmp_path / "out [/x] 'a'"]
+    result = CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    for name in ("[/bold]", ":smile:", "[red]x", "%s {0}", "a,b 'c' \"d\"", "büro тест"):
+        assert name in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clips": ["r0", "r1", "r0"], "items": None}, "--clip r0 is given twice"),
+        ({"test_id": "a\nb"}, r"--test-id is 'a\\nb'; allowed: letters"),
+        ({"title": "a\x1b[2J"}, r"--title is 'a\\x1b\[2J'; allowed"),
+        ({"test_id": 201 * "x"}, "--test-id has 201 characters; allowed: up to 200"),
+    ],
+)
+def test_options_that_no_listener_could_use(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    conditions = folders(tmp_path, {"x": lambda samples, seed: samples / 2})
+    with pytest.raises(UserError, match=message):
+        make(FolderSource(str(tmp_path / "ref"), conditions), tmp_path / "test", **options)
+
+
+def test_ids_that_serve_takes(tmp_path: Path) -> None:
+    conditions = folders(tmp_path, {"x": lambda samples, seed: samples})
+    source = FolderSource(str(tmp_path / "ref"), conditions)
+    _, report = make(source, tmp_path / ("n" * 220), items=2, duration_s=2.0)
+    assert len(report["test_id"]) == MAX_TEST_ID
+    notes = "\n".join(report["items"][0]["warnings"])
+    assert "'x' is the reference itself, sample for sample" in notes
