@@ -141,7 +141,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
             yield from _missing_pictures(config, number, page)
         sounds[number] = found
     yield from _check_limits(config, pages, sounds, key)
-    yield from _telling_names(pages, key)
+    yield from _telling_names(config, pages, key)
     yield from _trained_on(config, pages, sounds, key)
     if key is not None:
         yield from _check_key(pages, sounds, key)
@@ -334,15 +334,22 @@ def _condition(key: dict[str, Any] | None, trial: str, name: str) -> str:
         return name
 
 
-def _telling_names(pages: list[tuple[int, Page]], key: dict[str, Any] | None) -> Iterator[Remark]:
+def _telling_names(
+    config: TestConfig, pages: list[tuple[int, Page]], key: dict[str, Any] | None
+) -> Iterator[Remark]:
+    for number, page in pages:
+        if isinstance(page, MushraPage) and page.show_condition_names and not config.is_training(page):
+            message = "'showConditionNames' shows listeners which condition they rate; leave it out"
+            yield Remark("warning", number, message, ("showConditionNames",))
     for number, page in pages:
         for name in page.stimuli if isinstance(page, MushraPage) else ():
             if _condition(key, page.id, name) == name:
                 yield Remark(
                     "warning",
                     number,
-                    f"names such as '{name}' reach the listeners' browsers: whoever looks learns the"
-                    " conditions; `mushra create` makes names that tell nothing",
+                    f"names such as '{name}' tell the conditions, and webMUSHRA itself sends them to the"
+                    " listeners' browsers (`mushra serve` does not); `mushra create` makes names that tell"
+                    " nothing",
                     ("stimuli", name),
                 )
                 return
@@ -385,7 +392,7 @@ def _read_key(root: Path) -> dict[str, Any] | str | None:
         key = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"'{path}' cannot be read: {error}; create the test again"
     if (
         not isinstance(key, dict)

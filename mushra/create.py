@@ -77,7 +77,7 @@ def create_test(
         UserError: options without meaning, too few recordings, a folder in the way.
     """
     _check_options(options, source)
-    _check_out(out, force)
+    check_out(out, force)
     builder = _Builder(source, options)
     prefix = creating_prefix(out)
     with explain_os_errors(out):
@@ -388,7 +388,7 @@ def _check_options(options: Options, source: Source) -> None:
         anchor_filter(name, source.sample_rate)  # refuses rates that are too low for it
 
 
-def _check_out(out: Path, force: bool) -> None:
+def check_out(out: Path, force: bool) -> None:
     """Refuse a folder that is not ours to write."""
     if not out.exists() and not out.is_symlink():
         return
@@ -432,7 +432,7 @@ def _remove_unfinished(parent: Path, prefix: str) -> None:
 
 def _move(building: Path, out: Path, force: bool) -> None:
     """Put the finished folder in its place."""
-    _check_out(out, force)  # again: making it took a while
+    check_out(out, force)  # again: making it took a while
     if not force or not out.exists():
         building.rename(out)
         return

@@ -30,7 +30,7 @@ def make_demo(out: Path) -> Path:
     from baselines.registry import unavailable
     from evaluation.session import evaluate
     from mushra.config import CONFIG_NAME
-    from mushra.create import create_test, creating_prefix
+    from mushra.create import check_out, create_test, creating_prefix
     from mushra.documents import Options
     from mushra.sources import RunSource
 
@@ -43,6 +43,7 @@ def make_demo(out: Path) -> Path:
         or any(p.name not in (RUN, TEST) and not p.name.startswith(unfinished) for p in out.iterdir())
     ):
         raise UserError(f"'{out}' holds something else than a demo; give another folder with --out")
+    check_out(test, force=True)
     codecs = ["opus", "mp3"]
     missing = unavailable("qincodec")
     if missing is None:
@@ -59,5 +60,5 @@ def make_demo(out: Path) -> Path:
             test_id="demo",
             questionnaire=True,
         )
-        create_test(RunSource(out / RUN), test, options, progress=progress)
+        create_test(RunSource(out / RUN), test, options, force=True, progress=progress)
     return test

@@ -260,7 +260,7 @@ def _test_warnings(source: Source, options: Options, all_trials: Sequence[Trial]
                 " listeners have heard it with all conditions when they rate it"
             )
     if options.open_names:
-        yield "the names of conditions reach the listeners' browsers (--open-names)"
+        yield "webMUSHRA itself sends the names of conditions to the listeners' browsers (--open-names)"
     for system in systems:
         found = [trial.item.levels_db.get(system.label) for trial in trials]
         level = median([gain for gain in found if gain is not None] or [0.0])

@@ -104,3 +104,8 @@ def test_limits_of_the_standard(tmp_path: Path) -> None:
     assert "4 items for 12 systems under test" in text
     assert "here 18" in text
     assert "4 of 4 trials have no anchor35" in text
+
+
+def test_names_shown_to_listeners_are_warned_about(tmp_path: Path) -> None:
+    path = audio_test(tmp_path, showConditionNames=True)
+    assert sum("'showConditionNames' shows listeners" in text for text in remarks(path, "warning")) == 5

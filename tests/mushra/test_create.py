@@ -349,8 +349,9 @@ def test_a_key_that_does_not_fit(run: Path, tmp_path: Path) -> None:
     assert errors(trials=trials) == ["'key.json' does not know trial 'trial02'"]
     swapped = {**key["trials"], "trial01": key["trials"]["trial02"], "trial02": key["trials"]["trial01"]}
     assert len(errors(trials=swapped)) == 8  # reference, mp3@16 and both anchors of two trials
-    (out / "key.json").write_text("[")
-    assert any("cannot be read" in finding.message for finding in check_config(out))
+    for broken in ("[", 100_000 * "["):
+        (out / "key.json").write_text(broken)
+        assert any("cannot be read" in finding.message for finding in check_config(out))
 
 
 def recordings(key: dict[str, Any], training: bool) -> set[str]:
