@@ -28,6 +28,13 @@ from qincodec.errors import UserError
 
 _ADVICE = "get the whole file or leave it out"
 
+#: Hz; what no audio has, a header says by mistake: 1 Hz makes seconds hours, and decides any sum of them.
+SAMPLE_RATES = range(4_000, 768_001)
+#: No coding takes less than this, silence included: 4 bytes for a second.
+_LEAST_BYTES_PER_S = 4
+#: A file with fewer bits per sample may be silent, or end before its header says: its end is looked for.
+_FEW_BITS = 0.2
+
 # The usual names of codecs that lose information, by libsndfile's names ...
 _LOSSY_SUBTYPES = {
     "VORBIS": "Vorbis",
@@ -98,6 +105,7 @@ def open_source(path: str) -> Iterator[Source]:
         sound = _open_sndfile(path, file)
         if sound is not None:
             with sound:
+                _check_rate(path, sound.samplerate)
                 yield _SndfileSource(path, sound)
             return
     # An absolute name under an explicit protocol: a colon in a name would be taken for one. And only
@@ -113,7 +121,9 @@ def open_source(path: str) -> Iterator[Source]:
             raise UserError(f"{path!r} has no audio stream")
         if stream.codec_context is None:
             raise UserError(f"{path!r} holds audio in a coding that FFmpeg does not know, or is damaged")
-        yield _FFmpegSource(path, container, stream)
+        source = _FFmpegSource(path, container, stream)
+        _check_rate(path, source.sample_rate)
+        yield source
 
 
 def _check_file(path: str) -> None:
@@ -129,6 +139,15 @@ def _check_file(path: str) -> None:
                 raise UserError(f"{path!r} is empty (0 bytes)")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_rate(path: str, sample_rate: int) -> None:
+    """Before a length in seconds, a split or a resampling goes by it."""
+    if sample_rate not in SAMPLE_RATES:
+        raise UserError(
+            f"{path!r} has a sample rate of {sample_rate} Hz by its header; audio has {SAMPLE_RATES[0]} to"
+            f" {SAMPLE_RATES[-1]} Hz: correct the header or leave the file out"
+        )
 
 
 def _truncated(path: str, promised_s: float, found_s: float) -> UserError:
@@ -159,8 +178,26 @@ def _open_sndfile(path: str, file: Any) -> Any:
         sound.close()
         return None
     if sound.frames == 0:
+        num_bytes = os.fstat(file.fileno()).st_size
+        if _is_unfinished_wav(os.pread(file.fileno(), 8, 0), num_bytes):
+            sound.close()
+            return None  # FFmpeg reads it to its end
+        if num_bytes > 1024:
+            raise UserError(
+                f"{path!r} has no audio samples by its header, but {num_bytes} bytes: whatever wrote it, perhaps"
+                " to a pipe, did not finish the header; write it again, to a file"
+            )
         raise UserError(f"{path!r} holds no audio samples")
     return sound
+
+
+def _is_unfinished_wav(head: bytes, num_bytes: int) -> bool:
+    """Whether a WAV file without samples by its header is one whose writer never noted the sizes.
+
+    As programs leave it that write to a pipe, or die. One that is empty in earnest knows its own size.
+    """
+    size = int.from_bytes(head[4:8], "little")
+    return head[:4] == b"RIFF" and num_bytes - (size + 8) not in (0, 1)
 
 
 def _check_promise(path: str, sound: Any) -> None:
@@ -187,6 +224,9 @@ class _SndfileSource:
 
     def info(self) -> AudioInfo:
         sound = self._sound
+        num_bytes = Path(self._path).stat().st_size
+        if 8 * num_bytes < _FEW_BITS * sound.frames * sound.channels:
+            self._check_length(num_bytes)
         return AudioInfo(
             sample_rate=sound.samplerate,
             channels=sound.channels,
@@ -195,6 +235,16 @@ class _SndfileSource:
             codec=sound.subtype,
             lossy=_LOSSY_SUBTYPES.get(sound.subtype),
         )
+
+    def _check_length(self, num_bytes: int) -> None:
+        """A length that the file is small for: refused where it cannot be, else its last sample is read."""
+        duration_s = self._sound.frames / self.sample_rate
+        if num_bytes < _LEAST_BYTES_PER_S * duration_s:
+            raise UserError(
+                f"{self._path!r} has {num_bytes} bytes, too few for the {duration_s:.0f} s that its header"
+                f" promises; {_ADVICE}"
+            )
+        self.read(self._sound.frames - 1, None)
 
     def read(self, first: int, stop: int | None) -> NDArray[np.float32]:
         sound = self._sound

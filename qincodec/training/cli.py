@@ -111,8 +111,15 @@ def _describe(run: TrainingRun, progress: ProgressLine) -> None:
         f"data: {summary['files']} files, {summary['hours']:.2f} h, {summary['recordings']} recordings to"
         f" train on; {len(run.held_out)} files, {run.held_out.total_s / 60:.1f} min held out"
     )
+    for side, view in (("to train on", run.train), ("held out, to choose checkpoints by", run.held_out)):
+        if view.summary()["recordings"] == 1:
+            progress.note(
+                f"warning: there is 1 recording {side} ({view.total_s:.0f} s of"
+                f" {run.train.total_s + run.held_out.total_s:.0f} s): give more recordings, or change"
+                " data.held_out"
+            )
     if summary["unreadable"]:
-        progress.note(f"{summary['unreadable']} files cannot be read: {summary['unreadable_log']}")
+        progress.note(f"left out: {summary['unreadable']} files, with reasons in '{summary['unreadable_log']}'")
     for reason, count in summary["excluded"].items():
         progress.note(f"left out: {count} ({reason})")
     for note in summary["notes"]:

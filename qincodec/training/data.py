@@ -157,7 +157,7 @@ class CropDataset(Dataset[torch.Tensor]):
         if silent is None:
             raise CropError(
                 f"{REDRAWS + 1} files drawn in a row are damaged or gone, the last"
-                f" '{self.manifest.path(row)}'; mend or remove them and build the manifest again"
+                f" {str(self.manifest.path(row))!r}; mend or remove them and build the manifest again"
             )
         count[_COUNTS.index("silent_redrawn")] -= 1
         count[_COUNTS.index("silent_kept")] += 1
@@ -361,7 +361,7 @@ class Recordings:
         except UserError as error:
             raise DamagedFile(str(error)) from error
         if found_rate != rate or samples.shape[1] != stop - first:
-            raise DamagedFile(f"'{path}' is another file than when the manifest was built")
+            raise DamagedFile(f"{str(path)!r} is another file than when the manifest was built")
         return audio.mix(samples, 1)[0]
 
     # --- what is decoded once
@@ -417,7 +417,7 @@ class Recordings:
         except UserError as error:
             raise DamagedFile(str(error)) from error
         if (decoded, given) != (length, wanted):
-            raise DamagedFile(f"'{path}' is another file than when the manifest was built")
+            raise DamagedFile(f"{str(path)!r} is another file than when the manifest was built")
 
     def _check_room(self, cache: Path) -> None:
         try:

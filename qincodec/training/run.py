@@ -110,12 +110,23 @@ class TrainingRun:
         )
 
     def stage_folder(self, stage: str, kind: str | None = None) -> Path:
-        """``stage`` is "autoencoder", "quantizer" or "finetuned"; the last two have a quantizer's kind."""
+        """The folder of a stage, made if need be: whatever a stage writes, it writes into this.
+
+        ``stage`` is "autoencoder", "quantizer" or "finetuned"; the last two have a quantizer's kind.
+        """
+        folder = self._place(stage, kind)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder '{folder}': {error.strerror}") from error
+        return folder
+
+    def _place(self, stage: str, kind: str | None) -> Path:
         return self.folder / (stage if kind is None else f"{stage}-{kind}")
 
     def model(self, stage: str, kind: str | None = None) -> Qincodec:
         """What a stage left. Raises UserError naming the command that is to be run first."""
-        folder = self.stage_folder(stage, kind) / "model"
+        folder = self._place(stage, kind) / "model"
         if not folder.is_dir():
             command = {"autoencoder": "autoencoder", "quantizer": "quantizer", "finetuned": "finetune"}[stage]
             option = "" if kind is None else f" --kind {kind}"

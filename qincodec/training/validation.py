@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def _write_sample(
     folder: Path, name: str, title: str, clip: torch.Tensor, decoded: torch.Tensor, sample_rate: int
 ) -> None:
     import matplotlib.figure
+    import matplotlib.mlab
 
     folder.mkdir(parents=True, exist_ok=True)
     audio_files.write(folder / f"{name}.wav", decoded[None].numpy(), sample_rate)
@@ -92,9 +94,18 @@ def _write_sample(
         audio_files.write(reference, clip[None].numpy(), sample_rate)
     figure = matplotlib.figure.Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
+    # A file may have any name: no line of its own, no formula between two dollars, no bytes that are no text.
+    title = "".join(c if c.isprintable() else "?" for c in title[-48:])
     for axis, signal, label in zip(axes, (clip, decoded), (title, "decoded"), strict=True):
-        axis.specgram(signal.numpy() + 1e-9, NFFT=1024, noverlap=768, Fs=sample_rate, vmin=-140, vmax=-30)
-        axis.set_title(label[-48:], fontsize=8)
+        power, hertz, seconds = matplotlib.mlab.specgram(
+            signal.numpy(), NFFT=1024, noverlap=768, Fs=sample_rate
+        )
+        levels = 10 * np.log10(np.maximum(power, 1e-14))  # digital silence has no logarithm
+        extent = (seconds[0], seconds[-1], hertz[0], hertz[-1])
+        axis.imshow(levels, origin="lower", aspect="auto", extent=extent, vmin=-140, vmax=-30)
+        axis.set_title(label, fontsize=8, parse_math=False)
         axis.set_xlabel("s")
     axes[0].set_ylabel("Hz")
-    figure.savefig(folder / f"{name}.png", dpi=80)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a box, where matplotlib's font has no letter
+        figure.savefig(folder / f"{name}.png", dpi=80)
