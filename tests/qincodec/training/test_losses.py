@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from qincodec.training.adversarial import draw_codebooks, latent_noise
 from qincodec.training.discriminators import BANDS, PERIODS, STFT_WINDOWS, Discriminators
 from qincodec.training.losses import (
     adversarial_loss,
@@ -111,3 +112,20 @@ def test_an_item_does_not_depend_on_its_company(small):
 
 def test_silence_is_no_trouble(small):
     assert all(torch.isfinite(layer).all() for member in small(torch.zeros(1, 4096)) for layer in member)
+
+
+def test_noise_belongs_to_the_crop():
+    together = latent_noise([5, 6, 7], 4, 3, 0.5, seed=1)
+    assert torch.equal(latent_noise([6], 4, 3, 0.5, seed=1)[0], together[1])
+    assert not torch.equal(together, latent_noise([5, 6, 7], 4, 3, 0.5, seed=2))
+    assert latent_noise([5], 4, 3, 0.0, seed=1) is None
+    deviations = latent_noise(range(400), 64, 8, 0.5, seed=0).std((1, 2))
+    # From half the level on. Standard errors: 0.004 of the mean, 0.008 of one deviation.
+    assert deviations.mean() == pytest.approx(0.375, abs=0.016)
+    assert 0.22 < deviations.min() < 0.27 and 0.48 < deviations.max() < 0.53
+
+
+def test_every_number_of_codebooks_is_drawn():
+    drawn = [draw_codebooks([2, 5, 9], seed=0, step=step) for step in range(600)]
+    for n in (2, 5, 9):
+        assert drawn.count(n) == pytest.approx(200, abs=60)

@@ -85,6 +85,34 @@ def test_the_shared_hour(tmp_path: Path, shared: Callable[[str], Path]) -> None:
         assert (row["sample_rate"], row["channels"]) == (file["sample_rate"], file["channels"])
 
 
+def test_a_header_that_cannot_be_decides_nothing(tmp_path: Path, shared: Callable[[str], Path]) -> None:
+    """Its "11 h" of 40,000 samples once sent all other files to the held-out side."""
+    for number in range(8):
+        sound(tmp_path / "d" / f"clip{number}" / "a.wav", 44100)
+    expected = [view.total_s for view in Manifest.build(tmp_path / "d", tmp_path / "m").split(0.25, 0)]
+    shutil.copy(shared("cases/train-one-hertz/onehz.wav"), tmp_path / "d")
+    manifest = Manifest.build(tmp_path / "d", tmp_path / "m")
+    assert (len(manifest), manifest.summary()["unreadable"]) == (8, 1)
+    (row,) = map(json.loads, (tmp_path / "m" / "unreadable.jsonl").read_text().splitlines())
+    assert row["path"] == "onehz.wav" and "sample rate of 1 Hz" in row["reason"]
+    assert [view.total_s for view in manifest.split(0.25, 0)] == expected == [6.0, 2.0]
+
+
+def test_a_name_may_hold_any_character(tmp_path: Path) -> None:
+    names = ["a\nb.wav", "$x_$.wav", os.fsdecode(b"caf\xe9.wav"), "tab\t.wav"]
+    for name in names:
+        sound(tmp_path / "d" / "made.wav", 4000).rename(tmp_path / "d" / name)
+    sound(tmp_path / "d" / "bro\nken.wav").write_bytes(b"no audio")
+    manifest = Manifest.build(tmp_path / "d", tmp_path / "m")
+    assert sorted(manifest.id(index) for index in range(4)) == sorted(names)
+    (row,) = map(json.loads, (tmp_path / "m" / "unreadable.jsonl").read_text().splitlines())
+    assert row["path"] == "bro\nken.wav" and "\n" not in row["reason"]
+    lines = "".join(json.dumps({"path": f"d/{name}"}) + "\n" for name in names)
+    (tmp_path / "list.jsonl").write_text(lines)
+    again = Manifest.build(tmp_path / "list.jsonl", tmp_path / "m2")
+    assert {again.id(index) for index in range(4)} == {f"d/{name}" for name in names}
+
+
 def test_the_hash_is_of_the_content_not_of_the_place_or_the_order(tmp_path: Path) -> None:
     for name, order in (("one", "abc"), ("two", "cab")):
         for letter in order:
@@ -210,6 +238,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.timeout(1800)
 def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, probed: list[str]) -> None:
     data, folder = tmp_path / "d", tmp_path / "m"
     content = sound(data / "0.wav").read_bytes()
@@ -218,7 +247,7 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, probed: list[str]) 
     script = tmp_path / "build.py"
     script.write_text(KILLED)
     command = [sys.executable, str(script), str(data), str(folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not (folder / "manifest.json").exists()
     with (folder / "scan.jsonl").open("a") as log:
@@ -231,10 +260,8 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, probed: list[str]) 
     # The processes that worked for the killed one do not stay.
     children = [int(pid) for pid in ended.stdout.split()[1:]]
     assert len(children) >= 2
-    deadline = time.monotonic() + 20
-    while any(_runs(pid) for pid in children) and time.monotonic() < deadline:
+    while any(_runs(pid) for pid in children):  # until the test's own time limit
         time.sleep(0.05)
-    assert not any(_runs(pid) for pid in children)
 
 
 def _runs(pid: int) -> bool:

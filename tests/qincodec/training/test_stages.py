@@ -23,7 +23,7 @@ from qincodec.errors import UserError
 from qincodec.quantizers.latents import Latents
 from qincodec.quantizers.rvq import RVQ
 from qincodec.training import checkpoints as checkpoints_module
-from qincodec.training.adversarial import Generator, draw_codebooks, latent_noise
+from qincodec.training.adversarial import Generator
 from qincodec.training.autoencoder import train_autoencoder
 from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.config import parse_config
@@ -321,34 +321,40 @@ def command(run, sounds, *more):
     return ["-m", "qincodec", "train", "autoencoder", *arguments]
 
 
+@pytest.mark.timeout(1800)
 def test_two_processes_train_as_one(tmp_path, sounds):
     """gloo, global batch 4 in both: the same losses but for the order of sums."""
     steps = ["--set", "stage1.steps=3"]
     subprocess.run(
-        [sys.executable, *command(tmp_path / "one" / "run", sounds, *steps)], check=True, timeout=200
+        [sys.executable, *command(tmp_path / "one" / "run", sounds, *steps)], check=True
     )
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577"]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     two = command(tmp_path / "two" / "run", sounds, *steps)
-    subprocess.run([sys.executable, *launcher, *two], check=True, timeout=200)
+    subprocess.run([sys.executable, *launcher, *two], check=True)
     one, two = (losses(tmp_path / name / "run" / "autoencoder") for name in ("one", "two"))
     assert_same_losses(one, two)
 
 
-def run_killed(arguments, checkpoints, step):
-    """Start a training and kill it as soon as the checkpoint of ``step`` is there; nothing of it stays."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments], stderr=subprocess.DEVNULL, start_new_session=True
+def run_killed(arguments, step):
+    """Start a training that dies of SIGKILL when ``step`` has been logged; nothing of it stays.
+
+    It kills itself: however long its start takes on a busy machine, it dies at that step. The test's own time
+    limit ends a wait that has no end.
+    """
+    killer = (
+        "import os, runpy, signal, sys\n"
+        "from qincodec.training.log import Log\n"
+        "write = Log.write\n"
+        "def killed(self, name, at, values):\n"
+        "    write(self, name, at, values)\n"
+        f"    if at == {step}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Log.write = killed\n"
+        f"sys.argv = ['qincodec', *{arguments[2:]!r}]\n"
+        "runpy.run_module('qincodec', run_name='__main__')\n"
     )
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob(f"step-{step:09d}.pt")):
-        assert process.poll() is None, "ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 20
-    while workers := alive_in_session(process.pid):
-        assert time.monotonic() < deadline, f"processes {workers} outlived the training"
+    process = subprocess.Popen([sys.executable, "-c", killer], start_new_session=True)
+    assert process.wait() == -signal.SIGKILL
+    while alive_in_session(process.pid):  # its workers find out by themselves
         time.sleep(0.05)
 
 
@@ -364,14 +370,17 @@ def alive_in_session(session):
     return found
 
 
+@pytest.mark.timeout(1800)
 def test_resumed_after_sigkill_bit_for_bit(tmp_path, sounds):
     steps = ["--set", "stage1.steps=14", "--set", "run.validate_every=7", "--set", "data.workers=1"]
     straight, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    subprocess.run([sys.executable, *command(straight, sounds, *steps)], check=True, timeout=200)
-    run_killed(command(killed, sounds, *steps), killed / "autoencoder" / "checkpoints", 4)
+    subprocess.run([sys.executable, *command(straight, sounds, *steps)], check=True)
+    run_killed(command(killed, sounds, *steps), step=5)
+    saved = Checkpoints(killed / "autoencoder" / "checkpoints", 2).steps()
+    assert (saved, len(losses(killed / "autoencoder"))) == ([2, 4], 5)
     # What a kill in the middle of a write leaves behind.
     (killed / "autoencoder" / "checkpoints" / "step-000000099.part").write_bytes(b"half")
-    subprocess.run([sys.executable, *command(killed, sounds, *steps)], check=True, timeout=200)
+    subprocess.run([sys.executable, *command(killed, sounds, *steps)], check=True)
     assert load(straight / "autoencoder" / "model").hash == load(killed / "autoencoder" / "model").hash
     assert losses(straight / "autoencoder") == losses(killed / "autoencoder")
     last = [Checkpoints(run / "autoencoder" / "checkpoints", 2).load_last() for run in (straight, killed)]
@@ -464,23 +473,6 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         Checkpoints(tmp_path, 2).load_last()
     assert not (tmp_path / "harmed").exists()
-
-
-def test_noise_belongs_to_the_crop():
-    together = latent_noise([5, 6, 7], 4, 3, 0.5, seed=1)
-    assert torch.equal(latent_noise([6], 4, 3, 0.5, seed=1)[0], together[1])
-    assert not torch.equal(together, latent_noise([5, 6, 7], 4, 3, 0.5, seed=2))
-    assert latent_noise([5], 4, 3, 0.0, seed=1) is None
-    deviations = latent_noise(range(400), 64, 8, 0.5, seed=0).std((1, 2))
-    # From half the level on. Standard errors: 0.004 of the mean, 0.008 of one deviation.
-    assert deviations.mean() == pytest.approx(0.375, abs=0.016)
-    assert 0.22 < deviations.min() < 0.27 and 0.48 < deviations.max() < 0.53
-
-
-def test_every_number_of_codebooks_is_drawn():
-    drawn = [draw_codebooks([2, 5, 9], seed=0, step=step) for step in range(600)]
-    for n in (2, 5, 9):
-        assert drawn.count(n) == pytest.approx(200, abs=60)
 
 
 @pytest.mark.parametrize(
