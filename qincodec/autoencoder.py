@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qincodec.errors import UserError
+from qincodec._audio_files import SAMPLE_RATES
+from qincodec.errors import UserError, check_whole
 from qincodec.transform_path import (
     ENVELOPE_FROM_HZ,
     NOISE_FRAMES,
@@ -48,6 +49,19 @@ CHUNK_FRAMES = 4096
 
 KERNEL_SIZE = 7
 MAX_MAGNITUDE = 100.0
+
+
+#: What the numbers of a configuration, which may be anybody's, can be; nothing is made before they are checked.
+_RANGES = {
+    "latent_dim": (1, 4096),
+    "dim": (1, 8192),
+    "intermediate_dim": (1, 32_768),
+    "num_layers": (1, 128),
+    "sample_rate": (SAMPLE_RATES[0], SAMPLE_RATES[-1]),
+    "hop_length": (2, 32_768),
+    "envelope_latents": (0, 4096),
+}
+_MOST_WEIGHTS = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -77,12 +91,15 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         if type(self.transform_path) is not bool:
             raise UserError(f"autoencoder: transform_path must be true or false, got {self.transform_path!r}")
-        for name, value in asdict(self).items():
-            least = 0 if name == "envelope_latents" else 1
-            if name != "transform_path" and (type(value) is not int or value < least):
-                raise UserError(f"autoencoder: {name} must be a whole number, {least} or more, got {value!r}")
+        for name, (least, most) in _RANGES.items():
+            check_whole(f"autoencoder: {name}", getattr(self, name), least, most)
         if self.hop_length % 2:
             raise UserError(f"autoencoder: hop_length must be even, got {self.hop_length}")
+        if self.num_weights > _MOST_WEIGHTS:
+            raise UserError(
+                f"autoencoder: its sizes make {self.num_weights} weights, {_MOST_WEIGHTS} are allowed: lower dim,"
+                " intermediate_dim or num_layers"
+            )
         if not self.transform_path and self.envelope_latents:
             raise UserError("autoencoder: envelope_latents are part of a transform path: set transform_path")
         most = min(self.hop_length, waveform_bins(self.sample_rate, self.n_fft))
@@ -97,6 +114,12 @@ class AutoencoderConfig:
                 f"autoencoder: envelope_latents must be at most {bins} (bins above {ENVELOPE_FROM_HZ:g} Hz),"
                 f" got {self.envelope_latents}"
             )
+
+    @property
+    def num_weights(self) -> int:
+        """About as many as there are: those of the matrices."""
+        in_and_out = 7 * (3 * self.n_bins + self.latent_dim) + 3 * self.n_bins + 4 * self.latent_dim
+        return self.dim * (4 * self.num_layers * self.intermediate_dim + in_and_out)
 
     @property
     def n_fft(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 #: Exit codes of every command of the project.
 EXIT_OK = 0
 EXIT_USER_ERROR = 2
@@ -19,3 +21,18 @@ class UserError(Exception):
 
 class Unavailable(UserError):
     """A known codec, metric or data set that cannot run here; the message says why and what mends it."""
+
+
+def shown(value: object) -> str:
+    """A value out of somebody's file for a message: cut to a line's part, whatever it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"a {type(value).__name__} too long to show"
+
+
+def check_whole(name: str, value: object, least: int, most: int) -> int:
+    """``value``, a whole number from ``least`` to ``most``. Raises UserError, which names it and the range."""
+    if type(value) is not int or not least <= value <= most:
+        raise UserError(f"{name} must be a whole number from {least} to {most}, got {shown(value)}")
+    return value

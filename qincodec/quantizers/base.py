@@ -15,8 +15,33 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from qincodec.errors import UserError
+from qincodec.errors import UserError, check_whole
 from qincodec.quantizers.latents import LatentsLike
+
+
+#: Largest numbers of a configuration, which may be anybody's; nothing is made before they are checked.
+MAX_DIM = 4096
+MAX_CODEBOOKS = 1024
+MAX_CODEBOOK_SIZE = 1 << 20
+#: Values of all codebooks together: 256 MB.
+MAX_CODEBOOK_VALUES = 1 << 26
+
+
+def equal_sizes(dim: int, num_codebooks: int, codebook_size: int) -> tuple[int, ...]:
+    """``codebook_sizes`` of codebooks that are all alike and hold codewords of ``dim`` values.
+
+    Raises:
+        UserError: numbers that are not whole or out of range, with the range.
+    """
+    check_whole("dim", dim, 1, MAX_DIM)
+    check_whole("num_codebooks", num_codebooks, 1, MAX_CODEBOOKS)
+    check_whole("codebook_size", codebook_size, 2, MAX_CODEBOOK_SIZE)
+    if (values := dim * num_codebooks * codebook_size) > MAX_CODEBOOK_VALUES:
+        raise UserError(
+            f"{num_codebooks} codebooks of {codebook_size} entries of {dim} values are {values} values,"
+            f" {MAX_CODEBOOK_VALUES} are allowed: give fewer or smaller ones"
+        )
+    return (codebook_size,) * num_codebooks
 
 
 @dataclass(frozen=True)
@@ -61,12 +86,10 @@ class Quantizer(nn.Module, ABC):
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...]) -> None:
         super().__init__()
-        if dim < 1:
-            raise UserError(f"a quantizer needs at least one dimension, got dim={dim}")
-        if not codebook_sizes or min(codebook_sizes) < 2:
-            raise UserError(
-                f"a quantizer needs one codebook or more of two entries or more, got sizes {codebook_sizes}"
-            )
+        check_whole("dim", dim, 1, MAX_DIM)
+        check_whole("number of codebooks", len(codebook_sizes), 1, MAX_DIM)
+        for size in codebook_sizes:
+            check_whole("codebook size", size, 2, 2**31 - 1)  # as .qnc files have it
         self.dim = dim
         self.codebook_sizes = codebook_sizes
 

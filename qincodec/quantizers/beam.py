@@ -12,19 +12,21 @@ A * B candidates is likely to end from the target. ``shortlist`` evaluates the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from qincodec.errors import UserError
+from qincodec.errors import UserError, check_whole, shown
 from qincodec.quantizers.base import squared_distances
 
 #: Entries of a group in `smallest`.
 _GROUP = 8
 #: Candidates whose activations are in the processor's cache at a time.
 _ROWS = 2048
+#: Candidates of a vector in a stage that are held at a time.
+_MOST_EVALUATED = 1 << 18
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -51,10 +53,27 @@ class Search:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if min(self.candidates, self.beam, self.beam if self.shortlist is None else self.shortlist) < 1:
-            raise UserError(f"search widths must be 1 or more, got {self}")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"unknown precision '{self.precision}': it is {' or '.join(PRECISIONS)}")
+        check_whole("search: candidates", self.candidates, 1, 1 << 16)
+        check_whole("search: beam", self.beam, 1, 1 << 12)
+        if self.shortlist is not None:
+            check_whole("search: shortlist", self.shortlist, 1, _MOST_EVALUATED)
+        elif self.candidates * self.beam > _MOST_EVALUATED:
+            raise UserError(
+                f"search: candidates {self.candidates} times beam {self.beam} is more than {_MOST_EVALUATED}:"
+                " lower one, or set a shortlist"
+            )
+        if self.precision not in list(PRECISIONS):
+            raise UserError(
+                f"search: precision must be {' or '.join(PRECISIONS)}, got {shown(self.precision)}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Search:
+        """Of the values of a configuration. Raises UserError for names that are unknown and numbers too."""
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"search does not fit: {error}; it has {', '.join(cls.__annotations__)}") from error
 
 
 class StageTables(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qincodec.errors import UserError
+from qincodec.errors import UserError, check_whole
 from qincodec.quantizers.base import FitProgress, ProgressCallback
 from qincodec.quantizers.latents import Latents, LatentsLike
 from qincodec.quantizers.rvq import AdditiveQuantizer, nearest
@@ -54,7 +54,7 @@ class FaissRQ(_FaissQuantizer):
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024, beam: int = 5) -> None:
         super().__init__(dim, num_codebooks, codebook_size)
-        self.beam = beam
+        self.beam = check_whole("beam", beam, 1, 1 << 12)
 
     def _encode(self, x: torch.Tensor, num_codebooks: int) -> torch.Tensor:
         faiss = _faiss()
@@ -115,7 +115,7 @@ class FaissLSQ(_FaissQuantizer):
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024, searches: int = 32) -> None:
         super().__init__(dim, num_codebooks, codebook_size)
-        self.searches = searches
+        self.searches = check_whole("searches", searches, 1, 1 << 16)
 
     def _encode(self, x: torch.Tensor, num_codebooks: int) -> torch.Tensor:
         return torch.cat([self._search(rows) for rows in x.split(1 << 14)])

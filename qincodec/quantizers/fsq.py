@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from qincodec.errors import UserError
-from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer
+from qincodec.errors import UserError, check_whole, shown
+from qincodec.quantizers.base import MAX_DIM, FitProgress, ProgressCallback, Quantizer
 from qincodec.quantizers.latents import Latents, LatentsLike
 
 #: Numbers of levels an axis may get: 1 (not coded), 2, 3, 4, then in steps of a quarter of a bit up to 4096.
@@ -50,12 +50,18 @@ class FSQ(Quantizer):
     steps: torch.Tensor
 
     def __init__(self, dim: int, bits: float, levels: Sequence[int] | None = None) -> None:
+        check_whole("dim", dim, 1, MAX_DIM)
+        if type(bits) not in (int, float) or not 0 < bits <= 30 * dim:
+            raise UserError(f"bits must be a number above 0 and at most {30 * dim} (30 a dimension), got {shown(bits)}")
         if levels is None:
             coded = min(dim, int(bits))
             levels = (int(2 ** (bits / coded) + 1e-9),) * coded if coded else ()
-        if sum(math.log2(max(1, level)) for level in levels) > bits + 1e-6 or len(levels) > dim:
-            raise UserError(f"levels {tuple(levels)} need more than {dim} dimensions or {bits:g} bits")
-        super().__init__(dim, tuple(levels))
+        if not isinstance(levels, list | tuple):
+            raise UserError(f"levels must be a list of whole numbers, got {shown(levels)}")
+        levels = tuple(check_whole("levels", level, 2, 2**31 - 1) for level in levels)
+        if sum(math.log2(level) for level in levels) > bits + 1e-6 or len(levels) > dim:
+            raise UserError(f"levels {shown(levels)} need more than {dim} dimensions or {bits:g} bits")
+        super().__init__(dim, levels)
         self.bits = bits
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("axes", torch.eye(dim)[:, : len(levels)].clone())

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from qincodec.errors import UserError
-from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer
+from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer, equal_sizes
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents, LatentsLike
 from qincodec.quantizers.rvq import _DISTANCES, MAX_FRAMES, k_means, nearest
@@ -55,7 +55,7 @@ class IRVQ(Quantizer):
     def __init__(
         self, dim: int, num_codebooks: int, codebook_size: int = 1024, selection: str = "unweighted"
     ) -> None:
-        super().__init__(dim, (codebook_size,) * num_codebooks)
+        super().__init__(dim, equal_sizes(dim, num_codebooks, codebook_size))
         if selection not in SELECTIONS:
             raise UserError(f"unknown selection '{selection}' of irvq: it is {' or '.join(SELECTIONS)}")
         self.selection = selection

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from qincodec.errors import UserError
-from qincodec.quantizers.base import ProgressCallback, Quantizer
+from qincodec.errors import UserError, check_whole
+from qincodec.quantizers.base import ProgressCallback, Quantizer, equal_sizes
 from qincodec.quantizers.beam import PRECISIONS, Found, Search, StageTables, search
 from qincodec.quantizers.latents import LatentsLike
 from qincodec.quantizers.qinco2_fit import Training, fit_qinco2
@@ -35,6 +35,8 @@ SIZES: dict[str, dict[str, int]] = {
 }
 #: Distances that are computed at once in a search: 32 MB of them.
 _DISTANCES = 1 << 23
+#: Of all networks together: 0.8 GB.
+_MOST_WEIGHTS = 200_000_000
 
 
 class ImplicitCodebook(nn.Module):
@@ -102,12 +104,22 @@ class QINCO2(Quantizer):
         hidden: int = 384,
         search: Search | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(dim, (codebook_size,) * num_codebooks)
-        self.sizes = {"num_blocks": num_blocks, "width": width, "hidden": hidden}
+        super().__init__(dim, equal_sizes(dim, num_codebooks, codebook_size))
+        self.sizes = {
+            "num_blocks": check_whole("num_blocks", num_blocks, 0, 128),
+            "width": check_whole("width", width, 1, 8192),
+            "hidden": check_whole("hidden", hidden, 1, 8192),
+        }
+        weights = (num_codebooks - 1) * width * (3 * dim + width + 2 * num_blocks * hidden)
+        if weights > _MOST_WEIGHTS:
+            raise UserError(
+                f"networks of {num_codebooks} codebooks, num_blocks {num_blocks}, width {width} and hidden"
+                f" {hidden} have {weights} weights, {_MOST_WEIGHTS} are allowed: lower one of these numbers"
+            )
         if search is None:
             # The paper's widths; 64 of the 512 candidates lead to the same error, see `Search`.
             search = Search(candidates=min(16, codebook_size), beam=32, shortlist=64)
-        self.search = search if isinstance(search, Search) else Search(**search)
+        self.search = search if isinstance(search, Search) else Search.from_dict(search)
         start = RVQ(dim, num_codebooks, codebook_size).codebooks
         self.codebooks = nn.Parameter(start.clone())
         self.preselection = nn.Parameter(start[1:].clone())
@@ -182,6 +194,11 @@ class QINCO2(Quantizer):
         size = self.codebook_sizes[0]
         if how.candidates > size:
             raise UserError(f"A = {how.candidates} candidates are more than the {size} codewords of a stage")
+        if how.beam * size > 16 * _DISTANCES:
+            raise UserError(
+                f"a search of beam {how.beam} over {size} codewords needs {how.beam * size} distances at once,"
+                f" {16 * _DISTANCES} are allowed: give a beam of {16 * _DISTANCES // size} at most"
+            )
         stages = self.tables(how.precision)[: num_codebooks - 1]
         chunk = max(1, _DISTANCES * (16 if z.is_cuda else 1) // (size * how.beam))
         parts = [search(rows, self.codebooks[0].detach(), stages, how) for rows in z.split(chunk)]

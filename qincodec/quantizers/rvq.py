@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer, squared_distances
+from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer, equal_sizes, squared_distances
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents, LatentsLike
 
@@ -67,7 +67,7 @@ class AdditiveQuantizer(Quantizer):
     codebooks: torch.Tensor
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:
-        super().__init__(dim, (codebook_size,) * num_codebooks)
+        super().__init__(dim, equal_sizes(dim, num_codebooks, codebook_size))
         # Random, each half as large as the one before: an unfitted quantizer that can be tried out.
         scale = 0.5 ** torch.arange(num_codebooks)[:, None, None]
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim) * scale)
