@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from qincodec.errors import UserError
+from qincodec.errors import UserError, check_whole
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,20 @@ class Encoded:
         """Measured bitrate: 8 * payload bytes / duration / 1000."""
         return 8 * len(self.payload) / self.duration_s / 1000
 
+    def side_number(self, name: str, least: int, most: int) -> int:
+        """A whole number of the side information. Raises UserError, with the range, if it is none."""
+        return check_whole(f"encoded clip: side_info {name}", self.side_info.get(name), least, most)
+
+    def check_codes(self) -> None:
+        """Raises ValueError unless the codes are those of the codebooks whose sizes stand beside them."""
+        if self.codes is None or not self.codebook_sizes:
+            return
+        if len(self.codebook_sizes) != len(self.codes):
+            raise ValueError(f"codes of {len(self.codes)} codebooks, sizes of {len(self.codebook_sizes)}")
+        sizes = np.array(self.codebook_sizes)[:, None]
+        if ((self.codes < 0) | (self.codes >= sizes)).any():
+            raise ValueError("codes lie outside their codebooks")
+
     _MAGIC: ClassVar[bytes] = b"QENC\x01"
 
     def to_bytes(self) -> bytes:
@@ -97,26 +111,34 @@ class Encoded:
                 raise ValueError("not an encoded clip of this version")
             (length,) = struct.unpack("<I", data[len(cls._MAGIC) : start])
             header = json.loads(data[start : start + length])
-            shape = header["codes_shape"]
-            codes_bytes = 0 if shape is None else 4 * math.prod(shape)
-            payload_at = start + length + codes_bytes
-            if len(data) != payload_at + header["payload_bytes"]:
+            clip = cls(
+                payload=b"",
+                sample_rate=check_whole("sample_rate", header["sample_rate"], 1, 2**31 - 1),
+                channels=check_whole("channels", header["channels"], 1, 2**16),
+                num_samples=check_whole("num_samples", header["num_samples"], 1, 2**40),
+                codebook_sizes=tuple(
+                    check_whole("codebook size", size, 1, 2**31 - 1) for size in header["codebook_sizes"]
+                ),
+                side_info=header["side_info"],
+            )
+            if not isinstance(clip.side_info, dict):
+                raise ValueError("side_info is not an object")
+            shape, payload_at = header["codes_shape"], start + length
+            if shape is not None:
+                rows, frames = (check_whole("codes_shape", size, 0, 2**40) for size in shape)
+                payload_at += 4 * rows * frames
+            if len(data) != payload_at + check_whole("payload_bytes", header["payload_bytes"], 0, 2**40):
                 raise ValueError("truncated")
-        except (ValueError, KeyError, TypeError, struct.error) as error:
+            if shape is not None:
+                codes = np.frombuffer(data, dtype="<i4", count=rows * frames, offset=start + length)
+                clip.codes = codes.reshape(rows, frames)
+                clip.check_codes()
+        except KeyError as error:
+            raise UserError(f"encoded clip has no {error} in its header; delete it and run again") from error
+        except (UserError, ValueError, TypeError, RecursionError, struct.error) as error:
             raise UserError(f"encoded clip cannot be read: {error}; delete it and run again") from error
-        codes = None
-        if shape is not None:
-            codes = np.frombuffer(data, dtype="<i4", count=math.prod(shape), offset=start + length)
-            codes = codes.reshape(shape)
-        return cls(
-            payload=data[payload_at:],
-            sample_rate=header["sample_rate"],
-            channels=header["channels"],
-            num_samples=header["num_samples"],
-            codes=codes,
-            codebook_sizes=tuple(header["codebook_sizes"]),
-            side_info=header["side_info"],
-        )
+        clip.payload = data[payload_at:]
+        return clip
 
 
 class Codec(ABC):

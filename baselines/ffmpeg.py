@@ -142,15 +142,17 @@ class _FFmpegCodec(ClipCodec):
         return [bytes(packet) for packet in packets[:needed]], padding, bytes(context.extradata or b"")
 
     def decode_clip(self, encoded: Encoded) -> np.ndarray:
-        info = encoded.side_info
+        sample_rate = encoded.side_number("coded_sample_rate", 4_000, 768_000)
+        num_samples = encoded.side_number("coded_samples", 1, 2**40)
+        padding = encoded.side_number("padding", 0, 2**31)
         context: Any = av.CodecContext.create(self._decoder, "r")
-        context.sample_rate = info["coded_sample_rate"]
-        context.layout = _LAYOUTS[encoded.channels]
-        context.extradata = bytes.fromhex(info["extradata"]) or None
-        context.options = {**_DECODER_FLAGS, **self._decoder_options}
-        ends = list(itertools.accumulate(info["packet_bytes"], initial=0))
         blocks: list[np.ndarray] = []
         try:
+            context.sample_rate = sample_rate
+            context.layout = _LAYOUTS[encoded.channels]
+            context.extradata = bytes.fromhex(encoded.side_info["extradata"]) or None
+            context.options = {**_DECODER_FLAGS, **self._decoder_options}
+            ends = list(itertools.accumulate(encoded.side_info["packet_bytes"], initial=0))
             if ends[-1] != len(encoded.payload):
                 raise ValueError(f"{len(encoded.payload)} bytes instead of {ends[-1]}")
             packets = [av.Packet(encoded.payload[start:end]) for start, end in itertools.pairwise(ends)]
@@ -158,14 +160,15 @@ class _FFmpegCodec(ClipCodec):
                 for frame in context.decode(packet):
                     block = frame.to_ndarray()
                     blocks.append(block.reshape(-1, encoded.channels).T if frame.format.is_packed else block)
-            audio = np.concatenate(blocks, axis=1)[:, info["padding"] :][:, : info["coded_samples"]]
-            if audio.dtype != np.float32 or audio.shape != (encoded.channels, info["coded_samples"]):
+            audio = np.concatenate(blocks, axis=1)[:, padding:][:, :num_samples]
+            if audio.dtype != np.float32 or audio.shape != (encoded.channels, num_samples):
                 raise ValueError(f"decodes to {audio.dtype} of shape {audio.shape}")
-        except (av.error.FFmpegError, ValueError) as error:
+        # KeyError and TypeError: side information that lacks something, or holds something else.
+        except (av.error.FFmpegError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"encoded {self.name} clip is damaged: {error}; delete it and run again"
             ) from error
-        return resample(audio, info["coded_sample_rate"], self.sample_rate)[:, : encoded.num_samples]
+        return resample(audio, sample_rate, self.sample_rate)[:, : encoded.num_samples]
 
 
 class _TableCodec(_FFmpegCodec):

@@ -169,7 +169,7 @@ class PretrainedCodec(Codec):
                 f"clip was encoded with {self.name} weights {clip.side_info.get('weights')}, the loaded ones"
                 f" are {self.weights_hash}: give the weights it was encoded with"
             )
-        sizes = (codebook_size,) * int(clip.side_info["num_codebooks"])
+        sizes = (codebook_size,) * clip.side_number("num_codebooks", 1, 1024)
         end = payload_bytes(frames, streams, sizes)
         try:
             if len(clip.payload) != end + extra:

@@ -93,7 +93,9 @@ class Qincodec(_Model):
         return torch.cat([self._decode_clip(clip) for clip in encoded])
 
     def _decode_clip(self, clip: Encoded) -> torch.Tensor:
-        frames, sizes = self._frames(clip), self._sizes(int(clip.side_info.get("num_codebooks", 0)))
+        assert self.model.quantizer is not None  # `rates` has refused such a model
+        n = clip.side_number("num_codebooks", 1, self.model.quantizer.num_codebooks)
+        frames, sizes = self._frames(clip), self._sizes(n)
         packed, tables = bitstream.payload_bytes(frames, clip.channels, sizes), self.model.tables
         # Entropy-coded, it is shorter; by how much, only decoding shows.
         self._check_payload(clip, packed if tables is None else min(packed, len(clip.payload)))

@@ -15,7 +15,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import soundfile
@@ -104,14 +104,16 @@ class Vorbis(ClipCodec):
 
 def ogg_file(encoded: Encoded) -> bytes:
     """The Ogg file that the clip's payload and side information make up, for any player."""
-    info: dict[str, Any] = encoded.side_info
-    parts = [base64.b64decode(info["headers"])]
     start = 0
-    for text in info["pages"]:
-        head = base64.b64decode(text)
-        size = _body_size(head)
-        parts += [head, encoded.payload[start : start + size]]
-        start += size
+    try:
+        parts = [base64.b64decode(encoded.side_info["headers"])]
+        for text in encoded.side_info["pages"]:
+            head = base64.b64decode(text)
+            size = _body_size(head)
+            parts += [head, encoded.payload[start : start + size]]
+            start += size
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"encoded vorbis clip is damaged: {error}; delete it and run again") from error
     if start != len(encoded.payload):
         raise UserError(
             f"encoded vorbis clip is damaged: {len(encoded.payload)} bytes instead of {start}; delete it and"

@@ -184,8 +184,8 @@ def _open_sndfile(path: str, file: Any) -> Any:
             return None  # FFmpeg reads it to its end
         if num_bytes > 1024:
             raise UserError(
-                f"{path!r} has no audio samples by its header, but {num_bytes} bytes: whatever wrote it, perhaps"
-                " to a pipe, did not finish the header; write it again, to a file"
+                f"{path!r} has no audio samples by its header, but {num_bytes} bytes: whatever wrote it,"
+                " perhaps to a pipe, did not finish the header; write it again, to a file"
             )
         raise UserError(f"{path!r} holds no audio samples")
     return sound

@@ -51,7 +51,7 @@ KERNEL_SIZE = 7
 MAX_MAGNITUDE = 100.0
 
 
-#: What the numbers of a configuration, which may be anybody's, can be; nothing is made before they are checked.
+#: What the numbers of a configuration, which may be anybody's, can be; checked before anything is made.
 _RANGES = {
     "latent_dim": (1, 4096),
     "dim": (1, 8192),
@@ -97,8 +97,8 @@ class AutoencoderConfig:
             raise UserError(f"autoencoder: hop_length must be even, got {self.hop_length}")
         if self.num_weights > _MOST_WEIGHTS:
             raise UserError(
-                f"autoencoder: its sizes make {self.num_weights} weights, {_MOST_WEIGHTS} are allowed: lower dim,"
-                " intermediate_dim or num_layers"
+                f"autoencoder: its sizes make {self.num_weights} weights, {_MOST_WEIGHTS} are allowed: lower"
+                " dim, intermediate_dim or num_layers"
             )
         if not self.transform_path and self.envelope_latents:
             raise UserError("autoencoder: envelope_latents are part of a transform path: set transform_path")

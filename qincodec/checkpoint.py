@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 
-from qincodec.errors import UserError
+from qincodec.errors import UserError, shown
 
 CONFIG_NAME = "config.json"
 TENSORS_NAME = "model.safetensors"
@@ -116,17 +115,20 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], s
             raise UserError(f"'{folder / CONFIG_NAME}' is not the configuration of a {_FORMAT} model")
         if (version := config.pop("version", None)) != _VERSION:
             raise UserError(
-                f"model '{folder}' has format version {version!r}, this program reads version {_VERSION}:"
-                " update qincodec"
+                f"model '{folder}' has format version {shown(version)}, this program reads version"
+                f" {_VERSION}: update qincodec"
             )
         tensors = load_file(folder / TENSORS_NAME)
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
-        raise UserError(f"model '{folder}' cannot be read: {error}; get a whole copy") from error
-    stated = config.pop("hash", None)
-    actual = model_hash(config, tensors)
+        stated = config.pop("hash", None)
+        actual = model_hash(config, tensors)
+    except UserError:
+        raise
+    except Exception as error:  # of three libraries, on whatever the files hold
+        reason = " ".join(f"{error or type(error).__name__}".split())
+        raise UserError(f"model '{folder}' cannot be read: {reason[:300]}; get a whole copy") from error
     if stated != actual:
         raise UserError(
             f"model '{folder}' is damaged or was changed: its hash is {actual[:16]}, its {CONFIG_NAME} states"
-            f" {str(stated)[:16]}; get a whole copy"
+            f" {shown(stated)[:18]}; get a whole copy"
         )
     return config, tensors, actual

@@ -20,7 +20,7 @@ from qincodec.audio import resampled_length
 from qincodec.autoencoder import CHUNK_FRAMES, SIZES, Autoencoder, AutoencoderConfig
 from qincodec.bitstream import ENTROPY_CODED, MODEL_ID_BYTES, PACKED, QncHeader, bits_per_frame
 from qincodec.code_tables import CodeTables
-from qincodec.errors import UserError
+from qincodec.errors import UserError, shown
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.rvq import RVQ
@@ -351,7 +351,13 @@ def _trained(folder: Path) -> Qincodec:
     config, tensors, digest = checkpoint.load(folder)
     parts: dict[str, dict[str, torch.Tensor]] = {"autoencoder": {}, "quantizer": {}, "tables": {}}
     try:
+        if missing := {"trained", "autoencoder", "quantizer"} - config.keys():
+            raise UserError(f"its {checkpoint.CONFIG_NAME} has no '{sorted(missing)[0]}'; get a whole copy")
+        if type(config["trained"]) is not bool:
+            raise UserError(f"trained must be true or false, got {shown(config['trained'])}")
         for name, tensor in tensors.items():
+            if tensor.is_complex():
+                raise UserError(f"tensor '{name}' is of type {tensor.dtype}; get a whole copy")
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         shape = AutoencoderConfig.from_dict(config["autoencoder"])
@@ -367,8 +373,8 @@ def _trained(folder: Path) -> Qincodec:
         codec = Qincodec(autoencoder, quantizer, tables=tables, trained=config["trained"])
     except UserError as error:
         raise UserError(f"model '{folder}': {error}") from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # a configuration may be anybody's, and so may the quantizer's class
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"model '{folder}' does not fit this program: {reason[:300]}") from error
     codec.hash = digest
     return codec

@@ -32,7 +32,7 @@ def shown(value: object) -> str:
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> int:
-    """``value``, a whole number from ``least`` to ``most``. Raises UserError, which names it and the range."""
+    """``value``, a whole number from ``least`` to ``most``. Raises UserError, with its name and the range."""
     if type(value) is not int or not least <= value <= most:
         raise UserError(f"{name} must be a whole number from {least} to {most}, got {shown(value)}")
     return value

@@ -18,7 +18,6 @@ from torch import nn
 from qincodec.errors import UserError, check_whole
 from qincodec.quantizers.latents import LatentsLike
 
-
 #: Largest numbers of a configuration, which may be anybody's; nothing is made before they are checked.
 MAX_DIM = 4096
 MAX_CODEBOOKS = 1024

@@ -73,7 +73,9 @@ class Search:
         try:
             return cls(**values)
         except TypeError as error:
-            raise UserError(f"search does not fit: {error}; it has {', '.join(cls.__annotations__)}") from error
+            raise UserError(
+                f"search does not fit: {error}; it has {', '.join(cls.__annotations__)}"
+            ) from error
 
 
 class StageTables(NamedTuple):

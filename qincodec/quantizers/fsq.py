@@ -52,7 +52,9 @@ class FSQ(Quantizer):
     def __init__(self, dim: int, bits: float, levels: Sequence[int] | None = None) -> None:
         check_whole("dim", dim, 1, MAX_DIM)
         if type(bits) not in (int, float) or not 0 < bits <= 30 * dim:
-            raise UserError(f"bits must be a number above 0 and at most {30 * dim} (30 a dimension), got {shown(bits)}")
+            raise UserError(
+                f"bits must be a number above 0 and at most {30 * dim} (30 a dimension), got {shown(bits)}"
+            )
         if levels is None:
             coded = min(dim, int(bits))
             levels = (int(2 ** (bits / coded) + 1e-9),) * coded if coded else ()

@@ -194,10 +194,10 @@ class QINCO2(Quantizer):
         size = self.codebook_sizes[0]
         if how.candidates > size:
             raise UserError(f"A = {how.candidates} candidates are more than the {size} codewords of a stage")
-        if how.beam * size > 16 * _DISTANCES:
+        if how.beam * size > (most := 16 * _DISTANCES):
             raise UserError(
-                f"a search of beam {how.beam} over {size} codewords needs {how.beam * size} distances at once,"
-                f" {16 * _DISTANCES} are allowed: give a beam of {16 * _DISTANCES // size} at most"
+                f"a search of beam {how.beam} over {size} codewords needs {how.beam * size} distances at"
+                f" once, {most} are allowed: give a beam of {most // size} at most"
             )
         stages = self.tables(how.precision)[: num_codebooks - 1]
         chunk = max(1, _DISTANCES * (16 if z.is_cuda else 1) // (size * how.beam))

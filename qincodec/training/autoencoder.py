@@ -83,7 +83,7 @@ def _weights(source: str, shape: AutoencoderConfig) -> dict[str, torch.Tensor]:
         state = Checkpoints(path.parent, 1).load(path)
         weights = state.get("averaged") or {
             name.removeprefix("autoencoder."): tensor
-            for name, tensor in state["generator"].items()
+            for name, tensor in state.get("generator", {}).items()
             if name.startswith("autoencoder.")
         }
         return Autoencoder.from_tensors(shape, weights).state_dict()

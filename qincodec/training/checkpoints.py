@@ -92,4 +92,6 @@ class Checkpoints:
             raise UserError(
                 f"checkpoint '{path}' cannot be read: {reason}; delete it to go on from an older one"
             ) from error
+        if not isinstance(state, dict) or type(state.get("step")) is not int:
+            raise UserError(f"'{path}' is not a checkpoint of a training: it has no step; give another file")
         return state

@@ -119,7 +119,9 @@ def _describe(run: TrainingRun, progress: ProgressLine) -> None:
                 " data.held_out"
             )
     if summary["unreadable"]:
-        progress.note(f"left out: {summary['unreadable']} files, with reasons in '{summary['unreadable_log']}'")
+        progress.note(
+            f"left out: {summary['unreadable']} files, with reasons in '{summary['unreadable_log']}'"
+        )
     for reason, count in summary["excluded"].items():
         progress.note(f"left out: {count} ({reason})")
     for note in summary["notes"]:

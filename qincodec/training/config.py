@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,13 +16,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qincodec.autoencoder import SIZES, AutoencoderConfig
-from qincodec.errors import UserError
+from qincodec.errors import UserError, shown
+from qincodec.quantizers.base import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS
+from qincodec.quantizers.beam import Search
 
 CONFIGS = Path(__file__).parent / "configs"
+#: Of a stage: names of checkpoints have nine digits.
+MAX_STEPS = 999_999_999
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Part):
@@ -38,9 +43,9 @@ class DataConfig(_Part):
     """
 
     crop_s: float = Field(default=1.0, gt=0, le=60)
-    batch_size: int = Field(default=240, ge=1)
-    micro_batch: int | None = Field(default=None, ge=1)
-    workers: int = Field(default=4, ge=0)
+    batch_size: int = Field(default=240, ge=1, le=1_000_000)
+    micro_batch: int | None = Field(default=None, ge=1, le=1_000_000)
+    workers: int = Field(default=4, ge=0, le=512)
     held_out: float = Field(default=0.02, gt=0, lt=1)
     speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(default=(1.0,), min_length=1)
     equalizer_db: float = Field(default=0.0, ge=0, le=40)
@@ -111,7 +116,7 @@ class AutoencoderStage(_Part):
             is often better than each (Wortsman et al., "Model soups", ICML 2022). None draws them.
     """
 
-    steps: int = Field(default=1_000_000, ge=1)
+    steps: int = Field(default=1_000_000, ge=1, le=MAX_STEPS)
     latent_noise: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
     init: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -130,8 +135,8 @@ class QuantizerStage(_Part):
     """
 
     kind: str = "qinco2"
-    num_codebooks: int = Field(default=14, ge=1)
-    codebook_size: int = Field(default=1024, ge=2)
+    num_codebooks: int = Field(default=14, ge=1, le=MAX_CODEBOOKS)
+    codebook_size: int = Field(default=1024, ge=2, le=MAX_CODEBOOK_SIZE)
     max_frames: int = Field(default=60_000_000, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -151,7 +156,7 @@ class FinetuneStage(_Part):
         adversarial: False leaves the discriminators out, on machines without a GPU.
     """
 
-    steps: int = Field(default=200_000, ge=1)
+    steps: int = Field(default=200_000, ge=1, le=MAX_STEPS)
     codebooks: tuple[int, ...] = (2, 5, 9, 14)
     lr: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
@@ -173,8 +178,8 @@ class RunConfig(_Part):
     validate_every: int = Field(default=5_000, ge=1)
     samples_every: int = Field(default=25_000, ge=1)
     save_every: int = Field(default=5_000, ge=1)
-    validation_clips: int = Field(default=64, ge=1)
-    validation_s: float = Field(default=5.0, gt=0)
+    validation_clips: int = Field(default=64, ge=1, le=100_000)
+    validation_s: float = Field(default=5.0, gt=0, le=3600)
     keep: int = Field(default=2, ge=1)
 
 
@@ -231,7 +236,8 @@ def load_config(source: str | Path, changes: dict[str, str] | None = None) -> Tr
         path = CONFIGS / f"{name}.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # ValueError: text of another encoding, a date or number that is none.
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"configuration '{path}' cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"configuration '{path}' must be a mapping of names to values")
@@ -250,9 +256,14 @@ def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
             raise UserError(f"{where}: unknown key '{name}'{_suggestion(first['loc'])}{more}") from error
-        given = f", got {first['input']!r}" if first["type"] != "missing" else ""
+        given = f", got {shown(first['input'])}" if first["type"] != "missing" else ""
         raise UserError(f"{where}: {name}: {first['msg']}{given}{more}") from error
-    _ = config.shape
+    try:
+        _ = config.shape
+        if config.stage3.search is not None:
+            Search.from_dict(config.stage3.search)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     too_many = [n for n in config.stage3.codebooks if not 1 <= n <= config.stage2.num_codebooks]
     if too_many or not config.stage3.codebooks:
         raise UserError(
@@ -271,12 +282,11 @@ def change(values: dict[str, Any], key: str, text: str) -> None:
             raise UserError(f"--set {key}: '{parent}' is a value, not a group")
     try:
         values[last] = yaml.safe_load(text)
-        if isinstance(values[last], str):  # YAML takes 1e-3 for a string
-            values[last] = float(values[last])
-    except yaml.YAMLError as error:
+    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"--set {key}={text} is not a YAML value") from error
-    except ValueError:
-        pass
+    if isinstance(values[last], str):  # YAML takes 1e-3 for a string
+        with suppress(ValueError):
+            values[last] = float(values[last])
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from qincodec.codec import Qincodec
+from qincodec.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.qinco2 import QINCO2
@@ -105,7 +106,12 @@ def _go_on_from_stage_1(run: TrainingRun, discriminators: Discriminators) -> Non
     if checkpoints.best_path.exists():
         state = checkpoints.load(checkpoints.best_path).get("discriminators")
         if state is not None:
-            discriminators.load_state_dict(state)
+            try:
+                discriminators.load_state_dict(state)
+            except RuntimeError as error:
+                raise UserError(
+                    "stage 1 had discriminators of another shape: give discriminators.width as it was then"
+                ) from error
 
 
 @contextmanager
@@ -115,7 +121,7 @@ def _searching(quantizer: Quantizer, search: dict[str, Any] | None) -> Iterator[
         yield
         return
     usual = quantizer.search
-    quantizer.search = Search(**search)
+    quantizer.search = Search.from_dict(search)
     try:
         yield
     finally:

@@ -198,7 +198,7 @@ def _resume(config: TrainingConfig, stage: Stage, checkpoints: Checkpoints) -> d
     state = checkpoints.load_last()
     if state is None:
         return {"best": {}, "step": 0, "seconds": 0.0, "totals": {}}
-    if state["config"] != _identity(config, stage):
+    if state.get("config") != _identity(config, stage):
         raise UserError(
             f"'{stage.folder}' holds a training with another configuration or other data: give another run"
             " folder, or what it was started with to go on"

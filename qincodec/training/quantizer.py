@@ -98,7 +98,7 @@ def _training(values: dict[str, Any]) -> Any:
     values = dict(values)
     try:
         if values.get("search") is not None:
-            values["search"] = Search(**values["search"])
+            values["search"] = Search.from_dict(values["search"])
         return Training(**values)
     except TypeError as error:
         raise UserError(f"stage2.training does not fit: {error}") from error

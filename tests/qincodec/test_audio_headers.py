@@ -79,7 +79,7 @@ def test_an_empty_wav_file_stays_empty(tmp_path: Path) -> None:
     tags = struct.pack("<4sI4s4sI14s", b"LIST", 26, b"INFO", b"ISFT", 14, b"Lavf60.16.100")
     for after in (b"", tags):
         path = wav(tmp_path / "a.wav", 36 + len(after), 0, after=after, samples=SAMPLES[:, :0])
-        with pytest.raises(UserError, match="holds no audio samples$"):
+        with pytest.raises(UserError, match=r"holds no audio samples$"):
             audio.info(path)
 
 

@@ -332,9 +332,9 @@ def test_allocation_is_the_best_of_all() -> None:
 def test_fsq_refuses_what_it_cannot_code() -> None:
     with pytest.raises(UserError, match="bits"):
         FSQ(4, bits=3, levels=[4, 4])
-    with pytest.raises(UserError, match="one codebook or more"):
+    with pytest.raises(UserError, match="number of codebooks must be a whole number from 1"):
         FSQ(4, bits=0.5)
-    with pytest.raises(UserError, match="one codebook or more"):
+    with pytest.raises(UserError, match="levels must be a whole number from 2"):
         FSQ(4, bits=8, levels=[1, 4])
 
 

@@ -210,7 +210,7 @@ def test_search_settings_are_reported_and_checked() -> None:
     expected = {"candidates": 4, "beam": 2, "shortlist": 6, "precision": "bfloat16"}
     assert model.settings() == expected
     assert QINCO2.from_config(model.config()).settings() == expected
-    with pytest.raises(UserError, match="1 or more"):
+    with pytest.raises(UserError, match="candidates must be a whole number from 1 to 65536, got 0"):
         Search(candidates=0)
     with pytest.raises(UserError, match="float32 or bfloat16"):
         Search(precision="int8")

@@ -292,7 +292,7 @@ def test_a_saved_model_decodes_to_the_same(tmp_path: Path) -> None:
     [
         ({"transform_path": 1}, "true or false"),
         ({"latent_dim": 40}, r"at most 39 \(bins below 3400 Hz\)"),
-        ({"envelope_latents": -1}, "0 or more"),
+        ({"envelope_latents": -1}, "from 0 to 4096, got -1"),
         ({"envelope_latents": 32}, "at least 1"),
         ({"envelope_latents": 300, "latent_dim": 310}, r"at most 238 \(bins above 1600 Hz\)"),
         ({"envelope_latents": 8, "transform_path": False}, "set transform_path"),

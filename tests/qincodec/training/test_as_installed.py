@@ -28,7 +28,8 @@ discriminators: {width: 0.03}
 stage1: {steps: 2}
 stage2: {kind: rvq, num_codebooks: 3, codebook_size: 8}
 stage3: {steps: 2, codebooks: [1, 3]}
-run: {log_every: 1, validate_every: 2, save_every: 2, samples_every: 2, validation_clips: 1, validation_s: 0.3}
+run: {log_every: 1, validate_every: 2, save_every: 2, validation_clips: 1, validation_s: 0.3
+  , samples_every: 2}
 """
 QINCO2 = (
     "--set",

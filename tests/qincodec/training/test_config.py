@@ -69,7 +69,27 @@ def test_changes_from_the_command_line(tmp_path):
         ("data: {crop_s: -1}", "data.crop_s"),
         ("data: {batch_size: many}", "data.batch_size"),
         ("autoencoder: huge", "unknown autoencoder size 'huge'"),
-        ("autoencoder: {dim: 0}", "dim must be a whole number, 1 or more"),
+        ("autoencoder: {dim: 0}", "dim must be a whole number from 1 to 8192, got 0"),
+        (
+            "autoencoder: {num_layers: 1000000000}",
+            "num_layers must be a whole number from 1 to 128, got 1000000000",
+        ),
+        (
+            "autoencoder: {dim: 8192, intermediate_dim: 32768, num_layers: 128}",
+            "weights, 1073741824 are allowed",
+        ),
+        ("stage2: {num_codebooks: 1000000000}", "stage2.num_codebooks.*1024, got 1000000000"),
+        ("data: {workers: 1000000000}", "data.workers.*512, got 1000000000"),
+        ("stage1: {steps: 1000000000}", "stage1.steps.*999999999"),
+        (
+            "stage3: {search: {beam: 1000000000}}",
+            "beam must be a whole number from 1 to 4096, got 1000000000",
+        ),
+        ("stage3: {search: {width: 1}}", "bad.yaml: search does not fit.*candidates, beam"),
+        ("optimizer: {lr: .inf}", "optimizer.lr.*finite"),
+        ("seed: 2024-13-45", "cannot be read: month must be"),
+        ("[" * 5000, "cannot be read"),
+        ("seed: [" + "1, " * 9000 + "]", r"seed.*\.\.\."),
         ("stage3: {codebooks: [15]}", "must be 1 to 14"),
         ("stage3: {codebooks: []}", "must be 1 to 14"),
         ("run: {precision: int8}", "run.precision"),
@@ -82,7 +102,13 @@ def test_wrong_values_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
         load_config(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_change_that_is_no_value_is_said(tmp_path):
+    """It once left the configuration as it was, without a word."""
+    with pytest.raises(UserError, match="--set seed=2024-13-45 is not a YAML value"):
+        load_config("small", {"seed": "2024-13-45"})
 
 
 def test_no_such_configuration():

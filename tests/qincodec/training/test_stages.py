@@ -325,9 +325,7 @@ def command(run, sounds, *more):
 def test_two_processes_train_as_one(tmp_path, sounds):
     """gloo, global batch 4 in both: the same losses but for the order of sums."""
     steps = ["--set", "stage1.steps=3"]
-    subprocess.run(
-        [sys.executable, *command(tmp_path / "one" / "run", sounds, *steps)], check=True
-    )
+    subprocess.run([sys.executable, *command(tmp_path / "one" / "run", sounds, *steps)], check=True)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     two = command(tmp_path / "two" / "run", sounds, *steps)
     subprocess.run([sys.executable, *launcher, *two], check=True)
