@@ -111,7 +111,7 @@ class Dac(PretrainedCodec):
         return self._encoded(audio, codes.cpu().numpy(), network.codebook_size, model=label)
 
     def _decode_clip(self, clip: Encoded) -> torch.Tensor:
-        network = self._network(clip.side_info.get("model", ""), "an encoded clip")
+        network = self._network(str(clip.side_info.get("model", "")), "an encoded clip")
         frames = network.num_frames(clip.num_samples)
         codes, _ = self._unpacked(clip, frames, clip.channels, network.codebook_size)
         return torch.cat([network.decode(row[None], clip.num_samples)[0] for row in codes])

@@ -30,7 +30,7 @@ from torch import nn
 from baselines import weights as files
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
-from qincodec.errors import UserError
+from qincodec.errors import UserError, shown
 
 UNTRAINED = "untrained"
 #: Of random weights. "full" is the released architecture, "tiny" one for tests.
@@ -166,7 +166,7 @@ class PretrainedCodec(Codec):
         """
         if clip.side_info.get("weights") != self.weights_hash:
             raise UserError(
-                f"clip was encoded with {self.name} weights {clip.side_info.get('weights')}, the loaded ones"
+                f"clip was encoded with {self.name} weights {shown(clip.side_info.get('weights'))}, the loaded ones"
                 f" are {self.weights_hash}: give the weights it was encoded with"
             )
         sizes = (codebook_size,) * clip.side_number("num_codebooks", 1, 1024)

@@ -15,7 +15,7 @@ import torch
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from qincodec import bitstream, checkpoint
 from qincodec.codec import UNTRAINED, load
-from qincodec.errors import UserError
+from qincodec.errors import UserError, shown
 
 
 class _Model(Codec):
@@ -50,7 +50,7 @@ class _Model(Codec):
     def _check_payload(self, clip: Encoded, num_bytes: int) -> None:
         if clip.side_info.get("model") != self.weights_hash:
             raise UserError(
-                f"clip was encoded with {self.name} model {clip.side_info.get('model')}, the loaded one is"
+                f"clip was encoded with {self.name} model {shown(clip.side_info.get('model'))}, the loaded one is"
                 f" {self.weights_hash}: give the model it was encoded with"
             )
         if len(clip.payload) != num_bytes:

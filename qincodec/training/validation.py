@@ -97,11 +97,9 @@ def _write_sample(
     # A file may have any name: no line of its own, no formula between two dollars, no bytes that are no text.
     title = "".join(c if c.isprintable() else "?" for c in title[-48:])
     for axis, signal, label in zip(axes, (clip, decoded), (title, "decoded"), strict=True):
-        power, hertz, seconds = matplotlib.mlab.specgram(
-            signal.numpy(), NFFT=1024, noverlap=768, Fs=sample_rate
-        )
+        power, _, _ = matplotlib.mlab.specgram(signal.numpy(), NFFT=1024, noverlap=768, Fs=sample_rate)
         levels = 10 * np.log10(np.maximum(power, 1e-14))  # digital silence has no logarithm
-        extent = (seconds[0], seconds[-1], hertz[0], hertz[-1])
+        extent = (0, len(signal) / sample_rate, 0, sample_rate / 2)
         axis.imshow(levels, origin="lower", aspect="auto", extent=extent, vmin=-140, vmax=-30)
         axis.set_title(label, fontsize=8, parse_math=False)
         axis.set_xlabel("s")

@@ -1,0 +1,97 @@
+"""The attribution file of the shipped weights: source, author and licence of each file they were trained on.
+
+    python tools/attribution.py AUDIO > qincodec/pretrained/small/ATTRIBUTION.csv
+
+AUDIO is the folder of the training data, with ``train.jsonl``, ``LICENCES-esc10.txt`` and
+``LICENCES-effects.md``. Licences are written as those files write them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+
+class Origin(NamedTuple):
+    """Where a file comes from."""
+
+    author: str
+    licence: str
+    source: str
+
+
+#: Says of the files that the next weights are trained without why.
+LEFT_OUT = "not for the next weights"
+
+_CC0 = Origin("Sonic Pi's contributors", "CC0 1.0", "https://sonic-pi.net (its samples)")
+_UNKNOWN = "Creative Commons, clause not established"
+#: By the beginning of the file's name.
+_MUSIC = {
+    "456440__inspectorj": Origin("InspectorJ", "CC BY 3.0", "https://freesound.org/s/456440/"),
+    "Karissa_Hobbs": Origin("Karissa Hobbs", "CC BY 3.0", "librosa's example recordings"),
+    "Kevin_MacLeod": Origin("Kevin MacLeod (incompetech.com)", "CC BY 3.0", "librosa's example recordings"),
+    "sorohanro": Origin("Mihai Sorohan", "CC BY 3.0", "librosa's example recordings"),
+}
+_SPEAKERS = {"speedenza": "Speedenza", "corsica-s": "Corsica_S"}
+
+_ESC10 = re.compile(r"- \[(\S+\.ogg)\]:\s+clip derived from .+? \((https?://\S+)\) by (.+) \[(.+)\]")
+
+
+def esc10(text: str) -> dict[str, Origin]:
+    """Name without the class in front -> origin, of ESC-10's licence file."""
+    found = (_ESC10.fullmatch(line.strip()) for line in text.splitlines())
+    return {match[1]: Origin(match[3], match[4], match[2]) for match in found if match}
+
+
+def effects(text: str) -> dict[str, Origin]:
+    """``folder__folder__name`` -> origin, of the credits of the effects: a table for each folder."""
+    origins, folder = {}, ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            folder = line[3:].strip().removeprefix("./").rpartition("/")[0].replace("/", "__")
+        elif line.startswith("|"):
+            name, author, licence, *source = (cell.strip() for cell in line.strip().strip("|").split("|"))
+            origins[f"{folder}__{name}"] = Origin(author, licence.strip("* "), " ".join(source).strip())
+    return origins
+
+
+def origins(audio: Path) -> list[tuple[str, Origin, str]]:
+    """(path, origin, note) of every file of ``train.jsonl``. Raises KeyError for one without an origin."""
+    clips = esc10((audio / "LICENCES-esc10.txt").read_text(encoding="utf-8"))
+    credits = effects((audio / "LICENCES-effects.md").read_text(encoding="utf-8"))
+    rows = []
+    for line in (audio / "train.jsonl").read_text(encoding="utf-8").splitlines():
+        path, part = (json.loads(line)[key] for key in ("path", "source"))
+        name = Path(path).name
+        if part == "esc10":
+            origin = clips[name.partition("-")[2]]
+        elif part == "effects":
+            origin = credits[name]
+        elif part == "speech":
+            number, speaker, _ = name.split("__")
+            origin = Origin(_SPEAKERS.get(speaker, speaker), _UNKNOWN, f"https://freesound.org/s/{number}/")
+        elif part == "music":
+            origin = next(value for begin, value in _MUSIC.items() if name.startswith(begin))
+        else:
+            origin = {"sonicpi": _CC0}[part]
+        if not all(origin):
+            raise KeyError(f"{path}: {origin}")
+        doubtful = "Sampling" in origin.licence or origin.licence == _UNKNOWN
+        rows.append((path, origin, LEFT_OUT if doubtful else ""))
+    return rows
+
+
+def write(audio: Path, stream: TextIO) -> None:
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["file", *Origin._fields, "note"])
+    table.writerows([path, *origin, note] for path, origin, note in origins(audio))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    write(Path(sys.argv[1]), sys.stdout)
