@@ -166,8 +166,8 @@ class PretrainedCodec(Codec):
         """
         if clip.side_info.get("weights") != self.weights_hash:
             raise UserError(
-                f"clip was encoded with {self.name} weights {shown(clip.side_info.get('weights'))}, the loaded"
-                f" ones are {self.weights_hash}: give the weights it was encoded with"
+                f"clip was encoded with {self.name} weights {shown(clip.side_info.get('weights'))}, the"
+                f" loaded ones are {self.weights_hash}: give the weights it was encoded with"
             )
         sizes = (codebook_size,) * clip.side_number("num_codebooks", 1, 1024)
         end = payload_bytes(frames, streams, sizes)

@@ -50,8 +50,8 @@ class _Model(Codec):
     def _check_payload(self, clip: Encoded, num_bytes: int) -> None:
         if clip.side_info.get("model") != self.weights_hash:
             raise UserError(
-                f"clip was encoded with {self.name} model {shown(clip.side_info.get('model'))}, the loaded one"
-                f" is {self.weights_hash}: give the model it was encoded with"
+                f"clip was encoded with {self.name} model {shown(clip.side_info.get('model'))}, the loaded"
+                f" one is {self.weights_hash}: give the model it was encoded with"
             )
         if len(clip.payload) != num_bytes:
             raise UserError(

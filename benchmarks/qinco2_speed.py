@@ -71,7 +71,7 @@ def trained(arguments: argparse.Namespace, train: object) -> QINCO2:
     if arguments.state.exists():
         model.load_state_dict(torch.load(arguments.state, weights_only=True))
         return model
-    epochs = 8
+    epochs = min(8, arguments.steps)
     training = Training(
         epochs=epochs,
         epoch_frames=arguments.steps // epochs * 1024,
@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--reference-vectors", type=int, default=16, help="plain (16, 32) before each row")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.steps < 1:
+        parser.error(f"--steps must be 1 or more, got {arguments.steps}")
     torch.set_num_threads(arguments.threads)
 
     train, held = latents_of(arguments.train, arguments.held_out, DIM)

@@ -8,8 +8,9 @@ resampled or mixed unless asked for. Encoder delay and padding are removed where
 What a file must be: a missing, empty or unreadable file, one without an audio stream or without a single
 sample, and one with NaN or infinity among its samples are refused, with the name of the file and the
 reason. So is a file that is damaged, or holds less than its header promises; where a format promises
-nothing (raw AAC, MP3 without a Xing header, what was written to a pipe), what is there is read. Silence is
-audio. All functions may be called from several threads.
+nothing (raw AAC, MP3 without a Xing header, what was written to a pipe), what is there is read. A header
+with a sample rate outside 4 to 768 kHz, or a length that the file is far too small for, is refused before
+anything goes by it. Silence is audio. All functions may be called from several threads.
 """
 
 from __future__ import annotations

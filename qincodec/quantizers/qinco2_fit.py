@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qincodec.cuda_graphs import Replayed, adamw, load_state, set_rate
-from qincodec.errors import UserError
+from qincodec.errors import UserError, check_whole, shown
 from qincodec.quantizers.base import FitProgress, ProgressCallback
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.fit_state import FitState
@@ -52,6 +52,14 @@ class Training:
     validation_frames: int = 100_000
     search: Search | None = None
     save_every_s: float = 300
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "epoch_frames", "batch_size", "rvq_frames", "validation_frames"):
+            check_whole(f"training: {name}", getattr(self, name), 1, 2**40)
+        for name in ("lr", "weight_decay", "clip", "ramp_epochs", "noise", "save_every_s"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise UserError(f"training: {name} must be a number, 0 or more, got {shown(value)}")
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate of a step, counted from 0 over the whole training."""
@@ -95,7 +103,11 @@ def fit_qinco2(
     held.check(model.dim, 1)
     steps = data.steps(training.batch_size, training.epoch_frames)
     if steps == 0:
-        raise UserError(f"{len(data)} frames of latents are less than a batch of {training.batch_size}")
+        raise UserError(
+            f"an epoch has no whole batch: batch_size is {training.batch_size}, epoch_frames"
+            f" {training.epoch_frames}, and there are {len(data)} latents; give a smaller batch_size, more"
+            " epoch_frames or more latents"
+        )
     options = {**asdict(training), "save_every_s": None, "validation": held.signature(), "seed": seed}
     state = FitState(state_dir, model, data, **options)
     trainer = _Trainer(model, training, held.sample(training.validation_frames, seed), seed, steps)

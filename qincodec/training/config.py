@@ -19,6 +19,7 @@ from qincodec.autoencoder import SIZES, AutoencoderConfig
 from qincodec.errors import UserError, shown
 from qincodec.quantizers.base import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS
 from qincodec.quantizers.beam import Search
+from qincodec.quantizers.qinco2_fit import Training
 
 CONFIGS = Path(__file__).parent / "configs"
 #: Of a stage: names of checkpoints have nine digits.
@@ -262,6 +263,7 @@ def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
         _ = config.shape
         if config.stage3.search is not None:
             Search.from_dict(config.stage3.search)
+        qinco2_training(config.stage2.training)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     too_many = [n for n in config.stage3.codebooks if not 1 <= n <= config.stage2.num_codebooks]
@@ -271,6 +273,17 @@ def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
             f" got {list(config.stage3.codebooks)}"
         )
     return config
+
+
+def qinco2_training(values: dict[str, Any]) -> Training:
+    """``stage2.training`` of qinco2. Raises UserError for names it does not have and values out of range."""
+    values = dict(values)
+    try:
+        if values.get("search") is not None:
+            values["search"] = Search.from_dict(values["search"])
+        return Training(**values)
+    except TypeError as error:
+        raise UserError(f"stage2.training does not fit: {error}") from error
 
 
 def change(values: dict[str, Any], key: str, text: str) -> None:

@@ -23,7 +23,7 @@ from qincodec.files import resampled_blocks
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import FitProgress, Quantizer
 from qincodec.quantizers.latents import Latents
-from qincodec.training.config import QuantizerStage
+from qincodec.training.config import QuantizerStage, qinco2_training
 from qincodec.training.data import DamagedFile, Recordings
 from qincodec.training.manifest import Manifest, seeded_order
 from qincodec.training.run import TrainingRun, write_json
@@ -59,7 +59,7 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
         quantizer.to(device)
         more: dict[str, Any] = {}
         if settings.kind == "qinco2":
-            more = {"validation": held_out, "training": _training(settings.training)}
+            more = {"validation": held_out, "training": qinco2_training(settings.training)}
         quantizer.fit(latents, seed=run.config.seed, state_dir=folder, progress=report, **more)
     tables = count_codes(quantizer, latents, held_out, device)
     errors = relative_errors(quantizer, held_out, device)
@@ -89,19 +89,6 @@ def make_quantizer(settings: QuantizerStage, dim: int) -> Quantizer:
         return kind.for_rate(dim, settings.num_codebooks, settings.codebook_size)
     values = {"num_codebooks": settings.num_codebooks, "codebook_size": settings.codebook_size}
     return kind.from_config({"dim": dim, **values, **settings.options})
-
-
-def _training(values: dict[str, Any]) -> Any:
-    from qincodec.quantizers.beam import Search
-    from qincodec.quantizers.qinco2_fit import Training
-
-    values = dict(values)
-    try:
-        if values.get("search") is not None:
-            values["search"] = Search.from_dict(values["search"])
-        return Training(**values)
-    except TypeError as error:
-        raise UserError(f"stage2.training does not fit: {error}") from error
 
 
 def count_codes(

@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from qincodec.errors import UserError
 from qincodec.quantizers.beam import Search, smallest
 from qincodec.quantizers.qinco2 import QINCO2, SIZES
+from qincodec.quantizers.qinco2_fit import Training
 from qincodec.quantizers.rvq import RVQ
 
 DIM, N, K = 6, 4, 16
@@ -225,3 +230,23 @@ def test_smallest_is_exact(size: int, k: int) -> None:
     values, indices = smallest(x, k)
     assert torch.equal(values.sort(-1).values, x.sort(-1).values[..., :k])
     assert torch.equal(x.gather(-1, indices), values)
+
+
+def test_an_epoch_without_a_batch_is_told_by_its_numbers() -> None:
+    """It once said that 5000 latents were less than a batch of 1024."""
+    message = "batch_size is 1024, epoch_frames 512, and there are 4... latents"
+    with pytest.raises(UserError, match=message):
+        QINCO2(DIM, N, K, **SIZES["S"]).fit(data(5000).numpy(), training=Training(epoch_frames=512))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_benchmark_runs_with_few_steps(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "latents.npy", random.standard_normal((8000, 32)).astype(np.float32))
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "qinco2_speed.py"
+    where = [f"--{name}={tmp_path / 'latents.npy'}" for name in ("train", "held-out")]
+    how = [f"--state={tmp_path / 'm.pt'}", "--steps=6", "--vectors=2", "--reference-vectors=1"]
+    done = subprocess.run([sys.executable, str(script), *where, *how], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "plain (16, 32)" in done.stdout

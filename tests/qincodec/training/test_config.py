@@ -86,6 +86,8 @@ def test_changes_from_the_command_line(tmp_path):
             "beam must be a whole number from 1 to 4096, got 1000000000",
         ),
         ("stage3: {search: {width: 1}}", "bad.yaml: search does not fit.*candidates, beam"),
+        ("stage2: {training: {epochs: 0}}", "epochs must be a whole number from 1"),
+        ("stage2: {training: {epoch: 1}}", "stage2.training does not fit.*epoch"),
         ("optimizer: {lr: .inf}", "optimizer.lr.*finite"),
         ("seed: 2024-13-45", "cannot be read: month must be"),
         ("[" * 5000, "cannot be read"),
