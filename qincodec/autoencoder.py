@@ -51,16 +51,8 @@ KERNEL_SIZE = 7
 MAX_MAGNITUDE = 100.0
 
 
-#: What the numbers of a configuration, which may be anybody's, can be; checked before anything is made.
-_RANGES = {
-    "latent_dim": (1, 4096),
-    "dim": (1, 8192),
-    "intermediate_dim": (1, 32_768),
-    "num_layers": (1, 128),
-    "sample_rate": (SAMPLE_RATES[0], SAMPLE_RATES[-1]),
-    "hop_length": (2, 32_768),
-    "envelope_latents": (0, 4096),
-}
+#: Largest numbers of a configuration, which may be anybody's; checked before anything is made.
+_MOST = {"latent_dim": 4096, "dim": 8192, "intermediate_dim": 32_768, "num_layers": 128, "hop_length": 32_768}
 _MOST_WEIGHTS = 1 << 30
 
 
@@ -91,15 +83,14 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         if type(self.transform_path) is not bool:
             raise UserError(f"autoencoder: transform_path must be true or false, got {self.transform_path!r}")
-        for name, (least, most) in _RANGES.items():
-            check_whole(f"autoencoder: {name}", getattr(self, name), least, most)
+        for name, most in _MOST.items():
+            check_whole(f"autoencoder: {name}", getattr(self, name), 1, most)
+        check_whole("autoencoder: envelope_latents", self.envelope_latents, 0, 4096)
+        check_whole("autoencoder: sample_rate", self.sample_rate, SAMPLE_RATES[0], SAMPLE_RATES[-1])
         if self.hop_length % 2:
             raise UserError(f"autoencoder: hop_length must be even, got {self.hop_length}")
-        if self.num_weights > _MOST_WEIGHTS:
-            raise UserError(
-                f"autoencoder: its sizes make {self.num_weights} weights, {_MOST_WEIGHTS} are allowed: lower"
-                " dim, intermediate_dim or num_layers"
-            )
+        if (n := self.num_weights) > _MOST_WEIGHTS:
+            raise UserError(f"autoencoder: {n} weights, {_MOST_WEIGHTS} are allowed: lower one of its sizes")
         if not self.transform_path and self.envelope_latents:
             raise UserError("autoencoder: envelope_latents are part of a transform path: set transform_path")
         most = min(self.hop_length, waveform_bins(self.sample_rate, self.n_fft))
@@ -117,7 +108,7 @@ class AutoencoderConfig:
 
     @property
     def num_weights(self) -> int:
-        """About as many as there are: those of the matrices."""
+        """Of the matrices, about."""
         in_and_out = 7 * (3 * self.n_bins + self.latent_dim) + 3 * self.n_bins + 4 * self.latent_dim
         return self.dim * (4 * self.num_layers * self.intermediate_dim + in_and_out)
 
