@@ -372,7 +372,8 @@ def _trained(folder: Path) -> Qincodec:
         tables = CodeTables(frequencies) if frequencies else None
         codec = Qincodec(autoencoder, quantizer, tables=tables, trained=config["trained"])
     except UserError as error:
-        raise UserError(f"model '{folder}': {error}") from error
+        # A name out of the configuration may hold anything, line ends too.
+        raise UserError(f"model '{folder}': {' '.join(str(error).split())}") from error
     except Exception as error:  # a configuration may be anybody's, and so may the quantizer's class
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"model '{folder}' does not fit this program: {reason[:300]}") from error

@@ -163,6 +163,7 @@ def test_ten_thousand_mutated_configurations(tmp_path: Path) -> None:
         ("quantizer", "search", {"candidates": "x"}, "candidates must be a whole number from 1 to 65536"),
         ("quantizer", "search", {"wide": 1}, "search does not fit.*it has candidates, beam"),
         ("quantizer", "kind", 5, "unknown quantizer '5'"),
+        ("quantizer", "kind", "two\nlines", "unknown quantizer 'two lines'"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_the_range(
