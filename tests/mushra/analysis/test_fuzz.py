@@ -17,7 +17,7 @@ import pytest
 from mushra.analysis.load import load
 from mushra.export import export
 from mushra.server.store import Store
-from mushra.server.whole import WholeSession, add_whole
+from mushra.server.whole import WholePage, WholeSession, add_whole
 from qincodec.errors import UserError
 
 ODD: list[Any] = [
@@ -85,9 +85,10 @@ def _database(folder: Path) -> Path:
     with Store(folder / "results.sqlite") as store:
         for who in "abc":
             pages = [
-                (
+                WholePage(
                     item,
                     "mushra",
+                    False,
                     [
                         {
                             "stimulus": name,
