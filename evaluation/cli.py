@@ -269,7 +269,7 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
                 write_all(results, folder)
         if speaks:
             _print(results, folder)
-            if results.clips["error"].notna().any():
+            if results.clips["error"].notna().any() or results.n_failed_scores:
                 raise SystemExit(EXIT_SOME_FAILED)
     finally:
         ranks.close()

@@ -6,11 +6,10 @@ evaluation's sample rate, and its condition's delay is taken out. Reports and li
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from evaluation.conditions import RenderedSpec
 from evaluation.datasets.base import Clip
 from evaluation.results import Condition
 from evaluation.store import RunStore, coded_key, condition_delay
+from evaluation.unchanged import Unchanged
 from qincodec import audio
 from qincodec.audio import Audio
 from qincodec.codec import check_device
@@ -70,7 +70,7 @@ class RunAudio:
         self._weights, self._device = weights or {}, device
         self._codecs: dict[str, Codec | str] = {}
         self._delays: dict[tuple[str, float | None], int] = {}
-        self._checked: dict[Path, str] = {}
+        self._unchanged = Unchanged()
         self._lock = threading.RLock()
 
     def reference(self, clip: Clip) -> Audio:
@@ -79,8 +79,9 @@ class RunAudio:
         Raises:
             UserError: the recording is gone, cannot be read, or is not what the run has scored.
         """
-        self._check_unchanged(clip)
-        samples, sample_rate = audio.read(clip.path, clip.start_s, clip.duration_s)
+        samples, sample_rate = self._unchanged.read(
+            clip.path, clip.content_hash, partial(audio.read, clip.path, clip.start_s, clip.duration_s)
+        )
         samples = audio.mix(samples, self._settings["channels"])
         return audio.resample(samples, sample_rate, self.sample_rate)
 
@@ -163,9 +164,10 @@ class RunAudio:
         known = self._files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {}).get(clip.id)
         with self._lock:  # what a file was found for is remembered
             file = folder.find(clip.id, clip.path.name)
-            if folder.fingerprint(file) != known:
+            if known is None or folder.fingerprint(file) != known:
                 raise UserError(f"'{file}' is another file than the run scored; evaluate again or mend it")
-        loaded = folder.load(
+        load = partial(
+            folder.load,
             clip.id,
             clip.path.name,
             start_s=clip.start_s,
@@ -174,6 +176,7 @@ class RunAudio:
             sample_rate=self.sample_rate,
             channels=self._settings["channels"],
         )
+        loaded = self._unchanged.read(file, known, load)
         notes += loaded.notes
         return loaded.audio
 
@@ -209,24 +212,6 @@ class RunAudio:
                 " evaluate again"
             )
         return codec
-
-    def _check_unchanged(self, clip: Clip) -> None:
-        """Refuse a recording that is not the one the run has scored."""
-        with self._lock:
-            digest = self._checked.get(clip.path)
-        if digest is None:
-            try:
-                with clip.path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise UserError(
-                    f"the recording '{clip.path}' of clip '{clip.id}' cannot be read: {error.strerror}; put"
-                    " it back where the run found it"
-                ) from error
-            with self._lock:
-                self._checked[clip.path] = digest
-        if not digest.startswith(clip.content_hash):
-            raise UserError(f"'{clip.path}' has changed since the run scored it; evaluate again")
 
 
 def _name(codec: str, kbps: float | None) -> str:

@@ -24,6 +24,7 @@ from evaluation.metrics.embedding import (
     embedding_metrics,
 )
 from evaluation.results import MetricInfo
+from evaluation.scoring import describe
 from evaluation.store import RunStore, StoreError, frames_key, reference_frames_key
 from qincodec.errors import Unavailable, UserError
 
@@ -142,9 +143,7 @@ class Embedder:
             except StoreError:
                 raise
             except Exception as error:
-                text = " ".join(str(error).split())
-                reason = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
-                found[index] = f"no embedding: {reason}"
+                found[index] = f"no embedding: {describe(error)}"
         if new:
             places = self.store.append_frames(self.info.name, list(new.values()))
             rows = [

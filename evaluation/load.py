@@ -79,7 +79,7 @@ class _Loader:
         corpus = []
         decoded: list[list[dict[str, dict[str, Any]]]] = []
         per_clip = [metric for metric in metrics if metric.per_clip]
-        n_pending = 0
+        n_pending = n_failed_scores = 0
         for condition in conditions:
             files = self.files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {})
             keys = {c.id: coded_key(condition, self.settings, c, files.get(c.id)) for c in self.clips}
@@ -96,6 +96,7 @@ class _Loader:
                     value = None if score is None else score["value"]
                     records[-1][metric.name] = number_from_json(value)
                     reason = "not scored yet" if score is None else score["reason"]
+                    n_failed_scores += score is not None and score["error"] is not None
                     records[-1][f"{metric.name}_reason"] = row["error"] or reason
             done = [row for row in rows.values() if row is not None]
             statistics = code_statistics(self.store, done)
@@ -112,6 +113,7 @@ class _Loader:
             settings=self.settings,
             environment=self.store.read_environment(),
             n_pending=n_pending,
+            n_failed_scores=n_failed_scores,
             scores=self._scores(conditions, decoded),
             embeddings=self.embeddings,
             unavailable=self.run.get("unavailable", {}),

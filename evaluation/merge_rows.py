@@ -297,7 +297,10 @@ class Writer:
             scores = [whole.score(clip, metric, whole.delay) for metric in whole.metrics]
             rows |= {score["key"]: score for score in scores if score is not None and self._is_new(score)}
             complete = None not in scores
-            failed = any(score is not None and score["error"] is not None for score in scores)
+            failed = any(
+                score is not None and score["error"] is not None and metric.embedding
+                for metric, score in zip(whole.metrics, scores, strict=True)
+            )
             for key in whole.frame_keys(clip):
                 if key in rows or self.store.has_frames(self.store.row(key)):
                     continue

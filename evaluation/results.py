@@ -149,6 +149,7 @@ class Results:
         settings: evaluation settings (``sample_rate, channels, align, seed, chunk_s, ...``).
         environment: versions, commit, command lines, machine.
         n_pending: (condition, clip) pairs without a row yet; 0 unless the run was interrupted.
+        n_failed_scores: scores of coded clips that a metric could not compute; ``<metric>_reason`` says why.
         scores: of metrics that are not per clip.
         embeddings: that metrics compare.
         unavailable: name of a metric or embedding that was asked for -> why it could not be computed here.
@@ -165,6 +166,7 @@ class Results:
     settings: dict[str, Any]
     environment: dict[str, Any]
     n_pending: int = 0
+    n_failed_scores: int = 0
     scores: list[CorpusScore] = field(default_factory=list)
     embeddings: list[EmbeddingInfo] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)

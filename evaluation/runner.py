@@ -12,19 +12,20 @@ kernels may round differently in another company, and a resumed run must end in 
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 
 from baselines.codec import Encoded
-from evaluation.alignment import apply_delay, estimate_delay
+from baselines.rendered import RenderedClip
+from evaluation.alignment import estimate_delay
 from evaluation.batches import Coded, Group, fit_length, make_batches
 from evaluation.conditions import Planned
 from evaluation.datasets.base import Clip
@@ -32,6 +33,7 @@ from evaluation.distributed import Ranks
 from evaluation.embedder import Embedder
 from evaluation.metrics.base import Metric, Score
 from evaluation.results import MetricInfo
+from evaluation.scoring import describe, failed_score, score_group
 from evaluation.store import (
     RunStore,
     StoreError,
@@ -42,6 +44,7 @@ from evaluation.store import (
     score_key,
     write_atomic,
 )
+from evaluation.unchanged import Unchanged
 from qincodec import audio
 from qincodec.errors import UserError
 
@@ -70,12 +73,6 @@ class Settings:
 
 
 T = TypeVar("T")
-
-
-def describe(error: Exception) -> str:
-    """The reason that stands in a failed clip's row, one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 class Runner:
@@ -133,6 +130,9 @@ class Runner:
         self.on_more = on_more
         self._settings_dict = asdict(settings)
         self._stop = threading.Event()
+        self._unchanged = Unchanged()
+        #: Keys of scores that could not be computed in this session: a second attempt would fail likewise.
+        self._failed: set[str] = set()
 
     def run(self) -> None:
         """Code and score all that is missing. Rows of finished work stay, whatever ends the run.
@@ -231,8 +231,12 @@ class Runner:
 
     def _lacks_metric(self, planned: Planned, key: str, delay: int) -> bool:
         return planned.change is None and any(
-            self.store.row(score_key(key, metric, delay)) is None for metric in self.metrics
+            self._lacks_score(score_key(key, metric, delay)) for metric in self.metrics
         )
+
+    def _lacks_score(self, key: str) -> bool:
+        row = self.store.row(key)
+        return row is None or (row["error"] is not None and key not in self._failed)
 
     def _saves(self, planned: Planned) -> bool:
         return self.save_audio and planned.change is None
@@ -253,7 +257,11 @@ class Runner:
         by_length: dict[int, list[tuple[Clip, torch.Tensor]]] = {}
         for clip in batch:
             try:
-                samples, sample_rate = audio.read(clip.path, clip.start_s, clip.duration_s)
+                samples, sample_rate = self._unchanged.read(
+                    clip.path,
+                    clip.content_hash,
+                    partial(audio.read, clip.path, clip.start_s, clip.duration_s),
+                )
                 samples = audio.mix(samples, self.settings.channels)
                 samples = audio.resample(samples, sample_rate, self.settings.sample_rate)
             except Exception as error:
@@ -335,23 +343,30 @@ class Runner:
         )
 
     def _rendered(self, planned: Planned, group: Group) -> Coded:
-        assert planned.rendered is not None
-        loaded = [
-            planned.rendered.load(
-                clip.id,
-                clip.path.name,
-                start_s=clip.start_s,
-                duration_s=clip.duration_s,
-                source_duration_s=audio.info(clip.path).duration_s,
-                sample_rate=self.settings.sample_rate,
-                channels=self.settings.channels,
-            )
-            for clip in group.clips
-        ]
+        loaded = [self._rendered_clip(planned, clip) for clip in group.clips]
         length = group.reference.shape[-1]
         decoded = [fit_length(torch.from_numpy(clip.audio), length) for clip in loaded]
         notes = ["; ".join(clip.notes) or None for clip in loaded]
         return Coded(torch.stack(decoded), [None] * len(loaded), notes)
+
+    def _rendered_clip(self, planned: Planned, clip: Clip) -> RenderedClip:
+        rendered, file = planned.rendered, planned.files[clip.id]
+        assert rendered is not None
+        if file.startswith("missing: "):
+            raise UserError(file.removeprefix("missing: "))
+        load = partial(
+            rendered.load,
+            clip.id,
+            clip.path.name,
+            start_s=clip.start_s,
+            duration_s=clip.duration_s,
+            source_duration_s=self._unchanged.read(
+                clip.path, clip.content_hash, partial(audio.info, clip.path)
+            ).duration_s,
+            sample_rate=self.settings.sample_rate,
+            channels=self.settings.channels,
+        )
+        return self._unchanged.read(rendered.find(clip.id, clip.path.name), file, load)
 
     def _to_evaluation_rate(self, decoded: torch.Tensor, sample_rate: int, group: Group) -> torch.Tensor:
         expected = group.inputs[sample_rate].shape if sample_rate in group.inputs else None
@@ -404,16 +419,25 @@ class Runner:
         keys = [row["key"] for row in rows]
         scores: list[tuple[Metric | MetricInfo, list[Score]]] = []
         if any(self._lacks_metric(planned, key, delay) for key in keys):
-            scores += [(m, self._scores(m, group, reference, decoded, delay)) for m in self.metrics]
+            rate = self.settings.sample_rate
+            scores += [(m, score_group(m, group, reference, decoded, delay, rate)) for m in self.metrics]
         for embedder in self.embedders if certain else []:
-            scores += embedder.score(group.clips, keys, group.reference, coded.decoded, delay)
+            try:
+                scores += embedder.score(group.clips, keys, group.reference, coded.decoded, delay)
+            except StoreError:
+                raise
+            except Exception as error:
+                failed = [failed_score(embedder.info.name, error)] * len(group.clips)
+                scores += [(metric, failed) for metric in embedder.clip_metrics]
         for index, key in enumerate(keys):
             for info, of_clips in scores:
-                score = of_clips[index]
+                score, own_key = of_clips[index], score_key(key, info, delay)
+                if score.failed:
+                    self._failed.add(own_key)
                 rows.append(
                     {
                         "kind": "score",
-                        "key": score_key(key, info, delay),
+                        "key": own_key,
                         "codec": planned.condition.codec,
                         "rate": planned.rate_label,
                         "clip": group.clips[index].id,
@@ -425,18 +449,6 @@ class Runner:
                     }
                 )
         return rows
-
-    def _scores(
-        self, metric: Metric, group: Group, reference: torch.Tensor, decoded: torch.Tensor, delay: int
-    ) -> list[Score]:
-        if reference.shape[-1] <= abs(delay):
-            reason = f"clip is shorter than the delay of {delay} samples"
-            return [Score(math.nan, reason)] * len(group.clips)
-        shifted_reference, shifted = apply_delay(reference, decoded, delay)
-        if (metric.name, delay) not in group.prepared:
-            prepared = metric.prepare(shifted_reference, self.settings.sample_rate)
-            group.prepared[metric.name, delay] = prepared
-        return metric.score(group.prepared[metric.name, delay], shifted, self.settings.sample_rate)
 
     def _failure(self, planned: Planned, clip: Clip, reason: str) -> dict[str, Any]:
         return {

@@ -36,7 +36,8 @@ from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric
 from evaluation.metrics.embedding import describe_embedding, embedding_metrics
 from evaluation.results import MetricInfo, Results
-from evaluation.runner import Runner, Settings, describe
+from evaluation.runner import Runner, Settings
+from evaluation.scoring import describe
 from evaluation.store import RunStore, row_key
 from qincodec.codec import check_device
 from qincodec.errors import Unavailable, UserError

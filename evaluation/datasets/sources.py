@@ -21,6 +21,7 @@ import platformdirs
 import soundfile
 
 from evaluation.datasets.base import Clip
+from evaluation.unchanged import SETTLED_S, stamp_of
 from qincodec import audio
 from qincodec.errors import UserError
 
@@ -211,8 +212,7 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return File(error=f"'{path}' is not a file"), None  # a pipe would block
-        # The change time too: tools that copy with times preserved can keep size and modification time.
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        stamp = stamp_of(status)
         entry = known.get(str(path))
         if entry is not None and entry["stamp"] == stamp:
             return File(entry["hash"], audio.AudioInfo(**entry["info"])), None
@@ -224,10 +224,8 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
         return File(content_hash, error=message), None
     except Exception as error:  # whatever a decoder makes of rubbish concerns this file alone
         return File(content_hash, error=f"'{path}': {type(error).__name__}: {error}"), None
-    # Clocks of file systems are coarse: a file this young could change again within the same time stamp.
-    settled = time.time() - status.st_mtime > 2
     entry = {"stamp": stamp, "hash": content_hash, "info": asdict(info)}
-    return File(content_hash, info), entry if settled else None
+    return File(content_hash, info), entry if time.time() - status.st_mtime > SETTLED_S else None
 
 
 def cache_file() -> Path:

@@ -24,6 +24,7 @@ class Score:
     failed: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))  # of NumPy's and torch's numbers too
         if math.isnan(self.value) and not self.reason:
             raise ValueError("a score that is not a number needs a reason")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from evaluation.datasets.base import Clip
 from evaluation.distributions import groups_of, jackknife
 from evaluation.results import Condition
 from evaluation.store import RunStore, coded_key, row_key
+from evaluation.unchanged import Unchanged
 from qincodec import audio
 from qincodec.codec import Qincodec
 from qincodec.errors import UserError
@@ -129,7 +131,8 @@ def _sums(
         ) from error
     assert codes is not None and codec.quantizer is not None
     # The way audio took to the codec when it was coded.
-    samples, sample_rate = audio.read(clip.path, clip.start_s, clip.duration_s)
+    read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
+    samples, sample_rate = Unchanged().read(clip.path, clip.content_hash, read)
     samples = audio.resample(audio.mix(samples, 1), sample_rate, settings["sample_rate"])
     samples = audio.resample(samples, settings["sample_rate"], codec.sample_rate)
     with torch.inference_mode():

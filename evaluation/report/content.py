@@ -311,6 +311,13 @@ def _value_lines(results: Results, summary: pd.DataFrame, metric: MetricInfo) ->
     unknown = scored[scored[metric.name].isna()]
     reasons = Counter(str(reason) for reason in unknown[f"{metric.name}_reason"])
     lines += [f"{metric.label} not a number: {part}" for part in _top(reasons, "clips.csv")]
+    fewer = summary[summary[f"{metric.name}_n"] + summary[f"{metric.name}_inf"] < summary["n"]]
+    if len(fewer):
+        parts = [
+            f"{row_label(row['codec'], row['kbps'])} {row[f'{metric.name}_n']} of {row['n']}"
+            for _, row in fewer.iterrows()
+        ]
+        lines.append(f"{metric.label} is the mean of fewer clips than n: {', '.join(parts)}")
     return lines
 
 

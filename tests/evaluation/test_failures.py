@@ -1,0 +1,235 @@
+"""What fails fails alone: a changed file its clip, a metric its own scores, a plug-in its own name."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from known import RATE, StepCodec, tone_and_noise
+
+from baselines.codec import Encoded, Rate
+from baselines.registry import CODECS
+from evaluation import evaluate, open_results
+from evaluation.cli import main
+from evaluation.load import load_results
+from evaluation.merge import merge_runs
+from evaluation.metrics import METRICS
+from evaluation.metrics.base import Metric, Score
+from evaluation.report import write_all
+from evaluation.store import RunStore
+from qincodec.plugins import Registry
+
+
+class Touchy(Metric):
+    """The largest sample of the output; raises on clips whose reference exceeds ``limit``."""
+
+    name, label, version, unit, higher_is_better = "touchy", "Touchy", "1", "", False
+    definition = "Made up."
+    limit = 0.44
+
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        if prepared.abs().max() > self.limit:
+            raise ZeroDivisionError("this clip\nis not for me")
+        return [Score(float(item.abs().max())) for item in decoded]
+
+
+def returning(found: object) -> type[Metric]:
+    class Odd(Touchy):
+        def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> Any:
+            return found
+
+    return Odd
+
+
+def add(monkeypatch: pytest.MonkeyPatch, registry: Registry, name: str, part: Any) -> None:
+    """Register a part under a name, as an entry point would."""
+    load = registry.load
+    monkeypatch.setitem(registry._builtin, name, f"test:{name}")
+    monkeypatch.setattr(registry, "load", lambda asked: part if asked == name else load(asked))
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    add(monkeypatch, CODECS, "steps", StepCodec)
+    yield
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Three recordings of one second; only "loud" exceeds `Touchy.limit`."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for seed, (name, peak) in enumerate({"loud": 0.8, "one": 0.2, "two": 0.3}.items()):
+        sound = tone_and_noise(seed, 1.0)
+        soundfile.write(folder / f"{name}.wav", sound * peak / np.abs(sound).max(), RATE, subtype="FLOAT")
+    return folder
+
+
+# A metric that raises
+
+
+def test_a_metric_fails_by_itself(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = evaluate(recordings, "steps", [8], metrics="si_sdr,logmel", out=tmp_path / "alone")
+    add(monkeypatch, METRICS, "touchy", Touchy)
+    both = evaluate(recordings, "steps", [8], metrics="si_sdr,touchy,logmel", out=tmp_path / "both")
+    assert both.clips["error"].isna().all()
+    assert both.clips["si_sdr"].tolist() == alone.clips["si_sdr"].tolist()
+    assert both.clips["fm_logmel"].tolist() == alone.clips["fm_logmel"].tolist()
+    summary, before = both.summary.iloc[0], alone.summary.iloc[0]
+    columns = [f"{m}{end}" for m in ("si_sdr", "fd_logmel") for end in ("", "_ci_low", "_ci_high", "_n")]
+    assert summary[columns].tolist() == before[columns].tolist()
+    assert summary["si_sdr_n"] == 3 and summary["touchy_n"] == 2 and summary["n_failed"] == 0
+    reason = "touchy failed: ZeroDivisionError: this clip is not for me"
+    assert both.clips.set_index("clip")["touchy_reason"].dropna().to_dict() == {"loud": reason}
+    assert both.n_failed_scores == 1
+
+    write_all(both, tmp_path / "both")
+    table = (tmp_path / "both" / "table.md").read_text().replace("\\", "")
+    assert f"Touchy not a number: {reason} (1×)" in table
+    assert "Touchy is the mean of fewer clips than n: steps at 8 kbps 2 of 3" in table
+    with (tmp_path / "both" / "clips.csv").open() as file:
+        rows = {row["clip"]: row for row in csv.DictReader(file)}
+    assert rows["loud"]["touchy"] == "" and rows["loud"]["touchy_reason"] == reason
+    assert rows["loud"]["si_sdr"] != "" and rows["loud"]["error"] == ""
+
+    merged = merge_runs(tmp_path / "merged", [tmp_path / "both"])
+    assert not merged.not_scored
+    with RunStore(tmp_path / "merged", write=False) as store:
+        assert load_results(store).clips["touchy_reason"].dropna().tolist() == [reason]
+
+
+def test_what_failed_is_computed_when_the_run_goes_on(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    class Counted(Touchy):
+        def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+            calls.append(len(decoded))
+            return super().score(prepared, decoded, sample_rate)
+
+    add(monkeypatch, METRICS, "touchy", Counted)
+    evaluate(recordings, "steps", [8], metrics="touchy", out=tmp_path / "run")
+    assert sorted(calls) == [1, 1, 1, 3]  # together, then one by one; not once more in the second pass
+    monkeypatch.setattr(Touchy, "limit", 2.0)
+    results = evaluate(recordings, "steps", [8], metrics="touchy", out=tmp_path / "run")
+    assert results.n_failed_scores == 0 and results.clips["touchy"].notna().all()
+    assert open_results(tmp_path / "run").clips["touchy"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (0.5, "metric 'touchy' returned float; score() must return a list with a Score per item"),
+        ([0.5, 0.5, 0.5], "metric 'touchy' returned float; score() must"),
+        (np.zeros(3), "metric 'touchy' returned ndarray; score() must"),
+        ([], "metric 'touchy' returned 0 scores for 1 clips; return one per item"),
+        (None, "metric 'touchy' returned NoneType; score() must"),
+    ],
+)
+def test_what_is_no_score_is_said(
+    found: object, reason: str, steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, METRICS, "touchy", returning(found))
+    clips = evaluate(recordings, "steps", [8], metrics="si_sdr,touchy", out=tmp_path / "run").clips
+    assert clips["si_sdr"].notna().all() and clips["error"].isna().all()
+    assert all(f"touchy failed: {reason}" in text for text in clips["touchy_reason"])
+
+
+def test_a_score_is_a_number() -> None:
+    assert [type(Score(value).value) for value in (np.float32(1), torch.tensor(2.0), 3)] == [float] * 3  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs a reason"):
+        Score(float("nan"))
+
+
+def test_a_failed_score_ends_with_3(
+    steps: None,
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add(monkeypatch, METRICS, "touchy", Touchy)
+    out = str(tmp_path / "run")
+    words = ["evaluate", str(recordings), "--codecs", "steps", "--kbps", "8", "--out", out]
+    monkeypatch.setattr("sys.argv", [*words, "--metrics", "si_sdr,touchy"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 3
+    assert "Touchy not a number: touchy failed" in capsys.readouterr().out
+
+
+# A file that changes during the run
+
+
+class Rewriting(StepCodec):
+    """Changes a file while the first clip is coded, and sets its time of change back."""
+
+    name = "rewriting"
+    victim: Path
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        if self.victim.read_bytes() != LATER:
+            times = self.victim.stat().st_atime_ns, self.victim.stat().st_mtime_ns
+            self.victim.write_bytes(LATER)
+            os.utime(self.victim, ns=times)
+        return super().encode(audio, rate)
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        return super().decode(encoded)
+
+
+LATER = b""
+
+
+def test_a_file_that_changes_is_not_scored_under_its_old_hash(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The three clips are as long as one another; "two" is coded last, when it has another content."""
+    other = tmp_path / "other.wav"
+    soundfile.write(other, tone_and_noise(9, 1.0) / 4, RATE, subtype="FLOAT")
+    monkeypatch.setattr(f"{__name__}.LATER", other.read_bytes())
+    assert len(LATER) == (recordings / "two.wav").stat().st_size
+    add(monkeypatch, CODECS, "rewriting", Rewriting)
+    monkeypatch.setattr(Rewriting, "victim", recordings / "two.wav", raising=False)
+    results = evaluate(
+        recordings, "rewriting", [8], metrics="si_sdr", out=tmp_path / "run", batch_size=1, workers=1
+    )
+    clips = results.clips.set_index("clip")
+    assert clips["si_sdr"].notna().to_dict() == {"loud": True, "one": True, "two": False}
+    assert "two.wav' has changed since the run began: its SHA-256 is" in clips.loc["two", "error"]
+
+
+def test_a_decoded_file_that_changes_is_not_scored_under_its_old_hash(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "decoded").mkdir()
+    for path in recordings.iterdir():
+        (tmp_path / "decoded" / path.name).write_bytes(path.read_bytes())
+    other = tmp_path / "other.wav"
+    soundfile.write(other, tone_and_noise(9, 1.0) / 4, RATE, subtype="FLOAT")
+    monkeypatch.setattr(f"{__name__}.LATER", other.read_bytes())
+    add(monkeypatch, CODECS, "rewriting", Rewriting)
+    monkeypatch.setattr(Rewriting, "victim", tmp_path / "decoded" / "two.wav", raising=False)
+    results = evaluate(
+        recordings,
+        "rewriting",
+        [8],
+        conditions={"mine@8": tmp_path / "decoded"},
+        metrics="si_sdr",
+        out=tmp_path / "run",
+        batch_size=1,
+        workers=1,
+    )
+    clips = results.clips[results.clips["codec"] == "mine"].set_index("clip")
+    assert clips["si_sdr"].notna().to_dict() == {"loud": True, "one": True, "two": False}
+    assert "decoded/two.wav' has changed since the run began" in clips.loc["two", "error"]
