@@ -13,6 +13,8 @@ from evaluation.store import RunStore, row_key
 from qincodec.errors import UserError
 
 VERSION = "1"
+# Entries. A damaged file must not make the counts take all memory.
+_LARGEST_CODEBOOK = 2**24
 
 
 def code_statistics(store: RunStore, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def code_statistics(store: RunStore, rows: Sequence[dict[str, Any]]) -> dict[str
     if not rows:
         return {}
     key = row_key(kind="codes", version=VERSION, members=sorted(row["key"] for row in rows))
-    known = store.row(key)
+    known = store.row(key, "codes")
     if known is None:
         found = _count(store, rows)
         if "codebooks" not in found or not store.writable:
@@ -53,8 +55,15 @@ def _count(store: RunStore, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             return {"kbps_entropy_reason": f"{row['encoded']} is gone or damaged"}
         if encoded.codes is None:
             continue
-        if not counts:
-            counts = [np.zeros(size, np.int64) for size in encoded.codebook_sizes]
+        sizes = encoded.codebook_sizes
+        if not counts and max(sizes, default=0) <= _LARGEST_CODEBOOK:
+            counts = [np.zeros(size, np.int64) for size in sizes]
+        fits = tuple(map(len, counts)) == tuple(sizes) and len(sizes) == len(encoded.codes)
+        if not fits or any(
+            codes.size and not 0 <= codes.min() <= codes.max() < size
+            for codes, size in zip(encoded.codes, sizes, strict=False)
+        ):
+            return {"kbps_entropy_reason": f"{row['encoded']} has other codebooks than its codec"}
         for count, codes in zip(counts, encoded.codes, strict=True):
             count += np.bincount(codes, minlength=len(count))
         frames += encoded.codes.shape[1]

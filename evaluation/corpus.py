@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evaluation import records
 from evaluation.datasets.base import Clip
 from evaluation.distributions import (
     Gaussian,
@@ -62,13 +63,17 @@ class Corpus:
         self.clips = {clip.id: clip for clip in clips}
         self.groups = groups_of([clip.recording for clip in clips])
         rows = {
-            clip.id: store.row(reference_frames_key(info.identity, settings, clip))
+            clip.id: store.row(reference_frames_key(info.identity, settings, clip), "frames")
             for clip in clips
             if clip.error is None
         }
-        self.references = {name: row for name, row in rows.items() if row and store.has_frames(row)}
+        self.references = {name: row for name, row in rows.items() if row and self.holds(row)}
         self._sigma: float | None = None
         self._gaussians: dict[tuple[str, tuple[int, ...]], Gaussian] = {}
+
+    def holds(self, row: dict[str, Any]) -> bool:
+        """Whether the frames that ``row`` points to are there, and of this embedding."""
+        return self.store.has_frames(row) and row["dim"] == self.info.dim
 
     def scores(
         self, codec: str, kbps: float | None, decoded: Mapping[str, dict[str, Any]], *, common: bool = False
@@ -101,7 +106,7 @@ class Corpus:
             sigma=number_to_json(self.sigma),
             groups=_hash(sorted(self.groups.items())),
         )
-        row = self.store.row(key)
+        row = self.store.row(key, "corpus")
         if row is None:
             row = {"kind": "corpus", "key": key, "codec": codec, "kbps": kbps, "embedding": self.info.name}
             row |= self._compute(rows, recordings, members)
@@ -115,7 +120,7 @@ class Corpus:
                 n_recordings=len(set(recordings)),
                 n_frames=sum(reference["frames"] for reference, _ in rows),
                 members=members,
-                **{**row[kind], "value": number_from_json(row[kind]["value"])},
+                **_distance(row[kind]),
             )
             for kind in (FRECHET, KERNEL)
         ]
@@ -263,6 +268,12 @@ def _summarise(
         return {**entry, "ci_reason": "too few frames for an interval"}
     interval = jackknife(value, left_out, sizes)
     return {**entry, "left_out": left_out, "low": max(least, interval.low), "high": interval.high}
+
+
+def _distance(entry: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of a distance, as fields of `CorpusScore`."""
+    fields = {name: entry[name] for name in records.DISTANCE if name in entry}
+    return {**fields, "value": number_from_json(entry["value"])}
 
 
 def _sum(moments: Sequence[Moments]) -> Moments:

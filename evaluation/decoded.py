@@ -124,7 +124,7 @@ class RunAudio:
     def row(self, condition: Condition, clip: Clip) -> dict[str, Any] | None:
         """What the run knows of the condition's coding of the clip; None: nothing yet."""
         files = self._files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {})
-        return self._store.row(coded_key(condition, self._settings, clip, files.get(clip.id)))
+        return self._store.row(coded_key(condition, self._settings, clip, files.get(clip.id)), "coded")
 
     def _decode(
         self, condition: Condition, clip: Clip, row: Mapping[str, Any], notes: list[str]
@@ -194,7 +194,7 @@ class RunAudio:
         return found
 
     def _load_codec(self, condition: Condition) -> Codec:
-        name = str(condition.identity["name"])
+        name = str(condition.identity.get("name", ""))
         path = self._weights.get(condition.codec) or self._weights.get(name)
         reason = unavailable(name, path)
         if reason:

@@ -81,7 +81,7 @@ class Embedder:
     def is_done(self, clip: Clip, coded: str, delay: int) -> bool:
         """Whether both embeddings of a clip are there."""
         keys = (self._reference_key(clip), frames_key(self._identity, coded, delay))
-        return all(self.store.has_frames(self.store.row(key)) for key in keys)
+        return all(self.store.has_frames(self.store.row(key, "frames")) for key in keys)
 
     def score(
         self,
@@ -132,7 +132,7 @@ class Embedder:
         new: dict[int, np.ndarray] = {}
         bad = not_finite(audio, what)
         for index, key in enumerate(keys):
-            row = self.store.row(key)
+            row = self.store.row(key, "frames")
             if row is not None and self.store.has_frames(row):
                 found[index] = self.store.read_frames(row)
                 continue

@@ -14,11 +14,11 @@ from baselines.codec import Rate
 from evaluation.codes import code_statistics
 from evaluation.corpus import Corpus
 from evaluation.datasets.base import Clip
+from evaluation.manifest import conditions_of, embeddings_of, metrics_of
 from evaluation.results import (
     CLIP_COLUMNS,
     Condition,
     CorpusScore,
-    EmbeddingInfo,
     MetricInfo,
     Results,
 )
@@ -52,8 +52,8 @@ def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Resul
     if run is None:
         raise UserError(f"{store.folder} holds no run yet; start it with `evaluate --out {store.folder}`")
     loader = _Loader(store, run, progress)
-    results = loader.load([Condition(**entry) for entry in run["conditions"]], loader.metrics)
-    floor = [Condition(**entry) for entry in run.get("floor", [])]
+    results = loader.load(conditions_of(run), loader.metrics)
+    floor = conditions_of(run, "floor")
     metrics = [metric for metric in loader.metrics if metric.embedding]
     if floor and metrics:
         results.noise_floor = loader.load(floor, metrics)
@@ -68,8 +68,8 @@ class _Loader:
         self.run = run
         self.progress = progress
         self.settings = run["settings"]
-        self.metrics = [MetricInfo(**entry) for entry in run["metrics"]]
-        self.embeddings = [EmbeddingInfo(**entry) for entry in run.get("embeddings", [])]
+        self.metrics = metrics_of(run)
+        self.embeddings = embeddings_of(run)
         self.clips = store.read_clips()
         self.files = store.read_files()
         self.corpora = [Corpus(store, info, self.settings, self.clips) for info in self.embeddings]
@@ -83,7 +83,7 @@ class _Loader:
         for condition in conditions:
             files = self.files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {})
             keys = {c.id: coded_key(condition, self.settings, c, files.get(c.id)) for c in self.clips}
-            rows = {clip.id: self.store.row(keys[clip.id]) for clip in self.clips}
+            rows = {clip.id: self.store.row(keys[clip.id], "coded") for clip in self.clips}
             delay = condition_delay(rows.values(), self.settings["align"])
             for clip in self.clips:
                 row = rows[clip.id]
@@ -92,7 +92,7 @@ class _Loader:
                     continue
                 records.append(_clip_record(condition, clip, row, delay))
                 for metric in per_clip:
-                    score = self.store.row(score_key(keys[clip.id], metric, delay))
+                    score = self.store.row(score_key(keys[clip.id], metric, delay), "score")
                     value = None if score is None else score["value"]
                     records[-1][metric.name] = number_from_json(value)
                     reason = "not scored yet" if score is None else score["reason"]
@@ -102,7 +102,7 @@ class _Loader:
             statistics = code_statistics(self.store, done)
             corpus.append({"codec": condition.codec, "kbps": condition.kbps, **statistics})
             good = {name: keys[name] for name, row in rows.items() if row and row["error"] is None}
-            decoded.append([self._decoded_frames(info, good, delay) for info in self.embeddings])
+            decoded.append([self._decoded_frames(corpus, good, delay) for corpus in self.corpora])
         names = [name for metric in per_clip for name in (metric.name, f"{metric.name}_reason")]
         return Results(
             clips=pd.DataFrame.from_records(records, columns=CLIP_COLUMNS + names),
@@ -116,16 +116,17 @@ class _Loader:
             n_failed_scores=n_failed_scores,
             scores=self._scores(conditions, decoded),
             embeddings=self.embeddings,
-            unavailable=self.run.get("unavailable", {}),
+            unavailable=self.run["unavailable"],
             remarks=[line for corpus in self.corpora for line in self._remarks(corpus)],
         )
 
-    def _decoded_frames(
-        self, info: EmbeddingInfo, coded: dict[str, str], delay: int
-    ) -> dict[str, dict[str, Any]]:
+    def _decoded_frames(self, corpus: Corpus, coded: dict[str, str], delay: int) -> dict[str, dict[str, Any]]:
         """Clip id -> row of its decoded frames, where there are any."""
-        rows = {name: self.store.row(frames_key(info.identity, key, delay)) for name, key in coded.items()}
-        return {name: row for name, row in rows.items() if row and self.store.has_frames(row)}
+        rows = {
+            name: self.store.row(frames_key(corpus.info.identity, key, delay), "frames")
+            for name, key in coded.items()
+        }
+        return {name: row for name, row in rows.items() if row and corpus.holds(row)}
 
     def _scores(
         self, conditions: list[Condition], decoded: list[list[dict[str, dict[str, Any]]]]

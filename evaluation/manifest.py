@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from evaluation import records
 from evaluation.datasets.base import Dataset
+from evaluation.results import Condition, EmbeddingInfo, MetricInfo
 
 #: What tells the entries of run.json's lists apart, and what must not differ between two of one label.
 _LABELS = {
@@ -71,3 +73,18 @@ def unite(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     new["unavailable"] = {name: reason for name, reason in missing.items() if name not in known}
     new["commands"] = list(dict.fromkeys([*one["commands"], *other["commands"]]))
     return new
+
+
+def conditions_of(run: dict[str, Any], part: str = "conditions") -> list[Condition]:
+    """The entries ``conditions`` or ``floor`` of a run.json that was checked."""
+    return [Condition(**records.only(entry, records.CONDITION)) for entry in run[part]]
+
+
+def metrics_of(run: dict[str, Any]) -> list[MetricInfo]:
+    """The entry ``metrics`` likewise."""
+    return [MetricInfo(**records.only(entry, records.METRIC)) for entry in run["metrics"]]
+
+
+def embeddings_of(run: dict[str, Any]) -> list[EmbeddingInfo]:
+    """The entry ``embeddings`` likewise."""
+    return [EmbeddingInfo(**records.only(entry, records.EMBEDDING)) for entry in run["embeddings"]]

@@ -18,7 +18,8 @@ from typing import Any
 
 from baselines.codec import Rate
 from evaluation.datasets.base import Clip
-from evaluation.results import Condition, EmbeddingInfo, MetricInfo
+from evaluation.manifest import conditions_of, embeddings_of, metrics_of
+from evaluation.results import Condition, MetricInfo
 from evaluation.store import (
     RunStore,
     coded_key,
@@ -117,15 +118,15 @@ class Plan:
         self.clips = clips
         self.files = files
         self.progress = progress
-        self.metrics = [MetricInfo(**entry) for entry in run["metrics"] if entry["per_clip"]]
-        self.embeddings = [EmbeddingInfo(**entry) for entry in run["embeddings"]]
+        self.metrics = [metric for metric in metrics_of(run) if metric.per_clip]
+        self.embeddings = embeddings_of(run)
         self.holders: dict[str, tuple[Source, ...]] = {}
         for source in sources:
             for name in source.clips:
                 self.holders[name] = (*self.holders.get(name, ()), source)
         of_embeddings = [metric for metric in self.metrics if metric.embedding]
-        self.parts = [(Condition(**entry), self.metrics) for entry in run["conditions"]]
-        self.parts += [(Condition(**entry), of_embeddings) for entry in run["floor"]]
+        self.parts = [(condition, self.metrics) for condition in conditions_of(run)]
+        self.parts += [(condition, of_embeddings) for condition in conditions_of(run, "floor")]
 
     def check(self) -> None:
         """Look through everything before anything is written.
@@ -171,7 +172,7 @@ class Whole:
         for clip in plan.clips:
             known: tuple[Source, Row] | None = None
             for source in plan.holders[clip.id]:
-                row = source.store.row(self.keys[clip.id])
+                row = source.store.row(self.keys[clip.id], "coded")
                 if row is None:
                     continue
                 if known is not None and row["error"] is None and known[1]["error"] is None:
@@ -195,13 +196,13 @@ class Whole:
 
     def coded(self, clip: Clip) -> Row:
         """The row that counts."""
-        row = self.source[clip.id].store.row(self.keys[clip.id])
+        row = self.source[clip.id].store.row(self.keys[clip.id], "coded")
         assert row is not None
         return row
 
     def _own_delays(self) -> Iterator[int]:
         for source in self.plan.sources:
-            rows = (source.store.row(self.keys[name]) for name in source.clips if name in self.keys)
+            rows = (source.store.row(self.keys[name], "coded") for name in source.clips if name in self.keys)
             yield condition_delay(rows, self.plan.settings["align"])
 
     def _refuse_conflict(self, clip: Clip, one: tuple[Source, Row], other: tuple[Source, Row]) -> None:
@@ -242,7 +243,7 @@ class Whole:
         key = score_key(self.keys[clip.id], metric, delay)
         known: tuple[Source, Row] | None = None
         for source in self.plan.holders[clip.id]:
-            row = source.store.row(key)
+            row = source.store.row(key, "score")
             if row is None:
                 continue
             if known is None or (known[1]["error"] is not None and row["error"] is None):
@@ -262,7 +263,7 @@ class Whole:
     def frames(self, clip: Clip, key: str) -> tuple[Source, Row] | None:
         """Where the frames under ``key`` are, or None."""
         for source in self.plan.holders[clip.id]:
-            row = source.store.row(key)
+            row = source.store.row(key, "frames")
             if row is not None and source.store.has_frames(row):
                 return source, row
         return None
@@ -302,7 +303,7 @@ class Writer:
                 for metric, score in zip(whole.metrics, scores, strict=True)
             )
             for key in whole.frame_keys(clip):
-                if key in rows or self.store.has_frames(self.store.row(key)):
+                if key in rows or self.store.has_frames(self.store.row(key, "frames")):
                     continue
                 found = whole.frames(clip, key)
                 if found is not None:

@@ -151,7 +151,8 @@ class Runner:
             self.store.refresh()
             delays = [
                 condition_delay(
-                    (self.store.row(self._key(planned, clip)) for clip in self.clips), self.settings.align
+                    (self._coded_row(planned, clip) for clip in self.clips),
+                    self.settings.align,
                 )
                 for planned in self.conditions
             ]
@@ -170,6 +171,9 @@ class Runner:
 
     def _key(self, planned: Planned, clip: Clip) -> str:
         return coded_key(planned.condition, self._settings_dict, clip, planned.files.get(clip.id))
+
+    def _coded_row(self, planned: Planned, clip: Clip) -> dict[str, Any] | None:
+        return self.store.row(self._key(planned, clip), "coded")
 
     def _each(self, items: Sequence[T], work: Callable[[T], None]) -> None:
         """Run ``work`` on every item with as many threads as there are workers; an error stops them all."""
@@ -203,7 +207,7 @@ class Runner:
     def _coded(self, planned: Planned, clips: list[Clip]) -> bool:
         """Whether the first pass has nothing to do; what failed is tried again."""
         for clip in clips:
-            row = self.store.row(self._key(planned, clip))
+            row = self._coded_row(planned, clip)
             if row is None or row["error"] is not None:
                 return False
             if self._saves(planned) and not self._audio_path(planned, clip).exists():
@@ -214,7 +218,7 @@ class Runner:
         """Whether any clip that was coded lacks a score at ``delay``."""
         for clip in clips:
             key = self._key(planned, clip)
-            row = self.store.row(key)
+            row = self.store.row(key, "coded")
             if row is None or row["error"] is not None:
                 continue
             if self._lacks_metric(planned, key, delay):
@@ -222,7 +226,7 @@ class Runner:
             if not all(embedder.is_done(clip, key, delay) for embedder in self.embedders):
                 return True
             if any(
-                self.store.row(score_key(key, metric, delay)) is None
+                self.store.row(score_key(key, metric, delay), "score") is None
                 for embedder in self.embedders
                 for metric in embedder.clip_metrics
             ):
@@ -235,7 +239,7 @@ class Runner:
         )
 
     def _lacks_score(self, key: str) -> bool:
-        row = self.store.row(key)
+        row = self.store.row(key, "score")
         return row is None or (row["error"] is not None and key not in self._failed)
 
     def _saves(self, planned: Planned) -> bool:
@@ -277,7 +281,7 @@ class Runner:
 
     def _evaluate(self, planned: Planned, group: Group, delay: int | None) -> None:
         """One condition on one group: code what has no row, score at ``delay`` or the group's own."""
-        known = [self.store.row(self._key(planned, clip)) for clip in group.clips]
+        known = [self._coded_row(planned, clip) for clip in group.clips]
         try:
             coded = None
             if all(row is not None and row["error"] is None for row in known):

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluation import records
 from evaluation.datasets.base import Clip
 from evaluation.results import Condition, MetricInfo
 from qincodec.errors import UserError
@@ -162,7 +163,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                # The parts of file names that are not UTF-8 come out as JSON's and Python's escapes.
+                file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:
@@ -200,7 +202,7 @@ class RunStore:
                     f"{folder} is not a run: there is no run.json in it; give the folder that "
                     "`evaluate --out` wrote"
                 )
-            self._check_schema()
+            self.read_run()
             self.refresh()
         except BaseException:
             self.close()
@@ -260,39 +262,51 @@ class RunStore:
         if position < size:
             os.ftruncate(handle, position)
 
-    def _check_schema(self) -> None:
-        run = self.read_run()
-        if run is not None and run.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(
-                f"{self.folder} has run schema {run.get('schema_version')}, this version reads "
-                f"{SCHEMA_VERSION}; use the version that wrote it or start a new run"
-            )
-
     # Rows
 
     def refresh(self) -> None:
         """Read the rows that this and other ranks have appended since the last look."""
         for path in sorted((self.folder / "rows").glob("rank-*.jsonl")):
-            offset = self._read_to.get(path, 0)
-            with path.open("rb") as file:
-                file.seek(offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # another rank is writing it, or was killed there
-                    try:
-                        self._rows[json.loads(line)["key"]] = line
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise UserError(
-                            f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
-                            "scored again"
-                        ) from error
-                    offset += len(line)
-            self._read_to[path] = offset
+            try:
+                self._read_rows(path)
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {error.strerror}; put it back") from error
 
-    def row(self, key: str) -> dict[str, Any] | None:
-        """The last row written under ``key``, or None."""
+    def _read_rows(self, path: Path) -> None:
+        offset = self._read_to.get(path, 0)
+        with path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # another rank is writing it, or was killed there
+                try:
+                    self._rows[records.checked_row(records.loads(line))["key"]] = line
+                except ValueError as error:
+                    raise UserError(
+                        f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
+                        "scored again"
+                    ) from error
+                offset += len(line)
+        self._read_to[path] = offset
+
+    def row(self, key: str, kind: str | None = None) -> dict[str, Any] | None:
+        """The last row written under ``key``, or None.
+
+        Args:
+            kind: that it must be of, for whoever reads what only rows of that kind hold.
+
+        Raises:
+            UserError: it is of another kind.
+        """
         line = self._rows.get(key)
-        row: dict[str, Any] | None = None if line is None else json.loads(line)
+        if line is None:
+            return None
+        row: dict[str, Any] = json.loads(line)
+        if kind is not None and row.get("kind") != kind:
+            raise UserError(
+                f"rows of {self.folder} were edited: under the key {key} of a '{kind}' row stands one of "
+                f"kind {row.get('kind')!a}; remove that line to have its clip scored again"
+            )
         return row
 
     def append(self, rows: list[dict[str, Any]]) -> None:
@@ -372,8 +386,19 @@ class RunStore:
         return self.folder / "decoded" / safe_name(f"{label}@{rate_label}") / f"{clip_id}.wav"
 
     def read_run(self) -> dict[str, Any] | None:
-        """Content of run.json, None in a new folder."""
-        return self._read_json("run.json")
+        """Content of run.json, checked (`evaluation.records.checked_run`); None in a new folder."""
+        run = self._read_json("run.json")
+        if run is None:
+            return None
+        if run.get("schema_version") != SCHEMA_VERSION:
+            raise UserError(
+                f"{self.folder} has run schema {run.get('schema_version')!a}, this version reads "
+                f"{SCHEMA_VERSION}; use the version that wrote it or start a new run"
+            )
+        try:
+            return records.checked_run(run)
+        except ValueError as error:
+            raise UserError(f"{self.folder / 'run.json'} is damaged: {error}; start a new run") from error
 
     def write_run(self, run: dict[str, Any]) -> None:
         self._write_json("run.json", {"schema_version": SCHEMA_VERSION, **run})
@@ -386,7 +411,12 @@ class RunStore:
 
     def read_files(self) -> dict[str, dict[str, str]]:
         """``"NAME@RATE"`` -> clip id -> fingerprint of the decoded file, or why there is none."""
-        return self._read_json("files.json") or {}
+        files = self._read_json("files.json") or {}
+        if not records.FILES.holds(files):
+            raise UserError(
+                f"{self.folder / 'files.json'} is damaged: needed is {records.FILES.text}; start a new run"
+            )
+        return files
 
     def write_files(self, files: dict[str, dict[str, str]]) -> None:
         self._write_json("files.json", files)
@@ -397,20 +427,35 @@ class RunStore:
 
     def read_clips(self) -> list[Clip]:
         path = self.folder / "clips.jsonl"
+        lines = self._read_text(path).split("\n")  # not at other ends of lines: names may hold those
+        clips: dict[str, Clip] = {}
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = records.checked(records.loads(line), records.CLIP)
+                if row["id"] in clips:
+                    raise ValueError(f"clip '{row['id']}' is there twice")
+                clips[row["id"]] = Clip.from_manifest_row(records.only(row, records.CLIP))
+            except ValueError as error:
+                raise UserError(f"{path} is damaged, line {number}: {error}; start a new run") from error
+        return list(clips.values())
+
+    @staticmethod
+    def _read_text(path: Path) -> str:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return [Clip.from_manifest_row(json.loads(line)) for line in lines]
-        except (OSError, ValueError, TypeError) as error:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: {error}; start a new run") from error
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}; start a new run") from error
+        try:
+            content = records.loads(self._read_text(path))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}; start a new run") from error
         if not isinstance(content, dict):
             raise UserError(f"{path} is not a JSON object; start a new run")
         return content

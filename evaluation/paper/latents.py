@@ -105,11 +105,11 @@ def latent_error(
     recordings: list[str] = []
     for number, clip in enumerate(clips):
         progress(number, len(clips))
-        row = store.row(coded_key(condition, settings, clip))
+        row = store.row(coded_key(condition, settings, clip), "coded")
         if row is None or row["error"] is not None:
             continue
         key = row_key(kind="latents", version=VERSION, coded=row["key"])
-        known = store.row(key)
+        known = store.row(key, "latents")
         if known is None:
             found = _sums(store, row, clip, codec, settings)
             known = {"kind": "latents", "key": key, "codec": condition.codec, "clip": clip.id, **found}

@@ -1,0 +1,167 @@
+"""Run folders that were edited or damaged: one line that says where, or a result; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import shutil
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from known import StepCodec
+
+from baselines.registry import CODECS
+from evaluation import evaluate, open_results
+from evaluation.compare import compare_runs, render_comparison
+from evaluation.merge import merge_runs
+from evaluation.report import write_all
+from evaluation.report.all_tables import all_notes, all_tables
+from evaluation.report.files import _summary_json, latex, markdown
+from evaluation.report.html import write_html
+from evaluation.results import Results
+from evaluation.statistics import bd_rate, paired_tests
+from qincodec.errors import UserError
+
+NAMES = ("run.json", "rows/rank-0.jsonl", "clips.jsonl", "files.json", "environment.json")
+VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 1, 2**40, -(2**63), 10**400, 0.5, 1e-300, 1e308, float("inf"), float("nan")),
+    *("", "x", "inf", "-inf", "nan", "../../x", "/etc/passwd", "a\nb", "\0", "\ud800", "\u2028", "x" * 5000),
+    *(
+        [],
+        {},
+        [None],
+        [[]],
+        {"": None},
+        {"name": "x"},
+        [1e308, 1e308],
+        ["a", "b"],
+        "coded",
+        "score",
+        "frames",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run of two codecs, a control, two rates and an embedding."""
+    with pytest.MonkeyPatch.context() as patch:
+        load = CODECS.load
+        patch.setitem(CODECS._builtin, "steps", "known:StepCodec")
+        patch.setattr(CODECS, "load", lambda name: StepCodec if name == "steps" else load(name))
+        folder = tmp_path_factory.mktemp("runs") / "run"
+        evaluate(
+            clip_folder,
+            "steps,mp3,reference",
+            [8, 12],
+            conditions={"mine@8": clip_folder},
+            metrics="si_sdr,ms_mel,logmel",
+            limit=4,
+            out=folder,
+        )
+        yield folder
+
+
+def everything_of(results: Results) -> None:
+    """All that a report, a comparison and a page are made of, without drawing."""
+    summary = results.summary
+    tests, rates = paired_tests(results, seed=0, num_resamples=50), bd_rate(results, summary)
+    lines = all_notes(results, summary)
+    _summary_json(results, summary, tests, rates, lines)
+    tables = all_tables(results, summary)
+    markdown(tables, lines)
+    latex(tables, lines, results.dataset["name"])
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """The text of a file with bytes changed, or with a place of its JSON changed."""
+    if chance.random() < 0.1 or not data.strip():
+        damaged = bytearray(data or b"{}")
+        for _ in range(chance.choice((1, 1, 3))):
+            at = chance.randrange(len(damaged))
+            damaged[at : at + chance.choice((0, 1, 8))] = chance.randbytes(chance.choice((0, 1, 4)))
+        return bytes(damaged[: chance.choice((len(damaged), len(damaged), chance.randrange(len(damaged))))])
+    lines = data.split(b"\n") if data.lstrip().count(b"\n{") else [data]
+    number = chance.randrange(len(lines))
+    while not lines[number].strip():
+        number = chance.randrange(len(lines))
+    content = json.loads(lines[number])
+    places: list[tuple[Any, Any]] = []
+
+    def walk(value: Any) -> None:
+        for key in value if isinstance(value, dict) else range(len(value)):
+            places.append((value, key))
+            if isinstance(value[key], dict | list):
+                walk(value[key])
+
+    walk(content)
+    if not places or chance.random() < 0.02:
+        content = chance.choice(VALUES)
+    for holder, key in chance.sample(places, min(len(places), chance.choice((1, 1, 1, 2, 5)))):
+        what = chance.random()
+        if isinstance(holder, dict) and what < 0.25:
+            holder.pop(key, None)
+        elif isinstance(holder, list) and what < 0.25:
+            holder[:] = [*holder[: key + 1], *holder[key : key + 1], *holder[key + 1 :]]
+        elif key in holder or (isinstance(holder, list) and key < len(holder)):
+            value = holder[key]
+            if isinstance(value, int | float) and not isinstance(value, bool) and what < 0.5:
+                holder[key] = chance.choice((-value, value * 10**6, value + 1, value / 3))
+            else:
+                holder[key] = chance.choice(VALUES)
+    lines[number] = json.dumps(content).encode()
+    return b"\n".join(lines)
+
+
+def copy_of(run: Path, folder: Path) -> Path:
+    """A run whose large files are links."""
+    shutil.copytree(run, folder, copy_function=lambda a, b: Path(b).symlink_to(a), dirs_exist_ok=True)
+    for name in NAMES:
+        (folder / name).unlink()
+        shutil.copyfile(run / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "count", [150, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
+)
+def test_edited_runs_are_told_or_read(finished: Path, tmp_path: Path, count: int) -> None:
+    folder = copy_of(finished, tmp_path / "run")
+    sound = {name: (finished / name).read_bytes() for name in NAMES}
+    base = open_results(finished)
+    told = read = 0
+    failures: list[str] = []
+    for seed in range(count):
+        chance = random.Random(seed)
+        name = chance.choice(NAMES)
+        (folder / name).write_bytes(mutated(sound[name], chance))
+        try:
+            results = open_results(folder)
+            everything_of(results)
+            if seed % 2:
+                render_comparison(compare_runs(base, results, num_resamples=50))
+            else:
+                merge_runs(tmp_path / "merged", [folder])
+                open_results(tmp_path / "merged")
+            if seed % 100 < 2:
+                write_all(results, folder)
+                write_html(folder, tmp_path / "page", clips=1)
+            read += 1
+        except UserError as error:
+            told += 1
+            assert "\n" not in str(error) and str(error).strip(), f"seed {seed}, {name}: {error}"
+        except Exception as error:
+            places = [
+                f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)
+            ]
+            failures.append(f"seed {seed}, {name}: {error!r:.200} at {' '.join(places[-4:])}")
+        finally:
+            shutil.rmtree(tmp_path / "merged", ignore_errors=True)
+            (folder / name).write_bytes(sound[name])
+    assert not failures, "\n".join(failures[:20])
+    assert told > count / 4 and read > count / 10, (told, read)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000  # KiB
