@@ -9,6 +9,7 @@ import torch
 
 from evaluation.alignment import apply_delay
 from evaluation.batches import Group
+from evaluation.datasets.base import one_line
 from evaluation.metrics.base import Metric, Score
 from evaluation.store import StoreError
 from qincodec.errors import UserError
@@ -16,7 +17,7 @@ from qincodec.errors import UserError
 
 def describe(error: Exception) -> str:
     """The reason that stands in a failed clip's row: one line that any encoding can hold."""
-    text = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
+    text = one_line(str(error))
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 

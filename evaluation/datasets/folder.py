@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from evaluation.datasets.sources import Listing, Source, excerpt_id
 from qincodec.audio import EXTENSIONS
@@ -138,7 +139,7 @@ def _listing(
     ids = file_ids(files, root)
     categories = _categories(files)
     sources = [Source(ids[path], ids[path], path, recording(ids[path]), categories[path]) for path in files]
-    return Listing(name, sources)
+    return Listing(_readable(name), sources)
 
 
 def no_audio(data: str | Path, others: list[Path]) -> str:
@@ -155,18 +156,26 @@ def no_audio(data: str | Path, others: list[Path]) -> str:
 def file_ids(files: Iterable[Path], root: Path) -> dict[Path, str]:
     """Id of each file: its path below ``root`` without the extension, which is kept where ids would clash.
 
-    Two ids clash if they differ in case only, or if one could be that of a chunk ("x@5s").
+    Two ids clash if they differ in case only, or if one could be that of a chunk ("x@5s"). A character that
+    no table can hold stands as in an address: "a%0Ab" for a line feed, "%FF" for a byte that is not UTF-8.
     """
-    relative = {path: unicodedata.normalize("NFC", path.relative_to(root).as_posix()) for path in files}
-    for path, name in relative.items():
-        if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-            raise UserError(f"the name {str(path)!a} has control characters or is not UTF-8: rename it")
+    relative = {path: _readable(path.relative_to(root).as_posix()) for path in files}
     stems = {path: name.removesuffix(path.suffix) for path, name in relative.items()}
     count = Counter(stem.casefold() for stem in stems.values())
     return {
         path: relative[path] if count[stem.casefold()] > 1 or re.search(r"@[\d.]+s$", stem) else stem
         for path, stem in stems.items()
     }
+
+
+def _readable(name: str) -> str:
+    """Normalised, control characters and bytes that are not UTF-8 escaped."""
+    return "".join(
+        quote(c, errors="surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass")
+        if unicodedata.category(c) in ("Cc", "Cs")
+        else c
+        for c in unicodedata.normalize("NFC", name)
+    )
 
 
 def recording_of(file_id: str) -> str:
@@ -226,7 +235,7 @@ def _categories(files: list[Path]) -> dict[Path, str | None]:
     categories: dict[Path, str | None] = {}
     for path in files:
         folders = path.relative_to(common).parts[:-1]
-        categories[path] = unicodedata.normalize("NFC", folders[0]) if folders else _esc_class(path.stem)
+        categories[path] = _readable(folders[0]) if folders else _esc_class(path.stem)
     return categories
 
 
@@ -271,7 +280,7 @@ def read_manifest(manifest: Path, recording: RecordingRule) -> Listing:
                 content_hash=row.get("sha256") or row.get("content_hash"),
             )
         )
-    return Listing(manifest.stem, sources)
+    return Listing(_readable(manifest.stem), sources)
 
 
 def _rows(manifest: Path) -> list[dict[str, Any]]:
@@ -299,8 +308,9 @@ def _check_row(row: Any, where: str) -> None:
     if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not row["path"]:
         raise UserError(f'{where} has no \'path\'; give a JSON object such as {{"path": "a/b.wav"}}')
     for key in ("id", "recording", "category", "sha256", "content_hash"):
-        if not isinstance(row.get(key, ""), str | None):
-            raise UserError(f"{where}: '{key}' is {row[key]!r}; give text or leave it out")
+        value = row.get(key)
+        if not isinstance(value, str | None) or any(unicodedata.category(c) == "Cs" for c in value or ""):
+            raise UserError(f"{where}: '{key}' is {value!a}; give text or leave it out")
     for key, least in (("start_s", 0.0), ("duration_s", 0.001)):
         value = row.get(key)
         if value is None:

@@ -20,7 +20,7 @@ import av
 import platformdirs
 import soundfile
 
-from evaluation.datasets.base import Clip
+from evaluation.datasets.base import Clip, one_line
 from evaluation.unchanged import SETTLED_S, stamp_of
 from qincodec import audio
 from qincodec.errors import UserError
@@ -140,7 +140,9 @@ def _mismatch(source: Source, file: File) -> str | None:
     """Why the file is not what the manifest says, or None."""
     expected, found, info = (source.content_hash or "")[:16], file.content_hash, file.info
     if expected and found != expected:
-        return f"'{source.path}' is not the file of the manifest: its hash is {found}, not {expected}"
+        return one_line(
+            f"'{source.path}' is not the file of the manifest: its hash is {found}, not {expected}"
+        )
     if info is None:
         return None
     if _samples(source.start_s, info.sample_rate) >= info.num_samples:
@@ -211,7 +213,7 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return File(error=f"'{path}' is not a file"), None  # a pipe would block
+            return File(error=one_line(f"'{path}' is not a file")), None  # a pipe would block
         stamp = stamp_of(status)
         entry = known.get(str(path))
         if entry is not None and entry["stamp"] == stamp:
@@ -221,9 +223,9 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
         info = audio.info(path)
     except (OSError, UserError) as error:
         message = str(error) if isinstance(error, UserError) else f"cannot read '{path}': {error.strerror}"
-        return File(content_hash, error=message), None
+        return File(content_hash, error=one_line(message)), None
     except Exception as error:  # whatever a decoder makes of rubbish concerns this file alone
-        return File(content_hash, error=f"'{path}': {type(error).__name__}: {error}"), None
+        return File(content_hash, error=one_line(f"'{path}': {type(error).__name__}: {error}")), None
     entry = {"stamp": stamp, "hash": content_hash, "info": asdict(info)}
     return File(content_hash, info), entry if time.time() - status.st_mtime > SETTLED_S else None
 

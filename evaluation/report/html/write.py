@@ -90,7 +90,7 @@ def write_html(
     html = render_page(results, cards, remarks, commands=commands, style=style, script=script)
     path = assets.finish(html)
     heard = sum(any(signal.sound for signal in card.signals) for card in cards)
-    return Written(path, heard, assets.size + len(html.encode()), remarks)
+    return Written(path, heard, assets.size + len(html.encode("utf-8", "backslashreplace")), remarks)
 
 
 def render_page(
