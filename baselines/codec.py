@@ -12,12 +12,18 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
+from baselines.lazy import Lazy
 from qincodec.errors import UserError, check_whole
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = Lazy("torch")
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,12 @@ class Codec(ABC):
     def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
         if weights is not None:
             raise UserError(f"codec '{self.name}' has no weights to load; got {weights}; leave the path out")
-        self.device = torch.device(device)
+        self._device = device
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return torch.device(self._device)
 
     @classmethod
     def unavailable(cls, weights: str | None = None) -> str | None:

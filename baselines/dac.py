@@ -12,15 +12,19 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import nn
-from transformers import DacConfig, DacModel
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from baselines.codec import Encoded, Rate
+from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec, blocks, from_folder, load_state, read_tensors
 from qincodec.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from torch import nn
+else:
+    torch, nn, transformers = Lazy("torch"), Lazy("torch.nn"), Lazy("transformers")
 
 #: Frames per block: 10 s at 44.1 kHz, about 1 GB of activations in the released models.
 BLOCK_FRAMES = 862
@@ -85,7 +89,7 @@ class Dac(PretrainedCodec):
         self._networks[label] = network
 
     def _load(self, path: Path) -> nn.Module:
-        return from_folder(DacModel, path) if path.is_dir() else load_original(path)
+        return from_folder(transformers.DacModel, path) if path.is_dir() else load_original(path)
 
     @classmethod
     def _untrained(cls, label: str, size: str) -> nn.Module:
@@ -243,7 +247,7 @@ def load_original(path: Path) -> nn.Module:
 
 
 def _model(**arguments: Any) -> nn.Module:
-    return DacModel(DacConfig(**arguments))
+    return transformers.DacModel(transformers.DacConfig(**arguments))
 
 
 def _fold(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -11,16 +11,21 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import nn
-from transformers import EncodecConfig, EncodecModel
 
 from baselines.codec import Encoded, Rate
+from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec, from_folder, load_state, read_tensors
 from qincodec.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from torch import nn
+else:
+    torch, nn, transformers = Lazy("torch"), Lazy("torch.nn"), Lazy("transformers")
 
 #: What is fixed in the 48 kHz model and does not show in its tensors.
 _FIXED: dict[str, Any] = {
@@ -73,7 +78,7 @@ class Encodec(PretrainedCodec):
         self._window = 0.5 - (ramp - 0.5).abs()
 
     def _load(self, path: Path) -> nn.Module:
-        return from_folder(EncodecModel, path) if path.is_dir() else load_original(path)
+        return from_folder(transformers.EncodecModel, path) if path.is_dir() else load_original(path)
 
     @classmethod
     def _untrained(cls, label: str, size: str) -> nn.Module:
@@ -176,7 +181,9 @@ def load_original(path: Path) -> nn.Module:
 
 def _model(num_codebooks: int, **sizes: Any) -> nn.Module:
     # The last of the bandwidths sets the number of codebooks: 150 frames of 10 bits each.
-    return EncodecModel(EncodecConfig(**_FIXED, **sizes, target_bandwidths=[1.5 * num_codebooks]))
+    return transformers.EncodecModel(
+        transformers.EncodecConfig(**_FIXED, **sizes, target_bandwidths=[1.5 * num_codebooks])
+    )
 
 
 def _rename(name: str) -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
-from transformers import MimiConfig, MimiModel
 
 from baselines.codec import Encoded, Rate
+from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec, blocks, from_folder, from_pretrained
 from qincodec.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from torch import nn
+else:
+    torch, nn, transformers = Lazy("torch"), Lazy("torch.nn"), Lazy("transformers")
 
 #: Frames per block: one minute.
 BLOCK_FRAMES = 750
@@ -54,11 +58,11 @@ class Mimi(PretrainedCodec):
         self._context = math.ceil(attention_s * config.frame_rate) + 16
 
     def _load(self, path: Path) -> nn.Module:
-        return from_folder(MimiModel, path) if path.is_dir() else load_released(path)
+        return from_folder(transformers.MimiModel, path) if path.is_dir() else load_released(path)
 
     @classmethod
     def _untrained(cls, label: str, size: str) -> nn.Module:
-        return MimiModel(MimiConfig(**TINY if size == "tiny" else {}))
+        return transformers.MimiModel(transformers.MimiConfig(**TINY if size == "tiny" else {}))
 
     def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
         n = self._num_codebooks(rate, self._most)
@@ -116,9 +120,13 @@ def load_released(path: Path, config: Any = None) -> nn.Module:
     Raises:
         UserError: it is something else, or damaged.
     """
+    from safetensors.torch import load_file
+
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"weights '{path}' are no whole safetensors file: {error}; get them again") from error
     # transformers knows the released names of tensors, which are not those in its model.
-    return from_pretrained(MimiModel, None, path, config=config or MimiConfig(), state_dict=tensors)
+    return from_pretrained(
+        transformers.MimiModel, None, path, config=config or transformers.MimiConfig(), state_dict=tensors
+    )

@@ -21,16 +21,21 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import nn
 
 from baselines import weights as files
 from baselines.codec import Codec, Encoded, Rate, check_batch
+from baselines.lazy import Lazy
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
 from qincodec.errors import UserError, shown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch, nn = Lazy("torch"), Lazy("torch.nn")
 
 UNTRAINED = "untrained"
 #: Of random weights. "full" is the released architecture, "tiny" one for tests.

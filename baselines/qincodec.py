@@ -7,15 +7,26 @@ under which scores are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+import qincodec as package
 from baselines.codec import Codec, Encoded, Rate, check_batch
-from qincodec import bitstream, checkpoint
-from qincodec.codec import UNTRAINED, load
+from baselines.lazy import Lazy
+from qincodec import bitstream
 from qincodec.errors import UserError, shown
+
+if TYPE_CHECKING:
+    import torch
+
+    from qincodec import checkpoint, codec
+else:
+    torch, checkpoint, codec = Lazy("torch"), Lazy("qincodec.checkpoint"), Lazy("qincodec.codec")
+
+#: Where the shipped models are; looked at without torch, which `checkpoint` needs.
+_SHIPPED = Path(package.__file__).parent / "pretrained"
 
 
 class _Model(Codec):
@@ -24,17 +35,19 @@ class _Model(Codec):
 
     def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
         super().__init__(device=device)
-        self.model = load(weights, device=device)
+        self.model = codec.load(weights, device=device)
         self.version = self._VERSION if self.model.trained else f"{self._VERSION}-untrained"
         self.sample_rate = self.model.sample_rate
         self.weights_hash = self.model.hash[:16]
 
     @classmethod
     def unavailable(cls, weights: str | None = None) -> str | None:
-        if weights is not None and weights.startswith(UNTRAINED):
-            return None
-        if weights is None and not checkpoint.shipped():
+        if weights is None:
+            if any(_SHIPPED.glob("*/config.json")):
+                return None
             return f"{checkpoint.NOTHING_SHIPPED}; pass --weights {cls.name}=PATH"
+        if weights.startswith(codec.UNTRAINED):
+            return None
         try:
             checkpoint.find(weights)
         except UserError as error:

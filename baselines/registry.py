@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from qincodec.errors import UserError
 from qincodec.plugins import Registry
+
+T = TypeVar("T")
 
 CODECS = Registry(
     "codec",
@@ -27,8 +33,25 @@ CODECS = Registry(
 
 def unavailable(name: str, weights: str | None = None) -> str | None:
     """Why codec ``name`` cannot run here and what mends it, in one line; None if it can."""
-    reason: str | None = CODECS.load(name).unavailable(weights)
+    codec = CODECS.load(name)
+    reason: str | None = of_plugin("codec", name, "unavailable()", lambda: codec.unavailable(weights))
     return reason
+
+
+def of_plugin(kind: str, name: str, what: str, call: Callable[[], T]) -> T:
+    """What ``call`` returns; what a plug-in raises becomes a UserError that names it, in one line.
+
+    Args:
+        kind: "codec".
+        what: of it is called, "rates()".
+    """
+    try:
+        return call()
+    except UserError:
+        raise
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{kind} '{name}': {what} raises {text}; correct it or leave it out") from error
 
 
 def missing_weights(name: str, weights: str | None = None) -> list[str]:

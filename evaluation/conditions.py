@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baselines.codec import Codec, Rate
-from baselines.registry import CODECS, unavailable
+from baselines.registry import CODECS, of_plugin, unavailable
 from baselines.rendered import Rendered
 from evaluation.results import Condition
 from qincodec.errors import Unavailable, UserError
@@ -172,8 +174,10 @@ def plan_conditions(
     planned: list[Planned] = []
     for spec in codecs:
         if reasons[spec] is None:
-            codec = CODECS.load(spec.codec)(device=device, weights=spec.weights)
-            planned += _codec_conditions(spec, codec, kbps, sample_rate, channels)
+            load = partial(CODECS.load(spec.codec), device=device, weights=spec.weights)
+            codec = of_plugin("codec", spec.codec, "loading it", load)
+            plan = partial(_codec_conditions, spec, codec, kbps, sample_rate, channels)
+            planned += of_plugin("codec", spec.codec, "rates() or identity()", plan)
     for folder in rendered:
         source = Rendered(folder.label, folder.folder, folder.kbps)
         condition = Condition(
@@ -200,6 +204,9 @@ def _codec_conditions(
             f"has {channels}; evaluate with --channels {codec.channels[0]} or leave it out"
         )
     identity = codec.identity()
+    if not codec.rates(channels):
+        raise UserError(f"codec '{spec.codec}' has no rates for {channels} channel(s); leave it out")
+    json.dumps([identity, [dict(rate.settings) for rate in codec.rates(channels)]], allow_nan=False)
     if codec.control:
         return [
             Planned(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from baselines.registry import of_plugin
 from evaluation.datasets.base import Clip
 from evaluation.distributed import Ranks
 from evaluation.embeddings import EMBEDDINGS
@@ -41,7 +43,8 @@ def load_embeddings(
 
     def load(name: str) -> None:
         try:
-            loaded.append(EMBEDDINGS.load(name)(device=device))
+            kind = partial(EMBEDDINGS.load(name), device=device)
+            loaded.append(of_plugin("embedding", name, "loading it", kind))
         except Unavailable as error:
             reasons[name] = str(error)
 

@@ -32,10 +32,10 @@ from evaluation.environment import describe_environment
 from evaluation.floor import noise_floor
 from evaluation.load import load_results
 from evaluation.manifest import describe_dataset, differences, unite
-from evaluation.metrics import METRICS
-from evaluation.metrics.base import Metric
+from evaluation.metrics import load_metrics
+from evaluation.metrics.base import Metric, describe_metric
 from evaluation.metrics.embedding import describe_embedding, embedding_metrics
-from evaluation.results import MetricInfo, Results
+from evaluation.results import Results
 from evaluation.runner import Runner, Settings
 from evaluation.scoring import describe
 from evaluation.store import RunStore, row_key
@@ -138,7 +138,9 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
     settings = request.settings
     ranks = ranks or Ranks()
     embeddings, missing = load_embeddings(embedding_names, request.device, ranks)
-    if not metric_names and not embeddings:
+    metrics, no_metrics = load_metrics(metric_names)
+    missing = no_metrics | missing
+    if not metrics and not embeddings:
         raise Unavailable(f"no metric can be computed here: {'; '.join(missing.values())}")
     dataset = ranks.once(
         lambda: load_dataset(
@@ -159,7 +161,7 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
         request,
         dataset,
         conditions,
-        [METRICS.load(name)() for name in metric_names],
+        metrics,
         embeddings,
         missing,
         [*skipped, *(f"{name}: {reason}" for name, reason in missing.items())],
@@ -386,9 +388,7 @@ def _prepare(store: RunStore, plan: Plan, command: str | None) -> None:
 def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, Any]:
     """run.json with this request's conditions and metrics added to those of earlier ones."""
     infos = [describe_embedding(embedding) for embedding in plan.embeddings]
-    metrics = [
-        MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, m.definition) for m in plan.metrics
-    ]
+    metrics = [describe_metric(metric) for metric in plan.metrics]
     metrics += [metric for info in infos for metric in embedding_metrics(info)]
     new: dict[str, Any] = {
         "settings": asdict(plan.request.settings),

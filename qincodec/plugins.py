@@ -36,6 +36,10 @@ class Registry:
         """All known names, the project's own first, in the order of their table."""
         return [*self._builtin, *sorted(set(self._third_party()) - set(self._builtin))]
 
+    def is_own(self, name: str) -> bool:
+        """Whether it is one of the project's own."""
+        return name in self._builtin
+
     def __contains__(self, name: str) -> bool:
         return name in self._builtin or name in self._third_party()
 
@@ -56,7 +60,6 @@ class Registry:
             raise UserError(f"unknown {self.kind} '{name}': {hint}known are {', '.join(self.names())}")
         try:
             return point.load()
-        except Exception as error:  # a plug-in's own fault must name the plug-in
-            raise UserError(
-                f"{self.kind} '{name}' ({point.value}) does not import: {type(error).__name__}: {error}"
-            ) from error
+        except (Exception, SystemExit) as error:  # a plug-in's own fault must name the plug-in
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"{self.kind} '{name}' ({point.value}) does not import: {text}") from error

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch.nn import functional
-
+from baselines.lazy import Lazy, inference_mode
 from evaluation.embeddings.base import Embedding, centred_frames
-from qincodec.distances import mel_filter_bank
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import functional
+
+    from qincodec import distances
+else:
+    torch, functional, distances = Lazy("torch"), Lazy("torch.nn.functional"), Lazy("qincodec.distances")
 
 WINDOW, HOP_LENGTH, NUM_MELS, FLOOR = 2048, 1024, 40, 1e-5
 
@@ -28,7 +34,7 @@ class LogMel(Embedding):
         "(centred), of the mono mix at the evaluation's rate; no trained network."
     )
 
-    @torch.inference_mode()
+    @inference_mode
     def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
         frame, hop = (2 * round(seconds * sample_rate / 2) for seconds in (self.frame_s, self.hop_s))
         frames = centred_frames(audio.to(self.device), frame, hop)
@@ -48,4 +54,4 @@ def _statistics(frames: torch.Tensor, sample_rate: int) -> torch.Tensor:
 @lru_cache(maxsize=8)
 def _constants(sample_rate: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     window = torch.hann_window(WINDOW, dtype=torch.float64).float().to(device)
-    return window, mel_filter_bank(sample_rate, WINDOW, NUM_MELS).float().T.contiguous().to(device)
+    return window, distances.mel_filter_bank(sample_rate, WINDOW, NUM_MELS).float().T.contiguous().to(device)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from baselines.registry import of_plugin
+from qincodec.errors import Unavailable
 from qincodec.plugins import Registry
+
+if TYPE_CHECKING:
+    from evaluation.metrics.base import Metric
 
 METRICS = Registry(
     "metric",
@@ -12,3 +20,24 @@ METRICS = Registry(
         "ms_mel": "evaluation.metrics.ms_mel:MsMel",
     },
 )
+
+
+def load_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
+    """Those that can be computed here, and why the others cannot.
+
+    Raises:
+        UserError: one does not import, cannot be made, or is not what a metric must be.
+    """
+    metrics: list[Metric] = []
+    reasons: dict[str, str] = {}
+    for name in names:
+        kind = METRICS.load(name)
+        reason = of_plugin("metric", name, "unavailable()", kind.unavailable)
+        try:
+            if reason is None:
+                metrics.append(of_plugin("metric", name, "loading it", kind))
+        except Unavailable as error:
+            reason = str(error)
+        if reason is not None:
+            reasons[name] = reason
+    return metrics, reasons

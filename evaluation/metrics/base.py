@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from baselines.lazy import Lazy
+from qincodec.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from evaluation.results import MetricInfo
+else:
+    torch = Lazy("torch")
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,11 @@ class Metric(ABC):
     higher_is_better: bool
     definition: str
 
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why it cannot run here as things stand and what to do about it, in one line; None if it can."""
+        return None
+
     def prepare(self, reference: torch.Tensor, sample_rate: int) -> Any:
         """What can be computed from the reference alone, once for all codecs.
 
@@ -63,3 +76,22 @@ class Metric(ABC):
 
         The score of an item must not depend on the other items beyond float rounding.
         """
+
+
+def describe_metric(metric: Metric) -> MetricInfo:
+    """What the run folder keeps of a metric.
+
+    Raises:
+        UserError: an attribute is absent or not what it must be.
+    """
+    from evaluation import records
+    from evaluation.results import MetricInfo
+
+    names = ("name", "label", "version", "unit", "higher_is_better", "definition")
+    try:
+        found = records.checked(
+            {name: getattr(metric, name) for name in names if hasattr(metric, name)}, records.METRIC
+        )
+    except ValueError as error:
+        raise UserError(f"metric {type(metric).__name__}: {error}; set it in the class") from error
+    return MetricInfo(**records.only(found, records.METRIC))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
+from baselines.lazy import Lazy, inference_mode
 from evaluation.metrics.base import Metric, Score
 from evaluation.metrics.checks import not_finite
-from qincodec.distances import log_mel_spectra, ms_mel
+
+if TYPE_CHECKING:
+    import torch
+
+    from qincodec import distances
+else:
+    torch, distances = Lazy("torch"), Lazy("qincodec.distances")
 
 
 @dataclass(frozen=True)
@@ -34,14 +40,14 @@ class MsMel(Metric):
         "frames, bands and channels of |log10 max(R, 1e-5) - log10 max(D, 1e-5)| of reference and decoded."
     )
 
-    @torch.inference_mode()
+    @inference_mode
     def prepare(self, reference: torch.Tensor, sample_rate: int) -> Prepared:
-        return Prepared(log_mel_spectra(reference, sample_rate), not_finite(reference, "reference"))
+        return Prepared(distances.log_mel_spectra(reference, sample_rate), not_finite(reference, "reference"))
 
-    @torch.inference_mode()
+    @inference_mode
     def score(self, prepared: Prepared, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
         """`Score` per item; silence has a value; NaN only where samples or their squares are not finite."""
-        values = ms_mel(prepared.spectra, decoded, sample_rate).tolist()
+        values = distances.ms_mel(prepared.spectra, decoded, sample_rate).tolist()
         reasons = zip(prepared.reasons, not_finite(decoded, "output"), strict=True)
         scores = []
         for value, (of_reference, of_output) in zip(values, reasons, strict=True):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-
+from baselines.lazy import Lazy, inference_mode
 from evaluation.metrics.base import Metric, Score
 from evaluation.metrics.checks import not_finite
-from qincodec.distances import remove_mean, si_sdr
+
+if TYPE_CHECKING:
+    import torch
+
+    from qincodec import distances
+else:
+    torch, distances = Lazy("torch"), Lazy("qincodec.distances")
 
 
 class SiSdr(Metric):
@@ -24,15 +30,17 @@ class SiSdr(Metric):
         "channel's mean removed, all samples of all channels of a clip as one vector."
     )
 
-    @torch.inference_mode()
+    @inference_mode
     def score(self, prepared: torch.Tensor, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
         """`Score` per item; NaN and why where reference or output is silent (constant) or not finite."""
-        values = si_sdr(prepared, decoded).tolist()
+        values = distances.si_sdr(prepared, decoded).tolist()
         not_numbers = zip(not_finite(prepared, "reference"), not_finite(decoded, "output"), strict=True)
         scores = []
         for index, (value, reasons) in enumerate(zip(values, not_numbers, strict=True)):
             reason = reasons[0] or reasons[1]
             if reason is None and math.isnan(value):
-                reason = "silent output" if remove_mean(prepared[index]).any() else "silent reference"
+                reason = (
+                    "silent output" if distances.remove_mean(prepared[index]).any() else "silent reference"
+                )
             scores.append(Score(value, None) if reason is None else Score(math.nan, reason))
         return scores

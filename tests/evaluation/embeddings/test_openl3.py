@@ -15,15 +15,8 @@ from torch.nn import functional
 from baselines import weights
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import centred_frames
-from evaluation.embeddings.openl3 import (
-    LAYERS,
-    OpenL3,
-    OpenL3Wide,
-    build_network,
-    front_end,
-    read_weights,
-    to_48k,
-)
+from evaluation.embeddings.openl3 import OpenL3, OpenL3Wide
+from evaluation.embeddings.openl3_network import LAYERS, build_network, front_end, read_weights, to_48k
 from qincodec.errors import Unavailable, UserError
 
 Shared = Callable[[str], Path]
