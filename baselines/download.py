@@ -35,6 +35,14 @@ _BLOCK = 1 << 18
 _MEGABYTE = 1_000_000
 
 
+class DownloadFailed(UserError):
+    """The server could not be reached, or broke off again and again; ``reason`` says why in a few words."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class _Interrupted(Exception):
     """The connection failed in a way that may pass."""
 
@@ -112,9 +120,10 @@ def _download(file: WeightsFile, part: Path, progress: Progress) -> None:
         most, patience = (size, PATIENCE) if size > most else (most, patience - 1)
         if patience <= 0:
             kept = f" after {size / _MEGABYTE:.1f} MB, which are kept" if size else ""
-            raise UserError(
+            raise DownloadFailed(
                 f"cannot download weights '{file.name}' from {file.url}: {reason}{kept}; run `evaluate"
-                f" weights fetch {file.name}` again, or put the file at '{part.with_suffix('')}' yourself"
+                f" weights fetch {file.name}` again, or put the file at '{part.with_suffix('')}' yourself",
+                reason,
             )
         time.sleep(PAUSE_S)
 

@@ -94,9 +94,17 @@ class PretrainedCodec(Codec):
             return str(error)
         if not missing:
             return None
+        alone = cls.works_alone(weights)
+        return files.why_unavailable(*missing) + (f"; {alone} is here and works alone" if alone else "")
+
+    @classmethod
+    def works_alone(cls, weights: str | None = None) -> str | None:
+        """Where some of several released models are here: the first, as typed after ``--codecs``."""
+        if weights is not None:
+            return None
+        missing = cls.missing()
         here = [label for label, name in cls._released.items() if name not in missing]
-        alone = f"; {cls.name}:{here[0]} is here and works alone" if weights is None and here else ""
-        return files.why_unavailable(*missing) + alone
+        return f"{cls.name}:{here[0]}" if here and missing else None
 
     @classmethod
     def _sources(cls, given: str | None, get: Callable[[str], Path | None]) -> dict[str, Path | None]:

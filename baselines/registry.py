@@ -59,3 +59,13 @@ def missing_weights(name: str, weights: str | None = None) -> list[str]:
     codec = CODECS.load(name)
     names: list[str] = codec.missing(weights) if hasattr(codec, "missing") else []
     return names
+
+
+def works_alone(name: str, weights: str | None = None) -> str | None:
+    """What of codec ``name`` can run though it lacks files, as typed after ``--codecs``."""
+    codec = CODECS.load(name)
+    try:
+        found: str | None = codec.works_alone(weights) if hasattr(codec, "works_alone") else None
+    except UserError:
+        return None
+    return found

@@ -267,12 +267,16 @@ def obtain(name: str, progress: Progress | None = None) -> Path:
 def why_unavailable(*names: str) -> str:
     """One line: that these files are not in the cache, and what mends it."""
     held = " and ".join(f"'{entry(name).filename}'" for name in names)
-    offline = f" where downloads are allowed (not with {_forbidden_by()}=1)" if is_offline() else ""
     return (
         f"weights {' and '.join(names)} are not in the cache: run `evaluate weights fetch {' '.join(names)}`"
-        f"{offline}, or put {held} into '{folder()}' (`evaluate weights` says where from), or give"
+        f"{where_allowed()}, or put {held} into '{folder()}' (`evaluate weights` says where from), or give"
         f" --weights {names[0]}=PATH"
     )
+
+
+def where_allowed() -> str:
+    """What stands behind the advice to download, where the environment forbids it."""
+    return f" where downloads are allowed (not with {_forbidden_by()}=1)" if is_offline() else ""
 
 
 def files_of(user: str) -> list[WeightsFile]:

@@ -17,7 +17,7 @@ from evaluation.paper_cli import paper_app
 from evaluation.weights_cli import weights_app
 from qincodec import __version__
 from qincodec.console import ProgressLine, run_command
-from qincodec.errors import EXIT_SOME_FAILED, UserError
+from qincodec.errors import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
     from evaluation.results import Results
@@ -214,28 +214,9 @@ def run(
     _run(request, out, dry_run)
 
 
-def _fetch_weights(request: Request, progress: ProgressLine) -> None:
-    """Download what the codecs lack, before anything is begun. What cannot be had, the plan says."""
-    from baselines import weights
-    from baselines.registry import missing_weights
-    from evaluation.conditions import parse_codecs, parse_weights
-    from evaluation.session import use_files
-
-    given = use_files(parse_weights(list(request.weights)), request.codecs)
-    if weights.is_offline():
-        return
-    for spec in parse_codecs(request.codecs, given):
-        try:
-            for name in missing_weights(spec.codec, spec.weights):
-                weights.obtain(name, progress)
-        except UserError as error:
-            if not request.skip_unavailable:
-                raise
-            progress.note(str(error))
-
-
 def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     from evaluation.distributed import Ranks
+    from evaluation.fetching import fetch_weights
     from evaluation.report import write_all
     from evaluation.session import command_line, estimate, execute, make_plan
 
@@ -244,10 +225,13 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     try:
         with ProgressLine(enabled=speaks) as progress:
             if not dry_run:
-                ranks.once(lambda: _fetch_weights(request, progress))
+                failed = ranks.once(lambda: fetch_weights(request, progress))
+                if failed and speaks:
+                    progress.note(f"the download failed: {failed}")
             plan = make_plan(request, progress, ranks)
             if speaks:
-                for line in (*(f"skipped {line}" for line in plan.skipped), *_operating_points(plan)):
+                skipped = (plan.skipped | plan.unavailable).items()
+                for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(plan)):
                     progress.note(line)
             if dry_run:
                 if speaks:

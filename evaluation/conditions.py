@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baselines.codec import Codec, Rate
-from baselines.registry import CODECS, of_plugin, unavailable
+from baselines.registry import CODECS, of_plugin
 from baselines.rendered import Rendered
 from evaluation.results import Condition
-from qincodec.errors import Unavailable, UserError
+from qincodec.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +143,7 @@ def plan_conditions(
     channels: int,
     device: str,
     skip_unavailable: bool = False,
-) -> tuple[list[Planned], list[str]]:
+) -> tuple[list[Planned], dict[str, str]]:
     """Load every codec and choose its operating points, before any work starts.
 
     Args:
@@ -153,27 +153,22 @@ def plan_conditions(
         skip_unavailable: leave out codecs that cannot run here instead of refusing.
 
     Returns:
-        The conditions, and a line for each codec that was left out.
+        The conditions, and for each codec that was left out its label and why.
 
     Raises:
         UserError: unknown codec, two rows of one name, a folder that is not there, a channel count a
             codec does not code.
         Unavailable: a codec cannot run here; every such codec is named in the one line.
     """
+    from evaluation.fetching import find_lacks, refuse
+
     _refuse_same_rows(codecs, rendered)
-    for spec in codecs:
-        if spec.codec not in CODECS:
-            CODECS.load(spec.codec)  # raises, with the names that are close
-    reasons = {spec: unavailable(spec.codec, spec.weights) for spec in codecs}
-    skipped = [f"{spec.label}: {reason}" for spec, reason in reasons.items() if reason]
-    if skipped and not skip_unavailable:
-        raise Unavailable(
-            f"cannot run {'; '.join(skipped)}; `evaluate list` shows what can run here, "
-            "--skip-unavailable evaluates the rest"
-        )
+    lacks = find_lacks(codecs)
+    if lacks and not skip_unavailable:
+        raise refuse(codecs, rendered, lacks)
     planned: list[Planned] = []
     for spec in codecs:
-        if reasons[spec] is None:
+        if spec.label not in lacks:
             load = partial(CODECS.load(spec.codec), device=device, weights=spec.weights)
             codec = of_plugin("codec", spec.codec, "loading it", load)
             plan = partial(_codec_conditions, spec, codec, kbps, sample_rate, channels)
@@ -189,8 +184,17 @@ def plan_conditions(
         )
         planned.append(Planned(condition, rendered=source))
     if not planned:
+        if lacks:
+            raise refuse(codecs, rendered, lacks)
         raise UserError("nothing to evaluate: give --codecs (see `evaluate list`) or --condition NAME=DIR")
-    return planned, skipped
+    return planned, {label: lack.reason for label, lack in lacks.items()}
+
+
+def known_codecs(specs: Sequence[CodecSpec]) -> None:
+    """Raises UserError, with the names that are close, for a codec that nobody knows."""
+    for spec in specs:
+        if spec.codec not in CODECS:
+            CODECS.load(spec.codec)
 
 
 def _codec_conditions(

@@ -62,6 +62,8 @@ def points(name: str, weights: str | None = None) -> str:
     if codec.sample_rate == 0:
         codec.sample_rate = 44100
     rates = [rate.label for rate in codec.rates()]
+    if not rates:
+        raise UserError(f"codec '{name}' has no operating points; its rates() is empty")
     shown = ", ".join(rates) if len(rates) <= 8 else f"{', '.join(rates[:6])}, ... {rates[-1]}"
     hertz = "" if codec.control else f" at {codec.sample_rate / 1000:g} kHz"
     return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"

@@ -117,6 +117,7 @@ class _Loader:
             scores=self._scores(conditions, decoded),
             embeddings=self.embeddings,
             unavailable=self.run["unavailable"],
+            skipped=self.run["skipped"],
             remarks=[line for corpus in self.corpora for line in self._remarks(corpus)],
         )
 

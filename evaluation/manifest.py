@@ -71,6 +71,9 @@ def unite(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     known = {entry["name"] for entry in new["embeddings"]}
     missing = one.get("unavailable", {}) | other.get("unavailable", {})
     new["unavailable"] = {name: reason for name, reason in missing.items() if name not in known}
+    labels = {entry["codec"] for entry in new["conditions"]}
+    skipped = one.get("skipped", {}) | other.get("skipped", {})
+    new["skipped"] = {label: reason for label, reason in skipped.items() if label not in labels}
     new["commands"] = list(dict.fromkeys([*one["commands"], *other["commands"]]))
     return new
 

@@ -154,6 +154,7 @@ class Results:
         scores: of metrics that are not per clip.
         embeddings: that metrics compare.
         unavailable: name of a metric or embedding that was asked for -> why it could not be computed here.
+        skipped: row label of a codec that was asked for and left out -> why it could not run here.
         remarks: what else a reader of the embedding metrics should know, one line each.
         noise_floor: the same embedding metrics of references that were changed inaudibly; None without
             embedding metrics.
@@ -171,6 +172,7 @@ class Results:
     scores: list[CorpusScore] = field(default_factory=list)
     embeddings: list[EmbeddingInfo] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     noise_floor: Results | None = None
 

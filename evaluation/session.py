@@ -79,7 +79,8 @@ class Plan:
     metrics: list[Metric]
     embeddings: list[Embedding]
     unavailable: dict[str, str]
-    skipped: list[str]
+    #: Row label of a codec that was left out -> why.
+    skipped: dict[str, str]
     workers: int
 
     @property
@@ -118,7 +119,7 @@ class Plan:
 
 def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ranks | None = None) -> Plan:
     """Check the whole request, load codecs and data. Raises UserError before any work is done."""
-    _check_numbers(request)
+    check_numbers(request)
     weights = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
     weights = use_files(weights, request.codecs)
     specs = parse_codecs(request.codecs, weights)
@@ -139,6 +140,8 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
     ranks = ranks or Ranks()
     embeddings, missing = load_embeddings(embedding_names, request.device, ranks)
     metrics, no_metrics = load_metrics(metric_names)
+    for metric in metrics:
+        describe_metric(metric)  # refuses what a run folder cannot hold
     missing = no_metrics | missing
     if not metrics and not embeddings:
         raise Unavailable(f"no metric can be computed here: {'; '.join(missing.values())}")
@@ -164,7 +167,7 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
         metrics,
         embeddings,
         missing,
-        [*skipped, *(f"{name}: {reason}" for name, reason in missing.items())],
+        skipped,
         workers,
     )
 
@@ -398,6 +401,7 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
         "metrics": [asdict(metric) for metric in metrics],
         "embeddings": [asdict(info) for info in infos],
         "unavailable": plan.unavailable,
+        "skipped": plan.skipped,
         "commands": [command] if command else [],
     }
     old = store.read_run()
@@ -421,7 +425,7 @@ def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str
         refuse("the data", *("{name} ({n_clips} clips, {hash})".format(**d) for d in (had, got)))
 
 
-def _check_numbers(request: Request) -> None:
+def check_numbers(request: Request) -> None:
     settings = request.settings
     checks: list[tuple[str, bool, object, str]] = [
         ("--sample-rate", 8000 <= settings.sample_rate <= 384000, settings.sample_rate, "8000 to 384000 Hz"),

@@ -188,6 +188,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[str]:
         lines.append(
             f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
         )
+    lines += [f"Left out, cannot run here: {label}: {why}" for label, why in results.skipped.items()]
     lines += _random_weights_lines(results)
     lines += [f"Data: {note}" for note in results.dataset.get("notes", [])]
     lines += _reference_lines(results)

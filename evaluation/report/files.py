@@ -111,6 +111,7 @@ def _summary_json(
         "noise_floor": [] if floor is None else _condition_records(floor, floor.summary, {}),
         "embeddings": [asdict(info) for info in results.embeddings],
         "unavailable": results.unavailable,
+        "skipped": results.skipped,
         "corpus": results.corpus,
         "tests": _records(tests),
         "bd_rate": _records(rates),

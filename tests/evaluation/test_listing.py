@@ -1,0 +1,169 @@
+"""`evaluate list`: fast, and every plug-in that does not work is a line in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from evaluation import evaluate
+from evaluation.listing import _POINTS, codec_rows, embedding_rows, metric_rows, points, quantizer_rows
+from qincodec.errors import UserError
+
+PLUGINS = """
+import torch
+
+from baselines.codec import Codec, Rate
+from evaluation.embeddings.base import Embedding
+from evaluation.metrics.base import Metric, Score
+from qincodec.errors import Unavailable
+
+
+class Raises(Codec):
+    name, version, sample_rate = "raises", "1", 44100
+
+    def rates(self, channels=1):
+        return [Rate(1 / 0)]
+
+    def encode(self, audio, rate): ...
+
+    def decode(self, encoded): ...
+
+
+class Nothing(Raises):
+    def rates(self, channels=1):
+        return []
+
+
+class Unsure(Raises):
+    @classmethod
+    def unavailable(cls, weights=None):
+        raise OSError("no\\nlicence")
+
+
+class Float(Metric):
+    name, label, version, unit, higher_is_better = "float", "Float", "1", "", True
+    definition = "Made up."
+
+    def score(self, prepared, decoded, sample_rate):
+        return [0.5] * len(decoded)
+
+
+class Nameless(Float):
+    unit = None
+
+
+class Licensed(Float):
+    name = "licensed"
+
+    @classmethod
+    def unavailable(cls):
+        return "its licence server does not answer; start it"
+
+
+class Good(Float):
+    name = "good"
+
+    def score(self, prepared, decoded, sample_rate):
+        return [Score(torch.tensor(0.5))] * len(decoded)
+
+
+class Moody(Embedding):
+    name = "moody"
+
+    def __init__(self, *, device="cpu"):
+        raise LookupError("not today")
+
+    def embed(self, audio, sample_rate): ...
+"""
+POINTS = [
+    *(("qincodec.codecs", name, f"{name.title()}") for name in ("raises", "nothing", "unsure")),
+    *(("qincodec.metrics", name, f"{name.title()}") for name in ("float", "nameless", "licensed", "good")),
+    ("qincodec.embeddings", "moody", "Moody"),
+    *((f"qincodec.{kind}", "absent", "Absent") for kind in ("codecs", "metrics", "embeddings", "quantizers")),
+]
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts above, announced as an installed package announces them."""
+    (tmp_path / "odd_plugins.py").write_text(PLUGINS)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [EntryPoint(name, f"odd_plugins:{attribute}", group) for group, name, attribute in POINTS]
+    monkeypatch.setattr(
+        "qincodec.plugins.entry_points", lambda group: [point for point in found if point.group == group]
+    )
+
+
+def test_each_plug_in_is_a_line(plugins: None) -> None:
+    codecs = {name: status for name, _, status in codec_rows()}
+    assert codecs["raises"].startswith("broken: codec 'raises': rates() raises ZeroDivisionError")
+    assert codecs["unsure"].startswith("broken: codec 'unsure': unavailable() raises OSError: no licence")
+    assert codecs["absent"].startswith("broken: codec 'absent' (odd_plugins:Absent) does not import")
+    assert codecs["nothing"] == "broken: codec 'nothing' has no operating points; its rates() is empty"
+    metrics = {row[0]: row[3] for row in metric_rows()}
+    assert metrics["si_sdr"] == metrics["good"] == "ready"
+    assert metrics["float"] == (
+        "broken: metric 'float' returned float; score() must return a list with a Score per item, such as "
+        "[Score(1.5)]"
+    )
+    assert metrics["nameless"].startswith("broken: metric Nameless: 'unit' is None")
+    assert metrics["licensed"] == "not here: its licence server does not answer; start it"
+    assert metrics["absent"].startswith("broken: metric 'absent'")
+    embeddings = {name: status for name, status, _ in embedding_rows()}
+    assert embeddings["logmel"] == "ready" and embeddings["absent"].startswith("broken: embedding 'absent'")
+    assert embeddings["moody"].startswith("broken: embedding 'moody': definition raises AttributeError")
+    quantizers = dict(quantizer_rows())
+    assert quantizers["qinco2"] == "ready" and quantizers["absent"].startswith("broken: quantizer 'absent'")
+    rows = [*codecs.values(), *metrics.values(), *embeddings.values(), *quantizers.values()]
+    assert not any("\n" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("codecs", "metrics", "message"),
+    [
+        ("raises", "si_sdr", "codec 'raises': rates.* raises ZeroDivisionError"),
+        ("nothing", "si_sdr", "codec 'nothing' has no rates for 1 channel"),
+        ("unsure", "si_sdr", "codec 'unsure': unavailable.* raises OSError: no licence"),
+        ("absent", "si_sdr", "codec 'absent' .* does not import"),
+        ("mp3", "absent", "'absent' .* does not import"),
+        ("mp3", "nameless", "metric Nameless: 'unit' is None"),
+        ("mp3", "licensed", "no metric can be computed here: its licence server does not answer"),
+        ("mp3", "moody", "embedding 'moody': loading it raises LookupError: not today"),
+    ],
+)
+def test_a_plug_in_that_does_not_work_is_one_line(
+    codecs: str, metrics: str, message: str, plugins: None, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        evaluate("demo", codecs, [8], metrics=metrics, limit=1, out=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_metric_that_cannot_run_here_is_left_out_with_the_reason(plugins: None, tmp_path: Path) -> None:
+    results = evaluate("demo", "mp3", [8], metrics="good,licensed", limit=1, out=tmp_path / "run")
+    assert results.unavailable == {"licensed": "its licence server does not answer; start it"}
+    assert results.clips["good"].tolist() == [0.5]
+    assert "Unavailable: licensed: its licence server" in (tmp_path / "run" / "table.md").read_text()
+
+
+@pytest.mark.parametrize("name", _POINTS)
+def test_the_operating_points_are_those_of_the_codecs(name: str) -> None:
+    assert _POINTS[name] == points(name, None if name.startswith("qincodec") else "untrained:tiny")
+
+
+def test_the_list_needs_nothing_that_takes_seconds() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['list']\n"
+        "from evaluation.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'scipy', 'matplotlib', 'h5py'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "qincodec" in done.stdout and "si_sdr" in done.stdout
