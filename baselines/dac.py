@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, blocks, from_folder, load_state, read_tensors
+from baselines.pretrained import PretrainedCodec, blocks, build_within, from_folder, load_state, read_tensors
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _ARGUMENTS = {
 }
 # Of any argument: a damaged file must not make the model take all memory.
 _LARGEST = 1 << 18
+_LARGEST_NUMBER = 64  # of codebooks and of rates
 
 
 class Dac(PretrainedCodec):
@@ -232,17 +233,20 @@ def load_original(path: Path) -> nn.Module:
         if name == "latent_dim" and value is None:
             continue
         values = value if name.endswith("_rates") and isinstance(value, list | tuple) and value else [value]
-        if not all(type(item) is int and 0 < item <= _LARGEST for item in values):
+        most = _LARGEST_NUMBER if name == "n_codebooks" else _LARGEST
+        if not (len(values) <= _LARGEST_NUMBER and all(type(v) is int and 0 < v <= most for v in values)):
             raise UserError(
                 f"weights '{path}' are no DAC model of the original release: its {name} is {value!r};"
                 " `evaluate weights` names the official files"
             )
         wanted[ours] = list(value) if isinstance(value, list | tuple) else value
+    tensors = _fold(tensors)
     try:
-        model = _model(**wanted)
+        stored = sum(part.numel() for part in tensors.values() if isinstance(part, torch.Tensor))
+        model = build_within(lambda: _model(**wanted), stored)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"weights '{path}' describe no DAC model: {str(error).splitlines()[0]}") from error
-    load_state(model, _fold(tensors), path)
+    load_state(model, tensors, path)
     return model
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, from_folder, load_state, read_tensors
+from baselines.pretrained import PretrainedCodec, build_within, from_folder, load_state, read_tensors
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ def load_original(path: Path) -> nn.Module:
             f"weights '{path}' are of an EnCodec model of {channels} channel; the 48 kHz one has 2"
         )
     try:
-        model = _model(
+        make = partial(
+            _model,
             len({name for name in tensors if name.endswith(".codebook.embed")}),
             num_filters=filters,
             hidden_size=hidden,
@@ -171,6 +173,8 @@ def load_original(path: Path) -> nn.Module:
             codebook_size=codebook_size,
             upsampling_ratios=ratios,
         )
+        stored = sum(part.numel() for part in tensors.values() if isinstance(part, torch.Tensor))
+        model = build_within(make, stored)
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise UserError(
             f"weights '{path}' describe no EnCodec model: {str(error).splitlines()[0]}"
