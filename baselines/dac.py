@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from baselines.bounds import build_within
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, blocks, build_within, from_folder, load_state, read_tensors
+from baselines.pretrained import PretrainedCodec, blocks, from_folder, load_state, read_tensors
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:

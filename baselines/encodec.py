@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from baselines.bounds import build_within
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, build_within, from_folder, load_state, read_tensors
+from baselines.pretrained import PretrainedCodec, from_folder, load_state, read_tensors
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:

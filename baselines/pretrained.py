@@ -17,7 +17,6 @@ import json
 import math
 import pickle
 import re
-import zipfile
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from baselines import weights as files
+from baselines.bounds import build_within, refuse_inflated, refuse_numbers, refuse_packed
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from baselines.lazy import Lazy
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
@@ -262,9 +262,9 @@ def read_tensors(path: Path) -> Any:
         UserError: it holds other Python objects, is damaged or something else, or cannot be read.
     """
     try:
-        _refuse_packed(path)
+        refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-        _refuse_inflated(content)
+        refuse_inflated(content)
         return content
     except UserError:
         raise
@@ -282,51 +282,6 @@ def read_tensors(path: Path) -> Any:
             f"weights '{path}' are damaged or not a file of torch.save ({type(error).__name__}); delete"
             " the file and get it again, see `evaluate weights`"
         ) from error
-
-
-#: Of a weights file; the largest released one has 400 MB.
-_LARGEST_BYTES = 4 << 30
-
-
-def _refuse_packed(path: Path) -> None:
-    """torch.save stores without packing; packed entries can unpack to any size.
-
-    Raises:
-        UserError: there are such entries, or the file is larger than any model's.
-    """
-    size = path.stat().st_size
-    if size > _LARGEST_BYTES:
-        raise UserError(f"weights '{path}' have {size} bytes, more than any model here; give a model's file")
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
-    if packed or sum(entry.file_size for entry in entries) > size:
-        raise UserError(
-            f"weights '{path}' are no file of torch.save: it holds packed entries, or more than its size; get"
-            " the file from its official place (`evaluate weights`)"
-        )
-
-
-def _refuse_inflated(content: Any) -> None:
-    """Refuse tensors of more values than are stored, which any use would make as large as they say."""
-    todo, seen = [content], set()
-    while todo:
-        part = todo.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        if isinstance(part, Mapping):
-            todo += part.values()
-        elif isinstance(part, list | tuple):
-            todo += part
-        elif isinstance(part, torch.Tensor) and (
-            part.layout != torch.strided
-            or part.device.type != "cpu"
-            or part.numel() * part.element_size() > part.untyped_storage().nbytes()
-        ):
-            raise ValueError(f"a tensor of shape {tuple(part.shape)} that is not stored whole")
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
@@ -354,25 +309,6 @@ def load_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None
     model.load_state_dict({name: tensors[name].float() for name in expected})
 
 
-def build_within(model: Callable[[], nn.Module], stored: int, *, build: bool = True) -> nn.Module:
-    """A model that has no more values than are stored for it: a damaged file can describe any size.
-
-    Args:
-        model: makes it.
-        stored: number of values.
-        build: False only looks, and returns a model without values.
-
-    Raises:
-        ValueError: it would have more. Memory is taken only if not.
-    """
-    with torch.device("meta"):
-        empty = model()
-    described = sum(part.numel() for part in empty.parameters())
-    if described > stored:
-        raise ValueError(f"a model of {described} values, of which {stored} are stored")
-    return model() if build else empty
-
-
 def from_folder(kind: Any, folder: Path) -> nn.Module:
     """A model as transformers writes it: ``config.json`` and ``model.safetensors``.
 
@@ -384,10 +320,6 @@ def from_folder(kind: Any, folder: Path) -> nn.Module:
             raise UserError(f"model folder '{folder}' has no {name}; give a folder as transformers writes it")
     _refuse_other_config(kind, folder)
     return from_pretrained(kind, folder, folder, local_files_only=True, use_safetensors=True)
-
-
-#: Of any number in a model's configuration, and of those that count layers, blocks or codebooks.
-_LARGEST_NUMBER, _LARGEST_NUMBER_OF_PARTS = 1 << 20, 512
 
 
 def _refuse_other_config(kind: Any, folder: Path) -> None:
@@ -403,7 +335,7 @@ def _refuse_other_config(kind: Any, folder: Path) -> None:
         if path.stat().st_size > 1 << 20:
             raise ValueError("it has more than a megabyte")
         config = json.loads(path.read_text(encoding="utf-8"))
-        _refuse_numbers(config)
+        refuse_numbers(config)
         with safe_open(folder / FOLDER[1], "pt") as tensors:
             stored = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
         build_within(lambda: kind(kind.config_class(**config)), stored, build=False)
@@ -412,20 +344,6 @@ def _refuse_other_config(kind: Any, folder: Path) -> None:
     except Exception as error:  # transformers raises what it likes
         text = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"'{path}' describes no {kind.__name__}: {text}; get the file again") from error
-
-
-def _refuse_numbers(value: Any, name: str = "") -> None:
-    if isinstance(value, dict | list) and len(value) > 1000:
-        raise ValueError(f"{name} has {len(value)} entries")
-    if isinstance(value, dict):
-        for key, part in value.items():
-            _refuse_numbers(part, str(key))
-    elif isinstance(value, list):
-        for part in value:
-            _refuse_numbers(part, name)
-    counts = re.search(r"(^n_|num_.*(layers|codebooks|quantizers|heads|blocks))", name) is not None
-    if isinstance(value, int | float) and value > (_LARGEST_NUMBER_OF_PARTS if counts else _LARGEST_NUMBER):
-        raise ValueError(f"{name} is {value}")
 
 
 def from_pretrained(kind: Any, given: Path | None, place: Path, **options: Any) -> nn.Module:
