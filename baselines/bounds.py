@@ -62,23 +62,10 @@ def refuse_inflated(content: Any) -> None:
             raise ValueError(f"a tensor of shape {tuple(part.shape)} that is not stored whole")
 
 
-def build_within(model: Callable[[], nn.Module], stored: int, *, build: bool = True) -> nn.Module:
-    """A model that has no more values than are stored for it: a damaged file can describe any size.
-
-    Args:
-        model: makes it.
-        stored: number of values.
-        build: False only looks, and returns a model without values.
-
-    Raises:
-        ValueError: it would have more. Memory is taken only if not.
-    """
+def empty_model(make: Callable[[], nn.Module]) -> nn.Module:
+    """A model without values, which takes no memory whatever its size: to be compared with what is stored."""
     with torch.device("meta"):
-        empty = model()
-    described = sum(part.numel() for part in empty.parameters())
-    if described > stored:
-        raise ValueError(f"a model of {described} values, of which {stored} are stored")
-    return model() if build else empty
+        return make()
 
 
 #: Of any number in a model's configuration, and of those that count layers, blocks or codebooks.

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from baselines.bounds import build_within
+from baselines.bounds import empty_model
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, blocks, from_folder, load_state, read_tensors
+from baselines.pretrained import PretrainedCodec, blocks, check_state, from_folder, load_state, read_tensors
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:
@@ -243,8 +244,9 @@ def load_original(path: Path) -> nn.Module:
         wanted[ours] = list(value) if isinstance(value, list | tuple) else value
     tensors = _fold(tensors)
     try:
-        stored = sum(part.numel() for part in tensors.values() if isinstance(part, torch.Tensor))
-        model = build_within(lambda: _model(**wanted), stored)
+        make = partial(_model, **wanted)
+        check_state(empty_model(make), tensors, path)
+        model = make()
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"weights '{path}' describe no DAC model: {str(error).splitlines()[0]}") from error
     load_state(model, tensors, path)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from baselines.bounds import build_within
+from baselines.bounds import empty_model
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, from_folder, load_state, read_tensors
+from baselines.pretrained import PretrainedCodec, check_state, from_folder, load_state, read_tensors
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:
@@ -174,8 +174,8 @@ def load_original(path: Path) -> nn.Module:
             codebook_size=codebook_size,
             upsampling_ratios=ratios,
         )
-        stored = sum(part.numel() for part in tensors.values() if isinstance(part, torch.Tensor))
-        model = build_within(make, stored)
+        check_state(empty_model(make), tensors, path)
+        model = make()
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise UserError(
             f"weights '{path}' describe no EnCodec model: {str(error).splitlines()[0]}"

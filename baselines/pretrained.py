@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from baselines import weights as files
-from baselines.bounds import build_within, refuse_inflated, refuse_numbers, refuse_packed
+from baselines.bounds import empty_model, refuse_inflated, refuse_numbers, refuse_packed
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from baselines.lazy import Lazy
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
@@ -285,7 +285,13 @@ def read_tensors(path: Path) -> Any:
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
-    """Fill a model with tensors of exactly its names and shapes, as float32.
+    """Fill a model with tensors of exactly its names and shapes, as float32. Raises as `check_state`."""
+    check_state(model, tensors, path)
+    model.load_state_dict({name: tensors[name].float() for name in model.state_dict()})
+
+
+def check_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
+    """Compare tensors with a model, which need not hold values.
 
     Raises:
         UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
@@ -306,7 +312,6 @@ def load_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None
             f"weights '{path}' do not fit {type(model).__name__}: {problems[0]}{more}; is it another model's"
             " file, or a part of one?"
         )
-    model.load_state_dict({name: tensors[name].float() for name in expected})
 
 
 def from_folder(kind: Any, folder: Path) -> nn.Module:
@@ -338,7 +343,10 @@ def _refuse_other_config(kind: Any, folder: Path) -> None:
         refuse_numbers(config)
         with safe_open(folder / FOLDER[1], "pt") as tensors:
             stored = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-        build_within(lambda: kind(kind.config_class(**config)), stored, build=False)
+        empty = empty_model(lambda: kind(kind.config_class(**config)))
+        described = sum(part.numel() for part in empty.parameters())
+        if described > stored:
+            raise ValueError(f"a model of {described} values, of which {stored} are stored")
     except (OSError, SafetensorError) as error:
         raise UserError(f"model folder '{folder}' cannot be read: {error}; get its files again") from error
     except Exception as error:  # transformers raises what it likes
