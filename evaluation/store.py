@@ -455,7 +455,7 @@ class RunStore:
         try:
             content = records.loads(self._read_text(path))
         except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}; start a new run") from error
+            raise UserError(f"{path} cannot be read: {error}; start a new run") from error
         if not isinstance(content, dict):
             raise UserError(f"{path} is not a JSON object; start a new run")
         return content

@@ -290,7 +290,7 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
         (_set("conditions", 0, "identity", {"name": "other"}), "identity of 'steps' is .* and {'name'"),
         (_set("conditions", 0, "settings", {"bits": 5}), "settings of 'steps' is"),
         (_set("metrics", 0, "version", "77"), "version of 'si_sdr' is .* and 77"),
-        (_set("embeddings", 0, "identity", {"weights": "x"}), "identity of 'bands' is"),
+        (_set("embeddings", 0, "identity", {"version": "1", "weights": "x"}), "identity of 'bands' is"),
         (_set("floor", 0, "identity", {"version": "2"}), "identity of '16 bits, dithered' is"),
         (_set("schema_version", 99), "has run schema 99"),
         (
@@ -308,10 +308,10 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
         ),
         (
             _rows(kind="coded", codec="steps", clip="d", to={"encoded": "../x"}),
-            "points to '../x', outside of it",
+            "'encoded' is '../x'; needed is a file below the run folder",
         ),
         (lambda runs: shutil.rmtree(runs[1]), "part1 is not a run"),
-        (lambda runs: (runs[1] / "clips.jsonl").write_text("{"), "clips.jsonl cannot be read"),
+        (lambda runs: (runs[1] / "clips.jsonl").write_text("{"), "clips.jsonl is damaged, line 1"),
     ],
 )
 def test_what_is_no_part_of_one_run_is_refused(
