@@ -79,9 +79,9 @@ class RunAudio:
         Raises:
             UserError: the recording is gone, cannot be read, or is not what the run has scored.
         """
-        samples, sample_rate = self._unchanged.read(
-            clip.path, clip.content_hash, partial(audio.read, clip.path, clip.start_s, clip.duration_s)
-        )
+        read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
+        what = f"the recording '{clip.path}' of clip '{clip.id}'"
+        samples, sample_rate = self._unchanged.read(clip.path, clip.content_hash, read, what)
         samples = audio.mix(samples, self._settings["channels"])
         return audio.resample(samples, sample_rate, self.sample_rate)
 

@@ -39,30 +39,32 @@ class Unchanged:
         self._known: dict[Path, tuple[list[int], str]] = {}
         self._lock = threading.Lock()
 
-    def read(self, path: Path, content_hash: str, read: Callable[[], T]) -> T:
+    def read(self, path: Path, content_hash: str, read: Callable[[], T], what: str | None = None) -> T:
         """What ``read`` returns, if ``path`` holds the content of that hash before and after it.
 
         Args:
             content_hash: leading hex digits of the SHA-256 of the file's bytes.
+            what: names the file in messages; its path if None.
 
         Raises:
             UserError: it holds something else, or cannot be read.
         """
-        self._check(path, content_hash)
+        what = what or f"'{path}'"
+        self._check(path, content_hash, what)
         value = read()
-        self._check(path, content_hash)
+        self._check(path, content_hash, what)
         return value
 
-    def _check(self, path: Path, content_hash: str) -> None:
+    def _check(self, path: Path, content_hash: str, what: str) -> None:
         try:
             found = self._digest(path)
         except OSError as error:
             raise UserError(
-                f"'{path}' cannot be read: {error.strerror}; put it back where the run found it"
+                f"{what} cannot be read: {error.strerror}; put it back where the run found it"
             ) from error
         if not found.startswith(content_hash):
             raise UserError(
-                f"'{path}' has changed since the run began: its SHA-256 is {found[:16]}, planned was"
+                f"{what} has changed since the run began: its SHA-256 is {found[:16]}, planned was"
                 f" {content_hash}; put the old file back, or evaluate again in a new run folder"
             )
 
