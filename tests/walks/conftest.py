@@ -1,0 +1,60 @@
+"""What walks share: a shell outside of the checkout, and browsers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgresql_server import new_database, postgresql_server
+from walking import Shell
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_proxy() -> None:
+    """Listeners talk to this machine only."""
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Shell:
+    """A shell in an empty folder of the module's own: one thread of data."""
+    folder = tmp_path_factory.mktemp(request.module.__name__.rpartition(".")[2])
+    offline = {"QINCODEC_OFFLINE": "1", "QINCODEC_CACHE": str(folder / "cache")}
+    return Shell(folder, {**offline, "OMP_NUM_THREADS": "1", "COLUMNS": "200"})
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Callable[[], Any]]:
+    """A new page of Chromium in a profile of its own, with a list of what its console calls an error."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs {CHROMIUM}: a person uses a browser (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--mute-audio"]
+        )
+
+        def new() -> tuple[Any, list[str]]:
+            context = browser.new_context(viewport={"width": 1280, "height": 860})
+            context.set_default_timeout(120_000)
+            page, errors = context.new_page(), []
+            page.on("pageerror", lambda error: errors.append(f"uncaught: {error}"))
+            page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+            return page, errors
+
+        yield new
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def postgresql_database(shell: Shell) -> Iterator[str]:
+    """URL of an empty data base, and what `mushra` needs for it."""
+    with postgresql_server() as server:
+        shell.run("pip install --quiet 'qincodec[postgresql]'")
+        yield new_database(server)
