@@ -10,8 +10,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-#: Torch below 2.13 is a CUDA build of gigabytes on PyPI, too much for every run of CI. Its lower bound is tested by
-#: hand (see pyproject.toml), and the environment of the lowest versions has the torch that pip takes without it.
+#: Below 2.13 torch is a CUDA build of gigabytes on PyPI, too much for every run of CI: its lower bound was
+#: tested by hand, and the environment of the lowest versions has the torch that pip takes without a constraint.
 LEFT_OUT = {"torch"}
 
 

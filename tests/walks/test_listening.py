@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from listener import leave, listen, rate_with_keys, rate_with_mouse, scale, shown, start
+from listener import leave, rate_with_keys, rate_with_mouse, scale, shown, start
 from scipy import stats
 from walking import Ear, Grades, Shell, take_by_http
 
@@ -25,7 +25,14 @@ pytestmark = pytest.mark.walk
 
 DEMO = Path(__file__).resolve().parents[2] / "evaluation" / "datasets" / "demo"
 RECORDINGS = ("music_piano", "speech_english", "effects_fire_bell", "music_drums")
-CONDITIONS = {"reference": 100, "opus@16": 80, "qincodec@16": 71, "mp3@16": 57, "anchor70": 44, "anchor35": 18}
+CONDITIONS = {
+    "reference": 100,
+    "opus@16": 80,
+    "qincodec@16": 71,
+    "mp3@16": 57,
+    "anchor70": 44,
+    "anchor35": 18,
+}
 SYSTEMS = [name for name in CONDITIONS if "@" in name]
 LISTENERS = 6
 
@@ -36,7 +43,7 @@ def plan_grades(ear: Ear) -> list[Grades]:
     everybody = []
     for _ in range(LISTENERS):
         grades: Grades = {"training01": dict.fromkeys(CONDITIONS, 100)}
-        for trial in sorted(ear.trials):
+        for trial in ear.trials:
             item = random.integers(-6, 7)
             grades[trial] = {
                 name: mean if mean == 100 else int(mean + item + random.integers(-8, 9))
@@ -100,7 +107,9 @@ def evaluated(shell: Shell) -> Path:
 @pytest.fixture(scope="module")
 def made(shell: Shell, evaluated: Path) -> Path:
     """`mushra create` and `check`."""
-    shell.run("mushra create --run RUN --codecs qincodec,opus,mp3 --kbps 16 --items 3 --duration 2 --out TEST")
+    shell.run(
+        "mushra create --run RUN --codecs qincodec,opus,mp3 --kbps 16 --items 3 --duration 2 --out TEST"
+    )
     assert "no errors" in shell.run("mushra check TEST")
     return shell.folder / "TEST"
 
@@ -167,7 +176,9 @@ def test_the_report_is_what_was_measured(shell: Shell, evaluated: Path) -> None:
         of = clips[(clips["codec"] == row.codec) & (clips["kbps"] == row.kbps)]
         assert sorted(of["clip"]) == sorted(RECORDINGS)
         assert row.si_sdr == pytest.approx(of["si_sdr"].mean(), abs=1e-9)
-        assert row.kbps_measured == pytest.approx((of["bytes"] * 8 / 1000 / of["duration_s"]).mean(), rel=1e-3)
+        assert row.kbps_measured == pytest.approx(
+            (of["bytes"] * 8 / 1000 / of["duration_s"]).mean(), rel=1e-3
+        )
     before = (evaluated / "summary.csv").read_bytes()
     shell.run("evaluate report RUN")
     assert (evaluated / "summary.csv").read_bytes() == before
@@ -213,7 +224,7 @@ def test_the_page_shows_what_the_table_says(shell: Shell, evaluated: Path, chrom
 
 
 def test_two_runs_are_compared(shell: Shell, evaluated: Path) -> None:
-    """The same clips with other rates: what both have is the same, and the difference of a mean is a difference."""
+    """Of what both runs have, each line has both means and their difference."""
     shell.run("evaluate recordings --codecs opus,mp3 --kbps 16 --chunk 2 --metrics si_sdr,ms_mel --out OTHER")
     first, second = (pd.read_csv(shell.folder / name / "summary.csv") for name in ("RUN", "OTHER"))
     printed = shell.run("evaluate compare RUN OTHER")
@@ -284,7 +295,7 @@ def test_metrics_are_correlated_with_the_grades(shell: Shell, made: Path, listen
 
 
 def test_the_next_test_is_planned_from_this_one(shell: Shell, listened: Listened) -> None:
-    """The residual is what a model with all pairs of listener, item and condition leaves, by least squares."""
+    """The residual is what least squares leave of a model with all pairs of its three factors."""
     printed = shell.run(f"mushra plan --from {listened.ratings} --listeners 6,12 --items 3,6")
     said = next(line for line in printed.splitlines() if line.startswith("Standard deviations"))
     grades = listened.grades[listened.grades["condition"].isin(SYSTEMS)]

@@ -35,7 +35,9 @@ class Shell:
 
     @property
     def environment(self) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))
+        }
         return {**clean, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", **self.variables}
 
     def run(self, command: str) -> str:
@@ -108,19 +110,20 @@ class Ear:
     """Tells by its sound which trial and condition a served signal is: the hash of the file against the key.
 
     Attributes:
-        trials: trial -> its conditions, training left out.
+        signals: trial -> its conditions, pages of training among them.
+        trials: those that count.
     """
 
     def __init__(self, test: Path) -> None:
         key = json.loads((test / "key.json").read_text())
         self._heard: dict[str, tuple[str, str]] = {}
-        self.trials: dict[str, list[str]] = {}
+        self.signals: dict[str, list[str]] = {}
         for trial, entry in key["trials"].items():
             for one in entry["signals"].values():
                 content = sha256((test / one["file"]).read_bytes()).hexdigest()
                 assert self._heard.setdefault(content, (trial, one["condition"])) == (trial, one["condition"])
-                if not trial.startswith("training"):
-                    self.trials.setdefault(trial, []).append(one["condition"])
+                self.signals.setdefault(trial, []).append(one["condition"])
+        self.trials = sorted(trial for trial in self.signals if not trial.startswith("training"))
 
     def hear(self, url: str) -> tuple[str, str]:
         with urllib.request.urlopen(url) as answer:
@@ -154,8 +157,7 @@ def take_by_http(link: str, ear: Ear, grades: Grades) -> None:
         if page["type"] == "consent":
             result["consent"] = {"given": True}
         elif page["type"] == "finish":
-            asked = page["questionnaire"]
-            result["responses"] = {one["name"]: "1" for one in asked if not one.get("optional")}
+            result["responses"] = {one["name"]: _answer(one) for one in page["questionnaire"]}
         elif page["type"] == "mushra":
             trial, conditions = ear.page(link, page)
             heard = {"plays": 2, "heard_ms": 2500, "moves": 1, "first_ms": 900, "comment": ""}
@@ -166,3 +168,9 @@ def take_by_http(link: str, ear: Ear, grades: Grades) -> None:
         request("PUT", f"{address}/pages/{page['id']}", result, session["key"])
         revisions[page["id"]] = 1
     request("POST", f"{address}/finish", {"revision_of": revisions}, session["key"])
+
+
+def _answer(question: dict[str, Any]) -> str:
+    """Something that the question takes."""
+    options = question.get("response")
+    return str(options[0]["value"] if options else question.get("min") or 30)

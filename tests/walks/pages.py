@@ -1,0 +1,52 @@
+"""README and guides as a reader has them: their commands in order, and the code they tell to copy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: In the order in which README leads to them.
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+# `qincodec` begins rows of tables, too.
+_COMMAND = re.compile(
+    r"(?:\$ )?"
+    r"((?:evaluate|mushra|make|pip|torchrun|python3?)(?: .*)?|qincodec (?:encode|decode|info|train)\b.*)"
+)
+
+
+def blocks(page: str, language: str | None = None) -> list[str]:
+    """Fenced blocks, those of one language or all."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [body for name, body in found if language in (None, name)]
+
+
+def commands(page: str) -> list[str]:
+    """Every command of a page's fenced blocks, without its comment."""
+    lines = [
+        line
+        for block in blocks(page)
+        for line in block.replace("\\\n", " ").splitlines()
+        if _COMMAND.fullmatch(line)
+    ]
+    return [_COMMAND.fullmatch(line)[1].split(" #")[0].strip() for line in lines]  # type: ignore[index]
+
+
+def code(page: str, name: str) -> str:
+    """The block of Python that defines a class."""
+    return next(block for block in blocks(page, "python") if f"class {name}" in block)
+
+
+def my_package() -> tuple[dict[str, str], str]:
+    """`my_package` of README and docs/extend.md: its module, and its entry points, as they stand there."""
+    classes = [
+        ("README.md", "MuLaw"),
+        ("README.md", "Loudness"),
+        ("docs/extend.md", "Uniform"),
+        ("docs/extend.md", "Loudest"),
+    ]
+    module = "\n\n".join(code(page, name) for page, name in classes)
+    embedding = next(block for block in blocks("README.md", "toml") if "qincodec.embeddings" in block)
+    return {"__init__": module}, "\n".join([*blocks("docs/extend.md", "toml"), embedding])

@@ -1,0 +1,137 @@
+"""Every command of README and the guides, in the order of the page, in one folder, whatever its fence.
+
+Those of docs/train.md and docs/extend.md are walked by test_training.py.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from pages import PAGES, ROOT, commands
+from walking import Ear, Grades, Shell, take_by_http
+
+pytestmark = pytest.mark.walk
+
+DEMO = ROOT / "evaluation" / "datasets" / "demo"
+#: Commands that no walk can run here: how they begin -> why.
+SKIPPED = {
+    "make demo": "sets the checkout up, which CI does before the walks",
+    "make test": "CI runs it before the walks",
+    "evaluate weights fetch": "downloads weights from their authors",
+    "evaluate DATA --codecs dac,encodec,opus": "needs weights that are downloaded",
+    "torchrun": "needs several hosts with GPUs",
+}
+#: What stands for codecs of one's own on docs/big-sets.md.
+STANDS_FOR = {"--codecs A,B": "--codecs opus,mp3 --kbps 16"}
+ELSEWHERE = {"docs/train.md", "docs/extend.md"}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A folder with what the pages take for granted: recordings, files of other codecs, models, ratings."""
+    for name in ("DATA", "recordings", "decoded/lyra", "decoded/mine"):
+        (tmp_path / name).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for index, path in enumerate(sorted(DEMO.glob("*.flac"))):
+        shutil.copy(path, tmp_path / "DATA")
+        if index % 2:
+            continue
+        shutil.copy(path, tmp_path / "recordings")
+        sound, rate = soundfile.read(path)
+        coded = sound + 0.01 * random.standard_normal(sound.shape)
+        for folder in ("decoded", "decoded/lyra", "decoded/mine"):
+            soundfile.write(tmp_path / folder / f"{path.stem}.wav", coded, rate)
+    soundfile.write(tmp_path / "in.wav", *soundfile.read(DEMO / "speech_english.flac"))
+    for name in ("MODEL_A", "MODEL_B"):
+        shutil.copytree(ROOT / "qincodec" / "pretrained" / "small", tmp_path / name)
+    rows = ["session_test_id,session_uuid,trial_id,rating_stimulus,rating_score,rating_time,rating_comment"]
+    for listener in range(8):
+        for item in range(8):
+            for condition, mean in (("reference", 100), ("opus", 60), ("mp3", 40), ("anchor35", 15)):
+                score = mean if mean == 100 else mean + random.integers(-9, 10)
+                rows.append(f"demo,listener{listener},item{item},{condition},{score},9000,")
+    (tmp_path / "results.csv").write_text("\n".join(rows) + "\n")
+    offline = {"QINCODEC_OFFLINE": "1", "QINCODEC_CACHE": str(tmp_path / "cache")}
+    return Shell(tmp_path, {**offline, "OMP_NUM_THREADS": "1", "COLUMNS": "200"})
+
+
+def skipped(command: str) -> bool:
+    return any(command == one or command.startswith(f"{one} ") for one in SKIPPED)
+
+
+def listen(shell: Shell, command: str) -> None:
+    """Serves a test, on a free port, to three listeners."""
+    test = shell.folder / ("mushra-demo/test" if command == "mushra demo" else command.split()[2])
+    with shell.serving(f"{command} --port 0") as link:
+        # What is served at all addresses is at this one, too.
+        link = re.sub(r"//[^/]+:", "//127.0.0.1:", link)
+        ear = Ear(test)
+        for listener in range(3):
+            grades: Grades = {}
+            for trial, conditions in ear.signals.items():
+                steps = {name: 90 - 9 * index - 2 * listener for index, name in enumerate(conditions)}
+                grades[trial] = {**steps, "reference": 100}
+            take_by_http(link, ear, grades)
+
+
+def check_evaluation(shell: Shell, printed: str) -> None:
+    """Every codec at every rate has scored every clip, and the run has a table."""
+    found = re.search(r"^Tables, plots and rows: (.+)$", printed, flags=re.MULTILINE)
+    assert found is not None, printed
+    clips = pd.read_csv(shell.folder / found[1] / "clips.csv")
+    summary = pd.read_csv(shell.folder / found[1] / "summary.csv")
+    assert clips["error"].isna().all() and np.isfinite(clips["si_sdr"]).all()
+    for row in summary[summary["kbps"].notna()].itertuples():
+        scores = clips.loc[(clips["codec"] == row.codec) & (clips["kbps"] == row.kbps), "si_sdr"]
+        assert (row.n, row.n_failed) == (len(scores), 0)
+        assert row.si_sdr == pytest.approx(scores.mean(), abs=1e-9)
+
+
+def check_analysis(shell: Shell, command: str) -> None:
+    folder = shell.folder / command.split("--out ")[1].split()[0]
+    conditions = pd.read_csv(folder / "conditions.csv").set_index("condition")
+    assert conditions.loc["reference", "mean"] == 100
+    assert (conditions["mean"].drop("reference") < 91).all()
+    assert conditions["listeners"].nunique() == 1
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page) and page not in ELSEWHERE])
+def test_the_commands_of_a_page(page: str, shell: Shell) -> None:
+    for command in commands(page):
+        if skipped(command):
+            continue
+        for text, stands_for in STANDS_FOR.items():
+            command = command.replace(text, stands_for)
+        if command.startswith(("mushra serve", "mushra demo")):
+            listen(shell, command)
+            continue
+        printed = shell.run(command)
+        if re.match(r"evaluate($| --| DATA| recordings)", command) and "--shard" not in command:
+            check_evaluation(shell, printed)
+        elif command.startswith("mushra analyze"):
+            check_analysis(shell, command)
+    if page == "README.md":
+        before, after = (soundfile.info(shell.folder / name) for name in ("in.wav", "back.wav"))
+        assert (before.frames, before.samplerate) == (after.frames, after.samplerate)
+
+
+def test_what_is_skipped_is_on_the_pages() -> None:
+    given = [command for page in PAGES for command in commands(page)]
+    for one in SKIPPED:
+        assert any(command == one or command.startswith(f"{one} ") for command in given), one
+    assert all(any(text in command for command in given) for text in STANDS_FOR)
+
+
+def test_pages_have_the_commands_that_we_walk() -> None:
+    """The reader of commands finds those of every kind of fence; ones that it lost would pass unseen."""
+    found = commands("README.md")
+    assert "evaluate --codecs qincodec,opus,mp3 --kbps 8,16" in found  # after a prompt
+    assert "mushra serve TEST" in found  # before a comment
+    assert "evaluate html second" in commands("docs/evaluate.md")  # fenced as sh
+    assert not any(" ×" in command or "[" in command.split()[1:2] for command in found)

@@ -1,0 +1,84 @@
+"""A codec, a metric and an embedding of one's own: the code of README and docs/extend.md as a package."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from pages import ROOT, blocks, my_package
+from walking import Shell, write_package
+
+pytestmark = pytest.mark.walk
+
+DEMO = ROOT / "evaluation" / "datasets" / "demo"
+
+
+@pytest.fixture(scope="module")
+def plugged(shell: Shell) -> Iterator[Shell]:
+    """A shell whose environment has `my_package`."""
+    (shell.folder / "recordings").mkdir()
+    for name in ("music_piano", "speech_german"):
+        shutil.copy(DEMO / f"{name}.flac", shell.folder / "recordings")
+    package = write_package(shell.folder / "package", "my_package", *my_package())
+    with shell.installed(package, "my-package"):
+        yield shell
+
+
+@pytest.fixture(scope="module")
+def run(plugged: Shell) -> Path:
+    plugged.run(
+        "evaluate recordings --codecs mulaw,opus,reference --kbps 64 --chunk 2 --save-audio --out RUN"
+        " --metrics si_sdr,loudest,loudness"
+    )
+    return plugged.folder / "RUN"
+
+
+def test_they_are_listed(plugged: Shell) -> None:
+    listed = plugged.run("evaluate list").split()
+    assert {"mulaw", "loudest", "loudness"} <= set(listed)
+
+
+def test_the_codec_is_checked_as_the_page_says(plugged: Shell) -> None:
+    (plugged.folder / "check.py").write_text(
+        next(b for b in blocks("docs/extend.md", "python") if "check_codec" in b)
+    )
+    plugged.run("python check.py")
+
+
+def test_the_codec_has_the_rate_that_it_has(run: Path) -> None:
+    """Mu-law: 8 bits, 8000 times a second."""
+    clips = pd.read_csv(run / "clips.csv")
+    mulaw = clips[clips["codec"] == "mulaw"]
+    assert mulaw["error"].isna().all()
+    assert mulaw["bytes"].tolist() == [16_000, 16_000]
+    assert mulaw["kbps_measured"].tolist() == [64, 64]
+    assert mulaw["si_sdr"].gt(0).all()
+
+
+def test_the_metric_is_what_it_says(run: Path, plugged: Shell) -> None:
+    clips = pd.read_csv(run / "clips.csv")
+    assert set(clips["codec"]) == {"mulaw", "opus", "reference"}
+    for row in clips.itertuples():
+        (path,) = run.glob(f"decoded/{row.codec}@*/{row.clip}.wav")
+        decoded = soundfile.read(path, dtype="float32")[0]
+        reference = soundfile.read(plugged.folder / "recordings" / f"{row.clip}.flac", dtype="float32")[0]
+        largest = max(float(np.abs(reference[: len(decoded)] - decoded).max()), 1e-9)
+        assert row.loudest == pytest.approx(20 * math.log10(largest), abs=1e-3), row
+    summary = pd.read_csv(run / "summary.csv").set_index("codec")
+    for codec, of in clips.groupby("codec"):
+        assert summary.loc[codec, "loudest"] == pytest.approx(of["loudest"].mean(), abs=1e-9)
+
+
+def test_the_embedding_has_its_distances(run: Path) -> None:
+    """Nothing between the reference and itself, something between the reference and a codec."""
+    summary = pd.read_csv(run / "summary.csv").set_index("codec")
+    columns = ["fd_loudness", "fm_loudness", "cos_loudness"]
+    assert summary.loc["reference", columns].tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    assert (summary.loc[["mulaw", "opus"], columns] > 1e-6).all(axis=None)
+    assert summary.loc[["mulaw", "opus"], "kad_loudness"].notna().all()

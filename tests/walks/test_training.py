@@ -1,0 +1,107 @@
+"""docs/train.md and docs/extend.md, one after the other: an autoencoder, quantizers for it, a table."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from pages import ROOT, commands, my_package
+from walking import Shell, write_package
+
+pytestmark = pytest.mark.walk
+
+DEMO = ROOT / "evaluation" / "datasets" / "demo"
+RECORDINGS = ("music_piano", "speech_english", "effects_fire_bell", "music_drums", "speech_german")
+#: Commands of the two pages that a walk cannot run: part of the command -> why.
+SKIPPED = {"WavCaps/": "needs a data set of 400,000 clips, and GPUs"}
+
+
+def walk(page: str) -> list[str]:
+    return [line for line in commands(page) if not any(part in line for part in SKIPPED)]
+
+
+@pytest.fixture(scope="module")
+def trained(shell: Shell) -> Shell:
+    """The commands of docs/train.md."""
+    (shell.folder / "recordings").mkdir()
+    for name in RECORDINGS:
+        shutil.copy(DEMO / f"{name}.flac", shell.folder / "recordings")
+    for command in walk("docs/train.md"):
+        shell.run(command)
+    return shell
+
+
+@pytest.fixture(scope="module")
+def extended(trained: Shell) -> Iterator[Shell]:
+    """The commands of docs/extend.md with the quantizer of that page; then its decoder, fine-tuned."""
+    package = write_package(trained.folder / "package", "my_package", *my_package())
+    with trained.installed(package, "my-package"):
+        for command in walk("docs/extend.md"):
+            # A rate that the quantizer has: the page's table is of a model that was trained for longer.
+            trained.run(command + (" --out uniform" if command.startswith("evaluate") else ""))
+        trained.run("qincodec train finetune run --kind uniform")
+        trained.run(
+            "evaluate recordings --codecs tuned=qincodec:run/finetuned-uniform/model --kbps 16 --chunk 2"
+            " --metrics si_sdr,ms_mel --save-audio --out tuned"
+        )
+        yield trained
+
+
+def test_what_is_skipped_is_on_the_pages() -> None:
+    given = commands("docs/train.md") + commands("docs/extend.md")
+    assert all(any(part in line for line in given) for part in SKIPPED)
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps"),
+    [
+        ("quick/autoencoder", 20),
+        ("quick/finetuned-qinco2", 10),
+        ("run/autoencoder", 20),
+        ("run/finetuned-rvq", 10),
+    ],
+)
+def test_losses_are_numbers(trained: Shell, stage: str, steps: int) -> None:
+    losses = pd.read_csv(trained.folder / stage / "losses.csv")
+    assert losses["step"].max() == steps
+    numbers = losses.drop(columns="step").select_dtypes("number")
+    assert numbers.shape[1] >= 2 and np.isfinite(numbers.dropna(axis=1, how="all")).all(axis=None)
+
+
+def test_both_models_are_in_the_table(trained: Shell) -> None:
+    summary = pd.read_csv(trained.folder / "compared" / "summary.csv")
+    for codec in ("before", "after", "opus"):
+        rows = summary[summary["codec"] == codec]
+        assert len(rows) >= 1, codec
+        assert rows["n"].eq(len(RECORDINGS)).all() and rows["n_failed"].eq(0).all()
+        assert np.isfinite(rows["si_sdr"]).all()
+
+
+def test_fine_tuning_a_quantizer_of_ones_own(extended: Shell) -> None:
+    losses = pd.read_csv(extended.folder / "run" / "finetuned-uniform" / "losses.csv")
+    assert losses["step"].max() == 10
+    summary = pd.read_csv(extended.folder / "uniform" / "summary.csv")
+    assert summary.loc[summary["codec"] == "mine", "n"].tolist() == [len(RECORDINGS)]
+
+
+def test_the_table_has_what_the_codec_gives(extended: Shell) -> None:
+    """SI-SDR of a row is that of the file which `qincodec encode` and `decode` make with the same model."""
+    rows = pd.read_csv(extended.folder / "tuned" / "clips.csv").set_index("clip")
+    reference, rate = soundfile.read(extended.folder / "recordings" / "music_piano.flac", dtype="float64")
+    soundfile.write(extended.folder / "in.wav", reference[: 2 * rate], rate, subtype="PCM_16")
+    extended.run("qincodec encode in.wav -o out.qnc --kbps 16 --model run/finetuned-uniform/model")
+    extended.run("qincodec decode out.qnc -o back.wav --model run/finetuned-uniform/model")
+    back = soundfile.read(extended.folder / "back.wav", dtype="float64")[0]
+    r, d = reference[: 2 * rate], back[: 2 * rate]
+    assert len(back) == 2 * rate
+    r, d = r - r.mean(), d - d.mean()
+    target = r * (r @ d) / (r @ r)
+    recomputed = 10 * math.log10((target @ target) / ((target - d) @ (target - d)))
+    assert rows.loc["music_piano", "si_sdr"] == pytest.approx(recomputed, abs=0.05)
+    size = (extended.folder / "out.qnc").stat().st_size
+    assert rows.loc["music_piano", "bytes"] == pytest.approx(size, rel=0.02)
