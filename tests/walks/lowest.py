@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 #: Below 2.13 torch is a CUDA build of gigabytes on PyPI, too much for every run of CI: its lower bound was
-#: tested by hand, and the environment of the lowest versions has the torch that pip takes without a constraint.
+#: tested by hand, and the environment of the lowest versions has the torch that pip takes without one.
 LEFT_OUT = {"torch"}
 
 

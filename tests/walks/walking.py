@@ -87,7 +87,7 @@ class Shell:
     @contextmanager
     def installed(self, package: Path, name: str) -> Iterator[None]:
         """`pip install` of a package of the user's own, taken away again at the end."""
-        self.run(f"pip install --quiet --no-build-isolation {package}")
+        self.run(f"pip install --quiet {package}")
         try:
             yield
         finally:
