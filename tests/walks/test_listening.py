@@ -142,7 +142,7 @@ def listened(request: pytest.FixtureRequest, shell: Shell, made: Path, chromium:
     database, ratings = "", "TEST"
     if request.param == "postgresql":
         url = request.getfixturevalue("postgresql_database")
-        database, ratings = f"--database {url}", "EXPORTED/TEST/mushra.csv"
+        database, ratings = f"--database {url}", "EXPORTED/test/mushra.csv"
     ear = Ear(made)
     everybody = plan_grades(ear)
     browsers = BROWSERS[request.param]
@@ -198,7 +198,7 @@ def read(path: Path) -> np.ndarray:
 def test_si_sdr_is_that_of_the_decoded_files(shell: Shell, evaluated: Path) -> None:
     clips = pd.read_csv(evaluated / "clips.csv")
     for row in clips.itertuples():
-        (path,) = evaluated.glob(f"decoded/{row.codec}@{row.kbps:g}*/{row.clip}.wav")
+        (path,) = evaluated.glob(f"decoded/{row.codec}@{row.kbps_nominal:.4g}/{row.clip}.wav")
         decoded = read(path)
         reference = read(shell.folder / "recordings" / f"{row.clip}.flac")[: len(decoded)]
         assert si_sdr(reference, decoded) == pytest.approx(row.si_sdr, abs=1e-3), row
@@ -239,7 +239,7 @@ def test_two_runs_are_compared(shell: Shell, evaluated: Path) -> None:
 
 
 def test_the_export_is_what_listeners_gave(shell: Shell, listened: Listened) -> None:
-    rows = pd.read_csv(shell.folder / "EXPORTED" / "TEST" / "mushra.csv")
+    rows = pd.read_csv(shell.folder / "EXPORTED" / "test" / "mushra.csv")
     exported = [
         {(row.trial_id, row.rating_stimulus): row.rating_score for row in of.itertuples()}
         for _, of in rows.groupby("session_uuid")
