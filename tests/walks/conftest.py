@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import take_in_chromium, take_in_firefox
+from listener import rate_with_keys, rate_with_mouse
 from postgresql_server import new_database, postgresql_server
-from walking import Shell
+from walking import Ear, Grades, Shell, Take
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -58,3 +61,43 @@ def postgresql_database(shell: Shell) -> Iterator[str]:
     with postgresql_server() as server:
         shell.run("pip install --quiet 'qincodec[postgresql]'")
         yield new_database(server)
+
+
+@pytest.fixture(scope="session")
+def browsers(
+    chromium: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Take]]:
+    """People with a browser each, by the browser and by what their hand is on."""
+
+    def in_chromium(rate: Callable[..., None]) -> Take:
+        def take(link: str, ear: Ear, grades: Grades) -> None:
+            page, errors = chromium()
+            take_in_chromium(page, rate, link, ear, grades)
+            page.context.close()
+            assert errors == []
+
+        return take
+
+    found = {
+        "chromium, mouse": in_chromium(rate_with_mouse),
+        "chromium, keys": in_chromium(rate_with_keys),
+    }
+    if any(shutil.which(program) is None for program in ("firefox-esr", "pulseaudio", "pactl")):
+        yield found
+        return
+    from firefox import Firefox, Sound
+
+    folder = tmp_path_factory.mktemp("firefox")
+    sound = Sound(folder / "sound")
+    sound.plug()
+
+    def take(link: str, ear: Ear, grades: Grades) -> None:
+        browser = Firefox(tmp_path_factory.mktemp("firefox"), sound.environment)
+        try:
+            take_in_firefox(browser, link, ear, grades)
+            assert browser.errors == []
+        finally:
+            browser.close()
+
+    yield {**found, "firefox, mouse": take}
+    sound.close()

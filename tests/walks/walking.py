@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -138,6 +138,8 @@ class Ear:
 
 #: Grades of a listener: trial -> condition -> score.
 Grades = dict[str, dict[str, int]]
+#: Takes a test: link, ear, grades to give.
+Take = Callable[[str, "Ear", Grades], None]
 
 
 def request(method: str, url: str, body: Any, key: str = "") -> Any:

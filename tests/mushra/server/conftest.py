@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flask import Flask
+from postgresql_server import new_database, postgresql_server
 
 from mushra.config import load_config
 from mushra.server import Limits, create_app
@@ -152,37 +147,11 @@ class Listener:
         return self
 
 
-def _postgresql(name: str) -> str:
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    found = shutil.which(name) or next((str(folder / name) for folder in folders[::-1]), "")
-    if not found or not Path(found).exists():
-        pytest.skip("needs PostgreSQL's server: apt-get install postgresql")
-    return found
-
-
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """URL of a PostgreSQL server of our own, without the name of a data base."""
-    initdb, pg_ctl = _postgresql("initdb"), _postgresql("pg_ctl")
-    # PostgreSQL refuses to run as root.
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        if as_user:
-            shutil.chown(folder, "postgres")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        data, log = str(folder / "data"), str(folder / "log")
-
-        def run(*command: str) -> None:
-            subprocess.run([*as_user, *command], check=True, cwd="/", stdout=subprocess.DEVNULL)
-
-        run(initdb, "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C")
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -F"
-        run(pg_ctl, "-D", data, "-l", log, "-o", options, "-w", "start")
-        yield f"postgresql://postgres@127.0.0.1:{port}"
-        run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+    with postgresql_server() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -190,13 +159,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty data base of either kind."""
     if request.param == "sqlite":
         return str(tmp_path / "store.sqlite")
-    import psycopg
-
-    url = str(request.getfixturevalue("postgresql"))
-    name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
-    return f"{url}/{name}"
+    return new_database(str(request.getfixturevalue("postgresql")))
 
 
 @pytest.fixture
