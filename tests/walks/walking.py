@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 #: Of one command. A hang is to fail, a busy machine is not.
-TIMEOUT_S = 900
+TIMEOUT_S = 3000
 
 
 @dataclass(frozen=True)
