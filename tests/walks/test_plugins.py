@@ -39,6 +39,14 @@ def run(plugged: Shell) -> Path:
     return plugged.folder / "RUN"
 
 
+@pytest.mark.parametrize("command", ["evaluate", "qincodec encode", "qincodec train", "mushra analyze"])
+def test_help_and_a_wrong_option(shell: Shell, command: str) -> None:
+    """Of this environment's parser of options; the lowest one showed tracebacks for both."""
+    assert "Usage" in shell.run(f"{command} --help")
+    said = shell.run(f"{command} --no-such-option 2>&1 || echo refused with $?")
+    assert "No such option" in said and "refused with 2" in said
+
+
 def test_they_are_listed(plugged: Shell) -> None:
     listed = plugged.run("evaluate list").split()
     assert {"mulaw", "loudest", "loudness"} <= set(listed)

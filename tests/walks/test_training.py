@@ -103,10 +103,10 @@ def test_the_table_has_what_the_codec_gives(extended: Shell) -> None:
     """SI-SDR of a row is that of the file which `qincodec encode` and `decode` make with the same model."""
     rows = pd.read_csv(extended.folder / "tuned" / "clips.csv").set_index("clip")
     reference = soundfile.read(extended.folder / "recordings" / "music_piano.flac", dtype="float64")[0]
-    extended.run(
-        "qincodec encode recordings/music_piano.flac -o out.qnc --kbps 16 --model run/finetuned-uniform/model"
-    )
-    extended.run("qincodec decode out.qnc -o back.wav --model run/finetuned-uniform/model")
+    model = "--model run/finetuned-uniform/model"
+    kbps = rows.loc["music_piano", "kbps_nominal"]
+    extended.run(f"qincodec encode recordings/music_piano.flac -o out.qnc --kbps {kbps:.2f} {model}")
+    extended.run(f"qincodec decode out.qnc -o back.wav {model}")
     back = soundfile.read(extended.folder / "back.wav", dtype="float64")[0]
     assert len(back) == len(reference)
     r, d = reference - reference.mean(), back - back.mean()
