@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from mushra.yaml_lines import Plain, resolve
@@ -70,6 +70,14 @@ class _Model(BaseModel):
     model_config = ConfigDict(
         extra="ignore", strict=True, frozen=True, allow_inf_nan=False, alias_generator=to_camel
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, values: Any) -> Any:
+        """webMUSHRA takes a key with no value as absent. In our own section that could open a closed test."""
+        if cls.model_config["extra"] == "forbid" or not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class _Page(_Model):

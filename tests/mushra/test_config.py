@@ -240,7 +240,7 @@ def test_aes2023(shared: Callable[[str], Path], tmp_path: Path) -> None:
         ),
         ("stimulus: a.wav", "stimulus: 'a\\b.wav'", "11 3 'stimulus': the text 'a\\b.wav' is no path"),
         ("      id: trial1\n", "", "13 4 'id' is missing: a mushra page needs it"),
-        ("showWaveform: true\n", "showWaveform:\n", "17 4 'showWaveform' is empty; it must be true or false"),
+        ("identification: prolific", "identification:", "76 None 'qincodec.identification' is empty"),
         ("{no: b.wav, 2: c.wav}", "[b.wav]", "26 4 'stimuli' is a list; it must be a mapping"),
         ("{no: b.wav, 2: c.wav}", "{}", "26 4 'stimuli' has no entry; give at least one"),
         (
@@ -292,6 +292,12 @@ def test_errors_with_line_and_page(write: Callable[[str], Path], old: str, new: 
     assert first.startswith(expected)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{path}:")
+
+
+def test_a_key_with_no_value_is_absent(write: Callable[[str], Path]) -> None:
+    path = write(WHOLE.replace("showWaveform: true\n", "showWaveform:\n", 1))
+    page = next(page for page in load_config(path).flat() if page.id == "trial1")
+    assert page.show_waveform is False  # type: ignore[union-attr]
 
 
 def test_all_errors_are_listed_and_the_first_is_raised(write: Callable[[str], Path]) -> None:
