@@ -149,7 +149,9 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
         "svg": {"Date": None, "Creator": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
-    # Laid out once and not for each format, which takes most of the time.
+    # Laid out once and not for each format, which takes most of the time; at the picture's resolution, since
+    # small text is wider in fine pixels than in coarse ones.
+    figure.set_dpi(_DPI)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for kind, entries in metadata.items():

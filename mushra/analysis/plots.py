@@ -202,10 +202,14 @@ def _draw_means(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataF
 
 
 def _mark(axes: Axes, place: Place, mean: float, low: float, high: float, **look: Any) -> None:
-    """A mean, and its interval if it has one."""
-    bars = None if math.isnan(low) or math.isnan(high) else [[mean - low], [high - mean]]
-    options = {"capsize": 2.5, "elinewidth": 1.0, "zorder": 3, "clip_on": False, **look}
-    axes.errorbar([place.x], [mean], bars, fmt=place.marker, color=place.colour, **options)
+    """A mean, and its interval if it has one: of few listeners it can reach far beyond the scale."""
+    options = {"capsize": 2.5, "elinewidth": 1.0, "zorder": 3, **look}
+    size = {"markersize": options.pop("markersize")} if "markersize" in options else {}
+    if not (math.isnan(low) or math.isnan(high)):
+        bars = [[mean - low], [high - mean]]
+        axes.errorbar([place.x], [mean], bars, fmt="none", ecolor=place.colour, **options)
+    # A mean of 100 lies on the edge of the axes.
+    axes.plot(place.x, mean, place.marker, color=place.colour, zorder=3, clip_on=False, **size)
 
 
 def _write_letters(

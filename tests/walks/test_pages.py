@@ -103,7 +103,7 @@ def check_analysis(shell: Shell, command: str) -> None:
     conditions = pd.read_csv(folder / "conditions.csv").set_index("condition")
     assert conditions.loc["reference", "mean"] == 100
     assert (conditions["mean"].drop("reference") < 91).all()
-    assert conditions["listeners"].nunique() == 1
+    assert conditions["n_listeners"].nunique() == 1
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page) and page not in ELSEWHERE])
@@ -119,7 +119,8 @@ def test_the_commands_of_a_page(page: str, shell: Shell) -> None:
         if "--shard 1/4" in command:  # "and so on", says its comment
             for part in (2, 3, 4):
                 shell.run(command.replace("1/4", f"{part}/4").replace("part1", f"part{part}"))
-        printed = shell.run(command)
+        # Exit code 3 of a merge: some clips are still to be scored, by the command that follows on the page.
+        printed = shell.run(command, exits=(0, 3) if command.startswith("evaluate merge") else (0,))
         if re.match(r"evaluate($| --| DATA| recordings)", command) and "--shard" not in command:
             check_evaluation(shell, printed)
         elif command.startswith("mushra analyze"):

@@ -7,6 +7,7 @@ import re
 import struct
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -299,3 +300,17 @@ def test_letters_of_many_systems_do_not_run_into_each_other(number: int, width: 
     assert len(boxes) == number
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert all(box.y1 <= inside.y1 for box in boxes)
+
+
+@pytest.mark.filterwarnings("error")
+def test_intervals_beyond_the_scale_stay_in_their_axes(tmp_path: Path) -> None:
+    """Two listeners give intervals of hundreds of points: nothing is drawn over the edge of a picture."""
+    frame = make_frame(2, 3, PAPER)
+    frame.loc[frame["listener"] == "listener 1", "score"] = 100 - frame["score"]
+    names = {"listener 0": "f2131e2e-aaaa-bbbb-cccc-0123456789ab", "listener 1": "0" * 36}
+    frame["listener"] = frame["listener"].map(names)
+    for path in draw(frame, tmp_path):
+        if path.suffix == ".png":
+            picture = plt.imread(path)[..., :3]
+            edges = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
+            assert all((edge == 1).all() for edge in edges), path.name
