@@ -71,8 +71,9 @@ class TrainingRun:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"cannot make the run folder '{folder}': {error.strerror}") from error
-            write_json(folder / _CONFIG, config.model_dump(mode="json"))
         Manifest.build(data, folder / "manifest", exclude_audiocaps=exclude_audiocaps, progress=progress)
+        # Last: a folder without data to train on is no run, and takes another configuration.
+        write_json(folder / _CONFIG, config.model_dump(mode="json"))
         return cls.open(folder)
 
     @classmethod

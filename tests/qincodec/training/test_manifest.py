@@ -23,7 +23,9 @@ from audio_files import signal as noise
 from qincodec import audio
 from qincodec.errors import UserError
 from qincodec.training import manifest as module
+from qincodec.training.config import load_config
 from qincodec.training.manifest import Manifest
+from qincodec.training.run import TrainingRun
 from qincodec.training.sources import Candidate, Listing
 
 
@@ -360,3 +362,10 @@ def test_a_moved_data_set_keeps_its_manifest(tmp_path: Path) -> None:
     shutil.move(tmp_path / "d", tmp_path / "e")
     manifest = Manifest.build(tmp_path / "e", tmp_path / "m")
     assert manifest.hash == before and manifest.path(0).exists()
+
+
+def test_a_folder_without_data_to_train_on_is_no_run(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no audio to train on"):
+        TrainingRun.create(tmp_path / "run", load_config("small"), tmp_path / "empty")
+    assert not (tmp_path / "run" / "training.json").exists()
