@@ -107,6 +107,11 @@ class _Reading:
 
 def _read(path: Path, root: Path | None) -> _Reading:
     file = path / CONFIG_NAME if path.is_dir() else path
+    if file.exists() and not file.is_file():  # a pipe may never end
+        raise UserError(
+            f"cannot read test '{file}': it is no file but a pipe, a device or a folder; give a webMUSHRA"
+            " YAML file or a folder that `mushra create` wrote"
+        )
     try:
         data = file.read_bytes()
     except OSError as error:

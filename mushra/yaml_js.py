@@ -15,6 +15,8 @@ _SPACES += "".join(map(chr, range(0x2000, 0x200B)))
 _ITEM = re.compile(r"-(?:(\s+)(.*))?$", re.DOTALL)
 _ANCHOR = re.compile(r"&([^ ]+) *(.*)", re.DOTALL)
 _TAG = re.compile(r"!!?(?:str|int|float|bool)(?:\s+|$)")
+#: Tags of objects and of text blocks; any other text may begin with an exclamation mark.
+_OBJECT = re.compile(r"!(!\w|<|\w+/|\S*\s+[|>][-+\d]*$)")
 _TEXT_BLOCK = re.compile(r"([|>])([+-]?\d*[+-]?)(?: +#.*)?$")
 _FLOW_KEY = re.compile(r"[^:,}]+(?=:)|[^:, ]+(?= )")
 _DOUBLE = re.compile(r'(?:[^"\\]|\\.?)*')
@@ -188,10 +190,14 @@ class Block:
                 if indent < least:
                     raise YamlProblem(number, "this line's indentation is that of no line above it")
                 filled = end + 1
+            elif text.strip(_SPACES) and 0 < least <= indent:
+                filled = end + 1  # a comment, or a line of a text block
             end += 1
         if filled == self._at:
             return []
-        taken, self._at = self._lines[self._at : end], end
+        while filled < end and not self._lines[filled][1].strip(_SPACES):
+            filled += 1
+        taken, self._at = self._lines[self._at : filled], end
         return [(number, text[min(least, _indent(text)) :]) for number, text in taken]
 
     def _entries(self) -> list[tuple[int, str]]:
@@ -212,7 +218,7 @@ class Block:
     def _value(self, number: int, text: str) -> Any:
         """The value that begins with ``text``; more lines are taken as needed."""
         text = text[tag.end() :] if (tag := _TAG.match(text)) else text
-        if text.startswith("!"):
+        if _OBJECT.match(text):
             raise YamlProblem(number, f"tag '{text.split()[0][:40]}' is not allowed; put text in quotes")
         if text.startswith("*"):
             name = text[1:].split("#")[0].rstrip()
@@ -255,6 +261,8 @@ class Block:
                     break
             taken.append(text[indent:] if indent else "")
             self._at += 1
+        if self._at < len(self._lines):
+            taken += [""] if indent else ["", ""]
         if folded:
             pieces: list[str] = []
             for line in taken:
@@ -268,7 +276,7 @@ class Block:
         else:
             joined = "\n".join(taken)
         if "+" in modifiers:
-            return joined + "\n" * (self._at < len(self._lines))
+            return joined
         joined = joined.rstrip(_SPACES)
         return joined if "-" in modifiers or not taken else joined + "\n"
 

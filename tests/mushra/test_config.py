@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -334,6 +335,15 @@ def test_no_test_at_all(write: Callable[[str], Path], text: str) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read test '.*config\.yaml'"):
         load_config(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    (tmp_path / "folder" / "config.yaml").mkdir(parents=True)
+    for given in (tmp_path, tmp_path / "config.yaml", tmp_path / "folder", Path("/dev/zero")):
+        with pytest.raises(UserError, match=r"^cannot read test '[^\n]*': it is no file[^\n]*$"):
+            check_config(given)
 
 
 def bomb() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 Point = tuple[float, float]
@@ -61,9 +62,10 @@ class Fingers:
         self._touch("touchEnd")
         return bool(self._page.evaluate(_SETTLED))
 
-    def tap(self, at: Point) -> bool:
+    def tap(self, at: Point, meanwhile: Callable[[], object] = lambda: None) -> bool:
         self._page.evaluate(_WATCH)
         self._touch("touchStart", at)
+        meanwhile()
         return self._ended()
 
     def swipe(self, at: Point, dx: float, dy: float, steps: int = 5) -> bool:

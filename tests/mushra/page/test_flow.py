@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fingers import state
 from listener import (
     leave,
     listen,
@@ -18,7 +19,7 @@ from listener import (
     start,
     tab_to,
 )
-from listening_material import CONSENT, FINISH, GENERIC, mushra
+from listening_material import CONSENT, DURATION_S, FINISH, GENERIC, mushra
 from listening_site import Site
 
 Start = Callable[..., Site]
@@ -112,6 +113,38 @@ def test_a_whole_test_with_the_keyboard_alone(site: Start, open_page: Open) -> N
     consent = served.results()["p1"]["consent"]
     assert consent["given"] is True
     assert len(consent["text_sha256"]) == 64
+
+
+def test_an_item_that_no_longer_plays_is_not_rated(site: Start, open_page: Open) -> None:
+    served = site([mushra(), GENERIC])
+    page = open_page()
+    start(page, served.url)
+    shown(page, "mushra")
+    for key, plays in (("2", "s2"), (" ", None)):  # another item is played, all is paused
+        page.keyboard.press("1")
+        box = page.locator(".item .scale-track").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        assert scale(page, 1).get_attribute("aria-valuenow") == "50"
+        page.keyboard.press(key)
+        page.mouse.move(x, y - box["height"] / 5)
+        assert scale(page, 1).get_attribute("aria-valuetext") == "not rated yet"
+        page.mouse.up()
+        pressed = page.locator(".play[aria-pressed=true]")
+        assert [one.get_attribute("data-signal") for one in pressed.all()] == ([plays] if plays else [])
+        assert "Play Item 1 first" in page.locator(".hint").inner_text()
+        assert [(one["score"], one["moves"]) for one in state(page)["ratings"]] == [(None, 0)] * 4
+
+
+def test_an_excerpt_without_a_loop_is_heard_again(site: Start, open_page: Open) -> None:
+    served = site([mushra(enableLooping=False)])
+    page = open_page()
+    start(page, served.url)
+    shown(page, "mushra")
+    page.keyboard.press("1")
+    listen(page, DURATION_S + 0.3)
+    assert page.locator("[data-signal=s1][aria-pressed=true]").count() == 1
 
 
 def test_the_rules_hold_and_say_what_is_missing(site: Start, open_page: Open) -> None:

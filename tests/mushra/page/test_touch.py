@@ -122,6 +122,15 @@ def test_a_tap_and_a_drag_rate(
         ]
 
 
+def test_an_item_that_no_longer_plays_is_not_rated_by_a_tap(touched: Callable[..., Any]) -> None:
+    page, fingers, _ = touched(PHONE, mushra())
+    shown(page, "mushra")
+    page.keyboard.press("1")
+    fingers.tap(fingers.on(page.locator(".scale-track").first), lambda: page.keyboard.press("2"))
+    assert page.locator(".play[data-signal=s2][aria-pressed=true]").count()
+    assert [(one["score"], one["moves"]) for one in state(page)["ratings"]] == [(None, 0)] * 4
+
+
 def test_other_controls_are_set_by_a_finger(touched: Callable[..., Any]) -> None:
     page, fingers, served = touched(PHONE, VOLUME, mushra(), PAIRED, LIKERT_MULTI, SPATIAL)
     shown(page, "volume")

@@ -16,7 +16,7 @@ const LONG_MS = 500;
  * @param {Object} control
  * @param {(at: PointerEvent|null) => void} control.show what it would be set to; null: what it is set to
  * @param {(at: PointerEvent) => void} control.store sets it: called once, where the pointer was lifted
- * @param {() => boolean} [control.allowed] whether it may be set now
+ * @param {() => boolean} [control.allowed] whether it may be set now: when it is touched, and when it is let go
  * @param {() => void} [control.blocked] told that it was tried when it was not allowed
  */
 export function drag(target, { show, store, allowed = () => true, blocked = () => {} }) {
@@ -31,7 +31,8 @@ export function drag(target, { show, store, allowed = () => true, blocked = () =
     const { signal } = stop;
     const end = (/** @type {PointerEvent|null} */ lifted) => {
       stop.abort();
-      if (may && lifted) {
+      // Asked again: meanwhile another item may play.
+      if (lifted && may && allowed()) {
         target.focus({ preventScroll: true });
         store(lifted);
       } else if (lifted) blocked();
@@ -39,7 +40,7 @@ export function drag(target, { show, store, allowed = () => true, blocked = () =
     };
     const move = (/** @type {PointerEvent} */ at) => {
       if (Math.hypot(at.clientX - down.clientX, at.clientY - down.clientY) > STILL_PX) still = false;
-      if (may) show(at);
+      show(may && allowed() ? at : null);
     };
     if (down.pointerType !== "touch") move(down);
     target.addEventListener("pointermove", move, { signal });
