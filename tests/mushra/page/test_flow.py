@@ -173,6 +173,7 @@ def test_the_rules_hold_and_say_what_is_missing(site: Start, open_page: Open) ->
     page.keyboard.press("ArrowUp")
     assert first.get_attribute("aria-valuenow") == "50", "paused: nothing plays, nothing can be rated"
     page.keyboard.press("2")
+    assert page.locator(".hint").inner_text() == "", "it plays now"
     listen(page)
     page.keyboard.press("ArrowDown")
     leave(page)

@@ -124,6 +124,7 @@ export class Trial {
     const again = this.player.playing && this.player.current === id;
     const item = this.item(id);
     this.player.play(id);
+    this.context.hint(""); // to play this item first, or another: done, or no longer wanted
     if (again) return;
     if (item) {
       item.plays += 1;
