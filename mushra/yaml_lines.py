@@ -6,8 +6,9 @@ to the line's end, whatever stands in it. Nothing is converted here: a value wit
 very text of the file; whoever knows what is wanted converts it (`resolve`).
 
 What yaml.js refuses or garbles is read as YAML has it: lists that begin on another list's line (``- - a``),
-``#`` within text blocks, text that begins with ``!``, blank lines and comments anywhere, ``{a key: value}``, ``*alias`` and ``<<`` within
-brackets, values in brackets over several lines, ``\u00e9``. Tags of objects and second documents are refused.
+``#`` within text blocks, text that begins with ``!``, blank lines and comments anywhere, ``{a key: value}``,
+``*alias`` and ``<<`` within brackets, values in brackets over several lines, ``\u00e9``. Tags of objects and
+second documents are refused.
 """
 
 from __future__ import annotations
