@@ -358,6 +358,7 @@ def export(
     ] = False,
 ) -> None:
     """Write results; prints the names of the files."""
+    from mushra.config import load_config
     from mushra.export import export as export_to
 
     store, beside = _open(test, database)
@@ -366,11 +367,18 @@ def export(
     elif key is not None and no_key:
         raise UserError("--key and --no-key exclude each other; give one")
     with store:
+        test_id = None if _is_database(test) else load_config(test).test_id
         folder = out or (test if test.is_dir() else test.parent) / "results"
-        done = export_to(store, folder, format.value, key=key, everything=everything)
+        done = export_to(store, folder, format.value, key=key, test=test_id, everything=everything)
     for path in done.files:
         print(path)
     left_out = f"; {done.left_out} unfinished or excluded left out (--all)" if done.left_out else ""
+    if done.not_given:
+        print(
+            f"{done.not_given} scores that nobody gave (their sliders were not moved) are not in webMUSHRA's"
+            " CSV, which cannot mark them; --format tidy and --format json hold them",
+            file=sys.stderr,
+        )
     applied = f"; names from {key}" if key is not None else ""
     print(f"{done.sessions} sessions{left_out}{applied}", file=sys.stderr)
 

@@ -1,8 +1,7 @@
 """Results in and out of a data base: webMUSHRA's CSV files, tidy CSV, JSON.
 
 webMUSHRA's files are column for column its own, written as PHP writes CSV, so that what was imported from one
-is exported to the same bytes. Text that a spreadsheet would take for a formula gets an apostrophe in front
-(as does text that begins with such an apostrophe, so that the import can take it away again).
+is exported to the same bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from evaluation.store import write_atomic
+from mushra.analysis.given import nobody_gave
+from mushra.php_csv import csv_text, number_text, original
 from mushra.server import schema
 from mushra.server.store import Store, read_key, read_ratings
 from mushra.server.whole import WholePage, WholeSession, add_whole
@@ -42,42 +43,18 @@ _FILES: dict[str, tuple[str, tuple[str, ...]]] = {
 _FIRST = "session_test_id"
 
 
-def neutral(text: str) -> str:
-    """``text`` as no spreadsheet takes it for a formula; numbers stay."""
-    if re.match(r"'*[=+\-@\t\r\n\uff0b\uff0d\uff1d\uff20]", text) and not _is_number(text):
-        return f"'{text}"
-    return text
-
-
-def _original(cell: str) -> str:
-    """What `neutral` was given."""
-    return cell[1:] if cell.startswith("'") and neutral(cell[1:]) == cell else cell
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?", text) is not None
-
-
-def csv_text(rows: Iterable[Iterable[str]]) -> str:
-    """CSV as PHP's ``fputcsv`` writes it: fields with blanks, commas, quotes or backslashes in quotes."""
-    return "".join(",".join(_field(neutral(cell)) for cell in row) + "\n" for row in rows)
-
-
-def _field(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"' if re.search(r'[,"\\\n\r\t ]', cell) else cell
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.15g}"
-
-
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what was left out because it does not count."""
+    """What was written, and what was left out because it does not count.
+
+    Attributes:
+        not_given: scores that nobody gave (`mushra.analysis.given`) and that the files do not have.
+    """
 
     files: tuple[Path, ...]
     sessions: int
     left_out: int
+    not_given: int = 0
 
 
 def export(
@@ -93,8 +70,9 @@ def export(
 
     Args:
         out: folder to write to; a file for ``tidy`` (``.csv``) and ``json`` (``.json``) if it is called so.
-        kind: "webmushra": ``<test>/<kind>.csv`` for each kind of page; "tidy": ``ratings.csv``, one row per
-            MUSHRA rating; "json": ``results.json``, everything, with the configuration and versions.
+        kind: "webmushra": ``<test>/<kind>.csv`` for each kind of page, without scores that nobody gave, which
+            they cannot mark; "tidy": ``ratings.csv``, one row per MUSHRA rating; "json": ``results.json``,
+            everything, with the configuration and versions.
         key: ``key.json`` of the test; then conditions stand where opaque names were.
         test: only this one's.
         everything: also unfinished and excluded sessions and training pages ("json" always has them, marked).
@@ -107,6 +85,12 @@ def export(
     with store.read() as connection:
         found = connection.execute(sa.select(sessions.c.test, sessions.c.state, sessions.c.excluded_at)).all()
     rows = [row for row in found if test in (None, row.test)]
+    if found and not rows:
+        held = ", ".join(sorted({row.test for row in found}))
+        raise UserError(
+            f"'{store.name}' holds no sessions of test {test}; it holds {held}; name that test, or"
+            " its data base with --database"
+        )
     counted = sum(row.state == "finished" and row.excluded_at is None for row in rows)
     used = len(rows) if everything or kind == "json" else counted
     if not contents or not used:
@@ -120,7 +104,8 @@ def export(
         path = out if single else out / name
         write_atomic(path, text)
         files.append(path)
-    return Exported(tuple(files), used, len(rows) - used)
+    not_given = len(_rated(store, test, everything)[1]) if kind == "webmushra" else 0
+    return Exported(tuple(files), used, len(rows) - used, not_given)
 
 
 def render(
@@ -145,24 +130,17 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return _number(value) if isinstance(value, float | int) else str(value)
+    return number_text(value) if isinstance(value, float | int) else str(value)
 
 
 # webMUSHRA's CSV
 
 
-def _webmushra(
-    store: Store, key: Mapping[tuple[str, str], str], test: str | None, everything: bool
-) -> dict[str, str]:
-    sessions, pages, ratings, answers = schema.sessions, schema.pages, schema.ratings, schema.answers
+def _rated(store: Store, test: str | None, everything: bool) -> tuple[list[Any], list[Any]]:
+    """Ratings that webMUSHRA's files have, and those that nobody gave."""
+    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
     query = (
-        sa.select(
-            ratings,
-            sessions.c.test,
-            sa.func.coalesce(
-                sessions.c.uuid, sa.case((sessions.c.kind.in_(_WHOLE), ""), else_=sessions.c.id)
-            ),
-        )
+        sa.select(ratings, *(sessions.c[name] for name in ("test", "kind", "uuid")))
         .join(sessions, sessions.c.id == ratings.c.session)
         .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
         .order_by(sessions.c.finished_at, sessions.c.number, pages.c.position, ratings.c.position)
@@ -174,6 +152,21 @@ def _webmushra(
         query = query.where(pages.c.training.is_(False))
     with store.read() as connection:
         rows = connection.execute(query).all()
+    kept: list[Any] = []
+    not_given: list[Any] = []
+    for row in rows:
+        moves = json.loads(row.detail or "{}").get("moves")
+        (not_given if row.type == "mushra" and nobody_gave(row.score, moves) else kept).append(row)
+    return kept, not_given
+
+
+def _webmushra(
+    store: Store, key: Mapping[tuple[str, str], str], test: str | None, everything: bool
+) -> dict[str, str]:
+    answers = schema.answers
+    rows, _ = _rated(store, test, everything)
+    with store.read() as connection:
+        who = schema.listeners(connection)
         given = connection.execute(sa.select(answers).order_by(answers.c.session, answers.c.position)).all()
     asked: dict[str, dict[str, str]] = {}
     for answer in given:
@@ -194,7 +187,8 @@ def _webmushra(
         lines = [[_FIRST, *names, *columns]]
         for row in rated:
             said = asked.get(row.session, {})
-            cells = _cells(row, key, row[-1], several)
+            nameless = row.kind in _WHOLE and not row.uuid
+            cells = _cells(row, key, "" if nameless else who[row.session], several)
             lines.append([test_id, *(said.get(name, "") for name in names), *cells])
         contents[f"{folder_name(test_id)}/{file}.csv"] = csv_text(lines)
     return contents
@@ -213,14 +207,14 @@ def _cells(row: Any, key: Mapping[tuple[str, str], str], uuid: str, several: int
     def named(name: str | None) -> str:
         return key.get((row.trial, name), name) if name else ""
 
-    score, time_ms = _number(row.score), _number(row.time_ms)
+    score, time_ms = number_text(row.score), number_text(row.time_ms)
     stimulus, answer = named(row.stimulus), row.answer or ""
     if row.type == "mushra":
         return [uuid, row.trial, stimulus, score, time_ms, row.comment]
     if row.type == "paired_comparison":
         return [row.trial, named(row.reference), stimulus, named(answer), time_ms, row.comment]
     if row.type == "bs1116":
-        reference_score = _number(row.reference_score)
+        reference_score = number_text(row.reference_score)
         return [row.trial, named(row.reference), stimulus, reference_score, score, time_ms, row.comment]
     if several > 1:
         ratings = _several(answer)
@@ -293,7 +287,10 @@ def document(
             if row.test in used
         ],
         "sessions": described,
-        "ratings": json.loads(ratings.to_json(orient="records")),
+        "ratings": [
+            {name: None if value != value else value for name, value in record.items()}
+            for record in ratings.astype(object).to_dict("records")
+        ],
     }
 
 
@@ -387,7 +384,7 @@ def import_csv(store: Store, path: Path) -> tuple[int, int]:
 def _read_sessions(path: Path) -> Iterator[WholeSession]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            table = [[_original(cell) for cell in row] for row in csv.reader(file) if row]
+            table = [[original(cell) for cell in row] for row in csv.reader(file) if row]
     except OSError as error:
         raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
     except (ValueError, csv.Error) as error:
@@ -407,7 +404,7 @@ def _read_sessions(path: Path) -> Iterator[WholeSession]:
         cells = dict(zip(header, row, strict=True))
         who = (cells[_FIRST], cells.get("session_uuid", ""), *(cells[name] for name in names))
         if cells.get("session_uuid"):
-            if who not in by_uuid:
+            if who not in by_uuid or _again(by_uuid[who], cells):
                 by_uuid[who] = []
                 groups.append((who, by_uuid[who]))
             by_uuid[who].append({**cells, "_row": str(number)})

@@ -25,6 +25,8 @@ _WEBMUSHRA = {"item": "trial_id", "condition": "rating_stimulus", "score": "rati
 _WEBMUSHRA_OPTIONAL = {"time_ms": "rating_time", "comment": "rating_comment", "test": "session_test_id"}
 #: Columns that together only our own export has, and that say which ratings count.
 _OWN_MARKS = frozenset({"training", "state", "excluded", "excluded_reason", "begun_at"})
+#: The apostrophe that `mushra export` puts before what a spreadsheet would take for a formula.
+_FORMULA = r"^'(?='*[=+\-@\t\r\n＋－＝＠])"
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
@@ -112,9 +114,9 @@ def _read_csv(path: Path, text: str, columns: Mapping[str, str]) -> Rows:
         score = columns.get("score", "rating_score" if webmushra else "score")
         frame[score] = frame[score].str.replace(r"^\s*(\d+),(\d+)\s*$", r"\1.\2", regex=True)
     if webmushra:
-        rows = _webmushra(path, frame, columns)
+        rows = _webmushra(path, frame.replace(_FORMULA, "", regex=True), columns)
     elif frame.columns.isin(_OWN_MARKS).sum() == len(_OWN_MARKS):
-        rows = own_rows(path.name, frame.replace(r"^'(?='*[=+\-@\t\r\n＋－＝＠])", "", regex=True))
+        rows = own_rows(path.name, frame.replace(_FORMULA, "", regex=True))
     else:
         rows = Rows(_rename(frame, columns))
     rows.problems = [*problems, *found, *rows.problems]
@@ -248,18 +250,37 @@ def _webmushra(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> R
                 f"{path} has no column '{column}' (asked for as {name}); it has {', '.join(map(str, frame))}"
             )
     rows = Rows(_rename(frame, names))
-    if "session_uuid" in frame and frame["session_uuid"].fillna("").str.strip().ne("").all():
-        rows.frame["session"] = frame["session_uuid"].str.strip()
-        rows.unique_listeners = "listener" not in columns
-    else:
-        rows.frame["session"] = _split_sessions(frame)
+    ids = frame["session_uuid"].fillna("") if "session_uuid" in frame else pd.Series("", index=frame.index)
+    named = ids.str.strip() != ""
+    sessions = listeners = ids
+    if named.any():
+        sessions = ids.where(~named, _sessions_of_ids(frame[named]))
+    if not named.all():
+        split = pd.Series(_split_sessions(frame[~named]), index=frame.index[~named])
+        sessions, listeners = sessions.where(named, split), ids.where(named, split)
         if "listener" not in columns:
-            told = count(rows.frame["session"].nunique(), "session")
+            told = count(sessions[~named].nunique(), "session")
             detail = f"{path.name} has no session ids: {told}, told apart by answers and by repeated trials"
-            rows.problems.append(Problem("no session ids", detail, len(frame)))
+            rows.problems.append(Problem("no session ids", detail, int((~named).sum())))
+    rows.frame["session"] = sessions
     if "listener" not in columns:
-        rows.frame["listener"] = rows.frame["session"]
+        rows.frame["listener"] = listeners
+        rows.unique_listeners = bool(named.all())
     return rows
+
+
+def _sessions_of_ids(frame: pd.DataFrame) -> pd.Series[str]:
+    """Sessions of a file with ids: another one of the same listener where a stimulus comes again, unless all
+    of its rows were there before: then it was stored twice."""
+    sessions = frame["session_uuid"].copy()
+    for uuid, rows in frame.groupby("session_uuid", sort=False):
+        if not rows.duplicated(["trial_id", "rating_stimulus"]).any():
+            continue
+        block = pd.Series(_split_sessions(rows), index=rows.index)
+        known = rows.duplicated().groupby(block).transform("all")
+        later = ~known & (block != block.iloc[0])
+        sessions[later[later].index] = f"{uuid}/" + block[later]
+    return sessions
 
 
 def _split_sessions(frame: pd.DataFrame) -> list[str]:

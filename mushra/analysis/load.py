@@ -6,6 +6,7 @@ given twice, conditions and items that are missing.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,14 +143,15 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
             f"{name} holds something that `mushra serve` does not write ({type(error).__name__}: {error}); "
             "give a data base that nothing else has changed"
         ) from error
-    if source.test is not None and not tests and frame["test"].nunique() > 1:
+    if source.test is not None and not tests:
         from mushra.config import load_config
 
         tests = [load_config(source.test).test_id]
     if tests and not frame.empty and not frame["test"].isin(tests).any():
         raise UserError(
             f"{name} holds no ratings of test {', '.join(tests)} yet; it holds "
-            f"{', '.join(sorted(map(str, frame['test'].unique())))}"
+            f"{', '.join(sorted(map(str, frame['test'].unique())))}; name that test, or its data base with "
+            "--database"
         )
     if tests:
         frame = frame[frame["test"].isin(tests)]
@@ -217,7 +219,7 @@ def _join(
     # Not `concat(..., ignore_index)` alone: a column that only some files have is empty in the others.
     frame = pd.concat(frames, ignore_index=True)
     if len(parts) == 1:
-        return frame.drop(columns="unique")
+        return frame
     identical = frame.duplicated([c for c in frame if c not in ("source", "unique")], keep="first")
     whole = [n for n in range(len(parts)) if identical[frame["source"] == n].all()]
     problems += [
@@ -241,7 +243,7 @@ def _join(
         prefix = frame.loc[separate, "source"].map(lambda n: _file_label(names, n))
         for column in ("listener", "session"):
             frame.loc[separate, column] = prefix + ":" + frame.loc[separate, column]
-    return frame.drop(columns="unique")
+    return frame
 
 
 def _file_label(names: list[str], number: int) -> str:
@@ -249,12 +251,15 @@ def _file_label(names: list[str], number: int) -> str:
 
 
 def _clean_names(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Strip blanks around names; leave out rows without a name."""
+    """Strip blanks around names, but not ids that a program made; leave out rows without a name."""
     frame = frame.copy()
+    as_made = frame.pop("unique").astype(bool)
     named = [c for c in ("listener", "item", "condition") if c in frame]
     for column in named:
         text = frame[column].fillna("").astype(str)
         stripped = text.str.strip()
+        if column == "listener":
+            stripped = stripped.mask(as_made, text)
         changed = int((text != stripped).sum())
         if changed:
             problems.append(
@@ -348,7 +353,8 @@ def _drop_items(frame: pd.DataFrame, items: Sequence[str], problems: list[Proble
 def _numbers(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
     """Scores and times as numbers; rows whose score is none are left out, never clipped."""
     frame = frame.copy()
-    score = pd.to_numeric(frame["score"], errors="coerce")
+    texts = frame["score"]
+    score = pd.to_numeric(texts, errors="coerce")
     no_number = score.isna()
     outside = ~no_number & ~score.between(0, 100)
     for mask, kind, what in (
@@ -360,7 +366,9 @@ def _numbers(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
             detail = f"{count(int(mask.sum()), 'score')} {what} (first: '{first['score']}' of listener"
             detail += f" {first['listener']}, item {first['item']}, {first['condition']}); left out"
             problems.append(Problem(kind, detail, int(mask.sum())))
-    frame["score"] = score
+    frame["score"] = score.astype(float)
+    # To the last digit, in which pandas' own reading may be off.
+    frame.loc[~no_number, "score"] = [float(text) for text in texts[~no_number]]
     if "time_ms" in frame:
         time = pd.to_numeric(frame["time_ms"], errors="coerce")
         lost = int((time.isna() & frame["time_ms"].fillna("").astype(str).ne("")).sum())
@@ -444,7 +452,9 @@ def _average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFra
         detail += f" differently (first: listener {listener}, item {item}, {condition}); their mean is used"
         problems.append(Problem("rated twice", detail, int(many.sum())))
     rest = [c for c in ("time_ms", "comment", "session", "test", "order") if c in frame]
-    how = {"score": "mean", **dict.fromkeys(rest, "first")}
+    # `fsum`: the same mean in whatever order the source has the ratings.
+    how: dict[str, Any] = {"score": lambda scores: math.fsum(scores) / len(scores)}
+    how |= dict.fromkeys(rest, "first")
     if (counts > 1).any():
         frame = frame.groupby(cell, sort=False).agg(how).reset_index()
     return frame[[*COLUMNS, *rest]]

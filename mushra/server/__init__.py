@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import platformdirs
 from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -48,8 +49,8 @@ def create_app(
     Args:
         config: from `mushra.config.load_config`; None to serve nothing but a webMUSHRA checkout.
         database: file of a SQLite data base, made if needed, or URL of a PostgreSQL one.
-        cache: folder for anchors and plots; default: ``cache`` beside the SQLite file, or with PostgreSQL
-            in the working directory.
+        cache: folder for anchors and plots; default: ``cache`` beside the SQLite file; with PostgreSQL in
+            the test's folder, or without a test in that of the user's cache.
         webmushra_folder: checkout whose own pages are served, with our storage behind.
         submissions: take whole sessions from webMUSHRA's own client at ``service/write.php``, as with a
             checkout.
@@ -74,7 +75,8 @@ def create_app(
         )
     store = Store(database)
     try:
-        here = _service(store, config, cache or _beside(database), webmushra_folder, limits or Limits())
+        cache = cache or _cache(database, config)
+        here = _service(store, config, cache, webmushra_folder, limits or Limits())
     except BaseException:
         store.close()
         raise
@@ -125,15 +127,18 @@ class _Below:
         return self._app(below, start_response)
 
 
-def _beside(database: str | Path) -> Path | None:
-    return None if "://" in str(database) else Path(database).parent / "cache"
+def _cache(database: str | Path, config: TestConfig | None) -> Path:
+    if "://" not in str(database):
+        return Path(database).parent / "cache"
+    return (
+        config.root / "cache" if config is not None else platformdirs.user_cache_path("qincodec") / "mushra"
+    )
 
 
 def _service(
-    store: Store, config: TestConfig | None, cache: Path | None, checkout: Path | None, limits: Limits
+    store: Store, config: TestConfig | None, cache: Path, checkout: Path | None, limits: Limits
 ) -> Service:
     secret = store.meta("secret", new_key)
-    cache = cache or Path("cache")
     plots = Plots(cache / "plots")
     if config is not None and len(config.test_id) > MAX_TEST_ID:
         raise UserError(f"testId has {len(config.test_id)} characters; at most {MAX_TEST_ID} can be stored")

@@ -184,6 +184,20 @@ def is_empty(where: str) -> str:
     )
 
 
+def listeners(connection: Connection) -> dict[str, str]:
+    """Session -> listener: the session itself (webMUSHRA's uuid, where there is one), or of someone who has
+    had several of a test the first, whether that one counts or not."""
+    rows = connection.execute(
+        select(*(sessions.c[name] for name in ("id", "test", "person", "uuid"))).order_by(sessions.c.number)
+    )
+    first: dict[tuple[str, str], str] = {}
+    found = {}
+    for row in rows:
+        own = row.uuid or row.id
+        found[row.id] = first.setdefault((row.test, row.person), own) if row.person else own
+    return found
+
+
 def prepare(connection: Connection, where: str, *, create: bool = True) -> bool:
     """Create the tables in an empty data base (True), or bring an older one to today's version.
 

@@ -39,6 +39,7 @@ _log = logging.getLogger("mushra.server")
 BUSY_TIMEOUT_S = 10.0
 #: Writes that share a transaction at most.
 MAX_BATCH = 64
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Seconds from a write until SQLite's log is brought into its file.
 CHECKPOINT_AFTER_S = 1.0
 #: Bytes that SQLite's log is cut to when it begins anew.
@@ -47,7 +48,7 @@ MAX_LOG_BYTES = 1024 * 1024
 ATTEMPTS = 4
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(UserError):
     """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again."""
 
 
@@ -83,6 +84,9 @@ class Store:
         except StoreUnavailable as error:
             self.close()
             raise UserError(f"cannot open data base '{self.name}': {error}") from error
+        except (DBAPIError, sqlite3.Error) as error:  # the latter where the connection is set up
+            self.close()
+            raise UserError(f"cannot open data base '{self.name}': {_explained(error)}") from error
         except Exception:
             self.close()
             raise
@@ -376,13 +380,15 @@ def _worth_a_retry(error: DBAPIError) -> bool:
     return error.connection_invalidated or state in ("40001", "40P01") or state is None
 
 
-def _explained(error: SQLAlchemyError) -> Exception:
+def _explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
     """What to say about an error of the data base; the error itself if it is one of ours."""
     text = str(getattr(error, "orig", error)).strip().splitlines() or [""]
     lower = text[0].lower()
     state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
     if "full" in lower or "no space" in lower or state == "53100":
         return StoreUnavailable("the disk is full; free some space, nothing that was confirmed is lost")
+    if getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        return StoreUnavailable(f"{text[0]}; the file is damaged: put a backup in its place")
     if isinstance(error, OperationalError) or state.startswith(("08", "53", "57")):
         return StoreUnavailable(text[0])
     return error
@@ -402,11 +408,9 @@ def read_ratings(
 ) -> pd.DataFrame:
     """The MUSHRA ratings of a data base, one row each, columns `RATING_COLUMNS` and the questionnaire's.
 
-    ``listener`` is the session (webMUSHRA's uuid, where there is one), or the first of someone who has had
-    several; ``item`` the trial's id,
-    ``condition`` the signal's name, ``order`` the place of the page in the session and ``position`` that of
-    the signal on the page (both from 1), ``time_ms`` that spent on the page. A score that was not given (if
-    the rules let it) is NaN.
+    ``listener`` is as `schema.listeners` says; ``item`` the trial's id, ``condition`` the signal's name,
+    ``order`` the place of the page in the session, ``position`` that of the signal on the page (both from 1),
+    ``time_ms`` that spent on the page. A score that was not given (if the rules let it) is NaN.
 
     Args:
         target: file, URL, or an open store.
@@ -429,7 +433,7 @@ def read_ratings(
             *(ratings.c[name] for name in ("position", "detail")),
             pages.c.position.label("page_position"),
             pages.c.training,
-            *(sessions.c[name] for name in ("test", "person", "uuid", "state", "excluded_reason")),
+            *(sessions.c[name] for name in ("test", "state", "excluded_reason")),
             sessions.c.excluded_at,
             sessions.c.created_at,
         )
@@ -447,20 +451,17 @@ def read_ratings(
     answers = schema.answers
     with target.read() as connection:
         rows = connection.execute(query).all()
+        who = schema.listeners(connection)
         given = connection.execute(sa.select(answers).order_by(answers.c.session, answers.c.position)).all()
     asked: dict[str, dict[str, str]] = {}
     for answer in given:
         asked.setdefault(answer.session, {})[f"answer:{answer.name}"] = answer.value
-    first: dict[tuple[str, str], str] = {}
     records = []
     for row in rows:
-        listener = row.uuid or row.session
-        if row.person:
-            listener = first.setdefault((row.test, row.person), listener)
         detail = json.loads(row.detail or "{}")
         records.append(
             {
-                "listener": listener,
+                "listener": who[row.session],
                 "item": row.trial,
                 "condition": names.get((row.trial, row.stimulus), row.stimulus),
                 "score": row.score,

@@ -424,7 +424,7 @@ def test_natural_order() -> None:
             "no page of type mushra",
         ),
         ('{"t": {"1": {"responses": [3], "questionaire": {"uuid": "u"}}}}', "response that is no object"),
-        (b"SQLite format 3\0rest", "cannot be read as a data base"),
+        (b"SQLite format 3\0rest", "file is not a database; the file is damaged"),
     ],
 )
 def test_bad_files_give_one_line(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -26,6 +26,7 @@ from mushra.analysis import heard
 from mushra.analysis.load import load
 from mushra.cli import main
 from mushra.export import export
+from mushra.server.plots import look
 from mushra.server.store import Store, read_ratings
 from qincodec import audio
 from qincodec.errors import UserError
@@ -113,6 +114,76 @@ def test_every_source_of_a_test_gives_what_listeners_said(here: Path) -> None:
             load([f"test/opaque-{kind}"])
     with pytest.raises(UserError, match=r"no key\.json is in their folder.*--key"):
         load(["elsewhere.sqlite"])
+
+
+def test_all_paths_give_one_set_of_means_to_the_last_digit(here: Path) -> None:
+    """With people of several sessions, fractions, scores that nobody gave, and an excluded first session."""
+    database = here / "test" / "results.sqlite"
+    forget_moves(database, "mp3@16", here / "test", 2)
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute("UPDATE ratings SET score = score / 3.0 + 1")
+        connection.execute("UPDATE ratings SET time_ms = 20000")  # what differs is the score alone
+        people = {0: "p/a", 1: "p/b", 2: "p/a", 3: "p/c", 4: "p/a", 5: "p/b"}
+        for number, (name,) in enumerate(
+            connection.execute("SELECT id FROM sessions ORDER BY number").fetchall()
+        ):
+            connection.execute(
+                "UPDATE sessions SET person = ?, kind = 'prolific', finished_at = 1000 - number WHERE id = ?",
+                (people.get(number), name),
+            )
+            if number == 1:
+                connection.execute("UPDATE sessions SET excluded_at = 1 WHERE id = ?", (name,))
+    counted = connection.execute(
+        "SELECT coalesce(sessions.person, sessions.id), ratings.trial, stimulus, ratings.score FROM ratings"
+        " JOIN sessions ON sessions.id = ratings.session JOIN pages USING (session, page)"
+        " WHERE excluded_at IS NULL AND NOT training AND coalesce(json_extract(detail, '$.moves'), 1) > 0"
+    ).fetchall()
+    connection.close()
+    signals = {
+        item: of["signals"] for item, of in json.loads((here / "test/key.json").read_text())["trials"].items()
+    }
+    cells: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for person, item, stimulus, score in counted:
+        condition = signals[item][stimulus]["condition"]
+        cells.setdefault((condition, person), {}).setdefault(item, []).append(score)
+    right = {
+        condition: float(
+            np.mean(
+                [np.mean([np.mean(s) for s in of.values()]) for (c, _), of in cells.items() if c == condition]
+            )
+        )
+        for condition in rated_test.LEVELS
+    }
+    assert right["mp3@16"] != round(right["mp3@16"], 6)  # fractions
+    for kind in ("webmushra", "tidy", "json"):
+        assert mushra("export", "test", "--format", kind, "--out", kind) == 0
+    found = means("test")
+    assert found == pytest.approx(right, rel=1e-13)
+    for source in (
+        "test/results.sqlite",
+        "tidy/ratings.csv",
+        "json/results.json",
+        "webmushra/walk/mushra.csv",
+    ):
+        ratings = load([source])
+        assert len(ratings.listeners) == 4, source
+        assert dict(ratings.matrix().mean()) == found, source
+    page = look(str(database), "walk", here / "test" / "config.yaml")
+    assert dict(page.loaded.matrix().mean()) == found
+
+
+def test_results_of_another_test_are_not_taken_for_those_of_the_named_one(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_test(here / "run", here / "second", test_id="second", seed=5)
+    assert mushra("analyze", "second", "--database", "test/results.sqlite") == 2
+    error = capsys.readouterr().err
+    assert "holds no ratings of test second yet; it holds walk" in error and error.count("\n") == 1
+    assert mushra("export", "second", "--database", "test/results.sqlite", "--out", "out") == 2
+    error = capsys.readouterr().err
+    assert "holds no sessions of test second; it holds walk" in error and error.count("\n") == 1
+    assert not (here / "out").exists()
 
 
 def test_several_exports_in_one_folder_are_told(here: Path) -> None:
@@ -296,6 +367,12 @@ def test_scores_nobody_gave_are_left_out_counted_and_kept(
         assert means(kind) == pytest.approx(right)
     table = pd.read_csv(here / "tidy" / "ratings.csv")
     assert table.loc[table["moves"] == 0, "score"].tolist() == [3] * 6
+    # But not to a file that cannot tell them.
+    capsys.readouterr()
+    assert mushra("export", "test", "--format", "webmushra", "--out", "webmushra") == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "nobody gave" in line]
+    assert line.startswith("6 scores that nobody gave") and "tidy" in line and "json" in line
+    assert means("webmushra") == pytest.approx(right)
     assert mushra("correlate", "test", "--metrics", "si_sdr", "--resamples", "100") == 0
     assert "Note: not given: 6 scores stored without a move" in capsys.readouterr().out
 
@@ -342,7 +419,7 @@ def test_what_is_no_test_with_results_is_told_in_one_line(
         "unfinished": "nobody has finished a session that counts yet (training pages of 7 sessions left out; "
         "unfinished sessions of 7 sessions left out)",
         "nobody": "holds no MUSHRA ratings yet",
-        "zero": "cannot be read as a data base of `mushra serve`",
+        "zero": "file is not a database; the file is damaged",
         "nowhere": "nowhere does not exist",
         "postgresql://nobody:secret@127.0.0.1:1/none": "cannot open data base",
     }.items():
@@ -356,6 +433,29 @@ def test_what_is_no_test_with_results_is_told_in_one_line(
     for folder in ("empty", "run", "test/config.yaml"):
         assert mushra("correlate", folder) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_damaged_data_base_is_told_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (here / "test" / "results.sqlite").read_bytes()
+    damaged = {
+        "header": b"SQLite format 3\0" + bytes(100) + b"x" * 4000,
+        "cut": whole[: len(whole) // 3],
+        "schema": whole[:100] + b"\xff" * 3996 + whole[4096:],
+        "pages": whole[:4096] + b"\xff" * (len(whole) - 4096),
+        "most": whole[: 4096 * 3] + b"\xff" * (len(whole) - 4096 * 3),
+    }
+    for name, content in damaged.items():
+        for command in ("export", "analyze", "backup"):
+            (here / name / command).mkdir(parents=True)
+            file = here / name / command / "results.sqlite"
+            file.write_bytes(content)
+            assert mushra(command, str(file), *(["copy"] if command == "backup" else [])) == 2, (
+                name,
+                command,
+            )
+            error = capsys.readouterr().err
+            assert error.startswith("mushra: ") and error.count("\n") == 1, (name, command, error)
+            assert str(file) in error or "results.sqlite" in error or "damaged" in error, error
 
 
 def test_a_read_of_ratings_changes_nothing(here: Path) -> None:
