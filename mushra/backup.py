@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mushra.config import load_config
+from mushra.config import CONFIG_NAME, load_config
+from mushra.locate import database_of
 from mushra.server.stimuli import files
 from mushra.server.store import Store
 from qincodec.errors import UserError
@@ -24,34 +25,43 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
         out: has the files of the test's folder afterwards, the data base where `mushra serve` looks for it.
 
     Returns:
-        Files that the test names and that are not there.
+        Files that the test names and that are not there, or outside its folder, where a link leads to.
 
     Raises:
         UserError: ``out`` is there already or cannot be written, or the test cannot be read.
     """
     if out.exists():
         raise UserError(f"'{out}' is there already; give the backup another name")
-    config = load_config(test) if test is not None else None
-    database, wanted, root = Path("results.sqlite"), [] if key is None else [key], key.parent if key else None
+    wanted: dict[Path, Path] = {}  # place in the backup -> file
     missing: list[Path] = []
-    if config is not None:
-        root = config.root
-        if test is not None and not test.is_dir():
-            database = config.path.resolve().relative_to(root).with_suffix(".sqlite")
-        named = files(config)
-        missing = [path for path in named if not path.is_file()]
-        wanted += [config.path, *(path for path in named if path.is_file())]
+    place = Path(CONFIG_NAME)
+    if test is not None:
+        config = load_config(test)
+        beside = config.path.parent.resolve() == config.root  # else in a folder "configs" of it
+        place = Path(config.path.name) if beside else Path("configs") / config.path.name
+        wanted[place] = config.path
+        for path in files(config):
+            # What a link leads out of the test to is not served either.
+            if path.is_file() and path.resolve().is_relative_to(config.root):
+                wanted[_place(path, config.root)] = path
+            else:
+                missing.append(path)
+    if key is not None:
+        wanted[place.with_name(key.name)] = key
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:
             made = Path(name) / "backup"
-            (made / database).parent.mkdir(parents=True)
-            store.backup(made / database)
-            for path in wanted:
-                assert root is not None
-                copy = made / (path.parent.resolve() / path.name).relative_to(root.resolve())
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copy)
+            (made / place).parent.mkdir(parents=True)
+            store.backup(database_of(made / place))
+            for to, path in wanted.items():
+                (made / to).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, made / to)
             made.rename(out)
     except OSError as error:
         raise UserError(f"cannot write '{out}': {error.strerror or error}; give another folder") from error
     return missing
+
+
+def _place(path: Path, root: Path) -> Path:
+    """Where the test's YAML looks for a file below ``root``."""
+    return (path.resolve() if ".." in path.parts else path).relative_to(root)

@@ -214,7 +214,7 @@ def _run(
             ) from error
         port = int(getattr(server, "effective_port", None) or server.effective_listen[0][1])
         base = here.public_address = address.public_address(public_url, host, port, prefix)
-        address.keep_address(store, base)
+        address.keep_address(store, here.test, base, prefix)
         query = f"?config={config.path.name}" if webmushra is not None and config is not None else ""
         print(f"Listeners: {base}{query}")
         print(f"Admin:     {base}admin/sign-in#{new_link(store)}   (works once)")
@@ -266,7 +266,8 @@ def invite(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Address of the listeners' page. Default: the one that `mushra serve` printed last.",
+            help="Address of the server for listeners, as for `mushra serve`, whose --prefix is added."
+            " Default: the one that it printed last.",
             show_default=False,
         ),
     ] = None,
@@ -284,12 +285,16 @@ def invite(
             f"'{config.path}' takes listeners as '{config.section.identification}'; write `identification:"
             " invitation` into its section `qincodec` to use invitations"
         )
-    public_url = address.clean_url(public_url) if public_url is not None else None
+    if public_url is not None:
+        address.clean_url(public_url)
     store, _ = _open(test, database, create=True)
     with store:
-        base = public_url or address.kept_address(store)
-        if base is None:
-            base = address.public_address(None, "127.0.0.1", DEFAULT_PORT, "")
+        kept = address.kept_address(store, config.test_id)
+        prefix = kept.prefix if kept is not None else ""
+        base = address.public_address(public_url, "127.0.0.1", DEFAULT_PORT, prefix)
+        if public_url is None and kept is not None:
+            base = kept.address
+        elif public_url is None:
             print(
                 "warning: the test was not served yet; links are as if by `mushra serve`",
                 file=sys.stderr,
@@ -320,7 +325,10 @@ def backup(
     with store:
         missing = make_backup(store, None if _is_database(test) else test, key, out)
     for path in missing:
-        print(f"warning: '{path}' is not there, so it is not in the backup", file=sys.stderr)
+        print(
+            f"warning: '{path}' is not there, or a link leads out of the test to it: it is not in the backup",
+            file=sys.stderr,
+        )
     print(out)
 
 

@@ -9,8 +9,15 @@ YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def database_of(test: Path) -> Path:
-    """The data base of a test unless another was chosen: beside its YAML."""
-    return test / "results.sqlite" if test.is_dir() else test.with_suffix(".sqlite")
+    """The data base of a test unless another was chosen: beside its YAML, also where its folder is named.
+
+    A folder's own YAML has ``results.sqlite``; any other, of which a folder may hold several, its own name.
+    """
+    from mushra.config import CONFIG_NAME
+
+    if test.is_dir():
+        return test / "results.sqlite"
+    return test.with_name("results.sqlite") if test.name == CONFIG_NAME else test.with_suffix(".sqlite")
 
 
 def key_beside(path: Path) -> Path | None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
+from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
+from mushra.server.records import sha256
 from mushra.server.store import Store
 from qincodec.errors import UserError
 
-_META = "public_address"
+
+@dataclass(frozen=True)
+class Kept:
+    """What `mushra serve` was last given for a test: the listeners' address, and the path below it."""
+
+    address: str
+    prefix: str
 
 
 def public_address(public_url: str | None, host: str, port: int, prefix: str) -> str:
@@ -28,7 +37,7 @@ def public_address(public_url: str | None, host: str, port: int, prefix: str) ->
         base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     else:
         base = clean_url(public_url).rstrip("/")
-    return f"{base if prefix and base.endswith(prefix) else base + prefix}/"
+    return f"{base if prefix and urlsplit(base).path.endswith(prefix) else base + prefix}/"
 
 
 def clean_url(public_url: str) -> str:
@@ -54,15 +63,22 @@ def clean_prefix(prefix: str) -> str:
     return "".join(f"/{part}" for part in parts)
 
 
-def keep_address(store: Store, address: str) -> None:
-    """Keep the address a test is served at, for the invitations."""
-    if store.get_meta(_META) != address:
-        store.set_meta(_META, address)
+def keep_address(store: Store, test: str | None, address: str, prefix: str) -> None:
+    """Keep where a test (None: those of a checkout) is served, for the invitations."""
+    value = json.dumps(asdict(Kept(address, prefix)))
+    if store.get_meta(_meta(test)) != value:
+        store.set_meta(_meta(test), value)
 
 
-def kept_address(store: Store) -> str | None:
-    """The address a test was last served at; None if it never was."""
-    return store.get_meta(_META)
+def kept_address(store: Store, test: str | None) -> Kept | None:
+    """Where a test was last served; None if it never was."""
+    value = store.get_meta(_meta(test))
+    return Kept(**json.loads(value)) if value is not None else None
+
+
+def _meta(test: str | None) -> str:
+    # A data base may hold several tests, whose ids are longer than its keys.
+    return f"address:{sha256(test or '')[:48]}"
 
 
 def loopback_warning(address: str) -> str | None:

@@ -51,6 +51,7 @@ def stimulus(token: str) -> Response:
     # The address stands for the content (it changes with neither file nor test), so it is its tag, too: a
     # tag made from the file would tell the hidden reference. The name of the file is not sent.
     response = send_file(served.path, mimetype=served.mimetype, conditional=True, etag=token, max_age=_YEAR_S)
+    response.cache_control.public = False  # which Flask makes it
     response.cache_control.private = True
     response.cache_control.immutable = True
     response.headers.pop("Content-Disposition", None)

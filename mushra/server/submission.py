@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,9 @@ MAX_TEXT = 10_000
 MAX_RESPONSES = 20_000
 #: What the client sends for a stimulus of a Likert page that was not rated.
 _NOT_RATED = ("", "NA")
+#: Printable ASCII, in which no two that look the same differ.
+_UUID = re.compile(r"[ -~]+")
+_DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
@@ -60,7 +64,13 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
     if sum(len(page.rows) for page in pages.values()) > MAX_RESPONSES:
         raise BadResult("invalid", f"more than {MAX_RESPONSES} responses")
     answers = _answers(sent.get("participant") or {}, config)
-    uuid = _text(sent.get("uuid"), "uuid", 200) or None
+    missing = [page.id for page in graded.values() if page.id not in pages and not config.is_training(page)]
+    if missing:
+        raise BadResult("trial_missing", f"trial '{missing[0]}' is missing ({len(missing)} of this test are)")
+    # Listeners are told apart by it, and blanks around a name are no part of it to whoever reads the results.
+    uuid = _text(sent.get("uuid"), "uuid", 200).strip() or None
+    if uuid is not None and not _UUID.fullmatch(uuid):
+        raise BadResult("invalid", "uuid is more than letters, digits, blanks and punctuation of ASCII")
     # As it was before pages were typed, so that what is sent again is known again.
     listed = [(page.trial, page.type, page.rows) for page in pages.values()]
     content = json.dumps([uuid, answers, listed], sort_keys=True)
@@ -90,6 +100,8 @@ def _rows(page: Page, trial: dict[str, Any]) -> list[dict[str, Any]]:
         raise BadResult("invalid", "a trial's responses are no list of objects")
     rows = [_ROWS[type(page)](page, response) for response in responses]
     if isinstance(page, SpatialPage):
+        if page.stimuli and not rows:
+            raise BadResult("not_rated", f"trial '{page.id}' has no response")
         return rows
     names = [row["stimulus"] for row in rows]
     known = set(_stimuli(page))
@@ -98,8 +110,11 @@ def _rows(page: Page, trial: dict[str, Any]) -> list[dict[str, Any]]:
         raise BadResult("stimulus_unknown", f"trial '{page.id}' has no stimulus '{unknown[0][:40]}'")
     if len(set(names)) < len(names):
         raise BadResult("stimulus_twice", f"trial '{page.id}' rates a stimulus twice")
-    if isinstance(page, MushraPage) and len(names) < len(known):
-        raise BadResult("not_rated", f"trial '{page.id}' rates {len(names)} of {len(known)} stimuli")
+    wanted = len(known)
+    if isinstance(page, LikertMultiPage | LikertSinglePage):
+        wanted = min(wanted, page.max_stimuli or wanted) if page.must_rate else 0
+    if len(names) < wanted:
+        raise BadResult("not_rated", f"trial '{page.id}' rates {len(names)} of {wanted} stimuli")
     return rows
 
 
@@ -113,7 +128,7 @@ def _stimuli(page: Any) -> list[str]:
 
 
 def _mushra(_: Any, response: dict[str, Any]) -> dict[str, Any]:
-    score = _score(response.get("score"), 0, 100)
+    score = _score(response.get("score"), 0, 100, 1)
     return {"stimulus": _text(response.get("stimulus"), "stimulus"), "score": score, **_common(response)}
 
 
@@ -126,9 +141,18 @@ def _pair(page: Any, response: dict[str, Any]) -> dict[str, Any]:
         **_common(response),
     }
     if isinstance(page, PairedComparisonPage):
-        return {**row, "answer": _text(response.get("answer"), "answer", 200)}
-    row["score"] = _score(response.get("nonReferenceScore"), 1, 5)
-    return {**row, "reference_score": _score(response.get("referenceScore"), 1, 5)}
+        return {**row, "answer": _choice(page, row["stimulus"], response.get("answer"))}
+    row["score"] = _score(response.get("nonReferenceScore"), 1, 5, 0.1)
+    return {**row, "reference_score": _score(response.get("referenceScore"), 1, 5, 0.1)}
+
+
+def _choice(page: PairedComparisonPage, stimulus: str, given: Any) -> str:
+    """The side that was chosen: by its name, as in our own results, or by that of its field."""
+    answer = _text(given, "answer", 200)
+    neither = ["undecided", page.unforced] if page.unforced else []
+    if answer not in (stimulus, HIDDEN_REFERENCE, "nonReference", *neither):
+        raise BadResult("not_answered", f"'{answer[:40]}' is no answer of trial '{page.id}'")
+    return answer
 
 
 def _likert(page: Any, response: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +191,10 @@ _ROWS: dict[type, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
 
 def _common(response: dict[str, Any]) -> dict[str, Any]:
     comment = _text(response.get("comment"), "comment")
-    return {"time_ms": _number(response.get("time"), "time"), "comment": comment}
+    time_ms = _number(response.get("time"), "time")
+    if time_ms is not None and time_ms < 0:
+        raise BadResult("invalid", "time is negative")
+    return {"time_ms": time_ms, "comment": comment}
 
 
 def _text(value: Any, name: str, longest: int = MAX_TEXT) -> str:
@@ -182,11 +209,14 @@ def _text(value: Any, name: str, longest: int = MAX_TEXT) -> str:
     return value
 
 
-def _score(value: Any, low: float, high: float) -> float:
+def _score(value: Any, low: float, high: float, step: float) -> float:
+    """A score as the page's own sliders give it."""
     score = _number(value, "score")
     if score is None or not low <= score <= high:
         raise BadResult("score", f"score {str(value)[:20]!r} is not from {low:g} to {high:g}")
-    return score
+    if abs(score / step - round(score / step)) > 1e-6:
+        raise BadResult("score", f"score {str(value)[:20]!r} is no multiple of {step:g}")
+    return round(score, 6)
 
 
 def _number(value: Any, name: str) -> float | None:
@@ -194,8 +224,10 @@ def _number(value: Any, name: str) -> float | None:
     if value is None or value == "":
         return None
     try:
-        number = float(value) if isinstance(value, str | int | float) else math.nan
-    except (ValueError, OverflowError):
+        # `float` would take more than a browser writes: "5_0", "1e2", blanks, digits of other scripts.
+        right = isinstance(value, int | float) or (isinstance(value, str) and _DECIMAL.fullmatch(value))
+        number = float(value) if right else math.nan
+    except OverflowError:
         number = math.nan
     if isinstance(value, bool) or not abs(number) < 1e15:
         raise BadResult("invalid", f"{name} is no number")

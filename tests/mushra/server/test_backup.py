@@ -173,6 +173,37 @@ def test_a_backup_of_a_yaml_file_and_of_a_data_base(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_backup_of_a_test_with_links(make_folder: Any, serve: Any, listener: Any, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "there").mkdir(parents=True)
+    folder = make_folder()
+    yaml = (
+        (folder / "config.yaml")
+        .read_text()
+        .replace("a.wav", "linked/a.wav")
+        .replace("ref.wav", "own/ref.wav")
+    )
+    (folder / "config.yaml").write_text(yaml)
+    (folder / "real").mkdir()
+    (folder / "ref.wav").rename(folder / "real" / "ref.wav")
+    (folder / "own").symlink_to("real")  # stays in the test, which serves it
+    shutil.copy(folder / "a.wav", outside / "there" / "a.wav")
+    (folder / "linked").mkdir()
+    (folder / "a.wav").rename(folder / "linked" / "a.wav")
+    listener(serve(folder=folder)).take()
+    shutil.rmtree(folder / "linked")
+    (folder / "linked").symlink_to(outside / "there")
+    (folder / "b.wav").rename(outside / "b.wav")
+    (folder / "b.wav").symlink_to(outside / "b.wav")
+    made = run("backup", folder, tmp_path / "kept")
+    assert made.exit_code == 0, made
+    assert "linked/a.wav' is not there" in made.stderr and "/b.wav' is not there" in made.stderr
+    kept = tmp_path / "kept"
+    found = {path.relative_to(kept).as_posix() for path in kept.rglob("*.*")}
+    assert found == {"config.yaml", "results.sqlite", "own/ref.wav"}
+    assert len(read_ratings(kept / "results.sqlite")) == 6
+
+
 def test_a_backup_of_postgresql_says_what_to_run(postgresql: str, make_folder: Any, tmp_path: Path) -> None:
     folder, database = make_folder(), f"{postgresql}/postgres"
     empty = run("backup", folder, tmp_path / "kept", "--database", database)

@@ -126,16 +126,41 @@ def attack(serve: Any, listener: Any, answer: Any, count: int, seed: int) -> Non
         "testId": "small",
         "participant": {"name": ["age", "years"], "response": ["33", 4]},
         "trials": [
-            {"id": "one", "type": "mushra", "responses": rated},
+            *({"id": trial, "type": "mushra", "responses": rated} for trial in ("one", "two")),
+            {
+                "id": "graded",
+                "type": "bs1116",
+                "responses": [
+                    {
+                        "reference": "reference",
+                        "nonReference": name,
+                        "referenceScore": "5",
+                        "nonReferenceScore": 3.4,
+                    }
+                    for name in ("A", "B")
+                ],
+            },
+            {
+                "id": "pairs",
+                "type": "paired_comparison",
+                "responses": [{"reference": "reference", "nonReference": "A", "answer": "A"}],
+            },
             {
                 "id": "liked",
                 "type": "likert_multi_stimulus",
-                "responses": [{"stimulus": "A", "stimulusRating": ["1"]}],
+                "responses": [{"stimulus": name, "stimulusRating": ["1"]} for name in ("A", "B")],
             },
         ],
         "uuid": "u",
         "config": "x",
     }
+    whole = app.test_client().post(
+        "/service/write.php",
+        data=b"sessionJSON=" + json.dumps(session).encode(),
+        content_type="application/x-www-form-urlencoded",
+    )
+    assert whole.status_code == 200, whole.data
+    session["uuid"] = "v"
     accepted = 0
     for number in range(count):
         if number % 250 == 249:

@@ -156,7 +156,7 @@ def test_a_loopback_address_is_warned_of(make_folder: Any, capsys: pytest.Captur
             ("https://lab.example.org/t/", None),
         ):
             if kept is not None:
-                address.keep_address(store, kept)
+                address.keep_address(store, "small", kept, "")
             cli_serve.invite(folder, [f"name {kept}"])
             printed = capsys.readouterr()
             assert printed.out.startswith(f"name {kept}\t{kept or 'http://127.0.0.1:8000/'}?t=")
@@ -173,6 +173,9 @@ def test_a_loopback_address_is_warned_of(make_folder: Any, capsys: pytest.Captur
         ("https://x.org/", "/a/b", "https://x.org/a/b/"),
         ("https://x.org/a/b/", "/a/b", "https://x.org/a/b/"),
         ("https://x.org:8443/t", "", "https://x.org:8443/t/"),
+        ("https://lab", "/lab", "https://lab/lab/"),
+        ("https://x.org", "/x.org", "https://x.org/x.org/"),
+        ("https://lab/lab", "/lab", "https://lab/lab/"),
     ],
 )
 def test_the_address_has_the_prefix_once(public_url: str | None, prefix: str, made: str) -> None:
@@ -202,6 +205,46 @@ def test_a_qr_code_has_the_whole_address(monkeypatch: pytest.MonkeyPatch, make_f
     assert drawn == ["https://lab.example.org/lab/test1/"]
     cli_serve.serve(make_folder(name="loop"), **options)
     assert len(drawn) == 1
+
+
+def test_each_test_of_a_data_base_has_its_own_address(
+    monkeypatch: pytest.MonkeyPatch, make_folder: Any, command: Any, small_test: str, database: str
+) -> None:
+    from mushra.server import connections
+
+    monkeypatch.setattr(connections._Server, "run", lambda self: None)
+    folders = {}
+    for name in ("two", "three", "never" * 30):
+        yaml = small_test.replace("testId: small", f"testId: {name}")
+        folders[name] = make_folder(yaml, "identification: invitation", name)
+    public = "https://lab.example.org"
+    for name in ("two", "three"):
+        options: dict[str, Any] = {"port": 0, "qr": False, "database": database, "public_url": public}
+        cli_serve.serve(folders[name], **options, prefix=f"/lab/{name}")
+
+    def invited(name: str, *options: str) -> str:
+        person = secrets.token_hex(4)
+        printed: str = command("invite", folders[name], person, "--database", database, *options)
+        return printed.partition("\t")[2].partition("?t=")[0]
+
+    for name in ("two", "three"):
+        assert invited(name) == f"{public}/lab/{name}/"
+        # The same option means the same as with `serve`, which needs no prefix in it and may have it.
+        for given in (public, f"{public}/lab/{name}"):
+            assert invited(name, "--public-url", given) == f"{public}/lab/{name}/"
+    assert invited("never" * 30) == "http://127.0.0.1:8000/"
+
+
+def test_a_folder_and_its_yaml_are_one_test_with_one_data_base(
+    make_folder: Any, command: Any, serve: Any, listener: Any, tmp_path: Path
+) -> None:
+    folder = make_folder()
+    listener(serve(folder=folder)).take()
+    made = [Path(path) for path in command("export", folder / "config.yaml").split()]
+    assert folder / "results" / "small" / "mushra.csv" in made
+    command("backup", folder / "config.yaml", tmp_path / "kept")
+    assert len(read_ratings(tmp_path / "kept" / "results.sqlite")) == 6
+    assert not list(tmp_path.rglob("config.sqlite"))
 
 
 def test_a_port_that_is_taken_is_said(make_folder: Any, command: Any) -> None:

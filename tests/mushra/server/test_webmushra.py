@@ -130,7 +130,7 @@ def encoded_with_plus(session: Any) -> bytes:
 
 def with_score(score: Any) -> dict[str, Any]:
     trial = {**TRIALS[0], "responses": [TRIALS[0]["responses"][0], {"stimulus": "C1", "score": score}]}
-    return {**SESSION, "trials": [trial]}
+    return {**SESSION, "trials": [trial, *TRIALS[1:]]}
 
 
 def changed(number: int, **values: Any) -> dict[str, Any]:
@@ -156,10 +156,22 @@ FOREIGN_TRIALS: list[Any] = [
     [changed(3, stimulusRating="3")],
     [changed(3, stimulus="reference")],
     [changed(3, stimulusRating=["1", "2"])],
+    *([changed(1, answer=answer)] for answer in ("whatever", "", None, "undecided", "Neither", "C2")),
+    *([changed(2, nonReferenceScore=score)] for score in (3.33333, "3.33333", "3.65", "3e0", " 3.5")),
+    *([changed(0, time=time)] for time in (-5, "-5", "1e3", "5_0")),
+    *([{**trial, "responses": []}] for trial in TRIALS[:3]),
     [{"id": "page5", "type": "finish", "responses": []}],
     [1],
     "x",
 ]
+
+
+def with_the_others(trials: Any) -> dict[str, Any]:
+    """SESSION with these trials instead of its own of the same ids, so that nothing else is wrong with it."""
+    ids = {trial["id"] for trial in trials if isinstance(trial, dict)} if isinstance(trials, list) else set()
+    others = [trial for trial in TRIALS if trial["id"] not in ids]
+    return {**SESSION, "trials": [*trials, *others] if ids else trials}
+
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -219,8 +231,15 @@ def test_multipart_forms_are_read_too(classic: Any) -> None:
         raw({**SESSION, "trials": []}),
         raw({**SESSION, "trials": [{"id": "drums+saw", "type": "mushra", "responses": [1]}]}),
         *(raw(with_score(score)) for score in ("ten", float("nan"), 10**400, None, "101", -1, "1e999", True)),
+        *(
+            raw(with_score(score))
+            for score in (100 / 3, "33.333333333333336", "33.5", "5_0", "1e2", "\u0665\u0660")
+        ),
+        *(raw(with_score(score)) for score in (" 50", "50 ", "+50", "50.", "5\n")),
+        *(raw({**SESSION, "trials": TRIALS[:n]}) for n in (1, 2, 3)),
+        *(raw({**SESSION, "uuid": uuid}) for uuid in ("u\u200b1", "\uff55\uff11", "u\n1")),
         raw(with_score(50)).replace(b"50", b"1e999"),
-        *(raw({**SESSION, "trials": trials}) for trials in FOREIGN_TRIALS),
+        *(raw(with_the_others(trials)) for trials in FOREIGN_TRIALS),
         raw({**SESSION, "participant": {"name": ["shoe size"], "response": ["44"]}}),
         raw({**SESSION, "testId": "Your Test"}),
         raw({**SESSION, "participant": {"name": ["a"], "response": []}}),
@@ -242,13 +261,82 @@ OWN = {
     "testId": "small",
     "trials": [
         {
-            "id": "one",
+            "id": trial,
             "type": "mushra",
             "responses": [{"stimulus": name, "score": "50", "time": 1} for name in ("A", "B", "reference")],
         }
+        for trial in ("one", "two")
+    ]
+    + [
+        {
+            "id": "graded",
+            "type": "bs1116",
+            "responses": [
+                {
+                    "reference": "reference",
+                    "nonReference": name,
+                    "referenceScore": "5.0",
+                    "nonReferenceScore": "3.4",
+                }
+                for name in ("A", "B")
+            ],
+        },
+        {
+            "id": "pairs",
+            "type": "paired_comparison",
+            "responses": [{"reference": "reference", "nonReference": "A", "answer": "reference", "time": 5}],
+        },
+        {
+            "id": "liked",
+            "type": "likert_multi_stimulus",
+            "responses": [{"stimulus": name, "stimulusRating": "2", "time": 9} for name in ("A", "B")],
+        },
     ],
     "uuid": "of-this-session",
 }
+
+
+def test_a_scale_of_the_page_is_taken_whole(serve: Any) -> None:
+    app = serve(submissions=True)
+    store = app.extensions["mushra"].store
+    for number, answer in enumerate(("reference", "A", "nonReference", "undecided", "Neither")):
+        text = json.dumps({**OWN, "uuid": f"u{number}"}).replace(
+            '"answer": "reference"', f'"answer": "{answer}"'
+        )
+        assert submit(app, raw(json.loads(text))).status_code == 200, answer
+    every = [*range(101), *(str(score) for score in range(101))]
+    for score in every[:: len(every) // 8]:
+        text = json.dumps({**OWN, "uuid": f"m{score!r}"}).replace('"50"', json.dumps(score))
+        assert submit(app, raw(json.loads(text))).status_code == 200, score
+    for tenths in range(10, 51):
+        text = json.dumps({**OWN, "uuid": f"b{tenths}"}).replace('"3.4"', f'"{tenths / 10}"')
+        assert submit(app, raw(json.loads(text))).status_code == 200, tenths
+    with store.read() as connection:
+        graded = connection.exec_driver_sql("SELECT DISTINCT score FROM ratings WHERE type = 'bs1116'").all()
+    assert sorted(score for (score,) in graded) == [tenths / 10 for tenths in range(10, 51)]
+
+
+def test_questions_that_may_be_left_open_may(make_folder: Any, serve: Any, small_test: str) -> None:
+    spatial = "  - {type: spatial, id: where, stimuli: {A: a.wav}}\n  - type: finish"
+    yaml = small_test.replace("mustRate: true", "mustRate: false").replace("  - type: finish", spatial)
+    app = serve(folder=make_folder(yaml), submissions=True)
+    trials: Any = [{**trial, "responses": []} if trial["id"] == "liked" else trial for trial in OWN["trials"]]
+    where: Any = {"id": "where", "type": "spatial", "responses": []}
+    assert submit(app, raw({**OWN, "trials": [*trials, where]})).status_code == 400
+    assert submit(app, raw({**OWN, "trials": trials})).status_code == 400
+    where["responses"] = [{"name": "A", "position": [0, 1]}]
+    assert submit(app, raw({**OWN, "trials": [*trials, where]})).status_code == 200
+
+
+def test_a_drawn_part_of_the_stimuli_is_whole(make_folder: Any, serve: Any, small_test: str) -> None:
+    app = serve(
+        folder=make_folder(small_test.replace("mustRate: true", "mustRate: true\n    maxStimuli: 1")),
+        submissions=True,
+    )
+    liked: Any = OWN["trials"][-1]  # type: ignore[index]
+    for n, status in ((0, 400), (1, 200)):
+        trials = [*OWN["trials"][:-1], {**liked, "responses": liked["responses"][:n]}]  # type: ignore[index]
+        assert submit(app, raw({**OWN, "trials": trials})).status_code == status
 
 
 def test_submissions_are_taken_where_they_were_asked_for(make_folder: Any, serve: Any) -> None:
@@ -258,7 +346,7 @@ def test_submissions_are_taken_where_they_were_asked_for(make_folder: Any, serve
     app = serve(folder=folder, submissions=True)
     assert submit(app, raw(SESSION)).status_code == 400
     assert submit(app, raw(OWN)).status_code == 200
-    assert len(read_ratings(app.extensions["mushra"].store)) == 3
+    assert len(read_ratings(app.extensions["mushra"].store)) == 6
 
 
 def test_a_closed_test_takes_no_submission_but_confirms_one_it_has(serve: Any) -> None:
@@ -269,7 +357,7 @@ def test_a_closed_test_takes_no_submission_but_confirms_one_it_has(serve: Any) -
     refused = submit(app, raw({**OWN, "uuid": "late"}))
     assert (refused.status_code, b"closed" in refused.data) == (403, True)
     assert submit(app, raw(OWN)).status_code == 200
-    assert len(read_ratings(store)) == 3
+    assert len(read_ratings(store)) == 6
 
 
 @pytest.mark.parametrize("who", ["invitation", "prolific"])
@@ -298,6 +386,9 @@ def test_one_session_per_person_holds_for_submissions(make_folder: Any, serve: A
     assert submit(app, raw({**OWN, "uuid": "u3"})).status_code == 200  # another browser
 
 
+BLANKS = [("", " "), (" ", ""), ("\t", "\n"), ("", "\u00a0"), ("\u3000", "")]
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_submission_never_becomes_part_of_another_listeners_results(
     serve: Any, listener: Any, finished: bool
@@ -308,11 +399,13 @@ def test_a_submission_never_becomes_part_of_another_listeners_results(
     if finished:
         one.take()
     assert submit(app, raw(OWN)).status_code == 200
-    before = read_ratings(store, everything=True)
-    for uuid in (one.session["id"], "of-this-session"):
+    stored = read_ratings(store, everything=True)
+    ids = (one.session["id"], "of-this-session")
+    # A reader strips blanks around names: with them it would be the same listener.
+    for uuid in (*ids, *(f"{before}{uuid}{after}" for uuid in ids for before, after in BLANKS)):
         changed = json.loads(json.dumps({**OWN, "uuid": uuid}).replace('"50"', '"51"'))
         assert submit(app, raw(changed)).status_code == 403
-    assert read_ratings(store, everything=True).equals(before)
+    assert read_ratings(store, everything=True).equals(stored)
     # Without an id each is a listener of their own.
     for score in ("52", "53"):
         changed = json.loads(json.dumps({**OWN, "uuid": None}).replace('"50"', f'"{score}"'))
@@ -325,7 +418,7 @@ def test_grades_of_training_pages_are_kept_apart(serve: Any) -> None:
     training = {**OWN["trials"][0], "id": "training1"}  # type: ignore[index]
     training["responses"] = [{"stimulus": name, "score": 5, "time": 1} for name in ("A", "reference")]
     assert submit(app, raw({**OWN, "trials": [training, *OWN["trials"]]})).status_code == 200  # type: ignore[misc]
-    assert set(read_ratings(app.extensions["mushra"].store)["item"]) == {"one"}
+    assert set(read_ratings(app.extensions["mushra"].store)["item"]) == {"one", "two"}
 
 
 def test_a_checkouts_test_is_read_anew_when_it_changes(classic: Any, checkout: Path) -> None:
@@ -400,7 +493,10 @@ def tables(name: str) -> dict[str, list[Any]]:
     }
 
 
-def test_exporting_and_importing_gives_the_same_rows(classic: Any, tmp_path: Path) -> None:
+def test_exporting_and_importing_gives_the_same_rows(classic: Any, checkout: Path, tmp_path: Path) -> None:
+    others = ("pair", "graded", "liked")
+    lines = [line for line in YAML.splitlines() if not any(f"id: {name}," in line for name in others)]
+    (checkout / "configs" / "default.yaml").write_text("\n".join(lines))
     mushra_only = {**SESSION, "trials": SESSION["trials"][:1]}
     for n in range(3):
         assert submit(classic, raw({**mushra_only, "uuid": f"u{n}"})).status_code == 200
