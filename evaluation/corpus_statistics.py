@@ -65,7 +65,7 @@ def paired_difference(a: CorpusScore, b: CorpusScore) -> dict[str, Any]:
             "reason": "not the same clips: a distance between distributions depends on their number",
         }
     row |= {"n_recordings": a.n_recordings, "n_clips": a.n_clips, "difference": a.value - b.value}
-    if not a.left_out or len(a.left_out) != len(b.left_out):
+    if not a.left_out or len(a.left_out) != len(b.left_out) or a.sizes != b.sizes:
         return {**row, "reason": a.ci_reason or b.ci_reason}
     interval = jackknife(row["difference"], np.subtract(a.left_out, b.left_out).tolist(), a.sizes)
     row |= {"ci_low": interval.low, "ci_high": interval.high}

@@ -85,6 +85,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
+def _is_finite(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and re.search("[\0\ud800-\udfff]", value) is None
 
@@ -137,6 +145,8 @@ VALUE = NUMBER | Check('"inf" or "-inf"', lambda v: v in ("inf", "-inf")) | NONE
 FILE = Check("a file below the run folder", lambda v: _is_text(v) and is_file_name(v))
 PATH = Check("a path", lambda v: isinstance(v, str) and bool(v) and "\0" not in v)
 OBJECT = _table(ANY)
+#: What keys of rows are made of.
+FINITE = Check("an object without infinite numbers", lambda v: isinstance(v, dict) and _is_finite(v))
 DELAY = _count(-(2**31), 2**31)
 
 _RATE = POSITIVE | NONE
@@ -144,8 +154,8 @@ CONDITION: Fields = {
     "codec": Field(NAME),
     "kbps": Field(_RATE),
     "nominal": Field(_RATE),
-    "settings": Field(OBJECT, {}),
-    "identity": Field(OBJECT, {}),
+    "settings": Field(FINITE, {}),
+    "identity": Field(FINITE, {}),
     "rate_is": Field(
         Check("measured, declared or none", lambda v: v in ("measured", "declared", "none")), "measured"
     ),
@@ -169,7 +179,12 @@ EMBEDDING: Fields = {
     "hop_s": Field(POSITIVE),
     "definition": Field(TEXT),
     "attribution": Field(TEXT),
-    "identity": Field(_record({"version": Field(TEXT), "weights": Field(TEXT)})),
+    "identity": Field(
+        Check(
+            "an object with version and weights",
+            lambda v: FINITE.holds(v) and _is_text(v.get("version")) and _is_text(v.get("weights")),
+        )
+    ),
 }
 _PAIR = Check("a name and a reason", lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_text, v)))
 _SHARD: Fields = {
@@ -262,12 +277,16 @@ _FRAMES = {
 }
 DISTANCE: Fields = {
     "value": Field(VALUE),
-    "sizes": Field(_list(_count()), []),
+    "sizes": Field(_list(_count(1)), []),
     "left_out": Field(_list(NUMBER), []),
     **{name: Field(NUMBER, math.nan) for name in ("low", "high", "half", "limit", "half_frames")},
     **{name: Field(TEXT, "") for name in ("reason", "ci_reason")},
 }
-_CORPUS = {"key": Field(NAME), "fd": Field(_record(DISTANCE)), "kad": Field(_record(DISTANCE))}
+_GROUPED = Check(
+    "an object with value, sizes and, if any, as many left_out as there are sizes",
+    lambda v: _record(DISTANCE).holds(v) and len(v.get("left_out", [])) in (0, len(v.get("sizes", []))),
+)
+_CORPUS = {"key": Field(NAME), "fd": Field(_GROUPED), "kad": Field(_GROUPED)}
 _BOOK: Fields = {
     "size": Field(_count(1)),
     "used": Field(_count()),
