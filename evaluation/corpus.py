@@ -83,11 +83,15 @@ class Corpus:
         Args:
             codec: row label.
             kbps: asked rate.
-            decoded: clip id -> row of its decoded frames; clips without frames of both are left out.
+            decoded: clip id -> row of its decoded frames; clips without as many frames of both are left out.
             common: passed on.
         """
         names = sorted(
-            (name for name in decoded if name in self.references),
+            (
+                name
+                for name in decoded
+                if name in self.references and self.references[name]["frames"] == decoded[name]["frames"]
+            ),
             key=lambda name: (self.groups[self.clips[name].recording], name),
         )
         rows = [(self.references[name], decoded[name]) for name in names]
