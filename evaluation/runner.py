@@ -12,6 +12,7 @@ kernels may round differently in another company, and a resumed run must end in 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -145,7 +146,8 @@ class Runner:
         try:
             if self.ranks.rank == 0:
                 for planned in self.conditions:
-                    self._append([self._failure(planned, clip, clip.error or "") for clip in self.unreadable])
+                    for clip in self.unreadable:
+                        self._append(self._failures(planned, clip, None, clip.error or ""))
             self._each(self.batches, self._first_pass)
             self.ranks.barrier()
             self.store.refresh()
@@ -248,7 +250,7 @@ class Runner:
     def _work(self, batch: list[Clip], todo: list[tuple[Planned, int | None]]) -> None:
         if not todo:
             return
-        groups = self._load(batch)
+        groups = self._load(batch, todo)
         for planned, delay in todo:
             if self._stop.is_set():
                 return
@@ -256,8 +258,8 @@ class Runner:
                 self._evaluate(planned, group, delay)
             self.on_step(len(batch))
 
-    def _load(self, batch: list[Clip]) -> list[Group]:
-        """Read a batch and group it by length; clips that cannot be read fail for all conditions."""
+    def _load(self, batch: list[Clip], todo: list[tuple[Planned, int | None]]) -> list[Group]:
+        """Read a batch and group it by length; clips that cannot be read fail for all conditions to do."""
         by_length: dict[int, list[tuple[Clip, torch.Tensor]]] = {}
         for clip in batch:
             try:
@@ -269,8 +271,8 @@ class Runner:
                 samples = audio.mix(samples, self.settings.channels)
                 samples = audio.resample(samples, sample_rate, self.settings.sample_rate)
             except Exception as error:
-                for planned in self.conditions:
-                    self._append([self._failure(planned, clip, describe(error))])
+                for planned, delay in todo:
+                    self._append(self._failures(planned, clip, delay, describe(error)))
                 continue
             by_length.setdefault(samples.shape[-1], []).append((clip, torch.from_numpy(samples)))
         groups = []
@@ -293,7 +295,7 @@ class Runner:
             raise
         except Exception as error:
             if len(group.clips) == 1:
-                rows = [self._failure(planned, group.clips[0], describe(error))]
+                rows = self._failures(planned, group.clips[0], delay, describe(error))
             else:  # each clip by itself, so that only the one at fault is lost
                 for index in range(len(group.clips)):
                     self._evaluate(planned, group.clip(index), delay)
@@ -433,37 +435,53 @@ class Runner:
             except Exception as error:
                 failed = [failed_score(embedder.info.name, error)] * len(group.clips)
                 scores += [(metric, failed) for metric in embedder.clip_metrics]
-        for index, key in enumerate(keys):
-            for info, of_clips in scores:
-                score, own_key = of_clips[index], score_key(key, info, delay)
-                if score.failed:
-                    self._failed.add(own_key)
-                rows.append(
-                    {
-                        "kind": "score",
-                        "key": own_key,
-                        "codec": planned.condition.codec,
-                        "rate": planned.rate_label,
-                        "clip": group.clips[index].id,
-                        "metric": info.name,
-                        "delay": delay,
-                        "value": number_to_json(score.value),
-                        "reason": score.reason,
-                        "error": score.reason if score.failed else None,
-                    }
-                )
+        for index, clip in enumerate(group.clips):
+            rows += [self._score_row(planned, clip, info, delay, found[index]) for info, found in scores]
         return rows
 
-    def _failure(self, planned: Planned, clip: Clip, reason: str) -> dict[str, Any]:
+    def _score_row(
+        self, planned: Planned, clip: Clip, metric: Metric | MetricInfo, delay: int, score: Score
+    ) -> dict[str, Any]:
+        key = score_key(self._key(planned, clip), metric, delay)
+        if score.failed:
+            self._failed.add(key)
         return {
-            "kind": "coded",
-            "key": self._key(planned, clip),
+            "kind": "score",
+            "key": key,
             "codec": planned.condition.codec,
             "rate": planned.rate_label,
             "clip": clip.id,
-            "delay": None,
-            "error": reason,
+            "metric": metric.name,
+            "delay": delay,
+            "value": number_to_json(score.value),
+            "reason": score.reason,
+            "error": score.reason if score.failed else None,
         }
+
+    def _failures(self, planned: Planned, clip: Clip, delay: int | None, reason: str) -> list[dict[str, Any]]:
+        """Rows of a clip that failed: of its coding, or, if that is done, of every score at ``delay``.
+
+        Of what is coded, the first pass (no ``delay`` yet) says nothing: the second tries it again.
+        """
+        row = self._coded_row(planned, clip)
+        if row is not None and row["error"] is None:
+            if delay is None:
+                return []
+            metrics: list[Metric | MetricInfo] = [] if planned.change else [*self.metrics]
+            metrics += [metric for embedder in self.embedders for metric in embedder.clip_metrics]
+            failed = Score(math.nan, reason, failed=True)
+            return [self._score_row(planned, clip, metric, delay, failed) for metric in metrics]
+        return [
+            {
+                "kind": "coded",
+                "key": self._key(planned, clip),
+                "codec": planned.condition.codec,
+                "rate": planned.rate_label,
+                "clip": clip.id,
+                "delay": None,
+                "error": reason,
+            }
+        ]
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
         """Append what is new: known results stay as they are, a failure is written once."""

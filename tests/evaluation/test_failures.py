@@ -233,3 +233,79 @@ def test_a_decoded_file_that_changes_is_not_scored_under_its_old_hash(
     clips = results.clips[results.clips["codec"] == "mine"].set_index("clip")
     assert clips["si_sdr"].notna().to_dict() == {"loud": True, "one": True, "two": False}
     assert "decoded/two.wav' has changed since the run began" in clips.loc["two", "error"]
+
+
+# What fails once it has been coded
+
+
+class Uneven(StepCodec):
+    """Late on the first recording alone: the delays of the clips differ, and the second pass has work."""
+
+    name = "uneven"
+    broken = False
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        if self.broken:
+            raise ValueError("the decoder\nbroke")
+        decoded = super().decode(encoded)
+        loud = decoded.abs().amax(2, keepdim=True) > 0.44
+        return torch.where(loud, decoded.roll(16, -1), decoded)
+
+
+class Deleting(Metric):
+    """Deletes a recording when the last clip of the first pass is scored."""
+
+    name, label, version, unit, higher_is_better = "deleting", "Deleting", "1", "", False
+    definition = "Made up."
+    victim: Path
+    calls = 0
+
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        Deleting.calls += 1
+        if Deleting.calls == 3:
+            self.victim.unlink()
+        return [Score(0.0) for _ in decoded]
+
+
+def test_a_recording_that_vanishes_between_the_passes_fails_with_the_reason(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(monkeypatch, CODECS, "uneven", Uneven)
+    add(monkeypatch, METRICS, "deleting", Deleting)
+    monkeypatch.setattr(Deleting, "victim", recordings / "loud.wav", raising=False)
+    monkeypatch.setattr(Deleting, "calls", 0)
+    assert run(
+        monkeypatch, recordings, tmp_path, "uneven", "si_sdr,deleting,logmel", "--batch-size", "1"
+    ) == 3
+    results = open_results(tmp_path / "run")
+    clips = results.clips.set_index("clip")
+    for column in ("si_sdr", "deleting", "fm_logmel", "cos_logmel"):
+        assert clips[column].notna().to_dict() == {"loud": False, "one": True, "two": True}
+        assert "loud.wav' cannot be read: No such file" in clips.loc["loud", f"{column}_reason"]
+    assert results.n_failed_scores == 4 and "not scored yet" not in capsys.readouterr().out
+
+
+def test_a_decoder_that_breaks_later_is_the_reason_until_it_works(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, CODECS, "uneven", Uneven)
+    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr") == 0
+    before = open_results(tmp_path / "run").clips["si_sdr"].tolist()
+    monkeypatch.setattr(Uneven, "broken", True)
+    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,ms_mel") == 3
+    results = open_results(tmp_path / "run")
+    assert results.clips["si_sdr"].tolist() == before and results.n_failed_scores == 3
+    assert set(results.clips["ms_mel_reason"]) == {"ValueError: the decoder broke"}
+    monkeypatch.setattr(Uneven, "broken", False)
+    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,ms_mel") == 0
+    assert open_results(tmp_path / "run").clips["ms_mel"].notna().all()
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, data: Path, folder: Path, codecs: str, metrics: str, *more: str
+) -> int:
+    words = ["evaluate", str(data), "--codecs", codecs, "--kbps", "8", "--metrics", metrics, *more]
+    monkeypatch.setattr("sys.argv", [*words, "--workers", "1", "--out", str(folder / "run")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
