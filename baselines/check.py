@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from baselines.codec import Codec, Encoded, Rate
+from qincodec.plugins import FAULTS
 
 T = TypeVar("T")
 
@@ -133,7 +134,7 @@ class _Check:
     def attempt(self, what: str, call: Callable[[], T]) -> T:
         try:
             return call()
-        except Exception as error:  # whatever an adapter raises is a finding
+        except FAULTS as error:  # whatever an adapter raises is a finding
             first_line = (str(error).splitlines() or [""])[0]
             self.problem(f"{type(error).__name__}: {first_line}", f"{what} must not raise an error")
             raise _Failed from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from qincodec.errors import UserError
-from qincodec.plugins import Registry
+from qincodec.plugins import FAULTS, Registry
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def of_plugin(kind: str, name: str, what: str, call: Callable[[], T]) -> T:
         return call()
     except UserError:
         raise
-    except Exception as error:
+    except FAULTS as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{kind} '{name}': {what} raises {text}; correct it or leave it out") from error
 

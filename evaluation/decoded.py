@@ -27,6 +27,7 @@ from qincodec import audio
 from qincodec.audio import Audio
 from qincodec.codec import check_device
 from qincodec.errors import UserError
+from qincodec.plugins import FAULTS
 
 
 class RunAudio:
@@ -147,7 +148,7 @@ class RunAudio:
             return codec.decode([encoded])[0].detach().cpu().float().numpy(), codec.sample_rate
         except UserError:
             raise
-        except Exception as error:  # of a third party's decoder, or of damaged bytes
+        except FAULTS as error:  # of a third party's decoder, or of damaged bytes
             text = " ".join(str(error).split())
             raise UserError(
                 f"{self._label(condition)} cannot be decoded again: {type(error).__name__}: {text}"

@@ -29,6 +29,7 @@ from evaluation.results import MetricInfo
 from evaluation.scoring import describe
 from evaluation.store import RunStore, StoreError, frames_key, reference_frames_key
 from qincodec.errors import Unavailable, UserError
+from qincodec.plugins import FAULTS
 
 #: Frames of a clip, or why there are none.
 Frames = np.ndarray | str
@@ -145,7 +146,7 @@ class Embedder:
                 found[index] = new[index] = self._embed(audio[index])
             except StoreError:
                 raise
-            except Exception as error:
+            except FAULTS as error:
                 found[index] = f"no embedding: {describe(error)}"
         if new:
             places = self.store.append_frames(self.info.name, list(new.values()))

@@ -48,6 +48,7 @@ from evaluation.store import (
 from evaluation.unchanged import Unchanged
 from qincodec import audio
 from qincodec.errors import UserError
+from qincodec.plugins import FAULTS
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ class Runner:
                 )
                 samples = audio.mix(samples, self.settings.channels)
                 samples = audio.resample(samples, sample_rate, self.settings.sample_rate)
-            except Exception as error:
+            except FAULTS as error:
                 for planned, delay in todo:
                     self._append(self._failures(planned, clip, delay, describe(error)))
                 continue
@@ -293,7 +294,7 @@ class Runner:
             rows = self._rows(planned, group, coded, delay)
         except StoreError:
             raise
-        except Exception as error:
+        except FAULTS as error:
             if len(group.clips) == 1:
                 rows = self._failures(planned, group.clips[0], delay, describe(error))
             else:  # each clip by itself, so that only the one at fault is lost
@@ -401,11 +402,7 @@ class Runner:
             encoded = coded.encoded[index]
             rows.append(
                 {
-                    "kind": "coded",
-                    "key": self._key(planned, clip),
-                    "codec": planned.condition.codec,
-                    "rate": planned.rate_label,
-                    "clip": clip.id,
+                    **self._row("coded", self._key(planned, clip), planned, clip),
                     "duration_s": duration_s,
                     "bytes": None if encoded is None else len(encoded.payload),
                     "delay": aligned[index].delay_samples,
@@ -432,7 +429,7 @@ class Runner:
                 scores += embedder.score(group.clips, keys, group.reference, coded.decoded, delay)
             except StoreError:
                 raise
-            except Exception as error:
+            except FAULTS as error:
                 failed = [failed_score(embedder.info.name, error)] * len(group.clips)
                 scores += [(metric, failed) for metric in embedder.clip_metrics]
         for index, clip in enumerate(group.clips):
@@ -446,11 +443,7 @@ class Runner:
         if score.failed:
             self._failed.add(key)
         return {
-            "kind": "score",
-            "key": key,
-            "codec": planned.condition.codec,
-            "rate": planned.rate_label,
-            "clip": clip.id,
+            **self._row("score", key, planned, clip),
             "metric": metric.name,
             "delay": delay,
             "value": number_to_json(score.value),
@@ -471,17 +464,13 @@ class Runner:
             metrics += [metric for embedder in self.embedders for metric in embedder.clip_metrics]
             failed = Score(math.nan, reason, failed=True)
             return [self._score_row(planned, clip, metric, delay, failed) for metric in metrics]
-        return [
-            {
-                "kind": "coded",
-                "key": self._key(planned, clip),
-                "codec": planned.condition.codec,
-                "rate": planned.rate_label,
-                "clip": clip.id,
-                "delay": None,
-                "error": reason,
-            }
-        ]
+        row = self._row("coded", self._key(planned, clip), planned, clip)
+        return [{**row, "delay": None, "error": reason}]
+
+    @staticmethod
+    def _row(kind: str, key: str, planned: Planned, clip: Clip) -> dict[str, Any]:
+        names = {"codec": planned.condition.codec, "rate": planned.rate_label, "clip": clip.id}
+        return {"kind": kind, "key": key, **names}
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
         """Append what is new: known results stay as they are, a failure is written once."""

@@ -13,9 +13,10 @@ from evaluation.datasets.base import one_line
 from evaluation.metrics.base import Metric, Score
 from evaluation.store import StoreError
 from qincodec.errors import UserError
+from qincodec.plugins import FAULTS
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """The reason that stands in a failed clip's row: one line that any encoding can hold."""
     text = one_line(str(error))
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
@@ -43,7 +44,7 @@ def score_group(
         return checked_scores(metric.name, found, len(group.clips))
     except StoreError:
         raise
-    except Exception as error:
+    except FAULTS as error:
         if len(group.clips) == 1:
             return [failed_score(metric.name, error)]
     # Each clip by itself, so that only the one at fault has no score.
@@ -53,7 +54,7 @@ def score_group(
     ]
 
 
-def failed_score(name: str, error: Exception) -> Score:
+def failed_score(name: str, error: BaseException) -> Score:
     """What stands for a metric that raised: it is tried again when the run goes on."""
     return Score(math.nan, f"{name} failed: {describe(error)}", failed=True)
 

@@ -14,6 +14,9 @@ from typing import Any
 
 from qincodec.errors import UserError
 
+#: What somebody's part may raise and the program goes on: `sys.exit` of a part must not end it unheard.
+FAULTS = (Exception, SystemExit)
+
 
 class Registry:
     """Names of one kind of part.
@@ -60,6 +63,6 @@ class Registry:
             raise UserError(f"unknown {self.kind} '{name}': {hint}known are {', '.join(self.names())}")
         try:
             return point.load()
-        except (Exception, SystemExit) as error:  # a plug-in's own fault must name the plug-in
+        except FAULTS as error:  # a plug-in's own fault must name the plug-in
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(f"{self.kind} '{name}' ({point.value}) does not import: {text}") from error

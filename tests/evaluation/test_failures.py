@@ -13,11 +13,13 @@ import pytest
 import soundfile
 import torch
 from known import RATE, StepCodec, tone_and_noise
+from toy_embedding import Bands
 
 from baselines.codec import Encoded, Rate
 from baselines.registry import CODECS
 from evaluation import evaluate, open_results
 from evaluation.cli import main
+from evaluation.embeddings import EMBEDDINGS
 from evaluation.load import load_results
 from evaluation.merge import merge_runs
 from evaluation.metrics import METRICS
@@ -299,6 +301,40 @@ def test_a_decoder_that_breaks_later_is_the_reason_until_it_works(
     monkeypatch.setattr(Uneven, "broken", False)
     assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,ms_mel") == 0
     assert open_results(tmp_path / "run").clips["ms_mel"].notna().all()
+
+
+# A part that ends the program
+
+
+class Ending(StepCodec):
+    name = "ending"
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        raise SystemExit(0)
+
+
+class EndingMetric(Touchy):
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        raise SystemExit(0)
+
+
+class EndingBands(Bands):
+    def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        raise SystemExit(0)
+
+
+def test_a_part_that_exits_fails_and_does_not_end_the_run(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, CODECS, "ending", Ending)
+    add(monkeypatch, METRICS, "touchy", EndingMetric)
+    add(monkeypatch, EMBEDDINGS, "bands", EndingBands)
+    assert run(monkeypatch, recordings, tmp_path, "steps,ending", "si_sdr,touchy,bands") == 3
+    clips = open_results(tmp_path / "run").clips
+    ended, rest = clips[clips["codec"] == "ending"], clips[clips["codec"] == "steps"]
+    assert set(ended["error"]) == {"SystemExit: 0"} and len(ended) == len(rest) == 3
+    assert rest["si_sdr"].notna().all() and set(rest["touchy_reason"]) == {"touchy failed: SystemExit: 0"}
+    assert set(rest["fm_bands_reason"]) == {"no embedding: SystemExit: 0"}
 
 
 def run(

@@ -44,6 +44,11 @@ class Unsure(Raises):
         raise OSError("no\\nlicence")
 
 
+class Ending(Raises):
+    def rates(self, channels=1):
+        raise SystemExit(0)
+
+
 class Float(Metric):
     name, label, version, unit, higher_is_better = "float", "Float", "1", "", True
     definition = "Made up."
@@ -80,7 +85,7 @@ class Moody(Embedding):
     def embed(self, audio, sample_rate): ...
 """
 POINTS = [
-    *(("qincodec.codecs", name, f"{name.title()}") for name in ("raises", "nothing", "unsure")),
+    *(("qincodec.codecs", name, f"{name.title()}") for name in ("raises", "nothing", "unsure", "ending")),
     *(("qincodec.metrics", name, f"{name.title()}") for name in ("float", "nameless", "licensed", "good")),
     ("qincodec.embeddings", "moody", "Moody"),
     *((f"qincodec.{kind}", "absent", "Absent") for kind in ("codecs", "metrics", "embeddings", "quantizers")),
@@ -104,6 +109,9 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
     assert codecs["unsure"].startswith("broken: codec 'unsure': unavailable() raises OSError: no licence")
     assert codecs["absent"].startswith("broken: codec 'absent' (odd_plugins:Absent) does not import")
     assert codecs["nothing"] == "broken: codec 'nothing' has no operating points; its rates() is empty"
+    assert codecs["ending"] == (
+        "broken: codec 'ending': rates() raises SystemExit: 0; correct it or leave it out"
+    )
     metrics = {row[0]: row[3] for row in metric_rows()}
     assert metrics["si_sdr"] == metrics["good"] == "ready"
     assert metrics["float"] == (
