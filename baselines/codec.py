@@ -38,6 +38,10 @@ class Rate:
     kbps: float | None
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not (self.kbps is None or isinstance(self.kbps, int | float)):
+            object.__setattr__(self, "kbps", float(self.kbps))  # of NumPy's and torch's numbers
+
     @property
     def label(self) -> str:
         """The rate as it stands in tables and file names: ``"16"``, ``"7.75"``, ``"none"``."""

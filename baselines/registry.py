@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from qincodec.errors import UserError
+from qincodec.errors import UserError, shown
 from qincodec.plugins import FAULTS, Registry
 
 T = TypeVar("T")
@@ -34,8 +34,15 @@ CODECS = Registry(
 def unavailable(name: str, weights: str | None = None) -> str | None:
     """Why codec ``name`` cannot run here and what mends it, in one line; None if it can."""
     codec = CODECS.load(name)
-    reason: str | None = of_plugin("codec", name, "unavailable()", lambda: codec.unavailable(weights))
-    return reason
+    return why_not("codec", name, lambda: codec.unavailable(weights))
+
+
+def why_not(kind: str, name: str, call: Callable[[], object]) -> str | None:
+    """What ``unavailable()`` of a part returns; UserError unless it is a reason or None."""
+    reason = of_plugin(kind, name, "unavailable()", call)
+    if reason is None or (isinstance(reason, str) and reason.strip()):
+        return " ".join(reason.split()) if reason else None
+    raise UserError(f"{kind} '{name}': unavailable() returned {shown(reason)}; needed is a reason or None")
 
 
 def of_plugin(kind: str, name: str, what: str, call: Callable[[], T]) -> T:

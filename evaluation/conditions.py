@@ -197,6 +197,20 @@ def known_codecs(specs: Sequence[CodecSpec]) -> None:
             CODECS.load(spec.codec)
 
 
+def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
+    """The operating points of a codec. Raises UserError if there are none or one has no possible bitrate."""
+    rates = codec.rates(channels)
+    if not rates:
+        raise UserError(f"codec '{name}' has no rates for {channels} channel(s); leave it out")
+    for rate in rates:
+        if rate.kbps is not None and not 1e-6 <= rate.kbps <= 1e6:
+            raise UserError(
+                f"codec '{name}': rates() returned Rate(kbps={rate.kbps:g}); needed are 1e-6 to 1e6 kbit/s, "
+                "or None where a rate has no meaning"
+            )
+    return rates
+
+
 def _codec_conditions(
     spec: CodecSpec, codec: Codec, kbps: Sequence[float], sample_rate: int, channels: int
 ) -> list[Planned]:
@@ -208,9 +222,8 @@ def _codec_conditions(
             f"has {channels}; evaluate with --channels {codec.channels[0]} or leave it out"
         )
     identity = codec.identity()
-    if not codec.rates(channels):
-        raise UserError(f"codec '{spec.codec}' has no rates for {channels} channel(s); leave it out")
-    json.dumps([identity, [dict(rate.settings) for rate in codec.rates(channels)]], allow_nan=False)
+    rates = checked_rates(spec.codec, codec, channels)
+    json.dumps([identity, [dict(rate.settings) for rate in rates]], allow_nan=False)
     if codec.control:
         return [
             Planned(
@@ -226,7 +239,7 @@ def _codec_conditions(
                 codec,
                 rate,
             )
-            for rate in codec.rates(channels)
+            for rate in rates
         ]
     points = [(asked, codec.nearest_rate(asked, channels)) for asked in kbps]
     return [

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from baselines.registry import of_plugin
+from baselines.registry import of_plugin, why_not
 from evaluation.datasets.base import Clip
 from evaluation.distributed import Ranks
 from evaluation.embeddings import EMBEDDINGS
@@ -44,8 +44,13 @@ def load_embeddings(
 
     def load(name: str) -> None:
         try:
-            kind = partial(EMBEDDINGS.load(name), device=device)
-            loaded.append(of_plugin("embedding", name, "loading it", kind))
+            kind = EMBEDDINGS.load(name)
+            # Our own download what they lack, and say themselves why they cannot.
+            if not EMBEDDINGS.is_own(name):
+                reason = why_not("embedding", name, kind.unavailable)
+                if reason is not None:
+                    raise Unavailable(reason)
+            loaded.append(of_plugin("embedding", name, "loading it", partial(kind, device=device)))
         except Unavailable as error:
             reasons[name] = str(error)
 

@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from baselines.registry import CODECS, of_plugin, unavailable
+from baselines.registry import CODECS, of_plugin, unavailable, why_not
+from evaluation import records
+from evaluation.conditions import checked_rates
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
 from evaluation.metrics import METRICS, load_metrics
 from evaluation.metrics.base import Metric, Score, describe_metric
+from evaluation.metrics.embedding import checked_attributes
 from qincodec.errors import UserError
 from qincodec.quantizers import QUANTIZERS
 
@@ -61,9 +64,7 @@ def points(name: str, weights: str | None = None) -> str:
     codec = CODECS.load(name)(weights=weights)
     if codec.sample_rate == 0:
         codec.sample_rate = 44100
-    rates = [rate.label for rate in codec.rates()]
-    if not rates:
-        raise UserError(f"codec '{name}' has no operating points; its rates() is empty")
+    rates = [rate.label for rate in checked_rates(name, codec, 1)]
     shown = ", ".join(rates) if len(rates) <= 8 else f"{', '.join(rates[:6])}, ... {rates[-1]}"
     hertz = "" if codec.control else f" at {codec.sample_rate / 1000:g} kHz"
     return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"
@@ -71,6 +72,7 @@ def points(name: str, weights: str | None = None) -> str:
 
 def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
     """(name, unit, better, status, definition) of every known metric; plug-ins are tried on noise."""
+    columns: set[str] = set()
     for name in METRICS.names():
         try:
             metrics, reasons = load_metrics([name])
@@ -78,8 +80,12 @@ def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
                 yield name, "", "", f"not here: {reasons[name]}", ""
                 continue
             info = describe_metric(metrics[0])
+            own = {info.name, f"{info.name}_reason"}
+            if own & columns:
+                raise UserError(f"metric '{name}' is named '{info.name}', the column of another; rename it")
             if not METRICS.is_own(name):
                 _try(metrics[0])
+            columns |= own
             better = "higher" if info.higher_is_better else "lower"
             yield name, info.unit or "-", better, "ready", info.definition
         except UserError as error:
@@ -106,8 +112,10 @@ def embedding_rows() -> Iterator[tuple[str, str, str]]:
     for name in EMBEDDINGS.names():
         try:
             kind: type[Embedding] = EMBEDDINGS.load(name)
-            reason = of_plugin("embedding", name, "unavailable()", kind.unavailable)
+            reason = why_not("embedding", name, kind.unavailable)
             definition = of_plugin("embedding", name, "definition", partial(getattr, kind, "definition"))
+            said = [field for field in records.EMBEDDING if field != "identity" and hasattr(kind, field)]
+            checked_attributes(kind.__name__, kind, said)  # the rest may be known once it is loaded
             yield name, f"not here: {reason}" if reason else "ready", definition
         except UserError as error:
             yield name, f"broken: {error}", ""

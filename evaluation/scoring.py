@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from evaluation import records
 from evaluation.alignment import apply_delay
 from evaluation.batches import Group
 from evaluation.datasets.base import one_line
 from evaluation.metrics.base import Metric, Score
-from evaluation.store import StoreError
-from qincodec.errors import UserError
+from evaluation.store import StoreError, number_to_json
+from qincodec.errors import UserError, shown
 from qincodec.plugins import FAULTS
 
 
@@ -76,4 +77,13 @@ def checked_scores(name: str, found: Any, count: int) -> list[Score]:
         raise UserError(
             f"metric '{name}' returned {len(found)} scores for {count} clips; return one per item"
         )
+    for score in found:
+        if not (
+            records.VALUE.holds(number_to_json(score.value))
+            and (records.TEXT | records.NONE).holds(score.reason)
+        ):
+            raise UserError(
+                f"metric '{name}' returned Score({score.value:g}, {shown(score.reason)}); the value must be a number "
+                "from -1e100 to 1e100, infinite, or NaN with a reason, and the reason text or None"
+            )
     return list(found)

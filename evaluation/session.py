@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -35,6 +36,7 @@ from evaluation.manifest import describe_dataset, differences, unite
 from evaluation.metrics import load_metrics
 from evaluation.metrics.base import Metric, describe_metric
 from evaluation.metrics.embedding import describe_embedding, embedding_metrics
+from evaluation.records import checked_run
 from evaluation.results import Results
 from evaluation.runner import Runner, Settings
 from evaluation.scoring import describe
@@ -142,6 +144,8 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
     metrics, no_metrics = load_metrics(metric_names)
     for metric in metrics:
         describe_metric(metric)  # refuses what a run folder cannot hold
+    for embedding in embeddings:
+        describe_embedding(embedding)
     missing = no_metrics | missing
     if not metrics and not embeddings:
         raise Unavailable(f"no metric can be computed here: {'; '.join(missing.values())}")
@@ -160,16 +164,9 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
     files = ranks.once(lambda: [_find_files(planned, dataset.clips) for planned in conditions])
     conditions = [replace(planned, files=found) for planned, found in zip(conditions, files, strict=True)]
     workers = request.workers or usable_cores()
-    return Plan(
-        request,
-        dataset,
-        conditions,
-        metrics,
-        embeddings,
-        missing,
-        skipped,
-        workers,
-    )
+    plan = Plan(request, dataset, conditions, metrics, embeddings, missing, skipped, workers)
+    _describe_run(plan)
+    return plan
 
 
 def use_files(weights: Mapping[str, str], codecs: Sequence[str] | str) -> dict[str, str]:
@@ -376,7 +373,7 @@ def _find_files(planned: Planned, clips: Sequence[Clip]) -> dict[str, str]:
 
 def _prepare(store: RunStore, plan: Plan, command: str | None) -> None:
     """Check the folder against the plan and write what describes the run."""
-    run = _merge_run(store, plan, command)
+    run = _describe_run(plan, command, store)
     files = {
         f"{planned.condition.codec}@{planned.rate_label}": dict(planned.files)
         for planned in plan.conditions
@@ -388,8 +385,12 @@ def _prepare(store: RunStore, plan: Plan, command: str | None) -> None:
     store.write_run(run)
 
 
-def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, Any]:
-    """run.json with this request's conditions and metrics added to those of earlier ones."""
+def _describe_run(plan: Plan, command: str | None = None, store: RunStore | None = None) -> dict[str, Any]:
+    """run.json; in a store with this request's conditions and metrics added to those of earlier ones.
+
+    Raises:
+        UserError: a run folder cannot hold the request; it would be refused when it is read again.
+    """
     infos = [describe_embedding(embedding) for embedding in plan.embeddings]
     metrics = [describe_metric(metric) for metric in plan.metrics]
     metrics += [metric for info in infos for metric in embedding_metrics(info)]
@@ -404,11 +405,17 @@ def _merge_run(store: RunStore, plan: Plan, command: str | None) -> dict[str, An
         "skipped": plan.skipped,
         "commands": [command] if command else [],
     }
-    old = store.read_run()
-    if old is None:
-        return new
-    _refuse_other_configuration(store.folder, old, new)
-    return unite(old, new)
+    old = None if store is None else store.read_run()
+    if store is not None and old is not None:
+        _refuse_other_configuration(store.folder, old, new)
+        new = unite(old, new)
+    try:
+        checked_run(json.loads(json.dumps(new)))
+    except ValueError as error:
+        raise UserError(
+            f"a run folder cannot hold this request: {error}; rename or correct that part, or leave it out"
+        ) from error
+    return new
 
 
 def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

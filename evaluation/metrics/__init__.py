@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from baselines.registry import of_plugin
+from baselines.registry import of_plugin, why_not
 from qincodec.errors import Unavailable
 from qincodec.plugins import Registry
 
@@ -32,7 +32,7 @@ def load_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
     reasons: dict[str, str] = {}
     for name in names:
         kind = METRICS.load(name)
-        reason = of_plugin("metric", name, "unavailable()", kind.unavailable)
+        reason = why_not("metric", name, kind.unavailable)
         try:
             if reason is None:
                 metrics.append(of_plugin("metric", name, "loading it", kind))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from baselines.registry import of_plugin
+from evaluation import records
 from evaluation.embeddings.base import Embedding
 from evaluation.metrics.base import Score
 from evaluation.results import EmbeddingInfo, MetricInfo
+from qincodec.errors import UserError
 
 FRECHET, KERNEL, MATCHING, COSINE = "fd", "kad", "fm", "cos"
 
@@ -32,17 +37,28 @@ _KINDS = {
 
 
 def describe_embedding(embedding: Embedding) -> EmbeddingInfo:
-    """What the run folder keeps of an embedding."""
-    return EmbeddingInfo(
-        embedding.name,
-        embedding.label,
-        embedding.dim,
-        embedding.frame_s,
-        embedding.hop_s,
-        embedding.definition,
-        embedding.attribution,
-        embedding.identity(),
-    )
+    """What the run folder keeps of an embedding.
+
+    Raises:
+        UserError: an attribute is absent or not what it must be.
+    """
+    found = checked_attributes(type(embedding).__name__, embedding, [*records.EMBEDDING])
+    return EmbeddingInfo(**found)
+
+
+def checked_attributes(
+    name: str, embedding: Embedding | type[Embedding], needed: Sequence[str]
+) -> dict[str, Any]:
+    """What is said of an embedding, ``identity`` by its method. Raises UserError as `describe_embedding`."""
+    fields = {field: records.EMBEDDING[field] for field in needed}
+    try:
+        values = {field: getattr(embedding, field) for field in needed if hasattr(embedding, field)}
+        records.checked(values, {field: check for field, check in fields.items() if field != "identity"})
+        if "identity" in values:
+            values["identity"] = of_plugin("embedding", name, "identity()", values["identity"])
+        return records.only(records.checked(values, fields), fields)
+    except ValueError as error:
+        raise UserError(f"embedding {name}: {error}; set it in the class") from error
 
 
 def embedding_metrics(info: EmbeddingInfo) -> list[MetricInfo]:

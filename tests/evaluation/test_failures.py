@@ -136,6 +136,8 @@ def test_what_failed_is_computed_when_the_run_goes_on(
         (np.zeros(3), "metric 'touchy' returned ndarray; score() must"),
         ([], "metric 'touchy' returned 0 scores for 1 clips; return one per item"),
         (None, "metric 'touchy' returned NoneType; score() must"),
+        ([Score(1e200)], "metric 'touchy' returned Score(1e+200, None); the value must be"),
+        ([Score(float("nan"), 5)], "metric 'touchy' returned Score(nan, 5); the value must be"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_score_is_said(
@@ -276,9 +278,9 @@ def test_a_recording_that_vanishes_between_the_passes_fails_with_the_reason(
     add(monkeypatch, METRICS, "deleting", Deleting)
     monkeypatch.setattr(Deleting, "victim", recordings / "loud.wav", raising=False)
     monkeypatch.setattr(Deleting, "calls", 0)
-    assert run(
-        monkeypatch, recordings, tmp_path, "uneven", "si_sdr,deleting,logmel", "--batch-size", "1"
-    ) == 3
+    assert (
+        run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,deleting,logmel", "--batch-size", "1") == 3
+    )
     results = open_results(tmp_path / "run")
     clips = results.clips.set_index("clip")
     for column in ("si_sdr", "deleting", "fm_logmel", "cos_logmel"):

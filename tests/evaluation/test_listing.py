@@ -14,7 +14,9 @@ from evaluation.listing import _POINTS, codec_rows, embedding_rows, metric_rows,
 from qincodec.errors import UserError
 
 PLUGINS = """
+import numpy as np
 import torch
+from known import StepCodec
 
 from baselines.codec import Codec, Rate
 from evaluation.embeddings.base import Embedding
@@ -69,11 +71,66 @@ class Licensed(Float):
         return "its licence server does not answer; start it"
 
 
+class Five(Licensed):
+    @classmethod
+    def unavailable(cls):
+        return 5
+
+
 class Good(Float):
     name = "good"
 
     def score(self, prepared, decoded, sample_rate):
         return [Score(torch.tensor(0.5))] * len(decoded)
+
+
+class Huge(Good):
+    name = "huge"
+
+    def score(self, prepared, decoded, sample_rate):
+        return [Score(1e200)] * len(decoded)
+
+
+class Double(Good):
+    name = "si_sdr"
+
+
+class Column(Good):
+    name = "si_sdr_reason"
+
+
+class Zero(Raises):
+    def rates(self, channels=1):
+        return [Rate(0.0)]
+
+
+class Nan(Raises):
+    def rates(self, channels=1):
+        return [Rate(float("nan"))]
+
+
+class Numpy(StepCodec):
+    def rates(self, channels=1):
+        return [Rate(np.float32(8), {"bits": 8})]
+
+
+class Flat(Embedding):
+    name = label = version = "flat"
+    definition = "Made up."
+    dim, frame_s, hop_s = 0, 0.4, 0.1
+
+    def embed(self, audio, sample_rate): ...
+
+
+class Unlabelled(Flat):
+    dim = 2
+    label = None
+
+
+class Unlicensed(Flat):
+    @classmethod
+    def unavailable(cls):
+        return "no licence here; buy one"
 
 
 class Moody(Embedding):
@@ -84,10 +141,15 @@ class Moody(Embedding):
 
     def embed(self, audio, sample_rate): ...
 """
+METRICS = ("float", "nameless", "licensed", "good", "five", "huge", "double", "column")
+EMBEDDINGS = ("moody", "flat", "unlabelled", "unlicensed")
 POINTS = [
-    *(("qincodec.codecs", name, f"{name.title()}") for name in ("raises", "nothing", "unsure", "ending")),
-    *(("qincodec.metrics", name, f"{name.title()}") for name in ("float", "nameless", "licensed", "good")),
-    ("qincodec.embeddings", "moody", "Moody"),
+    *(
+        ("qincodec.codecs", name, f"{name.title()}")
+        for name in ("raises", "nothing", "unsure", "ending", "zero", "nan", "numpy")
+    ),
+    *(("qincodec.metrics", name, f"{name.title()}") for name in METRICS),
+    *(("qincodec.embeddings", name, f"{name.title()}") for name in EMBEDDINGS),
     *((f"qincodec.{kind}", "absent", "Absent") for kind in ("codecs", "metrics", "embeddings", "quantizers")),
 ]
 
@@ -108,7 +170,10 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
     assert codecs["raises"].startswith("broken: codec 'raises': rates() raises ZeroDivisionError")
     assert codecs["unsure"].startswith("broken: codec 'unsure': unavailable() raises OSError: no licence")
     assert codecs["absent"].startswith("broken: codec 'absent' (odd_plugins:Absent) does not import")
-    assert codecs["nothing"] == "broken: codec 'nothing' has no operating points; its rates() is empty"
+    assert codecs["nothing"] == "broken: codec 'nothing' has no rates for 1 channel(s); leave it out"
+    assert codecs["zero"].startswith("broken: codec 'zero': rates() returned Rate(kbps=0); needed are")
+    assert codecs["nan"].startswith("broken: codec 'nan': rates() returned Rate(kbps=nan); needed are")
+    assert codecs["numpy"] == "ready"
     assert codecs["ending"] == (
         "broken: codec 'ending': rates() raises SystemExit: 0; correct it or leave it out"
     )
@@ -121,8 +186,19 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
     assert metrics["nameless"].startswith("broken: metric Nameless: 'unit' is None")
     assert metrics["licensed"] == "not here: its licence server does not answer; start it"
     assert metrics["absent"].startswith("broken: metric 'absent'")
+    assert metrics["five"].startswith("broken: metric 'five': unavailable() returned 5; needed is a reason")
+    assert "returned Score(1e+200, None); the value must be a number from" in metrics["huge"]
+    for name, column in (("double", "si_sdr"), ("column", "si_sdr_reason")):
+        assert metrics[name].startswith(f"broken: metric '{name}' is named '{column}', the column of another")
     embeddings = {name: status for name, status, _ in embedding_rows()}
     assert embeddings["logmel"] == "ready" and embeddings["absent"].startswith("broken: embedding 'absent'")
+    assert embeddings["flat"].startswith(
+        "broken: embedding Flat: 'dim' is 0; needed is a whole number from 1"
+    )
+    assert embeddings["unlabelled"].startswith(
+        "broken: embedding Unlabelled: 'label' is None; needed is text"
+    )
+    assert embeddings["unlicensed"] == "not here: no licence here; buy one"
     assert embeddings["moody"].startswith("broken: embedding 'moody': definition raises AttributeError")
     quantizers = dict(quantizer_rows())
     assert quantizers["qinco2"] == "ready" and quantizers["absent"].startswith("broken: quantizer 'absent'")
@@ -140,6 +216,13 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
         ("mp3", "absent", "'absent' .* does not import"),
         ("mp3", "nameless", "metric Nameless: 'unit' is None"),
         ("mp3", "licensed", "no metric can be computed here: its licence server does not answer"),
+        ("zero", "si_sdr", r"codec 'zero': rates\(\) returned Rate\(kbps=0\); needed are"),
+        ("nan", "si_sdr", r"codec 'nan': rates\(\) returned Rate\(kbps=nan\); needed are"),
+        ("mp3", "si_sdr,double", "a run folder cannot hold this request: 'metrics' has two entries si_sdr"),
+        ("mp3", "si_sdr,column", "metric 'si_sdr_reason' has the name of another's column"),
+        ("mp3", "five", r"metric 'five': unavailable\(\) returned 5"),
+        ("mp3", "flat", "embedding Flat: 'dim' is 0; needed is a whole number from 1"),
+        ("mp3", "unlabelled", "embedding Unlabelled: 'label' is None; needed is text"),
         ("mp3", "moody", "embedding 'moody': loading it raises LookupError: not today"),
     ],
 )
@@ -157,6 +240,12 @@ def test_a_metric_that_cannot_run_here_is_left_out_with_the_reason(plugins: None
     assert results.unavailable == {"licensed": "its licence server does not answer; start it"}
     assert results.clips["good"].tolist() == [0.5]
     assert "Unavailable: licensed: its licence server" in (tmp_path / "run" / "table.md").read_text()
+
+
+def test_an_embedding_that_cannot_run_here_is_left_out_with_the_reason(plugins: None, tmp_path: Path) -> None:
+    results = evaluate("demo", "numpy", [8], metrics="si_sdr,unlicensed", limit=1, out=tmp_path / "run")
+    assert results.unavailable == {"unlicensed": "no licence here; buy one"}
+    assert results.clips["si_sdr"].notna().all() and [c.nominal for c in results.conditions] == [8.0]
 
 
 @pytest.mark.parametrize("name", _POINTS)
