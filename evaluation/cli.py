@@ -224,11 +224,12 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     speaks = ranks.rank == 0
     try:
         with ProgressLine(enabled=speaks) as progress:
+            failed = None
             if not dry_run:
                 failed = ranks.once(lambda: fetch_weights(request, progress))
                 if failed and speaks:
                     progress.note(f"the download failed: {failed}")
-            plan = make_plan(request, progress, ranks)
+            plan = make_plan(request, progress, ranks, failed)
             if speaks:
                 skipped = (plan.skipped | plan.unavailable).items()
                 for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(plan)):

@@ -143,6 +143,7 @@ def plan_conditions(
     channels: int,
     device: str,
     skip_unavailable: bool = False,
+    failed: str | None = None,
 ) -> tuple[list[Planned], dict[str, str]]:
     """Load every codec and choose its operating points, before any work starts.
 
@@ -151,6 +152,7 @@ def plan_conditions(
         sample_rate: of the evaluation, Hz; for controls, which code at any.
         channels: of the evaluation.
         skip_unavailable: leave out codecs that cannot run here instead of refusing.
+        failed: why a download that was tried has failed; it is not advised again then.
 
     Returns:
         The conditions, and for each codec that was left out its label and why.
@@ -165,7 +167,7 @@ def plan_conditions(
     _refuse_same_rows(codecs, rendered)
     lacks = find_lacks(codecs)
     if lacks and not skip_unavailable:
-        raise refuse(codecs, rendered, lacks)
+        raise refuse(codecs, rendered, lacks, failed)
     planned: list[Planned] = []
     for spec in codecs:
         if spec.label not in lacks:
@@ -185,9 +187,9 @@ def plan_conditions(
         planned.append(Planned(condition, rendered=source))
     if not planned:
         if lacks:
-            raise refuse(codecs, rendered, lacks)
+            raise refuse(codecs, rendered, lacks, failed)
         raise UserError("nothing to evaluate: give --codecs (see `evaluate list`) or --condition NAME=DIR")
-    return planned, {label: lack.reason for label, lack in lacks.items()}
+    return planned, {label: lack.said(failed) for label, lack in lacks.items()}
 
 
 def known_codecs(specs: Sequence[CodecSpec]) -> None:

@@ -170,7 +170,8 @@ class Embedder:
         return [found[index] for index in range(len(keys))]
 
     def _embed(self, audio: torch.Tensor) -> np.ndarray:
-        frames = self.embedding.embed(_mono(audio), self.settings["sample_rate"]).cpu().numpy()
+        mono = _mono(audio).clone()  # an embedding may write into it
+        frames = self.embedding.embed(mono, self.settings["sample_rate"]).cpu().numpy()
         if frames.ndim != 2 or not len(frames) or frames.shape[1] != self.embedding.dim:
             raise UserError(
                 f"embedding '{self.info.name}' returned shape {frames.shape}; it must be (frames, "

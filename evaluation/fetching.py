@@ -18,6 +18,7 @@ from evaluation.conditions import (
     parse_kbps,
     parse_weights,
 )
+from evaluation.datasets import check_data
 from qincodec.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ class Lack:
     reason: str
     files: tuple[str, ...] = ()
     alone: str | None = None
+
+    def said(self, failed: str | None) -> str:
+        """The reason; without the advice to download if a download has ``failed``."""
+        if failed is None or not self.files:
+            return self.reason
+        held = " and ".join(f"'{weights.entry(f).filename}' ({weights.entry(f).url})" for f in self.files)
+        return (
+            f"weights {' and '.join(self.files)} are not in the cache and the download failed: put {held}"
+            f" into '{weights.folder()}'"
+        )
 
 
 def find_lacks(specs: Sequence[CodecSpec]) -> dict[str, Lack]:
@@ -112,6 +123,7 @@ def fetch_weights(request: Request, progress: weights.Progress) -> str | None:
     parse_kbps(request.kbps)
     choose_metrics(request.metrics)
     lacks = find_lacks(specs)
+    check_data(request.data, **request.dataset_options)
     if lacks and not request.skip_unavailable and not all(lack.files for lack in lacks.values()):
         raise refuse(specs, rendered, lacks)
     if weights.is_offline():

@@ -315,7 +315,7 @@ class Runner:
             samples = audio.resample(group.reference.numpy(), self.settings.sample_rate, codec.sample_rate)
             group.inputs[codec.sample_rate] = torch.from_numpy(samples)
         start = time.perf_counter()
-        encoded = codec.encode(group.inputs[codec.sample_rate].to(codec.device), rate)
+        encoded = codec.encode(group.inputs[codec.sample_rate].to(codec.device, copy=True), rate)
         encoded_at = time.perf_counter()
         decoded = codec.decode(encoded).cpu()
         decoded_at = time.perf_counter()

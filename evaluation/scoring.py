@@ -37,7 +37,8 @@ def score_group(
     if reference.shape[-1] <= abs(delay):
         reason = f"clip is shorter than the delay of {delay} samples"
         return [Score(math.nan, reason)] * len(group.clips)
-    shifted_reference, shifted = apply_delay(reference, decoded, delay)
+    # Copies: what a metric writes into its tensors must reach no other metric and no codec.
+    shifted_reference, shifted = (part.clone() for part in apply_delay(reference, decoded, delay))
     try:
         if (metric.name, delay) not in group.prepared:
             group.prepared[metric.name, delay] = metric.prepare(shifted_reference, sample_rate)
@@ -77,13 +78,11 @@ def checked_scores(name: str, found: Any, count: int) -> list[Score]:
         raise UserError(
             f"metric '{name}' returned {len(found)} scores for {count} clips; return one per item"
         )
+    reason = records.TEXT | records.NONE
     for score in found:
-        if not (
-            records.VALUE.holds(number_to_json(score.value))
-            and (records.TEXT | records.NONE).holds(score.reason)
-        ):
+        if not (records.VALUE.holds(number_to_json(score.value)) and reason.holds(score.reason)):
             raise UserError(
-                f"metric '{name}' returned Score({score.value:g}, {shown(score.reason)}); the value must be a number "
-                "from -1e100 to 1e100, infinite, or NaN with a reason, and the reason text or None"
+                f"metric '{name}' returned Score({score.value:g}, {shown(score.reason)}); the value must be a"
+                " number from -1e100 to 1e100, infinite, or NaN with a reason, and the reason text or None"
             )
     return list(found)

@@ -119,8 +119,17 @@ class Plan:
         return Path("runs") / f"{self.dataset.name}-{content[:8]}"
 
 
-def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ranks | None = None) -> Plan:
-    """Check the whole request, load codecs and data. Raises UserError before any work is done."""
+def make_plan(
+    request: Request,
+    progress: Progress = lambda *_: None,
+    ranks: Ranks | None = None,
+    failed: str | None = None,
+) -> Plan:
+    """Check the whole request, load codecs and data. Raises UserError before any work is done.
+
+    Args:
+        failed: why a download that was tried has failed; it is not advised again then.
+    """
     check_numbers(request)
     weights = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
     weights = use_files(weights, request.codecs)
@@ -137,6 +146,7 @@ def make_plan(request: Request, progress: Progress = lambda *_: None, ranks: Ran
         channels=request.settings.channels,
         device=request.device,
         skip_unavailable=request.skip_unavailable,
+        failed=failed,
     )
     settings = request.settings
     ranks = ranks or Ranks()

@@ -151,6 +151,8 @@ def _check_rate(path: str, sample_rate: int) -> None:
 
 
 def _truncated(path: str, promised_s: float, found_s: float) -> UserError:
+    if not found_s:
+        return UserError(f"{path!r} is truncated: it ends before its first sample; {_ADVICE}")
     return UserError(
         f"{path!r} is truncated: its header promises {promised_s:.3f} s, it holds {found_s:.3f} s; {_ADVICE}"
     )

@@ -11,7 +11,7 @@ from evaluation.datasets.shards import Shard, shard_note
 from evaluation.datasets.sources import File, Listing, Progress, cut, draw, look_at
 from qincodec.errors import UserError
 
-__all__ = ["Clip", "Dataset", "load_dataset"]
+__all__ = ["Clip", "Dataset", "check_data", "load_dataset"]
 
 _DEMO = Path(__file__).parent / "demo" / "demo.jsonl"
 _AUDIOCAPS = "audiocaps:"
@@ -99,6 +99,24 @@ def load_dataset(
         notes=notes + ([note] if note else []),
         shard=part,
     )
+
+
+def check_data(
+    data: str | Path | None = None,
+    *,
+    shard: str | None = None,
+    recording_pattern: str | None = None,
+    audiocaps_list: str | Path | None = None,
+    allow_resampled: bool = False,
+) -> None:
+    """Refuse what `load_dataset` would refuse by names alone: no file of the data set is opened.
+
+    Raises:
+        UserError: nothing of that name, no audio in it, or an argument that has no meaning.
+    """
+    _find(data, recording_pattern, audiocaps_list, allow_resampled)
+    if shard is not None:
+        Shard.parse(shard)
 
 
 def _is_audiocaps(data: str | Path | None) -> bool:

@@ -305,6 +305,55 @@ def test_a_decoder_that_breaks_later_is_the_reason_until_it_works(
     assert open_results(tmp_path / "run").clips["ms_mel"].notna().all()
 
 
+# A part that writes into what it is given
+
+
+class Writing(StepCodec):
+    name = "writing"
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        encoded = super().encode(audio, rate)
+        audio.zero_()
+        return encoded
+
+
+class WritingMetric(Touchy):
+    limit = 2.0
+
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        scores = super().score(prepared, decoded, sample_rate)
+        decoded.zero_()
+        prepared.mul_(0.5)
+        return scores
+
+
+class WritingBands(Bands):
+    def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        frames = super().embed(audio, sample_rate)
+        audio.zero_()
+        return frames
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_a_part_that_writes_into_its_input_changes_no_other(
+    align: bool, steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry, name, honest, writing in (
+        (CODECS, "writing", StepCodec, Writing),
+        (METRICS, "touchy", type("Quiet", (Touchy,), {"limit": 2.0}), WritingMetric),
+        (EMBEDDINGS, "bands", Bands, WritingBands),
+    ):
+        add(monkeypatch, registry, name, honest)
+        add(monkeypatch, registry, f"{name}-now", writing)
+    runs = []
+    for end in ("", "-now"):
+        codecs, metrics = f"one=writing{end},steps", f"touchy{end},bands{end},si_sdr,logmel"
+        out = tmp_path / f"run{end}"
+        runs.append(evaluate(recordings, codecs, [8], metrics=metrics, align=align, out=out).clips)
+    columns = ["codec", "clip", "bytes", "touchy", "si_sdr", "fm_bands", "fm_logmel"]
+    assert runs[0][columns].to_dict() == runs[1][columns].to_dict() and runs[0]["si_sdr"].notna().all()
+
+
 # A part that ends the program
 
 

@@ -78,6 +78,9 @@ def test_nothing_is_downloaded_for_a_request_that_cannot_run(
         (("--codecs", "dac,dacc"), "unknown codec 'dacc'"),
         (("--codecs", "dac", "--chunk", "0"), "--chunk is 0.0"),
         (("--codecs", "dac", "--condition", "x"), "--condition takes"),
+        (("nowhere", "--codecs", "dac"), "no such data: 'nowhere'"),
+        (("--codecs", "dac", "--shard", "3/2"), "shard"),
+        (("--codecs", "dac", "--recording-pattern", "("), "pattern"),
     ):
         assert run(monkeypatch, *words) == 2
         assert expected in capsys.readouterr().err
@@ -92,6 +95,9 @@ def test_the_rest_runs_and_the_table_says_what_was_left_out(
     assert (
         "Left out, cannot run here: dac: weights dac-8kbps and dac-16kbps are not in the cache" in shown.out
     )
+    assert "fetch" not in shown.out + shown.err.replace("run it again", "")
+    file = weights.entry("dac-8kbps")
+    assert f"'{file.filename}' ({file.url})" in " ".join(shown.err.split())
     assert "Name or service not known" not in shown.out and "cannot download dac-8kbps" in shown.err
     results = open_results("run")
     assert set(results.clips["codec"]) == {"mp3"} and list(results.skipped) == ["dac"]

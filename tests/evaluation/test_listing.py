@@ -128,6 +128,8 @@ class Unlabelled(Flat):
 
 
 class Unlicensed(Flat):
+    dim = 2
+
     @classmethod
     def unavailable(cls):
         return "no licence here; buy one"

@@ -336,6 +336,14 @@ def test_a_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
             audio.read(path)
 
 
+def test_a_file_that_ends_after_its_header_is_said_to_hold_no_samples(tmp_path: Path) -> None:
+    path = tmp_path / "header.wav"
+    soundfile.write(path, np.zeros(800), 8000, subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[:44])
+    with pytest.raises(UserError, match=r"header\.wav' is truncated: it ends before its first sample; get"):
+        audio.read(path)
+
+
 def test_a_truncated_stream_without_a_promise_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     path = FORMATS["aac aac"][0](tmp_path / "cut")
     whole, _ = audio.read(path)
