@@ -85,7 +85,7 @@ class Encoded:
         return check_whole(f"encoded clip: side_info {name}", self.side_info.get(name), least, most)
 
     def check_codes(self) -> None:
-        """Raises ValueError unless the codes are those of the codebooks whose sizes stand beside them."""
+        """Raises ValueError unless every code is below the size of its codebook."""
         if self.codes is None or not self.codebook_sizes:
             return
         if len(self.codebook_sizes) != len(self.codes):

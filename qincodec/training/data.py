@@ -157,7 +157,7 @@ class CropDataset(Dataset[torch.Tensor]):
         if silent is None:
             raise CropError(
                 f"{REDRAWS + 1} files drawn in a row are damaged or gone, the last"
-                f" {str(self.manifest.path(row))!r}; mend or remove them and build the manifest again"
+                f" {str(self.manifest.path(row))!r}; replace or remove them and build the manifest again"
             )
         count[_COUNTS.index("silent_redrawn")] -= 1
         count[_COUNTS.index("silent_kept")] += 1
@@ -184,7 +184,7 @@ class CropDataset(Dataset[torch.Tensor]):
         if drawn >= 200 and count[column] > DAMAGED_LIMIT * drawn:
             raise CropError(
                 f"{count[column]} of {drawn} crops drawn are of damaged files (allowed: {DAMAGED_LIMIT:.0%}),"
-                f" the last: {error}; mend or remove them and build the manifest again"
+                f" the last: {error}; replace or remove them and build the manifest again"
             )
 
 

@@ -90,3 +90,11 @@ def test_the_embedding_has_its_distances(run: Path) -> None:
     assert summary.loc["reference", columns].tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     assert (summary.loc[["mulaw", "opus"], columns] > 1e-6).all(axis=None)
     assert summary.loc[["mulaw", "opus"], "kad_loudness"].notna().all()
+
+
+def test_the_weights_come_with_their_attribution(plugged: Shell) -> None:
+    """The licences of what they were trained on ask for it wherever they go."""
+    where = "import qincodec, pathlib; print(pathlib.Path(qincodec.__file__).parent / 'pretrained/small')"
+    folder = Path(plugged.run(f'python -c "{where}"').strip())
+    sources = pd.read_csv(folder / "ATTRIBUTION.csv")
+    assert sources.notna()[["author", "licence"]].all(axis=None) and len(sources) > 800
