@@ -92,7 +92,7 @@ def test_every_source_of_a_test_gives_what_listeners_said(here: Path) -> None:
             export(store, here / kind, kind, key=key)  # type: ignore[arg-type]
             export(store, here / "test" / f"opaque-{kind}", kind)  # type: ignore[arg-type]
     sources = [
-        *("test", "test/results.sqlite"),
+        *("test", "test/results.sqlite", "test/config.yaml"),
         *("webmushra", "webmushra/walk", "webmushra/walk/mushra.csv"),
         *("tidy", "tidy/ratings.csv", "json", "json/results.json"),
     ]
@@ -414,7 +414,7 @@ def test_what_is_no_test_with_results_is_told_in_one_line(
         "test/stimuli": "holds no ratings",
         "run": "is a run of `evaluate`",
         "fresh": "fresh has no results yet: there is no fresh/results.sqlite; `mushra serve fresh` makes it",
-        "fresh/config.yaml": "has no results yet: there is no fresh/config.sqlite",
+        "fresh/config.yaml": "has no results yet: there is no fresh/results.sqlite",
         "future": "has schema 99, this version reads up to 1",
         "unfinished": "nobody has finished a session that counts yet (training pages of 7 sessions left out; "
         "unfinished sessions of 7 sessions left out)",
