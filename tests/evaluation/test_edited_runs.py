@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from known import StepCodec
+from mutations import little_memory
 
 from baselines.registry import CODECS
 from evaluation import evaluate, open_results
@@ -129,6 +129,7 @@ def copy_of(run: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     "count", [150, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
 )
+@little_memory()
 def test_edited_runs_are_told_or_read(finished: Path, tmp_path: Path, count: int) -> None:
     folder = copy_of(finished, tmp_path / "run")
     sound = {name: (finished / name).read_bytes() for name in NAMES}
@@ -164,4 +165,3 @@ def test_edited_runs_are_told_or_read(finished: Path, tmp_path: Path, count: int
             (folder / name).write_bytes(sound[name])
     assert not failures, "\n".join(failures[:20])
     assert told > count / 4 and read > count / 10, (told, read)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000  # KiB

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 #: What a value is replaced by; most are of a wrong type or far out of range.
@@ -61,3 +64,14 @@ def mutated_bytes(data: bytes, dice: random.Random) -> bytes:
         elif dice.random() < 0.3:
             del changed[at:]
     return bytes(changed)
+
+
+@contextmanager
+def little_memory(kib: int = 2 << 20) -> Iterator[None]:
+    """The block, or the decorated test, raises the peak of this process by less than ``kib``.
+
+    The peak itself is that of all tests which the process has run before.
+    """
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < kib
