@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mushra.config import CONFIG_NAME, load_config
-from mushra.locate import database_of
+from mushra.config import load_config
+from mushra.locate import CONFIG_NAME, database_of
 from mushra.server.stimuli import files
 from mushra.server.store import Store
 from qincodec.errors import UserError

@@ -15,8 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from mushra.anchors import anchor_filter, exceeds_pcm, make_anchor, too_loud_for_flac
+from mushra.config import Finding, one_line, read
 from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, container
 from mushra.faults import reference_faults
+from mushra.locate import KEY_FORMAT, KEY_NAME
 from mushra.pages import (
     ANCHOR35,
     ANCHOR70,
@@ -32,10 +34,6 @@ from mushra.pages import (
 )
 from qincodec import audio
 from qincodec.errors import UserError
-
-#: Name of the file that says what the opaque names of a test stand for. Never served.
-KEY_NAME = "key.json"
-KEY_FORMAT = 1
 
 #: Limits of Recommendation ITU-R BS.1534-3.
 MAX_EXCERPT_S = 12.0
@@ -95,6 +93,23 @@ def items_warning(n_items: int, n_systems: int) -> str | None:
         f"{n_items} items for {n_systems} {system} under test; the standard has at least {MIN_ITEMS} and"
         f" about {ITEMS_PER_SYSTEM:g} times as many items as systems, here {least}"
     )
+
+
+def check_config(path: Path, root: Path | None = None) -> list[Finding]:
+    """All that is wrong with a test or worth knowing about it, its audio and its key included, by line.
+
+    Arguments and errors are those of `mushra.config.load_config`, save that what is wrong is returned.
+    """
+    reading = read(path, root)
+    config = reading.config
+    if config is not None:
+        for remark in check_test(config):
+            location = () if remark.page is None else (*reading.locations[remark.page], *remark.key)
+            line = reading.document.line(location)
+            reading.findings.append(
+                Finding(remark.severity, config.path, line, remark.page, one_line(remark.message))
+            )
+    return sorted(reading.findings, key=lambda finding: finding.line)
 
 
 def check_test(config: TestConfig) -> Iterator[Remark]:

@@ -211,7 +211,7 @@ def check(
 
     Prints each finding with file, line and page. Exit code 2 if there is any error.
     """
-    from mushra.config import check_config
+    from mushra.check import check_config
 
     findings = check_config(test, root)
     for finding in findings:
@@ -293,7 +293,7 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mushra.check import KEY_NAME
+    from mushra.locate import KEY_NAME
 
     console = Console(markup=False, emoji=False)  # names are what they are
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -142,7 +142,8 @@ def serve(
 
 def _checked(test: Path) -> TestConfig:
     """The test, its warnings printed. Raises if it has errors."""
-    from mushra.config import ConfigError, check_config, load_config
+    from mushra.check import check_config
+    from mushra.config import ConfigError, load_config
 
     findings = check_config(test)
     for finding in findings:

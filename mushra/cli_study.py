@@ -330,7 +330,7 @@ def correlate(
     from mushra.analysis import correlate as study
     from mushra.analysis import heard
     from mushra.analysis.figures import check_style
-    from mushra.check import KEY_NAME
+    from mushra.locate import KEY_NAME
 
     check_style(style)
     if resamples < 100:

@@ -15,15 +15,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from mushra.locate import CONFIG_NAME
 from mushra.pages import PAGE_TYPES, FinishPage, General, Group, MushraPage, Page, TestConfig
 from mushra.yaml_lines import Document, Location, Plain, YamlProblem, parse, resolve
 from qincodec.errors import UserError
 
 #: Types of pages whose grades are stored under the page's id.
 _RATED = frozenset(PAGE_TYPES) - {"generic", "consent", "volume", "finish"}
-
-#: Name of the YAML file in a test folder.
-CONFIG_NAME = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -70,33 +68,14 @@ def load_config(path: Path, root: Path | None = None) -> TestConfig:
         ConfigError: any error in the file; ``findings`` has all of them.
         UserError: there is no such file.
     """
-    reading = _read(path, root)
+    reading = read(path, root)
     if reading.config is None:
         raise ConfigError([finding for finding in reading.findings if finding.severity == "error"])
     return reading.config
 
 
-def check_config(path: Path, root: Path | None = None) -> list[Finding]:
-    """All that is wrong with a test or worth knowing about it, its audio and its key included, by line.
-
-    Arguments and errors are those of `load_config`, save that what is wrong is returned.
-    """
-    reading = _read(path, root)
-    config = reading.config
-    if config is not None:
-        from mushra.check import check_test
-
-        for remark in check_test(config):
-            location = () if remark.page is None else (*reading.locations[remark.page], *remark.key)
-            line = reading.document.line(location)
-            reading.findings.append(
-                Finding(remark.severity, config.path, line, remark.page, _one_line(remark.message))
-            )
-    return sorted(reading.findings, key=lambda finding: finding.line)
-
-
 @dataclass
-class _Reading:
+class Reading:
     """What became of a file: the test, None if it has errors; where its pages (by number) stand; errors."""
 
     config: TestConfig | None
@@ -105,7 +84,8 @@ class _Reading:
     findings: list[Finding]
 
 
-def _read(path: Path, root: Path | None) -> _Reading:
+def read(path: Path, root: Path | None) -> Reading:
+    """What became of the file of a test. Arguments and errors are those of `load_config`."""
     file = path / CONFIG_NAME if path.is_dir() else path
     if file.exists() and not file.is_file():  # a pipe may never end
         raise UserError(
@@ -122,8 +102,8 @@ def _read(path: Path, root: Path | None) -> _Reading:
     try:
         document = parse(data)
     except YamlProblem as problem:
-        return _Reading(
-            None, Document(), {}, [Finding("error", file, problem.line, None, _one_line(str(problem)))]
+        return Reading(
+            None, Document(), {}, [Finding("error", file, problem.line, None, one_line(str(problem)))]
         )
     reader = _Reader(file, document)
     general, pages = reader.read()
@@ -133,7 +113,7 @@ def _read(path: Path, root: Path | None) -> _Reading:
         in_configs = file.parent.resolve().name == "configs"
         root = root or (file.parent.parent if in_configs else file.parent)
         config = TestConfig(file, root.resolve(), general, pages)
-    return _Reading(config, document, reader.locations(), findings)
+    return Reading(config, document, reader.locations(), findings)
 
 
 class _Reader:
@@ -312,7 +292,7 @@ class _Reader:
     ) -> None:
         page = next((n for at, n in self._numbers.items() if location[: len(at)] == at), None)
         where = self._document.line(location) if line is None else line
-        self.findings.append(Finding(severity, self._file, where, page, _one_line(message)))
+        self.findings.append(Finding(severity, self._file, where, page, one_line(message)))
 
 
 def _is_several(response: Any) -> bool:
@@ -320,7 +300,7 @@ def _is_several(response: Any) -> bool:
     return isinstance(response, list) and any(isinstance(entry, list) for entry in response)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """A message that quotes a file, without what would move a terminal's cursor."""
     return "".join(character if character.isprintable() else " " for character in text)
 

@@ -29,10 +29,10 @@ from typing import Any
 from evaluation.datasets.base import Clip
 from evaluation.store import explain_os_errors, safe_name, write_atomic
 from mushra.anchors import anchor_filter
-from mushra.check import KEY_NAME
-from mushra.config import CONFIG_NAME, load_config
+from mushra.config import load_config
 from mushra.containers import common_size, padded
 from mushra.documents import Options, Trial, make_config, make_key, make_report
+from mushra.locate import CONFIG_NAME, KEY_NAME
 from mushra.pages import HIDDEN_REFERENCE
 from mushra.sources import GRID_S, Pick, RunSource, Source
 from mushra.stimuli import Unsuitable, loudest_start, make_item, write_stimulus

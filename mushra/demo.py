@@ -29,9 +29,9 @@ def make_demo(out: Path) -> Path:
     """
     from baselines.registry import unavailable
     from evaluation.session import evaluate
-    from mushra.config import CONFIG_NAME
     from mushra.create import check_out, create_test, creating_prefix
     from mushra.documents import Options
+    from mushra.locate import CONFIG_NAME
     from mushra.sources import RunSource
 
     test = out / TEST

@@ -11,7 +11,8 @@ from statistics import median
 from typing import Any, Literal
 
 import qincodec
-from mushra.check import KEY_FORMAT, excerpt_warning, items_warning, signals_warning
+from mushra.check import excerpt_warning, items_warning, signals_warning
+from mushra.locate import KEY_FORMAT
 from mushra.pages import ANCHOR35, ANCHOR70, HIDDEN_REFERENCE, Language, Section
 from mushra.sources import Pick, Source
 from mushra.stimuli import Item

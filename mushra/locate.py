@@ -1,9 +1,14 @@
-"""Where a test keeps its results and its key: said once, for every command that looks for them."""
+"""Where a test keeps its YAML, its results and its key: said once, for every command that looks for them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+#: Name of the YAML file in a test's folder.
+CONFIG_NAME = "config.yaml"
+#: Name of the file that says what the opaque names of a test stand for. Never served.
+KEY_NAME = "key.json"
+KEY_FORMAT = 1
 #: What a test is called by: its folder, or a YAML file.
 YAML_SUFFIXES = (".yaml", ".yml")
 
@@ -13,8 +18,6 @@ def database_of(test: Path) -> Path:
 
     A folder's own YAML has ``results.sqlite``; any other, of which a folder may hold several, its own name.
     """
-    from mushra.config import CONFIG_NAME
-
     if test.is_dir():
         return test / "results.sqlite"
     return test.with_name("results.sqlite") if test.name == CONFIG_NAME else test.with_suffix(".sqlite")
@@ -22,7 +25,5 @@ def database_of(test: Path) -> Path:
 
 def key_beside(path: Path) -> Path | None:
     """``key.json`` in a folder, or in the folder of a file; None if there is none."""
-    from mushra.check import KEY_NAME
-
     key = (path if path.is_dir() else path.parent) / KEY_NAME
     return key if key.is_file() else None

@@ -28,7 +28,7 @@ from evaluation.metrics.embedding import (
     embedding_metrics,
 )
 from evaluation.results import MetricInfo
-from mushra.check import KEY_FORMAT, KEY_NAME
+from mushra.locate import KEY_FORMAT, KEY_NAME
 from mushra.pages import HIDDEN_REFERENCE
 from qincodec import audio
 from qincodec.errors import UserError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mushra.analysis.ratings import Problem
-from mushra.locate import YAML_SUFFIXES, database_of, key_beside
+from mushra.locate import CONFIG_NAME, YAML_SUFFIXES, database_of, key_beside
 from qincodec.errors import UserError
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -84,8 +84,6 @@ def _of_test(test: Path, database: str | None) -> Source:
 
 
 def _in_folder(folder: Path, database: str | None) -> Source:
-    from mushra.config import CONFIG_NAME
-
     is_test = (folder / CONFIG_NAME).is_file()
     if (is_test and database is not None) or database_of(folder).is_file():
         return _of_test(folder, database)

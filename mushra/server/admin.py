@@ -19,14 +19,15 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from mushra import export as exporting  # as a module: it imports this package, too
 from mushra.analysis.given import nobody_gave
-from mushra.check import KEY_NAME
+from mushra.locate import KEY_NAME
 from mushra.server import records, sign_in
 from mushra.server.address import loopback_warning
 from mushra.server.api import limit
 from mushra.server.progress import SessionState, list_invitations, list_sessions, summary
 from mushra.server.records import Unknown
-from mushra.server.security import is_cross_site, storable
+from mushra.server.security import is_cross_site
 from mushra.server.service import Service, service
+from mushra.server.shapes import storable
 from qincodec.errors import UserError
 
 blueprint = Blueprint("admin", __name__)

@@ -11,11 +11,11 @@ from werkzeug.exceptions import TooManyRequests
 
 from mushra.pages import TestConfig
 from mushra.server import records
-from mushra.server.plan import PlannedPage
 from mushra.server.records import Arrival, Conflict, Session, Unknown, sha256
 from mushra.server.results import BadResult, check_result
 from mushra.server.security import RateLimit, parse_json
 from mushra.server.service import Service, new_key, service
+from mushra.server.shapes import PlannedPage
 
 blueprint = Blueprint("listen", __name__)
 

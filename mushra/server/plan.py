@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mushra.pages import (
@@ -36,39 +35,10 @@ from mushra.pages import (
     VolumePage,
 )
 from mushra.server.sanitize import sanitize
+from mushra.server.shapes import PlannedPage
 from mushra.server.stimuli import Stimuli
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class PlannedPage:
-    """One page of one session.
-
-    Attributes:
-        public: what the listener's browser gets (PAGE of the contract).
-        trial: id of the page in the YAML.
-        conditions: id of a signal -> its name in the results.
-    """
-
-    public: dict[str, Any]
-    trial: str
-    conditions: dict[str, str]
-
-    def stored(self) -> dict[str, Any]:
-        return {"public": self.public, "trial": self.trial, "conditions": self.conditions}
-
-    @property
-    def id(self) -> str:
-        return str(self.public["id"])
-
-    @property
-    def type(self) -> str:
-        return str(self.public["type"])
-
-    @property
-    def training(self) -> bool:
-        return bool(self.public["training"])
 
 
 def latin_square(n: int) -> list[list[int]]:

@@ -19,9 +19,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from mushra.server import schema
-from mushra.server.plan import PlannedPage
-from mushra.server.results import Checked
-from mushra.server.security import storable
+from mushra.server.shapes import Checked, PlannedPage, storable
 
 #: A session without a sign of life for so long counts as dropped: its place in the balance is given away.
 DROPPED_AFTER_S = 2 * 3600.0

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mushra.pages import HIDDEN_REFERENCE, Rules
-from mushra.server.plan import PlannedPage
+from mushra.server.shapes import Checked, PlannedPage
 
 #: A day: nobody listens longer to one page, and no clock of a browser is to be believed beyond.
 MAX_TIME_MS = 86_400_000
@@ -28,25 +27,6 @@ class BadResult(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A result that may be stored.
-
-    Attributes:
-        revision: from 1; a later one replaces an earlier one.
-        time_ms: on the page.
-        result: as it was sent, without unknown keys.
-        ratings: rows of the table of that name, without session and page.
-        answers: (name, value) of the questionnaire in its order; None on other pages.
-    """
-
-    revision: int
-    time_ms: float
-    result: dict[str, Any]
-    ratings: list[dict[str, Any]]
-    answers: list[tuple[str, str]] | None
 
 
 class _Model(BaseModel):

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from flask import Request, Response
 
+from mushra.server.shapes import storable
+
 #: Only what this server itself sends: no inline script or style, no other host, no frame around it.
 CONTENT_SECURITY_POLICY = "; ".join(
     [
@@ -102,11 +104,6 @@ def _finite(text: str) -> float:
 def _finite_int(text: str) -> int:
     _finite(text)  # whoever reads what was stored may have floating point only
     return int(text)
-
-
-def storable(text: str) -> str:
-    """``text`` with U+FFFD for NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _storable(value: Any) -> Any:

@@ -15,10 +15,11 @@ from flask import current_app
 
 from mushra.pages import TestConfig
 from mushra.server import records
-from mushra.server.plan import PlannedPage, num_slots, plan_session
+from mushra.server.plan import num_slots, plan_session
 from mushra.server.plots import Plots
 from mushra.server.records import Session
 from mushra.server.security import RateLimit
+from mushra.server.shapes import PlannedPage
 from mushra.server.stimuli import Stimuli
 from mushra.server.store import Store
 from qincodec import __version__

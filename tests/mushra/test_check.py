@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import yaml
 
-from mushra.config import check_config
+from mushra.check import check_config
 
 
 def tone(path: Path, seconds: float = 1.0, rate: int = 16000, channels: int = 1, level: float = 0.1) -> None:

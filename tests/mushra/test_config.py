@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mushra.config import ConfigError, check_config, load_config
+from mushra.check import check_config
+from mushra.config import ConfigError, load_config
 from mushra.pages import (
     Bs1116Page,
     ConsentPage,

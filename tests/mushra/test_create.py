@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 
 from evaluation.session import evaluate
 from mushra import create
+from mushra.check import check_config
 from mushra.cli_create import register
-from mushra.config import check_config, load_config
+from mushra.config import load_config
 from mushra.create import create_test
 from mushra.documents import Options
 from mushra.pages import FinishPage, MushraPage

@@ -13,7 +13,7 @@ import soundfile
 import yaml
 from listening import make, recording
 
-from mushra.config import check_config
+from mushra.check import check_config
 from mushra.faults import reference_faults
 from mushra.sources import FolderSource
 

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 from webmushra_cases import PLAIN_COLON, SCALES, UNKNOWN, VALUES, write_case
 
+from mushra.check import check_config
 from mushra.cli import app
-from mushra.config import check_config, load_config
+from mushra.config import load_config
 from mushra.pages import FinishPage, LikertSinglePage, MushraPage, SpatialPage
 
 

@@ -17,7 +17,8 @@ from mutations import little_memory
 from webmushra_snippets import SNIPPETS
 from yaml_js import read_all
 
-from mushra.config import check_config, load_config
+from mushra.check import check_config
+from mushra.config import load_config
 from mushra.documents import Options, Trial, make_config
 from mushra.pages import Language
 from mushra.sources import FolderSource

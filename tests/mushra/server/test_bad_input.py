@@ -15,7 +15,8 @@ import pytest
 from mushra import export
 from mushra.server import Limits
 from mushra.server.sanitize import sanitize
-from mushra.server.security import RateLimit, parse_json, storable
+from mushra.server.security import RateLimit, parse_json
+from mushra.server.shapes import storable
 
 TEXTS = [
     "",

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from evaluation.session import evaluate
-from mushra.config import check_config
+from mushra.check import check_config
 from mushra.create import create_test
 from mushra.documents import Options
 from mushra.sources import RunSource
