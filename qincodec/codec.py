@@ -6,7 +6,6 @@ chunks (`qincodec.autoencoder.CHUNK_FRAMES`) that overlap by the receptive field
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -15,9 +14,9 @@ from typing import Any
 
 import torch
 
-from qincodec import checkpoint
+from qincodec import checkpoint, shapes
 from qincodec.audio import resampled_length
-from qincodec.autoencoder import CHUNK_FRAMES, SIZES, Autoencoder, AutoencoderConfig
+from qincodec.autoencoder import CHUNK_FRAMES, Autoencoder
 from qincodec.bitstream import ENTROPY_CODED, MODEL_ID_BYTES, PACKED, QncHeader, bits_per_frame
 from qincodec.code_tables import CodeTables
 from qincodec.errors import UserError, shown
@@ -78,7 +77,7 @@ class Qincodec:
     def _state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         config: dict[str, Any] = {
             "trained": self.trained,
-            "autoencoder": dataclasses.asdict(self.autoencoder.config),
+            "autoencoder": shapes.to_dict(self.autoencoder.config),
             "quantizer": None if self.quantizer is None else self.quantizer.config(),
         }
         tensors = {f"autoencoder.{name}": t for name, t in self.autoencoder.state_dict().items()}
@@ -337,13 +336,14 @@ def check_device(name: str | torch.device) -> torch.device:
 
 
 def _untrained(size: str) -> Qincodec:
-    if size not in SIZES:
-        raise UserError(f"unknown size '{size}' of an untrained model: known are {', '.join(SIZES)}")
+    if size not in shapes.SIZES:
+        raise UserError(f"unknown size '{size}' of an untrained model: known are {', '.join(shapes.SIZES)}")
+    config = shapes.SIZES[size]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        autoencoder = Autoencoder(SIZES[size])
-        quantizer = RVQ(SIZES[size].latent_dim, _UNTRAINED_CODEBOOKS)
-    quantizer.codebooks *= 0.02 * SIZES[size].dim ** 0.5  # how large random weights make the latents
+        autoencoder = shapes.autoencoder(config)
+        quantizer = RVQ(config.latent_dim, _UNTRAINED_CODEBOOKS)
+    quantizer.codebooks *= 0.02 * config.dim**0.5  # how large random weights make the latents
     return Qincodec(autoencoder, quantizer, trained=False)
 
 
@@ -360,8 +360,7 @@ def _trained(folder: Path) -> Qincodec:
                 raise UserError(f"tensor '{name}' is of type {tensor.dtype}; get a whole copy")
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
-        shape = AutoencoderConfig.from_dict(config["autoencoder"])
-        autoencoder = Autoencoder.from_tensors(shape, parts["autoencoder"])
+        autoencoder = shapes.autoencoder(shapes.from_dict(config["autoencoder"]), parts["autoencoder"])
         quantizer = None
         if config["quantizer"] is not None:
             kind = QUANTIZERS.load(str(config["quantizer"]["kind"]))

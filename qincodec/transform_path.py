@@ -1,4 +1,4 @@
-"""A transform coder around the two backbones: ours, not the paper's, and off in its configurations.
+"""A transform coder around the paper's two backbones: ours, a subclass of `qincodec.autoencoder`.
 
 A backbone alone learns phases slowly: its layer norms throw the level away, and a phase has to be found as an
 angle. Here a linear transform carries the waveform below `WAVEFORM_TO_HZ` past the backbones, as in a
@@ -24,12 +24,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qincodec.autoencoder import MAX_MAGNITUDE, Autoencoder, AutoencoderConfig, Widths
 from qincodec.distances import MEL_SCALES, log_mel_spectra
+from qincodec.errors import UserError, check_whole
 
 #: Coefficients of a frame are divided by this power of its level,
 LEVEL_POWER = 0.65
@@ -58,9 +61,127 @@ _SILENT_BAND, _ENVELOPE_SCALE = 3e-4, 0.25
 _STEPS, _STEP, _EQUAL_BANDS, _NOISE_LEVEL = 120, 0.05, 64, 0.05
 
 
-def waveform_bins(sample_rate: int, n_fft: int) -> int:
-    """Bins of a spectrum that lie below `WAVEFORM_TO_HZ`, one at least."""
-    return min(n_fft // 2 + 1, max(1, round(WAVEFORM_TO_HZ * n_fft / sample_rate)))
+@dataclass(frozen=True)
+class TransformConfig(AutoencoderConfig):
+    """Shape of a `TransformAutoencoder`.
+
+    Attributes:
+        envelope_latents: how many of the latents, the last, carry levels above the waveform's band.
+    """
+
+    envelope_latents: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("autoencoder: envelope_latents", self.envelope_latents, 0, 4096)
+        most = min(self.hop_length, self.waveform_bins)
+        if not 0 < self.waveform_latents <= most:
+            raise UserError(
+                f"autoencoder: with transform_path, latent_dim less envelope_latents must be at least 1 and"
+                f" at most {most} (bins below {WAVEFORM_TO_HZ:g} Hz), got {self.waveform_latents}; a longer"
+                " hop_length has more"
+            )
+        if self.envelope_latents > (bins := envelope_bins(self.sample_rate, self.n_fft)):
+            raise UserError(
+                f"autoencoder: envelope_latents must be at most {bins} (bins above {ENVELOPE_FROM_HZ:g} Hz),"
+                f" got {self.envelope_latents}"
+            )
+
+    @property
+    def waveform_bins(self) -> int:
+        """Lowest bins, below `WAVEFORM_TO_HZ`, one at least."""
+        return min(self.n_bins, max(1, round(WAVEFORM_TO_HZ * self.n_fft / self.sample_rate)))
+
+    @property
+    def waveform_latents(self) -> int:
+        """Latents of them; they come first."""
+        return self.latent_dim - self.envelope_latents
+
+    @property
+    def head_parts(self) -> list[int]:
+        """Of the head: gain of the waveform's bins; log-magnitude of noise; scale, offset of latents."""
+        return [self.waveform_bins, self.n_bins, self.latent_dim, self.latent_dim]
+
+    @property
+    def widths(self) -> Widths:
+        """`features` in, scale and offset of every latent out; latents and their level in."""
+        return Widths(3 * self.n_bins, 2 * self.latent_dim, self.latent_dim + 1, sum(self.head_parts))
+
+
+class TransformAutoencoder(Autoencoder):
+    """The autoencoder with a transform around its backbones; it begins as that transform."""
+
+    config: TransformConfig
+    noise: torch.Tensor
+    triangles: torch.Tensor
+
+    def __init__(self, config: TransformConfig) -> None:
+        super().__init__(config)
+        shape = config.n_fft, config.waveform_bins, config.waveform_latents
+        self.transform_analysis = TransformAnalysis(*shape)
+        self.transform_synthesis = TransformSynthesis(*shape)
+        if config.envelope_latents:
+            self.envelope_analysis = EnvelopeAnalysis(config.envelope_latents)
+            self.envelope_synthesis = EnvelopeSynthesis(self.triangles)
+        self.register_buffer("noise", torch.randn(NOISE_FRAMES * config.hop_length))
+        self._begin_as_transform()
+
+    def _add_constants(self) -> None:
+        super()._add_constants()
+        bands = envelope_triangles(self.config.sample_rate, self.config.n_fft, self.config.envelope_latents)
+        self.register_buffer("triangles", bands, persistent=False)
+
+    @torch.no_grad()
+    def _begin_as_transform(self) -> None:
+        """Backbones that change nothing about the transform, and a quiet noise beside it."""
+        _, log_magnitude, _, _ = self.head.bias.split(self.config.head_parts)
+        nn.init.constant_(log_magnitude, -3.0)
+        if self.config.envelope_latents:
+            of_noise = log_magnitude[-len(self.triangles) :]
+            nn.init.constant_(of_noise, -1.0)  # below what is there, as long as the waveform is in it too
+            nn.init.zeros_(log_magnitude[self.config.waveform_bins :])
+        gain, _, *correction = self.head.weight.split(self.config.head_parts)
+        for weight in (self.to_latents.weight, gain, *correction):
+            nn.init.zeros_(weight)
+
+    @property
+    def encoder_side(self) -> list[nn.Module]:
+        envelope = [self.envelope_analysis] if self.config.envelope_latents else []
+        return [*super().encoder_side, self.transform_analysis, *envelope]
+
+    def fit_transform(self, audio: Iterable[torch.Tensor]) -> None:
+        """Begin with the transform that suits this audio best, see `TransformAnalysis.fit`, and steady noise.
+
+        Args:
+            audio: (rows, samples) each.
+        """
+        audio = list(audio)
+        self.transform_analysis.fit(self.transform_synthesis, map(self.analysis, audio))
+        if self.config.envelope_latents:
+            spectra = map(self.analysis, audio)
+            self.envelope_analysis.fit(self.envelope_synthesis, spectra, self.triangles)
+        self.noise = steady_noise(self.noise, self.config.sample_rate)
+
+    def _encode_spectrum(self, spectrum: torch.Tensor) -> torch.Tensor:
+        gain, offset = self.to_latents(self.encoder(features(spectrum))).float().chunk(2, dim=-1)
+        latents = self.transform_analysis(spectrum)
+        if self.config.envelope_latents:
+            latents = torch.cat([latents, self.envelope_analysis(spectrum, self.triangles)], dim=-1)
+        return latents * _gain(gain) + offset
+
+    def _decode_spectrum(self, latents: torch.Tensor, first_frame: int | torch.Tensor) -> torch.Tensor:
+        of_waveform, bins = self.config.waveform_latents, self.config.waveform_bins
+        hidden = self.decoder(torch.cat([latents, level(latents[..., :of_waveform]).log()], dim=-1))
+        gain, log_magnitude, scale, offset = self.head(hidden).float().split(self.config.head_parts, dim=-1)
+        latents = latents * _gain(scale) + offset
+        low = self.transform_synthesis(latents[..., :of_waveform]) * _gain(gain)
+        if self.config.envelope_latents:
+            high = self.envelope_synthesis(latents[..., of_waveform:])
+            log_magnitude = log_magnitude + F.pad(high, (log_magnitude.shape[-1] - high.shape[-1], 0))
+        frames = first_frame + torch.arange(latents.shape[1], device=latents.device)
+        noise = noise_spectra(self.noise, self.window)[frames % NOISE_FRAMES]
+        added = smoothed(_gain(log_magnitude)) * noise
+        return torch.cat([low + added[..., :bins], added[..., bins:]], dim=-1)
 
 
 def envelope_bins(sample_rate: int, n_fft: int) -> int:
@@ -208,35 +329,24 @@ class TransformSynthesis(nn.Module):
 
 
 class EnvelopeAnalysis(nn.Module):
-    """A frame's complex spectrum to the logarithms of its levels in bands, frame by frame.
+    """A frame's complex spectrum to the logarithms of its levels in K bands, frame by frame.
 
-    Args:
-        triangles: (bins, K) of `envelope_triangles`; kept, not trained.
+    ``triangles`` are (bins, K) of `envelope_triangles`.
     """
 
-    triangles: torch.Tensor
-
-    def __init__(self, triangles: torch.Tensor) -> None:
+    def __init__(self, bands: int) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(_ENVELOPE_SCALE * torch.eye(triangles.shape[1]))
-        self.offset = nn.Parameter(torch.zeros(triangles.shape[1]))
-        self.set_triangles(triangles)
+        self.matrix = nn.Parameter(_ENVELOPE_SCALE * torch.eye(bands))
+        self.offset = nn.Parameter(torch.zeros(bands))
 
-    def set_triangles(self, triangles: torch.Tensor) -> None:
-        self.register_buffer("triangles", triangles, persistent=False)
-
-    def forward(self, spectrum: torch.Tensor) -> torch.Tensor:
+    def forward(self, spectrum: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
         """(rows, frames, bins) complex, of which the highest count -> (rows, frames, K), real."""
-        return (self._levels(spectrum) @ self.matrix).float() + self.offset
-
-    def _levels(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """Logarithms of root mean squares, (rows, frames, K)."""
-        power = torch.view_as_real(spectrum[..., -len(self.triangles) :]).square().sum(-1)
-        means = (power @ (self.triangles / self.triangles.sum(0))).float()
-        return (means + _SILENT_BAND**2).log() / 2
+        return (_band_levels(spectrum, triangles) @ self.matrix).float() + self.offset
 
     @torch.no_grad()
-    def fit(self, synthesis: EnvelopeSynthesis, spectra: Iterable[torch.Tensor]) -> None:
+    def fit(
+        self, synthesis: EnvelopeSynthesis, spectra: Iterable[torch.Tensor], triangles: torch.Tensor
+    ) -> None:
         """Set this and ``synthesis`` to the principal components of these spectra's levels.
 
         Not whitened: noise on any of them is the same error in dB.
@@ -244,10 +354,10 @@ class EnvelopeAnalysis(nn.Module):
         Args:
             spectra: (rows, frames, n_fft / 2 + 1) complex.
         """
-        levels = torch.cat([self._levels(spectrum).flatten(0, 1) for spectrum in spectra]).double().cpu()
+        levels = torch.cat([_band_levels(s, triangles).flatten(0, 1) for s in spectra]).double().cpu()
         mean, covariance = levels.mean(0), torch.atleast_2d(levels.T.cov())
         components = torch.linalg.eigh(covariance).eigenvectors.flip(1)
-        between = self.triangles.T.double().cpu()
+        between = triangles.T.double().cpu()
         self.matrix.copy_(_ENVELOPE_SCALE * components)
         self.offset.copy_(-_ENVELOPE_SCALE * mean @ components)
         synthesis.matrix.copy_(components.T @ between / _ENVELOPE_SCALE)
@@ -281,6 +391,18 @@ def envelope_triangles(sample_rate: int, n_fft: int, count: int) -> torch.Tensor
     span = logarithm[-1] - logarithm[0]
     place = (logarithm - logarithm[0]) / span.clamp(min=_TINY) * (count - 1)
     return (1 - (place[:, None] - torch.arange(count)).abs()).clamp(min=0)
+
+
+def _band_levels(spectrum: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
+    """Logarithms of root mean squares of the highest bins, (rows, frames, K)."""
+    power = torch.view_as_real(spectrum[..., -len(triangles) :]).square().sum(-1)
+    means = (power @ (triangles / triangles.sum(0))).float()
+    return (means + _SILENT_BAND**2).log() / 2
+
+
+def _gain(logarithm: torch.Tensor) -> torch.Tensor:
+    """Exponential, at most 100. Limited before it is taken: what overflows has no gradient after."""
+    return logarithm.clamp(max=math.log(MAX_MAGNITUDE)).exp()
 
 
 def _cosines(n_fft: int) -> torch.Tensor:

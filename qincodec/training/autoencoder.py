@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from qincodec.autoencoder import Autoencoder, AutoencoderConfig
+from qincodec import shapes
+from qincodec.autoencoder import AutoencoderConfig
 from qincodec.codec import Qincodec, load
 from qincodec.errors import UserError
 from qincodec.training.adversarial import AdversarialStep, Generator
@@ -19,6 +20,7 @@ from qincodec.training.discriminators import Discriminators
 from qincodec.training.loop import Stage, train
 from qincodec.training.run import TrainingRun
 from qincodec.training.validation import Validation
+from qincodec.transform_path import TransformAutoencoder
 
 #: Crops that a transform path is fitted to before the first step.
 _TRANSFORM_CROPS = 1000
@@ -35,8 +37,8 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     """
     config = run.config
     torch.manual_seed(config.seed)
-    autoencoder = Autoencoder(config.shape)
-    if config.stage1.init is None and config.shape.transform_path:
+    autoencoder = shapes.autoencoder(config.shape)
+    if config.stage1.init is None and isinstance(autoencoder, TransformAutoencoder):
         crops = run.crops()
         with ThreadPoolExecutor(max(1, config.data.workers)) as readers:
             first = readers.map(lambda index: crops[index][None].to(fabric.device), range(_TRANSFORM_CROPS))
@@ -86,7 +88,7 @@ def _weights(source: str, shape: AutoencoderConfig) -> dict[str, torch.Tensor]:
             for name, tensor in state.get("generator", {}).items()
             if name.startswith("autoencoder.")
         }
-        return Autoencoder.from_tensors(shape, weights).state_dict()
+        return shapes.autoencoder(shape, weights).state_dict()
     found = load(source).autoencoder
     if found.config != shape:
         raise UserError(f"stage1.init: '{source}' is an autoencoder of another shape ({found.config})")

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qincodec.autoencoder import SIZES, AutoencoderConfig
+from qincodec import shapes
+from qincodec.autoencoder import AutoencoderConfig
 from qincodec.errors import UserError, shown
 from qincodec.quantizers.base import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS
 from qincodec.quantizers.beam import Search
@@ -185,7 +186,8 @@ class RunConfig(_Part):
 
 
 class TrainingConfig(_Part):
-    """All of a training. ``autoencoder`` is the name of a size or the fields of an `AutoencoderConfig`."""
+    """All of a training. ``autoencoder`` is the name of a size or a configuration as stored, see
+    `qincodec.shapes`."""
 
     autoencoder: str | dict[str, int | bool] = "paper-d32"
     seed: int = 0
@@ -202,10 +204,12 @@ class TrainingConfig(_Part):
     def shape(self) -> AutoencoderConfig:
         """Raises UserError for an unknown size or fields that do not fit."""
         if isinstance(self.autoencoder, dict):
-            return AutoencoderConfig.from_dict(self.autoencoder)
-        if self.autoencoder not in SIZES:
-            raise UserError(f"unknown autoencoder size '{self.autoencoder}': known are {', '.join(SIZES)}")
-        return SIZES[self.autoencoder]
+            return shapes.from_dict(self.autoencoder)
+        if self.autoencoder not in shapes.SIZES:
+            raise UserError(
+                f"unknown autoencoder size '{self.autoencoder}': known are {', '.join(shapes.SIZES)}"
+            )
+        return shapes.SIZES[self.autoencoder]
 
     @property
     def crop_samples(self) -> int:

@@ -14,12 +14,12 @@ from baselines.codec import Encoded, Rate
 from baselines.qincodec import Continuous, Qincodec
 from baselines.registry import CODECS
 from qincodec import codec as model
-from qincodec.autoencoder import SIZES, Autoencoder
 from qincodec.bitstream import pack_codes
 from qincodec.code_tables import CodeTables
 from qincodec.errors import UserError
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.qinco2 import QINCO2
+from qincodec.shapes import SIZES, autoencoder
 
 torch.set_num_threads(1)
 TINY = "untrained:tiny"
@@ -111,7 +111,7 @@ def test_continuous_is_the_autoencoder(audio: torch.Tensor) -> None:
 
 
 def test_continuous_needs_no_quantizer(tmp_path: Path, audio: torch.Tensor) -> None:
-    model.Qincodec(Autoencoder(SIZES["tiny"])).save(tmp_path / "m")
+    model.Qincodec(autoencoder(SIZES["tiny"])).save(tmp_path / "m")
     weights = str(tmp_path / "m")
     check = Continuous(weights=weights)
     assert check.decode(check.encode(audio, Rate(None))).shape == audio.shape
@@ -138,7 +138,7 @@ def test_models_and_settings_are_told_apart(tmp_path: Path) -> None:
     identities = []
     for seed, quantizer in enumerate((FSQ(8, bits=10), QINCO2(8, 2, 16, 1, 8, 8))):
         torch.manual_seed(seed)
-        model.Qincodec(Autoencoder(SIZES["tiny"]), quantizer).save(tmp_path / quantizer.kind)
+        model.Qincodec(autoencoder(SIZES["tiny"]), quantizer).save(tmp_path / quantizer.kind)
         identities.append(Qincodec(weights=str(tmp_path / quantizer.kind)).identity())
     assert identities[0]["version"] == "1"
     assert identities[0]["weights"] != identities[1]["weights"]

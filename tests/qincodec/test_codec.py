@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from qincodec import checkpoint
-from qincodec.autoencoder import CHUNK_FRAMES, SIZES, Autoencoder
+from qincodec.autoencoder import CHUNK_FRAMES
 from qincodec.code_tables import CodeTables
 from qincodec.codec import Qincodec, load
 from qincodec.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.rvq import RVQ
+from qincodec.shapes import SIZES, autoencoder
 
 torch.set_num_threads(1)
 
@@ -42,7 +43,7 @@ def test_untrained_weights_are_always_the_same_and_leave_the_generator_alone(tin
 
 def test_rates_are_the_papers() -> None:
     with torch.device("meta"):
-        codec = Qincodec(Autoencoder(SIZES["paper-d32"]), RVQ(32, 14))
+        codec = Qincodec(autoencoder(SIZES["paper-d32"]), RVQ(32, 14))
     rates = dict(codec.rates())
     assert {n: round(kbps, 2) for n, kbps in rates.items() if n in (1, 2, 5, 6, 9, 14)} == {
         1: 1.72,
@@ -183,7 +184,7 @@ def test_blocks_may_have_any_length(tiny: Qincodec, audio: torch.Tensor) -> None
 @pytest.mark.parametrize("quantizer", [RVQ(8, 3, 16), FSQ(8, bits=12), None])
 def test_saved_models_come_back(quantizer: Quantizer | None, tmp_path: Path, audio: torch.Tensor) -> None:
     torch.manual_seed(3)
-    codec = Qincodec(Autoencoder(SIZES["tiny"]), quantizer)
+    codec = Qincodec(autoencoder(SIZES["tiny"]), quantizer)
     digest = codec.save(tmp_path / "model")
     state = torch.get_rng_state()
     loaded = load(tmp_path / "model")
@@ -204,7 +205,7 @@ def test_random_weights_stay_marked_when_saved(tiny: Qincodec, tmp_path: Path) -
 
 
 def test_a_quantizer_with_one_rate_has_one(audio: torch.Tensor) -> None:
-    codec = Qincodec(Autoencoder(SIZES["tiny"]), FSQ(8, bits=12, levels=(5, 5, 5, 4, 4)))
+    codec = Qincodec(autoencoder(SIZES["tiny"]), FSQ(8, bits=12, levels=(5, 5, 5, 4, 4)))
     # 2000 values of a frame take 11 bits.
     assert codec.rates() == [(5, pytest.approx(11 * 172.265625 / 1000))]
     with pytest.raises(UserError, match=r"2 channel\(s\) at 3\.8 kbps only"):
@@ -216,7 +217,7 @@ def test_code_tables_belong_to_the_model(tmp_path: Path, audio: torch.Tensor) ->
     torch.manual_seed(4)
     quantizer = RVQ(8, 3, 16)
     quantizer.codebooks *= 0.1  # as large as latents of random weights, so that all codes occur
-    plain = Qincodec(Autoencoder(SIZES["tiny"]), quantizer)
+    plain = Qincodec(autoencoder(SIZES["tiny"]), quantizer)
     codes = plain.encode(audio).permute(0, 1, 3, 2).flatten(0, 2).numpy()
     tables = CodeTables.count(codes, (16,) * 3)
     codec = Qincodec(plain.autoencoder, plain.quantizer, tables=tables)
@@ -237,7 +238,7 @@ def test_code_tables_belong_to_the_model(tmp_path: Path, audio: torch.Tensor) ->
 
 
 def test_a_model_without_quantizer_says_so(audio: torch.Tensor) -> None:
-    codec = Qincodec(Autoencoder(SIZES["tiny"]))
+    codec = Qincodec(autoencoder(SIZES["tiny"]))
     for call in (codec.rates, lambda: codec.encode(audio), lambda: codec.codebooks_for(16)):
         with pytest.raises(UserError, match="no quantizer"):
             call()
@@ -245,8 +246,8 @@ def test_a_model_without_quantizer_says_so(audio: torch.Tensor) -> None:
 
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="16 dimensions"):
-        Qincodec(Autoencoder(SIZES["tiny"]), RVQ(16, 2, 4))
-    codec = Qincodec(Autoencoder(SIZES["tiny"]), RVQ(8, 2, 4))
+        Qincodec(autoencoder(SIZES["tiny"]), RVQ(16, 2, 4))
+    codec = Qincodec(autoencoder(SIZES["tiny"]), RVQ(8, 2, 4))
     config, tensors = codec._state()
     for changes, removed in [
         ({"quantizer": {"kind": "nonsense"}}, None),

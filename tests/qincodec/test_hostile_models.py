@@ -16,8 +16,8 @@ import torch
 import yaml
 from mutations import VALUES, little_memory, mutated_bytes, mutated_values
 
-from qincodec import checkpoint
-from qincodec.autoencoder import Autoencoder, AutoencoderConfig
+from qincodec import checkpoint, shapes
+from qincodec.autoencoder import AutoencoderConfig
 from qincodec.codec import Qincodec, load
 from qincodec.errors import UserError
 from qincodec.quantizers.base import Quantizer
@@ -27,16 +27,11 @@ from qincodec.quantizers.irvq import IRVQ
 from qincodec.quantizers.qinco2 import QINCO2
 from qincodec.quantizers.rvq import RVQ
 from qincodec.training.config import load_config, shipped
+from qincodec.transform_path import TransformConfig
 
 SHAPE = AutoencoderConfig(latent_dim=4, dim=8, intermediate_dim=8, num_layers=1, hop_length=64)
-TRANSFORM = AutoencoderConfig(
-    latent_dim=4,
-    dim=8,
-    intermediate_dim=8,
-    num_layers=1,
-    hop_length=64,
-    transform_path=True,
-    envelope_latents=2,
+TRANSFORM = TransformConfig(
+    latent_dim=4, dim=8, intermediate_dim=8, num_layers=1, hop_length=64, envelope_latents=2
 )
 
 
@@ -52,7 +47,7 @@ def models() -> list[tuple[dict[str, Any], dict[str, torch.Tensor]]]:
         FaissLSQ(4, 2, 8, searches=2),
     ]
     return [
-        Qincodec(Autoencoder(TRANSFORM if number % 2 else SHAPE), quantizer)._state()
+        Qincodec(shapes.autoencoder(TRANSFORM if number % 2 else SHAPE), quantizer)._state()
         for number, quantizer in enumerate(quantizers)
     ]
 

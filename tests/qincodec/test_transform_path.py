@@ -11,11 +11,17 @@ import pytest
 import scipy.signal
 import torch
 
-from qincodec import transform_path
-from qincodec.autoencoder import Autoencoder, AutoencoderConfig
+from qincodec import shapes, transform_path
 from qincodec.codec import Qincodec, load
 from qincodec.errors import UserError
-from qincodec.transform_path import NOISE_FRAMES, envelope_triangles, noise_spectra, steady_noise
+from qincodec.transform_path import (
+    NOISE_FRAMES,
+    TransformAutoencoder,
+    TransformConfig,
+    envelope_triangles,
+    noise_spectra,
+    steady_noise,
+)
 
 RATE, HOP = 44_100, 256
 
@@ -27,23 +33,22 @@ def _quick_fit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(transform_path, "_STEPS", 1)
 
 
-def build(latent_dim: int, seed: int = 0, sample_rate: int = RATE, envelope_latents: int = 0) -> Autoencoder:
-    torch.manual_seed(seed)
-    config = AutoencoderConfig(
+def build(latent_dim: int, sample_rate: int = RATE, envelope_latents: int = 0) -> TransformAutoencoder:
+    torch.manual_seed(0)
+    config = TransformConfig(
         latent_dim=latent_dim,
         dim=32,
         intermediate_dim=64,
         num_layers=1,
         sample_rate=sample_rate,
-        transform_path=True,
         envelope_latents=envelope_latents,
     )
-    return Autoencoder(config).eval()
+    return TransformAutoencoder(config).eval()
 
 
-def without_noise(model: Autoencoder) -> Autoencoder:
+def without_noise(model: TransformAutoencoder) -> TransformAutoencoder:
     with torch.no_grad():
-        _, log_magnitude, _, _ = model.head.bias.split(model._head_parts)
+        _, log_magnitude, _, _ = model.head.bias.split(model.config.head_parts)
         log_magnitude.fill_(-40.0)
     return model
 
@@ -165,7 +170,7 @@ def test_even_magnitudes_give_the_noise_itself() -> None:
     """Without the flutter that frames of unrelated phases have, wherever in the signal they stand."""
     model = build(32)
     for parameter in (model.head.weight, model.head.bias):
-        parameter.split(model._head_parts)[1].fill_(0.0)
+        parameter.split(model.config.head_parts)[1].fill_(0.0)
     level = math.sqrt(float(model.window.square().sum()))
     for first in (0, 200, 3 * NOISE_FRAMES + 5, torch.tensor(200)):
         audio = model.decode(torch.zeros(2, 2 * NOISE_FRAMES, 32), first_frame=first)
@@ -300,4 +305,4 @@ def test_a_saved_model_decodes_to_the_same(tmp_path: Path) -> None:
 )
 def test_impossible_configurations_are_refused(changes: dict, what: str) -> None:
     with pytest.raises(UserError, match=what):
-        AutoencoderConfig.from_dict({"transform_path": True} | changes)
+        shapes.from_dict({"transform_path": True} | changes)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from qincodec import audio
-from qincodec.autoencoder import SIZES, Autoencoder
 from qincodec.console import ProgressLine
+from qincodec.shapes import SIZES, autoencoder
 from qincodec.training.cli import _describe
 from qincodec.training.manifest import Manifest
 from qincodec.training.validation import Validation
@@ -38,6 +38,6 @@ def test_samples_of_digital_silence_and_of_any_name(
 ) -> None:
     names = ["a\nb.wav@0s", "$x_$.wav@0s", os.fsdecode(b"caf\xe9.wav"), "\u97f3.wav"]
     clips = [(name, torch.cat([torch.randn(9000) * 0.1, torch.zeros(9000)])) for name in names]
-    Validation(clips)(Autoencoder(SIZES["tiny"]), tmp_path / "samples")
+    Validation(clips)(autoencoder(SIZES["tiny"]), tmp_path / "samples")
     assert len(list((tmp_path / "samples").glob("*.png"))) == 4
     assert not recwarn.list and capfd.readouterr().err == ""

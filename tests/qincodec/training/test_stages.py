@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from qincodec import audio
-from qincodec.autoencoder import SIZES, Autoencoder
 from qincodec.codec import load
 from qincodec.console import ProgressLine
 from qincodec.errors import UserError
 from qincodec.quantizers.latents import Latents
 from qincodec.quantizers.rvq import RVQ
+from qincodec.shapes import SIZES, autoencoder
 from qincodec.training import checkpoints as checkpoints_module
 from qincodec.training.adversarial import Generator
 from qincodec.training.autoencoder import train_autoencoder
@@ -134,7 +134,7 @@ def test_larger_latents_do_not_outgrow_their_noise():
     """At the level of the powers' geometric mean, noise has that mean's value and gradient."""
     torch.manual_seed(0)
     latents = (torch.randn(1, 7, 8) * torch.linspace(0.2, 2, 8)).requires_grad_()
-    generator = Generator(Autoencoder(SIZES["tiny"]))
+    generator = Generator(autoencoder(SIZES["tiny"]))
     assert not generator._noise_level(latents).any()  # nothing is known yet
     generator.latent_power.copy_(latents.detach().square().mean((0, 1)))
     level = generator._noise_level(latents)
