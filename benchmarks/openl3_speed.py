@@ -26,13 +26,14 @@ from torch import nn
 from torch.nn import functional
 
 from evaluation.embeddings.base import centred_frames
-from evaluation.embeddings.openl3 import EMBEDDING_DIM, SAMPLE_RATE
 from evaluation.embeddings.openl3_network import (
     BATCH_NORM_EPS,
+    EMBEDDING_DIM,
     HOP_LENGTH,
     LAYERS,
     N_FFT,
     NUM_MELS,
+    SAMPLE_RATE,
     Arrays,
     build_network,
     front_end,

@@ -24,8 +24,7 @@ import torch
 from quantizer_mse import latents_of, say
 
 from qincodec.quantizers.beam import PRECISIONS, Search
-from qincodec.quantizers.qinco2 import QINCO2, SIZES
-from qincodec.quantizers.qinco2_fit import Training
+from qincodec.quantizers.qinco2 import QINCO2, SIZES, Training
 
 DIM, N, K = 32, 9, 1024
 FRAME_RATE = 44100 / 256

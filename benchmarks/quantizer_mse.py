@@ -24,8 +24,7 @@ from qincodec.quantizers.faiss_additive import FaissLSQ, FaissRQ
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.irvq import IRVQ
 from qincodec.quantizers.latents import Latents
-from qincodec.quantizers.qinco2 import QINCO2, SIZES
-from qincodec.quantizers.qinco2_fit import Training
+from qincodec.quantizers.qinco2 import QINCO2, SIZES, Training
 from qincodec.quantizers.rvq import RVQ
 
 AUDIO = (".flac", ".mp3", ".ogg", ".wav")

@@ -24,8 +24,6 @@ else:
     torch, functional = Lazy("torch"), Lazy("torch.nn.functional")
     openl3 = Lazy("evaluation.embeddings.openl3_network")
 
-SAMPLE_RATE = 48000
-EMBEDDING_DIM = 512
 #: Frames in the network at once: on a CPU, where more maps at a time leave its cache, and on a GPU.
 _FRAMES_CPU, _FRAMES_GPU = 2, 64
 
@@ -36,7 +34,7 @@ class OpenL3(Embedding):
     name = "openl3"
     label = "OL3"
     version = "openl3-0.4/mel256"
-    dim = EMBEDDING_DIM
+    dim = 512  # maps of the network's last convolution; this module is read without torch
     frame_s = 1.0
     hop_s = 0.5
     weights_name = "openl3"
@@ -74,8 +72,8 @@ class OpenL3(Embedding):
 
     @inference_mode
     def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
-        hop = round(self.hop_s * SAMPLE_RATE)
-        frames = centred_frames(openl3.to_48k(audio.cpu(), sample_rate), SAMPLE_RATE, hop)
+        rate = openl3.SAMPLE_RATE
+        frames = centred_frames(openl3.to_48k(audio.cpu(), sample_rate), rate, round(self.hop_s * rate))
         step = _FRAMES_CPU if self.device.type == "cpu" else _FRAMES_GPU
         return torch.cat([self.embed_frames(part).cpu() for part in frames.split(step)])
 
@@ -90,7 +88,7 @@ class OpenL3Wide(OpenL3):
 
     name = "openl3-6144"
     label = "OL3-6144"
-    dim = 12 * EMBEDDING_DIM
+    dim = 12 * OpenL3.dim
     pooling = (8, 8)
     definition = OpenL3.definition.replace("512 values", "6144 values")
 

@@ -17,16 +17,17 @@ from scipy import fft
 from torch import nn
 from torch.nn import functional
 
-from evaluation.embeddings.openl3 import EMBEDDING_DIM, SAMPLE_RATE
 from qincodec.distances import mel_filter_bank
 from qincodec.errors import UserError
 
+SAMPLE_RATE = 48000
 N_FFT, HOP_LENGTH, NUM_MELS = 2048, 242, 256
 #: Time steps of a frame of one second: the last window is filled up with zeros.
 NUM_STEPS = -(-SAMPLE_RATE // HOP_LENGTH)
 BATCH_NORM_EPS = 1e-3
-#: (channels, ends in a 2 x 2 max-pooling) of the convolutions.
+#: (channels, ends in a 2 x 2 max-pooling) of the convolutions but the last, which has these maps.
 LAYERS = ((64, False), (64, True), (128, False), (128, True), (256, False), (256, True), (512, False))
+EMBEDDING_DIM = 512
 
 
 def to_48k(audio: torch.Tensor, sample_rate: int) -> torch.Tensor:

@@ -1,227 +1,96 @@
-"""QINCO2: residual quantization with implicit neural codebooks (Vallaeys et al. 2025).
+"""QINCO2 and its training: codes from a search without gradients, networks by AdamW on the squared error.
 
-With x_hat_0 = 0 and x_hat_m the reconstruction after stage m, stage 1 is a plain codebook and stage m > 1
-adds f_m(c_m[i_m], x_hat_m-1), where the network f_m makes a codeword from one of a plain codebook and the
-reconstruction so far::
-
-    h  = P_in c
-    h += W [h; x_hat] + b
-    h += Down_l ReLU(Up_l h)    for each of L blocks
-    f  = c + P_out h
+The quantizer without its training is `qincodec.quantizers.qinco2_network`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import math
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from qincodec.errors import UserError, check_whole
-from qincodec.quantizers.base import ProgressCallback, Quantizer, equal_sizes
-from qincodec.quantizers.beam import PRECISIONS, Found, Search, StageTables, search
-from qincodec.quantizers.latents import LatentsLike
-from qincodec.quantizers.qinco2_fit import Training, fit_qinco2
-from qincodec.quantizers.rvq import RVQ
+from qincodec.cuda_graphs import Replayed, adamw, load_state, set_rate
+from qincodec.errors import UserError, check_whole, shown
+from qincodec.quantizers.base import FitProgress, ProgressCallback
+from qincodec.quantizers.beam import Search
+from qincodec.quantizers.fit_state import FitState
+from qincodec.quantizers.latents import Latents, LatentsLike
+from qincodec.quantizers.qinco2_network import SIZES, QINCO2Model
+from qincodec.quantizers.rvq import MAX_FRAMES, RVQ
 
-#: The paper's sizes; QINCODEC uses M.
-SIZES: dict[str, dict[str, int]] = {
-    "S": {"num_blocks": 2, "width": 128, "hidden": 256},
-    "M": {"num_blocks": 4, "width": 384, "hidden": 384},
-    "L": {"num_blocks": 16, "width": 384, "hidden": 384},
-}
-#: Distances that are computed at once in a search: 32 MB of them.
-_DISTANCES = 1 << 23
-#: Of all networks together: 0.8 GB.
-_MOST_WEIGHTS = 200_000_000
+__all__ = ["QINCO2", "SIZES", "Training"]
 
 
-class ImplicitCodebook(nn.Module):
-    """f_m, which makes the codewords of one stage.
-
-    W, b, Down and P_out are zero at first: f(c, x_hat) = c, and training starts at plain residual
-    quantization.
-    """
-
-    def __init__(self, dim: int, num_blocks: int, width: int, hidden: int) -> None:
-        super().__init__()
-        self.project_in = nn.Linear(dim, width, bias=False)
-        self.condition = nn.Linear(width + dim, width)
-        self.up = nn.ModuleList(nn.Linear(width, hidden, bias=False) for _ in range(num_blocks))
-        self.down = nn.ModuleList(nn.Linear(hidden, width, bias=False) for _ in range(num_blocks))
-        self.project_out = nn.Linear(width, dim, bias=False)
-        self.reset()
-
-    def reset(self) -> None:
-        for layer in (self.condition, self.project_out, *self.down):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
-
-    def forward(self, c: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
-        """(..., dim) codewords from plain codewords and reconstructions, both (..., dim)."""
-        h = self.project_in(c)
-        h = h + self.condition(torch.cat([h, x_hat], -1))
-        for up, down in zip(self.up, self.down, strict=True):
-            h = h + down(torch.relu(up(h)))
-        return c + self.project_out(h)
-
-
-class QINCO2(Quantizer):
-    """Residual quantizer whose codebooks depend on what has been decoded so far.
-
-    Args:
-        dim: dimensions of a latent.
-        num_codebooks: N.
-        codebook_size: K.
-        num_blocks: L, residual blocks of each network; see `SIZES`.
-        width: d_e, of the network.
-        hidden: d_h, inside a block.
-        search: what `search` is at first; None stands for A = 16, B = 32 with a shortlist of 64.
+@dataclass(frozen=True)
+class Training:
+    """How QINCO2 is trained; the defaults are the paper's.
 
     Attributes:
-        search: how `encode` looks for codes; can be set at run time. Decoding does not depend on it.
-        codebooks: (N, K, dim).
-        preselection: (N - 1, K, dim), the plain codebooks that pick candidates for stage 2 and on.
-        mean, scale: (dim,) and (), of the latents; the networks see (x - mean) / scale.
+        epochs: each ends with a validation and new places for unused codewords.
+        epoch_frames: frames of an epoch at most; drawn anew for every epoch.
+        batch_size: frames of a step.
+        lr: highest learning rate: linear from 0 over ``ramp_epochs``, then a cosine to 0.
+        weight_decay: of the networks; codebooks are left alone, or rare codewords would shrink away.
+        clip: gradients are clipped to this absolute value.
+        noise: see `QINCO2Model.start_from`.
+        rvq_frames: frames the RVQ is fitted on that training starts from, held in memory.
+        validation_frames: frames of the validation at most.
+        search: how the codes of a step are looked for; None: as the quantizer's own ``search`` says.
+        save_every_s: seconds between two writings of the state.
     """
 
+    epochs: int = 60
+    epoch_frames: int = 10_000_000
+    batch_size: int = 1024
+    lr: float = 8e-4
+    weight_decay: float = 0.1
+    clip: float = 0.1
+    ramp_epochs: float = 3
+    noise: float = 0.1
+    rvq_frames: int = MAX_FRAMES
+    validation_frames: int = 100_000
+    search: Search | None = None
+    save_every_s: float = 300
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "epoch_frames", "batch_size", "rvq_frames", "validation_frames"):
+            check_whole(f"training: {name}", getattr(self, name), 1, 2**40)
+        for name in ("lr", "weight_decay", "clip", "ramp_epochs", "noise", "save_every_s"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise UserError(f"training: {name} must be a number, 0 or more, got {shown(value)}")
+
+    def rate(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate of a step, counted from 0 over the whole training."""
+        ramp, end = self.ramp_epochs * steps_per_epoch, self.epochs * steps_per_epoch
+        if step < ramp:
+            return self.lr * (step + 1) / ramp
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, end - ramp)))
+
+
+def loss_of(model: QINCO2Model, z: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Training loss of (n, dim) standardised latents with (n, N) codes, and the error of the last stage.
+
+    Sum over stages of mean (z - x_hat_m)^2, plus sum over m > 1 of mean (z - x_hat_m-1 - c~_m)^2 for the
+    codebook of the pre-selection, which gets no gradient but that.
+    """
+    partials = model.reconstruct(codes)
+    errors = torch.stack([(z - x_hat).square().mean() for x_hat in partials])
+    loss = errors.sum()
+    for n, x_hat in enumerate(partials[:-1]):
+        plain = model.preselection[n][codes[:, n + 1]]
+        loss = loss + (z - x_hat.detach() - plain).square().mean()
+    return loss, errors[-1].detach()
+
+
+class QINCO2(QINCO2Model):
+    """Residual quantizer whose codebooks depend on what has been decoded so far, see `QINCO2Model`."""
+
     kind = "qinco2"
-    recordable = True
-    networks: nn.ModuleList
-    mean: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(
-        self,
-        dim: int,
-        num_codebooks: int,
-        codebook_size: int = 1024,
-        num_blocks: int = 4,
-        width: int = 384,
-        hidden: int = 384,
-        search: Search | Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(dim, equal_sizes(dim, num_codebooks, codebook_size))
-        self.sizes = {
-            "num_blocks": check_whole("num_blocks", num_blocks, 0, 128),
-            "width": check_whole("width", width, 1, 8192),
-            "hidden": check_whole("hidden", hidden, 1, 8192),
-        }
-        weights = (num_codebooks - 1) * width * (3 * dim + width + 2 * num_blocks * hidden)
-        if weights > _MOST_WEIGHTS:
-            raise UserError(
-                f"networks of {num_codebooks} codebooks, num_blocks {num_blocks}, width {width} and hidden"
-                f" {hidden} have {weights} weights, {_MOST_WEIGHTS} are allowed: lower one of these numbers"
-            )
-        if search is None:
-            # The paper's widths; 64 of the 512 candidates lead to the same error, see `Search`.
-            search = Search(candidates=min(16, codebook_size), beam=32, shortlist=64)
-        self.search = search if isinstance(search, Search) else Search.from_dict(search)
-        start = RVQ(dim, num_codebooks, codebook_size).codebooks
-        self.codebooks = nn.Parameter(start.clone())
-        self.preselection = nn.Parameter(start[1:].clone())
-        self.networks = nn.ModuleList(
-            ImplicitCodebook(dim, num_blocks, width, hidden) for _ in range(num_codebooks - 1)
-        )
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(()))
-        self._tables: tuple[Any, list[StageTables]] | None = None
-
-    @torch.no_grad()
-    def start_from(
-        self, rvq: RVQ, mean: torch.Tensor, scale: torch.Tensor, *, noise: float = 0.0, seed: int = 0
-    ) -> None:
-        """Become the residual quantizer ``rvq`` of standardised latents.
-
-        Args:
-            rvq: of the same sizes, fitted on (x - mean) / scale.
-            mean: (dim,).
-            scale: scalar.
-            noise: standard deviation of what is added to the codewords, in units of their own per stage.
-            seed: of the noise.
-        """
-        codebooks = rvq.codebooks.cpu()
-        random = torch.randn(codebooks.shape, generator=torch.Generator().manual_seed(seed))
-        codebooks = codebooks + noise * codebooks.std((1, 2), keepdim=True) * random
-        self.codebooks.copy_(codebooks)
-        self.preselection.copy_(codebooks[1:])
-        self.mean.copy_(mean)
-        self.scale.copy_(scale)
-        for network in self.networks:
-            assert isinstance(network, ImplicitCodebook)
-            network.reset()
-
-    def tables(self, precision: str) -> list[StageTables]:
-        """The stages after the first as the search needs them; kept until a parameter changes."""
-        key = (precision, *((p.data_ptr(), p._version) for p in self.parameters()))
-        if self._tables is None or self._tables[0] != key:
-            self._tables = (key, self._make_tables(PRECISIONS[precision]))
-        return self._tables[1]
-
-    def forget_tables(self) -> None:
-        """For changes of parameters that torch does not count: those of a recorded step."""
-        self._tables = None
-
-    def _make_tables(self, dtype: torch.dtype) -> list[StageTables]:
-        stages = []
-        for number, network in enumerate(self.networks):
-            assert isinstance(network, ImplicitCodebook)
-            width = network.project_in.out_features
-            codebook = self.codebooks[number + 1].detach()
-            h = network.project_in(codebook)
-            h = h + nn.functional.linear(h, network.condition.weight[:, :width], network.condition.bias)
-            stages.append(
-                StageTables(
-                    codebook=codebook,
-                    preselection=self.preselection[number].detach(),
-                    table=h.detach().to(dtype),
-                    by_reconstruction=network.condition.weight[:, width:].detach().contiguous(),
-                    blocks=tuple(
-                        tuple(layer.get_parameter("weight").detach().to(dtype) for layer in block)
-                        for block in zip(network.up, network.down, strict=True)
-                    ),
-                    out=network.project_out.weight.detach().to(dtype),
-                )
-            )
-        return stages
-
-    @torch.no_grad()
-    def find(self, z: torch.Tensor, num_codebooks: int, how: Search) -> Found:
-        """Codes and partial reconstructions of (n, dim) standardised latents."""
-        size = self.codebook_sizes[0]
-        if how.candidates > size:
-            raise UserError(f"A = {how.candidates} candidates are more than the {size} codewords of a stage")
-        if how.beam * size > (most := 16 * _DISTANCES):
-            raise UserError(
-                f"a search of beam {how.beam} over {size} codewords needs {how.beam * size} distances at"
-                f" once, {most} are allowed: give a beam of {most // size} at most"
-            )
-        stages = self.tables(how.precision)[: num_codebooks - 1]
-        chunk = max(1, _DISTANCES * (16 if z.is_cuda else 1) // (size * how.beam))
-        parts = [search(rows, self.codebooks[0].detach(), stages, how) for rows in z.split(chunk)]
-        return Found(torch.cat([part.codes for part in parts]), torch.cat([part.partials for part in parts]))
-
-    def _encode(self, x: torch.Tensor, num_codebooks: int) -> torch.Tensor:
-        # Rows at a time: the partial reconstructions of a long file are not needed.
-        parts = ((rows - self.mean) / self.scale for rows in x.split(1 << 14))
-        return torch.cat([self.find(part, num_codebooks, self.search).codes for part in parts])
-
-    def reconstruct(self, codes: torch.Tensor) -> list[torch.Tensor]:
-        """(n, dim) standardised reconstruction after each stage, from (n, m) codes; differentiable."""
-        x_hat = self.codebooks[0][codes[:, 0]]
-        partials = [x_hat]
-        for n, network in enumerate(self.networks[: codes.shape[1] - 1], start=1):
-            x_hat = x_hat + network(self.codebooks[n][codes[:, n]], x_hat)
-            partials.append(x_hat)
-        return partials
-
-    def _decode(self, codes: torch.Tensor) -> torch.Tensor:
-        # 4096 rows keep a layer's activations in the processor's cache.
-        z = torch.cat([self.reconstruct(rows)[-1] for rows in codes.split(4096)])
-        return z * self.scale + self.mean
 
     def fit(
         self,
@@ -247,17 +116,172 @@ class QINCO2(Quantizer):
                 frames of ``latents`` out.
             training: None stands for the paper's recipe.
         """
-        fit_qinco2(self, latents, validation, training or Training(), seed, state_dir, progress)
+        training = training or Training()
+        data = Latents(latents)
+        data.check(self.dim, max(self.codebook_sizes[0], training.batch_size))
+        if validation is None:
+            data, held = data.hold_out(min(training.validation_frames, len(data) // 10), seed)
+        else:
+            held = Latents(validation)
+        held.check(self.dim, 1)
+        steps = data.steps(training.batch_size, training.epoch_frames)
+        if steps == 0:
+            raise UserError(
+                f"an epoch has no whole batch: batch_size is {training.batch_size}, epoch_frames"
+                f" {training.epoch_frames}, and there are {len(data)} latents; give a smaller batch_size,"
+                " more epoch_frames or more latents"
+            )
+        options = {**asdict(training), "save_every_s": None, "validation": held.signature(), "seed": seed}
+        state = FitState(state_dir, self, data, **options)
+        trainer = _Trainer(self, training, held.sample(training.validation_frames, seed), seed, steps)
+        done = state.load()
+        if done:
+            trainer.restore(done)
+        else:
+            _start(self, data, training, seed, state_dir, progress)
+        trainer.run(data, state, progress)
+        state.finish()
 
-    def config(self) -> dict[str, Any]:
+
+def _start(
+    model: QINCO2Model,
+    data: Latents,
+    training: Training,
+    seed: int,
+    state_dir: Path | str | None,
+    progress: ProgressCallback | None,
+) -> None:
+    rows = data.sample(training.rvq_frames, seed)
+    mean = rows.mean(0, dtype="float64").astype("float32")
+    rows -= mean
+    scale = float(rows.std(dtype="float64"))
+    if scale == 0:
+        raise UserError("latents are all alike; there is nothing to quantize")
+    rows /= scale
+    rvq = RVQ(model.dim, model.num_codebooks, model.codebook_sizes[0]).to(model.codebooks.device)
+
+    def tell(at: FitProgress) -> None:
+        if progress:
+            mse = None if at.mse is None else at.mse * scale**2
+            progress(FitProgress(f"RVQ, {at.phase}", at.done, at.total, mse))
+
+    rvq.fit(
+        rows,
+        seed=seed,
+        state_dir=None if state_dir is None else Path(state_dir) / "rvq",
+        progress=tell,
+        max_frames=len(rows),
+    )
+    with torch.random.fork_rng():  # the layers that are not zero at first, from the seed
+        torch.manual_seed(seed)
+        for layer in model.networks.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.reset_parameters()
+    model.start_from(rvq, torch.from_numpy(mean), torch.tensor(scale), noise=training.noise, seed=seed)
+
+
+class _Trainer:
+    """The training loop and everything of it that an interruption must not lose."""
+
+    def __init__(self, model: QINCO2Model, training: Training, held: Any, seed: int, steps: int) -> None:
+        self.model, self.training, self.seed, self.steps = model, training, seed, steps
+        self.device = model.codebooks.device
+        self.search = training.search or model.search
+        self.held = torch.from_numpy(held).to(self.device)
+        tables = [model.codebooks, model.preselection]
+        groups: list[dict[str, Any]] = [
+            {"params": list(model.networks.parameters()), "weight_decay": training.weight_decay},
+            {"params": tables, "weight_decay": 0.0},
+        ]
+        self.optimizer = adamw(groups, training.lr, self.device)
+        self._update = Replayed(self._update_by, self.device)
+        self.epoch = self.step = 0
+        self.used = torch.zeros(model.num_codebooks, model.codebook_sizes[0], device=self.device)
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_mse = math.inf
+
+    def state(self) -> dict[str, Any]:
         return {
-            "kind": self.kind,
-            "dim": self.dim,
-            "num_codebooks": self.num_codebooks,
-            "codebook_size": self.codebook_sizes[0],
-            **self.sizes,
-            "search": asdict(self.search),
+            "epoch": self.epoch,
+            "step": self.step,
+            "used": self.used,
+            "best": self.best,
+            "best_mse": self.best_mse,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
         }
 
-    def settings(self) -> dict[str, Any]:
-        return asdict(self.search)
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epoch, self.step, self.best_mse = state["epoch"], state["step"], state["best_mse"]
+        self.used.copy_(state["used"])
+        self.best = state["best"]
+        self.model.load_state_dict(state["model"])
+        load_state(self.optimizer, state["optimizer"])
+
+    def run(self, data: Latents, state: FitState, progress: ProgressCallback | None) -> None:
+        training, saved = self.training, time.monotonic()
+        scale = float(self.model.scale)
+        while self.epoch < training.epochs:
+            batches = data.batches(
+                training.batch_size,
+                training.epoch_frames,
+                seed=self.seed,
+                epoch=self.epoch,
+                start=self.step,
+            )
+            z = mse = None
+            for batch in batches:
+                z = (batch.to(self.device) - self.model.mean) / self.model.scale
+                mse = float(self.update(z)) * scale**2
+                self.step += 1
+                if self.step < self.steps and time.monotonic() - saved >= training.save_every_s:
+                    state.save(self.state())
+                    saved = time.monotonic()
+                if progress:
+                    done = self.epoch * self.steps + self.step
+                    phase = f"epoch {self.epoch + 1} of {training.epochs}"
+                    progress(FitProgress(phase, done, training.epochs * self.steps, mse))
+            assert z is not None
+            self.end_epoch(z)
+            state.save(self.state())
+        self.model.load_state_dict(self.best)
+
+    def update(self, z: torch.Tensor) -> torch.Tensor:
+        """One step on (n, dim) standardised latents; the error of the last stage."""
+        set_rate(self.optimizer, self.training.rate(self.epoch * self.steps + self.step, self.steps))
+        error: torch.Tensor = self._update(None, z)
+        self.model.forget_tables()
+        return error
+
+    def _update_by(self, _: None, z: torch.Tensor) -> torch.Tensor:
+        model = self.model
+        model.forget_tables()
+        codes = model.find(z, model.num_codebooks, self.search).codes
+        for used, column in zip(self.used, codes.T, strict=True):
+            used.index_add_(0, column, torch.ones_like(column, dtype=used.dtype))
+        loss, error = loss_of(model, z, codes)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_value_(model.parameters(), self.training.clip)
+        self.optimizer.step()
+        return error
+
+    @torch.no_grad()
+    def end_epoch(self, z: torch.Tensor) -> None:
+        """Validate, keep the best, give unused codewords a new place: a residual of the last batch."""
+        model = self.model
+        found = model.find((self.held - model.mean) / model.scale, model.num_codebooks, self.search)
+        mse = float((model.decode(found.codes) - self.held).square().mean())
+        if mse < self.best_mse or not self.best:
+            self.best_mse = mse
+            self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        partials = model.find(z, model.num_codebooks, self.search).partials
+        for n in range(model.num_codebooks):
+            unused = (self.used[n] == 0).nonzero()[:, 0]
+            rows = torch.randint(len(z), (len(unused),), generator=random).to(self.device)
+            residual = z[rows] - (partials[rows, n - 1] if n else 0)
+            for table in [model.codebooks[n], *([model.preselection[n - 1]] if n else [])]:
+                table[unused] = residual
+        self.used.zero_()
+        self.epoch, self.step = self.epoch + 1, 0

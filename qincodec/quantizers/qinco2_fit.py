@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,10 +16,8 @@ from qincodec.quantizers.base import FitProgress, ProgressCallback
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents, LatentsLike
+from qincodec.quantizers.qinco2_network import QINCO2Model
 from qincodec.quantizers.rvq import MAX_FRAMES, RVQ
-
-if TYPE_CHECKING:
-    from qincodec.quantizers.qinco2 import QINCO2
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Training:
         lr: highest learning rate: linear from 0 over ``ramp_epochs``, then a cosine to 0.
         weight_decay: of the networks; codebooks are left alone, or rare codewords would shrink away.
         clip: gradients are clipped to this absolute value.
-        noise: see `QINCO2.start_from`.
+        noise: see `QINCO2Model.start_from`.
         rvq_frames: frames the RVQ is fitted on that training starts from, held in memory.
         validation_frames: frames of the validation at most.
         search: how the codes of a step are looked for; None: as the quantizer's own ``search`` says.
@@ -69,7 +67,7 @@ class Training:
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, end - ramp)))
 
 
-def loss_of(model: QINCO2, z: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_of(model: QINCO2Model, z: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Training loss of (n, dim) standardised latents with (n, N) codes, and the error of the last stage.
 
     Sum over stages of mean (z - x_hat_m)^2, plus sum over m > 1 of mean (z - x_hat_m-1 - c~_m)^2 for the
@@ -85,7 +83,7 @@ def loss_of(model: QINCO2, z: torch.Tensor, codes: torch.Tensor) -> tuple[torch.
 
 
 def fit_qinco2(
-    model: QINCO2,
+    model: QINCO2Model,
     latents: LatentsLike,
     validation: LatentsLike | None,
     training: Training,
@@ -93,7 +91,7 @@ def fit_qinco2(
     state_dir: Path | str | None,
     progress: ProgressCallback | None,
 ) -> None:
-    """See `QINCO2.fit`."""
+    """See `qincodec.quantizers.qinco2.QINCO2.fit`."""
     data = Latents(latents)
     data.check(model.dim, max(model.codebook_sizes[0], training.batch_size))
     if validation is None:
@@ -121,7 +119,7 @@ def fit_qinco2(
 
 
 def _start(
-    model: QINCO2,
+    model: QINCO2Model,
     data: Latents,
     training: Training,
     seed: int,
@@ -160,7 +158,7 @@ def _start(
 class _Trainer:
     """The training loop and everything of it that an interruption must not lose."""
 
-    def __init__(self, model: QINCO2, training: Training, held: Any, seed: int, steps: int) -> None:
+    def __init__(self, model: QINCO2Model, training: Training, held: Any, seed: int, steps: int) -> None:
         self.model, self.training, self.seed, self.steps = model, training, seed, steps
         self.device = model.codebooks.device
         self.search = training.search or model.search

@@ -20,7 +20,7 @@ from qincodec.autoencoder import AutoencoderConfig
 from qincodec.errors import UserError, shown
 from qincodec.quantizers.base import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS
 from qincodec.quantizers.beam import Search
-from qincodec.quantizers.qinco2_fit import Training
+from qincodec.quantizers.qinco2 import Training
 
 CONFIGS = Path(__file__).parent / "configs"
 #: Of a stage: names of checkpoints have nine digits.
@@ -133,7 +133,7 @@ class QuantizerStage(_Part):
         codebook_size: K.
         max_frames: latents to fit on at most; the paper takes 60 million for QINCO2.
         options: further arguments of the quantizer (``num_blocks: 2`` of qinco2).
-        training: of qinco2, fields of `qincodec.quantizers.qinco2_fit.Training`.
+        training: of qinco2, fields of `qincodec.quantizers.qinco2.Training`.
     """
 
     kind: str = "qinco2"

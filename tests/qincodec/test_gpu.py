@@ -13,8 +13,7 @@ from qincodec import audio, shapes
 from qincodec.codec import Qincodec, load
 from qincodec.distances import ms_mel, si_sdr
 from qincodec.quantizers.irvq import IRVQ
-from qincodec.quantizers.qinco2 import QINCO2
-from qincodec.quantizers.qinco2_fit import Training
+from qincodec.quantizers.qinco2 import QINCO2, Training
 from qincodec.quantizers.rvq import RVQ
 from qincodec.training.autoencoder import train_autoencoder
 from qincodec.training.config import parse_config

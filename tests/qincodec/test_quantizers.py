@@ -15,8 +15,7 @@ from qincodec.quantizers.base import FitProgress, Quantizer
 from qincodec.quantizers.faiss_additive import FaissLSQ, FaissRQ
 from qincodec.quantizers.fsq import FSQ, allocate
 from qincodec.quantizers.irvq import IRVQ, cluster_deviations
-from qincodec.quantizers.qinco2 import QINCO2
-from qincodec.quantizers.qinco2_fit import Training
+from qincodec.quantizers.qinco2 import QINCO2, Training
 from qincodec.quantizers.rvq import RVQ, lloyd
 
 DIM, N, K = 8, 4, 16

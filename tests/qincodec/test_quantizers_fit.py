@@ -19,8 +19,7 @@ from qincodec.quantizers.base import FitProgress, Quantizer
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.irvq import IRVQ
 from qincodec.quantizers.latents import BLOCK, Latents
-from qincodec.quantizers.qinco2 import QINCO2
-from qincodec.quantizers.qinco2_fit import Training, loss_of
+from qincodec.quantizers.qinco2 import QINCO2, Training, loss_of
 from qincodec.quantizers.rvq import RVQ
 
 DIM, N, K = 4, 3, 8

@@ -15,8 +15,7 @@ import torch
 
 from qincodec.errors import UserError
 from qincodec.quantizers.beam import Search, smallest
-from qincodec.quantizers.qinco2 import QINCO2, SIZES
-from qincodec.quantizers.qinco2_fit import Training
+from qincodec.quantizers.qinco2 import QINCO2, SIZES, Training
 from qincodec.quantizers.rvq import RVQ
 
 DIM, N, K = 6, 4, 16
@@ -67,7 +66,7 @@ def rvq_and_data() -> tuple[RVQ, torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.fixture(scope="module")
 def trained(rvq_and_data: tuple[RVQ, torch.Tensor, torch.Tensor, torch.Tensor]) -> QINCO2:
     """A few steps of training by hand: networks that matter, and a pre-selection that fits them."""
-    from qincodec.quantizers.qinco2_fit import loss_of
+    from qincodec.quantizers.qinco2 import loss_of
 
     rvq, x, mean, scale = rvq_and_data
     torch.manual_seed(0)
