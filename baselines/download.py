@@ -2,7 +2,7 @@
 
 A download grows in ``<file>.part``. What it is a part of (address and validator, RFC 9110 section 8.8) lies
 beside it, so that it only ever goes on with bytes of the same file; it takes its final name once it is
-complete and verified.
+complete and verified. (Not `qincodec.core.files`, whose files do not outlive a failure.)
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from baselines import weights
-from baselines.weights import Progress, WeightsFile
-from qincodec.console import ProgressLine
+from baselines.weights_files import WeightsFile, digests
+from qincodec.console import Progress, ProgressLine
 from qincodec.errors import UserError
 
 TIMEOUT_S = 30.0
@@ -87,7 +86,7 @@ def _fetch(file: WeightsFile, path: Path, progress: Progress | None) -> None:
     print(f"licence: {file.licence}; {file.attribution}", file=sys.stderr)
     with ProgressLine(enabled=progress is None) as line:
         _download(file, part, progress or line)
-    found = weights.digests(part)
+    found = digests(part)
     wrong = file.mismatch(part.stat().st_size, **found)
     if wrong is not None:
         part.replace(aside := path.with_name(f"{path.name}.bad"))

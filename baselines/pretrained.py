@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from baselines import weights as files
+import baselines.weights
 from baselines.bounds import empty_model, refuse_inflated, refuse_numbers, refuse_packed
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from baselines.lazy import Lazy
@@ -70,7 +70,7 @@ class PretrainedCodec(Codec):
                 self._add(label, model)
                 hashes.append(_fingerprint(model))
         else:
-            for label, path in self._sources(weights, files.obtain).items():
+            for label, path in self._sources(weights, baselines.weights.obtain).items():
                 assert path is not None  # `obtain` gives one or raises
                 self._add(label, self._load(path))
                 hashes.append(_path_hash(path)[:16])
@@ -85,7 +85,7 @@ class PretrainedCodec(Codec):
         """
         if _untrained_size(cls.name, weights) is not None:
             return []
-        sources = cls._sources(weights, files.find)
+        sources = cls._sources(weights, baselines.weights.find)
         return [cls._released[label] for label, path in sources.items() if path is None]
 
     @classmethod
@@ -97,7 +97,9 @@ class PretrainedCodec(Codec):
         if not missing:
             return None
         alone = cls.works_alone(weights)
-        return files.why_unavailable(*missing) + (f"; {alone} is here and works alone" if alone else "")
+        return baselines.weights.why_unavailable(*missing) + (
+            f"; {alone} is here and works alone" if alone else ""
+        )
 
     @classmethod
     def works_alone(cls, weights: str | None = None) -> str | None:
@@ -392,8 +394,8 @@ def from_pretrained(kind: Any, given: Path | None, place: Path, **options: Any) 
 
 def _path_hash(path: Path) -> str:
     if not path.is_dir():
-        return files.sha256(path)
-    parts = "".join(files.sha256(path / name) for name in FOLDER)
+        return baselines.weights.sha256(path)
+    parts = "".join(baselines.weights.sha256(path / name) for name in FOLDER)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 

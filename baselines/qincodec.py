@@ -7,26 +7,21 @@ under which scores are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import qincodec as package
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from baselines.lazy import Lazy
-from qincodec import bitstream
+from qincodec import bitstream, checkpoint
 from qincodec.errors import UserError, shown
 
 if TYPE_CHECKING:
     import torch
 
-    from qincodec import checkpoint, codec
+    from qincodec import codec
 else:
-    torch, checkpoint, codec = Lazy("torch"), Lazy("qincodec.checkpoint"), Lazy("qincodec.codec")
-
-#: Where the shipped models are; looked at without torch, which `checkpoint` needs.
-_SHIPPED = Path(package.__file__).parent / "pretrained"
+    torch, codec = Lazy("torch"), Lazy("qincodec.codec")
 
 
 class _Model(Codec):
@@ -43,7 +38,7 @@ class _Model(Codec):
     @classmethod
     def unavailable(cls, weights: str | None = None) -> str | None:
         if weights is None:
-            if any(_SHIPPED.glob("*/config.json")):
+            if checkpoint.shipped():
                 return None
             return f"{checkpoint.NOTHING_SHIPPED}; pass --weights {cls.name}=PATH"
         if weights.startswith(codec.UNTRAINED):

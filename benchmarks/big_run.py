@@ -30,7 +30,8 @@ from evaluation.datasets.base import Clip, Dataset
 from evaluation.manifest import describe_dataset
 from evaluation.results import Condition, MetricInfo
 from evaluation.runner import Runner, Settings
-from evaluation.store import RunStore, coded_key, score_key, write_atomic
+from evaluation.store import RunStore, coded_key, score_key
+from qincodec.core.files import write_atomic
 
 _METRICS = ("si_sdr", "ms_mel")
 _ROWS_AT_ONCE = 8 * (1 + len(_METRICS))  # a batch of clips, as the runner writes them

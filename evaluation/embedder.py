@@ -27,7 +27,8 @@ from evaluation.metrics.embedding import (
 )
 from evaluation.results import MetricInfo
 from evaluation.scoring import describe
-from evaluation.store import RunStore, StoreError, frames_key, reference_frames_key
+from evaluation.store import RunStore, frames_key, reference_frames_key
+from qincodec.core.files import StoreError
 from qincodec.errors import Unavailable, UserError
 from qincodec.plugins import FAULTS
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from baselines import weights
+from baselines import weights, weights_files
 from baselines.registry import missing_weights, unavailable, works_alone
 from evaluation.conditions import (
     CodecSpec,
@@ -19,6 +19,7 @@ from evaluation.conditions import (
     parse_weights,
 )
 from evaluation.datasets import check_data
+from qincodec.console import Progress
 from qincodec.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Lack:
         held = " and ".join(f"'{weights.entry(f).filename}' ({weights.entry(f).url})" for f in self.files)
         return (
             f"weights {' and '.join(self.files)} are not in the cache and the download failed: put {held}"
-            f" into '{weights.folder()}'"
+            f" into '{weights_files.folder()}'"
         )
 
 
@@ -93,7 +94,7 @@ def refuse(
     if failed is not None:
         text += f"; the download failed ({failed})"
     if files:
-        text += f"; put what is missing into '{weights.folder()}' under these names"
+        text += f"; put what is missing into '{weights_files.folder()}' under these names"
         if failed is None:
             text += f", or run `evaluate weights fetch {' '.join(files)}`{weights.where_allowed()}"
     here = [spec.label for spec in specs if spec.label not in lacks] + [spec.label for spec in rendered]
@@ -105,7 +106,7 @@ def refuse(
     return Unavailable(text if here or alone else f"{text}; `evaluate list` shows what can run here")
 
 
-def fetch_weights(request: Request, progress: weights.Progress) -> str | None:
+def fetch_weights(request: Request, progress: Progress) -> str | None:
     """Download what the codecs lack, once the whole request has been looked through.
 
     Returns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,8 @@ from evaluation.store import (
     number_from_json,
     score_key,
 )
+from qincodec.console import Progress
 from qincodec.errors import UserError
-
-#: Called with what is going on, how much is done, and of how much.
-Progress = Callable[[str, int, int], None]
 
 
 def open_results(folder: str | Path) -> Results:

@@ -22,8 +22,9 @@ from typing import Any
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.shards import shard_note
 from evaluation.manifest import describe_dataset, differences, unite
-from evaluation.merge_rows import Merged, Plan, Progress, Source, Writer
+from evaluation.merge_rows import Merged, Plan, Source, Writer
 from evaluation.store import RunStore
+from qincodec.console import Progress
 from qincodec.errors import UserError
 
 

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,12 +24,13 @@ from evaluation.store import (
     RunStore,
     coded_key,
     condition_delay,
-    explain_os_errors,
     frames_key,
     number_from_json,
     reference_frames_key,
     score_key,
 )
+from qincodec.console import Progress
+from qincodec.core.files import explain_os_errors
 from qincodec.errors import UserError
 
 #: Scores of a clip in two runs may differ by this, relatively: batches and devices decide the last bits.
@@ -38,8 +39,6 @@ TOLERANCE = 1e-6
 _CLIPS_AT_ONCE = 500
 
 Row = dict[str, Any]
-#: Called with what is going on, how much is done, and of how much.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -351,7 +350,7 @@ class Writer:
             return target.exists()
         if target.exists() and path.samefile(target):
             return True
-        # One name for it, so that a kill leaves one behind at most.
+        # Not `whole_file`: a link cannot be made onto a file. One name, so that a kill leaves one behind.
         temporary = target.with_name(f".writing-{target.name}")
         with explain_os_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)

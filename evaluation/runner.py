@@ -35,18 +35,10 @@ from evaluation.embedder import Embedder
 from evaluation.metrics.base import Metric, Score
 from evaluation.results import MetricInfo
 from evaluation.scoring import describe, failed_score, score_group
-from evaluation.store import (
-    RunStore,
-    StoreError,
-    coded_key,
-    condition_delay,
-    explain_os_errors,
-    number_to_json,
-    score_key,
-    write_atomic,
-)
+from evaluation.store import RunStore, coded_key, condition_delay, number_to_json, score_key
 from evaluation.unchanged import Unchanged
 from qincodec import audio
+from qincodec.core.files import StoreError, explain_os_errors, write_atomic
 from qincodec.errors import UserError
 from qincodec.plugins import FAULTS
 

@@ -12,7 +12,8 @@ from evaluation.alignment import apply_delay
 from evaluation.batches import Group
 from evaluation.datasets.base import one_line
 from evaluation.metrics.base import Metric, Score
-from evaluation.store import StoreError, number_to_json
+from evaluation.store import number_to_json
+from qincodec.core.files import StoreError
 from qincodec.errors import UserError, shown
 from qincodec.plugins import FAULTS
 

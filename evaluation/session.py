@@ -8,12 +8,12 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from baselines import weights as pretrained
+from baselines import weights
 from baselines.registry import CODECS
 from evaluation.conditions import (
     Planned,
@@ -42,11 +42,8 @@ from evaluation.runner import Runner, Settings
 from evaluation.scoring import describe
 from evaluation.store import RunStore, row_key
 from qincodec.codec import check_device
+from qincodec.console import Progress
 from qincodec.errors import Unavailable, UserError
-
-#: Called with what is going on ("reading data", "coding and scoring"), how much is done, and of how much.
-Progress = Callable[[str, int, int], None]
-
 
 #: Names of metrics, and of embeddings, each of which stands for its four.
 DEFAULT_METRICS = "si_sdr,ms_mel,logmel,openl3"
@@ -131,9 +128,8 @@ def make_plan(
         failed: why a download that was tried has failed; it is not advised again then.
     """
     check_numbers(request)
-    weights = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
-    weights = use_files(weights, request.codecs)
-    specs = parse_codecs(request.codecs, weights)
+    given = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
+    specs = parse_codecs(request.codecs, use_files(given, request.codecs))
     rendered = parse_conditions(request.conditions)
     kbps = parse_kbps(request.kbps)
     metric_names, embedding_names = choose_metrics(request.metrics)
@@ -167,7 +163,7 @@ def make_plan(
             limit=settings.limit,
             seed=settings.seed,
             sample_rate=settings.sample_rate,
-            progress=lambda done, total: progress("reading data", done, total),
+            progress=progress,
             **request.dataset_options,
         )
     )
@@ -179,21 +175,21 @@ def make_plan(
     return plan
 
 
-def use_files(weights: Mapping[str, str], codecs: Sequence[str] | str) -> dict[str, str]:
+def use_files(given: Mapping[str, str], codecs: Sequence[str] | str) -> dict[str, str]:
     """Take what names a pretrained file out of ``--weights``; the rest are codecs' own.
 
     Raises:
         UserError: a file of a codec that is not asked for.
     """
     asked = {spec.codec for spec in parse_codecs(codecs, {})}
-    own = dict(weights)
-    for name in [name for name in own if name in pretrained.FILES]:
-        user = pretrained.FILES[name].used_by
+    own = dict(given)
+    for name in [name for name in own if name in weights.FILES]:
+        user = weights.FILES[name].used_by
         if user in CODECS and user not in asked:
             raise UserError(
                 f"--weights {name}=... is for codec '{user}', which is not among --codecs; add it"
             )
-        pretrained.use(name, Path(own[name]))
+        weights.use(name, Path(own[name]))
         if name not in asked:
             del own[name]
     return own

@@ -20,17 +20,13 @@ twice.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
-import re
-import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
@@ -40,16 +36,13 @@ import numpy as np
 from evaluation import records
 from evaluation.datasets.base import Clip
 from evaluation.results import Condition, MetricInfo
+from qincodec.core.files import explain_os_errors, safe_name, write_atomic
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:
     from evaluation.metrics.base import Metric
 
 SCHEMA_VERSION = 1
-
-
-class StoreError(UserError):
-    """The run folder cannot be written: ends the run, where other errors only fail their clip."""
 
 
 def row_key(**content: Any) -> str:
@@ -125,51 +118,6 @@ def number_to_json(value: float | None) -> float | str | None:
 
 def number_from_json(value: float | str | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def safe_name(text: str) -> str:
-    """A label or rate as one folder name: anything but letters, digits, ``._@+-`` becomes ``_``."""
-    return re.sub(r"[^\w.@+-]", "_", text).lstrip(".") or "_"
-
-
-@contextlib.contextmanager
-def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line for the user."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"disk full while writing {path}: what was scored so far is kept; free some space and run "
-                "the same command again to go on"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(
-                f"cannot write {path}: {error.strerror}; choose a folder you may write to with --out"
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise StoreError(
-                f"cannot write {path}: a file is in the way; choose another --out folder"
-            ) from error
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; check the folder given as --out"
-        ) from error
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file or nothing, through a temporary file beside it."""
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                # The parts of file names that are not UTF-8 come out as JSON's and Python's escapes.
-                file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
 
 class RunStore:

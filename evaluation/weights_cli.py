@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from baselines.weights import WeightsFile
+    from baselines.weights_files import WeightsFile
 
 weights_app = typer.Typer(add_completion=False)
 
@@ -20,9 +20,9 @@ def show(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from baselines import weights
+    from baselines import weights, weights_files
 
-    print(f"Cache: {weights.folder()} (set QINCODEC_CACHE for another place)")
+    print(f"Cache: {weights_files.folder()} (set QINCODEC_CACHE for another place)")
     for file in weights.FILES.values():
         print(f"\n{file.name}, for {file.used_by}")
         print(f"  file     {file.filename}")

@@ -48,6 +48,7 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
                 missing.append(path)
     if key is not None:
         wanted[place.with_name(key.name)] = key
+    # A folder, so not `qincodec.core.files`: made beside its place and renamed.
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:
             made = Path(name) / "backup"

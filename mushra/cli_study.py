@@ -190,10 +190,10 @@ def plan(
     """
     import json
 
-    from evaluation.store import write_atomic
     from mushra.analysis.figures import check_style, save, style_context
     from mushra.analysis.power import draw_plan, format_plan
     from mushra.analysis.power import plan as plan_test
+    from qincodec.core.files import write_atomic
 
     check_style(style)
     given = {

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.datasets.base import Clip
-from evaluation.store import explain_os_errors, safe_name, write_atomic
 from mushra.anchors import anchor_filter
 from mushra.config import load_config
 from mushra.containers import common_size, padded
@@ -37,6 +36,8 @@ from mushra.pages import HIDDEN_REFERENCE
 from mushra.sources import GRID_S, Pick, RunSource, Source
 from mushra.stimuli import Unsuitable, loudest_start, make_item, write_stimulus
 from mushra.yaml_dump import dump
+from qincodec.console import Progress
+from qincodec.core.files import explain_os_errors, safe_name, write_atomic
 from qincodec.errors import UserError
 
 REPORT_NAME = "create_report.json"
@@ -54,8 +55,6 @@ _MAX_TEST_ID = 200
 _NO_TRAINING = (
     "ask for fewer items, give --training 0, or train on recordings that are rated, too, by --training-reuse"
 )
-
-Progress = Callable[[str, int, int], None]
 
 
 def create_test(
@@ -431,7 +430,7 @@ def _remove_unfinished(parent: Path, prefix: str) -> None:
 
 
 def _move(building: Path, out: Path, force: bool) -> None:
-    """Put the finished folder in its place."""
+    """Put the finished folder in its place. `qincodec.core.files` is for files: a folder is not replaced."""
     check_out(out, force)  # again: making it took a while
     if not force or not out.exists():
         building.rename(out)

@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from evaluation.store import write_atomic
 from mushra.analysis.given import nobody_gave
 from mushra.php_csv import csv_text, number_text, original
 from mushra.server import schema
 from mushra.server.store import Store, read_key, read_ratings
 from mushra.server.whole import WholePage, WholeSession, add_whole
 from qincodec import __version__
+from qincodec.core.files import write_atomic
 from qincodec.errors import UserError
 
 Format = Literal["webmushra", "tidy", "json"]

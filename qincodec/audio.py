@@ -19,9 +19,7 @@ import io
 import math
 import operator
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +29,7 @@ import soxr
 from numpy.typing import ArrayLike, NDArray
 
 from qincodec._audio_files import AudioInfo, open_source
+from qincodec.core.files import replacing
 from qincodec.errors import UserError
 
 __all__ = [
@@ -42,7 +41,6 @@ __all__ = [
     "pcm_steps",
     "peak_dbfs",
     "read",
-    "replacing",
     "resample",
     "resampled_length",
     "write",
@@ -162,26 +160,6 @@ def write(path: PathLike, audio: ArrayLike, sample_rate: int, subtype: Subtype =
             temporary.write_bytes(encoded)
     except ValueError as error:  # a name that no file can have
         raise UserError(f"cannot write {name!r}: {error}") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A new, empty file beside ``path`` that takes its place if the block ends well, and goes if it does not.
-
-    Raises:
-        UserError: the system does not let it be written; its reasons inside the block included.
-    """
-    # Not `tempfile`: its files are for their owner alone, and would stay so under their final name.
-    temporary = path.with_name(f".writing-{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            temporary.open("xb").close()
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
 
 
 def pcm_steps(samples: Audio, bits: int) -> NDArray[np.int32]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file
-from safetensors.torch import save as serialized
-
+from qincodec.core.files import whole_file
 from qincodec.errors import UserError, shown
+
+if TYPE_CHECKING:  # not imported before a model is read: shipped models are listed without torch
+    import torch
 
 CONFIG_NAME = "config.json"
 TENSORS_NAME = "model.safetensors"
@@ -30,6 +29,8 @@ _VERSION = 1
 
 def model_hash(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
     """SHA-256 of a model, 64 hexadecimal digits: the same on every machine and device."""
+    import torch
+
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -76,24 +77,19 @@ def save(folder: str | Path, config: dict[str, Any], tensors: dict[str, torch.Te
     Returns:
         The model's hash.
     """
+    from safetensors.torch import save as serialized
+
     folder = Path(folder)
     digest = model_hash(config, tensors)
     content = {"format": _FORMAT, "version": _VERSION, "hash": digest, **config}
-    mark = secrets.token_hex(4)
     try:
         folder.mkdir(exist_ok=True)
-        temporary = {name: folder / f".{name}.{mark}.tmp" for name in (TENSORS_NAME, CONFIG_NAME)}
-        try:
+        with whole_file(folder / CONFIG_NAME) as of_config, whole_file(folder / TENSORS_NAME) as of_tensors:
             # Tensors that share memory are refused by safetensors, hence the copies.
             copies = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
             # Not by `save_file`, whose files nobody but their owner may read.
-            temporary[TENSORS_NAME].write_bytes(serialized(copies))
-            temporary[CONFIG_NAME].write_text(json.dumps(content, indent=2) + "\n")
-            for name, path in temporary.items():
-                path.replace(folder / name)
-        finally:
-            for path in temporary.values():
-                path.unlink(missing_ok=True)
+            of_tensors.write_bytes(serialized(copies))
+            of_config.write_text(json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write the model '{folder}': {error.strerror or error}") from error
     return digest
@@ -105,6 +101,8 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], s
     Raises:
         UserError: files missing or damaged, of a newer version, or changed since they were written.
     """
+    from safetensors.torch import load_file
+
     folder = Path(folder)
     for name in (CONFIG_NAME, TENSORS_NAME):
         if not (folder / name).is_file():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qincodec import __version__
-from qincodec.console import ProgressLine, run_command
+from qincodec.console import Progress, ProgressLine, run_command
 from qincodec.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
 from qincodec.training.cli import app as train_app
 
@@ -89,7 +89,7 @@ def encode(
         with _readable(source) as path:
             info = audio.info(path)
             header, data = encode_file(
-                codec, path, codec.codebooks_for(kbps, info.channels), _seconds(progress, source)
+                codec, path, codec.codebooks_for(kbps, info.channels), _of(source, progress)
             )
         _write(target, data)
         resampled = "" if header.source_rate == header.sample_rate else f", from {header.source_rate} Hz"
@@ -147,7 +147,7 @@ def decode(
                 path,
                 subtype=subtype or ("pcm24" if path.suffix.lower() == ".flac" else "float32"),  # type: ignore[arg-type]
                 source_rate=source_rate,
-                progress=_seconds(progress, source),
+                progress=_of(source, progress),
             )
         if written.clipped:
             progress.note(
@@ -293,10 +293,10 @@ def _channels(count: int) -> str:
     return f"{count} channel" + "s" * (count > 1)
 
 
-def _seconds(progress: ProgressLine, source: Path) -> Callable[[float, float], None]:
-    def report(done: float, total: float) -> None:
+def _of(source: Path, progress: ProgressLine) -> Progress:
+    def report(unit: str, done: int, total: int) -> None:
         if done < total:  # what ends at once needs no line
-            progress(f"{source} (s)", round(done), round(total))
+            progress(f"{source} ({unit})", done, total)
 
     return report
 
@@ -348,7 +348,7 @@ def _write(target: Path, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    from qincodec.audio import replacing
+    from qincodec.core.files import replacing
 
     with replacing(target) as temporary:
         temporary.write_bytes(data)

@@ -10,6 +10,9 @@ from typing import Any
 
 from qincodec.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 
+#: What long work calls as it goes on: what it does, how much of it is done, and of how much (0: unknown).
+Progress = Callable[[str, int, int], None]
+
 
 def run_command(
     command: Callable[..., Any], arguments: list[str], program: str, interrupted: str | None = None

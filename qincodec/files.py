@@ -5,7 +5,7 @@ A file is read, resampled, encoded, decoded and written block by block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from qincodec import audio
 from qincodec.audio import Audio, Subtype
 from qincodec.bitstream import QncHeader, dumps
 from qincodec.codec import Qincodec
+from qincodec.console import Progress
+from qincodec.core.files import replacing
 from qincodec.errors import UserError
 
 _BLOCK_S = 10.0
-#: Called with what is done and what there is to do, in seconds of audio.
-Progress = Callable[[float, float], None]
 
 _WAV_LIMIT = 2**32 - 2**16  # a WAV file counts its bytes in 32 bits
 
@@ -56,6 +56,7 @@ def encode_file(
     Args:
         path: what `qincodec.audio.read` reads; each channel is coded by itself.
         num_codebooks: per channel.
+        progress: called with seconds of audio.
 
     Raises:
         UserError: as `qincodec.audio.read`, and for a sample rate or a number of channels that a .qnc file
@@ -80,7 +81,7 @@ def encode_file(
         codes[:, :, done : done + part.shape[2]] = part.cpu().numpy()
         done += part.shape[2]
         if progress:
-            progress(done / codec.frame_rate, header.num_frames / codec.frame_rate)
+            progress("s", round(done / codec.frame_rate), round(header.num_frames / codec.frame_rate))
     return header, dumps(header, codes, codec.tables)
 
 
@@ -126,7 +127,7 @@ def decode_file(
                 raise UserError(f"cannot write '{path}': {error or 'is the disk full?'}") from error
             done += block.shape[1]
             if progress:
-                progress(done / rate, num_samples / rate)
+                progress("s", round(done / rate), round(num_samples / rate))
     return Written(rate, header.channels, num_samples, clipped, audio.peak_dbfs(peak))
 
 
@@ -172,7 +173,7 @@ def _sound_file(path: Path, sample_rate: int, channels: int, num_samples: int, b
     if container == "WAV" and num_samples * channels * bits // 8 > _WAV_LIMIT:
         raise UserError(f"cannot write '{path}': a WAV file ends at 4 GiB; write .flac")
     subtype = {32: "FLOAT", 16: "PCM_16", 24: "PCM_24"}[bits]
-    with audio.replacing(path) as temporary:
+    with replacing(path) as temporary:
         try:
             sound = soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype, format=container)
         except soundfile.LibsndfileError as error:

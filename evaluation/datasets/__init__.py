@@ -8,7 +8,8 @@ from typing import Literal
 from evaluation.datasets import audiocaps, folder
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.shards import Shard, shard_note
-from evaluation.datasets.sources import File, Listing, Progress, cut, draw, look_at
+from evaluation.datasets.sources import File, Listing, cut, draw, look_at
+from qincodec.console import Progress
 from qincodec.errors import UserError
 
 __all__ = ["Clip", "Dataset", "check_data", "load_dataset"]
@@ -60,7 +61,7 @@ def load_dataset(
         audiocaps_list: CSV file for "audiocaps:FOLDER", see `evaluation.datasets.audiocaps.find`.
         allow_resampled: take files of AudioCaps below ``sample_rate``. Without it they are clips with an
             ``error``, and more than half of them a UserError.
-        progress: called with (done, total) as files are read.
+        progress: called as files are read.
 
     Raises:
         UserError: nothing that can be evaluated, or an argument that has no meaning.

@@ -6,10 +6,9 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -23,6 +22,8 @@ import soundfile
 from evaluation.datasets.base import Clip, one_line
 from evaluation.unchanged import SETTLED_S, stamp_of
 from qincodec import audio
+from qincodec.console import Progress
+from qincodec.core.files import whole_file
 from qincodec.errors import UserError
 
 #: A tail of a file that is shorter than this is no clip under ``chunks="all"``.
@@ -30,8 +31,6 @@ MIN_TAIL_S = 1.0
 
 # Manifests round: an excerpt that ends this close to the end of its file means that end.
 _ROUNDING_S = 0.001
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ def look_at(paths: Iterable[Path], progress: Progress | None = None) -> dict[Pat
 
     Args:
         paths: absolute; repeated ones are looked at once.
-        progress: called with (done, total) after each file.
+        progress: called after each file.
     """
     unique = list(dict.fromkeys(paths))
     known = _read_cache()
@@ -198,7 +197,7 @@ def look_at(paths: Iterable[Path], progress: Progress | None = None) -> dict[Pat
             if entry is not None:
                 fresh[str(path)] = entry
             if progress is not None:
-                progress(len(files), len(unique))
+                progress("reading data", len(files), len(unique))
     finally:
         # What was read is kept and nothing further is begun, also when interrupted.
         pool.shutdown(wait=False, cancel_futures=True)
@@ -259,15 +258,11 @@ def _sum(files: dict[str, Any]) -> str:
 
 def _write_cache(fresh: dict[str, Any]) -> None:
     path = cache_file()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files = {**_read_cache(), **fresh}
         content = {"reader": _reader(), "sum": _sum(files), "files": files}
-        try:
+        with whole_file(path) as temporary:
             temporary.write_text(json.dumps(content))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError:
         pass  # a cache that cannot be written costs time and changes no result

@@ -17,7 +17,7 @@ from evaluation.paper.listening import OWN_TEST
 from evaluation.paper.sheets import Line, Sheet, figure_sheet, table_sheet
 from evaluation.paper.tables import Reproduction
 from evaluation.report.files import latex_text
-from evaluation.store import write_atomic
+from qincodec.core.files import write_atomic
 
 SCHEMA_VERSION = 1
 PAGE, TABLES, NUMBERS = "paper.html", "tables.tex", "paper.json"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from baselines import weights as pretrained
+from baselines import weights
 from baselines.registry import missing_weights, unavailable
 from evaluation.conditions import Planned, parse_codecs, plan_conditions
 from evaluation.datasets import load_dataset
@@ -24,10 +24,8 @@ from evaluation.session import Plan, Request, execute, make_plan
 from evaluation.statistics import MAX_RATE_DEVIATION
 from evaluation.store import RunStore
 from qincodec.codec import load
+from qincodec.console import Progress
 from qincodec.errors import UserError
-
-#: Called with what is going on, how much is done, and of how much.
-Progress = Callable[[str, int, int], None]
 
 RUN = "run"
 CURVES = "fig4"
@@ -130,7 +128,7 @@ def _baselines(request: PaperRequest, progress: Progress) -> tuple[dict[str, str
         if name in (content.DAC, content.ENCODEC):
             own[name] = path
         else:
-            pretrained.use(name, Path(path))
+            weights.use(name, Path(path))
     codecs, reasons = {}, {}
     for name in (content.DAC, content.ENCODEC):
         reason: str | None = f"left out with --skip {name}"
@@ -147,11 +145,11 @@ def _baselines(request: PaperRequest, progress: Progress) -> tuple[dict[str, str
 
 def _fetch(codec: str, path: str | None, progress: Progress) -> str | None:
     """Download what a codec lacks; why that cannot be had."""
-    if pretrained.is_offline():
+    if weights.is_offline():
         return None
     try:
         for name in missing_weights(codec, path):
-            pretrained.obtain(name, progress)
+            weights.obtain(name, progress)
     except UserError as error:
         return str(error)
     return None
@@ -258,7 +256,7 @@ class _Session:
             chunk_s=content.EXCERPT_S,
             limit=request.limit,
             seed=request.seed,
-            progress=lambda done, total: self._progress("reading data", done, total),
+            progress=self._progress,
             **request.dataset_options,
         )
         self.dataset = describe_dataset(data)

@@ -19,7 +19,7 @@ from evaluation.report.more_tables import codebook_frame, with_noise_floor
 from evaluation.report.plots import write_plots
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.statistics import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
-from evaluation.store import write_atomic
+from qincodec.core.files import write_atomic
 
 SCHEMA_VERSION = 1
 

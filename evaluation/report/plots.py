@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from evaluation.report.content import disclaimer, heading, row_label
 from evaluation.report.more_tables import with_codebooks, with_noise_floor
 from evaluation.results import MetricInfo, Results
-from evaluation.store import write_atomic
+from qincodec.core.files import write_atomic
 
 #: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
 #: yellow, which is too light on white.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,13 @@ from scipy import stats
 
 from evaluation.report.content import heading
 from evaluation.results import MetricInfo
-from evaluation.store import number_to_json, write_atomic
+from evaluation.store import number_to_json
 from mushra.analysis.figures import COLOURS, MARKERS, NEUTRAL, WIDTHS, new_figure, save, style_context
 from mushra.analysis.layout import codec_and_kbps, display_name
 from mushra.analysis.ratings import Ratings
+from qincodec.console import Progress
+from qincodec.core.files import write_atomic
 from qincodec.errors import UserError
-
-Progress = Callable[[str, int, int], None]
 
 COEFFICIENTS = ("pearson", "spearman", "kendall")
 LEVELS = ("item", "condition")

@@ -16,7 +16,7 @@ import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.store import write_atomic
+from qincodec.core.files import write_atomic
 from qincodec.errors import UserError
 
 #: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the

@@ -31,9 +31,8 @@ from evaluation.results import MetricInfo
 from mushra.locate import KEY_FORMAT, KEY_NAME
 from mushra.pages import HIDDEN_REFERENCE
 from qincodec import audio
+from qincodec.console import Progress
 from qincodec.errors import UserError
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

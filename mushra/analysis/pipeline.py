@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -31,6 +31,7 @@ from mushra.analysis.significance import (
     permutation_test,
     wilcoxon_test,
 )
+from qincodec.console import Progress
 from qincodec.errors import UserError
 
 NUM_PERMUTATIONS = 10_000
@@ -42,8 +43,6 @@ TEST_COLUMNS += ["p_holm", "p_hochberg", "estimate", "ci_low", "ci_high", "effec
 #: Families of tests that are corrected together: pairs of systems, and systems against the hidden reference.
 SYSTEMS, REFERENCE = "systems", "reference"
 WILCOXON, PERMUTATION = "wilcoxon", "permutation_median"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 
 from evaluation.report.files import latex_text
-from evaluation.store import write_atomic
 from mushra.analysis import wording
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.ratings import count
 from mushra.analysis.sources import database_name
 from qincodec import __version__
+from qincodec.core.files import write_atomic
 
 SCHEMA_VERSION = 1
 _DIGITS = 10

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qincodec.core.files import write_atomic
 from qincodec.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,6 +119,4 @@ def main() -> None:
         done = {"error": "The analysis failed; run `mushra analyze` to see why."}
         raise
     finally:
-        temporary = folder / "done.tmp"
-        temporary.write_text(json.dumps({**done, "drawn_at": time.time()}), encoding="utf-8")
-        temporary.replace(folder / _DONE)
+        write_atomic(folder / _DONE, json.dumps({**done, "drawn_at": time.time()}))

@@ -33,6 +33,7 @@ from mushra.pages import (
     VolumePage,
 )
 from qincodec import audio
+from qincodec.core.files import replacing
 from qincodec.errors import UserError
 
 #: Part of the names of cached anchors; changes when what makes them does.
@@ -199,7 +200,7 @@ class Stimuli:
             path = self._cache / f"{served.sha256[:32]}-{size}.{served.container}"
             if not path.exists():
                 self._make_cache()
-                with audio.replacing(path) as temporary:
+                with replacing(path) as temporary:
                     temporary.write_bytes(padded(served.path.read_bytes(), size))
             self._files[token] = replace(served, path=path, size=size)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from qincodec.core.files import replacing
 from qincodec.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.latents import Latents
@@ -66,12 +66,8 @@ class FitState:
     def save(self, state: dict[str, Any]) -> None:
         if self._path is None:
             return
-        part = self._path.with_suffix(".part")
-        with part.open("wb") as file:
+        with replacing(self._path, large=True) as part, part.open("wb") as file:
             torch.save({"identity": self._identity, "state": state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
 
     def finish(self) -> None:
         """Delete the state: the fit is done."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from qincodec.core.files import whole_file
 from qincodec.errors import UserError
 
 _NAME = re.compile(r"step-(\d{9})\.pt")
@@ -45,24 +46,18 @@ class Checkpoints:
             UserError: the disk is full or cannot be written to. What was there is still there.
         """
         path = self.path(step)
-        part = path.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with whole_file(path, large=True) as part, part.open("wb") as file:
                 torch.save({"step": step, **state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
             if best:
-                copy = self.best_path.with_suffix(".part")
-                copy.unlink(missing_ok=True)
-                try:
-                    os.link(path, copy)
-                except OSError:  # file systems without links
-                    shutil.copyfile(path, copy)
-                copy.replace(self.best_path)
+                with whole_file(self.best_path, large=True) as copy:
+                    copy.unlink()
+                    try:
+                        os.link(path, copy)
+                    except OSError:  # file systems without links
+                        shutil.copyfile(path, copy)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            part.unlink(missing_ok=True)
             raise UserError(self._failure(step, error)) from error
         for old in self.steps()[: -self._keep]:
             self.path(old).unlink(missing_ok=True)

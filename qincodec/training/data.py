@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from qincodec import audio
+from qincodec.core.files import replacing
 from qincodec.errors import UserError
 from qincodec.files import resampled_blocks
 from qincodec.training.manifest import Manifest, seeded_order
@@ -385,7 +386,7 @@ class Recordings:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write the cache '{cache}': {error.strerror}") from error
-        with audio.replacing(path) as temporary, temporary.open("wb") as stream:
+        with replacing(path) as temporary, temporary.open("wb") as stream:
             header = {"descr": "<f4", "fortran_order": False, "shape": (length,)}
             np.lib.format.write_array_header_1_0(stream, header)
             for block in self.whole(row):

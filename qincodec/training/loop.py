@@ -22,7 +22,6 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
-from qincodec.audio import replacing
 from qincodec.autoencoder import Autoencoder
 from qincodec.console import ProgressLine
 from qincodec.errors import UserError
@@ -31,6 +30,7 @@ from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.config import RunConfig, TrainingConfig
 from qincodec.training.data import CropDataset
 from qincodec.training.log import Log
+from qincodec.training.run import write_json
 from qincodec.training.validation import Validation
 from qincodec.training.workers import prepare_worker
 
@@ -183,8 +183,7 @@ def train(fabric: Fabric, config: TrainingConfig, crops: CropDataset, stage: Sta
         "best": best,
     }
     if rank_zero:
-        with replacing(stage.folder / "summary.json") as temporary:
-            temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        write_json(stage.folder / "summary.json", summary)
     if checkpoints.best_path.exists():
         state = checkpoints.load(checkpoints.best_path)
         stage.step.load_state(state)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
@@ -25,14 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qincodec import audio
+from qincodec.console import Progress
+from qincodec.core.files import replacing
 from qincodec.errors import UserError
 from qincodec.training.sources import Candidate, Listing, list_source
 from qincodec.training.workers import prepare_worker
 
 __all__ = ["FILE_DTYPE", "Manifest"]
-
-#: Called with what is done and what there is to do, as `qincodec.console.ProgressLine`.
-Progress = Callable[[str, int, int], None]
 
 #: A file: where its name ends in ``paths.bin``, what its header says, the recording it comes from (a hash),
 #: and whether reading can begin anywhere in it.
@@ -358,7 +357,7 @@ def _write(listing: Listing, folder: Path, headers: dict[str, Header], state: st
         )
         names.append(name)
     table, blob = table[: len(names)], b"".join(names)
-    with audio.replacing(folder / "unreadable.jsonl") as temporary:
+    with replacing(folder / "unreadable.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in unreadable))
     if not names:
         raise UserError(
@@ -383,12 +382,12 @@ def _write(listing: Listing, folder: Path, headers: dict[str, Header], state: st
         "notes": listing.notes,
     }
     for path in _parts(folder, meta):
-        with audio.replacing(path) as temporary, temporary.open("wb") as stream:
+        with replacing(path) as temporary, temporary.open("wb") as stream:
             if path.suffix == ".npy":
                 np.save(stream, table, allow_pickle=False)
             else:
                 stream.write(blob)
-    with audio.replacing(folder / "manifest.json") as temporary:
+    with replacing(folder / "manifest.json") as temporary:
         temporary.write_text(json.dumps(meta, indent=1) + "\n")
     for old in [*folder.glob("files-*.npy"), *folder.glob("paths-*.bin")]:
         if old not in _parts(folder, meta):

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from qincodec.audio import replacing, resampled_length
+from qincodec.audio import resampled_length
 from qincodec.bitstream import bits_per_frame
 from qincodec.code_tables import MAX_SIZE, CodeTables
 from qincodec.codec import Qincodec
 from qincodec.console import ProgressLine
+from qincodec.core.files import replacing
 from qincodec.errors import UserError
 from qincodec.files import resampled_blocks
 from qincodec.quantizers import QUANTIZERS

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qincodec.audio import replacing
 from qincodec.codec import Qincodec, load
+from qincodec.console import Progress
+from qincodec.core.files import replacing
 from qincodec.errors import UserError
 from qincodec.training.config import TrainingConfig, parse_config
 from qincodec.training.data import CropDataset, validation_clips
-from qincodec.training.manifest import Manifest, Progress
+from qincodec.training.manifest import Manifest
 
 _CONFIG = "training.json"
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from flaky_server import Site, serve
 
-from baselines import download, weights
-from baselines.weights import FILES, WeightsFile
+from baselines import download, weights, weights_files
+from baselines.weights import FILES
+from baselines.weights_files import WeightsFile
 from qincodec.errors import Unavailable, UserError
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
@@ -29,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("QINCODEC_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(weights, "_explicit", {})
-    monkeypatch.setattr(weights, "_digests", {})
+    monkeypatch.setattr(weights_files, "_digests", {})
     monkeypatch.setattr(download, "PAUSE_S", 0.0)
     return tmp_path / "weights"
 
@@ -151,14 +152,14 @@ def test_digests_are_computed_once(cache: Path, monkeypatch: pytest.MonkeyPatch)
     assert weights.find("mine") == path
 
     def forget() -> None:
-        monkeypatch.setattr(weights, "_digests", {})
+        monkeypatch.setattr(weights_files, "_digests", {})
 
     def refuse(*_: object) -> dict[str, str]:
         raise AssertionError("read again")
 
     forget()
     with monkeypatch.context() as patched:
-        patched.setattr(weights, "_hash", refuse)
+        patched.setattr(weights_files, "_hash", refuse)
         assert weights.find("mine") == path  # a new process
         assert weights.sha256(path) == SHA256
     forget()
@@ -194,7 +195,7 @@ def test_a_cache_that_cannot_be_written_can_be_read(cache: Path, monkeypatch: py
     def refuse(*_: object) -> None:
         raise UserError("read-only")
 
-    monkeypatch.setattr(weights, "replacing", refuse)
+    monkeypatch.setattr(weights_files, "replacing", refuse)
     assert weights.find("mine") == cache / "mine.bin"
 
 

@@ -13,17 +13,8 @@ import pytest
 
 from evaluation.datasets.base import Clip
 from evaluation.results import Condition
-from evaluation.store import (
-    RunStore,
-    StoreError,
-    coded_key,
-    condition_delay,
-    number_from_json,
-    number_to_json,
-    row_key,
-    safe_name,
-    write_atomic,
-)
+from evaluation.store import RunStore, coded_key, condition_delay, number_from_json, number_to_json, row_key
+from qincodec.core.files import StoreError
 from qincodec.errors import UserError
 
 
@@ -164,22 +155,6 @@ def test_a_run_of_a_later_schema_is_refused(tmp_path: Path) -> None:
         RunStore(tmp_path / "run")
 
 
-def test_write_atomic_leaves_the_old_file_when_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file.txt"
-    write_atomic(path, "old")
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(StoreError, match="disk full"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
-
-
 @pytest.mark.parametrize("value", [1.5, -0.0, math.inf, -math.inf, math.nan])
 def test_numbers_survive_json(value: float) -> None:
     back = number_from_json(number_to_json(value))
@@ -219,10 +194,3 @@ def test_the_delay_of_a_condition_is_an_integer_some_clip_has() -> None:
     assert found == 3  # the lower of the two in the middle, never 3.5
     assert condition_delay(({"delay": delay} for delay in delays), align=False) == 0
     assert condition_delay(iter([None, {"delay": None}]), align=True) == 0
-
-
-def test_names_become_safe_folder_names() -> None:
-    assert safe_name("opus@16") == "opus@16"
-    assert safe_name("../../etc") == "_.._etc"
-    assert safe_name("my codec/2") == "my_codec_2"
-    assert safe_name("...") == "_"

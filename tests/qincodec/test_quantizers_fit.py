@@ -167,7 +167,7 @@ def test_interrupted_fit_equals_uninterrupted(
         resumed = make()
         resumed.fit(x, seed=7, state_dir=folder, **more)
         assert_equal(whole, resumed)
-        assert not list(folder.rglob("*.pt")) and not list(folder.rglob("*.part"))
+        assert not list(folder.rglob("*.pt")) and not list(folder.rglob(".writing-*"))
 
 
 def test_resumed_fit_does_not_start_over(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from evaluation.report.html.media import file_title
-from evaluation.store import explain_os_errors, write_atomic
 from qincodec import audio
 from qincodec.audio import Audio
+from qincodec.core.files import explain_os_errors, write_atomic
 from qincodec.errors import UserError
 
 PAGE, FOLDER = "index.html", "assets"

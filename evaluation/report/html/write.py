@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,12 +18,11 @@ from evaluation.report.html.assets import GENERATOR, Assets
 from evaluation.report.html.clips import Card, CardMaker, missing_sounds
 from evaluation.results import Results
 from evaluation.store import RunStore
+from qincodec.console import Progress
 from qincodec.errors import UserError
 
 #: What the clips of a report may weigh together, unless their number is asked for. Bytes.
 MAX_CLIP_BYTES = 54_000_000
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""Files that are written whole or not at all, and what to say where the file system refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qincodec.errors import UserError
+
+
+class StoreError(UserError):
+    """A result cannot be written: ends the work, where other errors only fail their clip."""
+
+
+def safe_name(text: str) -> str:
+    """A label or rate as one folder name: anything but letters, digits, ``._@+-`` becomes ``_``."""
+    return re.sub(r"[^\w.@+-]", "_", text).lstrip(".") or "_"
+
+
+@contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"disk full while writing {path}: what was scored so far is kept; free some space and run "
+                "the same command again to go on"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(
+                f"cannot write {path}: {error.strerror}; choose a folder you may write to with --out"
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(
+                f"cannot write {path}: a file is in the way; choose another --out folder"
+            ) from error
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; check the folder given as --out"
+        ) from error
+
+
+@contextmanager
+def whole_file(path: Path, *, large: bool = False) -> Iterator[Path]:
+    """A new, empty file beside ``path`` that takes its place if the block ends well, and goes if it does not.
+
+    Args:
+        path: its folder must exist.
+        large: a state of gigabytes, say, that one process at a time writes. It is on the disk before it
+            replaces what was good, and has one temporary name, so that kills leave one such file at most.
+    """
+    # Not `tempfile`: its files are for their owner alone, and would stay so under their final name.
+    temporary = path.with_name(f".writing-{path.name if large else f'{secrets.token_hex(8)}.tmp'}")
+    try:
+        temporary.open("wb" if large else "xb").close()
+        yield temporary
+        if large:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path, *, large: bool = False) -> Iterator[Path]:
+    """`whole_file` for a file that the user named.
+
+    Raises:
+        UserError: the system does not let it be written; its reasons inside the block included.
+    """
+    try:
+        with whole_file(path, large=large) as temporary:
+            yield temporary
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file of a result folder, which is made if need be. Raises StoreError."""
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            # The parts of file names that are not UTF-8 come out as JSON's and Python's escapes.
+            temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
