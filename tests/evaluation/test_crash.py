@@ -33,9 +33,16 @@ def without_timings(run: Path) -> str:
     return frame.drop(columns=[c for c in TIMING_COLUMNS if c in frame]).to_csv(index=False)
 
 
-def kill_and_resume(clip_folder: Path, tmp_path: Path, kills: int) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(arguments(clip_folder, whole), check=True, capture_output=True, timeout=120)
+@pytest.fixture(scope="module")
+def whole(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process that nothing interrupted, only to be read."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(arguments(clip_folder, out), check=True, capture_output=True, timeout=120)
+    return out
+
+
+def kill_and_resume(clip_folder: Path, tmp_path: Path, whole: Path, kills: int) -> None:
+    killed = tmp_path / "killed"
     total = lines(whole)
     chance = random.Random(kills)
     for target in sorted(chance.sample(range(total), kills)):
@@ -82,26 +89,25 @@ def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
     assert stdout == ""
 
 
-def test_killed_three_times(clip_folder: Path, tmp_path: Path) -> None:
-    kill_and_resume(clip_folder, tmp_path, 3)
+def test_killed_three_times(clip_folder: Path, tmp_path: Path, whole: Path) -> None:
+    kill_and_resume(clip_folder, tmp_path, whole, 3)
 
 
 @pytest.mark.long
-def test_killed_ten_times(clip_folder: Path, tmp_path: Path) -> None:
-    kill_and_resume(clip_folder, tmp_path, 10)
+def test_killed_ten_times(clip_folder: Path, tmp_path: Path, whole: Path) -> None:
+    kill_and_resume(clip_folder, tmp_path, whole, 10)
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
-def test_ranks_agree_with_one_process(clip_folder: Path, tmp_path: Path, ranks: int) -> None:
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    subprocess.run(arguments(clip_folder, alone), check=True, capture_output=True, timeout=120)
+def test_ranks_agree_with_one_process(clip_folder: Path, tmp_path: Path, whole: Path, ranks: int) -> None:
+    together = tmp_path / "together"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command = [*torchrun, "-m", *arguments(clip_folder, together)[2:]]
     result = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     assert len(list((together / "rows").iterdir())) == ranks
-    assert without_timings(together) == without_timings(alone)
-    assert (together / "plots").is_dir() == (alone / "plots").is_dir()
+    assert without_timings(together) == without_timings(whole)
+    assert (together / "plots").is_dir() == (whole / "plots").is_dir()
 
 
 def test_a_mistake_under_torchrun_ends_all_ranks(tmp_path: Path) -> None:
@@ -113,10 +119,13 @@ def test_a_mistake_under_torchrun_ends_all_ranks(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_survives_being_moved(clip_folder: Path, tmp_path: Path) -> None:
-    subprocess.run(arguments(clip_folder, tmp_path / "a"), check=True, capture_output=True, timeout=120)
-    shutil.move(tmp_path / "a", tmp_path / "b")
-    before = (tmp_path / "b" / "summary.csv").read_bytes()
-    command = [*COMMAND, "report", str(tmp_path / "b")]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    assert (tmp_path / "b" / "summary.csv").read_bytes() == before
+def test_a_run_survives_being_moved(tmp_path: Path, whole: Path) -> None:
+    moved, before = tmp_path / "moved", (whole / "summary.csv").read_bytes()
+    shutil.copytree(whole, moved)
+    # What is read from where the run was must fail.
+    away = whole.rename(whole.with_name("away"))
+    try:
+        subprocess.run([*COMMAND, "report", str(moved)], check=True, capture_output=True, timeout=120)
+    finally:
+        away.rename(whole)
+    assert (moved / "summary.csv").read_bytes() == before
