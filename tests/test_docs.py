@@ -1,4 +1,4 @@
-"""The guides are real sessions: their commands run, in order, in one folder."""
+"""What the guides say and show; their commands are run by tests/walks/test_pages.py and test_training.py."""
 
 from __future__ import annotations
 
@@ -26,38 +26,27 @@ def commands(guide: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """What the guides take for granted: `recordings`, `decoded` files of another codec, `results.csv`."""
+    """What the guide to training takes for granted: `recordings`."""
     random = np.random.default_rng(0)
-    for folder in ("recordings", "decoded"):
-        (tmp_path / folder).mkdir()
+    (tmp_path / "recordings").mkdir()
     for number in range(8):
         seconds = np.arange(6 * RATE) / RATE
         tone = 0.2 * np.sin(2 * np.pi * 220 * 2 ** (number / 12) * seconds) * (1 + np.sin(3 * seconds)) / 2
         sound = (tone + 0.02 * random.standard_normal(len(tone)))[None].astype(np.float32)
         audio.write(tmp_path / "recordings" / f"{number}.wav", sound, RATE)
-        coded = sound[:, : 5 * RATE] + 0.01 * random.standard_normal((1, 5 * RATE)).astype(np.float32)
-        audio.write(tmp_path / "decoded" / f"{number}.wav", coded, RATE)
-    rows = ["session_test_id,session_uuid,trial_id,rating_stimulus,rating_score,rating_time,rating_comment"]
-    for listener in range(8):
-        for item in range(8):
-            for condition, mean in (("reference", 99), ("opus", 60), ("mp3", 40), ("anchor35", 15)):
-                score = int(np.clip(random.normal(mean, 8 * (condition != "reference")), 0, 100))
-                rows.append(f"demo,listener{listener},item{item},{condition},{score},9000,")
-    (tmp_path / "results.csv").write_text("\n".join(rows) + "\n")
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    "guide", ["evaluate.md", "listen.md", pytest.param("train.md", marks=pytest.mark.long)]
-)
-def test_the_commands_of_a_guide_run(guide: str, workplace: Path) -> None:
+def test_the_trainings_of_the_guide_run_as_they_stand(workplace: Path) -> None:
+    """With all of their batches; those of the other guides, and shorter trainings, run in `make walks`."""
     # Neither the network nor a busy machine decides: nothing is downloaded, each command may take its time.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "QINCODEC_CACHE": str(workplace / "cache"), "COLUMNS": "120"}
     environment |= {"QINCODEC_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    assert commands(guide)
-    for command in commands(guide):
+    assert commands("train.md")
+    for command in commands("train.md"):
         done = subprocess.run(
             command, shell=True, cwd=workplace, env=environment, capture_output=True, text=True
         )
@@ -87,7 +76,7 @@ def test_every_guide_is_linked() -> None:
     assert all(f"docs/{page.name}" in readme for page in DOCS.glob("*.md"))
 
 
-def test_the_examples_of_extend_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_extend_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     text = (DOCS / "extend.md").read_text(encoding="utf-8")
@@ -95,8 +84,8 @@ def test_the_examples_of_extend_run(workplace: Path, monkeypatch: pytest.MonkeyP
         code = next(
             b for b in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if f"class {name}" in b
         )
-        (workplace / f"my_{name.lower()}.py").write_text(code)
-    monkeypatch.syspath_prepend(str(workplace))
+        (tmp_path / f"my_{name.lower()}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
     from my_loudest import Loudest  # type: ignore[import-not-found]
     from my_uniform import Uniform  # type: ignore[import-not-found]
 
