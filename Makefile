@@ -4,15 +4,21 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 JOBS ?= 2
 WALKS = .walks
+# Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
+SHARED = -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-long walks walk-newest walk-lowest lint setup setup-dev clean
+.PHONY: demo test test-shared test-long walks walk-newest walk-lowest lint style types setup setup-dev clean
 
 demo: $(VENV)/.installed
 	$(BIN)/evaluate
 
-test: lint
-	$(BIN)/pytest -n $(JOBS) -m "not long and not gpu and not alone and not walk"
+# The type checker has one process: tests keep the other cores busy.
+test: style
+	$(MAKE) --no-print-directory -j2 types test-shared
 	$(BIN)/pytest -m "alone and not long and not gpu"
+
+test-shared: setup-dev
+	$(BIN)/pytest $(SHARED) -m "not long and not gpu and not alone and not walk"
 
 # Whole paths as users take them, in environments of the wheel alone: with the newest versions that pip finds, and
 # with the lowest of pyproject.toml.
@@ -20,20 +26,29 @@ walks: setup-dev
 	$(MAKE) --no-print-directory -j$(JOBS) --output-sync=target walk-newest walk-lowest
 
 walk-newest: $(WALKS)/newest/.installed
-	QINCODEC_WALK_BIN=$(<D)/bin $(BIN)/pytest --timeout 3600 -m walk tests/walks
+	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) $(INSTALLING)
+	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) -n $(JOBS) --dist loadfile tests/walks $(INSTALLING:%=--ignore %)
 
 # The commands of the pages are the same with any versions.
 walk-lowest: $(WALKS)/lowest/.installed
 	PIP_CONSTRAINT=$(abspath $(WALKS)/lowest.txt) QINCODEC_WALK_BIN=$(<D)/bin \
-	  $(BIN)/pytest --timeout 3600 -m walk tests/walks --ignore tests/walks/test_pages.py
+	  $(WALK) tests/walks --ignore tests/walks/test_pages.py
+
+WALK = $(BIN)/pytest --timeout 3600 -m walk
+# They install plug-ins, of which every command asks: no other walk may be in the environment.
+INSTALLING = tests/walks/test_plugins.py tests/walks/test_training.py
 
 test-long: setup-dev
-	$(BIN)/pytest -n $(JOBS) --timeout 3600 -m "not alone and not walk"
+	$(BIN)/pytest $(SHARED) --timeout 3600 -m "not alone and not walk"
 	$(BIN)/pytest --timeout 3600 -m alone
 
-lint: setup-dev
+lint: style types
+
+style: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup-dev
 	$(BIN)/mypy
 
 setup: $(VENV)/.installed
@@ -60,16 +75,19 @@ $(WALKS)/wheel:
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $@ .
 	$(PYTHON) tests/walks/lowest.py pyproject.toml >$(WALKS)/lowest.txt
 
+# Python compiles what is imported; all of it would take most of a minute.
+INSTALL = pip install --quiet --only-binary :all: --no-compile
+
 $(WALKS)/newest/.installed: $(WALKS)/wheel
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --only-binary :all: $(WALKS)/wheel/*.whl
+	$(@D)/bin/$(INSTALL) $(WALKS)/wheel/*.whl
 	touch $@
 
 $(WALKS)/lowest/.installed: $(WALKS)/wheel
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --only-binary :all: --constraint $(WALKS)/lowest.txt $(WALKS)/wheel/*.whl
+	$(@D)/bin/$(INSTALL) --constraint $(WALKS)/lowest.txt $(WALKS)/wheel/*.whl
 	touch $@
 
 # What tests take from npm; without npm those tests are skipped and say so.

@@ -29,8 +29,12 @@ SKIPPED = {
     "evaluate DATA --codecs dac,encodec,opus": "needs weights that are downloaded",
     "torchrun": "needs several hosts with GPUs",
 }
-#: What stands for codecs of one's own on docs/big-sets.md.
-STANDS_FOR = {"--codecs A,B": "--codecs opus,mp3 --kbps 16"}
+#: What stands for codecs of one's own on docs/big-sets.md; and two models are compared on one second of each
+#: clip, for the same weights have been evaluated on all of it by README's commands before.
+STANDS_FOR = {
+    "--codecs A,B": "--codecs opus,mp3 --kbps 16",
+    "b=qincodec:MODEL_B": "b=qincodec:MODEL_B --chunk 1",
+}
 ELSEWHERE = {"docs/train.md", "docs/extend.md"}
 
 

@@ -34,6 +34,11 @@ class Shell:
         return Path(os.environ.get("QINCODEC_WALK_BIN") or Path(sys.executable).parent).absolute()
 
     @property
+    def versions(self) -> str:
+        """Name of the tested environment's folder: of `make walks`, `newest` or `lowest`."""
+        return self.bin.parent.name
+
+    @property
     def environment(self) -> dict[str, str]:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))
