@@ -19,6 +19,7 @@ _TAG = re.compile(r"!!?(?:str|int|float|bool)(?:\s+|$)")
 _OBJECT = re.compile(r"!(!\w|<|\w+/|\S*\s+[|>][-+\d]*$)")
 _TEXT_BLOCK = re.compile(r"([|>])([+-]?\d*[+-]?)(?: +#.*)?$")
 _FLOW_KEY = re.compile(r"[^:,}]+(?=:)|[^:, ]+(?= )")
+_FLOW_END = re.compile(r"[,\]}]")
 _DOUBLE = re.compile(r'(?:[^"\\]|\\.?)*')
 _ESCAPE = re.compile(
     r'\\(?:([0abt\tnvfre "/\\N_LP])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|\n)'
@@ -312,9 +313,10 @@ class _Flow:
         while True:
             while self._pos < len(self._text) and self._text[self._pos] in characters:
                 self._pos += 1
-            rest = self._text[self._pos :]
-            if rest and not (rest[0] == "#" and not re.search(r"[,\]}]", rest)):
-                return rest[0]
+            if self._pos < len(self._text):
+                first = self._text[self._pos]
+                if first != "#" or _FLOW_END.search(self._text, self._pos):
+                    return first
             self._more()
 
     def _value(self, ends: str, depth: int) -> Any:
