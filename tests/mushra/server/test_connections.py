@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from mushra.server import connections, create_app
+from mushra.config import load_config
+from mushra.server import Limits, connections, create_app
 from mushra.server.connections import make_server
 
 RUN = "import typer, mushra.cli_serve as c; app = typer.Typer(); c.register(app); app()"
@@ -110,8 +111,6 @@ def test_one_client_shuts_out_nobody(served: int, attack: str) -> None:
 @pytest.fixture
 def running(folder: Path) -> Iterator[Any]:
     """A server in a thread of this process."""
-    from mushra.config import load_config
-
     app = create_app(load_config(folder), folder / "results.sqlite")
     server = make_server(app, "127.0.0.1", 0, threads=2, max_body_bytes=10_000, behind_proxy=False)
     thread = threading.Thread(target=server.run)
@@ -197,3 +196,30 @@ def test_who_makes_room() -> None:
     assert room_after(4, 4, many) == "abcd"
     subscriber = {n: channel(f"2001:db8:0:1::{n}", int(n)) for n in "123"}
     assert room_after(9, 2, {**subscriber, "9": channel("2001:db8:0:2::1", 0)}) == "239"
+
+
+def test_listeners_behind_a_proxy_have_limits_of_their_own(folder: Path, tmp_path: Path) -> None:
+    limits = Limits(begin=(1, 1e-9))
+    app = create_app(load_config(folder), tmp_path / "x.sqlite", trusted_proxies=1, limits=limits)
+    server = make_server(app, "127.0.0.1", 0, threads=2, max_body_bytes=10_000, behind_proxy=True)
+    running = threading.Thread(target=server.run)
+    running.start()
+
+    def begin(forwarded: str) -> int:
+        address = ("127.0.0.1", int(server.effective_port))
+        connection = http.client.HTTPConnection(*address, timeout=60)
+        try:
+            connection.request("POST", "/api/sessions", b"{}", {"X-Forwarded-For": forwarded})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    try:
+        assert [begin("192.0.2.1"), begin("192.0.2.2"), begin("192.0.2.1")] == [201, 201, 429]
+        # What stands left of the proxy's own word came from the listener.
+        assert begin("192.0.2.3, 192.0.2.2") == 429
+    finally:
+        server.asyncore.close_all(server._map)
+        running.join()
+        server.task_dispatcher.shutdown()
+        app.extensions["mushra"].store.close()
