@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mushra.pages import (
@@ -27,6 +27,7 @@ from mushra.pages import (
 )
 from mushra.server.results import BadResult
 from mushra.server.whole import WholePage, WholeSession
+from mushra.yaml_lines import Plain, resolve
 
 MAX_TEXT = 10_000
 MAX_RESPONSES = 20_000
@@ -47,15 +48,17 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
     Raises:
         BadResult: not of that shape, or nothing that this test could have led to. Store nothing of it.
     """
-    if not isinstance(sent, dict) or str(sent.get("testId")) != config.test_id:
+    if not isinstance(sent, dict) or _text(sent.get("testId"), "testId") not in as_sent([config.test_id]):
         raise BadResult("other_test", f"these are no results of the test '{config.test_id}'")
     trials = sent.get("trials")
     if not isinstance(trials, list) or not trials:
         raise BadResult("invalid", "trials must be a list of at least one")
     graded = {page.id: page for page in config.flat() if isinstance(page, tuple(_ROWS))}
+    ids = as_sent(graded)
     pages: dict[str, WholePage] = {}
     for trial in trials:
-        page = graded.get(_text(trial.get("id"), "id")) if isinstance(trial, dict) else None
+        id = ids.get(_text(trial.get("id"), "id")) if isinstance(trial, dict) else None
+        page = graded[id] if id is not None else None
         if page is None or trial.get("type") != page.type:
             raise BadResult("trial_unknown", "a trial is none of this test")
         if page.id in pages:
@@ -77,18 +80,37 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
     return WholeSession(config.test_id, "webmushra", uuid, answers, list(pages.values()), content)
 
 
+def as_sent(names: Iterable[str]) -> dict[str, str]:
+    """What webMUSHRA's client may call each of these names of the YAML -> the name.
+
+    Its parser makes values of names without quotes: ``01`` is 1 there, ``1.50`` is 1.5, a date is a time. A
+    name that could be two of them is neither.
+    """
+    names = list(names)
+    known = {name: name for name in names}
+    for name in names:
+        value = resolve(Plain(name))
+        sent = json.dumps(value) if not isinstance(value, str) else name
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", name):
+            sent = f"{name}T00:00:00.000Z"
+        if sent not in names:
+            known[sent] = name if sent not in known else ""
+    return {sent: name for sent, name in known.items() if name}
+
+
 def _answers(participant: Any, config: TestConfig) -> list[tuple[str, str]]:
     names = participant.get("name", []) if isinstance(participant, dict) else None
     values = participant.get("response", []) if isinstance(participant, dict) else None
     if not isinstance(names, list) or not isinstance(values, list) or not len(names) == len(values) <= 500:
         raise BadResult("invalid", "participant: name and response must be lists of the same length")
     finish = [page for page in config.flat() if isinstance(page, FinishPage)]
-    asked = {question.name for page in finish for question in page.questionnaire or []}
+    asked = as_sent(question.name for page in finish for question in page.questionnaire or [])
     answers = {}
     for name, value in zip(names, values, strict=True):
-        question = _text(name, "participant.name", 200)
-        if question not in asked or question in answers:
-            raise BadResult("invalid", f"'{question[:40]}' is no question of this test, or is there twice")
+        given = _text(name, "participant.name", 200)
+        question = asked.get(given)
+        if question is None or question in answers:
+            raise BadResult("invalid", f"'{given[:40]}' is no question of this test, or is there twice")
         answers[question] = _text(value, "participant.response")
     return list(answers.items())
 
@@ -98,24 +120,33 @@ def _rows(page: Page, trial: dict[str, Any]) -> list[dict[str, Any]]:
     responses = trial.get("responses")
     if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
         raise BadResult("invalid", "a trial's responses are no list of objects")
-    rows = [_ROWS[type(page)](page, response) for response in responses]
+    known = {} if isinstance(page, SpatialPage) else as_sent(_stimuli(page))
+    rows = [_ROWS[type(page)](page, _with_names(response, known)) for response in responses]
     if isinstance(page, SpatialPage):
         if page.stimuli and not rows:
             raise BadResult("not_rated", f"trial '{page.id}' has no response")
         return rows
     names = [row["stimulus"] for row in rows]
-    known = set(_stimuli(page))
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in known.values()]
     if unknown:
         raise BadResult("stimulus_unknown", f"trial '{page.id}' has no stimulus '{unknown[0][:40]}'")
     if len(set(names)) < len(names):
         raise BadResult("stimulus_twice", f"trial '{page.id}' rates a stimulus twice")
-    wanted = len(known)
+    wanted = len(set(known.values()))
     if isinstance(page, LikertMultiPage | LikertSinglePage):
         wanted = min(wanted, page.max_stimuli or wanted) if page.must_rate else 0
     if len(names) < wanted:
         raise BadResult("not_rated", f"trial '{page.id}' rates {len(names)} of {wanted} stimuli")
     return rows
+
+
+def _with_names(response: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
+    """A response with the YAML's names of stimuli."""
+    named = {field: response.get(field) for field in ("stimulus", "nonReference", "answer")}
+    return {
+        **response,
+        **{f: known[name] for f, name in named.items() if isinstance(name, str) and name in known},
+    }
 
 
 def _stimuli(page: Any) -> list[str]:
@@ -160,10 +191,11 @@ def _likert(page: Any, response: dict[str, Any]) -> dict[str, Any]:
     several = [_text(one, "rating") for one in given] if isinstance(given, list) else [_text(given, "rating")]
     if len(several) != len(page.response):
         raise BadResult("score", f"trial '{page.id}' has {len(page.response)} scales, not {len(several)}")
-    for answer, scale in zip(several, page.response, strict=True):
-        known = answer in {choice.value for choice in scale}
-        if not known and (page.must_rate or answer not in _NOT_RATED):
+    for index, scale in enumerate(page.response):
+        answer, known = several[index], as_sent(choice.value for choice in scale)
+        if answer not in known and (page.must_rate or answer not in _NOT_RATED):
             raise BadResult("score", f"'{answer[:40]}' is no answer of trial '{page.id}'")
+        several[index] = known.get(answer, answer)
     answer = json.dumps(several) if isinstance(given, list) else several[0]
     return {"stimulus": _text(response.get("stimulus"), "stimulus"), "answer": answer, **_common(response)}
 

@@ -15,10 +15,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from yaml_js import read_all
 
 from mushra import export
 from mushra.server import create_app, records
 from mushra.server.store import Store, read_ratings
+from mushra.server.submission import as_sent
 from mushra.server.whole import WholePage, WholeSession, add_whole
 from qincodec.errors import UserError
 
@@ -419,6 +421,71 @@ def test_grades_of_training_pages_are_kept_apart(serve: Any) -> None:
     training["responses"] = [{"stimulus": name, "score": 5, "time": 1} for name in ("A", "reference")]
     assert submit(app, raw({**OWN, "trials": [training, *OWN["trials"]]})).status_code == 200  # type: ignore[misc]
     assert set(read_ratings(app.extensions["mushra"].store)["item"]) == {"one", "two"}
+
+
+#: Names without quotes that webMUSHRA's parser makes values of, and what is none.
+NUMBERED = """
+testname: x
+testId: 2024-01-02
+pages:
+  - type: mushra
+    id: 01
+    reference: r.wav
+    stimuli:
+      1.50: a.wav
+      010: b.wav
+      True: c.wav
+      18_27: d.wav
+  - type: paired_comparison
+    id: 1e3
+    reference: r.wav
+    stimuli:
+      0x10: a.wav
+  - type: likert_multi_stimulus
+    id: true
+    stimuli:
+      007: a.wav
+    response: [{value: 010}, {value: 1:30}]
+  - {type: finish, questionnaire: [{type: text, name: 02}]}
+"""
+
+
+def test_names_that_look_like_numbers_stay_those_of_the_file(classic: Any, checkout: Path) -> None:
+    (checkout / "configs" / "numbered.yaml").write_text(NUMBERED)
+    (read,) = read_all([NUMBERED])
+    # What the client knows: its parser's values, a date as JSON has it.
+    mushra, pair, likert, finish = read["typed"]["pages"]
+    assert (mushra["id"], list(pair["stimuli"])) == (1, ["16"])
+    rated = [{"stimulus": name, "score": 50} for name in (*mushra["stimuli"], "reference")]
+    chosen = {"reference": "reference", "nonReference": "16", "answer": "16"}
+    liked = {"stimulus": next(iter(likert["stimuli"])), "stimulusRating": str(likert["response"][0]["value"])}
+    session = {
+        "testId": "2024-01-02T00:00:00.000Z",
+        "participant": {"name": [finish["questionnaire"][0]["name"]], "response": ["me"]},
+        "trials": [
+            {"id": mushra["id"], "type": "mushra", "responses": rated},
+            {"id": pair["id"], "type": "paired_comparison", "responses": [chosen]},
+            {"id": likert["id"], "type": "likert_multi_stimulus", "responses": [liked]},
+        ],
+        "uuid": "u",
+    }
+    done = submit(classic, raw(session))
+    assert (done.status_code, done.data) == (200, b"")
+    with classic.extensions["mushra"].store.read() as connection:
+        rows = connection.exec_driver_sql("SELECT trial, stimulus, answer FROM ratings").all()
+        (answer,) = connection.exec_driver_sql("SELECT name, value FROM answers").all()
+        (test,) = connection.exec_driver_sql("SELECT test FROM sessions").all()
+    assert (tuple(answer), tuple(test)) == (("02", "me"), ("2024-01-02",))
+    assert {tuple(row) for row in rows} == {
+        *(("01", name, None) for name in ("1.50", "010", "True", "18_27", "reference")),
+        ("1e3", "0x10", "0x10"),
+        ("true", "007", "010"),
+    }
+
+
+def test_a_name_that_could_be_two_is_the_one_that_stands_so() -> None:
+    assert as_sent(["01", "1", "x"]) == {"01": "01", "1": "1", "x": "x"}
+    assert as_sent(["01", "1.0"]) == {"01": "01", "1.0": "1.0"}
 
 
 def test_a_checkouts_test_is_read_anew_when_it_changes(classic: Any, checkout: Path) -> None:
