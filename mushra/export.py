@@ -18,6 +18,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from mushra.analysis.given import nobody_gave
+from mushra.pages import TRAINING_PREFIX
 from mushra.php_csv import csv_text, number_text, original
 from mushra.server import schema
 from mushra.server.store import Store, read_key, read_ratings
@@ -421,7 +422,10 @@ def _read_sessions(path: Path) -> Iterator[WholeSession]:
         listed = [(trial, kind, ratings) for trial, ratings in pages.items()]
         # Without an id two sessions can be alike: the place in the file tells them apart.
         content = json.dumps(["import", uuid or index, answers, listed], sort_keys=True)
-        whole = [WholePage(trial, kind, False, ratings) for trial, ratings in pages.items()]
+        whole = [
+            WholePage(trial, kind, trial.startswith(TRAINING_PREFIX), ratings)
+            for trial, ratings in pages.items()
+        ]
         yield WholeSession(test, "import", uuid or None, answers, whole, content)
 
 

@@ -21,6 +21,8 @@ from mushra.yaml_lines import Plain, resolve
 
 #: Names of results that no entry of ``stimuli`` may take from the signals a page makes by itself.
 HIDDEN_REFERENCE, ANCHOR35, ANCHOR70 = "reference", "anchor35", "anchor70"
+#: Pages whose id begins so are training, unless the YAML says which are.
+TRAINING_PREFIX = "training"
 
 Language = Literal["en", "de", "fr", "es"]
 
@@ -396,7 +398,7 @@ class TestConfig:
     def is_training(self, page: Page) -> bool:
         """Whether the page's grades are to be kept apart."""
         if self.section.training is None:
-            return page.id.startswith("training")
+            return page.id.startswith(TRAINING_PREFIX)
         return page.id in self.section.training
 
     def audio_path(self, path: str) -> Path:

@@ -206,13 +206,13 @@ def own_rows(name: str, frame: pd.DataFrame) -> Rows:
     unfinished = frame["state"] != "finished"
     problems = []
     for what, left_out in (
-        ("training pages", training),
-        ("unfinished sessions", unfinished & ~training),
-        ("sessions excluded by the experimenter", excluded & ~unfinished & ~training),
+        ("training pages of {}", training),
+        ("{} not finished", unfinished & ~training),
+        ("{} excluded by the experimenter", excluded & ~unfinished & ~training),
     ):
         if left_out.any():
-            sessions = frame.loc[left_out, "session"].nunique()
-            detail = f"{name}: {what} of {count(sessions, 'session')} left out"
+            sessions = count(frame.loc[left_out, "session"].nunique(), "session")
+            detail = f"{name}: {what.format(sessions)} left out"
             problems.append(Problem("does not count", detail, int(left_out.sum())))
     counted = frame[~training & ~unfinished & ~excluded]
     if counted.empty:

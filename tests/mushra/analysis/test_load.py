@@ -470,6 +470,20 @@ def test_our_data_base_and_its_exports(tmp_path: Path, shared: Shared) -> None:
     assert set(kinds(pooled)) <= {"same file twice", "stored twice"}
 
 
+def test_training_pages_of_an_imported_file_do_not_count_either(tmp_path: Path) -> None:
+    from mushra.export import import_csv
+    from mushra.server.store import Store
+
+    trained = session("a")
+    trained["scores"] |= {"training1": page(100, 5, 5)}
+    path = write(tmp_path, webmushra([trained, session("b", 70)]))
+    expected = load([path])
+    assert expected.items == ("t1", "t2")
+    with Store(tmp_path / "test.db") as store:
+        import_csv(store, path)
+    pd.testing.assert_frame_equal(load([tmp_path / "test.db"]).matrix(), expected.matrix())
+
+
 def test_only_what_counts_of_our_export(tmp_path: Path) -> None:
     header = "listener,item,condition,score,session,training,state,excluded,excluded_reason,begun_at"
     rows = ["a,x,'-6dB,50,a,false,finished,false,,now", "a,t,'-6dB,1,a,true,finished,false,,now"]
@@ -479,6 +493,12 @@ def test_only_what_counts_of_our_export(tmp_path: Path) -> None:
     assert ratings.frame[["listener", "condition", "score"]].to_numpy().tolist() == [["a", "-6dB", 50]] * 2
     assert ratings.items == ("training_data", "x")
     assert [problem.kind for problem in ratings.problems] == ["does not count"] * 3
+    said = [problem.detail.partition(": ")[2] for problem in ratings.problems]
+    assert said == [
+        "training pages of 1 session left out",
+        "1 session not finished left out",
+        "1 session excluded by the experimenter left out",
+    ]
 
 
 def test_a_table_from_a_notebook_is_checked() -> None:

@@ -417,7 +417,7 @@ def test_what_is_no_test_with_results_is_told_in_one_line(
         "fresh/config.yaml": "has no results yet: there is no fresh/results.sqlite",
         "future": "has schema 99, this version reads up to 1",
         "unfinished": "nobody has finished a session that counts yet (training pages of 7 sessions left out; "
-        "unfinished sessions of 7 sessions left out)",
+        "7 sessions not finished left out)",
         "nobody": "holds no MUSHRA ratings yet",
         "zero": "file is not a database; the file is damaged",
         "nowhere": "nowhere does not exist",
