@@ -33,9 +33,14 @@ class Unchanged:
 
     A file is hashed when it is read and again when its stamp says that it may have changed; a file that was
     written just now, whose stamp says nothing yet, is hashed before and after every reading.
+
+    Args:
+        task: what has hashed the files, for messages.
+        again: what to do if the old file is gone, for messages.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, task: str = "run", again: str = "evaluate again in a new run folder") -> None:
+        self._task, self._again = task, again
         self._known: dict[Path, tuple[list[int], str]] = {}
         self._lock = threading.Lock()
 
@@ -60,12 +65,12 @@ class Unchanged:
             found = self._digest(path)
         except OSError as error:
             raise UserError(
-                f"{what} cannot be read: {error.strerror}; put it back where the run found it"
+                f"{what} cannot be read: {error.strerror}; put it back where the {self._task} found it"
             ) from error
         if not found.startswith(content_hash):
             raise UserError(
-                f"{what} has changed since the run began: its SHA-256 is {found[:16]}, planned was"
-                f" {content_hash}; put the old file back, or evaluate again in a new run folder"
+                f"{what} has changed since the {self._task} began: its SHA-256 is {found[:16]}, planned was"
+                f" {content_hash}; put the old file back, or {self._again}"
             )
 
     def _digest(self, path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from evaluation.decoded import RunAudio
 from evaluation.load import open_results
 from evaluation.results import Condition
 from evaluation.store import RunStore, condition_delay
+from evaluation.unchanged import Unchanged
 from mushra.check import is_control
 from mushra.stimuli import Raw, Unsuitable
 from qincodec import audio
@@ -139,6 +140,7 @@ class RunSource:
                 f" {', '.join(self._conditions)}"
             )
         self._audio = RunAudio(store, folders=list(given.values()), weights=weights, device=device)
+        self._unchanged = Unchanged()
         self._all_clips = store.read_clips()
         self.clips: list[Clip] = []
         self.excluded: list[tuple[str, str]] = []
@@ -181,6 +183,7 @@ class RunSource:
         first = round(pick.start_s * self.sample_rate)
         stop = min(reference.shape[1], first + round(pick.duration_s * self.sample_rate))
         ends = clip.start_s + stop / self.sample_rate
+        whole = self._unchanged.read(clip.path, clip.content_hash, partial(audio.info, clip.path))
         rows = {label: self._row(label, clip) or {} for label in self._conditions}
         # Estimates of coded signals scatter by some samples; what was scored is heard, unless far off.
         far = _FAR_S * self.sample_rate
@@ -194,7 +197,7 @@ class RunSource:
             first=first,
             stop=stop,
             cut_start=clip.start_s + pick.start_s > 0,
-            cut_stop=ends < audio.info(clip.path).duration_s - _END_S,
+            cut_stop=ends < whole.duration_s - _END_S,
             notes=notes,
             name=clip.path.name,
         )
@@ -270,6 +273,12 @@ class FolderSource:
             )
         self.sample_rate = sample_rate or (rates[0] if rates else 0)
         self._alignments: dict[Pick, dict[str, Alignment]] = {}
+        self._unchanged = Unchanged("command", "begin again")
+
+    def _read(self, clip: Clip, start_s: float = 0.0, duration_s: float | None = None) -> tuple[Audio, int]:
+        """(samples, sample rate) of the recording that was listed: clip ids and delays are of that one."""
+        read = partial(audio.read, clip.path, start_s, duration_s)
+        return self._unchanged.read(clip.path, clip.content_hash, read)
 
     def delays(self, picks: Sequence[Pick]) -> dict[str, int]:
         """The median over the picked excerpts, of each condition."""
@@ -287,7 +296,7 @@ class FolderSource:
         return None
 
     def reference(self, clip: Clip) -> Audio:
-        samples, sample_rate = audio.read(clip.path)
+        samples, sample_rate = self._read(clip)
         return audio.resample(samples, sample_rate, self.sample_rate)
 
     def load(self, pick: Pick) -> Raw:
@@ -304,7 +313,7 @@ class FolderSource:
         clip, rate = pick.clip, self.sample_rate
         begin = max(0.0, pick.start_s - _MARGIN_S)
         end = min(clip.duration_s, pick.start_s + pick.duration_s + _MARGIN_S)
-        samples, file_rate = audio.read(clip.path, begin, end - begin)
+        samples, file_rate = self._read(clip, begin, end - begin)
         reference = audio.resample(samples, file_rate, rate)
         notes = [f"reference resampled from {file_rate} Hz"] if file_rate != rate else []
         decoded = {}

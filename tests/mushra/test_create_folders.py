@@ -132,6 +132,16 @@ def test_excerpt_with_most_energy(tmp_path: Path) -> None:
     assert key["trials"]["trial01"]["start_s"] >= 3.0
 
 
+@pytest.mark.parametrize("excerpt", ["random", "energy"])
+def test_a_recording_that_changed_since_it_was_listed_is_not_taken(tmp_path: Path, excerpt: Any) -> None:
+    conditions = folders(tmp_path, {"x": lambda samples, seed: samples}, n=1)
+    source = FolderSource(str(tmp_path / "ref"), conditions)
+    soundfile.write(tmp_path / "ref" / "r0.wav", recording(9, 3.0), RATE)
+    with pytest.raises(UserError, match=r"r0\.wav' has changed since the command began: .* or begin again"):
+        make(source, tmp_path / "test", items=1, duration_s=2.0, excerpt=excerpt, training=0)
+    assert not (tmp_path / "test").exists()
+
+
 @pytest.mark.parametrize("label", ["reference", "anchor35", "anchor70"])
 def test_names_that_are_taken(tmp_path: Path, label: str) -> None:
     folders(tmp_path, {"x": lambda samples, seed: samples}, n=1)
