@@ -6,8 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from mushra.config import load_config
 from mushra.locate import CONFIG_NAME, database_of
+from mushra.server import schema
 from mushra.server.stimuli import files
 from mushra.server.store import Store
 from qincodec.errors import UserError
@@ -28,7 +31,8 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
         Files that the test names and that are not there, or outside its folder, where a link leads to.
 
     Raises:
-        UserError: ``out`` is there already or cannot be written, or the test cannot be read.
+        UserError: ``out`` is there already or cannot be written, the test cannot be read, or the data base is
+            another's.
     """
     if out.exists():
         raise UserError(f"'{out}' is there already; give the backup another name")
@@ -37,6 +41,7 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
     place = Path(CONFIG_NAME)
     if test is not None:
         config = load_config(test)
+        _check_test(store, config.test_id)
         beside = config.path.parent.resolve() == config.root  # else in a folder "configs" of it
         place = Path(config.path.name) if beside else Path("configs") / config.path.name
         wanted[place] = config.path
@@ -61,6 +66,16 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
     except OSError as error:
         raise UserError(f"cannot write '{out}': {error.strerror or error}; give another folder") from error
     return missing
+
+
+def _check_test(store: Store, test: str) -> None:
+    with store.read() as connection:
+        held = connection.execute(sa.select(schema.tests.c.test)).scalars().all()
+    if held and test not in held:
+        raise UserError(
+            f"'{store.name}' holds nothing of test {test}; it holds {', '.join(sorted(held))}; name that test, or"
+            " its data base with --database"
+        )
 
 
 def _place(path: Path, root: Path) -> Path:

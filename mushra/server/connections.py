@@ -56,7 +56,7 @@ def make_server(
         # select() ends the server at the 1024th descriptor.
         asyncore_use_poll=True,
         cleanup_interval=2,
-        # `create_app` believes them or not; waitress would take them away, and all listeners were one address.
+        # `create_app` believes them or not; waitress would take them away, and all listeners be one address.
         clear_untrusted_proxy_headers=not behind_proxy,
         connection_limit=1_000_000,  # ours is `_Server.most`
     )

@@ -173,6 +173,17 @@ def test_a_backup_of_a_yaml_file_and_of_a_data_base(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_backup_has_no_results_of_another_test(
+    make_folder: Any, serve: Any, listener: Any, small_test: str, tmp_path: Path
+) -> None:
+    listener(serve()).take()
+    other = make_folder(small_test.replace("testId: small", "testId: other"), name="other")
+    database = tmp_path / "test" / "results.sqlite"
+    made = run("backup", other, tmp_path / "kept", "--database", database)
+    assert "holds nothing of test other; it holds small; name that test" in str(made.exception)
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_backup_of_a_test_with_links(make_folder: Any, serve: Any, listener: Any, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (outside / "there").mkdir(parents=True)
