@@ -73,8 +73,8 @@ def _check_test(store: Store, test: str) -> None:
         held = connection.execute(sa.select(schema.tests.c.test)).scalars().all()
     if held and test not in held:
         raise UserError(
-            f"'{store.name}' holds nothing of test {test}; it holds {', '.join(sorted(held))}; name that test, or"
-            " its data base with --database"
+            f"'{store.name}' holds nothing of test {test}; it holds {', '.join(sorted(held))}; name that"
+            " test, or its data base with --database"
         )
 
 

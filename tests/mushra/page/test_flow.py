@@ -432,3 +432,43 @@ def test_sounds_are_fetched_one_page_ahead_and_no_further(site: Start, open_page
     shown(page, "mushra")
     check(urls(1) | urls(2))
     assert len(fetched) == len(set(fetched)), "nothing is fetched twice"
+
+
+def lose_the_lift(page: Any, x: float, y: float) -> None:
+    moved = {"type": "mouseMoved", "x": x, "y": y + 60, "buttons": 0}
+    page.context.new_cdp_session(page).send("Input.dispatchMouseEvent", moved)
+
+
+def lift_with_another_button_held(page: Any, x: float, y: float) -> None:
+    page.mouse.down(button="right")
+    page.mouse.up()
+    page.mouse.move(x, y + 60)
+    page.mouse.up(button="right")
+
+
+def move_the_page(page: Any, x: float, y: float) -> None:
+    page.evaluate("document.body.style.paddingTop = '60px'")
+    page.mouse.up()
+
+
+@pytest.mark.parametrize(
+    ("end", "given"), [(lose_the_lift, False), (lift_with_another_button_held, True), (move_the_page, True)]
+)
+def test_what_a_slider_shows_when_the_mouse_is_let_go_is_the_grade(
+    site: Start, open_page: Open, end: Callable[[Any, float, float], None], given: bool
+) -> None:
+    page = open_page()
+    start(page, site([mushra(), GENERIC]).url)
+    shown(page, "mushra")
+    page.keyboard.press("1")
+    box = page.locator(".scale-track").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + 0.4 * box["height"]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 5)
+    dragged = page.locator(".scale").first.get_attribute("aria-valuenow")
+    end(page, x, y + 5)
+    held = state(page)
+    rating = held["ratings"][0]
+    assert (rating["score"], rating["moves"]) == ((float(dragged), 1) if given else (None, 0))
+    assert held["texts"][0] == (dragged if given else "\u2013")

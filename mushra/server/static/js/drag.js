@@ -39,6 +39,8 @@ export function drag(target, { show, store, allowed = () => true, blocked = () =
       show(null);
     };
     const move = (/** @type {PointerEvent} */ at) => {
+      // Lifted while another button is held, or where the browser did not see it.
+      if (!(at.buttons & 1)) return end(at.button === 0 ? at : null);
       if (Math.hypot(at.clientX - down.clientX, at.clientY - down.clientY) > STILL_PX) still = false;
       show(may && allowed() ? at : null);
     };

@@ -36,9 +36,18 @@ export class Scale {
     this.element.setAttribute("aria-valuemax", String(options.max));
     this.output = element("output", { class: "value", "aria-hidden": "true" });
     this.word = element("span", { class: "word", "aria-hidden": "true" });
+    // What was shown is stored, though the page may have moved under a pointer that stood still.
+    /** @type {{at: PointerEvent, value: number}|null} */
+    let last = null;
     drag(this.element, {
-      show: (at) => this._show(at ? this._rounded(this._at(at)) : this.value),
-      store: (at) => this._set(this._at(at)),
+      show: (at) => {
+        last = at && { at, value: this._rounded(this._at(at)) };
+        this._show(last ? last.value : this.value);
+      },
+      store: (at) => {
+        const stood = last && last.at.clientX === at.clientX && last.at.clientY === at.clientY;
+        this._set(stood ? last.value : this._at(at));
+      },
       allowed: options.allowed,
       blocked: options.onblocked,
     });
