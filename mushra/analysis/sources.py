@@ -85,8 +85,10 @@ def _of_test(test: Path, database: str | None) -> Source:
 
 def _in_folder(folder: Path, database: str | None) -> Source:
     is_test = (folder / CONFIG_NAME).is_file()
-    if (is_test and database is not None) or database_of(folder).is_file():
+    if is_test and (database is not None or database_of(folder).is_file()):
         return _of_test(folder, database)
+    if database_of(folder).is_file():  # a backup of a data base alone, or a checkout's results
+        return Source(database_of(folder), True, key_beside(folder))
     if (folder / "run.json").is_file():
         raise UserError(f"{folder} is a run of `evaluate`, which holds no listeners' ratings; {_GIVE}")
     found = [folder / name for name in _EXPORTS if (folder / name).is_file()]

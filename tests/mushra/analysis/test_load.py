@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -461,7 +462,10 @@ def test_our_data_base_and_its_exports(tmp_path: Path, shared: Shared) -> None:
             *export(store, tmp_path / "all.json", "json").files,
             *export(store, tmp_path / "csv", "webmushra").files,
         ]
-    for path in (tmp_path / "test.db", *files):
+    # As `mushra backup` leaves a data base that it was given alone.
+    (tmp_path / "alone").mkdir()
+    shutil.copy(tmp_path / "test.db", tmp_path / "alone" / "results.sqlite")
+    for path in (tmp_path / "test.db", tmp_path / "alone", *files):
         ratings = load([path])
         assert ratings.problems == (), path
         pd.testing.assert_frame_equal(ratings.matrix(), expected)
