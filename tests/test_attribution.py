@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import re
@@ -12,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import attribution
 import pytest
 
 from qincodec.checkpoint import PRETRAINED
 
-ROOT = Path(__file__).resolve().parents[1]
 CARD = PRETRAINED / "small" / "README.md"
 
 
@@ -61,12 +60,8 @@ def test_licences_are_those_of_the_sources(rows: list[dict[str, str]]) -> None:
 
 
 def test_it_is_what_the_licence_files_say(shared: Callable[[str], Path]) -> None:
-    spec = importlib.util.spec_from_file_location("attribution", ROOT / "tools" / "attribution.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     stream = io.StringIO()
-    module.write(shared("audio/train.jsonl").parent, stream)
+    attribution.write(shared("audio/train.jsonl").parent, stream)
     assert stream.getvalue() == (PRETRAINED / "small" / "ATTRIBUTION.csv").read_text(encoding="utf-8")
 
 

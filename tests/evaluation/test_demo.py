@@ -7,12 +7,13 @@ import json
 import shutil
 from pathlib import Path
 
+import make_demo
 import numpy as np
 import pytest
 import soundfile
 
 import evaluation.datasets
-from evaluation.datasets import Clip, load_dataset, make_demo
+from evaluation.datasets import Clip, load_dataset
 from qincodec.errors import UserError
 
 FOLDER = Path(evaluation.datasets.__file__).parent / "demo"

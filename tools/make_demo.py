@@ -1,4 +1,4 @@
-"""Makes the twelve clips of the embedded demo: ``python -m evaluation.datasets.make_demo OUT``.
+"""Makes the twelve clips of the embedded demo: ``python tools/make_demo.py OUT``.
 
 Everything is the project's own: sentences spoken by espeak-ng, short pieces written below and played by
 FluidSynth with the FluidR3 GM sound font, and ambiences synthesized with numpy. Needs the Debian packages
@@ -431,7 +431,7 @@ def finish(samples: np.ndarray) -> np.ndarray:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.datasets.make_demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tools/make_demo.py", description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the twelve FLAC files and demo.jsonl")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
