@@ -24,6 +24,9 @@ HIDDEN_REFERENCE, ANCHOR35, ANCHOR70 = "reference", "anchor35", "anchor70"
 #: Pages whose id begins so are training, unless the YAML says which are.
 TRAINING_PREFIX = "training"
 
+#: Tags in a text that is HTML.
+MAX_TAGS = 4000
+
 Language = Literal["en", "de", "fr", "es"]
 
 
@@ -58,7 +61,16 @@ def _web_address(address: str) -> str:
     return address
 
 
+def _few_tags(markup: str) -> str:
+    # Reading markup, here and in a browser, takes time by the square of how deep it is nested.
+    if (tags := markup.count("<")) > MAX_TAGS:
+        raise ValueError(f"has {tags} tags; at most {MAX_TAGS} are taken")
+    return markup
+
+
 Text = Annotated[str, AfterValidator(str)]
+#: HTML; what of it is shown, `mushra.server.sanitize` says.
+Markup = Annotated[Text, AfterValidator(_few_tags)]
 Bool = Annotated[bool, BeforeValidator(_bool)]
 Int = Annotated[int, BeforeValidator(resolve)]
 Float = Annotated[float, BeforeValidator(resolve)]
@@ -87,7 +99,7 @@ class _Page(_Model):
 
     id: Text
     name: Text | None = None
-    content: Text | None = None
+    content: Markup | None = None
 
 
 class GenericPage(_Page):
@@ -241,7 +253,7 @@ class FinishPage(_Page):
     """The end: questionnaire, thanks. ``write_results`` is read by nothing."""
 
     type: Literal["finish"]
-    popup_content: Text | None = None
+    popup_content: Markup | None = None
     show_results: Bool = False
     show_errors: Bool = False
     write_results: Bool = True

@@ -262,6 +262,11 @@ def test_aes2023(shared: Callable[[str], Path], tmp_path: Path) -> None:
             "37 8 'mustPlayback' is the text 'end'; allowed are 'ended'",
         ),
         ("[{value: 1}]", "[{label: x}]", "45 9 'response.0.value' is missing"),
+        (
+            "content: Thanks",
+            f"content: {'<p>' * 4001}",
+            f"56 11 'content': the text '{'<p>' * 19}...' has 4001 tags; at most 4000 are taken",
+        ),
         ("showErrors: false", "showErrors: 2", "59 11 'showErrors' is 2; it must be true or false"),
         (
             "type: text, label",

@@ -1,0 +1,62 @@
+"""Markup that must do nothing in a listener's browser, whatever its author had in mind."""
+
+from __future__ import annotations
+
+#: Each would set `window.hit` or load something if a browser were given it as it is, or once did.
+HOSTILE = [
+    "<script>hit = 1</script>",
+    "<scr<script>ipt>hit = 1</script>",
+    "<SCRIPT SRC=//evil.example/x.js></SCRIPT>",
+    "<img src=x onerror=hit=1>",
+    '<img src="x` `<script>hit=1</script>"` `>',
+    "<body onload=hit=1>",
+    "<p onclick=hit=1 onmouseover='hit=1' style='color: expression(hit=1)'>x</p>",
+    '<div style="background: url(javascript:hit=1)">x</div>',
+    "<style>@import '//evil.example/x.css'; * { background: url(//evil.example/y) }</style>",
+    "<link rel=stylesheet href=//evil.example/x.css><base href=//evil.example/>",
+    "<meta http-equiv=refresh content='0; url=javascript:hit=1'>",
+    "<svg onload=hit=1><script>hit = 1</script></svg>",
+    "<svg><a xlink:href='javascript:hit=1'><text>x</text></a></svg>",
+    "<svg><style><img src=x onerror=hit=1></style></svg>",
+    "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=x onerror=hit=1&gt;'>",
+    "<math href='javascript:hit=1'>x</math>",
+    "<form action='javascript:hit=1'><button formaction='javascript:hit=1'>x</button>",
+    "<input autofocus onfocus=hit=1><select autofocus onfocus=hit=1>",
+    "<iframe srcdoc='<script>parent.hit = 1</script>'></iframe>",
+    "<iframe src='javascript:parent.hit=1'></iframe>",
+    "<object data='data:text/html,<script>hit=1</script>'></object><embed src='javascript:hit=1'>",
+    "<video src=x onerror=hit=1></video><audio src=x onerror=hit=1></audio><details open ontoggle=hit=1>x",
+    "<noscript><p title='</noscript><img src=x onerror=hit=1>'></noscript>",
+    "<template><img src=x onerror=hit=1></template>",
+    "<textarea></textarea><img src=x onerror=hit=1></textarea>",
+    "<title></title><img src=x onerror=hit=1>",
+    "<xmp><p title='</xmp><img src=x onerror=hit=1>'>",
+    "<!--><img src=x onerror=hit=1>--><![CDATA[<img src=x onerror=hit=1>]]><?x <img src=x onerror=hit=1>?>",
+    "<p title='\"><img src=x onerror=hit=1>'>x</p>",
+    "<p title='&quot;&gt;&lt;img src=x onerror=hit=1&gt;'>x</p>",
+    "<table><tr><td><script>hit = 1</script></table><img src=x onerror=hit=1>",
+    "<a href='https://example.org/' onclick=hit=1 target=_top rel=opener ping=//evil.example download>x</a>",
+    "<p/onclick=hit=1/title=x>y",
+    "<p title=x\0onclick=hit=1>y",
+]
+
+#: Addresses that lead neither to the web nor to a mailbox.
+ADDRESSES = [
+    "javascript:hit=1",
+    "JaVaScRiPt:hit=1",
+    " javascript:hit=1",
+    "java\nscript:hit=1",
+    "java\tscript:hit=1",
+    "&#106;avascript:hit=1",
+    "&#x6A;avascript&colon;hit=1",
+    "\x01javascript:hit=1",
+    "data:text/html,<script>hit=1</script>",
+    "vbscript:hit=1",
+    "file:///etc/passwd",
+    "blob:https://example.org/x",
+    "//evil.example",
+    "x.html",
+    "#top",
+    "?x",
+    "https://[bad",
+]
