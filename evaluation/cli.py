@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from evaluation.html_cli import html_app
-from evaluation.merge_cli import merge_app
-from evaluation.paper_cli import paper_app
+from evaluation.html_cli import html
+from evaluation.merge_cli import merge
+from evaluation.paper_cli import paper
 from evaluation.weights_cli import weights_app
 from qincodec import __version__
 from qincodec.console import ProgressLine, run_command
-from qincodec.errors import EXIT_SOME_FAILED
+from qincodec.errors import EXIT_SOME_FAILED, UserError
 
 if TYPE_CHECKING:
     from evaluation.results import Results
     from evaluation.session import Plan, Request
 
-EPILOG = """
-Other commands, each with its own --help (a folder of such a name is ./report):
 
-evaluate report RUN — tables, files and plots again from the rows of a run
+class _Evaluate(TyperGroup):
+    """Commands by their names, and an evaluation where none stands: its options and DATA are the group's."""
 
-evaluate html RUN — the report as a folder to open in a browser: tables, curves, clips to hear
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        at = self._first_word(args)
+        word = args[at] if at < len(args) and "--version" not in args[:at] else ""
+        no_data = re.fullmatch(r"\w[\w-]{,60}", word) and word != "demo" and not Path(word).exists()
+        if word in self.commands or (no_data and get_close_matches(word, self.commands)):
+            # Of a near miss Typer says what was meant. Options in front of a command are the command's.
+            self.params = [param for param in self.params if param.param_type_name != "argument"]
+            args = [word, *args[:at], *args[at + 1 :]]
+        elif no_data:
+            from evaluation.datasets.folder import WAYS
 
-evaluate compare RUN_A RUN_B — differences between two runs on the clips they share
+            raise UserError(f"no such data: '{word}'; give {WAYS}; or a command: {', '.join(self.commands)}")
+        else:
+            ctx.allow_interspersed_args, ctx.allow_extra_args = True, False
+        return super().parse_args(ctx, args)
 
-evaluate merge OUT RUN... — runs of parts of the data (--shard) as one run
-
-evaluate paper --data DATA — the paper's tables and figures, beside its own values
-
-evaluate list — codecs, rates, metrics and data sets, and what cannot run here
-
-evaluate weights — pretrained files: where from, licence, size, hash; evaluate weights fetch NAME
-"""
+    def _first_word(self, args: list[str]) -> int:
+        """Index of the first argument that is neither an option nor the value of one."""
+        flags = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
+        at = 0
+        while at < len(args) and args[at].startswith("-") and args[at] != "--":
+            at += 1 if "=" in args[at] or args[at] in flags | {"--help"} else 2
+        return at
 
 
 class Chunks(StrEnum):
@@ -49,10 +62,7 @@ class Chunks(StrEnum):
     all = "all"
 
 
-run_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-report_app = typer.Typer(add_completion=False)
-compare_app = typer.Typer(add_completion=False)
-list_app = typer.Typer(add_completion=False)
+app = typer.Typer(cls=_Evaluate, add_completion=False, rich_markup_mode="markdown")
 
 
 def _version(value: bool) -> None:
@@ -61,8 +71,13 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@run_app.command(epilog=EPILOG)
+@app.callback(
+    invoke_without_command=True,
+    subcommand_metavar="| COMMAND [ARGS]...",
+    epilog="Each command has its own --help. A folder of a command's name is ./report.",
+)
 def run(
+    context: typer.Context,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -185,6 +200,8 @@ def run(
     Each codec gives its operating point nearest to each asked bitrate; the rate measured from its bytes
     stands in the table. An interrupted run goes on where it was with the same command.
     """
+    if context.invoked_subcommand is not None:
+        return
     from evaluation.runner import Settings
     from evaluation.session import Request
 
@@ -281,7 +298,6 @@ def _print(results: Results, folder: Path) -> None:
     print(f"\nTables, plots and rows: {folder}")
 
 
-@report_app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
 ) -> None:
@@ -294,7 +310,6 @@ def report(
     _print(results, run)
 
 
-@compare_app.command()
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run folder.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run folder.")],
@@ -306,7 +321,6 @@ def compare(
     print_comparison(compare_runs(open_results(run_a), open_results(run_b)))
 
 
-@list_app.command(name="list")
 def list_parts() -> None:
     """Show codecs, rates, metrics and data sets and, for each that cannot run here, why and what to do."""
     from evaluation.listing import print_listing
@@ -314,23 +328,13 @@ def list_parts() -> None:
     print_listing()
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "report": report_app,
-    "html": html_app,
-    "compare": compare_app,
-    "merge": merge_app,
-    "paper": paper_app,
-    "list": list_app,
-    "weights": weights_app,
-}
+for _command in (report, html, compare, merge, paper):
+    app.command()(_command)
+app.command("list")(list_parts)
+app.add_typer(weights_app, name="weights")
 
 
 def main() -> None:
-    """Entry point: a subcommand if the first word is one, otherwise an evaluation."""
-    arguments = sys.argv[1:]
-    if arguments and arguments[0] in COMMANDS:
-        name = arguments.pop(0)
-        run_command(COMMANDS[name], arguments, f"evaluate {name}")
-    else:
-        kept = "interrupted; what was finished is kept, the same command goes on from there"
-        run_command(run_app, arguments, "evaluate", kept)
+    """Entry point of the command."""
+    kept = "interrupted; what was finished is kept, the same command goes on from there"
+    run_command(app, sys.argv[1:], "evaluate", kept)

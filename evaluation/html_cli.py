@@ -9,10 +9,7 @@ import typer
 
 from qincodec.console import ProgressLine
 
-html_app = typer.Typer(add_completion=False)
 
-
-@html_app.command()
 def html(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
     out: Annotated[

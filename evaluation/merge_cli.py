@@ -15,23 +15,18 @@ from qincodec.errors import EXIT_SOME_FAILED
 if TYPE_CHECKING:
     from evaluation.merge_rows import Merged
 
-merge_app = typer.Typer(add_completion=False)
 
-
-@merge_app.command()
 def merge(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Run folder to make, or to go on with.")],
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders that `evaluate --out` wrote.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `evaluate --out` wrote.")],
 ) -> None:
     """Merge runs of parts of a data set (`evaluate --shard`), or of one data set on several machines, into
-    one run, as if one process had made it: `evaluate report`, `compare` and `html` read it, and the command
-    of the runs, without --shard and with --out OUT, goes on with it.
+    one run, as if one process had made it.
 
-    The runs are only read; files are linked where the file system can. Interrupted, or with more runs, the
-    same command goes on. Runs of other options, codecs, weights or metrics are refused; so are unfinished
-    ones.
+    `evaluate report`, `compare` and `html` read it, and the command of the runs, without --shard and with
+    --out OUT, goes on with it. The runs are only read; files are linked where the file system can.
+    Interrupted, or with more runs, the same command goes on. Runs of other options, codecs, weights or
+    metrics are refused; so are unfinished ones.
     """
     from evaluation.load import load_results
     from evaluation.merge import merge_runs

@@ -11,10 +11,7 @@ import typer
 from qincodec.console import ProgressLine
 from qincodec.errors import EXIT_SOME_FAILED
 
-paper_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
-
-@paper_app.command()
 def paper(
     data: Annotated[
         str | None,

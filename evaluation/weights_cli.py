@@ -57,7 +57,7 @@ def fetch(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Files as `evaluate weights` lists them, or a codec: all it needs."
+            metavar="NAME", help="Files as `evaluate weights` lists them, or a codec: all it needs."
         ),
     ],
 ) -> None:

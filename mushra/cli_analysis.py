@@ -49,7 +49,7 @@ def analyze(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Ratings: a test (its folder or YAML), a data base of mushra (file or postgresql://...), an "
             "export, webMUSHRA's mushra.csv, pymushra's JSON, or a CSV with --columns. Several are read as "
             "one test.",
@@ -65,8 +65,8 @@ def analyze(
         typer.Option(
             "--columns",
             metavar="OURS=THEIRS",
-            help="Columns of the files: listener=subject,score=rating. Ours are listener, item, condition, "
-            "score, time_ms, comment, session, test, order, moves.",
+            help="Columns of the files, such as score=rating; several with commas. Ours are listener, item, "
+            "condition, score, time_ms, comment, session, test, order, moves.",
         ),
     ] = None,
     key: Key = None,
@@ -117,9 +117,11 @@ def analyze(
             help="Whether the same listener id in two files is one person (global) or two (per-file).",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap and the permutations.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Of the bootstrap and the permutations.")
+    ] = 0,
     permutations: Annotated[
-        int, typer.Option("--permutations", min=100, help="Of each permutation test.")
+        int, typer.Option("--permutations", metavar="N", min=100, help="Of each permutation test.")
     ] = 10_000,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw.")] = True,
     style: Annotated[

@@ -29,7 +29,7 @@ Database = Annotated[
     typer.Option(
         metavar="FILE|URL",
         envvar="MUSHRA_DATABASE",
-        help="SQLite file, or postgresql://USER@HOST/NAME. Default: results.sqlite beside the test.",
+        help="SQLite file, or a postgresql:// address. Default: results.sqlite beside the test.",
         show_default=False,
     ),
 ]
@@ -57,7 +57,7 @@ def serve(
     test: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[TEST]",
+            metavar="TEST",
             help="Folder of `mushra create`, or a webMUSHRA YAML file.",
             show_default=False,
         ),
@@ -65,7 +65,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")
+    ] = DEFAULT_PORT,
     database: Database = None,
     webmushra: Annotated[
         Path | None,
@@ -261,7 +263,7 @@ def _is_database(test: Path) -> bool:
 
 def invite(
     test: Test,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Whom to invite.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Whom to invite.")],
     database: Database = None,
     public_url: Annotated[
         str | None,
@@ -393,7 +395,7 @@ def export(
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="CSV...", help="webMUSHRA's mushra.csv and others.")],
+    files: Annotated[list[Path], typer.Argument(metavar="CSV", help="webMUSHRA's mushra.csv and others.")],
     database: Annotated[
         str,
         typer.Option(metavar="FILE|URL", envvar="MUSHRA_DATABASE", help="Data base, made if needed."),
@@ -416,7 +418,9 @@ def demo(
             metavar="DIR", help="Folder for run and test; a demo there is served again, results kept."
         ),
     ] = Path("mushra-demo"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")
+    ] = DEFAULT_PORT,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
 ) -> None:
     """Make a small test from the demo clips (Opus and MP3 at 16 kbit/s) and serve it."""

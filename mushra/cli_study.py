@@ -288,7 +288,7 @@ def correlate(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN] [RATINGS]...",
+            metavar="RUN|RATINGS",
             help="A run of `evaluate`, and files with ratings as for `mushra analyze`; by default those in "
             "TEST.",
             show_default=False,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PIPE = Path("-")
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(train_app, name="train")
 
 Model = Annotated[
@@ -58,7 +58,7 @@ def qincodec(
 @app.command()
 def encode(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="IN...", help="Audio files of any sample rate; - for stdin.")
+        list[Path], typer.Argument(metavar="IN", help="Audio files of any sample rate; - for stdin.")
     ],
     output: Annotated[
         Path,
@@ -103,7 +103,7 @@ def encode(
 
 @app.command()
 def decode(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help=".qnc files; - for stdin.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN", help=".qnc files; - for stdin.")],
     output: Annotated[
         Path,
         typer.Option(

@@ -6,25 +6,30 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qincodec.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 #: What long work calls as it goes on: what it does, how much of it is done, and of how much (0: unknown).
 Progress = Callable[[str, int, int], None]
 
 
-def run_command(
-    command: Callable[..., Any], arguments: list[str], program: str, interrupted: str | None = None
-) -> None:
+def run_command(app: Typer, arguments: list[str], program: str, interrupted: str | None = None) -> None:
     """Run a Typer application and exit: 2 with one line for a `UserError`, 130 when interrupted.
 
     Args:
-        command: the application.
+        app: the application.
         arguments: of the command line.
         program: name in messages. Under torchrun rank 0 speaks for all.
         interrupted: what to say when Ctrl-C ends it; None if the command says it itself.
     """
+    from typer.main import get_command
+
+    command = get_command(app)
+    _hide_values_of_flags(command)
     try:
         command(arguments, prog_name=program)
     except UserError as error:
@@ -36,6 +41,15 @@ def run_command(
         if end.code == EXIT_INTERRUPTED and interrupted is not None:
             print(f"\n{program}: {interrupted}", file=sys.stderr)
         raise
+
+
+def _hide_values_of_flags(command: Any) -> None:
+    """For --help: a flag takes no value, but Typer from 0.29 on names one, ``<bool>``."""
+    for parameter in command.get_params(command.context_class(command)):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_values_of_flags(inner)
 
 
 class ProgressLine:

@@ -34,7 +34,8 @@ _ESC50_CLASSES = """
 #: From a file's id to its recording.
 RecordingRule = Callable[[str], str]
 
-_WAYS = "give a folder, a glob, an audio file, a manifest (.jsonl), audiocaps:FOLDER or demo"
+#: What DATA may be.
+WAYS = "a folder, a glob, an audio file, a manifest (.jsonl), audiocaps:FOLDER or demo"
 
 
 def find(data: str | Path, recording: RecordingRule) -> Listing:
@@ -52,7 +53,7 @@ def find(data: str | Path, recording: RecordingRule) -> Listing:
     try:
         is_folder, exists = path.is_dir(), path.exists() or path.is_symlink()
     except OSError as error:
-        raise UserError(f"'{data}' cannot be read: {error.strerror}; {_WAYS}") from error
+        raise UserError(f"'{data}' cannot be read: {error.strerror}; give {WAYS}") from error
     if is_folder:
         files, others = scan(path)
         return _listing(path.name or "files", path, files, others, data, recording)
@@ -63,11 +64,11 @@ def find(data: str | Path, recording: RecordingRule) -> Listing:
     if exists:
         hint = "; a list of AudioCaps goes with audiocaps:FOLDER" if path.suffix.lower() == ".csv" else ""
         raise UserError(
-            f"'{data}' is neither a folder, nor audio by its extension, nor .jsonl{hint}: {_WAYS}"
+            f"'{data}' is neither a folder, nor audio by its extension, nor .jsonl{hint}: give {WAYS}"
         )
     if glob.has_magic(str(given)):
         return _glob(str(given), data, recording)
-    raise UserError(f"no such data: '{data}'; {_WAYS}")
+    raise UserError(f"no such data: '{data}'; give {WAYS}")
 
 
 def scan(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -127,7 +128,7 @@ def _glob(pattern: str, data: str | Path, recording: RecordingRule) -> Listing:
             (audio if file.suffix.lower() in EXTENSIONS else others).add(file)
         others.update(files[1])
     if not audio and not others:
-        raise UserError(f"nothing matches '{data}'; quote the pattern, ** stands for any folders; or {_WAYS}")
+        raise UserError(f"nothing matches '{data}'; quote the pattern, ** stands for any folders; or {WAYS}")
     return _listing(root.name or "files", root, sorted(audio), sorted(others), data, recording)
 
 

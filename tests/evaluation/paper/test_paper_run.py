@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from baselines import weights
-from evaluation import paper_cli
+from evaluation.cli import app
 from evaluation.paper.report import text_sheet
 from evaluation.paper.run import PaperRequest, _data_note
 from evaluation.paper.sheets import Line, Sheet
@@ -35,7 +35,7 @@ def call_paper(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[i
     """`evaluate paper ARGUMENTS`: exit code, stdout and stderr."""
     capfd.readouterr()
     with pytest.raises(SystemExit) as end:
-        run_command(paper_cli.paper_app, [str(argument) for argument in arguments], "evaluate paper")
+        run_command(app, ["paper", *map(str, arguments)], "evaluate")
     shown = capfd.readouterr()
     return int(end.value.code or 0), shown.out, shown.err
 
@@ -76,7 +76,7 @@ def done(training: Path, clips: Path, build: Build, tmp_path_factory: pytest.Tem
         with (root / "stdout").open("w+", encoding="utf-8") as file:
             patch.setattr("sys.stdout", file)
             with pytest.raises(SystemExit) as end:
-                run_command(paper_cli.paper_app, [str(argument) for argument in arguments], "evaluate paper")
+                run_command(app, ["paper", *map(str, arguments)], "evaluate")
             assert not end.value.code
     return Done(root / "out", (root / "stdout").read_text(encoding="utf-8"), arguments, root / "other")
 

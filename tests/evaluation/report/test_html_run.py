@@ -12,7 +12,7 @@ import soundfile
 from page_text import parsed
 from typer.testing import CliRunner
 
-from evaluation.html_cli import html_app
+from evaluation.cli import app
 from evaluation.load import open_results
 from evaluation.report.html import write, write_html
 from qincodec.errors import UserError
@@ -173,13 +173,13 @@ def test_mistakes_are_one_line(small_run: Path, tmp_path: Path, arguments: list[
     if "opus@8=." in arguments:
         soundfile.write(tmp_path / "full" / "a.wav", np.zeros(10), 8000)
         arguments = [*arguments[:-1], f"opus@8={tmp_path / 'full'}"]
-    result = CliRunner().invoke(html_app, [str(places.get(part, part)) for part in arguments])
+    result = CliRunner().invoke(app, ["html", *(str(places.get(part, part)) for part in arguments)])
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception) and "\n" not in str(result.exception)
     assert (tmp_path / "full" / "index.html").read_text() == "<h1>My home page</h1>"
 
 
 def test_the_command_says_where_the_page_is(small_run: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(html_app, [str(small_run), "--out", str(tmp_path / "r"), "--clips", "1"])
+    result = CliRunner().invoke(app, ["html", str(small_run), "--out", str(tmp_path / "r"), "--clips", "1"])
     assert result.exit_code == 0, result.output
     assert f"{tmp_path / 'r' / 'index.html'} (1 clips to hear" in result.output
