@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # without `typing`, which takes longer to import than all that `evaluate` begins with
 if TYPE_CHECKING:
+    from typing import Any
+
     from evaluation.load import open_results
     from evaluation.results import Results
     from evaluation.session import evaluate

@@ -1,5 +1,12 @@
 """``python -m evaluation``: the command ``evaluate``, in the form torchrun starts."""
 
-from evaluation.cli import main
+from qincodec.start import start
 
-main()
+
+def main() -> None:
+    """Entry point of the command."""
+    start("evaluation.cli")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,15 @@
 """The reference codec of the QINCODEC paper, and what all four packages share: audio and errors."""
 
-from importlib.metadata import PackageNotFoundError, version
+__version__: str
 
-try:
-    __version__ = version("qincodec")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # On use: every program imports this package first, and looking a version up takes longer than that.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("qincodec")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"

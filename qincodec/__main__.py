@@ -1,5 +1,12 @@
-"""``python -m qincodec``, which torchrun can start: the command ``qincodec``."""
+"""``python -m qincodec``: the command ``qincodec``, in the form torchrun starts."""
 
-from qincodec.cli import main
+from qincodec.start import start
 
-main()
+
+def main() -> None:
+    """Entry point of the command."""
+    start("qincodec.cli")
+
+
+if __name__ == "__main__":
+    main()
