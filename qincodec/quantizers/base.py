@@ -92,6 +92,11 @@ class Quantizer(nn.Module, ABC):
         self.dim = dim
         self.codebook_sizes = codebook_sizes
 
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why it cannot be fitted here and what to do about it, in one line; None if it can. Cheap."""
+        return None
+
     @property
     def num_codebooks(self) -> int:
         return len(self.codebook_sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,22 @@ from qincodec.quantizers.base import FitProgress, ProgressCallback
 from qincodec.quantizers.latents import Latents, LatentsLike
 from qincodec.quantizers.rvq import AdditiveQuantizer, nearest
 
+_LACK = "FAISS quantizers need FAISS, which is not installed: pip install 'qincodec[faiss]'"
+
 
 def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise UserError(
-            "FAISS quantizers need FAISS, which is not installed: pip install 'qincodec[faiss]'"
-        ) from error
+        raise UserError(_LACK) from error
     return faiss
 
 
 class _FaissQuantizer(AdditiveQuantizer):
+    @classmethod
+    def unavailable(cls) -> str | None:
+        return None if find_spec("faiss") else _LACK
+
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:
         super().__init__(dim, num_codebooks, codebook_size)
         self._bits = codebook_size.bit_length() - 1

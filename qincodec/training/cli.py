@@ -87,16 +87,27 @@ def all_(
     accelerator: Accelerator = "auto",
 ) -> None:
     """All three stages."""
-    _stages([1, 2, 3], _create(out, config, set_, data, exclude_audiocaps), accelerator)
+    run = _create(out, config, set_, data, exclude_audiocaps, quantizes=True)
+    _stages([1, 2, 3], run, accelerator)
 
 
 def _create(
-    out: Path, config: str, changes: list[str] | None, data: Path, exclude_audiocaps: Path | None
+    out: Path,
+    config: str,
+    changes: list[str] | None,
+    data: Path,
+    exclude_audiocaps: Path | None,
+    *,
+    quantizes: bool = False,
 ) -> TrainingRun:
     from qincodec.training.config import load_config
     from qincodec.training.run import TrainingRun
 
     settings = load_config(config, _pairs(changes))
+    if quantizes:  # what is wrong with stage 2 is said now, not after stage 1
+        from qincodec.training.quantizer import make_quantizer
+
+        make_quantizer(settings.stage2, settings.shape.latent_dim)
     first = os.environ.get("RANK", "0") == "0"
     with ProgressLine(enabled=first) as progress:
         run = TrainingRun.create(out, settings, data, exclude_audiocaps, progress)

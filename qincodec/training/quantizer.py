@@ -19,7 +19,7 @@ from qincodec.code_tables import MAX_SIZE, CodeTables
 from qincodec.codec import Qincodec
 from qincodec.console import ProgressLine
 from qincodec.core.files import replacing
-from qincodec.errors import UserError
+from qincodec.errors import Unavailable, UserError
 from qincodec.files import resampled_blocks
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import FitProgress, Quantizer
@@ -84,8 +84,11 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
 
 
 def make_quantizer(settings: QuantizerStage, dim: int) -> Quantizer:
-    """An unfitted quantizer. Raises UserError for an unknown kind or options it does not take."""
+    """An unfitted quantizer. Raises UserError for an unknown kind, one that cannot be fitted here, or options
+    it does not take."""
     kind: type[Quantizer] = QUANTIZERS.load(settings.kind)
+    if (reason := kind.unavailable()) is not None:
+        raise Unavailable(reason)
     if not settings.options:
         return kind.for_rate(dim, settings.num_codebooks, settings.codebook_size)
     values = {"num_codebooks": settings.num_codebooks, "codebook_size": settings.codebook_size}

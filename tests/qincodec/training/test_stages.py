@@ -26,6 +26,7 @@ from qincodec.training import checkpoints as checkpoints_module
 from qincodec.training.adversarial import Generator
 from qincodec.training.autoencoder import train_autoencoder
 from qincodec.training.checkpoints import Checkpoints
+from qincodec.training.cli import app as train_app
 from qincodec.training.config import parse_config
 from qincodec.training.finetune import finetune
 from qincodec.training.loop import launch
@@ -485,3 +486,29 @@ def test_a_batch_that_cannot_be_shared(tmp_path, sounds, batch, micro, message):
 def test_no_such_accelerator():
     with pytest.raises(UserError, match="accelerator 'tpux' cannot be used"):
         launch(config().run, "tpux")
+
+
+def test_what_stage_2_lacks_is_said_before_its_latents_are_made(trained, monkeypatch):
+    run, _ = trained
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr("qincodec.training.quantizer.extract", lambda *_: pytest.fail("latents are made"))
+    other = TrainingRun.open(run.folder, config(stage2__kind="faiss_lsq"))
+    with pytest.raises(UserError, match=r"need FAISS, which is not installed: pip install"):
+        fit_quantizer(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stage2.kind=faiss_rq", "need FAISS"),
+        ("stage2.kind=rvk", "did you mean rvq"),
+        ("stage2.options={levels: 3}", "does not fit"),
+    ],
+)
+def test_all_says_what_is_wrong_with_stage_2_before_stage_1(tmp_path, sounds, change, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
+    words = ["--config", str(tmp_path / "tiny.yaml"), "--set", change, "--accelerator", "cpu"]
+    with pytest.raises(UserError, match=message):
+        train_app(["all", str(sounds), "--out", str(tmp_path / "run"), *words], standalone_mode=False)
+    assert not (tmp_path / "run").exists()
