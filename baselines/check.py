@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from baselines.codec import Codec, Encoded, Rate
+from qincodec.errors import said, shown
 from qincodec.plugins import FAULTS
 
 T = TypeVar("T")
@@ -135,8 +136,7 @@ class _Check:
         try:
             return call()
         except FAULTS as error:  # whatever an adapter raises is a finding
-            first_line = (str(error).splitlines() or [""])[0]
-            self.problem(f"{type(error).__name__}: {first_line}", f"{what} must not raise an error")
+            self.problem(said(error), f"{what} must not raise an error")
             raise _Failed from error
 
     # ---- what is announced -----------------------------------------------------------------------------
@@ -190,12 +190,15 @@ class _Check:
         except (TypeError, ValueError) as error:
             self.problem(str(error), advice)
         else:
-            if not same or not {"name", "version"} <= set(identity):
+            if not (same and isinstance(identity, dict) and {"name", "version"} <= set(identity)):
                 self.problem(f"it is {identity!r}", advice)
 
     def offered_rates(self, channels: int) -> list[Rate]:
         codec = self.codec
-        rates = list(self.attempt("rates(channels)", lambda: codec.rates(channels)))
+        rates = self.attempt("rates(channels)", lambda: list(codec.rates(channels)))
+        if not all(isinstance(rate, Rate) for rate in rates):
+            self.problem(shown(rates), "rates(channels) must return a list, each a baselines.codec.Rate")
+            raise _Failed
         if not rates:
             self.problem(
                 "none", "rates(channels) must offer an operating point for every announced channel count"

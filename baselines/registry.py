@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from qincodec.errors import UserError, shown
+from qincodec.errors import Unavailable, UserError, one_line, said, shown
 from qincodec.plugins import FAULTS, Registry
 
 T = TypeVar("T")
@@ -34,14 +34,17 @@ CODECS = Registry(
 def unavailable(name: str, weights: str | None = None) -> str | None:
     """Why codec ``name`` cannot run here and what mends it, in one line; None if it can."""
     codec = CODECS.load(name)
-    return why_not("codec", name, lambda: codec.unavailable(weights))
+    return why_not("codec", name, codec, weights)
 
 
-def why_not(kind: str, name: str, call: Callable[[], object]) -> str | None:
+def why_not(kind: str, name: str, part: Any, *arguments: object) -> str | None:
     """What ``unavailable()`` of a part returns; UserError unless it is a reason or None."""
-    reason = of_plugin(kind, name, "unavailable()", call)
+    try:
+        reason = of_plugin(kind, name, "unavailable()", lambda: part.unavailable(*arguments))
+    except Unavailable as error:
+        return str(error)
     if reason is None or (isinstance(reason, str) and reason.strip()):
-        return " ".join(reason.split()) if reason else None
+        return one_line(reason) if reason else None
     raise UserError(f"{kind} '{name}': unavailable() returned {shown(reason)}; needed is a reason or None")
 
 
@@ -54,25 +57,30 @@ def of_plugin(kind: str, name: str, what: str, call: Callable[[], T]) -> T:
     """
     try:
         return call()
-    except UserError:
-        raise
+    except UserError as error:
+        if (text := one_line(str(error))) == str(error):
+            raise
+        raise (Unavailable if isinstance(error, Unavailable) else UserError)(text) from error
     except FAULTS as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{kind} '{name}': {what} raises {text}; correct it or leave it out") from error
+        raise UserError(
+            f"{kind} '{name}': {what} raises {said(error)}; correct it or leave it out"
+        ) from error
 
 
 def missing_weights(name: str, weights: str | None = None) -> list[str]:
     """Files of `baselines.weights` that codec ``name`` needs and the cache lacks."""
     codec = CODECS.load(name)
-    names: list[str] = codec.missing(weights) if hasattr(codec, "missing") else []
-    return names
+    if not hasattr(codec, "missing"):
+        return []
+    return of_plugin("codec", name, "missing()", lambda: list(codec.missing(weights)))
 
 
 def works_alone(name: str, weights: str | None = None) -> str | None:
     """What of codec ``name`` can run though it lacks files, as typed after ``--codecs``."""
     codec = CODECS.load(name)
+    if not hasattr(codec, "works_alone"):
+        return None
     try:
-        found: str | None = codec.works_alone(weights) if hasattr(codec, "works_alone") else None
+        return of_plugin("codec", name, "works_alone()", lambda: codec.works_alone(weights))
     except UserError:
         return None
-    return found

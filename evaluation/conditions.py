@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from baselines.codec import Codec, Rate
 from baselines.registry import CODECS, of_plugin
 from baselines.rendered import Rendered
 from evaluation.results import Condition
-from qincodec.errors import UserError
+from qincodec.errors import UserError, check_whole, shown
 
 if TYPE_CHECKING:
     import torch
@@ -202,6 +202,8 @@ def known_codecs(specs: Sequence[CodecSpec]) -> None:
 def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
     """The operating points of a codec. Raises UserError if there are none or one has no possible bitrate."""
     rates = codec.rates(channels)
+    if not isinstance(rates, Sequence) or not all(isinstance(rate, Rate) for rate in rates):
+        raise UserError(f"codec '{name}': rates() returned {shown(rates)}; needed is a list, each a Rate")
     if not rates:
         raise UserError(f"codec '{name}' has no rates for {channels} channel(s); leave it out")
     for rate in rates:
@@ -216,6 +218,7 @@ def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
 def _codec_conditions(
     spec: CodecSpec, codec: Codec, kbps: Sequence[float], sample_rate: int, channels: int
 ) -> list[Planned]:
+    check_whole(f"codec '{spec.codec}': sample_rate", codec.sample_rate, 0, 1_000_000)
     if codec.sample_rate == 0:
         codec.sample_rate = sample_rate
     if channels not in codec.channels:
@@ -223,9 +226,10 @@ def _codec_conditions(
             f"codec '{spec.label}' codes {' or '.join(map(str, codec.channels))} channel(s), the evaluation "
             f"has {channels}; evaluate with --channels {codec.channels[0]} or leave it out"
         )
-    identity = codec.identity()
+    # As run.json gives them back, or the same codec would be another when the run goes on.
+    identity = _as_read(codec.identity())
     rates = checked_rates(spec.codec, codec, channels)
-    json.dumps([identity, [dict(rate.settings) for rate in rates]], allow_nan=False)
+    json.dumps([dict(rate.settings) for rate in rates], allow_nan=False)
     if codec.control:
         return [
             Planned(
@@ -233,7 +237,7 @@ def _codec_conditions(
                     spec.label,
                     None,
                     rate.kbps,
-                    dict(rate.settings),
+                    _as_read(dict(rate.settings)),
                     identity,
                     rate_is="none" if rate.kbps is None else "measured",
                     control=True,
@@ -245,9 +249,13 @@ def _codec_conditions(
         ]
     points = [(asked, codec.nearest_rate(asked, channels)) for asked in kbps]
     return [
-        Planned(Condition(spec.label, asked, rate.kbps, dict(rate.settings), identity), codec, rate)
+        Planned(Condition(spec.label, asked, rate.kbps, _as_read(dict(rate.settings)), identity), codec, rate)
         for asked, rate in points
     ]
+
+
+def _as_read(value: Any) -> Any:
+    return json.loads(json.dumps(value, allow_nan=False))
 
 
 def _refuse_same_rows(codecs: Sequence[CodecSpec], rendered: Sequence[RenderedSpec]) -> None:

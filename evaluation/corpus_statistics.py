@@ -15,9 +15,6 @@ from scipy import stats
 from evaluation.distributions import jackknife
 from evaluation.results import CorpusScore, Results
 
-#: Columns of a summary that only these metrics have, behind their name.
-EXTRA_COLUMNS = ("frames", "half", "half_frames", "limit")
-
 
 def find_score(
     results: Results, metric: str, codec: str, kbps: float | None, *, common: bool = False

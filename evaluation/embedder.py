@@ -48,7 +48,7 @@ def load_embeddings(
             kind = EMBEDDINGS.load(name)
             # Our own download what they lack, and say themselves why they cannot.
             if not EMBEDDINGS.is_own(name):
-                reason = why_not("embedding", name, kind.unavailable)
+                reason = why_not("embedding", name, kind)
                 if reason is not None:
                     raise Unavailable(reason)
             loaded.append(of_plugin("embedding", name, "loading it", partial(kind, device=device)))

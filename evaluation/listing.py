@@ -18,6 +18,7 @@ from evaluation.embeddings.base import Embedding
 from evaluation.metrics import METRICS, load_metrics
 from evaluation.metrics.base import Metric, Score, describe_metric
 from evaluation.metrics.embedding import checked_attributes
+from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
 from qincodec.errors import UserError
 from qincodec.quantizers import QUANTIZERS
 
@@ -72,7 +73,7 @@ def points(name: str, weights: str | None = None) -> str:
 
 def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
     """(name, unit, better, status, definition) of every known metric; plug-ins are tried on noise."""
-    columns: set[str] = set()
+    columns = {*CLIP_COLUMNS, *SUMMARY_COLUMNS}
     for name in METRICS.names():
         try:
             metrics, reasons = load_metrics([name])
@@ -80,7 +81,7 @@ def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
                 yield name, "", "", f"not here: {reasons[name]}", ""
                 continue
             info = describe_metric(metrics[0])
-            own = {info.name, f"{info.name}_reason"}
+            own = {*metric_columns(info.name)}
             if own & columns:
                 raise UserError(f"metric '{name}' is named '{info.name}', the column of another; rename it")
             if not METRICS.is_own(name):
@@ -112,7 +113,7 @@ def embedding_rows() -> Iterator[tuple[str, str, str]]:
     for name in EMBEDDINGS.names():
         try:
             kind: type[Embedding] = EMBEDDINGS.load(name)
-            reason = why_not("embedding", name, kind.unavailable)
+            reason = why_not("embedding", name, kind)
             definition = of_plugin("embedding", name, "definition", partial(getattr, kind, "definition"))
             said = [field for field in records.EMBEDDING if field != "identity" and hasattr(kind, field)]
             checked_attributes(kind.__name__, kind, said)  # the rest may be known once it is loaded

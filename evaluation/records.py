@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from evaluation.results import CLIP_COLUMNS
+from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
 
 _REQUIRED, _ABSENT = object(), object()
 # Larger ones would overflow when they are squared and summed.
@@ -97,6 +97,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and re.search("[\0\ud800-\udfff]", value) is None
 
 
+def _is_line(value: str) -> bool:
+    return len(value) <= 100 and value.splitlines() in ([], [value])
+
+
 def is_file_name(name: str) -> bool:
     """Whether a name is a relative path that stays below the folder it is put behind."""
     path = PurePosixPath(name)
@@ -135,6 +139,8 @@ def _record(fields: Fields) -> Check:
 ANY = Check("anything", lambda v: True)
 NONE = Check("null", lambda v: v is None)
 TEXT = Check("text", _is_text)
+#: What plug-ins call themselves: it stands in headings.
+LINE = Field(Check("text of one line, up to 100 characters", lambda v: _is_text(v) and _is_line(v)))
 NAME = Check("text that is not empty", lambda v: _is_text(v) and bool(v.strip()))
 FLAG = Check("true or false", lambda v: isinstance(v, bool))
 NUMBER = Check("a number", _is_number)
@@ -364,10 +370,12 @@ def checked_run(run: Any) -> dict[str, Any]:
             if name in seen:
                 raise ValueError(f"'{part}' has two entries {' at '.join(map(str, name))}")
             seen.add(name)
-    columns = {metric["name"] for metric in run["metrics"]}
+    columns = {*CLIP_COLUMNS, *SUMMARY_COLUMNS}
+    for name in (metric["name"] for metric in run["metrics"]):
+        if columns & {*metric_columns(name)}:
+            raise ValueError(f"metric '{name}' has a column of the name of another's column")
+        columns |= {*metric_columns(name)}
     for metric in run["metrics"]:
-        if metric["name"].removesuffix("_reason") in columns - {metric["name"]}:
-            raise ValueError(f"metric '{metric['name']}' has the name of another's column")
         if metric["embedding"] not in ("", *(entry["name"] for entry in run["embeddings"])):
             raise ValueError(f"metric '{metric['name']}' is of embedding '{metric['embedding']}', not listed")
         kinds = {"fm": True, "cos": True, "fd": False, "kad": False} if metric["embedding"] else {}

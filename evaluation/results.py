@@ -30,6 +30,21 @@ CLIP_COLUMNS = [
     "error",  # why the clip failed, else None; a failed clip has NaN in all metrics
 ]
 
+#: Columns every `Results.summary` has, besides those of its metrics (`metric_columns`).
+SUMMARY_COLUMNS = [
+    *("codec", "kbps", "kbps_nominal", "kbps_measured", "rate_is", "rate_deviation", "rate_off"),
+    *("kbps_entropy", "control", "n", "n_failed", "n_recordings"),
+    *("delay_samples", "delay_applied", "gain_db", "encode_rt", "decode_rt"),
+]
+#: Of distances between distributions.
+EXTRA_COLUMNS = ("frames", "half", "half_frames", "limit")
+
+
+def metric_columns(name: str, *, per_clip: bool = False) -> list[str]:
+    """Columns of a metric in a summary. Values and reasons of clips have the names of two of them."""
+    ends = ("ci_low", "ci_high", "n", "inf", "reason", "ci_reason")
+    return [name, *(f"{name}_{end}" for end in (*ends, *(() if per_clip else EXTRA_COLUMNS)))]
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,18 +11,16 @@ import torch
 from evaluation import records
 from evaluation.alignment import apply_delay
 from evaluation.batches import Group
-from evaluation.datasets.base import one_line
 from evaluation.metrics.base import Metric, Score
 from evaluation.store import number_to_json
 from qincodec.core.files import StoreError
-from qincodec.errors import UserError, shown
+from qincodec.errors import UserError, one_line, said, shown
 from qincodec.plugins import FAULTS
 
 
 def describe(error: BaseException) -> str:
     """The reason that stands in a failed clip's row: one line that any encoding can hold."""
-    text = one_line(str(error))
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+    return one_line(str(error)) if isinstance(error, UserError) else said(error)
 
 
 def score_group(
@@ -81,9 +80,10 @@ def checked_scores(name: str, found: Any, count: int) -> list[Score]:
         )
     reason = records.TEXT | records.NONE
     for score in found:
-        if not (records.VALUE.holds(number_to_json(score.value)) and reason.holds(score.reason)):
+        told = not math.isnan(score.value) or str(score.reason).strip()
+        if not (told and records.VALUE.holds(number_to_json(score.value)) and reason.holds(score.reason)):
             raise UserError(
                 f"metric '{name}' returned Score({score.value:g}, {shown(score.reason)}); the value must be a"
                 " number from -1e100 to 1e100, infinite, or NaN with a reason, and the reason text or None"
             )
-    return list(found)
+    return [replace(score, reason=score.reason and one_line(score.reason)) for score in found]

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from evaluation.corpus_statistics import EXTRA_COLUMNS, corpus_columns, find_score, paired_difference
-from evaluation.results import Condition, MetricInfo, Results
+from evaluation.corpus_statistics import corpus_columns, find_score, paired_difference
+from evaluation.results import SUMMARY_COLUMNS, Condition, MetricInfo, Results, metric_columns
 from qincodec.errors import UserError
 
 #: Columns that hold wall time: the only ones that differ between two runs of the same evaluation.
@@ -198,14 +198,9 @@ def _key(kbps: float | None) -> float | None:
 
 
 def _summary_columns(metrics: Sequence[MetricInfo]) -> list[str]:
-    columns = ["codec", "kbps", "kbps_nominal", "kbps_measured", "rate_is", "rate_deviation", "rate_off"]
-    columns += ["kbps_entropy", "control", "n", "n_failed", "n_recordings"]
-    columns += ["delay_samples", "delay_applied", "gain_db", "encode_rt", "decode_rt"]
+    columns = [*SUMMARY_COLUMNS]
     for metric in metrics:
-        columns += [metric.name, *(f"{metric.name}_{end}" for end in ("ci_low", "ci_high", "n", "inf"))]
-        columns += [f"{metric.name}_reason", f"{metric.name}_ci_reason"]
-        if not metric.per_clip:
-            columns += [f"{metric.name}_{end}" for end in EXTRA_COLUMNS]
+        columns += metric_columns(metric.name, per_clip=metric.per_clip)
     return columns
 
 

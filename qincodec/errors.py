@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 
 #: Exit codes of every command of the project.
@@ -21,6 +22,22 @@ class UserError(Exception):
 
 class Unavailable(UserError):
     """A known codec, metric or data set that cannot run here; the message says why and what mends it."""
+
+
+def one_line(text: str, most: int = 5000) -> str:
+    """A message with names or other people's words in it, as one line that any encoding and file can hold."""
+    text = " ".join(text[: 4 * most].split()).encode("utf-8", "backslashreplace").decode()
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: ascii(match[0])[1:-1], text)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def said(error: BaseException) -> str:
+    """What an error of somebody's part says, with its type, as one line."""
+    try:
+        text = one_line(str(error), 1000)
+    except Exception:
+        text = "its message cannot be shown"
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def shown(value: object) -> str:

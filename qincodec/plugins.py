@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from qincodec.errors import UserError
+from qincodec.errors import UserError, said
 
 #: What somebody's part may raise and the program goes on: `sys.exit` of a part must not end it unheard.
 FAULTS = (Exception, SystemExit)
@@ -64,5 +64,5 @@ class Registry:
         try:
             return point.load()
         except FAULTS as error:  # a plug-in's own fault must name the plug-in
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UserError(f"{self.kind} '{name}' ({point.value}) does not import: {text}") from error
+            what = f"{self.kind} '{name}' ({point.value}) does not import"
+            raise UserError(f"{what}: {said(error)}") from error

@@ -9,11 +9,6 @@ from pathlib import Path
 from typing import Any
 
 
-def one_line(text: str) -> str:
-    """A message with the names in it, as one line that any encoding can hold."""
-    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
-
-
 @dataclass(frozen=True)
 class Clip:
     """One excerpt to be coded and scored.

@@ -32,7 +32,7 @@ def load_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
     reasons: dict[str, str] = {}
     for name in names:
         kind = METRICS.load(name)
-        reason = why_not("metric", name, kind.unavailable)
+        reason = why_not("metric", name, kind)
         try:
             if reason is None:
                 metrics.append(of_plugin("metric", name, "loading it", kind))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from baselines.lazy import Lazy
-from qincodec.errors import UserError
+from qincodec.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -84,14 +84,21 @@ def describe_metric(metric: Metric) -> MetricInfo:
     Raises:
         UserError: an attribute is absent or not what it must be.
     """
+    from baselines.registry import of_plugin
     from evaluation import records
     from evaluation.results import MetricInfo
 
     names = ("name", "label", "version", "unit", "higher_is_better", "definition")
+    said = of_plugin(
+        "metric",
+        type(metric).__name__,
+        "an attribute",
+        lambda: {name: getattr(metric, name) for name in names if hasattr(metric, name)},
+    )
     try:
-        found = records.checked(
-            {name: getattr(metric, name) for name in names if hasattr(metric, name)}, records.METRIC
-        )
+        found = records.checked(said, {**records.METRIC, **dict.fromkeys(names[:4], records.LINE)})
+        found = records.checked(found, records.METRIC)
+        found["definition"] = one_line(found["definition"])
     except ValueError as error:
         raise UserError(f"metric {type(metric).__name__}: {error}; set it in the class") from error
     return MetricInfo(**records.only(found, records.METRIC))

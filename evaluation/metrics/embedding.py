@@ -51,9 +51,15 @@ def checked_attributes(
 ) -> dict[str, Any]:
     """What is said of an embedding, ``identity`` by its method. Raises UserError as `describe_embedding`."""
     fields = {field: records.EMBEDDING[field] for field in needed}
+    values: dict[str, Any] = of_plugin(
+        "embedding",
+        name,
+        "an attribute",
+        lambda: {field: getattr(embedding, field) for field in needed if hasattr(embedding, field)},
+    )
     try:
-        values = {field: getattr(embedding, field) for field in needed if hasattr(embedding, field)}
         records.checked(values, {field: check for field, check in fields.items() if field != "identity"})
+        records.checked(values, {field: records.LINE for field in ("name", "label") if field in values})
         if "identity" in values:
             values["identity"] = of_plugin("embedding", name, "identity()", values["identity"])
         return records.only(records.checked(values, fields), fields)

@@ -25,6 +25,7 @@ from evaluation.merge import merge_runs
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
 from evaluation.report import write_all
+from evaluation.scoring import checked_scores
 from evaluation.store import RunStore
 from qincodec.plugins import Registry
 
@@ -137,6 +138,7 @@ def test_what_failed_is_computed_when_the_run_goes_on(
         ([], "metric 'touchy' returned 0 scores for 1 clips; return one per item"),
         (None, "metric 'touchy' returned NoneType; score() must"),
         ([Score(1e200)], "metric 'touchy' returned Score(1e+200, None); the value must be"),
+        ([Score(float("nan"), " ")], "metric 'touchy' returned Score(nan, ' '); the value must be"),
         ([Score(float("nan"), 5)], "metric 'touchy' returned Score(nan, 5); the value must be"),  # type: ignore[arg-type]
     ],
 )
@@ -147,6 +149,66 @@ def test_what_is_no_score_is_said(
     clips = evaluate(recordings, "steps", [8], metrics="si_sdr,touchy", out=tmp_path / "run").clips
     assert clips["si_sdr"].notna().all() and clips["error"].isna().all()
     assert all(f"touchy failed: {reason}" in text for text in clips["touchy_reason"])
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("a\0b\n\ud800"), r"ValueError: a\x00b \ud800"),
+        (ValueError("x" * 10**6), f"ValueError: {'x' * 1000}..."),
+        (Speechless(), "Speechless: its message cannot be shown"),
+    ],
+)
+def test_any_message_of_a_plug_in_fits_the_run_folder(
+    error: Exception,
+    said: str,
+    steps: None,
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row with NUL could be written, and the run folder not be read again."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    add(monkeypatch, METRICS, "touchy", type("Odd", (Touchy,), {"score": fail}))
+    add(monkeypatch, CODECS, "broken", type("Broken", (StepCodec,), {"name": "broken", "encode": fail}))
+    assert run(monkeypatch, recordings, tmp_path, "steps,broken", "si_sdr,touchy") == 3
+    clips = open_results(tmp_path / "run").clips.groupby("codec")
+    assert set(clips.get_group("broken")["error"]) == {said}
+    assert set(clips.get_group("steps")["touchy_reason"]) == {f"touchy failed: {said}"}
+    assert clips.get_group("steps")["si_sdr"].notna().all()
+
+
+class Tuples(StepCodec):
+    """JSON makes other values of its identity and settings, which are the same all the same."""
+
+    name = "tuples"
+
+    def rates(self, channels: int = 1) -> list[Rate]:
+        return [Rate(8.0, {"bits": 4, "sizes": (2, 3)})]  # type: ignore[dict-item]
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "widths": (1, 2), "gains": {1: 2}}
+
+
+def test_a_codec_with_tuples_goes_on_with_its_run(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, CODECS, "tuples", Tuples)
+    ends = [run(monkeypatch, recordings, tmp_path, "tuples", m) for m in ("si_sdr", "si_sdr,ms_mel")]
+    assert ends == [0, 0]
+
+
+def test_a_reason_of_several_lines_is_one() -> None:
+    (score,) = checked_scores("touchy", [Score(float("nan"), "too\nquiet")], 1)
+    assert score.reason == "too quiet"
 
 
 def test_a_score_is_a_number() -> None:

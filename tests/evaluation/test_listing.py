@@ -99,6 +99,76 @@ class Column(Good):
     name = "si_sdr_reason"
 
 
+class Counted(Good):
+    name = "n"
+
+
+class Mean(Good):
+    name = "si_sdr_ci_low"
+
+
+class Heading(Good):
+    label = "Two\\nlines"
+
+
+class Long(Good):
+    label = "L" * 1000
+
+
+class Touchy(Good):
+    @property
+    def label(self):
+        raise ZeroDivisionError("not yet")
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+class Silent(Good):
+    @classmethod
+    def unavailable(cls):
+        raise Speechless
+
+
+class Wordy(Good):
+    name = "wordy"
+
+    def score(self, prepared, decoded, sample_rate):
+        raise LookupError("a\\0b\\n\\ud800" + "x" * 10**6)
+
+
+class Unsold(Good):
+    @classmethod
+    def unavailable(cls):
+        raise Unavailable("no licence;\\nbuy one")
+
+
+class Wordless(Good):
+    name = "wordless"
+
+    def score(self, prepared, decoded, sample_rate):
+        return [Score(float("nan"), "  ")] * len(decoded)
+
+
+Module = torch
+
+
+class Ints(Raises):
+    def rates(self, channels=1):
+        return [8, 16]
+
+
+class Generator(Raises):
+    def rates(self, channels=1):
+        yield Rate(8.0)
+
+
+class Fast(StepCodec):
+    sample_rate = 10**9
+
+
 class Zero(Raises):
     def rates(self, channels=1):
         return [Rate(0.0)]
@@ -143,12 +213,26 @@ class Moody(Embedding):
 
     def embed(self, audio, sample_rate): ...
 """
-METRICS = ("float", "nameless", "licensed", "good", "five", "huge", "double", "column")
+METRICS = (
+    *("float", "nameless", "licensed", "good", "five", "huge", "double", "column", "counted", "mean"),
+    *("heading", "long", "touchy", "silent", "wordy", "unsold", "wordless", "module"),
+)
 EMBEDDINGS = ("moody", "flat", "unlabelled", "unlicensed")
 POINTS = [
     *(
         ("qincodec.codecs", name, f"{name.title()}")
-        for name in ("raises", "nothing", "unsure", "ending", "zero", "nan", "numpy")
+        for name in (
+            "raises",
+            "nothing",
+            "unsure",
+            "ending",
+            "zero",
+            "nan",
+            "numpy",
+            "ints",
+            "generator",
+            "fast",
+        )
     ),
     *(("qincodec.metrics", name, f"{name.title()}") for name in METRICS),
     *(("qincodec.embeddings", name, f"{name.title()}") for name in EMBEDDINGS),
@@ -192,6 +276,21 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
     assert "returned Score(1e+200, None); the value must be a number from" in metrics["huge"]
     for name, column in (("double", "si_sdr"), ("column", "si_sdr_reason")):
         assert metrics[name].startswith(f"broken: metric '{name}' is named '{column}', the column of another")
+    for name, status in {
+        "counted": "metric 'counted' is named 'n', the column of another; rename it",
+        "mean": "metric 'mean' is named 'si_sdr_ci_low', the column of another; rename it",
+        "heading": r"metric Heading: 'label' is 'Two\nlines'; needed is text of one line",
+        "long": "metric Long: 'label' is 'LLL",
+        "touchy": "metric 'Touchy': an attribute raises ZeroDivisionError: not yet",
+        "silent": "metric 'silent': unavailable() raises Speechless: its message cannot be shown",
+        "wordy": r"metric 'wordy': score() of noise raises LookupError: a\x00b \ud800xxx",
+        "wordless": "metric 'wordless' returned Score(nan, ' '); the value must be a number",
+        "module": "metric 'module': unavailable() raises AttributeError: module 'torch' has no",
+    }.items():
+        assert metrics[name].startswith(f"broken: {status}") and len(metrics[name]) < 1500
+    assert metrics["unsold"] == "not here: no licence; buy one"
+    assert codecs["ints"] == "broken: codec 'ints': rates() returned [8, 16]; needed is a list, each a Rate"
+    assert codecs["generator"].startswith("broken: codec 'generator': rates() returned <generator")
     embeddings = {name: status for name, status, _ in embedding_rows()}
     assert embeddings["logmel"] == "ready" and embeddings["absent"].startswith("broken: embedding 'absent'")
     assert embeddings["flat"].startswith(
@@ -221,10 +320,19 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
         ("zero", "si_sdr", r"codec 'zero': rates\(\) returned Rate\(kbps=0\); needed are"),
         ("nan", "si_sdr", r"codec 'nan': rates\(\) returned Rate\(kbps=nan\); needed are"),
         ("mp3", "si_sdr,double", "a run folder cannot hold this request: 'metrics' has two entries si_sdr"),
-        ("mp3", "si_sdr,column", "metric 'si_sdr_reason' has the name of another's column"),
+        ("mp3", "si_sdr,column", "metric 'si_sdr_reason' has a column of the name of another's"),
         ("mp3", "five", r"metric 'five': unavailable\(\) returned 5"),
         ("mp3", "flat", "embedding Flat: 'dim' is 0; needed is a whole number from 1"),
         ("mp3", "unlabelled", "embedding Unlabelled: 'label' is None; needed is text"),
+        ("mp3", "counted", "metric 'n' has a column of the name of another's"),
+        ("mp3", "si_sdr,mean", "metric 'si_sdr_ci_low' has a column of the name of another's"),
+        ("mp3", "heading", "metric Heading: 'label' is"),
+        ("mp3", "touchy", "metric 'Touchy': an attribute raises ZeroDivisionError: not yet"),
+        ("mp3", "silent", r"metric 'silent': unavailable\(\) raises Speechless: its message cannot be shown"),
+        ("mp3", "module", r"metric 'module': unavailable\(\) raises AttributeError"),
+        ("mp3", "unsold", "no metric can be computed here: no licence; buy one"),
+        ("fast", "si_sdr", "codec 'fast': sample_rate must be a whole number from 0 to 1000000"),
+        ("ints", "si_sdr", r"codec 'ints': rates\(\) returned \[8, 16\]; needed is a list, each a Rate"),
         ("mp3", "moody", "embedding 'moody': loading it raises LookupError: not today"),
     ],
 )
