@@ -395,7 +395,7 @@ class _Check:
             if clip.codes is None or single.codes is None or clip.codes.shape != single.codes.shape:
                 same = float(single.payload == clip.payload)
             else:
-                same = float(np.mean(single.codes == clip.codes)) if clip.codes.size else 1.0
+                same = float(np.mean(np.equal(single.codes, clip.codes))) if np.size(clip.codes) else 1.0
             agreement = min(agreement, same)
             error = float((self.decode([clip])[0] - decoded[index]).abs().max())
             if error > _TOLERANCE:

@@ -98,7 +98,10 @@ class Encoded:
 
     def to_bytes(self) -> bytes:
         """Serialize for a run folder: magic, header length, JSON header, codes (int32), payload."""
-        codes = b"" if self.codes is None else np.ascontiguousarray(self.codes, dtype="<i4").tobytes()
+        # same_kind: fractions would be cut off.
+        codes = (
+            b"" if self.codes is None else np.asarray(self.codes).astype("<i4", "C", "same_kind").tobytes()
+        )
         header = json.dumps(
             {
                 "sample_rate": self.sample_rate,

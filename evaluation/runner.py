@@ -312,7 +312,7 @@ class Runner:
         decoded = codec.decode(encoded).cpu()
         decoded_at = time.perf_counter()
         for clip, item in zip(group.clips, encoded, strict=True):
-            write_atomic(self._encoded_path(planned, clip), item.to_bytes())
+            write_atomic(self._encoded_path(planned, clip), _bytes_of(item))
         count = len(group.clips)
         return Coded(
             self._to_evaluation_rate(decoded, codec.sample_rate, group),
@@ -478,6 +478,8 @@ class Runner:
         path = self._audio_path(planned, clip)
         with explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+        if not torch.isfinite(decoded).all():
+            raise UserError("the decoder returned NaN or infinity, which --save-audio cannot keep")
         try:
             audio.write(path, decoded.numpy(), self.settings.sample_rate, "float32")
         except UserError as error:
@@ -488,3 +490,16 @@ class Runner:
 
     def _encoded_path(self, planned: Planned, clip: Clip) -> Path:
         return self.store.encoded_path(planned.condition.codec, planned.rate_label, clip.id)
+
+
+def _bytes_of(encoded: Encoded) -> bytes:
+    """What the run folder keeps. Raises UserError for what could not be decoded from there again."""
+    data = encoded.to_bytes()
+    try:
+        Encoded.from_bytes(data)
+    except UserError as error:
+        reason = str(error).removesuffix("; delete it and run again")
+        raise UserError(
+            f"what the encoder returned cannot be kept: {reason}; baselines.check_codec tells more"
+        ) from error
+    return data

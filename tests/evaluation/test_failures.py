@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,50 @@ def test_a_codec_with_tuples_goes_on_with_its_run(
     add(monkeypatch, CODECS, "tuples", Tuples)
     ends = [run(monkeypatch, recordings, tmp_path, "tuples", m) for m in ("si_sdr", "si_sdr,ms_mel")]
     assert ends == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"num_samples": -1}, "num_samples must be a whole number from 1"),
+        ({"codes": np.array([[9]]), "codebook_sizes": (4,)}, "codes lie outside their codebooks"),
+        ({"codes": np.array([[0.5]]), "codebook_sizes": (4,)}, "Cannot cast array data from dtype"),
+        ({"codes": np.array([1]), "codebook_sizes": (4,)}, "not enough values to unpack"),
+    ],
+)
+def test_what_could_not_be_decoded_again_fails_its_clip(
+    changed: dict[str, Any], reason: str, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Careless(StepCodec):
+        name = "careless"
+
+        def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+            return [replace(item, **changed) for item in super().encode(audio, rate)]
+
+        def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+            return torch.zeros(len(encoded), 1, RATE)
+
+    add(monkeypatch, CODECS, "careless", Careless)
+    assert run(monkeypatch, recordings, tmp_path, "careless", "si_sdr") == 3
+    errors = open_results(tmp_path / "run").clips["error"]
+    assert len(errors) == 3 and all(reason in error for error in errors)
+
+
+def test_audio_that_cannot_be_saved_fails_its_clip_and_not_the_run(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Infinite(StepCodec):
+        name = "infinite"
+
+        def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+            decoded = super().decode(encoded)
+            return torch.where(decoded.abs().amax(2, keepdim=True) > 0.44, torch.inf, decoded)
+
+    add(monkeypatch, CODECS, "infinite", Infinite)
+    assert run(monkeypatch, recordings, tmp_path, "infinite,steps", "si_sdr", "--save-audio") == 3
+    clips = open_results(tmp_path / "run").clips.set_index(["codec", "clip"])
+    assert clips["si_sdr"].notna().sum() == 5
+    assert clips.loc[("infinite", "loud"), "error"].startswith("the decoder returned NaN or infinity")
 
 
 def test_a_reason_of_several_lines_is_one() -> None:
