@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baselines.lazy import Lazy
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from baselines.codec import Codec, Encoded, Rate
-from qincodec.errors import said, shown
-from qincodec.plugins import FAULTS
+from qincodec.core.errors import said, shown
+from qincodec.core.plugins import FAULTS
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from baselines.lazy import Lazy
-from qincodec.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from baselines.codec import ClipCodec, Encoded, Rate
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 class Reference(ClipCodec):

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from baselines.weights_files import WeightsFile, digests
-from qincodec.console import Progress, ProgressLine
-from qincodec.errors import UserError
+from qincodec.core.console import Progress, ProgressLine
+from qincodec.core.errors import UserError
 
 TIMEOUT_S = 30.0
 #: Attempts that bring nothing new before a broken download is given up, and the pause before each.

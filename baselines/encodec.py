@@ -20,7 +20,7 @@ from baselines.bounds import empty_model
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec, check_state, from_folder, load_state, read_tensors
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

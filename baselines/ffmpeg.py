@@ -27,7 +27,7 @@ import numpy as np
 
 from baselines.codec import ClipCodec, Encoded, Rate, check_kbps
 from qincodec.audio import resample
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 _LAYOUTS = {1: "mono", 2: "stereo"}
 # LAME aborts the whole process near 1e5 times full scale. Nothing meant for playing comes close.

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec, blocks, from_folder, from_pretrained
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

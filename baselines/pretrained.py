@@ -31,7 +31,7 @@ from baselines.bounds import empty_model, refuse_inflated, refuse_numbers, refus
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from baselines.lazy import Lazy
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
-from qincodec.errors import UserError, shown
+from qincodec.core.errors import UserError, shown
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ import numpy as np
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from baselines.lazy import Lazy
 from qincodec import bitstream, checkpoint
-from qincodec.errors import UserError, shown
+from qincodec.core.errors import UserError, shown
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from qincodec.errors import Unavailable, UserError, one_line, said, shown
-from qincodec.plugins import FAULTS, Registry
+from qincodec.core.errors import Unavailable, UserError, one_line, said, shown
+from qincodec.core.plugins import FAULTS, Registry
 
 T = TypeVar("T")
 

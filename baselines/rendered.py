@@ -13,7 +13,7 @@ import numpy as np
 
 from baselines.codec import check_kbps
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 #: How far the length of a file may be from that of the recording or excerpt it stands for, in seconds.
 LENGTH_TOLERANCE_S = 0.1

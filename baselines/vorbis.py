@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 
 from baselines.codec import ClipCodec, Encoded, Rate
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 # libsndfile keeps a block's spectra on the stack: one long block would overflow it.
 _BLOCK = 4096

@@ -21,8 +21,8 @@ from baselines.weights_files import (
     remember,
     set_aside,
 )
-from qincodec.console import Progress
-from qincodec.errors import Unavailable, UserError
+from qincodec.core.console import Progress
+from qincodec.core.errors import Unavailable, UserError
 
 _DAC_RELEASES = "https://github.com/descriptinc/descript-audio-codec/releases/download"
 _DAC = "Kumar et al., High-Fidelity Audio Compression with Improved RVQGAN, NeurIPS 2023 (Descript)"

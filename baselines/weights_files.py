@@ -16,8 +16,8 @@ from typing import Any
 
 import platformdirs
 
+from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
-from qincodec.errors import UserError
 
 _digests: dict[tuple[str, int, int], dict[str, str]] = {}
 

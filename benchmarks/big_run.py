@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.conditions import Planned
 from evaluation.datasets.base import Clip, Dataset
-from evaluation.manifest import describe_dataset
+from evaluation.engine.conditions import Planned
+from evaluation.engine.runner import Runner, Settings
 from evaluation.results import Condition, MetricInfo
-from evaluation.runner import Runner, Settings
-from evaluation.store import RunStore, coded_key, score_key
+from evaluation.run.manifest import describe_dataset
+from evaluation.run.store import RunStore, coded_key, score_key
 from qincodec.core.files import write_atomic
 
 _METRICS = ("si_sdr", "ms_mel")
@@ -112,8 +112,8 @@ def write(folder: Path, clips: list[Clip], conditions: list[Condition]) -> None:
 
 def run_phase(name: str, folder: Path, count: int, num_conditions: int, per_recording: int) -> None:
     import evaluation.report  # its imports are no part of any step
-    from evaluation.load import load_results
-    from evaluation.merge import merge_runs
+    from evaluation.loading import load_results
+    from evaluation.run.merge import merge_runs
 
     clips, conditions = clips_of(count, per_recording), conditions_of(num_conditions)
     steps: list[tuple[str, float, float]] = []

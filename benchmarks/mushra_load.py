@@ -42,7 +42,7 @@ CONDITIONS = 8
 SERVER = """
 import sys
 from pathlib import Path
-from mushra.config import load_config
+from mushra.config.load import load_config
 from mushra.server import Limits, create_app
 from mushra.server.connections import make_server
 folder, port = Path(sys.argv[1]), int(sys.argv[2])

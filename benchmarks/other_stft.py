@@ -18,13 +18,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from evaluation.conditions import parse_conditions
-from evaluation.decoded import RunAudio
-from evaluation.report.content import row_label
+from evaluation.engine.conditions import parse_conditions
+from evaluation.engine.replay import RunAudio
+from evaluation.report.tables import row_label
 from evaluation.results import Condition
-from evaluation.statistics import Sample, bootstrap_means
-from evaluation.store import RunStore
-from qincodec.errors import UserError
+from evaluation.run.store import RunStore
+from evaluation.statistics.recordings import Sample, bootstrap_means
+from qincodec.core.errors import UserError
 
 WINDOWS = (3000, 1500, 700, 300, 90)
 FLOOR = 1e-4

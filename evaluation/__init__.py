@@ -9,13 +9,13 @@ TYPE_CHECKING = False  # without `typing`, which takes longer to import than all
 if TYPE_CHECKING:
     from typing import Any
 
-    from evaluation.load import open_results
+    from evaluation.loading import open_results
     from evaluation.results import Results
     from evaluation.session import evaluate
 
 __all__ = ["Results", "evaluate", "open_results"]
 
-_HOMES = {"evaluate": "session", "open_results": "load", "Results": "results"}
+_HOMES = {"evaluate": "session", "open_results": "loading", "Results": "results"}
 
 
 def __getattr__(name: str) -> Any:

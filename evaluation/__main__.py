@@ -5,7 +5,7 @@ from qincodec.start import start
 
 def main() -> None:
     """Entry point of the command."""
-    start("evaluation.cli")
+    start("evaluation.cli.evaluate")
 
 
 if __name__ == "__main__":

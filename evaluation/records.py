@@ -146,7 +146,7 @@ FLAG = Check("true or false", lambda v: isinstance(v, bool))
 NUMBER = Check("a number", _is_number)
 POSITIVE = Check("a number above 0", lambda v: _is_number(v) and v > 1e-9)
 AMOUNT = Check("a number, 0 or more", lambda v: _is_number(v) and v >= 0)
-#: `evaluation.store.number_to_json`.
+#: `evaluation.run.store.number_to_json`.
 VALUE = NUMBER | Check('"inf" or "-inf"', lambda v: v in ("inf", "-inf")) | NONE
 FILE = Check("a file below the run folder", lambda v: _is_text(v) and is_file_name(v))
 PATH = Check("a path", lambda v: isinstance(v, str) and bool(v) and "\0" not in v)

@@ -159,7 +159,7 @@ class Results:
         metrics: in the order they were asked for.
         corpus: values that belong to a condition and not to a clip, one dict per condition:
             ``{"codec": "qincodec", "kbps": 16.0, "kbps_entropy": 15.2, "frames": 10332}``; absent
-            keys mean "does not apply". Codebook statistics: see `evaluation.codes.code_statistics`.
+            keys mean "does not apply". Codebook statistics: `evaluation.statistics.codes.code_statistics`.
         dataset: ``name, n_clips, n_recordings, n_lossy, lossy_formats, n_excluded, excluded, disclaimer,
             hash``.
         settings: evaluation settings (``sample_rate, channels, align, seed, chunk_s, ...``).
@@ -198,7 +198,7 @@ class Results:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row per condition with intervals (`evaluation.statistics.summarize`)."""
-        from evaluation.statistics import summarize
+        """One row per condition with intervals (`evaluation.statistics.recordings.summarize`)."""
+        from evaluation.statistics.recordings import summarize
 
         return summarize(self, seed=self.settings["seed"])

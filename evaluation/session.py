@@ -15,7 +15,10 @@ from typing import Any, Literal
 
 from baselines import weights
 from baselines.registry import CODECS
-from evaluation.conditions import (
+from evaluation.datasets import load_dataset
+from evaluation.datasets.base import Clip, Dataset
+from evaluation.embeddings.base import Embedding
+from evaluation.engine.conditions import (
     Planned,
     choose_metrics,
     parse_codecs,
@@ -24,26 +27,23 @@ from evaluation.conditions import (
     parse_weights,
     plan_conditions,
 )
-from evaluation.datasets import load_dataset
-from evaluation.datasets.base import Clip, Dataset
-from evaluation.distributed import Ranks
-from evaluation.embedder import Embedder, load_embeddings
-from evaluation.embeddings.base import Embedding
-from evaluation.environment import describe_environment
-from evaluation.floor import noise_floor
-from evaluation.load import load_results
-from evaluation.manifest import describe_dataset, differences, unite
+from evaluation.engine.distributed import Ranks
+from evaluation.engine.embedder import Embedder, load_embeddings
+from evaluation.engine.noise_floor import noise_floor
+from evaluation.engine.runner import Runner, Settings
+from evaluation.engine.scoring import describe
+from evaluation.loading import load_results
 from evaluation.metrics import load_metrics
 from evaluation.metrics.base import Metric, describe_metric
 from evaluation.metrics.embedding import describe_embedding, embedding_metrics
 from evaluation.records import checked_run
 from evaluation.results import Results
-from evaluation.runner import Runner, Settings
-from evaluation.scoring import describe
-from evaluation.store import RunStore, row_key
+from evaluation.run.environment import describe_environment
+from evaluation.run.manifest import describe_dataset, differences, unite
+from evaluation.run.store import RunStore, row_key
 from qincodec.codec import check_device
-from qincodec.console import Progress
-from qincodec.errors import Unavailable, UserError
+from qincodec.core.console import Progress
+from qincodec.core.errors import Unavailable, UserError
 
 #: Names of metrics, and of embeddings, each of which stands for its four.
 DEFAULT_METRICS = "si_sdr,ms_mel,logmel,openl3"

@@ -5,7 +5,7 @@ from qincodec.start import start
 
 def main() -> None:
     """Entry point of the command."""
-    start("mushra.cli")
+    start("mushra.cli.main")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from mushra.pages import ANCHOR35, ANCHOR70
+from mushra.config.pages import ANCHOR35, ANCHOR70
 from qincodec.audio import Audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 #: Name of an anchor -> end of its pass band, Hz.
 CUTOFF_HZ = {ANCHOR35: 3500.0, ANCHOR70: 7000.0}

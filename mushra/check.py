@@ -15,11 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from mushra.anchors import anchor_filter, exceeds_pcm, make_anchor, too_loud_for_flac
-from mushra.config import Finding, one_line, read
-from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, container
-from mushra.faults import reference_faults
-from mushra.locate import KEY_FORMAT, KEY_NAME
-from mushra.pages import (
+from mushra.config.load import Finding, one_line, read
+from mushra.config.locate import KEY_FORMAT, KEY_NAME
+from mushra.config.pages import (
     ANCHOR35,
     ANCHOR70,
     HIDDEN_REFERENCE,
@@ -32,8 +30,10 @@ from mushra.pages import (
     TestConfig,
     VolumePage,
 )
+from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, container
+from mushra.faults import reference_faults
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 #: Limits of Recommendation ITU-R BS.1534-3.
 MAX_EXCERPT_S = 12.0
@@ -98,7 +98,7 @@ def items_warning(n_items: int, n_systems: int) -> str | None:
 def check_config(path: Path, root: Path | None = None) -> list[Finding]:
     """All that is wrong with a test or worth knowing about it, its audio and its key included, by line.
 
-    Arguments and errors are those of `mushra.config.load_config`, save that what is wrong is returned.
+    Arguments and errors are those of `mushra.config.load.load_config`, save that what is wrong is returned.
     """
     reading = read(path, root)
     config = reading.config

@@ -24,7 +24,7 @@ import soundfile
 from av.codec.codec import Properties
 from numpy.typing import NDArray
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 _ADVICE = "get the whole file or leave it out"
 

@@ -29,8 +29,8 @@ import soxr
 from numpy.typing import ArrayLike, NDArray
 
 from qincodec._audio_files import AudioInfo, open_source
+from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
-from qincodec.errors import UserError
 
 __all__ = [
     "EXTENSIONS",

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qincodec._audio_files import SAMPLE_RATES
-from qincodec.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole
 
 #: Frames of one pass of `Autoencoder.encode_blocks` and `decode_blocks`: 24 s, about 100 MB at dim 512.
 CHUNK_FRAMES = 4096

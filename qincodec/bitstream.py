@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 
 from qincodec.audio import resampled_length
 from qincodec.code_tables import CodeTables
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 MAGIC = b"QNC\x1a"
 PACKED, ENTROPY_CODED = 1, 2  # versions

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qincodec.core.errors import UserError, shown
 from qincodec.core.files import whole_file
-from qincodec.errors import UserError, shown
 
 if TYPE_CHECKING:  # not imported before a model is read: shipped models are listed without torch
     import torch

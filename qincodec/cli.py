@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qincodec import __version__
-from qincodec.console import Progress, ProgressLine, run_command
-from qincodec.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
+from qincodec.core.console import Progress, ProgressLine, run_command
+from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
 from qincodec.training.cli import app as train_app
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def encode(
     """
     jobs = _plan(inputs, output, ".qnc", force)
     from qincodec.codec import load
-    from qincodec.files import encode_file
+    from qincodec.transcode import encode_file
 
     codec = load(model, device=device)
 
@@ -131,7 +131,7 @@ def decode(
     jobs = _plan(inputs, output, ".wav", force)
     from qincodec.bitstream import loads, loads_header
     from qincodec.codec import load
-    from qincodec.files import decode_file
+    from qincodec.transcode import decode_file
 
     codec = load(model, device=device)
 

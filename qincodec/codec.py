@@ -19,7 +19,7 @@ from qincodec.audio import resampled_length
 from qincodec.autoencoder import CHUNK_FRAMES, Autoencoder
 from qincodec.bitstream import ENTROPY_CODED, MODEL_ID_BYTES, PACKED, QncHeader, bits_per_frame
 from qincodec.code_tables import CodeTables
-from qincodec.errors import UserError, shown
+from qincodec.core.errors import UserError, shown
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.rvq import RVQ

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from qincodec.autoencoder import Autoencoder, AutoencoderConfig
-from qincodec.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole
 from qincodec.transform_path import TransformAutoencoder, TransformConfig
 
 #: Configurations by name. The paper does not give its widths; these are Vocos'.

@@ -31,8 +31,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from qincodec.autoencoder import MAX_MAGNITUDE, Autoencoder, AutoencoderConfig, Widths
+from qincodec.core.errors import UserError, check_whole
 from qincodec.distances import MEL_SCALES, log_mel_spectra
-from qincodec.errors import UserError, check_whole
 
 #: Coefficients of a frame are divided by this power of its level,
 LEVEL_POWER = 0.65

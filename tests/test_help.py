@@ -9,14 +9,14 @@ import pytest
 import typer
 from typer.main import get_command
 
-import evaluation.cli
-import mushra.cli
+import evaluation.cli.evaluate
+import mushra.cli.main
 import qincodec.cli
-from qincodec.console import run_command
+from qincodec.core.console import run_command
 
 APPS: dict[str, typer.Typer] = {
-    "evaluate": evaluation.cli.app,
-    "mushra": mushra.cli.app,
+    "evaluate": evaluation.cli.evaluate.app,
+    "mushra": mushra.cli.main.app,
     "qincodec": qincodec.cli.app,
 }
 
@@ -132,7 +132,7 @@ def test_help_of_a_command(line: str, run: Any) -> None:
 )
 def test_everything_else_is_an_evaluation(line: str, data: str | None, run: Any, monkeypatch: Any) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(evaluation.cli, "_run", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(evaluation.cli.evaluate, "_run", lambda *arguments: asked.append(arguments))
     assert run("evaluate", *line.split())[0] == 0
     ((request, out, dry_run),) = asked
     assert request.data == data

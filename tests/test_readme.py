@@ -32,7 +32,7 @@ def mulaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
     assert declared is not None
     point = EntryPoint("mulaw", declared.group(1), "qincodec.codecs")
     monkeypatch.setattr(
-        "qincodec.plugins.entry_points", lambda group: [point] if group == point.group else []
+        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
     )
     codec = CODECS.load("mulaw")
     assert isinstance(codec, type)
@@ -64,7 +64,7 @@ def test_the_embedding_of_readme_is_evaluated(tmp_path: Path, monkeypatch: pytes
     assert declared is not None
     point = EntryPoint("loudness", f"my_embeddings:{declared.group(1)}", "qincodec.embeddings")
     monkeypatch.setattr(
-        "qincodec.plugins.entry_points", lambda group: [point] if group == point.group else []
+        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
     )
     results = evaluate("demo", "opus", [16], metrics="loudness", limit=2, out=tmp_path / "run")
     assert results.summary["fd_loudness"].notna().all() and results.clips["fm_loudness"].notna().all()
@@ -76,7 +76,7 @@ def test_the_embedding_of_readme_is_evaluated(tmp_path: Path, monkeypatch: pytes
 def test_help_answers_without_torch(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv[1:] = " + repr(arguments) + "\n"
-        "from evaluation.cli import main\n"
+        "from evaluation.cli.evaluate import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'av'} & set(sys.modules)\n"

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.signal import fftconvolve, sosfilt
 
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 SAMPLE_RATE = 44100
 DURATION_S = 5.0

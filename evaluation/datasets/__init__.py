@@ -9,8 +9,8 @@ from evaluation.datasets import audiocaps, folder
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.shards import Shard, shard_note
 from evaluation.datasets.sources import File, Listing, cut, draw, look_at
-from qincodec.console import Progress
-from qincodec.errors import UserError
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
 
 __all__ = ["Clip", "Dataset", "check_data", "load_dataset"]
 

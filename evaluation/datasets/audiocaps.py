@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evaluation.datasets.folder import no_audio, scan
 from evaluation.datasets.sources import File, Listing, Source
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 _LISTS = ("test.csv", "test-2.0.csv")
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time")

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from evaluation.datasets.sources import Listing, Source, excerpt_id
 from qincodec.audio import EXTENSIONS
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 # ESC-50: <fold>-<clip id>-<take>-<class>; the same with the class's name in front (copies of ESC-10).
 _ESC50 = re.compile(r"[1-5]-(?P<recording>\d+)-[A-Z]-(?P<number>\d{1,2})")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.datasets.sources import Source
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ import platformdirs
 import soundfile
 
 from evaluation.datasets.base import Clip
-from evaluation.unchanged import SETTLED_S, stamp_of
+from evaluation.engine.unchanged import SETTLED_S, stamp_of
 from qincodec import audio
-from qincodec.console import Progress
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError, one_line
 from qincodec.core.files import whole_file
-from qincodec.errors import UserError, one_line
 
 #: A tail of a file that is shorter than this is no clip under ``chunks="all"``.
 MIN_TAIL_S = 1.0

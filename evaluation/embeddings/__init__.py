@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qincodec.plugins import Registry
+from qincodec.core.plugins import Registry
 
 EMBEDDINGS = Registry(
     "embedding",

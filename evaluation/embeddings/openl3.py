@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from baselines import weights
 from baselines.lazy import Lazy, inference_mode
 from evaluation.embeddings.base import Embedding, centred_frames
-from qincodec.errors import Unavailable, UserError
+from qincodec.core.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
     import torch

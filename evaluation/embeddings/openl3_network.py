@@ -17,8 +17,8 @@ from scipy import fft
 from torch import nn
 from torch.nn import functional
 
+from qincodec.core.errors import UserError
 from qincodec.distances import mel_filter_bank
-from qincodec.errors import UserError
 
 SAMPLE_RATE = 48000
 N_FFT, HOP_LENGTH, NUM_MELS = 2048, 242, 256

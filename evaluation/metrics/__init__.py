@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from baselines.registry import of_plugin, why_not
-from qincodec.errors import Unavailable
-from qincodec.plugins import Registry
+from qincodec.core.errors import Unavailable
+from qincodec.core.plugins import Registry
 
 if TYPE_CHECKING:
     from evaluation.metrics.base import Metric

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from baselines.lazy import Lazy
-from qincodec.errors import UserError, one_line
+from qincodec.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from evaluation import records
 from evaluation.embeddings.base import Embedding
 from evaluation.metrics.base import Score
 from evaluation.results import EmbeddingInfo, MetricInfo
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 FRECHET, KERNEL, MATCHING, COSINE = "fd", "kad", "fm", "cos"
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from evaluation.paper.content import CURVE_RATES
+from evaluation.paper.printed import CURVE_RATES
 from evaluation.paper.tables import PaperFigure, Point, Series
 from evaluation.report.plots import _COLOURS, _MARKERS
 

@@ -13,13 +13,13 @@ import torch
 
 from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
-from evaluation.distributions import groups_of, jackknife
+from evaluation.engine.unchanged import Unchanged
 from evaluation.results import Condition
-from evaluation.store import RunStore, coded_key, row_key
-from evaluation.unchanged import Unchanged
+from evaluation.run.store import RunStore, coded_key, row_key
+from evaluation.statistics.distributions import groups_of, jackknife
 from qincodec import audio
 from qincodec.codec import Qincodec
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 VERSION = "1"
 DEFINITION = (

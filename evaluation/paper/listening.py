@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from evaluation.paper.tables import PaperFigure, Point, Series
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 OWN_TEST = "the listening test that was given, not the paper's: other listeners, clips and codecs"
 _COLUMNS = ("condition", "n_listeners", "n_ratings", "mean", "ci_low", "ci_high")

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.paper.content import CHOSEN_DIM, FINETUNED, LATENT_DIMS, ROLES
+from evaluation.paper.printed import CHOSEN_DIM, FINETUNED, LATENT_DIMS, ROLES
 from qincodec import checkpoint
 from qincodec.codec import UNTRAINED, Qincodec, load
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers.qinco2 import QINCO2
 from qincodec.quantizers.qinco2 import SIZES as QINCO2_SIZES
 from qincodec.shapes import SIZES

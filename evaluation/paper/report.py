@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from evaluation.paper import content
+from evaluation.paper import printed as content
 from evaluation.paper.figures import draw
 from evaluation.paper.listening import OWN_TEST
 from evaluation.paper.sheets import Line, Sheet, figure_sheet, table_sheet

@@ -9,23 +9,23 @@ from typing import Any
 
 from baselines import weights
 from baselines.registry import missing_weights, unavailable
-from evaluation.conditions import Planned, parse_codecs, plan_conditions
 from evaluation.datasets import load_dataset
-from evaluation.environment import describe_environment
-from evaluation.manifest import describe_dataset
-from evaluation.paper import content
+from evaluation.engine.conditions import Planned, parse_codecs, plan_conditions
+from evaluation.engine.runner import Settings
+from evaluation.paper import printed as content
 from evaluation.paper.latents import LatentError, latent_error
 from evaluation.paper.listening import listening_figure, read_listening
 from evaluation.paper.models import Model, find_models, parse_models
 from evaluation.paper.tables import OPENL3, Reproduction, TableMaker
 from evaluation.results import Condition, Results
-from evaluation.runner import Settings
+from evaluation.run.environment import describe_environment
+from evaluation.run.manifest import describe_dataset
+from evaluation.run.store import RunStore
 from evaluation.session import Plan, Request, execute, make_plan
-from evaluation.statistics import MAX_RATE_DEVIATION
-from evaluation.store import RunStore
+from evaluation.statistics.recordings import MAX_RATE_DEVIATION
 from qincodec.codec import load
-from qincodec.console import Progress
-from qincodec.errors import UserError
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
 
 RUN = "run"
 CURVES = "fig4"

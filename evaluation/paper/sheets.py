@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from evaluation.paper.content import Column
+from evaluation.paper.printed import Column
 from evaluation.paper.tables import Entry, PaperFigure, PaperTable, Row, Series
-from evaluation.report.content import MISSING, decimals, kbps_text
+from evaluation.report.tables import MISSING, decimals, kbps_text
 
 NOT_RUN = "not run"
 FIGURE_LOST = f"paper: {MISSING} (the data of its figures are lost in our copy)"

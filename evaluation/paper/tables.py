@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.paper import content
-from evaluation.paper.content import Column, WantedRow
+from evaluation.paper import printed as content
 from evaluation.paper.latents import DEFINITION, LatentError
 from evaluation.paper.models import Model
+from evaluation.paper.printed import Column, WantedRow
 from evaluation.report.all_tables import all_notes
 from evaluation.results import Condition, Results
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from evaluation.report.content import Table, build_table, notes
 from evaluation.report.more_tables import codebook_table, embedding_notes, embedding_tables
+from evaluation.report.tables import Table, build_table, notes
 from evaluation.results import Results
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from evaluation.report.all_tables import all_notes, all_tables
-from evaluation.report.content import BOLD, Cell, Table, disclaimer
 from evaluation.report.more_tables import codebook_frame, with_noise_floor
 from evaluation.report.plots import write_plots
+from evaluation.report.tables import BOLD, Cell, Table, disclaimer
 from evaluation.results import CLIP_COLUMNS, Results
-from evaluation.statistics import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
+from evaluation.statistics.recordings import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
 from qincodec.core.files import write_atomic
 
 SCHEMA_VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from evaluation.metrics.embedding import FRECHET
-from evaluation.report.content import (
+from evaluation.report.tables import (
     MISSING,
     Cell,
     Group,

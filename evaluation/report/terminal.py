@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from evaluation.report.all_tables import all_notes, all_tables
-from evaluation.report.content import BOLD, Cell, Table
+from evaluation.report.tables import BOLD, Cell, Table
 from evaluation.results import Results
 
 #: Wide enough for any table: piped output is not wrapped, so that it can be searched and cut.

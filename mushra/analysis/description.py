@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from evaluation.statistics import Sample, bootstrap_means
+from evaluation.statistics.recordings import Sample, bootstrap_means
 from mushra.analysis.ratings import Ratings
 
 CONFIDENCE = 0.95

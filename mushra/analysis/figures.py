@@ -16,8 +16,8 @@ import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from qincodec.core.errors import UserError
 from qincodec.core.files import write_atomic
-from qincodec.errors import UserError
 
 #: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
 #: yellow, which is too light on white, and the black, which is for what is no system under test.

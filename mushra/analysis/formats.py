@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from mushra.analysis.ratings import COLUMNS, OPTIONAL_COLUMNS, Problem, count
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 _WEBMUSHRA = {"item": "trial_id", "condition": "rating_stimulus", "score": "rating_score"}
 _WEBMUSHRA_OPTIONAL = {"time_ms": "rating_time", "comment": "rating_comment", "test": "session_test_id"}
@@ -200,7 +200,7 @@ def own_rows(name: str, frame: pd.DataFrame) -> Rows:
 
     Args:
         name: of the source, for messages.
-        frame: text, with the columns of `mushra.server.store.read_ratings`.
+        frame: text, with the columns of `mushra.store.store.read_ratings`.
     """
     training, excluded = (frame[mark].str.lower() == "true" for mark in ("training", "excluded"))
     unfinished = frame["state"] != "finished"

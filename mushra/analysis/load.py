@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 
 from mushra.analysis.formats import Rows, as_text, own_rows, read_rows
-from mushra.analysis.given import nobody_gave
 from mushra.analysis.ratings import COLUMNS, Problem, Ratings, count, natural_key, with_roles
 from mushra.analysis.sources import Source, find
-from qincodec.errors import UserError
+from mushra.store.given import nobody_gave
+from qincodec.core.errors import UserError
 
 ListenerIds = Literal["global", "per-file"]
-#: Pages whose id begins so are training, as in `mushra.pages`.
+#: Pages whose id begins so are training, as in `mushra.config.pages`.
 TRAINING_PREFIX = "training"
 #: webMUSHRA's names of the controls, which a key need not have.
 _CONTROLS = ("reference", "anchor35", "anchor70")
@@ -63,7 +63,7 @@ def load(
     """Read the ratings of one test: what every command and the administrator's page show.
 
     Of our own data base and exports count finished sessions that are not excluded, without training. A
-    score whose slider was never moved is no grade (`mushra.analysis.given`). Of someone who rated a condition
+    score whose slider was never moved is no grade (`mushra.store.given`). Of someone who rated a condition
     of an item several times, in one session or in several, the mean counts.
 
     Args:
@@ -127,7 +127,7 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mushra.server.store import StoreUnavailable, read_ratings
+    from mushra.store.store import StoreUnavailable, read_ratings
 
     name = source.name
     try:
@@ -144,7 +144,7 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
             "give a data base that nothing else has changed"
         ) from error
     if source.test is not None and not tests:
-        from mushra.config import load_config
+        from mushra.config.load import load_config
 
         tests = [load_config(source.test).test_id]
     if tests and not frame.empty and not frame["test"].isin(tests).any():
@@ -162,7 +162,7 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
 
 def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
     """Conditions in place of the meaningless names that the key knows."""
-    from mushra.server.store import read_key
+    from mushra.store.store import read_key
 
     key = read_key(path)
     pairs = list(zip(part.frame["item"], part.frame["condition"], strict=True))
@@ -305,7 +305,7 @@ def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_file: Path | 
     frame = frame.copy()
     key: dict[tuple[str, str], str] = {}
     if key_file is not None:
-        from mushra.server.store import read_key
+        from mushra.store.store import read_key
 
         key = read_key(key_file)
     key_items = {item for item, _ in key}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from evaluation.statistics import MIN_PAIRS, holm
+from evaluation.statistics.recordings import MIN_PAIRS, holm
 from mushra.analysis.anova import rm_anova
 from mushra.analysis.description import (
     describe_conditions,
@@ -31,8 +31,8 @@ from mushra.analysis.significance import (
     permutation_test,
     wilcoxon_test,
 )
-from qincodec.console import Progress
-from qincodec.errors import UserError
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
 
 NUM_PERMUTATIONS = 10_000
 NUM_RESAMPLES = 10_000

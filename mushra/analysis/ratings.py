@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 COLUMNS = ("listener", "item", "condition", "score")
 OPTIONAL_COLUMNS = ("time_ms", "comment", "session", "test", "order", "moves")

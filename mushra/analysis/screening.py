@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mushra.analysis.ratings import Ratings, count
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 THRESHOLD = 90.0
 MAX_SHARE = 0.15

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from evaluation.statistics import MIN_PAIRS
+from evaluation.statistics.recordings import MIN_PAIRS
 from mushra.analysis.description import t_interval
 
 ALPHA = 0.05

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mushra.analysis.ratings import Problem
-from mushra.locate import CONFIG_NAME, YAML_SUFFIXES, database_of, key_beside
-from qincodec.errors import UserError
+from mushra.config.locate import CONFIG_NAME, YAML_SUFFIXES, database_of, key_beside
+from qincodec.core.errors import UserError
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 #: Files of ratings in a folder, the one that says most first.

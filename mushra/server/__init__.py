@@ -12,16 +12,17 @@ from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from mushra.pages import TestConfig
-from mushra.server import admin, api, records, webmushra
+from mushra.config.pages import TestConfig
+from mushra.server import admin, api, webmushra
+from mushra.server.files import Stimuli
+from mushra.server.incoming import BadResult
 from mushra.server.plots import Plots
-from mushra.server.records import Conflict, Refused, Unknown
-from mushra.server.results import BadResult
 from mushra.server.security import BadBody, add_headers
 from mushra.server.service import Limits, Service, assets_version, new_key, versions
-from mushra.server.stimuli import Stimuli
-from mushra.server.store import Store, StoreUnavailable
-from qincodec.errors import UserError
+from mushra.store import records
+from mushra.store.records import Conflict, Refused, Unknown
+from mushra.store.store import Store, StoreUnavailable
+from qincodec.core.errors import UserError
 
 __all__ = ["Limits", "create_app"]
 
@@ -47,7 +48,7 @@ def create_app(
     """The application of one test. ``app.extensions["mushra"].store.close()`` when done.
 
     Args:
-        config: from `mushra.config.load_config`; None to serve nothing but a webMUSHRA checkout.
+        config: from `mushra.config.load.load_config`; None to serve nothing but a webMUSHRA checkout.
         database: file of a SQLite data base, made if needed, or URL of a PostgreSQL one.
         cache: folder for anchors and plots; default: ``cache`` beside the SQLite file; with PostgreSQL in
             the test's folder, or without a test in that of the user's cache.

@@ -8,9 +8,9 @@ import socket
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
-from mushra.server.records import sha256
-from mushra.server.store import Store
-from qincodec.errors import UserError
+from mushra.store.records import sha256
+from mushra.store.store import Store
+from qincodec.core.errors import UserError
 
 
 @dataclass(frozen=True)

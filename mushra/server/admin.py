@@ -17,18 +17,19 @@ from typing import Any, cast, get_args
 from flask import Blueprint, Response, abort, redirect, render_template, request, send_file, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from mushra import export as exporting  # as a module: it imports this package, too
-from mushra.analysis.given import nobody_gave
-from mushra.locate import KEY_NAME
-from mushra.server import records, sign_in
+from mushra.config.locate import KEY_NAME
+from mushra.server import sign_in
 from mushra.server.address import loopback_warning
 from mushra.server.api import limit
 from mushra.server.progress import SessionState, list_invitations, list_sessions, summary
-from mushra.server.records import Unknown
 from mushra.server.security import is_cross_site
 from mushra.server.service import Service, service
-from mushra.server.shapes import storable
-from qincodec.errors import UserError
+from mushra.store import export as exporting  # as a module: it imports this package, too
+from mushra.store import records
+from mushra.store.given import nobody_gave
+from mushra.store.records import Unknown
+from mushra.store.shapes import storable
+from qincodec.core.errors import UserError
 
 blueprint = Blueprint("admin", __name__)
 
@@ -81,7 +82,7 @@ def score(value: float | None) -> str:
 
 @blueprint.app_template_test("given_by_nobody")
 def given_by_nobody(rating: dict[str, Any]) -> bool:
-    """Whether a rating of a session's document has a score without a move (`mushra.analysis.given`)."""
+    """Whether a rating of a session's document has a score without a move (`mushra.store.given`)."""
     return nobody_gave(rating.get("score"), from_json(rating.get("detail")).get("moves"))
 
 

@@ -9,13 +9,13 @@ from flask import Blueprint, Response, abort, jsonify, render_template, request,
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from werkzeug.exceptions import TooManyRequests
 
-from mushra.pages import TestConfig
-from mushra.server import records
-from mushra.server.records import Arrival, Conflict, Session, Unknown, sha256
-from mushra.server.results import BadResult, check_result
+from mushra.config.pages import TestConfig
+from mushra.server.incoming import BadResult, check_result
 from mushra.server.security import RateLimit, parse_json
 from mushra.server.service import Service, new_key, service
-from mushra.server.shapes import PlannedPage
+from mushra.store import records
+from mushra.store.records import Arrival, Conflict, Session, Unknown, sha256
+from mushra.store.shapes import PlannedPage
 
 blueprint = Blueprint("listen", __name__)
 

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qincodec.core.errors import UserError
 from qincodec.core.files import write_atomic
-from qincodec.errors import UserError
 
 if TYPE_CHECKING:
     from mushra.analysis.pipeline import Analysis

@@ -14,10 +14,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mushra.analysis.given import nobody_gave
-from mushra.pages import HIDDEN_REFERENCE
-from mushra.server import schema
-from mushra.server.records import DROPPED_AFTER_S
+from mushra.config.pages import HIDDEN_REFERENCE
+from mushra.store import schema
+from mushra.store.given import nobody_gave
+from mushra.store.records import DROPPED_AFTER_S
 
 #: A page left after less than this for each of its signals was hardly listened to.
 HASTY_S_PER_SIGNAL = 2.0

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from flask import current_app
 
-from mushra.pages import TestConfig
-from mushra.server import records
-from mushra.server.plan import num_slots, plan_session
+from mushra.config.pages import TestConfig
+from mushra.server.files import Stimuli
 from mushra.server.plots import Plots
-from mushra.server.records import Session
 from mushra.server.security import RateLimit
-from mushra.server.shapes import PlannedPage
-from mushra.server.stimuli import Stimuli
-from mushra.server.store import Store
+from mushra.server.session_plan import num_slots, plan_session
+from mushra.store import records
+from mushra.store.records import Session
+from mushra.store.shapes import PlannedPage
+from mushra.store.store import Store
 from qincodec import __version__
 
 #: Sessions whose plans are kept in memory.

@@ -10,11 +10,11 @@ import time
 import sqlalchemy as sa
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from mushra.server import schema
-from mushra.server.records import sha256
 from mushra.server.service import new_key
-from mushra.server.store import Store
-from qincodec.errors import UserError
+from mushra.store import schema
+from mushra.store.records import sha256
+from mushra.store.store import Store
+from qincodec.core.errors import UserError
 
 LINK_LASTS_S = 24 * 3600.0
 SESSION_LASTS_S = 12 * 3600.0

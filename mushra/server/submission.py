@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mushra.pages import (
+from mushra.config.pages import (
     ANCHOR35,
     ANCHOR70,
     HIDDEN_REFERENCE,
@@ -25,9 +25,9 @@ from mushra.pages import (
     SpatialPage,
     TestConfig,
 )
-from mushra.server.results import BadResult
-from mushra.server.whole import WholePage, WholeSession
-from mushra.yaml_lines import Plain, resolve
+from mushra.config.yaml_lines import Plain, resolve
+from mushra.server.incoming import BadResult
+from mushra.store.whole_sessions import WholePage, WholeSession
 
 MAX_TEXT = 10_000
 MAX_RESPONSES = 20_000

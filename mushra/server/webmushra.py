@@ -19,16 +19,16 @@ from urllib.parse import parse_qs
 from flask import Blueprint, Response, abort, request, send_file
 from werkzeug.security import safe_join
 
-from mushra.config import load_config
-from mushra.pages import TestConfig
+from mushra.config.load import load_config
+from mushra.config.pages import TestConfig
 from mushra.server.api import known_cookie, limit, remember
-from mushra.server.records import Refused, sha256
-from mushra.server.results import BadResult
+from mushra.server.incoming import BadResult
 from mushra.server.security import WEBMUSHRA_POLICY, parse_json
 from mushra.server.service import Service, service
 from mushra.server.submission import as_sent, parse_submission
-from mushra.server.whole import add_submission
-from qincodec.errors import UserError
+from mushra.store.records import Refused, sha256
+from mushra.store.whole_sessions import add_submission
+from qincodec.core.errors import UserError
 
 submissions = Blueprint("submissions", __name__)
 checkout = Blueprint("checkout", __name__)

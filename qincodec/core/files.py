@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 class StoreError(UserError):

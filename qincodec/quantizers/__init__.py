@@ -1,6 +1,6 @@
 """Offline quantizers of latents: one interface, looked up by name."""
 
-from qincodec.plugins import Registry
+from qincodec.core.plugins import Registry
 
 #: Entry point group ``qincodec.quantizers`` adds those of other packages.
 QUANTIZERS = Registry(

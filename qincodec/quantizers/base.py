@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from qincodec.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole
 from qincodec.quantizers.latents import LatentsLike
 
 #: Largest numbers of a configuration, which may be anybody's; nothing is made before they are checked.

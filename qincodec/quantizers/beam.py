@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from qincodec.errors import UserError, check_whole, shown
+from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.quantizers.base import squared_distances
 
 #: Entries of a group in `smallest`.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qincodec.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole
 from qincodec.quantizers.base import FitProgress, ProgressCallback
 from qincodec.quantizers.latents import Latents, LatentsLike
 from qincodec.quantizers.rvq import AdditiveQuantizer, nearest

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
-from qincodec.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.latents import Latents
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from qincodec.errors import UserError, check_whole, shown
+from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.quantizers.base import MAX_DIM, FitProgress, ProgressCallback, Quantizer
 from qincodec.quantizers.latents import Latents, LatentsLike
 

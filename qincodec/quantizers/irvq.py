@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer, equal_sizes
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents, LatentsLike

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 LatentsLike: TypeAlias = "np.ndarray | torch.Tensor | Path | str | Latents"
 

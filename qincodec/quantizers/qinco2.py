@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.cuda_graphs import Replayed, adamw, load_state, set_rate
-from qincodec.errors import UserError, check_whole, shown
 from qincodec.quantizers.base import FitProgress, ProgressCallback
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.fit_state import FitState

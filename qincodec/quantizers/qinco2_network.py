@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qincodec.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole
 from qincodec.quantizers.base import Quantizer, equal_sizes
 from qincodec.quantizers.beam import PRECISIONS, Found, Search, StageTables, search
 from qincodec.quantizers.rvq import RVQ

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from qincodec import shapes
 from qincodec.autoencoder import AutoencoderConfig
 from qincodec.codec import Qincodec, load
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.training.adversarial import AdversarialStep, Generator
 from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.discriminators import Discriminators

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from qincodec.core.errors import UserError
 from qincodec.core.files import whole_file
-from qincodec.errors import UserError
 
 _NAME = re.compile(r"step-(\d{9})\.pt")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qincodec.console import ProgressLine
-from qincodec.errors import UserError
+from qincodec.core.console import ProgressLine
+from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
     from qincodec.training.config import TrainingConfig

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qincodec import shapes
 from qincodec.autoencoder import AutoencoderConfig
-from qincodec.errors import UserError, shown
+from qincodec.core.errors import UserError, shown
 from qincodec.quantizers.base import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.qinco2 import Training

@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from qincodec import audio
+from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
-from qincodec.errors import UserError
-from qincodec.files import resampled_blocks
 from qincodec.training.manifest import Manifest, seeded_order
+from qincodec.transcode import resampled_blocks
 
 __all__ = ["CropDataset", "CropError", "DamagedFile", "Recordings", "validation_clips"]
 

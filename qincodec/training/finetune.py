@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from qincodec.codec import Qincodec
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.qinco2 import QINCO2

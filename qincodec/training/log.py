@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 class Log:

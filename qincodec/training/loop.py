@@ -23,8 +23,8 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from qincodec.autoencoder import Autoencoder
-from qincodec.console import ProgressLine
-from qincodec.errors import UserError
+from qincodec.core.console import ProgressLine
+from qincodec.core.errors import UserError
 from qincodec.training.adversarial import AdversarialStep, latent_noise
 from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.config import RunConfig, TrainingConfig

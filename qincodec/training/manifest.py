@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qincodec import audio
-from qincodec.console import Progress
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
-from qincodec.errors import UserError
 from qincodec.training.sources import Candidate, Listing, list_source
 from qincodec.training.workers import prepare_worker
 

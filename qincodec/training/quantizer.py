@@ -17,10 +17,9 @@ from qincodec.audio import resampled_length
 from qincodec.bitstream import bits_per_frame
 from qincodec.code_tables import MAX_SIZE, CodeTables
 from qincodec.codec import Qincodec
-from qincodec.console import ProgressLine
+from qincodec.core.console import ProgressLine
+from qincodec.core.errors import Unavailable, UserError
 from qincodec.core.files import replacing
-from qincodec.errors import Unavailable, UserError
-from qincodec.files import resampled_blocks
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import FitProgress, Quantizer
 from qincodec.quantizers.latents import Latents
@@ -29,6 +28,7 @@ from qincodec.training.data import DamagedFile, Recordings
 from qincodec.training.manifest import Manifest, seeded_order
 from qincodec.training.run import TrainingRun, write_json
 from qincodec.training.validation import Validation
+from qincodec.transcode import resampled_blocks
 
 #: Frames of a shard: 134 MB at 32 dimensions.
 _SHARD = 1 << 20

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from qincodec.codec import Qincodec, load
-from qincodec.console import Progress
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
-from qincodec.errors import UserError
 from qincodec.training.config import TrainingConfig, parse_config
 from qincodec.training.data import CropDataset, validation_clips
 from qincodec.training.manifest import Manifest

@@ -27,7 +27,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from qincodec.audio import EXTENSIONS
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 __all__ = ["Candidate", "Listing", "list_source", "recording_of"]
 

@@ -11,7 +11,7 @@ import torch
 from baselines import check_codec
 from baselines.codec import Encoded
 from baselines.controls import Pcm16, Reference
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 STEP = 2.0**-15
 

@@ -18,7 +18,7 @@ from baselines.codec import Encoded, Rate
 from baselines.dac import Dac, Dac16, Dac24
 from baselines.registry import CODECS
 from qincodec.bitstream import pack_codes
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 torch.set_num_threads(1)
 TINY = "untrained:tiny"

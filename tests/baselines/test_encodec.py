@@ -18,7 +18,7 @@ from baselines.encodec import Encodec
 from baselines.registry import CODECS
 from qincodec import audio as sound
 from qincodec.bitstream import pack_codes
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 torch.set_num_threads(1)
 TINY = "untrained:tiny"

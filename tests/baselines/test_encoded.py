@@ -14,7 +14,7 @@ from mutations import little_memory, mutated_bytes, mutated_values
 
 from baselines.codec import Codec, Encoded
 from baselines.registry import CODECS
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 HEADER = {
     "sample_rate": 44_100,

@@ -21,7 +21,7 @@ from baselines import check_codec
 from baselines.codec import Encoded, Rate
 from baselines.ffmpeg import Aac, Mp3, Opus, _FFmpegCodec
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 CODECS = [Opus, Mp3, Aac]
 # libopus' speech mode is not in time to the sample; its docstring says by how much.

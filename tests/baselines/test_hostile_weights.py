@@ -22,7 +22,7 @@ from baselines.dac import Dac
 from baselines.encodec import Encodec
 from baselines.mimi import Mimi
 from evaluation.embeddings.openl3_network import read_weights
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 KWARGS = {
     "sample_rate": 44100,
@@ -138,7 +138,7 @@ def test_openl3_weights_of_any_size_are_refused(make: Callable[[Path], Path], tm
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from evaluation.embeddings.openl3_network import read_weights\n"
-        "from qincodec.errors import UserError\n"
+        "from qincodec.core.errors import UserError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: read_weights(Path(sys.argv[1]))\n"
         "except UserError as error: print(error)\n"

@@ -16,7 +16,7 @@ from transformers import MimiConfig, MimiModel
 from baselines import check_codec, mimi
 from baselines.mimi import Mimi
 from baselines.registry import CODECS
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 torch.set_num_threads(1)
 TINY = "untrained:tiny"

@@ -16,7 +16,7 @@ from baselines.registry import CODECS
 from qincodec import codec as model
 from qincodec.bitstream import pack_codes
 from qincodec.code_tables import CodeTables
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.qinco2 import QINCO2
 from qincodec.shapes import SIZES, autoencoder

@@ -12,7 +12,7 @@ import pytest
 
 from baselines.rendered import Rendered
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 RATE = 8000
 

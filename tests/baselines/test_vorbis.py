@@ -15,7 +15,7 @@ import torch
 from baselines import check_codec
 from baselines.codec import Encoded, Rate
 from baselines.vorbis import Vorbis, _crc, ogg_file
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 def encode(samples: np.ndarray, quality: float) -> Encoded:

@@ -18,7 +18,7 @@ from flaky_server import Site, serve
 from baselines import download, weights, weights_files
 from baselines.weights import FILES
 from baselines.weights_files import WeightsFile
-from qincodec.errors import Unavailable, UserError
+from qincodec.core.errors import Unavailable, UserError
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 

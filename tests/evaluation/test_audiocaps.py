@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from evaluation.datasets import Dataset, load_dataset
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 ROWS = [
     (11, "-abc_DEF-00", 30, "A dog barks"),

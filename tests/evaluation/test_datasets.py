@@ -23,7 +23,7 @@ from evaluation.datasets import load_dataset
 from evaluation.datasets.folder import recording_of
 from evaluation.datasets.sources import File, Source, cut
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import soundfile
 
 import evaluation.datasets
 from evaluation.datasets import Clip, load_dataset
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 FOLDER = Path(evaluation.datasets.__file__).parent / "demo"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.flac"))

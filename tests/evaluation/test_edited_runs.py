@@ -16,15 +16,15 @@ from mutations import little_memory
 
 from baselines.registry import CODECS
 from evaluation import evaluate, open_results
-from evaluation.compare import compare_runs, render_comparison
-from evaluation.merge import merge_runs
 from evaluation.report import write_all
 from evaluation.report.all_tables import all_notes, all_tables
+from evaluation.report.compare import compare_runs, render_comparison
 from evaluation.report.files import _summary_json, latex, markdown
 from evaluation.report.html import write_html
 from evaluation.results import Results
-from evaluation.statistics import bd_rate, paired_tests
-from qincodec.errors import UserError
+from evaluation.run.merge import merge_runs
+from evaluation.statistics.recordings import bd_rate, paired_tests
+from qincodec.core.errors import UserError
 
 NAMES = ("run.json", "rows/rank-0.jsonl", "clips.jsonl", "files.json", "environment.json")
 VALUES: list[Any] = [

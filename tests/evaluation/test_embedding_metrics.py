@@ -19,16 +19,16 @@ from toy_embedding import Absent, Bands, Fragile, OtherBands
 
 from baselines.registry import CODECS
 from evaluation import evaluate, open_results
-from evaluation.compare import compare_runs
-from evaluation.distributed import Ranks
-from evaluation.distributions import frechet_distance
-from evaluation.embedder import shift
+from evaluation.engine.distributed import Ranks
+from evaluation.engine.embedder import shift
 from evaluation.metrics.embedding import compare_frames
 from evaluation.report.all_tables import all_notes, all_tables
+from evaluation.report.compare import compare_runs
 from evaluation.results import Results
-from evaluation.store import RunStore, frames_key
+from evaluation.run.store import RunStore, frames_key
+from evaluation.statistics.distributions import frechet_distance
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 class LateCodec(StepCodec):
@@ -51,7 +51,7 @@ def plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CODECS, "load", lambda name: own[name] if name in own else load(name))
     point = EntryPoint("bands", "toy_embedding:Bands", "qincodec.embeddings")
     monkeypatch.setattr(
-        "qincodec.plugins.entry_points", lambda group: [point] if group == point.group else []
+        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
     )
     monkeypatch.setattr(Bands, "calls", 0)
 
@@ -59,7 +59,7 @@ def plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 def replace_plug_in(monkeypatch: pytest.MonkeyPatch, kind: type[Bands]) -> None:
     point = EntryPoint("bands", f"toy_embedding:{kind.__name__}", "qincodec.embeddings")
     monkeypatch.setattr(
-        "qincodec.plugins.entry_points", lambda group: [point] if group == point.group else []
+        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
     )
 
 
@@ -327,7 +327,7 @@ def test_killed_between_frames_and_row_leaves_no_trace(clip_folder: Path, tmp_pa
 
 
 def test_ranks_share_why_an_embedding_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from evaluation.embedder import load_embeddings
+    from evaluation.engine.embedder import load_embeddings
 
     replace_plug_in(monkeypatch, Absent)
     loaded, reasons = load_embeddings(["bands", "logmel"], "cpu", Ranks())

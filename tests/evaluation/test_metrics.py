@@ -15,7 +15,7 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 RATE = 44100
 REPOSITORY = Path(__file__).resolve().parents[2]

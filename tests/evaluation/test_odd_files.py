@@ -13,9 +13,9 @@ from known import RATE, tone_and_noise
 
 from evaluation import evaluate, open_results
 from evaluation.datasets import load_dataset
-from evaluation.merge import merge_runs
 from evaluation.report import write_all
 from evaluation.report.html import write_html
+from evaluation.run.merge import merge_runs
 
 #: Name of a file, and what stands for it.
 NAMES = {

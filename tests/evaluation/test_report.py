@@ -18,12 +18,12 @@ from rich.console import Console
 from synthetic_results import SI_SDR, make_results
 
 from evaluation.report import print_report, render, write_all
-from evaluation.report.content import build_table, decimals, kbps_text, notes, percent
 from evaluation.report.files import latex_text
 from evaluation.report.plots import rate_distortion
+from evaluation.report.tables import build_table, decimals, kbps_text, notes, percent
 from evaluation.results import Results
-from evaluation.statistics import TIMING_COLUMNS, summarize
-from qincodec.errors import UserError
+from evaluation.statistics.recordings import TIMING_COLUMNS, summarize
+from qincodec.core.errors import UserError
 
 DISCLAIMER = "Demo data: synthetic sounds, not a benchmark."
 #: Of `difficult`: both metrics at 8 kbps. Opus is 20 % off the rate, so at 16 kbps one codec is left.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mushra.anchors import anchor_filter, make_anchor, plot_responses, removed_db
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 RATES = [16000, 22050, 32000, 44100, 48000, 88200, 96000, 192000]
 #: Of the standard, for 3.5 kHz; those of the 7 kHz anchor are twice as high.

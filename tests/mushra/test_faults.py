@@ -14,8 +14,8 @@ import yaml
 from listening import make, recording
 
 from mushra.check import check_config
+from mushra.create.sources import FolderSource
 from mushra.faults import reference_faults
-from mushra.sources import FolderSource
 
 RATE = 16000
 T = np.arange(3 * RATE) / RATE

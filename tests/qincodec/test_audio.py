@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import soundfile
 from audio_files import signal
 
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 RATE = 44_100
 UNKNOWN = 0xFFFFFFFF

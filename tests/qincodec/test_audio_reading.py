@@ -17,7 +17,7 @@ import soundfile
 from audio_files import FORMATS, NUM_SAMPLES, encode, signal
 
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

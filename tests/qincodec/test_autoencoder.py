@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from qincodec import shapes
 from qincodec.autoencoder import Autoencoder, _conv_frames
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 torch.set_num_threads(1)
 

@@ -30,7 +30,7 @@ from qincodec.bitstream import (
     unpack_codes,
 )
 from qincodec.code_tables import CodeTables
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 TEN_BITS = (1024,) * 9
 MODEL = bytes(range(8))

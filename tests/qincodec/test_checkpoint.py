@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from qincodec import checkpoint
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 CONFIG = {"autoencoder": {"dim": 2}, "name": "x", "rate": 0.1}
 TENSORS = {

@@ -14,7 +14,8 @@ import pytest
 import soundfile
 import torch
 
-from qincodec import audio, cli, files
+from qincodec import audio, cli
+from qincodec import transcode as files
 from qincodec.bitstream import loads
 from qincodec.code_tables import CodeTables
 from qincodec.codec import Qincodec, load
@@ -329,7 +330,7 @@ MEASURE = """
 import resource, sys
 from qincodec.codec import load
 from qincodec.bitstream import loads
-from qincodec.files import decode_file, encode_file
+from qincodec.transcode import decode_file, encode_file
 codec = load("untrained:small")
 header, data = encode_file(codec, sys.argv[1], 2)
 decode_file(codec, *loads(data), sys.argv[2])

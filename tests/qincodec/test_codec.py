@@ -12,7 +12,7 @@ from qincodec import checkpoint
 from qincodec.autoencoder import CHUNK_FRAMES
 from qincodec.code_tables import CodeTables
 from qincodec.codec import Qincodec, load
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.rvq import RVQ

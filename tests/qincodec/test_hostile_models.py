@@ -19,7 +19,7 @@ from mutations import VALUES, little_memory, mutated_bytes, mutated_values
 from qincodec import checkpoint, shapes
 from qincodec.autoencoder import AutoencoderConfig
 from qincodec.codec import Qincodec, load
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.faiss_additive import FaissLSQ, FaissRQ
 from qincodec.quantizers.fsq import FSQ

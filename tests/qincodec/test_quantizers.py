@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import FitProgress, Quantizer
 from qincodec.quantizers.faiss_additive import FaissLSQ, FaissRQ

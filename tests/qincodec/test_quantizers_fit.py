@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers.base import FitProgress, Quantizer
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.irvq import IRVQ

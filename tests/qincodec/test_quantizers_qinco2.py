@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.quantizers.beam import Search, smallest
 from qincodec.quantizers.qinco2 import QINCO2, SIZES, Training
 from qincodec.quantizers.rvq import RVQ

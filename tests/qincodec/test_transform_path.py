@@ -13,7 +13,7 @@ import torch
 
 from qincodec import shapes, transform_path
 from qincodec.codec import Qincodec, load
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.transform_path import (
     NOISE_FRAMES,
     TransformAutoencoder,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from mushra.create import create_test
-from mushra.documents import Options
+from mushra.create.documents import Options
+from mushra.create.test import create_test
 
 RATE = 16000
 

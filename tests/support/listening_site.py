@@ -11,7 +11,7 @@ from typing import Any
 from listening_material import write_test
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from mushra.config import load_config
+from mushra.config.load import load_config
 from mushra.server import create_app
 from mushra.server.service import Service
 
@@ -63,7 +63,7 @@ class Site:
 
     def exported(self, name: str) -> list[dict[str, str]]:
         """Rows of one of the CSV files that `mushra export` writes of the finished sessions."""
-        from mushra.export import export
+        from mushra.store.export import export
 
         folder = self.folder.parent / "export"
         export(self._service.store, folder, "webmushra")

@@ -14,12 +14,12 @@ from known import StepCodec
 from baselines.codec import Encoded
 from evaluation import evaluate
 from evaluation.datasets import load_dataset
-from evaluation.load import load_results, open_results
-from evaluation.merge import merge_runs
+from evaluation.loading import load_results, open_results
 from evaluation.report.files import write_all
 from evaluation.results import Results
-from evaluation.statistics import TIMING_COLUMNS
-from evaluation.store import RunStore
+from evaluation.run.merge import merge_runs
+from evaluation.run.store import RunStore
+from evaluation.statistics.recordings import TIMING_COLUMNS
 
 NAMES = ["a", "b", "c", "d", "sub/e", "sub/f", "g", "h", "i", "j"]
 #: One clip at a time: batches of a part have other company than those of the whole.

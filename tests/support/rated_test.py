@@ -12,11 +12,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from evaluation import evaluate
-from mushra.config import load_config
-from mushra.create import create_test
-from mushra.documents import Options
+from mushra.config.load import load_config
+from mushra.create.documents import Options
+from mushra.create.sources import RunSource
+from mushra.create.test import create_test
 from mushra.server import Limits, create_app
-from mushra.sources import RunSource
 
 #: So large that no test meets them.
 NO_LIMITS = Limits(*[(1e9, 1e9)] * 4)
@@ -93,7 +93,7 @@ class Visitor:
         """The page's item, and its signals with their conditions, by the data base and the key."""
         import sqlalchemy as sa
 
-        from mushra.server import schema
+        from mushra.store import schema
 
         with self.store.read() as connection:
             plan = connection.execute(

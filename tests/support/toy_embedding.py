@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from evaluation.embeddings.base import Embedding, centred_frames
-from qincodec.errors import Unavailable
+from qincodec.core.errors import Unavailable
 
 
 class Bands(Embedding):

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from evaluation.report.html.media import file_title
 from qincodec import audio
 from qincodec.audio import Audio
+from qincodec.core.errors import UserError
 from qincodec.core.files import explain_os_errors, write_atomic
-from qincodec.errors import UserError
 
 PAGE, FOLDER = "index.html", "assets"
 #: Stands in every page, so that nothing else is ever taken for an old report and replaced.

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from evaluation.datasets.base import Clip
-from evaluation.decoded import RunAudio
-from evaluation.report.content import MISSING, kbps_text, row_label
+from evaluation.engine.replay import RunAudio
 from evaluation.report.html import media
 from evaluation.report.html.assets import Assets
 from evaluation.report.html.figures import codec_colours
+from evaluation.report.tables import MISSING, kbps_text, row_label
 from evaluation.results import Condition, Results
 from qincodec.audio import Audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 #: Codec and asked rate -> the row of one clip.
 Rows = dict[tuple[str, float | None], dict[Any, Any]]

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from evaluation.report.content import heading, kbps_text, row_label
 from evaluation.report.html.svg import NUM_COLOURS, Panel, finite_range, number, shape
 from evaluation.report.more_tables import with_codebooks
+from evaluation.report.tables import heading, kbps_text, row_label
 from evaluation.results import MetricInfo, Results
-from evaluation.statistics import asked_rates, condition_rows
+from evaluation.statistics.recordings import asked_rates, condition_rows
 
 #: Points of a distribution's curve; more could not be told apart.
 _MAX_POINTS = 200

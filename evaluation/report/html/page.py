@@ -10,11 +10,19 @@ from typing import Any
 import pandas as pd
 
 from evaluation.report.all_tables import all_notes
-from evaluation.report.content import MISSING, Table, build_table, decimals, disclaimer, heading, kbps_text
 from evaluation.report.html import figures
 from evaluation.report.more_tables import codebook_table, embedding_tables, with_noise_floor
+from evaluation.report.tables import (
+    MISSING,
+    Table,
+    build_table,
+    decimals,
+    disclaimer,
+    heading,
+    kbps_text,
+)
 from evaluation.results import MetricInfo, Results
-from evaluation.statistics import bd_rate, paired_tests
+from evaluation.statistics.recordings import bd_rate, paired_tests
 
 #: Failures that are listed one by one.
 MAX_FAILURES = 200

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evaluation.conditions import RenderedSpec
-from evaluation.decoded import RunAudio
-from evaluation.load import load_results
+from evaluation.engine.conditions import RenderedSpec
+from evaluation.engine.replay import RunAudio
+from evaluation.loading import load_results
 from evaluation.report.html import media, page, selection
 from evaluation.report.html.assets import GENERATOR, Assets
 from evaluation.report.html.clips import Card, CardMaker, missing_sounds
 from evaluation.results import Results
-from evaluation.store import RunStore
-from qincodec.console import Progress
-from qincodec.errors import UserError
+from evaluation.run.store import RunStore
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
 
 #: What the clips of a report may weigh together, unless their number is asked for. Bytes.
 MAX_CLIP_BYTES = 54_000_000
@@ -61,7 +61,7 @@ def write_html(
             complete.
         clips: number of clips to hear, in the order of `selection.choose_clips`. None: the best, median and
             worst of every metric, as many as fit into `MAX_CLIP_BYTES`.
-        folders, weights, device: see `evaluation.decoded.RunAudio`.
+        folders, weights, device: see `evaluation.engine.replay.RunAudio`.
         workers: threads that decode side by side; their number changes nothing.
         progress: called with (what, done, total).
 

@@ -17,7 +17,7 @@ from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import centred_frames
 from evaluation.embeddings.openl3 import OpenL3, OpenL3Wide
 from evaluation.embeddings.openl3_network import LAYERS, build_network, front_end, read_weights, to_48k
-from qincodec.errors import Unavailable, UserError
+from qincodec.core.errors import Unavailable, UserError
 
 Shared = Callable[[str], Path]
 WEIGHTS = "golden/openl3/random_openl3_audio_mel256_env.h5.gz"

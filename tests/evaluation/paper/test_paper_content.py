@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.paper import content
+from evaluation.paper import printed as content
 from evaluation.paper.tables import Entry
 
 Shared = Callable[[str], Path]

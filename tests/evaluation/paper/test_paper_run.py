@@ -16,13 +16,13 @@ import soundfile
 import torch
 
 from baselines import weights
-from evaluation.cli import app
+from evaluation.cli.evaluate import app
 from evaluation.paper.report import text_sheet
 from evaluation.paper.run import PaperRequest, _data_note
 from evaluation.paper.sheets import Line, Sheet
 from qincodec import checkpoint
 from qincodec.codec import Qincodec, load
-from qincodec.console import run_command
+from qincodec.core.console import run_command
 
 Build = Callable[..., Qincodec]
 Call = Callable[..., tuple[int, str, str]]

@@ -19,7 +19,7 @@ from evaluation.report.html.svg import ticks
 from evaluation.report.html.write import render_page
 from evaluation.report.more_tables import with_noise_floor
 from evaluation.results import Results
-from evaluation.statistics import paired_tests
+from evaluation.statistics.recordings import paired_tests
 
 NASTY = "<script>alert('x')</script>\"&amp;"
 

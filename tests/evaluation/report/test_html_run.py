@@ -12,10 +12,10 @@ import soundfile
 from page_text import parsed
 from typer.testing import CliRunner
 
-from evaluation.cli import app
-from evaluation.load import open_results
+from evaluation.cli.evaluate import app
+from evaluation.loading import open_results
 from evaluation.report.html import write, write_html
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 
 def contents(folder: Path) -> dict[str, bytes]:

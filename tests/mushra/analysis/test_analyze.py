@@ -24,9 +24,9 @@ from mushra.analysis.load import load
 from mushra.analysis.pipeline import TEST_COLUMNS, WILCOXON, Analysis, analyze
 from mushra.analysis.ratings import with_roles
 from mushra.analysis.report import html, latex, write_all
-from mushra.cli_analysis import register
-from qincodec.console import run_command
-from qincodec.errors import UserError
+from mushra.cli.analyze import register
+from qincodec.core.console import run_command
+from qincodec.core.errors import UserError
 
 Shared = Callable[[str], Path]
 AES = "mushra/AES2023_webmushra_results.csv"
@@ -241,7 +241,7 @@ def test_the_files_of_fourteen_systems(tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_only_displays_stops_nothing(redirection: str, tmp_path: Path) -> None:
     """Standard error that is closed or full: the table comes all the same."""
     of_systems(3).to_csv(tmp_path / "r.csv", index=False)
-    code = "import sys; sys.argv[0] = 'mushra'; from mushra.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'mushra'; from mushra.cli.main import main; main()"
     command = [sys.executable, "-c", code, "analyze", "r.csv", "--permutations", "100"]
     done = subprocess.run(
         ["sh", "-c", f'"$@" {redirection}', "sh", *command], cwd=tmp_path, capture_output=True, text=True
@@ -360,7 +360,7 @@ def test_the_example_of_the_package_runs(tmp_path: Path, monkeypatch: pytest.Mon
 def test_help_is_fast() -> None:
     """No numpy, pandas or matplotlib before they are needed."""
     code = (
-        "import sys, mushra.cli_analysis; print(sorted({'numpy', 'pandas', 'matplotlib'} & set(sys.modules)))"
+        "import sys, mushra.cli.analyze; print(sorted({'numpy', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

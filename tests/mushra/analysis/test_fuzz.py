@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from mushra.analysis.load import load
-from mushra.export import export
-from mushra.server.store import Store
-from mushra.server.whole import WholePage, WholeSession, add_whole
-from qincodec.errors import UserError
+from mushra.store.export import export
+from mushra.store.store import Store
+from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
+from qincodec.core.errors import UserError
 
 ODD: list[Any] = [
     None,

@@ -15,7 +15,7 @@ import pytest
 
 from mushra.analysis.load import load
 from mushra.analysis.ratings import Ratings, natural_key, with_roles
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 Shared = Callable[[str], Path]
 CONDITIONS = ("reference", "anchor35", "codec@16")
@@ -450,8 +450,8 @@ def test_missing_files_and_columns(tmp_path: Path) -> None:
 
 def test_our_data_base_and_its_exports(tmp_path: Path, shared: Shared) -> None:
     """The same ratings through our data base, its tidy CSV, its JSON and its webMUSHRA files."""
-    from mushra.export import export, import_csv
-    from mushra.server.store import Store
+    from mushra.store.export import export, import_csv
+    from mushra.store.store import Store
 
     source = shared("mushra/AES2023_webmushra_results.csv")
     expected = load([source]).matrix()
@@ -475,8 +475,8 @@ def test_our_data_base_and_its_exports(tmp_path: Path, shared: Shared) -> None:
 
 
 def test_training_pages_of_an_imported_file_do_not_count_either(tmp_path: Path) -> None:
-    from mushra.export import import_csv
-    from mushra.server.store import Store
+    from mushra.store.export import import_csv
+    from mushra.store.store import Store
 
     trained = session("a")
     trained["scores"] |= {"training1": page(100, 5, 5)}

@@ -22,14 +22,14 @@ from rated_test import Visitor, close_server, make_run, make_test, open_server
 
 from evaluation import open_results
 from evaluation.metrics.base import Metric, Score
-from mushra.analysis import heard
 from mushra.analysis.load import load
-from mushra.cli import main
-from mushra.export import export
+from mushra.cli.main import main
 from mushra.server.plots import look
-from mushra.server.store import Store, read_ratings
+from mushra.store.export import export
+from mushra.store.store import Store, read_ratings
+from mushra.study import heard
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 WHO = [f"listener {n}" for n in range(7)]
 ITEMS = ("trial01", "trial02", "trial03")

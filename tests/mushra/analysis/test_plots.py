@@ -18,7 +18,7 @@ from mushra.analysis.figures import COLOURS, new_figure, style_context
 from mushra.analysis.layout import arrange, label_axis
 from mushra.analysis.plots import bounded_density, draw_all, listener_agreement
 from mushra.analysis.ratings import Ratings
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 FIGURES = ["means", "means_one_column", "box", "box_one_column", "violin", "violin_one_column"]
 FIGURES += ["items", "listeners"]

@@ -13,7 +13,7 @@ import pytest
 from mushra.analysis.load import load
 from mushra.analysis.ratings import Ratings, with_roles
 from mushra.analysis.screening import exempt_items, listener_figures, screen
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 
 Shared = Callable[[str], Path]
 

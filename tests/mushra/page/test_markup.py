@@ -8,7 +8,7 @@ from typing import Any
 
 from hostile_markup import ADDRESSES, HOSTILE
 
-from mushra.config import load_config
+from mushra.config.load import load_config
 from mushra.server.sanitize import sanitize
 
 PUT = "html => { document.body.innerHTML = html; return document.body.innerHTML }"

@@ -17,9 +17,9 @@ from listening_site import Site
 from typer.testing import CliRunner
 from webmushra_cases import SCALES, VALUES, write_case
 
-from mushra.cli import app
+from mushra.cli.main import app
 
-RUN = "from mushra.cli import app; app()"
+RUN = "from mushra.cli.main import app; app()"
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ import pytest
 import sqlalchemy as sa
 
 from mushra.analysis.wording import condition_rows
-from mushra.cli import main
-from mushra.server import Limits, records, schema, sign_in
+from mushra.cli.main import main
+from mushra.server import Limits, sign_in
 from mushra.server.plots import look
 from mushra.server.progress import list_sessions
-from mushra.server.store import read_ratings
+from mushra.store import records, schema
+from mushra.store.store import read_ratings
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mushra.cli import app as command_line
-from mushra.server import store as store_module
-from mushra.server.store import Store, read_ratings
-from qincodec.errors import UserError
+from mushra.cli.main import app as command_line
+from mushra.store import store as store_module
+from mushra.store.store import Store, read_ratings
+from qincodec.core.errors import UserError
 
 
 def until(condition: Any) -> None:

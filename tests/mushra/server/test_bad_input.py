@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from mushra import export
 from mushra.server import Limits
 from mushra.server.security import RateLimit, parse_json
-from mushra.server.shapes import storable
+from mushra.store import export
+from mushra.store.shapes import storable
 
 TEXTS = [
     "",

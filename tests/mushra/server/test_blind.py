@@ -13,10 +13,10 @@ import soundfile
 
 from evaluation.session import evaluate
 from mushra.check import check_config
-from mushra.create import create_test
-from mushra.documents import Options
-from mushra.sources import RunSource
-from qincodec.errors import UserError
+from mushra.create.documents import Options
+from mushra.create.sources import RunSource
+from mushra.create.test import create_test
+from qincodec.core.errors import UserError
 
 RATE = 32000
 MUSHRA = """

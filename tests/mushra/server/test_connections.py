@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from mushra.config import load_config
+from mushra.config.load import load_config
 from mushra.server import Limits, connections, create_app
 from mushra.server.connections import make_server
 
-RUN = "import typer, mushra.cli_serve as c; app = typer.Typer(); c.register(app); app()"
+RUN = "import typer, mushra.cli.serve as c; app = typer.Typer(); c.register(app); app()"
 #: Opens connections from one address, sends one text on each, reads nothing; until its input ends.
 ATTACK = """
 import resource, socket, sys

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from hostile_markup import ADDRESSES, HOSTILE
 
-from mushra.config import load_config
+from mushra.config.load import load_config
 from mushra.server.sanitize import sanitize
 
 _ELEMENTS = """

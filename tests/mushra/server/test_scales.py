@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from webmushra_cases import SCALES
 
-from mushra.export import import_csv, render
-from mushra.server.store import Store
+from mushra.store.export import import_csv, render
+from mushra.store.store import Store
 
 SPATIAL = """
 testname: Where

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mushra.config import load_config
-from mushra.server.plan import latin_square, num_slots
-from mushra.server.store import read_ratings
+from mushra.config.load import load_config
+from mushra.server.session_plan import latin_square, num_slots
+from mushra.store.store import read_ratings
 
 
 def database(app: Any) -> Path:
@@ -205,7 +205,7 @@ pages:
 
 
 def invited(app: Any, *names: str) -> dict[str, str]:
-    from mushra.server import records
+    from mushra.store import records
 
     tokens: dict[str, str] = app.extensions["mushra"].store.write(
         lambda connection: records.invite(connection, "small", names)
@@ -277,7 +277,7 @@ def test_one_session_per_person_without_names(serve: Any, listener: Any) -> None
 
 
 def test_a_closed_test_takes_nobody_new(serve: Any, listener: Any) -> None:
-    from mushra.server import records
+    from mushra.store import records
 
     app = serve()
     one = listener(app)
@@ -357,7 +357,7 @@ def test_orders_follow_from_the_seed(serve: Any, make_folder: Any, listener: Any
 
 
 def test_signals_are_shuffled_evenly(serve: Any) -> None:
-    from mushra.server.plan import plan_session
+    from mushra.server.session_plan import plan_session
 
     app = serve(trials(1))
     here = app.extensions["mushra"]

@@ -17,12 +17,12 @@ from urllib.parse import quote
 import pytest
 from yaml_js import read_all
 
-from mushra import export
-from mushra.server import create_app, records
-from mushra.server.store import Store, read_ratings
+from mushra.server import create_app
 from mushra.server.submission import as_sent
-from mushra.server.whole import WholePage, WholeSession, add_whole
-from qincodec.errors import UserError
+from mushra.store import export, records
+from mushra.store.store import Store, read_ratings
+from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
+from qincodec.core.errors import UserError
 
 COMMENT = 'A & B + C = 100% "fine" %41 \u00e4\U0001f3a7'
 SESSION = {

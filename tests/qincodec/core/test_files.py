@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from qincodec.core.errors import UserError
 from qincodec.core.files import StoreError, replacing, safe_name, write_atomic
-from qincodec.errors import UserError
 
 
 def test_write_atomic_leaves_the_old_file_when_it_fails(

@@ -46,7 +46,7 @@ PROGRAM = """
 import json, sys
 sys.modules["tensorboard"] = None
 from qincodec.cli import app
-from qincodec.console import run_command
+from qincodec.core.console import run_command
 for command in json.load(sys.stdin):
     try:
         run_command(app, command, "qincodec")

@@ -5,7 +5,7 @@ import math
 import pytest
 import yaml
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.shapes import SIZES
 from qincodec.training.config import TrainingConfig, load_config, parse_config, shipped
 

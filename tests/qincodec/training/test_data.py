@@ -19,7 +19,7 @@ from audio_files import encode
 from torch.utils.data import DataLoader
 
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.training.data import CropDataset, CropError, DamagedFile, Recordings, validation_clips
 from qincodec.training.manifest import Manifest
 

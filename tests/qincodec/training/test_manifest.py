@@ -21,7 +21,7 @@ from audio_files import encode
 from audio_files import signal as noise
 
 from qincodec import audio
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.training import manifest as module
 from qincodec.training.config import load_config
 from qincodec.training.manifest import Manifest

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qincodec import audio
-from qincodec.console import ProgressLine
+from qincodec.core.console import ProgressLine
 from qincodec.shapes import SIZES, autoencoder
 from qincodec.training.cli import _describe
 from qincodec.training.manifest import Manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qincodec.errors import UserError
+from qincodec.core.errors import UserError
 from qincodec.training.sources import list_source, recording_of
 
 

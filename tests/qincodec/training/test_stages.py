@@ -17,8 +17,8 @@ import torch
 
 from qincodec import audio
 from qincodec.codec import load
-from qincodec.console import ProgressLine
-from qincodec.errors import UserError
+from qincodec.core.console import ProgressLine
+from qincodec.core.errors import UserError
 from qincodec.quantizers.latents import Latents
 from qincodec.quantizers.rvq import RVQ
 from qincodec.shapes import SIZES, autoencoder

@@ -1,0 +1,340 @@
+"""The command ``evaluate``."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from evaluation.cli.html import html
+from evaluation.cli.merge import merge
+from evaluation.cli.paper import paper
+from evaluation.cli.weights import weights_app
+from qincodec import __version__
+from qincodec.core.console import ProgressLine, run_command
+from qincodec.core.errors import EXIT_SOME_FAILED, UserError
+
+if TYPE_CHECKING:
+    from evaluation.results import Results
+    from evaluation.session import Plan, Request
+
+
+class _Evaluate(TyperGroup):
+    """Commands by their names, and an evaluation where none stands: its options and DATA are the group's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        at = self._first_word(args)
+        word = args[at] if at < len(args) and "--version" not in args[:at] else ""
+        no_data = re.fullmatch(r"\w[\w-]{,60}", word) and word != "demo" and not Path(word).exists()
+        if word in self.commands or (no_data and get_close_matches(word, self.commands)):
+            # Of a near miss Typer says what was meant. Options in front of a command are the command's.
+            self.params = [param for param in self.params if param.param_type_name != "argument"]
+            args = [word, *args[:at], *args[at + 1 :]]
+        elif no_data:
+            from evaluation.datasets.folder import WAYS
+
+            raise UserError(f"no such data: '{word}'; give {WAYS}; or a command: {', '.join(self.commands)}")
+        else:
+            ctx.allow_interspersed_args, ctx.allow_extra_args = True, False
+        return super().parse_args(ctx, args)
+
+    def _first_word(self, args: list[str]) -> int:
+        """Index of the first argument that is neither an option nor the value of one."""
+        flags = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
+        at = 0
+        while at < len(args) and args[at].startswith("-") and args[at] != "--":
+            at += 1 if "=" in args[at] or args[at] in flags | {"--help"} else 2
+        return at
+
+
+class Chunks(StrEnum):
+    """Values of ``--chunks``."""
+
+    first = "first"
+    all = "all"
+
+
+app = typer.Typer(cls=_Evaluate, add_completion=False, rich_markup_mode="markdown")
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"evaluate {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    invoke_without_command=True,
+    subcommand_metavar="| COMMAND [ARGS]...",
+    epilog="Each command has its own --help. A folder of a command's name is ./report.",
+)
+def run(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder, glob, file, JSON-lines manifest, or audiocaps:FOLDER. Default: the demo clips.",
+            show_default=False,
+        ),
+    ] = None,
+    codecs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--codecs",
+            metavar="A,B",
+            help="Comma-separated: CODEC, CODEC:WEIGHTS or NAME=CODEC:WEIGHTS. Default: qincodec,opus,mp3,"
+            " or none if there is a --condition.",
+        ),
+    ] = None,
+    kbps: Annotated[
+        str, typer.Option(metavar="8,16", help="Bitrates in kbit/s, total over the channels.")
+    ] = "8,16",
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[@KBPS]=DIR",
+            help="Files decoded elsewhere, matched to the clips by name. Repeatable.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option(metavar="M,N", help="Metrics; an embedding stands for its four (`evaluate list`).")
+    ] = "si_sdr,ms_mel,logmel,openl3",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Weights of a codec, or a file of your own for one of `evaluate weights`. Repeatable.",
+        ),
+    ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Download no weights; neither is any with QINCODEC_OFFLINE=1 in the environment.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Run folder. A run of the same configuration in it is continued. Default: runs/DATA-HASH.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")] = 0,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Part I of N of the recordings, for hosts without a shared folder; `evaluate merge` makes "
+            "one run of them.",
+            show_default=False,
+        ),
+    ] = None,
+    sample_rate: Annotated[int, typer.Option(metavar="HZ", help="Rate at which clips are scored.")] = 44100,
+    channels: Annotated[
+        int, typer.Option(metavar="N", help="1: mixed to mono; 2: stereo. kbps is the total.")
+    ] = 1,
+    chunk: Annotated[float, typer.Option(metavar="S", help="Longest excerpt of a recording, seconds.")] = 5.0,
+    chunks: Annotated[
+        Chunks, typer.Option(metavar="first|all", help="One excerpt per recording, or all of them.")
+    ] = Chunks.first,
+    audiocaps_list: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
+    ] = None,
+    recording_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Its group in a clip's path names the source recording, the unit of the intervals.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_resampled: Annotated[
+        bool, typer.Option("--allow-resampled", help="Accept AudioCaps copies below the evaluation's rate.")
+    ] = False,
+    no_align: Annotated[
+        bool, typer.Option("--no-align", help="Score without taking a codec's delay out.")
+    ] = False,
+    save_audio: Annotated[
+        bool, typer.Option("--save-audio", help="Keep decoded audio as float32 WAV in the run folder.")
+    ] = False,
+    skip_unavailable: Annotated[
+        bool, typer.Option("--skip-unavailable", help="Leave out codecs that cannot run here.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(metavar="D", help="Of neural codecs and metrics: cpu, cuda.")
+    ] = "cpu",
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Threads that take batches side by side; their number changes no score. "
+            "Default: one per core.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, estimate time and disk, write nothing.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Evaluate audio codecs at matched bitrates: a table with intervals, plots and files, in one command.
+
+    Each codec gives its operating point nearest to each asked bitrate; the rate measured from its bytes
+    stands in the table. An interrupted run goes on where it was with the same command.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from evaluation.engine.runner import Settings
+    from evaluation.session import Request
+
+    if offline:
+        os.environ["QINCODEC_OFFLINE"] = "1"
+    codecs = codecs or ([] if condition else ["qincodec,opus,mp3"])
+    request = Request(
+        data=data,
+        codecs=codecs,
+        kbps=kbps,
+        conditions=condition or [],
+        metrics=metrics,
+        weights=weights or [],
+        skip_unavailable=skip_unavailable,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        save_audio=save_audio,
+        settings=Settings(sample_rate, channels, not no_align, chunk, chunks.value, limit, seed),
+        dataset_options={
+            "audiocaps_list": audiocaps_list,
+            "recording_pattern": recording_pattern,
+            "allow_resampled": allow_resampled,
+            "shard": shard,
+        },
+    )
+    _run(request, out, dry_run)
+
+
+def _run(request: Request, out: Path | None, dry_run: bool) -> None:
+    from evaluation.engine.distributed import Ranks
+    from evaluation.engine.fetching import fetch_weights
+    from evaluation.report import write_all
+    from evaluation.session import command_line, estimate, execute, make_plan
+
+    ranks = Ranks.from_environment()
+    speaks = ranks.rank == 0
+    try:
+        with ProgressLine(enabled=speaks) as progress:
+            failed = None
+            if not dry_run:
+                failed = ranks.once(lambda: fetch_weights(request, progress))
+                if failed and speaks:
+                    progress.note(f"the download failed: {failed}")
+            plan = make_plan(request, progress, ranks, failed)
+            if speaks:
+                skipped = (plan.skipped | plan.unavailable).items()
+                for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(plan)):
+                    progress.note(line)
+            if dry_run:
+                if speaks:
+                    progress.note("coding and scoring a few clips to estimate from")
+                    guess = estimate(plan)
+                    print(
+                        f"{guess.n_clips} clips x {guess.n_conditions} conditions: about "
+                        f"{_duration(guess.time_s)} with {plan.workers} workers and "
+                        f"{guess.disk_bytes / 1e6:.1f} MB in {out or plan.default_folder()} "
+                        f"(extrapolated from {guess.sample_clips} clips; nothing was written)"
+                    )
+                return
+            folder = out or plan.default_folder()
+            if speaks:
+                progress.note(f"run folder: {folder} (the same command goes on with it)")
+            results, folder = execute(plan, folder, command=command_line(), ranks=ranks, progress=progress)
+            if speaks:
+                progress.done()
+                write_all(results, folder)
+        if speaks:
+            _print(results, folder)
+            if results.clips["error"].notna().any() or results.n_failed_scores:
+                raise SystemExit(EXIT_SOME_FAILED)
+    finally:
+        ranks.close()
+
+
+def _operating_points(plan: Plan) -> Iterator[str]:
+    """What each asked rate became, for codecs that have more to say than a number."""
+    for condition in (planned.condition for planned in plan.conditions):
+        if "num_codebooks" in condition.settings and condition.kbps is not None:
+            settings = ", ".join(f"{name} {value}" for name, value in condition.settings.items())
+            yield f"{condition.codec} at {condition.kbps:g} kbps: {condition.nominal:.4g} kbps, {settings}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _print(results: Results, folder: Path) -> None:
+    from evaluation.report import print_report
+
+    print_report(results)
+    print(f"\nTables, plots and rows: {folder}")
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
+) -> None:
+    """Build tables, files and plots of a run again from its rows; also of one that was interrupted."""
+    from evaluation.loading import open_results
+    from evaluation.report import write_all
+
+    results = open_results(run)
+    write_all(results, run)
+    _print(results, run)
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run folder.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run folder.")],
+) -> None:
+    """Differences RUN_B minus RUN_A, per condition and metric, on the clips both have scored."""
+    from evaluation.loading import open_results
+    from evaluation.report.compare import compare_runs, print_comparison
+
+    print_comparison(compare_runs(open_results(run_a), open_results(run_b)))
+
+
+def list_parts() -> None:
+    """Show codecs, rates, metrics and data sets and, for each that cannot run here, why and what to do."""
+    from evaluation.cli.listing import print_listing
+
+    print_listing()
+
+
+for _command in (report, html, compare, merge, paper):
+    app.command()(_command)
+app.command("list")(list_parts)
+app.add_typer(weights_app, name="weights")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    kept = "interrupted; what was finished is kept, the same command goes on from there"
+    run_command(app, sys.argv[1:], "evaluate", kept)

@@ -1,0 +1,65 @@
+"""``evaluate html``: a run's report to look at and listen to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qincodec.core.console import ProgressLine
+
+
+def html(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the report. Default: RUN/report.", show_default=False),
+    ] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Clips to hear. Default: the best, median and worst of every metric, up to some 50 MB.",
+            show_default=False,
+        ),
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[@KBPS]=DIR",
+            help="Files of a condition that was decoded elsewhere. Repeatable.",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Weights of a codec that the run had from elsewhere than here. Repeatable.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="D", help="Codecs decode on: cpu, cuda.")] = "cpu",
+) -> None:
+    """Write the report of a run as a folder that opens in any browser, offline: tables that sort, curves,
+    distributions, tests, and the best and worst clips to hear, every codec at the same position.
+
+    What each codec encoded is decoded again from the run folder. Also for a run that was interrupted.
+    """
+    from evaluation.engine.conditions import parse_conditions, parse_weights
+    from evaluation.report.html import write_html
+    from evaluation.session import usable_cores
+
+    with ProgressLine() as progress:
+        written = write_html(
+            run,
+            out,
+            clips=clips,
+            folders=parse_conditions(condition or []),
+            weights=parse_weights(weights or []),
+            device=device,
+            workers=usable_cores(),
+            progress=progress,
+        )
+        for remark in written.remarks:
+            progress.note(remark)
+    print(f"{written.page} ({written.num_clips} clips to hear, {written.num_bytes / 1e6:.1f} MB)")

@@ -1,0 +1,163 @@
+"""``evaluate list``: what can be evaluated here, and what mends the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from baselines.registry import CODECS, of_plugin, unavailable, why_not
+from evaluation import records
+from evaluation.embeddings import EMBEDDINGS
+from evaluation.embeddings.base import Embedding
+from evaluation.engine.conditions import checked_rates
+from evaluation.metrics import METRICS, load_metrics
+from evaluation.metrics.base import Metric, Score, describe_metric
+from evaluation.metrics.embedding import checked_attributes
+from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
+from qincodec.core.errors import UserError
+from qincodec.quantizers import QUANTIZERS
+
+#: The forms DATA takes, for people.
+DATASETS = {
+    "demo": "twelve made-up 5 s clips that come with the project; the default",
+    "FOLDER, GLOB, FILE": "any audio libsndfile or FFmpeg reads; searched with its subfolders",
+    "LIST.jsonl": "one JSON object a line: path, and optionally id, recording, category, start_s, duration_s",
+    "audiocaps:FOLDER": "AudioCaps' test list with your copy of its audio (--audiocaps-list CSV)",
+}
+
+
+#: Operating points of the codecs whose networks take seconds to load; a test loads them and compares.
+_POINTS = {
+    "qincodec": "0.8269, 1.667, 2.507, 3.349, 4.19, 5.027, ... 23.4 kbps at 44.1 kHz",
+    "qincodec-continuous": "no rate",
+    "dac": "0.8613, 1.723, 2.584, 3.445, 4.307, 5.168, ... 15.5 kbps at 44.1 kHz",
+    "dac-24khz": "0.75, 1.5, 2.25, 3, 3.75, 4.5, ... 24 kbps at 24 kHz",
+    "dac-16khz": "0.5, 1, 1.5, 2, 2.5, 3, ... 6 kbps at 16 kHz",
+    "encodec": "1.547, 3.063, 4.578, 6.093, 7.608, 9.123, ... 24.27 kbps at 48 kHz",
+    "mimi": "0.1375, 0.275, 0.4125, 0.55, 0.6875, 0.825, ... 4.4 kbps at 24 kHz",
+}
+
+
+def codec_rows() -> Iterator[tuple[str, str, str]]:
+    """(name, operating points, status) of every known codec."""
+    for name in CODECS.names():
+        try:
+            reason = unavailable(name)
+            if reason:
+                yield name, "", f"not here: {reason}"
+            else:
+                yield (
+                    name,
+                    _POINTS.get(name) or of_plugin("codec", name, "rates()", partial(points, name)),
+                    "ready",
+                )
+        except UserError as error:
+            yield name, "", f"broken: {error}"
+
+
+def points(name: str, weights: str | None = None) -> str:
+    """The operating points of a codec for mono, as text."""
+    codec = CODECS.load(name)(weights=weights)
+    if codec.sample_rate == 0:
+        codec.sample_rate = 44100
+    rates = [rate.label for rate in checked_rates(name, codec, 1)]
+    shown = ", ".join(rates) if len(rates) <= 8 else f"{', '.join(rates[:6])}, ... {rates[-1]}"
+    hertz = "" if codec.control else f" at {codec.sample_rate / 1000:g} kHz"
+    return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"
+
+
+def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
+    """(name, unit, better, status, definition) of every known metric; plug-ins are tried on noise."""
+    columns = {*CLIP_COLUMNS, *SUMMARY_COLUMNS}
+    for name in METRICS.names():
+        try:
+            metrics, reasons = load_metrics([name])
+            if reasons:
+                yield name, "", "", f"not here: {reasons[name]}", ""
+                continue
+            info = describe_metric(metrics[0])
+            own = {*metric_columns(info.name)}
+            if own & columns:
+                raise UserError(f"metric '{name}' is named '{info.name}', the column of another; rename it")
+            if not METRICS.is_own(name):
+                _try(metrics[0])
+            columns |= own
+            better = "higher" if info.higher_is_better else "lower"
+            yield name, info.unit or "-", better, "ready", info.definition
+        except UserError as error:
+            yield name, "", "", f"broken: {error}", ""
+
+
+def _try(metric: Metric) -> None:
+    """Score half a second of noise, two items at once. Raises UserError as a run would say it."""
+    import torch
+
+    from evaluation.engine.scoring import checked_scores
+
+    noise = 0.1 * torch.randn(2, 2, 1, 22050, generator=torch.Generator().manual_seed(0))
+
+    def score() -> list[Score]:
+        found = metric.score(metric.prepare(noise[0], 44100), noise[1], 44100)
+        return checked_scores(metric.name, found, 2)
+
+    of_plugin("metric", metric.name, "score() of noise", score)
+
+
+def embedding_rows() -> Iterator[tuple[str, str, str]]:
+    """(name, status, definition) of every known embedding; nothing is downloaded for it."""
+    for name in EMBEDDINGS.names():
+        try:
+            kind: type[Embedding] = EMBEDDINGS.load(name)
+            reason = why_not("embedding", name, kind)
+            definition = of_plugin("embedding", name, "definition", partial(getattr, kind, "definition"))
+            said = [field for field in records.EMBEDDING if field != "identity" and hasattr(kind, field)]
+            checked_attributes(kind.__name__, kind, said)  # the rest may be known once it is loaded
+            yield name, f"not here: {reason}" if reason else "ready", definition
+        except UserError as error:
+            yield name, f"broken: {error}", ""
+
+
+def quantizer_rows() -> Iterator[tuple[str, str]]:
+    """(name, status) of every known quantizer; the project's own are not imported."""
+    for name in QUANTIZERS.names():
+        try:
+            if not QUANTIZERS.is_own(name):
+                QUANTIZERS.load(name)
+            here = not name.startswith("faiss") or find_spec("faiss") is not None
+            yield name, "ready" if here else "not here: pip install 'qincodec[faiss]'"
+        except UserError as error:
+            yield name, f"broken: {error}"
+
+
+def print_listing() -> None:
+    """Print codecs, metrics and data sets to stdout."""
+    # Reasons are what the listing is for: where nobody sees columns, nothing may be cut off.
+    console = Console() if Console().is_terminal else Console(width=160)
+    codecs = Table("codec", "mono operating points", "status", title="Codecs", title_justify="left", box=None)
+    for row in codec_rows():
+        codecs.add_row(*map(escape, row))
+    columns = ("metric", "unit", "better", "status", "definition")
+    metrics = Table(*columns, title="Metrics", title_justify="left", box=None)
+    for metric in metric_rows():
+        metrics.add_row(*map(escape, metric))
+    embeddings = Table(
+        "embedding", "status", "definition", title="Embeddings (metrics FD, KAD, FM, cosine)", box=None
+    )
+    embeddings.title_justify = "left"
+    for row in embedding_rows():
+        embeddings.add_row(*map(escape, row))
+    quantizers = Table("quantizer", "status", title="Quantizers", title_justify="left", box=None)
+    for quantizer in quantizer_rows():
+        quantizers.add_row(*map(escape, quantizer))
+    data = Table("DATA", "what it is", title="Data sets", title_justify="left", box=None)
+    for name, text in DATASETS.items():
+        data.add_row(name, text)
+    for table in (codecs, metrics, embeddings, quantizers, data):
+        table.title_style = "bold"
+        console.print(table)
+        console.print()

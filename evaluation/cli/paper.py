@@ -1,0 +1,109 @@
+"""``evaluate paper``: the paper's tables and figures, beside its own values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qincodec.core.console import ProgressLine
+from qincodec.core.errors import EXIT_SOME_FAILED
+
+
+def paper(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="audiocaps:FOLDER is the paper's; or a folder, glob or manifest. Default: the demo clips.",
+            show_default=False,
+        ),
+    ] = None,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Folder that `qincodec train` wrote, for all rows. Repeatable."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=PATH",
+            help="A model: rvq, irvq, irvq-finetuned, qinco2 or qinco2-finetuned. Repeatable, for several "
+            "latent dimensions too. Default: shipped models where they fit.",
+        ),
+    ] = None,
+    listening: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="What `mushra analyze` wrote, for Fig. 2.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="For the results and the run, which is continued."),
+    ] = Path("paper"),
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Of dac or encodec, or a file of `evaluate weights`. Repeatable.",
+        ),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A,B",
+            help="Leave out: dac, encodec, openl3, fig4, or models by their role.",
+        ),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Download no weights.")] = False,
+    device: Annotated[str, typer.Option(metavar="D", help="Of codecs and metrics: cpu, cuda.")] = "cpu",
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")] = 0,
+    audiocaps_list: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
+    ] = None,
+    allow_resampled: Annotated[
+        bool, typer.Option("--allow-resampled", help="Accept AudioCaps copies below 44.1 kHz.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Threads; their number changes no score.", show_default=False),
+    ] = None,
+) -> None:
+    """Compute the paper's Tables I to III and Figs. 2 to 4 and print them beside the paper's own values.
+
+    What cannot run here stands in its row with the reason. Writes paper.html, tables.tex, paper.json and the
+    figures; an interrupted run goes on with the same command.
+    """
+    from evaluation.paper.report import PAGE, print_paper, write_all
+    from evaluation.paper.run import RUN, PaperRequest, reproduce
+
+    if offline:
+        os.environ["QINCODEC_OFFLINE"] = "1"
+    skipped = [part.strip() for entry in skip or [] for part in entry.split(",") if part.strip()]
+    request = PaperRequest(
+        data=data,
+        training=training or [],
+        models=model or [],
+        listening=listening,
+        weights=weights or [],
+        skip=skipped,
+        device=device,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+        dataset_options={"audiocaps_list": audiocaps_list, "allow_resampled": allow_resampled},
+    )
+    with ProgressLine() as progress:
+        found = reproduce(request, out, progress)
+        progress.done()
+        write_all(found, out)
+    print_paper(found)
+    print(f"\nAll of it: {out / PAGE}; the run behind it: {out / RUN}")
+    if found.n_failed:
+        raise SystemExit(EXIT_SOME_FAILED)

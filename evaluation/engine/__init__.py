@@ -1,0 +1,1 @@
+"""From codecs and clips to rows: what codes, aligns, embeds and scores."""

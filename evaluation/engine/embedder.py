@@ -1,0 +1,202 @@
+"""Embeddings of references and decoded clips: read from the run folder, or computed once and kept there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from baselines.registry import of_plugin, why_not
+from evaluation.datasets.base import Clip
+from evaluation.embeddings import EMBEDDINGS
+from evaluation.embeddings.base import Embedding, centred_frames
+from evaluation.engine.distributed import Ranks
+from evaluation.engine.scoring import describe
+from evaluation.metrics.base import Score
+from evaluation.metrics.checks import not_finite
+from evaluation.metrics.embedding import (
+    COSINE,
+    MATCHING,
+    compare_frames,
+    describe_embedding,
+    embedding_metrics,
+)
+from evaluation.results import MetricInfo
+from evaluation.run.store import RunStore, frames_key, reference_frames_key
+from qincodec.core.errors import Unavailable, UserError
+from qincodec.core.files import StoreError
+from qincodec.core.plugins import FAULTS
+
+#: Frames of a clip, or why there are none.
+Frames = np.ndarray | str
+
+
+def load_embeddings(
+    names: Sequence[str], device: str, ranks: Ranks
+) -> tuple[list[Embedding], dict[str, str]]:
+    """Those that can be computed here, and why the others cannot. Rank 0 loads first: it may download."""
+    loaded: list[Embedding] = []
+    reasons: dict[str, str] = {}
+
+    def load(name: str) -> None:
+        try:
+            kind = EMBEDDINGS.load(name)
+            # Our own download what they lack, and say themselves why they cannot.
+            if not EMBEDDINGS.is_own(name):
+                reason = why_not("embedding", name, kind)
+                if reason is not None:
+                    raise Unavailable(reason)
+            loaded.append(of_plugin("embedding", name, "loading it", partial(kind, device=device)))
+        except Unavailable as error:
+            reasons[name] = str(error)
+
+    def load_all() -> dict[str, str]:
+        for name in names:
+            load(name)
+        return reasons
+
+    reasons = ranks.once(load_all)
+    if ranks.rank != 0:
+        for name in [name for name in names if name not in reasons]:
+            load(name)
+    return loaded, reasons
+
+
+class Embedder:
+    """One embedding in one run.
+
+    Every clip is embedded by itself, so its frames do not depend on batches. A reference is embedded once,
+    uncut, for all codecs; the decoded signal is moved to where it belongs and zeros stand for what it lost at
+    one end, as they do beyond the ends of every clip.
+
+    Args:
+        store: open run folder.
+        embedding: loaded.
+        settings: of the run; its ``sample_rate`` and ``channels`` count.
+    """
+
+    def __init__(self, store: RunStore, embedding: Embedding, settings: dict[str, Any]) -> None:
+        self.store = store
+        self.embedding = embedding
+        self.settings = settings
+        self.info = describe_embedding(embedding)
+        self.clip_metrics = [metric for metric in embedding_metrics(self.info) if metric.per_clip]
+        self._identity = self.info.identity
+
+    def is_done(self, clip: Clip, coded: str, delay: int) -> bool:
+        """Whether both embeddings of a clip are there."""
+        keys = (self._reference_key(clip), frames_key(self._identity, coded, delay))
+        return all(self.store.has_frames(self.store.row(key, "frames")) for key in keys)
+
+    def score(
+        self,
+        clips: Sequence[Clip],
+        coded: Sequence[str],
+        reference: torch.Tensor,
+        decoded: torch.Tensor,
+        delay: int,
+    ) -> list[tuple[MetricInfo, list[Score]]]:
+        """FM and cosine distance, a score per clip; what is embedded anew goes to the run folder.
+
+        Args:
+            clips: of a group.
+            coded: key of the coded row of each.
+            reference: (clips, channels, samples).
+            decoded: same shape, not shifted yet.
+            delay: to be taken out of ``decoded``, samples.
+        """
+        references = self._frames([self._reference_key(clip) for clip in clips], reference, "reference")
+        outputs: list[Frames]
+        if abs(delay) < reference.shape[-1]:
+            keys = [frames_key(self._identity, key, delay) for key in coded]
+            outputs = self._frames(keys, shift(decoded, delay), "output")
+        else:
+            outputs = [f"clip is shorter than the delay of {delay} samples"] * len(clips)
+        found = [self._compare(*pair) for pair in zip(references, outputs, strict=True)]
+        return [
+            (metric, [scores[kind] for scores in found])
+            for kind, metric in zip((MATCHING, COSINE), self.clip_metrics, strict=True)
+        ]
+
+    def _compare(self, reference: Frames, output: Frames) -> dict[str, Score]:
+        for part in (reference, output):
+            if isinstance(part, str):
+                return dict.fromkeys((MATCHING, COSINE), Score(math.nan, part, failed=True))
+        assert isinstance(reference, np.ndarray) and isinstance(output, np.ndarray)
+        if len(reference) != len(output):
+            reason = f"{len(reference)} frames of the reference, {len(output)} of the output"
+            return dict.fromkeys((MATCHING, COSINE), Score(math.nan, reason))
+        return compare_frames(reference, output)
+
+    def _reference_key(self, clip: Clip) -> str:
+        return reference_frames_key(self._identity, self.settings, clip)
+
+    def _frames(self, keys: Sequence[str], audio: torch.Tensor, what: str) -> list[Frames]:
+        """The frames that stand under each key, or those of the audio (clips, channels, samples)."""
+        found: dict[int, Frames] = {}
+        new: dict[int, np.ndarray] = {}
+        bad = not_finite(audio, what)
+        for index, key in enumerate(keys):
+            row = self.store.row(key, "frames")
+            if row is not None and self.store.has_frames(row):
+                found[index] = self.store.read_frames(row)
+                continue
+            try:
+                if bad[index]:
+                    raise UserError(bad[index])
+                found[index] = new[index] = self._embed(audio[index])
+            except StoreError:
+                raise
+            except FAULTS as error:
+                found[index] = f"no embedding: {describe(error)}"
+        if new:
+            places = self.store.append_frames(self.info.name, list(new.values()))
+            rows = [
+                {
+                    "kind": "frames",
+                    "key": keys[index],
+                    "embedding": self.info.name,
+                    **place,
+                    "silent": self._silent_frames(audio[index]),
+                    "error": None,
+                }
+                for index, place in zip(new, places, strict=True)
+            ]
+            self.store.append(rows)
+        return [found[index] for index in range(len(keys))]
+
+    def _embed(self, audio: torch.Tensor) -> np.ndarray:
+        mono = _mono(audio).clone()  # an embedding may write into it
+        frames = self.embedding.embed(mono, self.settings["sample_rate"]).cpu().numpy()
+        if frames.ndim != 2 or not len(frames) or frames.shape[1] != self.embedding.dim:
+            raise UserError(
+                f"embedding '{self.info.name}' returned shape {frames.shape}; it must be (frames, "
+                f"{self.embedding.dim}), one frame at least"
+            )
+        if not np.isfinite(frames).all():
+            raise UserError(f"embedding '{self.info.name}' returned NaN or infinity")
+        return frames.astype(np.float32, copy=False)
+
+    def _silent_frames(self, audio: torch.Tensor) -> int:
+        """Frames without a sample that is not 0."""
+        rate = self.settings["sample_rate"]
+        frame, hop = (2 * round(seconds * rate / 2) for seconds in (self.info.frame_s, self.info.hop_s))
+        return int((~centred_frames(_mono(audio), frame, hop).any(-1)).sum())
+
+
+def _mono(audio: torch.Tensor) -> torch.Tensor:
+    """(samples,): the mean of the channels. Mono counts once, whatever its number of channels."""
+    audio = audio.cpu()
+    return audio[0] if len(audio) == 1 else audio.double().mean(0).float()
+
+
+def shift(decoded: torch.Tensor, delay: int) -> torch.Tensor:
+    """(..., samples) earlier by ``delay`` samples, zeros at the end that becomes free."""
+    if delay >= 0:
+        return functional.pad(decoded[..., delay:], (0, delay))
+    return functional.pad(decoded[..., :delay], (-delay, 0))

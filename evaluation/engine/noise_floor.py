@@ -1,0 +1,53 @@
+"""The noise floor of the embedding metrics: references changed in ways nobody hears, scored like a codec.
+
+A difference between codecs that is smaller than what rounding to 16 bits or resampling does means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from baselines.codec import Rate
+from baselines.controls import Pcm16
+from evaluation.engine.conditions import Planned
+from evaluation.results import Condition
+from qincodec import audio
+
+#: Changes (clips, channels, samples) at a sample rate in Hz; the same shape comes back.
+Change = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+def dithered(reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """Rounded to 16 bits with TPDF dither, as the control ``pcm16`` does."""
+    codec = Pcm16()
+    codec.sample_rate = sample_rate
+    return codec.decode(codec.encode(reference.cpu(), Rate(None)))
+
+
+def resampled(reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    """To another common rate and back: 48 kHz, or 44.1 kHz if it is at 48 kHz."""
+    other = 44100 if sample_rate == 48000 else 48000
+    there = audio.resample(reference.cpu().numpy(), sample_rate, other)
+    back = torch.from_numpy(audio.resample(there, other, sample_rate))
+    return torch.nn.functional.pad(back, (0, reference.shape[-1] - back.shape[-1]))
+
+
+def noise_floor() -> list[Planned]:
+    """The rows of the noise floor, as conditions."""
+    changes: dict[str, Change] = {"16 bits, dithered": dithered, "resampled and back": resampled}
+    return [
+        Planned(
+            Condition(
+                label,
+                None,
+                None,
+                identity={"name": f"floor-{change.__name__}", "version": "1"},
+                rate_is="none",
+                control=True,
+            ),
+            change=change,
+        )
+        for label, change in changes.items()
+    ]

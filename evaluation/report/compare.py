@@ -1,0 +1,283 @@
+"""Two runs side by side: what differs between them, and by how much the scores of common clips do."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pandas as pd
+
+from evaluation.report.tables import (
+    MISSING,
+    Cell,
+    Group,
+    Table,
+    decimals,
+    disclaimer,
+    heading,
+    row_label,
+)
+from evaluation.report.terminal import Report, print_wide
+from evaluation.results import Condition, MetricInfo, Results
+from evaluation.statistics.corpus_statistics import find_score, paired_difference
+from evaluation.statistics.recordings import (
+    bootstrap_means,
+    condition_rows,
+    difference_sample,
+    paired_sample,
+)
+from qincodec.core.errors import UserError
+
+#: Settings without which the score of one clip means something else in the other run.
+_SETTINGS_OF_SCORES = ("sample_rate", "channels", "align")
+_COLUMNS = ["metric", "kbps", "codec_a", "codec_b", "kbps_measured_a", "kbps_measured_b"]
+_COLUMNS += ["n_clips", "n_recordings", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "better"]
+_COLUMNS += ["reason"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Run B minus run A.
+
+    Attributes:
+        table: a row per metric and condition that both runs have, ``metric, kbps, codec_a, codec_b,
+            kbps_measured_a, kbps_measured_b, n_clips, n_recordings, mean_a, mean_b, difference, ci_low,
+            ci_high, better, reason``. Means and ``difference`` (b - a) are over the ``n_clips`` clips with
+            a finite value in both, the interval is over their recordings; a distance between distributions
+            has a difference only where both runs have it of the same clips. ``better`` is "a", "b", "n.s."
+            where the interval holds 0, or "" where there is none; then ``reason`` says why.
+        remarks: one line for each thing in which the runs differ, disclaimers first.
+        metrics: that both runs have.
+    """
+
+    table: pd.DataFrame
+    remarks: list[str]
+    metrics: list[MetricInfo]
+
+
+def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comparison:
+    """Compare two runs on the clips that both have scored.
+
+    A clip is the same if its id, recording, duration and ``content_hash`` are. Conditions are the same if
+    codec and asked rate are; if exactly one codec of each run has no namesake in the other, these two are
+    compared with each other. Seeded by run A's seed.
+
+    Raises:
+        UserError: a metric's version or a setting that decides scores differs, or the runs have no
+            metric, condition or clip in common.
+    """
+    _refuse_other_settings(a, b)
+    metrics = _common_metrics(a, b)
+    pairs = _pair_conditions(a, b)
+    on = ["clip", "recording", "duration_s", "content_hash"]
+    measured = [
+        {(row["codec"], _rate(row["kbps"])): row["kbps_measured"] for _, row in run.summary.iterrows()}
+        for run in (a, b)
+    ]
+    rows: list[dict[str, Any]] = []
+    sampled = []
+    samples = []
+    for metric in metrics:
+        for one, other in pairs:
+            row: dict[str, Any] = {
+                "metric": metric.name,
+                "kbps": math.nan if one.kbps is None else one.kbps,
+                "codec_a": one.codec,
+                "codec_b": other.codec,
+                "kbps_measured_a": measured[0][one.codec, one.kbps],
+                "kbps_measured_b": measured[1][other.codec, other.kbps],
+            }
+            rows.append(row)
+            if not metric.per_clip:
+                first = find_score(a, metric.name, one.codec, one.kbps)
+                second = find_score(b, metric.name, other.codec, other.kbps)
+                row.update(paired_difference(second, first), mean_a=first.value, mean_b=second.value)
+                continue
+            common = paired_sample(
+                condition_rows(a, one.codec, one.kbps),
+                condition_rows(b, other.codec, other.kbps),
+                metric.name,
+                on,
+            )
+            samples.append(difference_sample(common, sign=-1))
+            row.update(mean_a=float(common["a"].mean()), mean_b=float(common["b"].mean()), reason="")
+            sampled.append(row)
+    if samples and not any(len(sample.values) for sample in samples):
+        raise UserError(
+            f"no clip has a finite score in both runs: they hold {_data(a)} and {_data(b)}; compare runs on "
+            "the same data"
+        )
+    seed = a.settings["seed"]
+    estimates = bootstrap_means(samples, seed=seed, num_resamples=num_resamples)
+    directions = {metric.name: metric.higher_is_better for metric in metrics}
+    for row, estimate in zip(sampled, estimates, strict=True):
+        row.update(n_clips=estimate.n, n_recordings=estimate.n_recordings, difference=estimate.mean)
+        row.update(ci_low=estimate.low, ci_high=estimate.high)
+    for row in rows:
+        row["better"], row["reason"] = _better(row, directions[row["metric"]])
+    remarks = _remarks(a, b, pairs)
+    for metric in metrics:
+        remarks += [
+            f"{metric.label} without a difference or interval, {row_label(row['codec_a'], row['kbps'])}: "
+            f"{row['reason']}"
+            for row in rows
+            if row["metric"] == metric.name and row["reason"]
+        ]
+    return Comparison(pd.DataFrame(rows, columns=_COLUMNS), remarks, metrics)
+
+
+def _rate(kbps: float) -> float | None:
+    return None if math.isnan(kbps) else kbps
+
+
+def _refuse_other_settings(a: Results, b: Results) -> None:
+    for name in _SETTINGS_OF_SCORES:
+        if a.settings.get(name) != b.settings.get(name):
+            raise UserError(
+                f"the runs cannot be compared: {name} is {a.settings.get(name)} in the first and "
+                f"{b.settings.get(name)} in the second; evaluate one of them again with the other's"
+            )
+
+
+def _common_metrics(a: Results, b: Results) -> list[MetricInfo]:
+    others = {metric.name: metric for metric in b.metrics}
+    common = [metric for metric in a.metrics if metric.name in others]
+    if not common:
+        names = [", ".join(metric.name for metric in run.metrics) for run in (a, b)]
+        raise UserError(
+            f"the runs have no metric in common: {names[0]} and {names[1]}; evaluate one of them again "
+            "with a --metrics that the other has"
+        )
+    for metric in common:
+        if others[metric.name].version != metric.version:
+            raise UserError(
+                f"the runs cannot be compared: {metric.name} has version {metric.version} in the first and "
+                f"{others[metric.name].version} in the second, which are different definitions; evaluate "
+                "the older one again"
+            )
+    return common
+
+
+def _pair_conditions(a: Results, b: Results) -> list[tuple[Condition, Condition]]:
+    names_a, names_b = ({condition.codec for condition in run.conditions} for run in (a, b))
+    only_a = {c.codec for c in a.conditions if not c.control} - names_b
+    only_b = {c.codec for c in b.conditions if not c.control} - names_a
+    renamed = {next(iter(only_a)): next(iter(only_b))} if len(only_a) == len(only_b) == 1 else {}
+    others = {(condition.codec, condition.kbps): condition for condition in b.conditions}
+    pairs = [
+        (condition, others[key])
+        for condition in a.conditions
+        if (key := (renamed.get(condition.codec, condition.codec), condition.kbps)) in others
+    ]
+    if not pairs:
+        had = [", ".join(row_label(c.codec, c.kbps) for c in run.conditions) for run in (a, b)]
+        raise UserError(
+            f"the runs have no condition in common: the first has {had[0]}, the second {had[1]}; compare "
+            "runs of the same codecs and rates"
+        )
+    return pairs
+
+
+def _data(run: Results) -> str:
+    return f"{run.dataset['name']} ({run.dataset['n_clips']} clips, hash {run.dataset['hash']})"
+
+
+def _better(row: dict[str, Any], higher_is_better: bool) -> tuple[str, str]:
+    if row["reason"] and math.isnan(row["ci_low"]):
+        return "", row["reason"]
+    if row["n_clips"] == 0:
+        return "", "no clip has a finite value in both"
+    if math.isnan(row["ci_low"]):
+        return "", "one recording only: an interval needs two or more"
+    if row["ci_low"] <= 0 <= row["ci_high"]:
+        return "n.s.", ""
+    return ("b" if (row["difference"] > 0) == higher_is_better else "a"), ""
+
+
+# What differs
+
+
+def _remarks(a: Results, b: Results, pairs: list[tuple[Condition, Condition]]) -> list[str]:
+    lines = list(dict.fromkeys(text for run in (a, b) if (text := disclaimer(run))))
+    if a.dataset["hash"] != b.dataset["hash"]:
+        lines.append(f"Data differ, only clips with the same content count: {_data(a)} | {_data(b)}")
+    for run, which in ((a, "first"), (b, "second")):
+        if run.n_pending:
+            lines.append(f"The {which} run is unfinished: {run.n_pending} results of clips are missing")
+    lines += [f"Settings differ: {text}" for text in _differences(a.settings, b.settings)]
+    for one, other in pairs:
+        name = one.codec if one.codec == other.codec else f"{one.codec} | {other.codec}"
+        lines += [f"Codec differs, {name}: {text}" for text in _differences(one.identity, other.identity)]
+    for one, other in pairs:
+        points = [{**c.settings, "nominal kbps": c.nominal, "the rate is": c.rate_is} for c in (one, other)]
+        name = row_label(one.codec, one.kbps)
+        lines += [f"Operating point differs, {name}: {text}" for text in _differences(*points)]
+    compared = [{(pair[side].codec, pair[side].kbps) for pair in pairs} for side in (0, 1)]
+    for run, matched, which in ((a, compared[0], "first"), (b, compared[1], "second")):
+        alone = [row_label(c.codec, c.kbps) for c in run.conditions if (c.codec, c.kbps) not in matched]
+        if alone:
+            lines.append(f"Only in the {which} run: {', '.join(alone)}")
+    names = [{metric.name for metric in run.metrics} for run in (a, b)]
+    for mine, theirs, which in ((names[0], names[1], "first"), (names[1], names[0], "second")):
+        if mine - theirs:
+            lines.append(f"Metrics only in the {which} run: {', '.join(sorted(mine - theirs))}")
+    return list(dict.fromkeys(lines))
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """ "seed 0 | 1" for every entry that is not the same in both."""
+    absent = object()
+    return [
+        f"{name} {_short(a[name]) if name in a else MISSING} | {_short(b[name]) if name in b else MISSING}"
+        for name in dict.fromkeys([*a, *b])
+        if a.get(name, absent) != b.get(name, absent)
+    ]
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+# Rendering
+
+
+def render_comparison(comparison: Comparison) -> Report:
+    """The differences as something rich can print at any width, one group of rows per metric."""
+    groups = []
+    for metric in comparison.metrics:
+        rows = comparison.table[comparison.table["metric"] == metric.name]
+        places = decimals(rows["mean_a"], rows["ci_high"] - rows["ci_low"])
+        cells = [_row_cells(row, places) for _, row in rows.iterrows()]
+        groups.append(Group(heading(metric), cells))
+    headings = ["codec", "kbps", "n", "recordings", "first", "second", "second - first", "better"]
+    lines = [
+        "Means over the n clips that both runs have scored; difference with its 95% interval over recordings,"
+        " not corrected for the number of rows",
+        *comparison.remarks,
+    ]
+    return Report([Table(headings, groups)], lines)
+
+
+def _row_cells(row: pd.Series, places: int) -> list[Cell]:
+    def number(value: float, form: str) -> str:
+        return MISSING if math.isnan(value) else f"{value:{form}}"
+
+    name = row["codec_a"] if row["codec_a"] == row["codec_b"] else f"{row['codec_a']} | {row['codec_b']}"
+    bounds = ", ".join(number(row[end], f".{places}f") for end in ("ci_low", "ci_high"))
+    return [
+        Cell(name),
+        Cell(number(row["kbps"], "g")),
+        Cell(str(row["n_clips"])),
+        Cell(str(row["n_recordings"])),
+        Cell(number(row["mean_a"], f".{places}f")),
+        Cell(number(row["mean_b"], f".{places}f")),
+        Cell(number(row["difference"], f"+.{places}f"), "" if math.isnan(row["ci_low"]) else f"[{bounds}]"),
+        Cell({"a": "first", "b": "second", "": MISSING}.get(row["better"], row["better"])),
+    ]
+
+
+def print_comparison(comparison: Comparison, file: IO[str] | None = None) -> None:
+    """Print to ``file`` (stdout), as wide as the terminal or, piped, as needed."""
+    print_wide(render_comparison(comparison), file)

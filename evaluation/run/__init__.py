@@ -1,0 +1,1 @@
+"""A run folder: what is kept in it, how it is described, and how several are merged."""

@@ -1,0 +1,412 @@
+"""The run folder: append-only rows, encoded clips, manifests. What is written survives a kill at any moment.
+
+Layout::
+
+    run.json            schema version, settings, data set, conditions, metrics, command lines
+    clips.jsonl         the clips, in order (`evaluation.datasets.base.Clip.manifest_row`)
+    files.json          of conditions decoded elsewhere: fingerprint of each clip's file, or why there is none
+    environment.json    versions, commit, machine
+    rows/rank-N.jsonl   one line per row, appended by rank N only
+    encoded/C@R/CLIP    what codec C made of CLIP at rate R (`baselines.codec.Encoded.to_bytes`)
+    decoded/C@R/CLIP.wav   with --save-audio, float32
+    embeddings/E/rank-N.f32   frames of embedding E, appended by rank N only; rows say where a clip's are
+
+Kinds of rows: ``coded`` (bytes, times, delay, gain, error), ``score`` (one metric), ``frames`` (where the
+embedding of a clip stands), ``corpus`` and ``codes`` (what was computed from all clips of a condition). A
+row's key is a hash of all that decides its content (`coded_key`, `score_key` ...): never the label of a
+codec, always its identity; so another model never gets a score that is not its own, and nothing is computed
+twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median_low
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evaluation import records
+from evaluation.datasets.base import Clip
+from evaluation.results import Condition, MetricInfo
+from qincodec.core.errors import UserError
+from qincodec.core.files import explain_os_errors, safe_name, write_atomic
+
+if TYPE_CHECKING:
+    from evaluation.metrics.base import Metric
+
+SCHEMA_VERSION = 1
+
+
+def row_key(**content: Any) -> str:
+    """Hash of a canonical JSON object: 24 hex digits of its SHA-256."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:24]
+
+
+def coded_key(condition: Condition, settings: dict[str, Any], clip: Clip, file: str | None = None) -> str:
+    """Key of the row that says what a condition made of a clip.
+
+    Args:
+        settings: of the run; its ``sample_rate`` and ``channels`` count here.
+        file: fingerprint of the clip's file where it was decoded elsewhere.
+    """
+    return row_key(
+        kind="coded",
+        codec=condition.identity,
+        settings=condition.settings,
+        nominal=condition.nominal,
+        sample_rate=settings["sample_rate"],
+        channels=settings["channels"],
+        clip=clip.id,
+        content=clip.content_hash,
+        start_s=clip.start_s,
+        duration_s=clip.duration_s,
+        file=file,
+    )
+
+
+def score_key(coded: str, metric: Metric | MetricInfo, delay: int) -> str:
+    """Key of the row that holds one metric of what stands under ``coded``, after a shift by ``delay``."""
+    return row_key(kind="score", coded=coded, metric=metric.name, version=metric.version, delay=delay)
+
+
+def reference_frames_key(embedding: dict[str, Any], settings: dict[str, Any], clip: Clip) -> str:
+    """Key of the row that says where the embedding of a reference stands: shared by all codecs.
+
+    Args:
+        embedding: its identity.
+        settings: of the run; its ``sample_rate`` and ``channels`` count here.
+    """
+    return row_key(
+        kind="frames",
+        embedding=embedding,
+        sample_rate=settings["sample_rate"],
+        channels=settings["channels"],
+        content=clip.content_hash,
+        start_s=clip.start_s,
+        duration_s=clip.duration_s,
+    )
+
+
+def frames_key(embedding: dict[str, Any], coded: str, delay: int) -> str:
+    """Key of the row that says where the embedding of what stands under ``coded`` stands."""
+    return row_key(kind="frames", embedding=embedding, coded=coded, delay=delay)
+
+
+def condition_delay(rows: Iterable[dict[str, Any] | None], align: bool) -> int:
+    """The delay taken out of a condition: the median (the lower one) over its clips, 0 without alignment."""
+    if not align:
+        return 0
+    delays = [row["delay"] for row in rows if row is not None and row["delay"] is not None]
+    return int(median_low(delays)) if delays else 0
+
+
+def number_to_json(value: float | None) -> float | str | None:
+    """JSON has no infinity and no NaN: "inf", "-inf" and null stand for them."""
+    if value is None or math.isnan(value):
+        return None
+    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
+
+def number_from_json(value: float | str | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+class RunStore:
+    """One run folder, opened by one rank. Use as a context manager.
+
+    Args:
+        folder: the run folder.
+        rank: names the file this process appends to; rank 0 also holds the lock of the folder.
+        write: False opens for reading only: no lock, nothing created.
+
+    Raises:
+        UserError: the folder is something else, of a later schema, in use by another process, or
+            cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, rank: int = 0, write: bool = True) -> None:
+        self.folder = folder
+        self.rank = rank
+        #: Rows as they are written: parsed, they would take three times the memory.
+        self._rows: dict[str, bytes] = {}
+        self._read_to: dict[Path, int] = {}
+        self._thread_lock = threading.Lock()
+        self._lock_handle: int | None = None
+        self._append_handle: int | None = None
+        try:
+            if write:
+                self._open_for_writing()
+            elif not (folder / "run.json").is_file():
+                raise UserError(
+                    f"{folder} is not a run: there is no run.json in it; give the folder that "
+                    "`evaluate --out` wrote"
+                )
+            self.read_run()
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for handle in (self._append_handle, self._lock_handle):
+            if handle is not None:
+                os.close(handle)
+        self._append_handle = self._lock_handle = None
+
+    def _open_for_writing(self) -> None:
+        if self.folder.is_dir() and not (self.folder / "run.json").exists():
+            names = {path.name for path in self.folder.iterdir()}
+            if ".lock" in names:  # ours: a kill came before run.json, which is written last
+                names -= {".lock", "rows", "clips.jsonl", "files.json", "environment.json"}
+            strangers = sorted(name for name in names - {"rows"} if not name.startswith(".writing-"))
+            if strangers:
+                raise UserError(
+                    f"{self.folder} is not empty and not a run (it holds {strangers[0]}); "
+                    "choose another --out"
+                )
+        rows = self.folder / "rows"
+        with explain_os_errors(self.folder):
+            rows.mkdir(parents=True, exist_ok=True)
+            if self.rank == 0:
+                self._lock_handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+                try:
+                    fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(
+                        f"another evaluation is writing to {self.folder}; wait for it or choose another --out"
+                    ) from None
+            self._append_handle = os.open(
+                rows / f"rank-{self.rank}.jsonl", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644
+            )
+            self._cut_torn_line(self._append_handle)
+
+    @staticmethod
+    def _cut_torn_line(handle: int) -> None:
+        """Drop what a killed process left behind the last complete line."""
+        size = os.fstat(handle).st_size
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            newline = os.pread(handle, position - start, start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position < size:
+            os.ftruncate(handle, position)
+
+    # Rows
+
+    def refresh(self) -> None:
+        """Read the rows that this and other ranks have appended since the last look."""
+        for path in sorted((self.folder / "rows").glob("rank-*.jsonl")):
+            try:
+                self._read_rows(path)
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {error.strerror}; put it back") from error
+
+    def _read_rows(self, path: Path) -> None:
+        offset = self._read_to.get(path, 0)
+        with path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # another rank is writing it, or was killed there
+                try:
+                    self._rows[records.checked_row(records.loads(line))["key"]] = line
+                except ValueError as error:
+                    raise UserError(
+                        f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
+                        "scored again"
+                    ) from error
+                offset += len(line)
+        self._read_to[path] = offset
+
+    def row(self, key: str, kind: str | None = None) -> dict[str, Any] | None:
+        """The last row written under ``key``, or None.
+
+        Args:
+            kind: that it must be of, for whoever reads what only rows of that kind hold.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+        line = self._rows.get(key)
+        if line is None:
+            return None
+        row: dict[str, Any] = json.loads(line)
+        if kind is not None and row.get("kind") != kind:
+            raise UserError(
+                f"rows of {self.folder} were edited: under the key {key} of a '{kind}' row stands one of "
+                f"kind {row.get('kind')!a}; remove that line to have its clip scored again"
+            )
+        return row
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows in one write and have them on the disk before returning. Thread-safe."""
+        if not rows:
+            return
+        lines = [(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n").encode() for row in rows]
+        data = b"".join(lines)
+        assert self._append_handle is not None, "opened for reading only"
+        with self._thread_lock, explain_os_errors(self.folder / "rows"):
+            start = os.fstat(self._append_handle).st_size
+            try:
+                while data:
+                    data = data[os.write(self._append_handle, data) :]
+                os.fsync(self._append_handle)
+            except OSError:
+                os.ftruncate(self._append_handle, start)  # half a row must not stay before later ones
+                raise
+            for row, line in zip(rows, lines, strict=True):
+                self._rows[row["key"]] = line
+
+    @property
+    def writable(self) -> bool:
+        return self._append_handle is not None
+
+    # Frames of embeddings
+
+    def append_frames(self, embedding: str, clips: list[np.ndarray]) -> list[dict[str, Any]]:
+        """Append the frames of clips and have them on the disk before returning. Thread-safe.
+
+        What a kill leaves behind without a row is never read.
+
+        Args:
+            clips: (frames, dim) float32 each.
+
+        Returns:
+            Per clip where it stands, for its row: ``file``, ``offset``, ``frames``, ``dim``.
+        """
+        path = self.folder / "embeddings" / safe_name(embedding) / f"rank-{self.rank}.f32"
+        places = []
+        with self._thread_lock, explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                for frames in clips:
+                    place = {"file": str(path.relative_to(self.folder)), "offset": file.tell()}
+                    file.write(frames.astype("<f4").tobytes())
+                    places.append({**place, "frames": len(frames), "dim": frames.shape[1]})
+                file.flush()
+                os.fsync(file.fileno())
+        return places
+
+    def has_frames(self, row: dict[str, Any] | None) -> bool:
+        """Whether the frames that ``row`` points to are there."""
+        if row is None or row["error"] is not None:
+            return False
+        try:
+            size = (self.folder / row["file"]).stat().st_size
+        except OSError:
+            return False
+        return bool(size >= row["offset"] + 4 * row["frames"] * row["dim"])
+
+    def read_frames(self, row: dict[str, Any]) -> np.ndarray:
+        """The (frames, dim) float32 that ``row`` points to; see `has_frames`."""
+        with (self.folder / row["file"]).open("rb") as file:
+            file.seek(row["offset"])
+            data = file.read(4 * row["frames"] * row["dim"])
+        return np.frombuffer(data, "<f4").reshape(row["frames"], row["dim"])
+
+    # Files beside the rows
+
+    def encoded_path(self, label: str, rate_label: str, clip_id: str) -> Path:
+        """Where the encoded clip is kept."""
+        return self.folder / "encoded" / safe_name(f"{label}@{rate_label}") / f"{clip_id}.enc"
+
+    def decoded_path(self, label: str, rate_label: str, clip_id: str) -> Path:
+        """Where ``--save-audio`` puts the decoded clip."""
+        return self.folder / "decoded" / safe_name(f"{label}@{rate_label}") / f"{clip_id}.wav"
+
+    def read_run(self) -> dict[str, Any] | None:
+        """Content of run.json, checked (`evaluation.records.checked_run`); None in a new folder."""
+        run = self._read_json("run.json")
+        if run is None:
+            return None
+        if run.get("schema_version") != SCHEMA_VERSION:
+            raise UserError(
+                f"{self.folder} has run schema {run.get('schema_version')!a}, this version reads "
+                f"{SCHEMA_VERSION}; use the version that wrote it or start a new run"
+            )
+        try:
+            return records.checked_run(run)
+        except ValueError as error:
+            raise UserError(f"{self.folder / 'run.json'} is damaged: {error}; start a new run") from error
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        self._write_json("run.json", {"schema_version": SCHEMA_VERSION, **run})
+
+    def read_environment(self) -> dict[str, Any]:
+        return self._read_json("environment.json") or {}
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        self._write_json("environment.json", environment)
+
+    def read_files(self) -> dict[str, dict[str, str]]:
+        """``"NAME@RATE"`` -> clip id -> fingerprint of the decoded file, or why there is none."""
+        files = self._read_json("files.json") or {}
+        if not records.FILES.holds(files):
+            raise UserError(
+                f"{self.folder / 'files.json'} is damaged: needed is {records.FILES.text}; start a new run"
+            )
+        return files
+
+    def write_files(self, files: dict[str, dict[str, str]]) -> None:
+        self._write_json("files.json", files)
+
+    def write_clips(self, clips: list[Clip]) -> None:
+        lines = [json.dumps(clip.manifest_row(), ensure_ascii=False) + "\n" for clip in clips]
+        write_atomic(self.folder / "clips.jsonl", "".join(lines))
+
+    def read_clips(self) -> list[Clip]:
+        path = self.folder / "clips.jsonl"
+        lines = self._read_text(path).split("\n")  # not at other ends of lines: names may hold those
+        clips: dict[str, Clip] = {}
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = records.checked(records.loads(line), records.CLIP)
+                if row["id"] in clips:
+                    raise ValueError(f"clip '{row['id']}' is there twice")
+                clips[row["id"]] = Clip.from_manifest_row(records.only(row, records.CLIP))
+            except ValueError as error:
+                raise UserError(f"{path} is damaged, line {number}: {error}; start a new run") from error
+        return list(clips.values())
+
+    @staticmethod
+    def _read_text(path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}; start a new run") from error
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        if not path.exists():
+            return None
+        try:
+            content = records.loads(self._read_text(path))
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read: {error}; start a new run") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} is not a JSON object; start a new run")
+        return content
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        write_atomic(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,1 @@
+"""Numbers of all clips together: means, intervals, tests, distances, codebooks."""

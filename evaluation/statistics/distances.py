@@ -1,0 +1,297 @@
+"""Distances between the distributions of references and decoded clips, from the frames in a run folder.
+
+Recordings are put into groups; sums per group are all that a distance, its interval and its value at half the
+data need. What was computed is kept as a row of the run folder, under a hash of the frames it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluation import records
+from evaluation.datasets.base import Clip
+from evaluation.metrics.embedding import FRECHET, KERNEL, embedding_metrics
+from evaluation.results import CorpusScore, EmbeddingInfo
+from evaluation.run.store import (
+    RunStore,
+    number_from_json,
+    number_to_json,
+    reference_frames_key,
+    row_key,
+)
+from evaluation.statistics.distributions import (
+    Gaussian,
+    Moments,
+    bandwidth,
+    evenly_spaced,
+    frechet,
+    frechet_of_few,
+    groups_of,
+    jackknife,
+    kernel_sums,
+)
+
+#: Above this (the smaller of frames and dimensions) a distance takes so long that it is computed once only.
+MAX_RESAMPLED_SIZE = 1024
+#: Up to so many frames, all pairs enter the kernel distance; of more, those within blocks of whole clips.
+MAX_PAIRED_FRAMES, KERNEL_BLOCK = 20_000, 2_000
+#: The kernel distance is given times this, as its authors' tool does.
+KERNEL_SCALE = 100
+
+_VALUES_AT_ONCE = 2**25
+
+#: A distance from the frames of some groups only.
+Statistic = Callable[[Sequence[int]], float]
+
+
+class Corpus:
+    """Frames of one embedding in one run folder.
+
+    Args:
+        store: open run folder; what is computed is kept there if it is open for writing.
+        info: the embedding.
+        settings: of the run.
+        clips: of the data set, all of them: they decide groups and bandwidth.
+    """
+
+    def __init__(
+        self, store: RunStore, info: EmbeddingInfo, settings: dict[str, Any], clips: Sequence[Clip]
+    ) -> None:
+        self.store = store
+        self.info = info
+        self.clips = {clip.id: clip for clip in clips}
+        self.groups = groups_of([clip.recording for clip in clips])
+        rows = {
+            clip.id: store.row(reference_frames_key(info.identity, settings, clip), "frames")
+            for clip in clips
+            if clip.error is None
+        }
+        self.references = {name: row for name, row in rows.items() if row and self.holds(row)}
+        self._sigma: float | None = None
+        self._gaussians: dict[tuple[str, tuple[int, ...]], Gaussian] = {}
+
+    def holds(self, row: dict[str, Any]) -> bool:
+        """Whether the frames that ``row`` points to are there, and of this embedding."""
+        return self.store.has_frames(row) and row["dim"] == self.info.dim
+
+    def scores(
+        self, codec: str, kbps: float | None, decoded: Mapping[str, dict[str, Any]], *, common: bool = False
+    ) -> list[CorpusScore]:
+        """Frechet and kernel distance of one condition.
+
+        Args:
+            codec: row label.
+            kbps: asked rate.
+            decoded: clip id -> row of its decoded frames; clips without as many frames of both are left out.
+            common: passed on.
+        """
+        names = sorted(
+            (
+                name
+                for name in decoded
+                if name in self.references and self.references[name]["frames"] == decoded[name]["frames"]
+            ),
+            key=lambda name: (self.groups[self.clips[name].recording], name),
+        )
+        rows = [(self.references[name], decoded[name]) for name in names]
+        metrics = {metric.name.partition("_")[0]: metric.name for metric in embedding_metrics(self.info)}
+        blank = CorpusScore("", codec, kbps, math.nan, common=common)
+        if sum(row["frames"] for row, _ in rows) < 2:
+            reason = "a distance between distributions needs two frames or more"
+            missing = replace(blank, reason=reason, ci_reason="there is no value", n_clips=len(names))
+            return [replace(missing, metric=metrics[kind]) for kind in (FRECHET, KERNEL)]
+        members = _hash([reference["key"] for reference, _ in rows])
+        recordings = [self.clips[name].recording for name in names]
+        key = row_key(
+            kind="corpus",
+            metrics=[[metric.name, metric.version] for metric in embedding_metrics(self.info)],
+            frames=_hash([[a["key"], b["key"]] for a, b in rows]),
+            sigma=number_to_json(self.sigma),
+            groups=_hash(sorted(self.groups.items())),
+        )
+        row = self.store.row(key, "corpus")
+        if row is None:
+            row = {"kind": "corpus", "key": key, "codec": codec, "kbps": kbps, "embedding": self.info.name}
+            row |= self._compute(rows, recordings, members)
+            if self.store.writable:
+                self.store.append([row])
+        return [
+            replace(
+                blank,
+                metric=metrics[kind],
+                n_clips=len(names),
+                n_recordings=len(set(recordings)),
+                n_frames=sum(reference["frames"] for reference, _ in rows),
+                members=members,
+                **_distance(row[kind]),
+            )
+            for kind in (FRECHET, KERNEL)
+        ]
+
+    @property
+    def sigma(self) -> float:
+        """Bandwidth of the kernel, from all references."""
+        if self._sigma is None:
+            rows = [self.references[name] for name in sorted(self.references)]
+            ends = np.cumsum([row["frames"] for row in rows], dtype=np.int64)
+            # Only what counts is read: all references may not fit into memory.
+            chosen = evenly_spaced(int(ends[-1])) if rows else np.arange(0)
+            clips = np.searchsorted(ends, chosen, side="right")
+            frames = [
+                self.store.read_frames(rows[clip])[chosen[clips == clip] - ends[clip]]
+                for clip in np.unique(clips)
+            ]
+            self._sigma = bandwidth(np.concatenate(frames)) if frames else math.nan
+        return self._sigma
+
+    def _compute(
+        self, rows: list[tuple[dict[str, Any], dict[str, Any]]], recordings: list[str], members: str
+    ) -> dict[str, Any]:
+        """Both distances as JSON values."""
+        of_clip = [self.groups[recording] for recording in recordings]
+        groups = sorted(set(of_clip))
+        sizes = [len({r for r, g in zip(recordings, of_clip, strict=True) if g == group}) for group in groups]
+        by_group = [
+            [pair for pair, group in zip(rows, of_clip, strict=True) if group == wanted] for wanted in groups
+        ]
+        counts = [sum(reference["frames"] for reference, _ in pairs) for pairs in by_group]
+        threads = torch.get_num_threads()
+        small = min(sum(counts), self.info.dim) <= MAX_RESAMPLED_SIZE
+        if small:
+            torch.set_num_threads(1)  # or the last bits would depend on the number of cores
+        try:
+            distance = self._frechet(by_group, counts, members, small)
+            fd = _summarise(distance, sizes, counts, intervals=small, halves=small, least=0.0)
+            kad = _summarise(self._kernel(by_group, counts), sizes, counts, intervals=True, halves=False)
+        finally:
+            torch.set_num_threads(threads)
+        return {FRECHET: fd, KERNEL: kad}
+
+    def _frechet(self, by_group: list[Any], counts: list[int], members: str, small: bool) -> Statistic:
+        if sum(counts) <= self.info.dim:
+            frames = [self._read(pairs) for pairs in by_group]
+
+            def of_few(groups: Sequence[int]) -> float:
+                x, y = (torch.cat([frames[group][side] for group in groups]) for side in (0, 1))
+                return frechet_of_few(x, y)
+
+            return of_few
+        parts = by_group if small else [[pair for pairs in by_group for pair in pairs]]
+        moments = [self._moments(pairs) for pairs in parts]
+
+        def of_moments(groups: Sequence[int]) -> float:
+            groups = groups if small else [0]
+            key = (members, tuple(groups))
+            if key not in self._gaussians:
+                self._gaussians[key] = Gaussian.of(_sum([moments[group][0] for group in groups]))
+            return frechet(self._gaussians[key], Gaussian.of(_sum([moments[group][1] for group in groups])))
+
+        # The references' part is the same for all conditions on the same clips.
+        if self._gaussians and next(iter(self._gaussians))[0] != members:
+            self._gaussians.clear()
+        return of_moments
+
+    def _moments(self, pairs: list[Any]) -> tuple[Moments, Moments]:
+        blocks = self._blocks(pairs, max(1, _VALUES_AT_ONCE // self.info.dim))
+        sums = [Moments.of(frames) for frames in next(blocks)]
+        for block in blocks:
+            sums = [total + Moments.of(frames) for total, frames in zip(sums, block, strict=True)]
+        return sums[0], sums[1]
+
+    def _kernel(self, by_group: list[Any], counts: list[int]) -> Statistic:
+        if math.isnan(self.sigma):
+            return lambda groups: math.nan
+        size = len(by_group)
+        n = torch.tensor(counts, dtype=torch.float64)
+        if sum(counts) <= MAX_PAIRED_FRAMES:
+            frames = [self._read(pairs) for pairs in by_group]
+            x, y = (torch.cat([part[side] for part in frames]) for side in (0, 1))
+            starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).tolist()
+            sums, pairs = kernel_sums(x, y, self.sigma, starts), torch.outer(n, n) - torch.diag(n)
+        else:
+            sums, pairs = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, size)
+            for group, members in enumerate(by_group):
+                for x, y in self._blocks(members, KERNEL_BLOCK):
+                    sums[group, group] += kernel_sums(x, y, self.sigma, [0])[0, 0]
+                    pairs[group, group] += len(x) * (len(x) - 1)
+
+        def distance(groups: Sequence[int]) -> float:
+            chosen = np.ix_(groups, groups)
+            count = float(pairs[chosen].sum())
+            return KERNEL_SCALE * float(sums[chosen].sum()) / count if count else math.nan
+
+        return distance
+
+    def _blocks(self, pairs: list[Any], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Frames of references and decoded clips, about ``size`` at a time, whole clips."""
+        block: list[Any] = []
+        for pair in pairs:
+            block.append(pair)
+            if sum(reference["frames"] for reference, _ in block) >= size:
+                yield self._read(block)
+                block = []
+        if block:
+            yield self._read(block)
+
+    def _read(self, pairs: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = (np.concatenate([self.store.read_frames(pair[side]) for pair in pairs]) for side in (0, 1))
+        return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def _summarise(
+    statistic: Statistic,
+    sizes: list[int],
+    counts: list[int],
+    *,
+    intervals: bool,
+    halves: bool,
+    least: float = -math.inf,
+) -> dict[str, Any]:
+    """Value, interval and value at half the data of a statistic, as JSON values."""
+    everything = list(range(len(sizes)))
+    value = statistic(everything)
+    entry: dict[str, Any] = {"value": number_to_json(value), "sizes": sizes}
+    if math.isnan(value):
+        return {**entry, "reason": "all reference frames are equal", "ci_reason": "there is no value"}
+    if len(sizes) < 2:
+        return {**entry, "ci_reason": "one recording only: an interval needs two or more"}
+    if not intervals:
+        reason = f"over {MAX_RESAMPLED_SIZE} frames and dimensions: too slow to repeat for an interval"
+        return {**entry, "ci_reason": reason}
+    rests = [[group for group in everything if group != out] for out in everything]
+    if halves:
+        parts = [everything[::2], everything[1::2]]
+        frames = [sum(counts[group] for group in part) for part in parts]
+        if min(frames) >= 2:
+            half = sum(map(statistic, parts)) / 2
+            entry |= {"half": half, "half_frames": sum(frames) / 2, "limit": max(least, 2 * value - half)}
+    enough = min(sum(counts[group] for group in rest) for rest in rests) >= 2
+    left_out = [statistic(rest) for rest in rests] if enough else [math.nan]
+    if not np.isfinite(left_out).all():
+        return {**entry, "ci_reason": "too few frames for an interval"}
+    interval = jackknife(value, left_out, sizes)
+    return {**entry, "left_out": left_out, "low": max(least, interval.low), "high": interval.high}
+
+
+def _distance(entry: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of a distance, as fields of `CorpusScore`."""
+    fields = {name: entry[name] for name in records.DISTANCE if name in entry}
+    return {**fields, "value": number_from_json(entry["value"])}
+
+
+def _sum(moments: Sequence[Moments]) -> Moments:
+    total = moments[0]
+    for part in moments[1:]:
+        total = total + part
+    return total
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]

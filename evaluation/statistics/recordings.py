@@ -1,0 +1,492 @@
+"""Intervals, paired tests, BD-rate and rate checks, all computed from `evaluation.results.Results`.
+
+The unit of every interval and test is the source recording: excerpts and takes of one recording are not
+independent, so whole recordings are resampled and tests compare one number per recording.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from evaluation.results import SUMMARY_COLUMNS, Condition, MetricInfo, Results, metric_columns
+from evaluation.statistics.corpus_statistics import corpus_columns, find_score, paired_difference
+from qincodec.core.errors import UserError
+
+#: Columns that hold wall time: the only ones that differ between two runs of the same evaluation.
+TIMING_COLUMNS = ("encode_s", "decode_s", "encode_rt", "decode_rt")
+#: Measured rates at one asked rate further apart than this (max / min - 1) make the column unfair.
+MAX_RATE_SPREAD = 0.05
+#: A measured rate further from the asked one than this (ratio - 1) is marked at the codec.
+MAX_RATE_DEVIATION = 0.15
+#: Below this many pairs a two-sided Wilcoxon test cannot reach p < 0.05 (5 pairs: 2 / 2^5 = 0.0625).
+MIN_PAIRS = 6
+#: Points per curve that BD-rate was defined for (ITU-T VCEG-M33).
+MIN_BD_POINTS = 4
+#: Shared part of the two curves' metric ranges below which BD-rate says nothing about the rest.
+MIN_BD_OVERLAP = 0.5
+SIGNIFICANCE = 0.05
+
+# Resamples at once, and numbers of them: their memory must not grow with the data.
+_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE = 500, 2**20
+# Comparing equal decimals that went through two roundings (16 * 1.15 against 18.4) needs some room.
+_RATIO_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over clips and its 95 % interval over recordings.
+
+    ``mean`` is NaN without values; ``low`` and ``high`` are NaN with fewer than two recordings.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    n_recordings: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Finite values, one per clip, and the recording each belongs to (both 1-D, same length)."""
+
+    recordings: np.ndarray
+    values: np.ndarray
+
+
+def bootstrap_means(samples: Sequence[Sample], *, seed: int, num_resamples: int = 10_000) -> list[Estimate]:
+    """Mean and 95 % cluster-bootstrap interval of each sample.
+
+    Recordings are drawn with replacement; the statistic is the mean over all values of the drawn
+    recordings. Samples over the same recordings see the same draws. The result does not depend on the
+    order of values. The quantiles are Hesterberg's expanded percentiles (2015, "What Teachers Should Know
+    About the Bootstrap", section 4.2): the plain ones are too narrow by the factor
+    sqrt((n - 1) / n) * z / t for n recordings, which matters below some thirty. The interval always
+    contains the mean.
+    """
+    estimates: list[Estimate] = [Estimate(math.nan, math.nan, math.nan, 0, 0)] * len(samples)
+    groups: dict[tuple[str, ...], list[tuple[int, np.ndarray, np.ndarray]]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        if len(sample.values) == 0:
+            continue
+        # Sorted first: floating-point sums depend on the order of their terms.
+        order = np.lexsort((sample.values, sample.recordings))
+        recordings, inverse = np.unique(sample.recordings[order], return_inverse=True)
+        sums = np.bincount(inverse, weights=sample.values[order])
+        counts = np.bincount(inverse).astype(float)
+        groups[tuple(recordings)].append((index, sums, counts))
+    for recordings_of_group, members in groups.items():
+        sums = np.stack([member[1] for member in members], axis=1)  # (recordings, samples)
+        counts = np.stack([member[2] for member in members], axis=1)
+        means = sums.sum(axis=0) / counts.sum(axis=0)
+        low = high = np.full(len(members), math.nan)
+        size = len(recordings_of_group)
+        if size > 1:
+            resampled = _resampled_means(sums, counts, seed=seed, num_resamples=num_resamples)
+            tail = stats.norm.cdf(-math.sqrt(size / (size - 1)) * stats.t.ppf(0.975, size - 1))
+            low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+            low, high = np.minimum(low, means), np.maximum(high, means)
+        for column, (index, _, count) in enumerate(members):
+            estimates[index] = Estimate(
+                float(means[column]), float(low[column]), float(high[column]), int(count.sum()), size
+            )
+    return estimates
+
+
+def _resampled_means(sums: np.ndarray, counts: np.ndarray, *, seed: int, num_resamples: int) -> np.ndarray:
+    """(num_resamples, samples) means from (recordings, samples) sums and counts."""
+    size = len(sums)
+    generator = np.random.default_rng(seed)
+    parts = []
+    at_once = max(1, min(_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE // size))
+    for start in range(0, num_resamples, at_once):
+        rows = min(at_once, num_resamples - start)
+        drawn = generator.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
+        # einsum, not BLAS, whose sums depend on the number of threads and of columns in the last bit.
+        parts.append(np.einsum("br,rk->bk", weights, sums) / np.einsum("br,rk->bk", weights, counts))
+    return np.concatenate(parts)
+
+
+# Rows of a condition
+
+
+def condition_rows(results: Results, codec: str, kbps: float | None) -> pd.DataFrame:
+    """All rows of one condition; ``kbps`` None or NaN for conditions without an asked rate."""
+    clips = results.clips
+    asked = clips["kbps"].isna() if kbps is None or math.isnan(kbps) else clips["kbps"] == kbps
+    return clips[(clips["codec"] == codec) & asked]
+
+
+def metric_sample(rows: pd.DataFrame, metric: str) -> Sample:
+    """The finite values of ``metric`` in ``rows``."""
+    values = rows[metric].to_numpy(dtype=float)
+    finite = np.isfinite(values)
+    return Sample(rows["recording"].to_numpy(dtype=str)[finite], values[finite])
+
+
+def paired_sample(rows_a: pd.DataFrame, rows_b: pd.DataFrame, metric: str, on: list[str]) -> pd.DataFrame:
+    """Clips with a finite ``metric`` in both: columns ``recording, a, b``, matched by the columns ``on``."""
+    keys = list(dict.fromkeys([*on, "recording"]))
+    pairs = rows_a[[*keys, metric]].merge(
+        rows_b[[*keys, metric]], on=keys, suffixes=("_a", "_b"), validate="one_to_one"
+    )
+    pairs = pairs.rename(columns={f"{metric}_a": "a", f"{metric}_b": "b"})
+    return pairs[np.isfinite(pairs["a"].astype(float)) & np.isfinite(pairs["b"].astype(float))]
+
+
+def difference_sample(pairs: pd.DataFrame, sign: int = 1) -> Sample:
+    """The differences ``sign * (a - b)`` of `paired_sample`."""
+    return Sample(
+        pairs["recording"].to_numpy(dtype=str),
+        sign * (pairs["a"].to_numpy(dtype=float) - pairs["b"].to_numpy(dtype=float)),
+    )
+
+
+# Summary
+
+
+def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd.DataFrame:
+    """One row per condition, in the order of ``results.conditions``.
+
+    Columns: ``codec, kbps, kbps_nominal, kbps_measured, rate_is, rate_deviation, rate_off, kbps_entropy,
+    control, n, n_failed, n_recordings, delay_samples, delay_applied, gain_db, encode_rt, decode_rt`` and
+    for each metric M ``M, M_ci_low, M_ci_high, M_n, M_inf, M_reason, M_ci_reason``; for distances between
+    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.results.CorpusScore`).
+
+    Everything is over the clips that did not fail. ``kbps_measured`` is total bits over total duration
+    (the declared rate where ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1;
+    ``encode_rt`` and ``decode_rt`` are seconds of audio per second of work; ``M`` is the mean of the
+    ``M_n`` finite values, ``M_inf`` counts infinite ones, which are left out of it; the rest of ``n`` is
+    not a number. ``M_reason`` says why there is no mean, ``M_ci_reason`` why there is no interval.
+    """
+    corpus = {(row["codec"], _key(row.get("kbps"))): row for row in results.corpus}
+    table: list[dict[str, Any]] = []
+    samples: list[Sample] = []
+    for condition in results.conditions:
+        rows = condition_rows(results, condition.codec, condition.kbps).sort_values("clip")
+        scored = rows[rows["error"].isna()]
+        samples += [metric_sample(scored, metric.name) for metric in results.clip_metrics]
+        entropy = corpus.get((condition.codec, _key(condition.kbps)), {}).get("kbps_entropy")
+        row = _condition_columns(condition, rows, scored)
+        row["kbps_entropy"] = math.nan if entropy is None else float(entropy)
+        table.append(row)
+    estimates = iter(bootstrap_means(samples, seed=seed, num_resamples=num_resamples))
+    for condition, row in zip(results.conditions, table, strict=True):
+        rows = condition_rows(results, condition.codec, condition.kbps)
+        for metric in results.clip_metrics:
+            row.update(_metric_columns(metric.name, next(estimates), rows))
+        for metric in results.metrics:
+            if not metric.per_clip:
+                score = find_score(results, metric.name, condition.codec, condition.kbps)
+                row.update(corpus_columns(score))
+    return pd.DataFrame(table, columns=_summary_columns(results.metrics))
+
+
+def _key(kbps: float | None) -> float | None:
+    return None if kbps is None or math.isnan(kbps) else float(kbps)
+
+
+def _summary_columns(metrics: Sequence[MetricInfo]) -> list[str]:
+    columns = [*SUMMARY_COLUMNS]
+    for metric in metrics:
+        columns += metric_columns(metric.name, per_clip=metric.per_clip)
+    return columns
+
+
+def _condition_columns(condition: Condition, rows: pd.DataFrame, scored: pd.DataFrame) -> dict[str, Any]:
+    asked = math.nan if condition.kbps is None else condition.kbps
+    nominal = math.nan if condition.nominal is None else condition.nominal
+    measured = math.nan
+    if condition.rate_is == "declared":
+        measured = asked if math.isnan(nominal) else nominal
+    elif condition.rate_is == "measured":
+        measured = _ratio(scored, "bytes", "duration_s") * 8 / 1000
+    deviation = measured / asked - 1
+    return {
+        "codec": condition.codec,
+        "kbps": asked,
+        "kbps_nominal": nominal,
+        "kbps_measured": measured,
+        "rate_is": condition.rate_is,
+        "rate_deviation": deviation,
+        "rate_off": bool(abs(deviation) > MAX_RATE_DEVIATION + _RATIO_TOLERANCE),
+        "control": condition.control,
+        "n": len(scored),
+        "n_failed": len(rows) - len(scored),
+        "n_recordings": scored["recording"].nunique(),
+        "delay_samples": float(scored["delay_samples"].astype(float).median()),
+        "delay_applied": float(scored["delay_applied"].astype(float).median()),
+        "gain_db": float(scored["gain_db"].astype(float).median()),
+        "encode_rt": _ratio(scored, "duration_s", "encode_s"),
+        "decode_rt": _ratio(scored, "duration_s", "decode_s"),
+    }
+
+
+def _ratio(rows: pd.DataFrame, numerator: str, denominator: str) -> float:
+    """Sum over sum, over the rows that have both; NaN if none has."""
+    both = rows[[numerator, denominator]].astype(float).dropna()
+    total = float(both[denominator].sum())
+    return float(both[numerator].sum()) / total if total > 0 else math.nan
+
+
+def _metric_columns(name: str, estimate: Estimate, rows: pd.DataFrame) -> dict[str, Any]:
+    scored = rows[rows["error"].isna()]
+    values = scored[name].to_numpy(dtype=float)
+    num_infinite = int(np.isinf(values).sum())
+    reason = ci_reason = ""
+    if estimate.n == 0:
+        reason = _why_no_mean(scored[f"{name}_reason"], len(rows), len(scored), num_infinite)
+        ci_reason = "there is no mean"
+    elif estimate.n_recordings == 1:
+        ci_reason = "one recording only: an interval needs two or more"
+    return {
+        name: estimate.mean,
+        f"{name}_ci_low": estimate.low,
+        f"{name}_ci_high": estimate.high,
+        f"{name}_n": estimate.n,
+        f"{name}_inf": num_infinite,
+        f"{name}_reason": reason,
+        f"{name}_ci_reason": ci_reason,
+    }
+
+
+def _why_no_mean(reasons: pd.Series, num_rows: int, num_scored: int, num_infinite: int) -> str:
+    if num_rows == 0:
+        return "no clip was evaluated"
+    if num_scored == 0:
+        return f"all {num_rows} clips failed"
+    if num_infinite == num_scored:
+        return f"all {num_infinite} values are infinite"
+    counts = Counter(str(reason) for reason in reasons.dropna())
+    parts = [f"{reason} ({count} clips)" for reason, count in sorted(counts.items())]
+    if num_infinite:
+        parts.append(f"{num_infinite} values are infinite")
+    return "; ".join(parts) or "no value was computed"
+
+
+# Rates
+
+
+def asked_rates(results: Results) -> list[float | None]:
+    """Asked rates of conditions that are not controls, ascending; None (no rate) last."""
+    rates = {_key(condition.kbps) for condition in results.conditions if not condition.control}
+    return sorted(rates, key=lambda rate: math.inf if rate is None else rate)
+
+
+def rate_spread(summary: pd.DataFrame) -> pd.DataFrame:
+    """Whether the codecs of one asked rate are at one rate: a row per asked rate, controls left out.
+
+    Args:
+        summary: from `summarize`; its ``kbps_measured`` holds declared rates where nothing else is known.
+
+    Returns:
+        Columns ``kbps, n_codecs, kbps_min, kbps_max, spread, flagged``: spread is max / min - 1, flagged
+        above `MAX_RATE_SPREAD`. Deviations from the asked rate stand in the summary itself.
+    """
+    rows = []
+    rated = summary[~summary["control"].astype(bool) & summary["kbps"].notna()]
+    for kbps, group in rated.groupby("kbps", sort=True):
+        measured = group["kbps_measured"].dropna()
+        low, high = (measured.min(), measured.max()) if len(measured) else (math.nan, math.nan)
+        spread = high / low - 1 if low > 0 else math.nan
+        flagged = bool(spread > MAX_RATE_SPREAD + _RATIO_TOLERANCE)
+        rows.append((kbps, len(measured), low, high, spread, flagged))
+    return pd.DataFrame(rows, columns=["kbps", "n_codecs", "kbps_min", "kbps_max", "spread", "flagged"])
+
+
+# Paired tests
+
+_TEST_COLUMNS = ["metric", "kbps", "codec_a", "codec_b", "kbps_measured_a", "kbps_measured_b"]
+_TEST_COLUMNS += ["n_recordings", "n_clips", "difference", "ci_low", "ci_high"]
+_TEST_COLUMNS += ["p", "p_holm", "rank_biserial", "winner", "reason"]
+
+
+def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd.DataFrame:
+    """Every pair of codecs at every asked rate, per metric; controls are left out.
+
+    Only clips with a finite value for both codecs count. ``difference`` is the mean of a - b over these
+    clips with its interval over recordings. ``p`` is the two-sided Wilcoxon signed-rank test of the
+    per-recording means, NaN below `MIN_PAIRS` recordings; ``p_holm`` is corrected (Holm) over all pairs
+    and rates of the metric. ``rank_biserial`` is the matched-pairs rank-biserial correlation
+    (W+ - W-) / (W+ + W-), positive where a has the higher values. Distances between distributions have no
+    values to rank: theirs is a t-test by paired jackknife, on the clips that all codecs at the rate have.
+    ``winner`` is the better codec, "n.s."
+    if p_holm is not below 0.05 or mean and ranks disagree, "" without a test.
+    """
+    conditions = {(c.codec, _key(c.kbps)): c for c in results.conditions if not c.control}
+    measured = {
+        key: _condition_columns(condition, rows, rows[rows["error"].isna()])["kbps_measured"]
+        for key, condition in conditions.items()
+        for rows in [condition_rows(results, *key)]
+    }
+    table: list[dict[str, Any]] = []
+    sampled: list[dict[str, Any]] = []
+    samples: list[Sample] = []
+    for metric, kbps in itertools.product(results.metrics, asked_rates(results)):
+        codecs = [codec for codec, rate in conditions if rate == kbps]
+        for codec_a, codec_b in itertools.combinations(codecs, 2):
+            row = {
+                "metric": metric.name,
+                "kbps": math.nan if kbps is None else kbps,
+                "codec_a": codec_a,
+                "codec_b": codec_b,
+                "kbps_measured_a": measured[codec_a, kbps],
+                "kbps_measured_b": measured[codec_b, kbps],
+            }
+            table.append(row)
+            if not metric.per_clip:
+                a, b = (
+                    find_score(results, metric.name, codec, kbps, common=True) for codec in (codec_a, codec_b)
+                )
+                row.update(paired_difference(a, b), rank_biserial=math.nan)
+                continue
+            rows_a, rows_b = (condition_rows(results, codec, kbps) for codec in (codec_a, codec_b))
+            samples.append(difference_sample(paired_sample(rows_a, rows_b, metric.name, ["clip"])))
+            row.update(_wilcoxon(samples[-1]))
+            sampled.append(row)
+    for row, estimate in zip(
+        sampled, bootstrap_means(samples, seed=seed, num_resamples=num_resamples), strict=True
+    ):
+        row.update(n_recordings=estimate.n_recordings, n_clips=estimate.n, difference=estimate.mean)
+        row.update(ci_low=estimate.low, ci_high=estimate.high)
+    for metric in results.metrics:
+        family = [row for row in table if row["metric"] == metric.name]
+        for row, p_holm in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p_holm"] = p_holm
+            row["winner"], row["reason"] = _winner(row, metric)
+    return pd.DataFrame(table, columns=_TEST_COLUMNS)
+
+
+def _wilcoxon(sample: Sample) -> dict[str, Any]:
+    values = pd.Series(sample.values).groupby(sample.recordings).apply(lambda v: np.sort(v).mean())
+    difference = values.to_numpy(dtype=float)
+    if len(difference) < MIN_PAIRS:
+        return {
+            "p": math.nan,
+            "rank_biserial": math.nan,
+            "reason": f"{len(difference)} recordings in both, a test needs {MIN_PAIRS}",
+        }
+    if not difference.any():
+        return {"p": 1.0, "rank_biserial": 0.0, "reason": "all differences are zero"}
+    nonzero = difference[difference != 0]
+    ranks = stats.rankdata(np.abs(nonzero))
+    effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
+    return {"p": float(stats.wilcoxon(nonzero).pvalue), "rank_biserial": effect, "reason": ""}
+
+
+def _winner(row: dict[str, Any], metric: MetricInfo) -> tuple[str, str]:
+    if math.isnan(row["p_holm"]):
+        return "", row["reason"]
+    if row["p_holm"] >= SIGNIFICANCE:
+        return "n.s.", row["reason"]
+    if row["difference"] * row["rank_biserial"] <= 0:
+        return "n.s.", "mean and ranks point in opposite directions"
+    return row["codec_a"] if (row["difference"] > 0) == metric.higher_is_better else row["codec_b"], ""
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979); NaN stays NaN and does not count as a test."""
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(p), math.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    steps = np.arange(len(order), 0, -1) * p[order]
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(value) for value in adjusted]
+
+
+# BD-rate
+
+_BD_COLUMNS = ["metric", "anchor", "codec", "bd_rate", "overlap", "n_points_anchor", "n_points", "method"]
+_BD_COLUMNS += ["reason"]
+
+
+def bd_rate(results: Results, summary: pd.DataFrame, *, anchor: str | None = None) -> pd.DataFrame:
+    """Bjontegaard delta rate of every codec against ``anchor``, per metric, over measured rates.
+
+    The average difference in rate at equal metric, in percent; negative: the codec needs less than the
+    anchor. Akima interpolation of log rate over the metric, the most accurate one according to Herglotz
+    et al. (2022, "Beyond Bjontegaard: Limits of Video Compression Performance Comparisons"). A curve
+    needs `MIN_BD_POINTS` points and must be strictly monotone; the curves must share `MIN_BD_OVERLAP` of
+    the range of metric values that they cover together. Otherwise ``bd_rate`` is NaN with a ``reason``.
+    Points with declared rates, or with infinite values left out of their mean, are not used.
+
+    Args:
+        summary: from `summarize`.
+        anchor: codec to compare with; default: the first with enough points.
+
+    Returns:
+        Columns ``metric, anchor, codec, bd_rate, overlap, n_points_anchor, n_points, method, reason``;
+        no row if fewer than two codecs are there or none has enough points.
+
+    Raises:
+        UserError: ``anchor`` is not one of the codecs.
+    """
+    codecs = list(dict.fromkeys(c.codec for c in results.conditions if not c.control))
+    if anchor is not None and anchor not in codecs:
+        raise UserError(f"BD-rate anchor '{anchor}' is not in this run; choose one of {', '.join(codecs)}")
+    rows = []
+    for metric in results.metrics:
+        curves = {codec: _curve(summary, codec, metric) for codec in codecs}
+        enough = [codec for codec in codecs if len(curves[codec][0]) >= MIN_BD_POINTS]
+        reference = anchor or next(iter(enough), None)
+        if reference is None:
+            continue
+        for codec in codecs:
+            if codec != reference:
+                value, overlap, reason = _bd_rate(reference, curves[reference], codec, curves[codec])
+                points = (len(curves[reference][0]), len(curves[codec][0]))
+                rows.append((metric.name, reference, codec, value, overlap, *points, "akima", reason))
+    return pd.DataFrame(rows, columns=_BD_COLUMNS)
+
+
+def _curve(summary: pd.DataFrame, codec: str, metric: MetricInfo) -> tuple[np.ndarray, np.ndarray]:
+    """(rates, quality) in ascending order of rate; quality is the metric, negated if lower is better."""
+    rows = summary[(summary["codec"] == codec) & ~summary["control"].astype(bool)]
+    rows = rows[(rows["rate_is"] == "measured") & (rows[f"{metric.name}_inf"] == 0)]
+    points = rows[["kbps_measured", metric.name]].astype(float).dropna()
+    # Two asked rates can lead to one operating point.
+    points = points[points["kbps_measured"] > 0].drop_duplicates().sort_values("kbps_measured")
+    quality = points[metric.name].to_numpy() * (1 if metric.higher_is_better else -1)
+    return points["kbps_measured"].to_numpy(), quality
+
+
+def _bd_rate(
+    anchor: str,
+    anchor_curve: tuple[np.ndarray, np.ndarray],
+    codec: str,
+    codec_curve: tuple[np.ndarray, np.ndarray],
+) -> tuple[float, float, str]:
+    """(BD-rate in percent, overlap, reason)."""
+    for name, (rates, quality) in ((anchor, anchor_curve), (codec, codec_curve)):
+        if len(rates) < MIN_BD_POINTS:
+            return math.nan, math.nan, f"{name} has {len(rates)} usable rates, {MIN_BD_POINTS} are needed"
+        if (np.diff(rates) <= 0).any() or (np.diff(quality) <= 0).any():
+            return math.nan, math.nan, f"{name} does not get better with every step in rate"
+    lows, highs = zip(*((q.min(), q.max()) for _, q in (anchor_curve, codec_curve)), strict=True)
+    overlap = float(max(min(highs) - max(lows), 0) / (max(highs) - min(lows)))
+    if overlap < MIN_BD_OVERLAP:
+        return (
+            math.nan,
+            overlap,
+            f"the curves share {overlap:.0%} of their range, {MIN_BD_OVERLAP:.0%} needed",
+        )
+    import bjontegaard  # pulls in pyplot
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns below 75 % overlap, which has its own column here
+        value = bjontegaard.bd_rate(
+            *anchor_curve, *codec_curve, method="akima", require_matching_points=False, min_overlap=0
+        )
+    return float(value), overlap, ""

@@ -1,0 +1,1 @@
+"""The command `mushra` and its subcommands."""

@@ -1,0 +1,194 @@
+"""The command ``mushra analyze``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qincodec.core.errors import UserError
+
+
+class ListenerIds(StrEnum):
+    """Values of ``--listener-ids``."""
+
+    universal = "global"
+    per_file = "per-file"
+
+
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="key.json of `mushra create`: what opaque names stand for. Default: that in SOURCE's folder.",
+        show_default=False,
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="FILE|URL",
+        envvar="MUSHRA_DATABASE",
+        help="Results of a test named by its folder or YAML. Default: results.sqlite beside the test.",
+        show_default=False,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command(name="analyze")(analyze)
+
+
+def analyze(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help="Ratings: a test (its folder or YAML), a data base of mushra (file or postgresql://...), an "
+            "export, webMUSHRA's mushra.csv, pymushra's JSON, or a CSV with --columns. Several are read as "
+            "one test.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder to write to; without it only the table is shown."),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="OURS=THEIRS",
+            help="Columns of the files, such as score=rating; several with commas. Ours are listener, item, "
+            "condition, score, time_ms, comment, session, test, order, moves.",
+        ),
+    ] = None,
+    key: Key = None,
+    database: Database = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="NAME", help="Hidden reference, if not found by its name."),
+    ] = None,
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anchor",
+            metavar="NAME",
+            help="Anchor, if not found by its name; repeat, lowest first; the last of several is the mid.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="NAME", help="Also give differences to this condition."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep", metavar="LISTENER", help="Not to be excluded by screening; `all` for everybody."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="LISTENER", help="To be excluded in any case."),
+    ] = None,
+    tests: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test", metavar="ID", help="Test to use, where the sources hold several; repeat to pool."
+        ),
+    ] = None,
+    drop_items: Annotated[
+        list[str] | None,
+        typer.Option("--drop-item", metavar="ITEM", help="Item to leave out."),
+    ] = None,
+    keep_training: Annotated[
+        bool, typer.Option("--keep-training", help="Use items whose name begins with `training`, too.")
+    ] = False,
+    listener_ids: Annotated[
+        ListenerIds | None,
+        typer.Option(
+            "--listener-ids",
+            help="Whether the same listener id in two files is one person (global) or two (per-file).",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Of the bootstrap and the permutations.")
+    ] = 0,
+    permutations: Annotated[
+        int, typer.Option("--permutations", metavar="N", min=100, help="Of each permutation test.")
+    ] = 10_000,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw.")] = True,
+    style: Annotated[
+        str | None,
+        typer.Option("--style", metavar="STYLE", help="Name or file of a matplotlib style, for fonts."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
+) -> None:
+    """Analyse a MUSHRA test after ITU-R BS.1534-3: screening, intervals, tests, plots, report."""
+    from mushra.analysis.load import load
+    from mushra.analysis.pipeline import analyze as run
+    from mushra.analysis.ratings import count
+    from mushra.analysis.report import write_all
+    from mushra.analysis.wording import summary
+    from qincodec.core.console import ProgressLine
+
+    with ProgressLine(enabled=not quiet) as progress:
+        ratings = load(
+            sources,
+            columns=_column_map(columns or []),
+            key=key,
+            database=database,
+            reference=reference,
+            anchors=anchors or [],
+            tests=tests or [],
+            drop_items=drop_items or [],
+            keep_training=keep_training,
+            listener_ids=None if listener_ids is None else listener_ids.value,
+        )
+        for problem in ratings.problems:
+            progress.note(f"{problem.kind}: {problem.detail}")
+        analysis = run(
+            ratings,
+            seed=seed,
+            keep=keep or [],
+            exclude=exclude or [],
+            baseline=baseline,
+            num_permutations=permutations,
+            progress=progress,
+        )
+        excluded = analysis.screening.excluded
+        if excluded:
+            progress.note(
+                f"screening: {count(len(excluded), 'listener')} of {len(ratings.listeners)} excluded"
+            )
+        for note in analysis.notes:
+            progress.note(note)
+        paths = []
+        if out is not None:
+            progress("plots and report", 0, 1)
+            paths = write_all(analysis, out, style=style, plots=plots)
+    print(summary(analysis))
+    if out is not None and not quiet:
+        print(f"{len(paths)} files written to {out}; start with {out / 'report.html'}", file=sys.stderr)
+
+
+def _column_map(options: list[str]) -> dict[str, str]:
+    from mushra.analysis.ratings import COLUMNS, OPTIONAL_COLUMNS
+
+    known = (*COLUMNS, *OPTIONAL_COLUMNS)
+    columns: dict[str, str] = {}
+    for option in options:
+        for pair in option.split(","):
+            ours, equals, theirs = pair.partition("=")
+            if not equals or not theirs or ours.strip() not in known:
+                raise UserError(
+                    f"--columns got '{pair}'; it takes OURS=THEIRS, where OURS is one of {', '.join(known)}"
+                )
+            columns[ours.strip()] = theirs.strip()
+    return columns

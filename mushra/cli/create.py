@@ -1,0 +1,349 @@
+"""The commands ``mushra create`` and ``mushra check``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from shlex import quote
+from statistics import median_low
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qincodec.core.console import ProgressLine
+from qincodec.core.errors import EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from mushra.create.sources import Source
+
+
+class PickBy(StrEnum):
+    """Values of ``--pick``."""
+
+    random = "random"
+    hardest = "hardest"
+
+
+class Excerpt(StrEnum):
+    """Values of ``--excerpt``."""
+
+    random = "random"
+    energy = "energy"
+
+
+class FileFormat(StrEnum):
+    """Values of ``--format``."""
+
+    wav = "wav"
+    flac = "flac"
+
+
+class PageLanguage(StrEnum):
+    """Values of ``--language``."""
+
+    en = "en"
+    de = "de"
+    fr = "fr"
+    es = "es"
+
+
+class Preset(StrEnum):
+    """Values of ``--preset``."""
+
+    paper = "paper"
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to ``mushra``."""
+    app.command()(create)
+    app.command()(check)
+
+
+def create(
+    out: Annotated[Path, typer.Option(metavar="TEST", help="Folder to write the test to.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Folder that `evaluate --out` wrote.", show_default=False),
+    ] = None,
+    codecs: Annotated[
+        str | None,
+        typer.Option(metavar="C,D", help="Rows of the run. Default: all but controls.", show_default=False),
+    ] = None,
+    kbps: Annotated[
+        str | None,
+        typer.Option(metavar="8,16", help="Asked rates of the run. Default: all.", show_default=False),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Instead of a run: folder, glob or manifest of references.",
+            show_default=False,
+        ),
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[@KBPS]=DIR", help="Decoded files, matched to the references. Repeatable."),
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(
+            help="paper: 12 random excerpts of 5 s, hidden reference, 3.5 kHz anchor only.",
+            show_default=False,
+        ),
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option(metavar="N", help="Trials. Default: 12.", show_default=False)
+    ] = None,
+    per_category: Annotated[
+        int | None, typer.Option(metavar="N", help="N trials of each category.", show_default=False)
+    ] = None,
+    clip: Annotated[list[str] | None, typer.Option(metavar="ID", help="Take this clip. Repeatable.")] = None,
+    pick: Annotated[
+        PickBy, typer.Option(help="hardest: clips that the chosen codecs scored worst on, by mean rank.")
+    ] = PickBy.random,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Of an excerpt; the standard has at most 12. Default: 10, or the longest clip.",
+            show_default=False,
+        ),
+    ] = None,
+    excerpt: Annotated[
+        Excerpt, typer.Option(help="Where in a clip: at random, or where it has most energy.")
+    ] = Excerpt.random,
+    anchors: Annotated[
+        str | None,
+        typer.Option(metavar="35,70", help="35, 70, both or none. Default: 35,70.", show_default=False),
+    ] = None,
+    training: Annotated[
+        int, typer.Option(metavar="N", help="Training pages; their grades are kept apart.")
+    ] = 1,
+    training_reuse: Annotated[
+        bool,
+        typer.Option("--training-reuse", help="If no others are left, train on recordings that are rated."),
+    ] = False,
+    loudness: Annotated[
+        str, typer.Option(metavar="LUFS", help="Of the references, by BS.1770; none: left as they are.")
+    ] = "-23",
+    file_format: Annotated[FileFormat, typer.Option("--format", help="Of the stimuli.")] = FileFormat.wav,
+    bits: Annotated[int, typer.Option(metavar="16|24", help="16 with dither, or 24.")] = 24,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="HZ", help="Of a test from folders. Default: the references'.", show_default=False
+        ),
+    ] = None,
+    open_names: Annotated[
+        bool, typer.Option("--open-names", help="Conditions by name in YAML and files, as webMUSHRA is used.")
+    ] = False,
+    language: Annotated[PageLanguage, typer.Option(help="Of the pages.")] = PageLanguage.en,
+    title: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Shown to listeners.", show_default=False)
+    ] = None,
+    test_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="In results. Default: the folder's name.", show_default=False),
+    ] = None,
+    questionnaire: Annotated[
+        bool, typer.Option("--questionnaire", help="Ask for experience, headphones and remarks at the end.")
+    ] = False,
+    weights: Annotated[
+        list[str] | None, typer.Option(metavar="CODEC=PATH", help="Weights that the run used. Repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="D", help="Codecs decode on: cpu, cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="Of every choice.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a test that holds nothing but what this command wrote.")
+    ] = False,
+) -> None:
+    """Make a listening test from an evaluation run or from folders of decoded files.
+
+    Items are chosen, cut, aligned in time and loudness, and written under names that tell nothing, with
+    hidden reference and anchors, webMUSHRA's YAML, and the key to the names, which stays with you.
+    """
+    from mushra.create.documents import Options
+    from mushra.create.test import create_test
+
+    if preset is not None:
+        items = 12 if items is None and per_category is None and not clip else items
+        duration = 5.0 if duration is None else duration
+        anchors = "35" if anchors is None else anchors
+    options = Options(
+        items=items,
+        per_category=per_category,
+        clips=tuple(clip or ()),
+        pick=pick.value,
+        duration_s=duration,
+        excerpt=excerpt.value,
+        anchors=_anchors("35,70" if anchors is None else anchors),
+        training=training,
+        training_reuse=training_reuse,
+        target_lufs=_loudness(loudness),
+        file_format=file_format.value,
+        bits=_bits(bits),
+        open_names=open_names,
+        language=language.value,
+        title=title,
+        test_id=test_id,
+        questionnaire=questionnaire,
+        seed=seed,
+    )
+    with ProgressLine() as progress:
+        source = _source(run, codecs, kbps, reference, condition or [], weights or [], device, sample_rate)
+        report = create_test(source, out, options, force=force, progress=progress)
+    _print_report(report, out)
+
+
+def check(
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="Test folder or webMUSHRA YAML file.")],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that audio paths begin at. Default: that of the file, above `configs`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Check a test before its first listener: keys and types, audio files, key, the standard's limits.
+
+    Prints each finding with file, line and page. Exit code 2 if there is any error.
+    """
+    from mushra.check import check_config
+
+    findings = check_config(test, root)
+    for finding in findings:
+        print(finding)
+    n_errors = sum(finding.severity == "error" for finding in findings)
+    n_warnings = len(findings) - n_errors
+    print(f"{_count(n_errors, 'error')}, {_count(n_warnings, 'warning')}")
+    if n_errors:
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+
+
+def _source(
+    run: Path | None,
+    codecs: str | None,
+    kbps: str | None,
+    reference: str | None,
+    conditions: list[str],
+    weights: list[str],
+    device: str,
+    sample_rate: int | None,
+) -> Source:
+    if (run is None) == (reference is None):
+        raise UserError(
+            "give --run RUN (of `evaluate --out RUN`), or --reference DIR with --condition NAME=DIR"
+        )
+    from evaluation.engine.conditions import parse_weights
+    from mushra.create.sources import FolderSource, RunSource
+
+    if run is not None:
+        if sample_rate is not None:
+            raise UserError("a test from a run has the run's sample rate; leave --sample-rate out")
+        return RunSource(
+            run,
+            codecs=codecs,
+            kbps=kbps,
+            folders=conditions,
+            weights=parse_weights(weights),
+            device=device,
+        )
+    assert reference is not None
+    for option, value in (("--codecs", codecs), ("--kbps", kbps), ("--weights", weights)):
+        if value:
+            raise UserError(f"{option} goes with --run; folders are named by --condition NAME[@KBPS]=DIR")
+    if sample_rate is not None and not 8000 <= sample_rate <= 384000:
+        raise UserError(f"--sample-rate is {sample_rate}; allowed: 8000 to 384000 Hz")
+    return FolderSource(reference, conditions, sample_rate)
+
+
+def _anchors(text: str) -> tuple[str, ...]:
+    from mushra.config.pages import ANCHOR35, ANCHOR70
+
+    known = {"35": ANCHOR35, "70": ANCHOR70}
+    names = [] if text == "none" else [part.strip() for part in text.split(",")]
+    if any(name not in known for name in names):
+        raise UserError(f"--anchors is '{text}'; allowed: 35, 70, both as 35,70, or none")
+    return tuple(known[name] for name in known if name in names)
+
+
+def _loudness(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--loudness is '{text}'; allowed: a number of LUFS such as -23, or none") from None
+
+
+def _bits(bits: int) -> Any:
+    if bits not in (16, 24):
+        raise UserError(f"--bits is {bits}; allowed: 16 or 24")
+    return bits
+
+
+def _print_report(report: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mushra.config.locate import KEY_NAME
+
+    console = Console(markup=False, emoji=False)  # names are what they are
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("trial")
+    table.add_column("clip", overflow="fold")
+    for name in ("from s", "length s", "LUFS", "gain dB", "peak dBFS"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for item in report["items"]:
+        table.add_row(
+            item["trial"],
+            _printable(item["clip"]),
+            f"{item['start_s']:.2f}",
+            f"{item['duration_s']:.2f}",
+            f"{item['loudness_lufs']:.1f}",
+            f"{item['gain_db']:+.1f}",
+            f"{item['peak_dbfs']:.1f}",
+        )
+    console.print(table)
+    systems = ", ".join(system["label"] for system in report["systems"])
+    controls = ", ".join(["hidden reference", *report["options"]["anchors"]])
+    print()
+    _say(f"{report['options']['items']} items, seed {report['options']['seed']}: {systems}; {controls}")
+    for item in report["items"]:
+        if item["reduced_db"] > 0.005:
+            loudness = item["loudness_lufs"] + item["gain_db"]
+            _say(f"{item['trial']} got {item['reduced_db']:.1f} dB less for its peaks: {loudness:.1f} LUFS")
+    found = {
+        label: [item["delays"][label] for item in report["items"]] for label in report["items"][0]["delays"]
+    }
+    late = [f"{label} {median_low(delays):+d}" for label, delays in found.items() if any(delays)]
+    _say(f"Delays taken out, samples: {', '.join(late) or 'none'}")
+    if report["ranked_by"]:
+        _say(f"Hardest by mean rank of {', '.join(report['ranked_by'])} over these conditions")
+    for clip, reason in report["skipped"][:10]:
+        _say(f"not used: {clip}: {reason}")
+    if len(report["skipped"]) > 10:
+        _say(f"not used: {len(report['skipped']) - 10} more, listed in create_report.json")
+    for warning in report["warnings"]:
+        _say(f"warning: {warning}")
+    for item in report["items"]:
+        for warning in item["warnings"]:
+            _say(f"warning: {item['trial']}: {warning}")
+    print()
+    _say(f"Test: {out} (check it with `mushra check {quote(str(out))}`, keep {out / KEY_NAME} to yourself)")
+
+
+def _say(line: str) -> None:
+    print(_printable(line))
+
+
+def _printable(text: str) -> str:
+    """Names of files may hold what moves a terminal's cursor, or no text at all."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,49 @@
+"""The command ``mushra``: listening tests, from the stimuli to the plots."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mushra.cli import (
+    analyze as cli_analysis,
+)
+from mushra.cli import (
+    create as cli_create,
+)
+from mushra.cli import (
+    serve as cli_serve,
+)
+from mushra.cli import (
+    study as cli_study,
+)
+from qincodec import __version__
+from qincodec.core.console import run_command
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"mushra {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def mushra(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Listening tests by ITU-R BS.1534-3 (MUSHRA): make, host, analyse."""
+
+
+for part in (cli_create, cli_serve, cli_analysis, cli_study):
+    part.register(app)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run_command(app, sys.argv[1:], "mushra", interrupted="interrupted")

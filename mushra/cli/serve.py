@@ -1,0 +1,444 @@
+"""``mushra serve``, ``invite``, ``export``, ``import`` and ``demo``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mushra.config.locate import database_of, key_beside
+from qincodec.core.errors import UserError
+
+if TYPE_CHECKING:
+    from mushra.config.pages import TestConfig
+    from mushra.server.service import Service
+    from mushra.store.store import Store
+
+DEFAULT_PORT = 8000
+#: Of a body, refused before the application sees it.
+MAX_BODY_BYTES = 10 * 1024 * 1024
+
+Test = Annotated[
+    Path, typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file.")
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|URL",
+        envvar="MUSHRA_DATABASE",
+        help="SQLite file, or a postgresql:// address. Default: results.sqlite beside the test.",
+        show_default=False,
+    ),
+]
+
+
+class ExportFormat(StrEnum):
+    """Values of ``--format``."""
+
+    webmushra = "webmushra"
+    tidy = "tidy"
+    json = "json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to ``mushra``."""
+    app.command("serve")(serve)
+    app.command("invite")(invite)
+    app.command("backup")(backup)
+    app.command("export")(export)
+    app.command("import")(import_)
+    app.command("demo")(demo)
+
+
+def serve(
+    test: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="TEST",
+            help="Folder of `mushra create`, or a webMUSHRA YAML file.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")
+    ] = DEFAULT_PORT,
+    database: Database = None,
+    webmushra: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Checkout of webMUSHRA: serve its own pages, with our storage behind.",
+            show_default=False,
+        ),
+    ] = None,
+    submissions: Annotated[
+        bool,
+        typer.Option(
+            "--submissions",
+            help="Take whole sessions from webMUSHRA's own page elsewhere, at service/write.php, too."
+            " --webmushra does.",
+        ),
+    ] = False,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address under which listeners reach the server, for all links. Default: host and port.",
+            show_default=False,
+        ),
+    ] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(metavar="/PATH", help="Path below which everything is served; part of all links."),
+    ] = "",
+    trusted_proxies: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, max=5, help="Reverse proxies in front whose X-Forwarded headers are believed."
+        ),
+    ] = 0,
+    admin_password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MUSHRA_ADMIN_PASSWORD",
+            help="Set the admin password, kept hashed. Safer given in the variable than here.",
+            show_default=False,
+            show_envvar=True,
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")] = 8,
+    qr: Annotated[bool, typer.Option(help="Print the listeners' link as a QR code.")] = True,
+) -> None:
+    """Serve a listening test: prints the listeners' link and an admin link that works once."""
+    if test is None and webmushra is None:
+        raise UserError("no test given; give the folder of `mushra create`, a YAML file, or --webmushra PATH")
+    config = _checked(test) if test is not None else None
+    if config is None and database is None:
+        assert webmushra is not None
+        folder = webmushra / "results"  # of webMUSHRA's own results, which is never served
+        if webmushra.is_dir():
+            folder.mkdir(exist_ok=True)
+        database = str(folder / "results.sqlite")
+    target = database or str(_database_of(test))
+    _run(
+        config,
+        target,
+        host=host,
+        port=port,
+        webmushra=webmushra,
+        submissions=submissions,
+        public_url=public_url,
+        prefix=prefix,
+        trusted_proxies=trusted_proxies,
+        admin_password=admin_password,
+        threads=threads,
+        qr=qr,
+    )
+
+
+def _checked(test: Path) -> TestConfig:
+    """The test, its warnings printed. Raises if it has errors."""
+    from mushra.check import check_config
+    from mushra.config.load import ConfigError, load_config
+
+    findings = check_config(test)
+    for finding in findings:
+        if finding.severity == "warning":
+            print(finding, file=sys.stderr)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    return load_config(test)
+
+
+def _database_of(test: Path | None) -> Path:
+    assert test is not None
+    return database_of(test)
+
+
+def _run(
+    config: TestConfig | None,
+    database: str,
+    *,
+    host: str,
+    port: int,
+    webmushra: Path | None,
+    submissions: bool,
+    public_url: str | None,
+    prefix: str,
+    trusted_proxies: int,
+    admin_password: str | None,
+    threads: int,
+    qr: bool,
+) -> None:
+    import logging
+    import signal
+
+    from mushra.server import address, create_app
+    from mushra.server.connections import make_server
+    from mushra.server.sign_in import new_link, set_password
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # "Task queue depth" is no news to an experimenter.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    prefix = address.clean_prefix(prefix)
+    public_url = address.clean_url(public_url) if public_url is not None else None
+    app = create_app(
+        config,
+        database,
+        webmushra_folder=webmushra,
+        submissions=submissions,
+        prefix=prefix,
+        trusted_proxies=trusted_proxies,
+    )
+    here: Service = app.extensions["mushra"]
+    store = here.store
+    try:
+        if admin_password is not None:
+            set_password(store, admin_password)
+        try:
+            server = make_server(
+                app,
+                host,
+                port,
+                threads=threads,
+                max_body_bytes=MAX_BODY_BYTES,
+                behind_proxy=trusted_proxies > 0,
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port or --host"
+            ) from error
+        port = int(getattr(server, "effective_port", None) or server.effective_listen[0][1])
+        base = here.public_address = address.public_address(public_url, host, port, prefix)
+        address.keep_address(store, here.test, base, prefix)
+        query = f"?config={config.path.name}" if webmushra is not None and config is not None else ""
+        print(f"Listeners: {base}{query}")
+        print(f"Admin:     {base}admin/sign-in#{new_link(store)}   (works once)")
+        print(f"Results:   {store.name}")
+        warning = address.loopback_warning(base)
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
+        elif qr:
+            _print_qr(base + query)
+        print("Ctrl-C stops the server; what is confirmed is on the disk.", flush=True)
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            server.run()
+        finally:
+            server.close()
+    finally:
+        store.close()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_qr(link: str) -> None:
+    import segno
+
+    if sys.stdout.isatty():
+        segno.make(link, error="m").terminal(compact=True)
+
+
+def _open(test: Path, database: str | None, *, create: bool = False) -> tuple[Store, Path | None]:
+    """The data base of a test, or the data base itself; and the key beside it, if there is one."""
+    from mushra.store.store import Store
+
+    if database is None and _is_database(test):
+        return Store(test, create=False), key_beside(test)
+    return Store(database or _database_of(test), create=create), key_beside(test)
+
+
+def _is_database(test: Path) -> bool:
+    return test.is_file() and test.suffix not in (".yaml", ".yml")
+
+
+def invite(
+    test: Test,
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Whom to invite.")],
+    database: Database = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address of the server for listeners, as for `mushra serve`, whose --prefix is added."
+            " Default: the one that it printed last.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a personal link for each name: it works once, and resumes its session until that is finished.
+
+    Prints one line "name, tab, link" each. The test needs `identification: invitation`.
+    """
+    from mushra.config.load import load_config
+    from mushra.server import address
+    from mushra.store import records
+
+    config = load_config(test)
+    if config.section.identification != "invitation":
+        raise UserError(
+            f"'{config.path}' takes listeners as '{config.section.identification}'; write `identification:"
+            " invitation` into its section `qincodec` to use invitations"
+        )
+    if public_url is not None:
+        address.clean_url(public_url)
+    store, _ = _open(test, database, create=True)
+    with store:
+        kept = address.kept_address(store, config.test_id)
+        prefix = kept.prefix if kept is not None else ""
+        base = address.public_address(public_url, "127.0.0.1", DEFAULT_PORT, prefix)
+        if public_url is None and kept is not None:
+            base = kept.address
+        elif public_url is None:
+            print(
+                "warning: the test was not served yet; links are as if by `mushra serve`",
+                file=sys.stderr,
+            )
+        warning = address.loopback_warning(base)
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
+        try:
+            tokens = store.write(lambda connection: records.invite(connection, config.test_id, names))
+        except records.Refused as error:
+            raise UserError(str(error)) from error
+        for name, token in tokens.items():
+            print(f"{name}\t{base}?t={token}")
+
+
+def backup(
+    test: Annotated[
+        Path,
+        typer.Argument(metavar="TEST|FILE", help="Folder or YAML file of a test, or a SQLite data base."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not be there yet.")],
+    database: Database = None,
+) -> None:
+    """Copy a test, its results included, while it is served: OUT can be served and analysed as TEST can."""
+    from mushra.server.backup import make_backup
+
+    store, key = _open(test, database)
+    with store:
+        missing = make_backup(store, None if _is_database(test) else test, key, out)
+    for path in missing:
+        print(
+            f"warning: '{path}' is not there, or a link leads out of the test to it: it is not in the backup",
+            file=sys.stderr,
+        )
+    print(out)
+
+
+def export(
+    test: Annotated[
+        Path,
+        typer.Argument(metavar="TEST|FILE", help="Folder or YAML file of a test, or a SQLite data base."),
+    ],
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            metavar="webmushra|tidy|json",
+            help="webMUSHRA's CSV files; one row per MUSHRA rating; everything with configuration and"
+            " versions.",
+        ),
+    ] = ExportFormat.webmushra,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Default: `results` beside the test.", show_default=False),
+    ] = None,
+    database: Database = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What opaque names stand for. Default: the key.json beside the test, if any.",
+            show_default=False,
+        ),
+    ] = None,
+    no_key: Annotated[bool, typer.Option("--no-key", help="Leave names as listeners' browsers had them.")] = (
+        False
+    ),
+    everything: Annotated[
+        bool, typer.Option("--all", help="Unfinished and excluded sessions and training pages, too.")
+    ] = False,
+) -> None:
+    """Write results; prints the names of the files."""
+    from mushra.config.load import load_config
+    from mushra.store.export import export as export_to
+
+    store, beside = _open(test, database)
+    if key is None and not no_key:
+        key = beside
+    elif key is not None and no_key:
+        raise UserError("--key and --no-key exclude each other; give one")
+    with store:
+        test_id = None if _is_database(test) else load_config(test).test_id
+        folder = out or (test if test.is_dir() else test.parent) / "results"
+        done = export_to(store, folder, format.value, key=key, test=test_id, everything=everything)
+    for path in done.files:
+        print(path)
+    left_out = f"; {done.left_out} unfinished or excluded left out (--all)" if done.left_out else ""
+    if done.not_given:
+        print(
+            f"{done.not_given} scores that nobody gave (their sliders were not moved) are not in webMUSHRA's"
+            " CSV, which cannot mark them; --format tidy and --format json hold them",
+            file=sys.stderr,
+        )
+    applied = f"; names from {key}" if key is not None else ""
+    print(f"{done.sessions} sessions{left_out}{applied}", file=sys.stderr)
+
+
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="CSV", help="webMUSHRA's mushra.csv and others.")],
+    database: Annotated[
+        str,
+        typer.Option(metavar="FILE|URL", envvar="MUSHRA_DATABASE", help="Data base, made if needed."),
+    ] = "results.sqlite",
+) -> None:
+    """Store the sessions of webMUSHRA's CSV files; those that are there already are left alone."""
+    from mushra.store.export import import_csv
+    from mushra.store.store import Store
+
+    with Store(database) as store:
+        for path in files:
+            new, known = import_csv(store, path)
+            print(f"{path}: {new} sessions stored, {known} were there already")
+
+
+def demo(
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="Folder for run and test; a demo there is served again, results kept."
+        ),
+    ] = Path("mushra-demo"),
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")
+    ] = DEFAULT_PORT,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+) -> None:
+    """Make a small test from the demo clips (Opus and MP3 at 16 kbit/s) and serve it."""
+    from mushra.create.demo import make_demo
+
+    folder = make_demo(out)
+    _run(
+        _checked(folder),
+        str(_database_of(folder)),
+        host=host,
+        port=port,
+        webmushra=None,
+        submissions=False,
+        public_url=None,
+        prefix="",
+        trusted_proxies=0,
+        admin_password=None,
+        threads=8,
+        qr=True,
+    )

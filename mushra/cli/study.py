@@ -1,0 +1,356 @@
+"""The commands ``mushra plan`` and ``mushra correlate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mushra.cli.analyze import Database, Key
+from qincodec.core.console import ProgressLine
+from qincodec.core.errors import UserError
+
+if TYPE_CHECKING:
+    from mushra.analysis.ratings import Ratings
+    from mushra.study.power import Components
+
+
+class Method(StrEnum):
+    """Values of ``--method``."""
+
+    t = "t"
+    wilcoxon = "wilcoxon"
+    crossed = "crossed"
+
+
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LISTENER", help="Keep whatever screening says; 'all' keeps everybody. Repeatable."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="LISTENER", help="Leave out a listener. Repeatable.")
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Hidden reference, if not found by its name.", show_default=False),
+]
+Anchors = Annotated[
+    list[str] | None,
+    typer.Option("--anchor", metavar="NAME", help="Anchor, if not found by its name; repeat, lowest first."),
+]
+Tests = Annotated[
+    list[str] | None,
+    typer.Option("--test", metavar="ID", help="Test to use, where the ratings are of several. Repeatable."),
+]
+DropItems = Annotated[
+    list[str] | None,
+    typer.Option("--drop-item", metavar="ITEM", help="Item to leave out, such as one of the training."),
+]
+Style = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="Matplotlib style of figures, for fonts.", show_default=False),
+]
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Which ratings to use."""
+
+    reference: str | None = None
+    anchors: list[str] = field(default_factory=list)
+    tests: list[str] = field(default_factory=list)
+    drop_items: list[str] = field(default_factory=list)
+    keep: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+    key: Path | None = None
+
+    def load(
+        self, sources: list[str], database: str | None, key_of_test: Path | None = None
+    ) -> tuple[Ratings, list[str]]:
+        """Ratings after screening, and what happened to them on the way.
+
+        Args:
+            sources, database, key_of_test: as `mushra.analysis.load.load` takes them.
+        """
+        from mushra.analysis.load import load
+        from mushra.analysis.screening import screen
+
+        ratings = load(
+            sources,
+            key=self.key,
+            key_of_test=key_of_test,
+            database=database,
+            reference=self.reference,
+            anchors=self.anchors,
+            tests=self.tests,
+            drop_items=self.drop_items,
+        )
+        notes = [f"{problem.kind}: {problem.detail}" for problem in ratings.problems]
+        excluded = screen(ratings, keep=self.keep, exclude=self.exclude).excluded
+        if len(excluded) == len(ratings.listeners):
+            raise UserError(
+                f"screening excludes all {len(excluded)} listeners; see `mushra analyze`, or keep them with "
+                "--keep all"
+            )
+        if excluded:
+            notes.append(
+                f"screening excludes {len(excluded)} of {len(ratings.listeners)} listeners (`mushra analyze` "
+                "tells why); --keep all keeps them"
+            )
+        return ratings.without(excluded), notes
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command()(plan)
+    app.command()(correlate)
+
+
+def plan(
+    difference: Annotated[
+        float, typer.Option(metavar="POINTS", help="Difference of two conditions' means to see.")
+    ] = 5.0,
+    power: Annotated[float, typer.Option(metavar="P", help="Wanted probability to find it.")] = 0.8,
+    alpha: Annotated[
+        float,
+        typer.Option(metavar="P", help="Level of the two-sided test. Divide it for several comparisons."),
+    ] = 0.05,
+    method: Annotated[
+        Method,
+        typer.Option(
+            metavar="t|wilcoxon|crossed",
+            help="t, wilcoxon: over listeners' means, for the items of the test. crossed: for new listeners "
+            "and new items.",
+        ),
+    ] = Method.t,
+    listeners: Annotated[str, typer.Option(metavar="A-B|A,B", help="Numbers of listeners to try.")] = "4-60",
+    items: Annotated[
+        str, typer.Option(metavar="A-B|A,B", help="Numbers of items to try.")
+    ] = "5,6,8,10,12,15,20",
+    sd_listener_condition: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SD", help="Listener x condition: how far tastes differ, points.", show_default=False
+        ),
+    ] = None,
+    sd_item_condition: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SD",
+            help="Item x condition: how far items differ in what a codec does to them.",
+            show_default=False,
+        ),
+    ] = None,
+    sd_residual: Annotated[
+        float | None,
+        typer.Option(metavar="SD", help="Residual: of a single rating.", show_default=False),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="Estimate the three from the ratings of an earlier test, after screening: its folder, or "
+            "what `mushra analyze` takes. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    conditions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Of --from: conditions to estimate from. Default: all but reference and anchors.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Key = None,
+    database: Database = None,
+    reference: Reference = None,
+    anchors: Anchors = None,
+    tests: Tests = None,
+    drop_items: DropItems = None,
+    keep: Keep = None,
+    exclude: Exclude = None,
+    simulations: Annotated[int, typer.Option(metavar="N", help="Tests to simulate.")] = 5000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the simulation.")] = 0,
+    style: Style = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write plan.json and the figure plan.* here.", show_default=False),
+    ] = None,
+) -> None:
+    """How many listeners and items a test needs to see a difference, by simulation.
+
+    Scores vary with the listener, the item, and their combinations with the condition. How severe a listener
+    or an item is in general cancels where two conditions are compared, so only three standard deviations
+    count: give them, or an earlier test, or take those of a published one.
+    """
+    import json
+
+    from mushra.analysis.figures import check_style, save, style_context
+    from mushra.study.power import draw_plan, format_plan
+    from mushra.study.power import plan as plan_test
+    from qincodec.core.files import write_atomic
+
+    check_style(style)
+    given = {
+        "listener_condition": sd_listener_condition,
+        "item_condition": sd_item_condition,
+        "residual": sd_residual,
+    }
+    selection = _Selection(
+        reference, anchors or [], tests or [], drop_items or [], keep or [], exclude or [], key
+    )
+    components, origin, notes = _components(given, source, database, conditions, selection)
+    result = plan_test(
+        components,
+        difference,
+        listeners=parse_numbers(listeners, "--listeners"),
+        items=parse_numbers(items, "--items"),
+        test=method.value,
+        target=power,
+        alpha=alpha,
+        num_simulations=simulations,
+        seed=seed,
+    )
+    if out is not None:
+        with style_context(style):
+            save(draw_plan(result), out, "plan")
+        content = {**result.to_json(), "origin": origin, "notes": notes}
+        write_atomic(out / "plan.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    print(format_plan(result, origin), end="")
+    for note in notes:
+        print(f"Note: {note}.")
+
+
+def _components(
+    given: dict[str, float | None],
+    source: list[str] | None,
+    database: str | None,
+    conditions: str | None,
+    selection: _Selection,
+) -> tuple[Components, str, list[str]]:
+    """The components, where they come from, and what to know about them."""
+    from dataclasses import replace
+
+    from mushra.study.power import TYPICAL, estimate_components
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if source and chosen:
+        raise UserError("both --from and --sd-... were given; give one: an earlier test or the numbers")
+    if not source and (conditions or selection != _Selection()):
+        raise UserError(
+            "--conditions, --key, --reference, --anchor, --test, --drop-item, --keep and --exclude are about "
+            "an earlier test; give it with --from"
+        )
+    if not source:
+        missing = [f"--sd-{name.replace('_', '-')}" for name in given if name not in chosen]
+        if chosen and missing:
+            return (
+                replace(TYPICAL, **chosen),
+                "as given",
+                [f"{' and '.join(missing)} not given, taken from a published test"],
+            )
+        origin = (
+            "as given" if chosen else "of a published test of 22 listeners; give an earlier one by --from"
+        )
+        return replace(TYPICAL, **chosen), origin, []
+    ratings, notes = selection.load(list(source), database)
+    names = [name.strip() for name in conditions.split(",") if name.strip()] if conditions else []
+    estimated = estimate_components(ratings, names)
+    num_listeners, num_items, num_conditions = estimated.shape
+    origin = (
+        f"estimated from {num_listeners} listeners, {num_items} items, {num_conditions} conditions of "
+        f"{', '.join(source)}"
+    )
+    return estimated.components, origin, [*notes, *estimated.notes]
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """ "4-6,10" as [4, 5, 6, 10]. Raises UserError with the name of ``option`` for anything else."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise UserError(f"{option} {text}: give numbers such as 5,6,8 or a range such as 4-60")
+        start, stop = int(first), int(last or first)
+        if max(start, stop) > 10_000 or stop < start:
+            raise UserError(f"{option} {text}: {part.strip()} is no range of 1 to 1000, smaller number first")
+        numbers += range(start, stop + 1)
+    return numbers
+
+
+def correlate(
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="Folder made by `mushra create`.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN|RATINGS",
+            help="A run of `evaluate`, and files with ratings as for `mushra analyze`; by default those in "
+            "TEST.",
+            show_default=False,
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M,N",
+            help="Metrics and embeddings. Default: those of RUN, else all metrics.",
+            show_default=False,
+        ),
+    ] = None,
+    database: Database = None,
+    reference: Reference = None,
+    anchors: Anchors = None,
+    tests: Tests = None,
+    drop_items: DropItems = None,
+    keep: Keep = None,
+    exclude: Exclude = None,
+    resamples: Annotated[int, typer.Option(metavar="N", help="Bootstrap resamples.")] = 2000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
+    style: Style = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write tables and scatter plots here.", show_default=False),
+    ] = None,
+) -> None:
+    """Which objective metric predicted the listeners: metrics of the excerpts they heard against scores.
+
+    Every metric is computed again on the files of TEST, since a run's scores are of whole clips before they
+    were cut and aligned for listening. With RUN, a folder of `evaluate`, its metrics, sample rate and
+    channels are used, so that what is judged is what its tables show; without, all metrics on the files as
+    they are. Ratings are screened first. The hidden reference is left out; all is computed with anchors and
+    without.
+    """
+    from dataclasses import replace
+
+    from mushra.analysis.figures import check_style
+    from mushra.config.locate import KEY_NAME
+    from mushra.study import correlate as study
+    from mushra.study import heard
+
+    check_style(style)
+    if resamples < 100:
+        raise UserError(f"--resamples {resamples}: give 100 or more")
+    runs = [Path(source) for source in sources or [] if heard.is_run(Path(source))]
+    if len(runs) > 1:
+        raise UserError(f"{runs[0]} and {runs[1]} are both runs of evaluate; give one")
+    trials = heard.read_trials(test)
+    settings = heard.choose_settings(runs[0] if runs else None, metrics)
+    files = [source for source in sources or [] if Path(source) not in runs] or [str(test)]
+    selection = _Selection(reference, anchors or [], tests or [], drop_items or [], keep or [], exclude or [])
+    ratings, notes = selection.load(files, database, test / KEY_NAME)
+    with ProgressLine() as progress:
+        rated = {item: trial for item, trial in trials.items() if item in ratings.items}
+        scores = heard.score_trials(rated, settings, progress=progress)
+        result = study.correlate(
+            ratings, scores, settings.infos, seed=seed, num_resamples=resamples, progress=progress
+        )
+    gaps = heard.describe_gaps(scores, settings.infos)
+    result = replace(result, notes=(*notes, *settings.notes, *gaps, *result.notes))
+    if out is not None:
+        study.write_correlations(result, ratings, out, style=style)
+    print(study.format_correlations(result), end="")

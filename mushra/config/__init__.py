@@ -1,0 +1,1 @@
+"""A test's YAML: read as webMUSHRA reads it, checked, written."""

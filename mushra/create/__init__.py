@@ -1,0 +1,1 @@
+"""Making a test: excerpts, stimuli, YAML and key."""

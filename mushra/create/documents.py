@@ -1,0 +1,291 @@
+"""What stands in a test's folder beside its audio: the webMUSHRA YAML, the key, the report.
+
+Pure functions of the finished trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any, Literal
+
+import qincodec
+from mushra.check import excerpt_warning, items_warning, signals_warning
+from mushra.config.locate import KEY_FORMAT
+from mushra.config.pages import ANCHOR35, ANCHOR70, HIDDEN_REFERENCE, Language, Section
+from mushra.config.texts import TEXTS
+from mushra.create.sources import Pick, Source
+from mushra.create.stimuli import Item
+
+#: Loudness of a condition against the reference beyond this is worth a warning, dB.
+_LEVEL_DB = 1.0
+#: Where the stop band of the 7 kHz anchor is reached; audio that ends below has no mid anchor to speak of.
+_MID_ANCHOR_END_HZ = 9000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a test is made.
+
+    Attributes:
+        items: trials; None: 12, or as many as there are recordings.
+        per_category: that many of each category instead.
+        clips: ids of the clips to take instead.
+        pick: "random", or "hardest": worst mean rank of the run's metrics over the chosen conditions.
+        duration_s: of an excerpt; None: 10 s, or the longest clip if that is shorter.
+        excerpt: where it begins: "random" or "energy" (where it has the most).
+        anchors: to make.
+        training: number of training pages.
+        training_reuse: let them use recordings of the test where no others are left.
+        target_lufs: loudness of the references; None: left as they are.
+        file_format: of the stimuli.
+        bits: 16 (with dither) or 24.
+        open_names: call conditions by their names in the YAML and the file names.
+        language: of the pages.
+        title, test_id: of the test; None: of the language, from the folder's name.
+        questionnaire: ask for experience, headphones and remarks at the end.
+        seed: of every choice.
+    """
+
+    items: int | None = None
+    per_category: int | None = None
+    clips: Sequence[str] = ()
+    pick: Literal["random", "hardest"] = "random"
+    duration_s: float | None = None
+    excerpt: Literal["random", "energy"] = "random"
+    anchors: Sequence[str] = (ANCHOR35, ANCHOR70)
+    training: int = 1
+    training_reuse: bool = False
+    target_lufs: float | None = -23.0
+    file_format: Literal["wav", "flac"] = "wav"
+    bits: Literal[16, 24] = 24
+    open_names: bool = False
+    language: Language = "en"
+    title: str | None = None
+    test_id: str | None = None
+    questionnaire: bool = False
+    seed: int = 0
+
+
+@dataclass
+class Trial:
+    """A page to be: its id, the excerpt, the finished item (without its signals once written), its files."""
+
+    id: str
+    pick: Pick
+    item: Item
+    #: condition -> (name in the YAML, path, SHA-256).
+    files: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+
+    @property
+    def is_training(self) -> bool:
+        """By our convention: pages whose id begins so are kept apart."""
+        return self.id.startswith("training")
+
+
+def make_key(source: Source, options: Options, trials: Sequence[Trial]) -> dict[str, Any]:
+    """What the names of each trial stand for (``key.json``)."""
+    systems = {system.label: system for system in source.systems}
+    entries = {}
+    for trial in sorted(trials, key=lambda trial: trial.id):
+        clip, item = trial.pick.clip, trial.item
+        signals = {}
+        for condition, (name, path, digest) in sorted(trial.files.items(), key=lambda entry: entry[1][0]):
+            system = systems.get(condition)
+            signals[name] = {
+                "condition": condition,
+                "codec": system and system.codec,
+                "kbps": system and system.kbps,
+                "kbps_measured": system and source.kbps_measured(condition, clip),
+                "weights": system and system.weights,
+                "file": path,
+                "sha256": digest,
+            }
+        entries[trial.id] = {
+            "clip": clip.id,
+            "recording": clip.recording,
+            "category": clip.category,
+            "start_s": round(clip.start_s + trial.pick.start_s + item.offset_s, 6),
+            "duration_s": round(item.duration_s, 6),
+            "gain_db": round(item.gain_db, 4),
+            "reference": trial.files[HIDDEN_REFERENCE][1],
+            "signals": signals,
+        }
+    return {
+        "format": KEY_FORMAT,
+        "sample_rate": source.sample_rate,
+        "run": source.name,
+        "seed": options.seed,
+        "trials": entries,
+    }
+
+
+def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict[str, Any]:
+    """The test as webMUSHRA's YAML has it (``config.yaml``), with our section."""
+    texts = TEXTS[options.language]
+    training = [trial for trial in trials if trial.is_training]
+    graded = [trial for trial in trials if not trial.is_training]
+    pages: list[Any] = [
+        {
+            "type": "consent",
+            "id": "consent",
+            "name": texts["consent_name"],
+            "content": texts["consent"],
+            "mustConsent": True,
+        },
+        {
+            "type": "volume",
+            "id": "volume",
+            "name": texts["volume_name"],
+            "content": texts["volume"],
+            "stimulus": (training or graded)[0].files[HIDDEN_REFERENCE][1],
+            "defaultVolume": 0.5,
+        },
+        *(_page(trial, texts["training_name"], texts["training"]) for trial in training),
+        ["random", *(_page(trial, texts["trial_name"], texts["trial"]) for trial in graded)],
+    ]
+    finish: dict[str, Any] = {
+        "type": "finish",
+        "id": "finish",
+        "name": texts["finish_name"],
+        "content": texts["finish" if options.questionnaire else "finish_unasked"],
+        "popupContent": texts["goodbye"],
+        "showResults": False,
+        "writeResults": True,
+    }
+    if options.questionnaire:
+        answers = enumerate(texts["experience_answers"])
+        finish["questionnaire"] = [
+            {
+                "type": "likert",
+                "name": "experience",
+                "label": texts["experience"],
+                "response": [{"value": str(value), "label": label} for value, label in answers],
+            },
+            {"type": "text", "name": "headphones", "label": texts["headphones"], "optional": True},
+            {"type": "long_text", "name": "remarks", "label": texts["remarks"], "optional": True},
+        ]
+    section = Section(languages=[options.language], seed=options.seed)
+    return {
+        "testname": options.title or texts["title"],
+        "testId": test_id,
+        "bufferSize": 2048,
+        "stopOnErrors": True,
+        "showButtonPreviousPage": False,
+        "remoteService": "service/write.php",
+        "language": options.language,
+        "pages": [*pages, finish],
+        "qincodec": section.model_dump(),
+    }
+
+
+def make_report(
+    source: Source,
+    options: Options,
+    trials: Sequence[Trial],
+    *,
+    test_id: str,
+    duration_s: float,
+    ranked_by: Sequence[str],
+    skipped: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """All that was chosen, done and noticed (``create_report.json``).
+
+    Args:
+        source, options, trials: of the test.
+        test_id: as the YAML has it.
+        duration_s: of excerpts, as asked for.
+        ranked_by: metrics that "hardest" went by.
+        skipped: (clip id, reason) of clips that could not be an item.
+    """
+    items = []
+    for trial in trials:
+        clip, item = trial.pick.clip, trial.item
+        items.append(
+            {
+                "trial": trial.id,
+                "clip": clip.id,
+                "category": clip.category,
+                "start_s": round(clip.start_s + trial.pick.start_s + item.offset_s, 6),
+                "duration_s": round(item.duration_s, 6),
+                "loudness_lufs": round(item.loudness_lufs, 2),
+                "gain_db": round(item.gain_db, 2),
+                "reduced_db": round(item.reduced_db, 2),
+                "peak_dbfs": round(item.peak_dbfs, 2),
+                "delays": item.delays,
+                "levels_db": {n: None if v is None else round(v, 2) for n, v in item.levels_db.items()},
+                "removed_db": {n: round(max(value, -200.0), 1) for n, value in item.removed_db.items()},
+                "warnings": item.warnings,
+            }
+        )
+    n_items = sum(not trial.is_training for trial in trials)
+    return {
+        "format": 1,
+        "version": qincodec.__version__,
+        "test_id": test_id,
+        "run": source.name,
+        "systems": [asdict(system) for system in source.systems],
+        "sample_rate": source.sample_rate,
+        "options": {**asdict(options), "duration_s": duration_s, "items": n_items},
+        "ranked_by": list(ranked_by),
+        "n_recordings": len({clip.recording for clip in source.clips}),
+        "skipped": [list(entry) for entry in skipped],
+        "items": items,
+        "warnings": list(_test_warnings(source, options, trials)),
+    }
+
+
+def _test_warnings(source: Source, options: Options, all_trials: Sequence[Trial]) -> Iterator[str]:
+    systems = source.systems
+    trials = [trial for trial in all_trials if not trial.is_training]
+    recordings = {trial.pick.clip.recording for trial in trials}
+    for warning in (
+        items_warning(len(trials), len(systems)),
+        signals_warning(len(systems) + 1 + len(options.anchors)),
+        excerpt_warning(max(trial.item.duration_s for trial in trials)),
+    ):
+        if warning is not None:
+            yield warning
+    if ANCHOR35 not in options.anchors:
+        yield "no low anchor: the standard has one, low-passed at 3.5 kHz, in each trial"
+    if ANCHOR70 in options.anchors and source.sample_rate < 2 * _MID_ANCHOR_END_HZ:
+        yield (
+            f"at {source.sample_rate} Hz the 7 kHz anchor lacks only what lies between 7 and"
+            f" {source.sample_rate / 2000:g} kHz: it will hardly be told from the reference"
+        )
+    for trial in all_trials:
+        if trial.is_training and trial.pick.clip.recording in recordings:
+            yield (
+                f"{trial.id} uses '{trial.pick.clip.id}', a recording of the test (--training-reuse):"
+                " listeners have heard it with all conditions when they rate it"
+            )
+    if options.open_names:
+        yield "webMUSHRA itself sends the names of conditions to the listeners' browsers (--open-names)"
+    for system in systems:
+        found = [trial.item.levels_db.get(system.label) for trial in trials]
+        level = median([gain for gain in found if gain is not None] or [0.0])
+        if abs(level) > _LEVEL_DB:
+            yield (
+                f"{system.label} is {abs(level):.1f} dB {'louder' if level > 0 else 'quieter'} than the"
+                " reference in loudness (median of the items), which listeners will hear, too"
+            )
+
+
+def _page(trial: Trial, name: str, content: str) -> dict[str, Any]:
+    """A MUSHRA page. The hidden reference is added by whoever shows it; anchors are files like the others."""
+    stimuli = sorted(entry[:2] for condition, entry in trial.files.items() if condition != HIDDEN_REFERENCE)
+    return {
+        "type": "mushra",
+        "id": trial.id,
+        "name": name,
+        "content": content,
+        "showWaveform": True,
+        "enableLooping": True,
+        "reference": trial.files[HIDDEN_REFERENCE][1],
+        "createAnchor35": False,
+        "createAnchor70": False,
+        "randomize": True,
+        "showConditionNames": False,
+        "stimuli": dict(stimuli),
+    }

@@ -1,0 +1,270 @@
+"""From decoded audio to what listeners hear: aligned, cut, faded, at one loudness, as files.
+
+All signals of an item are treated alike: one region, one fade, one gain. The gain brings the reference to the
+target loudness (ITU-R BS.1770) and is lowered, for all of them, where a signal would peak above -1 dBFS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluation.engine.alignment import apply_delay
+from mushra.anchors import make_anchor, removed_db
+from mushra.config.pages import HIDDEN_REFERENCE
+from mushra.faults import CLIPPED_RUN, longest_at_full_scale, reference_faults
+from qincodec import audio
+from qincodec.audio import Audio
+from qincodec.core.errors import UserError
+
+#: Raised-cosine fades at ends where a recording was cut.
+FADE_S = 0.01
+#: No sample of any signal, and nothing between the samples, peaks above this.
+PEAK_DBFS = -1.0
+#: A block of BS.1770; a shorter excerpt has no loudness.
+MIN_EXCERPT_S = 0.4
+#: An item's own delay replaces that of its condition only where the correlation gains this much by it.
+OWN_DELAY_GAIN = 0.02
+#: An anchor that lacks less than this of its reference (energy, dB) is heard as the reference.
+INAUDIBLE_DB = -50.0
+
+_OVERSAMPLING = 4
+
+
+class Unsuitable(UserError):
+    """This excerpt cannot be an item; another of the same recordings may."""
+
+
+@dataclass
+class Raw:
+    """An excerpt with some margin, as decoded.
+
+    Attributes:
+        sample_rate: of all signals, Hz.
+        reference: float32 (channels, samples).
+        decoded: label of a condition -> same shape.
+        own_delays: label -> delay as estimated from this signal alone, samples; None without an estimate.
+        first, stop: the region of the excerpt itself, samples.
+        cut_start, cut_stop: whether the recording goes on beyond the region's ends.
+        notes: what was done to the signals on the way.
+        name: of the reference's file.
+    """
+
+    sample_rate: int
+    reference: Audio
+    decoded: dict[str, Audio]
+    own_delays: dict[str, int | None]
+    first: int
+    stop: int
+    cut_start: bool
+    cut_stop: bool
+    notes: list[str] = field(default_factory=list)
+    name: str = HIDDEN_REFERENCE
+
+
+@dataclass
+class Item:
+    """A finished item.
+
+    Attributes:
+        sample_rate: Hz.
+        duration_s: of each signal.
+        signals: condition ("reference", labels, "anchor35", ...) -> float32 (channels, samples).
+        offset_s: how much later than asked the excerpt begins, since a delay was taken out at its edge.
+        loudness_lufs: of the reference before the gain.
+        gain_db: applied to all signals.
+        reduced_db: how much of the gain was given up for the peak; 0 if none.
+        peak_dbfs: highest true peak of all signals after the gain.
+        delays: label -> delay taken out, samples.
+        levels_db: label -> loudness against that of the reference; None where it is below the gate. For the
+            report: all signals have one gain.
+        removed_db: anchor -> energy of what it lacks, relative to the reference.
+        warnings: what the experimenter should look at.
+    """
+
+    sample_rate: int
+    duration_s: float
+    signals: dict[str, Audio]
+    offset_s: float
+    loudness_lufs: float
+    gain_db: float
+    reduced_db: float
+    peak_dbfs: float
+    delays: dict[str, int]
+    levels_db: dict[str, float | None]
+    removed_db: dict[str, float]
+    warnings: list[str]
+
+
+def make_item(raw: Raw, delays: Mapping[str, int], anchors: Sequence[str], target_lufs: float | None) -> Item:
+    """Align, cut, fade, and bring to the target loudness.
+
+    Args:
+        raw: the excerpt.
+        delays: label -> delay of that condition, samples, positive if late. The excerpt's own estimate takes
+            its place only where the correlation is higher by `OWN_DELAY_GAIN` with it; a warning says so.
+        anchors: names of the anchors to make.
+        target_lufs: loudness of the reference; None: no gain, save one that keeps peaks below -1 dBFS.
+
+    Raises:
+        Unsuitable: a signal is silent or not finite, or the reference is too short or quiet for BS.1770.
+        UserError: the sample rate is too low for an anchor.
+    """
+    notes = list(raw.notes)
+    excerpt = raw.reference[:, raw.first : raw.stop]
+    if np.isfinite(excerpt).all() and excerpt.any():
+        notes += [f"reference '{raw.name}' {fault}" for fault in reference_faults(excerpt)]
+    _check_signals(raw, notes)
+    chosen = {label: _choose_delay(raw, label, delays.get(label, 0), notes) for label in raw.decoded}
+    # Nothing is filled in: what an alignment lacks at an end, the excerpt of all signals lacks.
+    first = max([raw.first, *(-delay for delay in chosen.values())])
+    stop = min([raw.stop, *(raw.reference.shape[1] - delay for delay in chosen.values())])
+    if (stop - first) / raw.sample_rate < MIN_EXCERPT_S:
+        raise Unsuitable(
+            f"the excerpt has {max(0, stop - first) / raw.sample_rate:.2f} s, too short for a loudness; give"
+            f" at least {MIN_EXCERPT_S} s"
+        )
+    reference = raw.reference[:, first:stop]
+    signals = {HIDDEN_REFERENCE: reference}
+    for label, decoded in raw.decoded.items():
+        signals[label] = decoded[:, first + chosen[label] : stop + chosen[label]]
+        if np.array_equal(signals[label], reference):
+            notes.append(f"'{label}' is the reference itself, sample for sample; is that meant?")
+    silent = [name for name, samples in signals.items() if not samples.any()]
+    if silent:
+        raise Unsuitable(f"'{silent[0]}' is silent in this excerpt")
+    removed: dict[str, float] = {}
+    for name in anchors:
+        signals[name] = make_anchor(reference, raw.sample_rate, name)
+        removed[name] = removed_db(reference, signals[name])
+        if removed[name] < INAUDIBLE_DB:
+            notes.append(
+                f"{name} lacks only {removed[name]:.0f} dB of the reference and may sound like it: the"
+                " recording has nothing up there"
+            )
+    cut_start, cut_stop = raw.cut_start or first > raw.first, raw.cut_stop or stop < raw.stop
+    fade = _fades(stop - first, raw.sample_rate, cut_start, cut_stop)
+    signals = {name: samples * fade for name, samples in signals.items()}
+    loudness = _loudness(reference, raw.sample_rate)
+    if loudness is None:
+        raise Unsuitable("the reference is below the gate of -70 LUFS in this excerpt: too quiet to align")
+    levels: dict[str, float | None] = {}
+    for label in raw.decoded:
+        own = _loudness(signals[label], raw.sample_rate)
+        levels[label] = None if own is None else own - loudness
+    peak = max(true_peak_dbfs(samples) for samples in signals.values())
+    wanted = 0.0 if target_lufs is None else target_lufs - loudness
+    gain = min(wanted, PEAK_DBFS - peak)
+    if wanted > 20:
+        notes.append(f"the excerpt is quiet ({loudness:.1f} LUFS) and gets {gain:+.1f} dB; its noise, too")
+    factor = np.float32(10 ** (gain / 20))
+    return Item(
+        sample_rate=raw.sample_rate,
+        duration_s=(stop - first) / raw.sample_rate,
+        signals={name: samples * factor for name, samples in signals.items()},
+        offset_s=(first - raw.first) / raw.sample_rate,
+        loudness_lufs=loudness,
+        gain_db=gain,
+        reduced_db=wanted - gain,
+        peak_dbfs=peak + gain,
+        delays=chosen,
+        levels_db=levels,
+        removed_db=removed,
+        warnings=notes,
+    )
+
+
+def true_peak_dbfs(samples: Audio) -> float:
+    """Highest peak of the samples and of what lies between them (at 4 times the rate), dBFS."""
+    between = audio.resample(samples, 1, _OVERSAMPLING)
+    return max(audio.peak_dbfs(samples), audio.peak_dbfs(between))
+
+
+def loudest_start(samples: Audio, sample_rate: int, length: int, step: int) -> int:
+    """First sample, a multiple of ``step``, of the ``length`` samples with the most energy."""
+    energy = np.concatenate(([0.0], np.cumsum(np.square(samples, dtype=np.float64).sum(axis=0))))
+    starts = np.arange(0, max(1, samples.shape[1] - length + 1), step)
+    return int(starts[np.argmax(energy[np.minimum(starts + length, len(energy) - 1)] - energy[starts])])
+
+
+def write_stimulus(path: Path, samples: Audio, sample_rate: int, bits: int, dither_seed: str) -> str:
+    """Write a ``.wav`` or ``.flac`` file of 16 bits with triangular dither, or of 24; its SHA-256 in hex.
+
+    The dither spans two steps, depends on ``dither_seed`` alone, and makes mean and power of the rounding
+    error independent of the signal (Lipshitz, Wannamaker, Vanderkooy 1992).
+    """
+    if bits == 16:
+        digest = hashlib.sha256(dither_seed.encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        noise = generator.random(samples.shape) + generator.random(samples.shape) - 1
+        samples = (samples + noise * 2.0**-15).astype(np.float32)
+    audio.write(path, samples, sample_rate, "pcm16" if bits == 16 else "pcm24")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _loudness(samples: Audio, sample_rate: int) -> float | None:
+    """Integrated loudness by ITU-R BS.1770-4, LUFS; None where all is below the gate of -70 LUFS.
+
+    ``samples``: (channels, samples), at least a block of 0.4 s.
+    """
+    import pyloudnorm
+
+    with np.errstate(divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        loudness = float(pyloudnorm.Meter(sample_rate).integrated_loudness(samples.T.astype(np.float64)))
+    return loudness if math.isfinite(loudness) else None
+
+
+def _check_signals(raw: Raw, notes: list[str]) -> None:
+    """Refuse what nobody should hear, note what an experimenter should know."""
+    for name, samples in {HIDDEN_REFERENCE: raw.reference, **raw.decoded}.items():
+        if samples.shape != raw.reference.shape:
+            raise Unsuitable(
+                f"'{name}' has {samples.shape[0]} x {samples.shape[1]} samples, the reference"
+                f" {raw.reference.shape[0]} x {raw.reference.shape[1]}"
+            )
+        if not np.isfinite(samples).all():
+            raise Unsuitable(f"'{name}' has NaN or infinite samples")
+        flat = longest_at_full_scale(samples)
+        if name != HIDDEN_REFERENCE and flat >= CLIPPED_RUN:
+            notes.append(f"'{name}' is clipped: up to {flat} samples in a row at full scale")
+
+
+def _choose_delay(raw: Raw, label: str, delay: int, notes: list[str]) -> int:
+    """The delay to take out of a signal: its condition's, or its own where that fits distinctly better."""
+    own = raw.own_delays.get(label)
+    if own is None or own == delay:
+        return delay
+    reference, other = torch.from_numpy(raw.reference), torch.from_numpy(raw.decoded[label])
+    gained = _correlation(reference, other, own) - _correlation(reference, other, delay)
+    if gained < OWN_DELAY_GAIN:
+        return delay
+    notes.append(
+        f"'{label}' has a delay of {own} samples in this item, {delay} in the others; {own} taken out"
+    )
+    return own
+
+
+def _correlation(reference: torch.Tensor, decoded: torch.Tensor, delay: int) -> float:
+    first, second = apply_delay(reference.double(), decoded.double(), delay)
+    power = float(first.square().sum() * second.square().sum())
+    return abs(float((first * second).sum())) / math.sqrt(power) if power > 0 else 0.0
+
+
+def _fades(length: int, sample_rate: int, fade_in: bool, fade_out: bool) -> Audio:
+    """Factor per sample, (samples,): raised cosines at the ends that were cut."""
+    factor = np.ones(length, np.float32)
+    count = min(round(FADE_S * sample_rate), length // 2)
+    ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)).astype(np.float32)
+    if fade_in:
+        factor[:count] = ramp
+    if fade_out:
+        factor[length - count :] = ramp[::-1]
+    return factor

@@ -1,0 +1,280 @@
+"""What is served of a test's files: audio and pictures, under names that reveal nothing.
+
+The address of a file is a keyed hash of its place in the test (page and signal), not of the file, so that the
+hidden reference and the reference, the same file, have different addresses. Sounds of a page have one size
+(`mushra.containers`): where the files differ in size, padded copies are served. Nothing else of the test's
+folder is served: no YAML, no key.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import mimetypes
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from mushra.config.pages import (
+    ANCHOR35,
+    ANCHOR70,
+    Bs1116Page,
+    LikertMultiPage,
+    LikertSinglePage,
+    MushraPage,
+    Page,
+    PairedComparisonPage,
+    SpatialPage,
+    TestConfig,
+    VolumePage,
+)
+from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, common_size, container, padded
+from qincodec import audio
+from qincodec.core.errors import UserError
+from qincodec.core.files import replacing
+
+#: Part of the names of cached anchors; changes when what makes them does.
+ANCHOR_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Served:
+    """A file that is served: where it is, what it is, its hash and size as they were when the server started.
+
+    ``container`` as of `mushra.containers`.
+    """
+
+    path: Path
+    mimetype: str
+    sha256: str
+    size: int
+    container: str | None
+
+
+class Stimuli:
+    """All files of a test that listeners may have.
+
+    Args:
+        config: the test. Every file it names must be there.
+        secret: of the data base; the addresses follow from it, so that they stay over restarts and hosts.
+        cache: folder for the anchors that pages ask for, and for padded copies; made if needed.
+
+    Raises:
+        UserError: a file is missing, outside the test's folder (a link), or no audio to make an anchor of; a
+            page with such an anchor has files of another container, from which it would be told.
+    """
+
+    def __init__(self, config: TestConfig, secret: str, cache: Path) -> None:
+        self._config = config
+        self._secret = secret.encode()
+        self._cache = cache.resolve()  # Flask takes relative paths to be below the package
+        self._root = config.root
+        self._files: dict[str, Served] = {}
+        self._known: dict[Path, Served] = {}
+        for page in config.flat():
+            for place, path in _places(page):
+                self._add(page.id, place, self._inside(path))
+            if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
+                self._add_anchors(page)
+            if isinstance(
+                page, MushraPage | Bs1116Page | PairedComparisonPage | LikertMultiPage | LikertSinglePage
+            ):
+                self._even_out(page)
+            elif isinstance(page, SpatialPage):
+                for value in _texts(page.model_dump(by_alias=True)):
+                    if _is_below(self._root, value):
+                        self._add(page.id, value, self._inside(value))
+
+    def url(self, page: str, place: str) -> str:
+        """Address, relative to the listening page, of what stands at ``place`` of a page."""
+        return f"stimuli/{self._token(page, place)}"
+
+    def get(self, token: str) -> Served | None:
+        """The file of an address."""
+        return self._files.get(token)
+
+    def hashes(self) -> dict[str, str]:
+        """Path (relative to the test, if in it) -> SHA-256 of every file that is served."""
+        return {
+            (path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else path.name): (
+                served.sha256
+            )
+            for path, served in self._known.items()
+        }
+
+    def replaced(self, page: str, value: Any) -> Any:
+        """``value`` with every text in it that names a file of a spatial page replaced by its address."""
+        if isinstance(value, dict):
+            return {key: self.replaced(page, inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.replaced(page, inner) for inner in value]
+        if isinstance(value, str) and self._token(page, value) in self._files:
+            return self.url(page, value)
+        return value
+
+    def _token(self, page: str, place: str) -> str:
+        message = f"{len(page)}:{page}{place}".encode()
+        digest = hmac.new(self._secret, message, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest[:18]).decode()
+
+    def _add(self, page: str, place: str, path: Path) -> None:
+        if path not in self._known:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise UserError(
+                    f"cannot read '{path}' of page '{page}': {error.strerror or error}; run `mushra check`"
+                ) from error
+            self._known[path] = Served(
+                path, _media_type(path, data), hashlib.sha256(data).hexdigest(), len(data), container(data)
+            )
+        self._files[self._token(page, place)] = self._known[path]
+
+    def _inside(self, path: str) -> Path:
+        file = self._config.audio_path(path)
+        if not file.resolve().is_relative_to(self._root):
+            raise UserError(f"'{file}' is a link out of the test's folder; copy the file into it")
+        if file.suffix.lower() in _NEVER:
+            raise UserError(f"'{file}' is no stimulus; `mushra check` says where it is named")
+        return file
+
+    def _sounds(self, page: Any) -> dict[str, Served]:
+        """Token -> file of every sound of a page that has stimuli."""
+        names = list(page.stimuli)
+        places = ["reference", "signal:reference"]
+        if not isinstance(page, LikertMultiPage | LikertSinglePage):
+            names += [ANCHOR35, ANCHOR70]
+        places += [f"{kind}:{name}" for name in names for kind in ("signal", "beside")]
+        tokens = [self._token(page.id, place) for place in places]
+        return {token: self._files[token] for token in tokens if token in self._files}
+
+    def _add_anchors(self, page: MushraPage | Bs1116Page | PairedComparisonPage) -> None:
+        wanted = [(ANCHOR35, page.create_anchor35), (ANCHOR70, page.create_anchor70)]
+        asked = [name for name, is_asked in wanted if is_asked]
+        if not asked:
+            return
+        reference = self._inside(page.reference)
+        for served in self._sounds(page).values():
+            if served.container is None or served.container != self._known[reference].container:
+                raise UserError(f"page '{page.id}': {NO_ANCHOR_BESIDE.format(served.path.name)}")
+        for name in asked:
+            self._add(page.id, f"signal:{name}", self._anchor(reference, name))
+            self._add(page.id, f"beside:{name}", reference)
+
+    def _anchor(self, reference: Path, name: str) -> Path:
+        """The anchor of a reference, in its container and word length, made once.
+
+        One that exceeds full scale is float in WAV, and refused in FLAC, which has no float.
+        """
+        known = self._known[reference]
+        path = self._cache / f"{known.sha256[:32]}-{name}-{ANCHOR_VERSION}.{known.container}"
+        if path.exists():
+            return path
+        from mushra.anchors import exceeds_pcm, make_anchor, too_loud_for_flac
+        from mushra.create.stimuli import write_stimulus
+
+        samples, sample_rate = audio.read(reference)
+        anchor = make_anchor(samples, sample_rate, name)
+        self._make_cache()
+        if exceeds_pcm(anchor):
+            if known.container == "flac":
+                raise UserError(f"'{reference}': {too_loud_for_flac(name)}")
+            audio.write(path, anchor, sample_rate, "float32")
+        else:
+            bits = 16 if audio.info(reference).codec == "PCM_16" else 24
+            write_stimulus(path, anchor, sample_rate, bits, f"{known.sha256}{name}")
+        return path
+
+    def _even_out(self, page: Page) -> None:
+        """Serve padded copies where the sounds of a page differ in size and can be padded."""
+        sounds = self._sounds(page)
+        size = common_size([served.size for served in sounds.values()])
+        if any(served.container is None for served in sounds.values()):
+            return
+        for token, served in sounds.items():
+            if served.size == size:
+                continue
+            path = self._cache / f"{served.sha256[:32]}-{size}.{served.container}"
+            if not path.exists():
+                self._make_cache()
+                with replacing(path) as temporary:
+                    temporary.write_bytes(padded(served.path.read_bytes(), size))
+            self._files[token] = replace(served, path=path, size=size)
+
+    def _make_cache(self) -> None:
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make folder '{self._cache}' for anchors: {error.strerror}") from error
+
+
+def _media_type(path: Path, data: bytes) -> str:
+    """What a file is served as: by its content if we know it, or else by its name."""
+    known = container(data)
+    if known is not None:
+        return MEDIA_TYPES[known]
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    # An SVG or HTML file would be a page of ours with scripts of its own.
+    safe = kind.startswith(("audio/", "video/")) or kind in ("image/png", "image/jpeg", "image/webp")
+    return kind if safe else "application/octet-stream"
+
+
+def files(config: TestConfig) -> list[Path]:
+    """Every file of the test's folder that its pages name, whether it is there or not."""
+    found: dict[Path, None] = {}
+    for page in config.flat():
+        named = [path for _, path in _places(page)]
+        if isinstance(page, SpatialPage):
+            texts = _texts(page.model_dump(by_alias=True))
+            named += [text for text in texts if _is_below(config.root, text)]
+        found.update(dict.fromkeys(config.audio_path(path) for path in named))
+    return list(found)
+
+
+def _is_below(root: Path, path: str) -> bool:
+    """Whether a text is the path of a file that may be served."""
+    try:
+        file = (root / path).resolve()
+        return file.is_file() and file.is_relative_to(root) and file.suffix not in _NEVER
+    except (OSError, ValueError):
+        return False
+
+
+_NEVER = frozenset({".json", ".yaml", ".yml", ".sqlite", ".db", ".csv", ".html", ".py"})
+
+
+def _places(page: Page) -> Iterator[tuple[str, str]]:
+    """(place in the page, path) of every file that a page names."""
+    if isinstance(page, VolumePage):
+        yield "signal:volume", page.stimulus
+    if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
+        yield "reference", page.reference
+    # The hidden reference is a signal like the others and must not be known by its address; nor by standing
+    # in all pairs of a page.
+    if isinstance(page, MushraPage):
+        yield "signal:reference", page.reference
+    if isinstance(page, Bs1116Page | PairedComparisonPage):
+        for name in page.stimuli:
+            yield f"beside:{name}", page.reference
+    if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage | LikertMultiPage | LikertSinglePage):
+        for name, path in page.stimuli.items():
+            yield f"signal:{name}", path
+    if isinstance(page, LikertMultiPage | LikertSinglePage):
+        for response in chain.from_iterable(page.response):
+            for image in (response.img, response.img_selected, response.img_higher_response_selected):
+                if image is not None:
+                    yield image, image
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str) and value:
+        yield value

@@ -1,0 +1,323 @@
+"""Check what a listener's browser says about one page, before any of it is stored.
+
+Shape first (types, ranges, lengths), then sense: signals of this page only, scores on its scale, and what
+the test's rules ask for. Keys that nobody knows are left out, so that nothing is stored unseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mushra.config.pages import HIDDEN_REFERENCE, Rules
+from mushra.store.shapes import Checked, PlannedPage
+
+#: A day: nobody listens longer to one page, and no clock of a browser is to be believed beyond.
+MAX_TIME_MS = 86_400_000
+MAX_COMMENT = 10_000
+MAX_EVENTS = 2000
+
+
+class BadResult(Exception):
+    """What was sent cannot be stored. ``code`` is for programs, the message for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+
+
+Milliseconds = Annotated[float, Field(ge=0, le=MAX_TIME_MS)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Comment = Annotated[str, Field(max_length=MAX_COMMENT)]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class _Rating(_Model):
+    signal: Name
+    #: A list where a page has several scales, in their order.
+    score: float | Name | Annotated[list[Name | None], Field(max_length=50)] | None = None
+    comment: Comment = ""
+    plays: Count = 0
+    heard_ms: Milliseconds = 0
+    moves: Count = 0
+    first_ms: Milliseconds | None = None
+
+
+class _Consent(_Model):
+    given: bool
+    text_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class _HeadphoneCheck(_Model):
+    passed: bool
+    answers: Annotated[list[Name | float | bool | None], Field(max_length=50)] = []
+
+
+class _Result(_Model):
+    revision: Annotated[int, Field(ge=1, le=1_000_000)]
+    time_ms: Milliseconds
+    shown_at_ms: Annotated[float, Field(ge=0, le=100 * MAX_TIME_MS)] | None = None
+    ratings: Annotated[list[_Rating], Field(max_length=500)] = []
+    answer: Name | None = None
+    responses: Annotated[dict[Name, Any], Field(max_length=500)] = {}
+    consent: _Consent | None = None
+    volume: Annotated[float, Field(ge=0, le=1)] | None = None
+    headphone_check: _HeadphoneCheck | None = None
+    events: Annotated[
+        list[Annotated[list[Name | float | None], Field(min_length=1, max_length=6)]],
+        Field(max_length=MAX_EVENTS),
+    ] = []
+    comment: Comment = ""
+
+
+def check_result(page: PlannedPage, rules: Rules, body: Any) -> Checked:
+    """What is to be stored of PAGE_RESULT ``body``.
+
+    Raises:
+        BadResult: wrong shape, another page's signals, off the scale, or less than the rules ask for.
+    """
+    try:
+        result = _Result.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"][:4])
+        raise BadResult("invalid", f"{where or 'the body'}: {first['msg']}") from None
+    except RecursionError:
+        raise BadResult("invalid", "the body is nested too deeply") from None
+    if len({rating.signal for rating in result.ratings}) < len(result.ratings):
+        raise BadResult("signal_twice", "a signal is rated twice")
+    for rating in result.ratings:
+        if rating.signal not in page.conditions:
+            raise BadResult("signal_unknown", f"page '{page.id}' has no signal '{rating.signal[:40]}'")
+        if rating.score is not None and not rating.moves:
+            # A browser's own doing, such as a swipe that scrolled the page: nobody gave that grade.
+            raise BadResult("not_moved", f"signal '{rating.signal}' has a score that nobody gave; grade it")
+    answers = None
+    if page.type == "mushra":
+        rows = _mushra(page, rules, result)
+    elif page.type == "bs1116":
+        rows = _bs1116(page, result)
+    elif page.type == "paired_comparison":
+        rows = _paired_comparison(page, result)
+    elif page.type in ("likert_multi_stimulus", "likert_single_stimulus"):
+        rows = _likert(page, result)
+    else:
+        rows = []
+    if page.type == "spatial":
+        rows = _spatial(page, result)
+    elif page.type == "consent":
+        _check_consent(page, result)
+    elif page.type == "finish":
+        answers = _questionnaire(page, result)
+    cleaned = result.model_dump(exclude_defaults=True)
+    if page.type == "consent":
+        # What was agreed to is what this server showed, whatever the browser says about it.
+        cleaned["consent"]["text_sha256"] = consent_sha256(page)
+    if page.type != "spatial":
+        cleaned.pop("responses", None)
+    if answers is not None:
+        cleaned["responses"] = dict(answers)
+    return Checked(result.revision, result.time_ms, cleaned, rows, answers)
+
+
+def consent_sha256(page: PlannedPage) -> str:
+    """Hash of a consent page's text: its ``content`` as it is sent, UTF-8."""
+    return hashlib.sha256((page.public.get("content") or "").encode()).hexdigest()
+
+
+def _row(page: PlannedPage, result: _Result, rating: _Rating | None, **values: Any) -> dict[str, Any]:
+    detail = None
+    if rating is not None:
+        seen = rating.model_dump(include={"plays", "heard_ms", "moves", "first_ms"}, exclude_none=True)
+        detail = json.dumps(seen, separators=(",", ":"))
+    empty = {"reference": None, "score": None, "reference_score": None, "answer": None}
+    comment = rating.comment if rating is not None else result.comment
+    return {
+        **empty,
+        "trial": page.trial,
+        "type": page.type,
+        "time_ms": result.time_ms,
+        "comment": comment,
+        "detail": detail,
+        **values,
+    }
+
+
+def _by_signal(page: PlannedPage, result: _Result) -> dict[str, _Rating]:
+    """Ratings in the page's order of signals."""
+    given = {rating.signal: rating for rating in result.ratings}
+    return {signal: given[signal] for signal in page.conditions if signal in given}
+
+
+def _scale(rating: _Rating, low: float, high: float, step: float) -> float | None:
+    score = rating.score
+    if score is None:
+        return None
+    if isinstance(score, str | list) or not low <= score <= high:
+        raise BadResult(
+            "score", f"score {str(score)[:20]} of '{rating.signal}' is not from {low:g} to {high:g}"
+        )
+    if abs(score / step - round(score / step)) > 1e-6:
+        raise BadResult("score", f"score {score:g} of '{rating.signal}' is no multiple of {step:g}")
+    return round(score / step) * step if step == 1 else round(score, 6)
+
+
+def _mushra(page: PlannedPage, rules: Rules, result: _Result) -> list[dict[str, Any]]:
+    ratings = _by_signal(page, result)
+    scores = {signal: _scale(rating, 0, 100, 1) for signal, rating in ratings.items()}
+    missing = [signal for signal in page.conditions if scores.get(signal) is None]
+    if rules.must_rate_all and missing:
+        raise BadResult("not_rated", f"{len(missing)} of {len(page.conditions)} signals are not rated")
+    if rules.must_hear_all:
+        unheard = [signal for signal in page.conditions if signal not in ratings or not ratings[signal].plays]
+        if unheard:
+            raise BadResult("not_heard", f"{len(unheard)} of {len(page.conditions)} signals were not played")
+    if rules.one_at_100 and rules.must_rate_all and 100 not in scores.values():
+        raise BadResult("no_100", "no signal is rated 100")
+    return [
+        _row(page, result, rating, stimulus=page.conditions[signal], score=scores[signal])
+        for signal, rating in ratings.items()
+    ]
+
+
+def _pair(page: PlannedPage) -> tuple[str, str]:
+    """Signals of (stimulus, hidden reference)."""
+    first, second = page.conditions
+    return (second, first) if page.conditions[first] == HIDDEN_REFERENCE else (first, second)
+
+
+def _bs1116(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+    ratings = _by_signal(page, result)
+    if len(ratings) < 2:
+        raise BadResult("not_rated", "both signals must be graded")
+    stimulus, reference = _pair(page)
+    scores = {signal: _scale(rating, 1, 5, 0.1) for signal, rating in ratings.items()}
+    if None in scores.values():
+        raise BadResult("not_rated", "both signals must be graded")
+    comments = [ratings[signal].comment for signal in (stimulus, reference)]
+    return [
+        _row(
+            page,
+            result,
+            ratings[stimulus],
+            stimulus=page.conditions[stimulus],
+            reference=HIDDEN_REFERENCE,
+            score=scores[stimulus],
+            reference_score=scores[reference],
+            comment="; ".join(text for text in (*comments, result.comment) if text),
+        )
+    ]
+
+
+def _paired_comparison(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+    stimulus, _ = _pair(page)
+    if result.answer == "undecided" and page.public.get("unforced"):
+        answer = "undecided"
+    elif result.answer in page.conditions:
+        answer = page.conditions[result.answer]
+    else:
+        raise BadResult("not_answered", "one of the two signals must be chosen")
+    rating = _by_signal(page, result).get(stimulus)
+    row = _row(
+        page,
+        result,
+        rating,
+        stimulus=page.conditions[stimulus],
+        reference=HIDDEN_REFERENCE,
+        answer=answer,
+        comment=result.comment or (rating.comment if rating else ""),
+    )
+    return [row]
+
+
+def _text(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float | int) else value
+
+
+def _likert(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+    """Answers as text; of pages with several scales as a JSON list, with "" for a scale without an answer."""
+    response = page.public["response"]
+    several = isinstance(response[0], list)
+    allowed = [{one["value"] for one in scale} for scale in (response if several else [response])]
+    ratings = _by_signal(page, result)
+    rows = []
+    unrated = len(page.conditions) * len(allowed)
+    for signal, rating in ratings.items():
+        if rating.score is None:
+            continue
+        scores = rating.score if isinstance(rating.score, list) else [rating.score]
+        if isinstance(rating.score, list) != several or len(scores) != len(allowed):
+            raise BadResult("score", f"'{signal}' must have {len(allowed)} answers, one for each scale")
+        answers = ["" if score is None else _text(score) for score in scores]
+        for answer, score, values in zip(answers, scores, allowed, strict=False):
+            if score is not None and answer not in values:
+                raise BadResult("score", f"'{answer[:40]}' is no answer of this page's scale")
+        unrated -= sum(score is not None for score in scores)
+        if any(score is not None for score in scores):
+            answer = json.dumps(answers, ensure_ascii=False) if several else answers[0]
+            rows.append(_row(page, result, rating, stimulus=page.conditions[signal], answer=answer))
+    if page.public.get("mustRate") and unrated:
+        raise BadResult("not_rated", f"{unrated} answers are missing")
+    if page.public.get("mustPlayback") and any(
+        signal not in ratings or not ratings[signal].plays for signal in page.conditions
+    ):
+        raise BadResult("not_heard", "a stimulus was not played")
+    return rows
+
+
+def _spatial(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+    """Answers of a spatial page: one per signal, whatever its shape, as JSON."""
+    rows = []
+    for name, value in result.responses.items():
+        try:
+            text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+        except ValueError:
+            raise BadResult("invalid", f"the response '{name[:40]}' has an infinite number") from None
+        if len(text) > MAX_COMMENT:
+            raise BadResult("invalid", f"the response '{name[:40]}' is too long")
+        rows.append(_row(page, result, None, stimulus=page.conditions.get(name, name), answer=text))
+    return rows
+
+
+def _check_consent(page: PlannedPage, result: _Result) -> None:
+    if result.consent is None or (page.public.get("mustConsent") and not result.consent.given):
+        raise BadResult("no_consent", "the test goes on only with consent")
+    if result.consent.text_sha256 not in (None, consent_sha256(page)):
+        raise BadResult("consent_text", "the text that was agreed to is not the one of this test")
+
+
+def _questionnaire(page: PlannedPage, result: _Result) -> list[tuple[str, str]]:
+    answers = []
+    for question in page.public["questionnaire"]:
+        name = question["name"]
+        value = result.responses.get(name)
+        if value is None or value == "":
+            if not question["optional"]:
+                raise BadResult("not_answered", f"question '{name}' is not answered")
+            answers.append((name, ""))
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise BadResult("invalid", f"the answer to '{name}' is neither text nor a number")
+        try:
+            text = _text(value).strip()
+            number = float(text) if question["type"] == "number" else 0.0
+        except (ValueError, OverflowError):
+            raise BadResult("invalid", f"the answer to '{name}' is no number") from None
+        low, high = question["min"], question["max"]
+        if question["type"] == "number" and not (
+            (-1e300 if low is None else low) <= number <= (1e300 if high is None else high)
+        ):
+            raise BadResult("invalid", f"the answer to '{name}' is out of range")
+        if question["type"] == "likert" and text not in {r["value"] for r in question["response"] or []}:
+            raise BadResult("invalid", f"'{text[:40]}' is no answer to '{name}'")
+        if len(text) > MAX_COMMENT:
+            raise BadResult("invalid", f"the answer to '{name}' is longer than {MAX_COMMENT} characters")
+        answers.append((name, text))
+    return answers

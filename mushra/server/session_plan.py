@@ -1,0 +1,231 @@
+"""What one listener gets: the test's pages in an order that is theirs, with their signals shuffled.
+
+Order of random groups. Every group of n entries has a balanced Latin square (Williams): n rows, 2n if n is
+odd, in which each entry stands equally often at each place and equally often right after each other entry. A
+listener has a row (the slot; see `mushra.store.records.begin`). With ``items_per_listener`` they get the
+first columns of the row: a balanced square is balanced in any of its columns, so each entry is heard equally
+often, and still equally often at each place. Which entry is which letter of the square follows from the
+test's seed and differs between groups.
+
+The order of signals follows from the seed, the session's number and the page.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from mushra.config.pages import (
+    ANCHOR35,
+    ANCHOR70,
+    HIDDEN_REFERENCE,
+    Bs1116Page,
+    ConsentPage,
+    FinishPage,
+    Group,
+    LikertMultiPage,
+    LikertSinglePage,
+    MushraPage,
+    Page,
+    PairedComparisonPage,
+    SpatialPage,
+    TestConfig,
+    VolumePage,
+)
+from mushra.server.files import Stimuli
+from mushra.server.sanitize import sanitize
+from mushra.store.shapes import PlannedPage
+
+T = TypeVar("T")
+
+
+def latin_square(n: int) -> list[list[int]]:
+    """Williams' balanced square: n rows of the numbers 0 to n - 1, 2n rows if n is odd and over 1."""
+    if n < 2:
+        return [list(range(n))]
+    first = [0]
+    low, high = 1, n - 1
+    while len(first) < n:
+        first.append(low)
+        low += 1
+        if len(first) < n:
+            first.append(high)
+            high -= 1
+    rows = [[(entry + shift) % n for entry in first] for shift in range(n)]
+    return rows + [row[::-1] for row in rows] if n % 2 else rows
+
+
+def num_slots(config: TestConfig) -> int:
+    """After how many listeners the orders of all random groups are balanced together."""
+    return math.lcm(*(len(latin_square(len(group.pages))) for group in _random_groups(config.pages)))
+
+
+def plan_session(config: TestConfig, stimuli: Stimuli, number: int, slot: int) -> list[PlannedPage]:
+    """The pages of the session with that number and slot."""
+    ordered = _Orders(config, number, slot).order(Group(config.pages), "")
+    planned: list[PlannedPage] = []
+    for page in ordered:
+        rng = _rng(config, "signals", number, page.id)
+        for public, conditions in _flattened(page, config, stimuli, rng):
+            head = {
+                "id": f"p{len(planned) + 1}",
+                "type": page.type,
+                "training": config.is_training(page),
+                "name": page.name,
+                "content": sanitize(page.content) if page.content else page.content,
+            }
+            planned.append(PlannedPage({**head, **public}, page.id, conditions))
+    return planned
+
+
+def _rng(config: TestConfig, *what: object) -> random.Random:
+    return random.Random(":".join(str(part) for part in (config.section.seed, *what)))
+
+
+def _random_groups(pages: Sequence[Page | Group]) -> list[Group]:
+    groups = []
+    for entry in pages:
+        if isinstance(entry, Group):
+            groups += ([entry] if entry.random else []) + _random_groups(entry.pages)
+    return groups
+
+
+class _Orders:
+    """Order of pages for one session."""
+
+    def __init__(self, config: TestConfig, number: int, slot: int) -> None:
+        self._config = config
+        self._number = number
+        self._slot = slot
+
+    def order(self, group: Group, path: str) -> list[Page]:
+        entries = self._shuffled(group.pages, path) if group.random else list(group.pages)
+        pages: list[Page] = []
+        for entry in entries:
+            if isinstance(entry, Group):
+                # Named for where it stands in the file, not for where it came to stand.
+                pages += self.order(entry, f"{path}/{group.pages.index(entry)}")
+            else:
+                pages.append(entry)
+        return pages
+
+    def _shuffled(self, entries: Sequence[T], path: str) -> list[T]:
+        section = self._config.section
+        letters = list(entries)
+        _rng(self._config, "letters", path).shuffle(letters)
+        square = latin_square(len(letters))
+        rows = list(range(len(square)))
+        _rng(self._config, "rows", path).shuffle(rows)
+        row = square[rows[self._slot % len(rows)]]
+        chosen = [letters[index] for index in row[: section.items_per_listener]]
+        if section.order == "random":
+            _rng(self._config, "order", self._number, path).shuffle(chosen)
+        return chosen
+
+
+def _flattened(
+    page: Page, config: TestConfig, stimuli: Stimuli, rng: random.Random
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """What the page's type adds to PAGE, and its conditions; one for each pair of a page of pairs."""
+    if isinstance(page, MushraPage):
+        names = page.conditions()
+        if page.randomize:
+            rng.shuffle(names)
+        signals, conditions = _signals(page, _named(names), stimuli)
+        if page.show_condition_names:
+            signals = [{**signal, "label": conditions[signal["id"]]} for signal in signals]
+        keys = ("strict", "show_waveform", "enable_looping", "switch_back", "show_condition_names")
+        reference = {"url": stimuli.url(page.id, "reference")}
+        return [({**_keys(page, *keys), "reference": reference, "signals": signals}, conditions)]
+    if isinstance(page, Bs1116Page | PairedComparisonPage):
+        return _pairs(page, stimuli, rng)
+    if isinstance(page, LikertMultiPage | LikertSinglePage):
+        names = list(page.stimuli)
+        rng.shuffle(names)
+        signals, conditions = _signals(page, _named(names[: page.max_stimuli]), stimuli)
+        scales = [
+            [
+                {
+                    key: (stimuli.url(page.id, value) if key.startswith("img") else value)
+                    for key, value in response.model_dump(by_alias=True, exclude_none=True).items()
+                }
+                for response in scale
+            ]
+            for scale in page.response
+        ]
+        public = _keys(page, "must_rate", "must_playback", "show_waveform")
+        public["response"] = scales if len(scales) > 1 else scales[0]
+        return [({**public, "reference": None, "signals": signals}, conditions)]
+    if isinstance(page, VolumePage):
+        signal = {"id": "s1", "url": stimuli.url(page.id, "signal:volume"), "label": None}
+        return [({**_keys(page, "default_volume"), "reference": None, "signals": [signal]}, {})]
+    if isinstance(page, SpatialPage):
+        return [_spatial(page, stimuli)]
+    if isinstance(page, ConsentPage):
+        return [(_keys(page, "must_consent"), {})]
+    if isinstance(page, FinishPage):
+        public = _keys(page, "popup_content", "show_results", "show_errors")
+        if page.popup_content:
+            public["popupContent"] = sanitize(page.popup_content)
+        public["questionnaire"] = [
+            {**question.model_dump(by_alias=True), "label": question.label or question.name}
+            for question in page.questionnaire or []
+        ]
+        return [(public, {})]
+    return [({}, {})]
+
+
+def _signals(
+    page: Page, placed: Sequence[tuple[str, str]], stimuli: Stimuli
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Signals, (name, place), in the given order under ids that say nothing but that order."""
+    signals, conditions = [], {}
+    for number, (name, place) in enumerate(placed, start=1):
+        conditions[f"s{number}"] = name
+        signals.append({"id": f"s{number}", "url": stimuli.url(page.id, place), "label": None})
+    return signals, conditions
+
+
+def _named(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(name, f"signal:{name}") for name in names]
+
+
+def _pairs(
+    page: Bs1116Page | PairedComparisonPage, stimuli: Stimuli, rng: random.Random
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    names = list(page.stimuli)
+    names += [ANCHOR35] * page.create_anchor35 + [ANCHOR70] * page.create_anchor70
+    rng.shuffle(names)
+    pairs = []
+    for name in names:
+        pair = [(name, f"signal:{name}"), (HIDDEN_REFERENCE, f"beside:{name}")]
+        rng.shuffle(pair)
+        signals, conditions = _signals(page, pair, stimuli)
+        public = _keys(page, "show_waveform", "enable_looping")
+        if isinstance(page, PairedComparisonPage):
+            public["unforced"] = page.unforced
+        public["reference"] = {"url": stimuli.url(page.id, "reference")}
+        pairs.append(({**public, "signals": signals}, conditions))
+    return pairs
+
+
+def _spatial(page: SpatialPage, stimuli: Stimuli) -> tuple[dict[str, Any], dict[str, str]]:
+    """Stimuli as {name: path}, as [path] or as [{name: path}] become signals; the rest is passed on."""
+    found: list[tuple[str, str]] = []
+    entries = page.stimuli if isinstance(page.stimuli, list) else [page.stimuli]
+    for entry in entries:
+        if isinstance(entry, str):
+            found.append((entry, entry))
+        elif isinstance(entry, dict):
+            found += [(str(name), path) for name, path in entry.items() if isinstance(path, str)]
+    signals, conditions = _signals(page, found, stimuli)
+    keys = ("framerate", "numberof_loc_obj", "room_measurements", "responses", "views", "objects")
+    public = _keys(page, *keys)
+    return {**stimuli.replaced(page.id, public), "reference": None, "signals": signals}, conditions
+
+
+def _keys(page: Page, *names: str) -> dict[str, Any]:
+    """Some of the page's keys, called as in the YAML."""
+    return page.model_dump(by_alias=True, include=set(names))

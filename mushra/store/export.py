@@ -1,0 +1,492 @@
+"""Results in and out of a data base: webMUSHRA's CSV files, tidy CSV, JSON.
+
+webMUSHRA's files are column for column its own, written as PHP writes CSV, so that what was imported from one
+is exported to the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from mushra.config.pages import TRAINING_PREFIX
+from mushra.store import schema
+from mushra.store.given import nobody_gave
+from mushra.store.php_csv import csv_text, number_text, original
+from mushra.store.store import Store, read_key, read_ratings
+from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
+from qincodec import __version__
+from qincodec.core.errors import UserError
+from qincodec.core.files import write_atomic
+
+Format = Literal["webmushra", "tidy", "json"]
+EXPORT_FORMAT = 1
+
+#: Type of page -> (name of the file, columns after the questionnaire's).
+_MUSHRA = ("session_uuid", "trial_id", "rating_stimulus", "rating_score", "rating_time", "rating_comment")
+_PAIRED = ("trial_id", "choice_reference", "choice_non_reference", "choice_answer", "choice_time")
+_BS1116 = ("trial_id", "rating_reference", "rating_non_reference", "rating_reference_score")
+_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mushra": ("mushra", _MUSHRA),
+    "paired_comparison": ("paired_comparison", (*_PAIRED, "choice_comment")),
+    "bs1116": ("bs1116", (*_BS1116, "rating_non_reference_score", "rating_time", "choice_comment")),
+    "likert_multi_stimulus": ("lms", ("trial_id", "stimuli_rating", "stimuli", "rating_time")),
+    "likert_single_stimulus": ("lss", ("trial_id", "stimuli_rating", "stimuli", "rating_time")),
+}
+_FIRST = "session_test_id"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what was left out because it does not count.
+
+    Attributes:
+        not_given: scores that nobody gave (`mushra.store.given`) and that the files do not have.
+    """
+
+    files: tuple[Path, ...]
+    sessions: int
+    left_out: int
+    not_given: int = 0
+
+
+def export(
+    store: Store,
+    out: Path,
+    kind: Format,
+    *,
+    key: Path | None = None,
+    test: str | None = None,
+    everything: bool = False,
+) -> Exported:
+    """Write the results of a data base.
+
+    Args:
+        out: folder to write to; a file for ``tidy`` (``.csv``) and ``json`` (``.json``) if it is called so.
+        kind: "webmushra": ``<test>/<kind>.csv`` for each kind of page, without scores that nobody gave, which
+            they cannot mark; "tidy": ``ratings.csv``, one row per MUSHRA rating; "json": ``results.json``,
+            everything, with the configuration and versions.
+        key: ``key.json`` of the test; then conditions stand where opaque names were.
+        test: only this one's.
+        everything: also unfinished and excluded sessions and training pages ("json" always has them, marked).
+
+    Raises:
+        UserError: nothing to export, or it cannot be written.
+    """
+    contents = render(store, kind, key=key, test=test, everything=everything)
+    sessions = schema.sessions
+    with store.read() as connection:
+        found = connection.execute(sa.select(sessions.c.test, sessions.c.state, sessions.c.excluded_at)).all()
+    rows = [row for row in found if test in (None, row.test)]
+    if found and not rows:
+        held = ", ".join(sorted({row.test for row in found}))
+        raise UserError(
+            f"'{store.name}' holds no sessions of test {test}; it holds {held}; name that test, or"
+            " its data base with --database"
+        )
+    counted = sum(row.state == "finished" and row.excluded_at is None for row in rows)
+    used = len(rows) if everything or kind == "json" else counted
+    if not contents or not used:
+        raise UserError(
+            f"'{store.name}' has no {'results' if everything else 'finished sessions'} to export"
+            + (f" ({len(rows)} sessions do not count: --all exports them, too)" if rows and not used else "")
+        )
+    files = []
+    for name, text in contents.items():
+        single = kind != "webmushra" and out.suffix == Path(name).suffix
+        path = out if single else out / name
+        write_atomic(path, text)
+        files.append(path)
+    not_given = len(_rated(store, test, everything)[1]) if kind == "webmushra" else 0
+    return Exported(tuple(files), used, len(rows) - used, not_given)
+
+
+def render(
+    store: Store, kind: Format, *, key: Path | None = None, test: str | None = None, everything: bool = False
+) -> dict[str, str]:
+    """What `export` writes: name of a file, relative -> content."""
+    if kind == "webmushra":
+        return _webmushra(store, read_key(key) if key else {}, test, everything)
+    if kind == "json":
+        content = document(store, key=key, test=test)
+        return {"results.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n"}
+    frame = read_ratings(store, key=key, test=test, everything=everything)
+    if frame.empty:
+        return {}
+    cells = [list(frame.columns)]
+    cells += [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    return {"ratings.csv": csv_text(cells)}
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return number_text(value) if isinstance(value, float | int) else str(value)
+
+
+# webMUSHRA's CSV
+
+
+def _rated(store: Store, test: str | None, everything: bool) -> tuple[list[Any], list[Any]]:
+    """Ratings that webMUSHRA's files have, and those that nobody gave."""
+    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
+    query = (
+        sa.select(ratings, *(sessions.c[name] for name in ("test", "kind", "uuid")))
+        .join(sessions, sessions.c.id == ratings.c.session)
+        .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
+        .order_by(sessions.c.finished_at, sessions.c.number, pages.c.position, ratings.c.position)
+    )
+    if test is not None:
+        query = query.where(sessions.c.test == test)
+    if not everything:
+        query = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
+        query = query.where(pages.c.training.is_(False))
+    with store.read() as connection:
+        rows = connection.execute(query).all()
+    kept: list[Any] = []
+    not_given: list[Any] = []
+    for row in rows:
+        moves = json.loads(row.detail or "{}").get("moves")
+        (not_given if row.type == "mushra" and nobody_gave(row.score, moves) else kept).append(row)
+    return kept, not_given
+
+
+def _webmushra(
+    store: Store, key: Mapping[tuple[str, str], str], test: str | None, everything: bool
+) -> dict[str, str]:
+    answers = schema.answers
+    rows, _ = _rated(store, test, everything)
+    with store.read() as connection:
+        who = schema.listeners(connection)
+        given = connection.execute(sa.select(answers).order_by(answers.c.session, answers.c.position)).all()
+    asked: dict[str, dict[str, str]] = {}
+    for answer in given:
+        asked.setdefault(answer.session, {})[answer.name] = answer.value
+    files: dict[tuple[str, str], list[Any]] = {}
+    for row in rows:
+        if row.type in _FILES:
+            files.setdefault((row.test, row.type), []).append(row)
+    contents = {}
+    for (test_id, kind), rated in files.items():
+        # One header for all: a questionnaire that was changed shifts no columns.
+        names = list(dict.fromkeys(name for row in rated for name in asked.get(row.session, {})))
+        file, columns = _FILES[kind]
+        several = max(len(_several(row.answer)) for row in rated) if file in ("lms", "lss") else 1
+        if several > 1:
+            numbered = [f"stimuli_rating{n}" for n in range(1, several + 1)]
+            columns = (columns[0], *numbered, *columns[2:])
+        lines = [[_FIRST, *names, *columns]]
+        for row in rated:
+            said = asked.get(row.session, {})
+            nameless = row.kind in _WHOLE and not row.uuid
+            cells = _cells(row, key, "" if nameless else who[row.session], several)
+            lines.append([test_id, *(said.get(name, "") for name in names), *cells])
+        contents[f"{folder_name(test_id)}/{file}.csv"] = csv_text(lines)
+    return contents
+
+
+#: Kinds of sessions whose uuid is what came with them, or nothing.
+_WHOLE = ("webmushra", "import")
+
+
+def folder_name(test_id: str) -> str:
+    """webMUSHRA's name of a test's folder of results."""
+    return re.sub(r"[^a-z0-9_-]", "-", test_id.lower())
+
+
+def _cells(row: Any, key: Mapping[tuple[str, str], str], uuid: str, several: int) -> list[str]:
+    def named(name: str | None) -> str:
+        return key.get((row.trial, name), name) if name else ""
+
+    score, time_ms = number_text(row.score), number_text(row.time_ms)
+    stimulus, answer = named(row.stimulus), row.answer or ""
+    if row.type == "mushra":
+        return [uuid, row.trial, stimulus, score, time_ms, row.comment]
+    if row.type == "paired_comparison":
+        return [row.trial, named(row.reference), stimulus, named(answer), time_ms, row.comment]
+    if row.type == "bs1116":
+        reference_score = number_text(row.reference_score)
+        return [row.trial, named(row.reference), stimulus, reference_score, score, time_ms, row.comment]
+    if several > 1:
+        ratings = _several(answer)
+        return [row.trial, *ratings, *[""] * (several - len(ratings)), stimulus, time_ms]
+    if row.type == "likert_multi_stimulus":
+        # webMUSHRA's own lms.csv has a blank at either side of a rating, which scripts that read it know.
+        return [row.trial, f" {', '.join(_several(answer))} ", stimulus, time_ms]
+    return [row.trial, *(_several(answer) or [""]), stimulus, time_ms]
+
+
+def _several(answer: str | None) -> list[str]:
+    """The ratings of a likert answer; one, unless it is a JSON list."""
+    if answer and answer.startswith("["):
+        try:
+            values = json.loads(answer)
+        except ValueError:
+            return [answer]
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            return values
+    return [answer or ""]
+
+
+# JSON
+
+
+def document(
+    store: Store, *, key: Path | None = None, test: str | None = None, session: str | None = None
+) -> dict[str, Any]:
+    """Everything about tests and their sessions (or one session), for `json.dumps`.
+
+    ``ratings`` has the tidy rows of all MUSHRA pages, ``sessions`` each session with its pages as they were
+    sent. No keys, no tokens.
+    """
+    names = read_key(key) if key is not None else {}
+    tests, configs, sessions = schema.tests, schema.configs, schema.sessions
+    with store.read() as connection:
+        test_rows = connection.execute(sa.select(tests).order_by(tests.c.test)).all()
+        config_rows = connection.execute(sa.select(configs).order_by(configs.c.served_at)).all()
+        chosen = sa.select(sessions).order_by(sessions.c.test, sessions.c.number)
+        if session is not None:
+            chosen = chosen.where(sessions.c.id == session)
+        if test is not None:
+            chosen = chosen.where(sessions.c.test == test)
+        session_rows = connection.execute(chosen).all()
+        described = [_session(connection, row, names) for row in session_rows]
+    ratings = read_ratings(store, key=key, test=test, everything=True)
+    if session is not None:
+        ratings = ratings[ratings["session"] == session]
+    used = {row.test for row in session_rows}
+    return {
+        "format": EXPORT_FORMAT,
+        "program": f"qincodec {__version__}",
+        "exported_at": _time(datetime.now(UTC).timestamp()),
+        "tests": [
+            {
+                "test": row.test,
+                "name": row.name,
+                "configs": [
+                    {
+                        "sha256": config.sha256,
+                        "served_at": _time(config.served_at),
+                        "yaml": config.yaml,
+                        "versions": json.loads(config.versions),
+                    }
+                    for config in config_rows
+                    if config.test == row.test
+                ],
+            }
+            for row in test_rows
+            if row.test in used
+        ],
+        "sessions": described,
+        "ratings": [
+            {name: None if value != value else value for name, value in record.items()}
+            for record in ratings.astype(object).to_dict("records")
+        ],
+    }
+
+
+def _session(connection: sa.Connection, row: Any, key: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    pages, ratings, answers = schema.pages, schema.ratings, schema.answers
+    saved = connection.execute(
+        sa.select(pages).where(pages.c.session == row.id).order_by(pages.c.position)
+    ).all()
+    rated = connection.execute(
+        sa.select(ratings).where(ratings.c.session == row.id).order_by(ratings.c.page, ratings.c.position)
+    ).all()
+    asked = connection.execute(
+        sa.select(answers).where(answers.c.session == row.id).order_by(answers.c.position)
+    )
+    skipped = ("session", "page", "position", "trial", "type")
+    plan = {page["public"]["id"]: page["conditions"] for page in json.loads(row.plan or "[]")}
+    return {
+        "session": row.id,
+        "test": row.test,
+        "kind": row.kind,
+        "person": row.person if row.kind != "anonymous" else None,
+        "prolific": json.loads(row.prolific) if row.prolific else None,
+        "uuid": row.uuid,
+        "number": row.number,
+        "slot": row.slot,
+        "language": row.language,
+        "state": row.state,
+        "begun_at": _time(row.created_at),
+        "finished_at": _time(row.finished_at),
+        "config": row.config,
+        "client": json.loads(row.client or "{}"),
+        "excluded": row.excluded_at is not None,
+        "excluded_reason": row.excluded_reason,
+        "answers": [{"name": answer.name, "value": answer.value} for answer in asked],
+        "pages": [
+            {
+                "page": page.page,
+                "trial": page.trial,
+                "type": page.type,
+                "training": page.training,
+                "revision": page.revision,
+                "time_ms": page.time_ms,
+                "saved_at": _time(page.saved_at),
+                "signals": {
+                    signal: key.get((page.trial, name), name)
+                    for signal, name in plan.get(page.page, {}).items()
+                },
+                # Version 1 stored numbers that JSON has no words for.
+                "result": json.loads(page.result, parse_constant=str),
+                "ratings": [
+                    {
+                        **{k: v for k, v in rating._mapping.items() if k not in skipped and v is not None},
+                        "stimulus": key.get((page.trial, rating.stimulus), rating.stimulus),
+                    }
+                    for rating in rated
+                    if rating.page == page.page
+                ],
+            }
+            for page in saved
+        ],
+    }
+
+
+def _time(seconds: float | None) -> str | None:
+    return (
+        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    )
+
+
+# Importing webMUSHRA's CSV
+
+
+def import_csv(store: Store, path: Path) -> tuple[int, int]:
+    """Store the sessions of one of webMUSHRA's CSV files; numbers of (new ones, those there already).
+
+    Sessions are told apart by ``session_uuid``, or where it is missing by their answers and by a stimulus
+    coming again.
+
+    Raises:
+        UserError: no such file, or a row that does not fit: then nothing of it is stored.
+    """
+    wholes = list(_read_sessions(path))
+
+    def change(connection: sa.Connection) -> int:
+        return sum(add_whole(connection, whole) for whole in wholes)
+
+    new = store.write(change)
+    return new, len(wholes) - new
+
+
+def _read_sessions(path: Path) -> Iterator[WholeSession]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = [[original(cell) for cell in row] for row in csv.reader(file) if row]
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"'{path}' is no CSV in UTF-8: {error}") from error
+    if not table:
+        raise UserError(f"'{path}' is empty; give one of webMUSHRA's CSV files")
+    header = table[0]
+    kind, names = _kind(path, header)
+    groups: list[tuple[tuple[str, ...], list[dict[str, str]]]] = []
+    by_uuid: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for number, row in enumerate(table[1:], start=2):
+        if len(row) != len(header):
+            raise UserError(
+                f"'{path}' row {number} has {len(row)} columns, its header {len(header)}: the questionnaire"
+                " was changed between sessions; mend the file before it is imported"
+            )
+        cells = dict(zip(header, row, strict=True))
+        who = (cells[_FIRST], cells.get("session_uuid", ""), *(cells[name] for name in names))
+        if cells.get("session_uuid"):
+            if who not in by_uuid or _again(by_uuid[who], cells):
+                by_uuid[who] = []
+                groups.append((who, by_uuid[who]))
+            by_uuid[who].append({**cells, "_row": str(number)})
+            continue
+        if not groups or groups[-1][0] != who or _again(groups[-1][1], cells):
+            groups.append((who, []))
+        groups[-1][1].append({**cells, "_row": str(number)})
+    for index, (who, rows) in enumerate(groups):
+        test, uuid, *values = who
+        pages: dict[str, list[dict[str, Any]]] = {}
+        for cells in rows:
+            pages.setdefault(cells["trial_id"], []).append(_rating(path, kind, cells))
+        answers = list(zip(names, values, strict=True))
+        listed = [(trial, kind, ratings) for trial, ratings in pages.items()]
+        # Without an id two sessions can be alike: the place in the file tells them apart.
+        content = json.dumps(["import", uuid or index, answers, listed], sort_keys=True)
+        whole = [
+            WholePage(trial, kind, trial.startswith(TRAINING_PREFIX), ratings)
+            for trial, ratings in pages.items()
+        ]
+        yield WholeSession(test, "import", uuid or None, answers, whole, content)
+
+
+def _kind(path: Path, header: list[str]) -> tuple[str, list[str]]:
+    """Type of page that a file's columns are of, and its questionnaire."""
+    for kind, (file, columns) in _FILES.items():
+        if file == "lss" and path.stem != "lss":
+            continue
+        if file == "lms" and path.stem == "lss":
+            continue
+        numbered = [name for name in header if re.fullmatch(r"stimuli_rating\d+", name)]
+        if file in ("lms", "lss") and numbered:
+            columns = (columns[0], *numbered, *columns[2:])
+        optional = {"session_uuid"}
+        needed = [name for name in columns if name not in optional]
+        if header[0] == _FIRST and header[-len(needed) :] == needed:
+            names = [name for name in header[1 : -len(needed)] if name not in optional]
+            if len(set(header)) < len(header):
+                raise UserError(f"'{path}': a column of the header is there twice; rename one")
+            return kind, names
+    raise UserError(
+        f"'{path}' has none of webMUSHRA's headers; give its mushra.csv, paired_comparison.csv, bs1116.csv,"
+        " lms.csv or lss.csv"
+    )
+
+
+_STIMULUS = ("rating_stimulus", "choice_non_reference", "rating_non_reference", "stimuli")
+
+
+def _again(rows: list[dict[str, str]], cells: dict[str, str]) -> bool:
+    """Whether a stimulus of an earlier trial comes again: then another session begins."""
+    name = next(column for column in _STIMULUS if column in cells)
+    same = [row for row in rows if (row["trial_id"], row[name]) == (cells["trial_id"], cells[name])]
+    return bool(same) and rows[-1]["trial_id"] != cells["trial_id"]
+
+
+def _rating(path: Path, kind: str, cells: dict[str, str]) -> dict[str, Any]:
+    def number(name: str) -> float | None:
+        text = cells[name].strip()
+        try:
+            value = float(text) if text else None
+        except ValueError:
+            value = float("nan")
+        if value is not None and not abs(value) < 1e15:
+            raise UserError(f"'{path}' row {cells['_row']}: {name} is '{text[:40]}', not a number")
+        return value
+
+    if kind == "mushra":
+        row = {"stimulus": cells["rating_stimulus"], "score": number("rating_score")}
+        return {**row, "time_ms": number("rating_time"), "comment": cells["rating_comment"]}
+    if kind == "paired_comparison":
+        row = {"stimulus": cells["choice_non_reference"], "reference": cells["choice_reference"]}
+        row["answer"] = cells["choice_answer"]
+        return {**row, "time_ms": number("choice_time"), "comment": cells["choice_comment"]}
+    if kind == "bs1116":
+        row = {"stimulus": cells["rating_non_reference"], "reference": cells["rating_reference"]}
+        row["score"] = number("rating_non_reference_score")
+        row["reference_score"] = number("rating_reference_score")
+        return {**row, "time_ms": number("rating_time"), "comment": cells["choice_comment"]}
+    numbered = [value for name, value in cells.items() if re.fullmatch(r"stimuli_rating\d+", name)]
+    answer = json.dumps(numbered) if numbered else cells["stimuli_rating"]
+    if kind == "likert_multi_stimulus":
+        answer = answer.strip(" ")
+    return {"stimulus": cells["stimuli"], "answer": answer, "time_ms": number("rating_time"), "comment": ""}

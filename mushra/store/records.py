@@ -1,0 +1,440 @@
+"""What happens to sessions, each as one change for `Store.write`: begun, saved, finished, erased.
+
+Every function takes a connection inside a transaction, and either does all it says or raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from mushra.store import schema
+from mushra.store.shapes import Checked, PlannedPage, storable
+
+#: A session without a sign of life for so long counts as dropped: its place in the balance is given away.
+DROPPED_AFTER_S = 2 * 3600.0
+
+#: Kinds of pages that hold nothing which a test could not be finished without.
+_OPTIONAL = ("generic", "volume")
+
+
+class Refused(Exception):
+    """The listener cannot have a session. ``code`` is for programs, the message for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Unknown(Exception):
+    """There is no such session; it may have been erased."""
+
+
+class Conflict(Exception):
+    """The session is finished, or cannot be yet: then ``missing`` has the pages that are not there."""
+
+    def __init__(self, message: str, missing: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.missing = missing or []
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Someone who wants to take a test.
+
+    Attributes:
+        test: its id.
+        kind: "anonymous", "invitation" or "prolific".
+        person: what they are known by from one visit to the next; None: by nothing.
+        key_sha256: of the key they will show.
+        invitation: the token's hash.
+        prolific: pid, study and session.
+        once: a person who has finished cannot begin again.
+    """
+
+    test: str
+    kind: str
+    key_sha256: str
+    config: str
+    slots: int
+    language: str
+    client: dict[str, Any] = field(default_factory=dict)
+    person: str | None = None
+    invitation: str | None = None
+    prolific: dict[str, str] | None = None
+    once: bool = False
+
+
+def sha256(text: str) -> str:
+    """Hash under which a key or token is kept."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def ensure_test(connection: sa.Connection, test: str, name: str | None = None) -> None:
+    """Have a row for a test. Its name is the last one that was given, its id if none ever was."""
+    table = schema.tests
+    known = connection.execute(sa.select(table.c.name).where(table.c.test == test)).scalar()
+    if known is not None:
+        if name not in (None, known):
+            connection.execute(sa.update(table).where(table.c.test == test).values(name=name))
+        return
+    values = {"test": test, "name": name or test, "closed": False, "begun": 0, "created_at": time.time()}
+    try:
+        with connection.begin_nested():
+            connection.execute(table.insert().values(values))
+    except sa.exc.IntegrityError:  # another host was quicker
+        pass
+
+
+def ensure_config(connection: sa.Connection, test: str, yaml: str, versions: Mapping[str, Any]) -> str:
+    """Keep a configuration that is served now; its hash."""
+    content = json.dumps(versions, sort_keys=True)
+    digest = hashlib.sha256(f"{yaml}\0{content}".encode()).hexdigest()
+    table = schema.configs
+    if connection.execute(sa.select(table.c.sha256).where(table.c.sha256 == digest)).first() is None:
+        values = {"sha256": digest, "test": test, "yaml": yaml, "versions": content, "served_at": time.time()}
+        try:
+            with connection.begin_nested():
+                connection.execute(table.insert().values(values))
+        except sa.exc.IntegrityError:
+            pass
+    return digest
+
+
+# Sessions of our own page
+
+
+def begin(
+    connection: sa.Connection, arrival: Arrival, plan: Callable[[int, int], list[PlannedPage]]
+) -> tuple[str, bool]:
+    """A session for someone: their running one, or a new one.
+
+    Args:
+        plan: (number, slot) -> pages.
+
+    Returns:
+        Id of the session; whether it is new.
+
+    Raises:
+        Refused: test closed, invitation unknown or used, or one session per person and this one has had it.
+    """
+    tests, sessions = schema.tests, schema.sessions
+    # Locks the test's row: numbers, slots and invitations are given out one after the other.
+    row = connection.execute(
+        sa.select(tests.c.closed, tests.c.begun).where(tests.c.test == arrival.test).with_for_update()
+    ).one()
+    running = _running(connection, arrival)
+    if running is not None:
+        _add_key(connection, running, arrival.key_sha256)
+        return running, False
+    if row.closed:
+        raise Refused("closed", "This listening test is closed. Thank you for your interest.")
+    slot = _free_slot(connection, arrival.test, arrival.slots)
+    pages = plan(row.begun, slot)
+    now = time.time()
+    session = str(uuid4())
+    connection.execute(sa.update(tests).where(tests.c.test == arrival.test).values(begun=row.begun + 1))
+    connection.execute(
+        sessions.insert().values(
+            id=session,
+            test=arrival.test,
+            kind=arrival.kind,
+            person=arrival.person,
+            number=row.begun,
+            slot=slot,
+            language=arrival.language,
+            state="running",
+            created_at=now,
+            seen_at=now,
+            config=arrival.config,
+            plan=json.dumps([page.stored() for page in pages], separators=(",", ":")),
+            client=json.dumps(arrival.client),
+            prolific=json.dumps(arrival.prolific) if arrival.prolific else None,
+        )
+    )
+    _add_key(connection, session, arrival.key_sha256)
+    if arrival.invitation is not None:
+        table = schema.invitations
+        where = table.c.token_sha256 == arrival.invitation
+        connection.execute(sa.update(table).where(where).values(session=session, used_at=now))
+    return session, True
+
+
+def _running(connection: sa.Connection, arrival: Arrival) -> str | None:
+    """The person's running session, if any."""
+    if arrival.kind == "invitation":
+        table = schema.invitations
+        where = (table.c.token_sha256 == arrival.invitation) & (table.c.test == arrival.test)
+        invitation = connection.execute(sa.select(table).where(where)).first()
+        if invitation is None:
+            raise Refused("invitation_unknown", "This invitation is not known. Please ask for a new link.")
+        if invitation.used_at is None:
+            return None
+        if invitation.session is None or _state(connection, invitation.session) == "finished":
+            raise Refused("invitation_used", "This invitation has been used: the test was taken. Thank you!")
+        return str(invitation.session)
+    if arrival.person is None:
+        return None
+    sessions = schema.sessions
+    found = connection.execute(
+        sa.select(sessions.c.id, sessions.c.state, sessions.c.prolific)
+        .where((sessions.c.test == arrival.test) & (sessions.c.person == arrival.person))
+        .order_by(sessions.c.number.desc())
+    ).all()
+    for row in found:
+        # Prolific gives a person who comes again a new session id; they go on only where one is all they get.
+        same = arrival.once or json.loads(row.prolific or "{}") == (arrival.prolific or {})
+        if row.state == "running" and same:
+            return str(row.id)
+        if row.state == "finished" and same:
+            raise Refused("already_done", "You have already taken this listening test. Thank you!")
+    return None
+
+
+def _state(connection: sa.Connection, session: str) -> str | None:
+    table = schema.sessions
+    return connection.execute(sa.select(table.c.state).where(table.c.id == session)).scalar()
+
+
+def _add_key(connection: sa.Connection, session: str, key_sha256: str) -> None:
+    connection.execute(schema.session_keys.insert().values(key_sha256=key_sha256, session=session))
+
+
+def _free_slot(connection: sa.Connection, test: str, slots: int) -> int:
+    """The row of the balanced order that fewest people finished or are busy with, the first of several."""
+    table = schema.sessions
+    counted = (table.c.state == "finished") | (table.c.seen_at > time.time() - DROPPED_AFTER_S)
+    rows = connection.execute(
+        sa.select(table.c.slot, sa.func.count())
+        .where((table.c.test == test) & table.c.slot.is_not(None) & table.c.excluded_at.is_(None) & counted)
+        .group_by(table.c.slot)
+    ).all()
+    counts = {int(slot): int(count) for slot, count in rows if slot < slots}
+    if len(counts) < slots:
+        return next(slot for slot in range(slots) if slot not in counts)
+    return min(counts, key=lambda slot: (counts[slot], slot))
+
+
+def is_session_id(text: str) -> bool:
+    """Whether it can be one; what cannot (NUL in a path) must not reach a data base."""
+    return re.fullmatch(r"[0-9a-f-]{36}", text) is not None
+
+
+@dataclass(frozen=True)
+class Session:
+    """What does not change about a session; plan and keys.
+
+    ``keys`` are the hashes of all keys that open it.
+    """
+
+    id: str
+    test: str
+    language: str
+    plan: dict[str, PlannedPage]
+    keys: tuple[str, ...]
+
+    def opened_by(self, key: str) -> bool:
+        """Whether it is one of the session's keys; takes the same time whichever it is."""
+        digest = sha256(key)
+        return True in [hmac.compare_digest(digest, known) for known in self.keys]
+
+
+def load_session(connection: sa.Connection, session: str) -> Session:
+    """Raises `Unknown` if there is no such session of our own page."""
+    if not is_session_id(session):
+        raise Unknown
+    table, keys = schema.sessions, schema.session_keys
+    row = connection.execute(sa.select(table).where(table.c.id == session)).first()
+    if row is None or row.plan is None:
+        raise Unknown
+    planned = [
+        PlannedPage(page["public"], page["trial"], page["conditions"]) for page in json.loads(row.plan)
+    ]
+    found = connection.execute(sa.select(keys.c.key_sha256).where(keys.c.session == session)).scalars()
+    return Session(row.id, row.test, row.language, {page.id: page for page in planned}, tuple(found))
+
+
+def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """State of a session, and what is saved of it: page -> revision and result. Raises `Unknown`."""
+    state = _state(connection, session)
+    if state is None:
+        raise Unknown
+    table = schema.pages
+    rows = connection.execute(sa.select(table).where(table.c.session == session).order_by(table.c.position))
+    return state, {row.page: {"revision": row.revision, "result": json.loads(row.result)} for row in rows}
+
+
+def save_page(connection: sa.Connection, session: Session, page: PlannedPage, checked: Checked) -> int:
+    """Store a page's result unless this or a later revision is there; the revision that is there then.
+
+    Raises:
+        Unknown: the session was erased.
+        Conflict: it is finished.
+    """
+    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
+    state = connection.execute(
+        sa.select(sessions.c.state).where(sessions.c.id == session.id).with_for_update()
+    ).scalar()
+    if state is None:
+        raise Unknown
+    here = (pages.c.session == session.id) & (pages.c.page == page.id)
+    stored = connection.execute(sa.select(pages.c.revision).where(here)).scalar()
+    if stored is not None and stored >= checked.revision:
+        return int(stored)
+    if state == "finished":
+        raise Conflict("the session is finished")
+    now = time.time()
+    if stored is not None:
+        connection.execute(sa.delete(pages).where(here))
+        connection.execute(
+            sa.delete(ratings).where((ratings.c.session == session.id) & (ratings.c.page == page.id))
+        )
+    connection.execute(
+        pages.insert().values(
+            session=session.id,
+            page=page.id,
+            position=list(session.plan).index(page.id),
+            trial=page.trial,
+            type=page.type,
+            training=page.training,
+            revision=checked.revision,
+            time_ms=checked.time_ms,
+            result=json.dumps(checked.result, separators=(",", ":"), ensure_ascii=False),
+            saved_at=now,
+        )
+    )
+    if checked.ratings:
+        rows = [
+            {"session": session.id, "page": page.id, "position": position, **row}
+            for position, row in enumerate(checked.ratings)
+        ]
+        connection.execute(ratings.insert(), rows)
+    if checked.answers is not None:
+        replace_answers(connection, session.id, checked.answers)
+    connection.execute(sa.update(sessions).where(sessions.c.id == session.id).values(seen_at=now))
+    return checked.revision
+
+
+def replace_answers(connection: sa.Connection, session: str, given: Iterable[tuple[str, str]]) -> None:
+    table = schema.answers
+    connection.execute(sa.delete(table).where(table.c.session == session))
+    rows = [
+        {"session": session, "position": position, "name": name, "value": value}
+        for position, (name, value) in enumerate(given)
+    ]
+    if rows:
+        connection.execute(table.insert(), rows)
+
+
+def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str, int]) -> None:
+    """Close a session whose pages are all there. Doing so again changes nothing.
+
+    Raises:
+        Unknown: the session was erased.
+        Conflict: pages are missing, or older than the browser says.
+    """
+    sessions, pages = schema.sessions, schema.pages
+    row = connection.execute(
+        sa.select(sessions.c.state).where(sessions.c.id == session.id).with_for_update()
+    ).first()
+    if row is None:
+        raise Unknown
+    if row.state == "finished":
+        return
+    rows = connection.execute(sa.select(pages.c.page, pages.c.revision).where(pages.c.session == session.id))
+    stored = {saved.page: saved.revision for saved in rows}
+    missing = [
+        page.id
+        for page in session.plan.values()
+        if stored.get(page.id, 0) < max(revision_of.get(page.id, 0), 0 if _optional(page) else 1)
+    ]
+    if missing:
+        raise Conflict("pages are missing", missing)
+    now = time.time()
+    connection.execute(
+        sa.update(sessions)
+        .where(sessions.c.id == session.id)
+        .values(state="finished", finished_at=now, seen_at=now)
+    )
+
+
+def _optional(page: PlannedPage) -> bool:
+    return page.type in _OPTIONAL or (page.type == "finish" and not page.public["questionnaire"])
+
+
+# What the experimenter does
+
+
+def exclude(connection: sa.Connection, session: str, reason: str | None) -> None:
+    """Leave a session out of what is counted, with a reason; None takes it back in. Raises `Unknown`."""
+    table = schema.sessions
+    values = {"excluded_reason": reason, "excluded_at": None if reason is None else time.time()}
+    if not connection.execute(sa.update(table).where(table.c.id == session).values(values)).rowcount:
+        raise Unknown
+
+
+def erase(connection: sa.Connection, session: str) -> None:
+    """Remove everything about a listener: session, pages, answers, and the name of their invitation.
+
+    The invitation stays used. Raises `Unknown`.
+    """
+    invitations, sessions = schema.invitations, schema.sessions
+    anonymous = sa.literal("erased-").concat(sa.func.substr(invitations.c.token_sha256, 1, 12))
+    connection.execute(
+        sa.update(invitations).where(invitations.c.session == session).values(name=anonymous, session=None)
+    )
+    if not connection.execute(sa.delete(sessions).where(sessions.c.id == session)).rowcount:
+        raise Unknown
+
+
+def invite(connection: sa.Connection, test: str, names: Iterable[str]) -> dict[str, str]:
+    """Make an invitation for each name: name -> token, which is kept hashed and cannot be shown again.
+
+    Raises `Refused` for a name that has one already, and for one that is empty or over 100 characters.
+    """
+    table = schema.invitations
+    ensure_test(connection, test)
+    tokens = {storable(name).strip(): secrets.token_urlsafe(20) for name in names}
+    if not tokens or not all(0 < len(name) <= 100 for name in tokens):
+        raise Refused("name", "give each invitation a name of 1 to 100 characters")
+    taken = connection.execute(
+        sa.select(table.c.name).where((table.c.test == test) & table.c.name.in_(list(tokens)))
+    ).scalars()
+    for name in taken:
+        raise Refused("name_taken", f"'{name}' has an invitation already; withdraw it or give another name")
+    rows = [
+        {"token_sha256": sha256(token), "test": test, "name": name, "created_at": time.time()}
+        for name, token in tokens.items()
+    ]
+    connection.execute(table.insert(), rows)
+    return tokens
+
+
+def withdraw(connection: sa.Connection, test: str, name: str) -> bool:
+    """Take an invitation back that was not used; False if there is none."""
+    table = schema.invitations
+    where = (table.c.test == test) & (table.c.name == name) & table.c.used_at.is_(None)
+    return bool(connection.execute(sa.delete(table).where(where)).rowcount)
+
+
+def is_closed(connection: sa.Connection, test: str) -> bool:
+    """Whether a test takes nobody new."""
+    return bool(
+        connection.execute(sa.select(schema.tests.c.closed).where(schema.tests.c.test == test)).scalar()
+    )
+
+
+def set_closed(connection: sa.Connection, test: str, closed: bool) -> None:
+    """Close a test to new listeners, or open it again; who is in it can finish."""
+    table = schema.tests
+    connection.execute(sa.update(table).where(table.c.test == test).values(closed=closed))

@@ -1,0 +1,500 @@
+"""Where sessions are kept: one SQLite file, or PostgreSQL for several hosts.
+
+What `Store.write` has returned from is on the disk (SQLite: WAL with synchronous=FULL). SQLite has one writer
+at a time, so that one thread here does all writing and lets writes that wait share one transaction, each in
+a savepoint of its own: a hundred listeners who save at once cost one flush of the disk, not a hundred. What
+is in the log is brought into the file within about a second, by a thread of its own which no listener waits
+for, so that a plain copy of the file is nearly current.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
+
+from mushra.store import schema
+from qincodec.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+_log = logging.getLogger("mushra.server")
+
+BUSY_TIMEOUT_S = 10.0
+#: Writes that share a transaction at most.
+MAX_BATCH = 64
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+#: Seconds from a write until SQLite's log is brought into its file.
+CHECKPOINT_AFTER_S = 1.0
+#: Bytes that SQLite's log is cut to when it begins anew.
+MAX_LOG_BYTES = 1024 * 1024
+#: How often a write is tried again when PostgreSQL asks for that (deadlock, lost connection).
+ATTEMPTS = 4
+
+
+class StoreUnavailable(UserError):
+    """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again."""
+
+
+class Store:
+    """A data base of listening tests, open for reading and writing. Thread-safe. `close` it.
+
+    Args:
+        target: path of a SQLite file, or URL (``sqlite:///...``, ``postgresql://...``).
+        create: make the file and the tables if there are none.
+
+    Raises:
+        UserError: it cannot be opened, or is something else or of a later version.
+    """
+
+    def __init__(self, target: str | Path, *, create: bool = True) -> None:
+        url = _url(target)
+        #: What another process opens the same data base with. May hold a password.
+        self.target = url.render_as_string(hide_password=False) if url.host else str(target)
+        #: For messages: no password in it.
+        self.name = url.render_as_string(hide_password=True) if url.host else str(url.database)
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _check_file(Path(url.database or ""), create)
+        copied = self.is_sqlite and _has_no_log(Path(url.database or ""))
+        try:
+            self._engine = _engine(url)
+            self._writer = _Writer(self._engine) if self.is_sqlite else None
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise UserError(f"cannot use data base '{self.name}': {error}") from error
+        try:
+            where = f"'{self.name}'"
+            made = self.write(lambda connection: schema.prepare(connection, where, create=create))
+        except StoreUnavailable as error:
+            self.close()
+            raise UserError(f"cannot open data base '{self.name}': {error}") from error
+        except (DBAPIError, sqlite3.Error) as error:  # the latter where the connection is set up
+            self.close()
+            raise UserError(f"cannot open data base '{self.name}': {_explained(error)}") from error
+        except Exception:
+            self.close()
+            raise
+        if made and copied:
+            _log.warning("%s %s", where, schema.is_empty(where))
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish what is being written, then close."""
+        if self._writer is not None:
+            self._writer.stop()
+        self._engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection to read with: one consistent state of the data base."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise _explained(error) from error
+
+    def write(self, change: Callable[[sa.Connection], T]) -> T:
+        """Run ``change`` in a transaction; its result once that is on the disk.
+
+        It may run more than once (its earlier runs undone) and should do nothing but use its connection.
+
+        Raises:
+            StoreUnavailable: nothing was stored.
+            Exception: what ``change`` raised; nothing of it was stored.
+        """
+        if self._writer is not None:
+            return self._writer.run(change)
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._engine.begin() as connection:
+                    return change(connection)
+            except DBAPIError as error:
+                if attempt + 1 == ATTEMPTS or not _worth_a_retry(error):
+                    raise _explained(error) from error
+                time.sleep(0.02 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def forget_erased(self) -> None:
+        """Have what was erased out of SQLite's log, too, as soon as nobody reads its past."""
+        if self._writer is not None:
+            _checkpoint(self._engine, "TRUNCATE", BUSY_TIMEOUT_S)
+
+    def backup(self, to: Path) -> None:
+        """Copy a SQLite data base as it is at one moment, while others read and write. Raises `UserError`."""
+        if not self.is_sqlite:
+            raise UserError(
+                "a PostgreSQL data base is backed up with its own program:"
+                f" pg_dump --format=custom --file=results.dump '{self.name.replace('+psycopg', '')}'"
+            )
+        source = self._engine.raw_connection()
+        try:
+            with closing(sqlite3.connect(to)) as copy:
+                source.driver_connection.backup(copy)  # type: ignore[union-attr]
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, with no log beside it
+        except sqlite3.Error as error:
+            raise UserError(f"cannot write '{to}': {error}") from error
+        finally:
+            source.close()
+
+    def meta(self, key: str, make: Callable[[], str]) -> str:
+        """The fact stored under ``key``; made and stored if there is none yet, once among all hosts."""
+
+        def change(connection: sa.Connection) -> str:
+            statement = sa.select(schema.meta.c.value).where(schema.meta.c.key == key)
+            found = connection.execute(statement).scalar()
+            if found is None:
+                try:
+                    with connection.begin_nested():
+                        found = make()
+                        connection.execute(schema.meta.insert().values(key=key, value=found))
+                except sa.exc.IntegrityError:  # another host was quicker
+                    found = connection.execute(statement).scalar_one()
+            return str(found)
+
+        return self.write(change)
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Store a fact, replacing an earlier one."""
+
+        def change(connection: sa.Connection) -> None:
+            connection.execute(schema.meta.delete().where(schema.meta.c.key == key))
+            connection.execute(schema.meta.insert().values(key=key, value=value))
+
+        self.write(change)
+
+    def get_meta(self, key: str) -> str | None:
+        with self.read() as connection:
+            return connection.execute(sa.select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar()
+
+
+class _Writer:
+    """The one thread that writes to a SQLite file."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._queue: queue.SimpleQueue[tuple[Callable[[sa.Connection], Any], Future[Any]] | None]
+        self._queue = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._log_has_more = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
+        self._checkpointer = threading.Thread(target=self._bring_in, name="store-log", daemon=True)
+        self._thread.start()
+        self._checkpointer.start()
+
+    def run(self, change: Callable[[sa.Connection], T]) -> T:
+        future: Future[T] = Future()
+        with self._lock:
+            if self._stopped:
+                raise StoreUnavailable("the server is stopping")
+            self._queue.put((change, future))
+        return future.result()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            self._queue.put(None)
+        self._thread.join()
+        self._stopping.set()
+        self._log_has_more.set()
+        self._checkpointer.join()
+
+    def _work(self) -> None:
+        stop = False
+        while not stop:
+            batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]] = []
+            entry = self._queue.get()
+            while entry is not None:
+                batch.append(entry)
+                if len(batch) == MAX_BATCH or self._queue.empty():
+                    break
+                entry = self._queue.get()
+            stop = entry is None
+            if batch:
+                self._commit(batch)
+
+    def _bring_in(self) -> None:
+        while not self._stopping.is_set():
+            self._log_has_more.wait()
+            self._stopping.wait(CHECKPOINT_AFTER_S)
+            self._log_has_more.clear()
+            try:
+                # Passive holds up nobody, and whoever writes next begins the log anew if all of it was
+                # brought in. When nobody writes, truncating it holds up nobody either.
+                _checkpoint(self._engine, "PASSIVE")
+                if not self._log_has_more.is_set():
+                    _checkpoint(self._engine, "TRUNCATE")
+            except (sqlite3.Error, SQLAlchemyError) as error:
+                _log.warning("the data base's log cannot be brought into its file: %s", error)
+
+    def _commit(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
+        outcomes: list[tuple[Any, BaseException | None]] = []
+        try:
+            with self._engine.begin() as connection:
+                outcomes = [self._one(connection, change) for change, _ in batch]
+        except BaseException as error:
+            # The transaction as a whole came to nothing: nobody may be told otherwise.
+            reason = _explained(error) if isinstance(error, DBAPIError) else error
+            outcomes = [(None, reason)] * len(batch)
+        self._log_has_more.set()
+        for (_, future), (result, failure) in zip(batch, outcomes, strict=True):
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
+
+    @staticmethod
+    def _one(
+        connection: sa.Connection, change: Callable[[sa.Connection], Any]
+    ) -> tuple[Any, BaseException | None]:
+        savepoint = connection.begin_nested()
+        try:
+            result = change(connection)
+        except OperationalError:
+            # Full disk, I/O error: SQLite may have undone the whole transaction, savepoints and all.
+            raise
+        except Exception as error:
+            savepoint.rollback()
+            return None, error
+        savepoint.commit()
+        return result, None
+
+
+def _url(target: str | Path) -> sa.URL:
+    text = str(target)
+    if "://" not in text:
+        return sa.URL.create("sqlite", database=text)
+    try:
+        url = sa.make_url(text)
+    except ArgumentError:
+        raise UserError(
+            "the data base's URL cannot be read; give a file or postgresql://USER@HOST/DATABASE"
+        ) from None
+    if url.drivername in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UserError(f"a data base of kind '{url.drivername}' is not supported; use sqlite or postgresql")
+    return url
+
+
+def _check_file(path: Path, create: bool) -> None:
+    if path.name in ("", ":memory:"):
+        raise UserError("the data base must be a file, so that it outlives the server; give its path")
+    if not path.exists():
+        if not create:
+            raise UserError(f"there is no data base '{path}'; `mushra serve` makes it")
+        if not path.parent.is_dir():
+            raise UserError(f"cannot make data base '{path}': its folder does not exist; make it first")
+    elif path.stat().st_size > 0:
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\0":
+                raise UserError(f"'{path}' is no SQLite data base; give another file")
+
+
+def _has_no_log(path: Path) -> bool:
+    """Whether a file that is there, and not empty, has no log beside it."""
+    return path.exists() and path.stat().st_size > 0 and not Path(f"{path}-wal").exists()
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=20)
+    engine = sa.create_engine(
+        url,
+        pool_size=32,
+        max_overflow=32,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        cursor = connection.cursor()
+        _set_wal(cursor)
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA journal_size_limit={MAX_LOG_BYTES}")
+        cursor.execute("PRAGMA wal_autocheckpoint=0")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA secure_delete=ON")  # what was erased is gone from the file, too
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begins(connection: sa.Connection) -> None:
+        # Python's sqlite3 would begin late and without a lock; the writer needs it from the first statement.
+        writing = threading.current_thread().name == "store-writer"
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _set_wal(cursor: sqlite3.Cursor) -> None:
+    """Have a log. While another process sets it up in a new file, SQLite refuses without waiting."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _checkpoint(engine: sa.Engine, mode: str, wait_s: float = 0.0) -> None:
+    """Bring SQLite's log into its file, as far as that goes without waiting longer for others."""
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={int(1000 * wait_s)}")
+        try:
+            cursor.execute(f"PRAGMA wal_checkpoint({mode})")
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={int(1000 * BUSY_TIMEOUT_S)}")
+    finally:
+        connection.close()
+
+
+def _worth_a_retry(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    return error.connection_invalidated or state in ("40001", "40P01") or state is None
+
+
+def _explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
+    """What to say about an error of the data base; the error itself if it is one of ours."""
+    text = str(getattr(error, "orig", error)).strip().splitlines() or [""]
+    lower = text[0].lower()
+    state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
+    if "full" in lower or "no space" in lower or state == "53100":
+        return StoreUnavailable("the disk is full; free some space, nothing that was confirmed is lost")
+    if getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        return StoreUnavailable(f"{text[0]}; the file is damaged: put a backup in its place")
+    if isinstance(error, OperationalError) or state.startswith(("08", "53", "57")):
+        return StoreUnavailable(text[0])
+    return error
+
+
+# Reading for analysis
+
+#: Columns of `read_ratings`; those of the questionnaire follow, as ``answer:NAME``.
+RATING_COLUMNS = (
+    *("listener", "item", "condition", "score", "time_ms", "comment", "session", "test", "order", "position"),
+    *("plays", "heard_ms", "moves", "training", "state", "excluded", "excluded_reason", "begun_at"),
+)
+
+
+def read_ratings(
+    target: str | Path | Store, *, key: Path | None = None, test: str | None = None, everything: bool = False
+) -> pd.DataFrame:
+    """The MUSHRA ratings of a data base, one row each, columns `RATING_COLUMNS` and the questionnaire's.
+
+    ``listener`` is as `schema.listeners` says; ``item`` the trial's id, ``condition`` the signal's name,
+    ``order`` the place of the page in the session, ``position`` that of the signal on the page (both from 1),
+    ``time_ms`` that spent on the page. A score that was not given (if the rules let it) is NaN.
+
+    Args:
+        target: file, URL, or an open store.
+        key: ``key.json`` of `mushra create`; then ``condition`` is what the opaque names stand for.
+        test: only this one's.
+        everything: also training pages, unfinished and excluded sessions, which the columns tell.
+
+    Raises:
+        UserError: the data base or the key cannot be read.
+    """
+    import pandas as pd
+
+    if not isinstance(target, Store):
+        with Store(target, create=False) as store:
+            return read_ratings(store, key=key, test=test, everything=everything)
+    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
+    query = (
+        sa.select(
+            *(ratings.c[name] for name in ("session", "trial", "stimulus", "score", "time_ms", "comment")),
+            *(ratings.c[name] for name in ("position", "detail")),
+            pages.c.position.label("page_position"),
+            pages.c.training,
+            *(sessions.c[name] for name in ("test", "state", "excluded_reason")),
+            sessions.c.excluded_at,
+            sessions.c.created_at,
+        )
+        .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
+        .join(sessions, sessions.c.id == ratings.c.session)
+        .where(ratings.c.type == "mushra")
+        .order_by(sessions.c.test, sessions.c.number, pages.c.position, ratings.c.position)
+    )
+    if test is not None:
+        query = query.where(sessions.c.test == test)
+    if not everything:
+        query = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
+        query = query.where(pages.c.training.is_(False))
+    names = read_key(key) if key is not None else {}
+    answers = schema.answers
+    with target.read() as connection:
+        rows = connection.execute(query).all()
+        who = schema.listeners(connection)
+        given = connection.execute(sa.select(answers).order_by(answers.c.session, answers.c.position)).all()
+    asked: dict[str, dict[str, str]] = {}
+    for answer in given:
+        asked.setdefault(answer.session, {})[f"answer:{answer.name}"] = answer.value
+    records = []
+    for row in rows:
+        detail = json.loads(row.detail or "{}")
+        records.append(
+            {
+                "listener": who[row.session],
+                "item": row.trial,
+                "condition": names.get((row.trial, row.stimulus), row.stimulus),
+                "score": row.score,
+                "time_ms": row.time_ms,
+                "comment": row.comment,
+                "session": row.session,
+                "test": row.test,
+                "order": row.page_position + 1,
+                "position": row.position + 1,
+                **{name: detail.get(name) for name in ("plays", "heard_ms", "moves")},
+                "training": row.training,
+                "state": row.state,
+                "excluded": row.excluded_at is not None,
+                "excluded_reason": row.excluded_reason or "",
+                "begun_at": datetime.fromtimestamp(row.created_at, UTC).isoformat(timespec="seconds"),
+                **asked.get(row.session, {}),
+            }
+        )
+    extra = dict.fromkeys(name for record in records for name in record if name not in RATING_COLUMNS)
+    frame = pd.DataFrame.from_records(records, columns=[*RATING_COLUMNS, *extra])
+    return frame.astype({"score": float, "time_ms": float})
+
+
+def read_key(path: Path) -> dict[tuple[str, str], str]:
+    """(trial, name of a signal) -> its condition, from a ``key.json``. Raises `UserError`."""
+    try:
+        trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
+        return {
+            (str(trial), str(name)): str(signal["condition"])
+            for trial, entry in trials.items()
+            for name, signal in entry["signals"].items()
+        }
+    except OSError as error:
+        raise UserError(f"cannot read key '{path}': {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{path}' is no key of `mushra create`: {type(error).__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""Planning a test, and comparing its grades with metrics."""

@@ -1,0 +1,302 @@
+"""Objective metrics of what listeners heard: of the files of a test, not the clips they were cut from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from evaluation.embeddings import EMBEDDINGS
+from evaluation.embeddings.base import Embedding
+from evaluation.engine.conditions import choose_metrics
+from evaluation.loading import open_results
+from evaluation.metrics import METRICS
+from evaluation.metrics.base import Metric, Score
+from evaluation.metrics.embedding import (
+    COSINE,
+    MATCHING,
+    compare_frames,
+    describe_embedding,
+    embedding_metrics,
+)
+from evaluation.results import MetricInfo
+from mushra.config.locate import KEY_FORMAT, KEY_NAME
+from mushra.config.pages import HIDDEN_REFERENCE
+from qincodec import audio
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A file, and the SHA-256 it had when the test was made ("" if that is not known)."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An item.
+
+    Attributes:
+        reference: its file.
+        signals: condition -> its file, the hidden reference left out.
+    """
+
+    reference: Path
+    signals: dict[str, Signal]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is computed, and on what.
+
+    Attributes:
+        metrics: one instance each.
+        embeddings: each gives the distances of single excerpts, FM and cosine.
+        sample_rate: Hz that stimuli are resampled to; None leaves them as they are.
+        channels: that they are mixed to; None leaves them as they are.
+        notes: metrics that were left out and why, and where the settings come from.
+    """
+
+    metrics: tuple[Metric, ...]
+    embeddings: tuple[Embedding, ...]
+    sample_rate: int | None
+    channels: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def infos(self) -> list[MetricInfo]:
+        """All metrics, in the order of their columns."""
+        infos = [
+            MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, m.definition)
+            for m in self.metrics
+        ]
+        for embedding in self.embeddings:
+            infos += [info for info in embedding_metrics(describe_embedding(embedding)) if info.per_clip]
+        return infos
+
+
+def read_trials(folder: Path) -> dict[str, Trial]:
+    """The trials of a folder that ``mushra create`` made, by item.
+
+    Raises:
+        UserError: there is no key in the folder, or it cannot be read.
+    """
+    path = folder / KEY_NAME
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+        if key["format"] != KEY_FORMAT:
+            raise UserError(
+                f"{path} has format {key['format']}, this version reads {KEY_FORMAT}; use the version that "
+                "made the test"
+            )
+        return {
+            str(item): Trial(
+                folder / trial["reference"],
+                {
+                    str(signal["condition"]): Signal(folder / signal["file"], str(signal.get("sha256", "")))
+                    for signal in trial["signals"].values()
+                    if signal["condition"] != HIDDEN_REFERENCE
+                },
+            )
+            for item, trial in key["trials"].items()
+        }
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror or error}; give a folder that `mushra create` made"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no key of a test ({type(error).__name__}: {error}); give a folder that "
+            "`mushra create` made"
+        ) from error
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run of ``evaluate``."""
+    return (path / "run.json").is_file()
+
+
+def choose_settings(run: Path | None, names: str | None = None) -> Settings:
+    """Metrics and how to compute them.
+
+    Args:
+        run: of ``evaluate``: its metrics, sample rate and channels are used, so that what is correlated is
+            what its tables show. None: all metrics without an embedding, stimuli as they are.
+        names: of metrics and embeddings to use instead, comma-separated.
+
+    Raises:
+        UserError: a name is unknown, what was named cannot run here, nothing is left, or ``run`` is no run.
+    """
+    sample_rate = channels = None
+    notes = []
+    wanted, embeddings = METRICS.names(), []
+    if run is not None:
+        results = open_results(run)
+        sample_rate, channels = results.settings["sample_rate"], results.settings["channels"]
+        notes.append(f"metrics at {sample_rate} Hz, {channels} channel{'s' * (channels != 1)}, as in {run}")
+        wanted = [metric.name for metric in results.clip_metrics if not metric.embedding]
+        embeddings = [embedding.name for embedding in results.embeddings]
+        if names is None:
+            notes += [
+                f"{metric.label} left out: a distance between whole sets has no value for an excerpt"
+                for metric in results.metrics
+                if not metric.per_clip
+            ]
+            notes += [f"{name} left out: {reason}" for name, reason in results.unavailable.items()]
+    if names is not None:
+        wanted, embeddings = choose_metrics(names)
+    loaded: dict[str, Any] = {}
+    for registry, chosen in ((METRICS, wanted), (EMBEDDINGS, embeddings)):
+        for name in chosen:
+            try:
+                loaded[name] = registry.load(name)()
+            except Exception as error:  # a plug-in's own fault, too, leaves out that one only
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                if names is not None:
+                    raise UserError(f"{name} cannot be computed here: {reason}") from error
+                notes.append(f"{name} left out: {reason}")
+    if not loaded:
+        raise UserError(f"no metric is left to correlate ({'; '.join(notes)}); name some with --metrics")
+    return Settings(
+        tuple(loaded[name] for name in wanted if name in loaded),
+        tuple(loaded[name] for name in embeddings if name in loaded),
+        sample_rate,
+        channels,
+        tuple(notes),
+    )
+
+
+def score_trials(
+    trials: dict[str, Trial],
+    settings: Settings,
+    *,
+    progress: Progress = lambda *_: None,
+) -> pd.DataFrame:
+    """Each metric of each signal against the reference of its trial, as both were heard.
+
+    Returns:
+        A row per item and condition, in the order of ``trials``: ``item, condition``, and for each metric M
+        ``M`` and ``M_reason`` (why it is no number). The gain of a trial is in both files and cancels where
+        the metric does not see level; nothing is aligned again.
+
+    Raises:
+        UserError: a file is missing, damaged, of another length than its reference, or not the one that was
+            made for the test.
+    """
+    rows: list[dict[str, Any]] = []
+    total = sum(len(trial.signals) for trial in trials.values())
+    for item, trial in trials.items():
+        reference, sample_rate = _read(trial.reference, settings)
+        of_reference = [
+            *(_attempt(metric.prepare, reference, sample_rate) for metric in settings.metrics),
+            *(_attempt(_embed, embedding, reference, sample_rate) for embedding in settings.embeddings),
+        ]
+        for condition, signal in trial.signals.items():
+            progress("scoring what was heard", len(rows), total)
+            if signal.sha256 and hashlib.sha256(_bytes(signal.path)).hexdigest() != signal.sha256:
+                raise UserError(
+                    f"{signal.path} is another file than {KEY_NAME} says: it was changed after `create`; put "
+                    "back what listeners heard"
+                )
+            decoded, rate = _read(signal.path, settings)
+            if decoded.shape != reference.shape or rate != sample_rate:
+                raise UserError(
+                    f"{signal.path} is {_shape(decoded, rate)}, its reference {trial.reference.name} "
+                    f"{_shape(reference, sample_rate)}; create the test again"
+                )
+            scores: list[Score] = []
+            for metric, prepared in zip(settings.metrics, of_reference, strict=False):
+                scores += _scores(1, metric.score, prepared, decoded, sample_rate)
+            for embedding, frames in zip(
+                settings.embeddings, of_reference[len(settings.metrics) :], strict=True
+            ):
+                scores += _scores(2, _distances, frames, embedding, decoded, sample_rate)
+            row: dict[str, Any] = {"item": item, "condition": condition}
+            for info, score in zip(settings.infos, scores, strict=True):
+                row[info.name], row[f"{info.name}_reason"] = score.value, score.reason or ""
+            rows.append(row)
+    columns = ["item", "condition"]
+    columns += [name for info in settings.infos for name in (info.name, f"{info.name}_reason")]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def describe_gaps(scores: pd.DataFrame, infos: Sequence[MetricInfo]) -> list[str]:
+    """For each metric without a value somewhere: how often, and the first reason."""
+    notes = []
+    for info in infos:
+        lacking = scores[scores[f"{info.name}_reason"] != ""]
+        if len(lacking):
+            first = lacking.iloc[0]
+            notes.append(
+                f"{info.label} has no value for {len(lacking)} of {len(scores)} signals, left out (first: "
+                f"{first['condition']} of {first['item']}: {first[f'{info.name}_reason']})"
+            )
+    return notes
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a metric raised instead of a value."""
+
+    reason: str
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``function`` returns, or a `_Failure`: a metric that raises must not take the others with it."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return _Failure(f"{type(error).__name__}: {error}")
+
+
+def _scores(number: int, function: Callable[..., Any], prepared: Any, *arguments: Any) -> list[Score]:
+    """``number`` scores of one signal; of a metric that fails without a value and with the reason."""
+    found = prepared if isinstance(prepared, _Failure) else _attempt(function, prepared, *arguments)
+    return [Score(math.nan, found.reason)] * number if isinstance(found, _Failure) else found[:number]
+
+
+def _distances(
+    frames: np.ndarray, embedding: Embedding, decoded: torch.Tensor, sample_rate: int
+) -> list[Score]:
+    """Feature-matching and cosine distance of an embedding."""
+    distances = compare_frames(frames, _embed(embedding, decoded, sample_rate))
+    return [distances[kind] for kind in (MATCHING, COSINE)]
+
+
+def _embed(embedding: Embedding, samples: torch.Tensor, sample_rate: int) -> np.ndarray:
+    """(frames, dim) of the mean of the channels."""
+    mono = torch.from_numpy(audio.mix(samples[0].numpy(), 1))[0]
+    return np.asarray(embedding.embed(mono, sample_rate).cpu())
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; create the test again") from error
+
+
+def _read(path: Path, settings: Settings) -> tuple[torch.Tensor, int]:
+    """(1, channels, samples) and the sample rate, after the mixing and resampling of ``settings``."""
+    samples, sample_rate = audio.read(path)
+    if settings.channels is not None:
+        samples = audio.mix(samples, settings.channels)
+    if settings.sample_rate is not None:
+        samples = audio.resample(samples, sample_rate, settings.sample_rate)
+        sample_rate = settings.sample_rate
+    return torch.from_numpy(samples)[None], sample_rate
+
+
+def _shape(samples: torch.Tensor, sample_rate: int) -> str:
+    return f"{samples.shape[1]} x {samples.shape[2]} samples at {sample_rate} Hz"

@@ -1,0 +1,132 @@
+"""What all commands share: errors in one line, exit codes, progress on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from typer import Typer
+
+#: What long work calls as it goes on: what it does, how much of it is done, and of how much (0: unknown).
+Progress = Callable[[str, int, int], None]
+
+
+def run_command(app: Typer, arguments: list[str], program: str, interrupted: str | None = None) -> None:
+    """Run a Typer application and exit: 2 with one line for a `UserError`, 130 when interrupted.
+
+    Args:
+        app: the application.
+        arguments: of the command line.
+        program: name in messages. Under torchrun rank 0 speaks for all.
+        interrupted: what to say when Ctrl-C ends it; None if the command says it itself.
+    """
+    from typer.main import get_command
+
+    command = get_command(app)
+    _hide_values_of_flags(command)
+    try:
+        command(arguments, prog_name=program)
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except SystemExit as end:
+        # Typer makes exit code 130 of Ctrl-C, without a word.
+        if end.code == EXIT_INTERRUPTED and interrupted is not None:
+            print(f"\n{program}: {interrupted}", file=sys.stderr)
+        raise
+
+
+def _hide_values_of_flags(command: Any) -> None:
+    """For --help: a flag takes no value, but Typer from 0.29 on names one, ``<bool>``."""
+    for parameter in command.get_params(command.context_class(command)):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_values_of_flags(inner)
+
+
+class ProgressLine:
+    """Progress of long work on stderr: a bar with time left on a terminal, a line now and then elsewhere.
+
+    Call it with (what, done, total) and, if there is more to say, a detail that changes; from any thread.
+    """
+
+    #: Seconds between two lines where stderr is not a terminal.
+    INTERVAL_S = 10.0
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._bar: Any = None
+        self._task: Any = None
+        self._what = self._detail = ""
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done()
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._enabled:
+            self._show(self._print, text)
+
+    def _print(self, text: str) -> None:
+        self.done()
+        print(text, file=sys.stderr)
+
+    def _show(self, function: Callable[..., None], *arguments: Any) -> None:
+        """What only displays must not end the work: where it fails (stderr is closed), nothing is shown."""
+        try:
+            function(*arguments)
+        except Exception:
+            self._enabled = False
+
+    def done(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        if self._enabled:
+            self._show(self._progress, what, done, total, detail)
+
+    def _progress(self, what: str, done: int, total: int, detail: str) -> None:
+        self._detail = detail or self._detail
+        if sys.stderr.isatty():
+            self._draw(what, done, total)
+        elif time.monotonic() - self._last_line >= self.INTERVAL_S:
+            self._last_line = time.monotonic()
+            more = f" ({self._detail})" if self._detail else ""
+            print(f"{what}: {done} of {total}{more}", file=sys.stderr, flush=True)
+
+    def _draw(self, what: str, done: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if what != self._what:
+            self.done()
+            self._what = what
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                TextColumn("{task.fields[detail]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(what, total=total, detail=self._detail)
+        self._bar.update(self._task, completed=done, total=total, detail=self._detail)

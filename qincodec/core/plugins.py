@@ -1,0 +1,68 @@
+"""Named parts that load on first use: codecs, quantizers, metrics, embeddings.
+
+A registry knows the project's own parts by a table of ``"module:attribute"`` strings and those of
+third parties by an entry-point group, and imports neither until a name is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from qincodec.core.errors import UserError, said
+
+#: What somebody's part may raise and the program goes on: `sys.exit` of a part must not end it unheard.
+FAULTS = (Exception, SystemExit)
+
+
+class Registry:
+    """Names of one kind of part.
+
+    Args:
+        kind: what a name stands for, in the singular, for messages ("codec").
+        group: entry-point group through which other packages add theirs ("qincodec.codecs").
+        builtin: name -> ``"module:attribute"`` of the project's own parts.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtin = dict(builtin)
+
+    def _third_party(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    def names(self) -> list[str]:
+        """All known names, the project's own first, in the order of their table."""
+        return [*self._builtin, *sorted(set(self._third_party()) - set(self._builtin))]
+
+    def is_own(self, name: str) -> bool:
+        """Whether it is one of the project's own."""
+        return name in self._builtin
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._builtin or name in self._third_party()
+
+    def load(self, name: str) -> Any:
+        """The object registered as ``name``.
+
+        Raises:
+            UserError: the name is unknown (close names are suggested), or a third party's entry point
+                does not import.
+        """
+        if name in self._builtin:
+            module, _, attribute = self._builtin[name].partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        point = self._third_party().get(name)
+        if point is None:
+            close = difflib.get_close_matches(name.lower(), self.names(), n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise UserError(f"unknown {self.kind} '{name}': {hint}known are {', '.join(self.names())}")
+        try:
+            return point.load()
+        except FAULTS as error:  # a plug-in's own fault must name the plug-in
+            what = f"{self.kind} '{name}' ({point.value}) does not import"
+            raise UserError(f"{what}: {said(error)}") from error

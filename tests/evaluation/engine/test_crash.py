@@ -1,0 +1,131 @@
+"""kill -9 at random moments, then the same command again: the same summary, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from evaluation.statistics.recordings import TIMING_COLUMNS
+
+COMMAND = [sys.executable, "-m", "evaluation"]
+
+
+def arguments(clip_folder: Path, out: Path) -> list[str]:
+    options = ["--codecs", "opus,mp3,pcm16", "--kbps", "8,16,24", "--batch-size", "2", "--workers", "2"]
+    return [*COMMAND, str(clip_folder), *options, "--out", str(out)]
+
+
+def lines(run: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in (run / "rows").glob("*.jsonl"))
+
+
+def without_timings(run: Path) -> str:
+    frame = pd.read_csv(run / "summary.csv", dtype=str)
+    return frame.drop(columns=[c for c in TIMING_COLUMNS if c in frame]).to_csv(index=False)
+
+
+@pytest.fixture(scope="module")
+def whole(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process that nothing interrupted, only to be read."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(arguments(clip_folder, out), check=True, capture_output=True, timeout=120)
+    return out
+
+
+def kill_and_resume(clip_folder: Path, tmp_path: Path, whole: Path, kills: int) -> None:
+    killed = tmp_path / "killed"
+    total = lines(whole)
+    chance = random.Random(kills)
+    for target in sorted(chance.sample(range(total), kills)):
+        have = lines(killed)
+        process = subprocess.Popen(
+            arguments(clip_folder, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        while process.poll() is None and lines(killed) <= target:
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert lines(killed) >= have
+    subprocess.run(arguments(clip_folder, killed), check=True, capture_output=True, timeout=120)
+
+    assert without_timings(killed) == without_timings(whole)
+    keys = [
+        json.loads(line)["key"]
+        for path in (killed / "rows").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(keys) == len(set(keys)) == total
+
+
+def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
+    # So many rates that the signal comes in the midst of the work, however fast the machine.
+    rates = ",".join(map(str, range(8, 128, 4)))
+    command = [*arguments(clip_folder, tmp_path / "run"), "--kbps", rates]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs tests in the background has its children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while process.poll() is None and not lines(tmp_path / "run"):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+    assert stdout == ""
+
+
+def test_killed_three_times(clip_folder: Path, tmp_path: Path, whole: Path) -> None:
+    kill_and_resume(clip_folder, tmp_path, whole, 3)
+
+
+@pytest.mark.long
+def test_killed_ten_times(clip_folder: Path, tmp_path: Path, whole: Path) -> None:
+    kill_and_resume(clip_folder, tmp_path, whole, 10)
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_ranks_agree_with_one_process(clip_folder: Path, tmp_path: Path, whole: Path, ranks: int) -> None:
+    together = tmp_path / "together"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command = [*torchrun, "-m", *arguments(clip_folder, together)[2:]]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    assert len(list((together / "rows").iterdir())) == ranks
+    assert without_timings(together) == without_timings(whole)
+    assert (together / "plots").is_dir() == (whole / "plots").is_dir()
+
+
+def test_a_mistake_under_torchrun_ends_all_ranks(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "evaluation", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode != 0
+    assert result.stderr.count("evaluate: ") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_survives_being_moved(tmp_path: Path, whole: Path) -> None:
+    moved, before = tmp_path / "moved", (whole / "summary.csv").read_bytes()
+    shutil.copytree(whole, moved)
+    # What is read from where the run was must fail.
+    away = whole.rename(whole.with_name("away"))
+    try:
+        subprocess.run([*COMMAND, "report", str(moved)], check=True, capture_output=True, timeout=120)
+    finally:
+        away.rename(whole)
+    assert (moved / "summary.csv").read_bytes() == before

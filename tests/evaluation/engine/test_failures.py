@@ -1,0 +1,505 @@
+"""What fails fails alone: a changed file its clip, a metric its own scores, a plug-in its own name."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from known import RATE, StepCodec, tone_and_noise
+from toy_embedding import Bands
+
+from baselines.codec import Encoded, Rate
+from baselines.registry import CODECS
+from evaluation import evaluate, open_results
+from evaluation.cli.evaluate import main
+from evaluation.embeddings import EMBEDDINGS
+from evaluation.engine.scoring import checked_scores
+from evaluation.loading import load_results
+from evaluation.metrics import METRICS
+from evaluation.metrics.base import Metric, Score
+from evaluation.report import write_all
+from evaluation.run.merge import merge_runs
+from evaluation.run.store import RunStore
+from qincodec.core.plugins import Registry
+
+
+class Touchy(Metric):
+    """The largest sample of the output; raises on clips whose reference exceeds ``limit``."""
+
+    name, label, version, unit, higher_is_better = "touchy", "Touchy", "1", "", False
+    definition = "Made up."
+    limit = 0.44
+
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        if prepared.abs().max() > self.limit:
+            raise ZeroDivisionError("this clip\nis not for me")
+        return [Score(float(item.abs().max())) for item in decoded]
+
+
+def returning(found: object) -> type[Metric]:
+    class Odd(Touchy):
+        def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> Any:
+            return found
+
+    return Odd
+
+
+def add(monkeypatch: pytest.MonkeyPatch, registry: Registry, name: str, part: Any) -> None:
+    """Register a part under a name, as an entry point would."""
+    load = registry.load
+    monkeypatch.setitem(registry._builtin, name, f"test:{name}")
+    monkeypatch.setattr(registry, "load", lambda asked: part if asked == name else load(asked))
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    add(monkeypatch, CODECS, "steps", StepCodec)
+    yield
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Three recordings of one second; only "loud" exceeds `Touchy.limit`."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for seed, (name, peak) in enumerate({"loud": 0.8, "one": 0.2, "two": 0.3}.items()):
+        sound = tone_and_noise(seed, 1.0)
+        soundfile.write(folder / f"{name}.wav", sound * peak / np.abs(sound).max(), RATE, subtype="FLOAT")
+    return folder
+
+
+# A metric that raises
+
+
+def test_a_metric_fails_by_itself(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = evaluate(recordings, "steps", [8], metrics="si_sdr,logmel", out=tmp_path / "alone")
+    add(monkeypatch, METRICS, "touchy", Touchy)
+    both = evaluate(recordings, "steps", [8], metrics="si_sdr,touchy,logmel", out=tmp_path / "both")
+    assert both.clips["error"].isna().all()
+    assert both.clips["si_sdr"].tolist() == alone.clips["si_sdr"].tolist()
+    assert both.clips["fm_logmel"].tolist() == alone.clips["fm_logmel"].tolist()
+    summary, before = both.summary.iloc[0], alone.summary.iloc[0]
+    columns = [f"{m}{end}" for m in ("si_sdr", "fd_logmel") for end in ("", "_ci_low", "_ci_high", "_n")]
+    assert summary[columns].tolist() == before[columns].tolist()
+    assert summary["si_sdr_n"] == 3 and summary["touchy_n"] == 2 and summary["n_failed"] == 0
+    reason = "touchy failed: ZeroDivisionError: this clip is not for me"
+    assert both.clips.set_index("clip")["touchy_reason"].dropna().to_dict() == {"loud": reason}
+    assert both.n_failed_scores == 1
+
+    write_all(both, tmp_path / "both")
+    table = (tmp_path / "both" / "table.md").read_text().replace("\\", "")
+    assert f"Touchy not a number: {reason} (1×)" in table
+    assert "Touchy is the mean of fewer clips than n: steps at 8 kbps 2 of 3" in table
+    with (tmp_path / "both" / "clips.csv").open() as file:
+        rows = {row["clip"]: row for row in csv.DictReader(file)}
+    assert rows["loud"]["touchy"] == "" and rows["loud"]["touchy_reason"] == reason
+    assert rows["loud"]["si_sdr"] != "" and rows["loud"]["error"] == ""
+
+    merged = merge_runs(tmp_path / "merged", [tmp_path / "both"])
+    assert not merged.not_scored
+    with RunStore(tmp_path / "merged", write=False) as store:
+        assert load_results(store).clips["touchy_reason"].dropna().tolist() == [reason]
+
+
+def test_what_failed_is_computed_when_the_run_goes_on(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    class Counted(Touchy):
+        def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+            calls.append(len(decoded))
+            return super().score(prepared, decoded, sample_rate)
+
+    add(monkeypatch, METRICS, "touchy", Counted)
+    evaluate(recordings, "steps", [8], metrics="touchy", out=tmp_path / "run")
+    assert sorted(calls) == [1, 1, 1, 3]  # together, then one by one; not once more in the second pass
+    monkeypatch.setattr(Touchy, "limit", 2.0)
+    results = evaluate(recordings, "steps", [8], metrics="touchy", out=tmp_path / "run")
+    assert results.n_failed_scores == 0 and results.clips["touchy"].notna().all()
+    assert open_results(tmp_path / "run").clips["touchy"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (0.5, "metric 'touchy' returned float; score() must return a list with a Score per item"),
+        ([0.5, 0.5, 0.5], "metric 'touchy' returned float; score() must"),
+        (np.zeros(3), "metric 'touchy' returned ndarray; score() must"),
+        ([], "metric 'touchy' returned 0 scores for 1 clips; return one per item"),
+        (None, "metric 'touchy' returned NoneType; score() must"),
+        ([Score(1e200)], "metric 'touchy' returned Score(1e+200, None); the value must be"),
+        ([Score(float("nan"), " ")], "metric 'touchy' returned Score(nan, ' '); the value must be"),
+        ([Score(float("nan"), 5)], "metric 'touchy' returned Score(nan, 5); the value must be"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_score_is_said(
+    found: object, reason: str, steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, METRICS, "touchy", returning(found))
+    clips = evaluate(recordings, "steps", [8], metrics="si_sdr,touchy", out=tmp_path / "run").clips
+    assert clips["si_sdr"].notna().all() and clips["error"].isna().all()
+    assert all(f"touchy failed: {reason}" in text for text in clips["touchy_reason"])
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("a\0b\n\ud800"), r"ValueError: a\x00b \ud800"),
+        (ValueError("x" * 10**6), f"ValueError: {'x' * 1000}..."),
+        (Speechless(), "Speechless: its message cannot be shown"),
+    ],
+)
+def test_any_message_of_a_plug_in_fits_the_run_folder(
+    error: Exception,
+    said: str,
+    steps: None,
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row with NUL could be written, and the run folder not be read again."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    add(monkeypatch, METRICS, "touchy", type("Odd", (Touchy,), {"score": fail}))
+    add(monkeypatch, CODECS, "broken", type("Broken", (StepCodec,), {"name": "broken", "encode": fail}))
+    assert run(monkeypatch, recordings, tmp_path, "steps,broken", "si_sdr,touchy") == 3
+    clips = open_results(tmp_path / "run").clips.groupby("codec")
+    assert set(clips.get_group("broken")["error"]) == {said}
+    assert set(clips.get_group("steps")["touchy_reason"]) == {f"touchy failed: {said}"}
+    assert clips.get_group("steps")["si_sdr"].notna().all()
+
+
+class Tuples(StepCodec):
+    """JSON makes other values of its identity and settings, which are the same all the same."""
+
+    name = "tuples"
+
+    def rates(self, channels: int = 1) -> list[Rate]:
+        return [Rate(8.0, {"bits": 4, "sizes": (2, 3)})]  # type: ignore[dict-item]
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "widths": (1, 2), "gains": {1: 2}}
+
+
+def test_a_codec_with_tuples_goes_on_with_its_run(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, CODECS, "tuples", Tuples)
+    ends = [run(monkeypatch, recordings, tmp_path, "tuples", m) for m in ("si_sdr", "si_sdr,ms_mel")]
+    assert ends == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"num_samples": -1}, "num_samples must be a whole number from 1"),
+        ({"codes": np.array([[9]]), "codebook_sizes": (4,)}, "codes lie outside their codebooks"),
+        ({"codes": np.array([[0.5]]), "codebook_sizes": (4,)}, "Cannot cast array data from dtype"),
+        ({"codes": np.array([1]), "codebook_sizes": (4,)}, "not enough values to unpack"),
+    ],
+)
+def test_what_could_not_be_decoded_again_fails_its_clip(
+    changed: dict[str, Any], reason: str, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Careless(StepCodec):
+        name = "careless"
+
+        def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+            return [replace(item, **changed) for item in super().encode(audio, rate)]
+
+        def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+            return torch.zeros(len(encoded), 1, RATE)
+
+    add(monkeypatch, CODECS, "careless", Careless)
+    assert run(monkeypatch, recordings, tmp_path, "careless", "si_sdr") == 3
+    errors = open_results(tmp_path / "run").clips["error"]
+    assert len(errors) == 3 and all(reason in error for error in errors)
+
+
+def test_audio_that_cannot_be_saved_fails_its_clip_and_not_the_run(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Infinite(StepCodec):
+        name = "infinite"
+
+        def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+            decoded = super().decode(encoded)
+            return torch.where(decoded.abs().amax(2, keepdim=True) > 0.44, torch.inf, decoded)
+
+    add(monkeypatch, CODECS, "infinite", Infinite)
+    assert run(monkeypatch, recordings, tmp_path, "infinite,steps", "si_sdr", "--save-audio") == 3
+    clips = open_results(tmp_path / "run").clips.set_index(["codec", "clip"])
+    assert clips["si_sdr"].notna().sum() == 5
+    assert clips.loc[("infinite", "loud"), "error"].startswith("the decoder returned NaN or infinity")
+
+
+def test_a_reason_of_several_lines_is_one() -> None:
+    (score,) = checked_scores("touchy", [Score(float("nan"), "too\nquiet")], 1)
+    assert score.reason == "too quiet"
+
+
+def test_a_score_is_a_number() -> None:
+    assert [type(Score(value).value) for value in (np.float32(1), torch.tensor(2.0), 3)] == [float] * 3  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs a reason"):
+        Score(float("nan"))
+
+
+def test_a_failed_score_ends_with_3(
+    steps: None,
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add(monkeypatch, METRICS, "touchy", Touchy)
+    out = str(tmp_path / "run")
+    words = ["evaluate", str(recordings), "--codecs", "steps", "--kbps", "8", "--out", out]
+    monkeypatch.setattr("sys.argv", [*words, "--metrics", "si_sdr,touchy"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 3
+    assert "Touchy not a number: touchy failed" in capsys.readouterr().out
+
+
+# A file that changes during the run
+
+
+class Rewriting(StepCodec):
+    """Changes a file while the first clip is coded, and sets its time of change back."""
+
+    name = "rewriting"
+    victim: Path
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        if self.victim.read_bytes() != LATER:
+            times = self.victim.stat().st_atime_ns, self.victim.stat().st_mtime_ns
+            self.victim.write_bytes(LATER)
+            os.utime(self.victim, ns=times)
+        return super().encode(audio, rate)
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        return super().decode(encoded)
+
+
+LATER = b""
+
+
+def test_a_file_that_changes_is_not_scored_under_its_old_hash(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The three clips are as long as one another; "two" is coded last, when it has another content."""
+    other = tmp_path / "other.wav"
+    soundfile.write(other, tone_and_noise(9, 1.0) / 4, RATE, subtype="FLOAT")
+    monkeypatch.setattr(f"{__name__}.LATER", other.read_bytes())
+    assert len(LATER) == (recordings / "two.wav").stat().st_size
+    add(monkeypatch, CODECS, "rewriting", Rewriting)
+    monkeypatch.setattr(Rewriting, "victim", recordings / "two.wav", raising=False)
+    results = evaluate(
+        recordings, "rewriting", [8], metrics="si_sdr", out=tmp_path / "run", batch_size=1, workers=1
+    )
+    clips = results.clips.set_index("clip")
+    assert clips["si_sdr"].notna().to_dict() == {"loud": True, "one": True, "two": False}
+    assert "two.wav' has changed since the run began: its SHA-256 is" in clips.loc["two", "error"]
+
+
+def test_a_decoded_file_that_changes_is_not_scored_under_its_old_hash(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "decoded").mkdir()
+    for path in recordings.iterdir():
+        (tmp_path / "decoded" / path.name).write_bytes(path.read_bytes())
+    other = tmp_path / "other.wav"
+    soundfile.write(other, tone_and_noise(9, 1.0) / 4, RATE, subtype="FLOAT")
+    monkeypatch.setattr(f"{__name__}.LATER", other.read_bytes())
+    add(monkeypatch, CODECS, "rewriting", Rewriting)
+    monkeypatch.setattr(Rewriting, "victim", tmp_path / "decoded" / "two.wav", raising=False)
+    results = evaluate(
+        recordings,
+        "rewriting",
+        [8],
+        conditions={"mine@8": tmp_path / "decoded"},
+        metrics="si_sdr",
+        out=tmp_path / "run",
+        batch_size=1,
+        workers=1,
+    )
+    clips = results.clips[results.clips["codec"] == "mine"].set_index("clip")
+    assert clips["si_sdr"].notna().to_dict() == {"loud": True, "one": True, "two": False}
+    assert "decoded/two.wav' has changed since the run began" in clips.loc["two", "error"]
+
+
+# What fails once it has been coded
+
+
+class Uneven(StepCodec):
+    """Late on the first recording alone: the delays of the clips differ, and the second pass has work."""
+
+    name = "uneven"
+    broken = False
+
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        if self.broken:
+            raise ValueError("the decoder\nbroke")
+        decoded = super().decode(encoded)
+        loud = decoded.abs().amax(2, keepdim=True) > 0.44
+        return torch.where(loud, decoded.roll(16, -1), decoded)
+
+
+class Deleting(Metric):
+    """Deletes a recording when the last clip of the first pass is scored."""
+
+    name, label, version, unit, higher_is_better = "deleting", "Deleting", "1", "", False
+    definition = "Made up."
+    victim: Path
+    calls = 0
+
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        Deleting.calls += 1
+        if Deleting.calls == 3:
+            self.victim.unlink()
+        return [Score(0.0) for _ in decoded]
+
+
+def test_a_recording_that_vanishes_between_the_passes_fails_with_the_reason(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(monkeypatch, CODECS, "uneven", Uneven)
+    add(monkeypatch, METRICS, "deleting", Deleting)
+    monkeypatch.setattr(Deleting, "victim", recordings / "loud.wav", raising=False)
+    monkeypatch.setattr(Deleting, "calls", 0)
+    assert (
+        run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,deleting,logmel", "--batch-size", "1") == 3
+    )
+    results = open_results(tmp_path / "run")
+    clips = results.clips.set_index("clip")
+    for column in ("si_sdr", "deleting", "fm_logmel", "cos_logmel"):
+        assert clips[column].notna().to_dict() == {"loud": False, "one": True, "two": True}
+        assert "loud.wav' cannot be read: No such file" in clips.loc["loud", f"{column}_reason"]
+    assert results.n_failed_scores == 4 and "not scored yet" not in capsys.readouterr().out
+
+
+def test_a_decoder_that_breaks_later_is_the_reason_until_it_works(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, CODECS, "uneven", Uneven)
+    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr") == 0
+    before = open_results(tmp_path / "run").clips["si_sdr"].tolist()
+    monkeypatch.setattr(Uneven, "broken", True)
+    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,ms_mel") == 3
+    results = open_results(tmp_path / "run")
+    assert results.clips["si_sdr"].tolist() == before and results.n_failed_scores == 3
+    assert set(results.clips["ms_mel_reason"]) == {"ValueError: the decoder broke"}
+    monkeypatch.setattr(Uneven, "broken", False)
+    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,ms_mel") == 0
+    assert open_results(tmp_path / "run").clips["ms_mel"].notna().all()
+
+
+# A part that writes into what it is given
+
+
+class Writing(StepCodec):
+    name = "writing"
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        encoded = super().encode(audio, rate)
+        audio.zero_()
+        return encoded
+
+
+class WritingMetric(Touchy):
+    limit = 2.0
+
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        scores = super().score(prepared, decoded, sample_rate)
+        decoded.zero_()
+        prepared.mul_(0.5)
+        return scores
+
+
+class WritingBands(Bands):
+    def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        frames = super().embed(audio, sample_rate)
+        audio.zero_()
+        return frames
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_a_part_that_writes_into_its_input_changes_no_other(
+    align: bool, steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry, name, honest, writing in (
+        (CODECS, "writing", StepCodec, Writing),
+        (METRICS, "touchy", type("Quiet", (Touchy,), {"limit": 2.0}), WritingMetric),
+        (EMBEDDINGS, "bands", Bands, WritingBands),
+    ):
+        add(monkeypatch, registry, name, honest)
+        add(monkeypatch, registry, f"{name}-now", writing)
+    runs = []
+    for end in ("", "-now"):
+        codecs, metrics = f"one=writing{end},steps", f"touchy{end},bands{end},si_sdr,logmel"
+        out = tmp_path / f"run{end}"
+        runs.append(evaluate(recordings, codecs, [8], metrics=metrics, align=align, out=out).clips)
+    columns = ["codec", "clip", "bytes", "touchy", "si_sdr", "fm_bands", "fm_logmel"]
+    assert runs[0][columns].to_dict() == runs[1][columns].to_dict() and runs[0]["si_sdr"].notna().all()
+
+
+# A part that ends the program
+
+
+class Ending(StepCodec):
+    name = "ending"
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        raise SystemExit(0)
+
+
+class EndingMetric(Touchy):
+    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+        raise SystemExit(0)
+
+
+class EndingBands(Bands):
+    def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        raise SystemExit(0)
+
+
+def test_a_part_that_exits_fails_and_does_not_end_the_run(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, CODECS, "ending", Ending)
+    add(monkeypatch, METRICS, "touchy", EndingMetric)
+    add(monkeypatch, EMBEDDINGS, "bands", EndingBands)
+    assert run(monkeypatch, recordings, tmp_path, "steps,ending", "si_sdr,touchy,bands") == 3
+    clips = open_results(tmp_path / "run").clips
+    ended, rest = clips[clips["codec"] == "ending"], clips[clips["codec"] == "steps"]
+    assert set(ended["error"]) == {"SystemExit: 0"} and len(ended) == len(rest) == 3
+    assert rest["si_sdr"].notna().all() and set(rest["touchy_reason"]) == {"touchy failed: SystemExit: 0"}
+    assert set(rest["fm_bands_reason"]) == {"no embedding: SystemExit: 0"}
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, data: Path, folder: Path, codecs: str, metrics: str, *more: str
+) -> int:
+    words = ["evaluate", str(data), "--codecs", codecs, "--kbps", "8", "--metrics", metrics, *more]
+    monkeypatch.setattr("sys.argv", [*words, "--workers", "1", "--out", str(folder / "run")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)

@@ -1,0 +1,446 @@
+"""Merged runs of parts are the run of the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from known import RATE, tone_and_noise
+from merging import NAMES, OPTIONS, OWN, PickyCodec, merge, rows_of, snapshot, split, tables
+
+from baselines.registry import CODECS
+from evaluation import evaluate
+from evaluation.cli import merge as merge_cli
+from evaluation.datasets import load_dataset
+from evaluation.loading import open_results
+from evaluation.run import merge_rows
+from evaluation.run.merge import merge_runs
+from qincodec.core.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = CODECS.load
+    for name in OWN:
+        monkeypatch.setitem(CODECS._builtin, name, f"known:{name}")
+    monkeypatch.setattr(CODECS, "load", lambda name: OWN[name] if name in OWN else load(name))
+    # Plots are no part of what is compared; tables are written where they are (`tables`).
+    monkeypatch.setattr("evaluation.report.files.write_plots", lambda *_: [])
+    monkeypatch.setattr("evaluation.report.write_all", lambda *_: [])
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no test cuts the power
+    point = EntryPoint("bands", "toy_embedding:Bands", "qincodec.embeddings")
+    monkeypatch.setattr(
+        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine short recordings, two of them below the evaluation's rate, one that cannot be read."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "sub").mkdir()
+    for seed, name in enumerate(["a", "b", "c", "d", "sub/e", "sub/f", "g", "h", "i"]):
+        samples = tone_and_noise(seed, 0.25 + 0.05 * (seed % 3))
+        rate = 22050 if name in "ah" else RATE
+        soundfile.write(folder / f"{name}.wav", samples, rate, subtype="FLOAT")
+    (folder / "j.wav").write_bytes(b"RIFF....WAVEgarbage")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Run folder of all clips for some codecs."""
+    made: dict[str, Path] = {}
+
+    def make(codecs: str) -> Path:
+        if codecs not in made:
+            made[codecs] = tmp_path_factory.mktemp("whole") / "run"
+            evaluate(data, codecs, [4, 8], out=made[codecs], **OPTIONS)
+        return made[codecs]
+
+    return make
+
+
+@pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.long)])
+def test_merged_parts_are_the_whole(
+    data: Path, whole: Callable[[str], Path], tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    names = chance.sample(NAMES, len(NAMES))
+    names.remove("j")
+    cuts = sorted(chance.sample(range(1, len(names)), seed))
+    parts = [names[a:b] for a, b in zip([0, *cuts], [*cuts, len(names)], strict=True)]
+    parts[0].append("j")  # not by itself: data of which nothing can be read is refused
+    codecs = "steps,picky"
+    runs = split(data, tmp_path, parts, codecs)
+    before = [snapshot(run) for run in runs]
+    out = tmp_path / "out"
+    merged = merge(out, runs)
+    assert tables(out) == tables(whole(codecs))
+    assert merged.n_pending == 0 and merged.noise_floor is not None
+    assert [snapshot(run) for run in runs] == before
+    notes = json.loads((whole(codecs) / "run.json").read_text())["dataset"]
+    mine = json.loads((out / "run.json").read_text())["dataset"]
+    for key in ("n_clips", "n_recordings", "notes", "excluded", "hash", "disclaimer"):
+        assert mine[key] == notes[key]
+    assert any("2 of 10 files are below 44100 Hz" in note for note in notes["notes"])
+
+
+def test_again_changes_nothing_and_more_runs_are_added(
+    data: Path, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    runs = split(data, tmp_path, [NAMES[:3], NAMES[3:7], NAMES[7:]], "steps,picky")
+    out = tmp_path / "out"
+    merge(out, runs[:2])
+    first = snapshot(out)
+    merge(out, runs[:2])
+    again = snapshot(out)
+    changed = {name for name in first if first[name][1] != again[name][1]}
+    assert not changed and first.keys() == again.keys()
+    merge(out, runs)
+    assert tables(out) == tables(whole("steps,picky"))
+    keys = [row["key"] for row in rows_of(out) if row["kind"] != "corpus"]
+    assert len(keys) == len(set(keys))
+
+
+def test_the_delay_is_that_of_the_whole_and_evaluate_finishes(
+    data: Path, whole: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = open_results(whole("jitter")).clips.dropna(subset="delay_samples")
+    ordered = list(dict.fromkeys(clips.sort_values("delay_samples")["clip"]))
+    runs = split(data, tmp_path, [[*ordered[:4], "j"], ordered[4:]], "jitter")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as end:
+        merge_cli.merge(out, runs)
+    assert end.value.code == 3
+    told = capsys.readouterr().err
+    delay = open_results(whole("jitter")).summary["delay_applied"].iloc[0]
+    assert f"its delay over all clips is {delay:.0f} samples" in told
+    assert "are not scored yet" in told and f"--out {out}" in told
+    clips = open_results(out).clips
+    assert (clips["si_sdr_reason"] == "not scored yet").sum() > 0
+    assert (clips["delay_applied"].dropna() == delay).all()
+    evaluate(data, "jitter", [4, 8], out=out, **OPTIONS)
+    assert tables(out) == tables(whole("jitter"))
+    with pytest.raises(SystemExit) as end:
+        merge_cli.merge(out, runs)  # finished, and stays so; j.wav failed
+    assert end.value.code == 3 and "not scored yet" not in capsys.readouterr().err
+    assert tables(out) == tables(whole("jitter"))
+
+
+def test_one_data_set_on_two_machines(data: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """Other codecs on each, one on both; one run left its rows in several files, one of them empty."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    evaluate(data, "late,steps", [4, 8], out=first, **OPTIONS)
+    evaluate(data, "steps,picky", [4, 8], out=second, **OPTIONS)
+    lines = (second / "rows" / "rank-0.jsonl").read_text().splitlines(keepends=True)
+    for rank, some in enumerate((lines[::2], [], lines[1::2])):
+        (second / "rows" / f"rank-{rank}.jsonl").write_text("".join(some))
+    merge(tmp_path / "out", [first, second])
+    assert tables(tmp_path / "out") == tables(whole("late,steps,picky"))
+
+
+def test_what_failed_on_one_machine_only_has_not_failed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(data, "picky", [8], out=tmp_path / "a", **OPTIONS)
+    monkeypatch.setattr(PickyCodec, "fails_above", 9.9)
+    evaluate(data, "picky", [8], out=tmp_path / "b", **OPTIONS)
+    failed = open_results(tmp_path / "a").clips["error"].notna().sum()
+    assert failed > 1
+    merge(tmp_path / "out", [tmp_path / "a", tmp_path / "b"])
+    assert tables(tmp_path / "out") == tables(tmp_path / "b")
+
+
+def test_payloads_and_audio_are_linked_and_what_is_lost_is_told(data: Path, tmp_path: Path) -> None:
+    (run,) = split(data, tmp_path, [NAMES[:3]], "steps", save_audio=True)
+    (run / "encoded" / "steps@4" / "a.enc").unlink()
+    merged = merge_runs(tmp_path / "out", [run])
+    assert merged.lost == 1
+    for name in ("encoded/steps@8/a.enc", "decoded/steps@4/b.wav"):
+        assert (tmp_path / "out" / name).samefile(run / name)
+    (frames,) = (tmp_path / "out" / "embeddings" / "bands").iterdir()
+    assert frames.samefile(run / "embeddings" / "bands" / "rank-0.f32")
+    assert not frames.name.startswith("rank-")  # or going on would append to the run's own
+
+
+def test_copies_where_there_are_no_links(
+    data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = split(data, tmp_path, [NAMES[:5], NAMES[5:]], "jitter")
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    merge(tmp_path / "out", runs)
+    assert not (tmp_path / "out" / "encoded/jitter@8/a.enc").samefile(runs[0] / "encoded/jitter@8/a.enc")
+    for run in runs:  # nothing of it is needed any more
+        shutil.rmtree(run)
+    evaluate(data, "jitter", [4, 8], out=tmp_path / "out", **OPTIONS)
+    assert tables(tmp_path / "out") == tables(whole("jitter"))
+
+
+def test_killed_at_any_moment_it_goes_on(
+    data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = split(data, tmp_path, [NAMES[:5], NAMES[5:]], "steps,picky")
+    monkeypatch.setattr(merge_rows, "_CLIPS_AT_ONCE", 2)
+    out = tmp_path / "out"
+    for calls in (1, 2, 4, 5, 9, 20):
+        child = os.fork()
+        if child == 0:
+            _kill_after(calls)
+            merge_runs(out, runs)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        with (out / "rows" / "rank-0.jsonl").open("a") as rows:
+            rows.write('{"kind":"score","key":"torn')
+    merge(out, runs)
+    assert tables(out) == tables(whole("steps,picky"))
+
+
+def _kill_after(calls: int) -> None:
+    """This process dies at the n-th file or row that it puts in place."""
+    left = calls
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
+    os.fsync = counted(os.fsync)
+
+
+# What is refused
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads((run / "run.json").read_text())
+    change(content)
+    (run / "run.json").write_text(json.dumps(content))
+
+
+def edit_rows(run: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    rows = [row for row in map(change, rows_of(run)) if row is not None]
+    for path in (run / "rows").iterdir():
+        path.unlink()
+    (run / "rows" / "rank-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[Path]]:
+    """Two runs that overlap in clip c, to be spoilt: copies in a folder."""
+    made: list[Path] = []
+
+    def make(folder: Path) -> list[Path]:
+        if not made:
+            made.extend(split(data, tmp_path_factory.mktemp("two"), [list("abc"), list("cdg")], "steps"))
+        return [Path(shutil.copytree(run, folder / run.name)) for run in made]
+
+    return make
+
+
+def _set(*path: Any) -> Callable[[list[Path]], None]:
+    *keys, last, value = path
+
+    def change(content: dict[str, Any]) -> None:
+        entry: Any = content
+        for key in keys:
+            entry = entry[key]
+        entry[last] = value
+
+    return lambda runs: edit(runs[1], change)
+
+
+def _rows(**condition: Any) -> Callable[[list[Path]], None]:
+    """Changes or, without ``to``, drops rows of a kind and clip."""
+    to = condition.pop("to", None)
+
+    def change(row: dict[str, Any]) -> dict[str, Any] | None:
+        if any(row.get(name) != value for name, value in condition.items()):
+            return row
+        return None if to is None else {**row, **to}
+
+    return lambda runs: edit_rows(runs[1], change)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_set("settings", "seed", 5), "are no parts of one run: seed is 0 and 5"),
+        (_set("settings", "sample_rate", 48000), "sample_rate is 44100 and 48000"),
+        (_set("conditions", 0, "identity", {"name": "other"}), "identity of 'steps' is .* and {'name'"),
+        (_set("conditions", 0, "settings", {"bits": 5}), "settings of 'steps' is"),
+        (_set("metrics", 0, "version", "77"), "version of 'si_sdr' is .* and 77"),
+        (_set("embeddings", 0, "identity", {"version": "1", "weights": "x"}), "identity of 'bands' is"),
+        (_set("floor", 0, "identity", {"version": "2"}), "identity of '16 bits, dithered' is"),
+        (_set("schema_version", 99), "has run schema 99"),
+        (
+            _rows(kind="score", metric="si_sdr", clip="c", to={"value": 3.0}),
+            "'c' of steps@4: si_sdr is .* 3.0",
+        ),
+        (_rows(kind="coded", codec="steps", clip="c", to={"bytes": 1}), "clip 'c' of steps@4: bytes is"),
+        (
+            _rows(kind="coded", codec="steps", clip="d"),
+            "part1 is not finished: steps@4 has no result for 1 of",
+        ),
+        (
+            _rows(kind="score", metric="fm_bands", clip="d"),
+            "part1 is not finished: 1 clips .* have no fm_bands",
+        ),
+        (
+            _rows(kind="coded", codec="steps", clip="d", to={"encoded": "../x"}),
+            "'encoded' is '../x'; needed is a file below the run folder",
+        ),
+        (lambda runs: shutil.rmtree(runs[1]), "part1 is not a run"),
+        (lambda runs: (runs[1] / "clips.jsonl").write_text("{"), "clips.jsonl is damaged, line 1"),
+    ],
+)
+def test_what_is_no_part_of_one_run_is_refused(
+    two: Callable[[Path], list[Path]],
+    tmp_path: Path,
+    spoil: Callable[[list[Path]], Any],
+    message: str,
+) -> None:
+    runs = two(tmp_path)
+    spoil(runs)
+    with pytest.raises(UserError, match=message) as caught:
+        merge_runs(tmp_path / "out", runs)
+    assert "\n" not in str(caught.value)
+    if "outside" not in message:
+        assert not (tmp_path / "out").exists()
+
+
+def test_rounding_of_another_machine_is_no_conflict(
+    two: Callable[[Path], list[Path]], tmp_path: Path
+) -> None:
+    runs = two(tmp_path)
+    edit_rows(runs[1], lambda row: {**row, "value": row["value"] * (1 + 1e-9)} if "metric" in row else row)
+    merge_runs(tmp_path / "out", runs)
+    values = {row["key"]: row["value"] for row in rows_of(runs[0]) if row["kind"] == "score"}
+    mine = {row["key"]: row["value"] for row in rows_of(tmp_path / "out") if row["kind"] == "score"}
+    assert all(mine[key] == value for key, value in values.items())  # of two, the first
+
+
+def test_clips_of_one_id_that_are_not_the_same(data: Path, tmp_path: Path) -> None:
+    (run,) = split(data, tmp_path, [["a"]], "steps")
+    other = tmp_path / "other"
+    other.mkdir()
+    soundfile.write(other / "a.wav", np.zeros(RATE // 4), RATE)
+    evaluate(other, "steps", [4, 8], out=tmp_path / "silent", **OPTIONS)
+    with pytest.raises(UserError, match=r"clip 'a' is not the same in .*part0 and .*silent: content_hash is"):
+        merge_runs(tmp_path / "out", [run, tmp_path / "silent"])
+
+
+def test_out_is_no_place_of_something_else(two: Callable[[Path], list[Path]], tmp_path: Path) -> None:
+    runs = two(tmp_path)
+    for out in (runs[0], runs[0] / "merged", tmp_path):
+        with pytest.raises(UserError, match="lie in one another"):
+            merge_runs(out, runs)
+    with pytest.raises(UserError, match="is a run that has clip 'd', which none of the others has"):
+        merge_runs(runs[1], runs[:1])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="not empty and not a run"):
+        merge_runs(tmp_path / "full", runs)
+    with pytest.raises(UserError, match="nothing to merge"):
+        merge_runs(tmp_path / "out", [])
+
+
+# Shards
+
+
+def test_shards_are_disjoint_whole_and_even(data: Path) -> None:
+    everything = {clip.id for clip in load_dataset(data).clips}
+    parts = [load_dataset(data, shard=f"{index}/3") for index in (1, 2, 3)]
+    names = [{clip.id for clip in part.clips} for part in parts]
+    assert set.union(*names) == everything and sum(map(len, names)) == len(everything)
+    assert max(map(len, names)) - min(map(len, names)) <= 1
+    assert load_dataset(data, shard="2/3").hash == parts[1].hash
+    assert any(note.startswith("shard 2 of 3: 3 of 10 recordings") for note in parts[1].notes)
+    assert load_dataset(data, shard="1/1").hash == load_dataset(data).hash
+
+
+def test_merged_shards_are_the_whole(
+    data: Path, whole: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / f"shard{index}" for index in (1, 2, 3)]
+    for index, run in enumerate(runs, start=1):
+        evaluate(data, "steps,picky", [4, 8], out=run, shard=f"{index}/3", **OPTIONS)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        merge_cli.merge(out, runs[::2])
+    assert "shards 2 are missing" in capsys.readouterr().err
+    entry = json.loads((out / "run.json").read_text())["dataset"]
+    assert any(note.startswith("shards 1, 3 of 3: ") for note in entry["notes"])
+    for _ in range(2):
+        merge_runs(out, runs)
+        assert tables(out) == tables(whole("steps,picky"))
+        run, one = (json.loads((folder / "run.json").read_text()) for folder in (out, whole("steps,picky")))
+        assert run["dataset"] == one["dataset"]
+    evaluate(data, "steps,picky", [4, 8], out=out, **OPTIONS)  # the same data: nothing to refuse
+    evaluate(data, "steps,picky", [4, 8], out=tmp_path / "of2", shard="2/2", **OPTIONS)
+    with pytest.raises(UserError, match=r"shards of different wholes: parts 3 and 2; the hosts must"):
+        merge_runs(tmp_path / "x", [runs[0], tmp_path / "of2"])
+
+
+@pytest.mark.long
+def test_ranks_with_a_shared_folder_and_a_host_without(data: Path, tmp_path: Path) -> None:
+    """torchrun's ranks make one part (the third has no batch), another process the other."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    options = [str(data), "--codecs", "opus,pcm16", "--kbps", "16", "--metrics", "si_sdr,logmel"]
+    starts: list[tuple[str, list[str], list[str]]] = [
+        ("whole", [sys.executable], []),
+        ("ranks", torchrun, ["--shard", "1/2", "--batch-size", "2"]),
+        ("alone", [sys.executable], ["--shard", "2/2"]),
+    ]
+    for out, start, more in starts:
+        command = [*start, "-m", "evaluation", *options, *more, "--out", str(tmp_path / out)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=280)
+        assert result.returncode in (0, 1, 3), result.stderr
+    assert len(list((tmp_path / "ranks" / "rows").iterdir())) == 3
+    merge = [
+        sys.executable,
+        "-m",
+        "evaluation",
+        "merge",
+        *(str(tmp_path / n) for n in ("out", "ranks", "alone")),
+    ]
+    result = subprocess.run(merge, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 3 and "merged 2 runs: 10 clips" in result.stderr, result.stderr
+    assert "opus@16: its delay over all clips is" in result.stderr  # the halves found others
+    command = [sys.executable, "-m", "evaluation", *options, "--out", str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert result.returncode in (0, 1, 3), result.stderr
+    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5", ""])
+def test_what_is_no_shard(data: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"--shard is '.*'; give I/N"):
+        load_dataset(data, shard=text)
+
+
+def test_more_shards_than_recordings(data: Path) -> None:
+    with pytest.raises(UserError, match="--shard 2/11 of 10 recordings: parts would be empty"):
+        load_dataset(data, shard="2/11")

@@ -1,0 +1,212 @@
+"""Distances between distributions, held against closed forms, SciPy and simulation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from scipy.spatial.distance import cdist
+
+from evaluation.statistics.distributions import (
+    Gaussian,
+    Moments,
+    bandwidth,
+    frechet,
+    frechet_distance,
+    frechet_of_few,
+    groups_of,
+    jackknife,
+    kernel_sums,
+)
+
+
+def frames(seed: int, count: int, dim: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).standard_normal((dim, dim)) / math.sqrt(dim)
+    return (random.standard_normal((count, dim)) @ mixing + 1).astype(np.float32)
+
+
+def by_sqrtm(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x.astype(float), y.astype(float)
+    s1, s2 = np.cov(x.T), np.cov(y.T)
+    root = scipy.linalg.sqrtm(s1 @ s2).real
+    return float(np.square(x.mean(0) - y.mean(0)).sum() + np.trace(s1 + s2 - 2 * root))
+
+
+def test_closed_form_of_diagonal_covariances() -> None:
+    # Of Gaussians with diagonal covariances: |m1 - m2|^2 + sum (s1 - s2)^2.
+    mean = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    one, other = (torch.tensor(values, dtype=torch.float64) for values in ([1.0, 4.0, 0.0], [9.0, 0.25, 1.0]))
+    expected = 1 + 4 + 0.25 + (1 - 3) ** 2 + (2 - 0.5) ** 2 + 1
+    assert frechet(Gaussian(mean * 0, one.diag()), Gaussian(mean, other.diag())) == pytest.approx(
+        expected, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("dim", [3, 60])
+def test_agrees_with_sqrtm(dim: int) -> None:
+    x, y = frames(0, 500, dim), frames(1, 400, dim) * 1.1
+    assert frechet_distance(x, y) == pytest.approx(by_sqrtm(x, y), rel=1e-7)
+
+
+def test_few_frames_agree_with_the_form_for_many() -> None:
+    x, y = frames(0, 30, 50), frames(1, 25, 50)
+    assert frechet_distance(x, y) == frechet_of_few(torch.from_numpy(x), torch.from_numpy(y))
+    by_moments = frechet(Gaussian.of(Moments.of(x)), Gaussian.of(Moments.of(y)))
+    assert frechet_distance(x, y) == pytest.approx(by_moments, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (np.zeros((5, 3), np.float32), np.zeros((5, 3), np.float32)),
+        (np.ones((2, 40), np.float32), np.zeros((2, 40), np.float32)),
+        (frames(0, 10, 8), frames(0, 10, 8)),
+        (frames(0, 300, 8), frames(0, 300, 8)),
+        (np.tile(frames(0, 300, 4), (1, 2)), np.tile(frames(1, 300, 4), (1, 2))),  # singular covariances
+    ],
+)
+def test_never_negative_never_complex(x: np.ndarray, y: np.ndarray) -> None:
+    value = frechet_distance(x, y)
+    assert isinstance(value, float) and math.isfinite(value) and value >= 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of singular matrices
+        assert value == pytest.approx(by_sqrtm(x, y), abs=1e-4)
+
+
+def test_moments_of_parts_add_up() -> None:
+    x = frames(0, 1000, 16)
+    whole = Moments.of(x)
+    parts = Moments.of(x[:1]) + Moments.of(x[1:400]) + Moments.of(x[400:])
+    assert parts.count == whole.count
+    torch.testing.assert_close(parts.outer, whole.outer, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        whole.covariance, torch.from_numpy(np.cov(x.T.astype(float))), rtol=1e-9, atol=0
+    )
+    rest = whole - Moments.of(x[:400])
+    torch.testing.assert_close(rest.mean, Moments.of(x[400:]).mean, rtol=1e-12, atol=1e-12)
+
+
+def test_bias_falls_with_the_number_of_frames_and_extrapolates() -> None:
+    # Two samples of one distribution: the true distance is 0, the estimate falls like 1 / n.
+    small = np.mean([frechet_distance(frames(s, 250, 20), frames(100 + s, 250, 20)) for s in range(8)])
+    large = np.mean([frechet_distance(frames(s, 500, 20), frames(100 + s, 500, 20)) for s in range(8)])
+    assert small > large > 0
+    assert abs(2 * large - small) < 0.2 * large
+
+
+def by_definition(x: np.ndarray, y: np.ndarray, sigma: float) -> np.ndarray:
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.exp(-cdist(a, b, "sqeuclidean") / (2 * sigma**2))
+
+    h = kernel(x, x) + kernel(y, y) - kernel(x, y) - kernel(y, x)
+    np.fill_diagonal(h, 0)
+    return h
+
+
+def test_kernel_sums_by_definition() -> None:
+    x, y = frames(0, 70, 6).astype(float), frames(1, 70, 6).astype(float)
+    h = by_definition(x, y, 1.7)
+    sums = kernel_sums(torch.from_numpy(x), torch.from_numpy(y), 1.7, [0, 20, 21]).numpy()
+    edges = [0, 20, 21, 70]
+    expected = [
+        [h[a:b, c:d].sum() for c, d in itertools.pairwise(edges)] for a, b in itertools.pairwise(edges)
+    ]
+    np.testing.assert_allclose(sums, expected, rtol=1e-9, atol=1e-9)
+    assert kernel_sums(torch.from_numpy(x), torch.from_numpy(x), 1.7, [0]).item() == 0
+
+
+def test_kernel_sums_over_several_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = (torch.from_numpy(frames(seed, 50, 4)) for seed in (0, 1))
+    whole = kernel_sums(x, y, 2.0, [0, 9])
+    monkeypatch.setattr("evaluation.statistics.distributions._TILE", 7)
+    torch.testing.assert_close(kernel_sums(x, y, 2.0, [0, 9]), whole, rtol=1e-10, atol=1e-10)
+
+
+def test_kernel_distance_is_unbiased() -> None:
+    # Independent samples of one distribution: 0 on average, at any number of frames.
+    values = []
+    for seed in range(60):
+        x, y = (torch.from_numpy(frames(which * 1000 + seed, 20, 4)) for which in (0, 1))
+        values.append(float(kernel_sums(x, y, 3.0, [0])) / (20 * 19))
+    assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(60)
+
+
+def test_bandwidth_is_the_median_distance() -> None:
+    x = frames(0, 101, 5)
+    assert bandwidth(x) == pytest.approx(np.median(cdist(x, x)[np.triu_indices(101, 1)]), rel=1e-6)
+    assert math.isnan(bandwidth(np.zeros((9, 3)))) and math.isnan(bandwidth(x[:1]))
+
+
+def test_jackknife_of_a_mean_is_the_students_interval() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 12)
+    left_out = [np.delete(values, index).mean() for index in range(12)]
+    interval = jackknife(values.mean(), left_out, [1] * 12)
+    assert interval.error == pytest.approx(values.std(ddof=1) / math.sqrt(12), rel=1e-9)
+    assert (interval.low + interval.high) / 2 == pytest.approx(values.mean())
+
+
+def test_jackknife_of_unequal_groups() -> None:
+    # Means of 55 values in groups of 1 to 10: the intervals hold the truth about as often as they say.
+    random = np.random.default_rng(1)
+    sizes = list(range(1, 11))
+    edges = np.cumsum([0, *sizes])
+    held = 0
+    for _ in range(400):
+        values = random.standard_normal(55)
+        rests = [np.delete(values, range(a, b)).mean() for a, b in itertools.pairwise(edges)]
+        interval = jackknife(values.mean(), rests, sizes)
+        held += interval.low <= 0 <= interval.high
+    assert 0.9 <= held / 400 <= 0.98
+
+
+@pytest.mark.parametrize("left_out", [[], [1.0], [1.0, math.nan]])
+def test_no_interval_without_two_groups(left_out: list[float]) -> None:
+    interval = jackknife(1.0, left_out, [1] * len(left_out))
+    assert math.isnan(interval.low) and math.isnan(interval.high)
+
+
+def test_the_interval_of_a_frechet_distance_holds_the_point_and_is_paired() -> None:
+    # Ten recordings of 30 frames; the second "codec" is the first with a little more noise.
+    x = frames(0, 300, 10)
+    noise = np.random.default_rng(5).standard_normal(x.shape).astype(np.float32)
+    groups = np.repeat(np.arange(10), 30)
+    found = []
+    for level in (0.5, 0.55):
+        y = x + level * noise
+        value = frechet_distance(x, y)
+        rests = [frechet_distance(x[groups != g], y[groups != g]) for g in range(10)]
+        interval = jackknife(value, rests, [1] * 10)
+        assert interval.low < value < interval.high
+        found.append((value, rests, interval))
+    difference = found[1][0] - found[0][0]
+    paired = jackknife(difference, np.subtract(found[1][1], found[0][1]).tolist(), [1] * 10)
+    assert 0 < paired.low < difference < paired.high
+    assert paired.error < 0.5 * math.hypot(found[0][2].error, found[1][2].error)
+
+
+def test_groups_are_even_and_do_not_depend_on_the_order() -> None:
+    names = [f"recording {index}" for index in range(103)]
+    groups = groups_of(names, 20)
+    assert groups == groups_of(names[::-1] * 2, 20)
+    assert sorted(np.bincount(list(groups.values())).tolist()) == [5] * 17 + [6] * 3
+    assert set(groups_of(names[:3]).values()) == {0, 1, 2}
+
+
+@pytest.mark.alone
+@pytest.mark.long
+def test_ten_thousand_frames_in_half_a_second() -> None:
+    x = frames(0, 10_000, 512)
+    y = x + frames(1, 10_000, 512) / 10
+    best = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        frechet_distance(x, y)
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.5

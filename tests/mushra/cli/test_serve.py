@@ -1,0 +1,328 @@
+"""The commands: serve (as a process), invite, export, import; under a prefix and behind a proxy."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mushra.cli import serve as cli_serve
+from mushra.server import address, sign_in
+from mushra.store.store import Store, read_ratings
+from qincodec.core.errors import UserError
+
+RUN = "import typer, mushra.cli.serve as c; app = typer.Typer(); c.register(app); app()"
+
+
+@pytest.fixture
+def command() -> Any:
+    """(arguments) -> what the command printed; raises what it raises."""
+    app = typer.Typer()
+    cli_serve.register(app)
+
+    def run(*arguments: str | Path) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout
+
+    return run
+
+
+def test_a_served_test_says_where_it_is_and_stops_cleanly(make_folder: Any) -> None:
+    folder = make_folder()
+    command = [sys.executable, "-c", RUN, "serve", str(folder), "--port", "0", "--prefix", "a/b"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(4)]
+        base = re.fullmatch(r"Listeners: (http://127\.0\.0\.1:\d+/a/b/)\n", lines[0])
+        assert base is not None, lines
+        link = re.search(r"http://127\.0\.0\.1:\d+/a/b/admin/sign-in#([\w-]{43}) ", lines[1])
+        assert link is not None
+        with urllib.request.urlopen(base[1]) as answer:
+            page = answer.read().decode()
+        assert "A small test" in page
+        assert answer.headers["Server"] == "mushra"
+        for address in re.findall(r'(?:src|href)="([^"]+)"', page):
+            with urllib.request.urlopen(base[1] + address) as asset:
+                assert asset.status == 200
+        request = urllib.request.Request(f"{base[1]}api/sessions", b"{}", method="POST")
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == 201
+        process.send_signal(signal.SIGTERM)
+        rest, log = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert link[1] not in log
+    assert "Traceback" not in rest + log
+    assert (folder / "results.sqlite").is_file()
+
+
+def status(url: str) -> int:
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    try:
+        with urllib.request.build_opener(Stay).open(url, timeout=60) as answer:
+            found: int = answer.status
+            return found
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_one_public_address_is_printed_everywhere_and_nothing_answers_outside_the_prefix(
+    make_folder: Any, command: Any
+) -> None:
+    folder, port = make_folder(section="identification: invitation"), free_port()
+    public = "https://lab.example.org/lab/test1/"
+    options = ["--port", str(port), "--prefix", "lab/test1/", "--public-url", "https://lab.example.org"]
+    arguments = [sys.executable, "-c", RUN, "serve", str(folder), *options]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(4)]
+        assert lines[0] == f"Listeners: {public}\n"
+        assert lines[1].startswith(f"Admin:     {public}admin/sign-in#")
+        ((name, link),) = [line.split("\t") for line in command("invite", folder, "Ada").splitlines()]
+        assert (name, link.partition("?t=")[0]) == ("Ada", public)
+        inside, top = f"http://127.0.0.1:{port}/lab/test1", f"http://127.0.0.1:{port}"
+        paths = ("/", "/admin/sign-in", "/static/icon.svg")
+        assert [status(inside + path) for path in paths] == [200, 200, 200]
+        outside = (
+            *paths,
+            "/api/sessions",
+            "/lab",
+            "/lab/",
+            "/lab/test",
+            "/lab/test12/",
+            "/LAB/TEST1/",
+            "/admin/",
+        )
+        assert {path: status(top + path) for path in outside} == dict.fromkeys(outside, 404)
+        assert status(inside) == 308
+        with urllib.request.urlopen(inside + "?t=x") as answer:
+            assert answer.url == f"{inside}/?t=x"
+        process.terminate()
+        assert "this machine only" not in process.communicate(timeout=300)[1]
+
+
+def test_the_administrators_page_gives_the_same_links(serve: Any) -> None:
+    app = serve(section="identification: invitation", prefix="/lab")
+    here = app.extensions["mushra"]
+    same = {"Sec-Fetch-Site": "same-origin"}
+
+    def links() -> str:
+        client = app.test_client()
+        token = sign_in.new_link(here.store)
+        client.post("/lab/admin/sign-in", data={"token": token}, headers=same)
+        names = {"names": secrets.token_hex(4)}
+        page: str = client.post("/lab/admin/invitations", data=names, headers=same).get_data(as_text=True)
+        return page
+
+    assert "http://localhost/lab/?t=" in links()
+    here.public_address = "https://lab.example.org/lab/"
+    assert "https://lab.example.org/lab/?t=" in links()
+    assert "this machine only" not in links()
+    here.public_address = "http://127.0.0.1:8000/lab/"
+    assert "this machine only" in links()
+
+
+def test_a_loopback_address_is_warned_of(make_folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(section="identification: invitation")
+    with Store(folder / "results.sqlite") as store:
+        for kept, warned in (
+            (None, "not served yet"),
+            ("http://127.0.0.1:8123/", "http://127.0.0.1:8123/ can be opened on this machine only"),
+            ("http://[::1]:8000/", "this machine only"),
+            ("http://localhost:8000/", "this machine only"),
+            ("http://192.168.1.7:8000/", None),
+            ("https://lab.example.org/t/", None),
+        ):
+            if kept is not None:
+                address.keep_address(store, "small", kept, "")
+            cli_serve.invite(folder, [f"name {kept}"])
+            printed = capsys.readouterr()
+            assert printed.out.startswith(f"name {kept}\t{kept or 'http://127.0.0.1:8000/'}?t=")
+            assert (warned or "warning") in printed.err or warned is None, printed.err
+            assert bool(printed.err) == (warned is not None)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "prefix", "made"),
+    [
+        (None, "", "http://127.0.0.1:8000/"),
+        (None, "/a", "http://127.0.0.1:8000/a/"),
+        ("https://x.org", "/a/b", "https://x.org/a/b/"),
+        ("https://x.org/", "/a/b", "https://x.org/a/b/"),
+        ("https://x.org/a/b/", "/a/b", "https://x.org/a/b/"),
+        ("https://x.org:8443/t", "", "https://x.org:8443/t/"),
+        ("https://lab", "/lab", "https://lab/lab/"),
+        ("https://x.org", "/x.org", "https://x.org/x.org/"),
+        ("https://lab/lab", "/lab", "https://lab/lab/"),
+    ],
+)
+def test_the_address_has_the_prefix_once(public_url: str | None, prefix: str, made: str) -> None:
+    assert address.public_address(public_url, "127.0.0.1", 8000, prefix) == made
+
+
+@pytest.mark.parametrize(
+    "wrong", ["lab.example.org", "ftp://x.org", "https://", "https://x.org/?a=b", "http://a b/"]
+)
+def test_an_address_that_is_none_is_refused(make_folder: Any, command: Any, wrong: str) -> None:
+    folder = make_folder(section="identification: invitation")
+    for arguments in (("serve", folder, "--port", "0"), ("invite", folder, "Ada")):
+        with pytest.raises(UserError, match="no address of a page; give one such as https://"):
+            command(*arguments, "--public-url", wrong)
+    with pytest.raises(UserError, match="no path; give one such as /lab/test1"):
+        command("serve", folder, "--port", "0", "--prefix", "/a/../b")
+
+
+def test_a_qr_code_has_the_whole_address(monkeypatch: pytest.MonkeyPatch, make_folder: Any) -> None:
+    from mushra.server import connections
+
+    drawn: list[str] = []
+    monkeypatch.setattr(cli_serve, "_print_qr", drawn.append)
+    monkeypatch.setattr(connections._Server, "run", lambda self: None)
+    options: dict[str, Any] = {"port": 0, "qr": True, "prefix": "/lab/test1"}
+    cli_serve.serve(make_folder(), **options, public_url="https://lab.example.org")
+    assert drawn == ["https://lab.example.org/lab/test1/"]
+    cli_serve.serve(make_folder(name="loop"), **options)
+    assert len(drawn) == 1
+
+
+def test_each_test_of_a_data_base_has_its_own_address(
+    monkeypatch: pytest.MonkeyPatch, make_folder: Any, command: Any, small_test: str, database: str
+) -> None:
+    from mushra.server import connections
+
+    monkeypatch.setattr(connections._Server, "run", lambda self: None)
+    folders = {}
+    for name in ("two", "three", "never" * 30):
+        yaml = small_test.replace("testId: small", f"testId: {name}")
+        folders[name] = make_folder(yaml, "identification: invitation", name)
+    public = "https://lab.example.org"
+    for name in ("two", "three"):
+        options: dict[str, Any] = {"port": 0, "qr": False, "database": database, "public_url": public}
+        cli_serve.serve(folders[name], **options, prefix=f"/lab/{name}")
+
+    def invited(name: str, *options: str) -> str:
+        person = secrets.token_hex(4)
+        printed: str = command("invite", folders[name], person, "--database", database, *options)
+        return printed.partition("\t")[2].partition("?t=")[0]
+
+    for name in ("two", "three"):
+        assert invited(name) == f"{public}/lab/{name}/"
+        # The same option means the same as with `serve`, which needs no prefix in it and may have it.
+        for given in (public, f"{public}/lab/{name}"):
+            assert invited(name, "--public-url", given) == f"{public}/lab/{name}/"
+    assert invited("never" * 30) == "http://127.0.0.1:8000/"
+
+
+def test_a_folder_and_its_yaml_are_one_test_with_one_data_base(
+    make_folder: Any, command: Any, serve: Any, listener: Any, tmp_path: Path
+) -> None:
+    folder = make_folder()
+    listener(serve(folder=folder)).take()
+    made = [Path(path) for path in command("export", folder / "config.yaml").split()]
+    assert folder / "results" / "small" / "mushra.csv" in made
+    command("backup", folder / "config.yaml", tmp_path / "kept")
+    assert len(read_ratings(tmp_path / "kept" / "results.sqlite")) == 6
+    assert not list(tmp_path.rglob("config.sqlite"))
+
+
+def test_a_port_that_is_taken_is_said(make_folder: Any, command: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match=r"cannot listen at 127\.0\.0\.1:.*another --port"):
+            command("serve", make_folder(), "--port", str(taken.getsockname()[1]))
+
+
+def test_a_test_with_errors_is_not_served(make_folder: Any, command: Any) -> None:
+    folder = make_folder()
+    (folder / "a.wav").unlink()
+    with pytest.raises(UserError, match=r"config\.yaml:\d+: error: page 4: 'a\.wav'"):
+        command("serve", folder, "--port", "0")
+    with pytest.raises(UserError, match="no test given"):
+        command("serve")
+    with pytest.raises(UserError, match=r"no checkout of webMUSHRA"):
+        command("serve", "--webmushra", folder, "--port", "0")
+
+
+def test_invitations_from_the_command_work(make_folder: Any, command: Any, serve: Any, listener: Any) -> None:
+    folder = make_folder(section="identification: invitation")
+    printed = command("invite", folder, "Ada", "Bo", "--public-url", "https://lab.example/test/")
+    links = dict(line.split("\t") for line in printed.splitlines())
+    assert list(links) == ["Ada", "Bo"]
+    token = re.fullmatch(r"https://lab\.example/test/\?t=([\w-]+)", links["Bo"])
+    assert token is not None
+    assert listener(serve(folder=folder), invitation=token[1]).status == 201
+    with pytest.raises(UserError, match="'Ada' has an invitation"):
+        command("invite", folder, "Ada")
+    with pytest.raises(UserError, match="identification: invitation"):
+        command("invite", make_folder(name="other"), "Ada")
+
+
+def test_export_applies_the_key_beside_the_test(
+    make_folder: Any, command: Any, serve: Any, listener: Any
+) -> None:
+    folder = make_folder()
+    listener(serve(folder=folder)).take()
+    signals = {name: {"condition": f"codec-{name}"} for name in ("A", "B", "reference")}
+    key = {"format": 1, "trials": {"one": {"signals": signals}, "two": {"signals": signals}}}
+    (folder / "key.json").write_text(json.dumps(key))
+    printed = command("export", folder).split()
+    names = {Path(path).name for path in printed}
+    assert names == {"mushra.csv", "bs1116.csv", "paired_comparison.csv", "lms.csv"}
+    text = (folder / "results" / "small" / "mushra.csv").read_text()
+    assert "codec-A" in text
+    command("export", folder, "--no-key")
+    assert "codec-A" not in (folder / "results" / "small" / "mushra.csv").read_text()
+    with pytest.raises(UserError, match="exclude each other"):
+        command("export", folder, "--no-key", "--key", folder / "key.json")
+    (path,) = command("export", folder / "results.sqlite", "--format", "json", "--out", folder / "o").split()
+    assert "codec-A" in Path(path).read_text()
+
+
+def test_import_from_the_command(shared: Any, command: Any, tmp_path: Path) -> None:
+    source = shared("mushra/AES2023_webmushra_results.csv")
+    database = tmp_path / "x.sqlite"
+    assert "22 sessions stored, 0 were" in command("import", source, "--database", database)
+    assert "0 sessions stored, 22 were" in command("import", source, "--database", database)
+    assert len(read_ratings(database)) == 2288
+
+
+def test_behind_a_proxy_links_are_those_of_the_proxy(serve: Any) -> None:
+    headers = {"X-Forwarded-Host": "lab.example", "X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/t"}
+    behind = serve(trusted_proxies=1).test_client().get("/admin/", headers=headers)
+    assert behind.headers["Location"] == "/t/admin/sign-in"
+
+
+def test_headers_of_a_proxy_are_not_believed_unasked(serve: Any) -> None:
+    headers = {"X-Forwarded-Prefix": "/evil", "X-Forwarded-Host": "evil.example"}
+    answer = serve().test_client().get("/admin/", headers=headers)
+    assert answer.headers["Location"] == "/admin/sign-in"
+
+
+def test_the_commands_import_nothing_heavy_before_they_run() -> None:
+    code = "import sys, mushra.cli.serve;"
+    code += "print([m for m in ('flask', 'sqlalchemy', 'torch', 'numpy') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
