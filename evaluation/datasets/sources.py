@@ -20,7 +20,7 @@ import platformdirs
 import soundfile
 
 from evaluation.datasets.base import Clip
-from evaluation.engine.unchanged import SETTLED_S, stamp_of
+from evaluation.datasets.unchanged import SETTLED_S, stamp_of
 from qincodec import audio
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError, one_line

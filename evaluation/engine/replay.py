@@ -18,9 +18,9 @@ from baselines.codec import Codec, Encoded, Rate
 from baselines.registry import CODECS, unavailable
 from baselines.rendered import Rendered
 from evaluation.datasets.base import Clip
+from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.batches import fit_length
 from evaluation.engine.conditions import RenderedSpec
-from evaluation.engine.unchanged import Unchanged
 from evaluation.results import Condition
 from evaluation.run.store import RunStore, coded_key, condition_delay
 from qincodec import audio

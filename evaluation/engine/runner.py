@@ -27,13 +27,13 @@ import torch
 from baselines.codec import Encoded
 from baselines.rendered import RenderedClip
 from evaluation.datasets.base import Clip
+from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.alignment import estimate_delay
 from evaluation.engine.batches import Coded, Group, fit_length, make_batches
 from evaluation.engine.conditions import Planned
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import Embedder
 from evaluation.engine.scoring import describe, failed_score, score_group
-from evaluation.engine.unchanged import Unchanged
 from evaluation.metrics.base import Metric, Score
 from evaluation.results import MetricInfo
 from evaluation.run.store import RunStore, coded_key, condition_delay, number_to_json, score_key

@@ -13,7 +13,7 @@ import torch
 
 from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
-from evaluation.engine.unchanged import Unchanged
+from evaluation.datasets.unchanged import Unchanged
 from evaluation.results import Condition
 from evaluation.run.store import RunStore, coded_key, row_key
 from evaluation.statistics.distributions import groups_of, jackknife
