@@ -366,22 +366,23 @@ def checked_run(run: Any) -> dict[str, Any]:
         run[part] = [checked(entry, fields, f"{part}[{i}]") for i, entry in enumerate(run[part])]
         seen = set()
         for entry in run[part]:
-            name = tuple(entry[key] for key in label)
-            if name in seen:
-                raise ValueError(f"'{part}' has two entries {' at '.join(map(str, name))}")
-            seen.add(name)
+            labels = tuple(entry[key] for key in label)
+            if labels in seen:
+                raise ValueError(f"'{part}' has two entries {' at '.join(map(_short, labels))}")
+            seen.add(labels)
     columns = {*CLIP_COLUMNS, *SUMMARY_COLUMNS}
     for name in (metric["name"] for metric in run["metrics"]):
         if columns & {*metric_columns(name)}:
-            raise ValueError(f"metric '{name}' has a column of the name of another's column")
+            raise ValueError(f"metric {_short(name)} has a column of the name of another's column")
         columns |= {*metric_columns(name)}
     for metric in run["metrics"]:
+        name = _short(metric["name"])
         if metric["embedding"] not in ("", *(entry["name"] for entry in run["embeddings"])):
-            raise ValueError(f"metric '{metric['name']}' is of embedding '{metric['embedding']}', not listed")
+            raise ValueError(f"metric {name} is of embedding {_short(metric['embedding'])}, not listed")
         kinds = {"fm": True, "cos": True, "fd": False, "kad": False} if metric["embedding"] else {}
         kind = metric["name"].removesuffix(f"_{metric['embedding']}")
         if metric["per_clip"] != kinds.get(kind, not metric["embedding"]):
-            raise ValueError(f"metric '{metric['name']}' is no such one as its embedding and 'per_clip' say")
+            raise ValueError(f"metric {name} is no such one as its embedding and 'per_clip' say")
     return run
 
 

@@ -326,7 +326,7 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
         ("mp3", "licensed", "no metric can be computed here: its licence server does not answer"),
         ("zero", "si_sdr", r"codec 'zero': rates\(\) returned Rate\(kbps=0\); needed are"),
         ("nan", "si_sdr", r"codec 'nan': rates\(\) returned Rate\(kbps=nan\); needed are"),
-        ("mp3", "si_sdr,double", "a run folder cannot hold this request: 'metrics' has two entries si_sdr"),
+        ("mp3", "si_sdr,double", "a run folder cannot hold this request: 'metrics' has two entries 'si_sdr'"),
         ("mp3", "si_sdr,column", "metric 'si_sdr_reason' has a column of the name of another's"),
         ("mp3", "five", r"metric 'five': unavailable\(\) returned 5"),
         ("mp3", "flat", "embedding Flat: 'dim' is 0; needed is a whole number from 1"),
