@@ -27,8 +27,8 @@ import numpy as np
 
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.engine.conditions import Planned
-from evaluation.engine.runner import Runner, Settings
-from evaluation.results import Condition, MetricInfo
+from evaluation.engine.runner import Runner
+from evaluation.records import Condition, MetricInfo, Settings
 from evaluation.run.manifest import describe_dataset
 from evaluation.run.store import RunStore, coded_key, score_key
 from qincodec.core.files import write_atomic

@@ -21,7 +21,6 @@ from rich.progress import track
 from evaluation.engine.conditions import parse_conditions
 from evaluation.engine.replay import RunAudio
 from evaluation.report.tables import row_label
-from evaluation.results import Condition
 from evaluation.run.store import RunStore
 from evaluation.statistics.recordings import Sample, bootstrap_means
 from qincodec.core.errors import UserError
@@ -45,7 +44,7 @@ def main() -> None:
     progress = Console(stderr=True)
     with RunStore(arguments.run, write=False) as store:
         signals = RunAudio(store, folders=parse_conditions(arguments.condition))
-        conditions = [Condition(**entry) for entry in store.read_run()["conditions"]]
+        conditions = store.read_run().conditions
         clips = [clip for clip in store.read_clips() if clip.error is None]
         print(f"{'condition':<28}" + "".join(f"{window:>24}" for window in WINDOWS))
         for condition in conditions:
@@ -53,7 +52,7 @@ def main() -> None:
             distances = np.full((len(clips), len(WINDOWS)), np.nan)
             for row, clip in enumerate(track(clips, label, transient=True, console=progress)):
                 coded = signals.row(condition, clip)
-                if coded is not None and coded["error"] is not None:
+                if coded is not None and coded.error is not None:
                     continue
                 pair = signals.reference(clip), signals.decoded(condition, clip)
                 for column, window in enumerate(WINDOWS):

@@ -1,6 +1,6 @@
 """Fair, rate-matched evaluation of audio codecs.
 
-``evaluate(...)`` runs an evaluation, ``open_results(folder)`` reads one back; both give `Results`.
+``evaluate(...)`` runs an evaluation, ``load(folder)`` reads one back; both give `Results`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ TYPE_CHECKING = False  # without `typing`, which takes longer to import than all
 if TYPE_CHECKING:
     from typing import Any
 
-    from evaluation.loading import open_results
+    from evaluation.loading import load, open_results
     from evaluation.results import Results
     from evaluation.session import evaluate
 
-__all__ = ["Results", "evaluate", "open_results"]
+__all__ = ["Results", "evaluate", "load", "open_results"]
 
-_HOMES = {"evaluate": "session", "open_results": "loading", "Results": "results"}
+_HOMES = {"evaluate": "session", "load": "loading", "open_results": "loading", "Results": "results"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from baselines.codec import Rate
 from evaluation.datasets.base import Clip
-from evaluation.results import (
-    CLIP_COLUMNS,
+from evaluation.records import (
+    CodedRow,
+    CodesRow,
+    CodeStatistics,
     Condition,
     CorpusScore,
+    FramesRow,
     MetricInfo,
-    Results,
+    ScoreRow,
 )
-from evaluation.run.manifest import conditions_of, embeddings_of, metrics_of
-from evaluation.run.store import (
-    RunStore,
-    coded_key,
-    condition_delay,
-    frames_key,
-    number_from_json,
-    score_key,
-)
+from evaluation.results import CLIP_COLUMNS, Results
+from evaluation.run.store import RunStore, coded_key, condition_delay, frames_key, score_key
 from evaluation.statistics.codes import code_statistics
-from evaluation.statistics.distances import Corpus
+from evaluation.statistics.distances import EmbeddedRun
+from evaluation.statistics.recordings import summarize
 from qincodec.core.console import Progress
-from qincodec.core.errors import UserError
 
 
-def open_results(folder: str | Path) -> Results:
+def load(folder: str | Path) -> Results:
     """Results of the run in ``folder``, complete or not. Raises UserError if it is not a run."""
     with RunStore(Path(folder), write=False) as store:
         return load_results(store)
+
+
+open_results = load  # its earlier name
 
 
 def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Results:
@@ -45,43 +44,42 @@ def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Resul
     What has to be computed from all clips is computed here where the run folder does not hold it yet, and
     kept there if it is open for writing.
     """
-    run = store.read_run()
-    if run is None:
-        raise UserError(f"{store.folder} holds no run yet; start it with `evaluate --out {store.folder}`")
-    loader = _Loader(store, run, progress)
-    results = loader.load(conditions_of(run), loader.metrics)
-    floor = conditions_of(run, "floor")
-    metrics = [metric for metric in loader.metrics if metric.embedding]
-    if floor and metrics:
-        results.noise_floor = loader.load(floor, metrics)
+    loader = _Loader(store, progress)
+    results = loader.load(loader.run.conditions, loader.run.metrics)
+    metrics = [metric for metric in loader.run.metrics if metric.embedding]
+    if loader.run.floor and metrics:
+        results.noise_floor = loader.load(loader.run.floor, metrics)
     return results
+
+
+def _summary(results: Results) -> pd.DataFrame:
+    return summarize(results, seed=results.settings["seed"])
 
 
 class _Loader:
     """What the conditions of a run and those of its noise floor share."""
 
-    def __init__(self, store: RunStore, run: dict[str, Any], progress: Progress) -> None:
+    def __init__(self, store: RunStore, progress: Progress) -> None:
         self.store = store
-        self.run = run
+        self.run = store.read_run()
         self.progress = progress
-        self.settings = run["settings"]
-        self.metrics = metrics_of(run)
-        self.embeddings = embeddings_of(run)
+        self.settings = self.run.settings
         self.clips = store.read_clips()
         self.files = store.read_files()
-        self.corpora = [Corpus(store, info, self.settings, self.clips) for info in self.embeddings]
+        self.embedded = [EmbeddedRun(store, info, self.settings, self.clips) for info in self.run.embeddings]
 
-    def load(self, conditions: list[Condition], metrics: list[MetricInfo]) -> Results:
+    def load(self, conditions: Sequence[Condition], metrics: Sequence[MetricInfo]) -> Results:
         records: list[dict[str, Any]] = []
         corpus = []
-        decoded: list[list[dict[str, dict[str, Any]]]] = []
+        decoded: list[list[dict[str, FramesRow]]] = []
         per_clip = [metric for metric in metrics if metric.per_clip]
         n_pending = n_failed_scores = 0
         for condition in conditions:
-            files = self.files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {})
+            files = self.files.get(condition.point, {})
             keys = {c.id: coded_key(condition, self.settings, c, files.get(c.id)) for c in self.clips}
-            rows = {clip.id: self.store.row(keys[clip.id], "coded") for clip in self.clips}
-            delay = condition_delay(rows.values(), self.settings["align"])
+            rows = {clip.id: self.store.row(keys[clip.id], CodedRow) for clip in self.clips}
+            done = [row for row in rows.values() if row is not None]
+            delay = condition_delay((row.delay for row in done), self.settings.align)
             for clip in self.clips:
                 row = rows[clip.id]
                 if row is None:
@@ -89,50 +87,50 @@ class _Loader:
                     continue
                 records.append(_clip_record(condition, clip, row, delay))
                 for metric in per_clip:
-                    score = self.store.row(score_key(keys[clip.id], metric, delay), "score")
-                    value = None if score is None else score["value"]
-                    records[-1][metric.name] = number_from_json(value)
-                    reason = "not scored yet" if score is None else score["reason"]
-                    n_failed_scores += score is not None and score["error"] is not None
-                    records[-1][f"{metric.name}_reason"] = row["error"] or reason
-            done = [row for row in rows.values() if row is not None]
-            statistics = code_statistics(self.store, done)
-            corpus.append({"codec": condition.codec, "kbps": condition.kbps, **statistics})
-            good = {name: keys[name] for name, row in rows.items() if row and row["error"] is None}
-            decoded.append([self._decoded_frames(corpus, good, delay) for corpus in self.corpora])
+                    score = self.store.row(score_key(keys[clip.id], metric, delay), ScoreRow)
+                    records[-1][metric.name] = math.nan if score is None else score.value
+                    reason = "not scored yet" if score is None else score.reason
+                    n_failed_scores += score is not None and score.error is not None
+                    records[-1][f"{metric.name}_reason"] = row.error or reason
+            corpus.append(_code_statistics(condition, code_statistics(self.store, done)))
+            good = {name: keys[name] for name, row in rows.items() if row and row.error is None}
+            decoded.append([self._decoded_frames(embedded, good, delay) for embedded in self.embedded])
         names = [name for metric in per_clip for name in (metric.name, f"{metric.name}_reason")]
         return Results(
             clips=pd.DataFrame.from_records(records, columns=CLIP_COLUMNS + names),
-            conditions=conditions,
-            metrics=metrics,
+            conditions=list(conditions),
+            metrics=list(metrics),
             corpus=corpus,
-            dataset=self.run["dataset"],
-            settings=self.settings,
+            dataset=self.run.dataset.to_json(),
+            settings=asdict(self.settings),
             environment=self.store.read_environment(),
+            summarize=_summary,
             n_pending=n_pending,
             n_failed_scores=n_failed_scores,
             scores=self._scores(conditions, decoded),
-            embeddings=self.embeddings,
-            unavailable=self.run["unavailable"],
-            skipped=self.run["skipped"],
-            remarks=[line for corpus in self.corpora for line in self._remarks(corpus)],
+            embeddings=list(self.run.embeddings),
+            unavailable=self.run.unavailable,
+            skipped=self.run.skipped,
+            remarks=[line for embedded in self.embedded for line in self._remarks(embedded)],
         )
 
-    def _decoded_frames(self, corpus: Corpus, coded: dict[str, str], delay: int) -> dict[str, dict[str, Any]]:
+    def _decoded_frames(
+        self, embedded: EmbeddedRun, coded: dict[str, str], delay: int
+    ) -> dict[str, FramesRow]:
         """Clip id -> row of its decoded frames, where there are any."""
         rows = {
-            name: self.store.row(frames_key(corpus.info.identity, key, delay), "frames")
+            name: self.store.row(frames_key(embedded.info.identity, key, delay), FramesRow)
             for name, key in coded.items()
         }
-        return {name: row for name, row in rows.items() if row and corpus.holds(row)}
+        return {name: row for name, row in rows.items() if row and embedded.holds(row)}
 
     def _scores(
-        self, conditions: list[Condition], decoded: list[list[dict[str, dict[str, Any]]]]
+        self, conditions: Sequence[Condition], decoded: list[list[dict[str, FramesRow]]]
     ) -> list[CorpusScore]:
         """Of every condition on all its clips, and on those that all codecs at its rate have."""
         scores = []
-        total = len(conditions) * len(self.corpora)
-        for number, corpus in enumerate(self.corpora):
+        total = len(conditions) * len(self.embedded)
+        for number, embedded in enumerate(self.embedded):
             common: dict[float | None, set[str]] = {}
             for condition, found in zip(conditions, decoded, strict=True):
                 if not condition.control and found[number]:
@@ -141,7 +139,7 @@ class _Loader:
             for index, (condition, found) in enumerate(zip(conditions, decoded, strict=True)):
                 self.progress("comparing distributions", number * len(conditions) + index, total)
                 rows = found[number]
-                own = corpus.scores(condition.codec, condition.kbps, rows)
+                own = embedded.scores(condition.codec, condition.kbps, rows)
                 scores += own
                 if condition.control:
                     continue
@@ -150,15 +148,15 @@ class _Loader:
                     scores += [replace(score, common=True) for score in own]
                 else:
                     rows = {name: row for name, row in rows.items() if name in shared}
-                    scores += corpus.scores(condition.codec, condition.kbps, rows, common=True)
+                    scores += embedded.scores(condition.codec, condition.kbps, rows, common=True)
         return scores
 
-    def _remarks(self, corpus: Corpus) -> list[str]:
+    def _remarks(self, embedded: EmbeddedRun) -> list[str]:
         """Clips and frames that an embedding can say little about."""
-        info = corpus.info
-        rows = corpus.references.values()
-        frames, silent = sum(row["frames"] for row in rows), sum(row["silent"] for row in rows)
-        short = sum(corpus.clips[name].duration_s < info.frame_s for name in corpus.references)
+        info = embedded.info
+        rows = embedded.references.values()
+        frames, silent = sum(row.frames for row in rows), sum(row.silent for row in rows)
+        short = sum(embedded.clips[name].duration_s < info.frame_s for name in embedded.references)
         lines = []
         if silent:
             lines.append(
@@ -177,26 +175,38 @@ class _Loader:
         return lines
 
 
-def _clip_record(condition: Condition, clip: Clip, row: dict[str, Any], delay: int) -> dict[str, Any]:
+def _code_statistics(condition: Condition, found: CodesRow | str | None) -> CodeStatistics:
+    blank = CodeStatistics(condition.codec, condition.kbps)
+    if not isinstance(found, CodesRow):
+        return replace(blank, kbps_entropy_reason=found or "")
+    names = [spec.name for spec in fields(CodeStatistics) if spec.name in CodesRow.__slots__]
+    return replace(blank, **{name: getattr(found, name) for name in names if name != "codec"})
+
+
+def _clip_record(condition: Condition, clip: Clip, row: CodedRow, delay: int) -> dict[str, Any]:
     """One row of `Results.clips`, without its metrics."""
-    failed = row["error"] is not None
-    size, duration_s = row.get("bytes"), row.get("duration_s", clip.duration_s)
-    measured = size is not None and condition.rate_is == "measured"
+    failed = row.error is not None
+    duration_s = clip.duration_s if failed else row.duration_s
+    size = row.bytes if condition.rate_is == "measured" else None
     return {
         "codec": condition.codec,
-        "kbps": math.nan if condition.kbps is None else condition.kbps,
-        "kbps_nominal": math.nan if condition.nominal is None else condition.nominal,
-        "kbps_measured": 8 * size / duration_s / 1000 if measured and size is not None else math.nan,
+        "kbps": _number(condition.kbps),
+        "kbps_nominal": _number(condition.nominal),
+        "kbps_measured": math.nan if size is None else 8 * size / duration_s / 1000,
         "clip": clip.id,
         "recording": clip.recording,
         "content_hash": clip.content_hash,
         "category": clip.category,
         "duration_s": duration_s,
-        "bytes": size if measured else math.nan,
-        "delay_samples": number_from_json(row["delay"]),
+        "bytes": math.nan if size is None else size,
+        "delay_samples": _number(row.delay),
         "delay_applied": math.nan if failed else delay,
-        "gain_db": number_from_json(row.get("gain_db")),
-        "encode_s": number_from_json(row.get("encode_s")),
-        "decode_s": number_from_json(row.get("decode_s")),
-        "error": row["error"],
+        "gain_db": _number(row.gain_db),
+        "encode_s": _number(row.encode_s),
+        "decode_s": _number(row.decode_s),
+        "error": row.error,
     }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -30,16 +30,16 @@ from evaluation.engine.conditions import (
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import Embedder, load_embeddings
 from evaluation.engine.noise_floor import noise_floor
-from evaluation.engine.runner import Runner, Settings
+from evaluation.engine.runner import Runner
 from evaluation.engine.scoring import describe
 from evaluation.loading import load_results
 from evaluation.metrics import load_metrics
 from evaluation.metrics.base import Metric, describe_metric
 from evaluation.metrics.embedding import describe_embedding, embedding_metrics
-from evaluation.records import checked_run
+from evaluation.records import DecodedFile, Settings
 from evaluation.results import Results
 from evaluation.run.environment import describe_environment
-from evaluation.run.manifest import describe_dataset, differences, unite
+from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import RunStore, row_key
 from qincodec.codec import check_device
 from qincodec.core.console import Progress
@@ -94,7 +94,7 @@ class Plan:
             self.conditions,
             self.metrics,
             settings,
-            embedders=[Embedder(store, embedding, asdict(settings)) for embedding in self.embeddings],
+            embedders=[Embedder(store, embedding, settings) for embedding in self.embeddings],
             floor=self.floor,
             batch_size=self.request.batch_size,
             workers=self.workers,
@@ -359,20 +359,21 @@ def estimate(plan: Plan) -> Estimate:
     return Estimate(len(clips), len(plan.conditions), count, seconds * share / parallel, int(sizes * share))
 
 
-def _find_files(planned: Planned, clips: Sequence[Clip]) -> dict[str, str]:
-    """Fingerprint of the decoded file of every clip; why there is none stands in its place."""
+def _find_files(planned: Planned, clips: Sequence[Clip]) -> dict[str, DecodedFile]:
+    """The decoded file of every clip, or why there is none."""
     if planned.rendered is None:
         return {}
     files = {}
     for clip in clips:
         try:
-            files[clip.id] = planned.rendered.fingerprint(planned.rendered.find(clip.id, clip.path.name))
+            found = planned.rendered.find(clip.id, clip.path.name)
+            files[clip.id] = DecodedFile(planned.rendered.fingerprint(found))
         except UserError as error:
-            files[clip.id] = f"missing: {describe(error)}"
-    if clips and all(entry.startswith("missing") for entry in files.values()):
+            files[clip.id] = DecodedFile(missing=describe(error))
+    if clips and all(file.fingerprint is None for file in files.values()):
         raise UserError(
             f"condition '{planned.condition.codec}': no file matches any of the {len(clips)} clips; "
-            f"{files[clips[0].id].removeprefix('missing: ')}"
+            f"{files[clips[0].id].missing}"
         )
     return files
 
@@ -381,7 +382,7 @@ def _prepare(store: RunStore, plan: Plan, command: str | None) -> None:
     """Check the folder against the plan and write what describes the run."""
     run = _describe_run(plan, command, store)
     files = {
-        f"{planned.condition.codec}@{planned.rate_label}": dict(planned.files)
+        planned.condition.point: dict(planned.files)
         for planned in plan.conditions
         if planned.rendered is not None
     }
@@ -391,7 +392,7 @@ def _prepare(store: RunStore, plan: Plan, command: str | None) -> None:
     store.write_run(run)
 
 
-def _describe_run(plan: Plan, command: str | None = None, store: RunStore | None = None) -> dict[str, Any]:
+def _describe_run(plan: Plan, command: str | None = None, store: RunStore | None = None) -> RunDescription:
     """run.json; in a store with this request's conditions and metrics added to those of earlier ones.
 
     Raises:
@@ -400,23 +401,23 @@ def _describe_run(plan: Plan, command: str | None = None, store: RunStore | None
     infos = [describe_embedding(embedding) for embedding in plan.embeddings]
     metrics = [describe_metric(metric) for metric in plan.metrics]
     metrics += [metric for info in infos for metric in embedding_metrics(info)]
-    new: dict[str, Any] = {
-        "settings": asdict(plan.request.settings),
-        "dataset": describe_dataset(plan.dataset),
-        "conditions": [asdict(planned.condition) for planned in plan.conditions],
-        "floor": [asdict(planned.condition) for planned in plan.floor],
-        "metrics": [asdict(metric) for metric in metrics],
-        "embeddings": [asdict(info) for info in infos],
-        "unavailable": plan.unavailable,
-        "skipped": plan.skipped,
-        "commands": [command] if command else [],
-    }
-    old = None if store is None else store.read_run()
+    new = RunDescription(
+        settings=plan.request.settings,
+        dataset=describe_dataset(plan.dataset),
+        conditions=tuple(planned.condition for planned in plan.conditions),
+        floor=tuple(planned.condition for planned in plan.floor),
+        metrics=tuple(metrics),
+        embeddings=tuple(infos),
+        unavailable=plan.unavailable,
+        skipped=plan.skipped,
+        commands=(command,) if command else (),
+    )
+    old = None if store is None else store.find_run()
     if store is not None and old is not None:
         _refuse_other_configuration(store.folder, old, new)
-        new = unite(old, new)
+        new = old.united(new)
     try:
-        checked_run(json.loads(json.dumps(new)))
+        RunDescription.of_json(json.loads(json.dumps(new.to_json())))
     except ValueError as error:
         raise UserError(
             f"a run folder cannot hold this request: {error}; rename or correct that part, or leave it out"
@@ -424,18 +425,18 @@ def _describe_run(plan: Plan, command: str | None = None, store: RunStore | None
     return new
 
 
-def _refuse_other_configuration(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _refuse_other_configuration(folder: Path, old: RunDescription, new: RunDescription) -> None:
     def refuse(what: str, had: object, got: object) -> None:
         raise UserError(
             f"{folder} holds a run of another configuration: {what} was {had}, now {got}; "
             "choose another --out, or ask for the same to go on with it"
         )
 
-    for difference in differences(old, new):
+    for difference in old.differences(new):
         refuse(*difference)
-    if old["dataset"]["hash"] != new["dataset"]["hash"]:
-        had, got = ({k: run["dataset"][k] for k in ("name", "n_clips", "hash")} for run in (old, new))
-        refuse("the data", *("{name} ({n_clips} clips, {hash})".format(**d) for d in (had, got)))
+    if old.dataset.hash != new.dataset.hash:
+        had, got = (f"{d.name} ({d.n_clips} clips, {d.hash})" for d in (old.dataset, new.dataset))
+        refuse("the data", had, got)
 
 
 def check_numbers(request: Request) -> None:

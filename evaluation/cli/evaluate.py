@@ -202,7 +202,7 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
-    from evaluation.engine.runner import Settings
+    from evaluation.records import Settings
     from evaluation.session import Request
 
     if offline:

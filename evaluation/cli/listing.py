@@ -11,13 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from baselines.registry import CODECS, of_plugin, unavailable, why_not
-from evaluation import records
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
 from evaluation.engine.conditions import checked_rates
 from evaluation.metrics import METRICS, load_metrics
 from evaluation.metrics.base import Metric, Score, describe_metric
-from evaluation.metrics.embedding import checked_attributes
+from evaluation.metrics.embedding import check_attributes
 from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
 from qincodec.core.errors import UserError
 from qincodec.quantizers import QUANTIZERS
@@ -115,8 +114,7 @@ def embedding_rows() -> Iterator[tuple[str, str, str]]:
             kind: type[Embedding] = EMBEDDINGS.load(name)
             reason = why_not("embedding", name, kind)
             definition = of_plugin("embedding", name, "definition", partial(getattr, kind, "definition"))
-            said = [field for field in records.EMBEDDING if field != "identity" and hasattr(kind, field)]
-            checked_attributes(kind.__name__, kind, said)  # the rest may be known once it is loaded
+            check_attributes(kind.__name__, kind)
             yield name, f"not here: {reason}" if reason else "ready", definition
         except UserError as error:
             yield name, f"broken: {error}", ""

@@ -13,7 +13,7 @@ from qincodec.core.console import ProgressLine
 from qincodec.core.errors import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
-    from evaluation.run.merge_rows import Merged
+    from evaluation.run.merge import Merged
 
 
 def merge(
@@ -72,8 +72,8 @@ def _remarks(merged: Merged) -> Iterator[str]:
 
 def _finish(merged: Merged) -> str:
     """The command that finishes the merged run, from those of its parts."""
-    commands = [line for line in merged.run["commands"] if " merge " not in line]
-    if not commands or "+" in merged.run["dataset"]["name"]:
+    commands = [line for line in merged.run.commands if " merge " not in line]
+    if not commands or "+" in merged.run.dataset.name:
         clips = shlex.quote(str(merged.folder / "clips.jsonl"))
         return f"evaluate {clips} --out {shlex.quote(str(merged.folder))}, with the options of the runs"
     words = iter(shlex.split(commands[0]))

@@ -8,7 +8,7 @@ from typing import Literal
 from evaluation.datasets import audiocaps, folder
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.shards import Shard, shard_note
-from evaluation.datasets.sources import File, Listing, cut, draw, look_at
+from evaluation.datasets.sources import Listing, cut, draw, look_at, low_rates
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
 
@@ -84,9 +84,9 @@ def load_dataset(
         notes.append(shard_note(part, len({source.recording for source in sources})))
     files = look_at((source.path for source in sources), progress)
     if _is_audiocaps(data):
-        files, note = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
+        files, low = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
     else:
-        note = _low_rates(files, sample_rate)
+        low = low_rates(files, sample_rate, ": nothing above half their rate to code")
     clips, tails = cut(sources, files, chunk_s, chunks)
     if part is None and all(clip.error for clip in clips):  # of a part, that may be so
         raise UserError(
@@ -97,8 +97,9 @@ def load_dataset(
         clips=clips,
         excluded=listing.excluded + tails,
         disclaimer=listing.disclaimer,
-        notes=notes + ([note] if note else []),
+        notes=notes + ([low.note] if low else []),
         shard=part,
+        low_rates=low,
     )
 
 
@@ -155,14 +156,3 @@ def _find(
     if pattern is not None:
         pattern.check()
     return listing
-
-
-def _low_rates(files: dict[Path, File], sample_rate: int) -> str | None:
-    rates = [file.info.sample_rate for file in files.values() if file.info is not None]
-    low = [rate for rate in rates if rate < sample_rate]
-    if not low:
-        return None
-    return (
-        f"{len(low)} of {len(files)} files are below {sample_rate} Hz (lowest {min(low)} Hz): nothing above"
-        " half their rate to code"
-    )

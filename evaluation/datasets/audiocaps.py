@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evaluation.datasets.folder import no_audio, scan
-from evaluation.datasets.sources import File, Listing, Source
+from evaluation.datasets.sources import File, Listing, Source, low_rates
+from evaluation.records import LowRates
 from qincodec.core.errors import UserError
 
 _LISTS = ("test.csv", "test-2.0.csv")
@@ -87,8 +88,8 @@ def find(folder: str | Path, list_file: str | Path | None = None) -> Listing:
 
 def refuse_resampled(
     files: dict[Path, File], sample_rate: int, allow: bool
-) -> tuple[dict[Path, File], str | None]:
-    """Files below ``sample_rate`` as errors, and a line on what was allowed.
+) -> tuple[dict[Path, File], LowRates | None]:
+    """Files below ``sample_rate`` as errors, and what was allowed.
 
     AudioCaps circulates in copies at 16 and 32 kHz. Codecs would be compared on what such a copy lacks.
 
@@ -96,16 +97,14 @@ def refuse_resampled(
         UserError: more than half of the files are such copies.
     """
     low = {p: f for p, f in files.items() if f.info is not None and f.info.sample_rate < sample_rate}
-    if not low:
-        return files, None
-    lowest = min(file.info.sample_rate for file in low.values() if file.info is not None)
-    count = f"{len(low)} of {len(files)} files are below {sample_rate} Hz (lowest {lowest} Hz)"
-    if allow:
-        return files, f"{count}: resampled copies, allowed on request"
+    found = low_rates(files, sample_rate, ": resampled copies, allowed on request")
+    if found is None or allow:
+        return files, found
     if 2 * len(low) > len(files):
         raise UserError(
-            f"{count}, such as '{next(iter(low))}': resampled copies of AudioCaps; get the audio at 44.1 or"
-            " 48 kHz, evaluate at a lower --sample-rate, or allow them with --allow-resampled"
+            f"{replace(found, end='').note}, such as '{next(iter(low))}': resampled copies of AudioCaps; get"
+            " the audio at 44.1 or 48 kHz, evaluate at a lower --sample-rate, or allow them with"
+            " --allow-resampled"
         )
     refused = {
         path: replace(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from evaluation import records
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,21 @@ class Clip:
         error: why the file cannot be evaluated, or None. Such a clip is reported as failed for every codec.
     """
 
-    id: str
-    path: Path
-    recording: str
-    content_hash: str
-    start_s: float = 0.0
-    duration_s: float = 0.0
-    sample_rate: int = 0
-    channels: int = 0
-    lossy: str | None = None
-    category: str | None = None
-    error: str | None = None
+    id: records.File
+    path: records.FilePath
+    recording: records.Text
+    content_hash: records.Text
+    start_s: records.Amount = 0.0
+    duration_s: records.Amount = 0.0
+    sample_rate: records.Count = 0
+    channels: records.Count = 0
+    lossy: records.Text | None = None
+    category: records.Text | None = None
+    error: records.Text | None = None
 
     def manifest_row(self) -> dict[str, Any]:
         """The clip as JSON values, for the run's manifest."""
         return {**self.__dict__, "path": str(self.path)}
-
-    @classmethod
-    def from_manifest_row(cls, row: dict[str, Any]) -> Clip:
-        return cls(**{**row, "path": Path(row["path"])})
 
 
 @dataclass
@@ -62,6 +59,7 @@ class Dataset:
         disclaimer: a line every table of results must carry, or None.
         notes: further lines a reader of the results should see: a random subset, low sample rates.
         shard: which part of a whole this is (`evaluation.datasets.shards.Shard.take`); None: all of it.
+        low_rates: what the note on low sample rates counts, for a merge to count it in the whole.
     """
 
     name: str
@@ -69,7 +67,8 @@ class Dataset:
     excluded: list[tuple[str, str]] = field(default_factory=list)
     disclaimer: str | None = None
     notes: list[str] = field(default_factory=list)
-    shard: dict[str, Any] | None = None
+    shard: records.ShardInfo | None = None
+    low_rates: records.LowRates | None = None
 
     @property
     def hash(self) -> str:

@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation.datasets.sources import Source
+from evaluation.records import ShardInfo
 from qincodec.core.errors import UserError
 
 
@@ -28,11 +28,8 @@ class Shard:
             raise UserError(f"--shard is '{text}'; give I/N, I from 1 to N, for example 1/4 to 4/4")
         return cls(int(match[1]), int(match[2]))
 
-    def take(self, sources: Sequence[Source]) -> tuple[list[Source], dict[str, Any]]:
+    def take(self, sources: Sequence[Source]) -> tuple[list[Source], ShardInfo]:
         """The sources of this part, in their order, and what run.json says of it.
-
-        That is ``indices`` and ``count``, ``recordings`` of the whole and ``of``, a hash of all sources:
-        parts of wholes that differ do not add up to one.
 
         Raises:
             UserError: more parts than recordings.
@@ -49,17 +46,13 @@ class Shard:
             )
         mine = set(recordings[self.index - 1 :: self.count])
         everything = sorted((s.id, s.recording, s.start_s, s.duration_s or 0.0) for s in sources)
-        entry = {
-            "indices": [self.index],
-            "count": self.count,
-            "recordings": len(recordings),
-            "of": hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16],
-        }
-        return [source for source in sources if source.recording in mine], entry
+        whole = hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
+        info = ShardInfo((self.index,), self.count, len(recordings), whole)
+        return [source for source in sources if source.recording in mine], info
 
 
-def shard_note(entry: dict[str, Any], n_recordings: int) -> str:
+def shard_note(info: ShardInfo, n_recordings: int) -> str:
     """What every table of one or some parts must say."""
-    numbers = ", ".join(map(str, entry["indices"]))
-    several = "shard" if len(entry["indices"]) == 1 else "shards"
-    return f"{several} {numbers} of {entry['count']}: {n_recordings} of {entry['recordings']} recordings"
+    numbers = ", ".join(map(str, info.indices))
+    several = "shard" if len(info.indices) == 1 else "shards"
+    return f"{several} {numbers} of {info.count}: {n_recordings} of {info.recordings} recordings"

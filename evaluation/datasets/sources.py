@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -21,6 +21,7 @@ import soundfile
 
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import SETTLED_S, stamp_of
+from evaluation.records import LowRates
 from qincodec import audio
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError, one_line
@@ -177,6 +178,13 @@ def _clip(
 
 
 # --- reading and hashing, once per content ---------------------------------------------------------------
+
+
+def low_rates(files: Mapping[Path, File], sample_rate: int, end: str) -> LowRates | None:
+    """How many files are below a sample rate in Hz; None if none is. ``end``: what the note says of it."""
+    rates = [file.info.sample_rate for file in files.values() if file.info is not None]
+    low = [rate for rate in rates if rate < sample_rate]
+    return LowRates(len(files), len(low), min(low), sample_rate, end) if low else None
 
 
 def look_at(paths: Iterable[Path], progress: Progress | None = None) -> dict[Path, File]:

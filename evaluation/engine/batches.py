@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,8 +38,8 @@ class Coded:
     decoded: torch.Tensor
     encoded: list[Encoded | None]
     notes: list[str | None]
-    encode_s: float = math.nan  # per clip
-    decode_s: float = math.nan
+    encode_s: float | None = None  # per clip
+    decode_s: float | None = None
 
 
 def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:

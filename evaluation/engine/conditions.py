@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from baselines.codec import Codec, Rate
 from baselines.registry import CODECS, of_plugin
 from baselines.rendered import Rendered
-from evaluation.results import Condition
+from evaluation.records import Condition, DecodedFile
 from qincodec.core.errors import UserError, check_whole, shown
 
 if TYPE_CHECKING:
@@ -49,12 +49,8 @@ class Planned:
     rate: Rate | None = None
     rendered: Rendered | None = None
     change: Callable[[torch.Tensor, int], torch.Tensor] | None = None
-    #: Of a rendered condition: clip id -> fingerprint of its file, or why there is none.
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def rate_label(self) -> str:
-        return Rate(self.condition.nominal).label
+    #: Of a rendered condition: clip id -> its file.
+    files: Mapping[str, DecodedFile] = field(default_factory=dict)
 
 
 def parse_kbps(text: str | Sequence[float]) -> list[float]:

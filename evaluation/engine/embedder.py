@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from evaluation.metrics.embedding import (
     describe_embedding,
     embedding_metrics,
 )
-from evaluation.results import MetricInfo
+from evaluation.records import FramesRow, MetricInfo, Settings
 from evaluation.run.store import RunStore, frames_key, reference_frames_key
 from qincodec.core.errors import Unavailable, UserError
 from qincodec.core.files import StoreError
@@ -80,7 +79,7 @@ class Embedder:
         settings: of the run; its ``sample_rate`` and ``channels`` count.
     """
 
-    def __init__(self, store: RunStore, embedding: Embedding, settings: dict[str, Any]) -> None:
+    def __init__(self, store: RunStore, embedding: Embedding, settings: Settings) -> None:
         self.store = store
         self.embedding = embedding
         self.settings = settings
@@ -91,7 +90,7 @@ class Embedder:
     def is_done(self, clip: Clip, coded: str, delay: int) -> bool:
         """Whether both embeddings of a clip are there."""
         keys = (self._reference_key(clip), frames_key(self._identity, coded, delay))
-        return all(self.store.has_frames(self.store.row(key, "frames")) for key in keys)
+        return all(self.store.has_frames(self.store.row(key, FramesRow)) for key in keys)
 
     def score(
         self,
@@ -142,7 +141,7 @@ class Embedder:
         new: dict[int, np.ndarray] = {}
         bad = not_finite(audio, what)
         for index, key in enumerate(keys):
-            row = self.store.row(key, "frames")
+            row = self.store.row(key, FramesRow)
             if row is not None and self.store.has_frames(row):
                 found[index] = self.store.read_frames(row)
                 continue
@@ -155,24 +154,14 @@ class Embedder:
             except FAULTS as error:
                 found[index] = f"no embedding: {describe(error)}"
         if new:
-            places = self.store.append_frames(self.info.name, list(new.values()))
-            rows = [
-                {
-                    "kind": "frames",
-                    "key": keys[index],
-                    "embedding": self.info.name,
-                    **place,
-                    "silent": self._silent_frames(audio[index]),
-                    "error": None,
-                }
-                for index, place in zip(new, places, strict=True)
-            ]
-            self.store.append(rows)
+            silent = [self._silent_frames(audio[index]) for index in new]
+            new_keys = [keys[index] for index in new]
+            self.store.append_frames(self.info.name, new_keys, list(new.values()), silent)
         return [found[index] for index in range(len(keys))]
 
     def _embed(self, audio: torch.Tensor) -> np.ndarray:
         mono = _mono(audio).clone()  # an embedding may write into it
-        frames = self.embedding.embed(mono, self.settings["sample_rate"]).cpu().numpy()
+        frames = self.embedding.embed(mono, self.settings.sample_rate).cpu().numpy()
         if frames.ndim != 2 or not len(frames) or frames.shape[1] != self.embedding.dim:
             raise UserError(
                 f"embedding '{self.info.name}' returned shape {frames.shape}; it must be (frames, "
@@ -184,7 +173,7 @@ class Embedder:
 
     def _silent_frames(self, audio: torch.Tensor) -> int:
         """Frames without a sample that is not 0."""
-        rate = self.settings["sample_rate"]
+        rate = self.settings.sample_rate
         frame, hop = (2 * round(seconds * rate / 2) for seconds in (self.info.frame_s, self.info.hop_s))
         return int((~centred_frames(_mono(audio), frame, hop).any(-1)).sum())
 

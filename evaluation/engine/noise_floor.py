@@ -12,7 +12,7 @@ import torch
 from baselines.codec import Rate
 from baselines.controls import Pcm16
 from evaluation.engine.conditions import Planned
-from evaluation.results import Condition
+from evaluation.records import Condition
 from qincodec import audio
 
 #: Changes (clips, channels, samples) at a sample rate in Hz; the same shape comes back.

@@ -10,18 +10,17 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
-from baselines.codec import Codec, Encoded, Rate
+from baselines.codec import Codec, Encoded
 from baselines.registry import CODECS, unavailable
 from baselines.rendered import Rendered
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.batches import fit_length
 from evaluation.engine.conditions import RenderedSpec
-from evaluation.results import Condition
+from evaluation.records import CodedRow, Condition, label
 from evaluation.run.store import RunStore, coded_key, condition_delay
 from qincodec import audio
 from qincodec.audio import Audio
@@ -52,21 +51,19 @@ class RunAudio:
         device: str = "cpu",
     ) -> None:
         run = store.read_run()
-        if run is None:
-            raise UserError(f"{store.folder} holds no run yet; start it with `evaluate --out {store.folder}`")
         self._store = store
-        self._settings: dict[str, Any] = run["settings"]
-        self.sample_rate = int(self._settings["sample_rate"])
+        self._settings = run.settings
+        self.sample_rate = run.settings.sample_rate
         self._clips = store.read_clips()
         self._files = store.read_files()
         self._rendered = {
             (spec.label, spec.kbps): Rendered(spec.label, spec.folder, spec.kbps) for spec in folders
         }
-        known = {(entry["codec"], entry["kbps"]) for entry in run["conditions"]}
-        for label, kbps in self._rendered:
-            if (label, kbps) not in known:
-                rows = ", ".join(_name(*row) for row in sorted(known, key=str))
-                raise UserError(f"--condition {_name(label, kbps)} is not in {store.folder}; it has {rows}")
+        known = {(condition.codec, condition.kbps) for condition in run.conditions}
+        for codec, kbps in self._rendered:
+            if (codec, kbps) not in known:
+                rows = ", ".join(label(*row) for row in sorted(known, key=str))
+                raise UserError(f"--condition {label(codec, kbps)} is not in {store.folder}; it has {rows}")
         check_device(device)
         self._weights, self._device = weights or {}, device
         self._codecs: dict[str, Codec | str] = {}
@@ -83,7 +80,7 @@ class RunAudio:
         read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
         what = f"the recording '{clip.path}' of clip '{clip.id}'"
         samples, sample_rate = self._unchanged.read(clip.path, clip.content_hash, read, what)
-        samples = audio.mix(samples, self._settings["channels"])
+        samples = audio.mix(samples, self._settings.channels)
         return audio.resample(samples, sample_rate, self.sample_rate)
 
     def decoded(self, condition: Condition, clip: Clip) -> Audio:
@@ -102,12 +99,12 @@ class RunAudio:
         """`decoded` with the condition's delay left in; what loading it changed is added to ``notes``."""
         row = self.row(condition, clip)
         if row is None:
-            raise UserError(f"{self._label(condition)} has no result for this clip yet")
-        if row["error"] is not None:
-            raise UserError(f"{self._label(condition)} failed: {row['error']}")
+            raise UserError(f"{condition.label} has no result for this clip yet")
+        if row.error is not None:
+            raise UserError(f"{condition.label} failed: {row.error}")
         samples, sample_rate = self._decode(condition, clip, row, [] if notes is None else notes)
         samples = audio.resample(samples, sample_rate, self.sample_rate)
-        length = round(float(row["duration_s"]) * self.sample_rate)
+        length = round(row.duration_s * self.sample_rate)
         return fit_length(torch.from_numpy(samples), length).numpy()
 
     def delay(self, condition: Condition) -> int:
@@ -116,31 +113,26 @@ class RunAudio:
         with self._lock:
             if key not in self._delays:
                 rows = (self.row(condition, clip) for clip in self._clips)
-                self._delays[key] = condition_delay(rows, self._settings["align"])
+                delays = (row.delay for row in rows if row is not None)
+                self._delays[key] = condition_delay(delays, self._settings.align)
             return self._delays[key]
 
-    def _label(self, condition: Condition) -> str:
-        return _name(condition.codec, condition.kbps)
-
-    def row(self, condition: Condition, clip: Clip) -> dict[str, Any] | None:
+    def row(self, condition: Condition, clip: Clip) -> CodedRow | None:
         """What the run knows of the condition's coding of the clip; None: nothing yet."""
-        files = self._files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {})
-        return self._store.row(coded_key(condition, self._settings, clip, files.get(clip.id)), "coded")
+        file = self._files.get(condition.point, {}).get(clip.id)
+        return self._store.row(coded_key(condition, self._settings, clip, file), CodedRow)
 
-    def _decode(
-        self, condition: Condition, clip: Clip, row: Mapping[str, Any], notes: list[str]
-    ) -> tuple[Audio, int]:
-        rate_label = Rate(condition.nominal).label
-        kept = self._store.decoded_path(condition.codec, rate_label, clip.id)
+    def _decode(self, condition: Condition, clip: Clip, row: CodedRow, notes: list[str]) -> tuple[Audio, int]:
+        kept = self._store.decoded_path(condition.point, clip.id)
         if kept.is_file():
             return audio.read(kept)
         if condition.identity.get("name") == "rendered":
             return self._from_folder(condition, clip, notes), self.sample_rate
         try:
-            encoded = Encoded.from_bytes((self._store.folder / str(row.get("encoded"))).read_bytes())
+            encoded = Encoded.from_bytes((self._store.folder / str(row.encoded)).read_bytes())
         except OSError as error:
             raise UserError(
-                f"what {self._label(condition)} encoded is gone ({row.get('encoded')}: {error.strerror}); run"
+                f"what {condition.label} encoded is gone ({row.encoded}: {error.strerror}); run"
                 " `evaluate` with the same options again to have it back"
             ) from error
         codec = self._codec(condition)
@@ -151,21 +143,20 @@ class RunAudio:
         except FAULTS as error:  # of a third party's decoder, or of damaged bytes
             text = " ".join(str(error).split())
             raise UserError(
-                f"{self._label(condition)} cannot be decoded again: {type(error).__name__}: {text}"
+                f"{condition.label} cannot be decoded again: {type(error).__name__}: {text}"
             ) from error
 
     def _from_folder(self, condition: Condition, clip: Clip, notes: list[str]) -> Audio:
-        label = self._label(condition)
         folder = self._rendered.get((condition.codec, condition.kbps))
         if folder is None:
             raise UserError(
-                f"{label} was decoded elsewhere and the run keeps no audio of it; say where it is with"
-                f" --condition {label}=DIR, or evaluate with --save-audio"
+                f"{condition.label} was decoded elsewhere and the run keeps no audio of it; say where it is"
+                f" with --condition {condition.label}=DIR, or evaluate with --save-audio"
             )
-        known = self._files.get(f"{condition.codec}@{Rate(condition.nominal).label}", {}).get(clip.id)
+        known = self._files.get(condition.point, {}).get(clip.id)
         with self._lock:  # what a file was found for is remembered
             file = folder.find(clip.id, clip.path.name)
-            if known is None or folder.fingerprint(file) != known:
+            if known is None or folder.fingerprint(file) != known.fingerprint:
                 raise UserError(f"'{file}' is another file than the run scored; evaluate again or mend it")
         load = partial(
             folder.load,
@@ -175,9 +166,9 @@ class RunAudio:
             duration_s=clip.duration_s,
             source_duration_s=audio.info(clip.path).duration_s,
             sample_rate=self.sample_rate,
-            channels=self._settings["channels"],
+            channels=self._settings.channels,
         )
-        loaded = self._unchanged.read(file, known, load)
+        loaded = self._unchanged.read(file, known.text, load)
         notes += loaded.notes
         return loaded.audio
 
@@ -213,7 +204,3 @@ class RunAudio:
                 " evaluate again"
             )
         return codec
-
-
-def _name(codec: str, kbps: float | None) -> str:
-    return codec if kbps is None else f"{codec}@{Rate(kbps).label}"

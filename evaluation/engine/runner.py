@@ -17,10 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -35,36 +34,12 @@ from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import Embedder
 from evaluation.engine.scoring import describe, failed_score, score_group
 from evaluation.metrics.base import Metric, Score
-from evaluation.results import MetricInfo
-from evaluation.run.store import RunStore, coded_key, condition_delay, number_to_json, score_key
+from evaluation.records import ClipRow, CodedRow, MetricInfo, ScoreRow, Settings
+from evaluation.run.store import RunStore, coded_key, condition_delay, score_key
 from qincodec import audio
 from qincodec.core.errors import UserError
 from qincodec.core.files import StoreError, explain_os_errors, write_atomic
 from qincodec.core.plugins import FAULTS
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an evaluation is done; the same for every condition of a run.
-
-    Attributes:
-        sample_rate: clips are scored at this rate, Hz.
-        channels: clips are mixed to this many channels before coding.
-        align: take one integer delay per condition out before scoring.
-        chunk_s: longest excerpt taken from a recording, seconds.
-        chunks: "first" (one excerpt per recording) or "all".
-        limit: number of recordings drawn from the data, None for all.
-        seed: of the draw and of the bootstrap.
-    """
-
-    sample_rate: int = 44100
-    channels: int = 1
-    align: bool = True
-    chunk_s: float = 5.0
-    chunks: Literal["first", "all"] = "first"
-    limit: int | None = None
-    seed: int = 0
-
 
 T = TypeVar("T")
 
@@ -122,7 +97,6 @@ class Runner:
         self.save_audio = save_audio
         self.on_step = on_step
         self.on_more = on_more
-        self._settings_dict = asdict(settings)
         self._stop = threading.Event()
         self._unchanged = Unchanged()
         #: Keys of scores that could not be computed in this session: a second attempt would fail likewise.
@@ -145,10 +119,7 @@ class Runner:
             self.ranks.barrier()
             self.store.refresh()
             delays = [
-                condition_delay(
-                    (self._coded_row(planned, clip) for clip in self.clips),
-                    self.settings.align,
-                )
+                condition_delay(map(partial(self._delay, planned), self.clips), self.settings.align)
                 for planned in self.conditions
             ]
             todo = [(batch, self._unscored_conditions(batch, delays)) for batch in self.batches]
@@ -165,10 +136,14 @@ class Runner:
         return sum(map(len, self.batches)) * len(self.conditions)
 
     def _key(self, planned: Planned, clip: Clip) -> str:
-        return coded_key(planned.condition, self._settings_dict, clip, planned.files.get(clip.id))
+        return coded_key(planned.condition, self.settings, clip, planned.files.get(clip.id))
 
-    def _coded_row(self, planned: Planned, clip: Clip) -> dict[str, Any] | None:
-        return self.store.row(self._key(planned, clip), "coded")
+    def _coded_row(self, planned: Planned, clip: Clip) -> CodedRow | None:
+        return self.store.row(self._key(planned, clip), CodedRow)
+
+    def _delay(self, planned: Planned, clip: Clip) -> int | None:
+        row = self._coded_row(planned, clip)
+        return None if row is None else row.delay
 
     def _each(self, items: Sequence[T], work: Callable[[T], None]) -> None:
         """Run ``work`` on every item with as many threads as there are workers; an error stops them all."""
@@ -203,7 +178,7 @@ class Runner:
         """Whether the first pass has nothing to do; what failed is tried again."""
         for clip in clips:
             row = self._coded_row(planned, clip)
-            if row is None or row["error"] is not None:
+            if row is None or row.error is not None:
                 return False
             if self._saves(planned) and not self._audio_path(planned, clip).exists():
                 return False
@@ -213,15 +188,15 @@ class Runner:
         """Whether any clip that was coded lacks a score at ``delay``."""
         for clip in clips:
             key = self._key(planned, clip)
-            row = self.store.row(key, "coded")
-            if row is None or row["error"] is not None:
+            row = self.store.row(key, CodedRow)
+            if row is None or row.error is not None:
                 continue
             if self._lacks_metric(planned, key, delay):
                 return True
             if not all(embedder.is_done(clip, key, delay) for embedder in self.embedders):
                 return True
             if any(
-                self.store.row(score_key(key, metric, delay), "score") is None
+                self.store.row(score_key(key, metric, delay), ScoreRow) is None
                 for embedder in self.embedders
                 for metric in embedder.clip_metrics
             ):
@@ -234,8 +209,8 @@ class Runner:
         )
 
     def _lacks_score(self, key: str) -> bool:
-        row = self.store.row(key, "score")
-        return row is None or (row["error"] is not None and key not in self._failed)
+        row = self.store.row(key, ScoreRow)
+        return row is None or (row.error is not None and key not in self._failed)
 
     def _saves(self, planned: Planned) -> bool:
         return self.save_audio and planned.change is None
@@ -279,7 +254,7 @@ class Runner:
         known = [self._coded_row(planned, clip) for clip in group.clips]
         try:
             coded = None
-            if all(row is not None and row["error"] is None for row in known):
+            if all(row is not None and row.error is None for row in known):
                 coded = self._from_store(planned, group, known)
             if coded is None:
                 coded = self._code(planned, group)
@@ -322,13 +297,13 @@ class Runner:
             (decoded_at - encoded_at) / count,
         )
 
-    def _from_store(self, planned: Planned, group: Group, known: list[dict[str, Any] | None]) -> Coded | None:
+    def _from_store(self, planned: Planned, group: Group, known: list[CodedRow | None]) -> Coded | None:
         """Decode what an earlier session encoded; None if its files are gone."""
         if planned.codec is None:
             return None
         try:
             encoded = [
-                Encoded.from_bytes((self.store.folder / row["encoded"]).read_bytes())
+                Encoded.from_bytes((self.store.folder / str(row.encoded)).read_bytes())
                 for row in known
                 if row is not None
             ]
@@ -351,8 +326,8 @@ class Runner:
     def _rendered_clip(self, planned: Planned, clip: Clip) -> RenderedClip:
         rendered, file = planned.rendered, planned.files[clip.id]
         assert rendered is not None
-        if file.startswith("missing: "):
-            raise UserError(file.removeprefix("missing: "))
+        if file.fingerprint is None:
+            raise UserError(file.missing)
         load = partial(
             rendered.load,
             clip.id,
@@ -365,7 +340,7 @@ class Runner:
             sample_rate=self.settings.sample_rate,
             channels=self.settings.channels,
         )
-        return self._unchanged.read(rendered.find(clip.id, clip.path.name), file, load)
+        return self._unchanged.read(rendered.find(clip.id, clip.path.name), file.fingerprint, load)
 
     def _to_evaluation_rate(self, decoded: torch.Tensor, sample_rate: int, group: Group) -> torch.Tensor:
         expected = group.inputs[sample_rate].shape if sample_rate in group.inputs else None
@@ -377,41 +352,43 @@ class Runner:
         samples = audio.resample(decoded.float().numpy(), sample_rate, self.settings.sample_rate)
         return fit_length(torch.from_numpy(samples), group.reference.shape[-1])
 
-    def _rows(self, planned: Planned, group: Group, coded: Coded, delay: int | None) -> list[dict[str, Any]]:
+    def _rows(self, planned: Planned, group: Group, coded: Coded, delay: int | None) -> list[ClipRow]:
         """Coded and score rows of a group, and the decoded files where they are asked for."""
         reference, decoded = group.reference.to(self.device), coded.decoded.to(self.device)
         aligned = estimate_delay(reference, decoded, self.settings.sample_rate)
         if delay is None:
-            own = [{"delay": item.delay_samples} for item in aligned]
+            own = [item.delay_samples for item in aligned]
             delay = condition_delay(own, self.settings.align)
-            delays = {row["delay"] for row in own} - {None}
+            delays = {*own} - {None}
             certain = not self.settings.align or len(delays) <= 1
         else:
             certain = True
-        rows: list[dict[str, Any]] = []
+        coded_rows = []
         duration_s = reference.shape[-1] / self.settings.sample_rate
         for index, clip in enumerate(group.clips):
             encoded = coded.encoded[index]
-            rows.append(
-                {
-                    **self._row("coded", self._key(planned, clip), planned, clip),
-                    "duration_s": duration_s,
-                    "bytes": None if encoded is None else len(encoded.payload),
-                    "delay": aligned[index].delay_samples,
-                    "gain_db": aligned[index].gain_db,
-                    "encode_s": number_to_json(coded.encode_s),
-                    "decode_s": number_to_json(coded.decode_s),
-                    "encoded": None
-                    if encoded is None
-                    else str(self._encoded_path(planned, clip).relative_to(self.store.folder)),
-                    "codebooks": 0 if encoded is None else len(encoded.codebook_sizes),
-                    "note": coded.notes[index] or aligned[index].reason,
-                    "error": None,
-                }
+            path = self._encoded_path(planned, clip).relative_to(self.store.folder)
+            coded_rows.append(
+                CodedRow(
+                    codec=planned.condition.codec,
+                    rate=planned.condition.rate_label,
+                    clip=clip.id,
+                    key=self._key(planned, clip),
+                    duration_s=duration_s,
+                    bytes=None if encoded is None else len(encoded.payload),
+                    delay=aligned[index].delay_samples,
+                    gain_db=aligned[index].gain_db,
+                    encode_s=coded.encode_s,
+                    decode_s=coded.decode_s,
+                    encoded=None if encoded is None else str(path),
+                    codebooks=0 if encoded is None else len(encoded.codebook_sizes),
+                    note=coded.notes[index] or aligned[index].reason,
+                    error=None,
+                )
             )
             if self._saves(planned):
                 self._save(planned, clip, coded.decoded[index])
-        keys = [row["key"] for row in rows]
+        keys = [row.key for row in coded_rows]
         scores: list[tuple[Metric | MetricInfo, list[Score]]] = []
         if any(self._lacks_metric(planned, key, delay) for key in keys):
             rate = self.settings.sample_rate
@@ -424,55 +401,56 @@ class Runner:
             except FAULTS as error:
                 failed = [failed_score(embedder.info.name, error)] * len(group.clips)
                 scores += [(metric, failed) for metric in embedder.clip_metrics]
+        rows: list[ClipRow] = [*coded_rows]
         for index, clip in enumerate(group.clips):
             rows += [self._score_row(planned, clip, info, delay, found[index]) for info, found in scores]
         return rows
 
     def _score_row(
         self, planned: Planned, clip: Clip, metric: Metric | MetricInfo, delay: int, score: Score
-    ) -> dict[str, Any]:
+    ) -> ScoreRow:
         key = score_key(self._key(planned, clip), metric, delay)
         if score.failed:
             self._failed.add(key)
-        return {
-            **self._row("score", key, planned, clip),
-            "metric": metric.name,
-            "delay": delay,
-            "value": number_to_json(score.value),
-            "reason": score.reason,
-            "error": score.reason if score.failed else None,
-        }
+        return ScoreRow(
+            codec=planned.condition.codec,
+            rate=planned.condition.rate_label,
+            clip=clip.id,
+            key=key,
+            metric=metric.name,
+            delay=delay,
+            value=score.value,
+            reason=score.reason,
+            error=score.reason if score.failed else None,
+        )
 
-    def _failures(self, planned: Planned, clip: Clip, delay: int | None, reason: str) -> list[dict[str, Any]]:
+    def _failures(self, planned: Planned, clip: Clip, delay: int | None, reason: str) -> list[ClipRow]:
         """Rows of a clip that failed: of its coding, or, if that is done, of every score at ``delay``.
 
         Of what is coded, the first pass (no ``delay`` yet) says nothing: the second tries it again.
         """
         row = self._coded_row(planned, clip)
-        if row is not None and row["error"] is None:
+        if row is not None and row.error is None:
             if delay is None:
                 return []
             metrics: list[Metric | MetricInfo] = [] if planned.change else [*self.metrics]
             metrics += [metric for embedder in self.embedders for metric in embedder.clip_metrics]
             failed = Score(math.nan, reason, failed=True)
             return [self._score_row(planned, clip, metric, delay, failed) for metric in metrics]
-        row = self._row("coded", self._key(planned, clip), planned, clip)
-        return [{**row, "delay": None, "error": reason}]
+        return [
+            CodedRow(
+                codec=planned.condition.codec,
+                rate=planned.condition.rate_label,
+                clip=clip.id,
+                key=self._key(planned, clip),
+                delay=None,
+                error=reason,
+            )
+        ]
 
-    @staticmethod
-    def _row(kind: str, key: str, planned: Planned, clip: Clip) -> dict[str, Any]:
-        names = {"codec": planned.condition.codec, "rate": planned.rate_label, "clip": clip.id}
-        return {"kind": kind, "key": key, **names}
-
-    def _append(self, rows: list[dict[str, Any]]) -> None:
+    def _append(self, rows: Sequence[ClipRow]) -> None:
         """Append what is new: known results stay as they are, a failure is written once."""
-        new = []
-        for row in rows:
-            known = self.store.row(row["key"])
-            done = known is not None and known.get("error") is None
-            if not done and (known is None or known.get("error") != row.get("error")):
-                new.append(row)
-        self.store.append(new)
+        self.store.append([row for row in rows if row.is_news_after(self.store.row(row.key, type(row)))])
 
     def _save(self, planned: Planned, clip: Clip, decoded: torch.Tensor) -> None:
         path = self._audio_path(planned, clip)
@@ -486,10 +464,10 @@ class Runner:
             raise StoreError(str(error)) from error
 
     def _audio_path(self, planned: Planned, clip: Clip) -> Path:
-        return self.store.decoded_path(planned.condition.codec, planned.rate_label, clip.id)
+        return self.store.decoded_path(planned.condition.point, clip.id)
 
     def _encoded_path(self, planned: Planned, clip: Clip) -> Path:
-        return self.store.encoded_path(planned.condition.codec, planned.rate_label, clip.id)
+        return self.store.encoded_path(planned.condition.point, clip.id)
 
 
 def _bytes_of(encoded: Encoded) -> bytes:

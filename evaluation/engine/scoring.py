@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from evaluation import records
 from evaluation.engine.alignment import apply_delay
 from evaluation.engine.batches import Group
 from evaluation.metrics.base import Metric, Score
-from evaluation.run.store import number_to_json
+from evaluation.records import is_text, is_value
 from qincodec.core.errors import UserError, one_line, said, shown
 from qincodec.core.files import StoreError
 from qincodec.core.plugins import FAULTS
@@ -78,10 +77,9 @@ def checked_scores(name: str, found: Any, count: int) -> list[Score]:
         raise UserError(
             f"metric '{name}' returned {len(found)} scores for {count} clips; return one per item"
         )
-    reason = records.TEXT | records.NONE
     for score in found:
         told = not math.isnan(score.value) or str(score.reason).strip()
-        if not (told and records.VALUE.holds(number_to_json(score.value)) and reason.holds(score.reason)):
+        if not (told and is_value(score.value) and (score.reason is None or is_text(score.reason))):
             raise UserError(
                 f"metric '{name}' returned Score({score.value:g}, {shown(score.reason)}); the value must be a"
                 " number from -1e100 to 1e100, infinite, or NaN with a reason, and the reason text or None"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from baselines.lazy import Lazy
@@ -13,7 +13,7 @@ from qincodec.core.errors import UserError, one_line
 if TYPE_CHECKING:
     import torch
 
-    from evaluation.results import MetricInfo
+    from evaluation.records import MetricInfo
 else:
     torch = Lazy("torch")
 
@@ -85,8 +85,7 @@ def describe_metric(metric: Metric) -> MetricInfo:
         UserError: an attribute is absent or not what it must be.
     """
     from baselines.registry import of_plugin
-    from evaluation import records
-    from evaluation.results import MetricInfo
+    from evaluation.records import MetricInfo, read
 
     names = ("name", "label", "version", "unit", "higher_is_better", "definition")
     said = of_plugin(
@@ -96,9 +95,7 @@ def describe_metric(metric: Metric) -> MetricInfo:
         lambda: {name: getattr(metric, name) for name in names if hasattr(metric, name)},
     )
     try:
-        found = records.checked(said, {**records.METRIC, **dict.fromkeys(names[:4], records.LINE)})
-        found = records.checked(found, records.METRIC)
-        found["definition"] = one_line(found["definition"])
+        found = read(MetricInfo, said)
     except ValueError as error:
         raise UserError(f"metric {type(metric).__name__}: {error}; set it in the class") from error
-    return MetricInfo(**records.only(found, records.METRIC))
+    return replace(found, definition=one_line(found.definition))

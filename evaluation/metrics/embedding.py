@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from baselines.registry import of_plugin
-from evaluation import records
 from evaluation.embeddings.base import Embedding
 from evaluation.metrics.base import Score
-from evaluation.results import EmbeddingInfo, MetricInfo
+from evaluation.records import EmbeddingInfo, MetricInfo, check_fields, read
 from qincodec.core.errors import UserError
 
 FRECHET, KERNEL, MATCHING, COSINE = "fd", "kad", "fm", "cos"
@@ -42,29 +41,37 @@ def describe_embedding(embedding: Embedding) -> EmbeddingInfo:
     Raises:
         UserError: an attribute is absent or not what it must be.
     """
-    found = checked_attributes(type(embedding).__name__, embedding, [*records.EMBEDDING])
-    return EmbeddingInfo(**found)
+    name = type(embedding).__name__
+    check_attributes(name, embedding)  # before its identity() is asked, which is made of them
+    said = _attributes(name, embedding)
+    said["identity"] = of_plugin("embedding", name, "identity()", embedding.identity)
+    try:
+        return read(EmbeddingInfo, said)
+    except ValueError as error:
+        raise UserError(f"embedding {name}: {error}; set it in the class") from error
 
 
-def checked_attributes(
-    name: str, embedding: Embedding | type[Embedding], needed: Sequence[str]
-) -> dict[str, Any]:
-    """What is said of an embedding, ``identity`` by its method. Raises UserError as `describe_embedding`."""
-    fields = {field: records.EMBEDDING[field] for field in needed}
-    values: dict[str, Any] = of_plugin(
+def check_attributes(name: str, embedding: Embedding | type[Embedding]) -> None:
+    """Refuse what is said of an embedding; what is not said yet may be known once it is loaded.
+
+    Raises:
+        UserError: as `describe_embedding`.
+    """
+    try:
+        check_fields(EmbeddingInfo, _attributes(name, embedding))
+    except ValueError as error:
+        raise UserError(f"embedding {name}: {error}; set it in the class") from error
+
+
+def _attributes(name: str, embedding: Embedding | type[Embedding]) -> dict[str, Any]:
+    names = [spec.name for spec in fields(EmbeddingInfo) if spec.name != "identity"]
+    found: dict[str, Any] = of_plugin(
         "embedding",
         name,
         "an attribute",
-        lambda: {field: getattr(embedding, field) for field in needed if hasattr(embedding, field)},
+        lambda: {field: getattr(embedding, field) for field in names if hasattr(embedding, field)},
     )
-    try:
-        records.checked(values, {field: check for field, check in fields.items() if field != "identity"})
-        records.checked(values, {field: records.LINE for field in ("name", "label") if field in values})
-        if "identity" in values:
-            values["identity"] = of_plugin("embedding", name, "identity()", values["identity"])
-        return records.only(records.checked(values, fields), fields)
-    except ValueError as error:
-        raise UserError(f"embedding {name}: {error}; set it in the class") from error
+    return found
 
 
 def embedding_metrics(info: EmbeddingInfo) -> list[MetricInfo]:

@@ -14,9 +14,9 @@ import torch
 from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
-from evaluation.results import Condition
+from evaluation.records import CodedRow, Condition, LatentsRow, Settings
 from evaluation.run.store import RunStore, coded_key, row_key
-from evaluation.statistics.distributions import groups_of, jackknife
+from evaluation.statistics.distributions import jackknife, jackknife_groups
 from qincodec import audio
 from qincodec.codec import Qincodec
 from qincodec.core.errors import UserError
@@ -98,31 +98,28 @@ def latent_error(
         UserError: an encoded clip or a recording is gone.
     """
     run = store.read_run()
-    assert run is not None, "the run has been executed"
-    settings = run["settings"]
+    settings = run.settings
     clips = [clip for clip in store.read_clips() if clip.error is None]
     sums: list[_Sums] = []
     recordings: list[str] = []
     for number, clip in enumerate(clips):
         progress(number, len(clips))
-        row = store.row(coded_key(condition, settings, clip), "coded")
-        if row is None or row["error"] is not None:
+        row = store.row(coded_key(condition, settings, clip), CodedRow)
+        if row is None or row.error is not None:
             continue
-        key = row_key(kind="latents", version=VERSION, coded=row["key"])
-        known = store.row(key, "latents")
+        key = row_key(kind="latents", version=VERSION, coded=row.key)
+        known = store.row(key, LatentsRow)
         if known is None:
             found = _sums(store, row, clip, codec, settings)
-            known = {"kind": "latents", "key": key, "codec": condition.codec, "clip": clip.id, **found}
+            known = LatentsRow(key=key, codec=condition.codec, clip=clip.id, **found)
             store.append([known])
-        sums.append(_Sums(known["frames"], known["error_sum"], np.array(known["x"]), known["squares"]))
+        sums.append(_Sums(known.frames, known.error_sum, np.array(known.x), known.squares))
         recordings.append(clip.recording)
     return _summarise(sums, recordings)
 
 
-def _sums(
-    store: RunStore, row: dict[str, Any], clip: Clip, codec: Qincodec, settings: dict[str, Any]
-) -> dict[str, Any]:
-    path = store.folder / row["encoded"]
+def _sums(store: RunStore, row: CodedRow, clip: Clip, codec: Qincodec, settings: Settings) -> dict[str, Any]:
+    path = store.folder / str(row.encoded)
     try:
         codes = Encoded.from_bytes(path.read_bytes()).codes
     except OSError as error:
@@ -133,8 +130,8 @@ def _sums(
     # The way audio took to the codec when it was coded.
     read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
     samples, sample_rate = Unchanged().read(clip.path, clip.content_hash, read)
-    samples = audio.resample(audio.mix(samples, 1), sample_rate, settings["sample_rate"])
-    samples = audio.resample(samples, settings["sample_rate"], codec.sample_rate)
+    samples = audio.resample(audio.mix(samples, 1), sample_rate, settings.sample_rate)
+    samples = audio.resample(samples, settings.sample_rate, codec.sample_rate)
     with torch.inference_mode():
         x = codec.encode_latents(torch.from_numpy(samples)[None])[0, 0].double()
         decoded = codec.quantizer.decode(torch.from_numpy(codes.T.copy()).to(codec.device))
@@ -154,7 +151,7 @@ def _sums(
 def _summarise(sums: Sequence[_Sums], recordings: Sequence[str]) -> LatentError:
     if not sums:
         return LatentError(math.nan, reason="no clip was coded", ci_reason="there is no value")
-    of_recording = groups_of(recordings)
+    of_recording = jackknife_groups(recordings)
     groups = sorted(set(of_recording.values()))
     nothing = _Sums(0, 0.0, np.zeros_like(sums[0].x), 0.0)
     by_group = [

@@ -11,13 +11,13 @@ from baselines import weights
 from baselines.registry import missing_weights, unavailable
 from evaluation.datasets import load_dataset
 from evaluation.engine.conditions import Planned, parse_codecs, plan_conditions
-from evaluation.engine.runner import Settings
 from evaluation.paper import printed as content
 from evaluation.paper.latents import LatentError, latent_error
 from evaluation.paper.listening import listening_figure, read_listening
 from evaluation.paper.models import Model, find_models, parse_models
 from evaluation.paper.tables import OPENL3, Reproduction, TableMaker
-from evaluation.results import Condition, Results
+from evaluation.records import Condition, Settings
+from evaluation.results import Results
 from evaluation.run.environment import describe_environment
 from evaluation.run.manifest import describe_dataset
 from evaluation.run.store import RunStore
@@ -259,7 +259,7 @@ class _Session:
             progress=self._progress,
             **request.dataset_options,
         )
-        self.dataset = describe_dataset(data)
+        self.dataset = describe_dataset(data).to_json()
 
     def unavailable(self, skip: Sequence[str]) -> dict[str, str]:
         """Embedding -> why it could not be computed."""

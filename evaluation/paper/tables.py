@@ -13,8 +13,9 @@ from evaluation.paper import printed as content
 from evaluation.paper.latents import DEFINITION, LatentError
 from evaluation.paper.models import Model
 from evaluation.paper.printed import Column, WantedRow
+from evaluation.records import Condition
 from evaluation.report.all_tables import all_notes
-from evaluation.results import Condition, Results
+from evaluation.results import Results
 
 OPENL3 = "openl3"
 #: Behind a curve's name: a picture goes where its table does not.
@@ -182,7 +183,7 @@ class TableMaker:
         self._points = None if results is None else _only(results, points)
         has_openl3 = results is not None and OPENL3 not in no_embeddings
         self._columns = [*content.COLUMNS, *(() if has_openl3 or results is None else content.SUBSTITUTES)]
-        self._corpus = {(e["codec"], e["kbps"]): e for e in (results.corpus if results else [])}
+        self._corpus = {(e.codec, e.kbps): e for e in (results.corpus if results else [])}
 
     @property
     def n_failed(self) -> int:
@@ -268,10 +269,11 @@ class TableMaker:
                 ci_reason=error.ci_reason,
             )
         if column == content.PERPLEXITY:
-            entry = self._corpus.get((summary["codec"], summary["kbps"]), {})
-            if "perplexity" not in entry:
-                return Entry(None, reason=entry.get("kbps_entropy_reason", "the codec has no codes"))
-            return Entry(entry["perplexity"], ci_reason="one number of all frames")
+            entry = self._corpus.get((summary["codec"], summary["kbps"]))
+            if entry is None or not entry.codebooks:
+                reason = "" if entry is None else entry.kbps_entropy_reason
+                return Entry(None, reason=reason or "the codec has no codes")
+            return Entry(entry.perplexity, ci_reason="one number of all frames")
         if column not in summary:
             embedding = column.partition("_")[2]
             return Entry(None, reason=self._no_embeddings.get(embedding, "not computed"), ran=False)
@@ -310,10 +312,10 @@ class TableMaker:
             notes.append("FD-logmel and FM-logmel are not the paper's: other features, on another scale")
         frames = {}
         for row in rows:
-            entry = {} if row.reason else self._corpus.get((self._labels[row.wanted.key], row.kbps), {})
-            if "perplexity" in entry:
+            entry = None if row.reason else self._corpus.get((self._labels[row.wanted.key], row.kbps))
+            if entry is not None and entry.codebooks:
                 frames[row.wanted.label] = (
-                    f"{row.wanted.label} {entry['frames']} frames, {entry['perplexity_miller_madow']:.0f}"
+                    f"{row.wanted.label} {entry.frames} frames, {entry.perplexity_miller_madow:.0f}"
                 )
         if frames:
             notes.append(
@@ -345,14 +347,14 @@ class TableMaker:
         for kbps in content.TABLE_RATES.values():
             for name, keys in content.CODEBOOKS:
                 usable = [key for key in keys if key in self._labels and (key, kbps) not in self._off]
-                entry = self._corpus.get((self._labels[usable[0]], kbps), {}) if usable else {}
-                if "codebooks" not in entry:
+                entry = self._corpus.get((self._labels[usable[0]], kbps)) if usable else None
+                if entry is None or not entry.codebooks:
                     reason = self._reasons.get(keys[0]) or self._off.get((keys[0], kbps)) or "no codes"
                     missing.setdefault((name, reason), []).append(f"{kbps:g}")
                     continue
                 points = [
-                    Point(number, book["perplexity"], n=book["frames"])
-                    for number, book in enumerate(entry["codebooks"], 1)
+                    Point(number, book.perplexity, n=book.frames)
+                    for number, book in enumerate(entry.codebooks, 1)
                 ]
                 condition = self._condition(self._labels[usable[0]], kbps)
                 trained = condition is None or not _is_untrained(condition.identity)
@@ -429,7 +431,7 @@ def _only(results: Results, wanted: Sequence[tuple[str, float]]) -> Results:
         results,
         clips=clips[chosen],
         conditions=[c for c in results.conditions if (c.codec, c.kbps) in keys],
-        corpus=[entry for entry in results.corpus if (entry["codec"], entry["kbps"]) in keys],
+        corpus=[entry for entry in results.corpus if (entry.codec, entry.kbps) in keys],
         scores=[score for score in results.scores if (score.codec, score.kbps) in keys],
     )
 

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import pandas as pd
 
+from evaluation.records import Condition, MetricInfo
 from evaluation.report.tables import (
     MISSING,
     Cell,
@@ -20,8 +21,8 @@ from evaluation.report.tables import (
     row_label,
 )
 from evaluation.report.terminal import Report, print_wide
-from evaluation.results import Condition, MetricInfo, Results
-from evaluation.statistics.corpus_statistics import find_score, paired_difference
+from evaluation.results import Results
+from evaluation.statistics.distances import find_score, paired_difference
 from evaluation.statistics.recordings import (
     bootstrap_means,
     condition_rows,

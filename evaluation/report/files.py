@@ -94,9 +94,7 @@ def _csv(results: Results, frame: pd.DataFrame) -> str:
 def _summary_json(
     results: Results, summary: pd.DataFrame, tests: pd.DataFrame, rates: pd.DataFrame, lines: list[str]
 ) -> str:
-    entropy_reasons = {
-        (entry["codec"], entry["kbps"]): entry.get("kbps_entropy_reason", "") for entry in results.corpus
-    }
+    entropy_reasons = {(entry.codec, entry.kbps): entry.kbps_entropy_reason for entry in results.corpus}
     conditions = _condition_records(results, summary, entropy_reasons)
     floor = results.noise_floor
     content = {
@@ -112,7 +110,7 @@ def _summary_json(
         "embeddings": [asdict(info) for info in results.embeddings],
         "unavailable": results.unavailable,
         "skipped": results.skipped,
-        "corpus": results.corpus,
+        "corpus": [entry.to_json() for entry in results.corpus],
         "tests": _records(tests),
         "bd_rate": _records(rates),
         "rate_spread": _records(rate_spread(summary)),

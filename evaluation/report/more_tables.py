@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
 from evaluation.metrics.embedding import FRECHET
+from evaluation.records import CodeStatistics, EmbeddingInfo, MetricInfo
 from evaluation.report.tables import (
     MISSING,
     Cell,
@@ -23,7 +22,7 @@ from evaluation.report.tables import (
     rate_cell,
     row_label,
 )
-from evaluation.results import EmbeddingInfo, MetricInfo, Results
+from evaluation.results import Results
 
 
 def with_noise_floor(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
@@ -78,14 +77,14 @@ def _embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInf
 # Codebooks
 
 
-def with_codebooks(results: Results) -> list[dict[str, Any]]:
+def with_codebooks(results: Results) -> list[CodeStatistics]:
     """Entries of ``results.corpus`` that have statistics of codebooks."""
-    return [entry for entry in results.corpus if entry.get("codebooks")]
+    return [entry for entry in results.corpus if entry.codebooks]
 
 
 def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
     """Perplexities, usage and entropy of every condition with codes; None if there is none."""
-    entries = {(entry["codec"], entry["kbps"]): entry for entry in with_codebooks(results)}
+    entries = {(entry.codec, entry.kbps): entry for entry in with_codebooks(results)}
     groups = []
     for title, rows in grouped(results, summary):
         lines = []
@@ -101,20 +100,20 @@ def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
     return Table([*headings, "usage", "entropy kbps"], groups)
 
 
-def _codebook_cells(entry: Mapping[str, Any]) -> list[Cell]:
-    sizes = [book["size"] for book in entry["codebooks"]]
+def _codebook_cells(entry: CodeStatistics) -> list[Cell]:
+    sizes = [book.size for book in entry.codebooks]
     shape = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else f"{len(sizes)}"
     perplexities = [
-        entry[name + corrected]
+        getattr(entry, name + corrected)
         for name in ("perplexity", "perplexity_of_mean")
         for corrected in ("", "_miller_madow")
     ]
     return [
         Cell(shape),
-        Cell(str(entry["frames"])),
+        Cell(str(entry.frames)),
         *(Cell(f"{value:.1f}") for value in perplexities),
-        Cell(f"{100 * entry['usage']:.1f}%"),
-        Cell(kbps_text(entry["kbps_entropy"])),
+        Cell(f"{100 * entry.usage:.1f}%"),
+        Cell(kbps_text(entry.kbps_entropy)),
     ]
 
 
@@ -122,9 +121,9 @@ def codebook_frame(results: Results) -> pd.DataFrame:
     """One row per condition and codebook, for ``perplexity.csv``."""
     return pd.DataFrame(
         [
-            {"codec": entry["codec"], "kbps": entry["kbps"], "codebook": number, **book}
+            {"codec": entry.codec, "kbps": entry.kbps, "codebook": number, **book.to_json()}
             for entry in with_codebooks(results)
-            for number, book in enumerate(entry["codebooks"], 1)
+            for number, book in enumerate(entry.codebooks, 1)
         ]
     )
 

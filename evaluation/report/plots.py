@@ -17,9 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from evaluation.records import MetricInfo
 from evaluation.report.more_tables import with_codebooks, with_noise_floor
 from evaluation.report.tables import disclaimer, heading, row_label
-from evaluation.results import MetricInfo, Results
+from evaluation.results import Results
 from qincodec.core.files import write_atomic
 
 #: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
@@ -113,15 +114,15 @@ def perplexity(results: Results) -> Figure:
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    codecs = list(dict.fromkeys(entry["codec"] for entry in entries))
-    most = max(len(entry["codebooks"]) for entry in entries)
+    codecs = list(dict.fromkeys(entry.codec for entry in entries))
+    most = max(len(entry.codebooks) for entry in entries)
     for index, entry in enumerate(entries):
-        colour = _COLOURS[codecs.index(entry["codec"]) % len(_COLOURS)]
-        values = [book["perplexity"] for book in entry["codebooks"]]
-        label = f"{row_label(entry['codec'], entry['kbps'])} ({entry['frames']} frames)"
+        colour = _COLOURS[codecs.index(entry.codec) % len(_COLOURS)]
+        values = [book.perplexity for book in entry.codebooks]
+        label = f"{row_label(entry.codec, entry.kbps)} ({entry.frames} frames)"
         style: dict[str, Any] = {"color": colour, "marker": _MARKERS[index % len(_MARKERS)], "markersize": 4}
         axes.plot(range(1, len(values) + 1), values, label=label, linewidth=1.2, **style)
-    for size in sorted({book["size"] for entry in entries for book in entry["codebooks"]}):
+    for size in sorted({book.size for entry in entries for book in entry.codebooks}):
         axes.axhline(size, color="0.45", linestyle=":", linewidth=1)
         axes.annotate(f"{size} entries", (1, size), fontsize="x-small", color="0.35", va="bottom")
     axes.set_xticks(range(1, most + 1, max(1, most // 16)))

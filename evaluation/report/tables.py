@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evaluation.results import MetricInfo, Results
+from evaluation.records import MetricInfo
+from evaluation.results import Results
 from evaluation.statistics.recordings import (
     MAX_RATE_DEVIATION,
     MAX_RATE_SPREAD,

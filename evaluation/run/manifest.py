@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from evaluation import records
 from evaluation.datasets.base import Dataset
-from evaluation.results import Condition, EmbeddingInfo, MetricInfo
+from evaluation.records import (
+    Condition,
+    DatasetInfo,
+    EmbeddingInfo,
+    MetricInfo,
+    Settings,
+    Text,
+    read,
+)
+from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
 
-#: What tells the entries of run.json's lists apart, and what must not differ between two of one label.
-_LABELS = {
+#: What tells the entries of run.json's lists apart, and what must not differ between two of one name.
+_NAMES = {
     "conditions": ("codec", "kbps"),
     "floor": ("codec",),
     "metrics": ("name",),
@@ -22,72 +31,131 @@ _DECIDES = {
     "metrics": ("version",),
     "embeddings": ("identity",),
 }
+# Without them, rows would be looked for under keys of settings that nobody chose.
+_NEEDED_SETTINGS = ("sample_rate", "channels", "align", "seed")
 
 
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """The entry ``dataset`` of run.json: JSON values."""
-    entry: dict[str, Any] = {
-        "name": dataset.name,
-        "n_clips": len(dataset.clips),
-        "n_recordings": len({clip.recording for clip in dataset.clips}),
-        "n_lossy": sum(clip.lossy is not None for clip in dataset.clips),
-        "lossy_formats": sorted({clip.lossy for clip in dataset.clips if clip.lossy}),
-        "n_excluded": len(dataset.excluded),
-        "excluded": [list(name_and_reason) for name_and_reason in dataset.excluded],
-        "disclaimer": dataset.disclaimer,
-        "notes": dataset.notes,
-        "hash": dataset.hash,
-    }
-    return entry if dataset.shard is None else {**entry, "shard": dataset.shard}
+@dataclass(frozen=True, kw_only=True)
+class RunDescription:
+    """run.json.
 
-
-def differences(one: dict[str, Any], other: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(what, of the one, of the other) wherever two runs cannot stand in one: settings, codecs, metrics.
-
-    Conditions and metrics that only one of them has are no difference; neither is the data.
+    Attributes:
+        conditions: in the order they were asked for.
+        floor: conditions of the noise floor, which only metrics of embeddings are computed for.
+        metrics: in the order they were asked for.
+        embeddings: that metrics compare.
+        unavailable: name of a metric or embedding that was asked for -> why it could not be computed here.
+        skipped: row label of a codec that was asked for and left out -> why it could not run here.
+        commands: command lines that made the run.
     """
-    for name in dict.fromkeys([*one["settings"], *other["settings"]]):
-        values = one["settings"].get(name), other["settings"].get(name)
-        if values[0] != values[1]:
-            yield name, *values
-    for part, label in _LABELS.items():
-        known = {tuple(entry[name] for name in label): entry for entry in one.get(part, [])}
-        for entry in other.get(part, []):
-            before = known.get(tuple(entry[name] for name in label))
-            for name in _DECIDES[part] if before is not None else ():
-                if before is not None and before[name] != entry[name]:
-                    yield f"{name} of '{entry[label[0]]}'", before[name], entry[name]
+
+    settings: Settings
+    dataset: DatasetInfo
+    conditions: tuple[Condition, ...]
+    floor: tuple[Condition, ...] = ()
+    metrics: tuple[MetricInfo, ...]
+    embeddings: tuple[EmbeddingInfo, ...] = ()
+    unavailable: dict[Text, Text] = field(default_factory=dict)
+    skipped: dict[Text, Text] = field(default_factory=dict)
+    commands: tuple[Text, ...] = ()
+
+    @classmethod
+    def of_json(cls, content: Any) -> RunDescription:
+        """From what `to_json` gives.
+
+        Raises:
+            ValueError: a field is absent or not what it must be, or two entries have one name.
+        """
+        run = read(cls, content)
+        for name in _NEEDED_SETTINGS:
+            if name not in content["settings"]:
+                raise ValueError(f"'settings.{name}' is missing")
+        run._check()
+        return run
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "dataset": self.dataset.to_json()}
+
+    def _check(self) -> None:
+        for part in _NAMES:
+            seen = set()
+            for entry in getattr(self, part):
+                name = _name(part, entry)
+                if name in seen:
+                    raise ValueError(f"'{part}' has two entries {' at '.join(map(str, name))}")
+                seen.add(name)
+        columns = {*CLIP_COLUMNS, *SUMMARY_COLUMNS}
+        for metric in self.metrics:
+            if columns & {*metric_columns(metric.name)}:
+                raise ValueError(f"metric '{metric.name}' has a column of the name of another's column")
+            columns |= {*metric_columns(metric.name)}
+        for metric in self.metrics:
+            if metric.embedding not in ("", *(entry.name for entry in self.embeddings)):
+                raise ValueError(f"metric '{metric.name}' is of embedding '{metric.embedding}', not listed")
+            kinds = {"fm": True, "cos": True, "fd": False, "kad": False} if metric.embedding else {}
+            kind = metric.name.removesuffix(f"_{metric.embedding}")
+            if metric.per_clip != kinds.get(kind, not metric.embedding):
+                raise ValueError(f"metric '{metric.name}' is no such one as its embedding and 'per_clip' say")
+
+    def differences(self, other: RunDescription) -> Iterator[tuple[str, Any, Any]]:
+        """(what, here, of the other) wherever two runs cannot stand in one: settings, codecs, metrics.
+
+        Conditions and metrics that only one of them has are no difference; neither is the data.
+        """
+        for spec in fields(Settings):
+            values = getattr(self.settings, spec.name), getattr(other.settings, spec.name)
+            if values[0] != values[1]:
+                yield spec.name, *values
+        for part in _NAMES:
+            known = {_name(part, entry): entry for entry in getattr(self, part)}
+            for entry in getattr(other, part):
+                before = known.get(_name(part, entry))
+                for what in _DECIDES[part] if before is not None else ():
+                    if getattr(before, what) != getattr(entry, what):
+                        yield (
+                            f"{what} of '{_name(part, entry)[0]}'",
+                            getattr(before, what),
+                            getattr(entry, what),
+                        )
+
+    def united(self, other: RunDescription) -> RunDescription:
+        """What either has, in the order of this one; settings and data are the other's.
+
+        Entries of the same name are the other's: only what `differences` does not look at can differ.
+        """
+        parts: dict[str, Any] = {
+            part: tuple({_name(part, e): e for e in getattr(self, part) + getattr(other, part)}.values())
+            for part in _NAMES
+        }
+        known = {entry.name for entry in parts["embeddings"]}
+        labels = {entry.codec for entry in parts["conditions"]}
+        unavailable, skipped = self.unavailable | other.unavailable, self.skipped | other.skipped
+        return replace(
+            other,
+            **parts,
+            unavailable={name: reason for name, reason in unavailable.items() if name not in known},
+            skipped={label: reason for label, reason in skipped.items() if label not in labels},
+            commands=tuple(dict.fromkeys(self.commands + other.commands)),
+        )
 
 
-def unite(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """run.json with what either has, in the order of the one; settings and data are the other's.
-
-    Entries of the same label are the other's: only what `differences` does not look at can differ.
-    """
-    new = dict(other)
-    for part, label in _LABELS.items():
-        entries = [*one.get(part, []), *other.get(part, [])]
-        new[part] = list({tuple(entry[name] for name in label): entry for entry in entries}.values())
-    known = {entry["name"] for entry in new["embeddings"]}
-    missing = one.get("unavailable", {}) | other.get("unavailable", {})
-    new["unavailable"] = {name: reason for name, reason in missing.items() if name not in known}
-    labels = {entry["codec"] for entry in new["conditions"]}
-    skipped = one.get("skipped", {}) | other.get("skipped", {})
-    new["skipped"] = {label: reason for label, reason in skipped.items() if label not in labels}
-    new["commands"] = list(dict.fromkeys([*one["commands"], *other["commands"]]))
-    return new
+def _name(part: str, entry: Any) -> tuple[Any, ...]:
+    return tuple(getattr(entry, name) for name in _NAMES[part])
 
 
-def conditions_of(run: dict[str, Any], part: str = "conditions") -> list[Condition]:
-    """The entries ``conditions`` or ``floor`` of a run.json that was checked."""
-    return [Condition(**records.only(entry, records.CONDITION)) for entry in run[part]]
-
-
-def metrics_of(run: dict[str, Any]) -> list[MetricInfo]:
-    """The entry ``metrics`` likewise."""
-    return [MetricInfo(**records.only(entry, records.METRIC)) for entry in run["metrics"]]
-
-
-def embeddings_of(run: dict[str, Any]) -> list[EmbeddingInfo]:
-    """The entry ``embeddings`` likewise."""
-    return [EmbeddingInfo(**records.only(entry, records.EMBEDDING)) for entry in run["embeddings"]]
+def describe_dataset(dataset: Dataset) -> DatasetInfo:
+    """What run.json says of a data set."""
+    return DatasetInfo(
+        name=dataset.name,
+        n_clips=len(dataset.clips),
+        n_recordings=len({clip.recording for clip in dataset.clips}),
+        n_lossy=sum(clip.lossy is not None for clip in dataset.clips),
+        lossy_formats=tuple(sorted({clip.lossy for clip in dataset.clips if clip.lossy})),
+        n_excluded=len(dataset.excluded),
+        excluded=tuple(dataset.excluded),
+        disclaimer=dataset.disclaimer,
+        notes=tuple(dataset.notes),
+        hash=dataset.hash,
+        shard=dataset.shard,
+        low_rates=dataset.low_rates,
+    )

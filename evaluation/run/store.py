@@ -23,19 +23,30 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from statistics import median_low
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from evaluation import records
 from evaluation.datasets.base import Clip
-from evaluation.results import Condition, MetricInfo
+from evaluation.records import (
+    Condition,
+    DecodedFile,
+    FramesRow,
+    MetricInfo,
+    Row,
+    Settings,
+    Text,
+    loads,
+    read,
+    read_row,
+)
+from evaluation.run.manifest import RunDescription
 from qincodec.core.errors import UserError
 from qincodec.core.files import explain_os_errors, safe_name, write_atomic
 
@@ -44,6 +55,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+R = TypeVar("R", bound=Row)
+
 
 def row_key(**content: Any) -> str:
     """Hash of a canonical JSON object: 24 hex digits of its SHA-256."""
@@ -51,25 +64,25 @@ def row_key(**content: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:24]
 
 
-def coded_key(condition: Condition, settings: dict[str, Any], clip: Clip, file: str | None = None) -> str:
+def coded_key(condition: Condition, settings: Settings, clip: Clip, file: DecodedFile | None = None) -> str:
     """Key of the row that says what a condition made of a clip.
 
     Args:
         settings: of the run; its ``sample_rate`` and ``channels`` count here.
-        file: fingerprint of the clip's file where it was decoded elsewhere.
+        file: the clip's file where it was decoded elsewhere.
     """
     return row_key(
         kind="coded",
         codec=condition.identity,
         settings=condition.settings,
         nominal=condition.nominal,
-        sample_rate=settings["sample_rate"],
-        channels=settings["channels"],
+        sample_rate=settings.sample_rate,
+        channels=settings.channels,
         clip=clip.id,
         content=clip.content_hash,
         start_s=clip.start_s,
         duration_s=clip.duration_s,
-        file=file,
+        file=None if file is None else file.text,
     )
 
 
@@ -78,7 +91,7 @@ def score_key(coded: str, metric: Metric | MetricInfo, delay: int) -> str:
     return row_key(kind="score", coded=coded, metric=metric.name, version=metric.version, delay=delay)
 
 
-def reference_frames_key(embedding: dict[str, Any], settings: dict[str, Any], clip: Clip) -> str:
+def reference_frames_key(embedding: dict[str, Any], settings: Settings, clip: Clip) -> str:
     """Key of the row that says where the embedding of a reference stands: shared by all codecs.
 
     Args:
@@ -88,8 +101,8 @@ def reference_frames_key(embedding: dict[str, Any], settings: dict[str, Any], cl
     return row_key(
         kind="frames",
         embedding=embedding,
-        sample_rate=settings["sample_rate"],
-        channels=settings["channels"],
+        sample_rate=settings.sample_rate,
+        channels=settings.channels,
         content=clip.content_hash,
         start_s=clip.start_s,
         duration_s=clip.duration_s,
@@ -101,23 +114,10 @@ def frames_key(embedding: dict[str, Any], coded: str, delay: int) -> str:
     return row_key(kind="frames", embedding=embedding, coded=coded, delay=delay)
 
 
-def condition_delay(rows: Iterable[dict[str, Any] | None], align: bool) -> int:
+def condition_delay(delays: Iterable[int | None], align: bool) -> int:
     """The delay taken out of a condition: the median (the lower one) over its clips, 0 without alignment."""
-    if not align:
-        return 0
-    delays = [row["delay"] for row in rows if row is not None and row["delay"] is not None]
-    return int(median_low(delays)) if delays else 0
-
-
-def number_to_json(value: float | None) -> float | str | None:
-    """JSON has no infinity and no NaN: "inf", "-inf" and null stand for them."""
-    if value is None or math.isnan(value):
-        return None
-    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
-
-
-def number_from_json(value: float | str | None) -> float:
-    return math.nan if value is None else float(value)
+    known = [delay for delay in delays if delay is not None] if align else []
+    return median_low(known) if known else 0
 
 
 class RunStore:
@@ -150,7 +150,7 @@ class RunStore:
                     f"{folder} is not a run: there is no run.json in it; give the folder that "
                     "`evaluate --out` wrote"
                 )
-            self.read_run()
+            self.find_run()
             self.refresh()
         except BaseException:
             self.close()
@@ -228,7 +228,7 @@ class RunStore:
                 if not line.endswith(b"\n"):
                     break  # another rank is writing it, or was killed there
                 try:
-                    self._rows[records.checked_row(records.loads(line))["key"]] = line
+                    self._rows[read_row(line).key] = line
                 except ValueError as error:
                     raise UserError(
                         f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
@@ -237,31 +237,34 @@ class RunStore:
                 offset += len(line)
         self._read_to[path] = offset
 
-    def row(self, key: str, kind: str | None = None) -> dict[str, Any] | None:
+    def row(self, key: str, kind: type[R]) -> R | None:
         """The last row written under ``key``, or None.
-
-        Args:
-            kind: that it must be of, for whoever reads what only rows of that kind hold.
 
         Raises:
             UserError: it is of another kind.
         """
         line = self._rows.get(key)
-        if line is None:
-            return None
-        row: dict[str, Any] = json.loads(line)
-        if kind is not None and row.get("kind") != kind:
+        row = None if line is None else read_row(line)
+        if row is not None and not isinstance(row, kind):
+            wanted = fields(kind)[0].default
             raise UserError(
-                f"rows of {self.folder} were edited: under the key {key} of a '{kind}' row stands one of "
-                f"kind {row.get('kind')!a}; remove that line to have its clip scored again"
+                f"rows of {self.folder} were edited: under the key {key} of a '{wanted}' row stands one of "
+                f"kind {row.kind!a}; remove that line to have its clip scored again"
             )
         return row
 
-    def append(self, rows: list[dict[str, Any]]) -> None:
+    def rows(self) -> Iterator[Row]:
+        """All rows, in the order they were written."""
+        return map(read_row, self._rows.values())
+
+    def append(self, rows: Sequence[Row]) -> None:
         """Append rows in one write and have them on the disk before returning. Thread-safe."""
         if not rows:
             return
-        lines = [(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n").encode() for row in rows]
+        lines = [
+            (json.dumps(row.to_json(), separators=(",", ":"), allow_nan=False) + "\n").encode()
+            for row in rows
+        ]
         data = b"".join(lines)
         assert self._append_handle is not None, "opened for reading only"
         with self._thread_lock, explain_os_errors(self.folder / "rows"):
@@ -274,7 +277,7 @@ class RunStore:
                 os.ftruncate(self._append_handle, start)  # half a row must not stay before later ones
                 raise
             for row, line in zip(rows, lines, strict=True):
-                self._rows[row["key"]] = line
+                self._rows[row.key] = line
 
     @property
     def writable(self) -> bool:
@@ -282,59 +285,77 @@ class RunStore:
 
     # Frames of embeddings
 
-    def append_frames(self, embedding: str, clips: list[np.ndarray]) -> list[dict[str, Any]]:
-        """Append the frames of clips and have them on the disk before returning. Thread-safe.
+    def append_frames(
+        self, embedding: str, keys: Sequence[str], clips: Sequence[np.ndarray], silent: Sequence[int]
+    ) -> None:
+        """Append the frames of clips, then the rows that say where they stand. Thread-safe.
 
         What a kill leaves behind without a row is never read.
 
         Args:
+            keys: of the rows.
             clips: (frames, dim) float32 each.
-
-        Returns:
-            Per clip where it stands, for its row: ``file``, ``offset``, ``frames``, ``dim``.
+            silent: of each, frames without a sample that is not 0.
         """
         path = self.folder / "embeddings" / safe_name(embedding) / f"rank-{self.rank}.f32"
-        places = []
+        rows = []
         with self._thread_lock, explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
-                for frames in clips:
-                    place = {"file": str(path.relative_to(self.folder)), "offset": file.tell()}
+                for key, frames, num_silent in zip(keys, clips, silent, strict=True):
+                    rows.append(
+                        FramesRow(
+                            key=key,
+                            embedding=embedding,
+                            file=str(path.relative_to(self.folder)),
+                            offset=file.tell(),
+                            frames=len(frames),
+                            dim=frames.shape[1],
+                            silent=num_silent,
+                            error=None,
+                        )
+                    )
                     file.write(frames.astype("<f4").tobytes())
-                    places.append({**place, "frames": len(frames), "dim": frames.shape[1]})
                 file.flush()
                 os.fsync(file.fileno())
-        return places
+        self.append(rows)
 
-    def has_frames(self, row: dict[str, Any] | None) -> bool:
+    def has_frames(self, row: FramesRow | None) -> bool:
         """Whether the frames that ``row`` points to are there."""
-        if row is None or row["error"] is not None:
+        if row is None or row.error is not None:
             return False
         try:
-            size = (self.folder / row["file"]).stat().st_size
+            size = (self.folder / row.file).stat().st_size
         except OSError:
             return False
-        return bool(size >= row["offset"] + 4 * row["frames"] * row["dim"])
+        return size >= row.offset + 4 * row.frames * row.dim
 
-    def read_frames(self, row: dict[str, Any]) -> np.ndarray:
+    def read_frames(self, row: FramesRow) -> np.ndarray:
         """The (frames, dim) float32 that ``row`` points to; see `has_frames`."""
-        with (self.folder / row["file"]).open("rb") as file:
-            file.seek(row["offset"])
-            data = file.read(4 * row["frames"] * row["dim"])
-        return np.frombuffer(data, "<f4").reshape(row["frames"], row["dim"])
+        with (self.folder / row.file).open("rb") as file:
+            file.seek(row.offset)
+            data = file.read(4 * row.frames * row.dim)
+        return np.frombuffer(data, "<f4").reshape(row.frames, row.dim)
 
     # Files beside the rows
 
-    def encoded_path(self, label: str, rate_label: str, clip_id: str) -> Path:
-        """Where the encoded clip is kept."""
-        return self.folder / "encoded" / safe_name(f"{label}@{rate_label}") / f"{clip_id}.enc"
+    def encoded_path(self, point: str, clip_id: str) -> Path:
+        """Where the encoded clip of an operating point (`Condition.point`) is kept."""
+        return self.folder / "encoded" / safe_name(point) / f"{clip_id}.enc"
 
-    def decoded_path(self, label: str, rate_label: str, clip_id: str) -> Path:
+    def decoded_path(self, point: str, clip_id: str) -> Path:
         """Where ``--save-audio`` puts the decoded clip."""
-        return self.folder / "decoded" / safe_name(f"{label}@{rate_label}") / f"{clip_id}.wav"
+        return self.folder / "decoded" / safe_name(point) / f"{clip_id}.wav"
 
-    def read_run(self) -> dict[str, Any] | None:
-        """Content of run.json, checked (`evaluation.records.checked_run`); None in a new folder."""
+    def read_run(self) -> RunDescription:
+        """run.json. Raises UserError if there is none yet, or it is damaged."""
+        run = self.find_run()
+        if run is None:
+            raise UserError(f"{self.folder} holds no run yet; start it with `evaluate --out {self.folder}`")
+        return run
+
+    def find_run(self) -> RunDescription | None:
+        """run.json; None in a new folder."""
         run = self._read_json("run.json")
         if run is None:
             return None
@@ -344,12 +365,12 @@ class RunStore:
                 f"{SCHEMA_VERSION}; use the version that wrote it or start a new run"
             )
         try:
-            return records.checked_run(run)
+            return RunDescription.of_json(run)
         except ValueError as error:
             raise UserError(f"{self.folder / 'run.json'} is damaged: {error}; start a new run") from error
 
-    def write_run(self, run: dict[str, Any]) -> None:
-        self._write_json("run.json", {"schema_version": SCHEMA_VERSION, **run})
+    def write_run(self, run: RunDescription) -> None:
+        self._write_json("run.json", {"schema_version": SCHEMA_VERSION, **run.to_json()})
 
     def read_environment(self) -> dict[str, Any]:
         return self._read_json("environment.json") or {}
@@ -357,17 +378,21 @@ class RunStore:
     def write_environment(self, environment: dict[str, Any]) -> None:
         self._write_json("environment.json", environment)
 
-    def read_files(self) -> dict[str, dict[str, str]]:
-        """``"NAME@RATE"`` -> clip id -> fingerprint of the decoded file, or why there is none."""
-        files = self._read_json("files.json") or {}
-        if not records.FILES.holds(files):
-            raise UserError(
-                f"{self.folder / 'files.json'} is damaged: needed is {records.FILES.text}; start a new run"
-            )
-        return files
+    def read_files(self) -> dict[str, dict[str, DecodedFile]]:
+        """`Condition.point` -> clip id -> its file that was decoded elsewhere."""
+        path = self.folder / "files.json"
+        try:
+            found = read(dict[Text, dict[Text, Text]], self._read_json(path.name) or {})
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}; start a new run") from error
+        return {
+            point: {clip: DecodedFile.of(text) for clip, text in files.items()}
+            for point, files in found.items()
+        }
 
-    def write_files(self, files: dict[str, dict[str, str]]) -> None:
-        self._write_json("files.json", files)
+    def write_files(self, files: Mapping[str, Mapping[str, DecodedFile]]) -> None:
+        plain = {point: {clip: file.text for clip, file in found.items()} for point, found in files.items()}
+        self._write_json("files.json", plain)
 
     def write_clips(self, clips: list[Clip]) -> None:
         lines = [json.dumps(clip.manifest_row(), ensure_ascii=False) + "\n" for clip in clips]
@@ -381,10 +406,10 @@ class RunStore:
             if not line.strip():
                 continue
             try:
-                row = records.checked(records.loads(line), records.CLIP)
-                if row["id"] in clips:
-                    raise ValueError(f"clip '{row['id']}' is there twice")
-                clips[row["id"]] = Clip.from_manifest_row(records.only(row, records.CLIP))
+                clip = read(Clip, loads(line))
+                if clip.id in clips:
+                    raise ValueError(f"clip '{clip.id}' is there twice")
+                clips[clip.id] = clip
             except ValueError as error:
                 raise UserError(f"{path} is damaged, line {number}: {error}; start a new run") from error
         return list(clips.values())
@@ -401,7 +426,7 @@ class RunStore:
         if not path.exists():
             return None
         try:
-            content = records.loads(self._read_text(path))
+            content = loads(self._read_text(path))
         except ValueError as error:
             raise UserError(f"{path} cannot be read: {error}; start a new run") from error
         if not isinstance(content, dict):

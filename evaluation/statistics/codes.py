@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from baselines.codec import Encoded
+from evaluation.records import Codebook, CodedRow, CodesRow
 from evaluation.run.store import RunStore, row_key
 from qincodec.core.errors import UserError
 
@@ -17,42 +17,38 @@ VERSION = "1"
 _LARGEST_CODEBOOK = 2**24
 
 
-def code_statistics(store: RunStore, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the codes of a condition tell, over all frames of all its clips; {} for codecs without codes.
+def code_statistics(store: RunStore, rows: Sequence[CodedRow]) -> CodesRow | str | None:
+    """What the codes of a condition tell, over all frames of all its clips (`CodeStatistics`).
 
     Read from the encoded clips once; kept as a row of the run folder.
 
     Args:
-        rows: coded rows of a condition.
+        rows: of a condition.
 
     Returns:
-        ``kbps_entropy``: the sum over codebooks of H times the frames per second, in kbit/s: the rate an
-        ideal memoryless entropy coder would reach; ``frames``; ``codebooks``: `codebook_statistics` of each;
-        ``perplexity``, the mean of 2^H; ``perplexity_of_mean``, 2^mean(H); both again with
-        ``_miller_madow``; ``usage``, the mean share of entries that occur. Or ``kbps_entropy_reason``.
+        None for codecs without codes; why there are no statistics; or the row.
     """
-    rows = [row for row in rows if row["error"] is None and row.get("codebooks")]
+    rows = [row for row in rows if row.error is None and row.codebooks]
     if not rows:
-        return {}
-    key = row_key(kind="codes", version=VERSION, members=sorted(row["key"] for row in rows))
-    known = store.row(key, "codes")
-    if known is None:
-        found = _count(store, rows)
-        if "codebooks" not in found or not store.writable:
-            return found
-        known = {"kind": "codes", "key": key, "codec": rows[0]["codec"], "rate": rows[0]["rate"], **found}
-        store.append([known])
-    return {name: value for name, value in known.items() if name not in ("kind", "key", "codec", "rate")}
+        return None
+    key = row_key(kind="codes", version=VERSION, members=sorted(row.key for row in rows))
+    known = store.row(key, CodesRow)
+    if known is not None:
+        return known
+    found = _count(store, rows, key)
+    if isinstance(found, CodesRow) and store.writable:
+        store.append([found])
+    return found
 
 
-def _count(store: RunStore, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _count(store: RunStore, rows: Sequence[CodedRow], key: str) -> CodesRow | str | None:
     counts: list[np.ndarray] = []
     frames, duration_s = 0, 0.0
     for row in rows:
         try:
-            encoded = Encoded.from_bytes((store.folder / row["encoded"]).read_bytes())
+            encoded = Encoded.from_bytes((store.folder / str(row.encoded)).read_bytes())
         except (OSError, UserError):
-            return {"kbps_entropy_reason": f"{row['encoded']} is gone or damaged"}
+            return f"{row.encoded} is gone or damaged"
         if encoded.codes is None:
             continue
         sizes = encoded.codebook_sizes
@@ -63,31 +59,32 @@ def _count(store: RunStore, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             codes.size and not 0 <= codes.min() <= codes.max() < size
             for codes, size in zip(encoded.codes, sizes, strict=False)
         ):
-            return {"kbps_entropy_reason": f"{row['encoded']} has other codebooks than its codec"}
+            return f"{row.encoded} has other codebooks than its codec"
         for count, codes in zip(counts, encoded.codes, strict=True):
             count += np.bincount(codes, minlength=len(count))
         frames += encoded.codes.shape[1]
-        duration_s += row["duration_s"]
+        duration_s += row.duration_s
     if not counts or not frames:
-        return {}
+        return None
     books = [codebook_statistics(count, duration_s) for count in counts]
+    bits = float(np.mean([book.entropy_bits for book in books]))
+    corrected = float(np.mean([book.entropy_bits_miller_madow for book in books]))
+    return CodesRow(
+        key=key,
+        codec=rows[0].codec,
+        rate=rows[0].rate,
+        kbps_entropy=sum(book.kbps_entropy for book in books),
+        frames=frames,
+        codebooks=tuple(books),
+        perplexity=float(np.mean([book.perplexity for book in books])),
+        perplexity_miller_madow=float(np.mean([book.perplexity_miller_madow for book in books])),
+        perplexity_of_mean=2**bits,
+        perplexity_of_mean_miller_madow=2**corrected,
+        usage=float(np.mean([book.usage for book in books])),
+    )
 
-    def mean(name: str) -> float:
-        return float(np.mean([book[name] for book in books]))
 
-    return {
-        "kbps_entropy": sum(book["kbps_entropy"] for book in books),
-        "frames": frames,
-        "codebooks": books,
-        "perplexity": mean("perplexity"),
-        "perplexity_miller_madow": mean("perplexity_miller_madow"),
-        "perplexity_of_mean": 2 ** mean("entropy_bits"),
-        "perplexity_of_mean_miller_madow": 2 ** mean("entropy_bits_miller_madow"),
-        "usage": mean("usage"),
-    }
-
-
-def codebook_statistics(counts: np.ndarray, duration_s: float) -> dict[str, Any]:
+def codebook_statistics(counts: np.ndarray, duration_s: float) -> Codebook:
     """Of one codebook, from how often each entry occurs in audio of a duration.
 
     ``entropy_bits`` is H = -sum p log2 p, ``perplexity`` is 2^H, both biased low on little data. Miller and
@@ -100,14 +97,14 @@ def codebook_statistics(counts: np.ndarray, duration_s: float) -> dict[str, Any]
     entropy = max(0.0, float(-np.sum(p * np.log2(p))))
     corrected = min(entropy + (used - 1) / (2 * frames * math.log(2)), math.log2(len(counts)))
     corrected = max(corrected, entropy)  # log2 of the size, rounded
-    return {
-        "size": len(counts),
-        "used": used,
-        "usage": used / len(counts),
-        "frames": frames,
-        "entropy_bits": entropy,
-        "entropy_bits_miller_madow": corrected,
-        "perplexity": 2**entropy,
-        "perplexity_miller_madow": 2**corrected,
-        "kbps_entropy": entropy * frames / duration_s / 1000,
-    }
+    return Codebook(
+        size=len(counts),
+        used=used,
+        usage=used / len(counts),
+        frames=frames,
+        entropy_bits=entropy,
+        entropy_bits_miller_madow=corrected,
+        perplexity=2**entropy,
+        perplexity_miller_madow=2**corrected,
+        kbps_entropy=entropy * frames / duration_s / 1000,
+    )

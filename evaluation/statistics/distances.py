@@ -2,6 +2,9 @@
 
 Recordings are put into groups; sums per group are all that a distance, its interval and its value at half the
 data need. What was computed is kept as a row of the run folder, under a hash of the frames it came from.
+Intervals come from the jackknife over recordings (`evaluation.statistics.distributions.jackknife`): a
+bootstrap would repeat recordings, which shrinks the effective sample, and a Frechet distance grows as that
+falls.
 """
 
 from __future__ import annotations
@@ -9,23 +12,26 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
-from evaluation import records
 from evaluation.datasets.base import Clip
 from evaluation.metrics.embedding import FRECHET, KERNEL, embedding_metrics
-from evaluation.results import CorpusScore, EmbeddingInfo
-from evaluation.run.store import (
-    RunStore,
-    number_from_json,
+from evaluation.records import (
+    CorpusRow,
+    CorpusScore,
+    Distance,
+    EmbeddingInfo,
+    FramesRow,
+    Settings,
     number_to_json,
-    reference_frames_key,
-    row_key,
 )
+from evaluation.results import Results
+from evaluation.run.store import RunStore, reference_frames_key, row_key
 from evaluation.statistics.distributions import (
     Gaussian,
     Moments,
@@ -33,8 +39,8 @@ from evaluation.statistics.distributions import (
     evenly_spaced,
     frechet,
     frechet_of_few,
-    groups_of,
     jackknife,
+    jackknife_groups,
     kernel_sums,
 )
 
@@ -51,8 +57,8 @@ _VALUES_AT_ONCE = 2**25
 Statistic = Callable[[Sequence[int]], float]
 
 
-class Corpus:
-    """Frames of one embedding in one run folder.
+class EmbeddedRun:
+    """Frames of one embedding in one run folder, and the distances between them.
 
     Args:
         store: open run folder; what is computed is kept there if it is open for writing.
@@ -62,14 +68,14 @@ class Corpus:
     """
 
     def __init__(
-        self, store: RunStore, info: EmbeddingInfo, settings: dict[str, Any], clips: Sequence[Clip]
+        self, store: RunStore, info: EmbeddingInfo, settings: Settings, clips: Sequence[Clip]
     ) -> None:
         self.store = store
         self.info = info
         self.clips = {clip.id: clip for clip in clips}
-        self.groups = groups_of([clip.recording for clip in clips])
+        self.groups = jackknife_groups([clip.recording for clip in clips])
         rows = {
-            clip.id: store.row(reference_frames_key(info.identity, settings, clip), "frames")
+            clip.id: store.row(reference_frames_key(info.identity, settings, clip), FramesRow)
             for clip in clips
             if clip.error is None
         }
@@ -77,12 +83,12 @@ class Corpus:
         self._sigma: float | None = None
         self._gaussians: dict[tuple[str, tuple[int, ...]], Gaussian] = {}
 
-    def holds(self, row: dict[str, Any]) -> bool:
+    def holds(self, row: FramesRow) -> bool:
         """Whether the frames that ``row`` points to are there, and of this embedding."""
-        return self.store.has_frames(row) and row["dim"] == self.info.dim
+        return self.store.has_frames(row) and row.dim == self.info.dim
 
     def scores(
-        self, codec: str, kbps: float | None, decoded: Mapping[str, dict[str, Any]], *, common: bool = False
+        self, codec: str, kbps: float | None, decoded: Mapping[str, FramesRow], *, common: bool = False
     ) -> list[CorpusScore]:
         """Frechet and kernel distance of one condition.
 
@@ -96,30 +102,30 @@ class Corpus:
             (
                 name
                 for name in decoded
-                if name in self.references and self.references[name]["frames"] == decoded[name]["frames"]
+                if name in self.references and self.references[name].frames == decoded[name].frames
             ),
             key=lambda name: (self.groups[self.clips[name].recording], name),
         )
         rows = [(self.references[name], decoded[name]) for name in names]
         metrics = {metric.name.partition("_")[0]: metric.name for metric in embedding_metrics(self.info)}
         blank = CorpusScore("", codec, kbps, math.nan, common=common)
-        if sum(row["frames"] for row, _ in rows) < 2:
+        if sum(row.frames for row, _ in rows) < 2:
             reason = "a distance between distributions needs two frames or more"
             missing = replace(blank, reason=reason, ci_reason="there is no value", n_clips=len(names))
             return [replace(missing, metric=metrics[kind]) for kind in (FRECHET, KERNEL)]
-        members = _hash([reference["key"] for reference, _ in rows])
+        members = _hash([reference.key for reference, _ in rows])
         recordings = [self.clips[name].recording for name in names]
         key = row_key(
             kind="corpus",
             metrics=[[metric.name, metric.version] for metric in embedding_metrics(self.info)],
-            frames=_hash([[a["key"], b["key"]] for a, b in rows]),
+            frames=_hash([[a.key, b.key] for a, b in rows]),
             sigma=number_to_json(self.sigma),
             groups=_hash(sorted(self.groups.items())),
         )
-        row = self.store.row(key, "corpus")
+        row = self.store.row(key, CorpusRow)
         if row is None:
-            row = {"kind": "corpus", "key": key, "codec": codec, "kbps": kbps, "embedding": self.info.name}
-            row |= self._compute(rows, recordings, members)
+            fd, kad = self._compute(rows, recordings, members)
+            row = CorpusRow(key=key, codec=codec, kbps=kbps, embedding=self.info.name, fd=fd, kad=kad)
             if self.store.writable:
                 self.store.append([row])
         return [
@@ -128,11 +134,11 @@ class Corpus:
                 metric=metrics[kind],
                 n_clips=len(names),
                 n_recordings=len(set(recordings)),
-                n_frames=sum(reference["frames"] for reference, _ in rows),
+                n_frames=sum(reference.frames for reference, _ in rows),
                 members=members,
-                **_distance(row[kind]),
+                **{spec.name: getattr(distance, spec.name) for spec in fields(Distance)},
             )
-            for kind in (FRECHET, KERNEL)
+            for kind, distance in ((FRECHET, row.fd), (KERNEL, row.kad))
         ]
 
     @property
@@ -140,7 +146,7 @@ class Corpus:
         """Bandwidth of the kernel, from all references."""
         if self._sigma is None:
             rows = [self.references[name] for name in sorted(self.references)]
-            ends = np.cumsum([row["frames"] for row in rows], dtype=np.int64)
+            ends = np.cumsum([row.frames for row in rows], dtype=np.int64)
             # Only what counts is read: all references may not fit into memory.
             chosen = evenly_spaced(int(ends[-1])) if rows else np.arange(0)
             clips = np.searchsorted(ends, chosen, side="right")
@@ -152,16 +158,16 @@ class Corpus:
         return self._sigma
 
     def _compute(
-        self, rows: list[tuple[dict[str, Any], dict[str, Any]]], recordings: list[str], members: str
-    ) -> dict[str, Any]:
-        """Both distances as JSON values."""
+        self, rows: list[tuple[FramesRow, FramesRow]], recordings: list[str], members: str
+    ) -> tuple[Distance, Distance]:
+        """Frechet and kernel distance."""
         of_clip = [self.groups[recording] for recording in recordings]
         groups = sorted(set(of_clip))
         sizes = [len({r for r, g in zip(recordings, of_clip, strict=True) if g == group}) for group in groups]
         by_group = [
             [pair for pair, group in zip(rows, of_clip, strict=True) if group == wanted] for wanted in groups
         ]
-        counts = [sum(reference["frames"] for reference, _ in pairs) for pairs in by_group]
+        counts = [sum(reference.frames for reference, _ in pairs) for pairs in by_group]
         threads = torch.get_num_threads()
         small = min(sum(counts), self.info.dim) <= MAX_RESAMPLED_SIZE
         if small:
@@ -172,7 +178,7 @@ class Corpus:
             kad = _summarise(self._kernel(by_group, counts), sizes, counts, intervals=True, halves=False)
         finally:
             torch.set_num_threads(threads)
-        return {FRECHET: fd, KERNEL: kad}
+        return fd, kad
 
     def _frechet(self, by_group: list[Any], counts: list[int], members: str, small: bool) -> Statistic:
         if sum(counts) <= self.info.dim:
@@ -234,7 +240,7 @@ class Corpus:
         block: list[Any] = []
         for pair in pairs:
             block.append(pair)
-            if sum(reference["frames"] for reference, _ in block) >= size:
+            if sum(reference.frames for reference, _ in block) >= size:
                 yield self._read(block)
                 block = []
         if block:
@@ -253,37 +259,33 @@ def _summarise(
     intervals: bool,
     halves: bool,
     least: float = -math.inf,
-) -> dict[str, Any]:
-    """Value, interval and value at half the data of a statistic, as JSON values."""
+) -> Distance:
+    """Value, interval and value at half the data of a statistic."""
     everything = list(range(len(sizes)))
     value = statistic(everything)
-    entry: dict[str, Any] = {"value": number_to_json(value), "sizes": sizes}
+    found = Distance(value, tuple(sizes))
     if math.isnan(value):
-        return {**entry, "reason": "all reference frames are equal", "ci_reason": "there is no value"}
+        return replace(found, reason="all reference frames are equal", ci_reason="there is no value")
     if len(sizes) < 2:
-        return {**entry, "ci_reason": "one recording only: an interval needs two or more"}
+        return replace(found, ci_reason="one recording only: an interval needs two or more")
     if not intervals:
         reason = f"over {MAX_RESAMPLED_SIZE} frames and dimensions: too slow to repeat for an interval"
-        return {**entry, "ci_reason": reason}
+        return replace(found, ci_reason=reason)
     rests = [[group for group in everything if group != out] for out in everything]
     if halves:
         parts = [everything[::2], everything[1::2]]
         frames = [sum(counts[group] for group in part) for part in parts]
         if min(frames) >= 2:
             half = sum(map(statistic, parts)) / 2
-            entry |= {"half": half, "half_frames": sum(frames) / 2, "limit": max(least, 2 * value - half)}
+            limit = max(least, 2 * value - half)
+            found = replace(found, half=half, half_frames=sum(frames) / 2, limit=limit)
     enough = min(sum(counts[group] for group in rest) for rest in rests) >= 2
     left_out = [statistic(rest) for rest in rests] if enough else [math.nan]
     if not np.isfinite(left_out).all():
-        return {**entry, "ci_reason": "too few frames for an interval"}
+        return replace(found, ci_reason="too few frames for an interval")
     interval = jackknife(value, left_out, sizes)
-    return {**entry, "left_out": left_out, "low": max(least, interval.low), "high": interval.high}
-
-
-def _distance(entry: dict[str, Any]) -> dict[str, Any]:
-    """What a row says of a distance, as fields of `CorpusScore`."""
-    fields = {name: entry[name] for name in records.DISTANCE if name in entry}
-    return {**fields, "value": number_from_json(entry["value"])}
+    low = max(least, interval.low)
+    return replace(found, left_out=tuple(left_out), low=low, high=interval.high)
 
 
 def _sum(moments: Sequence[Moments]) -> Moments:
@@ -295,3 +297,63 @@ def _sum(moments: Sequence[Moments]) -> Moments:
 
 def _hash(content: Any) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+# Summary columns and paired differences: one number per condition
+
+
+def find_score(
+    results: Results, metric: str, codec: str, kbps: float | None, *, common: bool = False
+) -> CorpusScore:
+    """The score of a condition; one without a value if there is none yet."""
+    for score in results.scores:
+        if (score.metric, score.codec, score.kbps, score.common) == (metric, codec, kbps, common):
+            return score
+    return CorpusScore(metric, codec, kbps, math.nan, reason="not computed yet", ci_reason="not computed yet")
+
+
+def corpus_columns(score: CorpusScore) -> dict[str, Any]:
+    """Entries of a row of the summary, as `evaluation.statistics.recordings.summarize` names them."""
+    name = score.metric
+    return {
+        name: score.value,
+        f"{name}_ci_low": score.low,
+        f"{name}_ci_high": score.high,
+        f"{name}_n": score.n_clips,
+        f"{name}_inf": 0,
+        f"{name}_reason": score.reason,
+        f"{name}_ci_reason": score.ci_reason,
+        f"{name}_frames": score.n_frames,
+        f"{name}_half": score.half,
+        f"{name}_half_frames": score.half_frames,
+        f"{name}_limit": score.limit,
+    }
+
+
+def paired_difference(a: CorpusScore, b: CorpusScore) -> dict[str, Any]:
+    """a - b with its interval and two-sided p by a paired jackknife: the same groups are left out of both.
+
+    Returns:
+        ``n_recordings, n_clips, difference, ci_low, ci_high, p, reason``; NaN with the reason where the two
+        were not computed from the same clips.
+    """
+    row: dict[str, Any] = dict.fromkeys(("difference", "ci_low", "ci_high", "p"), math.nan)
+    row |= {"n_recordings": 0, "n_clips": 0, "reason": ""}
+    for score in (a, b):
+        if math.isnan(score.value):
+            return {**row, "reason": f"{score.codec}: {score.reason}"}
+    if a.members != b.members:
+        return {
+            **row,
+            "reason": "not the same clips: a distance between distributions depends on their number",
+        }
+    row |= {"n_recordings": a.n_recordings, "n_clips": a.n_clips, "difference": a.value - b.value}
+    if not a.left_out or len(a.left_out) != len(b.left_out) or a.sizes != b.sizes:
+        return {**row, "reason": a.ci_reason or b.ci_reason}
+    interval = jackknife(row["difference"], np.subtract(a.left_out, b.left_out).tolist(), a.sizes)
+    row |= {"ci_low": interval.low, "ci_high": interval.high}
+    if interval.error > 0:
+        row["p"] = float(2 * stats.t.sf(abs(row["difference"]) / interval.error, interval.groups - 1))
+    else:
+        row |= {"p": 1.0, "reason": "all differences are zero"}
+    return row

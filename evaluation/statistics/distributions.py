@@ -26,7 +26,7 @@ BANDWIDTH_FRAMES = 2000
 _TILE = 2048
 
 
-def groups_of(recordings: Sequence[str], num_groups: int = NUM_GROUPS) -> dict[str, int]:
+def jackknife_groups(recordings: Sequence[str], num_groups: int = NUM_GROUPS) -> dict[str, int]:
     """Recording -> group: all groups of like size, the same for the same recordings in any order."""
     names = sorted(set(recordings), key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
     return {name: index % num_groups for index, name in enumerate(names)}

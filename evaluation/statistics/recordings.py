@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from evaluation.results import SUMMARY_COLUMNS, Condition, MetricInfo, Results, metric_columns
-from evaluation.statistics.corpus_statistics import corpus_columns, find_score, paired_difference
+from evaluation.records import Condition, MetricInfo
+from evaluation.results import SUMMARY_COLUMNS, Results, metric_columns
+from evaluation.statistics.distances import corpus_columns, find_score, paired_difference
 from qincodec.core.errors import UserError
 
 #: Columns that hold wall time: the only ones that differ between two runs of the same evaluation.
@@ -162,7 +163,7 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     Columns: ``codec, kbps, kbps_nominal, kbps_measured, rate_is, rate_deviation, rate_off, kbps_entropy,
     control, n, n_failed, n_recordings, delay_samples, delay_applied, gain_db, encode_rt, decode_rt`` and
     for each metric M ``M, M_ci_low, M_ci_high, M_n, M_inf, M_reason, M_ci_reason``; for distances between
-    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.results.CorpusScore`).
+    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.records.CorpusScore`).
 
     Everything is over the clips that did not fail. ``kbps_measured`` is total bits over total duration
     (the declared rate where ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1;
@@ -170,14 +171,14 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     ``M_n`` finite values, ``M_inf`` counts infinite ones, which are left out of it; the rest of ``n`` is
     not a number. ``M_reason`` says why there is no mean, ``M_ci_reason`` why there is no interval.
     """
-    corpus = {(row["codec"], _key(row.get("kbps"))): row for row in results.corpus}
+    corpus = {(entry.codec, _key(entry.kbps)): entry.kbps_entropy for entry in results.corpus}
     table: list[dict[str, Any]] = []
     samples: list[Sample] = []
     for condition in results.conditions:
         rows = condition_rows(results, condition.codec, condition.kbps).sort_values("clip")
         scored = rows[rows["error"].isna()]
         samples += [metric_sample(scored, metric.name) for metric in results.clip_metrics]
-        entropy = corpus.get((condition.codec, _key(condition.kbps)), {}).get("kbps_entropy")
+        entropy = corpus.get((condition.codec, _key(condition.kbps)))
         row = _condition_columns(condition, rows, scored)
         row["kbps_entropy"] = math.nan if entropy is None else float(entropy)
         table.append(row)

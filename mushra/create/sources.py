@@ -25,8 +25,8 @@ from evaluation.engine.alignment import Alignment, estimate_delay
 from evaluation.engine.batches import fit_length
 from evaluation.engine.conditions import RenderedSpec, parse_conditions, parse_kbps
 from evaluation.engine.replay import RunAudio
-from evaluation.loading import open_results
-from evaluation.results import Condition
+from evaluation.loading import load
+from evaluation.records import CodedRow, Condition
 from evaluation.run.store import RunStore, condition_delay
 from mushra.check import is_control
 from mushra.create.stimuli import Raw, Unsuitable
@@ -121,13 +121,10 @@ class RunSource:
     ) -> None:
         self.name: str | None = str(run)
         with RunStore(run, write=False) as store:
-            manifest = store.read_run()
-        if manifest is None:
-            raise UserError(f"{run} holds no run yet; start it with `evaluate --out {run}`")
-        self._store, self._settings = store, manifest["settings"]
-        self.sample_rate = int(self._settings["sample_rate"])
-        conditions = [Condition(**entry) for entry in manifest["conditions"]]
-        self._conditions = _choose(conditions, codecs, kbps, run)
+            description = store.read_run()
+        self._store = store
+        self.sample_rate = description.settings.sample_rate
+        self._conditions = _choose(description.conditions, codecs, kbps, run)
         self.systems = [
             System(label, c.codec, c.kbps, c.identity.get("weights") or None)
             for label, c in self._conditions.items()
@@ -158,15 +155,15 @@ class RunSource:
     def _delays(self) -> dict[str, int]:
         """Medians over the whole run: the delays its scores were taken at."""
         return {
-            label: condition_delay((self._row(label, clip) for clip in self._all_clips), align=True)
+            label: condition_delay((self._delay(label, clip) for clip in self._all_clips), align=True)
             for label in self._conditions
         }
 
     def kbps_measured(self, label: str, clip: Clip) -> float | None:
-        row = self._row(label, clip) or {}
-        if row.get("bytes") is None or self._conditions[label].rate_is != "measured":
+        row = self._row(label, clip)
+        if row is None or row.bytes is None or self._conditions[label].rate_is != "measured":
             return None
-        return float(8 * row["bytes"] / row["duration_s"] / 1000)
+        return 8 * row.bytes / row.duration_s / 1000
 
     def reference(self, clip: Clip) -> Audio:
         return self._audio.reference(clip)
@@ -184,11 +181,12 @@ class RunSource:
         stop = min(reference.shape[1], first + round(pick.duration_s * self.sample_rate))
         ends = clip.start_s + stop / self.sample_rate
         whole = self._unchanged.read(clip.path, clip.content_hash, partial(audio.info, clip.path))
-        rows = {label: self._row(label, clip) or {} for label in self._conditions}
+        found = {label: self._row(label, clip) for label in self._conditions}
+        rows = {label: row for label, row in found.items() if row is not None}
         # Estimates of coded signals scatter by some samples; what was scored is heard, unless far off.
         far = _FAR_S * self.sample_rate
-        own = {label: row.get("delay") for label, row in rows.items()}
-        notes += [f"'{label}': {row['note']}" for label, row in rows.items() if row.get("note")]
+        own = {label: row.delay for label, row in rows.items()}
+        notes += [f"'{label}': {row.note}" for label, row in rows.items() if row.note]
         return Raw(
             sample_rate=self.sample_rate,
             reference=reference,
@@ -210,7 +208,7 @@ class RunSource:
         Raises:
             UserError: the run has no metric, or no clip with all scores.
         """
-        results = open_results(self._store.folder)
+        results = load(self._store.folder)
         metrics = {metric.name: metric.higher_is_better for metric in results.metrics if metric.per_clip}
         labels = [
             _label(codec, None if math.isnan(kbps) else kbps)
@@ -226,16 +224,20 @@ class RunSource:
         ranks = pd.DataFrame({name: means[name].rank(ascending=better) for name, better in metrics.items()})
         return {str(clip): float(rank) for clip, rank in ranks.mean(axis=1).items()}, list(metrics)
 
-    def _row(self, label: str, clip: Clip) -> dict[str, Any] | None:
+    def _row(self, label: str, clip: Clip) -> CodedRow | None:
         return self._audio.row(self._conditions[label], clip)
+
+    def _delay(self, label: str, clip: Clip) -> int | None:
+        row = self._row(label, clip)
+        return None if row is None else row.delay
 
     def _failure(self, clip: Clip) -> str | None:
         for label in self._conditions:
             row = self._row(label, clip)
             if row is None:
                 return f"{label} has no result yet; run `evaluate` to its end"
-            if row["error"] is not None:
-                return f"{label} failed: {row['error']}"
+            if row.error is not None:
+                return f"{label} failed: {row.error}"
         return None
 
 
@@ -282,15 +284,15 @@ class FolderSource:
 
     def delays(self, picks: Sequence[Pick]) -> dict[str, int]:
         """The median over the picked excerpts, of each condition."""
-        found: dict[str, list[dict[str, Any] | None]] = {label: [] for label in self._rendered}
+        found: dict[str, list[int | None]] = {label: [] for label in self._rendered}
         for pick in picks:
             try:
                 raw = self.load(pick)
             except UserError:  # said when the item is made
                 continue
             for label, delay in raw.own_delays.items():
-                found[label].append({"delay": delay})
-        return {label: condition_delay(rows, align=True) for label, rows in found.items()}
+                found[label].append(delay)
+        return {label: condition_delay(delays, align=True) for label, delays in found.items()}
 
     def kbps_measured(self, label: str, clip: Clip) -> float | None:
         return None

@@ -17,7 +17,7 @@ import torch
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
 from evaluation.engine.conditions import choose_metrics
-from evaluation.loading import open_results
+from evaluation.loading import load
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
 from evaluation.metrics.embedding import (
@@ -27,7 +27,7 @@ from evaluation.metrics.embedding import (
     describe_embedding,
     embedding_metrics,
 )
-from evaluation.results import MetricInfo
+from evaluation.records import MetricInfo
 from mushra.config.locate import KEY_FORMAT, KEY_NAME
 from mushra.config.pages import HIDDEN_REFERENCE
 from qincodec import audio
@@ -142,7 +142,7 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
     notes = []
     wanted, embeddings = METRICS.names(), []
     if run is not None:
-        results = open_results(run)
+        results = load(run)
         sample_rate, channels = results.settings["sample_rate"], results.settings["channels"]
         notes.append(f"metrics at {sample_rate} Hz, {channels} channel{'s' * (channels != 1)}, as in {run}")
         wanted = [metric.name for metric in results.clip_metrics if not metric.embedding]

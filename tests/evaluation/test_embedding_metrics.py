@@ -22,6 +22,7 @@ from evaluation import evaluate, open_results
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import shift
 from evaluation.metrics.embedding import compare_frames
+from evaluation.records import CodedRow, FramesRow
 from evaluation.report.all_tables import all_notes, all_tables
 from evaluation.report.compare import compare_runs
 from evaluation.results import Results
@@ -153,9 +154,9 @@ def test_another_models_embeddings_are_never_used(
 ) -> None:
     evaluate(clip_folder, "steps", [4], metrics="bands", out=tmp_path / "run")
     with RunStore(tmp_path / "run", write=False) as store:
-        row = next(row for row in map(store.row, store._rows) if row and row["kind"] == "coded")
-        assert store.row(frames_key(Bands().identity(), row["key"], 0)) is not None
-        assert store.row(frames_key(OtherBands().identity(), row["key"], 0)) is None
+        row = next(row for row in store.rows() if isinstance(row, CodedRow))
+        assert store.row(frames_key(Bands().identity(), row.key, 0), FramesRow) is not None
+        assert store.row(frames_key(OtherBands().identity(), row.key, 0), FramesRow) is None
     replace_plug_in(monkeypatch, OtherBands)
     with pytest.raises(UserError, match="version of 'fd_bands' was 1/1, now 1/1/feedbeef"):
         evaluate(clip_folder, "steps", [4], metrics="bands", out=tmp_path / "run")

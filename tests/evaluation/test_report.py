@@ -366,7 +366,8 @@ def test_json_has_no_nan_and_a_reason_for_every_null(written: Path) -> None:
 def test_json_of_awkward_values(tmp_path: Path) -> None:
     results = make_results(num_recordings=1)
     results.environment = {"path": Path("x"), "value": np.float32(math.nan), "n": np.int64(3), "t": (1, 2)}
-    results.corpus[0].update(kbps_entropy=math.nan, kbps_entropy_reason="a file is gone")
+    gone = dataclasses.replace(results.corpus[0], kbps_entropy=math.nan, kbps_entropy_reason="a file is gone")
+    results.corpus[0] = gone
     write_all(results, tmp_path)
     content = strict_json(tmp_path / "summary.json")
     assert content["environment"] == {

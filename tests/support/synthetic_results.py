@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from evaluation.results import CLIP_COLUMNS, Condition, MetricInfo, Results
+from evaluation.records import CodeStatistics, Condition, MetricInfo
+from evaluation.results import CLIP_COLUMNS, Results
+from evaluation.statistics.recordings import summarize
 
 SI_SDR = MetricInfo(
     "si_sdr", "SI-SDR", "1", "dB", True, "scale-invariant signal-to-distortion ratio of the whole clip"
@@ -83,7 +86,7 @@ def make_results(
         conditions=conditions,
         metrics=[SI_SDR, MS_MEL],
         corpus=[
-            {"codec": c.codec, "kbps": c.kbps, "kbps_entropy": c.kbps * 0.95, "frames": 1000}
+            CodeStatistics(c.codec, c.kbps, c.kbps * 0.95, 1000)
             for c in conditions
             if c.codec == "qincodec" and c.kbps is not None
         ],
@@ -109,6 +112,7 @@ def make_results(
             "seed": seed,
         },
         environment={"python": "3.11", "commit": "0" * 40},
+        summarize=partial(summarize, seed=seed),
     )
 
 

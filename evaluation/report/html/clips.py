@@ -12,11 +12,12 @@ import numpy as np
 
 from evaluation.datasets.base import Clip
 from evaluation.engine.replay import RunAudio
+from evaluation.records import Condition
 from evaluation.report.html import media
 from evaluation.report.html.assets import Assets
 from evaluation.report.html.figures import codec_colours
 from evaluation.report.tables import MISSING, kbps_text, row_label
-from evaluation.results import Condition, Results
+from evaluation.results import Results
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from evaluation.records import CodeStatistics, MetricInfo
 from evaluation.report.html.svg import NUM_COLOURS, Panel, finite_range, number, shape
 from evaluation.report.more_tables import with_codebooks
 from evaluation.report.tables import heading, kbps_text, row_label
-from evaluation.results import MetricInfo, Results
+from evaluation.results import Results
 from evaluation.statistics.recordings import asked_rates, condition_rows
 
 #: Points of a distribution's curve; more could not be told apart.
@@ -139,15 +139,15 @@ def perplexity(results: Results) -> list[Figure]:
     entries = with_codebooks(results)
     return [
         _perplexity(kbps, own, colours)
-        for kbps in dict.fromkeys(entry["kbps"] for entry in entries)
-        if (own := [entry for entry in entries if entry["kbps"] == kbps])
+        for kbps in dict.fromkeys(entry.kbps for entry in entries)
+        if (own := [entry for entry in entries if entry.kbps == kbps])
     ]
 
 
-def _perplexity(kbps: float | None, entries: list[dict[str, Any]], colours: dict[str, int]) -> Figure:
-    most = max(len(entry["codebooks"]) for entry in entries)
-    sizes = sorted({book["size"] for entry in entries for book in entry["codebooks"]})
-    highest = max(book["perplexity"] for entry in entries for book in entry["codebooks"])
+def _perplexity(kbps: float | None, entries: list[CodeStatistics], colours: dict[str, int]) -> Figure:
+    most = max(len(entry.codebooks) for entry in entries)
+    sizes = sorted({book.size for entry in entries for book in entry.codebooks})
+    highest = max(book.perplexity for entry in entries for book in entry.codebooks)
     panel = Panel(
         "no rate asked" if kbps is None else f"{kbps:g} kbps",
         (1, max(most, 2)),
@@ -160,13 +160,13 @@ def _perplexity(kbps: float | None, entries: list[dict[str, Any]], colours: dict
         panel.level(size, f"{size} entries: the highest perplexity such a codebook can have")
     keys = []
     for entry in entries:
-        codec, values = entry["codec"], [book["perplexity"] for book in entry["codebooks"]]
+        codec, values = entry.codec, [book.perplexity for book in entry.codebooks]
         colour = colours.get(codec, len(colours))
         panel.line(list(enumerate(values, 1)), colour, title=codec)
         for book, value in enumerate(values, 1):
-            title = f"{row_label(codec, kbps)}, codebook {book}: {value:.1f}, {entry['frames']} frames"
+            title = f"{row_label(codec, kbps)}, codebook {book}: {value:.1f}, {entry.frames} frames"
             panel.marker(book, value, colour, title)
-        keys.append(Key.of(f"{codec}: {len(values)} codebooks, {entry['frames']} frames", colour))
+        keys.append(Key.of(f"{codec}: {len(values)} codebooks, {entry.frames} frames", colour))
     remarks = [f"– – {size} entries" for size in shown]
     return Figure(panel.render(f"Perplexity of each codebook, {panel.title}"), remarks, keys)
 

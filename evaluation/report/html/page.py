@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.records import MetricInfo
 from evaluation.report.all_tables import all_notes
 from evaluation.report.html import figures
 from evaluation.report.more_tables import codebook_table, embedding_tables, with_noise_floor
@@ -21,7 +22,7 @@ from evaluation.report.tables import (
     heading,
     kbps_text,
 )
-from evaluation.results import MetricInfo, Results
+from evaluation.results import Results
 from evaluation.statistics.recordings import bd_rate, paired_tests
 
 #: Failures that are listed one by one.

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from evaluation.results import MetricInfo, Results
+from evaluation.records import MetricInfo
+from evaluation.results import Results
 
 HOW = (
     "For each metric the clips are ordered by their rank among all clips, averaged over all codecs and rates"

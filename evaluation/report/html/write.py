@@ -80,7 +80,7 @@ def write_html(
             cards, remarks = _cards(results, store, sources, assets, clips, workers, progress)
         finally:
             torch.set_num_threads(threads)
-        commands = (store.read_run() or {}).get("commands", [])
+        commands = store.read_run().commands
     progress("writing the page", 0, 1)
     static = resources.files(__package__) / "static"
     style, script = (

@@ -114,8 +114,8 @@ def test_entropy_of_codes(clip_folder: Path, tmp_path: Path) -> None:
         [Encoded.from_bytes(path.read_bytes()).codes[0] for path in sorted(folder.rglob("*.enc"))]  # type: ignore[index]
     )
     p = np.unique(codes, return_counts=True)[1] / len(codes)
-    assert results.corpus[0]["kbps_entropy"] == pytest.approx(-np.sum(p * np.log2(p)) * RATE / 1000)
-    assert results.corpus[0]["frames"] == len(codes)
+    assert results.corpus[0].kbps_entropy == pytest.approx(-np.sum(p * np.log2(p)) * RATE / 1000)
+    assert results.corpus[0].frames == len(codes)
 
 
 def test_one_delay_per_condition_is_taken_out_and_gain_never(clip_folder: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from synthetic_results import SI_SDR, make_results
 
+from evaluation.records import Condition
 from evaluation.report.compare import compare_runs, print_comparison
-from evaluation.results import Condition, Results
+from evaluation.results import Results
 from qincodec.core.errors import UserError
 
 FAST = 500

@@ -11,6 +11,7 @@ import pytest
 from page_text import parsed
 from synthetic_results import SI_SDR, make_results
 
+from evaluation.records import Codebook
 from evaluation.report.all_tables import all_notes, all_tables
 from evaluation.report.html import media, selection
 from evaluation.report.html.figures import distributions, perplexity, rate_distortion
@@ -259,7 +260,10 @@ def test_distributions_are_staircases_that_count_infinite_values() -> None:
 
 def test_perplexity_of_every_codebook() -> None:
     results = make_results()
-    results.corpus[0]["codebooks"] = [{"size": 64, "perplexity": 30.0}, {"size": 64, "perplexity": 41.5}]
+    books = [
+        Codebook(64, 64, 1.0, 1000, 5.0, 5.0, perplexity, perplexity, 0.5) for perplexity in (30.0, 41.5)
+    ]
+    results.corpus[0] = dataclasses.replace(results.corpus[0], codebooks=tuple(books))
     [figure] = perplexity(results)
     assert "codebook 2: 41.5, 1000 frames" in str(figure.svg)
     assert figure.keys[0].label == "qincodec: 2 codebooks, 1000 frames"

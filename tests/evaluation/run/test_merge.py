@@ -25,7 +25,7 @@ from evaluation import evaluate
 from evaluation.cli import merge as merge_cli
 from evaluation.datasets import load_dataset
 from evaluation.loading import open_results
-from evaluation.run import merge_rows
+from evaluation.run import merge as merging_runs
 from evaluation.run.merge import merge_runs
 from qincodec.core.errors import UserError
 
@@ -197,7 +197,7 @@ def test_killed_at_any_moment_it_goes_on(
     data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = split(data, tmp_path, [NAMES[:5], NAMES[5:]], "steps,picky")
-    monkeypatch.setattr(merge_rows, "_CLIPS_AT_ONCE", 2)
+    monkeypatch.setattr(merging_runs, "_ROWS_AT_ONCE", 6)
     out = tmp_path / "out"
     for calls in (1, 2, 4, 5, 9, 20):
         child = os.fork()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import subprocess
@@ -12,21 +13,30 @@ from pathlib import Path
 import pytest
 
 from evaluation.datasets.base import Clip
-from evaluation.results import Condition
+from evaluation.records import (
+    Condition,
+    DecodedFile,
+    ScoreRow,
+    Settings,
+    number_from_json,
+    number_to_json,
+)
 from evaluation.run.store import (
     RunStore,
     coded_key,
     condition_delay,
-    number_from_json,
-    number_to_json,
     row_key,
 )
 from qincodec.core.errors import UserError
 from qincodec.core.files import StoreError
 
 
-def rows(count: int, start: int = 0) -> list[dict[str, object]]:
-    return [{"key": f"k{index}", "value": index, "error": None} for index in range(start, start + count)]
+def rows(count: int, start: int = 0) -> list[ScoreRow]:
+    names = {"codec": "c", "rate": "8", "clip": "a", "metric": "m", "reason": None, "error": None}
+    return [
+        ScoreRow(key=f"k{index}", value=float(index), delay=0, **names)
+        for index in range(start, start + count)
+    ]
 
 
 def test_rows_come_back_in_another_process(tmp_path: Path) -> None:
@@ -34,8 +44,8 @@ def test_rows_come_back_in_another_process(tmp_path: Path) -> None:
         store.append(rows(3))
         store.append(rows(2, start=3))
     with RunStore(tmp_path / "run") as store:
-        assert [store.row(f"k{index}") for index in range(5)] == rows(5)
-        assert store.row("k5") is None
+        assert [store.row(f"k{index}", ScoreRow) for index in range(5)] == rows(5)
+        assert store.row("k5", ScoreRow) is None
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
@@ -47,10 +57,12 @@ def test_a_torn_last_line_is_dropped_and_later_rows_survive(tmp_path: Path, cut:
     path.write_bytes(whole[: len(whole) - cut])
     complete = path.read_bytes().count(b"\n")
     with RunStore(tmp_path / "run") as store:
-        assert [store.row(f"k{index}") is not None for index in range(3)] == [i < complete for i in range(3)]
+        assert [store.row(f"k{index}", ScoreRow) is not None for index in range(3)] == [
+            i < complete for i in range(3)
+        ]
         store.append(rows(1, start=7))
     with RunStore(tmp_path / "run") as store:
-        assert store.row("k7") == rows(1, start=7)[0]
+        assert store.row("k7", ScoreRow) == rows(1, start=7)[0]
     assert path.read_bytes().endswith(b"\n")
 
 
@@ -61,7 +73,7 @@ def test_a_torn_line_longer_than_the_search_block_is_found(tmp_path: Path) -> No
     with path.open("ab") as file:
         file.write(b'{"key": "' + b"x" * 200_000)
     with RunStore(tmp_path / "run") as store:
-        assert store.row("k0") == rows(1)[0]
+        assert store.row("k0", ScoreRow) == rows(1)[0]
     assert path.read_bytes().count(b"\n") == 1
 
 
@@ -77,18 +89,19 @@ def test_a_line_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
 def test_rows_of_other_ranks_are_read(tmp_path: Path) -> None:
     with RunStore(tmp_path / "run") as first, RunStore(tmp_path / "run", rank=1) as second:
         second.append(rows(2))
-        assert first.row("k1") is None
+        assert first.row("k1", ScoreRow) is None
         first.refresh()
-        assert first.row("k1") == rows(2)[1]
+        assert first.row("k1", ScoreRow) == rows(2)[1]
         # A row another rank has half written is left for the next look.
+        line = json.dumps(rows(1, start=9)[0].to_json()).encode()
         with (tmp_path / "run" / "rows" / "rank-1.jsonl").open("ab") as file:
-            file.write(b'{"key": "k9", "val')
+            file.write(line[:20])
         first.refresh()
-        assert first.row("k9") is None
+        assert first.row("k9", ScoreRow) is None
         with (tmp_path / "run" / "rows" / "rank-1.jsonl").open("ab") as file:
-            file.write(b'ue": 1}\n')
+            file.write(line[20:] + b"\n")
         first.refresh()
-        assert first.row("k9") == {"key": "k9", "value": 1}
+        assert first.row("k9", ScoreRow) == rows(1, start=9)[0]
 
 
 def test_two_evaluations_cannot_write_to_one_run(tmp_path: Path) -> None:
@@ -122,7 +135,7 @@ def test_full_disk_keeps_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(os, "write", real)
         store.append(rows(1, start=2))
     with RunStore(tmp_path / "run") as store:
-        assert [store.row(f"k{index}") is not None for index in range(3)] == [True, False, True]
+        assert [store.row(f"k{index}", ScoreRow) is not None for index in range(3)] == [True, False, True]
 
 
 def test_a_kill_before_the_first_run_json_leaves_a_folder_to_go_on_with(tmp_path: Path) -> None:
@@ -131,7 +144,7 @@ def test_a_kill_before_the_first_run_json_leaves_a_folder_to_go_on_with(tmp_path
         store.write_files({})
         store.write_environment({})
     with RunStore(tmp_path / "run") as store:
-        assert store.read_run() is None
+        assert store.find_run() is None
     # Files of these names that no store has written are somebody's.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "clips.jsonl").write_text("")
@@ -170,14 +183,14 @@ def test_numbers_survive_json(value: float) -> None:
 
 def test_keys_depend_on_what_decides_the_score_and_on_nothing_else() -> None:
     clip = Clip("a", Path("/x/a.wav"), "a", "00ff", duration_s=5.0)
-    settings = {"sample_rate": 44100, "channels": 1, "seed": 0}
+    settings = Settings()
     condition = Condition("opus", 8.0, 8.0, identity={"name": "opus", "weights": ""})
     key = coded_key(condition, settings, clip)
     same = [
         coded_key(Condition("other label", 8.0, 8.0, identity=condition.identity), settings, clip),
         coded_key(Condition("opus", 9.0, 8.0, identity=condition.identity), settings, clip),
         coded_key(condition, settings, Clip("a", Path("/y/a.wav"), "b", "00ff", duration_s=5.0)),
-        coded_key(condition, {**settings, "seed": 1}, clip),
+        coded_key(condition, Settings(seed=1), clip),
     ]
     other = [
         coded_key(Condition("opus", 8.0, 8.0, identity={"name": "opus", "weights": "1"}), settings, clip),
@@ -185,10 +198,10 @@ def test_keys_depend_on_what_decides_the_score_and_on_nothing_else() -> None:
         coded_key(
             Condition("opus", 8.0, 8.0, settings={"beam": 2}, identity=condition.identity), settings, clip
         ),
-        coded_key(condition, {**settings, "channels": 2}, clip),
+        coded_key(condition, Settings(channels=2), clip),
         coded_key(condition, settings, Clip("a", Path("/x/a.wav"), "a", "00fe", duration_s=5.0)),
         coded_key(condition, settings, Clip("a", Path("/x/a.wav"), "a", "00ff", 1.0, duration_s=5.0)),
-        coded_key(condition, settings, clip, file="abc"),
+        coded_key(condition, settings, clip, file=DecodedFile("abc")),
     ]
     assert set(same) == {key}
     assert len({key, *other}) == len(other) + 1
@@ -197,7 +210,7 @@ def test_keys_depend_on_what_decides_the_score_and_on_nothing_else() -> None:
 
 def test_the_delay_of_a_condition_is_an_integer_some_clip_has() -> None:
     delays = [3, None, 0, 7, 3, 100, None, 4]
-    found = condition_delay(({"delay": delay} for delay in delays), align=True)
+    found = condition_delay(delays, align=True)
     assert found == 3  # the lower of the two in the middle, never 3.5
-    assert condition_delay(({"delay": delay} for delay in delays), align=False) == 0
-    assert condition_delay(iter([None, {"delay": None}]), align=True) == 0
+    assert condition_delay(delays, align=False) == 0
+    assert condition_delay(iter([None, None]), align=True) == 0

@@ -20,8 +20,8 @@ from evaluation.statistics.distributions import (
     frechet,
     frechet_distance,
     frechet_of_few,
-    groups_of,
     jackknife,
+    jackknife_groups,
     kernel_sums,
 )
 
@@ -193,10 +193,10 @@ def test_the_interval_of_a_frechet_distance_holds_the_point_and_is_paired() -> N
 
 def test_groups_are_even_and_do_not_depend_on_the_order() -> None:
     names = [f"recording {index}" for index in range(103)]
-    groups = groups_of(names, 20)
-    assert groups == groups_of(names[::-1] * 2, 20)
+    groups = jackknife_groups(names, 20)
+    assert groups == jackknife_groups(names[::-1] * 2, 20)
     assert sorted(np.bincount(list(groups.values())).tolist()) == [5] * 17 + [6] * 3
-    assert set(groups_of(names[:3]).values()) == {0, 1, 2}
+    assert set(jackknife_groups(names[:3]).values()) == {0, 1, 2}
 
 
 @pytest.mark.alone

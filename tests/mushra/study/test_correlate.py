@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from evaluation import evaluate
 from evaluation.metrics.si_sdr import SiSdr
-from evaluation.results import MetricInfo
+from evaluation.records import MetricInfo
 from mushra.analysis.ratings import Ratings
 from mushra.cli.study import register
 from mushra.study.correlate import (
