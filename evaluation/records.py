@@ -188,7 +188,7 @@ def _explain(error: ValidationError, place: tuple[int | str, ...] = ()) -> str:
     for part in found["loc"][len(place) :]:
         where += f"[{part}]" if isinstance(part, int) else f"{'.' * bool(where)}{part}"
     if found["type"] == "missing":
-        return f"'{where}' is missing"
+        return f"{short(where)} is missing"
     if found["type"] == "value_error":
         return str(found["ctx"]["error"])
     if found["type"] == "json_invalid":
@@ -196,9 +196,13 @@ def _explain(error: ValidationError, place: tuple[int | str, ...] = ()) -> str:
     needed = found["msg"] if found["type"] == "needed" else found["msg"].removeprefix("Input should be ")
     if found["type"] in ("dataclass_type", "dict_type", "model_type"):
         needed = "an object"
-    text = ascii(found["input"])
-    text = text if len(text) <= 60 else f"{text[:57]}..."
-    return f"{repr(where) if where else 'it'} is {text}; needed is {needed}"
+    return f"{short(where) if where else 'it'} is {short(found['input'])}; needed is {needed}"
+
+
+def short(value: Any) -> str:
+    """A value in a message of one line."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # run.json
@@ -505,7 +509,9 @@ class Distance:
             )
 
     def to_json(self) -> dict[str, Any]:
-        return {"value": number_to_json(self.value), **_known(self, ("value",))}
+        return {"value": number_to_json(self.value)} | {
+            name: value for name, value in _known(self).items() if name != "value"
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -601,14 +607,11 @@ def read_row(line: bytes) -> Row:
         raise ValueError(_explain(error)) from error
 
 
-def _known(record: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+def _known(record: Any) -> dict[str, Any]:
     """The fields that do not have their default, in order; NaN is one."""
-    found = {}
-    for name, spec in record.__dataclass_fields__.items():
-        value = getattr(record, name)
-        if name not in without and value != spec.default and value == value:
-            found[name] = value
-    return found
+    fields = record.__dataclass_fields__.items()
+    values = {name: (getattr(record, name), spec.default) for name, spec in fields}
+    return {name: value for name, (value, default) in values.items() if value == value != default}
 
 
 # What results are made of, besides rows
@@ -710,7 +713,7 @@ class CodeStatistics:
 
     def to_json(self) -> dict[str, Any]:
         """What applies."""
-        found = {"codec": self.codec, "kbps": self.kbps, **_known(self, ("codebooks",))}
-        if not self.codebooks:
-            return found
-        return {**found, "codebooks": [book.to_json() for book in self.codebooks]}
+        found = {"codec": self.codec, "kbps": self.kbps, **_known(self)}
+        if self.codebooks:
+            found["codebooks"] = [book.to_json() for book in self.codebooks]
+        return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,16 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def unite_environments(environments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first one; machines that differ from it stand beside it."""
+    found: list[dict[str, Any]] = []
+    for environment in environments:
+        for entry in (environment, *environment.get("other_machines", [])):
+            plain = {name: value for name, value in entry.items() if name != "other_machines"}
+            if plain and plain not in found:
+                found.append(plain)
+    if len(found) < 2:
+        return found[0] if found else {}
+    return {**found[0], "other_machines": found[1:]}

@@ -15,6 +15,7 @@ from evaluation.records import (
     Settings,
     Text,
     read,
+    short,
 )
 from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
 
@@ -80,22 +81,23 @@ class RunDescription:
         for part in _NAMES:
             seen = set()
             for entry in getattr(self, part):
-                name = _name(part, entry)
-                if name in seen:
-                    raise ValueError(f"'{part}' has two entries {' at '.join(map(str, name))}")
-                seen.add(name)
+                names = _name(part, entry)
+                if names in seen:
+                    raise ValueError(f"'{part}' has two entries {' at '.join(map(short, names))}")
+                seen.add(names)
         columns = {*CLIP_COLUMNS, *SUMMARY_COLUMNS}
         for metric in self.metrics:
             if columns & {*metric_columns(metric.name)}:
-                raise ValueError(f"metric '{metric.name}' has a column of the name of another's column")
+                raise ValueError(f"metric {short(metric.name)} has a column of the name of another's column")
             columns |= {*metric_columns(metric.name)}
         for metric in self.metrics:
+            name = short(metric.name)
             if metric.embedding not in ("", *(entry.name for entry in self.embeddings)):
-                raise ValueError(f"metric '{metric.name}' is of embedding '{metric.embedding}', not listed")
+                raise ValueError(f"metric {name} is of embedding {short(metric.embedding)}, not listed")
             kinds = {"fm": True, "cos": True, "fd": False, "kad": False} if metric.embedding else {}
             kind = metric.name.removesuffix(f"_{metric.embedding}")
             if metric.per_clip != kinds.get(kind, not metric.embedding):
-                raise ValueError(f"metric '{metric.name}' is no such one as its embedding and 'per_clip' say")
+                raise ValueError(f"metric {name} is no such one as its embedding and 'per_clip' say")
 
     def differences(self, other: RunDescription) -> Iterator[tuple[str, Any, Any]]:
         """(what, here, of the other) wherever two runs cannot stand in one: settings, codecs, metrics.
@@ -113,7 +115,7 @@ class RunDescription:
                 for what in _DECIDES[part] if before is not None else ():
                     if getattr(before, what) != getattr(entry, what):
                         yield (
-                            f"{what} of '{_name(part, entry)[0]}'",
+                            f"{what} of {short(_name(part, entry)[0])}",
                             getattr(before, what),
                             getattr(entry, what),
                         )

@@ -15,19 +15,16 @@ to, so a merge that is killed goes on where it was.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import math
-import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from evaluation.datasets.base import Clip, Dataset
-from evaluation.datasets.shards import shard_note
+from evaluation.datasets.shards import shard_note, unite_shards
 from evaluation.records import (
     ClipRow,
     CodedRow,
@@ -38,8 +35,9 @@ from evaluation.records import (
     MetricInfo,
     Row,
     ScoreRow,
-    ShardInfo,
+    short,
 )
+from evaluation.run.environment import unite_environments
 from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import (
     R,
@@ -52,7 +50,7 @@ from evaluation.run.store import (
 )
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
-from qincodec.core.files import explain_os_errors
+from qincodec.core.files import link_or_copy
 
 #: Scores of a clip in two runs may differ by this, relatively: batches and devices decide the last bits.
 TOLERANCE = 1e-6
@@ -135,7 +133,7 @@ def merge_runs(
             store.write_run(run)
             store.write_clips(clips)
             store.write_files(files)
-            store.write_environment(_unite_environments(parts))
+            store.write_environment(unite_environments([part.store.read_environment() for part in parts]))
             _Writer(store, merged).write(union, progress)
     return merged
 
@@ -173,8 +171,8 @@ def _refuse_strangers(earlier: _Part, runs: Sequence[_Part]) -> None:
     for name in earlier.clips:
         if not any(name in source.clips for source in runs):
             raise UserError(
-                f"{earlier.name} is a run that has clip '{name}', which none of the others has; merge into a "
-                "new folder, and give it as one of the runs if it is to be in it"
+                f"{earlier.name} is a run that has clip {short(name)}, which none of the others has; merge "
+                "into a new folder, and give it as one of the runs if it is to be in it"
             )
 
 
@@ -191,9 +189,9 @@ def _unite_clips(parts: Sequence[_Part]) -> list[Clip]:
                 for what in ("content_hash", "start_s", "duration_s", "recording"):
                     if getattr(clip, what) != getattr(known, what):
                         raise UserError(
-                            f"clip '{clip.id}' is not the same in {other.name} and {source.name}: {what} is "
-                            f"{getattr(known, what)} and {getattr(clip, what)}; give each clip an id of its "
-                            "own with a manifest, and evaluate again"
+                            f"clip {short(clip.id)} is not the same in {other.name} and {source.name}: "
+                            f"{what} is {getattr(known, what)} and {getattr(clip, what)}; give each clip an "
+                            "id of its own with a manifest, and evaluate again"
                         )
             gain = (clip.error is None, clip.path.exists()) > (known.error is None, known.path.exists())
             if (clip.path != known.path and gain) or (clip.error is None) > (known.error is None):
@@ -213,7 +211,7 @@ def _unite_files(parts: Sequence[_Part]) -> dict[str, dict[str, DecodedFile]]:
                     known[clip] = file
                 elif file.fingerprint not in (None, before.fingerprint):
                     raise UserError(
-                        f"condition {point}: {part.name} scored another file for clip '{clip}' than "
+                        f"condition {point}: {part.name} scored another file for clip {short(clip)} than "
                         "the runs before it; decode it once, and evaluate both on that"
                     )
     return {name: dict(sorted(files.items())) for name, files in united.items()}
@@ -234,7 +232,7 @@ def _unite_descriptions(
     for part in parts:
         run = run.united(part.run)
     entries = [part.run.dataset for part in new]
-    shard, missing = _unite_shards(new)
+    shard, missing = unite_shards({part.name: part.run.dataset.shard for part in new})
     low = _unite_low_rates([entry.low_rates for entry in entries], clips)
     # What counts something of a part is counted in the whole.
     of_parts = {shard_note(e.shard, e.n_recordings) for e in entries if e.shard and shard}
@@ -257,30 +255,6 @@ def _unite_descriptions(
     return replace(run, dataset=describe_dataset(dataset), commands=commands), missing
 
 
-def _unite_shards(parts: Sequence[_Part]) -> tuple[ShardInfo | None, list[int]]:
-    """What run.json says of parts of one whole taken together, and the numbers that are missing.
-
-    None and [] where a run is not a part: nobody can say what the whole would be.
-    """
-    shards = [(part, part.run.dataset.shard) for part in parts]
-    first, shard = shards[0]
-    indices: set[int] = set()
-    for part, other in shards:
-        if shard is None or other is None:
-            return None, []
-        indices |= {*other.indices}
-        for what, text in (("count", "parts"), ("of", "data"), ("recordings", "recordings")):
-            if getattr(other, what) != getattr(shard, what):
-                raise UserError(
-                    f"{first.name} and {part.name} are shards of different wholes: {text} "
-                    f"{getattr(shard, what)} and {getattr(other, what)}; the hosts must hold the same files, "
-                    "and split them in as many parts"
-                )
-    assert shard is not None
-    missing = [index for index in range(1, shard.count + 1) if index not in indices]
-    return replace(shard, indices=tuple(sorted(indices))), missing
-
-
 def _unite_low_rates(found: Sequence[LowRates | None], clips: Sequence[Clip]) -> LowRates | None:
     first = next((low for low in found if low is not None), None)
     if first is None:
@@ -288,20 +262,6 @@ def _unite_low_rates(found: Sequence[LowRates | None], clips: Sequence[Clip]) ->
     rates = {clip.path: clip.sample_rate for clip in clips}
     low = [rate for rate in rates.values() if 0 < rate < first.below]
     return replace(first, files=len(rates), low=len(low), lowest=min(low, default=0))
-
-
-def _unite_environments(parts: Sequence[_Part]) -> dict[str, Any]:
-    """The first one; machines that differ from it stand beside it."""
-    found: list[dict[str, Any]] = []
-    for part in parts:
-        environment = part.store.read_environment()
-        for entry in (environment, *environment.get("other_machines", [])):
-            plain = {name: value for name, value in entry.items() if name != "other_machines"}
-            if plain and plain not in found:
-                found.append(plain)
-    if len(found) < 2:
-        return found[0] if found else {}
-    return {**found[0], "other_machines": found[1:]}
 
 
 # Rows
@@ -345,7 +305,7 @@ class _Union:
         label = self._labels.get((row.codec, row.rate), row.codec)
         what = row.metric if isinstance(row, ScoreRow) else what
         raise UserError(
-            f"{one.name} and {other.name} disagree on clip '{row.clip}' of {label}: {what} is {had} and "
+            f"{one.name} and {other.name} disagree on clip {short(row.clip)} of {label}: {what} is {had} and "
             f"{got}; the codec or metric does not give the same on both machines: evaluate that clip on one "
             "only"
         )
@@ -385,7 +345,9 @@ class _Union:
         coded = {name: self.row(key, CodedRow) for name, key in keys.items()}
         missing = [name for name, row in coded.items() if row is None]
         if missing:
-            self._refuse_unfinished(missing, f"{condition.label} has no result for {{}} of its clips")
+            self._refuse_unfinished(
+                missing, lambda count: f"{condition.label} has no result for {count} of its clips"
+            )
 
         def delay_of(names: Iterator[str]) -> int:
             found = (row.delay for name in names if (row := coded[name]) is not None)
@@ -409,8 +371,9 @@ class _Union:
             of_embeddings = [scores[metric.name] for metric in metrics if metric.embedding]
             failed = any(score is not None and score.error for score in of_embeddings)
             not_scored += None in scores.values() or not (failed or self._has_frames(clip, row.key, delay))
-        for name, ids in lacking.items():
-            self._refuse_unfinished(ids, f"{{}} clips of {condition.label} have no {name}", name)
+        if lacking:
+            name, ids = next(iter(lacking.items()))
+            self._refuse_unfinished(ids, lambda n: f"{n} clips of {condition.label} have no {name}", name)
         merged.delays[condition.label] = delay
         if not_scored:
             merged.not_scored[condition.label] = not_scored
@@ -428,13 +391,15 @@ class _Union:
             key in self._of and self._of[key].store.has_frames(self.row(key, FramesRow)) for key in keys
         )
 
-    def _refuse_unfinished(self, clips: Sequence[str], what: str, metric: str = "") -> NoReturn:
+    def _refuse_unfinished(
+        self, clips: Sequence[str], what: Callable[[int], str], metric: str = ""
+    ) -> NoReturn:
         """Name the last run that has the first of the clips."""
         part = next(part for part in reversed(self._parts) if clips[0] in part.clips)
         count = sum(name in part.clips for name in clips)
         why = part.run.unavailable.get(metric.partition("_")[2])
         raise UserError(
-            f"{part.name} is not finished: {what.format(count)}{f' ({why})' if why else ''}; run its own "
+            f"{part.name} is not finished: {what(count)}{f' ({why})' if why else ''}; run its own "
             f"command again there{' with that metric' if metric else ''}, then merge"
         )
 
@@ -509,18 +474,7 @@ class _Writer:
             return target.exists()
         if target.exists() and path.samefile(target):
             return True
-        # Not `whole_file`: a link cannot be made onto a file. One name, so that a kill leaves one behind.
-        temporary = target.with_name(f".writing-{target.name}")
-        with explain_os_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(path, temporary)
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
-                    raise
-                shutil.copyfile(path, temporary)
-            temporary.replace(target)
+        link_or_copy(path, target)
         self.merged.new_files += 1
         return True
 

@@ -45,6 +45,7 @@ from evaluation.records import (
     loads,
     read,
     read_row,
+    short,
 )
 from evaluation.run.manifest import RunDescription
 from qincodec.core.errors import UserError
@@ -408,7 +409,7 @@ class RunStore:
             try:
                 clip = read(Clip, loads(line))
                 if clip.id in clips:
-                    raise ValueError(f"clip '{clip.id}' is there twice")
+                    raise ValueError(f"clip {short(clip.id)} is there twice")
                 clips[clip.id] = clip
             except ValueError as error:
                 raise UserError(f"{path} is damaged, line {number}: {error}; start a new run") from error

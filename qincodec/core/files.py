@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,3 +90,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         with whole_file(path) as temporary:
             # The parts of file names that are not UTF-8 come out as JSON's and Python's escapes.
             temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+
+
+def link_or_copy(path: Path, target: Path) -> None:
+    """A hard link to a file, or a copy where the two places allow no links; whole or not at all."""
+    # Not `whole_file`: a link cannot be made onto a file. One name, so that a kill leaves one behind.
+    temporary = target.with_name(f".writing-{target.name}")
+    with explain_os_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            shutil.copyfile(path, temporary)
+        temporary.replace(target)
