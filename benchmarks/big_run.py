@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ import numpy as np
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.engine.conditions import Planned
 from evaluation.engine.runner import Runner
-from evaluation.records import Condition, MetricInfo, Settings
-from evaluation.run.manifest import describe_dataset
+from evaluation.records import CodedRow, Condition, MetricInfo, Row, ScoreRow, Settings
+from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import RunStore, coded_key, score_key
 from qincodec.core.files import write_atomic
 
@@ -70,37 +69,48 @@ def metrics_of() -> list[Any]:
 
 def write(folder: Path, clips: list[Clip], conditions: list[Condition]) -> None:
     """The store of a complete run."""
-    settings = asdict(Settings())
+    settings = Settings()
     infos = [MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, "") for m in metrics_of()]
     random = np.random.default_rng(0)
     with RunStore(folder) as store:
         store.write_clips(clips)
         store.write_environment({})
         store.write_run(
-            {
-                "settings": settings,
-                "dataset": describe_dataset(Dataset("big", clips)),
-                "conditions": [asdict(condition) for condition in conditions],
-                "floor": [],
-                "metrics": [asdict(info) for info in infos],
-                "embeddings": [],
-                "unavailable": {},
-                "commands": [],
-            }
+            RunDescription(
+                settings=settings,
+                dataset=describe_dataset(Dataset("big", clips)),
+                conditions=tuple(conditions),
+                metrics=tuple(infos),
+            )
         )
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         for condition in conditions:
             for clip, value in zip(clips, random.normal(10, 3, len(clips)).tolist(), strict=True):
                 key = coded_key(condition, settings, clip)
-                common = {"codec": condition.codec, "rate": "8", "clip": clip.id}
-                row = {"kind": "coded", "key": key, **common, "duration_s": 5.0, "bytes": 5000, "delay": 0}
-                row |= {"gain_db": -0.0123456789012345, "encode_s": 0.0123456789, "decode_s": 0.0123456789}
-                row |= {"encoded": f"encoded/{condition.codec}@8/{clip.id}.enc", "codebooks": 0}
-                rows.append({**row, "note": None, "error": None})
+                common: dict[str, Any] = {
+                    "codec": condition.codec,
+                    "rate": "8",
+                    "clip": clip.id,
+                    "error": None,
+                }
+                rows.append(
+                    CodedRow(
+                        key=key,
+                        duration_s=5.0,
+                        bytes=5000,
+                        delay=0,
+                        gain_db=-0.0123456789012345,
+                        encode_s=0.0123456789,
+                        decode_s=0.0123456789,
+                        encoded=f"encoded/{condition.codec}@8/{clip.id}.enc",
+                        **common,
+                    )
+                )
                 for info in infos:
-                    row = {"kind": "score", "key": score_key(key, info, 0), **common, "metric": info.name}
-                    row |= {"delay": 0, "value": value, "reason": None, "error": None}
-                    rows.append(row)
+                    score = score_key(key, info, 0)
+                    rows.append(
+                        ScoreRow(key=score, metric=info.name, delay=0, value=value, reason=None, **common)
+                    )
                 if len(rows) >= _ROWS_AT_ONCE:
                     store.append(rows)
                     rows = []
@@ -131,7 +141,7 @@ def run_phase(name: str, folder: Path, count: int, num_conditions: int, per_reco
         os.fsync = lambda fd: None
         measured("rows, without syncing", lambda: write(folder, clips, conditions))
         os.fsync = sync
-        lines = [{"key": f"{index:024}", "text": "x" * 180} for index in range(_ROWS_AT_ONCE)]
+        lines = [Row(key=f"{index:024}", kind="x" * 180) for index in range(_ROWS_AT_ONCE)]
         with RunStore(folder.parent / "synced") as store:
             start = time.perf_counter()
             for _ in range(_SYNCS):
