@@ -44,6 +44,7 @@ from evaluation.run.store import RunStore, row_key
 from qincodec.codec import check_device
 from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError
+from qincodec.core.files import StoreError
 
 #: Names of metrics, and of embeddings, each of which stands for its four.
 DEFAULT_METRICS = "si_sdr,ms_mel,logmel,openl3"
@@ -242,7 +243,10 @@ def execute(
 
         runner = plan.runner(store, plan.dataset.clips, ranks=ranks, on_step=on_step, on_more=on_more)
         total = runner.steps()
-        runner.run()
+        try:
+            runner.run()
+        except StoreError as error:
+            raise StoreError(f"{error}; what was scored so far is kept") from error
         return load_results(store, progress) if ranks.rank == 0 else load_results(store), folder
 
 

@@ -9,7 +9,6 @@ these programs make the same samples again.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import struct
@@ -25,6 +24,7 @@ from scipy.signal import fftconvolve, sosfilt
 
 from qincodec import audio
 from qincodec.core.errors import UserError
+from qincodec.core.files import file_sha256
 
 SAMPLE_RATE = 44100
 DURATION_S = 5.0
@@ -454,8 +454,7 @@ def make(out: Path, seed: int = 0) -> None:
     for number, (name, clip) in enumerate(CLIPS.items()):
         path = out / f"{name}.flac"
         audio.write(path, finish(clip(np.random.default_rng([seed, number]))), SAMPLE_RATE, subtype="pcm16")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        rows.append({"path": path.name, "category": name.partition("_")[0], "sha256": digest})
+        rows.append({"path": path.name, "category": name.partition("_")[0], "sha256": file_sha256(path)})
     (out / "demo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

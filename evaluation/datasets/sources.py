@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
-import platformdirs
 import soundfile
 
 from evaluation.datasets.base import Clip
@@ -24,7 +23,7 @@ from evaluation.datasets.unchanged import SETTLED_S, stamp_of
 from qincodec import audio
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError, one_line
-from qincodec.core.files import whole_file
+from qincodec.core.files import cache_folder, file_sha256, whole_file
 
 #: A tail of a file that is shorter than this is no clip under ``chunks="all"``.
 MIN_TAIL_S = 1.0
@@ -217,8 +216,7 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
         entry = known.get(str(path))
         if entry is not None and entry["stamp"] == stamp:
             return File(entry["hash"], audio.AudioInfo(**entry["info"])), None
-        with path.open("rb") as stream:
-            content_hash = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        content_hash = file_sha256(path)[:16]
         info = audio.info(path)
     except (OSError, UserError) as error:
         message = str(error) if isinstance(error, UserError) else f"cannot read '{path}': {error.strerror}"
@@ -230,9 +228,8 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
 
 
 def cache_file() -> Path:
-    """Where hashes and headers are kept: below ``$QINCODEC_CACHE``, or the user's cache folder."""
-    folder = os.environ.get("QINCODEC_CACHE") or platformdirs.user_cache_dir("qincodec")
-    return Path(folder).expanduser() / "files.json"
+    """Where hashes and headers are kept."""
+    return cache_folder() / "files.json"
 
 
 def _reader() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from baselines.codec import Codec, Rate
 from baselines.registry import CODECS, of_plugin
 from baselines.rendered import Rendered
 from evaluation.results import Condition
-from qincodec.core.errors import UserError, check_whole, shown
+from qincodec.core.errors import UserError, check_whole, shown, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -289,9 +288,7 @@ def choose_metrics(text: str | Sequence[str]) -> tuple[list[str], list[str]]:
                 raise UserError(
                     f"unknown metric '{name}': an embedding's metrics come together; ask for '{embedding}'"
                 )
-            close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise UserError(f"unknown metric '{name}': {hint}known are {', '.join(known)}")
+            raise unknown("metric", name, known)
     if not chosen:
         raise UserError(f"--metrics is empty; known are {', '.join(known)}")
     return [n for n in chosen if n in METRICS], [n for n in chosen if n not in METRICS]

@@ -25,7 +25,7 @@ from evaluation.run.manifest import describe_dataset, differences, unite
 from evaluation.run.merge_rows import Merged, Plan, Source, Writer
 from evaluation.run.store import RunStore
 from qincodec.core.console import Progress
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, one_line
 
 
 def merge_runs(
@@ -79,15 +79,9 @@ def _refuse_differences(sources: Sequence[Source]) -> None:
     for one, other in itertools.combinations(sources, 2):
         for what, had, got in differences(one.run, other.run):
             raise UserError(
-                f"{one.name} and {other.name} are no parts of one run: {what} is {_short(had)} and "
-                f"{_short(got)}; evaluate both with the same options, codecs and weights"
+                f"{one.name} and {other.name} are no parts of one run: {what} is {one_line(str(had), 200)}"
+                f" and {one_line(str(got), 200)}; evaluate both with the same options, codecs and weights"
             )
-
-
-def _short(value: Any) -> str:
-    """One line of a value, which for identities can be long."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _refuse_strangers(earlier: Source, runs: Sequence[Source]) -> None:

@@ -180,7 +180,7 @@ class RunStore:
                     "choose another --out"
                 )
         rows = self.folder / "rows"
-        with explain_os_errors(self.folder):
+        with explain_os_errors(self.folder, "choose another folder with --out"):
             rows.mkdir(parents=True, exist_ok=True)
             if self.rank == 0:
                 self._lock_handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)

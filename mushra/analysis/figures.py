@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import logging
 import os
@@ -16,7 +15,7 @@ import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, did_you_mean
 from qincodec.core.files import write_atomic
 
 #: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
@@ -119,11 +118,9 @@ def _style_settings(style: str | Path) -> dict[Any, Any]:
     elif name in known:
         settings = dict(matplotlib.style.library[name])
     else:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise UserError(
-            f"no style '{name}': {hint}give the path of a matplotlib style sheet or one of "
-            f"{', '.join(style for style in known if not style.startswith('_'))}"
+            f"no style '{name}': {did_you_mean(name, known)}give the path of a matplotlib style sheet or one"
+            f" of {', '.join(style for style in known if not style.startswith('_'))}"
         )
     if settings.get("text.usetex"):
         raise UserError(

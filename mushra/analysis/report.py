@@ -6,7 +6,6 @@ The same input and seed give the same bytes: no times, no absolute paths, number
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import math
@@ -24,7 +23,7 @@ from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.ratings import count
 from mushra.analysis.sources import database_name
 from qincodec import __version__
-from qincodec.core.files import write_atomic
+from qincodec.core.files import file_sha256, write_atomic
 
 SCHEMA_VERSION = 1
 _DIGITS = 10
@@ -98,7 +97,7 @@ def _source(source: str | Path) -> dict[str, str]:
     path = Path(source)
     if not path.is_file():
         return {"name": database_name(str(source)), "sha256": ""}
-    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"name": path.name, "sha256": file_sha256(path)}
 
 
 def _csv(table: pd.DataFrame) -> str:

@@ -79,7 +79,7 @@ def create_test(
     check_out(out, force)
     builder = _Builder(source, options)
     prefix = creating_prefix(out)
-    with explain_os_errors(out):
+    with explain_os_errors(out, "choose another folder with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(out.parent, prefix)
         building = out.parent / f"{prefix}{secrets.token_hex(4)}"

@@ -6,7 +6,6 @@ are the paper's, or, where the paper has none, ours, as the attributes' document
 
 from __future__ import annotations
 
-import difflib
 import math
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qincodec import shapes
 from qincodec.autoencoder import AutoencoderConfig
-from qincodec.core.errors import UserError, shown
+from qincodec.core.errors import UserError, did_you_mean, shown
 from qincodec.quantizers.base import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.qinco2 import Training
@@ -313,5 +312,5 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
         if field is None or not isinstance(field.default, _Part):
             return ""
         part = type(field.default)
-    close = difflib.get_close_matches(str(location[-1]), part.model_fields, n=1)
-    return f": did you mean {close[0]}?" if close else f": known are {', '.join(part.model_fields)}"
+    known = list(part.model_fields)
+    return f": {did_you_mean(str(location[-1]), known).strip() or 'known are ' + ', '.join(known)}"
