@@ -77,9 +77,9 @@ def test_names_become_safe_folder_names() -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EACCES, errno.EIO])
 def test_the_caller_says_what_to_do_next(tmp_path: Path, number: int) -> None:
-    with pytest.raises(StoreError, match=r"cannot write .*; give another --out"):
-        with explain_os_errors(tmp_path, "give another --out"):
-            raise OSError(number, os.strerror(number))
+    message = r"cannot write .*; give another --out"
+    with pytest.raises(StoreError, match=message), explain_os_errors(tmp_path, "give another --out"):
+        raise OSError(number, os.strerror(number))
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:
