@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from qincodec import checkpoint, shapes
+from qincodec import architectures, checkpoint
 from qincodec.audio import resampled_length
 from qincodec.autoencoder import CHUNK_FRAMES, Autoencoder
 from qincodec.bitstream import ENTROPY_CODED, MODEL_ID_BYTES, PACKED, QncHeader, bits_per_frame
@@ -77,7 +77,7 @@ class Qincodec:
     def _state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         config: dict[str, Any] = {
             "trained": self.trained,
-            "autoencoder": shapes.to_dict(self.autoencoder.config),
+            "autoencoder": architectures.to_dict(self.autoencoder.config),
             "quantizer": None if self.quantizer is None else self.quantizer.config(),
         }
         tensors = {f"autoencoder.{name}": t for name, t in self.autoencoder.state_dict().items()}
@@ -336,12 +336,10 @@ def check_device(name: str | torch.device) -> torch.device:
 
 
 def _untrained(size: str) -> Qincodec:
-    if size not in shapes.SIZES:
-        raise UserError(f"unknown size '{size}' of an untrained model: known are {', '.join(shapes.SIZES)}")
-    config = shapes.SIZES[size]
+    config = architectures.of_size(size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        autoencoder = shapes.autoencoder(config)
+        autoencoder = architectures.autoencoder(config)
         quantizer = RVQ(config.latent_dim, _UNTRAINED_CODEBOOKS)
     quantizer.codebooks *= 0.02 * config.dim**0.5  # how large random weights make the latents
     return Qincodec(autoencoder, quantizer, trained=False)
@@ -360,7 +358,9 @@ def _trained(folder: Path) -> Qincodec:
                 raise UserError(f"tensor '{name}' is of type {tensor.dtype}; get a whole copy")
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
-        autoencoder = shapes.autoencoder(shapes.from_dict(config["autoencoder"]), parts["autoencoder"])
+        autoencoder = architectures.autoencoder(
+            architectures.from_dict(config["autoencoder"]), parts["autoencoder"]
+        )
         quantizer = None
         if config["quantizer"] is not None:
             kind = QUANTIZERS.load(str(config["quantizer"]["kind"]))

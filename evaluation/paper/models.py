@@ -8,11 +8,11 @@ from pathlib import Path
 
 from evaluation.paper.printed import CHOSEN_DIM, FINETUNED, LATENT_DIMS, ROLES
 from qincodec import checkpoint
+from qincodec.architectures import SIZES
 from qincodec.codec import UNTRAINED, Qincodec, load
 from qincodec.core.errors import UserError
 from qincodec.quantizers.qinco2 import QINCO2
 from qincodec.quantizers.qinco2 import SIZES as QINCO2_SIZES
-from qincodec.shapes import SIZES
 
 _PAPER_QINCO2 = "M"
 

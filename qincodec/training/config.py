@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qincodec import shapes
+from qincodec import architectures
 from qincodec.autoencoder import AutoencoderConfig
 from qincodec.core.errors import UserError, did_you_mean, shown
 from qincodec.quantizers.base import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS
@@ -186,7 +186,7 @@ class RunConfig(_Part):
 
 class TrainingConfig(_Part):
     """All of a training. ``autoencoder`` is the name of a size or a configuration as stored, see
-    `qincodec.shapes`."""
+    `qincodec.architectures`."""
 
     autoencoder: str | dict[str, int | bool] = "paper-d32"
     seed: int = 0
@@ -203,12 +203,8 @@ class TrainingConfig(_Part):
     def shape(self) -> AutoencoderConfig:
         """Raises UserError for an unknown size or fields that do not fit."""
         if isinstance(self.autoencoder, dict):
-            return shapes.from_dict(self.autoencoder)
-        if self.autoencoder not in shapes.SIZES:
-            raise UserError(
-                f"unknown autoencoder size '{self.autoencoder}': known are {', '.join(shapes.SIZES)}"
-            )
-        return shapes.SIZES[self.autoencoder]
+            return architectures.from_dict(self.autoencoder)
+        return architectures.of_size(self.autoencoder)
 
     @property
     def crop_samples(self) -> int:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from qincodec import checkpoint
+from qincodec.architectures import SIZES, autoencoder
 from qincodec.autoencoder import CHUNK_FRAMES
 from qincodec.code_tables import CodeTables
 from qincodec.codec import Qincodec, load
@@ -16,7 +17,6 @@ from qincodec.core.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.rvq import RVQ
-from qincodec.shapes import SIZES, autoencoder
 
 torch.set_num_threads(1)
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 from mutations import VALUES, little_memory, mutated_bytes, mutated_values
 
-from qincodec import checkpoint, shapes
+from qincodec import architectures, checkpoint
 from qincodec.autoencoder import AutoencoderConfig
 from qincodec.codec import Qincodec, load
 from qincodec.core.errors import UserError
@@ -47,7 +47,7 @@ def models() -> list[tuple[dict[str, Any], dict[str, torch.Tensor]]]:
         FaissLSQ(4, 2, 8, searches=2),
     ]
     return [
-        Qincodec(shapes.autoencoder(TRANSFORM if number % 2 else SHAPE), quantizer)._state()
+        Qincodec(architectures.autoencoder(TRANSFORM if number % 2 else SHAPE), quantizer)._state()
         for number, quantizer in enumerate(quantizers)
     ]
 
