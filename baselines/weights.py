@@ -1,4 +1,4 @@
-"""Pretrained weights: one table, one cache folder, one way to fetch and verify.
+"""Which pretrained files there are and where they lie: one table, one cache folder, one way to have a file.
 
 A file is looked for in this order: the path given with ``--weights NAME=PATH`` (`use`), the cache folder
 (`find`), its authors' official place (`obtain`). The cache is ``$QINCODEC_CACHE/weights``, or ``weights`` in
