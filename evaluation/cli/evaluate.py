@@ -18,8 +18,7 @@ from evaluation.cli.html import html
 from evaluation.cli.merge import merge
 from evaluation.cli.paper import paper
 from evaluation.cli.weights import weights_app
-from qincodec import __version__
-from qincodec.core.console import ProgressLine, run_command
+from qincodec.core.console import ProgressLine, run_command, version_option
 from qincodec.core.errors import EXIT_SOME_FAILED, UserError
 
 if TYPE_CHECKING:
@@ -63,12 +62,6 @@ class Chunks(StrEnum):
 
 
 app = typer.Typer(cls=_Evaluate, add_completion=False, rich_markup_mode="markdown")
-
-
-def _version(value: bool) -> None:
-    if value:
-        print(f"evaluate {__version__}")
-        raise typer.Exit
 
 
 @app.callback(
@@ -191,9 +184,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, estimate time and disk, write nothing.")
     ] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, version_option("evaluate")] = False,
 ) -> None:
     """Evaluate audio codecs at matched bitrates: a table with intervals, plots and files, in one command.
 
