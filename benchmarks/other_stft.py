@@ -38,7 +38,7 @@ def log_magnitudes(samples: np.ndarray, window: int) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--condition", action="append", default=[], help="NAME[@KBPS]=DIR, as in evaluate")
     arguments = parser.parse_args()

@@ -106,9 +106,9 @@ def play(parts: Sequence[Part], beats_per_minute: float, start_s: float = 0.0) -
     return audio.mix(samples, 1)[0]
 
 
-def _grid(line: str, step: float, pitch: int, velocities: dict[str, int], start: float = 0.0) -> list[Note]:
+def _grid(line: str, step: float, pitch: int, velocities: dict[str, int]) -> list[Note]:
     """Drum notes from a line of characters, one per ``step`` beats: ``"x..o"``; others are rests."""
-    return [(start + i * step, step, pitch, velocities[c]) for i, c in enumerate(line) if c in velocities]
+    return [(i * step, step, pitch, velocities[c]) for i, c in enumerate(line) if c in velocities]
 
 
 def _melody(text: str, velocity: int, start: float = 0.0) -> list[Note]:
