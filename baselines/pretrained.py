@@ -29,6 +29,7 @@ from baselines.lazy import Lazy
 from baselines.tensors import FOLDER
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
 from qincodec.core.errors import UserError, shown
+from qincodec.model_folder import model_hash
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ class PretrainedCodec(Codec):
             for label in self._released:
                 model = randomize(self._untrained(label, size), self._gain)
                 self._add(label, model)
-                hashes.append(_fingerprint(model))
+                hashes.append(model_hash({}, dict(model.state_dict()))[:16])
         else:
             for label, path in self._sources(weights, baselines.weights.obtain).items():
                 assert path is not None  # `obtain` gives one or raises
@@ -253,6 +254,7 @@ def blocks(frames: int, size: int, before: int, after: int | None = None) -> Ite
 
 
 def _path_hash(path: Path) -> str:
+    """SHA-256 of a model's file or folder, 64 hexadecimal digits."""
     if not path.is_dir():
         return baselines.weights.sha256(path)
     parts = "".join(baselines.weights.sha256(path / name) for name in FOLDER)
@@ -285,10 +287,3 @@ def randomize(model: nn.Module, gain: float) -> nn.Module:
         else:
             tensor.zero_()
     return model
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Sixteen digits that stand for all weights of a model."""
-    from qincodec.checkpoint import model_hash
-
-    return model_hash({}, dict(model.state_dict()))[:16]

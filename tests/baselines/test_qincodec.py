@@ -154,7 +154,7 @@ def test_models_and_settings_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_untrained_weights_are_used_by_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qincodec.checkpoint.PRETRAINED", tmp_path)
+    monkeypatch.setattr("qincodec.model_folder.PRETRAINED", tmp_path)
     for codec in (Qincodec, Continuous):
         reason = codec.unavailable()
         assert reason is not None

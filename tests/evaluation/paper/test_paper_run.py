@@ -20,7 +20,7 @@ from evaluation.cli.evaluate import app
 from evaluation.paper.report import text_sheet
 from evaluation.paper.run import PaperRequest, _data_note
 from evaluation.paper.sheets import Line, Sheet
-from qincodec import checkpoint
+from qincodec import model_folder
 from qincodec.codec import Qincodec, load
 from qincodec.core.console import run_command
 
@@ -70,7 +70,7 @@ def done(training: Path, clips: Path, build: Build, tmp_path_factory: pytest.Tem
     arguments: list[object] = ["--data", clips, "--training", training, "--model", f"rvq={root / 'other'}"]
     arguments += ["--weights", "dac=untrained:tiny", "--skip", "encodec", "--out", root / "out"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "PRETRAINED", root)
+        patch.setattr(model_folder, "PRETRAINED", root)
         patch.setenv("QINCODEC_CACHE", str(root / "cache"))
         patch.setenv("COLUMNS", "200")
         with (root / "stdout").open("w+", encoding="utf-8") as file:
@@ -244,7 +244,7 @@ def test_a_shipped_model_is_the_finetuned_one(
 ) -> None:
     from evaluation.paper.models import find_models
 
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path)
     build("qinco2", True).save(tmp_path / "small")
     models, reasons = find_models([], [])
     assert list(models) == ["qinco2-finetuned"] and models["qinco2-finetuned"][0].weights == "small"
