@@ -15,7 +15,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
-from qincodec.core.errors import shown
 
 _REQUIRED, _ABSENT = object(), object()
 # Larger ones would overflow when they are squared and summed.
@@ -63,7 +62,7 @@ def checked(record: Any, fields: Fields, what: str = "") -> dict[str, Any]:
         ValueError: it is no object, or a field is absent or not what it must be.
     """
     if not isinstance(record, dict):
-        raise ValueError(f"{what or 'it'} is {shown(record)}; needed is an object")
+        raise ValueError(f"{what or 'it'} is {_short(record)}; needed is an object")
     result = dict(record)
     for name, spec in fields.items():
         place = f"{what}.{name}" if what else name
@@ -73,8 +72,13 @@ def checked(record: Any, fields: Fields, what: str = "") -> dict[str, Any]:
             if spec.default is not _ABSENT:
                 result[name] = spec.default
         elif not spec.check.holds(record[name]):
-            raise ValueError(f"'{place}' is {shown(record[name])}; needed is {spec.check.text}")
+            raise ValueError(f"'{place}' is {_short(record[name])}; needed is {spec.check.text}")
     return result
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_number(value: Any) -> bool:
