@@ -2,14 +2,13 @@
 
 Everything works on a tidy table of ratings (listener, item, condition, score)::
 
-    import pandas as pd
+    import mushra
     from mushra.analysis.description import describe_conditions
-    from mushra.analysis.load import load
     from mushra.analysis.pipeline import analyze
     from mushra.analysis.ratings import with_roles
     from mushra.analysis.significance import paired_pages, wilcoxon_test
 
-    ratings = load(["mushra.csv"])                  # any format, or with_roles(frame) of a table of your own
+    ratings = mushra.load("mushra.csv")             # any format, or with_roles(frame) of a table of your own
     describe_conditions(ratings)                    # one row per condition, intervals over listeners
     wilcoxon_test(paired_pages(ratings.frame, "opus@16", "opus@24"))
     analysis = analyze(ratings, seed=0)             # all of it: screening, intervals, tests

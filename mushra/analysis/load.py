@@ -47,7 +47,7 @@ def _in_one_line() -> Iterator[None]:
 
 @_in_one_line()
 def load(
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     *,
     columns: Mapping[str, str] | None = None,
     key: Path | None = None,
@@ -68,7 +68,7 @@ def load(
 
     Args:
         sources: what `mushra.analysis.sources` knows: tests, data bases, exports, files of any format of
-            `mushra.analysis.formats`. Several are read as one test.
+            `mushra.analysis.formats`. One, or several that are read as one test.
         columns: which column of a CSV is ``listener``, ``item``, ``condition``, ``score``, ``time_ms`` ...
         key: ``key.json`` of ``mushra create``, which must know all names: what each opaque one stands for. By
             default that in the folder of each source; names it does not know stay as they are.
@@ -87,6 +87,8 @@ def load(
         UserError: a source cannot be read or holds no ratings, its names need a key that is not there, or
             something above is left open.
     """
+    if isinstance(sources, str | Path):
+        sources = [sources]
     if not sources:
         raise UserError("no source given; give a file with ratings")
     found = [find(source, database) for source in sources]

@@ -131,7 +131,7 @@ def analyze(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
 ) -> None:
     """Analyse a MUSHRA test after ITU-R BS.1534-3: screening, intervals, tests, plots, report."""
-    from mushra.analysis.load import load
+    from mushra import load
     from mushra.analysis.pipeline import analyze as run
     from mushra.analysis.ratings import count
     from mushra.analysis.report import write_all

@@ -73,9 +73,9 @@ class _Selection:
         """Ratings after screening, and what happened to them on the way.
 
         Args:
-            sources, database, key_of_test: as `mushra.analysis.load.load` takes them.
+            sources, database, key_of_test: as `mushra.load` takes them.
         """
-        from mushra.analysis.load import load
+        from mushra import load
         from mushra.analysis.screening import screen
 
         ratings = load(
