@@ -87,6 +87,8 @@ def load(
         UserError: a source cannot be read or holds no ratings, its names need a key that is not there, or
             something above is left open.
     """
+    from mushra.store.store import read_key  # not above: files need no SQLAlchemy
+
     if isinstance(sources, str | Path):
         sources = [sources]
     if not sources:
@@ -106,7 +108,10 @@ def load(
     frame = _join(parts, names, listener_ids, problems)
     frame = _clean_names(frame, problems)
     frame = _one_test(frame, tests)
-    frame = _repair_plus(frame, problems, key)
+    opens_all = read_key(key) if key is not None else None
+    frame = _repair_plus(frame, problems, {item for item, _ in opens_all or {}})
+    if opens_all is not None:
+        frame = _open_all_names(frame, opens_all)
     _check_opaque(frame)
     frame = _drop_items(frame, drop_items, problems)
     frame = _numbers(frame, problems)
@@ -217,12 +222,15 @@ def _join(
             frame["session"] = frame["listener"]
         frame["source"] = number
         frame["unique"] = part.unique_listeners
+        frame["loses_plus"] = part.loses_plus
         frames.append(frame)
     # Not `concat(..., ignore_index)` alone: a column that only some files have is empty in the others.
     frame = pd.concat(frames, ignore_index=True)
     if len(parts) == 1:
         return frame
-    identical = frame.duplicated([c for c in frame if c not in ("source", "unique")], keep="first")
+    identical = frame.duplicated(
+        [c for c in frame if c not in ("source", "unique", "loses_plus")], keep="first"
+    )
     whole = [n for n in range(len(parts)) if identical[frame["source"] == n].all()]
     problems += [
         Problem(
@@ -299,34 +307,31 @@ def _one_test(frame: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
     return frame[frame["test"].isin(tests)] if tests else frame
 
 
-def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_file: Path | None) -> pd.DataFrame:
-    """Put back the ``+`` that webMUSHRA's transport turned into a space, and resolve opaque names.
+def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_items: set[str]) -> pd.DataFrame:
+    """Put back the ``+`` that webMUSHRA's transport turned into a space, in rows of its CSV only.
 
     A name with spaces is repaired where the same name with ``+`` is known from other rows or from the key.
     """
     frame = frame.copy()
-    key: dict[tuple[str, str], str] = {}
-    if key_file is not None:
-        from mushra.store.store import read_key
-
-        key = read_key(key_file)
-    key_items = {item for item, _ in key}
+    spaced = frame.pop("loses_plus").astype(bool)
     for column in ("item", "condition"):
-        known = set(frame[column]) | (key_items if column == "item" else set())
-        spaced: dict[str, list[str]] = {}
-        for name in known:
+        kept: dict[str, list[str]] = {}
+        for name in set(frame[column]) | (key_items if column == "item" else set()):
             if "+" in name:
-                spaced.setdefault(name.replace("+", " "), []).append(name)
-        repair = {lost: kept[0] for lost, kept in spaced.items() if len(kept) == 1}
-        lost = frame[column].isin(repair)
-        for name in sorted(set(frame.loc[lost, column])):
-            rows = int((frame[column] == name).sum())
-            detail = f"{column} '{name}' is taken for '{repair[name]}': its + had become a space"
-            problems.append(Problem("lost plus", detail, rows))
+                kept.setdefault(name.replace("+", " "), []).append(name)
+        repair = {lost: names[0] for lost, names in kept.items() if len(names) == 1}
+        lost = spaced & frame[column].isin(repair)
+        for name, rows in frame.loc[lost, column].value_counts().sort_index().items():
+            detail = f"{column} '{name}' is taken for '{repair[str(name)]}': its + had become a space"
+            problems.append(Problem("lost plus", detail, int(rows)))
         frame.loc[lost, column] = frame.loc[lost, column].map(repair)
-    if key_file is None:
-        return frame
-    unknown = sorted(set(frame["item"]) - key_items, key=natural_key)
+    return frame
+
+
+def _open_all_names(frame: pd.DataFrame, key: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+    """Conditions in place of meaningless names, all of which the key must know."""
+    items = {item for item, _ in key}
+    unknown = sorted(set(frame["item"]) - items, key=natural_key)
     if unknown:
         raise UserError(f"item '{unknown[0]}' is not in the key; give the key.json of this test")
     pairs = list(zip(frame["item"], frame["condition"], strict=True))
@@ -336,8 +341,7 @@ def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_file: Path | 
             raise UserError(
                 f"stimulus '{name}' of item '{item}' is not in the key; give the key of this test"
             )
-    frame["condition"] = [key.get(pair, pair[1]) for pair in pairs]
-    return frame
+    return frame.assign(condition=[key.get(pair, pair[1]) for pair in pairs])
 
 
 def _drop_items(frame: pd.DataFrame, items: Sequence[str], problems: list[Problem]) -> pd.DataFrame:
@@ -440,8 +444,11 @@ def _average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFra
     cell = ["listener", "item", "condition"]
     counts = frame.groupby(cell, sort=False).size()
     if (counts > 1).any():
-        page = counts.groupby(level=["listener", "item"]).transform("min")
-        twice = (counts > page).groupby(level="condition").mean()
+        # Of each session by itself: a listener of several has every condition several times, save those
+        # whose slider was not moved.
+        each = frame.groupby(["listener", "session", "item", "condition"], sort=False).size()
+        page = each.groupby(level=["listener", "session", "item"]).transform("min")
+        twice = (each > page).groupby(level="condition").mean()
         if (twice >= _DUPLICATE_NAME_SHARE).any():
             name = str(twice.idxmax())
             raise UserError(

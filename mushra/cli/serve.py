@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mushra.config.locate import database_of, key_beside
+from mushra.config.locate import database_of
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
+    from mushra.analysis.sources import Source
     from mushra.config.pages import TestConfig
     from mushra.server.service import Service
     from mushra.store.store import Store
@@ -125,10 +126,12 @@ def serve(
         if webmushra.is_dir():
             folder.mkdir(exist_ok=True)
         database = str(folder / "results.sqlite")
-    target = database or str(_database_of(test))
+    if database is None:
+        assert test is not None
+        database = str(database_of(test))
     _run(
         config,
-        target,
+        database,
         host=host,
         port=port,
         webmushra=webmushra,
@@ -155,11 +158,6 @@ def _checked(test: Path) -> TestConfig:
     if errors:
         raise ConfigError(errors)
     return load_config(test)
-
-
-def _database_of(test: Path | None) -> Path:
-    assert test is not None
-    return database_of(test)
 
 
 def _run(
@@ -248,17 +246,17 @@ def _print_qr(link: str) -> None:
         segno.make(link, error="m").terminal(compact=True)
 
 
-def _open(test: Path, database: str | None, *, create: bool = False) -> tuple[Store, Path | None]:
-    """The data base of a test, or the data base itself; and the key beside it, if there is one."""
+def _open(given: Path, database: str | None) -> tuple[Store, Source]:
+    """The data base of a test, or the data base that was given itself.
+
+    Raises:
+        UserError: there is neither, or it cannot be opened.
+    """
+    from mushra.analysis.sources import find_database
     from mushra.store.store import Store
 
-    if database is None and _is_database(test):
-        return Store(test, create=False), key_beside(test)
-    return Store(database or _database_of(test), create=create), key_beside(test)
-
-
-def _is_database(test: Path) -> bool:
-    return test.is_file() and test.suffix not in (".yaml", ".yml")
+    source = find_database(given, database)
+    return Store(source.path, create=False), source
 
 
 def invite(
@@ -282,6 +280,7 @@ def invite(
     from mushra.config.load import load_config
     from mushra.server import address
     from mushra.store import records
+    from mushra.store.store import Store
 
     config = load_config(test)
     if config.section.identification != "invitation":
@@ -291,8 +290,7 @@ def invite(
         )
     if public_url is not None:
         address.clean_url(public_url)
-    store, _ = _open(test, database, create=True)
-    with store:
+    with Store(database or database_of(test)) as store:
         kept = address.kept_address(store, config.test_id)
         prefix = kept.prefix if kept is not None else ""
         base = address.public_address(public_url, "127.0.0.1", DEFAULT_PORT, prefix)
@@ -325,9 +323,9 @@ def backup(
     """Copy a test, its results included, while it is served: OUT can be served and analysed as TEST can."""
     from mushra.server.backup import make_backup
 
-    store, key = _open(test, database)
+    store, source = _open(test, database)
     with store:
-        missing = make_backup(store, None if _is_database(test) else test, key, out)
+        missing = make_backup(store, source.test, source.key, out)
     for path in missing:
         print(
             f"warning: '{path}' is not there, or a link leads out of the test to it: it is not in the backup",
@@ -373,13 +371,12 @@ def export(
     from mushra.config.load import load_config
     from mushra.store.export import export as export_to
 
-    store, beside = _open(test, database)
-    if key is None and not no_key:
-        key = beside
-    elif key is not None and no_key:
+    if key is not None and no_key:
         raise UserError("--key and --no-key exclude each other; give one")
+    store, source = _open(test, database)
     with store:
-        test_id = None if _is_database(test) else load_config(test).test_id
+        key = None if no_key else key or source.key
+        test_id = None if source.test is None else load_config(source.test).test_id
         folder = out or (test if test.is_dir() else test.parent) / "results"
         done = export_to(store, folder, format.value, key=key, test=test_id, everything=everything)
     for path in done.files:
@@ -430,7 +427,7 @@ def demo(
     folder = make_demo(out)
     _run(
         _checked(folder),
-        str(_database_of(folder)),
+        str(database_of(folder)),
         host=host,
         port=port,
         webmushra=None,

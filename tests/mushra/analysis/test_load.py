@@ -203,12 +203,63 @@ def test_two_stimuli_of_one_name_are_refused(tmp_path: Path) -> None:
         load([path])
 
 
+def test_a_listener_of_several_sessions_is_no_second_stimulus_of_a_name(tmp_path: Path) -> None:
+    """Of two sessions of one of two people, in one of which a slider was never moved."""
+    header = "listener,session,item,condition,score,moves"
+    visits = (("a", "a1", 3), ("a", "a2", 0), ("b", "b1", 2))
+    rows = [
+        f"{who},{visit},{item},{name},{10 * n + number},{moves if name == 'C' else 1}"
+        for number, (who, visit, moves) in enumerate(visits)
+        for item in "xy"
+        for n, name in enumerate("ABC", 1)
+    ]
+    ratings = load(write(tmp_path, "\n".join([header, *rows])))
+    of_a = ratings.frame[(ratings.frame["listener"] == "a") & (ratings.frame["item"] == "x")]
+    assert dict(zip(of_a["condition"], of_a["score"], strict=True)) == {"A": 10.5, "B": 20.5, "C": 30}
+    assert kinds(ratings) == {"not given": 2, "rated twice": 8}
+    # Within one session it still is one.
+    twice = rows + [row.replace(",B,2", ",B,3") for row in rows if ",B," in row]
+    with pytest.raises(UserError, match="condition 'B' is rated more than once on 100%"):
+        load(write(tmp_path, "\n".join([header, *twice])))
+
+
 def test_plus_that_became_a_space(tmp_path: Path) -> None:
     first = {"uuid": "a", "scores": {"drums+saw": page(100, 20, 50)}}
     second = {"uuid": "b", "scores": {"drums saw": page(100, 20, 50), "a b": page(100, 10, 30)}}
     ratings = load([write(tmp_path, webmushra([first, second]))])
     assert ratings.items == ("a b", "drums+saw")
     assert kinds(ratings)["lost plus"] == 3
+
+
+def test_a_plus_is_lost_in_webmushras_csv_only(tmp_path: Path) -> None:
+    """Two conditions "a b" and "a+b" of a data base, its JSON or a table of one's own are two."""
+    from mushra.store.export import export
+    from mushra.store.store import Store
+    from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
+
+    scores = {"reference": 100.0, "a b": 20.0, "a+b": 60.0}
+    rows = [
+        {"stimulus": name, "score": score, "time_ms": 1.0, "comment": ""} for name, score in scores.items()
+    ]
+    with Store(tmp_path / "test.sqlite") as store:
+        whole = WholeSession("t", "webmushra", "u", [], [WholePage("x", "mushra", False, rows)], "c")
+        store.write(lambda connection: add_whole(connection, whole))
+        export(store, tmp_path / "tidy.csv", "tidy")
+        export(store, tmp_path / "all.json", "json")
+    own = "listener,item,condition,score\n" + "".join(f"u,x,{name},{n}\n" for name, n in scores.items())
+    for source in (
+        tmp_path / "test.sqlite",
+        tmp_path / "tidy.csv",
+        tmp_path / "all.json",
+        write(tmp_path, own),
+    ):
+        ratings = load(source)
+        assert dict(zip(ratings.frame["condition"], ratings.frame["score"], strict=True)) == scores, source
+        assert ratings.problems == ()
+    # Beside them, webMUSHRA's CSV has lost its plus.
+    lossy = write(tmp_path, webmushra([{"uuid": "v", "scores": {"x": {"a b": 30}}}]), "m.csv")
+    own = "listener,item,condition,score,test\nu,x,reference,100,test\nu,x,a+b,60,test\n"
+    assert set(load([write(tmp_path, own), lossy]).frame["condition"]) == {"reference", "a+b"}
 
 
 def test_tidy_csv_with_column_map_and_semicolons(tmp_path: Path) -> None:
