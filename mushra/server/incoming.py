@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mushra.config.pages import HIDDEN_REFERENCE, Rules
-from mushra.store.shapes import Checked, PlannedPage
+from mushra.store.pages import Checked, SessionPage
 
 #: A day: nobody listens longer to one page, and no clock of a browser is to be believed beyond.
 MAX_TIME_MS = 86_400_000
@@ -77,7 +77,7 @@ class _Result(_Model):
     comment: Comment = ""
 
 
-def check_result(page: PlannedPage, rules: Rules, body: Any) -> Checked:
+def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
     """What is to be stored of PAGE_RESULT ``body``.
 
     Raises:
@@ -127,12 +127,12 @@ def check_result(page: PlannedPage, rules: Rules, body: Any) -> Checked:
     return Checked(result.revision, result.time_ms, cleaned, rows, answers)
 
 
-def consent_sha256(page: PlannedPage) -> str:
+def consent_sha256(page: SessionPage) -> str:
     """Hash of a consent page's text: its ``content`` as it is sent, UTF-8."""
     return hashlib.sha256((page.public.get("content") or "").encode()).hexdigest()
 
 
-def _row(page: PlannedPage, result: _Result, rating: _Rating | None, **values: Any) -> dict[str, Any]:
+def _row(page: SessionPage, result: _Result, rating: _Rating | None, **values: Any) -> dict[str, Any]:
     detail = None
     if rating is not None:
         seen = rating.model_dump(include={"plays", "heard_ms", "moves", "first_ms"}, exclude_none=True)
@@ -150,7 +150,7 @@ def _row(page: PlannedPage, result: _Result, rating: _Rating | None, **values: A
     }
 
 
-def _by_signal(page: PlannedPage, result: _Result) -> dict[str, _Rating]:
+def _by_signal(page: SessionPage, result: _Result) -> dict[str, _Rating]:
     """Ratings in the page's order of signals."""
     given = {rating.signal: rating for rating in result.ratings}
     return {signal: given[signal] for signal in page.conditions if signal in given}
@@ -169,7 +169,7 @@ def _scale(rating: _Rating, low: float, high: float, step: float) -> float | Non
     return round(score / step) * step if step == 1 else round(score, 6)
 
 
-def _mushra(page: PlannedPage, rules: Rules, result: _Result) -> list[dict[str, Any]]:
+def _mushra(page: SessionPage, rules: Rules, result: _Result) -> list[dict[str, Any]]:
     ratings = _by_signal(page, result)
     scores = {signal: _scale(rating, 0, 100, 1) for signal, rating in ratings.items()}
     missing = [signal for signal in page.conditions if scores.get(signal) is None]
@@ -187,13 +187,13 @@ def _mushra(page: PlannedPage, rules: Rules, result: _Result) -> list[dict[str, 
     ]
 
 
-def _pair(page: PlannedPage) -> tuple[str, str]:
+def _pair(page: SessionPage) -> tuple[str, str]:
     """Signals of (stimulus, hidden reference)."""
     first, second = page.conditions
     return (second, first) if page.conditions[first] == HIDDEN_REFERENCE else (first, second)
 
 
-def _bs1116(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+def _bs1116(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
     ratings = _by_signal(page, result)
     if len(ratings) < 2:
         raise BadResult("not_rated", "both signals must be graded")
@@ -216,7 +216,7 @@ def _bs1116(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
     ]
 
 
-def _paired_comparison(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+def _paired_comparison(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
     stimulus, _ = _pair(page)
     if result.answer == "undecided" and page.public.get("unforced"):
         answer = "undecided"
@@ -241,7 +241,7 @@ def _text(value: float | str) -> str:
     return f"{value:g}" if isinstance(value, float | int) else value
 
 
-def _likert(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+def _likert(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
     """Answers as text; of pages with several scales as a JSON list, with "" for a scale without an answer."""
     response = page.public["response"]
     several = isinstance(response[0], list)
@@ -272,7 +272,7 @@ def _likert(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
     return rows
 
 
-def _spatial(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+def _spatial(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
     """Answers of a spatial page: one per signal, whatever its shape, as JSON."""
     rows = []
     for name, value in result.responses.items():
@@ -286,14 +286,14 @@ def _spatial(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
     return rows
 
 
-def _check_consent(page: PlannedPage, result: _Result) -> None:
+def _check_consent(page: SessionPage, result: _Result) -> None:
     if result.consent is None or (page.public.get("mustConsent") and not result.consent.given):
         raise BadResult("no_consent", "the test goes on only with consent")
     if result.consent.text_sha256 not in (None, consent_sha256(page)):
         raise BadResult("consent_text", "the text that was agreed to is not the one of this test")
 
 
-def _questionnaire(page: PlannedPage, result: _Result) -> list[tuple[str, str]]:
+def _questionnaire(page: SessionPage, result: _Result) -> list[tuple[str, str]]:
     answers = []
     for question in page.public["questionnaire"]:
         name = question["name"]

@@ -19,7 +19,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from mushra.store import schema
-from mushra.store.shapes import Checked, PlannedPage, storable
+from mushra.store.pages import Checked, SessionPage, storable
 
 #: A session without a sign of life for so long counts as dropped: its place in the balance is given away.
 DROPPED_AFTER_S = 2 * 3600.0
@@ -115,12 +115,12 @@ def ensure_config(connection: sa.Connection, test: str, yaml: str, versions: Map
 
 
 def begin(
-    connection: sa.Connection, arrival: Arrival, plan: Callable[[int, int], list[PlannedPage]]
+    connection: sa.Connection, arrival: Arrival, pages_of: Callable[[int, int], list[SessionPage]]
 ) -> tuple[str, bool]:
     """A session for someone: their running one, or a new one.
 
     Args:
-        plan: (number, slot) -> pages.
+        pages_of: (number, slot) -> the session's pages.
 
     Returns:
         Id of the session; whether it is new.
@@ -140,7 +140,7 @@ def begin(
     if row.closed:
         raise Refused("closed", "This listening test is closed. Thank you for your interest.")
     slot = _free_slot(connection, arrival.test, arrival.slots)
-    pages = plan(row.begun, slot)
+    pages = pages_of(row.begun, slot)
     now = time.time()
     session = str(uuid4())
     connection.execute(sa.update(tests).where(tests.c.test == arrival.test).values(begun=row.begun + 1))
@@ -232,7 +232,7 @@ def is_session_id(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Session:
-    """What does not change about a session; plan and keys.
+    """What does not change about a session: its pages and keys.
 
     ``keys`` are the hashes of all keys that open it.
     """
@@ -240,7 +240,7 @@ class Session:
     id: str
     test: str
     language: str
-    plan: dict[str, PlannedPage]
+    pages: dict[str, SessionPage]
     keys: tuple[str, ...]
 
     def opened_by(self, key: str) -> bool:
@@ -257,11 +257,9 @@ def load_session(connection: sa.Connection, session: str) -> Session:
     row = connection.execute(sa.select(table).where(table.c.id == session)).first()
     if row is None or row.plan is None:
         raise Unknown
-    planned = [
-        PlannedPage(page["public"], page["trial"], page["conditions"]) for page in json.loads(row.plan)
-    ]
+    stored = [SessionPage.read(page) for page in json.loads(row.plan)]
     found = connection.execute(sa.select(keys.c.key_sha256).where(keys.c.session == session)).scalars()
-    return Session(row.id, row.test, row.language, {page.id: page for page in planned}, tuple(found))
+    return Session(row.id, row.test, row.language, {page.id: page for page in stored}, tuple(found))
 
 
 def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str, dict[str, Any]]]:
@@ -274,7 +272,7 @@ def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str,
     return state, {row.page: {"revision": row.revision, "result": json.loads(row.result)} for row in rows}
 
 
-def save_page(connection: sa.Connection, session: Session, page: PlannedPage, checked: Checked) -> int:
+def save_page(connection: sa.Connection, session: Session, page: SessionPage, checked: Checked) -> int:
     """Store a page's result unless this or a later revision is there; the revision that is there then.
 
     Raises:
@@ -303,7 +301,7 @@ def save_page(connection: sa.Connection, session: Session, page: PlannedPage, ch
         pages.insert().values(
             session=session.id,
             page=page.id,
-            position=list(session.plan).index(page.id),
+            position=list(session.pages).index(page.id),
             trial=page.trial,
             type=page.type,
             training=page.training,
@@ -355,7 +353,7 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
     stored = {saved.page: saved.revision for saved in rows}
     missing = [
         page.id
-        for page in session.plan.values()
+        for page in session.pages.values()
         if stored.get(page.id, 0) < max(revision_of.get(page.id, 0), 0 if _optional(page) else 1)
     ]
     if missing:
@@ -368,7 +366,7 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
     )
 
 
-def _optional(page: PlannedPage) -> bool:
+def _optional(page: SessionPage) -> bool:
     return page.type in _OPTIONAL or (page.type == "finish" and not page.public["questionnaire"])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from mushra.create.documents import Options
-from mushra.create.test import create_test
+from mushra.create.folder import create_test
 
 RATE = 16000
 

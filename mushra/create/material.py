@@ -63,7 +63,7 @@ class Pick:
     duration_s: float
 
 
-class Source(Protocol):
+class Material(Protocol):
     """What `mushra create` asks of a run or of folders.
 
     Attributes:
@@ -93,7 +93,7 @@ class Source(Protocol):
         """The whole clip."""
 
 
-class RunSource:
+class RunMaterial:
     """An evaluation run.
 
     Args:
@@ -239,7 +239,7 @@ class RunSource:
         return None
 
 
-class FolderSource:
+class FolderMaterial:
     """Folders of files: one of references and one per condition, matched by name (`baselines.rendered`).
 
     Args:

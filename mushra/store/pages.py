@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class PlannedPage:
+class SessionPage:
     """One page of one session.
 
     Attributes:
@@ -19,6 +19,10 @@ class PlannedPage:
     public: dict[str, Any]
     trial: str
     conditions: dict[str, str]
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> SessionPage:
+        return cls(stored["public"], stored["trial"], stored["conditions"])
 
     def stored(self) -> dict[str, Any]:
         return {"public": self.public, "trial": self.trial, "conditions": self.conditions}
