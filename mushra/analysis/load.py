@@ -21,6 +21,7 @@ import pandas as pd
 from mushra.analysis.formats import Rows, as_text, own_rows, read_rows
 from mushra.analysis.ratings import COLUMNS, Problem, Ratings, count, natural_key, with_roles
 from mushra.analysis.sources import Source, find
+from mushra.config.key import NO_KEY, Key, read_key
 from mushra.store.given import nobody_gave
 from qincodec.core.errors import UserError
 
@@ -87,8 +88,6 @@ def load(
         UserError: a source cannot be read or holds no ratings, its names need a key that is not there, or
             something above is left open.
     """
-    from mushra.store.store import read_key  # not above: files need no SQLAlchemy
-
     if isinstance(sources, str | Path):
         sources = [sources]
     if not sources:
@@ -108,10 +107,10 @@ def load(
     frame = _join(parts, names, listener_ids, problems)
     frame = _clean_names(frame, problems)
     frame = _one_test(frame, tests)
-    opens_all = read_key(key) if key is not None else None
-    frame = _repair_plus(frame, problems, {item for item, _ in opens_all or {}})
-    if opens_all is not None:
-        frame = _open_all_names(frame, opens_all)
+    given_key = NO_KEY if key is None else read_key(key)
+    frame = _repair_plus(frame, problems, set(given_key.trials))
+    if given_key is not NO_KEY:
+        frame = _open_all_names(frame, given_key)
     _check_opaque(frame)
     frame = _drop_items(frame, drop_items, problems)
     frame = _numbers(frame, problems)
@@ -134,11 +133,14 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mushra.store.store import StoreUnavailable, read_ratings
+    from mushra.store.ratings import ratings_table, stored_answers, stored_ratings
+    from mushra.store.store import Store, StoreUnavailable
 
     name = source.name
     try:
-        frame = read_ratings(source.path, everything=True)
+        with Store(source.path, create=False) as store, store.read() as connection:
+            rows = stored_ratings(connection)
+            frame = ratings_table(rows, stored_answers(connection))
         text = frame.map(as_text)
     except (SQLAlchemyError, StoreUnavailable) as error:
         cause = " ".join(str(getattr(error, "orig", error)).split())
@@ -164,24 +166,25 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
         frame = frame[frame["test"].isin(tests)]
     if frame.empty:
         raise UserError(f"{name} holds no MUSHRA ratings yet; analyse it when sessions are finished")
-    return own_rows(name, text.loc[frame.index])
+    read = own_rows(name, text.loc[frame.index])
+    imported = {row.session for row in rows if row.kind == "import"}  # from webMUSHRA's CSV
+    read.frame["loses_plus"] = read.frame["session"].isin(imported)
+    return read
 
 
 def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
     """Conditions in place of the meaningless names that the key knows."""
-    from mushra.store.store import read_key
-
     key = read_key(path)
     pairs = list(zip(part.frame["item"], part.frame["condition"], strict=True))
-    known = {*_CONTROLS, *key.values()}
-    strange = sorted({name for item, name in pairs if (item, name) not in key and name not in known})
+    known = {*_CONTROLS, *key.conditions}
+    strange = sorted({name for item, name in pairs if not key.knows(item, name) and name not in known})
     if strange:
         rows = sum(name in strange for _, name in pairs)
         detail = (
             f"{count(len(strange), 'name')} of signals not in {path} stay as they are (first: {strange[0]})"
         )
         problems.append(Problem("not in key", detail, rows))
-    return replace(part, frame=part.frame.assign(condition=[key.get(pair, pair[1]) for pair in pairs]))
+    return replace(part, frame=part.frame.assign(condition=[key.condition(*pair) for pair in pairs]))
 
 
 def _check_opaque(frame: pd.DataFrame) -> None:
@@ -222,7 +225,8 @@ def _join(
             frame["session"] = frame["listener"]
         frame["source"] = number
         frame["unique"] = part.unique_listeners
-        frame["loses_plus"] = part.loses_plus
+        if "loses_plus" not in frame:
+            frame["loses_plus"] = False
         frames.append(frame)
     # Not `concat(..., ignore_index)` alone: a column that only some files have is empty in the others.
     frame = pd.concat(frames, ignore_index=True)
@@ -328,20 +332,19 @@ def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_items: set[st
     return frame
 
 
-def _open_all_names(frame: pd.DataFrame, key: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+def _open_all_names(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
     """Conditions in place of meaningless names, all of which the key must know."""
-    items = {item for item, _ in key}
-    unknown = sorted(set(frame["item"]) - items, key=natural_key)
+    unknown = sorted(set(frame["item"]) - set(key.trials), key=natural_key)
     if unknown:
         raise UserError(f"item '{unknown[0]}' is not in the key; give the key.json of this test")
     pairs = list(zip(frame["item"], frame["condition"], strict=True))
-    for item, name in sorted(set(pairs) - set(key)):
+    for item, name in sorted(set(pairs)):
         # An export with --key has the real names already.
-        if name not in (*_CONTROLS, *key.values()):
+        if not key.knows(item, name) and name not in (*_CONTROLS, *key.conditions):
             raise UserError(
                 f"stimulus '{name}' of item '{item}' is not in the key; give the key of this test"
             )
-    return frame.assign(condition=[key.get(pair, pair[1]) for pair in pairs])
+    return frame.assign(condition=[key.condition(*pair) for pair in pairs])
 
 
 def _drop_items(frame: pd.DataFrame, items: Sequence[str], problems: list[Problem]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import qincodec
 from mushra.check import excerpt_warning, items_warning, signals_warning
+from mushra.config.key import Key, KeySignal, KeyTrial
 from mushra.config.locate import KEY_FORMAT
 from mushra.config.pages import ANCHOR35, ANCHOR70, HIDDEN_REFERENCE, Language, Section
 from mushra.config.texts import TEXTS
@@ -84,7 +85,7 @@ class Trial:
         return self.id.startswith("training")
 
 
-def make_key(material: Material, options: Options, trials: Sequence[Trial]) -> dict[str, Any]:
+def make_key(material: Material, options: Options, trials: Sequence[Trial]) -> Key:
     """What the names of each trial stand for (``key.json``)."""
     systems = {system.label: system for system in material.systems}
     entries = {}
@@ -93,32 +94,32 @@ def make_key(material: Material, options: Options, trials: Sequence[Trial]) -> d
         signals = {}
         for condition, (name, path, digest) in sorted(trial.files.items(), key=lambda entry: entry[1][0]):
             system = systems.get(condition)
-            signals[name] = {
-                "condition": condition,
-                "codec": system and system.codec,
-                "kbps": system and system.kbps,
-                "kbps_measured": system and material.kbps_measured(condition, clip),
-                "weights": system and system.weights,
-                "file": path,
-                "sha256": digest,
-            }
-        entries[trial.id] = {
-            "clip": clip.id,
-            "recording": clip.recording,
-            "category": clip.category,
-            "start_s": round(clip.start_s + trial.pick.start_s + item.offset_s, 6),
-            "duration_s": round(item.duration_s, 6),
-            "gain_db": round(item.gain_db, 4),
-            "reference": trial.files[HIDDEN_REFERENCE][1],
-            "signals": signals,
-        }
-    return {
-        "format": KEY_FORMAT,
-        "sample_rate": material.sample_rate,
-        "run": material.name,
-        "seed": options.seed,
-        "trials": entries,
-    }
+            signals[name] = KeySignal(
+                condition=condition,
+                codec=system.codec if system else None,
+                kbps=system.kbps if system else None,
+                kbps_measured=material.kbps_measured(condition, clip) if system else None,
+                weights=system.weights if system else None,
+                file=path,
+                sha256=digest,
+            )
+        entries[trial.id] = KeyTrial(
+            clip=clip.id,
+            recording=clip.recording,
+            category=clip.category,
+            start_s=round(clip.start_s + trial.pick.start_s + item.offset_s, 6),
+            duration_s=round(item.duration_s, 6),
+            gain_db=round(item.gain_db, 4),
+            reference=trial.files[HIDDEN_REFERENCE][1],
+            signals=signals,
+        )
+    return Key(
+        format=KEY_FORMAT,
+        sample_rate=material.sample_rate,
+        run=material.name,
+        seed=options.seed,
+        trials=entries,
+    )
 
 
 def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict[str, Any]:

@@ -155,7 +155,7 @@ class _Builder:
         )
         config = make_config(self._options, self._trials, test_id)
         write_atomic(folder / CONFIG_NAME, dump(config))
-        for name, content in ((KEY_NAME, key), (REPORT_NAME, report)):
+        for name, content in ((KEY_NAME, key.model_dump()), (REPORT_NAME, report)):
             write_atomic(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return report
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mushra.config.pages import HIDDEN_REFERENCE, Rules
-from mushra.store.pages import Checked, SessionPage
+from mushra.store.pages import Checked, Rating, SessionPage
 
 #: A day: nobody listens longer to one page, and no clock of a browser is to be believed beyond.
 MAX_TIME_MS = 86_400_000
@@ -132,22 +132,14 @@ def consent_sha256(page: SessionPage) -> str:
     return hashlib.sha256((page.public.get("content") or "").encode()).hexdigest()
 
 
-def _row(page: SessionPage, result: _Result, rating: _Rating | None, **values: Any) -> dict[str, Any]:
+def _rating(result: _Result, rating: _Rating | None, stimulus: str, **values: Any) -> Rating:
     detail = None
     if rating is not None:
         seen = rating.model_dump(include={"plays", "heard_ms", "moves", "first_ms"}, exclude_none=True)
         detail = json.dumps(seen, separators=(",", ":"))
-    empty = {"reference": None, "score": None, "reference_score": None, "answer": None}
     comment = rating.comment if rating is not None else result.comment
-    return {
-        **empty,
-        "trial": page.trial,
-        "type": page.type,
-        "time_ms": result.time_ms,
-        "comment": comment,
-        "detail": detail,
-        **values,
-    }
+    values = {"time_ms": result.time_ms, "comment": comment, "detail": detail, **values}
+    return Rating(stimulus, **values)
 
 
 def _by_signal(page: SessionPage, result: _Result) -> dict[str, _Rating]:
@@ -169,7 +161,7 @@ def _scale(rating: _Rating, low: float, high: float, step: float) -> float | Non
     return round(score / step) * step if step == 1 else round(score, 6)
 
 
-def _mushra(page: SessionPage, rules: Rules, result: _Result) -> list[dict[str, Any]]:
+def _mushra(page: SessionPage, rules: Rules, result: _Result) -> list[Rating]:
     ratings = _by_signal(page, result)
     scores = {signal: _scale(rating, 0, 100, 1) for signal, rating in ratings.items()}
     missing = [signal for signal in page.conditions if scores.get(signal) is None]
@@ -182,7 +174,7 @@ def _mushra(page: SessionPage, rules: Rules, result: _Result) -> list[dict[str, 
     if rules.one_at_100 and rules.must_rate_all and 100 not in scores.values():
         raise BadResult("no_100", "no signal is rated 100")
     return [
-        _row(page, result, rating, stimulus=page.conditions[signal], score=scores[signal])
+        _rating(result, rating, page.conditions[signal], score=scores[signal])
         for signal, rating in ratings.items()
     ]
 
@@ -193,7 +185,7 @@ def _pair(page: SessionPage) -> tuple[str, str]:
     return (second, first) if page.conditions[first] == HIDDEN_REFERENCE else (first, second)
 
 
-def _bs1116(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
+def _bs1116(page: SessionPage, result: _Result) -> list[Rating]:
     ratings = _by_signal(page, result)
     if len(ratings) < 2:
         raise BadResult("not_rated", "both signals must be graded")
@@ -203,11 +195,10 @@ def _bs1116(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
         raise BadResult("not_rated", "both signals must be graded")
     comments = [ratings[signal].comment for signal in (stimulus, reference)]
     return [
-        _row(
-            page,
+        _rating(
             result,
             ratings[stimulus],
-            stimulus=page.conditions[stimulus],
+            page.conditions[stimulus],
             reference=HIDDEN_REFERENCE,
             score=scores[stimulus],
             reference_score=scores[reference],
@@ -216,7 +207,7 @@ def _bs1116(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
     ]
 
 
-def _paired_comparison(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
+def _paired_comparison(page: SessionPage, result: _Result) -> list[Rating]:
     stimulus, _ = _pair(page)
     if result.answer == "undecided" and page.public.get("unforced"):
         answer = "undecided"
@@ -225,11 +216,10 @@ def _paired_comparison(page: SessionPage, result: _Result) -> list[dict[str, Any
     else:
         raise BadResult("not_answered", "one of the two signals must be chosen")
     rating = _by_signal(page, result).get(stimulus)
-    row = _row(
-        page,
+    row = _rating(
         result,
         rating,
-        stimulus=page.conditions[stimulus],
+        page.conditions[stimulus],
         reference=HIDDEN_REFERENCE,
         answer=answer,
         comment=result.comment or (rating.comment if rating else ""),
@@ -241,7 +231,7 @@ def _text(value: float | str) -> str:
     return f"{value:g}" if isinstance(value, float | int) else value
 
 
-def _likert(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
+def _likert(page: SessionPage, result: _Result) -> list[Rating]:
     """Answers as text; of pages with several scales as a JSON list, with "" for a scale without an answer."""
     response = page.public["response"]
     several = isinstance(response[0], list)
@@ -262,7 +252,7 @@ def _likert(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
         unrated -= sum(score is not None for score in scores)
         if any(score is not None for score in scores):
             answer = json.dumps(answers, ensure_ascii=False) if several else answers[0]
-            rows.append(_row(page, result, rating, stimulus=page.conditions[signal], answer=answer))
+            rows.append(_rating(result, rating, page.conditions[signal], answer=answer))
     if page.public.get("mustRate") and unrated:
         raise BadResult("not_rated", f"{unrated} answers are missing")
     if page.public.get("mustPlayback") and any(
@@ -272,7 +262,7 @@ def _likert(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
     return rows
 
 
-def _spatial(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
+def _spatial(page: SessionPage, result: _Result) -> list[Rating]:
     """Answers of a spatial page: one per signal, whatever its shape, as JSON."""
     rows = []
     for name, value in result.responses.items():
@@ -282,7 +272,7 @@ def _spatial(page: SessionPage, result: _Result) -> list[dict[str, Any]]:
             raise BadResult("invalid", f"the response '{name[:40]}' has an infinite number") from None
         if len(text) > MAX_COMMENT:
             raise BadResult("invalid", f"the response '{name[:40]}' is too long")
-        rows.append(_row(page, result, None, stimulus=page.conditions.get(name, name), answer=text))
+        rows.append(_rating(result, None, page.conditions.get(name, name), answer=text))
     return rows
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from mushra.config.pages import HIDDEN_REFERENCE
 from mushra.store import schema
-from mushra.store.given import nobody_gave
+from mushra.store.ratings import StoredRating, stored_ratings
 from mushra.store.records import DROPPED_AFTER_S
 
 #: A page left after less than this for each of its signals was hardly listened to.
@@ -58,11 +58,27 @@ class SessionState:
 
 @dataclass
 class _Page:
-    time_ms: float = 0.0
-    scores: list[float] = field(default_factory=list)
-    moves: list[int | None] = field(default_factory=list)
-    not_given: int = 0
-    reference: float | None = None
+    """A MUSHRA page's ratings, one at least."""
+
+    ratings: list[StoredRating] = field(default_factory=list)
+
+    @property
+    def time_ms(self) -> float:
+        return max(rating.time_ms or 0 for rating in self.ratings)
+
+    @property
+    def not_given(self) -> int:
+        return sum(rating.not_given for rating in self.ratings)
+
+    @property
+    def scores(self) -> list[float]:
+        return [r.score for r in self.ratings if r.score is not None and not r.not_given]
+
+    @property
+    def references(self) -> list[float]:
+        """The hidden reference's score, if there is one."""
+        of_it = [rating for rating in self.ratings if rating.stimulus == HIDDEN_REFERENCE]
+        return [r.score for r in of_it if r.score is not None and not r.not_given]
 
 
 def list_sessions(
@@ -118,30 +134,10 @@ def list_sessions(
 
 def _rated(connection: sa.Connection, test: str | None, session: str | None) -> dict[str, list[_Page]]:
     """Session -> its MUSHRA pages, training apart."""
-    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
-    columns = ("session", "page", "stimulus", "score", "time_ms", "detail")
-    query = (
-        sa.select(*(ratings.c[name] for name in columns))
-        .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
-        .join(sessions, sessions.c.id == ratings.c.session)
-        .where((ratings.c.type == "mushra") & pages.c.training.is_(False))
-    )
-    if test is not None:
-        query = query.where(sessions.c.test == test)
-    if session is not None:
-        query = query.where(sessions.c.id == session)
     found: dict[str, dict[str, _Page]] = defaultdict(lambda: defaultdict(_Page))
-    for row in connection.execute(query):
-        page = found[row.session][row.page]
-        page.time_ms = max(page.time_ms, row.time_ms or 0)
-        moves = json.loads(row.detail).get("moves") if row.detail else None
-        page.moves.append(moves)
-        if nobody_gave(row.score, moves):
-            page.not_given += 1
-        elif row.score is not None:
-            page.scores.append(row.score)
-            if row.stimulus == HIDDEN_REFERENCE:
-                page.reference = row.score
+    for rating in stored_ratings(connection, test=test, session=session):
+        if rating.type == "mushra" and not rating.training:
+            found[rating.session][rating.page].ratings.append(rating)
     return {session: list(pages.values()) for session, pages in found.items()}
 
 
@@ -150,13 +146,13 @@ def _flags(pages: list[_Page]) -> list[str]:
     if n == 0:
         return []
     flags = []
-    hasty = sum(page.time_ms < 1000 * HASTY_S_PER_SIGNAL * len(page.moves) for page in pages)
+    hasty = sum(page.time_ms < 1000 * HASTY_S_PER_SIGNAL * len(page.ratings) for page in pages)
     if hasty > n / 2:
         flags.append(f"too fast on {hasty} of {n} pages")
     still = sum(_never_moved(page) for page in pages)
     if still > n / 2:
         flags.append(f"never moved on {still} of {n} pages")
-    judged = [page.reference for page in pages if page.reference is not None]
+    judged = [score for page in pages for score in page.references]
     low = sum(score < REFERENCE_LOW for score in judged)
     if judged and low / len(judged) > MAX_LOW_SHARE:
         few = " (few items: says little)" if len(judged) < FEW_ITEMS else ""
@@ -169,8 +165,9 @@ def _flags(pages: list[_Page]) -> list[str]:
 
 def _never_moved(page: _Page) -> bool:
     """No slider was touched; without counts (webMUSHRA), all scores are the same."""
-    if any(moves is not None for moves in page.moves):
-        return not any(page.moves)
+    moves = [rating.details.get("moves") for rating in page.ratings]
+    if any(number is not None for number in moves):
+        return not any(moves)
     return len(page.scores) > 2 and len(set(page.scores)) == 1
 
 

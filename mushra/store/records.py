@@ -11,15 +11,15 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
 
 from mushra.store import schema
-from mushra.store.pages import Checked, SessionPage, storable
+from mushra.store.pages import Checked, Rating, SessionPage, pages_from_json, pages_to_json, storable
 
 #: A session without a sign of life for so long counts as dropped: its place in the balance is given away.
 DROPPED_AFTER_S = 2 * 3600.0
@@ -157,7 +157,7 @@ def begin(
             created_at=now,
             seen_at=now,
             config=arrival.config,
-            plan=json.dumps([page.stored() for page in pages], separators=(",", ":")),
+            plan=pages_to_json(pages),
             client=json.dumps(arrival.client),
             prolific=json.dumps(arrival.prolific) if arrival.prolific else None,
         )
@@ -257,9 +257,8 @@ def load_session(connection: sa.Connection, session: str) -> Session:
     row = connection.execute(sa.select(table).where(table.c.id == session)).first()
     if row is None or row.plan is None:
         raise Unknown
-    stored = [SessionPage.read(page) for page in json.loads(row.plan)]
     found = connection.execute(sa.select(keys.c.key_sha256).where(keys.c.session == session)).scalars()
-    return Session(row.id, row.test, row.language, {page.id: page for page in stored}, tuple(found))
+    return Session(row.id, row.test, row.language, pages_from_json(row.plan), tuple(found))
 
 
 def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str, dict[str, Any]]]:
@@ -311,16 +310,20 @@ def save_page(connection: sa.Connection, session: Session, page: SessionPage, ch
             saved_at=now,
         )
     )
-    if checked.ratings:
-        rows = [
-            {"session": session.id, "page": page.id, "position": position, **row}
-            for position, row in enumerate(checked.ratings)
-        ]
-        connection.execute(ratings.insert(), rows)
+    add_ratings(connection, session.id, page.id, page.trial, page.type, checked.ratings)
     if checked.answers is not None:
         replace_answers(connection, session.id, checked.answers)
     connection.execute(sa.update(sessions).where(sessions.c.id == session.id).values(seen_at=now))
     return checked.revision
+
+
+def add_ratings(
+    connection: sa.Connection, session: str, page: str, trial: str, type: str, given: Sequence[Rating]
+) -> None:
+    here = {"session": session, "page": page, "trial": trial, "type": type}
+    rows = [{**here, "position": position, **asdict(rating)} for position, rating in enumerate(given)]
+    if rows:
+        connection.execute(schema.ratings.insert(), rows)
 
 
 def replace_answers(connection: sa.Connection, session: str, given: Iterable[tuple[str, str]]) -> None:

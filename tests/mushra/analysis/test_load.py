@@ -234,15 +234,14 @@ def test_plus_that_became_a_space(tmp_path: Path) -> None:
 def test_a_plus_is_lost_in_webmushras_csv_only(tmp_path: Path) -> None:
     """Two conditions "a b" and "a+b" of a data base, its JSON or a table of one's own are two."""
     from mushra.store.export import export
+    from mushra.store.pages import Rating
     from mushra.store.store import Store
     from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 
     scores = {"reference": 100.0, "a b": 20.0, "a+b": 60.0}
-    rows = [
-        {"stimulus": name, "score": score, "time_ms": 1.0, "comment": ""} for name, score in scores.items()
-    ]
+    rows = [Rating(name, score=score, time_ms=1.0) for name, score in scores.items()]
     with Store(tmp_path / "test.sqlite") as store:
-        whole = WholeSession("t", "webmushra", "u", [], [WholePage("x", "mushra", False, rows)], "c")
+        whole = WholeSession("t", "webmushra", "u", [], [WholePage("x", "mushra", False, rows)])
         store.write(lambda connection: add_whole(connection, whole))
         export(store, tmp_path / "tidy.csv", "tidy")
         export(store, tmp_path / "all.json", "json")

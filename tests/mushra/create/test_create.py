@@ -352,7 +352,7 @@ def test_a_key_that_does_not_fit(run: Path, tmp_path: Path) -> None:
     assert len(errors(trials=swapped)) == 8  # reference, mp3@16 and both anchors of two trials
     for broken in ("[", 100_000 * "["):
         (out / "key.json").write_text(broken)
-        assert any("cannot be read" in finding.message for finding in check_config(out))
+        assert any("is no key of" in finding.message for finding in check_config(out))
 
 
 def recordings(key: dict[str, Any], training: bool) -> set[str]:

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from mushra.cli.main import app as command_line
 from mushra.store import store as store_module
-from mushra.store.store import Store, read_ratings
+from mushra.store.ratings import read_ratings
+from mushra.store.store import Store
 from qincodec.core.errors import UserError
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from mushra.config.load import load_config
 from mushra.server.session_pages import latin_square, num_slots
-from mushra.store.store import read_ratings
+from mushra.store.ratings import read_ratings
 
 
 def database(app: Any) -> Path:

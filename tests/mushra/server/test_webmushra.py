@@ -20,7 +20,9 @@ from yaml_js import read_all
 from mushra.server import create_app
 from mushra.server.submission import as_sent
 from mushra.store import export, records
-from mushra.store.store import Store, read_ratings
+from mushra.store.pages import Rating
+from mushra.store.ratings import read_ratings
+from mushra.store.store import Store
 from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 from qincodec.core.errors import UserError
 
@@ -640,12 +642,10 @@ foreach (json_decode(stream_get_contents(STDIN)) as $row) fputcsv($out, $row);
 def test_lms_is_what_php_writes_byte_for_byte(classic: Any, tmp_path: Path) -> None:
     assert submit(classic, raw(SESSION)).status_code == 200
     texts = ["2", "very good", "", "NA", "a,b", 'say "x"', "\u00e4", "two\nlines"]
-    rows = [
-        {"stimulus": f"C {n}", "answer": text, "time_ms": 9, "comment": ""} for n, text in enumerate(texts)
-    ]
+    rows = [Rating(f"C {n}", answer=text, time_ms=9) for n, text in enumerate(texts)]
     page = WholePage("p 1", "likert_multi_stimulus", False, rows)
     store = classic.extensions["mushra"].store
-    session = WholeSession("My Test", "webmushra", "u", [("age", "4 5"), ("e&mail", "x")], [page], "c")
+    session = WholeSession("My Test", "webmushra", "u", [("age", "4 5"), ("e&mail", "x")], [page])
     store.write(lambda connection: add_whole(connection, session))
     head = ["session_test_id", "age", "e&mail", "trial_id", "stimuli_rating", "stimuli", "rating_time"]
     expected: list[Any] = [head, ["My Test", "33", "a+b@example.org", "liked", " 2 ", "C1", 9]]
@@ -701,8 +701,8 @@ def test_a_csv_that_does_not_fit_is_refused_whole(tmp_path: Path, text: str, rea
 
 @pytest.mark.parametrize("evil", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1", "'=1"])
 def test_a_spreadsheet_takes_nothing_for_a_formula(classic: Any, tmp_path: Path, evil: str) -> None:
-    page = WholePage(evil, "mushra", False, [{"stimulus": evil, "score": -3, "comment": evil, "time_ms": 1}])
-    whole = WholeSession("My Test", "webmushra", "u", [(evil, evil), ("n", "-5")], [page], "c")
+    page = WholePage(evil, "mushra", False, [Rating(evil, score=-3, comment=evil, time_ms=1)])
+    whole = WholeSession("My Test", "webmushra", "u", [(evil, evil), ("n", "-5")], [page])
     store = classic.extensions["mushra"].store
     store.write(lambda connection: add_whole(connection, whole))
     for kind in ("webmushra", "tidy"):
