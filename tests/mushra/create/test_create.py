@@ -10,20 +10,16 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import typer
-from listening import RATE, make, recording, signals
-from typer.testing import CliRunner
+from listening import N_CLIPS, RATE, make, recording, signals
 
 from evaluation.session import evaluate
 from mushra.check import check_config
-from mushra.cli.create import register
 from mushra.config.load import load_config
 from mushra.config.pages import FinishPage, MushraPage
 from mushra.create import folder as create
@@ -32,44 +28,6 @@ from mushra.create.folder import create_test
 from mushra.create.material import RunMaterial
 from mushra.create.stimuli import make_item
 from qincodec.core.errors import UserError
-
-N_CLIPS = 7
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("references")
-    for seed in range(N_CLIPS):
-        path = folder / ("music" if seed % 2 else "speech") / f"clip{seed}.wav"
-        path.parent.mkdir(exist_ok=True)
-        soundfile.write(path, recording(seed), RATE, subtype="FLOAT")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "run"
-    evaluate(
-        clips,
-        codecs="mp3,pcm16",
-        kbps="16,32",
-        metrics="si_sdr,ms_mel",
-        out=folder,
-        sample_rate=RATE,
-        workers=1,
-        chunk_s=2.0,
-        save_audio=True,
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def payloads(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run without decoded audio."""
-    folder = tmp_path_factory.mktemp("payloads") / "run"
-    shutil.copytree(run, folder)
-    shutil.rmtree(folder / "decoded")
-    return folder
 
 
 def test_from_a_run(run: Path, tmp_path: Path) -> None:
@@ -454,71 +412,3 @@ def test_killed_it_leaves_no_test(run: Path, tmp_path: Path) -> None:
     assert left.name.startswith(".test.creating-")
     os.close(lock)
     assert [f for f in check_config(out) if f.severity == "error"] == []
-
-
-# The commands
-
-
-@pytest.fixture
-def invoke() -> Callable[..., Any]:
-    app = typer.Typer()
-    register(app)
-
-    def call(*arguments: object) -> Any:
-        return CliRunner().invoke(app, list(map(str, arguments)))
-
-    return call
-
-
-def test_commands(run: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    out = tmp_path / "test"
-    result = invoke("create", "--run", run, "--kbps", "16", "--items", 2, "--out", out, "--training", 0)
-    assert result.exit_code == 0, result.output
-    assert "2 items, seed 0: mp3@16; hidden reference, anchor35, anchor70" in result.output
-    assert "warning: 2 items for 1 system under test" in result.output
-    assert invoke("check", out).exit_code == 0
-    stimulus = next((out / "stimuli").iterdir())
-    stimulus.write_bytes(next(p for p in (out / "stimuli").iterdir() if p != stimulus).read_bytes())
-    result = invoke("check", out)
-    assert result.exit_code == 2
-    assert "was changed after `create`" in result.output
-
-
-def test_preset_of_the_paper(tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    for name in ("ref", "x"):
-        (tmp_path / name).mkdir()
-    for seed in range(13):
-        for name in ("ref", "x"):
-            soundfile.write(tmp_path / name / f"r{seed}.wav", recording(seed, 5.5), RATE, subtype="FLOAT")
-    out = tmp_path / "test"
-    options = ["create", "--reference", tmp_path / "ref", "--condition", f"x={tmp_path / 'x'}", "--out", out]
-    result = invoke(*options, "--preset", "paper", "--training", 0)
-    assert result.exit_code == 0, result.output
-    key = json.loads((out / "key.json").read_text())
-    assert len(key["trials"]) == 12
-    assert {trial["duration_s"] for trial in key["trials"].values()} == {5.0}
-    conditions = {entry["condition"] for entry in key["trials"]["trial01"]["signals"].values()}
-    assert conditions == {"reference", "anchor35", "x"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "give --run RUN"),
-        (["--run", "a", "--reference", "b"], "give --run RUN"),
-        (["--run", "/nowhere"], "is not a run"),
-        (["--run", "a", "--sample-rate", "44100"], "has the run's sample rate"),
-        (["--reference", "a", "--codecs", "mp3"], "--codecs goes with --run"),
-        (["--reference", "a"], "needs at least one --condition"),
-        (["--reference", "a", "--condition", "x"], "--condition takes NAME=DIR"),
-        (["--reference", "a", "--condition", "x=/nowhere"], "no such folder"),
-        (["--run", "a", "--anchors", "50"], "--anchors is '50'; allowed: 35, 70"),
-        (["--run", "a", "--loudness", "loud"], "--loudness is 'loud'"),
-        (["--run", "a", "--bits", "20"], "--bits is 20"),
-    ],
-)
-def test_command_line_errors(invoke: Callable[..., Any], arguments: list[str], message: str) -> None:
-    result = invoke("create", "--out", "/nowhere/test", *arguments)
-    assert isinstance(result.exception, UserError), result.output
-    assert message in str(result.exception)
-    assert "\n" not in str(result.exception)
