@@ -175,16 +175,26 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
 def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
     """Conditions in place of the meaningless names that the key knows."""
     key = read_key(path)
-    pairs = list(zip(part.frame["item"], part.frame["condition"], strict=True))
-    known = {*_CONTROLS, *key.conditions}
-    strange = sorted({name for item, name in pairs if not key.knows(item, name) and name not in known})
+    strange = sorted({name for _, name in _unknown(part.frame, key)})
     if strange:
-        rows = sum(name in strange for _, name in pairs)
         detail = (
             f"{count(len(strange), 'name')} of signals not in {path} stay as they are (first: {strange[0]})"
         )
-        problems.append(Problem("not in key", detail, rows))
-    return replace(part, frame=part.frame.assign(condition=[key.condition(*pair) for pair in pairs]))
+        problems.append(Problem("not in key", detail, int(part.frame["condition"].isin(strange).sum())))
+    return replace(part, frame=_opened(part.frame, key))
+
+
+def _unknown(frame: pd.DataFrame, key: Key) -> list[tuple[str, str]]:
+    """(item, condition) that the key does not know and that are no condition's name: an export with --key has
+    those already."""
+    known = {*_CONTROLS, *key.conditions}
+    pairs = set(zip(frame["item"], frame["condition"], strict=True))
+    return sorted(pair for pair in pairs if not key.knows(*pair) and pair[1] not in known)
+
+
+def _opened(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
+    pairs = zip(frame["item"], frame["condition"], strict=True)
+    return frame.assign(condition=[key.condition(*pair) for pair in pairs])
 
 
 def _check_opaque(frame: pd.DataFrame) -> None:
@@ -334,17 +344,12 @@ def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_items: set[st
 
 def _open_all_names(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
     """Conditions in place of meaningless names, all of which the key must know."""
-    unknown = sorted(set(frame["item"]) - set(key.trials), key=natural_key)
-    if unknown:
-        raise UserError(f"item '{unknown[0]}' is not in the key; give the key.json of this test")
-    pairs = list(zip(frame["item"], frame["condition"], strict=True))
-    for item, name in sorted(set(pairs)):
-        # An export with --key has the real names already.
-        if not key.knows(item, name) and name not in (*_CONTROLS, *key.conditions):
-            raise UserError(
-                f"stimulus '{name}' of item '{item}' is not in the key; give the key of this test"
-            )
-    return frame.assign(condition=[key.condition(*pair) for pair in pairs])
+    items = sorted(set(frame["item"]) - set(key.trials), key=natural_key)
+    if items:
+        raise UserError(f"item '{items[0]}' is not in the key; give the key.json of this test")
+    for item, name in _unknown(frame, key):
+        raise UserError(f"stimulus '{name}' of item '{item}' is not in the key; give the key of this test")
+    return _opened(frame, key)
 
 
 def _drop_items(frame: pd.DataFrame, items: Sequence[str], problems: list[Problem]) -> pd.DataFrame:

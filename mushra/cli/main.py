@@ -7,18 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mushra.cli import (
-    analyze as cli_analysis,
-)
-from mushra.cli import (
-    create as cli_create,
-)
-from mushra.cli import (
-    serve as cli_serve,
-)
-from mushra.cli import (
-    study as cli_study,
-)
+from mushra.cli import analyze, create, serve, study
 from qincodec.core.console import run_command, version_option
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
@@ -31,7 +20,7 @@ def mushra(
     """Listening tests by ITU-R BS.1534-3 (MUSHRA): make, host, analyse."""
 
 
-for part in (cli_create, cli_serve, cli_analysis, cli_study):
+for part in (create, serve, analyze, study):
     part.register(app)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mushra.cli.options import Database, Key
 from mushra.config.locate import database_of
 from qincodec.core.errors import UserError
 
@@ -19,20 +20,12 @@ if TYPE_CHECKING:
     from mushra.store.store import Store
 
 DEFAULT_PORT = 8000
+DEFAULT_THREADS = 8
 #: Of a body, refused before the application sees it.
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
 Test = Annotated[
     Path, typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file.")
-]
-Database = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|URL",
-        envvar="MUSHRA_DATABASE",
-        help="SQLite file, or a postgresql:// address. Default: results.sqlite beside the test.",
-        show_default=False,
-    ),
 ]
 
 
@@ -113,7 +106,9 @@ def serve(
             show_envvar=True,
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")] = 8,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")
+    ] = DEFAULT_THREADS,
     qr: Annotated[bool, typer.Option(help="Print the listeners' link as a QR code.")] = True,
 ) -> None:
     """Serve a listening test: prints the listeners' link and an admin link that works once."""
@@ -166,14 +161,14 @@ def _run(
     *,
     host: str,
     port: int,
-    webmushra: Path | None,
-    submissions: bool,
-    public_url: str | None,
-    prefix: str,
-    trusted_proxies: int,
-    admin_password: str | None,
-    threads: int,
-    qr: bool,
+    webmushra: Path | None = None,
+    submissions: bool = False,
+    public_url: str | None = None,
+    prefix: str = "",
+    trusted_proxies: int = 0,
+    admin_password: str | None = None,
+    threads: int = DEFAULT_THREADS,
+    qr: bool = True,
 ) -> None:
     import logging
     import signal
@@ -352,14 +347,7 @@ def export(
         typer.Option(metavar="DIR", help="Default: `results` beside the test.", show_default=False),
     ] = None,
     database: Database = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What opaque names stand for. Default: the key.json beside the test, if any.",
-            show_default=False,
-        ),
-    ] = None,
+    key: Key = None,
     no_key: Annotated[bool, typer.Option("--no-key", help="Leave names as listeners' browsers had them.")] = (
         False
     ),
@@ -425,17 +413,4 @@ def demo(
     from mushra.create.demo import make_demo
 
     folder = make_demo(out)
-    _run(
-        _checked(folder),
-        str(database_of(folder)),
-        host=host,
-        port=port,
-        webmushra=None,
-        submissions=False,
-        public_url=None,
-        prefix="",
-        trusted_proxies=0,
-        admin_password=None,
-        threads=8,
-        qr=True,
-    )
+    _run(_checked(folder), str(database_of(folder)), host=host, port=port)

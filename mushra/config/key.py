@@ -87,7 +87,8 @@ def read_key(path: Path, *, whole: bool = False) -> Key:
     try:
         key = Key.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise UserError(f"cannot read key '{path}': {error.strerror or error}") from error
+        made = "; give a folder that `mushra create` made" if whole else ""
+        raise UserError(f"cannot read key '{path}': {error.strerror or error}{made}") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

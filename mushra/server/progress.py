@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,29 +56,8 @@ class SessionState:
     flags: tuple[str, ...]
 
 
-@dataclass
-class _Page:
-    """A MUSHRA page's ratings, one at least."""
-
-    ratings: list[StoredRating] = field(default_factory=list)
-
-    @property
-    def time_ms(self) -> float:
-        return max(rating.time_ms or 0 for rating in self.ratings)
-
-    @property
-    def not_given(self) -> int:
-        return sum(rating.not_given for rating in self.ratings)
-
-    @property
-    def scores(self) -> list[float]:
-        return [r.score for r in self.ratings if r.score is not None and not r.not_given]
-
-    @property
-    def references(self) -> list[float]:
-        """The hidden reference's score, if there is one."""
-        of_it = [rating for rating in self.ratings if rating.stimulus == HIDDEN_REFERENCE]
-        return [r.score for r in of_it if r.score is not None and not r.not_given]
+#: The ratings of a MUSHRA page, one at least.
+_Page = list[StoredRating]
 
 
 def list_sessions(
@@ -125,7 +104,7 @@ def list_sessions(
                 done=row.done or 0,
                 total=total,
                 time_s=(row.time_ms or 0) / 1000,
-                not_given=sum(page.not_given for page in rated.get(row.id, [])),
+                not_given=_num_not_given(rated.get(row.id, [])),
                 flags=tuple(_flags(rated.get(row.id, []))),
             )
         )
@@ -134,11 +113,20 @@ def list_sessions(
 
 def _rated(connection: sa.Connection, test: str | None, session: str | None) -> dict[str, list[_Page]]:
     """Session -> its MUSHRA pages, training apart."""
-    found: dict[str, dict[str, _Page]] = defaultdict(lambda: defaultdict(_Page))
+    found: dict[str, dict[str, _Page]] = defaultdict(lambda: defaultdict(list))
     for rating in stored_ratings(connection, test=test, session=session):
         if rating.type == "mushra" and not rating.training:
-            found[rating.session][rating.page].ratings.append(rating)
+            found[rating.session][rating.page].append(rating)
     return {session: list(pages.values()) for session, pages in found.items()}
+
+
+def _num_not_given(pages: list[_Page]) -> int:
+    return sum(rating.not_given for page in pages for rating in page)
+
+
+def _scores(page: _Page) -> dict[str, float]:
+    """Scores that somebody gave, by stimulus."""
+    return {r.stimulus: r.score for r in page if r.score is not None and not r.not_given}
 
 
 def _flags(pages: list[_Page]) -> list[str]:
@@ -146,18 +134,18 @@ def _flags(pages: list[_Page]) -> list[str]:
     if n == 0:
         return []
     flags = []
-    hasty = sum(page.time_ms < 1000 * HASTY_S_PER_SIGNAL * len(page.ratings) for page in pages)
+    hasty = sum(max(r.time_ms or 0 for r in page) < 1000 * HASTY_S_PER_SIGNAL * len(page) for page in pages)
     if hasty > n / 2:
         flags.append(f"too fast on {hasty} of {n} pages")
     still = sum(_never_moved(page) for page in pages)
     if still > n / 2:
         flags.append(f"never moved on {still} of {n} pages")
-    judged = [score for page in pages for score in page.references]
+    judged = [scores[HIDDEN_REFERENCE] for page in pages if HIDDEN_REFERENCE in (scores := _scores(page))]
     low = sum(score < REFERENCE_LOW for score in judged)
     if judged and low / len(judged) > MAX_LOW_SHARE:
         few = " (few items: says little)" if len(judged) < FEW_ITEMS else ""
         flags.append(f"reference under 90 on {low} of {len(judged)} items{few}")
-    not_given = sum(page.not_given for page in pages)
+    not_given = _num_not_given(pages)
     if not_given:
         flags.append(f"{not_given} score{'s' * (not_given > 1)} nobody gave")
     return flags
@@ -165,10 +153,11 @@ def _flags(pages: list[_Page]) -> list[str]:
 
 def _never_moved(page: _Page) -> bool:
     """No slider was touched; without counts (webMUSHRA), all scores are the same."""
-    moves = [rating.details.get("moves") for rating in page.ratings]
+    moves = [rating.details.get("moves") for rating in page]
     if any(number is not None for number in moves):
         return not any(moves)
-    return len(page.scores) > 2 and len(set(page.scores)) == 1
+    scores = _scores(page)
+    return len(scores) > 2 and len(set(scores.values())) == 1
 
 
 def summary(sessions: list[SessionState]) -> dict[str, int]:

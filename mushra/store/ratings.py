@@ -62,10 +62,6 @@ class StoredRating(Rating):
         return self.type == "mushra" and nobody_gave(self.score, self.details.get("moves"))
 
 
-_OF_SESSION = ("test", "kind", "uuid", "number", "state", "excluded_at", "excluded_reason", "created_at")
-_OF_RATING = (*(field.name for field in fields(Rating)), "session", "page", "trial", "type", "position")
-
-
 def stored_ratings(
     connection: sa.Connection, *, test: str | None = None, session: str | None = None, everything: bool = True
 ) -> list[StoredRating]:
@@ -78,13 +74,11 @@ def stored_ratings(
         everything: also training pages, unfinished and excluded sessions.
     """
     sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
+    others = ("training", "page_position", "listener")
+    names = [field.name for field in fields(StoredRating) if field.name not in others]
     query = (
-        sa.select(
-            *(ratings.c[name] for name in _OF_RATING),
-            *(sessions.c[name] for name in (*_OF_SESSION, "finished_at")),
-            pages.c.training,
-            pages.c.position.label("page_position"),
-        )
+        sa.select(*(ratings.c[name] if name in ratings.c else sessions.c[name] for name in names))
+        .add_columns(pages.c.training, pages.c.position.label("page_position"))
         .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
         .join(sessions, sessions.c.id == ratings.c.session)
         .order_by(sessions.c.test, sessions.c.number, pages.c.position, ratings.c.position)

@@ -124,7 +124,7 @@ def test_plus_that_became_a_space(tmp_path: Path) -> None:
 
 def test_a_plus_is_lost_in_webmushras_csv_only(tmp_path: Path) -> None:
     """Two conditions "a b" and "a+b" of a data base, its JSON or a table of one's own are two."""
-    from mushra.store.export import export
+    from mushra.store.export import export, import_csv
     from mushra.store.pages import Rating
     from mushra.store.store import Store
     from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
@@ -151,8 +151,12 @@ def test_a_plus_is_lost_in_webmushras_csv_only(tmp_path: Path) -> None:
     own = "listener,item,condition,score,test\nu,x,reference,100,test\nu,x,a+b,60,test\n"
     assert set(load([write(tmp_path, own), lossy]).frame["condition"]) == {"reference", "a+b"}
 
-
-# Several files
+    # Several files
+    # In a data base it stays lost in the sessions that were imported from there.
+    with Store(tmp_path / "test.sqlite") as store:
+        text = webmushra([{"uuid": "v", "scores": {"y": {"reference": 100, "c d": 30}, "z": {"c+d": 3}}}])
+        assert import_csv(store, write(tmp_path, text.replace("test,", "t,"), "m.csv")) == (1, 0)
+    assert set(load(tmp_path / "test.sqlite").frame["condition"]) == {*scores, "c+d"}
 
 
 def test_listener_ids_in_two_files_must_be_explained(tmp_path: Path) -> None:
