@@ -14,7 +14,7 @@ Everything works on a tidy table of ratings (listener, item, condition, score)::
     analysis = analyze(ratings, seed=0)             # all of it: screening, intervals, tests
     analysis.screening.excluded
 
-Modules: `ratings` (the table and the roles of conditions), `load`, `sources` and `formats` (what is read, and
-what counts), `screening`, `description` (intervals), `significance` (tests, letters), `anova`, `mixed`,
+Modules: `ratings` (the table and the roles of conditions), `load`, `sources`, `formats` and `tidy` (what is
+read, and what counts), `screening`, `description` (intervals), `significance` (tests, letters), `anova`, `mixed`,
 `pipeline` (all in one), `report` and `wording` (files), `plots`.
 """
