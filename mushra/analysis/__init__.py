@@ -15,6 +15,6 @@ Everything works on a tidy table of ratings (listener, item, condition, score)::
     analysis.screening.excluded
 
 Modules: `ratings` (the table and the roles of conditions), `load`, `sources`, `formats` and `tidy` (what is
-read, and what counts), `screening`, `description` (intervals), `significance` (tests, letters), `anova`, `mixed`,
-`pipeline` (all in one), `report` and `wording` (files), `plots`.
+read, and what counts), `screening`, `description` (intervals), `significance` (tests, letters), `anova`,
+`mixed`, `pipeline` (all in one), `report` and `wording` (files), `plots`.
 """

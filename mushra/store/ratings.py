@@ -91,7 +91,10 @@ def stored_ratings(
         query = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
         query = query.where(pages.c.training.is_(False))
     who = schema.listeners(connection)
-    return [StoredRating(**row._mapping, listener=who[row.session]) for row in connection.execute(query)]
+    found = connection.execute(query)
+    columns = tuple(found.keys())
+    rows = (dict(zip(columns, row, strict=True)) for row in found)
+    return [StoredRating(**row, listener=who[row["session"]]) for row in rows]
 
 
 def stored_answers(connection: sa.Connection) -> dict[str, dict[str, str]]:
