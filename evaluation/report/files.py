@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.report.all_tables import all_notes, all_tables
-from evaluation.report.more_tables import codebook_frame, with_noise_floor
+from evaluation.report.notes import notes
 from evaluation.report.plots import write_plots
-from evaluation.report.tables import BOLD, Cell, Table, disclaimer
+from evaluation.report.tables import (
+    BOLD,
+    Cell,
+    Table,
+    all_tables,
+    codebook_frame,
+    disclaimer,
+    with_noise_floor,
+)
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.statistics.recordings import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
 from qincodec.core.files import write_atomic
@@ -63,7 +70,8 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     tests = paired_tests(results, seed=seed)
     rates = bd_rate(results, summary)
     scores = [name for metric in results.clip_metrics for name in (metric.name, f"{metric.name}_reason")]
-    tables, lines = all_tables(results, summary), all_notes(results, summary)
+    tables = all_tables(results, summary)
+    lines = [note.text for note in notes(results, summary)]
     codebooks = codebook_frame(results)
     contents = {
         "clips.csv": _csv(results, results.clips[[*CLIP_COLUMNS, *scores]]),

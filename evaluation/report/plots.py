@@ -17,8 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from evaluation.report.more_tables import with_codebooks, with_noise_floor
-from evaluation.report.tables import disclaimer, heading, row_label
+from evaluation.report.tables import disclaimer, heading, row_label, with_codebooks, with_noise_floor
 from evaluation.results import MetricInfo, Results
 from qincodec.core.files import write_atomic
 

@@ -1,29 +1,21 @@
-"""What every form of the table shares: its cells and how numbers are written, and the notes under it."""
+"""The tables of a run: what stands in their cells, whatever draws them."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from evaluation.results import MetricInfo, Results
-from evaluation.statistics.recordings import (
-    MAX_RATE_DEVIATION,
-    MAX_RATE_SPREAD,
-    asked_rates,
-    condition_rows,
-    rate_spread,
-)
+from evaluation.metrics.embedding import FRECHET
+from evaluation.results import EmbeddingInfo, MetricInfo, Results
+from evaluation.statistics.recordings import asked_rates, condition_rows
 
 MISSING = "–"
 BOLD = "Bold: the best mean at that rate, of codecs that keep to it"
-#: Failure reasons shown under a table; the rest stand in clips.csv.
-MAX_REASONS = 5
-#: Seconds. A codec has one delay; it is doubtful if fewer than half of the clips find it to within this.
-DELAY_AGREEMENT_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def decimals(means: pd.Series, widths: pd.Series) -> int:
 def build_table(results: Results, summary: pd.DataFrame) -> Table:
     """The summary as text: controls, then asked rates in ascending order, then what has no rate.
 
-    Without the metrics of embeddings (`evaluation.report.more_tables`). The best value of a metric is marked
+    Without the metrics of embeddings (`embedding_tables`). The best value of a metric is marked
     within each asked rate, where two codecs or more have one.
     """
     metrics = [metric for metric in results.metrics if not metric.embedding]
@@ -171,174 +163,119 @@ def _speed_text(value: float) -> str:
     return MISSING if math.isnan(value) else f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-# Notes
+# Embeddings
+
+
+def with_noise_floor(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with the rows of the noise floor below it, whose ``rate_is`` is "noise floor"."""
+    if results.noise_floor is None:
+        return summary
+    floor = results.noise_floor.summary.assign(rate_is="noise floor")
+    return pd.concat([summary.astype(object), floor.astype(object)], ignore_index=True)[summary.columns]
+
+
+def embedding_tables(results: Results, summary: pd.DataFrame) -> list[Table]:
+    """One table per embedding: the distances, the value at half the data, clips and frames."""
+    return [_embedding_table(results, summary, info) for info in results.embeddings]
+
+
+def _embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo) -> Table:
+    metrics = [metric for metric in results.metrics if metric.embedding == info.name]
+    frechet = f"{FRECHET}_{info.name}"
+
+    def cells(part: Results, row: pd.Series, best: dict[str, bool]) -> list[Cell]:
+        line = [Cell(row["codec"]), rate_cell(row)]
+        for metric in metrics:
+            # Of each cell: these distances span several orders of magnitude.
+            width = row[f"{metric.name}_ci_high"] - row[f"{metric.name}_ci_low"]
+            places = decimals(pd.Series([row[metric.name]]), pd.Series([width]))
+            line.append(metric_cell(part, row, metric, places, best[metric.name]))
+            if metric.name == frechet:
+                half = row[f"{frechet}_half"]
+                line.append(Cell(MISSING if math.isnan(half) else f"{half:.{places}f}"))
+        return [*line, Cell(str(row[f"{frechet}_n"])), Cell(str(row[f"{frechet}_frames"]))]
+
+    groups = []
+    for title, rows in grouped(results, summary):
+        winners = {metric.name: best_rows(rows, metric) for metric in metrics}
+        lines = [
+            cells(results, row, {name: index in winners[name] for name in winners})
+            for index, row in rows.iterrows()
+        ]
+        groups.append(Group(title, lines))
+    if results.noise_floor is not None:
+        nobody = {metric.name: False for metric in metrics}
+        rows = results.noise_floor.summary
+        groups.append(
+            Group("noise floor", [cells(results.noise_floor, row, nobody) for _, row in rows.iterrows()])
+        )
+    headings = ["codec", "kbps"]
+    for metric in metrics:
+        headings += [heading(metric), "at n/2"] if metric.name == frechet else [heading(metric)]
+    return Table([*headings, "n", "frames"], groups)
+
+
+# Codebooks
+
+
+def with_codebooks(results: Results) -> list[dict[str, Any]]:
+    """Entries of ``results.corpus`` that have statistics of codebooks."""
+    return [entry for entry in results.corpus if entry.get("codebooks")]
+
+
+def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
+    """Perplexities, usage and entropy of every condition with codes; None if there is none."""
+    entries = {(entry["codec"], entry["kbps"]): entry for entry in with_codebooks(results)}
+    groups = []
+    for title, rows in grouped(results, summary):
+        lines = []
+        for _, row in rows.iterrows():
+            kbps = None if math.isnan(row["kbps"]) else row["kbps"]
+            if (entry := entries.get((row["codec"], kbps))) is not None:
+                lines.append([Cell(row["codec"]), rate_cell(row), *_codebook_cells(entry)])
+        if lines:
+            groups.append(Group(title, lines))
+    if not groups:
+        return None
+    headings = ["codec", "kbps", "codebooks", "frames", "mean 2^H", "corrected", "2^mean H", "corrected"]
+    return Table([*headings, "usage", "entropy kbps"], groups)
+
+
+def _codebook_cells(entry: Mapping[str, Any]) -> list[Cell]:
+    sizes = [book["size"] for book in entry["codebooks"]]
+    shape = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else f"{len(sizes)}"
+    perplexities = [
+        entry[name + corrected]
+        for name in ("perplexity", "perplexity_of_mean")
+        for corrected in ("", "_miller_madow")
+    ]
+    return [
+        Cell(shape),
+        Cell(str(entry["frames"])),
+        *(Cell(f"{value:.1f}") for value in perplexities),
+        Cell(f"{100 * entry['usage']:.1f}%"),
+        Cell(kbps_text(entry["kbps_entropy"])),
+    ]
+
+
+def codebook_frame(results: Results) -> pd.DataFrame:
+    """One row per condition and codebook, for ``perplexity.csv``."""
+    return pd.DataFrame(
+        [
+            {"codec": entry["codec"], "kbps": entry["kbps"], "codebook": number, **book}
+            for entry in with_codebooks(results)
+            for number, book in enumerate(entry["codebooks"], 1)
+        ]
+    )
+
+
+def all_tables(results: Results, summary: pd.DataFrame) -> list[Table]:
+    """The main table, one per embedding, and the codebooks' where there are any."""
+    codebooks = codebook_table(results, summary)
+    main = build_table(results, summary)
+    return [main, *embedding_tables(results, summary), *([codebooks] if codebooks else [])]
 
 
 def disclaimer(results: Results) -> str:
     """The line that every table of this data set must carry; "" if there is none."""
     return str(results.dataset.get("disclaimer") or "")
-
-
-def notes(results: Results, summary: pd.DataFrame) -> list[str]:
-    """What a reader of the table must know, one line each."""
-    lines = [_data_line(results, summary)]
-    if disclaimer(results):
-        lines.append(disclaimer(results))
-    if results.n_pending:
-        lines.append(
-            f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
-        )
-    lines += [f"Left out, cannot run here: {label}: {why}" for label, why in results.skipped.items()]
-    lines += _random_weights_lines(results)
-    lines += [f"Data: {note}" for note in results.dataset.get("notes", [])]
-    lines += _reference_lines(results)
-    lines += _rate_lines(summary)
-    lines += _delay_lines(results, summary)
-    for metric in results.clip_metrics:
-        lines += _value_lines(results, summary, metric)
-    lines += _failure_lines(results)
-    lines += [_definition_line(metric) for metric in results.metrics if not metric.embedding]
-    return lines
-
-
-def _data_line(results: Results, summary: pd.DataFrame) -> str:
-    data = results.dataset
-    line = f"Data: {data['name']}, {_count(data['n_clips'], 'clip')} of "
-    line += _count(data["n_recordings"], "recording")
-    if data.get("n_excluded"):
-        line += f", {data['n_excluded']} excluded"
-    recordings = summary.loc[summary["n"] > 0, "n_recordings"]
-    if len(recordings) == 0:
-        return f"{line}; nothing could be scored"
-    if recordings.max() < 2:
-        return f"{line}; no intervals: one recording only"
-    low, high = recordings.min(), recordings.max()
-    span = str(high) if low == high else f"{low} to {high}"
-    line += f"; mean [95% interval over {span} recordings]"
-    if summary.loc[~summary["control"].astype(bool), "n"].nunique() > 1:
-        line += "; n differs: tests.csv compares codecs on the clips both have"
-    return line
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _random_weights_lines(results: Results) -> list[str]:
-    """Adapters say "untrained" in their version when their weights were never trained."""
-    untrained = [
-        condition.codec
-        for condition in results.conditions
-        if str(condition.identity.get("version", "")).endswith("untrained")
-    ]
-    if not untrained:
-        return []
-    return [f"RANDOM WEIGHTS, never trained: {', '.join(dict.fromkeys(untrained))}; scores mean nothing"]
-
-
-def _reference_lines(results: Results) -> list[str]:
-    data = results.dataset
-    if not data.get("n_lossy"):
-        return []
-    formats = f" ({', '.join(data['lossy_formats'])})" if data.get("lossy_formats") else ""
-    return [
-        f"Lossy references: {data['n_lossy']} of {data['n_clips']} clips went through a lossy format{formats}"
-        " before; scores say how close a codec is to that"
-    ]
-
-
-def _rate_lines(summary: pd.DataFrame) -> list[str]:
-    lines = []
-    spread = rate_spread(summary)
-    parts = [
-        f"{row['kbps']:g} kbps {kbps_text(row['kbps_min'])} to {kbps_text(row['kbps_max'])} "
-        f"({percent(row['spread'])})"
-        for _, row in spread[spread["flagged"].astype(bool)].iterrows()
-    ]
-    if parts:
-        lines.append(
-            f"Unequal rates, a spread over {percent(MAX_RATE_SPREAD)}, so scores are not at one rate: "
-            f"{', '.join(parts)}"
-        )
-    parts = [
-        f"{row_label(row['codec'], row['kbps'])} {'+' if row['rate_deviation'] > 0 else '-'}"
-        f"{percent(abs(row['rate_deviation']))}"
-        for _, row in summary[summary["rate_off"].astype(bool)].iterrows()
-    ]
-    if parts:
-        lines.append(f"⚠ more than {percent(MAX_RATE_DEVIATION)} off the asked rate: {', '.join(parts)}")
-    if (summary["rate_is"] == "declared").any():
-        lines.append("† rate as declared: decoded elsewhere, no bitstream to measure")
-    if summary["kbps_entropy"].notna().any():
-        lines.append("entropy: kbps that an ideal memoryless entropy coder of the codes would need")
-    return lines
-
-
-def _delay_lines(results: Results, summary: pd.DataFrame) -> list[str]:
-    applied = summary[summary["delay_applied"].fillna(0) != 0]
-    parts = [
-        f"{row_label(row['codec'], row['kbps'])} {row['delay_applied']:+.0f}" for _, row in applied.iterrows()
-    ]
-    lines = [f"Delay taken out before scoring, samples: {', '.join(parts)}"] if parts else []
-    near = round(DELAY_AGREEMENT_S * results.settings["sample_rate"])
-    doubts = []
-    for _, row in applied.iterrows():
-        found = condition_rows(results, row["codec"], row["kbps"])["delay_samples"].dropna().astype(float)
-        agreeing = int((abs(found - row["delay_applied"]) <= near).sum())
-        if 2 * agreeing < len(found):
-            doubts.append(
-                f"{row_label(row['codec'], row['kbps'])} {agreeing} of {len(found)} clips"
-                f" (they say {found.min():+.0f} to {found.max():+.0f})"
-            )
-    if doubts:
-        lines.append(
-            f"⚠ That delay is doubtful, clips do not agree within {near} samples: {', '.join(doubts)};"
-            " --no-align scores without it"
-        )
-    return lines
-
-
-def _value_lines(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> list[str]:
-    """Infinite values and values that are not a number."""
-    lines = []
-    infinite = summary[summary[f"{metric.name}_inf"] > 0]
-    if len(infinite):
-        parts = [
-            f"{row_label(row['codec'], row['kbps'])} {row[f'{metric.name}_inf']} of {row['n']}"
-            for _, row in infinite.iterrows()
-        ]
-        lines.append(f"{metric.label} infinite, left out of the mean: {', '.join(parts)}")
-    scored = results.clips[results.clips["error"].isna()]
-    unknown = scored[scored[metric.name].isna()]
-    reasons = Counter(str(reason) for reason in unknown[f"{metric.name}_reason"])
-    lines += [f"{metric.label} not a number: {part}" for part in _top(reasons, "clips.csv")]
-    fewer = summary[summary[f"{metric.name}_n"] + summary[f"{metric.name}_inf"] < summary["n"]]
-    if len(fewer):
-        parts = [
-            f"{row_label(row['codec'], row['kbps'])} {row[f'{metric.name}_n']} of {row['n']}"
-            for _, row in fewer.iterrows()
-        ]
-        lines.append(f"{metric.label} is the mean of fewer clips than n: {', '.join(parts)}")
-    return lines
-
-
-def _failure_lines(results: Results) -> list[str]:
-    failed = results.clips[results.clips["error"].notna()]
-    reasons = Counter(
-        f"{codec}: {error}" for codec, error in zip(failed["codec"], failed["error"], strict=True)
-    )
-    return [f"Failed: {part}" for part in _top(reasons, "clips.csv, column error")]
-
-
-def _top(reasons: Counter[str], where: str) -> list[str]:
-    """The most frequent reasons, and where the others are."""
-    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    lines = [f"{reason} ({count}×)" for reason, count in ordered[:MAX_REASONS]]
-    if len(ordered) > MAX_REASONS:
-        lines.append(f"{len(ordered) - MAX_REASONS} more reasons: see {where}")
-    return lines
-
-
-def _definition_line(metric: MetricInfo) -> str:
-    better = "higher" if metric.higher_is_better else "lower"
-    return f"{metric.label}, version {metric.version}, {better} is better: {metric.definition}"

@@ -13,8 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from evaluation.report.all_tables import all_notes, all_tables
-from evaluation.report.tables import BOLD, Cell, Table
+from evaluation.report.notes import notes
+from evaluation.report.tables import BOLD, Cell, Table, all_tables
 from evaluation.results import Results
 
 #: Wide enough for any table: piped output is not wrapped, so that it can be searched and cut.
@@ -38,7 +38,7 @@ def print_wide(renderable: object, file: IO[str] | None = None) -> None:
 
 def render(results: Results, summary: pd.DataFrame) -> Report:
     """The report as something rich can print at any width."""
-    return Report(all_tables(results, summary), all_notes(results, summary))
+    return Report(all_tables(results, summary), [note.text for note in notes(results, summary)])
 
 
 class Report:

@@ -22,8 +22,9 @@ from evaluation import evaluate, open_results
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import shift
 from evaluation.metrics.embedding import compare_frames
-from evaluation.report.all_tables import all_notes, all_tables
 from evaluation.report.compare import compare_runs
+from evaluation.report.notes import notes
+from evaluation.report.tables import all_tables
 from evaluation.results import Results
 from evaluation.run.store import RunStore, frames_key
 from evaluation.statistics.distributions import frechet_distance
@@ -302,7 +303,7 @@ def test_silence_short_clips_and_few_frames_are_said(tmp_path: Path) -> None:
     assert results.clips["fm_logmel"].notna().all()
     row = results.summary.iloc[0]
     assert row["fd_logmel"] >= 0 and row["fd_logmel_frames"] == 4
-    text = "\n".join(all_notes(results, results.summary))
+    text = "\n".join(note.text for note in notes(results, results.summary))
     assert "logmel: 2 of 4 reference frames are digital silence; they count" in text
     assert "logmel: 2 of 3 clips are shorter than a frame of 1 s" in text
     assert "4 reference frames for 80 dimensions: the covariances are singular" in text

@@ -11,8 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from evaluation.report.html.svg import NUM_COLOURS, Panel, finite_range, number, shape
-from evaluation.report.more_tables import with_codebooks
-from evaluation.report.tables import heading, kbps_text, row_label
+from evaluation.report.tables import heading, kbps_text, row_label, with_codebooks
 from evaluation.results import MetricInfo, Results
 from evaluation.statistics.recordings import asked_rates, condition_rows
 
@@ -67,7 +66,7 @@ def rate_distortion(results: Results, everything: pd.DataFrame) -> list[Figure]:
     """A panel per metric over the measured rate.
 
     Args:
-        everything: the summary, with the noise floor (`evaluation.report.more_tables.with_noise_floor`).
+        everything: the summary, with the noise floor (`evaluation.report.tables.with_noise_floor`).
     """
     colours = codec_colours(results)
     on_axis = ~everything["control"].astype(bool) & everything["kbps_measured"].notna()

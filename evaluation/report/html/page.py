@@ -9,25 +9,24 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.report.all_tables import all_notes
 from evaluation.report.html import figures
-from evaluation.report.more_tables import codebook_table, embedding_tables, with_noise_floor
+from evaluation.report.notes import attributions, notes
 from evaluation.report.tables import (
     MISSING,
     Table,
     build_table,
+    codebook_table,
     decimals,
-    disclaimer,
+    embedding_tables,
     heading,
     kbps_text,
+    with_noise_floor,
 )
 from evaluation.results import MetricInfo, Results
 from evaluation.statistics.recordings import bd_rate, paired_tests
 
 #: Failures that are listed one by one.
 MAX_FAILURES = 200
-#: Beginnings of the notes that stand at the top, where nobody can miss them.
-_STAMPS = ("RANDOM WEIGHTS", "Unfinished", "Lossy references", "Unequal rates", "Failed", "Unavailable", "⚠")
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,13 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
     summary = results.summary
     everything = with_noise_floor(results, summary)
     tests = paired_tests(results, seed=results.settings["seed"])
-    notes = all_notes(results, summary)
-    definitions = {m.definition for m in results.metrics} | {i.definition for i in results.embeddings}
-    attributions = list(dict.fromkeys(info.attribution for info in results.embeddings if info.attribution))
-    notes = [n for n in notes if not n.endswith(tuple(definitions)) and n not in attributions]
-    stamps = [n for n in notes if n == disclaimer(results) or n.startswith(_STAMPS)]
+    shown = [note for note in notes(results, summary) if note.kind not in ("definition", "attribution")]
     return {
         "name": results.dataset["name"],
         "codecs": list(dict.fromkeys(c.codec for c in results.conditions)),
         "facts": _facts(results),
-        "stamps": stamps,
-        "notes": [note for note in notes if note not in stamps],
+        "stamps": [note.text for note in shown if note.severity == "warning"],
+        "notes": [note.text for note in shown if note.severity != "warning"],
         "tables": _tables(results, summary),
         "legend": figures.legend(results),
         "curves": figures.rate_distortion(results, everything),
@@ -92,7 +87,7 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "num_failures": int(results.clips["error"].notna().sum()),
         "metrics": results.metrics,
         "embeddings": results.embeddings,
-        "attributions": attributions,
+        "attributions": attributions(results),
         "conditions": _conditions(results),
         "settings": _flat(results.settings),
         "environment": _flat(results.environment),

@@ -8,16 +8,17 @@ import re
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from page_text import parsed
 from synthetic_results import SI_SDR, make_results
 
-from evaluation.report.all_tables import all_notes, all_tables
 from evaluation.report.html import media, selection
 from evaluation.report.html.figures import distributions, perplexity, rate_distortion
 from evaluation.report.html.page import sort_value
 from evaluation.report.html.svg import ticks
 from evaluation.report.html.write import render_page
-from evaluation.report.more_tables import with_noise_floor
+from evaluation.report.notes import notes
+from evaluation.report.tables import all_tables, with_noise_floor
 from evaluation.results import Results
 from evaluation.statistics.recordings import paired_tests
 
@@ -163,7 +164,7 @@ def test_every_cell_and_note_stands_in_the_page(make: type[Results]) -> None:
             for row in group.rows:
                 for cell in row:
                     assert cell.text in page.text and cell.interval in page.text
-    for note in all_notes(results, results.summary):
+    for note in (note.text for note in notes(results, results.summary)):
         assert " ".join(note.split()).removeprefix("SI-SDR, version 1, higher is better: ") in page.text or (
             "version" in note
         )
@@ -208,6 +209,18 @@ def test_nothing_is_asked_for_from_elsewhere() -> None:
 
 def test_the_same_results_give_the_same_page() -> None:
     assert render_page(difficult()) == render_page(difficult())
+
+
+def test_notes_stand_at_the_top_by_their_severity_and_not_by_their_first_word() -> None:
+    results = make_results(troubles=True)
+    results.remarks.append("Failed is what this remark does not say")
+    results.metrics[1] = dataclasses.replace(results.metrics[1], definition="")  # every text ends with it
+    html = render_page(results)
+    stamps = re.findall(r'<p class="stamp">(.*?)</p>', html)
+    warnings = [n.text for n in notes(results, results.summary) if n.severity == "warning"]
+    assert warnings and stamps[: len(warnings)] == [str(escape(text)) for text in warnings]
+    assert not any("this remark" in stamp for stamp in stamps)
+    assert "<li>Failed is what this remark does not say</li>" in html
 
 
 def test_sort_values() -> None:
