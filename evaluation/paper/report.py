@@ -16,7 +16,7 @@ from evaluation.paper.figures import draw
 from evaluation.paper.listening import OWN_TEST
 from evaluation.paper.sheets import Line, Sheet, figure_sheet, table_sheet
 from evaluation.paper.tables import Reproduction
-from evaluation.report.files import latex_text
+from evaluation.report.markup import latex_text
 from qincodec.core.files import write_atomic
 
 SCHEMA_VERSION = 1

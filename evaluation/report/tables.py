@@ -20,33 +20,92 @@ BOLD = "Bold: the best mean at that rate, of codecs that keep to it"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, an interval that may stand beside or below it; the best value; a warning."""
+    """One cell.
 
-    text: str
-    interval: str = ""
+    Attributes:
+        value: a number or a text; None or NaN where there is none.
+        form: how a number is written, as a format specification.
+        interval: lowest and highest value that are likely, written like ``value``; NaN where there is none.
+        marks: signs before the value, which notes explain.
+        best: of all that compete with it.
+        warn: a reader should look twice.
+    """
+
+    value: float | str | None
+    form: str = ""
+    interval: tuple[float, float] = (math.nan, math.nan)
+    marks: str = ""
     best: bool = False
     warn: bool = False
 
+    @property
+    def missing(self) -> bool:
+        return self.value is None or self.value != self.value
+
+    @property
+    def text(self) -> str:
+        value = MISSING if self.missing else format(self.value, self.form)
+        return " ".join([*self.marks, value])
+
+    @property
+    def interval_text(self) -> str:
+        """ "[6.92, 7.70]", or nothing."""
+        low, high = (format(end, self.form.removeprefix("+")) for end in self.interval)
+        return "" if math.isnan(self.interval[0]) else f"[{low}, {high}]"
+
+    @property
+    def order(self) -> str:
+        """What a page sorts by: a number, a text, or nothing where the value is missing."""
+        if self.missing:
+            return ""
+        return self.value if isinstance(self.value, str) else repr(float(self.value or 0))
+
 
 @dataclass(frozen=True)
-class Group:
-    """Rows under one heading ("16 kbps")."""
+class Section:
+    """Rows under one heading ("16 kbps"); none where it is "".
+
+    Attributes:
+        kbps: the asked rate of its rows, if they have one.
+        text: what has to be said of all its rows.
+    """
 
     heading: str
     rows: list[list[Cell]]
+    kbps: float | None = None
+    text: str = ""
+
+    @property
+    def asked(self) -> Cell:
+        return Cell(self.kbps, "g")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and cells as text. The first two columns (codec, measured kbps) identify a row."""
+    """What terminal, Markdown, LaTeX and HTML all draw. The first ``num_keys`` columns identify a row."""
 
     headings: list[str]
-    groups: list[Group]
+    sections: list[Section]
+    title: str = ""
+    num_keys: int = 2
+
+    @property
+    def has_best(self) -> bool:
+        return any(cell.best for section in self.sections for row in section.rows for cell in row)
+
+
+def kbps_cell(kbps: float | None, marks: str = "", warn: bool = False) -> Cell:
+    """A measured rate with two decimals, one from 100 kbit/s on."""
+    return Cell(kbps, ".2f" if kbps is None or kbps < 100 else ".1f", marks=marks, warn=warn)
 
 
 def kbps_text(kbps: float) -> str:
-    """A measured rate with two decimals, one from 100 kbit/s on."""
-    return MISSING if math.isnan(kbps) else f"{kbps:.2f}" if kbps < 100 else f"{kbps:.1f}"
+    return kbps_cell(kbps).text
+
+
+def rate_heading(kbps: float | None) -> str:
+    """Above all that has the same asked rate."""
+    return "no rate asked" if kbps is None else f"{kbps:g} kbps"
 
 
 def percent(ratio: float) -> str:
@@ -78,7 +137,7 @@ def decimals(means: pd.Series, widths: pd.Series) -> int:
 
 
 def build_table(results: Results, summary: pd.DataFrame) -> Table:
-    """The summary as text: controls, then asked rates in ascending order, then what has no rate.
+    """The summary: controls, then asked rates in ascending order, then what has no rate.
 
     Without the metrics of embeddings (`embedding_tables`). The best value of a metric is marked
     within each asked rate, where two codecs or more have one.
@@ -96,32 +155,30 @@ def build_table(results: Results, summary: pd.DataFrame) -> Table:
         m.name: decimals(codecs[m.name], codecs[f"{m.name}_ci_high"] - codecs[f"{m.name}_ci_low"])
         for m in metrics
     }
-    groups = []
-    for title, rows in grouped(results, summary):
+    sections = []
+    for title, kbps, rows in grouped(results, summary):
         best = {m.name: best_rows(rows, m) for m in metrics}
         lines = []
         for index, row in rows.iterrows():
             cells = [Cell(row["codec"]), rate_cell(row)]
             cells += [metric_cell(results, row, m, places[m.name], index in best[m.name]) for m in metrics]
-            cells += [Cell(str(row["n"])), Cell(str(row["n_failed"]), warn=row["n_failed"] > 0)]
-            cells += [Cell(kbps_text(row[name])) for _, name in optional]
-            cells += [Cell(_speed_text(row[name])) for _, name in speeds]
+            cells += [Cell(row["n"]), Cell(row["n_failed"], warn=row["n_failed"] > 0)]
+            cells += [kbps_cell(row[name]) for _, name in optional]
+            cells += [Cell(row[name], ".0f" if row[name] >= 10 else ".2g") for _, name in speeds]
             lines.append(cells)
-        groups.append(Group(title, lines))
+        sections.append(Section(title, lines, kbps))
     headings = ["codec", "kbps", *(heading(metric) for metric in metrics), "n", "failed"]
-    return Table(headings + [title for title, _ in [*optional, *speeds]], groups)
+    return Table(headings + [title for title, _ in [*optional, *speeds]], sections, "Scores")
 
 
-def grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Rows of the summary under their headings: controls, asked rates, what has no rate."""
+def grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, float | None, pd.DataFrame]]:
+    """(heading, asked rate, rows of the summary): controls, asked rates, what has no rate."""
     control = summary["control"].astype(bool)
-    groups = [("controls", summary[control])]
+    groups: list[tuple[str, float | None, pd.DataFrame]] = [("controls", None, summary[control])]
     for kbps in asked_rates(results):
-        if kbps is None:
-            groups.append(("no rate asked", summary[~control & summary["kbps"].isna()]))
-        else:
-            groups.append((f"{kbps:g} kbps", summary[~control & (summary["kbps"] == kbps)]))
-    return [(title, rows) for title, rows in groups if len(rows)]
+        asked = summary["kbps"].isna() if kbps is None else summary["kbps"] == kbps
+        groups.append((rate_heading(kbps), kbps, summary[~control & asked]))
+    return [group for group in groups if len(group[2])]
 
 
 def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
@@ -139,8 +196,8 @@ def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
 
 def rate_cell(row: pd.Series) -> Cell:
     """The measured rate, marked where it is far off the asked one or only declared."""
-    mark = ("⚠ " if row["rate_off"] else "") + ("† " if row["rate_is"] == "declared" else "")
-    return Cell(mark + kbps_text(row["kbps_measured"]), warn=row["rate_off"])
+    marks = ("⚠" if row["rate_off"] else "") + ("†" if row["rate_is"] == "declared" else "")
+    return kbps_cell(row["kbps_measured"], marks, warn=row["rate_off"])
 
 
 def metric_cell(results: Results, row: pd.Series, metric: MetricInfo, places: int, best: bool) -> Cell:
@@ -148,19 +205,14 @@ def metric_cell(results: Results, row: pd.Series, metric: MetricInfo, places: in
     mean, low, high = (row[metric.name + end] for end in ("", "_ci_low", "_ci_high"))
     if math.isnan(mean):
         if not metric.per_clip:
-            return Cell(MISSING)
+            return Cell(None)
         scored = condition_rows(results, row["codec"], row["kbps"])
         values = scored.loc[scored["error"].isna(), metric.name].astype(float)
         all_same = len(values) > 0 and np.isinf(values).all() and values.nunique() == 1
-        return Cell(f"{values.iloc[0]:g}" if all_same else MISSING)
+        return Cell(float(values.iloc[0]) if all_same else None)
     if row["control"]:  # often near zero or far above the codecs
         places = max(places, decimals(pd.Series([mean]), pd.Series([high - low])))
-    interval = "" if math.isnan(low) else f"[{low:.{places}f}, {high:.{places}f}]"
-    return Cell(f"{mean:.{places}f}", interval, best)
-
-
-def _speed_text(value: float) -> str:
-    return MISSING if math.isnan(value) else f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+    return Cell(mean, f".{places}f", (low, high), best=best)
 
 
 # Embeddings
@@ -191,28 +243,26 @@ def _embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInf
             places = decimals(pd.Series([row[metric.name]]), pd.Series([width]))
             line.append(metric_cell(part, row, metric, places, best[metric.name]))
             if metric.name == frechet:
-                half = row[f"{frechet}_half"]
-                line.append(Cell(MISSING if math.isnan(half) else f"{half:.{places}f}"))
-        return [*line, Cell(str(row[f"{frechet}_n"])), Cell(str(row[f"{frechet}_frames"]))]
+                line.append(Cell(row[f"{frechet}_half"], f".{places}f"))
+        return [*line, Cell(row[f"{frechet}_n"]), Cell(row[f"{frechet}_frames"])]
 
-    groups = []
-    for title, rows in grouped(results, summary):
+    sections = []
+    for title, kbps, rows in grouped(results, summary):
         winners = {metric.name: best_rows(rows, metric) for metric in metrics}
         lines = [
             cells(results, row, {name: index in winners[name] for name in winners})
             for index, row in rows.iterrows()
         ]
-        groups.append(Group(title, lines))
+        sections.append(Section(title, lines, kbps))
     if results.noise_floor is not None:
         nobody = {metric.name: False for metric in metrics}
         rows = results.noise_floor.summary
-        groups.append(
-            Group("noise floor", [cells(results.noise_floor, row, nobody) for _, row in rows.iterrows()])
-        )
+        lines = [cells(results.noise_floor, row, nobody) for _, row in rows.iterrows()]
+        sections.append(Section("noise floor", lines))
     headings = ["codec", "kbps"]
     for metric in metrics:
         headings += [heading(metric), "at n/2"] if metric.name == frechet else [heading(metric)]
-    return Table([*headings, "n", "frames"], groups)
+    return Table([*headings, "n", "frames"], sections, f"Distances of {info.label} embeddings")
 
 
 # Codebooks
@@ -226,19 +276,19 @@ def with_codebooks(results: Results) -> list[dict[str, Any]]:
 def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
     """Perplexities, usage and entropy of every condition with codes; None if there is none."""
     entries = {(entry["codec"], entry["kbps"]): entry for entry in with_codebooks(results)}
-    groups = []
-    for title, rows in grouped(results, summary):
+    sections = []
+    for title, asked, rows in grouped(results, summary):
         lines = []
         for _, row in rows.iterrows():
             kbps = None if math.isnan(row["kbps"]) else row["kbps"]
             if (entry := entries.get((row["codec"], kbps))) is not None:
                 lines.append([Cell(row["codec"]), rate_cell(row), *_codebook_cells(entry)])
         if lines:
-            groups.append(Group(title, lines))
-    if not groups:
+            sections.append(Section(title, lines, asked))
+    if not sections:
         return None
     headings = ["codec", "kbps", "codebooks", "frames", "mean 2^H", "corrected", "2^mean H", "corrected"]
-    return Table([*headings, "usage", "entropy kbps"], groups)
+    return Table([*headings, "usage", "entropy kbps"], sections, "Codebooks")
 
 
 def _codebook_cells(entry: Mapping[str, Any]) -> list[Cell]:
@@ -251,10 +301,10 @@ def _codebook_cells(entry: Mapping[str, Any]) -> list[Cell]:
     ]
     return [
         Cell(shape),
-        Cell(str(entry["frames"])),
-        *(Cell(f"{value:.1f}") for value in perplexities),
-        Cell(f"{100 * entry['usage']:.1f}%"),
-        Cell(kbps_text(entry["kbps_entropy"])),
+        Cell(entry["frames"]),
+        *(Cell(value, ".1f") for value in perplexities),
+        Cell(entry["usage"], ".1%"),
+        kbps_cell(entry["kbps_entropy"]),
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.report.files import latex_text
+from evaluation.report.markup import latex_text
 from mushra.analysis import wording
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.ratings import count

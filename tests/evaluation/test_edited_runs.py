@@ -18,8 +18,9 @@ from baselines.registry import CODECS
 from evaluation import evaluate, open_results
 from evaluation.report import write_all
 from evaluation.report.compare import compare_runs, render_comparison
-from evaluation.report.files import _summary_json, latex, markdown
+from evaluation.report.files import _summary_json
 from evaluation.report.html import write_html
+from evaluation.report.markup import latex, markdown
 from evaluation.report.notes import notes
 from evaluation.report.tables import all_tables
 from evaluation.results import Results

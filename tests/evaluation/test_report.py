@@ -18,7 +18,7 @@ from rich.console import Console
 from synthetic_results import SI_SDR, make_results
 
 from evaluation.report import print_report, render, write_all
-from evaluation.report.files import latex_text
+from evaluation.report.markup import latex_text
 from evaluation.report.notes import notes
 from evaluation.report.plots import rate_distortion
 from evaluation.report.tables import build_table, decimals, kbps_text, percent
@@ -86,11 +86,11 @@ def test_nothing_is_cut_and_no_line_is_too_long(make: Any, width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     words = text.split()
-    for group in build_table(results, results.summary).groups:
-        assert group.heading in text
-        for row in group.rows:
+    for section in build_table(results, results.summary).sections:
+        assert section.heading in text
+        for row in section.rows:
             for cell in row:
-                for word in f"{cell.text} {cell.interval}".split():
+                for word in f"{cell.text} {cell.interval_text}".split():
                     assert word in words
     # Every note, though perhaps over several lines.
     flat = " ".join(words)

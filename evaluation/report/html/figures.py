@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from evaluation.report.html.svg import NUM_COLOURS, Panel, finite_range, number, shape
-from evaluation.report.tables import heading, kbps_text, row_label, with_codebooks
+from evaluation.report.tables import heading, kbps_text, rate_heading, row_label, with_codebooks
 from evaluation.results import MetricInfo, Results
 from evaluation.statistics.recordings import asked_rates, condition_rows
 
@@ -148,7 +148,7 @@ def _perplexity(kbps: float | None, entries: list[dict[str, Any]], colours: dict
     sizes = sorted({book["size"] for entry in entries for book in entry["codebooks"]})
     highest = max(book["perplexity"] for entry in entries for book in entry["codebooks"])
     panel = Panel(
-        "no rate asked" if kbps is None else f"{kbps:g} kbps",
+        rate_heading(kbps),
         (1, max(most, 2)),
         (0.0, float(max(highest, sizes[0]))),
         x_label="codebook",
@@ -193,7 +193,7 @@ def _distribution(
     span: tuple[float, float],
     colours: dict[str, int],
 ) -> Figure:
-    rate = "no rate asked" if kbps is None else f"{kbps:g} kbps"
+    rate = rate_heading(kbps)
     unit = f" ({metric.unit})" if metric.unit else ""
     panel = Panel(rate, span, (0.0, 1.0), x_label=f"{metric.label}{unit}")
     counts: dict[str, str] = {}

@@ -116,7 +116,6 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"sort_value": page.sort_value, "asked_rate": page.asked_rate}
     return environment.get_template("report.html.j2").render(
         **page.page_content(results, commands),
         cards=cards,
