@@ -24,10 +24,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
+from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
 from evaluation.report.tables import heading
 from evaluation.results import MetricInfo
 from evaluation.run.store import number_to_json
-from mushra.analysis.figures import COLOURS, MARKERS, NEUTRAL, WIDTHS, new_figure, save, style_context
+from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
 from mushra.analysis.layout import codec_and_kbps, display_name
 from mushra.analysis.ratings import Ratings
 from qincodec.core.console import Progress
