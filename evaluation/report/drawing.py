@@ -36,7 +36,7 @@ def file_of(figure: Figure, kind: str, *, salt: str = "", dpi: int = 150) -> byt
 
     data = io.BytesIO()
     # Type 42 keeps text in a PDF searchable, and journals refuse matplotlib's own Type 3.
-    settings: dict[str, Any] = {"pdf.fonttype": 42} | ({"svg.hashsalt": salt} if salt else {})
+    settings: dict[Any, Any] = {"pdf.fonttype": 42} | ({"svg.hashsalt": salt} if salt else {})
     with matplotlib.rc_context(settings):
         figure.savefig(data, format=kind, dpi=dpi, metadata=_METADATA[kind])
     return data.getvalue()
