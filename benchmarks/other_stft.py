@@ -18,8 +18,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from evaluation.engine.conditions import parse_conditions
 from evaluation.engine.replay import RunAudio
+from evaluation.engine.request import parse_conditions
 from evaluation.report.tables import row_label
 from evaluation.results import Condition
 from evaluation.run.store import RunStore

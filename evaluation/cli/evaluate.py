@@ -22,8 +22,9 @@ from qincodec.core.console import ProgressLine, run_command, version_option
 from qincodec.core.errors import EXIT_SOME_FAILED, UserError
 
 if TYPE_CHECKING:
+    from evaluation.engine.request import Request
+    from evaluation.engine.runner import PreparedRun
     from evaluation.results import Results
-    from evaluation.session import Plan, Request
 
 
 class _Evaluate(TyperGroup):
@@ -193,8 +194,7 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
-    from evaluation.engine.runner import Settings
-    from evaluation.session import Request
+    from evaluation.engine.request import Request, Settings
 
     if offline:
         os.environ["QINCODEC_OFFLINE"] = "1"
@@ -225,38 +225,42 @@ def run(
 def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     from evaluation.engine.distributed import Ranks
     from evaluation.engine.fetching import fetch_weights
+    from evaluation.engine.request import parse_request
     from evaluation.report import write_all
-    from evaluation.session import command_line, estimate, execute, make_plan
+    from evaluation.session import command_line, estimate, execute, prepare
 
     ranks = Ranks.from_environment()
     speaks = ranks.rank == 0
     try:
         with ProgressLine(enabled=speaks) as progress:
+            parsed = parse_request(request)
             failed = None
             if not dry_run:
-                failed = ranks.once(lambda: fetch_weights(request, progress))
+                failed = ranks.once(lambda: fetch_weights(parsed, progress))
                 if failed and speaks:
                     progress.note(f"the download failed: {failed}")
-            plan = make_plan(request, progress, ranks, failed)
+            prepared = prepare(parsed, progress, ranks, failed)
             if speaks:
-                skipped = (plan.skipped | plan.unavailable).items()
-                for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(plan)):
+                skipped = (prepared.skipped | prepared.unavailable).items()
+                for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(prepared)):
                     progress.note(line)
             if dry_run:
                 if speaks:
                     progress.note("coding and scoring a few clips to estimate from")
-                    guess = estimate(plan)
+                    guess = estimate(prepared)
                     print(
                         f"{guess.n_clips} clips x {guess.n_conditions} conditions: about "
-                        f"{_duration(guess.time_s)} with {plan.workers} workers and "
-                        f"{guess.disk_bytes / 1e6:.1f} MB in {out or plan.default_folder()} "
+                        f"{_duration(guess.time_s)} with {prepared.workers} workers and "
+                        f"{guess.disk_bytes / 1e6:.1f} MB in {out or prepared.default_folder()} "
                         f"(extrapolated from {guess.sample_clips} clips; nothing was written)"
                     )
                 return
-            folder = out or plan.default_folder()
+            folder = out or prepared.default_folder()
             if speaks:
                 progress.note(f"run folder: {folder} (the same command goes on with it)")
-            results, folder = execute(plan, folder, command=command_line(), ranks=ranks, progress=progress)
+            results, folder = execute(
+                prepared, folder, command=command_line(), ranks=ranks, progress=progress
+            )
             if speaks:
                 progress.done()
                 write_all(results, folder)
@@ -268,9 +272,9 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
         ranks.close()
 
 
-def _operating_points(plan: Plan) -> Iterator[str]:
+def _operating_points(run: PreparedRun) -> Iterator[str]:
     """What each asked rate became, for codecs that have more to say than a number."""
-    for condition in (planned.condition for planned in plan.conditions):
+    for condition in (prepared.condition for prepared in run.conditions):
         if "num_codebooks" in condition.settings and condition.kbps is not None:
             settings = ", ".join(f"{name} {value}" for name, value in condition.settings.items())
             yield f"{condition.codec} at {condition.kbps:g} kbps: {condition.nominal:.4g} kbps, {settings}"

@@ -243,7 +243,7 @@ def _material(
         raise UserError(
             "give --run RUN (of `evaluate --out RUN`), or --reference DIR with --condition NAME=DIR"
         )
-    from evaluation.engine.conditions import parse_weights
+    from evaluation.engine.request import parse_weights
     from mushra.create.material import FolderMaterial, RunMaterial
 
     if run is not None:

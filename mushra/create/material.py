@@ -22,9 +22,9 @@ from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.alignment import Alignment, estimate_delay
-from evaluation.engine.batches import fit_length
-from evaluation.engine.conditions import RenderedSpec, parse_conditions, parse_kbps
+from evaluation.engine.coding import fit_length
 from evaluation.engine.replay import RunAudio
+from evaluation.engine.request import RenderedSpec, parse_conditions, parse_kbps
 from evaluation.loading import open_results
 from evaluation.results import Condition
 from evaluation.run.store import RunStore, condition_delay

@@ -15,7 +15,7 @@ import torch
 
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
-from evaluation.engine.conditions import choose_metrics
+from evaluation.engine.request import choose_metrics
 from evaluation.loading import open_results
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from evaluation.engine.conditions import RenderedSpec
 from evaluation.engine.replay import RunAudio
+from evaluation.engine.request import RenderedSpec
 from evaluation.loading import load_results
 from evaluation.report.drawing import templates
 from evaluation.report.html import media, page, selection
