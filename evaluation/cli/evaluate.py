@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from evaluation.cli import options
 from evaluation.cli.html import html
 from evaluation.cli.merge import merge
 from evaluation.cli.paper import paper
@@ -109,13 +110,7 @@ def run(
             help="Weights of a codec, or a file of your own for one of `evaluate weights`. Repeatable.",
         ),
     ] = None,
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            help="Download no weights; neither is any with QINCODEC_OFFLINE=1 in the environment.",
-        ),
-    ] = False,
+    offline: options.Offline = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -124,10 +119,8 @@ def run(
             show_default=False,
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")] = 0,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -145,10 +138,7 @@ def run(
     chunks: Annotated[
         Chunks, typer.Option(metavar="first|all", help="One excerpt per recording, or all of them.")
     ] = Chunks.first,
-    audiocaps_list: Annotated[
-        Path | None,
-        typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
-    ] = None,
+    audiocaps_list: options.AudiocapsList = None,
     recording_pattern: Annotated[
         str | None,
         typer.Option(
@@ -169,19 +159,9 @@ def run(
     skip_unavailable: Annotated[
         bool, typer.Option("--skip-unavailable", help="Leave out codecs that cannot run here.")
     ] = False,
-    device: Annotated[
-        str, typer.Option(metavar="D", help="Of neural codecs and metrics: cpu, cuda.")
-    ] = "cpu",
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")] = 8,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Threads that take batches side by side; their number changes no score. "
-            "Default: one per core.",
-            show_default=False,
-        ),
-    ] = None,
+    device: options.Device = "cpu",
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, estimate time and disk, write nothing.")
     ] = False,
@@ -294,7 +274,7 @@ def _print(results: Results, folder: Path) -> None:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
+    run: options.Run,
 ) -> None:
     """Build tables, files and plots of a run again from its rows; also of one that was interrupted."""
     from evaluation.loading import open_results

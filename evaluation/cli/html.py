@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from evaluation.cli import options
 from qincodec.core.console import ProgressLine
 
 
 def html(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
+    run: options.Run,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the report. Default: RUN/report.", show_default=False),

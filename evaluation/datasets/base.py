@@ -41,12 +41,12 @@ class Clip:
     category: str | None = None
     error: str | None = None
 
-    def manifest_row(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The clip as JSON values, for the run's manifest."""
         return {**self.__dict__, "path": str(self.path)}
 
     @classmethod
-    def from_manifest_row(cls, row: dict[str, Any]) -> Clip:
+    def from_json(cls, row: dict[str, Any]) -> Clip:
         return cls(**{**row, "path": Path(row["path"])})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.datasets.sources import Source
+from evaluation.datasets.files import ListedFile
 from qincodec.core.errors import UserError
 
 
@@ -28,10 +28,10 @@ class Shard:
             raise UserError(f"--shard is '{text}'; give I/N, I from 1 to N, for example 1/4 to 4/4")
         return cls(int(match[1]), int(match[2]))
 
-    def take(self, sources: Sequence[Source]) -> tuple[list[Source], dict[str, Any]]:
-        """The sources of this part, in their order, and what run.json says of it.
+    def take(self, entries: Sequence[ListedFile]) -> tuple[list[ListedFile], dict[str, Any]]:
+        """The files of this part, in their order, and what run.json says of it.
 
-        That is ``indices`` and ``count``, ``recordings`` of the whole and ``of``, a hash of all sources:
+        That is ``indices`` and ``count``, ``recordings`` of the whole and ``of``, a hash of all:
         parts of wholes that differ do not add up to one.
 
         Raises:
@@ -41,21 +41,21 @@ class Shard:
         def order(recording: str) -> tuple[bytes, str]:
             return hashlib.sha256(recording.encode()).digest(), recording
 
-        recordings = sorted({source.recording for source in sources}, key=order)
+        recordings = sorted({entry.recording for entry in entries}, key=order)
         if self.count > len(recordings):
             raise UserError(
                 f"--shard {self.index}/{self.count} of {len(recordings)} recordings: parts would be empty; "
                 f"give {len(recordings)} parts or fewer"
             )
         mine = set(recordings[self.index - 1 :: self.count])
-        everything = sorted((s.id, s.recording, s.start_s, s.duration_s or 0.0) for s in sources)
-        entry = {
+        everything = sorted((s.id, s.recording, s.start_s, s.duration_s or 0.0) for s in entries)
+        described = {
             "indices": [self.index],
             "count": self.count,
             "recordings": len(recordings),
             "of": hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16],
         }
-        return [source for source in sources if source.recording in mine], entry
+        return [entry for entry in entries if entry.recording in mine], described
 
 
 def shard_note(entry: dict[str, Any], n_recordings: int) -> str:

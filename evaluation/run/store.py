@@ -3,7 +3,7 @@
 Layout::
 
     run.json            schema version, settings, data set, conditions, metrics, command lines
-    clips.jsonl         the clips, in order (`evaluation.datasets.base.Clip.manifest_row`)
+    clips.jsonl         the clips, in order (`evaluation.datasets.base.Clip.to_json`)
     files.json          of conditions decoded elsewhere: fingerprint of each clip's file, or why there is none
     environment.json    versions, commit, machine
     rows/rank-N.jsonl   one line per row, appended by rank N only
@@ -370,7 +370,7 @@ class RunStore:
         self._write_json("files.json", files)
 
     def write_clips(self, clips: list[Clip]) -> None:
-        lines = [json.dumps(clip.manifest_row(), ensure_ascii=False) + "\n" for clip in clips]
+        lines = [json.dumps(clip.to_json(), ensure_ascii=False) + "\n" for clip in clips]
         write_atomic(self.folder / "clips.jsonl", "".join(lines))
 
     def read_clips(self) -> list[Clip]:
@@ -384,7 +384,7 @@ class RunStore:
                 row = records.checked(records.loads(line), records.CLIP)
                 if row["id"] in clips:
                     raise ValueError(f"clip '{row['id']}' is there twice")
-                clips[row["id"]] = Clip.from_manifest_row(records.only(row, records.CLIP))
+                clips[row["id"]] = Clip.from_json(records.only(row, records.CLIP))
             except ValueError as error:
                 raise UserError(f"{path} is damaged, line {number}: {error}; start a new run") from error
         return list(clips.values())
