@@ -34,7 +34,7 @@ _ROUNDING_S = 0.001
 
 @dataclass(frozen=True)
 class ListedFile:
-    """What clips are cut from: a file, or the excerpt of one that a list file names.
+    """What clips are cut from: a file, or the excerpt of one that a manifest names.
 
     Attributes:
         id: of its first clip.

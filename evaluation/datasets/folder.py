@@ -250,13 +250,13 @@ def _esc_class(stem: str) -> str | None:
     return classes[int(match["number"])] if match and int(match["number"]) < len(classes) else None
 
 
-# --- list files ----------------------------------------------------------------------------------------
+# --- manifests ----------------------------------------------------------------------------------------
 
 
 def read_manifest(file: Path, recording: RecordingRule) -> Listing:
-    """The rows of a list file, which users also call a manifest: JSON lines.
+    """The rows of a manifest: JSON lines.
 
-    Each line is an object with ``path`` (relative to the list file, or absolute) and, if wanted, ``id``,
+    Each line is an object with ``path`` (relative to the manifest, or absolute) and, if wanted, ``id``,
     ``recording``, ``category``, ``start_s``, ``duration_s``, ``sha256`` or ``content_hash``; other keys
     are left alone. Without ``id`` it is the path below the file's folder (below the folder all files
     share, if some lie elsewhere), without extension, and ``@<start>s``.

@@ -97,8 +97,8 @@ def _open_files() -> int:
 
 
 class _Channel(HTTPChannel):
-    # The server closes connections while the loop asks each whether it waits for something. A closed one that said
-    # yes would be waited for by the number of its file, which the next connection is given: that one was closed.
+    # The server closes connections while the loop asks each whether it waits for something. The loop would wait
+    # for a closed one that said yes by the number of its file, and close the next connection that gets it.
     def readable(self) -> bool:
         return self.connected and bool(super().readable())
 
