@@ -97,8 +97,8 @@ def _open_files() -> int:
 
 
 class _Channel(HTTPChannel):
-    # The server closes connections while the loop asks each whether it waits for something. The loop would wait
-    # for a closed one that said yes by the number of its file, and close the next connection that gets it.
+    # The server closes connections while the loop asks each whether it waits for something. If a closed one
+    # says yes, the loop waits for its file number, and closes the next connection that gets that number.
     def readable(self) -> bool:
         return self.connected and bool(super().readable())
 
