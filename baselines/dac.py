@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from baselines.bounds import empty_model
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, blocks, check_state, from_folder, load_state, read_tensors
+from baselines.pretrained import PretrainedCodec, blocks
+from baselines.tensors import check_state, empty_model, from_folder, load_state, read_tensors
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from baselines.bounds import empty_model
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, check_state, from_folder, load_state, read_tensors
+from baselines.pretrained import PretrainedCodec
+from baselines.tensors import check_state, empty_model, from_folder, load_state, read_tensors
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:

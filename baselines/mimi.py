@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
-from baselines.pretrained import PretrainedCodec, blocks, from_folder, from_pretrained
+from baselines.pretrained import PretrainedCodec, blocks
+from baselines.tensors import from_folder, from_pretrained
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:

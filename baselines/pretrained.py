@@ -1,4 +1,4 @@
-"""What codecs with pretrained networks share: where weights come from, how files are read, what is stored.
+"""Base class of codecs with a pretrained network: which weights are meant, and what is stored of a clip.
 
 Weights of such a codec are, as typed after its name or ``--weights NAME=``:
 
@@ -7,16 +7,13 @@ Weights of such a codec are, as typed after its name or ``--weights NAME=``:
 - the path of a file in its authors' format, or of a folder as transformers writes it;
 - ``untrained`` or ``untrained:tiny``: random weights, which show in the version under which scores are kept.
 
-Files are read with ``weights_only=True`` or as safetensors: nothing in them is ever run.
+Files are read by `baselines.tensors`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import pickle
-import re
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,11 +24,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import baselines.weights
-from baselines.bounds import empty_model, refuse_inflated, refuse_numbers, refuse_packed
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from baselines.lazy import Lazy
+from baselines.tensors import FOLDER
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
 from qincodec.core.errors import UserError, shown
+from qincodec.model_folder import model_hash
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +40,6 @@ else:
 UNTRAINED = "untrained"
 #: Of random weights. "full" is the released architecture, "tiny" one for tests.
 SIZES = ("full", "tiny")
-#: Of a model as transformers writes it.
-FOLDER = ("config.json", "model.safetensors")
 
 
 class PretrainedCodec(Codec):
@@ -68,7 +64,7 @@ class PretrainedCodec(Codec):
             for label in self._released:
                 model = randomize(self._untrained(label, size), self._gain)
                 self._add(label, model)
-                hashes.append(_fingerprint(model))
+                hashes.append(model_hash({}, dict(model.state_dict()))[:16])
         else:
             for label, path in self._sources(weights, baselines.weights.obtain).items():
                 assert path is not None  # `obtain` gives one or raises
@@ -254,145 +250,11 @@ def blocks(frames: int, size: int, before: int, after: int | None = None) -> Ite
         yield Block(first, stop, start - first, end - first)
 
 
-# ---- files ---------------------------------------------------------------------------------------------
-
-
-def read_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote, as far as it is tensors and plain containers. Nothing in it is run.
-
-    Raises:
-        UserError: it holds other Python objects, is damaged or something else, or cannot be read.
-    """
-    try:
-        refuse_packed(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        refuse_inflated(content)
-        return content
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read weights '{path}': {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" ({found[1]})" if found else ""
-        raise UserError(
-            f"weights '{path}' hold Python objects{what} instead of tensors alone, or are none at all:"
-            " refused, nothing in it was run; get the file from its official place (`evaluate weights`)"
-        ) from error
-    except Exception as error:  # whatever torch makes of rubbish
-        raise UserError(
-            f"weights '{path}' are damaged or not a file of torch.save ({type(error).__name__}); delete"
-            " the file and get it again, see `evaluate weights`"
-        ) from error
-
-
-def load_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
-    """Fill a model with tensors of exactly its names and shapes, as float32. Raises as `check_state`."""
-    check_state(model, tensors, path)
-    model.load_state_dict({name: tensors[name].float() for name in model.state_dict()})
-
-
-def check_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
-    """Compare tensors with a model, which need not hold values.
-
-    Raises:
-        UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
-    """
-    expected = model.state_dict()
-    problems = [f"{name} is missing" for name in expected if name not in tensors]
-    problems += [f"{name} is unknown" for name in tensors if name not in expected]
-    for name in expected.keys() & tensors.keys():
-        given = tensors[name]
-        if not isinstance(given, torch.Tensor) or given.shape != expected[name].shape:
-            got = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
-            problems.append(f"{name} is {got} instead of {tuple(expected[name].shape)}")
-        elif not torch.isfinite(given).all():
-            problems.append(f"{name} holds values that are not finite")
-    if problems:
-        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise UserError(
-            f"weights '{path}' do not fit {type(model).__name__}: {problems[0]}{more}; is it another model's"
-            " file, or a part of one?"
-        )
-
-
-def from_folder(kind: Any, folder: Path) -> nn.Module:
-    """A model as transformers writes it: ``config.json`` and ``model.safetensors``.
-
-    Raises:
-        UserError: files missing, damaged, or of another model.
-    """
-    for name in FOLDER:
-        if not (folder / name).is_file():
-            raise UserError(f"model folder '{folder}' has no {name}; give a folder as transformers writes it")
-    _refuse_other_config(kind, folder)
-    return from_pretrained(kind, folder, folder, local_files_only=True, use_safetensors=True)
-
-
-def _refuse_other_config(kind: Any, folder: Path) -> None:
-    """Compare what the configuration describes with what is stored, before any of it takes memory.
-
-    Raises:
-        UserError: a number is larger than in any model, or the model would have more values than are stored.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / FOLDER[0]
-    try:
-        if path.stat().st_size > 1 << 20:
-            raise ValueError("it has more than a megabyte")
-        config = json.loads(path.read_text(encoding="utf-8"))
-        refuse_numbers(config)
-        with safe_open(folder / FOLDER[1], "pt") as tensors:
-            stored = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-        empty = empty_model(lambda: kind(kind.config_class(**config)))
-        described = sum(part.numel() for part in empty.parameters())
-        if described > stored:
-            raise ValueError(f"a model of {described} values, of which {stored} are stored")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"model folder '{folder}' cannot be read: {error}; get its files again") from error
-    except Exception as error:  # transformers raises what it likes
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"'{path}' describes no {kind.__name__}: {text}; get the file again") from error
-
-
-def from_pretrained(kind: Any, given: Path | None, place: Path, **options: Any) -> nn.Module:
-    """``kind.from_pretrained`` that fills every tensor or none.
-
-    Args:
-        kind: a model class of transformers.
-        given: its first argument.
-        place: where the weights are, for messages.
-
-    Raises:
-        UserError: it cannot, or tensors are missing, unknown or of another shape.
-    """
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model, found = kind.from_pretrained(
-            given, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32, **options
-        )
-    except Exception as error:  # transformers raises what it likes
-        first = (str(error).splitlines() or [""])[0]
-        raise UserError(f"weights '{place}' are not those of a {kind.__name__}: {first}") from error
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
-    wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
-    if wrong:
-        raise UserError(
-            f"weights '{place}' are not those of a {kind.__name__}: {len(wrong)} tensors are missing,"
-            f" unknown or of another shape, {wrong[0]} for one; `evaluate weights` names the official files"
-        )
-    loaded: nn.Module = model
-    return loaded
+# ---- identity ----------------------------------------------------------------------------------------
 
 
 def _path_hash(path: Path) -> str:
+    """SHA-256 of a model's file or folder, 64 hexadecimal digits."""
     if not path.is_dir():
         return baselines.weights.sha256(path)
     parts = "".join(baselines.weights.sha256(path / name) for name in FOLDER)
@@ -425,10 +287,3 @@ def randomize(model: nn.Module, gain: float) -> nn.Module:
         else:
             tensor.zero_()
     return model
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Sixteen digits that stand for all weights of a model."""
-    from qincodec.checkpoint import model_hash
-
-    return model_hash({}, dict(model.state_dict()))[:16]

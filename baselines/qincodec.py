@@ -13,7 +13,7 @@ import numpy as np
 
 from baselines.codec import Codec, Encoded, Rate, check_batch
 from baselines.lazy import Lazy
-from qincodec import bitstream, checkpoint
+from qincodec import bitstream, model_folder
 from qincodec.core.errors import UserError, shown
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ class _Model(Codec):
     @classmethod
     def unavailable(cls, weights: str | None = None) -> str | None:
         if weights is None:
-            if checkpoint.shipped():
+            if model_folder.shipped():
                 return None
-            return f"{checkpoint.NOTHING_SHIPPED}; pass --weights {cls.name}=PATH"
+            return f"{model_folder.NOTHING_SHIPPED}; pass --weights {cls.name}=PATH"
         if weights.startswith(codec.UNTRAINED):
             return None
         try:
-            checkpoint.find(weights)
+            model_folder.find(weights)
         except UserError as error:
             return str(error)
         return None

@@ -1,4 +1,4 @@
-"""Codecs by name."""
+"""Codecs by name, and what is asked of one that may be somebody's plug-in."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections import defaultdict
@@ -14,6 +13,7 @@ import numpy as np
 from baselines.codec import check_kbps
 from qincodec import audio
 from qincodec.core.errors import UserError
+from qincodec.core.files import file_sha256
 
 #: How far the length of a file may be from that of the recording or excerpt it stands for, in seconds.
 LENGTH_TOLERANCE_S = 0.1
@@ -183,8 +183,7 @@ class Rendered:
     def fingerprint(self, path: Path) -> str:
         """First 16 hex digits of the SHA-256 of a file, for the keys of its scores. Computed once."""
         if path not in self._fingerprints:
-            with path.open("rb") as file:
-                self._fingerprints[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            self._fingerprints[path] = file_sha256(path)[:16]
         return self._fingerprints[path]
 
 

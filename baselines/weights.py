@@ -1,4 +1,4 @@
-"""Pretrained weights: one table, one cache folder, one way to fetch and verify.
+"""Which pretrained files there are and where they lie: one table, one cache folder, one way to have a file.
 
 A file is looked for in this order: the path given with ``--weights NAME=PATH`` (`use`), the cache folder
 (`find`), its authors' official place (`obtain`). The cache is ``$QINCODEC_CACHE/weights``, or ``weights`` in
@@ -7,7 +7,6 @@ the user's cache folder. With ``QINCODEC_OFFLINE=1`` (or ``HF_HUB_OFFLINE=1``) n
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from baselines.weights_files import (
     set_aside,
 )
 from qincodec.core.console import Progress
-from qincodec.core.errors import Unavailable, UserError
+from qincodec.core.errors import Unavailable, UserError, unknown
 
 _DAC_RELEASES = "https://github.com/descriptinc/descript-audio-codec/releases/download"
 _DAC = "Kumar et al., High-Fidelity Audio Compression with Improved RVQGAN, NeurIPS 2023 (Descript)"
@@ -115,9 +114,7 @@ _explicit: dict[str, Path] = {}
 def entry(name: str) -> WeightsFile:
     """The table's entry. Raises UserError for an unknown name, with the close ones."""
     if name not in FILES:
-        close = difflib.get_close_matches(name, FILES, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise UserError(f"unknown weights '{name}': {hint}known are {', '.join(FILES)}")
+        raise unknown("weights", name, list(FILES))
     return FILES[name]
 
 

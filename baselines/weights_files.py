@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from qincodec.core.errors import UserError
-from qincodec.core.files import replacing
+from qincodec.core.files import cache_folder, replacing
 
 _digests: dict[tuple[str, int, int], dict[str, str]] = {}
 
@@ -73,8 +70,7 @@ class WeightsFile:
 
 def folder() -> Path:
     """The cache folder; it may not exist yet."""
-    base = os.environ.get("QINCODEC_CACHE") or platformdirs.user_cache_dir("qincodec")
-    return Path(base).expanduser() / "weights"
+    return cache_folder() / "weights"
 
 
 def digests(path: Path) -> dict[str, str]:

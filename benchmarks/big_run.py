@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from evaluation.datasets.base import Clip, Dataset
-from evaluation.engine.conditions import Planned
-from evaluation.engine.runner import Runner
+from evaluation.engine.conditions import PreparedCondition
+from evaluation.engine.request import ParsedRequest, Request
+from evaluation.engine.runner import PreparedRun, Runner
 from evaluation.records import CodedRow, Condition, MetricInfo, Row, ScoreRow, Settings
 from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import RunStore, coded_key, score_key
@@ -157,11 +158,12 @@ def run_phase(name: str, folder: Path, count: int, num_conditions: int, per_reco
 
         measured("encoded files, written", write_files)
     elif name == "resume":
-        planned = [Planned(condition) for condition in conditions]
+        request = ParsedRequest(Request(workers=1), [], [], [], [], [])
+        prepared = [PreparedCondition(condition) for condition in conditions]
+        run = PreparedRun(request, Dataset("big", clips), prepared, metrics_of(), [])
         measured("data set hashed", lambda: Dataset("big", clips).hash)
         with measured("run folder opened", lambda: RunStore(folder)) as store:
-            metrics = metrics_of()
-            runner = measured("batches", lambda: Runner(store, clips, planned, metrics, Settings()))
+            runner = measured("batches", lambda: Runner(store, run))
             measured("resumed, nothing to do", runner.run)
     elif name == "report":
         with measured("run folder opened", lambda: RunStore(folder, write=False)) as store:

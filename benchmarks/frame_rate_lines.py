@@ -30,7 +30,7 @@ def lines_db(samples: np.ndarray, sample_rate: int, frame_rate: float, low: floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("audio", type=Path, nargs="+")
     parser.add_argument("--model", default="small")
     parser.add_argument("--kbps", type=float, default=16.0)

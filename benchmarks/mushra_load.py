@@ -217,11 +217,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def flush_ms(folder: Path, count: int = 100) -> list[float]:
+def flush_ms(folder: Path) -> list[float]:
     """Milliseconds of writing 4 KiB and having them on the disk."""
     spent = []
     with (folder / "flush").open("wb") as file:
-        for _ in range(count):
+        for _ in range(100):
             start = time.perf_counter()
             file.write(bytes(4096))
             file.flush()

@@ -18,8 +18,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from evaluation.engine.conditions import parse_conditions
 from evaluation.engine.replay import RunAudio
+from evaluation.engine.request import parse_conditions
 from evaluation.report.tables import row_label
 from evaluation.run.store import RunStore
 from evaluation.statistics.recordings import Sample, bootstrap_means
@@ -37,7 +37,7 @@ def log_magnitudes(samples: np.ndarray, window: int) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--condition", action="append", default=[], help="NAME[@KBPS]=DIR, as in evaluate")
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qincodec import audio, shapes
+from qincodec import architectures, audio
 from qincodec.quantizers.rvq import RVQ
 from qincodec.training.adversarial import AdversarialStep, Generator
 from qincodec.training.config import TrainingConfig, load_config
@@ -55,7 +55,7 @@ def matrix_rate(device: torch.device) -> float:
 
 def step_of(config: TrainingConfig, fabric, quantized: bool, adversarial: bool) -> AdversarialStep:
     torch.manual_seed(0)
-    autoencoder = shapes.autoencoder(config.shape)
+    autoencoder = architectures.autoencoder(config.shape)
     quantizer = RVQ(config.shape.latent_dim, 9) if quantized else None
     return AdversarialStep(
         fabric,

@@ -1,153 +1,57 @@
-"""One evaluation from start to end: plan, open the run, run, load the results."""
+"""One evaluation from start to end: parse what was asked for, prepare, run, load the results, report."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from baselines import weights
-from baselines.registry import CODECS
 from evaluation.datasets import load_dataset
-from evaluation.datasets.base import Clip, Dataset
-from evaluation.embeddings.base import Embedding
-from evaluation.engine.conditions import (
-    Planned,
-    choose_metrics,
-    parse_codecs,
-    parse_conditions,
-    parse_kbps,
-    parse_weights,
-    plan_conditions,
-)
+from evaluation.datasets.base import Clip
+from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.distributed import Ranks
-from evaluation.engine.embedder import Embedder, load_embeddings
-from evaluation.engine.noise_floor import noise_floor
-from evaluation.engine.runner import Runner
+from evaluation.engine.embedder import load_embeddings
+from evaluation.engine.request import DEFAULT_METRICS, ParsedRequest, Request, parse_request
+from evaluation.engine.runner import PreparedRun, Runner
 from evaluation.engine.scoring import describe
 from evaluation.loading import load_results
 from evaluation.metrics import load_metrics
-from evaluation.metrics.base import Metric, describe_metric
+from evaluation.metrics.base import describe_metric
 from evaluation.metrics.embedding import describe_embedding, embedding_metrics
 from evaluation.records import DecodedFile, Settings
 from evaluation.results import Results
 from evaluation.run.environment import describe_environment
 from evaluation.run.manifest import RunDescription, describe_dataset
-from evaluation.run.store import RunStore, row_key
+from evaluation.run.store import RunStore
 from qincodec.codec import check_device
 from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError
-
-#: Names of metrics, and of embeddings, each of which stands for its four.
-DEFAULT_METRICS = "si_sdr,ms_mel,logmel,openl3"
+from qincodec.core.files import StoreError
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, as typed; see `evaluate` for the meaning of each."""
-
-    data: str | None = None
-    codecs: Sequence[str] = ("qincodec,opus,mp3",)
-    kbps: Sequence[float] | str = "8,16"
-    conditions: Sequence[str] = ()
-    metrics: Sequence[str] | str = DEFAULT_METRICS
-    weights: Sequence[str] | Mapping[str, str] = ()
-    skip_unavailable: bool = False
-    device: str = "cpu"
-    batch_size: int = 8
-    workers: int | None = None
-    save_audio: bool = False
-    settings: Settings = field(default_factory=Settings)
-    dataset_options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Plan:
-    """What will run: checked, loaded, nothing written yet."""
-
-    request: Request
-    dataset: Dataset
-    conditions: list[Planned]
-    metrics: list[Metric]
-    embeddings: list[Embedding]
-    unavailable: dict[str, str]
-    #: Row label of a codec that was left out -> why.
-    skipped: dict[str, str]
-    workers: int
-
-    @property
-    def floor(self) -> list[Planned]:
-        return noise_floor() if self.embeddings else []
-
-    def runner(self, store: RunStore, clips: Sequence[Clip], **options: Any) -> Runner:
-        settings = self.request.settings
-        return Runner(
-            store,
-            clips,
-            self.conditions,
-            self.metrics,
-            settings,
-            embedders=[Embedder(store, embedding, settings) for embedding in self.embeddings],
-            floor=self.floor,
-            batch_size=self.request.batch_size,
-            workers=self.workers,
-            device=self.request.device,
-            save_audio=self.request.save_audio,
-            **options,
-        )
-
-    def default_folder(self) -> Path:
-        """``runs/<data>-<hash>``: the same request finds its own run again and goes on with it."""
-        content = row_key(
-            settings=asdict(self.request.settings),
-            data=self.dataset.hash,
-            conditions=[asdict(planned.condition) for planned in self.conditions],
-            metrics=[[metric.name, metric.version] for metric in self.metrics],
-            # By name: weights that arrive later go on with the same folder.
-            embeddings=sorted([*(e.name for e in self.embeddings), *self.unavailable]),
-        )
-        return Path("runs") / f"{self.dataset.name}-{content[:8]}"
-
-
-def make_plan(
-    request: Request,
+def prepare(
+    request: ParsedRequest,
     progress: Progress = lambda *_: None,
     ranks: Ranks | None = None,
     failed: str | None = None,
-) -> Plan:
-    """Check the whole request, load codecs and data. Raises UserError before any work is done.
+) -> PreparedRun:
+    """Load codecs, metrics and data. Raises UserError before any work is done.
 
     Args:
         failed: why a download that was tried has failed; it is not advised again then.
     """
-    check_numbers(request)
-    given = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
-    specs = parse_codecs(request.codecs, use_files(given, request.codecs))
-    rendered = parse_conditions(request.conditions)
-    kbps = parse_kbps(request.kbps)
-    metric_names, embedding_names = choose_metrics(request.metrics)
-    check_device(request.device)
-    conditions, skipped = plan_conditions(
-        specs,
-        rendered,
-        kbps,
-        sample_rate=request.settings.sample_rate,
-        channels=request.settings.channels,
-        device=request.device,
-        skip_unavailable=request.skip_unavailable,
-        failed=failed,
-    )
-    settings = request.settings
+    typed, settings = request.typed, request.typed.settings
+    check_device(typed.device)
+    conditions, skipped = prepare_conditions(request, failed)
     ranks = ranks or Ranks()
-    embeddings, missing = load_embeddings(embedding_names, request.device, ranks)
-    metrics, no_metrics = load_metrics(metric_names)
+    embeddings, missing = load_embeddings(request.embeddings, typed.device, ranks)
+    metrics, no_metrics = load_metrics(request.metrics)
     for metric in metrics:
         describe_metric(metric)  # refuses what a run folder cannot hold
     for embedding in embeddings:
@@ -157,72 +61,45 @@ def make_plan(
         raise Unavailable(f"no metric can be computed here: {'; '.join(missing.values())}")
     dataset = ranks.once(
         lambda: load_dataset(
-            request.data,
+            typed.data,
             chunk_s=settings.chunk_s,
             chunks=settings.chunks,
             limit=settings.limit,
             seed=settings.seed,
             sample_rate=settings.sample_rate,
             progress=progress,
-            **request.dataset_options,
+            **typed.dataset_options,
         )
     )
-    files = ranks.once(lambda: [_find_files(planned, dataset.clips) for planned in conditions])
-    conditions = [replace(planned, files=found) for planned, found in zip(conditions, files, strict=True)]
-    workers = request.workers or usable_cores()
-    plan = Plan(request, dataset, conditions, metrics, embeddings, missing, skipped, workers)
-    _describe_run(plan)
-    return plan
-
-
-def use_files(given: Mapping[str, str], codecs: Sequence[str] | str) -> dict[str, str]:
-    """Take what names a pretrained file out of ``--weights``; the rest are codecs' own.
-
-    Raises:
-        UserError: a file of a codec that is not asked for.
-    """
-    asked = {spec.codec for spec in parse_codecs(codecs, {})}
-    own = dict(given)
-    for name in [name for name in own if name in weights.FILES]:
-        user = weights.FILES[name].used_by
-        if user in CODECS and user not in asked:
-            raise UserError(
-                f"--weights {name}=... is for codec '{user}', which is not among --codecs; add it"
-            )
-        weights.use(name, Path(own[name]))
-        if name not in asked:
-            del own[name]
-    return own
-
-
-def usable_cores() -> int:
-    """CPU cores for this process: those it may run on, shared among torchrun's ranks of this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    files = ranks.once(lambda: [_find_files(prepared, dataset.clips) for prepared in conditions])
+    conditions = [replace(prepared, files=found) for prepared, found in zip(conditions, files, strict=True)]
+    run = PreparedRun(request, dataset, conditions, metrics, embeddings, missing, skipped)
+    _describe_run(run)
+    return run
 
 
 def execute(
-    plan: Plan,
+    run: PreparedRun,
     out: Path | None = None,
     *,
     command: str | None = None,
     ranks: Ranks | None = None,
     progress: Progress = lambda *_: None,
 ) -> tuple[Results, Path]:
-    """Run a plan in folder ``out``, going on with what is there, and load the results.
+    """Evaluate in folder ``out``, going on with what is there, and load the results.
 
     Raises:
         UserError: the folder holds a run of another configuration, is in use, or cannot be written.
     """
     ranks = ranks or Ranks()
-    folder = out or plan.default_folder()
+    folder = out or run.default_folder()
     first: RunStore | None = None
 
     def open_first() -> None:
         nonlocal first
         first = RunStore(folder)
         try:
-            _prepare(first, plan, command)
+            _open(first, run, command)
         except BaseException:
             first.close()
             raise
@@ -240,9 +117,12 @@ def execute(
             nonlocal total
             total += count
 
-        runner = plan.runner(store, plan.dataset.clips, ranks=ranks, on_step=on_step, on_more=on_more)
+        runner = Runner(store, run, ranks=ranks, on_step=on_step, on_more=on_more)
         total = runner.steps()
-        runner.run()
+        try:
+            runner.run()
+        except StoreError as error:
+            raise StoreError(f"{error}; what was scored so far is kept") from error
         return load_results(store, progress) if ranks.rank == 0 else load_results(store), folder
 
 
@@ -320,8 +200,8 @@ def evaluate(
         dataset_options=dataset_options,
     )
     report = progress or (lambda *_: None)
-    plan = make_plan(request, report)
-    results, folder = execute(plan, None if out is None else Path(out), progress=report)
+    run = prepare(parse_request(request), report)
+    results, folder = execute(run, None if out is None else Path(out), progress=report)
     from evaluation.report import write_all
 
     write_all(results, folder)
@@ -339,77 +219,79 @@ class Estimate:
     disk_bytes: int
 
 
-def estimate(plan: Plan) -> Estimate:
+def estimate(run: PreparedRun) -> Estimate:
     """Code and score one batch of typical clips in a temporary folder and extrapolate (``--dry-run``)."""
-    clips = sorted((c for c in plan.dataset.clips if c.error is None), key=lambda c: (c.duration_s, c.id))
+    clips = sorted((c for c in run.dataset.clips if c.error is None), key=lambda c: (c.duration_s, c.id))
     if not clips:
         raise UserError("no readable clip to estimate from; check the data")
-    count = min(len(clips), plan.request.batch_size)
+    count = min(len(clips), run.request.typed.batch_size)
     start = (len(clips) - count) // 2
     sample = clips[start : start + count]
     with tempfile.TemporaryDirectory(prefix="evaluate-dry-run-") as temporary:
         with RunStore(Path(temporary) / "run") as store:
             began = time.perf_counter()
-            plan.runner(store, sample).run()
+            Runner(store, replace(run, dataset=replace(run.dataset, clips=sample))).run()
             seconds = time.perf_counter() - began
         sizes = sum(path.stat().st_size for path in Path(temporary).rglob("*") if path.is_file())
     share = sum(clip.duration_s for clip in clips) / sum(clip.duration_s for clip in sample)
-    batches = -(-len(clips) // plan.request.batch_size)
-    parallel = min(plan.workers, batches)
-    return Estimate(len(clips), len(plan.conditions), count, seconds * share / parallel, int(sizes * share))
+    batches = -(-len(clips) // run.request.typed.batch_size)
+    parallel = min(run.workers, batches)
+    return Estimate(len(clips), len(run.conditions), count, seconds * share / parallel, int(sizes * share))
 
 
-def _find_files(planned: Planned, clips: Sequence[Clip]) -> dict[str, DecodedFile]:
+def _find_files(prepared: PreparedCondition, clips: Sequence[Clip]) -> dict[str, DecodedFile]:
     """The decoded file of every clip, or why there is none."""
-    if planned.rendered is None:
+    if prepared.rendered is None:
         return {}
     files = {}
     for clip in clips:
         try:
-            found = planned.rendered.find(clip.id, clip.path.name)
-            files[clip.id] = DecodedFile(planned.rendered.fingerprint(found))
+            found = prepared.rendered.find(clip.id, clip.path.name)
+            files[clip.id] = DecodedFile(prepared.rendered.fingerprint(found))
         except UserError as error:
             files[clip.id] = DecodedFile(missing=describe(error))
     if clips and all(file.fingerprint is None for file in files.values()):
         raise UserError(
-            f"condition '{planned.condition.codec}': no file matches any of the {len(clips)} clips; "
+            f"condition '{prepared.condition.codec}': no file matches any of the {len(clips)} clips; "
             f"{files[clips[0].id].missing}"
         )
     return files
 
 
-def _prepare(store: RunStore, plan: Plan, command: str | None) -> None:
-    """Check the folder against the plan and write what describes the run."""
-    run = _describe_run(plan, command, store)
+def _open(store: RunStore, run: PreparedRun, command: str | None) -> None:
+    """Check the folder against what is to run and write what describes it."""
+    described = _describe_run(run, command, store)
     files = {
-        planned.condition.point: dict(planned.files)
-        for planned in plan.conditions
-        if planned.rendered is not None
+        prepared.condition.point: dict(prepared.files)
+        for prepared in run.conditions
+        if prepared.rendered is not None
     }
-    store.write_clips(plan.dataset.clips)
+    store.write_clips(run.dataset.clips)
     store.write_files(store.read_files() | files)
-    store.write_environment(describe_environment(plan.request.device, plan.workers))
-    store.write_run(run)
+    store.write_environment(describe_environment(run.request.typed.device, run.workers))
+    store.write_run(described)
 
 
-def _describe_run(plan: Plan, command: str | None = None, store: RunStore | None = None) -> RunDescription:
+def _describe_run(
+    run: PreparedRun, command: str | None = None, store: RunStore | None = None
+) -> RunDescription:
     """run.json; in a store with this request's conditions and metrics added to those of earlier ones.
 
     Raises:
         UserError: a run folder cannot hold the request; it would be refused when it is read again.
     """
-    infos = [describe_embedding(embedding) for embedding in plan.embeddings]
-    metrics = [describe_metric(metric) for metric in plan.metrics]
+    infos = [describe_embedding(embedding) for embedding in run.embeddings]
+    metrics = [describe_metric(metric) for metric in run.metrics]
     metrics += [metric for info in infos for metric in embedding_metrics(info)]
     new = RunDescription(
-        settings=plan.request.settings,
-        dataset=describe_dataset(plan.dataset),
-        conditions=tuple(planned.condition for planned in plan.conditions),
-        floor=tuple(planned.condition for planned in plan.floor),
+        settings=run.settings,
+        dataset=describe_dataset(run.dataset),
+        conditions=tuple(prepared.condition for prepared in run.conditions),
+        floor=tuple(prepared.condition for prepared in run.floor),
         metrics=tuple(metrics),
         embeddings=tuple(infos),
-        unavailable=plan.unavailable,
-        skipped=plan.skipped,
+        unavailable=run.unavailable,
+        skipped=run.skipped,
         commands=(command,) if command else (),
     )
     old = None if store is None else store.find_run()
@@ -437,23 +319,6 @@ def _refuse_other_configuration(folder: Path, old: RunDescription, new: RunDescr
     if old.dataset.hash != new.dataset.hash:
         had, got = (f"{d.name} ({d.n_clips} clips, {d.hash})" for d in (old.dataset, new.dataset))
         refuse("the data", had, got)
-
-
-def check_numbers(request: Request) -> None:
-    settings = request.settings
-    checks: list[tuple[str, bool, object, str]] = [
-        ("--sample-rate", 8000 <= settings.sample_rate <= 384000, settings.sample_rate, "8000 to 384000 Hz"),
-        ("--channels", 1 <= settings.channels <= 2, settings.channels, "1 or 2"),
-        ("--chunk", 0.1 <= settings.chunk_s <= 3600, settings.chunk_s, "0.1 to 3600 seconds"),
-        ("--chunks", settings.chunks in ("first", "all"), settings.chunks, "first or all"),
-        ("--limit", settings.limit is None or settings.limit >= 1, settings.limit, "1 or more"),
-        ("--seed", settings.seed >= 0, settings.seed, "0 or more"),
-        ("--batch-size", request.batch_size >= 1, request.batch_size, "1 or more"),
-        ("--workers", request.workers is None or request.workers >= 1, request.workers, "1 or more"),
-    ]
-    for option, good, value, allowed in checks:
-        if not good:
-            raise UserError(f"{option} is {value}; allowed: {allowed}")
 
 
 def command_line() -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from mushra.anchors import anchor_filter, exceeds_pcm, make_anchor, too_loud_for_flac
+from mushra.config.key import NO_KEY, Key, read_key
 from mushra.config.load import Finding, one_line, read
-from mushra.config.locate import KEY_FORMAT, KEY_NAME
+from mushra.config.locate import KEY_NAME, key_beside
 from mushra.config.pages import (
     ANCHOR35,
     ANCHOR70,
@@ -40,6 +39,8 @@ MAX_EXCERPT_S = 12.0
 MAX_SIGNALS = 12
 MIN_ITEMS = 5
 ITEMS_PER_SYSTEM = 1.5
+#: No gain of a recording is near it; 10 to the power of a twentieth of more may be no number.
+_MAX_GAIN_DB = 1000
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,12 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
     reference should not have (`mushra.faults`), types and sizes of files that tell items apart, training on
     a recording of the test, limits of the standard, names that give a condition away.
     """
-    key = _read_key(config.root)
-    if isinstance(key, str):
-        yield Remark("error", None, key)
-        key = None
+    key, path_of_key = NO_KEY, key_beside(config.root)
+    if path_of_key is not None:
+        try:
+            key = read_key(path_of_key, whole=True)
+        except UserError as error:
+            yield Remark("error", None, str(error))
     full_scales = _full_scales(key)
     looked_at: dict[str, _Sound | str] = {}
     pages = list(enumerate(config.flat(), start=1))
@@ -158,7 +161,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
     yield from _check_limits(config, pages, sounds, key)
     yield from _telling_names(config, pages, key)
     yield from _trained_on(config, pages, sounds, key)
-    if key is not None:
+    if key is not NO_KEY:
         yield from _check_key(pages, sounds, key)
 
 
@@ -173,15 +176,13 @@ def _audio_paths(page: Page) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("stimuli", name), path
 
 
-def _full_scales(key: dict[str, Any] | None) -> dict[str, float]:
+def _full_scales(key: Key) -> dict[str, float]:
     """Path of a reference -> what `mushra create` multiplied the recording by."""
-    scales = {}
-    for trial in (key or {"trials": {}})["trials"].values():
-        try:
-            scales[str(trial["reference"])] = 10 ** (float(trial["gain_db"]) / 20)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            continue  # of a key that does not fit, which is said elsewhere
-    return {path: scale for path, scale in scales.items() if math.isfinite(scale) and scale > 0}
+    return {
+        trial.reference: 10 ** (trial.gain_db / 20)
+        for trial in key.trials.values()
+        if trial.reference and trial.gain_db is not None and abs(trial.gain_db) < _MAX_GAIN_DB
+    }
 
 
 def _look(config: TestConfig, path: str, full_scale: float) -> _Sound | str:
@@ -307,7 +308,7 @@ def _check_limits(
     config: TestConfig,
     pages: list[tuple[int, Page]],
     sounds: dict[int, dict[str, _Sound]],
-    key: dict[str, Any] | None,
+    key: Key,
 ) -> Iterator[Remark]:
     trials = [(n, page) for n, page in pages if isinstance(page, MushraPage) and not config.is_training(page)]
     if not trials:
@@ -315,7 +316,7 @@ def _check_limits(
     systems: set[str] = set()
     without_anchor: list[int] = []
     for number, page in trials:
-        conditions = [_condition(key, page.id, name) for name in page.conditions()]
+        conditions = [key.condition(page.id, name) for name in page.conditions()]
         systems.update(name for name in conditions if not is_control(name))
         if ANCHOR35 not in conditions:
             without_anchor.append(number)
@@ -341,24 +342,14 @@ def is_control(condition: str) -> bool:
     return condition in (HIDDEN_REFERENCE, ANCHOR35, ANCHOR70)
 
 
-def _condition(key: dict[str, Any] | None, trial: str, name: str) -> str:
-    """What a name stands for; itself, without a key that knows it."""
-    try:
-        return str(key["trials"][trial]["signals"][name]["condition"]) if key else name
-    except (KeyError, TypeError):
-        return name
-
-
-def _telling_names(
-    config: TestConfig, pages: list[tuple[int, Page]], key: dict[str, Any] | None
-) -> Iterator[Remark]:
+def _telling_names(config: TestConfig, pages: list[tuple[int, Page]], key: Key) -> Iterator[Remark]:
     for number, page in pages:
         if isinstance(page, MushraPage) and page.show_condition_names and not config.is_training(page):
             message = "'showConditionNames' shows listeners which condition they rate; leave it out"
             yield Remark("warning", number, message, ("showConditionNames",))
     for number, page in pages:
         for name in page.stimuli if isinstance(page, MushraPage) else ():
-            if _condition(key, page.id, name) == name:
+            if key.condition(page.id, name) == name:
                 yield Remark(
                     "warning",
                     number,
@@ -374,7 +365,7 @@ def _trained_on(
     config: TestConfig,
     pages: list[tuple[int, Page]],
     sounds: dict[int, dict[str, _Sound]],
-    key: dict[str, Any] | None,
+    key: Key,
 ) -> Iterator[Remark]:
     """Training pages with a recording that is rated later: by the key, or the same reference."""
     rated: dict[str, int] = {}
@@ -383,8 +374,8 @@ def _trained_on(
         if not isinstance(page, MushraPage) or "reference" not in sounds[number]:
             continue
         recording = sounds[number]["reference"].sha256
-        with contextlib.suppress(KeyError, TypeError):
-            recording = str(key["trials"][page.id]["recording"]) if key else recording
+        if page.id in key.trials:
+            recording = key.trials[page.id].recording or recording
         if config.is_training(page):
             training.append((number, recording))
         else:
@@ -400,43 +391,23 @@ def _trained_on(
             )
 
 
-def _read_key(root: Path) -> dict[str, Any] | str | None:
-    """The test's key, what is wrong with it, or None if there is none."""
-    path = root / KEY_NAME
-    try:
-        key = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        return f"'{path}' cannot be read: {error}; create the test again"
-    if (
-        not isinstance(key, dict)
-        or key.get("format") != KEY_FORMAT
-        or not isinstance(key.get("trials"), dict)
-    ):
-        return f"'{path}' is no key of format {KEY_FORMAT}; create the test again with this version"
-    return key
-
-
 def _check_key(
-    pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: dict[str, Any]
+    pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: Key
 ) -> Iterator[Remark]:
     """Whether the key opens the test: the same trials, names and files."""
     trials = {page.id: (number, page) for number, page in pages if isinstance(page, MushraPage)}
-    for trial in sorted(set(key["trials"]) - set(trials)):
+    for trial in sorted(set(key.trials) - set(trials)):
         yield Remark("error", None, f"'{KEY_NAME}' has trial '{trial}', which is no page of the test")
     for trial, (number, page) in trials.items():
-        entry = key["trials"].get(trial)
-        signals = entry.get("signals") if isinstance(entry, dict) else None
-        if not isinstance(signals, dict):
+        if trial not in key.trials:
             yield Remark("error", number, f"'{KEY_NAME}' does not know trial '{trial}'")
             continue
         for name, path in {HIDDEN_REFERENCE: page.reference, **page.stimuli}.items():
             place = ("reference",) if name == HIDDEN_REFERENCE else ("stimuli", name)
-            signal = signals.get(name)
-            if not isinstance(signal, dict) or signal.get("file") != path:
+            signal = key.trials[trial].signals.get(name)
+            if signal is None or signal.file != path:
                 message = f"'{KEY_NAME}' does not know '{name}' with file '{path}'"
                 yield Remark("error", number, message, place)
-            elif name in sounds[number] and signal.get("sha256") != sounds[number][name].sha256:
+            elif name in sounds[number] and signal.sha256 != sounds[number][name].sha256:
                 message = f"'{path}' is another file than '{KEY_NAME}' says: it was changed after `create`"
                 yield Remark("error", number, message, place)

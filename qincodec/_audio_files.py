@@ -79,7 +79,7 @@ class AudioInfo:
         return self.num_samples / self.sample_rate
 
 
-class Source(Protocol):
+class Reader(Protocol):
     """An open audio file. Only one of ``info``, ``read`` and ``blocks`` may be called, once."""
 
     sample_rate: int
@@ -96,7 +96,7 @@ class Source(Protocol):
 
 
 @contextmanager
-def open_source(path: str) -> Iterator[Source]:
+def open_reader(path: str) -> Iterator[Reader]:
     """Open the file ``path`` with the library that is to read it."""
     _check_file(path)
     # By descriptor, because libsndfile takes a name for a hint (".raw", ".vox", "-"); unbuffered, because
@@ -106,7 +106,7 @@ def open_source(path: str) -> Iterator[Source]:
         if sound is not None:
             with sound:
                 _check_rate(path, sound.samplerate)
-                yield _SndfileSource(path, sound)
+                yield _SndfileReader(path, sound)
             return
     # An absolute name under an explicit protocol: a colon in a name would be taken for one. And only
     # files: a play list must not make FFmpeg fetch anything.
@@ -121,9 +121,9 @@ def open_source(path: str) -> Iterator[Source]:
             raise UserError(f"{path!r} has no audio stream")
         if stream.codec_context is None:
             raise UserError(f"{path!r} holds audio in a coding that FFmpeg does not know, or is damaged")
-        source = _FFmpegSource(path, container, stream)
-        _check_rate(path, source.sample_rate)
-        yield source
+        reader = _FFmpegReader(path, container, stream)
+        _check_rate(path, reader.sample_rate)
+        yield reader
 
 
 def _check_file(path: str) -> None:
@@ -218,7 +218,7 @@ def _check_promise(path: str, sound: Any) -> None:
         raise UserError(f"{path!r} is damaged: an Ogg page is missing or broken; {_ADVICE}")
 
 
-class _SndfileSource:
+class _SndfileReader:
     def __init__(self, path: str, sound: Any) -> None:
         self.sample_rate: int = sound.samplerate
         self._path = path
@@ -292,7 +292,7 @@ class _SndfileSource:
 # ---- FFmpeg --------------------------------------------------------------------------------------------
 
 
-class _FFmpegSource:
+class _FFmpegReader:
     """Decodes from the beginning, whatever part is asked for: FFmpeg's seeking is not exact.
 
     Where timestamps leave gaps, the frames are joined.

@@ -28,7 +28,7 @@ import soundfile
 import soxr
 from numpy.typing import ArrayLike, NDArray
 
-from qincodec._audio_files import AudioInfo, open_source
+from qincodec._audio_files import AudioInfo, open_reader
 from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
 
@@ -67,8 +67,8 @@ def info(path: PathLike) -> AudioInfo:
     Reads only the header where that states the length, and decodes the file once where it does not
     (what FFmpeg reads: MP3, Opus, AAC, ...). Raises :class:`UserError` for what is no audio file.
     """
-    with open_source(os.fspath(path)) as source:
-        return source.info()
+    with open_reader(os.fspath(path)) as reader:
+        return reader.info()
 
 
 def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) -> tuple[Audio, int]:
@@ -93,8 +93,8 @@ def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) 
         raise UserError(f"cannot read {name!r} from {start_s} s on: give seconds, 0 or more")
     if duration_s is not None and not duration_s > 0:
         raise UserError(f"cannot read {duration_s} s of {name!r}: give more than 0 seconds")
-    with open_source(name) as source:
-        sample_rate = source.sample_rate
+    with open_reader(name) as reader:
+        sample_rate = reader.sample_rate
         first = math.floor(start_s * sample_rate + 0.5)
         stop = None
         if duration_s is not None and math.isfinite(duration_s):
@@ -103,7 +103,7 @@ def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) 
                 raise UserError(
                     f"cannot read {duration_s:g} s of {name!r}: less than a sample at {sample_rate} Hz"
                 )
-        audio = source.read(first, stop)
+        audio = reader.read(first, stop)
     if audio.shape[1] == 0:
         raise UserError(f"cannot read {name!r} from {start_s:g} s on: it lasts {info(name).duration_s:g} s")
     if not np.isfinite(audio).all():
@@ -123,8 +123,8 @@ def blocks(path: PathLike, block_s: float = 10.0) -> Iterator[Audio]:
     every format decoded once. Raises as `read`, samples that are not finite when their block is reached.
     """
     name = os.fspath(path)
-    with open_source(name) as source:
-        for block in source.blocks(max(1, round(block_s * source.sample_rate))):
+    with open_reader(name) as reader:
+        for block in reader.blocks(max(1, round(block_s * reader.sample_rate))):
             if not np.isfinite(block).all():
                 raise UserError(f"{name!r} holds NaN or infinite samples; mend it or leave it out")
             yield block

@@ -19,7 +19,7 @@ and `Autoencoder.decode_blocks` overlap their chunks by just that, so their outp
 signal up to float rounding, whatever its length.
 
 Sources: Lahrichi et al., QINCODEC, section IV-A and V-A; Siuzdak, Vocos (2024), for backbone and head. What
-we added is a subclass, `qincodec.transform_path`; `qincodec.shapes` makes either from a configuration.
+we added is a subclass, `qincodec.transform_path`; `qincodec.architectures` makes either from a configuration.
 """
 
 from __future__ import annotations

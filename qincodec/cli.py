@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qincodec import __version__
-from qincodec.core.console import Progress, ProgressLine, run_command
+from qincodec.core.console import Progress, ProgressLine, run_command, version_option
 from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
 from qincodec.training.cli import app as train_app
 
@@ -40,17 +39,9 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist
 Device = Annotated[str, typer.Option(metavar="D", help="cpu, or cuda on a GPU.")]
 
 
-def _version(value: bool) -> None:
-    if value:
-        print(f"qincodec {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def qincodec(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, version_option("qincodec")] = False,
 ) -> None:
     """Encode audio with QINCODEC, a neural codec, and decode it again."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from qincodec import checkpoint, shapes
+from qincodec import architectures, model_folder
 from qincodec.audio import resampled_length
 from qincodec.autoencoder import CHUNK_FRAMES, Autoencoder
 from qincodec.bitstream import ENTROPY_CODED, MODEL_ID_BYTES, PACKED, QncHeader, bits_per_frame
@@ -77,7 +77,7 @@ class Qincodec:
     def _state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         config: dict[str, Any] = {
             "trained": self.trained,
-            "autoencoder": shapes.to_dict(self.autoencoder.config),
+            "autoencoder": architectures.to_dict(self.autoencoder.config),
             "quantizer": None if self.quantizer is None else self.quantizer.config(),
         }
         tensors = {f"autoencoder.{name}": t for name, t in self.autoencoder.state_dict().items()}
@@ -91,7 +91,7 @@ class Qincodec:
     @cached_property
     def hash(self) -> str:
         """Identifies configuration and weights, 64 hexadecimal digits; as they were when first asked for."""
-        return checkpoint.model_hash(*self._state())
+        return model_folder.model_hash(*self._state())
 
     @property
     def model_id(self) -> bytes:
@@ -109,7 +109,7 @@ class Qincodec:
             tensors = {
                 name: t.half() if t.ndim > 1 and t.is_floating_point() else t for name, t in tensors.items()
             }
-        return checkpoint.save(folder, config, tensors)
+        return model_folder.save(folder, config, tensors)
 
     # ---- rates -----------------------------------------------------------------------------------------
 
@@ -314,7 +314,7 @@ def load(name_or_path: str | Path | None = None, *, device: str | torch.device =
     if isinstance(name_or_path, str) and name_or_path.startswith(UNTRAINED):
         codec = _untrained(name_or_path.removeprefix(UNTRAINED))
     else:
-        codec = _trained(checkpoint.find(name_or_path))
+        codec = _trained(model_folder.find(name_or_path))
     codec.autoencoder.to(where)
     if codec.quantizer is not None:
         codec.quantizer.to(where)
@@ -336,23 +336,21 @@ def check_device(name: str | torch.device) -> torch.device:
 
 
 def _untrained(size: str) -> Qincodec:
-    if size not in shapes.SIZES:
-        raise UserError(f"unknown size '{size}' of an untrained model: known are {', '.join(shapes.SIZES)}")
-    config = shapes.SIZES[size]
+    config = architectures.of_size(size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        autoencoder = shapes.autoencoder(config)
+        autoencoder = architectures.autoencoder(config)
         quantizer = RVQ(config.latent_dim, _UNTRAINED_CODEBOOKS)
     quantizer.codebooks *= 0.02 * config.dim**0.5  # how large random weights make the latents
     return Qincodec(autoencoder, quantizer, trained=False)
 
 
 def _trained(folder: Path) -> Qincodec:
-    config, tensors, digest = checkpoint.load(folder)
+    config, tensors, digest = model_folder.load(folder)
     parts: dict[str, dict[str, torch.Tensor]] = {"autoencoder": {}, "quantizer": {}, "tables": {}}
     try:
         if missing := {"trained", "autoencoder", "quantizer"} - config.keys():
-            raise UserError(f"its {checkpoint.CONFIG_NAME} has no '{sorted(missing)[0]}'; get a whole copy")
+            raise UserError(f"its {model_folder.CONFIG_NAME} has no '{sorted(missing)[0]}'; get a whole copy")
         if type(config["trained"]) is not bool:
             raise UserError(f"trained must be true or false, got {shown(config['trained'])}")
         for name, tensor in tensors.items():
@@ -360,7 +358,9 @@ def _trained(folder: Path) -> Qincodec:
                 raise UserError(f"tensor '{name}' is of type {tensor.dtype}; get a whole copy")
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
-        autoencoder = shapes.autoencoder(shapes.from_dict(config["autoencoder"]), parts["autoencoder"])
+        autoencoder = architectures.autoencoder(
+            architectures.from_dict(config["autoencoder"]), parts["autoencoder"]
+        )
         quantizer = None
         if config["quantizer"] is not None:
             kind = QUANTIZERS.load(str(config["quantizer"]["kind"]))

@@ -14,7 +14,7 @@ from pathlib import Path
 import attribution
 import pytest
 
-from qincodec.checkpoint import PRETRAINED
+from qincodec.model_folder import PRETRAINED
 
 CARD = PRETRAINED / "small" / "README.md"
 

@@ -9,7 +9,6 @@ these programs make the same samples again.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import struct
@@ -25,6 +24,7 @@ from scipy.signal import fftconvolve, sosfilt
 
 from qincodec import audio
 from qincodec.core.errors import UserError
+from qincodec.core.files import file_sha256
 
 SAMPLE_RATE = 44100
 DURATION_S = 5.0
@@ -106,9 +106,9 @@ def play(parts: Sequence[Part], beats_per_minute: float, start_s: float = 0.0) -
     return audio.mix(samples, 1)[0]
 
 
-def _grid(line: str, step: float, pitch: int, velocities: dict[str, int], start: float = 0.0) -> list[Note]:
+def _grid(line: str, step: float, pitch: int, velocities: dict[str, int]) -> list[Note]:
     """Drum notes from a line of characters, one per ``step`` beats: ``"x..o"``; others are rests."""
-    return [(start + i * step, step, pitch, velocities[c]) for i, c in enumerate(line) if c in velocities]
+    return [(i * step, step, pitch, velocities[c]) for i, c in enumerate(line) if c in velocities]
 
 
 def _melody(text: str, velocity: int, start: float = 0.0) -> list[Note]:
@@ -454,8 +454,7 @@ def make(out: Path, seed: int = 0) -> None:
     for number, (name, clip) in enumerate(CLIPS.items()):
         path = out / f"{name}.flac"
         audio.write(path, finish(clip(np.random.default_rng([seed, number]))), SAMPLE_RATE, subtype="pcm16")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        rows.append({"path": path.name, "category": name.partition("_")[0], "sha256": digest})
+        rows.append({"path": path.name, "category": name.partition("_")[0], "sha256": file_sha256(path)})
     (out / "demo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

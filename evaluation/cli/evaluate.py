@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from evaluation.cli import options
 from evaluation.cli.html import html
 from evaluation.cli.merge import merge
 from evaluation.cli.paper import paper
 from evaluation.cli.weights import weights_app
-from qincodec import __version__
-from qincodec.core.console import ProgressLine, run_command
+from qincodec.core.console import ProgressLine, run_command, version_option
 from qincodec.core.errors import EXIT_SOME_FAILED, UserError
 
 if TYPE_CHECKING:
+    from evaluation.engine.request import Request
+    from evaluation.engine.runner import PreparedRun
     from evaluation.results import Results
-    from evaluation.session import Plan, Request
 
 
 class _Evaluate(TyperGroup):
@@ -63,12 +64,6 @@ class Chunks(StrEnum):
 
 
 app = typer.Typer(cls=_Evaluate, add_completion=False, rich_markup_mode="markdown")
-
-
-def _version(value: bool) -> None:
-    if value:
-        print(f"evaluate {__version__}")
-        raise typer.Exit
 
 
 @app.callback(
@@ -115,13 +110,7 @@ def run(
             help="Weights of a codec, or a file of your own for one of `evaluate weights`. Repeatable.",
         ),
     ] = None,
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            help="Download no weights; neither is any with QINCODEC_OFFLINE=1 in the environment.",
-        ),
-    ] = False,
+    offline: options.Offline = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -130,10 +119,8 @@ def run(
             show_default=False,
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")] = 0,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -151,10 +138,7 @@ def run(
     chunks: Annotated[
         Chunks, typer.Option(metavar="first|all", help="One excerpt per recording, or all of them.")
     ] = Chunks.first,
-    audiocaps_list: Annotated[
-        Path | None,
-        typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
-    ] = None,
+    audiocaps_list: options.AudiocapsList = None,
     recording_pattern: Annotated[
         str | None,
         typer.Option(
@@ -175,25 +159,13 @@ def run(
     skip_unavailable: Annotated[
         bool, typer.Option("--skip-unavailable", help="Leave out codecs that cannot run here.")
     ] = False,
-    device: Annotated[
-        str, typer.Option(metavar="D", help="Of neural codecs and metrics: cpu, cuda.")
-    ] = "cpu",
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")] = 8,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Threads that take batches side by side; their number changes no score. "
-            "Default: one per core.",
-            show_default=False,
-        ),
-    ] = None,
+    device: options.Device = "cpu",
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, estimate time and disk, write nothing.")
     ] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, version_option("evaluate")] = False,
 ) -> None:
     """Evaluate audio codecs at matched bitrates: a table with intervals, plots and files, in one command.
 
@@ -202,8 +174,8 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
+    from evaluation.engine.request import Request
     from evaluation.records import Settings
-    from evaluation.session import Request
 
     if offline:
         os.environ["QINCODEC_OFFLINE"] = "1"
@@ -234,38 +206,42 @@ def run(
 def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     from evaluation.engine.distributed import Ranks
     from evaluation.engine.fetching import fetch_weights
+    from evaluation.engine.request import parse_request
     from evaluation.report import write_all
-    from evaluation.session import command_line, estimate, execute, make_plan
+    from evaluation.session import command_line, estimate, execute, prepare
 
     ranks = Ranks.from_environment()
     speaks = ranks.rank == 0
     try:
         with ProgressLine(enabled=speaks) as progress:
+            parsed = parse_request(request)
             failed = None
             if not dry_run:
-                failed = ranks.once(lambda: fetch_weights(request, progress))
+                failed = ranks.once(lambda: fetch_weights(parsed, progress))
                 if failed and speaks:
                     progress.note(f"the download failed: {failed}")
-            plan = make_plan(request, progress, ranks, failed)
+            prepared = prepare(parsed, progress, ranks, failed)
             if speaks:
-                skipped = (plan.skipped | plan.unavailable).items()
-                for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(plan)):
+                skipped = (prepared.skipped | prepared.unavailable).items()
+                for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(prepared)):
                     progress.note(line)
             if dry_run:
                 if speaks:
                     progress.note("coding and scoring a few clips to estimate from")
-                    guess = estimate(plan)
+                    guess = estimate(prepared)
                     print(
                         f"{guess.n_clips} clips x {guess.n_conditions} conditions: about "
-                        f"{_duration(guess.time_s)} with {plan.workers} workers and "
-                        f"{guess.disk_bytes / 1e6:.1f} MB in {out or plan.default_folder()} "
+                        f"{_duration(guess.time_s)} with {prepared.workers} workers and "
+                        f"{guess.disk_bytes / 1e6:.1f} MB in {out or prepared.default_folder()} "
                         f"(extrapolated from {guess.sample_clips} clips; nothing was written)"
                     )
                 return
-            folder = out or plan.default_folder()
+            folder = out or prepared.default_folder()
             if speaks:
                 progress.note(f"run folder: {folder} (the same command goes on with it)")
-            results, folder = execute(plan, folder, command=command_line(), ranks=ranks, progress=progress)
+            results, folder = execute(
+                prepared, folder, command=command_line(), ranks=ranks, progress=progress
+            )
             if speaks:
                 progress.done()
                 write_all(results, folder)
@@ -277,9 +253,9 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
         ranks.close()
 
 
-def _operating_points(plan: Plan) -> Iterator[str]:
+def _operating_points(run: PreparedRun) -> Iterator[str]:
     """What each asked rate became, for codecs that have more to say than a number."""
-    for condition in (planned.condition for planned in plan.conditions):
+    for condition in (prepared.condition for prepared in run.conditions):
         if "num_codebooks" in condition.settings and condition.kbps is not None:
             settings = ", ".join(f"{name} {value}" for name, value in condition.settings.items())
             yield f"{condition.codec} at {condition.kbps:g} kbps: {condition.nominal:.4g} kbps, {settings}"
@@ -299,13 +275,13 @@ def _print(results: Results, folder: Path) -> None:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
+    run: options.Run,
 ) -> None:
     """Build tables, files and plots of a run again from its rows; also of one that was interrupted."""
-    from evaluation.loading import open_results
+    from evaluation.loading import load
     from evaluation.report import write_all
 
-    results = open_results(run)
+    results = load(run)
     write_all(results, run)
     _print(results, run)
 
@@ -315,10 +291,10 @@ def compare(
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run folder.")],
 ) -> None:
     """Differences RUN_B minus RUN_A, per condition and metric, on the clips both have scored."""
-    from evaluation.loading import open_results
+    from evaluation.loading import load
     from evaluation.report.compare import compare_runs, print_comparison
 
-    print_comparison(compare_runs(open_results(run_a), open_results(run_b)))
+    print_comparison(compare_runs(load(run_a), load(run_b)))
 
 
 def list_parts() -> None:

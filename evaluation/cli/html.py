@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from evaluation.cli import options
 from qincodec.core.console import ProgressLine
 
 
 def html(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")],
+    run: options.Run,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the report. Default: RUN/report.", show_default=False),
@@ -45,9 +46,9 @@ def html(
 
     What each codec encoded is decoded again from the run folder. Also for a run that was interrupted.
     """
-    from evaluation.engine.conditions import parse_conditions, parse_weights
+    from evaluation.engine.distributed import usable_cores
+    from evaluation.engine.request import parse_conditions, parse_weights
     from evaluation.report.html import write_html
-    from evaluation.session import usable_cores
 
     with ProgressLine() as progress:
         written = write_html(

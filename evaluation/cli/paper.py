@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from evaluation.cli import options
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import EXIT_SOME_FAILED
 
@@ -55,24 +56,16 @@ def paper(
             help="Leave out: dac, encodec, openl3, fig4, or models by their role.",
         ),
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Download no weights.")] = False,
-    device: Annotated[str, typer.Option(metavar="D", help="Of codecs and metrics: cpu, cuda.")] = "cpu",
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")] = 0,
-    audiocaps_list: Annotated[
-        Path | None,
-        typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
-    ] = None,
+    offline: options.Offline = False,
+    device: options.Device = "cpu",
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    audiocaps_list: options.AudiocapsList = None,
     allow_resampled: Annotated[
         bool, typer.Option("--allow-resampled", help="Accept AudioCaps copies below 44.1 kHz.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")] = 8,
-    workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Threads; their number changes no score.", show_default=False),
-    ] = None,
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = None,
 ) -> None:
     """Compute the paper's Tables I to III and Figs. 2 to 4 and print them beside the paper's own values.
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from evaluation.datasets import audiocaps, folder
 from evaluation.datasets.base import Clip, Dataset
+from evaluation.datasets.files import Listing, cut, draw, look_at, low_rates
 from evaluation.datasets.shards import Shard, shard_note
-from evaluation.datasets.sources import Listing, cut, draw, look_at, low_rates
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
 
@@ -46,9 +46,10 @@ def load_dataset(
 
     Args:
         data: None or "demo": the embedded demo ("./demo" is a folder of that name). A folder, searched
-            with all folders below it; a glob (``**`` for any folders); an audio file; a JSON-lines manifest
-            (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are. "audiocaps:FOLDER":
-            the clips of AudioCaps' test list in FOLDER (`evaluation.datasets.audiocaps.find`).
+            with all folders below it; a glob (``**`` for any folders); an audio file; a JSON-lines list
+            file (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are.
+            "audiocaps:FOLDER": the clips of AudioCaps' test list in FOLDER
+            (`evaluation.datasets.audiocaps.find`).
         chunk_s: length of an excerpt in seconds, at least 0.1; ``math.inf``: whole files.
         chunks: "first" or "all".
         limit: evaluate that many recordings, drawn at random; a larger limit holds all of a smaller one.
@@ -73,21 +74,21 @@ def load_dataset(
     if limit is not None and limit < 1:
         raise UserError(f"a limit of {limit} recordings leaves nothing; give at least 1 or leave it out")
     listing = _find(data, recording_pattern, audiocaps_list, allow_resampled)
-    sources, notes = listing.sources, listing.notes
-    recordings = len({source.recording for source in sources})
+    entries, notes = listing.entries, listing.notes
+    recordings = len({entry.recording for entry in entries})
     if limit is not None and limit < recordings:
-        sources = draw(sources, limit, seed)
+        entries = draw(entries, limit, seed)
         notes.append(f"{limit} of {recordings} recordings, drawn with seed {seed}")
     part = None
     if shard is not None:
-        sources, part = Shard.parse(shard).take(sources)
-        notes.append(shard_note(part, len({source.recording for source in sources})))
-    files = look_at((source.path for source in sources), progress)
+        entries, part = Shard.parse(shard).take(entries)
+        notes.append(shard_note(part, len({entry.recording for entry in entries})))
+    files = look_at((entry.path for entry in entries), progress)
     if _is_audiocaps(data):
         files, low = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
     else:
         low = low_rates(files, sample_rate, ": nothing above half their rate to code")
-    clips, tails = cut(sources, files, chunk_s, chunks)
+    clips, tails = cut(entries, files, chunk_s, chunks)
     if part is None and all(clip.error for clip in clips):  # of a part, that may be so
         raise UserError(
             f"none of the {len(clips)} clips of '{data or 'demo'}' can be read; the first: {clips[0].error}"
@@ -149,7 +150,7 @@ def _find(
     recording = pattern or folder.recording_of
     if data is None or data == "demo":
         listing = folder.read_manifest(_DEMO, recording)
-        count = len(listing.sources)
+        count = len(listing.entries)
         listing.disclaimer = f"demo: {count} made-up clips, not comparable with published figures"
     else:
         listing = folder.find(data, recording)

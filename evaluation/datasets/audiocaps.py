@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from evaluation.datasets.files import File, ListedFile, Listing, low_rates
 from evaluation.datasets.folder import no_audio, scan
-from evaluation.datasets.sources import File, Listing, Source, low_rates
 from evaluation.records import LowRates
 from qincodec.core.errors import UserError
 
@@ -67,23 +67,23 @@ def find(folder: str | Path, list_file: str | Path | None = None) -> Listing:
     by_stem: dict[str, list[Path]] = {}
     for path in files:
         by_stem.setdefault(path.stem, []).append(path)
-    sources, excluded, spare = [], [], 0
+    entries, excluded, spare = [], [], 0
     for clip in listed:
         paths = [path for stem in clip.stems() for path in by_stem.get(stem, [])]
         if not paths:
             excluded.append((clip.id, "no audio file"))
             continue
         spare += len(paths) - 1
-        sources.append(Source(clip.id, clip.id, paths[0], clip.youtube_id))
-    if not sources:
+        entries.append(ListedFile(clip.id, clip.id, paths[0], clip.youtube_id))
+    if not entries:
         raise UserError(
             f"none of the {len(listed)} clips of '{table}' is among the {len(files)} audio files in"
             f" '{folder}' (the first is '{files[0].name}'); their names must be {_NAMES}"
         )
-    notes = [f"{len(sources)} of the {len(listed)} clips of {table.name} have audio"]
+    notes = [f"{len(entries)} of the {len(listed)} clips of {table.name} have audio"]
     if spare:
         notes.append(f"{spare} more files of these clips are not used: one file per clip")
-    return Listing(f"audiocaps-{table.stem}", sources, excluded, notes=notes)
+    return Listing(f"audiocaps-{table.stem}", entries, excluded, notes=notes)
 
 
 def refuse_resampled(

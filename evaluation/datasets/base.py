@@ -42,7 +42,7 @@ class Clip:
     category: records.Text | None = None
     error: records.Text | None = None
 
-    def manifest_row(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The clip as JSON values, for the run's manifest."""
         return {**self.__dict__, "path": str(self.path)}
 

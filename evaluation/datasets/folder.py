@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from evaluation.datasets.sources import Listing, Source, excerpt_id
+from evaluation.datasets.files import ListedFile, Listing, excerpt_id
 from qincodec.audio import EXTENSIONS
 from qincodec.core.errors import UserError
 
@@ -139,8 +139,10 @@ def _listing(
         raise UserError(no_audio(data, others))
     ids = file_ids(files, root)
     categories = _categories(files)
-    sources = [Source(ids[path], ids[path], path, recording(ids[path]), categories[path]) for path in files]
-    return Listing(_readable(name), sources)
+    entries = [
+        ListedFile(ids[path], ids[path], path, recording(ids[path]), categories[path]) for path in files
+    ]
+    return Listing(_readable(name), entries)
 
 
 def no_audio(data: str | Path, others: list[Path]) -> str:
@@ -248,29 +250,29 @@ def _esc_class(stem: str) -> str | None:
     return classes[int(match["number"])] if match and int(match["number"]) < len(classes) else None
 
 
-# --- manifests -----------------------------------------------------------------------------------------
+# --- manifests ----------------------------------------------------------------------------------------
 
 
-def read_manifest(manifest: Path, recording: RecordingRule) -> Listing:
-    """The rows of a JSON-lines manifest.
+def read_manifest(file: Path, recording: RecordingRule) -> Listing:
+    """The rows of a manifest: JSON lines.
 
     Each line is an object with ``path`` (relative to the manifest, or absolute) and, if wanted, ``id``,
     ``recording``, ``category``, ``start_s``, ``duration_s``, ``sha256`` or ``content_hash``; other keys
-    are left alone. Without ``id`` it is the path below the manifest's folder (below the folder all files
+    are left alone. Without ``id`` it is the path below the file's folder (below the folder all files
     share, if some lie elsewhere), without extension, and ``@<start>s``.
     """
-    manifest = _normal(manifest)
-    rows = _rows(manifest)
-    paths = [_normal(manifest.parent / row["path"]) for row in rows]
-    root = manifest.parent
+    file = _normal(file)
+    rows = _rows(file)
+    paths = [_normal(file.parent / row["path"]) for row in rows]
+    root = file.parent
     if not all(path.is_relative_to(root) for path in paths):
         root = Path(os.path.commonpath([path.parent for path in paths]))
     ids, categories = file_ids(dict.fromkeys(paths), root), _categories(paths)
-    sources = []
+    entries = []
     for row, path in zip(rows, paths, strict=True):
         start_s = float(row.get("start_s") or 0.0)
-        sources.append(
-            Source(
+        entries.append(
+            ListedFile(
                 id=row.get("id") or excerpt_id(ids[path], start_s),
                 label=row.get("id") or ids[path],
                 path=path,
@@ -281,19 +283,19 @@ def read_manifest(manifest: Path, recording: RecordingRule) -> Listing:
                 content_hash=row.get("sha256") or row.get("content_hash"),
             )
         )
-    return Listing(_readable(manifest.stem), sources)
+    return Listing(_readable(file.stem), entries)
 
 
-def _rows(manifest: Path) -> list[dict[str, Any]]:
+def _rows(file: Path) -> list[dict[str, Any]]:
     try:
-        lines = manifest.read_text(encoding="utf-8-sig").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"manifest '{manifest}' cannot be read: {error}") from error
+        raise UserError(f"manifest '{file}' cannot be read: {error}") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"line {number} of manifest '{manifest}'"
+        where = f"line {number} of manifest '{file}'"
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -301,7 +303,7 @@ def _rows(manifest: Path) -> list[dict[str, Any]]:
         _check_row(row, where)
         rows.append(row)
     if not rows:
-        raise UserError(f"manifest '{manifest}' is empty; give one JSON object with 'path' per line")
+        raise UserError(f"manifest '{file}' is empty; give one JSON object with 'path' per line")
     return rows
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.datasets.sources import Source
+from evaluation.datasets.files import ListedFile
 from evaluation.records import ShardInfo
 from qincodec.core.errors import UserError
 
@@ -28,8 +28,8 @@ class Shard:
             raise UserError(f"--shard is '{text}'; give I/N, I from 1 to N, for example 1/4 to 4/4")
         return cls(int(match[1]), int(match[2]))
 
-    def take(self, sources: Sequence[Source]) -> tuple[list[Source], ShardInfo]:
-        """The sources of this part, in their order, and what run.json says of it.
+    def take(self, entries: Sequence[ListedFile]) -> tuple[list[ListedFile], ShardInfo]:
+        """The files of this part, in their order, and what run.json says of it.
 
         Raises:
             UserError: more parts than recordings.
@@ -38,17 +38,17 @@ class Shard:
         def order(recording: str) -> tuple[bytes, str]:
             return hashlib.sha256(recording.encode()).digest(), recording
 
-        recordings = sorted({source.recording for source in sources}, key=order)
+        recordings = sorted({entry.recording for entry in entries}, key=order)
         if self.count > len(recordings):
             raise UserError(
                 f"--shard {self.index}/{self.count} of {len(recordings)} recordings: parts would be empty; "
                 f"give {len(recordings)} parts or fewer"
             )
         mine = set(recordings[self.index - 1 :: self.count])
-        everything = sorted((s.id, s.recording, s.start_s, s.duration_s or 0.0) for s in sources)
+        everything = sorted((s.id, s.recording, s.start_s, s.duration_s or 0.0) for s in entries)
         whole = hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
         info = ShardInfo((self.index,), self.count, len(recordings), whole)
-        return [source for source in sources if source.recording in mine], info
+        return [entry for entry in entries if entry.recording in mine], info
 
 
 def shard_note(info: ShardInfo, n_recordings: int) -> str:

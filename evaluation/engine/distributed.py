@@ -74,3 +74,9 @@ class Ranks:
             from torch import distributed
 
             distributed.destroy_process_group()
+
+
+def usable_cores() -> int:
+    """CPU cores for this process: those it may run on, shared among torchrun's ranks of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -103,7 +103,7 @@ class Embedder:
         """FM and cosine distance, a score per clip; what is embedded anew goes to the run folder.
 
         Args:
-            clips: of a group.
+            clips: of a batch.
             coded: key of the coded row of each.
             reference: (clips, channels, samples).
             decoded: same shape, not shifted yet.

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from baselines import weights, weights_files
 from baselines.registry import missing_weights, unavailable, works_alone
 from evaluation.datasets import check_data
-from evaluation.engine.conditions import (
-    CodecSpec,
-    RenderedSpec,
-    choose_metrics,
-    known_codecs,
-    parse_codecs,
-    parse_conditions,
-    parse_kbps,
-    parse_weights,
-)
+from evaluation.engine.request import CodecSpec, ParsedRequest
 from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError
-
-if TYPE_CHECKING:
-    from evaluation.session import Request
 
 
 @dataclass(frozen=True)
@@ -52,12 +39,7 @@ class Lack:
 
 
 def find_lacks(specs: Sequence[CodecSpec]) -> dict[str, Lack]:
-    """Row label -> why the codec cannot run here. Nothing is downloaded.
-
-    Raises:
-        UserError: an unknown codec.
-    """
-    known_codecs(specs)
+    """Row label -> why the codec cannot run here. Nothing is downloaded."""
     lacks = {}
     for spec in specs:
         reason = unavailable(spec.codec, spec.weights)
@@ -71,12 +53,7 @@ def find_lacks(specs: Sequence[CodecSpec]) -> dict[str, Lack]:
     return lacks
 
 
-def refuse(
-    specs: Sequence[CodecSpec],
-    rendered: Sequence[RenderedSpec],
-    lacks: Mapping[str, Lack],
-    failed: str | None = None,
-) -> Unavailable:
+def refuse(request: ParsedRequest, lacks: Mapping[str, Lack], failed: str | None = None) -> Unavailable:
     """One line: what is missing of every codec, where it goes, and what can run now.
 
     Args:
@@ -97,7 +74,8 @@ def refuse(
         text += f"; put what is missing into '{weights_files.folder()}' under these names"
         if failed is None:
             text += f", or run `evaluate weights fetch {' '.join(files)}`{weights.where_allowed()}"
-    here = [spec.label for spec in specs if spec.label not in lacks] + [spec.label for spec in rendered]
+    here = [spec.label for spec in request.codecs if spec.label not in lacks]
+    here += [spec.label for spec in request.rendered]
     alone = [lack.alone for lack in lacks.values() if lack.alone]
     if here:
         text += f"; --skip-unavailable evaluates {', '.join(dict.fromkeys(here))} now"
@@ -106,34 +84,28 @@ def refuse(
     return Unavailable(text if here or alone else f"{text}; `evaluate list` shows what can run here")
 
 
-def fetch_weights(request: Request, progress: Progress) -> str | None:
-    """Download what the codecs lack, once the whole request has been looked through.
+def fetch_weights(request: ParsedRequest, progress: Progress) -> str | None:
+    """Download what the codecs lack, once everything else that was asked for is known to be there.
 
     Returns:
         Why a download failed, where the request leaves out what cannot run; None if none did.
 
     Raises:
-        UserError: the request is wrong, a codec cannot run whatever is downloaded, or a download failed.
+        UserError: no such data, a codec cannot run whatever is downloaded, or a download failed.
     """
-    from evaluation.session import check_numbers, use_files
-
-    check_numbers(request)
-    own = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
-    specs = parse_codecs(request.codecs, use_files(own, request.codecs))
-    rendered = parse_conditions(request.conditions)
-    parse_kbps(request.kbps)
-    choose_metrics(request.metrics)
-    lacks = find_lacks(specs)
-    check_data(request.data, **request.dataset_options)
-    if lacks and not request.skip_unavailable and not all(lack.files for lack in lacks.values()):
-        raise refuse(specs, rendered, lacks)
+    lacks = find_lacks(request.codecs)
+    typed = request.typed
+    check_data(typed.data, **typed.dataset_options)
+    if lacks and not typed.skip_unavailable and not all(lack.files for lack in lacks.values()):
+        raise refuse(request, lacks)
     if weights.is_offline():
         return None
     try:
         for name in dict.fromkeys(file for lack in lacks.values() for file in lack.files):
             weights.obtain(name, progress)
     except UserError as error:
-        if not request.skip_unavailable:
-            raise refuse(specs, rendered, find_lacks(specs), getattr(error, "reason", str(error))) from error
+        if not typed.skip_unavailable:
+            failed = getattr(error, "reason", str(error))
+            raise refuse(request, find_lacks(request.codecs), failed) from error
         return str(error)
     return None

@@ -11,7 +11,7 @@ import torch
 
 from baselines.codec import Rate
 from baselines.controls import Pcm16
-from evaluation.engine.conditions import Planned
+from evaluation.engine.conditions import PreparedCondition
 from evaluation.records import Condition
 from qincodec import audio
 
@@ -34,11 +34,11 @@ def resampled(reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
     return torch.nn.functional.pad(back, (0, reference.shape[-1] - back.shape[-1]))
 
 
-def noise_floor() -> list[Planned]:
+def noise_floor() -> list[PreparedCondition]:
     """The rows of the noise floor, as conditions."""
     changes: dict[str, Change] = {"16 bits, dithered": dithered, "resampled and back": resampled}
     return [
-        Planned(
+        PreparedCondition(
             Condition(
                 label,
                 None,

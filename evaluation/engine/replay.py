@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 
-from baselines.codec import Codec, Encoded
+from baselines.codec import Codec
 from baselines.registry import CODECS, unavailable
 from baselines.rendered import Rendered
 from evaluation.datasets.base import Clip
-from evaluation.datasets.unchanged import Unchanged
-from evaluation.engine.batches import fit_length
-from evaluation.engine.conditions import RenderedSpec
+from evaluation.engine.coding import Coder, fit_length
+from evaluation.engine.request import RenderedSpec
 from evaluation.records import CodedRow, Condition, label
 from evaluation.run.store import RunStore, coded_key, condition_delay
 from qincodec import audio
@@ -54,6 +52,7 @@ class RunAudio:
         self._store = store
         self._settings = run.settings
         self.sample_rate = run.settings.sample_rate
+        self._coder = Coder(store, self.sample_rate, run.settings.channels)
         self._clips = store.read_clips()
         self._files = store.read_files()
         self._rendered = {
@@ -68,7 +67,6 @@ class RunAudio:
         self._weights, self._device = weights or {}, device
         self._codecs: dict[str, Codec | str] = {}
         self._delays: dict[tuple[str, float | None], int] = {}
-        self._unchanged = Unchanged()
         self._lock = threading.RLock()
 
     def reference(self, clip: Clip) -> Audio:
@@ -77,11 +75,7 @@ class RunAudio:
         Raises:
             UserError: the recording is gone, cannot be read, or is not what the run has scored.
         """
-        read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
-        what = f"the recording '{clip.path}' of clip '{clip.id}'"
-        samples, sample_rate = self._unchanged.read(clip.path, clip.content_hash, read, what)
-        samples = audio.mix(samples, self._settings.channels)
-        return audio.resample(samples, sample_rate, self.sample_rate)
+        return self._coder.reference(clip, f"the recording '{clip.path}' of clip '{clip.id}'")
 
     def decoded(self, condition: Condition, clip: Clip) -> Audio:
         """(channels, samples) the condition made of the clip, at `sample_rate`, as long as the reference.
@@ -102,9 +96,8 @@ class RunAudio:
             raise UserError(f"{condition.label} has no result for this clip yet")
         if row.error is not None:
             raise UserError(f"{condition.label} failed: {row.error}")
-        samples, sample_rate = self._decode(condition, clip, row, [] if notes is None else notes)
-        samples = audio.resample(samples, sample_rate, self.sample_rate)
         length = round(row.duration_s * self.sample_rate)
+        samples = self._decode(condition, clip, row, length, [] if notes is None else notes)
         return fit_length(torch.from_numpy(samples), length).numpy()
 
     def delay(self, condition: Condition) -> int:
@@ -122,14 +115,16 @@ class RunAudio:
         file = self._files.get(condition.point, {}).get(clip.id)
         return self._store.row(coded_key(condition, self._settings, clip, file), CodedRow)
 
-    def _decode(self, condition: Condition, clip: Clip, row: CodedRow, notes: list[str]) -> tuple[Audio, int]:
+    def _decode(
+        self, condition: Condition, clip: Clip, row: CodedRow, length: int, notes: list[str]
+    ) -> Audio:
         kept = self._store.decoded_path(condition.point, clip.id)
         if kept.is_file():
-            return audio.read(kept)
+            return audio.resample(*audio.read(kept), self.sample_rate)
         if condition.identity.get("name") == "rendered":
-            return self._from_folder(condition, clip, notes), self.sample_rate
+            return self._from_folder(condition, clip, notes)
         try:
-            encoded = Encoded.from_bytes((self._store.folder / str(row.encoded)).read_bytes())
+            encoded = self._coder.kept(str(row.encoded))
         except OSError as error:
             raise UserError(
                 f"what {condition.label} encoded is gone ({row.encoded}: {error.strerror}); run"
@@ -137,7 +132,7 @@ class RunAudio:
             ) from error
         codec = self._codec(condition)
         try:
-            return codec.decode([encoded])[0].detach().cpu().float().numpy(), codec.sample_rate
+            return self._coder.decode(codec, [encoded], length)[0].numpy()
         except UserError:
             raise
         except FAULTS as error:  # of a third party's decoder, or of damaged bytes
@@ -158,17 +153,7 @@ class RunAudio:
             file = folder.find(clip.id, clip.path.name)
             if known is None or folder.fingerprint(file) != known.fingerprint:
                 raise UserError(f"'{file}' is another file than the run scored; evaluate again or mend it")
-        load = partial(
-            folder.load,
-            clip.id,
-            clip.path.name,
-            start_s=clip.start_s,
-            duration_s=clip.duration_s,
-            source_duration_s=audio.info(clip.path).duration_s,
-            sample_rate=self.sample_rate,
-            channels=self._settings.channels,
-        )
-        loaded = self._unchanged.read(file, known.text, load)
+        loaded = self._coder.rendered(folder, file, known.text, clip)
         notes += loaded.notes
         return loaded.audio
 

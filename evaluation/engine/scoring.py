@@ -1,4 +1,4 @@
-"""Metrics on a group of clips. Each metric fails by itself: neither the codec nor another metric does."""
+"""Metrics on a batch of clips. Each metric fails by itself: neither the codec nor another metric does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from evaluation.engine.alignment import apply_delay
-from evaluation.engine.batches import Group
+from evaluation.engine.coding import Batch
 from evaluation.metrics.base import Metric, Score
 from evaluation.records import is_text, is_value
 from qincodec.core.errors import UserError, one_line, said, shown
@@ -22,10 +22,10 @@ def describe(error: BaseException) -> str:
     return one_line(str(error)) if isinstance(error, UserError) else said(error)
 
 
-def score_group(
-    metric: Metric, group: Group, reference: torch.Tensor, decoded: torch.Tensor, delay: int, sample_rate: int
+def score_batch(
+    metric: Metric, batch: Batch, reference: torch.Tensor, decoded: torch.Tensor, delay: int, sample_rate: int
 ) -> list[Score]:
-    """A `Score` per clip of the group; ``failed`` with the metric's name and reason where it raises.
+    """A `Score` per clip of the batch; ``failed`` with the metric's name and reason where it raises.
 
     Args:
         reference: (clips, channels, samples), on the device of the metrics.
@@ -35,23 +35,23 @@ def score_group(
     """
     if reference.shape[-1] <= abs(delay):
         reason = f"clip is shorter than the delay of {delay} samples"
-        return [Score(math.nan, reason)] * len(group.clips)
+        return [Score(math.nan, reason)] * len(batch.clips)
     # Copies: what a metric writes into its tensors must reach no other metric and no codec.
     shifted_reference, shifted = (part.clone() for part in apply_delay(reference, decoded, delay))
     try:
-        if (metric.name, delay) not in group.prepared:
-            group.prepared[metric.name, delay] = metric.prepare(shifted_reference, sample_rate)
-        found = metric.score(group.prepared[metric.name, delay], shifted, sample_rate)
-        return checked_scores(metric.name, found, len(group.clips))
+        if (metric.name, delay) not in batch.prepared:
+            batch.prepared[metric.name, delay] = metric.prepare(shifted_reference, sample_rate)
+        found = metric.score(batch.prepared[metric.name, delay], shifted, sample_rate)
+        return checked_scores(metric.name, found, len(batch.clips))
     except StoreError:
         raise
     except FAULTS as error:
-        if len(group.clips) == 1:
+        if len(batch.clips) == 1:
             return [failed_score(metric.name, error)]
     # Each clip by itself, so that only the one at fault has no score.
     return [
-        score_group(metric, group.clip(i), reference[i : i + 1], decoded[i : i + 1], delay, sample_rate)[0]
-        for i in range(len(group.clips))
+        score_batch(metric, batch.clip(i), reference[i : i + 1], decoded[i : i + 1], delay, sample_rate)[0]
+        for i in range(len(batch.clips))
     ]
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,14 +13,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.paper.printed import CURVE_RATES
 from evaluation.paper.tables import PaperFigure, Point, Series
-from evaluation.report.plots import _COLOURS, _MARKERS
+from evaluation.report.drawing import COLOURS, FORMATS, MARKERS, file_of
 
-#: No time and no program's name goes into a file.
-_METADATA: dict[str, dict[str, str | None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
+_COLOURS = (*COLOURS, "#000000")
 
 
 def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
@@ -60,19 +53,12 @@ def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
             frameon=False,
             fontsize="small",
         )
-    files = {}
-    # Ids in an SVG are random otherwise; Type 42 keeps text in a PDF searchable.
-    with matplotlib.rc_context({"svg.hashsalt": figure.name, "pdf.fonttype": 42}):
-        for suffix, metadata in _METADATA.items():
-            data = io.BytesIO()
-            drawing.savefig(data, format=suffix, dpi=150, metadata=metadata)
-            files[suffix] = data.getvalue()
-    return files
+    return {kind: file_of(drawing, kind, salt=figure.name) for kind in FORMATS}
 
 
 def _style(labels: Sequence[str], label: str) -> dict[str, Any]:
     index = labels.index(label)
-    return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+    return {"color": _COLOURS[index % len(_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def _bars(points: Sequence[Point]) -> list[list[float]]:

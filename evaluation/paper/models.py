@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.paper.printed import CHOSEN_DIM, FINETUNED, LATENT_DIMS, ROLES
-from qincodec import checkpoint
+from qincodec import model_folder
+from qincodec.architectures import SIZES
 from qincodec.codec import UNTRAINED, Qincodec, load
 from qincodec.core.errors import UserError
 from qincodec.quantizers.qinco2 import QINCO2
 from qincodec.quantizers.qinco2 import SIZES as QINCO2_SIZES
-from qincodec.shapes import SIZES
 
 _PAPER_QINCO2 = "M"
 
@@ -98,13 +98,13 @@ def find_models(
         for role, folder in _stages(run).items():
             if role in skipped:
                 continue
-            if (folder / checkpoint.CONFIG_NAME).is_file():
+            if (folder / model_folder.CONFIG_NAME).is_file():
                 found.append(describe(role, str(folder), f"trained in {run.name}"))
             else:
                 missing.setdefault(role, []).append(f"'{run}' has no {folder.parent.name}/{folder.name}")
     _refuse_doubles(found)
     roles = {model.role for model in found}
-    for name in checkpoint.shipped():
+    for name in model_folder.shipped():
         for model in _shipped(name):
             if model.role not in roles | skipped and all(model.label != other.label for other in found):
                 found.append(model)
@@ -130,15 +130,15 @@ def describe(role: str, weights: str, source: str) -> Model:
         for name, tensor in codec.autoencoder.state_dict().items()
         if name.startswith(("encoder.", "to_latents."))
     }
-    by_name = weights.startswith(UNTRAINED) or weights in checkpoint.shipped()
+    by_name = weights.startswith(UNTRAINED) or weights in model_folder.shipped()
     return Model(
         role,
         weights if by_name else str(Path(weights).absolute()),
         source,
         codec.autoencoder.config.latent_dim,
         codec.hash,
-        checkpoint.model_hash({}, encoder),
-        checkpoint.model_hash(codec.quantizer.config(), encoder | codec.quantizer.state_dict(prefix="q.")),
+        model_folder.model_hash({}, encoder),
+        model_folder.model_hash(codec.quantizer.config(), encoder | codec.quantizer.state_dict(prefix="q.")),
         codec.trained,
         "; ".join(_departures(codec)),
     )

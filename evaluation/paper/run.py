@@ -10,7 +10,8 @@ from typing import Any
 from baselines import weights
 from baselines.registry import missing_weights, unavailable
 from evaluation.datasets import load_dataset
-from evaluation.engine.conditions import Planned, parse_codecs, plan_conditions
+from evaluation.engine.conditions import PreparedCondition, prepare_conditions
+from evaluation.engine.request import Request, parse_request
 from evaluation.paper import printed as content
 from evaluation.paper.latents import LatentError, latent_error
 from evaluation.paper.listening import listening_figure, read_listening
@@ -21,7 +22,7 @@ from evaluation.results import Results
 from evaluation.run.environment import describe_environment
 from evaluation.run.manifest import describe_dataset
 from evaluation.run.store import RunStore
-from evaluation.session import Plan, Request, execute, make_plan
+from evaluation.session import execute, prepare
 from evaluation.statistics.recordings import MAX_RATE_DEVIATION
 from qincodec.codec import load
 from qincodec.core.console import Progress
@@ -191,36 +192,35 @@ class _Session:
             return {}
         request = self._request
         metrics = _METRICS if OPENL3 in request.skip else f"{_METRICS},{OPENL3}"
-        plan = make_plan(
-            Request(
-                data=request.data,
-                codecs=list(codecs.values()),
-                kbps=list(content.TABLE_RATES.values()),
-                metrics=metrics,
-                device=request.device,
-                batch_size=request.batch_size,
-                workers=request.workers,
-                settings=Settings(chunk_s=content.EXCERPT_S, limit=request.limit, seed=request.seed),
-                dataset_options=request.dataset_options,
-            ),
-            self._progress,
+        asked = Request(
+            data=request.data,
+            codecs=list(codecs.values()),
+            kbps=list(content.TABLE_RATES.values()),
+            metrics=metrics,
+            device=request.device,
+            batch_size=request.batch_size,
+            workers=request.workers,
+            settings=Settings(chunk_s=content.EXCERPT_S, limit=request.limit, seed=request.seed),
+            dataset_options=request.dataset_options,
         )
-        self._unavailable = plan.unavailable
+        prepared = prepare(parse_request(asked), self._progress)
+        self._unavailable = prepared.unavailable
         off: dict[tuple[str, float], str] = {}
         wanted = []
         keys = {label: key for key, label in labels.items()}
-        for planned in plan.conditions:
-            key, kbps = keys[planned.condition.codec], planned.condition.kbps
+        for entry in prepared.conditions:
+            key, kbps = keys[entry.condition.codec], entry.condition.kbps
             assert kbps is not None, "none of these is a control"
             if not content.is_wanted(key, kbps):
                 continue
-            reason = _rate_off(planned.condition)
+            reason = _rate_off(entry.condition)
             if reason:
                 off[key, kbps] = reason
             else:
-                wanted.append(planned)
-        points = [point for model in curves for point in self._points(plan, model)]
-        for part in (replace(plan, conditions=wanted), replace(plan, conditions=points, embeddings=[])):
+                wanted.append(entry)
+        points = [point for model in curves for point in self._points(asked, model)]
+        tables, curve_points = replace(prepared, conditions=wanted), replace(prepared, conditions=points)
+        for part in (tables, replace(curve_points, embeddings=[])):
             if part.conditions:
                 self.results, _ = execute(part, self._folder, progress=self._progress)
         if self.results is None:
@@ -229,19 +229,12 @@ class _Session:
             self.dataset = self.results.dataset
         return off
 
-    def _points(self, plan: Plan, model: Model) -> list[Planned]:
+    def _points(self, asked: Request, model: Model) -> list[PreparedCondition]:
         """Conditions of Fig. 4, of the metrics it needs."""
-        settings = plan.request.settings
-        planned, _ = plan_conditions(
-            parse_codecs(f"{model.label}=qincodec:{model.weights}", {}),
-            [],
-            content.CURVE_RATES,
-            sample_rate=settings.sample_rate,
-            channels=settings.channels,
-            device=plan.request.device,
-        )
+        codec = f"{model.label}=qincodec:{model.weights}"
+        curve = replace(asked, codecs=[codec], kbps=content.CURVE_RATES)
         points = []
-        for entry in planned:
+        for entry in prepare_conditions(parse_request(curve))[0]:
             reason = _rate_off(entry.condition)
             if reason and entry.condition.kbps is not None:
                 self.curve_reasons[model.label, entry.condition.kbps] = reason

@@ -1,4 +1,4 @@
-"""Tables and figures as lines of text cells: what the terminal, LaTeX and HTML all show."""
+"""The paper's tables, and the numbers of its figures, as tables that `evaluation.report` draws."""
 
 from __future__ import annotations
 
@@ -8,26 +8,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from evaluation.paper.printed import Column
-from evaluation.paper.tables import Entry, PaperFigure, PaperTable, Row, Series
-from evaluation.report.tables import MISSING, decimals, kbps_text
+from evaluation.paper.tables import Entry, PaperFigure, PaperTable, Point, Row
+from evaluation.report.tables import MISSING, Cell, Section, Table, decimals, kbps_cell
 
 NOT_RUN = "not run"
 FIGURE_LOST = f"paper: {MISSING} (the data of its figures are lost in our copy)"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a sheet: cells below the headings, or a text across all of them.
-
-    Attributes:
-        kind: "head" begins a row of the paper, "here", "interval", "half", "paper" and "difference" are its
-            lines, "missing" says why it was not run.
-    """
-
-    kind: str
-    label: str
-    cells: list[str]
-    text: str = ""
+_NOTHING = Cell("")
 
 
 @dataclass(frozen=True)
@@ -36,115 +22,95 @@ class Sheet:
 
     name: str
     title: str
-    headings: list[str]
-    lines: list[Line]
+    table: Table
     notes: list[str]
     figure: str = ""
 
 
 def table_sheet(table: PaperTable) -> Sheet:
-    """Each row of the paper as lines: here, its interval, the paper, the difference."""
+    """A section for each row of the paper: here, at half the data, the paper, the difference."""
     headings = ["", "kbps", *(column.heading for column in table.columns), "n"]
-    lines = [line for row in table.rows for line in _row_lines(row, table.columns)]
-    return Sheet(f"Table {table.name}", table.title, headings, lines, table.notes)
+    sections = [_section(row, table.columns) for row in table.rows]
+    return Sheet(f"Table {table.name}", table.title, Table(headings, sections), table.notes)
 
 
-def _row_lines(row: Row, columns: list[Column]) -> list[Line]:
-    entries = [(row.entries[column.key], column) for column in columns]
-    lines = [Line("head", row.wanted.label, [], row.model)]
-    if row.reason:
-        lines.append(Line("missing", "here", [], f"{NOT_RUN}: {row.reason}"))
-    else:
-        measured = math.nan if row.kbps_measured is None else row.kbps_measured
-        count = f"{row.n}" + (f" ({row.n_failed} failed)" if row.n_failed else "")
-        values = [_text(entry, entry.value, column) if entry.ran else NOT_RUN for entry, column in entries]
-        lines.append(Line("here", "here", [kbps_text(measured), *values, count]))
-        intervals = [_interval(entry, column) for entry, column in entries]
-        if any(intervals):
-            lines.append(Line("interval", "95% interval", ["", *intervals, ""]))
-        if any(entry.half is not None for entry, _ in entries):
-            halves = [
-                "" if entry.half is None else _text(entry, entry.half, column) for entry, column in entries
-            ]
-            lines.append(Line("half", "at n/2", ["", *halves, ""]))
-    lines.append(_paper_line(row, entries))
-    if any(entry.difference is not None for entry, _ in entries):
-        differences = [
-            MISSING if entry.difference is None else _text(entry, entry.difference, column, sign="+")
-            for entry, column in entries
+def _section(row: Row, columns: list[Column]) -> Section:
+    entries = [row.entries[column.key] for column in columns]
+    forms = [_form(entry, column) for entry, column in zip(entries, columns, strict=True)]
+
+    def line(label: str, kbps: Cell, values: list[Cell], count: Cell = _NOTHING) -> list[Cell]:
+        return [Cell(label), kbps, *values, count]
+
+    lines = []
+    if not row.reason:
+        values = [
+            Cell(entry.value, form, _interval(entry)) if entry.ran else Cell(NOT_RUN)
+            for entry, form in zip(entries, forms, strict=True)
         ]
-        lines.append(Line("difference", "difference", ["", *differences, ""]))
-    return lines
+        count = Cell(f"{row.n} ({row.n_failed} failed)", warn=True) if row.n_failed else Cell(row.n)
+        lines.append(line("here", kbps_cell(row.kbps_measured), values, count))
+        halves = [entry.half for entry in entries]
+        if any(half is not None for half in halves):
+            cells = [
+                _NOTHING if half is None else Cell(half, form)
+                for half, form in zip(halves, forms, strict=True)
+            ]
+            lines.append(line("at n/2", _NOTHING, cells))
+    papers = [Cell(entry.paper, form) for entry, form in zip(entries, forms, strict=True)]
+    known = any(entry.paper is not None for entry in entries)
+    lines.append(line("paper", Cell(row.kbps if known else None, "g"), papers))
+    if any(entry.difference is not None for entry in entries):
+        differences = [Cell(entry.difference, f"+{form}") for entry, form in zip(entries, forms, strict=True)]
+        lines.append(line("difference", _NOTHING, differences))
+    said = [row.model, f"{NOT_RUN}: {row.reason}" if row.reason else ""]
+    return Section(row.wanted.label, lines, row.kbps, "; ".join(filter(None, said)))
 
 
-def _paper_line(row: Row, entries: list[tuple[Entry, Column]]) -> Line:
-    known = any(entry.paper is not None for entry, _ in entries)
-    values = [
-        MISSING if entry.paper is None else _text(entry, entry.paper, column) for entry, column in entries
-    ]
-    return Line("paper", "paper", [f"{row.kbps:g}" if known else MISSING, *values, ""])
+def _interval(estimate: Entry | Point) -> tuple[float, float]:
+    known = estimate.low is not None and estimate.high is not None
+    return (estimate.low, estimate.high) if known else (math.nan, math.nan)  # type: ignore[return-value]
 
 
-def _places(entry: Entry, column: Column) -> int:
-    if column.decimals is not None:
-        return column.decimals
-    value = math.nan if entry.value is None else entry.value
-    width = math.nan if entry.low is None or entry.high is None else entry.high - entry.low
-    return decimals(pd.Series([value]), pd.Series([width]))
-
-
-def _text(entry: Entry, value: float | None, column: Column, sign: str = "") -> str:
-    return MISSING if value is None else f"{value:{sign}.{_places(entry, column)}f}"
-
-
-def _interval(entry: Entry, column: Column) -> str:
-    if entry.low is None or entry.high is None:
-        return ""
-    places = _places(entry, column)
-    return f"[{entry.low:.{places}f}, {entry.high:.{places}f}]"
+def _form(estimate: Entry | Point, column: Column | None = None) -> str:
+    """With the decimals of the paper, or as many as the interval tells."""
+    if column is not None and column.decimals is not None:
+        return f".{column.decimals}f"
+    low, high = _interval(estimate)
+    value = math.nan if estimate.value is None else estimate.value
+    return f".{decimals(pd.Series([value]), pd.Series([high - low]))}f"
 
 
 def figure_sheet(figure: PaperFigure) -> Sheet:
     """The numbers of a figure, and what is not in it."""
-    if figure.name == "fig3":
-        headings, lines = _codebook_lines(figure.series)
-    else:
-        x = "condition" if figure.name == "fig2" else "kbps"
-        headings = ["", x, "value", "95% interval", "n"]
-        lines = [line for series in figure.series for line in _point_lines(series)]
-    lines += [Line("missing", label, [], f"{NOT_RUN}: {reason}") for label, reason in figure.missing]
-    picture = figure.name if figure.series else ""
+    most = max((len(series.points) for series in figure.series), default=0)
+    headings = {
+        "fig2": ["", "condition", "value", "n"],
+        "fig3": ["codebook", *map(str, range(1, most + 1)), "n"],
+        "fig4": ["", "asked kbps", "measured kbps", "value", "n"],
+    }[figure.name]
+    sections = []
+    for panel in dict.fromkeys(series.panel for series in figure.series):
+        rows = []
+        for series in figure.series:
+            if series.panel != panel:
+                continue
+            label = Cell(series.label)
+            if figure.name == "fig3":
+                values = [Cell(point.value, ".0f") for point in series.points]
+                blank = [_NOTHING] * (most - len(values))
+                rows.append([label, *values, *blank, Cell(series.points[0].n)])
+                continue
+            for point in series.points:
+                place = Cell(point.x) if isinstance(point.x, str) else kbps_cell(point.x)
+                asked = [Cell(point.asked, "g")] if figure.name == "fig4" else []
+                value = Cell(point.value, _form(point), _interval(point))
+                rows.append([label, *asked, place, value, Cell(point.n)])
+        sections.append(Section(panel, rows))
+    sections += [Section(label, [], text=f"{NOT_RUN}: {reason}") for label, reason in figure.missing]
     return Sheet(
         f"Fig. {figure.name.removeprefix('fig')}",
         figure.title,
-        headings,
-        lines,
+        Table(headings, sections, num_keys=1 if figure.name == "fig3" else 2),
         [FIGURE_LOST, *figure.notes],
-        picture,
+        figure.name if figure.series else "",
     )
-
-
-def _codebook_lines(series: list[Series]) -> tuple[list[str], list[Line]]:
-    most = max((len(entry.points) for entry in series), default=0)
-    lines: list[Line] = []
-    for panel in dict.fromkeys(entry.panel for entry in series):
-        lines.append(Line("head", panel, []))
-        for entry in series:
-            if entry.panel == panel:
-                cells = [f"{point.value:.0f}" for point in entry.points] + [""] * (most - len(entry.points))
-                lines.append(Line("here", entry.label, [*cells, f"{entry.points[0].n}"]))
-    return ["codebook", *map(str, range(1, most + 1)), "n"], lines
-
-
-def _point_lines(series: Series) -> list[Line]:
-    lines = [Line("head", series.panel, [], series.label)]
-    for point in series.points:
-        known = point.low is not None and point.high is not None
-        width = point.high - point.low if point.low is not None and point.high is not None else math.nan
-        places = decimals(pd.Series([point.value]), pd.Series([width]))
-        interval = f"[{point.low:.{places}f}, {point.high:.{places}f}]" if known else MISSING
-        x = point.x if isinstance(point.x, str) else kbps_text(point.x)
-        count = MISSING if point.n is None else f"{point.n}"
-        label = "here" if point.asked is None else f"{point.asked:g} kbps asked"
-        lines.append(Line("here", label, [x, f"{point.value:.{places}f}", interval, count]))
-    return lines

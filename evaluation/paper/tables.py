@@ -14,7 +14,7 @@ from evaluation.paper.latents import DEFINITION, LatentError
 from evaluation.paper.models import Model
 from evaluation.paper.printed import Column, WantedRow
 from evaluation.records import Condition
-from evaluation.report.all_tables import all_notes
+from evaluation.report.notes import is_untrained, notes
 from evaluation.results import Results
 
 OPENL3 = "openl3"
@@ -302,7 +302,7 @@ class TableMaker:
             text = f"{self._models[key][0].description}; {settings}"
             return f"{text}; search: {search}" if search else text
         text = f"{key} version {identity['version']}, weights {identity['weights']}; {settings}"
-        return f"RANDOM WEIGHTS, never trained: {text}" if _is_untrained(identity) else text
+        return f"RANDOM WEIGHTS, never trained: {text}" if is_untrained(identity) else text
 
     def _table_notes(self, rows: Sequence[Row]) -> list[str]:
         notes = []
@@ -357,7 +357,7 @@ class TableMaker:
                     for number, book in enumerate(entry.codebooks, 1)
                 ]
                 condition = self._condition(self._labels[usable[0]], kbps)
-                trained = condition is None or not _is_untrained(condition.identity)
+                trained = condition is None or not is_untrained(condition.identity)
                 series.append(Series(f"{kbps:g} kbps", name + ("" if trained else RANDOM), points))
         absent = [
             (f"{name} at {' and '.join(rates)} kbps", reason) for (name, reason), rates in missing.items()
@@ -410,16 +410,13 @@ class TableMaker:
 
     def notes(self) -> list[str]:
         """What a reader of all tables must know, one line each."""
-        lines = [] if self._results is None else all_notes(self._results, self._results.summary)
+        found = [] if self._results is None else notes(self._results, self._results.summary)
+        lines = [note.text for note in found]
         if self._errors:
             lines.append(DEFINITION)
-        if any(line.startswith("FM-OL3") or "FM-OL3," in line for line in lines):
+        if self._results is not None and any(m.name == "fm_openl3" for m in self._results.metrics):
             lines.append("The paper gives no formula of its FM-OL3: the one above is ours")
         return lines
-
-
-def _is_untrained(identity: Mapping[str, Any]) -> bool:
-    return str(identity.get("version", "")).endswith("untrained")
 
 
 def _only(results: Results, wanted: Sequence[tuple[str, float]]) -> Results:

@@ -13,7 +13,7 @@ from evaluation.records import Condition, MetricInfo
 from evaluation.report.tables import (
     MISSING,
     Cell,
-    Group,
+    Section,
     Table,
     decimals,
     disclaimer,
@@ -246,36 +246,32 @@ def _short(value: Any) -> str:
 
 def render_comparison(comparison: Comparison) -> Report:
     """The differences as something rich can print at any width, one group of rows per metric."""
-    groups = []
+    sections = []
     for metric in comparison.metrics:
         rows = comparison.table[comparison.table["metric"] == metric.name]
         places = decimals(rows["mean_a"], rows["ci_high"] - rows["ci_low"])
-        cells = [_row_cells(row, places) for _, row in rows.iterrows()]
-        groups.append(Group(heading(metric), cells))
+        cells = [_row_cells(row, f".{places}f") for _, row in rows.iterrows()]
+        sections.append(Section(heading(metric), cells))
     headings = ["codec", "kbps", "n", "recordings", "first", "second", "second - first", "better"]
     lines = [
         "Means over the n clips that both runs have scored; difference with its 95% interval over recordings,"
         " not corrected for the number of rows",
         *comparison.remarks,
     ]
-    return Report([Table(headings, groups)], lines)
+    return Report([Table(headings, sections)], lines)
 
 
-def _row_cells(row: pd.Series, places: int) -> list[Cell]:
-    def number(value: float, form: str) -> str:
-        return MISSING if math.isnan(value) else f"{value:{form}}"
-
+def _row_cells(row: pd.Series, form: str) -> list[Cell]:
     name = row["codec_a"] if row["codec_a"] == row["codec_b"] else f"{row['codec_a']} | {row['codec_b']}"
-    bounds = ", ".join(number(row[end], f".{places}f") for end in ("ci_low", "ci_high"))
     return [
         Cell(name),
-        Cell(number(row["kbps"], "g")),
-        Cell(str(row["n_clips"])),
-        Cell(str(row["n_recordings"])),
-        Cell(number(row["mean_a"], f".{places}f")),
-        Cell(number(row["mean_b"], f".{places}f")),
-        Cell(number(row["difference"], f"+.{places}f"), "" if math.isnan(row["ci_low"]) else f"[{bounds}]"),
-        Cell({"a": "first", "b": "second", "": MISSING}.get(row["better"], row["better"])),
+        Cell(row["kbps"], "g"),
+        Cell(row["n_clips"]),
+        Cell(row["n_recordings"]),
+        Cell(row["mean_a"], form),
+        Cell(row["mean_b"], form),
+        Cell(row["difference"], f"+{form}", (row["ci_low"], row["ci_high"])),
+        Cell({"a": "first", "b": "second", "": None}.get(row["better"], row["better"])),
     ]
 
 

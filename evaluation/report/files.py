@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.report.all_tables import all_notes, all_tables
-from evaluation.report.more_tables import codebook_frame, with_noise_floor
+from evaluation.report.markup import latex, markdown
+from evaluation.report.notes import notes
 from evaluation.report.plots import write_plots
-from evaluation.report.tables import BOLD, Cell, Table, disclaimer
+from evaluation.report.tables import (
+    all_tables,
+    codebook_frame,
+    disclaimer,
+    with_noise_floor,
+)
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.statistics.recordings import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
 from qincodec.core.files import write_atomic
@@ -63,7 +67,8 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     tests = paired_tests(results, seed=seed)
     rates = bd_rate(results, summary)
     scores = [name for metric in results.clip_metrics for name in (metric.name, f"{metric.name}_reason")]
-    tables, lines = all_tables(results, summary), all_notes(results, summary)
+    tables = all_tables(results, summary)
+    lines = [note.text for note in notes(results, summary)]
     codebooks = codebook_frame(results)
     contents = {
         "clips.csv": _csv(results, results.clips[[*CLIP_COLUMNS, *scores]]),
@@ -172,91 +177,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [_plain(entry) for entry in value]
     return str(value)
-
-
-# Markdown and LaTeX
-
-
-def markdown(tables: Sequence[Table], lines: list[str]) -> str:
-    """GitHub tables, one row per condition, the notes as a list below."""
-
-    def row(cells: list[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    def text(cell: Cell) -> str:
-        mean = f"**{cell.text}**" if cell.best else _markdown_text(cell.text)
-        return f"{mean} {_markdown_text(cell.interval)}".strip()
-
-    out = []
-    for table in tables:
-        headings = [_markdown_text(title) for title in table.headings]
-        out += [row(headings), row(["---", *["---:"] * (len(table.headings) - 1)])]
-        for group in table.groups:
-            out.append(row([f"**{group.heading}**", *[""] * (len(table.headings) - 1)]))
-            out += [row([text(cell) for cell in cells]) for cells in group.rows]
-        out.append("")
-    return "\n".join([*out, *(f"- {_markdown_text(line)}" for line in [BOLD, *lines])]) + "\n"
-
-
-def _markdown_text(text: str) -> str:
-    for sign in "\\`*_|<>#":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
-
-
-_LATEX: dict[str, str | int | None] = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "×": r"$\times$",
-    "⚠": r"$\ast$",
-    "†": r"$\dagger$",
-    "–": "--",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    **{sign: f"\\{sign}" for sign in "&%$#_"},
-}
-
-
-def latex_text(text: str) -> str:
-    """Text with everything escaped that LaTeX would take as a command."""
-    unjoined = re.split("(?<=-)(?=-)", " ".join(text.split()))  # of two hyphens it would make a dash
-    return "{}".join(part.translate(str.maketrans(_LATEX)) for part in unjoined)
-
-
-def latex(tables: Sequence[Table], lines: list[str], name: str) -> str:
-    r"""A ``table`` for ``\usepackage{booktabs}``: the best values in bold, the notes below."""
-    out = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{Codecs on {latex_text(name)}. {BOLD}.}}",
-    ]
-    for table in tables:
-        out += [*_tabular(table), "", r"\medskip"]
-    out.append(r"\footnotesize\raggedright")
-    out += [rf"{latex_text(line)}\par" for line in lines]
-    return "\n".join([*out, r"\end{table}"]) + "\n"
-
-
-def _tabular(table: Table) -> list[str]:
-    def text(cell: Cell) -> str:
-        mean = latex_text(cell.text)
-        mean = rf"\textbf{{{mean}}}" if cell.best else mean
-        return rf"{mean} {{\scriptsize {latex_text(cell.interval)}}}" if cell.interval else mean
-
-    width = len(table.headings)
-    out = [
-        rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
-        r"\toprule",
-        rf"{' & '.join(latex_text(title) for title in table.headings)} \\",
-    ]
-    for group in table.groups:
-        out += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex_text(group.heading)}}}}} \\"]
-        out += [rf"{' & '.join(text(cell) for cell in cells)} \\" for cells in group.rows]
-    return [*out, r"\bottomrule", r"\end{tabular}"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,15 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.records import MetricInfo
-from evaluation.report.more_tables import with_codebooks, with_noise_floor
-from evaluation.report.tables import disclaimer, heading, row_label
+from evaluation.report.drawing import COLOURS, MARKERS, file_of
+from evaluation.report.tables import disclaimer, heading, row_label, with_codebooks, with_noise_floor
 from evaluation.results import Results
 from qincodec.core.files import write_atomic
 
-#: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
-#: yellow, which is too light on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+_COLOURS = (*COLOURS, "#000000")
 _LINES = ("-", "--", ":", "-.")
 _PANEL_INCHES = (5.2, 4.0)
 _PANELS_PER_ROW = 3
@@ -50,17 +45,13 @@ def write_plots(results: Results, summary: pd.DataFrame, folder: Path) -> list[P
         figures["perplexity"] = perplexity(results)
     paths = []
     for name, figure in figures.items():
-        # Ids in an SVG are random and both formats name the time or the program unless told otherwise.
-        with matplotlib.rc_context({"svg.hashsalt": name}):
-            for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-                path = folder / f"{name}.{kind}"
-                if figure is None:
-                    path.unlink(missing_ok=True)
-                    continue
-                data = io.BytesIO()
-                figure.savefig(data, format=kind, dpi=150, metadata=metadata)
-                write_atomic(path, data.getvalue())
-                paths.append(path)
+        for kind in ("png", "svg"):
+            path = folder / f"{name}.{kind}"
+            if figure is None:
+                path.unlink(missing_ok=True)
+                continue
+            write_atomic(path, file_of(figure, kind, salt=name))
+            paths.append(path)
     return paths
 
 
@@ -120,7 +111,7 @@ def perplexity(results: Results) -> Figure:
         colour = _COLOURS[codecs.index(entry.codec) % len(_COLOURS)]
         values = [book.perplexity for book in entry.codebooks]
         label = f"{row_label(entry.codec, entry.kbps)} ({entry.frames} frames)"
-        style: dict[str, Any] = {"color": colour, "marker": _MARKERS[index % len(_MARKERS)], "markersize": 4}
+        style: dict[str, Any] = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
         axes.plot(range(1, len(values) + 1), values, label=label, linewidth=1.2, **style)
     for size in sorted({book.size for entry in entries for book in entry.codebooks}):
         axes.axhline(size, color="0.45", linestyle=":", linewidth=1)
@@ -143,7 +134,7 @@ def _styles(summary: pd.DataFrame) -> dict[str, dict[str, str]]:
     return {
         codec: {
             "color": _COLOURS[index % len(_COLOURS)],
-            "marker": _MARKERS[index % len(_MARKERS)],
+            "marker": MARKERS[index % len(MARKERS)],
             "linestyle": _LINES[index // len(_COLOURS) % len(_LINES)],
         }
         for index, codec in enumerate(codecs)

@@ -1,61 +1,110 @@
-"""What every form of the table shares: its cells and how numbers are written, and the notes under it."""
+"""The tables of a run: what stands in their cells, whatever draws them."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from evaluation.records import MetricInfo
+from evaluation.metrics.embedding import FRECHET
+from evaluation.records import CodeStatistics, EmbeddingInfo, MetricInfo
 from evaluation.results import Results
-from evaluation.statistics.recordings import (
-    MAX_RATE_DEVIATION,
-    MAX_RATE_SPREAD,
-    asked_rates,
-    condition_rows,
-    rate_spread,
-)
+from evaluation.statistics.recordings import asked_rates, condition_rows
 
 MISSING = "–"
 BOLD = "Bold: the best mean at that rate, of codecs that keep to it"
-#: Failure reasons shown under a table; the rest stand in clips.csv.
-MAX_REASONS = 5
-#: Seconds. A codec has one delay; it is doubtful if fewer than half of the clips find it to within this.
-DELAY_AGREEMENT_S = 0.001
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, an interval that may stand beside or below it; the best value; a warning."""
+    """One cell.
 
-    text: str
-    interval: str = ""
+    Attributes:
+        value: a number or a text; None or NaN where there is none.
+        form: how a number is written, as a format specification.
+        interval: lowest and highest value that are likely, written like ``value``; NaN where there is none.
+        marks: signs before the value, which notes explain.
+        best: of all that compete with it.
+        warn: a reader should look twice.
+    """
+
+    value: float | str | None
+    form: str = ""
+    interval: tuple[float, float] = (math.nan, math.nan)
+    marks: str = ""
     best: bool = False
     warn: bool = False
 
+    @property
+    def missing(self) -> bool:
+        return self.value is None or self.value != self.value
+
+    @property
+    def text(self) -> str:
+        value = MISSING if self.missing else format(self.value, self.form)
+        return " ".join([*self.marks, value])
+
+    @property
+    def interval_text(self) -> str:
+        """ "[6.92, 7.70]", or nothing."""
+        low, high = (format(end, self.form.removeprefix("+")) for end in self.interval)
+        return "" if math.isnan(self.interval[0]) else f"[{low}, {high}]"
+
+    @property
+    def order(self) -> str:
+        """What a page sorts by: a number, a text, or nothing where the value is missing."""
+        if self.missing:
+            return ""
+        return self.value if isinstance(self.value, str) else repr(float(self.value or 0))
+
 
 @dataclass(frozen=True)
-class Group:
-    """Rows under one heading ("16 kbps")."""
+class Section:
+    """Rows under one heading ("16 kbps"); none where it is "".
+
+    Attributes:
+        kbps: the asked rate of its rows, if they have one.
+        text: what has to be said of all its rows.
+    """
 
     heading: str
     rows: list[list[Cell]]
+    kbps: float | None = None
+    text: str = ""
+
+    @property
+    def asked(self) -> Cell:
+        return Cell(self.kbps, "g")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and cells as text. The first two columns (codec, measured kbps) identify a row."""
+    """What terminal, Markdown, LaTeX and HTML all draw. The first ``num_keys`` columns identify a row."""
 
     headings: list[str]
-    groups: list[Group]
+    sections: list[Section]
+    title: str = ""
+    num_keys: int = 2
+
+    @property
+    def has_best(self) -> bool:
+        return any(cell.best for section in self.sections for row in section.rows for cell in row)
+
+
+def kbps_cell(kbps: float | None, marks: str = "", warn: bool = False) -> Cell:
+    """A measured rate with two decimals, one from 100 kbit/s on."""
+    return Cell(kbps, ".2f" if kbps is None or kbps < 100 else ".1f", marks=marks, warn=warn)
 
 
 def kbps_text(kbps: float) -> str:
-    """A measured rate with two decimals, one from 100 kbit/s on."""
-    return MISSING if math.isnan(kbps) else f"{kbps:.2f}" if kbps < 100 else f"{kbps:.1f}"
+    return kbps_cell(kbps).text
+
+
+def rate_heading(kbps: float | None) -> str:
+    """Above all that has the same asked rate."""
+    return "no rate asked" if kbps is None else f"{kbps:g} kbps"
 
 
 def percent(ratio: float) -> str:
@@ -87,9 +136,9 @@ def decimals(means: pd.Series, widths: pd.Series) -> int:
 
 
 def build_table(results: Results, summary: pd.DataFrame) -> Table:
-    """The summary as text: controls, then asked rates in ascending order, then what has no rate.
+    """The summary: controls, then asked rates in ascending order, then what has no rate.
 
-    Without the metrics of embeddings (`evaluation.report.more_tables`). The best value of a metric is marked
+    Without the metrics of embeddings (`embedding_tables`). The best value of a metric is marked
     within each asked rate, where two codecs or more have one.
     """
     metrics = [metric for metric in results.metrics if not metric.embedding]
@@ -105,32 +154,30 @@ def build_table(results: Results, summary: pd.DataFrame) -> Table:
         m.name: decimals(codecs[m.name], codecs[f"{m.name}_ci_high"] - codecs[f"{m.name}_ci_low"])
         for m in metrics
     }
-    groups = []
-    for title, rows in grouped(results, summary):
+    sections = []
+    for title, kbps, rows in grouped(results, summary):
         best = {m.name: best_rows(rows, m) for m in metrics}
         lines = []
         for index, row in rows.iterrows():
             cells = [Cell(row["codec"]), rate_cell(row)]
             cells += [metric_cell(results, row, m, places[m.name], index in best[m.name]) for m in metrics]
-            cells += [Cell(str(row["n"])), Cell(str(row["n_failed"]), warn=row["n_failed"] > 0)]
-            cells += [Cell(kbps_text(row[name])) for _, name in optional]
-            cells += [Cell(_speed_text(row[name])) for _, name in speeds]
+            cells += [Cell(row["n"]), Cell(row["n_failed"], warn=row["n_failed"] > 0)]
+            cells += [kbps_cell(row[name]) for _, name in optional]
+            cells += [Cell(row[name], ".0f" if row[name] >= 10 else ".2g") for _, name in speeds]
             lines.append(cells)
-        groups.append(Group(title, lines))
+        sections.append(Section(title, lines, kbps))
     headings = ["codec", "kbps", *(heading(metric) for metric in metrics), "n", "failed"]
-    return Table(headings + [title for title, _ in [*optional, *speeds]], groups)
+    return Table(headings + [title for title, _ in [*optional, *speeds]], sections, "Scores")
 
 
-def grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Rows of the summary under their headings: controls, asked rates, what has no rate."""
+def grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, float | None, pd.DataFrame]]:
+    """(heading, asked rate, rows of the summary): controls, asked rates, what has no rate."""
     control = summary["control"].astype(bool)
-    groups = [("controls", summary[control])]
+    groups: list[tuple[str, float | None, pd.DataFrame]] = [("controls", None, summary[control])]
     for kbps in asked_rates(results):
-        if kbps is None:
-            groups.append(("no rate asked", summary[~control & summary["kbps"].isna()]))
-        else:
-            groups.append((f"{kbps:g} kbps", summary[~control & (summary["kbps"] == kbps)]))
-    return [(title, rows) for title, rows in groups if len(rows)]
+        asked = summary["kbps"].isna() if kbps is None else summary["kbps"] == kbps
+        groups.append((rate_heading(kbps), kbps, summary[~control & asked]))
+    return [group for group in groups if len(group[2])]
 
 
 def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
@@ -148,8 +195,8 @@ def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
 
 def rate_cell(row: pd.Series) -> Cell:
     """The measured rate, marked where it is far off the asked one or only declared."""
-    mark = ("⚠ " if row["rate_off"] else "") + ("† " if row["rate_is"] == "declared" else "")
-    return Cell(mark + kbps_text(row["kbps_measured"]), warn=row["rate_off"])
+    marks = ("⚠" if row["rate_off"] else "") + ("†" if row["rate_is"] == "declared" else "")
+    return kbps_cell(row["kbps_measured"], marks, warn=row["rate_off"])
 
 
 def metric_cell(results: Results, row: pd.Series, metric: MetricInfo, places: int, best: bool) -> Cell:
@@ -157,189 +204,127 @@ def metric_cell(results: Results, row: pd.Series, metric: MetricInfo, places: in
     mean, low, high = (row[metric.name + end] for end in ("", "_ci_low", "_ci_high"))
     if math.isnan(mean):
         if not metric.per_clip:
-            return Cell(MISSING)
+            return Cell(None)
         scored = condition_rows(results, row["codec"], row["kbps"])
         values = scored.loc[scored["error"].isna(), metric.name].astype(float)
         all_same = len(values) > 0 and np.isinf(values).all() and values.nunique() == 1
-        return Cell(f"{values.iloc[0]:g}" if all_same else MISSING)
+        return Cell(float(values.iloc[0]) if all_same else None)
     if row["control"]:  # often near zero or far above the codecs
         places = max(places, decimals(pd.Series([mean]), pd.Series([high - low])))
-    interval = "" if math.isnan(low) else f"[{low:.{places}f}, {high:.{places}f}]"
-    return Cell(f"{mean:.{places}f}", interval, best)
+    return Cell(mean, f".{places}f", (low, high), best=best)
 
 
-def _speed_text(value: float) -> str:
-    return MISSING if math.isnan(value) else f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+# Embeddings
 
 
-# Notes
+def with_noise_floor(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with the rows of the noise floor below it, whose ``rate_is`` is "noise floor"."""
+    if results.noise_floor is None:
+        return summary
+    floor = results.noise_floor.summary.assign(rate_is="noise floor")
+    return pd.concat([summary.astype(object), floor.astype(object)], ignore_index=True)[summary.columns]
+
+
+def embedding_tables(results: Results, summary: pd.DataFrame) -> list[Table]:
+    """One table per embedding: the distances, the value at half the data, clips and frames."""
+    return [_embedding_table(results, summary, info) for info in results.embeddings]
+
+
+def _embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo) -> Table:
+    metrics = [metric for metric in results.metrics if metric.embedding == info.name]
+    frechet = f"{FRECHET}_{info.name}"
+
+    def cells(part: Results, row: pd.Series, best: dict[str, bool]) -> list[Cell]:
+        line = [Cell(row["codec"]), rate_cell(row)]
+        for metric in metrics:
+            # Of each cell: these distances span several orders of magnitude.
+            width = row[f"{metric.name}_ci_high"] - row[f"{metric.name}_ci_low"]
+            places = decimals(pd.Series([row[metric.name]]), pd.Series([width]))
+            line.append(metric_cell(part, row, metric, places, best[metric.name]))
+            if metric.name == frechet:
+                line.append(Cell(row[f"{frechet}_half"], f".{places}f"))
+        return [*line, Cell(row[f"{frechet}_n"]), Cell(row[f"{frechet}_frames"])]
+
+    sections = []
+    for title, kbps, rows in grouped(results, summary):
+        winners = {metric.name: best_rows(rows, metric) for metric in metrics}
+        lines = [
+            cells(results, row, {name: index in winners[name] for name in winners})
+            for index, row in rows.iterrows()
+        ]
+        sections.append(Section(title, lines, kbps))
+    if results.noise_floor is not None:
+        nobody = {metric.name: False for metric in metrics}
+        rows = results.noise_floor.summary
+        lines = [cells(results.noise_floor, row, nobody) for _, row in rows.iterrows()]
+        sections.append(Section("noise floor", lines))
+    headings = ["codec", "kbps"]
+    for metric in metrics:
+        headings += [heading(metric), "at n/2"] if metric.name == frechet else [heading(metric)]
+    return Table([*headings, "n", "frames"], sections, f"Distances of {info.label} embeddings")
+
+
+# Codebooks
+
+
+def with_codebooks(results: Results) -> list[CodeStatistics]:
+    """Entries of ``results.corpus`` that have statistics of codebooks."""
+    return [entry for entry in results.corpus if entry.codebooks]
+
+
+def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
+    """Perplexities, usage and entropy of every condition with codes; None if there is none."""
+    entries = {(entry.codec, entry.kbps): entry for entry in with_codebooks(results)}
+    sections = []
+    for title, asked, rows in grouped(results, summary):
+        lines = []
+        for _, row in rows.iterrows():
+            kbps = None if math.isnan(row["kbps"]) else row["kbps"]
+            if (entry := entries.get((row["codec"], kbps))) is not None:
+                lines.append([Cell(row["codec"]), rate_cell(row), *_codebook_cells(entry)])
+        if lines:
+            sections.append(Section(title, lines, asked))
+    if not sections:
+        return None
+    headings = ["codec", "kbps", "codebooks", "frames", "mean 2^H", "corrected", "2^mean H", "corrected"]
+    return Table([*headings, "usage", "entropy kbps"], sections, "Codebooks")
+
+
+def _codebook_cells(entry: CodeStatistics) -> list[Cell]:
+    sizes = [book.size for book in entry.codebooks]
+    shape = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else f"{len(sizes)}"
+    perplexities = [
+        getattr(entry, name + corrected)
+        for name in ("perplexity", "perplexity_of_mean")
+        for corrected in ("", "_miller_madow")
+    ]
+    return [
+        Cell(shape),
+        Cell(entry.frames),
+        *(Cell(value, ".1f") for value in perplexities),
+        Cell(entry.usage, ".1%"),
+        kbps_cell(entry.kbps_entropy),
+    ]
+
+
+def codebook_frame(results: Results) -> pd.DataFrame:
+    """One row per condition and codebook, for ``perplexity.csv``."""
+    return pd.DataFrame(
+        [
+            {"codec": entry.codec, "kbps": entry.kbps, "codebook": number, **book.to_json()}
+            for entry in with_codebooks(results)
+            for number, book in enumerate(entry.codebooks, 1)
+        ]
+    )
+
+
+def all_tables(results: Results, summary: pd.DataFrame) -> list[Table]:
+    """The main table, one per embedding, and the codebooks' where there are any."""
+    codebooks = codebook_table(results, summary)
+    main = build_table(results, summary)
+    return [main, *embedding_tables(results, summary), *([codebooks] if codebooks else [])]
 
 
 def disclaimer(results: Results) -> str:
     """The line that every table of this data set must carry; "" if there is none."""
     return str(results.dataset.get("disclaimer") or "")
-
-
-def notes(results: Results, summary: pd.DataFrame) -> list[str]:
-    """What a reader of the table must know, one line each."""
-    lines = [_data_line(results, summary)]
-    if disclaimer(results):
-        lines.append(disclaimer(results))
-    if results.n_pending:
-        lines.append(
-            f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
-        )
-    lines += [f"Left out, cannot run here: {label}: {why}" for label, why in results.skipped.items()]
-    lines += _random_weights_lines(results)
-    lines += [f"Data: {note}" for note in results.dataset.get("notes", [])]
-    lines += _reference_lines(results)
-    lines += _rate_lines(summary)
-    lines += _delay_lines(results, summary)
-    for metric in results.clip_metrics:
-        lines += _value_lines(results, summary, metric)
-    lines += _failure_lines(results)
-    lines += [_definition_line(metric) for metric in results.metrics if not metric.embedding]
-    return lines
-
-
-def _data_line(results: Results, summary: pd.DataFrame) -> str:
-    data = results.dataset
-    line = f"Data: {data['name']}, {_count(data['n_clips'], 'clip')} of "
-    line += _count(data["n_recordings"], "recording")
-    if data.get("n_excluded"):
-        line += f", {data['n_excluded']} excluded"
-    recordings = summary.loc[summary["n"] > 0, "n_recordings"]
-    if len(recordings) == 0:
-        return f"{line}; nothing could be scored"
-    if recordings.max() < 2:
-        return f"{line}; no intervals: one recording only"
-    low, high = recordings.min(), recordings.max()
-    span = str(high) if low == high else f"{low} to {high}"
-    line += f"; mean [95% interval over {span} recordings]"
-    if summary.loc[~summary["control"].astype(bool), "n"].nunique() > 1:
-        line += "; n differs: tests.csv compares codecs on the clips both have"
-    return line
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _random_weights_lines(results: Results) -> list[str]:
-    """Adapters say "untrained" in their version when their weights were never trained."""
-    untrained = [
-        condition.codec
-        for condition in results.conditions
-        if str(condition.identity.get("version", "")).endswith("untrained")
-    ]
-    if not untrained:
-        return []
-    return [f"RANDOM WEIGHTS, never trained: {', '.join(dict.fromkeys(untrained))}; scores mean nothing"]
-
-
-def _reference_lines(results: Results) -> list[str]:
-    data = results.dataset
-    if not data.get("n_lossy"):
-        return []
-    formats = f" ({', '.join(data['lossy_formats'])})" if data.get("lossy_formats") else ""
-    return [
-        f"Lossy references: {data['n_lossy']} of {data['n_clips']} clips went through a lossy format{formats}"
-        " before; scores say how close a codec is to that"
-    ]
-
-
-def _rate_lines(summary: pd.DataFrame) -> list[str]:
-    lines = []
-    spread = rate_spread(summary)
-    parts = [
-        f"{row['kbps']:g} kbps {kbps_text(row['kbps_min'])} to {kbps_text(row['kbps_max'])} "
-        f"({percent(row['spread'])})"
-        for _, row in spread[spread["flagged"].astype(bool)].iterrows()
-    ]
-    if parts:
-        lines.append(
-            f"Unequal rates, a spread over {percent(MAX_RATE_SPREAD)}, so scores are not at one rate: "
-            f"{', '.join(parts)}"
-        )
-    parts = [
-        f"{row_label(row['codec'], row['kbps'])} {'+' if row['rate_deviation'] > 0 else '-'}"
-        f"{percent(abs(row['rate_deviation']))}"
-        for _, row in summary[summary["rate_off"].astype(bool)].iterrows()
-    ]
-    if parts:
-        lines.append(f"⚠ more than {percent(MAX_RATE_DEVIATION)} off the asked rate: {', '.join(parts)}")
-    if (summary["rate_is"] == "declared").any():
-        lines.append("† rate as declared: decoded elsewhere, no bitstream to measure")
-    if summary["kbps_entropy"].notna().any():
-        lines.append("entropy: kbps that an ideal memoryless entropy coder of the codes would need")
-    return lines
-
-
-def _delay_lines(results: Results, summary: pd.DataFrame) -> list[str]:
-    applied = summary[summary["delay_applied"].fillna(0) != 0]
-    parts = [
-        f"{row_label(row['codec'], row['kbps'])} {row['delay_applied']:+.0f}" for _, row in applied.iterrows()
-    ]
-    lines = [f"Delay taken out before scoring, samples: {', '.join(parts)}"] if parts else []
-    near = round(DELAY_AGREEMENT_S * results.settings["sample_rate"])
-    doubts = []
-    for _, row in applied.iterrows():
-        found = condition_rows(results, row["codec"], row["kbps"])["delay_samples"].dropna().astype(float)
-        agreeing = int((abs(found - row["delay_applied"]) <= near).sum())
-        if 2 * agreeing < len(found):
-            doubts.append(
-                f"{row_label(row['codec'], row['kbps'])} {agreeing} of {len(found)} clips"
-                f" (they say {found.min():+.0f} to {found.max():+.0f})"
-            )
-    if doubts:
-        lines.append(
-            f"⚠ That delay is doubtful, clips do not agree within {near} samples: {', '.join(doubts)};"
-            " --no-align scores without it"
-        )
-    return lines
-
-
-def _value_lines(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> list[str]:
-    """Infinite values and values that are not a number."""
-    lines = []
-    infinite = summary[summary[f"{metric.name}_inf"] > 0]
-    if len(infinite):
-        parts = [
-            f"{row_label(row['codec'], row['kbps'])} {row[f'{metric.name}_inf']} of {row['n']}"
-            for _, row in infinite.iterrows()
-        ]
-        lines.append(f"{metric.label} infinite, left out of the mean: {', '.join(parts)}")
-    scored = results.clips[results.clips["error"].isna()]
-    unknown = scored[scored[metric.name].isna()]
-    reasons = Counter(str(reason) for reason in unknown[f"{metric.name}_reason"])
-    lines += [f"{metric.label} not a number: {part}" for part in _top(reasons, "clips.csv")]
-    fewer = summary[summary[f"{metric.name}_n"] + summary[f"{metric.name}_inf"] < summary["n"]]
-    if len(fewer):
-        parts = [
-            f"{row_label(row['codec'], row['kbps'])} {row[f'{metric.name}_n']} of {row['n']}"
-            for _, row in fewer.iterrows()
-        ]
-        lines.append(f"{metric.label} is the mean of fewer clips than n: {', '.join(parts)}")
-    return lines
-
-
-def _failure_lines(results: Results) -> list[str]:
-    failed = results.clips[results.clips["error"].notna()]
-    reasons = Counter(
-        f"{codec}: {error}" for codec, error in zip(failed["codec"], failed["error"], strict=True)
-    )
-    return [f"Failed: {part}" for part in _top(reasons, "clips.csv, column error")]
-
-
-def _top(reasons: Counter[str], where: str) -> list[str]:
-    """The most frequent reasons, and where the others are."""
-    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    lines = [f"{reason} ({count}×)" for reason, count in ordered[:MAX_REASONS]]
-    if len(ordered) > MAX_REASONS:
-        lines.append(f"{len(ordered) - MAX_REASONS} more reasons: see {where}")
-    return lines
-
-
-def _definition_line(metric: MetricInfo) -> str:
-    better = "higher" if metric.higher_is_better else "lower"
-    return f"{metric.label}, version {metric.version}, {better} is better: {metric.definition}"

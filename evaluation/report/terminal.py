@@ -13,8 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from evaluation.report.all_tables import all_notes, all_tables
-from evaluation.report.tables import BOLD, Cell, Table
+from evaluation.report.notes import notes
+from evaluation.report.tables import BOLD, Cell, Table, all_tables
 from evaluation.results import Results
 
 #: Wide enough for any table: piped output is not wrapped, so that it can be searched and cut.
@@ -38,14 +38,14 @@ def print_wide(renderable: object, file: IO[str] | None = None) -> None:
 
 def render(results: Results, summary: pd.DataFrame) -> Report:
     """The report as something rich can print at any width."""
-    return Report(all_tables(results, summary), all_notes(results, summary))
+    return Report(all_tables(results, summary), [note.text for note in notes(results, summary)])
 
 
 class Report:
     """Chooses its layout by the width it is given; a number is never cut.
 
     In one line per row if that fits; else with the intervals below the means; else in several tables
-    below each other that repeat codec and kbps.
+    below each other that repeat what identifies a row. What is said of a section stands below the table.
     """
 
     def __init__(self, tables: Sequence[Table], lines: Sequence[str]) -> None:
@@ -54,18 +54,22 @@ class Report:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for table in self.tables:
-            yield from _fitted(table, console, options)
+            if any(section.rows for section in table.sections):
+                yield from _fitted(table, console, options)
+            said = [f"{section.heading}: {section.text}" for section in table.sections if section.text]
+            yield from _wrapped(said, console, options)
         lines = list(self.lines)
-        if console.is_terminal and any(
-            c.best for table in self.tables for g in table.groups for row in g.rows for c in row
-        ):
+        if console.is_terminal and any(table.has_best for table in self.tables):
             lines.insert(1, BOLD)
-        for line in lines:
-            text = Text(_plain(line, options.ascii_only))
-            wrapped = text.wrap(console, max(options.max_width - 2, 20))
-            for part in wrapped:
-                part.rstrip()
-            yield Text("\n  ").join(wrapped)  # indented, to tell it from the next line
+        yield from _wrapped(lines, console, options)
+
+
+def _wrapped(lines: Sequence[str], console: Console, options: ConsoleOptions) -> RenderResult:
+    for line in lines:
+        wrapped = Text(_plain(line, options.ascii_only)).wrap(console, max(options.max_width - 2, 20))
+        for part in wrapped:
+            part.rstrip()
+        yield Text("\n  ").join(wrapped)  # indented, to tell it from the next line
 
 
 def _fitted(source: Table, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -76,7 +80,7 @@ def _fitted(source: Table, console: Console, options: ConsoleOptions) -> RenderR
         table = _rich_table(source, columns, stacked, options.ascii_only)
         return table, Measurement.get(console, wide, table).maximum
 
-    everything = range(2, len(source.headings))
+    everything = range(source.num_keys, len(source.headings))
     for stacked in (False, True):
         table, width = build(everything, stacked)
         if width <= options.max_width:
@@ -99,8 +103,8 @@ def _plain(text: str, ascii_only: bool) -> str:
 
 
 def _rich_table(source: Table, columns: Sequence[int], stacked: bool, ascii_only: bool) -> RichTable:
-    """``columns`` of the table behind codec and kbps."""
-    shown = [0, 1, *columns]
+    """``columns`` of the table behind those that identify a row."""
+    shown = [*range(source.num_keys), *columns]
     table = RichTable(box=box.HORIZONTALS, pad_edge=False, show_edge=False, collapse_padding=True)
     for index in shown:
         table.add_column(
@@ -108,16 +112,17 @@ def _rich_table(source: Table, columns: Sequence[int], stacked: bool, ascii_only
             justify="left" if index == 0 else "right",
             no_wrap=True,
         )
-    for group in source.groups:
+    for section in source.sections:
         table.add_section()
-        table.add_row(Text(group.heading, style="bold cyan"))
-        for row in group.rows:
+        if section.heading and section.rows:
+            table.add_row(Text(_plain(section.heading, ascii_only), style="bold cyan"))
+        for row in section.rows:
             table.add_row(*(_cell(row[index], stacked, ascii_only) for index in shown))
     return table
 
 
 def _cell(cell: Cell, stacked: bool, ascii_only: bool) -> Text:
     text = Text(_plain(cell.text, ascii_only), style="bold" if cell.best else "yellow" if cell.warn else "")
-    if cell.interval:
-        text.append(("\n" if stacked else " ") + cell.interval, style="not bold dim")
+    if cell.interval_text:
+        text.append(("\n" if stacked else " ") + cell.interval_text, style="not bold dim")
     return text

@@ -49,7 +49,7 @@ from evaluation.run.store import (
     score_key,
 )
 from qincodec.core.console import Progress
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, one_line
 from qincodec.core.files import link_or_copy
 
 #: Scores of a clip in two runs may differ by this, relatively: batches and devices decide the last bits.
@@ -155,15 +155,9 @@ def _refuse_differences(parts: Sequence[_Part]) -> None:
     for one, other in itertools.combinations(parts, 2):
         for what, had, got in one.run.differences(other.run):
             raise UserError(
-                f"{one.name} and {other.name} are no parts of one run: {what} is {_short(had)} and "
-                f"{_short(got)}; evaluate both with the same options, codecs and weights"
+                f"{one.name} and {other.name} are no parts of one run: {what} is {one_line(str(had), 200)}"
+                f" and {one_line(str(got), 200)}; evaluate both with the same options, codecs and weights"
             )
-
-
-def _short(value: Any) -> str:
-    """One line of a value, which for identities can be long."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _refuse_strangers(earlier: _Part, runs: Sequence[_Part]) -> None:

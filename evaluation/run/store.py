@@ -3,7 +3,7 @@
 Layout::
 
     run.json            schema version, settings, data set, conditions, metrics, command lines
-    clips.jsonl         the clips, in order (`evaluation.datasets.base.Clip.manifest_row`)
+    clips.jsonl         the clips, in order (`evaluation.datasets.base.Clip.to_json`)
     files.json          of conditions decoded elsewhere: fingerprint of each clip's file, or why there is none
     environment.json    versions, commit, machine
     rows/rank-N.jsonl   one line per row, appended by rank N only
@@ -181,7 +181,7 @@ class RunStore:
                     "choose another --out"
                 )
         rows = self.folder / "rows"
-        with explain_os_errors(self.folder):
+        with explain_os_errors(self.folder, "choose another folder with --out"):
             rows.mkdir(parents=True, exist_ok=True)
             if self.rank == 0:
                 self._lock_handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
@@ -396,7 +396,7 @@ class RunStore:
         self._write_json("files.json", plain)
 
     def write_clips(self, clips: list[Clip]) -> None:
-        lines = [json.dumps(clip.manifest_row(), ensure_ascii=False) + "\n" for clip in clips]
+        lines = [json.dumps(clip.to_json(), ensure_ascii=False) + "\n" for clip in clips]
         write_atomic(self.folder / "clips.jsonl", "".join(lines))
 
     def read_clips(self) -> list[Clip]:

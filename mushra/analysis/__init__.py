@@ -2,20 +2,19 @@
 
 Everything works on a tidy table of ratings (listener, item, condition, score)::
 
-    import pandas as pd
+    import mushra
     from mushra.analysis.description import describe_conditions
-    from mushra.analysis.load import load
     from mushra.analysis.pipeline import analyze
     from mushra.analysis.ratings import with_roles
     from mushra.analysis.significance import paired_pages, wilcoxon_test
 
-    ratings = load(["mushra.csv"])                  # any format, or with_roles(frame) of a table of your own
+    ratings = mushra.load("mushra.csv")             # any format, or with_roles(frame) of a table of your own
     describe_conditions(ratings)                    # one row per condition, intervals over listeners
     wilcoxon_test(paired_pages(ratings.frame, "opus@16", "opus@24"))
     analysis = analyze(ratings, seed=0)             # all of it: screening, intervals, tests
     analysis.screening.excluded
 
-Modules: `ratings` (the table and the roles of conditions), `load`, `sources`, `formats` and `given` (what is
+Modules: `ratings` (the table and the roles of conditions), `load`, `sources`, `formats` and `tidy` (what is
 read, and what counts), `screening`, `description` (intervals), `significance` (tests, letters), `anova`,
-`mixed`, `pipeline` (all in one), `report` and `wording` (files), `plots`, `power`, `correlate`.
+`mixed`, `pipeline` (all in one), `report` and `wording` (files), `plots`.
 """

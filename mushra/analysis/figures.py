@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import io
 import logging
 import os
 from collections.abc import Iterator
@@ -16,15 +14,10 @@ import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from qincodec.core.errors import UserError
+from evaluation.report.drawing import FORMATS, file_of
+from qincodec.core.errors import UserError, did_you_mean
 from qincodec.core.files import write_atomic
 
-#: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
-#: yellow, which is too light on white, and the black, which is for what is no system under test.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-#: Reference, anchors and other marks that belong to no system.
-NEUTRAL = "0.35"
 #: Widths of a figure in IEEE's two-column layout, inches.
 WIDTHS = {"one_column": 3.5, "two_columns": 7.16}
 _DPI = 300
@@ -47,9 +40,8 @@ _BASE: dict[str, Any] = {
     "ytick.major.width": 0.6,
     "figure.constrained_layout.h_pad": 0.02,
     "figure.constrained_layout.w_pad": 0.02,
-    "pdf.fonttype": 42,  # journals refuse the Type 3 fonts of matplotlib's default
-    "text.parse_math": False,  # a "$" in a name is a "$"
     "svg.hashsalt": "mushra",
+    "text.parse_math": False,  # a "$" in a name is a "$"
 }
 
 
@@ -119,11 +111,9 @@ def _style_settings(style: str | Path) -> dict[Any, Any]:
     elif name in known:
         settings = dict(matplotlib.style.library[name])
     else:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise UserError(
-            f"no style '{name}': {hint}give the path of a matplotlib style sheet or one of "
-            f"{', '.join(style for style in known if not style.startswith('_'))}"
+            f"no style '{name}': {did_you_mean(name, known)}give the path of a matplotlib style sheet or one"
+            f" of {', '.join(style for style in known if not style.startswith('_'))}"
         )
     if settings.get("text.usetex"):
         raise UserError(
@@ -142,21 +132,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Write ``stem.png``, ``.svg`` and ``.pdf`` into ``folder``; the same figure gives the same bytes."""
-    paths = []
-    # All three formats name the time or the program unless told otherwise.
-    metadata: dict[str, dict[str, None]] = {
-        "png": {"Software": None},
-        "svg": {"Date": None, "Creator": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    }
     # Laid out once and not for each format, which takes most of the time; at the picture's resolution, since
     # small text is wider in fine pixels than in coarse ones.
     figure.set_dpi(_DPI)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for kind, entries in metadata.items():
-        data = io.BytesIO()
-        figure.savefig(data, format=kind, dpi=_DPI, metadata=entries)
+    paths = []
+    for kind in FORMATS:
         paths.append(folder / f"{stem}.{kind}")
-        write_atomic(paths[-1], data.getvalue())
+        write_atomic(paths[-1], file_of(figure, kind, dpi=_DPI))
     return paths

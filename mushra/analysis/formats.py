@@ -35,7 +35,8 @@ class Rows:
     """Rows of one source as text, with ``COLUMNS`` and some of ``OPTIONAL_COLUMNS``.
 
     ``unique_listeners`` says that the listener ids cannot be those of other people in another file,
-    ``without_training`` that the source itself told training from test.
+    ``without_training`` that the source itself told training from test. A column ``loses_plus`` says of which
+    rows whoever wrote them may have made spaces of ``+``; without it of none.
     """
 
     frame: pd.DataFrame
@@ -200,7 +201,7 @@ def own_rows(name: str, frame: pd.DataFrame) -> Rows:
 
     Args:
         name: of the source, for messages.
-        frame: text, with the columns of `mushra.store.store.read_ratings`.
+        frame: text, with the columns of `mushra.store.ratings.read_ratings`.
     """
     training, excluded = (frame[mark].str.lower() == "true" for mark in ("training", "excluded"))
     unfinished = frame["state"] != "finished"
@@ -249,7 +250,7 @@ def _webmushra(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> R
             raise UserError(
                 f"{path} has no column '{column}' (asked for as {name}); it has {', '.join(map(str, frame))}"
             )
-    rows = Rows(_rename(frame, names))
+    rows = Rows(_rename(frame, names).assign(loses_plus=True))
     ids = frame["session_uuid"].fillna("") if "session_uuid" in frame else pd.Series("", index=frame.index)
     named = ids.str.strip() != ""
     sessions = listeners = ids

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from mushra.analysis.figures import COLOURS, MARKERS, NEUTRAL
+from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
 
 _RATED = re.compile(r"(?P<codec>.+)@(?P<kbps>\d+(?:\.\d+)?)")
 _ANCHOR = re.compile(r"anchor(\d+)")

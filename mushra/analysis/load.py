@@ -6,22 +6,29 @@ given twice, conditions and items that are missing.
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from mushra.analysis.formats import Rows, as_text, own_rows, read_rows
-from mushra.analysis.ratings import COLUMNS, Problem, Ratings, count, natural_key, with_roles
+from mushra.analysis.ratings import Problem, Ratings, count, natural_key, with_roles
 from mushra.analysis.sources import Source, find
-from mushra.store.given import nobody_gave
+from mushra.analysis.tidy import (
+    average_repeats,
+    drop_not_given,
+    drop_repeats,
+    missing_ratings,
+    numbers,
+    ranks,
+    some,
+)
+from mushra.config.key import NO_KEY, Key, read_key
 from qincodec.core.errors import UserError
 
 ListenerIds = Literal["global", "per-file"]
@@ -31,8 +38,6 @@ TRAINING_PREFIX = "training"
 _CONTROLS = ("reference", "anchor35", "anchor70")
 #: A name that `mushra create` made so that it tells nothing.
 _OPAQUE = re.compile("[a-z]{8}")
-#: Share of the ratings of a condition that are there twice, from which its name stands for two stimuli.
-_DUPLICATE_NAME_SHARE = 0.5
 
 
 @contextmanager
@@ -47,7 +52,7 @@ def _in_one_line() -> Iterator[None]:
 
 @_in_one_line()
 def load(
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     *,
     columns: Mapping[str, str] | None = None,
     key: Path | None = None,
@@ -68,7 +73,7 @@ def load(
 
     Args:
         sources: what `mushra.analysis.sources` knows: tests, data bases, exports, files of any format of
-            `mushra.analysis.formats`. Several are read as one test.
+            `mushra.analysis.formats`. One, or several that are read as one test.
         columns: which column of a CSV is ``listener``, ``item``, ``condition``, ``score``, ``time_ms`` ...
         key: ``key.json`` of ``mushra create``, which must know all names: what each opaque one stands for. By
             default that in the folder of each source; names it does not know stay as they are.
@@ -87,6 +92,8 @@ def load(
         UserError: a source cannot be read or holds no ratings, its names need a key that is not there, or
             something above is left open.
     """
+    if isinstance(sources, str | Path):
+        sources = [sources]
     if not sources:
         raise UserError("no source given; give a file with ratings")
     found = [find(source, database) for source in sources]
@@ -104,15 +111,18 @@ def load(
     frame = _join(parts, names, listener_ids, problems)
     frame = _clean_names(frame, problems)
     frame = _one_test(frame, tests)
-    frame = _repair_plus(frame, problems, key)
+    given_key = NO_KEY if key is None else read_key(key)
+    frame = _repair_plus(frame, problems, set(given_key.trials))
+    if given_key is not NO_KEY:
+        frame = _open_all_names(frame, given_key)
     _check_opaque(frame)
     frame = _drop_items(frame, drop_items, problems)
-    frame = _numbers(frame, problems)
-    frame = _drop_repeats(frame, problems)
-    frame, not_given = _drop_not_given(frame, problems)
-    frame = _average_repeats(frame, problems)
-    problems += _missing_ratings(frame)
-    order = np.lexsort([_ranks(frame[name]) for name in ("condition", "item", "listener")])
+    frame = numbers(frame, problems)
+    frame = drop_repeats(frame, problems)
+    frame, not_given = drop_not_given(frame, problems)
+    frame = average_repeats(frame, problems)
+    problems += missing_ratings(frame)
+    order = np.lexsort([ranks(frame[name]) for name in ("condition", "item", "listener")])
     frame = frame.iloc[order].reset_index(drop=True)
     ratings = with_roles(frame, reference=reference, anchors=anchors, problems=problems)
     return replace(ratings, not_given=not_given, sources=tuple(source.path for source in found))
@@ -127,11 +137,14 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mushra.store.store import StoreUnavailable, read_ratings
+    from mushra.store.ratings import ratings_table, stored_answers, stored_ratings
+    from mushra.store.store import Store, StoreUnavailable
 
     name = source.name
     try:
-        frame = read_ratings(source.path, everything=True)
+        with Store(source.path, create=False) as store, store.read() as connection:
+            rows = stored_ratings(connection)
+            frame = ratings_table(rows, stored_answers(connection))
         text = frame.map(as_text)
     except (SQLAlchemyError, StoreUnavailable) as error:
         cause = " ".join(str(getattr(error, "orig", error)).split())
@@ -157,24 +170,35 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
         frame = frame[frame["test"].isin(tests)]
     if frame.empty:
         raise UserError(f"{name} holds no MUSHRA ratings yet; analyse it when sessions are finished")
-    return own_rows(name, text.loc[frame.index])
+    read = own_rows(name, text.loc[frame.index])
+    imported = {row.session for row in rows if row.kind == "import"}  # from webMUSHRA's CSV
+    read.frame["loses_plus"] = read.frame["session"].isin(imported)
+    return read
 
 
 def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
     """Conditions in place of the meaningless names that the key knows."""
-    from mushra.store.store import read_key
-
     key = read_key(path)
-    pairs = list(zip(part.frame["item"], part.frame["condition"], strict=True))
-    known = {*_CONTROLS, *key.values()}
-    strange = sorted({name for item, name in pairs if (item, name) not in key and name not in known})
+    strange = sorted({name for _, name in _unknown(part.frame, key)})
     if strange:
-        rows = sum(name in strange for _, name in pairs)
         detail = (
             f"{count(len(strange), 'name')} of signals not in {path} stay as they are (first: {strange[0]})"
         )
-        problems.append(Problem("not in key", detail, rows))
-    return replace(part, frame=part.frame.assign(condition=[key.get(pair, pair[1]) for pair in pairs]))
+        problems.append(Problem("not in key", detail, int(part.frame["condition"].isin(strange).sum())))
+    return replace(part, frame=_opened(part.frame, key))
+
+
+def _unknown(frame: pd.DataFrame, key: Key) -> list[tuple[str, str]]:
+    """(item, condition) that the key does not know and that are no condition's name: an export with --key has
+    those already."""
+    known = {*_CONTROLS, *key.conditions}
+    pairs = set(zip(frame["item"], frame["condition"], strict=True))
+    return sorted(pair for pair in pairs if not key.knows(*pair) and pair[1] not in known)
+
+
+def _opened(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
+    pairs = zip(frame["item"], frame["condition"], strict=True)
+    return frame.assign(condition=[key.condition(*pair) for pair in pairs])
 
 
 def _check_opaque(frame: pd.DataFrame) -> None:
@@ -215,12 +239,16 @@ def _join(
             frame["session"] = frame["listener"]
         frame["source"] = number
         frame["unique"] = part.unique_listeners
+        if "loses_plus" not in frame:
+            frame["loses_plus"] = False
         frames.append(frame)
     # Not `concat(..., ignore_index)` alone: a column that only some files have is empty in the others.
     frame = pd.concat(frames, ignore_index=True)
     if len(parts) == 1:
         return frame
-    identical = frame.duplicated([c for c in frame if c not in ("source", "unique")], keep="first")
+    identical = frame.duplicated(
+        [c for c in frame if c not in ("source", "unique", "loses_plus")], keep="first"
+    )
     whole = [n for n in range(len(parts)) if identical[frame["source"] == n].all()]
     problems += [
         Problem(
@@ -276,13 +304,7 @@ def _clean_names(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
                 "no name", f"{count(int(empty.sum()), 'row')} without {columns} left out", int(empty.sum())
             )
         )
-    return _some(frame[~empty])
-
-
-def _some(frame: pd.DataFrame) -> pd.DataFrame:
-    if frame.empty:
-        raise UserError("no usable rating is left; check the file, the column map and --drop-item")
-    return frame
+    return some(frame[~empty])
 
 
 def _one_test(frame: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
@@ -297,45 +319,35 @@ def _one_test(frame: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
     return frame[frame["test"].isin(tests)] if tests else frame
 
 
-def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_file: Path | None) -> pd.DataFrame:
-    """Put back the ``+`` that webMUSHRA's transport turned into a space, and resolve opaque names.
+def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_items: set[str]) -> pd.DataFrame:
+    """Put back the ``+`` that webMUSHRA's transport turned into a space, in rows of its CSV only.
 
     A name with spaces is repaired where the same name with ``+`` is known from other rows or from the key.
     """
     frame = frame.copy()
-    key: dict[tuple[str, str], str] = {}
-    if key_file is not None:
-        from mushra.store.store import read_key
-
-        key = read_key(key_file)
-    key_items = {item for item, _ in key}
+    spaced = frame.pop("loses_plus").astype(bool)
     for column in ("item", "condition"):
-        known = set(frame[column]) | (key_items if column == "item" else set())
-        spaced: dict[str, list[str]] = {}
-        for name in known:
+        kept: dict[str, list[str]] = {}
+        for name in set(frame[column]) | (key_items if column == "item" else set()):
             if "+" in name:
-                spaced.setdefault(name.replace("+", " "), []).append(name)
-        repair = {lost: kept[0] for lost, kept in spaced.items() if len(kept) == 1}
-        lost = frame[column].isin(repair)
-        for name in sorted(set(frame.loc[lost, column])):
-            rows = int((frame[column] == name).sum())
-            detail = f"{column} '{name}' is taken for '{repair[name]}': its + had become a space"
-            problems.append(Problem("lost plus", detail, rows))
+                kept.setdefault(name.replace("+", " "), []).append(name)
+        repair = {lost: names[0] for lost, names in kept.items() if len(names) == 1}
+        lost = spaced & frame[column].isin(repair)
+        for name, rows in frame.loc[lost, column].value_counts().sort_index().items():
+            detail = f"{column} '{name}' is taken for '{repair[str(name)]}': its + had become a space"
+            problems.append(Problem("lost plus", detail, int(rows)))
         frame.loc[lost, column] = frame.loc[lost, column].map(repair)
-    if key_file is None:
-        return frame
-    unknown = sorted(set(frame["item"]) - key_items, key=natural_key)
-    if unknown:
-        raise UserError(f"item '{unknown[0]}' is not in the key; give the key.json of this test")
-    pairs = list(zip(frame["item"], frame["condition"], strict=True))
-    for item, name in sorted(set(pairs) - set(key)):
-        # An export with --key has the real names already.
-        if name not in (*_CONTROLS, *key.values()):
-            raise UserError(
-                f"stimulus '{name}' of item '{item}' is not in the key; give the key of this test"
-            )
-    frame["condition"] = [key.get(pair, pair[1]) for pair in pairs]
     return frame
+
+
+def _open_all_names(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
+    """Conditions in place of meaningless names, all of which the key must know."""
+    items = sorted(set(frame["item"]) - set(key.trials), key=natural_key)
+    if items:
+        raise UserError(f"item '{items[0]}' is not in the key; give the key.json of this test")
+    for item, name in _unknown(frame, key):
+        raise UserError(f"stimulus '{name}' of item '{item}' is not in the key; give the key of this test")
+    return _opened(frame, key)
 
 
 def _drop_items(frame: pd.DataFrame, items: Sequence[str], problems: list[Problem]) -> pd.DataFrame:
@@ -347,152 +359,4 @@ def _drop_items(frame: pd.DataFrame, items: Sequence[str], problems: list[Proble
                 f"{', '.join(sorted(set(frame['item']), key=natural_key))}"
             )
         problems.append(Problem("dropped item", f"item '{item}' was left out as asked", rows))
-    return _some(frame[~frame["item"].isin(items)])
-
-
-def _numbers(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Scores and times as numbers; rows whose score is none are left out, never clipped."""
-    frame = frame.copy()
-    texts = frame["score"]
-    score = pd.to_numeric(texts, errors="coerce")
-    no_number = score.isna()
-    outside = ~no_number & ~score.between(0, 100)
-    for mask, kind, what in (
-        (no_number, "no number", "without a number"),
-        (outside, "outside the scale", "outside 0 to 100"),
-    ):
-        if mask.any():
-            first = frame[mask].iloc[0]
-            detail = f"{count(int(mask.sum()), 'score')} {what} (first: '{first['score']}' of listener"
-            detail += f" {first['listener']}, item {first['item']}, {first['condition']}); left out"
-            problems.append(Problem(kind, detail, int(mask.sum())))
-    frame["score"] = score.astype(float)
-    # To the last digit, in which pandas' own reading may be off.
-    frame.loc[~no_number, "score"] = [float(text) for text in texts[~no_number]]
-    if "time_ms" in frame:
-        time = pd.to_numeric(frame["time_ms"], errors="coerce")
-        lost = int((time.isna() & frame["time_ms"].fillna("").astype(str).ne("")).sum())
-        if lost:
-            problems.append(Problem("no time", f"{lost} times are no number and are not used", lost))
-        frame["time_ms"] = time
-    return _some(frame[~no_number & ~outside])
-
-
-def _drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Leave out rows and whole sessions that were stored twice."""
-    content = [c for c in frame if c != "source"]
-    again = frame.duplicated(content, keep="first")
-    if again.any():
-        sessions = frame.loc[again, "session"].nunique()
-        detail = (
-            f"{count(int(again.sum()), 'row')} of {count(sessions, 'session')} stored twice; counted once"
-        )
-        problems.append(Problem("stored twice", detail, int(again.sum())))
-        frame = frame[~again]
-    if "time_ms" not in frame:
-        return frame
-    # The same scores after the same milliseconds on every page: one session under two ids.
-    seen: dict[tuple[Any, ...], str] = {}
-    twins = []
-    columns = ["item", "condition", "score", "time_ms"]
-    for session, rows in frame.groupby("session", sort=False):
-        if rows["time_ms"].isna().any() or not (rows["time_ms"] > 0).all():
-            continue
-        signature = tuple(sorted(map(tuple, rows[columns].to_numpy(dtype=object))))
-        if signature in seen:
-            twins.append(session)
-        seen.setdefault(signature, str(session))
-    if twins:
-        rows_twice = frame["session"].isin(twins)
-        detail = f"{count(len(twins), 'session')} equal to another one to the millisecond ("
-        detail += ", ".join(map(str, twins[:3]))
-        detail += ", ...); counted once" if len(twins) > 3 else "); counted once"
-        problems.append(Problem("stored twice", detail, int(rows_twice.sum())))
-        frame = frame[~rows_twice]
-    return frame
-
-
-def _drop_not_given(frame: pd.DataFrame, problems: list[Problem]) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Leave out scores that nobody gave; how many of each listener."""
-    if "moves" not in frame:
-        return frame, {}
-    moves = pd.to_numeric(frame["moves"], errors="coerce")
-    left_out = np.array([nobody_gave(*pair) for pair in zip(frame["score"], moves, strict=True)], dtype=bool)
-    whose = Counter(frame.loc[left_out, "listener"])
-    if whose:
-        listeners = ", ".join(f"{name} {whose[name]}" for name in sorted(whose, key=natural_key))
-        detail = (
-            f"{count(int(left_out.sum()), 'score')} stored without a move of the slider: nobody gave them, "
-        )
-        detail += f"left out (listener and number: {listeners})"
-        problems.append(Problem("not given", detail, int(left_out.sum())))
-    return _some(frame[~left_out]), dict(whose)
-
-
-def _average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """One score per listener, item and condition: the mean where there are several.
-
-    Raises:
-        UserError: one condition is there twice on most pages while others are not: two stimuli have one name.
-    """
-    cell = ["listener", "item", "condition"]
-    counts = frame.groupby(cell, sort=False).size()
-    if (counts > 1).any():
-        page = counts.groupby(level=["listener", "item"]).transform("min")
-        twice = (counts > page).groupby(level="condition").mean()
-        if (twice >= _DUPLICATE_NAME_SHARE).any():
-            name = str(twice.idxmax())
-            raise UserError(
-                f"condition '{name}' is rated more than once on {twice[name]:.0%} of its pages, where others "
-                "are not: two stimuli have that name; give each its own"
-            )
-        many = counts[counts > 1]
-        listener, item, condition = many.index[0]
-        detail = f"{count(len(many), 'time')} a listener rated one condition of an item more than once,"
-        detail += f" differently (first: listener {listener}, item {item}, {condition}); their mean is used"
-        problems.append(Problem("rated twice", detail, int(many.sum())))
-    rest = [c for c in ("time_ms", "comment", "session", "test", "order") if c in frame]
-    # `fsum`: the same mean in whatever order the source has the ratings.
-    how: dict[str, Any] = {"score": lambda scores: math.fsum(scores) / len(scores)}
-    how |= dict.fromkeys(rest, "first")
-    if (counts > 1).any():
-        frame = frame.groupby(cell, sort=False).agg(how).reset_index()
-    return frame[[*COLUMNS, *rest]]
-
-
-def _missing_ratings(frame: pd.DataFrame) -> list[Problem]:
-    """What is missing from a full table of listeners, items and conditions: one problem per kind."""
-    problems = []
-    conditions = set(frame["condition"])
-    by_item = frame.groupby("item")["condition"].agg(set)
-    lacking = {str(item): conditions - there for item, there in by_item.items() if conditions - there}
-    if lacking:
-        item = min(lacking, key=natural_key)
-        detail = (
-            f"{len(lacking)} of {len(by_item)} items were not rated under all {len(conditions)} conditions"
-        )
-        detail += f" (first: {item} lacks {', '.join(sorted(lacking[item], key=natural_key))})"
-        problems.append(Problem("missing conditions", detail, sum(map(len, lacking.values()))))
-    pages = frame.groupby(["listener", "item"]).size()
-    full = by_item.map(len).reindex(pages.index.get_level_values("item")).to_numpy()
-    short = pages[pages.to_numpy() < full]
-    if len(short):
-        gaps = int((full - pages.to_numpy()).sum())
-        listener, item = min(short.index.tolist(), key=lambda pair: [natural_key(name) for name in pair])
-        detail = (
-            f"{count(gaps, 'rating')} missing on {count(len(short), 'page')} (first: listener {listener}, "
-        )
-        detail += f"item {item})"
-        problems.append(Problem("missing ratings", detail, gaps))
-    items = frame.groupby("listener")["item"].nunique()
-    partial = items[items < len(by_item)]
-    if len(partial):
-        names = ", ".join(sorted(partial.index, key=natural_key)[:5]) + (", ..." if len(partial) > 5 else "")
-        detail = f"{len(partial)} of {len(items)} listeners did not rate all {len(by_item)} items ({names})"
-        problems.append(Problem("missing items", detail, int((len(by_item) - partial).sum())))
-    return problems
-
-
-def _ranks(names: pd.Series[str]) -> np.ndarray:
-    order = {name: rank for rank, name in enumerate(sorted(names.unique(), key=natural_key))}
-    return names.map(order).to_numpy()
+    return some(frame[~frame["item"].isin(items)])

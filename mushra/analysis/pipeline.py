@@ -93,7 +93,7 @@ def analyze(
     """Screen the listeners, describe the ratings and test the differences.
 
     Args:
-        ratings: from `mushra.analysis.load.load` or `mushra.analysis.ratings.with_roles`.
+        ratings: from `mushra.load` or `mushra.analysis.ratings.with_roles`.
         seed: of the permutations and the bootstrap.
         keep: listeners that screening must not exclude; ``all`` for everybody.
         exclude: listeners to exclude in any case.

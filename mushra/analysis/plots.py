@@ -22,8 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from evaluation.report.drawing import COLOURS, NEUTRAL
 from mushra.analysis.description import t_interval
-from mushra.analysis.figures import COLOURS, NEUTRAL, WIDTHS, new_figure, save, style_context
+from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
 from mushra.analysis.layout import CHARACTER, Layout, Place, arrange, label_axis
 from mushra.analysis.ratings import Ratings
 

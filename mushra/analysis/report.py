@@ -5,8 +5,6 @@ The same input and seed give the same bytes: no times, no absolute paths, number
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 import math
@@ -18,13 +16,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.report.files import latex_text
+from evaluation.report.drawing import data_uri, templates
+from evaluation.report.markup import latex_text, tabular
+from evaluation.report.tables import Cell, Section, Table
 from mushra.analysis import wording
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.ratings import count
 from mushra.analysis.sources import database_name
 from qincodec import __version__
-from qincodec.core.files import write_atomic
+from qincodec.core.files import file_sha256, write_atomic
 
 SCHEMA_VERSION = 1
 _DIGITS = 10
@@ -98,7 +98,7 @@ def _source(source: str | Path) -> dict[str, str]:
     path = Path(source)
     if not path.is_file():
         return {"name": database_name(str(source)), "sha256": ""}
-    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"name": path.name, "sha256": file_sha256(path)}
 
 
 def _csv(table: pd.DataFrame) -> str:
@@ -153,9 +153,9 @@ def _json(analysis: Analysis, tables: dict[str, pd.DataFrame], sources: list[dic
 
 def latex(analysis: Analysis) -> str:
     r"""A ``table`` for ``\usepackage{booktabs}``: mean with interval, median with quartiles, letters."""
-    headings = ["Condition", "Mean", r"95\,\% CI", "Median", "Quartiles"] + ["Groups"] * bool(
-        analysis.letters
-    )
+    names = ["condition", "mean", "interval", "median", "quartiles"] + ["letters"] * bool(analysis.letters)
+    headings = ["Condition", "Mean", "95 % CI", "Median", "Quartiles", "Groups"][: len(names)]
+    rows = [[Cell(row[name]) for name in names] for row in wording.condition_rows(analysis)]
     n = len(analysis.ratings.listeners)
     caption = (
         f"MUSHRA scores of {count(n, 'listener')} on "
@@ -169,16 +169,10 @@ def latex(analysis: Analysis) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{latex_text(caption)}}}",
-        rf"\begin{{tabular}}{{lrcrc{'l' * bool(analysis.letters)}}}",
-        r"\toprule",
-        rf"{' & '.join(headings)} \\",
-        r"\midrule",
+        *tabular(Table(headings, [Section("", rows)]), "lrcrcl"[: len(names)]),
+        r"\end{table}",
     ]
-    for row in wording.condition_rows(analysis):
-        cells = [row[name] for name in ("condition", "mean", "interval", "median", "quartiles")]
-        cells += [row["letters"]] * bool(analysis.letters)
-        lines.append(rf"{' & '.join(latex_text(cell) for cell in cells)} \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[Path]) -> str:
@@ -188,15 +182,7 @@ def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[P
         sources: name and sha256 of each source.
         pictures: files of the plots; of each the SVG goes in, or the PNG where that is much smaller.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mushra.analysis", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("mushra.analysis")
     environment.filters |= {
         "points": wording.points,
         "p": wording.p_value,
@@ -255,7 +241,7 @@ _TITLES = {
 
 
 def _embedded(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """Data URIs of the wide version of each picture. An image in a page can run no script."""
+    """Data URIs of the wide version of each picture."""
     by_stem: dict[str, dict[str, Path]] = {}
     for path in paths:
         by_stem.setdefault(path.stem, {})[path.suffix] = path
@@ -266,8 +252,6 @@ def _embedded(paths: Sequence[Path]) -> list[dict[str, str]]:
         path = formats.get(".svg", formats[".png"])
         if path.stat().st_size > _MAX_SVG_BYTES:
             path = formats[".png"]
-        kind = {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
-        data = base64.b64encode(path.read_bytes()).decode()
         title = _TITLES.get(stem.split("_")[0], stem)
-        pictures.append({"title": title, "uri": f"data:{kind};base64,{data}"})
+        pictures.append({"title": title, "uri": data_uri(path.suffix[1:], path.read_bytes())})
     return pictures

@@ -71,6 +71,23 @@ def find(source: str | Path, database: str | None = None) -> Source:
     return Source(path, _is_sqlite(path), key_beside(path))
 
 
+def find_database(given: Path, database: str | None = None) -> Source:
+    """The data base of a test, or that which was given itself, for what files of ratings cannot do.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (given / CONFIG_NAME).is_file():
+        return _of_test(given, database)
+    source = find(given, database)
+    if not source.is_database:
+        raise UserError(
+            f"{given} is neither a test nor a data base; give a test's folder or YAML, or a data base of "
+            "`mushra serve`"
+        )
+    return source
+
+
 def _of_test(test: Path, database: str | None) -> Source:
     target: str | Path = database_of(test)
     if database is not None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mushra.cli.options import Anchors, Database, DropItems, Exclude, Keep, Key, Reference, Style, Tests
 from qincodec.core.errors import UserError
 
 
@@ -17,27 +18,6 @@ class ListenerIds(StrEnum):
 
     universal = "global"
     per_file = "per-file"
-
-
-Key = Annotated[
-    Path | None,
-    typer.Option(
-        "--key",
-        metavar="FILE",
-        help="key.json of `mushra create`: what opaque names stand for. Default: that in SOURCE's folder.",
-        show_default=False,
-    ),
-]
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        metavar="FILE|URL",
-        envvar="MUSHRA_DATABASE",
-        help="Results of a test named by its folder or YAML. Default: results.sqlite beside the test.",
-        show_default=False,
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -71,42 +51,16 @@ def analyze(
     ] = None,
     key: Key = None,
     database: Database = None,
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", metavar="NAME", help="Hidden reference, if not found by its name."),
-    ] = None,
-    anchors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--anchor",
-            metavar="NAME",
-            help="Anchor, if not found by its name; repeat, lowest first; the last of several is the mid.",
-        ),
-    ] = None,
+    reference: Reference = None,
+    anchors: Anchors = None,
     baseline: Annotated[
         str | None,
         typer.Option("--baseline", metavar="NAME", help="Also give differences to this condition."),
     ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--keep", metavar="LISTENER", help="Not to be excluded by screening; `all` for everybody."
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", metavar="LISTENER", help="To be excluded in any case."),
-    ] = None,
-    tests: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--test", metavar="ID", help="Test to use, where the sources hold several; repeat to pool."
-        ),
-    ] = None,
-    drop_items: Annotated[
-        list[str] | None,
-        typer.Option("--drop-item", metavar="ITEM", help="Item to leave out."),
-    ] = None,
+    keep: Keep = None,
+    exclude: Exclude = None,
+    tests: Tests = None,
+    drop_items: DropItems = None,
     keep_training: Annotated[
         bool, typer.Option("--keep-training", help="Use items whose name begins with `training`, too.")
     ] = False,
@@ -124,14 +78,11 @@ def analyze(
         int, typer.Option("--permutations", metavar="N", min=100, help="Of each permutation test.")
     ] = 10_000,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw.")] = True,
-    style: Annotated[
-        str | None,
-        typer.Option("--style", metavar="STYLE", help="Name or file of a matplotlib style, for fonts."),
-    ] = None,
+    style: Style = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
 ) -> None:
     """Analyse a MUSHRA test after ITU-R BS.1534-3: screening, intervals, tests, plots, report."""
-    from mushra.analysis.load import load
+    from mushra import load
     from mushra.analysis.pipeline import analyze as run
     from mushra.analysis.ratings import count
     from mushra.analysis.report import write_all

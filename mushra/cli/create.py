@@ -14,7 +14,7 @@ from qincodec.core.console import ProgressLine
 from qincodec.core.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
-    from mushra.create.sources import Source
+    from mushra.create.material import Material
 
 
 class PickBy(StrEnum):
@@ -164,7 +164,7 @@ def create(
     hidden reference and anchors, webMUSHRA's YAML, and the key to the names, which stays with you.
     """
     from mushra.create.documents import Options
-    from mushra.create.test import create_test
+    from mushra.create.folder import create_test
 
     if preset is not None:
         items = 12 if items is None and per_category is None and not clip else items
@@ -191,8 +191,10 @@ def create(
         seed=seed,
     )
     with ProgressLine() as progress:
-        source = _source(run, codecs, kbps, reference, condition or [], weights or [], device, sample_rate)
-        report = create_test(source, out, options, force=force, progress=progress)
+        material = _material(
+            run, codecs, kbps, reference, condition or [], weights or [], device, sample_rate
+        )
+        report = create_test(material, out, options, force=force, progress=progress)
     _print_report(report, out)
 
 
@@ -227,7 +229,7 @@ def _count(number: int, what: str) -> str:
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
-def _source(
+def _material(
     run: Path | None,
     codecs: str | None,
     kbps: str | None,
@@ -236,18 +238,18 @@ def _source(
     weights: list[str],
     device: str,
     sample_rate: int | None,
-) -> Source:
+) -> Material:
     if (run is None) == (reference is None):
         raise UserError(
             "give --run RUN (of `evaluate --out RUN`), or --reference DIR with --condition NAME=DIR"
         )
-    from evaluation.engine.conditions import parse_weights
-    from mushra.create.sources import FolderSource, RunSource
+    from evaluation.engine.request import parse_weights
+    from mushra.create.material import FolderMaterial, RunMaterial
 
     if run is not None:
         if sample_rate is not None:
             raise UserError("a test from a run has the run's sample rate; leave --sample-rate out")
-        return RunSource(
+        return RunMaterial(
             run,
             codecs=codecs,
             kbps=kbps,
@@ -261,7 +263,7 @@ def _source(
             raise UserError(f"{option} goes with --run; folders are named by --condition NAME[@KBPS]=DIR")
     if sample_rate is not None and not 8000 <= sample_rate <= 384000:
         raise UserError(f"--sample-rate is {sample_rate}; allowed: 8000 to 384000 Hz")
-    return FolderSource(reference, conditions, sample_rate)
+    return FolderMaterial(reference, conditions, sample_rate)
 
 
 def _anchors(text: str) -> tuple[str, ...]:

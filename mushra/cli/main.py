@@ -7,40 +7,20 @@ from typing import Annotated
 
 import typer
 
-from mushra.cli import (
-    analyze as cli_analysis,
-)
-from mushra.cli import (
-    create as cli_create,
-)
-from mushra.cli import (
-    serve as cli_serve,
-)
-from mushra.cli import (
-    study as cli_study,
-)
-from qincodec import __version__
-from qincodec.core.console import run_command
+from mushra.cli import analyze, create, serve, study
+from qincodec.core.console import run_command, version_option
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 
 
-def _version(value: bool) -> None:
-    if value:
-        print(f"mushra {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def mushra(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, version_option("mushra")] = False,
 ) -> None:
     """Listening tests by ITU-R BS.1534-3 (MUSHRA): make, host, analyse."""
 
 
-for part in (cli_create, cli_serve, cli_analysis, cli_study):
+for part in (create, serve, analyze, study):
     part.register(app)
 
 

@@ -9,29 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mushra.config.locate import database_of, key_beside
+from mushra.cli.options import Database, Key
+from mushra.config.locate import database_of
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
+    from mushra.analysis.sources import Source
     from mushra.config.pages import TestConfig
     from mushra.server.service import Service
     from mushra.store.store import Store
 
 DEFAULT_PORT = 8000
+DEFAULT_THREADS = 8
 #: Of a body, refused before the application sees it.
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
 Test = Annotated[
     Path, typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file.")
-]
-Database = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|URL",
-        envvar="MUSHRA_DATABASE",
-        help="SQLite file, or a postgresql:// address. Default: results.sqlite beside the test.",
-        show_default=False,
-    ),
 ]
 
 
@@ -112,7 +106,9 @@ def serve(
             show_envvar=True,
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")] = 8,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")
+    ] = DEFAULT_THREADS,
     qr: Annotated[bool, typer.Option(help="Print the listeners' link as a QR code.")] = True,
 ) -> None:
     """Serve a listening test: prints the listeners' link and an admin link that works once."""
@@ -125,10 +121,12 @@ def serve(
         if webmushra.is_dir():
             folder.mkdir(exist_ok=True)
         database = str(folder / "results.sqlite")
-    target = database or str(_database_of(test))
+    if database is None:
+        assert test is not None
+        database = str(database_of(test))
     _run(
         config,
-        target,
+        database,
         host=host,
         port=port,
         webmushra=webmushra,
@@ -157,25 +155,20 @@ def _checked(test: Path) -> TestConfig:
     return load_config(test)
 
 
-def _database_of(test: Path | None) -> Path:
-    assert test is not None
-    return database_of(test)
-
-
 def _run(
     config: TestConfig | None,
     database: str,
     *,
     host: str,
     port: int,
-    webmushra: Path | None,
-    submissions: bool,
-    public_url: str | None,
-    prefix: str,
-    trusted_proxies: int,
-    admin_password: str | None,
-    threads: int,
-    qr: bool,
+    webmushra: Path | None = None,
+    submissions: bool = False,
+    public_url: str | None = None,
+    prefix: str = "",
+    trusted_proxies: int = 0,
+    admin_password: str | None = None,
+    threads: int = DEFAULT_THREADS,
+    qr: bool = True,
 ) -> None:
     import logging
     import signal
@@ -248,17 +241,17 @@ def _print_qr(link: str) -> None:
         segno.make(link, error="m").terminal(compact=True)
 
 
-def _open(test: Path, database: str | None, *, create: bool = False) -> tuple[Store, Path | None]:
-    """The data base of a test, or the data base itself; and the key beside it, if there is one."""
+def _open(given: Path, database: str | None) -> tuple[Store, Source]:
+    """The data base of a test, or the data base that was given itself.
+
+    Raises:
+        UserError: there is neither, or it cannot be opened.
+    """
+    from mushra.analysis.sources import find_database
     from mushra.store.store import Store
 
-    if database is None and _is_database(test):
-        return Store(test, create=False), key_beside(test)
-    return Store(database or _database_of(test), create=create), key_beside(test)
-
-
-def _is_database(test: Path) -> bool:
-    return test.is_file() and test.suffix not in (".yaml", ".yml")
+    source = find_database(given, database)
+    return Store(source.path, create=False), source
 
 
 def invite(
@@ -282,6 +275,7 @@ def invite(
     from mushra.config.load import load_config
     from mushra.server import address
     from mushra.store import records
+    from mushra.store.store import Store
 
     config = load_config(test)
     if config.section.identification != "invitation":
@@ -291,8 +285,7 @@ def invite(
         )
     if public_url is not None:
         address.clean_url(public_url)
-    store, _ = _open(test, database, create=True)
-    with store:
+    with Store(database or database_of(test)) as store:
         kept = address.kept_address(store, config.test_id)
         prefix = kept.prefix if kept is not None else ""
         base = address.public_address(public_url, "127.0.0.1", DEFAULT_PORT, prefix)
@@ -325,9 +318,9 @@ def backup(
     """Copy a test, its results included, while it is served: OUT can be served and analysed as TEST can."""
     from mushra.server.backup import make_backup
 
-    store, key = _open(test, database)
+    store, source = _open(test, database)
     with store:
-        missing = make_backup(store, None if _is_database(test) else test, key, out)
+        missing = make_backup(store, source.test, source.key, out)
     for path in missing:
         print(
             f"warning: '{path}' is not there, or a link leads out of the test to it: it is not in the backup",
@@ -354,14 +347,7 @@ def export(
         typer.Option(metavar="DIR", help="Default: `results` beside the test.", show_default=False),
     ] = None,
     database: Database = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What opaque names stand for. Default: the key.json beside the test, if any.",
-            show_default=False,
-        ),
-    ] = None,
+    key: Key = None,
     no_key: Annotated[bool, typer.Option("--no-key", help="Leave names as listeners' browsers had them.")] = (
         False
     ),
@@ -373,13 +359,12 @@ def export(
     from mushra.config.load import load_config
     from mushra.store.export import export as export_to
 
-    store, beside = _open(test, database)
-    if key is None and not no_key:
-        key = beside
-    elif key is not None and no_key:
+    if key is not None and no_key:
         raise UserError("--key and --no-key exclude each other; give one")
+    store, source = _open(test, database)
     with store:
-        test_id = None if _is_database(test) else load_config(test).test_id
+        key = None if no_key else key or source.key
+        test_id = None if source.test is None else load_config(source.test).test_id
         folder = out or (test if test.is_dir() else test.parent) / "results"
         done = export_to(store, folder, format.value, key=key, test=test_id, everything=everything)
     for path in done.files:
@@ -428,17 +413,4 @@ def demo(
     from mushra.create.demo import make_demo
 
     folder = make_demo(out)
-    _run(
-        _checked(folder),
-        str(_database_of(folder)),
-        host=host,
-        port=port,
-        webmushra=None,
-        submissions=False,
-        public_url=None,
-        prefix="",
-        trusted_proxies=0,
-        admin_password=None,
-        threads=8,
-        qr=True,
-    )
+    _run(_checked(folder), str(database_of(folder)), host=host, port=port)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mushra.cli.analyze import Database, Key
+from mushra.cli.options import Anchors, Database, DropItems, Exclude, Keep, Key, Reference, Style, Tests
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import UserError
 
@@ -26,45 +26,16 @@ class Method(StrEnum):
     crossed = "crossed"
 
 
-Keep = Annotated[
-    list[str] | None,
-    typer.Option(metavar="LISTENER", help="Keep whatever screening says; 'all' keeps everybody. Repeatable."),
-]
-Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="LISTENER", help="Leave out a listener. Repeatable.")
-]
-Reference = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Hidden reference, if not found by its name.", show_default=False),
-]
-Anchors = Annotated[
-    list[str] | None,
-    typer.Option("--anchor", metavar="NAME", help="Anchor, if not found by its name; repeat, lowest first."),
-]
-Tests = Annotated[
-    list[str] | None,
-    typer.Option("--test", metavar="ID", help="Test to use, where the ratings are of several. Repeatable."),
-]
-DropItems = Annotated[
-    list[str] | None,
-    typer.Option("--drop-item", metavar="ITEM", help="Item to leave out, such as one of the training."),
-]
-Style = Annotated[
-    str | None,
-    typer.Option(metavar="NAME|FILE", help="Matplotlib style of figures, for fonts.", show_default=False),
-]
-
-
 @dataclass(frozen=True)
 class _Selection:
     """Which ratings to use."""
 
     reference: str | None = None
-    anchors: list[str] = field(default_factory=list)
-    tests: list[str] = field(default_factory=list)
-    drop_items: list[str] = field(default_factory=list)
-    keep: list[str] = field(default_factory=list)
-    exclude: list[str] = field(default_factory=list)
+    anchors: list[str] | None = None
+    tests: list[str] | None = None
+    drop_items: list[str] | None = None
+    keep: list[str] | None = None
+    exclude: list[str] | None = None
     key: Path | None = None
 
     def load(
@@ -73,9 +44,9 @@ class _Selection:
         """Ratings after screening, and what happened to them on the way.
 
         Args:
-            sources, database, key_of_test: as `mushra.analysis.load.load` takes them.
+            sources, database, key_of_test: as `mushra.load` takes them.
         """
-        from mushra.analysis.load import load
+        from mushra import load
         from mushra.analysis.screening import screen
 
         ratings = load(
@@ -84,12 +55,12 @@ class _Selection:
             key_of_test=key_of_test,
             database=database,
             reference=self.reference,
-            anchors=self.anchors,
-            tests=self.tests,
-            drop_items=self.drop_items,
+            anchors=self.anchors or [],
+            tests=self.tests or [],
+            drop_items=self.drop_items or [],
         )
         notes = [f"{problem.kind}: {problem.detail}" for problem in ratings.problems]
-        excluded = screen(ratings, keep=self.keep, exclude=self.exclude).excluded
+        excluded = screen(ratings, keep=self.keep or [], exclude=self.exclude or []).excluded
         if len(excluded) == len(ratings.listeners):
             raise UserError(
                 f"screening excludes all {len(excluded)} listeners; see `mushra analyze`, or keep them with "
@@ -201,9 +172,7 @@ def plan(
         "item_condition": sd_item_condition,
         "residual": sd_residual,
     }
-    selection = _Selection(
-        reference, anchors or [], tests or [], drop_items or [], keep or [], exclude or [], key
-    )
+    selection = _Selection(reference, anchors, tests, drop_items, keep, exclude, key)
     components, origin, notes = _components(given, source, database, conditions, selection)
     result = plan_test(
         components,
@@ -341,7 +310,7 @@ def correlate(
     trials = heard.read_trials(test)
     settings = heard.choose_settings(runs[0] if runs else None, metrics)
     files = [source for source in sources or [] if Path(source) not in runs] or [str(test)]
-    selection = _Selection(reference, anchors or [], tests or [], drop_items or [], keep or [], exclude or [])
+    selection = _Selection(reference, anchors, tests, drop_items, keep, exclude)
     ratings, notes = selection.load(files, database, test / KEY_NAME)
     with ProgressLine() as progress:
         rated = {item: trial for item, trial in trials.items() if item in ratings.items}

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mushra.config.locate import CONFIG_NAME
-from mushra.config.pages import PAGE_TYPES, FinishPage, General, Group, MushraPage, Page, TestConfig
+from mushra.config.pages import PAGE_TYPES, FinishPage, General, MushraPage, Page, PageGroup, TestConfig
 from mushra.config.yaml_lines import Document, Location, Plain, YamlProblem, parse, resolve
 from qincodec.core.errors import UserError
 
@@ -126,7 +126,7 @@ class _Reader:
         self._numbers: dict[Location, int] = {}
         self._ids: set[str] = set()
 
-    def read(self) -> tuple[General | None, tuple[Page | Group, ...]]:
+    def read(self) -> tuple[General | None, tuple[Page | PageGroup, ...]]:
         content = self._document.value
         if not isinstance(content, dict):
             self._error((), f"the file holds {_kind(content)}, not the keys of a test ('testname', 'pages')")
@@ -166,8 +166,8 @@ class _Reader:
                 if isinstance(entry, dict) and str(entry.get("type")) in _RATED:
                     self._ids.add(str(entry.get("id")))
 
-    def _group(self, entries: list[Any], location: Location) -> Group:
-        pages: list[Page | Group] = []
+    def _group(self, entries: list[Any], location: Location) -> PageGroup:
+        pages: list[Page | PageGroup] = []
         random = bool(entries) and entries[0] == "random"
         for index, entry in enumerate(entries):
             here = (*location, index)
@@ -177,7 +177,7 @@ class _Reader:
                 page = self._page(entry, here)
                 if page is not None:
                     pages.append(page)
-        return Group(tuple(pages), random)
+        return PageGroup(tuple(pages), random)
 
     def _page(self, entry: Any, location: Location) -> Any:
         if entry == "random":
@@ -239,7 +239,7 @@ class _Reader:
             elif nested := _nested(fields[key]):
                 self._unknown(nested, entry, (*location, key), f"'{key}' of {what}")
 
-    def _check_whole(self, general: General | None, group: Group) -> None:
+    def _check_whole(self, general: General | None, group: PageGroup) -> None:
         """What can be seen only across pages."""
         locations = self.locations()
         if any(finding.severity == "error" for finding in self.findings):

@@ -289,16 +289,16 @@ PAGE_TYPES: dict[str, type[_Page]] = {
 
 
 @dataclass(frozen=True)
-class Group:
+class PageGroup:
     """A nested list of pages; ``random`` if its entries (pages and groups, each as a whole) are shuffled."""
 
-    pages: tuple[Page | Group, ...]
+    pages: tuple[Page | PageGroup, ...]
     random: bool = False
 
     def flat(self) -> Iterator[Page]:
         """All pages below, in the order of the file."""
         for entry in self.pages:
-            if isinstance(entry, Group):
+            if isinstance(entry, PageGroup):
                 yield from entry.flat()
             else:
                 yield entry
@@ -377,7 +377,7 @@ class TestConfig:
         path: the YAML file.
         root: folder that all paths in it are relative to, itself absolute.
         general: the top level, ``general.qincodec`` our section.
-        pages: in the order of the file, nested lists as `Group`.
+        pages: in the order of the file, nested lists as `PageGroup`.
     """
 
     __test__: ClassVar[bool] = False  # its name is no call to pytest
@@ -385,7 +385,7 @@ class TestConfig:
     path: Path
     root: Path
     general: General
-    pages: tuple[Page | Group, ...]
+    pages: tuple[Page | PageGroup, ...]
 
     @property
     def testname(self) -> str:
@@ -405,7 +405,7 @@ class TestConfig:
 
     def flat(self) -> list[Page]:
         """All pages in the order of the file; a page's number is its index here plus 1."""
-        return list(Group(self.pages).flat())
+        return list(PageGroup(self.pages).flat())
 
     def is_training(self, page: Page) -> bool:
         """Whether the page's grades are to be kept apart."""

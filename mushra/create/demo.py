@@ -31,8 +31,8 @@ def make_demo(out: Path) -> Path:
     from evaluation.session import evaluate
     from mushra.config.locate import CONFIG_NAME
     from mushra.create.documents import Options
-    from mushra.create.sources import RunSource
-    from mushra.create.test import check_out, create_test, creating_prefix
+    from mushra.create.folder import check_out, create_test, creating_prefix
+    from mushra.create.material import RunMaterial
 
     test = out / TEST
     if (test / CONFIG_NAME).is_file():
@@ -60,5 +60,5 @@ def make_demo(out: Path) -> Path:
             test_id="demo",
             questionnaire=True,
         )
-        create_test(RunSource(out / RUN), test, options, force=True, progress=progress)
+        create_test(RunMaterial(out / RUN), test, options, force=True, progress=progress)
     return test

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import qincodec
 from mushra.check import excerpt_warning, items_warning, signals_warning
+from mushra.config.key import Key, KeySignal, KeyTrial
 from mushra.config.locate import KEY_FORMAT
 from mushra.config.pages import ANCHOR35, ANCHOR70, HIDDEN_REFERENCE, Language, Section
 from mushra.config.texts import TEXTS
-from mushra.create.sources import Pick, Source
+from mushra.create.material import Material, Pick
 from mushra.create.stimuli import Item
 
 #: Loudness of a condition against the reference beyond this is worth a warning, dB.
@@ -84,41 +85,41 @@ class Trial:
         return self.id.startswith("training")
 
 
-def make_key(source: Source, options: Options, trials: Sequence[Trial]) -> dict[str, Any]:
+def make_key(material: Material, options: Options, trials: Sequence[Trial]) -> Key:
     """What the names of each trial stand for (``key.json``)."""
-    systems = {system.label: system for system in source.systems}
+    systems = {system.label: system for system in material.systems}
     entries = {}
     for trial in sorted(trials, key=lambda trial: trial.id):
         clip, item = trial.pick.clip, trial.item
         signals = {}
         for condition, (name, path, digest) in sorted(trial.files.items(), key=lambda entry: entry[1][0]):
             system = systems.get(condition)
-            signals[name] = {
-                "condition": condition,
-                "codec": system and system.codec,
-                "kbps": system and system.kbps,
-                "kbps_measured": system and source.kbps_measured(condition, clip),
-                "weights": system and system.weights,
-                "file": path,
-                "sha256": digest,
-            }
-        entries[trial.id] = {
-            "clip": clip.id,
-            "recording": clip.recording,
-            "category": clip.category,
-            "start_s": round(clip.start_s + trial.pick.start_s + item.offset_s, 6),
-            "duration_s": round(item.duration_s, 6),
-            "gain_db": round(item.gain_db, 4),
-            "reference": trial.files[HIDDEN_REFERENCE][1],
-            "signals": signals,
-        }
-    return {
-        "format": KEY_FORMAT,
-        "sample_rate": source.sample_rate,
-        "run": source.name,
-        "seed": options.seed,
-        "trials": entries,
-    }
+            signals[name] = KeySignal(
+                condition=condition,
+                codec=system.codec if system else None,
+                kbps=system.kbps if system else None,
+                kbps_measured=material.kbps_measured(condition, clip) if system else None,
+                weights=system.weights if system else None,
+                file=path,
+                sha256=digest,
+            )
+        entries[trial.id] = KeyTrial(
+            clip=clip.id,
+            recording=clip.recording,
+            category=clip.category,
+            start_s=round(clip.start_s + trial.pick.start_s + item.offset_s, 6),
+            duration_s=round(item.duration_s, 6),
+            gain_db=round(item.gain_db, 4),
+            reference=trial.files[HIDDEN_REFERENCE][1],
+            signals=signals,
+        )
+    return Key(
+        format=KEY_FORMAT,
+        sample_rate=material.sample_rate,
+        run=material.name,
+        seed=options.seed,
+        trials=entries,
+    )
 
 
 def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict
 
 
 def make_report(
-    source: Source,
+    material: Material,
     options: Options,
     trials: Sequence[Trial],
     *,
@@ -193,7 +194,7 @@ def make_report(
     """All that was chosen, done and noticed (``create_report.json``).
 
     Args:
-        source, options, trials: of the test.
+        material, options, trials: of the test.
         test_id: as the YAML has it.
         duration_s: of excerpts, as asked for.
         ranked_by: metrics that "hardest" went by.
@@ -224,20 +225,20 @@ def make_report(
         "format": 1,
         "version": qincodec.__version__,
         "test_id": test_id,
-        "run": source.name,
-        "systems": [asdict(system) for system in source.systems],
-        "sample_rate": source.sample_rate,
+        "run": material.name,
+        "systems": [asdict(system) for system in material.systems],
+        "sample_rate": material.sample_rate,
         "options": {**asdict(options), "duration_s": duration_s, "items": n_items},
         "ranked_by": list(ranked_by),
-        "n_recordings": len({clip.recording for clip in source.clips}),
+        "n_recordings": len({clip.recording for clip in material.clips}),
         "skipped": [list(entry) for entry in skipped],
         "items": items,
-        "warnings": list(_test_warnings(source, options, trials)),
+        "warnings": list(_test_warnings(material, options, trials)),
     }
 
 
-def _test_warnings(source: Source, options: Options, all_trials: Sequence[Trial]) -> Iterator[str]:
-    systems = source.systems
+def _test_warnings(material: Material, options: Options, all_trials: Sequence[Trial]) -> Iterator[str]:
+    systems = material.systems
     trials = [trial for trial in all_trials if not trial.is_training]
     recordings = {trial.pick.clip.recording for trial in trials}
     for warning in (
@@ -249,10 +250,10 @@ def _test_warnings(source: Source, options: Options, all_trials: Sequence[Trial]
             yield warning
     if ANCHOR35 not in options.anchors:
         yield "no low anchor: the standard has one, low-passed at 3.5 kHz, in each trial"
-    if ANCHOR70 in options.anchors and source.sample_rate < 2 * _MID_ANCHOR_END_HZ:
+    if ANCHOR70 in options.anchors and material.sample_rate < 2 * _MID_ANCHOR_END_HZ:
         yield (
-            f"at {source.sample_rate} Hz the 7 kHz anchor lacks only what lies between 7 and"
-            f" {source.sample_rate / 2000:g} kHz: it will hardly be told from the reference"
+            f"at {material.sample_rate} Hz the 7 kHz anchor lacks only what lies between 7 and"
+            f" {material.sample_rate / 2000:g} kHz: it will hardly be told from the reference"
         )
     for trial in all_trials:
         if trial.is_training and trial.pick.clip.recording in recordings:

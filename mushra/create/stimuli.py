@@ -23,6 +23,7 @@ from mushra.faults import CLIPPED_RUN, longest_at_full_scale, reference_faults
 from qincodec import audio
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
+from qincodec.core.files import file_sha256
 
 #: Raised-cosine fades at ends where a recording was cut.
 FADE_S = 0.01
@@ -206,7 +207,7 @@ def write_stimulus(path: Path, samples: Audio, sample_rate: int, bits: int, dith
         noise = generator.random(samples.shape) + generator.random(samples.shape) - 1
         samples = (samples + noise * 2.0**-15).astype(np.float32)
     audio.write(path, samples, sample_rate, "pcm16" if bits == 16 else "pcm24")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_sha256(path)
 
 
 def _loudness(samples: Audio, sample_rate: int) -> float | None:

@@ -27,8 +27,8 @@ from mushra.server.service import Service, service
 from mushra.store import export as exporting  # as a module: it imports this package, too
 from mushra.store import records
 from mushra.store.given import nobody_gave
+from mushra.store.pages import storable
 from mushra.store.records import Unknown
-from mushra.store.shapes import storable
 from qincodec.core.errors import UserError
 
 blueprint = Blueprint("admin", __name__)

@@ -14,8 +14,8 @@ from mushra.server.incoming import BadResult, check_result
 from mushra.server.security import RateLimit, parse_json
 from mushra.server.service import Service, new_key, service
 from mushra.store import records
+from mushra.store.pages import SessionPage
 from mushra.store.records import Arrival, Conflict, Session, Unknown, sha256
-from mushra.store.shapes import PlannedPage
 
 blueprint = Blueprint("listen", __name__)
 
@@ -77,7 +77,7 @@ def begin() -> tuple[Response, int]:
     key = new_key()
     cookie = known_cookie()
     arrival = _arrival(here, config, body, key, cookie)
-    session, new = here.store.write(lambda connection: records.begin(connection, arrival, here.plan))
+    session, new = here.store.write(lambda connection: records.begin(connection, arrival, here.pages_of))
     if not new:
         here.forget(session)
     opened = here.session(session, key)
@@ -119,12 +119,12 @@ def save(session: str, page: str) -> Response:
     config = _config(here)
     opened = _opened(here, session)
     limit(here.save_limit, session)
-    planned = opened.plan.get(page)
-    if planned is None:
+    found = opened.pages.get(page)
+    if found is None:
         abort(404, "This session has no such page.")
     body = _body()
-    checked = check_result(planned, config.section.rules, body)
-    revision = here.store.write(lambda connection: records.save_page(connection, opened, planned, checked))
+    checked = check_result(found, config.section.rules, body)
+    revision = here.store.write(lambda connection: records.save_page(connection, opened, found, checked))
     return jsonify({"page": page, "revision": revision})
 
 
@@ -260,7 +260,7 @@ def _document(here: Service, config: TestConfig, session: Session) -> dict[str, 
         "headphone_check": section.headphone_check,
         "state": state,
         "completion": _completion(config) if state == "finished" else None,
-        "pages": [page.public for page in session.plan.values()],
+        "pages": [page.public for page in session.pages.values()],
         "saved": saved,
     }
 
@@ -272,19 +272,19 @@ def _completion(config: TestConfig) -> dict[str, Any]:
 
 def _results(here: Service, session: Session) -> list[dict[str, Any]] | None:
     """The listener's own ratings, if the finish page shows them."""
-    last = list(session.plan.values())[-1]
+    last = list(session.pages.values())[-1]
     if not last.public.get("showResults"):
         return None
     with here.store.read() as connection:
         _, saved = records.saved_pages(connection, session.id)
     return [
         {"page": page.id, "name": page.public["name"], "ratings": _shown(page, saved[page.id])}
-        for page in session.plan.values()
+        for page in session.pages.values()
         if page.conditions and page.id in saved
     ]
 
 
-def _shown(page: PlannedPage, saved: dict[str, Any]) -> list[dict[str, Any]]:
+def _shown(page: SessionPage, saved: dict[str, Any]) -> list[dict[str, Any]]:
     """Ratings under the names the page showed: a condition's own only with ``showConditionNames``."""
     labels = {signal["id"]: signal["label"] for signal in page.public["signals"]}
     return [

@@ -13,6 +13,7 @@ from collections import defaultdict
 from typing import Any
 
 from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
 from waitress.server import MultiSocketServer, TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
@@ -95,7 +96,18 @@ def _open_files() -> int:
     return enough if soft == resource.RLIM_INFINITY else soft
 
 
+class _Channel(HTTPChannel):
+    # The server closes connections while the loop asks each whether it waits for something. If a closed one
+    # says yes, the loop waits for its file number, and closes the next connection that gets that number.
+    def readable(self) -> bool:
+        return self.connected and bool(super().readable())
+
+    def writable(self) -> bool:
+        return self.connected and bool(super().writable())
+
+
 class _Server(TcpWSGIServer):
+    channel_class = _Channel
     most = MAX_CONNECTIONS
     most_each = MAX_PER_ADDRESS
 

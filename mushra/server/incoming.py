@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mushra.config.pages import HIDDEN_REFERENCE, Rules
-from mushra.store.shapes import Checked, PlannedPage
+from mushra.store.pages import Checked, Rating, SessionPage
 
 #: A day: nobody listens longer to one page, and no clock of a browser is to be believed beyond.
 MAX_TIME_MS = 86_400_000
@@ -77,7 +77,7 @@ class _Result(_Model):
     comment: Comment = ""
 
 
-def check_result(page: PlannedPage, rules: Rules, body: Any) -> Checked:
+def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
     """What is to be stored of PAGE_RESULT ``body``.
 
     Raises:
@@ -127,30 +127,22 @@ def check_result(page: PlannedPage, rules: Rules, body: Any) -> Checked:
     return Checked(result.revision, result.time_ms, cleaned, rows, answers)
 
 
-def consent_sha256(page: PlannedPage) -> str:
+def consent_sha256(page: SessionPage) -> str:
     """Hash of a consent page's text: its ``content`` as it is sent, UTF-8."""
     return hashlib.sha256((page.public.get("content") or "").encode()).hexdigest()
 
 
-def _row(page: PlannedPage, result: _Result, rating: _Rating | None, **values: Any) -> dict[str, Any]:
+def _rating(result: _Result, rating: _Rating | None, stimulus: str, **values: Any) -> Rating:
     detail = None
     if rating is not None:
         seen = rating.model_dump(include={"plays", "heard_ms", "moves", "first_ms"}, exclude_none=True)
         detail = json.dumps(seen, separators=(",", ":"))
-    empty = {"reference": None, "score": None, "reference_score": None, "answer": None}
     comment = rating.comment if rating is not None else result.comment
-    return {
-        **empty,
-        "trial": page.trial,
-        "type": page.type,
-        "time_ms": result.time_ms,
-        "comment": comment,
-        "detail": detail,
-        **values,
-    }
+    values = {"time_ms": result.time_ms, "comment": comment, "detail": detail, **values}
+    return Rating(stimulus, **values)
 
 
-def _by_signal(page: PlannedPage, result: _Result) -> dict[str, _Rating]:
+def _by_signal(page: SessionPage, result: _Result) -> dict[str, _Rating]:
     """Ratings in the page's order of signals."""
     given = {rating.signal: rating for rating in result.ratings}
     return {signal: given[signal] for signal in page.conditions if signal in given}
@@ -169,7 +161,7 @@ def _scale(rating: _Rating, low: float, high: float, step: float) -> float | Non
     return round(score / step) * step if step == 1 else round(score, 6)
 
 
-def _mushra(page: PlannedPage, rules: Rules, result: _Result) -> list[dict[str, Any]]:
+def _mushra(page: SessionPage, rules: Rules, result: _Result) -> list[Rating]:
     ratings = _by_signal(page, result)
     scores = {signal: _scale(rating, 0, 100, 1) for signal, rating in ratings.items()}
     missing = [signal for signal in page.conditions if scores.get(signal) is None]
@@ -182,18 +174,18 @@ def _mushra(page: PlannedPage, rules: Rules, result: _Result) -> list[dict[str, 
     if rules.one_at_100 and rules.must_rate_all and 100 not in scores.values():
         raise BadResult("no_100", "no signal is rated 100")
     return [
-        _row(page, result, rating, stimulus=page.conditions[signal], score=scores[signal])
+        _rating(result, rating, page.conditions[signal], score=scores[signal])
         for signal, rating in ratings.items()
     ]
 
 
-def _pair(page: PlannedPage) -> tuple[str, str]:
+def _pair(page: SessionPage) -> tuple[str, str]:
     """Signals of (stimulus, hidden reference)."""
     first, second = page.conditions
     return (second, first) if page.conditions[first] == HIDDEN_REFERENCE else (first, second)
 
 
-def _bs1116(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+def _bs1116(page: SessionPage, result: _Result) -> list[Rating]:
     ratings = _by_signal(page, result)
     if len(ratings) < 2:
         raise BadResult("not_rated", "both signals must be graded")
@@ -203,11 +195,10 @@ def _bs1116(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
         raise BadResult("not_rated", "both signals must be graded")
     comments = [ratings[signal].comment for signal in (stimulus, reference)]
     return [
-        _row(
-            page,
+        _rating(
             result,
             ratings[stimulus],
-            stimulus=page.conditions[stimulus],
+            page.conditions[stimulus],
             reference=HIDDEN_REFERENCE,
             score=scores[stimulus],
             reference_score=scores[reference],
@@ -216,7 +207,7 @@ def _bs1116(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
     ]
 
 
-def _paired_comparison(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+def _paired_comparison(page: SessionPage, result: _Result) -> list[Rating]:
     stimulus, _ = _pair(page)
     if result.answer == "undecided" and page.public.get("unforced"):
         answer = "undecided"
@@ -225,11 +216,10 @@ def _paired_comparison(page: PlannedPage, result: _Result) -> list[dict[str, Any
     else:
         raise BadResult("not_answered", "one of the two signals must be chosen")
     rating = _by_signal(page, result).get(stimulus)
-    row = _row(
-        page,
+    row = _rating(
         result,
         rating,
-        stimulus=page.conditions[stimulus],
+        page.conditions[stimulus],
         reference=HIDDEN_REFERENCE,
         answer=answer,
         comment=result.comment or (rating.comment if rating else ""),
@@ -241,7 +231,7 @@ def _text(value: float | str) -> str:
     return f"{value:g}" if isinstance(value, float | int) else value
 
 
-def _likert(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+def _likert(page: SessionPage, result: _Result) -> list[Rating]:
     """Answers as text; of pages with several scales as a JSON list, with "" for a scale without an answer."""
     response = page.public["response"]
     several = isinstance(response[0], list)
@@ -262,7 +252,7 @@ def _likert(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
         unrated -= sum(score is not None for score in scores)
         if any(score is not None for score in scores):
             answer = json.dumps(answers, ensure_ascii=False) if several else answers[0]
-            rows.append(_row(page, result, rating, stimulus=page.conditions[signal], answer=answer))
+            rows.append(_rating(result, rating, page.conditions[signal], answer=answer))
     if page.public.get("mustRate") and unrated:
         raise BadResult("not_rated", f"{unrated} answers are missing")
     if page.public.get("mustPlayback") and any(
@@ -272,7 +262,7 @@ def _likert(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
     return rows
 
 
-def _spatial(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
+def _spatial(page: SessionPage, result: _Result) -> list[Rating]:
     """Answers of a spatial page: one per signal, whatever its shape, as JSON."""
     rows = []
     for name, value in result.responses.items():
@@ -282,18 +272,18 @@ def _spatial(page: PlannedPage, result: _Result) -> list[dict[str, Any]]:
             raise BadResult("invalid", f"the response '{name[:40]}' has an infinite number") from None
         if len(text) > MAX_COMMENT:
             raise BadResult("invalid", f"the response '{name[:40]}' is too long")
-        rows.append(_row(page, result, None, stimulus=page.conditions.get(name, name), answer=text))
+        rows.append(_rating(result, None, page.conditions.get(name, name), answer=text))
     return rows
 
 
-def _check_consent(page: PlannedPage, result: _Result) -> None:
+def _check_consent(page: SessionPage, result: _Result) -> None:
     if result.consent is None or (page.public.get("mustConsent") and not result.consent.given):
         raise BadResult("no_consent", "the test goes on only with consent")
     if result.consent.text_sha256 not in (None, consent_sha256(page)):
         raise BadResult("consent_text", "the text that was agreed to is not the one of this test")
 
 
-def _questionnaire(page: PlannedPage, result: _Result) -> list[tuple[str, str]]:
+def _questionnaire(page: SessionPage, result: _Result) -> list[tuple[str, str]]:
     answers = []
     for question in page.public["questionnaire"]:
         name = question["name"]

@@ -2,7 +2,7 @@
 
 `main` runs in a process with the folder as its argument and the data base in MUSHRA_DATABASE: an address may
 hold a password, which the command line would show to everybody on the machine. What counts and how is decided
-by `mushra.analysis.load.load`, as for `mushra analyze`: the page and the command give the same means.
+by `mushra.load`, as for `mushra analyze`: the page and the command give the same means.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def look(database: str, test: str | None, config: Path | None) -> Analysis:
     Raises:
         UserError: nothing to analyse.
     """
-    from mushra.analysis.load import load
+    from mushra import load
     from mushra.analysis.pipeline import analyze
 
     ratings = load([config or database], database=database, tests=[test] if test else [])

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from mushra.config.pages import HIDDEN_REFERENCE
 from mushra.store import schema
-from mushra.store.given import nobody_gave
+from mushra.store.ratings import StoredRating, stored_ratings
 from mushra.store.records import DROPPED_AFTER_S
 
 #: A page left after less than this for each of its signals was hardly listened to.
@@ -56,13 +56,8 @@ class SessionState:
     flags: tuple[str, ...]
 
 
-@dataclass
-class _Page:
-    time_ms: float = 0.0
-    scores: list[float] = field(default_factory=list)
-    moves: list[int | None] = field(default_factory=list)
-    not_given: int = 0
-    reference: float | None = None
+#: The ratings of a MUSHRA page, one at least.
+_Page = list[StoredRating]
 
 
 def list_sessions(
@@ -109,7 +104,7 @@ def list_sessions(
                 done=row.done or 0,
                 total=total,
                 time_s=(row.time_ms or 0) / 1000,
-                not_given=sum(page.not_given for page in rated.get(row.id, [])),
+                not_given=_num_not_given(rated.get(row.id, [])),
                 flags=tuple(_flags(rated.get(row.id, []))),
             )
         )
@@ -118,31 +113,20 @@ def list_sessions(
 
 def _rated(connection: sa.Connection, test: str | None, session: str | None) -> dict[str, list[_Page]]:
     """Session -> its MUSHRA pages, training apart."""
-    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
-    columns = ("session", "page", "stimulus", "score", "time_ms", "detail")
-    query = (
-        sa.select(*(ratings.c[name] for name in columns))
-        .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
-        .join(sessions, sessions.c.id == ratings.c.session)
-        .where((ratings.c.type == "mushra") & pages.c.training.is_(False))
-    )
-    if test is not None:
-        query = query.where(sessions.c.test == test)
-    if session is not None:
-        query = query.where(sessions.c.id == session)
-    found: dict[str, dict[str, _Page]] = defaultdict(lambda: defaultdict(_Page))
-    for row in connection.execute(query):
-        page = found[row.session][row.page]
-        page.time_ms = max(page.time_ms, row.time_ms or 0)
-        moves = json.loads(row.detail).get("moves") if row.detail else None
-        page.moves.append(moves)
-        if nobody_gave(row.score, moves):
-            page.not_given += 1
-        elif row.score is not None:
-            page.scores.append(row.score)
-            if row.stimulus == HIDDEN_REFERENCE:
-                page.reference = row.score
+    found: dict[str, dict[str, _Page]] = defaultdict(lambda: defaultdict(list))
+    for rating in stored_ratings(connection, test=test, session=session):
+        if rating.type == "mushra" and not rating.training:
+            found[rating.session][rating.page].append(rating)
     return {session: list(pages.values()) for session, pages in found.items()}
+
+
+def _num_not_given(pages: list[_Page]) -> int:
+    return sum(rating.not_given for page in pages for rating in page)
+
+
+def _scores(page: _Page) -> dict[str, float]:
+    """Scores that somebody gave, by stimulus."""
+    return {r.stimulus: r.score for r in page if r.score is not None and not r.not_given}
 
 
 def _flags(pages: list[_Page]) -> list[str]:
@@ -150,18 +134,18 @@ def _flags(pages: list[_Page]) -> list[str]:
     if n == 0:
         return []
     flags = []
-    hasty = sum(page.time_ms < 1000 * HASTY_S_PER_SIGNAL * len(page.moves) for page in pages)
+    hasty = sum(max(r.time_ms or 0 for r in page) < 1000 * HASTY_S_PER_SIGNAL * len(page) for page in pages)
     if hasty > n / 2:
         flags.append(f"too fast on {hasty} of {n} pages")
     still = sum(_never_moved(page) for page in pages)
     if still > n / 2:
         flags.append(f"never moved on {still} of {n} pages")
-    judged = [page.reference for page in pages if page.reference is not None]
+    judged = [scores[HIDDEN_REFERENCE] for page in pages if HIDDEN_REFERENCE in (scores := _scores(page))]
     low = sum(score < REFERENCE_LOW for score in judged)
     if judged and low / len(judged) > MAX_LOW_SHARE:
         few = " (few items: says little)" if len(judged) < FEW_ITEMS else ""
         flags.append(f"reference under 90 on {low} of {len(judged)} items{few}")
-    not_given = sum(page.not_given for page in pages)
+    not_given = _num_not_given(pages)
     if not_given:
         flags.append(f"{not_given} score{'s' * (not_given > 1)} nobody gave")
     return flags
@@ -169,9 +153,11 @@ def _flags(pages: list[_Page]) -> list[str]:
 
 def _never_moved(page: _Page) -> bool:
     """No slider was touched; without counts (webMUSHRA), all scores are the same."""
-    if any(moves is not None for moves in page.moves):
-        return not any(page.moves)
-    return len(page.scores) > 2 and len(set(page.scores)) == 1
+    moves = [rating.details.get("moves") for rating in page]
+    if any(number is not None for number in moves):
+        return not any(moves)
+    scores = _scores(page)
+    return len(scores) > 2 and len(set(scores.values())) == 1
 
 
 def summary(sessions: list[SessionState]) -> dict[str, int]:

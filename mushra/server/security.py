@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from flask import Request, Response
 
-from mushra.store.shapes import storable
+from mushra.store.pages import storable
 
 #: Only what this server itself sends: no inline script or style, no other host, no frame around it.
 CONTENT_SECURITY_POLICY = "; ".join(

@@ -17,14 +17,14 @@ from mushra.config.pages import TestConfig
 from mushra.server.files import Stimuli
 from mushra.server.plots import Plots
 from mushra.server.security import RateLimit
-from mushra.server.session_plan import num_slots, plan_session
+from mushra.server.session_pages import num_slots, session_pages
 from mushra.store import records
+from mushra.store.pages import SessionPage
 from mushra.store.records import Session
-from mushra.store.shapes import PlannedPage
 from mushra.store.store import Store
 from qincodec import __version__
 
-#: Sessions whose plans are kept in memory.
+#: Sessions whose pages are kept in memory.
 MAX_SESSIONS = 2000
 
 
@@ -77,9 +77,9 @@ class Service:
         """Id of the test; None for whatever a webMUSHRA checkout holds."""
         return self.config.test_id if self.config is not None else None
 
-    def plan(self, number: int, slot: int) -> list[PlannedPage]:
+    def pages_of(self, number: int, slot: int) -> list[SessionPage]:
         assert self.config is not None and self.stimuli is not None
-        return plan_session(self.config, self.stimuli, number, slot)
+        return session_pages(self.config, self.stimuli, number, slot)
 
     def slots(self) -> int:
         assert self.config is not None

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from mushra.config.pages import (
@@ -27,6 +28,7 @@ from mushra.config.pages import (
 )
 from mushra.config.yaml_lines import Plain, resolve
 from mushra.server.incoming import BadResult
+from mushra.store.pages import Rating
 from mushra.store.whole_sessions import WholePage, WholeSession
 
 MAX_TEXT = 10_000
@@ -53,7 +55,7 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
     trials = sent.get("trials")
     if not isinstance(trials, list) or not trials:
         raise BadResult("invalid", "trials must be a list of at least one")
-    graded = {page.id: page for page in config.flat() if isinstance(page, tuple(_ROWS))}
+    graded = {page.id: page for page in config.flat() if isinstance(page, tuple(_RATING))}
     ids = as_sent(graded)
     pages: dict[str, WholePage] = {}
     for trial in trials:
@@ -63,8 +65,8 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
             raise BadResult("trial_unknown", "a trial is none of this test")
         if page.id in pages:
             raise BadResult("trial_twice", f"trial '{page.id}' is there twice")
-        pages[page.id] = WholePage(page.id, page.type, config.is_training(page), _rows(page, trial))
-    if sum(len(page.rows) for page in pages.values()) > MAX_RESPONSES:
+        pages[page.id] = WholePage(page.id, page.type, config.is_training(page), _ratings(page, trial))
+    if sum(len(page.ratings) for page in pages.values()) > MAX_RESPONSES:
         raise BadResult("invalid", f"more than {MAX_RESPONSES} responses")
     answers = _answers(sent.get("participant") or {}, config)
     missing = [page.id for page in graded.values() if page.id not in pages and not config.is_training(page)]
@@ -74,10 +76,7 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
     uuid = _text(sent.get("uuid"), "uuid", 200).strip() or None
     if uuid is not None and not _UUID.fullmatch(uuid):
         raise BadResult("invalid", "uuid is more than letters, digits, blanks and punctuation of ASCII")
-    # As it was before pages were typed, so that what is sent again is known again.
-    listed = [(page.trial, page.type, page.rows) for page in pages.values()]
-    content = json.dumps([uuid, answers, listed], sort_keys=True)
-    return WholeSession(config.test_id, "webmushra", uuid, answers, list(pages.values()), content)
+    return WholeSession(config.test_id, "webmushra", uuid, answers, list(pages.values()))
 
 
 def as_sent(names: Iterable[str]) -> dict[str, str]:
@@ -115,18 +114,18 @@ def _answers(participant: Any, config: TestConfig) -> list[tuple[str, str]]:
     return list(answers.items())
 
 
-def _rows(page: Page, trial: dict[str, Any]) -> list[dict[str, Any]]:
-    """The responses of a trial as rows of `schema.ratings`."""
+def _ratings(page: Page, trial: dict[str, Any]) -> list[Rating]:
+    """The responses of a trial."""
     responses = trial.get("responses")
     if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
         raise BadResult("invalid", "a trial's responses are no list of objects")
     known = {} if isinstance(page, SpatialPage) else as_sent(_stimuli(page))
-    rows = [_ROWS[type(page)](page, _with_names(response, known)) for response in responses]
+    given = [_RATING[type(page)](page, _with_names(response, known)) for response in responses]
     if isinstance(page, SpatialPage):
-        if page.stimuli and not rows:
+        if page.stimuli and not given:
             raise BadResult("not_rated", f"trial '{page.id}' has no response")
-        return rows
-    names = [row["stimulus"] for row in rows]
+        return given
+    names = [rating.stimulus for rating in given]
     unknown = [name for name in names if name not in known.values()]
     if unknown:
         raise BadResult("stimulus_unknown", f"trial '{page.id}' has no stimulus '{unknown[0][:40]}'")
@@ -137,7 +136,7 @@ def _rows(page: Page, trial: dict[str, Any]) -> list[dict[str, Any]]:
         wanted = min(wanted, page.max_stimuli or wanted) if page.must_rate else 0
     if len(names) < wanted:
         raise BadResult("not_rated", f"trial '{page.id}' rates {len(names)} of {wanted} stimuli")
-    return rows
+    return given
 
 
 def _with_names(response: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
@@ -158,23 +157,21 @@ def _stimuli(page: Any) -> list[str]:
     return list(page.stimuli)
 
 
-def _mushra(_: Any, response: dict[str, Any]) -> dict[str, Any]:
+def _mushra(_: Any, response: dict[str, Any]) -> Rating:
     score = _score(response.get("score"), 0, 100, 1)
-    return {"stimulus": _text(response.get("stimulus"), "stimulus"), "score": score, **_common(response)}
+    return Rating(_text(response.get("stimulus"), "stimulus"), score=score, **_common(response))
 
 
-def _pair(page: Any, response: dict[str, Any]) -> dict[str, Any]:
+def _pair(page: Any, response: dict[str, Any]) -> Rating:
     if response.get("reference") != HIDDEN_REFERENCE:
         raise BadResult("stimulus_unknown", f"the reference of a pair is called '{HIDDEN_REFERENCE}'")
-    row = {
-        "stimulus": _text(response.get("nonReference"), "nonReference"),
-        "reference": HIDDEN_REFERENCE,
-        **_common(response),
-    }
+    rating = Rating(
+        _text(response.get("nonReference"), "nonReference"), HIDDEN_REFERENCE, **_common(response)
+    )
     if isinstance(page, PairedComparisonPage):
-        return {**row, "answer": _choice(page, row["stimulus"], response.get("answer"))}
-    row["score"] = _score(response.get("nonReferenceScore"), 1, 5, 0.1)
-    return {**row, "reference_score": _score(response.get("referenceScore"), 1, 5, 0.1)}
+        return replace(rating, answer=_choice(page, rating.stimulus, response.get("answer")))
+    score = _score(response.get("nonReferenceScore"), 1, 5, 0.1)
+    return replace(rating, score=score, reference_score=_score(response.get("referenceScore"), 1, 5, 0.1))
 
 
 def _choice(page: PairedComparisonPage, stimulus: str, given: Any) -> str:
@@ -186,7 +183,7 @@ def _choice(page: PairedComparisonPage, stimulus: str, given: Any) -> str:
     return answer
 
 
-def _likert(page: Any, response: dict[str, Any]) -> dict[str, Any]:
+def _likert(page: Any, response: dict[str, Any]) -> Rating:
     given = response.get("stimulusRating", response.get("rating", response.get("score")))
     several = [_text(one, "rating") for one in given] if isinstance(given, list) else [_text(given, "rating")]
     if len(several) != len(page.response):
@@ -197,21 +194,20 @@ def _likert(page: Any, response: dict[str, Any]) -> dict[str, Any]:
             raise BadResult("score", f"'{answer[:40]}' is no answer of trial '{page.id}'")
         several[index] = known.get(answer, answer)
     answer = json.dumps(several) if isinstance(given, list) else several[0]
-    return {"stimulus": _text(response.get("stimulus"), "stimulus"), "answer": answer, **_common(response)}
+    return Rating(_text(response.get("stimulus"), "stimulus"), answer=answer, **_common(response))
 
 
-def _spatial(_: Any, response: dict[str, Any]) -> dict[str, Any]:
+def _spatial(_: Any, response: dict[str, Any]) -> Rating:
     """What no column is meant for is kept as JSON."""
     name = response.get("name", response.get("stimulus"))
     text = json.dumps(response, sort_keys=True)
     if len(text) > MAX_TEXT:
         raise BadResult("invalid", f"a response has more than {MAX_TEXT} characters")
-    stimulus = name[:1000] if isinstance(name, str) else ""
-    return {"stimulus": stimulus, "answer": text, "time_ms": None, "comment": ""}
+    return Rating(name[:1000] if isinstance(name, str) else "", answer=text)
 
 
-#: Pages that are graded -> what makes a row of a response to one.
-_ROWS: dict[type, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
+#: Pages that are graded -> what makes a rating of a response to one.
+_RATING: dict[type, Callable[[Any, dict[str, Any]], Rating]] = {
     MushraPage: _mushra,
     PairedComparisonPage: _pair,
     Bs1116Page: _pair,

@@ -9,19 +9,21 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from mushra.config.key import NO_KEY, Key, read_key
 from mushra.config.pages import TRAINING_PREFIX
 from mushra.store import schema
-from mushra.store.given import nobody_gave
+from mushra.store.pages import Rating, pages_from_json
 from mushra.store.php_csv import csv_text, number_text, original
-from mushra.store.store import Store, read_key, read_ratings
+from mushra.store.ratings import StoredRating, read_ratings, stored_answers, stored_ratings
+from mushra.store.store import Store
 from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 from qincodec import __version__
 from qincodec.core.errors import UserError
@@ -114,7 +116,7 @@ def render(
 ) -> dict[str, str]:
     """What `export` writes: name of a file, relative -> content."""
     if kind == "webmushra":
-        return _webmushra(store, read_key(key) if key else {}, test, everything)
+        return _webmushra(store, read_key(key) if key else NO_KEY, test, everything)
     if kind == "json":
         content = document(store, key=key, test=test)
         return {"results.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n"}
@@ -137,42 +139,20 @@ def _cell(value: Any) -> str:
 # webMUSHRA's CSV
 
 
-def _rated(store: Store, test: str | None, everything: bool) -> tuple[list[Any], list[Any]]:
-    """Ratings that webMUSHRA's files have, and those that nobody gave."""
-    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
-    query = (
-        sa.select(ratings, *(sessions.c[name] for name in ("test", "kind", "uuid")))
-        .join(sessions, sessions.c.id == ratings.c.session)
-        .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
-        .order_by(sessions.c.finished_at, sessions.c.number, pages.c.position, ratings.c.position)
-    )
-    if test is not None:
-        query = query.where(sessions.c.test == test)
-    if not everything:
-        query = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
-        query = query.where(pages.c.training.is_(False))
+def _rated(
+    store: Store, test: str | None, everything: bool
+) -> tuple[list[StoredRating], list[StoredRating], dict[str, dict[str, str]]]:
+    """Ratings that webMUSHRA's files have, those that nobody gave, and the answers of each session."""
     with store.read() as connection:
-        rows = connection.execute(query).all()
-    kept: list[Any] = []
-    not_given: list[Any] = []
-    for row in rows:
-        moves = json.loads(row.detail or "{}").get("moves")
-        (not_given if row.type == "mushra" and nobody_gave(row.score, moves) else kept).append(row)
-    return kept, not_given
+        rows = stored_ratings(connection, test=test, everything=everything)
+        answers = stored_answers(connection)
+    rows.sort(key=lambda row: (row.finished_at or 0.0, row.number))
+    return [row for row in rows if not row.not_given], [row for row in rows if row.not_given], answers
 
 
-def _webmushra(
-    store: Store, key: Mapping[tuple[str, str], str], test: str | None, everything: bool
-) -> dict[str, str]:
-    answers = schema.answers
-    rows, _ = _rated(store, test, everything)
-    with store.read() as connection:
-        who = schema.listeners(connection)
-        given = connection.execute(sa.select(answers).order_by(answers.c.session, answers.c.position)).all()
-    asked: dict[str, dict[str, str]] = {}
-    for answer in given:
-        asked.setdefault(answer.session, {})[answer.name] = answer.value
-    files: dict[tuple[str, str], list[Any]] = {}
+def _webmushra(store: Store, key: Key, test: str | None, everything: bool) -> dict[str, str]:
+    rows, _, asked = _rated(store, test, everything)
+    files: dict[tuple[str, str], list[StoredRating]] = {}
     for row in rows:
         if row.type in _FILES:
             files.setdefault((row.test, row.type), []).append(row)
@@ -189,7 +169,7 @@ def _webmushra(
         for row in rated:
             said = asked.get(row.session, {})
             nameless = row.kind in _WHOLE and not row.uuid
-            cells = _cells(row, key, "" if nameless else who[row.session], several)
+            cells = _cells(row, key, "" if nameless else row.listener, several)
             lines.append([test_id, *(said.get(name, "") for name in names), *cells])
         contents[f"{folder_name(test_id)}/{file}.csv"] = csv_text(lines)
     return contents
@@ -204,9 +184,9 @@ def folder_name(test_id: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", test_id.lower())
 
 
-def _cells(row: Any, key: Mapping[tuple[str, str], str], uuid: str, several: int) -> list[str]:
+def _cells(row: StoredRating, key: Key, uuid: str, several: int) -> list[str]:
     def named(name: str | None) -> str:
-        return key.get((row.trial, name), name) if name else ""
+        return key.condition(row.trial, name) if name else ""
 
     score, time_ms = number_text(row.score), number_text(row.time_ms)
     stimulus, answer = named(row.stimulus), row.answer or ""
@@ -240,6 +220,9 @@ def _several(answer: str | None) -> list[str]:
 
 # JSON
 
+#: What a rating of a session's page has, where it is known.
+_SAID = tuple(field.name for field in fields(Rating))
+
 
 def document(
     store: Store, *, key: Path | None = None, test: str | None = None, session: str | None = None
@@ -249,7 +232,7 @@ def document(
     ``ratings`` has the tidy rows of all MUSHRA pages, ``sessions`` each session with its pages as they were
     sent. No keys, no tokens.
     """
-    names = read_key(key) if key is not None else {}
+    names = read_key(key) if key is not None else NO_KEY
     tests, configs, sessions = schema.tests, schema.configs, schema.sessions
     with store.read() as connection:
         test_rows = connection.execute(sa.select(tests).order_by(tests.c.test)).all()
@@ -295,19 +278,16 @@ def document(
     }
 
 
-def _session(connection: sa.Connection, row: Any, key: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    pages, ratings, answers = schema.pages, schema.ratings, schema.answers
+def _session(connection: sa.Connection, row: Any, key: Key) -> dict[str, Any]:
+    pages, answers = schema.pages, schema.answers
     saved = connection.execute(
         sa.select(pages).where(pages.c.session == row.id).order_by(pages.c.position)
     ).all()
-    rated = connection.execute(
-        sa.select(ratings).where(ratings.c.session == row.id).order_by(ratings.c.page, ratings.c.position)
-    ).all()
+    rated = stored_ratings(connection, session=row.id)
     asked = connection.execute(
         sa.select(answers).where(answers.c.session == row.id).order_by(answers.c.position)
     )
-    skipped = ("session", "page", "position", "trial", "type")
-    plan = {page["public"]["id"]: page["conditions"] for page in json.loads(row.plan or "[]")}
+    own = pages_from_json(row.plan)
     return {
         "session": row.id,
         "test": row.test,
@@ -336,15 +316,15 @@ def _session(connection: sa.Connection, row: Any, key: Mapping[tuple[str, str], 
                 "time_ms": page.time_ms,
                 "saved_at": _time(page.saved_at),
                 "signals": {
-                    signal: key.get((page.trial, name), name)
-                    for signal, name in plan.get(page.page, {}).items()
+                    signal: key.condition(page.trial, name)
+                    for signal, name in (own[page.page].conditions if page.page in own else {}).items()
                 },
                 # Version 1 stored numbers that JSON has no words for.
                 "result": json.loads(page.result, parse_constant=str),
                 "ratings": [
                     {
-                        **{k: v for k, v in rating._mapping.items() if k not in skipped and v is not None},
-                        "stimulus": key.get((page.trial, rating.stimulus), rating.stimulus),
+                        **{name: v for name in _SAID if (v := getattr(rating, name)) is not None},
+                        "stimulus": key.condition(page.trial, rating.stimulus),
                     }
                     for rating in rated
                     if rating.page == page.page
@@ -415,18 +395,15 @@ def _read_sessions(path: Path) -> Iterator[WholeSession]:
         groups[-1][1].append({**cells, "_row": str(number)})
     for index, (who, rows) in enumerate(groups):
         test, uuid, *values = who
-        pages: dict[str, list[dict[str, Any]]] = {}
+        pages: dict[str, list[Rating]] = {}
         for cells in rows:
             pages.setdefault(cells["trial_id"], []).append(_rating(path, kind, cells))
         answers = list(zip(names, values, strict=True))
-        listed = [(trial, kind, ratings) for trial, ratings in pages.items()]
-        # Without an id two sessions can be alike: the place in the file tells them apart.
-        content = json.dumps(["import", uuid or index, answers, listed], sort_keys=True)
         whole = [
             WholePage(trial, kind, trial.startswith(TRAINING_PREFIX), ratings)
             for trial, ratings in pages.items()
         ]
-        yield WholeSession(test, "import", uuid or None, answers, whole, content)
+        yield WholeSession(test, "import", uuid or None, answers, whole, index)
 
 
 def _kind(path: Path, header: list[str]) -> tuple[str, list[str]]:
@@ -462,7 +439,7 @@ def _again(rows: list[dict[str, str]], cells: dict[str, str]) -> bool:
     return bool(same) and rows[-1]["trial_id"] != cells["trial_id"]
 
 
-def _rating(path: Path, kind: str, cells: dict[str, str]) -> dict[str, Any]:
+def _rating(path: Path, kind: str, cells: dict[str, str]) -> Rating:
     def number(name: str) -> float | None:
         text = cells[name].strip()
         try:
@@ -474,19 +451,27 @@ def _rating(path: Path, kind: str, cells: dict[str, str]) -> dict[str, Any]:
         return value
 
     if kind == "mushra":
-        row = {"stimulus": cells["rating_stimulus"], "score": number("rating_score")}
-        return {**row, "time_ms": number("rating_time"), "comment": cells["rating_comment"]}
+        score, time_ms = number("rating_score"), number("rating_time")
+        return Rating(cells["rating_stimulus"], score=score, time_ms=time_ms, comment=cells["rating_comment"])
     if kind == "paired_comparison":
-        row = {"stimulus": cells["choice_non_reference"], "reference": cells["choice_reference"]}
-        row["answer"] = cells["choice_answer"]
-        return {**row, "time_ms": number("choice_time"), "comment": cells["choice_comment"]}
+        return Rating(
+            cells["choice_non_reference"],
+            cells["choice_reference"],
+            answer=cells["choice_answer"],
+            time_ms=number("choice_time"),
+            comment=cells["choice_comment"],
+        )
     if kind == "bs1116":
-        row = {"stimulus": cells["rating_non_reference"], "reference": cells["rating_reference"]}
-        row["score"] = number("rating_non_reference_score")
-        row["reference_score"] = number("rating_reference_score")
-        return {**row, "time_ms": number("rating_time"), "comment": cells["choice_comment"]}
+        return Rating(
+            cells["rating_non_reference"],
+            cells["rating_reference"],
+            number("rating_non_reference_score"),
+            number("rating_reference_score"),
+            time_ms=number("rating_time"),
+            comment=cells["choice_comment"],
+        )
     numbered = [value for name, value in cells.items() if re.fullmatch(r"stimuli_rating\d+", name)]
     answer = json.dumps(numbered) if numbered else cells["stimuli_rating"]
     if kind == "likert_multi_stimulus":
         answer = answer.strip(" ")
-    return {"stimulus": cells["stimuli"], "answer": answer, "time_ms": number("rating_time"), "comment": ""}
+    return Rating(cells["stimuli"], answer=answer, time_ms=number("rating_time"))

@@ -11,15 +11,15 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
 
 from mushra.store import schema
-from mushra.store.shapes import Checked, PlannedPage, storable
+from mushra.store.pages import Checked, Rating, SessionPage, pages_from_json, pages_to_json, storable
 
 #: A session without a sign of life for so long counts as dropped: its place in the balance is given away.
 DROPPED_AFTER_S = 2 * 3600.0
@@ -115,12 +115,12 @@ def ensure_config(connection: sa.Connection, test: str, yaml: str, versions: Map
 
 
 def begin(
-    connection: sa.Connection, arrival: Arrival, plan: Callable[[int, int], list[PlannedPage]]
+    connection: sa.Connection, arrival: Arrival, pages_of: Callable[[int, int], list[SessionPage]]
 ) -> tuple[str, bool]:
     """A session for someone: their running one, or a new one.
 
     Args:
-        plan: (number, slot) -> pages.
+        pages_of: (number, slot) -> the session's pages.
 
     Returns:
         Id of the session; whether it is new.
@@ -140,7 +140,7 @@ def begin(
     if row.closed:
         raise Refused("closed", "This listening test is closed. Thank you for your interest.")
     slot = _free_slot(connection, arrival.test, arrival.slots)
-    pages = plan(row.begun, slot)
+    pages = pages_of(row.begun, slot)
     now = time.time()
     session = str(uuid4())
     connection.execute(sa.update(tests).where(tests.c.test == arrival.test).values(begun=row.begun + 1))
@@ -157,7 +157,7 @@ def begin(
             created_at=now,
             seen_at=now,
             config=arrival.config,
-            plan=json.dumps([page.stored() for page in pages], separators=(",", ":")),
+            plan=pages_to_json(pages),
             client=json.dumps(arrival.client),
             prolific=json.dumps(arrival.prolific) if arrival.prolific else None,
         )
@@ -232,7 +232,7 @@ def is_session_id(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Session:
-    """What does not change about a session; plan and keys.
+    """What does not change about a session: its pages and keys.
 
     ``keys`` are the hashes of all keys that open it.
     """
@@ -240,7 +240,7 @@ class Session:
     id: str
     test: str
     language: str
-    plan: dict[str, PlannedPage]
+    pages: dict[str, SessionPage]
     keys: tuple[str, ...]
 
     def opened_by(self, key: str) -> bool:
@@ -257,11 +257,8 @@ def load_session(connection: sa.Connection, session: str) -> Session:
     row = connection.execute(sa.select(table).where(table.c.id == session)).first()
     if row is None or row.plan is None:
         raise Unknown
-    planned = [
-        PlannedPage(page["public"], page["trial"], page["conditions"]) for page in json.loads(row.plan)
-    ]
     found = connection.execute(sa.select(keys.c.key_sha256).where(keys.c.session == session)).scalars()
-    return Session(row.id, row.test, row.language, {page.id: page for page in planned}, tuple(found))
+    return Session(row.id, row.test, row.language, pages_from_json(row.plan), tuple(found))
 
 
 def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str, dict[str, Any]]]:
@@ -274,7 +271,7 @@ def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str,
     return state, {row.page: {"revision": row.revision, "result": json.loads(row.result)} for row in rows}
 
 
-def save_page(connection: sa.Connection, session: Session, page: PlannedPage, checked: Checked) -> int:
+def save_page(connection: sa.Connection, session: Session, page: SessionPage, checked: Checked) -> int:
     """Store a page's result unless this or a later revision is there; the revision that is there then.
 
     Raises:
@@ -303,7 +300,7 @@ def save_page(connection: sa.Connection, session: Session, page: PlannedPage, ch
         pages.insert().values(
             session=session.id,
             page=page.id,
-            position=list(session.plan).index(page.id),
+            position=list(session.pages).index(page.id),
             trial=page.trial,
             type=page.type,
             training=page.training,
@@ -313,16 +310,20 @@ def save_page(connection: sa.Connection, session: Session, page: PlannedPage, ch
             saved_at=now,
         )
     )
-    if checked.ratings:
-        rows = [
-            {"session": session.id, "page": page.id, "position": position, **row}
-            for position, row in enumerate(checked.ratings)
-        ]
-        connection.execute(ratings.insert(), rows)
+    add_ratings(connection, session.id, page.id, page.trial, page.type, checked.ratings)
     if checked.answers is not None:
         replace_answers(connection, session.id, checked.answers)
     connection.execute(sa.update(sessions).where(sessions.c.id == session.id).values(seen_at=now))
     return checked.revision
+
+
+def add_ratings(
+    connection: sa.Connection, session: str, page: str, trial: str, type: str, given: Sequence[Rating]
+) -> None:
+    here = {"session": session, "page": page, "trial": trial, "type": type}
+    rows = [{**here, "position": position, **asdict(rating)} for position, rating in enumerate(given)]
+    if rows:
+        connection.execute(schema.ratings.insert(), rows)
 
 
 def replace_answers(connection: sa.Connection, session: str, given: Iterable[tuple[str, str]]) -> None:
@@ -355,7 +356,7 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
     stored = {saved.page: saved.revision for saved in rows}
     missing = [
         page.id
-        for page in session.plan.values()
+        for page in session.pages.values()
         if stored.get(page.id, 0) < max(revision_of.get(page.id, 0), 0 if _optional(page) else 1)
     ]
     if missing:
@@ -368,7 +369,7 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
     )
 
 
-def _optional(page: PlannedPage) -> bool:
+def _optional(page: SessionPage) -> bool:
     return page.type in _OPTIONAL or (page.type == "finish" and not page.public["questionnaire"])
 
 

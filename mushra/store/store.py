@@ -9,7 +9,6 @@ for, so that a plain copy of the file is nearly current.
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import sqlite3
@@ -18,9 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -28,9 +26,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 
 from mushra.store import schema
 from qincodec.core.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 T = TypeVar("T")
 
@@ -392,109 +387,3 @@ def _explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
     if isinstance(error, OperationalError) or state.startswith(("08", "53", "57")):
         return StoreUnavailable(text[0])
     return error
-
-
-# Reading for analysis
-
-#: Columns of `read_ratings`; those of the questionnaire follow, as ``answer:NAME``.
-RATING_COLUMNS = (
-    *("listener", "item", "condition", "score", "time_ms", "comment", "session", "test", "order", "position"),
-    *("plays", "heard_ms", "moves", "training", "state", "excluded", "excluded_reason", "begun_at"),
-)
-
-
-def read_ratings(
-    target: str | Path | Store, *, key: Path | None = None, test: str | None = None, everything: bool = False
-) -> pd.DataFrame:
-    """The MUSHRA ratings of a data base, one row each, columns `RATING_COLUMNS` and the questionnaire's.
-
-    ``listener`` is as `schema.listeners` says; ``item`` the trial's id, ``condition`` the signal's name,
-    ``order`` the place of the page in the session, ``position`` that of the signal on the page (both from 1),
-    ``time_ms`` that spent on the page. A score that was not given (if the rules let it) is NaN.
-
-    Args:
-        target: file, URL, or an open store.
-        key: ``key.json`` of `mushra create`; then ``condition`` is what the opaque names stand for.
-        test: only this one's.
-        everything: also training pages, unfinished and excluded sessions, which the columns tell.
-
-    Raises:
-        UserError: the data base or the key cannot be read.
-    """
-    import pandas as pd
-
-    if not isinstance(target, Store):
-        with Store(target, create=False) as store:
-            return read_ratings(store, key=key, test=test, everything=everything)
-    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
-    query = (
-        sa.select(
-            *(ratings.c[name] for name in ("session", "trial", "stimulus", "score", "time_ms", "comment")),
-            *(ratings.c[name] for name in ("position", "detail")),
-            pages.c.position.label("page_position"),
-            pages.c.training,
-            *(sessions.c[name] for name in ("test", "state", "excluded_reason")),
-            sessions.c.excluded_at,
-            sessions.c.created_at,
-        )
-        .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
-        .join(sessions, sessions.c.id == ratings.c.session)
-        .where(ratings.c.type == "mushra")
-        .order_by(sessions.c.test, sessions.c.number, pages.c.position, ratings.c.position)
-    )
-    if test is not None:
-        query = query.where(sessions.c.test == test)
-    if not everything:
-        query = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
-        query = query.where(pages.c.training.is_(False))
-    names = read_key(key) if key is not None else {}
-    answers = schema.answers
-    with target.read() as connection:
-        rows = connection.execute(query).all()
-        who = schema.listeners(connection)
-        given = connection.execute(sa.select(answers).order_by(answers.c.session, answers.c.position)).all()
-    asked: dict[str, dict[str, str]] = {}
-    for answer in given:
-        asked.setdefault(answer.session, {})[f"answer:{answer.name}"] = answer.value
-    records = []
-    for row in rows:
-        detail = json.loads(row.detail or "{}")
-        records.append(
-            {
-                "listener": who[row.session],
-                "item": row.trial,
-                "condition": names.get((row.trial, row.stimulus), row.stimulus),
-                "score": row.score,
-                "time_ms": row.time_ms,
-                "comment": row.comment,
-                "session": row.session,
-                "test": row.test,
-                "order": row.page_position + 1,
-                "position": row.position + 1,
-                **{name: detail.get(name) for name in ("plays", "heard_ms", "moves")},
-                "training": row.training,
-                "state": row.state,
-                "excluded": row.excluded_at is not None,
-                "excluded_reason": row.excluded_reason or "",
-                "begun_at": datetime.fromtimestamp(row.created_at, UTC).isoformat(timespec="seconds"),
-                **asked.get(row.session, {}),
-            }
-        )
-    extra = dict.fromkeys(name for record in records for name in record if name not in RATING_COLUMNS)
-    frame = pd.DataFrame.from_records(records, columns=[*RATING_COLUMNS, *extra])
-    return frame.astype({"score": float, "time_ms": float})
-
-
-def read_key(path: Path) -> dict[tuple[str, str], str]:
-    """(trial, name of a signal) -> its condition, from a ``key.json``. Raises `UserError`."""
-    try:
-        trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
-        return {
-            (str(trial), str(name)): str(signal["condition"])
-            for trial, entry in trials.items()
-            for name, signal in entry["signals"].items()
-        }
-    except OSError as error:
-        raise UserError(f"cannot read key '{path}': {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{path}' is no key of `mushra create`: {type(error).__name__}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,27 +11,25 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from mushra.store import schema
-from mushra.store.records import Refused, ensure_test, replace_answers, sha256
+from mushra.store.pages import Rating
+from mushra.store.records import Refused, add_ratings, ensure_test, replace_answers, sha256
 
-_EMPTY: dict[str, Any] = {
-    "reference": None,
-    "score": None,
-    "reference_score": None,
-    "answer": None,
-    "time_ms": None,
-    "comment": "",
-    "detail": None,
+#: What is known of the ratings of each type of page, of all others an answer; part of what tells a session.
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "mushra": ("score",),
+    "paired_comparison": ("reference", "answer"),
+    "bs1116": ("reference", "score", "reference_score"),
 }
 
 
 @dataclass(frozen=True)
 class WholePage:
-    """One page of a finished session; ``rows`` is what is known of each of its rows of `schema.ratings`."""
+    """One page of a finished session."""
 
     trial: str
     type: str
     training: bool
-    rows: list[dict[str, Any]]
+    ratings: list[Rating]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class WholeSession:
     Attributes:
         kind: "webmushra" or "import".
         uuid: what the client called the session; None: nothing.
-        content: what tells it from others; the same content is stored once.
+        place: in the file it was imported from, which tells it from one that is alike and has no uuid.
     """
 
     test: str
@@ -48,7 +47,17 @@ class WholeSession:
     uuid: str | None
     answers: list[tuple[str, str]]
     pages: list[WholePage]
-    content: str
+    place: int | None = None
+
+    def digest(self) -> str:
+        """What tells it from others: the same is stored once. Data bases hold it, so it must not change."""
+        listed = []
+        for page in self.pages:
+            known = ("stimulus", "time_ms", "comment", *_KNOWN.get(page.type, ("answer",)))
+            rows = [{name: getattr(rating, name) for name in known} for rating in page.ratings]
+            listed.append((page.trial, page.type, rows))
+        who = ["import", self.uuid or self.place] if self.kind == "import" else [self.uuid]
+        return sha256(f"{self.test}\0{json.dumps([*who, self.answers, listed], sort_keys=True)}")
 
 
 def add_submission(connection: sa.Connection, whole: WholeSession, person: str | None) -> bool:
@@ -106,29 +115,23 @@ def add_whole(connection: sa.Connection, whole: WholeSession, person: str | None
             seen_at=now,
             finished_at=now,
             uuid=whole.uuid,
-            content_sha256=_digest(whole),
+            content_sha256=whole.digest(),
         )
     )
     replace_answers(connection, session, whole.answers)
     pages: list[dict[str, Any]] = []
-    ratings: list[dict[str, Any]] = []
     for position, page in enumerate(whole.pages):
         here = {"session": session, "page": f"p{position + 1}", "trial": page.trial, "type": page.type}
-        spent = max((row["time_ms"] or 0 for row in page.rows), default=0)
+        spent = max((rating.time_ms or 0 for rating in page.ratings), default=0)
         state = {"training": page.training, "revision": 1, "result": "{}", "saved_at": now}
         pages.append({**here, **state, "position": position, "time_ms": spent})
-        ratings += [{**_EMPTY, **row, **here, "position": n} for n, row in enumerate(page.rows)]
     if pages:
         connection.execute(schema.pages.insert(), pages)
-    if ratings:
-        connection.execute(schema.ratings.insert(), ratings)
+    for position, page in enumerate(whole.pages):
+        add_ratings(connection, session, f"p{position + 1}", page.trial, page.type, page.ratings)
     return True
 
 
-def _digest(whole: WholeSession) -> str:
-    return sha256(f"{whole.test}\0{whole.content}")
-
-
 def _is_known(connection: sa.Connection, whole: WholeSession) -> bool:
-    known = sa.select(schema.sessions.c.id).where(schema.sessions.c.content_sha256 == _digest(whole))
+    known = sa.select(schema.sessions.c.id).where(schema.sessions.c.content_sha256 == whole.digest())
     return connection.execute(known).first() is not None

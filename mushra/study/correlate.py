@@ -25,8 +25,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from evaluation.records import MetricInfo, number_to_json
+from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
 from evaluation.report.tables import heading
-from mushra.analysis.figures import COLOURS, MARKERS, NEUTRAL, WIDTHS, new_figure, save, style_context
+from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
 from mushra.analysis.layout import codec_and_kbps, display_name
 from mushra.analysis.ratings import Ratings
 from qincodec.core.console import Progress

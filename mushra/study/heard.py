@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
-from evaluation.engine.conditions import choose_metrics
+from evaluation.engine.request import choose_metrics
 from evaluation.loading import load
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
@@ -28,7 +27,8 @@ from evaluation.metrics.embedding import (
     embedding_metrics,
 )
 from evaluation.records import MetricInfo
-from mushra.config.locate import KEY_FORMAT, KEY_NAME
+from mushra.config.key import read_key
+from mushra.config.locate import KEY_NAME
 from mushra.config.pages import HIDDEN_REFERENCE
 from qincodec import audio
 from qincodec.core.console import Progress
@@ -92,34 +92,18 @@ def read_trials(folder: Path) -> dict[str, Trial]:
     Raises:
         UserError: there is no key in the folder, or it cannot be read.
     """
-    path = folder / KEY_NAME
-    try:
-        key = json.loads(path.read_text(encoding="utf-8"))
-        if key["format"] != KEY_FORMAT:
-            raise UserError(
-                f"{path} has format {key['format']}, this version reads {KEY_FORMAT}; use the version that "
-                "made the test"
-            )
-        return {
-            str(item): Trial(
-                folder / trial["reference"],
-                {
-                    str(signal["condition"]): Signal(folder / signal["file"], str(signal.get("sha256", "")))
-                    for signal in trial["signals"].values()
-                    if signal["condition"] != HIDDEN_REFERENCE
-                },
-            )
-            for item, trial in key["trials"].items()
-        }
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror or error}; give a folder that `mushra create` made"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no key of a test ({type(error).__name__}: {error}); give a folder that "
-            "`mushra create` made"
-        ) from error
+    key = read_key(folder / KEY_NAME, whole=True)
+    return {
+        item: Trial(
+            folder / str(trial.reference),
+            {
+                signal.condition: Signal(folder / str(signal.file), signal.sha256 or "")
+                for signal in trial.signals.values()
+                if signal.condition != HIDDEN_REFERENCE
+            },
+        )
+        for item, trial in key.trials.items()
+    }
 
 
 def is_run(path: Path) -> bool:

@@ -22,8 +22,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
 from mushra.analysis.anova import balanced_table
-from mushra.analysis.figures import COLOURS, MARKERS, NEUTRAL, WIDTHS, new_figure
+from mushra.analysis.figures import WIDTHS, new_figure
 from mushra.analysis.ratings import Ratings
 from qincodec.core.errors import UserError
 

@@ -43,6 +43,20 @@ def run_command(app: Typer, arguments: list[str], program: str, interrupted: str
         raise
 
 
+def version_option(program: str) -> Any:
+    """``--version`` of a Typer application: prints the program's name and version and ends it."""
+    import typer
+
+    from qincodec import __version__
+
+    def show(value: bool) -> None:
+        if value:
+            print(f"{program} {__version__}")
+            raise typer.Exit
+
+    return typer.Option("--version", callback=show, is_eager=True, help="Print the version.")
+
+
 def _hide_values_of_flags(command: Any) -> None:
     """For --help: a flag takes no value, but Typer from 0.29 on names one, ``<bool>``."""
     for parameter in command.get_params(command.context_class(command)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import reprlib
+from collections.abc import Sequence
 
-#: Exit codes of every command of the project.
-EXIT_OK = 0
+#: Exit codes of every command of the project, beside 0.
 EXIT_USER_ERROR = 2
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
@@ -46,6 +47,17 @@ def shown(value: object) -> str:
         return reprlib.repr(value)
     except ValueError:  # a whole number of thousands of digits
         return f"a {type(value).__name__} too long to show"
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """For a message, before the known names: "did you mean opus or mp3? ", or nothing where none is close."""
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}? " if close else ""
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> UserError:
+    """The error of a name that is none of the known ones; ``kind`` is what it should name ("codec")."""
+    return UserError(f"unknown {kind} '{name}': {did_you_mean(name, known)}known are {', '.join(known)}")
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> int:

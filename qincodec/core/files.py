@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all, and what to say where the file system refuses."""
+"""Files: written whole or not at all, named safely, hashed; and what to say where the system refuses."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -10,6 +11,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import platformdirs
 
 from qincodec.core.errors import UserError
 
@@ -23,28 +26,35 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.@+-]", "_", text).lstrip(".") or "_"
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits; a file of any size is read in bounded memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where all programs keep what can be had again: ``$QINCODEC_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("QINCODEC_CACHE") or platformdirs.user_cache_dir("qincodec")).expanduser()
+
+
 @contextmanager
-def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line for the user."""
+def explain_os_errors(path: Path, advice: str = "choose a folder you may write to") -> Iterator[None]:
+    """Turn what the file system refuses into one line for the user.
+
+    Args:
+        path: what is written.
+        advice: what to do next, but where the disk is full.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"disk full while writing {path}: what was scored so far is kept; free some space and run "
-                "the same command again to go on"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(
-                f"cannot write {path}: {error.strerror}; choose a folder you may write to with --out"
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise StoreError(
-                f"cannot write {path}: a file is in the way; choose another --out folder"
-            ) from error
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; check the folder given as --out"
-        ) from error
+            message = f"disk full while writing {path}: free some space and run the same command again"
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+            message = f"cannot write {path}: a file is in the way; {advice}"
+        else:
+            message = f"cannot write {path}: {error.strerror or error}; {advice}"
+        raise StoreError(message) from error
 
 
 @contextmanager

@@ -6,13 +6,12 @@ third parties by an entry-point group, and imports neither until a name is asked
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from qincodec.core.errors import UserError, said
+from qincodec.core.errors import UserError, said, unknown
 
 #: What somebody's part may raise and the program goes on: `sys.exit` of a part must not end it unheard.
 FAULTS = (Exception, SystemExit)
@@ -58,9 +57,7 @@ class Registry:
             return getattr(importlib.import_module(module), attribute)
         point = self._third_party().get(name)
         if point is None:
-            close = difflib.get_close_matches(name.lower(), self.names(), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise UserError(f"unknown {self.kind} '{name}': {hint}known are {', '.join(self.names())}")
+            raise unknown(self.kind, name, self.names())
         try:
             return point.load()
         except FAULTS as error:  # a plug-in's own fault must name the plug-in

@@ -26,23 +26,6 @@ MAX_CODEBOOK_SIZE = 1 << 20
 MAX_CODEBOOK_VALUES = 1 << 26
 
 
-def equal_sizes(dim: int, num_codebooks: int, codebook_size: int) -> tuple[int, ...]:
-    """``codebook_sizes`` of codebooks that are all alike and hold codewords of ``dim`` values.
-
-    Raises:
-        UserError: numbers that are not whole or out of range, with the range.
-    """
-    check_whole("dim", dim, 1, MAX_DIM)
-    check_whole("num_codebooks", num_codebooks, 1, MAX_CODEBOOKS)
-    check_whole("codebook_size", codebook_size, 2, MAX_CODEBOOK_SIZE)
-    if (values := dim * num_codebooks * codebook_size) > MAX_CODEBOOK_VALUES:
-        raise UserError(
-            f"{num_codebooks} codebooks of {codebook_size} entries of {dim} values are {values} values,"
-            f" {MAX_CODEBOOK_VALUES} are allowed: give fewer or smaller ones"
-        )
-    return (codebook_size,) * num_codebooks
-
-
 @dataclass(frozen=True)
 class FitProgress:
     """Where a fit stands.
@@ -189,6 +172,8 @@ class Quantizer(nn.Module, ABC):
     ) -> None:
         """Fit on latents that may lie on disk and need not fit in memory.
 
+        Subclasses repeat these arguments beside their own, so that a misspelt one is an error.
+
         Args:
             latents: array, memory map, ``.npy`` file or folder of them (see `latents.Latents`).
             seed: of every random choice; the same seed, data and machine give the same quantizer.
@@ -222,6 +207,37 @@ class Quantizer(nn.Module, ABC):
     def settings(self) -> dict[str, Any]:
         """Run-time settings that change the output (search widths, precision): JSON values."""
         return {}
+
+
+class EqualCodebooks(Quantizer):
+    """A quantizer whose codebooks are all alike and hold codewords of ``dim`` values.
+
+    Raises:
+        UserError: numbers that are not whole or out of range, with the range.
+    """
+
+    def __init__(self, dim: int, num_codebooks: int, codebook_size: int) -> None:
+        check_whole("dim", dim, 1, MAX_DIM)
+        check_whole("num_codebooks", num_codebooks, 1, MAX_CODEBOOKS)
+        check_whole("codebook_size", codebook_size, 2, MAX_CODEBOOK_SIZE)
+        if (values := dim * num_codebooks * codebook_size) > MAX_CODEBOOK_VALUES:
+            raise UserError(
+                f"{num_codebooks} codebooks of {codebook_size} entries of {dim} values are {values} values,"
+                f" {MAX_CODEBOOK_VALUES} are allowed: give fewer or smaller ones"
+            )
+        super().__init__(dim, (codebook_size,) * num_codebooks)
+
+    @property
+    def codebook_size(self) -> int:
+        return self.codebook_sizes[0]
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "dim": self.dim,
+            "num_codebooks": self.num_codebooks,
+            "codebook_size": self.codebook_size,
+        }
 
 
 def squared_distances(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:

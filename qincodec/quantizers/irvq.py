@@ -20,17 +20,17 @@ from typing import Any
 import torch
 
 from qincodec.core.errors import UserError
-from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer, equal_sizes
+from qincodec.quantizers.base import EqualCodebooks, FitProgress, ProgressCallback
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents, LatentsLike
-from qincodec.quantizers.rvq import _DISTANCES, MAX_FRAMES, k_means, nearest
+from qincodec.quantizers.rvq import _DISTANCES, MAX_FRAMES, nearest, next_codebook
 
 #: No standard deviation is taken as smaller than this part of its stage's global one.
 _FLOOR = 1e-2
 SELECTIONS = ("unweighted", "weighted")
 
 
-class IRVQ(Quantizer):
+class IRVQ(EqualCodebooks):
     """Residual vector quantizer that divides each residual by its cluster's standard deviation.
 
     Args:
@@ -55,7 +55,7 @@ class IRVQ(Quantizer):
     def __init__(
         self, dim: int, num_codebooks: int, codebook_size: int = 1024, selection: str = "unweighted"
     ) -> None:
-        super().__init__(dim, equal_sizes(dim, num_codebooks, codebook_size))
+        super().__init__(dim, num_codebooks, codebook_size)
         if selection not in SELECTIONS:
             raise UserError(f"unknown selection '{selection}' of irvq: it is {' or '.join(SELECTIONS)}")
         self.selection = selection
@@ -114,7 +114,7 @@ class IRVQ(Quantizer):
         See `Quantizer.fit`. An interrupted fit goes on at the codebook it was at.
         """
         latents = Latents(latents)
-        latents.check(self.dim, self.codebook_sizes[0])
+        latents.check(self.dim, self.codebook_size)
         state = FitState(state_dir, self, latents, seed=seed, max_frames=max_frames)
         done = state.load()
         x = torch.from_numpy(latents.sample(max_frames, seed)).to(self.codebooks.device)
@@ -124,11 +124,9 @@ class IRVQ(Quantizer):
                 codebook, sigma = done["codebooks"][n].to(x.device), done["sigmas"][n].to(x.device)
                 code = self._select(r, scale, codebook)
             else:
-                codebook = k_means(r, self.codebook_sizes[0] - (n > 0), seed + n)
-                if n > 0:
-                    codebook = torch.cat([codebook.new_zeros(1, self.dim), codebook])
+                codebook = next_codebook(r, n, self.codebook_size, seed)
                 code = self._select(r, scale, codebook)
-                sigma = cluster_deviations(r - codebook[code], code, self.codebook_sizes[0])
+                sigma = cluster_deviations(r - codebook[code], code, self.codebook_size)
             scale, r = scale * sigma[code], (r - codebook[code]) / sigma[code]
             self.codebooks[n], self.sigmas[n] = codebook, sigma
             state.save(
@@ -145,13 +143,7 @@ class IRVQ(Quantizer):
         state.finish()
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "dim": self.dim,
-            "num_codebooks": self.num_codebooks,
-            "codebook_size": self.codebook_sizes[0],
-            "selection": self.selection,
-        }
+        return {**super().config(), "selection": self.selection}
 
 
 def cluster_deviations(rows: torch.Tensor, labels: torch.Tensor, clusters: int) -> torch.Tensor:

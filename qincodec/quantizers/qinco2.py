@@ -118,7 +118,7 @@ class QINCO2(QINCO2Model):
         """
         training = training or Training()
         data = Latents(latents)
-        data.check(self.dim, max(self.codebook_sizes[0], training.batch_size))
+        data.check(self.dim, max(self.codebook_size, training.batch_size))
         if validation is None:
             data, held = data.hold_out(min(training.validation_frames, len(data) // 10), seed)
         else:
@@ -158,7 +158,7 @@ def _start(
     if scale == 0:
         raise UserError("latents are all alike; there is nothing to quantize")
     rows /= scale
-    rvq = RVQ(model.dim, model.num_codebooks, model.codebook_sizes[0]).to(model.codebooks.device)
+    rvq = RVQ(model.dim, model.num_codebooks, model.codebook_size).to(model.codebooks.device)
 
     def tell(at: FitProgress) -> None:
         if progress:
@@ -196,7 +196,7 @@ class _Trainer:
         self.optimizer = adamw(groups, training.lr, self.device)
         self._update = Replayed(self._update_by, self.device)
         self.epoch = self.step = 0
-        self.used = torch.zeros(model.num_codebooks, model.codebook_sizes[0], device=self.device)
+        self.used = torch.zeros(model.num_codebooks, model.codebook_size, device=self.device)
         self.best: dict[str, torch.Tensor] = {}
         self.best_mse = math.inf
 

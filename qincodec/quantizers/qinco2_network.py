@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from qincodec.core.errors import UserError, check_whole
-from qincodec.quantizers.base import Quantizer, equal_sizes
+from qincodec.quantizers.base import EqualCodebooks
 from qincodec.quantizers.beam import PRECISIONS, Found, Search, StageTables, search
 from qincodec.quantizers.rvq import RVQ
 
@@ -66,7 +66,7 @@ class ImplicitCodebook(nn.Module):
         return c + self.project_out(h)
 
 
-class QINCO2Model(Quantizer):
+class QINCO2Model(EqualCodebooks):
     """Residual quantizer whose codebooks depend on what has been decoded so far, without its training.
 
     Args:
@@ -100,7 +100,7 @@ class QINCO2Model(Quantizer):
         hidden: int = 384,
         search: Search | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(dim, equal_sizes(dim, num_codebooks, codebook_size))
+        super().__init__(dim, num_codebooks, codebook_size)
         self.sizes = {
             "num_blocks": check_whole("num_blocks", num_blocks, 0, 128),
             "width": check_whole("width", width, 1, 8192),
@@ -187,7 +187,7 @@ class QINCO2Model(Quantizer):
     @torch.no_grad()
     def find(self, z: torch.Tensor, num_codebooks: int, how: Search) -> Found:
         """Codes and partial reconstructions of (n, dim) standardised latents."""
-        size = self.codebook_sizes[0]
+        size = self.codebook_size
         if how.candidates > size:
             raise UserError(f"A = {how.candidates} candidates are more than the {size} codewords of a stage")
         if how.beam * size > (most := 16 * _DISTANCES):
@@ -220,14 +220,7 @@ class QINCO2Model(Quantizer):
         return z * self.scale + self.mean
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "dim": self.dim,
-            "num_codebooks": self.num_codebooks,
-            "codebook_size": self.codebook_sizes[0],
-            **self.sizes,
-            "search": asdict(self.search),
-        }
+        return {**super().config(), **self.sizes, "search": asdict(self.search)}
 
     def settings(self) -> dict[str, Any]:
         return asdict(self.search)

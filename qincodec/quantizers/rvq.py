@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from qincodec.quantizers.base import FitProgress, ProgressCallback, Quantizer, equal_sizes, squared_distances
+from qincodec.quantizers.base import EqualCodebooks, FitProgress, ProgressCallback, squared_distances
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents, LatentsLike
 
@@ -51,13 +50,21 @@ def lloyd(rows: torch.Tensor, clusters: int, seed: int, passes: int = _PASSES) -
     return centroids
 
 
+def next_codebook(residual: torch.Tensor, n: int, size: int, seed: int) -> torch.Tensor:
+    """(size, dim) codewords of stage ``n`` by k-means of its residuals; all but the first hold zero, as 0."""
+    if n == 0:
+        return k_means(residual, size, seed)
+    codebook = k_means(residual, size - 1, seed + n)
+    return torch.cat([codebook.new_zeros(1, codebook.shape[1]), codebook])
+
+
 def nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """(n,) index of the codeword nearest to each of (n, dim) rows, in bounded memory."""
     chunk = max(1, _DISTANCES // len(codebook))
     return torch.cat([squared_distances(rows, codebook).argmin(1) for rows in x.split(chunk)])
 
 
-class AdditiveQuantizer(Quantizer):
+class AdditiveQuantizer(EqualCodebooks):
     """A quantizer whose reconstruction is the sum of one codeword of each codebook.
 
     Attributes:
@@ -67,28 +74,16 @@ class AdditiveQuantizer(Quantizer):
     codebooks: torch.Tensor
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:
-        super().__init__(dim, equal_sizes(dim, num_codebooks, codebook_size))
+        super().__init__(dim, num_codebooks, codebook_size)
         # Random, each half as large as the one before: an unfitted quantizer that can be tried out.
         scale = 0.5 ** torch.arange(num_codebooks)[:, None, None]
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim) * scale)
-
-    @property
-    def codebook_size(self) -> int:
-        return self.codebook_sizes[0]
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
         x = self.codebooks[0, codes[:, 0]]
         for n in range(1, codes.shape[1]):
             x = x + self.codebooks[n, codes[:, n]]
         return x
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "dim": self.dim,
-            "num_codebooks": self.num_codebooks,
-            "codebook_size": self.codebook_size,
-        }
 
 
 class RVQ(AdditiveQuantizer):
@@ -140,9 +135,7 @@ class RVQ(AdditiveQuantizer):
             if n < len(done.get("codebooks", ())):
                 codebook = done["codebooks"][n].to(residual.device)
             else:
-                codebook = k_means(residual, self.codebook_size - (n > 0), seed + n)
-                if n > 0:
-                    codebook = torch.cat([codebook.new_zeros(1, self.dim), codebook])
+                codebook = next_codebook(residual, n, self.codebook_size, seed)
             residual -= codebook[nearest(residual, codebook)]
             self.codebooks[n] = codebook
             state.save({"codebooks": self.codebooks[: n + 1].cpu().clone()})

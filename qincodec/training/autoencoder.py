@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from qincodec import shapes
+from qincodec import architectures
 from qincodec.autoencoder import AutoencoderConfig
 from qincodec.codec import Qincodec, load
 from qincodec.core.errors import UserError
@@ -37,7 +37,7 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     """
     config = run.config
     torch.manual_seed(config.seed)
-    autoencoder = shapes.autoencoder(config.shape)
+    autoencoder = architectures.autoencoder(config.shape)
     if config.stage1.init is None and isinstance(autoencoder, TransformAutoencoder):
         crops = run.crops()
         with ThreadPoolExecutor(max(1, config.data.workers)) as readers:
@@ -88,7 +88,7 @@ def _weights(source: str, shape: AutoencoderConfig) -> dict[str, torch.Tensor]:
             for name, tensor in state.get("generator", {}).items()
             if name.startswith("autoencoder.")
         }
-        return shapes.autoencoder(shape, weights).state_dict()
+        return architectures.autoencoder(shape, weights).state_dict()
     found = load(source).autoencoder
     if found.config != shape:
         raise UserError(f"stage1.init: '{source}' is an autoencoder of another shape ({found.config})")

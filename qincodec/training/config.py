@@ -6,7 +6,6 @@ are the paper's, or, where the paper has none, ours, as the attributes' document
 
 from __future__ import annotations
 
-import difflib
 import math
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qincodec import shapes
+from qincodec import architectures
 from qincodec.autoencoder import AutoencoderConfig
-from qincodec.core.errors import UserError, shown
+from qincodec.core.errors import UserError, did_you_mean, shown
 from qincodec.quantizers.base import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.qinco2 import Training
@@ -187,7 +186,7 @@ class RunConfig(_Part):
 
 class TrainingConfig(_Part):
     """All of a training. ``autoencoder`` is the name of a size or a configuration as stored, see
-    `qincodec.shapes`."""
+    `qincodec.architectures`."""
 
     autoencoder: str | dict[str, int | bool] = "paper-d32"
     seed: int = 0
@@ -204,12 +203,8 @@ class TrainingConfig(_Part):
     def shape(self) -> AutoencoderConfig:
         """Raises UserError for an unknown size or fields that do not fit."""
         if isinstance(self.autoencoder, dict):
-            return shapes.from_dict(self.autoencoder)
-        if self.autoencoder not in shapes.SIZES:
-            raise UserError(
-                f"unknown autoencoder size '{self.autoencoder}': known are {', '.join(shapes.SIZES)}"
-            )
-        return shapes.SIZES[self.autoencoder]
+            return architectures.from_dict(self.autoencoder)
+        return architectures.of_size(self.autoencoder)
 
     @property
     def crop_samples(self) -> int:
@@ -313,5 +308,5 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
         if field is None or not isinstance(field.default, _Part):
             return ""
         part = type(field.default)
-    close = difflib.get_close_matches(str(location[-1]), part.model_fields, n=1)
-    return f": did you mean {close[0]}?" if close else f": known are {', '.join(part.model_fields)}"
+    known = list(part.model_fields)
+    return f": {did_you_mean(str(location[-1]), known).strip() or 'known are ' + ', '.join(known)}"

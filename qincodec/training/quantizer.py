@@ -114,15 +114,12 @@ def count_codes(
     return tables if tables.mean_bits(others.cpu().numpy()) < 0.98 * bits_per_frame(sizes) else None
 
 
-def relative_errors(
-    quantizer: Quantizer, latents: Latents, device: str = "cpu", frames: int = 1_000
-) -> dict[int, float]:
-    """Squared error over variance, per number of codebooks, on up to ``frames`` latents."""
-    x = torch.from_numpy(latents.sample(frames, seed=0)).to(device)
+def relative_errors(quantizer: Quantizer, latents: Latents, device: str) -> dict[int, float]:
+    """Squared error over variance, per number of codebooks, on up to 1000 latents."""
+    x = torch.from_numpy(latents.sample(1_000, seed=0)).to(device)
     variance = float((x - x.mean(0)).square().mean())
-    counts = range(1, quantizer.num_codebooks + 1)
-    if not quantizer.prefix_decodable:
-        counts = range(quantizer.num_codebooks, quantizer.num_codebooks + 1)
+    most = quantizer.num_codebooks
+    counts = range(1, most + 1) if quantizer.prefix_decodable else [most]
     return {
         n: float((quantizer.decode(quantizer.encode(x, n)) - x).square().mean()) / variance for n in counts
     }

@@ -14,12 +14,12 @@ from baselines.codec import Encoded, Rate
 from baselines.qincodec import Continuous, Qincodec
 from baselines.registry import CODECS
 from qincodec import codec as model
+from qincodec.architectures import SIZES, autoencoder
 from qincodec.bitstream import pack_codes
 from qincodec.code_tables import CodeTables
 from qincodec.core.errors import UserError
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.qinco2 import QINCO2
-from qincodec.shapes import SIZES, autoencoder
 
 torch.set_num_threads(1)
 TINY = "untrained:tiny"
@@ -154,7 +154,7 @@ def test_models_and_settings_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_untrained_weights_are_used_by_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qincodec.checkpoint.PRETRAINED", tmp_path)
+    monkeypatch.setattr("qincodec.model_folder.PRETRAINED", tmp_path)
     for codec in (Qincodec, Continuous):
         reason = codec.unavailable()
         assert reason is not None

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.datasets import load_dataset
+from evaluation.datasets.files import File, ListedFile, cut
 from evaluation.datasets.folder import recording_of
-from evaluation.datasets.sources import File, Source, cut
 from qincodec import audio
 from qincodec.core.errors import UserError
 
@@ -240,7 +240,7 @@ def test_chunks_put_together_are_the_file(tmp_path: Path) -> None:
 def test_chunks_and_tail_tile_the_file(num_samples: int, rate: int, chunk_s: float) -> None:
     path = Path("/x.wav")
     file = File("0" * 16, audio.AudioInfo(rate, 1, num_samples, "WAV", "PCM_16", None))
-    clips, excluded = cut([Source("x", "x", path, "x")], {path: file}, chunk_s, "all")
+    clips, excluded = cut([ListedFile("x", "x", path, "x")], {path: file}, chunk_s, "all")
     spans = sorted((round(c.start_s * rate), round((c.start_s + c.duration_s) * rate)) for c in clips)
     assert spans[0][0] == 0
     assert all(end == start for (_, end), (start, _) in pairwise(spans))
@@ -377,7 +377,7 @@ def test_a_run_s_manifest_gives_the_same_data_again(tmp_path: Path) -> None:
     for name in ("rain/a.wav", "rain/b.flac", "rain-5-181766-A.wav", "a.b/c.wav"):
         sound(tmp_path / "data" / name, 7.0, seed=len(name))
     dataset = load_dataset(tmp_path / "data", chunks="all")
-    again = load_dataset(manifest(tmp_path / "run" / "c.jsonl", *(c.manifest_row() for c in dataset.clips)))
+    again = load_dataset(manifest(tmp_path / "run" / "c.jsonl", *(c.to_json() for c in dataset.clips)))
     assert again.clips == dataset.clips and again.hash == dataset.hash
 
 

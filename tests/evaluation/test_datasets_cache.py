@@ -12,7 +12,7 @@ import pytest
 from data_sets import sound
 
 from evaluation.datasets import load_dataset
-from evaluation.datasets.sources import cache_file
+from evaluation.datasets.files import cache_file
 from qincodec import audio
 
 

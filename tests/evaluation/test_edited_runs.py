@@ -17,10 +17,12 @@ from mutations import little_memory
 from baselines.registry import CODECS
 from evaluation import evaluate, open_results
 from evaluation.report import write_all
-from evaluation.report.all_tables import all_notes, all_tables
 from evaluation.report.compare import compare_runs, render_comparison
-from evaluation.report.files import _summary_json, latex, markdown
+from evaluation.report.files import _summary_json
 from evaluation.report.html import write_html
+from evaluation.report.markup import latex, markdown
+from evaluation.report.notes import notes
+from evaluation.report.tables import all_tables
 from evaluation.results import Results
 from evaluation.run.merge import merge_runs
 from evaluation.statistics.recordings import bd_rate, paired_tests
@@ -70,7 +72,7 @@ def everything_of(results: Results) -> None:
     """All that a report, a comparison and a page are made of, without drawing."""
     summary = results.summary
     tests, rates = paired_tests(results, seed=0, num_resamples=50), bd_rate(results, summary)
-    lines = all_notes(results, summary)
+    lines = [note.text for note in notes(results, summary)]
     _summary_json(results, summary, tests, rates, lines)
     tables = all_tables(results, summary)
     markdown(tables, lines)

@@ -23,8 +23,9 @@ from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import shift
 from evaluation.metrics.embedding import compare_frames
 from evaluation.records import CodedRow, FramesRow
-from evaluation.report.all_tables import all_notes, all_tables
 from evaluation.report.compare import compare_runs
+from evaluation.report.notes import notes
+from evaluation.report.tables import all_tables
 from evaluation.results import Results
 from evaluation.run.store import RunStore, frames_key
 from evaluation.statistics.distributions import frechet_distance
@@ -303,7 +304,7 @@ def test_silence_short_clips_and_few_frames_are_said(tmp_path: Path) -> None:
     assert results.clips["fm_logmel"].notna().all()
     row = results.summary.iloc[0]
     assert row["fd_logmel"] >= 0 and row["fd_logmel_frames"] == 4
-    text = "\n".join(all_notes(results, results.summary))
+    text = "\n".join(note.text for note in notes(results, results.summary))
     assert "logmel: 2 of 4 reference frames are digital silence; they count" in text
     assert "logmel: 2 of 3 clips are shorter than a frame of 1 s" in text
     assert "4 reference frames for 80 dimensions: the covariances are singular" in text
@@ -339,10 +340,10 @@ def test_tables_are_whole(clip_folder: Path, tmp_path: Path) -> None:
     results: Results = evaluate(clip_folder, "steps", [4, 8], metrics="si_sdr,bands", out=tmp_path / "run")
     main, bands, codebooks = all_tables(results, results.summary)
     assert "SI-SDR (dB) ↑" in main.headings and not any("bands" in h for h in main.headings)
-    assert [g.heading for g in bands.groups] == ["4 kbps", "8 kbps", "noise floor"]
+    assert [section.heading for section in bands.sections] == ["4 kbps", "8 kbps", "noise floor"]
     assert codebooks.headings[2:5] == ["codebooks", "frames", "mean 2^H"]
     for table in (main, bands, codebooks):
-        assert all(len(row) == len(table.headings) for g in table.groups for row in g.rows)
+        assert all(len(row) == len(table.headings) for section in table.sections for row in section.rows)
     latex = (tmp_path / "run" / "table.tex").read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
 

@@ -18,9 +18,10 @@ from rich.console import Console
 from synthetic_results import SI_SDR, make_results
 
 from evaluation.report import print_report, render, write_all
-from evaluation.report.files import latex_text
+from evaluation.report.markup import latex_text
+from evaluation.report.notes import notes
 from evaluation.report.plots import rate_distortion
-from evaluation.report.tables import build_table, decimals, kbps_text, notes, percent
+from evaluation.report.tables import build_table, decimals, kbps_text, percent
 from evaluation.results import Results
 from evaluation.statistics.recordings import TIMING_COLUMNS, summarize
 from qincodec.core.errors import UserError
@@ -57,6 +58,10 @@ def many() -> Results:
     return results
 
 
+def note_lines(results: Results) -> list[str]:
+    return [note.text for note in notes(results, results.summary)]
+
+
 def printed(results: Results, width: int, *, terminal: bool = True, colour: bool = False) -> str:
     file = io.StringIO()
     console = Console(
@@ -81,15 +86,15 @@ def test_nothing_is_cut_and_no_line_is_too_long(make: Any, width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     words = text.split()
-    for group in build_table(results, results.summary).groups:
-        assert group.heading in text
-        for row in group.rows:
+    for section in build_table(results, results.summary).sections:
+        assert section.heading in text
+        for row in section.rows:
             for cell in row:
-                for word in f"{cell.text} {cell.interval}".split():
+                for word in f"{cell.text} {cell.interval_text}".split():
                     assert word in words
     # Every note, though perhaps over several lines.
     flat = " ".join(words)
-    for line in notes(results, results.summary):
+    for line in note_lines(results):
         assert " ".join(line.split()) in flat
 
 
@@ -141,7 +146,7 @@ def test_piped_output_is_plain_and_unwrapped() -> None:
     header = next(line for line in text.splitlines() if line.startswith("codec"))
     assert all(name in header for name in ("SI-SDR (dB) ↑", "MS-Mel ↓", "VISQOL ↑", "n", "failed", "dec ×RT"))
     assert sum(line.startswith("opus") for line in text.splitlines()) == 4
-    for line in notes(many(), many().summary):
+    for line in note_lines(many()):
         assert line in text.splitlines()
 
 
@@ -176,7 +181,7 @@ def test_terminal_that_cannot_show_arrows() -> None:
 def test_notes_tell_what_a_reader_must_know() -> None:
     results = difficult()
     results.n_pending = 3
-    text = "\n".join(notes(results, results.summary))
+    text = "\n".join(note_lines(results))
     for part in (
         "Data: synthetic, 10 clips of 10 recordings, 2 excluded; mean [95% interval over 9 to 10 recordings]",
         DISCLAIMER,
@@ -202,14 +207,14 @@ def test_a_delay_that_clips_do_not_agree_on_is_doubted() -> None:
         rows = (results.clips["codec"] == codec) & (results.clips["kbps"] == 8)
         results.clips.loc[rows, "delay_samples"] = delays
         results.clips.loc[rows, "delay_applied"] = -3633 if codec == "opus" else 1105
-    (line,) = [line for line in notes(results, results.summary) if "doubtful" in line]
+    (line,) = [line for line in note_lines(results) if "doubtful" in line]
     assert line.startswith("⚠ That delay is doubtful, clips do not agree within 44 samples: opus at 8 kbps")
     assert "opus at 8 kbps 1 of 4 clips (they say -4118 to -1); --no-align" in line and "mp3" not in line
 
 
 def test_quiet_results_have_few_notes() -> None:
     results = make_results(codecs={"opus": 0, "mp3": 1})
-    assert len(notes(results, results.summary)) == 3  # the data and two definitions
+    assert len(note_lines(results)) == 3  # the data and two definitions
 
 
 def test_many_failures_are_summed_up() -> None:
@@ -218,7 +223,7 @@ def test_many_failures_are_summed_up() -> None:
     results.clips["error"] = results.clips["error"].astype(object)
     results.clips.loc[opus, "error"] = "no such file: " + results.clips["clip"]
     results.clips.loc[opus, ["si_sdr", "ms_mel"]] = math.nan
-    lines = [line for line in notes(results, results.summary) if line.startswith("Failed")]
+    lines = [line for line in note_lines(results) if line.startswith("Failed")]
     assert len(lines) == 6 and lines[-1] == "Failed: 4 more reasons: see clips.csv, column error"
 
 
@@ -482,9 +487,9 @@ def test_plots_of_very_little(recordings: int) -> None:
 def test_random_weights_and_notes_of_the_data_stand_below_every_table() -> None:
     results = make_results()
     results.dataset["notes"] = ["3 of 9 recordings, drawn with seed 7"]
-    assert not any("RANDOM" in line for line in notes(results, results.summary))
+    assert not any("RANDOM" in line for line in note_lines(results))
     first = dataclasses.replace(results.conditions[0], identity={"name": "q", "version": "1-untrained"})
     results.conditions[0] = first
-    lines = notes(results, results.summary)
+    lines = note_lines(results)
     assert f"RANDOM WEIGHTS, never trained: {first.codec}; scores mean nothing" in lines
     assert "Data: 3 of 9 recordings, drawn with seed 7" in lines

@@ -14,7 +14,7 @@ import yaml
 from listening import make, recording
 
 from mushra.check import check_config
-from mushra.create.sources import FolderSource
+from mushra.create.material import FolderMaterial
 from mushra.faults import reference_faults
 
 RATE = 16000
@@ -94,7 +94,7 @@ def faulty(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> list[str]:
 def test_create_and_check_say_it_with_the_file(
     tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], expected: str, bits: Any
 ) -> None:
-    source = FolderSource(str(tmp_path / "ref"), faulty(tmp_path, change))
+    source = FolderMaterial(str(tmp_path / "ref"), faulty(tmp_path, change))
     key, report = make(source, tmp_path / "test", items=1, duration_s=2.0, training=0, bits=bits)
     trial = key["trials"]["trial01"]
     said = [warning for warning in report["items"][0]["warnings"] if warning.startswith("reference")]

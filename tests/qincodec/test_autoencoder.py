@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qincodec import shapes
+from qincodec import architectures
 from qincodec.autoencoder import Autoencoder, _conv_frames
 from qincodec.core.errors import UserError
 
@@ -21,7 +21,7 @@ def parameters(module: torch.nn.Module) -> int:
 def lively(size: str = "tiny", seed: int = 0) -> Autoencoder:
     """Random weights large enough for every part of a signal to matter."""
     torch.manual_seed(seed)
-    model = shapes.autoencoder(shapes.SIZES[size]).eval()
+    model = architectures.autoencoder(architectures.SIZES[size]).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.1)
@@ -41,7 +41,7 @@ def tiny() -> Autoencoder:
 )
 def test_parameter_counts_of_the_papers_sizes(size: str, millions: float) -> None:
     with torch.device("meta"):
-        model = shapes.autoencoder(shapes.SIZES[size])
+        model = architectures.autoencoder(architectures.SIZES[size])
     assert parameters(model) / 1e6 == pytest.approx(millions, abs=0.005)
     assert parameters(model.encoder) == 14_489_088
     assert parameters(model.encoder.blocks[0]) == 1_580_544
@@ -49,7 +49,7 @@ def test_parameter_counts_of_the_papers_sizes(size: str, millions: float) -> Non
 
 def test_initial_weights_are_the_published_ones() -> None:
     torch.manual_seed(0)
-    model = shapes.autoencoder(shapes.SIZES["small"])
+    model = architectures.autoencoder(architectures.SIZES["small"])
     block = model.encoder.blocks[0]
     assert float(block.pwconv1.weight.detach().std()) == pytest.approx(
         0.0176, abs=3e-4
@@ -72,7 +72,7 @@ def test_initial_weights_are_the_published_ones() -> None:
 )
 def test_impossible_configurations_are_refused(changes: dict, what: str) -> None:
     with pytest.raises(UserError, match=what):
-        shapes.from_dict(changes)
+        architectures.from_dict(changes)
 
 
 # ---- transform -----------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_rows_do_not_mix(tiny: Autoencoder) -> None:
 def test_receptive_field_is_the_one_stated(tiny: Autoencoder) -> None:
     assert tiny.context_frames == 6
     with torch.device("meta"):
-        assert shapes.autoencoder(shapes.SIZES["paper-d32"]).context_frames == 27
+        assert architectures.autoencoder(architectures.SIZES["paper-d32"]).context_frames == 27
     audio = 0.1 * torch.randn(1, 60 * 256, generator=torch.Generator().manual_seed(2))
     touched = audio.clone()
     touched[0, 30 * 256 + 128] += 1.0  # the middle of frame 30; frame 31 begins here, with a window of 0
@@ -237,7 +237,7 @@ def test_no_blocks_give_nothing(tiny: Autoencoder) -> None:
 
 
 def test_weights_come_back(tiny: Autoencoder) -> None:
-    copy = shapes.autoencoder(tiny.config, tiny.state_dict())
+    copy = architectures.autoencoder(tiny.config, tiny.state_dict())
     audio = torch.randn(1, 1000)
     with torch.no_grad():
         assert torch.equal(copy(audio), tiny(audio))
@@ -247,7 +247,7 @@ def test_weights_come_back(tiny: Autoencoder) -> None:
 def test_weights_that_do_not_fit_are_refused(tiny: Autoencoder) -> None:
     tensors = dict(tiny.state_dict())
     with pytest.raises(UserError, match="do not fit"):
-        shapes.autoencoder(shapes.SIZES["small"], tensors)
+        architectures.autoencoder(architectures.SIZES["small"], tensors)
     tensors.pop("head.bias")
     with pytest.raises(UserError, match=r"head\.bias"):
-        shapes.autoencoder(tiny.config, tensors)
+        architectures.autoencoder(tiny.config, tensors)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from qincodec import checkpoint
+from qincodec import model_folder
+from qincodec.architectures import SIZES, autoencoder
 from qincodec.autoencoder import CHUNK_FRAMES
 from qincodec.code_tables import CodeTables
 from qincodec.codec import Qincodec, load
@@ -16,7 +17,6 @@ from qincodec.core.errors import UserError
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.fsq import FSQ
 from qincodec.quantizers.rvq import RVQ
-from qincodec.shapes import SIZES, autoencoder
 
 torch.set_num_threads(1)
 
@@ -232,7 +232,7 @@ def test_code_tables_belong_to_the_model(tmp_path: Path, audio: torch.Tensor) ->
     with pytest.raises(UserError, match="other codebooks"):
         Qincodec(plain.autoencoder, RVQ(8, 2, 16), tables=tables)
     config, tensors = codec._state()
-    checkpoint.save(tmp_path / "bad", config, tensors | {"tables.1": torch.ones(16, dtype=torch.int32)})
+    model_folder.save(tmp_path / "bad", config, tensors | {"tables.1": torch.ones(16, dtype=torch.int32)})
     with pytest.raises(UserError, match="no distribution"):
         load(tmp_path / "bad")
 
@@ -261,11 +261,11 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({}, "autoencoder.head.bias"),
     ]:
         kept = {name: tensor for name, tensor in tensors.items() if name != removed}
-        checkpoint.save(tmp_path / "model", config | changes, kept)
+        model_folder.save(tmp_path / "model", config | changes, kept)
         with pytest.raises(UserError, match="model '") as caught:
             load(tmp_path / "model")
         assert "\n" not in str(caught.value)
-    checkpoint.save(tmp_path / "model", config, tensors | {"extra.x": torch.zeros(1)})
+    model_folder.save(tmp_path / "model", config, tensors | {"extra.x": torch.zeros(1)})
     with pytest.raises(UserError, match="extra"):
         load(tmp_path / "model")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from qincodec import audio, shapes
+from qincodec import architectures, audio
 from qincodec.codec import Qincodec, load
 from qincodec.distances import ms_mel, si_sdr
 from qincodec.quantizers.irvq import IRVQ
@@ -99,7 +99,7 @@ def test_all_stages_train_and_the_model_codes_on_the_cpu(tmp_path, sounds, preci
 def test_the_autoencoder_is_that_of_the_cpu(transform_path: bool) -> None:
     torch.manual_seed(0)
     shape = SHAPE if transform_path else {"latent_dim": 8, "dim": 32, "intermediate_dim": 64, "num_layers": 1}
-    codec = Qincodec(shapes.autoencoder(shapes.from_dict(shape)))
+    codec = Qincodec(architectures.autoencoder(architectures.from_dict(shape)))
     sound = 0.1 * torch.randn(2, 1, 30_000)
     latents = codec.encode_latents(sound)
     decoded = codec.decode_latents(latents)

@@ -16,7 +16,7 @@ import torch
 import yaml
 from mutations import VALUES, little_memory, mutated_bytes, mutated_values
 
-from qincodec import checkpoint, shapes
+from qincodec import architectures, model_folder
 from qincodec.autoencoder import AutoencoderConfig
 from qincodec.codec import Qincodec, load
 from qincodec.core.errors import UserError
@@ -47,7 +47,7 @@ def models() -> list[tuple[dict[str, Any], dict[str, torch.Tensor]]]:
         FaissLSQ(4, 2, 8, searches=2),
     ]
     return [
-        Qincodec(shapes.autoencoder(TRANSFORM if number % 2 else SHAPE), quantizer)._state()
+        Qincodec(architectures.autoencoder(TRANSFORM if number % 2 else SHAPE), quantizer)._state()
         for number, quantizer in enumerate(quantizers)
     ]
 
@@ -77,9 +77,9 @@ def fuzz_models(folder: Path, count: int, seed: int) -> None:
             kind = dice.choice([torch.float16, torch.int64, torch.bool, torch.complex64, torch.float64])
             new = [tensor.to(kind), tensor[None], tensor * float("nan"), torch.zeros(0), tensor * 1e30]
             tensors[dice.choice([name, name, name, "x", f"tables.{dice.randint(0, 2)}"])] = dice.choice(new)
-        checkpoint.save(folder / "m", config, tensors)
+        model_folder.save(folder / "m", config, tensors)
         if dice.random() < 0.2:
-            path = folder / "m" / dice.choice([checkpoint.CONFIG_NAME, checkpoint.TENSORS_NAME])
+            path = folder / "m" / dice.choice([model_folder.CONFIG_NAME, model_folder.TENSORS_NAME])
             path.write_bytes(mutated_bytes(path.read_bytes(), dice))
         codec: list[Qincodec] = []
         if one_line(lambda: codec.append(load(folder / "m"))):  # noqa: B023
@@ -165,7 +165,7 @@ def test_a_value_out_of_range_is_named_with_the_range(
 ) -> None:
     config, tensors = models()[2]
     (config if part is None else config[part])[name] = value
-    checkpoint.save(tmp_path / "m", config, tensors)
+    model_folder.save(tmp_path / "m", config, tensors)
     with pytest.raises(UserError, match=f"model '.*m': .*{message}"):
         load(tmp_path / "m")
 
@@ -174,7 +174,7 @@ def test_a_value_out_of_range_is_named_with_the_range(
 def test_a_value_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
     config, tensors = models()[0]
     del config[name]
-    checkpoint.save(tmp_path / "m", config, tensors)
+    model_folder.save(tmp_path / "m", config, tensors)
     with pytest.raises(UserError, match=f"has no '{name}'"):
         load(tmp_path / "m")
 

@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from evaluation import evaluate
-from qincodec import checkpoint
+from qincodec import model_folder
 from qincodec.codec import load
 from qincodec.training.config import load_config
 
 
 def test_all_weights_together_have_at_most_40_mb() -> None:
-    assert sum(path.stat().st_size for path in checkpoint.PRETRAINED.rglob("*") if path.is_file()) < 40e6
+    assert sum(path.stat().st_size for path in model_folder.PRETRAINED.rglob("*") if path.is_file()) < 40e6
 
 
-@pytest.mark.parametrize("name", checkpoint.shipped())
+@pytest.mark.parametrize("name", model_folder.shipped())
 def test_the_configuration_of_its_name_goes_on_from_it(name: str) -> None:
     """`--config small --set stage1.init=small` needs weights of one shape."""
     codec, config = load(name), load_config(name)
     assert codec.autoencoder.config == config.shape
     assert codec.quantizer is not None and codec.quantizer.num_codebooks == config.stage2.num_codebooks
-    assert (checkpoint.PRETRAINED / name / "README.md").is_file()
+    assert (model_folder.PRETRAINED / name / "README.md").is_file()
 
 
 @pytest.mark.timeout(1800)

@@ -11,7 +11,7 @@ import pytest
 import scipy.signal
 import torch
 
-from qincodec import shapes, transform_path
+from qincodec import architectures, transform_path
 from qincodec.codec import Qincodec, load
 from qincodec.core.errors import UserError
 from qincodec.transform_path import (
@@ -305,4 +305,4 @@ def test_a_saved_model_decodes_to_the_same(tmp_path: Path) -> None:
 )
 def test_impossible_configurations_are_refused(changes: dict, what: str) -> None:
     with pytest.raises(UserError, match=what):
-        shapes.from_dict({"transform_path": True} | changes)
+        architectures.from_dict({"transform_path": True} | changes)

@@ -10,9 +10,11 @@ import numpy as np
 import soundfile
 
 from mushra.create.documents import Options
-from mushra.create.test import create_test
+from mushra.create.folder import create_test
 
 RATE = 16000
+#: Recordings of the run in `tests/mushra/create`.
+N_CLIPS = 7
 
 
 def recording(seed: int, seconds: float = 2.4, rate: int = RATE, channels: int = 1) -> np.ndarray:

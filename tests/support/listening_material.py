@@ -108,7 +108,6 @@ LIKERT_MULTI = {
         {"value": str(n), "label": text} for n, text in enumerate(("not", "a little", "very"), start=1)
     ],
 }
-LIKERT_SINGLE = {**LIKERT_MULTI, "type": "likert_single_stimulus", "id": "single", "mustPlayback": "ended"}
 SPATIAL = {
     "type": "spatial",
     "id": "where",

@@ -53,7 +53,7 @@ OWN = {codec.name: codec for codec in (StepCodec, LateCodec, JitterCodec, PickyC
 
 def part(data: Path, names: Sequence[str], path: Path) -> Path:
     """A manifest of some of the clips, with the ids and recordings they have in the whole."""
-    clips = [clip.manifest_row() for clip in load_dataset(data).clips if clip.id in names]
+    clips = [clip.to_json() for clip in load_dataset(data).clips if clip.id in names]
     keys = ("id", "path", "recording", "category")
     path.write_text("".join(json.dumps({key: clip[key] for key in keys}) + "\n" for clip in clips))
     return path

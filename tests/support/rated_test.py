@@ -14,8 +14,8 @@ from flask.testing import FlaskClient
 from evaluation import evaluate
 from mushra.config.load import load_config
 from mushra.create.documents import Options
-from mushra.create.sources import RunSource
-from mushra.create.test import create_test
+from mushra.create.folder import create_test
+from mushra.create.material import RunMaterial
 from mushra.server import Limits, create_app
 
 #: So large that no test meets them.
@@ -37,7 +37,7 @@ def make_run(folder: Path, metrics: str = "si_sdr,ms_mel,logmel") -> Path:
 def make_test(run: Path, folder: Path, **options: Any) -> Path:
     """A test of three items and one of training."""
     create_test(
-        RunSource(run), folder, Options(**{"items": 3, "duration_s": 3.0, "test_id": "walk", **options})
+        RunMaterial(run), folder, Options(**{"items": 3, "duration_s": 3.0, "test_id": "walk", **options})
     )
     return folder
 

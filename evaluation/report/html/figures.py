@@ -11,8 +11,7 @@ from markupsafe import Markup
 
 from evaluation.records import CodeStatistics, MetricInfo
 from evaluation.report.html.svg import NUM_COLOURS, Panel, finite_range, number, shape
-from evaluation.report.more_tables import with_codebooks
-from evaluation.report.tables import heading, kbps_text, row_label
+from evaluation.report.tables import heading, kbps_text, rate_heading, row_label, with_codebooks
 from evaluation.results import Results
 from evaluation.statistics.recordings import asked_rates, condition_rows
 
@@ -67,7 +66,7 @@ def rate_distortion(results: Results, everything: pd.DataFrame) -> list[Figure]:
     """A panel per metric over the measured rate.
 
     Args:
-        everything: the summary, with the noise floor (`evaluation.report.more_tables.with_noise_floor`).
+        everything: the summary, with the noise floor (`evaluation.report.tables.with_noise_floor`).
     """
     colours = codec_colours(results)
     on_axis = ~everything["control"].astype(bool) & everything["kbps_measured"].notna()
@@ -149,7 +148,7 @@ def _perplexity(kbps: float | None, entries: list[CodeStatistics], colours: dict
     sizes = sorted({book.size for entry in entries for book in entry.codebooks})
     highest = max(book.perplexity for entry in entries for book in entry.codebooks)
     panel = Panel(
-        "no rate asked" if kbps is None else f"{kbps:g} kbps",
+        rate_heading(kbps),
         (1, max(most, 2)),
         (0.0, float(max(highest, sizes[0]))),
         x_label="codebook",
@@ -194,7 +193,7 @@ def _distribution(
     span: tuple[float, float],
     colours: dict[str, int],
 ) -> Figure:
-    rate = "no rate asked" if kbps is None else f"{kbps:g} kbps"
+    rate = rate_heading(kbps)
     unit = f" ({metric.unit})" if metric.unit else ""
     panel = Panel(rate, span, (0.0, 1.0), x_label=f"{metric.label}{unit}")
     counts: dict[str, str] = {}

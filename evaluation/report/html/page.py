@@ -10,33 +10,25 @@ from typing import Any
 import pandas as pd
 
 from evaluation.records import MetricInfo
-from evaluation.report.all_tables import all_notes
 from evaluation.report.html import figures
-from evaluation.report.more_tables import codebook_table, embedding_tables, with_noise_floor
+from evaluation.report.notes import attributions, notes
 from evaluation.report.tables import (
     MISSING,
+    Cell,
+    Section,
     Table,
-    build_table,
+    all_tables,
     decimals,
-    disclaimer,
     heading,
     kbps_text,
+    rate_heading,
+    with_noise_floor,
 )
 from evaluation.results import Results
 from evaluation.statistics.recordings import bd_rate, paired_tests
 
 #: Failures that are listed one by one.
 MAX_FAILURES = 200
-#: Beginnings of the notes that stand at the top, where nobody can miss them.
-_STAMPS = ("RANDOM WEIGHTS", "Unfinished", "Lossy references", "Unequal rates", "Failed", "Unavailable", "⚠")
-
-
-@dataclass(frozen=True)
-class Titled:
-    """A table under a title."""
-
-    title: str
-    table: Table
 
 
 @dataclass(frozen=True)
@@ -69,18 +61,14 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
     summary = results.summary
     everything = with_noise_floor(results, summary)
     tests = paired_tests(results, seed=results.settings["seed"])
-    notes = all_notes(results, summary)
-    definitions = {m.definition for m in results.metrics} | {i.definition for i in results.embeddings}
-    attributions = list(dict.fromkeys(info.attribution for info in results.embeddings if info.attribution))
-    notes = [n for n in notes if not n.endswith(tuple(definitions)) and n not in attributions]
-    stamps = [n for n in notes if n == disclaimer(results) or n.startswith(_STAMPS)]
+    shown = [note for note in notes(results, summary) if note.kind not in ("definition", "attribution")]
     return {
         "name": results.dataset["name"],
         "codecs": list(dict.fromkeys(c.codec for c in results.conditions)),
         "facts": _facts(results),
-        "stamps": stamps,
-        "notes": [note for note in notes if note not in stamps],
-        "tables": _tables(results, summary),
+        "stamps": [note.text for note in shown if note.severity == "warning"],
+        "notes": [note.text for note in shown if note.severity != "warning"],
+        "tables": all_tables(results, summary),
         "legend": figures.legend(results),
         "curves": figures.rate_distortion(results, everything),
         "has_floor": results.noise_floor is not None,
@@ -93,12 +81,12 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "num_failures": int(results.clips["error"].notna().sum()),
         "metrics": results.metrics,
         "embeddings": results.embeddings,
-        "attributions": attributions,
+        "attributions": attributions(results),
         "conditions": _conditions(results),
         "settings": _flat(results.settings),
         "environment": _flat(results.environment),
         "commands": list(commands),
-        "excluded": [tuple(entry) for entry in results.dataset.get("excluded", [])],
+        "excluded": _excluded(results),
     }
 
 
@@ -119,29 +107,6 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         formats = ", ".join(data.get("lossy_formats", []))
         facts.insert(2, ("lossy references", f"{data['n_lossy']} ({formats})"))
     return facts
-
-
-def _tables(results: Results, summary: pd.DataFrame) -> list[Titled]:
-    tables = [Titled("Scores", build_table(results, summary))]
-    labels = [info.label for info in results.embeddings]
-    for label, table in zip(labels, embedding_tables(results, summary), strict=True):
-        tables.append(Titled(f"Distances of {label} embeddings", table))
-    codebooks = codebook_table(results, summary)
-    return [*tables, *([Titled("Codebooks", codebooks)] if codebooks else [])]
-
-
-def sort_value(text: str) -> str:
-    """What a cell is sorted by: a number where its text is one with a mark or a unit; "" if it is missing."""
-    bare = text.strip("⚠† %")
-    try:
-        return "" if math.isnan(float(bare)) else repr(float(bare))
-    except ValueError:
-        return "" if text == MISSING else text
-
-
-def asked_rate(group_heading: str) -> str:
-    """The asked rate of a table's group; a dash for groups without."""
-    return group_heading.removesuffix(" kbps") if group_heading.endswith(" kbps") else MISSING
 
 
 # Paired tests
@@ -174,7 +139,7 @@ def _matrix(metric: MetricInfo, kbps: float | None, tests: pd.DataFrame) -> Matr
     of = " to ".join(str(count) for count in dict.fromkeys((recordings[0], recordings[-1])))
     nothing = Difference("", "", "self", "")
     return Matrix(
-        "no rate asked" if kbps is None else f"{kbps:g} kbps",
+        rate_heading(kbps),
         f"n = {span} clips of {of} recordings",
         codecs,
         [(a, [cells.get((a, b), nothing) for b in codecs]) for a in codecs],
@@ -204,52 +169,60 @@ def _difference(row: pd.Series, first: str, sign: int, places: int) -> Differenc
     return Difference(text, interval, verdict, "; ".join(details))
 
 
-def _bd_table(results: Results, summary: pd.DataFrame) -> list[list[str]]:
+def _bd_table(results: Results, summary: pd.DataFrame) -> Table:
     labels = {metric.name: metric.label for metric in results.metrics}
-
-    def number(value: float, form: str) -> str:
-        return MISSING if math.isnan(value) else f"{value:{form}}"
-
-    return [
+    rows = [
         [
-            labels[row["metric"]],
-            row["codec"],
-            row["anchor"],
-            number(row["bd_rate"], "+.1f"),
-            number(100 * row["overlap"], ".0f"),
-            f"{row['n_points']} and {row['n_points_anchor']}",
-            row["reason"],
+            Cell(labels[row["metric"]]),
+            Cell(row["codec"]),
+            Cell(row["anchor"]),
+            Cell(row["bd_rate"], "+.1f"),
+            Cell(100 * row["overlap"], ".0f"),
+            Cell(f"{row['n_points']} and {row['n_points_anchor']}"),
+            Cell(row["reason"]),
         ]
         for _, row in bd_rate(results, summary).iterrows()
     ]
+    headings = ["metric", "codec", "anchor", "BD-rate %", "overlap %", "points", "why not"]
+    return Table(headings, [Section("", rows)])
 
 
 # Lists
 
 
-def _failures(results: Results) -> list[list[str]]:
+def _failures(results: Results) -> Table:
     failed = results.clips[results.clips["error"].notna()]
-    return [
-        [row["codec"], MISSING if math.isnan(row["kbps"]) else f"{row['kbps']:g}", row["clip"], row["error"]]
+    rows = [
+        [Cell(row["codec"]), Cell(row["kbps"], "g"), Cell(row["clip"]), Cell(row["error"])]
         for _, row in failed.head(MAX_FAILURES).iterrows()
     ]
+    return Table(["codec", "asked kbps", "clip", "reason"], [Section("", rows)])
 
 
-def _conditions(results: Results) -> list[list[str]]:
-    def text(entries: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {value}" for name, value in entries.items() if value not in ("", None))
+def _conditions(results: Results) -> Table:
+    def text(entries: Mapping[str, Any]) -> Cell:
+        return Cell(
+            ", ".join(f"{name} {value}" for name, value in entries.items() if value not in ("", None))
+        )
 
-    return [
+    headings = ["codec", "asked kbps", "nominal kbps", "the rate is", "settings", "identity"]
+    rows = [
         [
-            c.codec,
-            MISSING if c.kbps is None else f"{c.kbps:g}",
-            MISSING if c.nominal is None else f"{c.nominal:.4g}",
-            c.rate_is,
+            Cell(c.codec),
+            Cell(c.kbps, "g"),
+            Cell(c.nominal, ".4g"),
+            Cell(c.rate_is),
             text(c.settings),
             text(c.identity),
         ]
         for c in results.conditions
     ]
+    return Table(headings, [Section("", rows)])
+
+
+def _excluded(results: Results) -> Table:
+    rows = [[Cell(text) for text in entry] for entry in results.dataset.get("excluded", [])]
+    return Table(["name", "reason"], [Section("", rows)])
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

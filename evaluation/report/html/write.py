@@ -8,11 +8,11 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evaluation.engine.conditions import RenderedSpec
 from evaluation.engine.replay import RunAudio
+from evaluation.engine.request import RenderedSpec
 from evaluation.loading import load_results
+from evaluation.report.drawing import templates
 from evaluation.report.html import media, page, selection
 from evaluation.report.html.assets import GENERATOR, Assets
 from evaluation.report.html.clips import Card, CardMaker, missing_sounds
@@ -109,24 +109,20 @@ def render_page(
         commands: command lines of the run.
         style, script: addresses.
     """
-    environment = Environment(
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"sort_value": page.sort_value, "asked_rate": page.asked_rate}
-    return environment.get_template("report.html.j2").render(
-        **page.page_content(results, commands),
-        cards=cards,
-        remarks=remarks,
-        how=selection.HOW,
-        generator=GENERATOR,
-        range_db=media.RANGE_DB,
-        difference_db=media.DIFFERENCE_DB,
-        style=style,
-        script=script,
+    return (
+        templates(__package__, "templates")
+        .get_template("report.html.j2")
+        .render(
+            **page.page_content(results, commands),
+            cards=cards,
+            remarks=remarks,
+            how=selection.HOW,
+            generator=GENERATOR,
+            range_db=media.RANGE_DB,
+            difference_db=media.DIFFERENCE_DB,
+            style=style,
+            script=script,
+        )
     )
 
 

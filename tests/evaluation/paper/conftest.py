@@ -11,7 +11,7 @@ import soundfile
 import torch
 from known import RATE, tone_and_noise
 
-from qincodec import checkpoint
+from qincodec import model_folder
 from qincodec.autoencoder import Autoencoder, AutoencoderConfig
 from qincodec.codec import Qincodec
 from qincodec.quantizers.base import Quantizer
@@ -57,7 +57,7 @@ def make_model(kind: str, finetuned: bool, dim: int = 8) -> Qincodec:
 @pytest.fixture(autouse=True)
 def nothing_shipped(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is shipped or in the cache of this machine must not decide what is tested."""
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path_factory.mktemp("shipped"))
+    monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path_factory.mktemp("shipped"))
     monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("COLUMNS", "200")
 

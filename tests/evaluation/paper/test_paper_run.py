@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -14,13 +15,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rich.console import Console
 
 from baselines import weights
 from evaluation.cli.evaluate import app
-from evaluation.paper.report import text_sheet
+from evaluation.paper.printed import Column, WantedRow
 from evaluation.paper.run import PaperRequest, _data_note
-from evaluation.paper.sheets import Line, Sheet
-from qincodec import checkpoint
+from evaluation.paper.sheets import table_sheet
+from evaluation.paper.tables import Entry, PaperTable, Row
+from evaluation.report.terminal import Report
+from qincodec import model_folder
 from qincodec.codec import Qincodec, load
 from qincodec.core.console import run_command
 
@@ -70,7 +74,7 @@ def done(training: Path, clips: Path, build: Build, tmp_path_factory: pytest.Tem
     arguments: list[object] = ["--data", clips, "--training", training, "--model", f"rvq={root / 'other'}"]
     arguments += ["--weights", "dac=untrained:tiny", "--skip", "encodec", "--out", root / "out"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "PRETRAINED", root)
+        patch.setattr(model_folder, "PRETRAINED", root)
         patch.setenv("QINCODEC_CACHE", str(root / "cache"))
         patch.setenv("COLUMNS", "200")
         with (root / "stdout").open("w+", encoding="utf-8") as file:
@@ -244,7 +248,7 @@ def test_a_shipped_model_is_the_finetuned_one(
 ) -> None:
     from evaluation.paper.models import find_models
 
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path)
     build("qinco2", True).save(tmp_path / "small")
     models, reasons = find_models([], [])
     assert list(models) == ["qinco2-finetuned"] and models["qinco2-finetuned"][0].weights == "small"
@@ -380,11 +384,17 @@ def test_the_papers_data_are_named_as_such() -> None:
 
 
 def test_a_narrow_terminal_gets_blocks() -> None:
-    lines = [Line("head", "DAC", [], "model"), Line("here", "here", ["1.00", "2.00", "3.00"])]
-    lines.append(Line("missing", "here", [], "not run: " + "because " * 20))
-    sheet = Sheet("Table I", "title", ["", "first", "second", "third"], lines, ["a note " * 20])
-    for width in (24, 40, 200):
-        text = text_sheet(sheet, width)
-        assert all(len(line) <= width for line in text)
-        assert sum(line.split().count("3.00") for line in text) == 1
-    assert len([line for line in text_sheet(sheet, 24) if line.startswith("---")]) > 1
+    numbers = {name: Entry(float(number), paper=0.5) for number, name in enumerate(("x", "y", "z"), 1)}
+    row = Row(WantedRow("dac", "DAC"), 16.0, model="because " * 20, kbps_measured=16.1, n=3, entries=numbers)
+    columns = [Column(name, f"{name} ↑", 2) for name in numbers]
+    sheet = table_sheet(PaperTable("I", "title", columns, [row], ["a note " * 20]))
+    blocks = {}
+    for width in (30, 40, 200):
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        console.print(Report([sheet.table], sheet.notes), crop=False)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert all(len(line) <= width for line in text.splitlines())
+        assert text.split().count("3.00") == 1 and text.split().count("+2.50") == 1
+        assert text.split().count("because") == 20
+        blocks[width] = text.count("16.10")  # each block says again which row it is of
+    assert blocks[30] > blocks[40] >= blocks[200] == 1

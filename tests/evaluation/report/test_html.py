@@ -8,17 +8,17 @@ import re
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from page_text import parsed
 from synthetic_results import SI_SDR, make_results
 
 from evaluation.records import Codebook
-from evaluation.report.all_tables import all_notes, all_tables
 from evaluation.report.html import media, selection
 from evaluation.report.html.figures import distributions, perplexity, rate_distortion
-from evaluation.report.html.page import sort_value
 from evaluation.report.html.svg import ticks
 from evaluation.report.html.write import render_page
-from evaluation.report.more_tables import with_noise_floor
+from evaluation.report.notes import notes
+from evaluation.report.tables import Cell, all_tables, with_noise_floor
 from evaluation.results import Results
 from evaluation.statistics.recordings import paired_tests
 
@@ -159,12 +159,12 @@ def test_every_cell_and_note_stands_in_the_page(make: type[Results]) -> None:
     results = make()
     page = parsed(render_page(results, commands=["evaluate --seed 0"]))
     for table in all_tables(results, results.summary):
-        for group in table.groups:
-            assert group.heading in page.strings
-            for row in group.rows:
+        for section in table.sections:
+            assert section.heading in page.strings
+            for row in section.rows:
                 for cell in row:
-                    assert cell.text in page.text and cell.interval in page.text
-    for note in all_notes(results, results.summary):
+                    assert cell.text in page.text and cell.interval_text in page.text
+    for note in (note.text for note in notes(results, results.summary)):
         assert " ".join(note.split()).removeprefix("SI-SDR, version 1, higher is better: ") in page.text or (
             "version" in note
         )
@@ -211,10 +211,24 @@ def test_the_same_results_give_the_same_page() -> None:
     assert render_page(difficult()) == render_page(difficult())
 
 
-def test_sort_values() -> None:
-    assert [sort_value(text) for text in ("⚠ 16.40", "† 8.00", "87.5%", "–", "inf", "opus")] == [
-        *("16.4", "8.0", "87.5", "", "inf", "opus")
-    ]
+def test_notes_stand_at_the_top_by_their_severity_and_not_by_their_first_word() -> None:
+    results = make_results(troubles=True)
+    results.remarks.append("Failed is what this remark does not say")
+    results.metrics[1] = dataclasses.replace(results.metrics[1], definition="")  # every text ends with it
+    html = render_page(results)
+    stamps = re.findall(r'<p class="stamp">(.*?)</p>', html)
+    warnings = [n.text for n in notes(results, results.summary) if n.severity == "warning"]
+    assert warnings and stamps[: len(warnings)] == [str(escape(text)) for text in warnings]
+    assert not any("this remark" in stamp for stamp in stamps)
+    assert "<li>Failed is what this remark does not say</li>" in html
+
+
+def test_cells_are_sorted_by_their_values_and_not_by_what_is_shown_of_them() -> None:
+    cells = [Cell(16.404, ".2f", marks="⚠†"), Cell(0.875, ".1%"), Cell(math.nan, ".2f"), Cell(None)]
+    cells += [Cell(math.inf), Cell(-2.0, "+.1f", (-3.0, 1.0)), Cell("opus"), Cell(3)]
+    assert [cell.text for cell in cells] == ["⚠ † 16.40", "87.5%", "–", "–", "inf", "-2.0", "opus", "3"]
+    assert [cell.order for cell in cells] == ["16.404", "0.875", "", "", "inf", "-2.0", "opus", "3.0"]
+    assert [cell.interval_text for cell in cells] == [*[""] * 5, "[-3.0, 1.0]", "", ""]
 
 
 def test_matrices_say_what_the_tests_say() -> None:

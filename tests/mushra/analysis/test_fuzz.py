@@ -16,6 +16,7 @@ import pytest
 
 from mushra.analysis.load import load
 from mushra.store.export import export
+from mushra.store.pages import Rating
 from mushra.store.store import Store
 from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 from qincodec.core.errors import UserError
@@ -90,19 +91,18 @@ def _database(folder: Path) -> Path:
                     "mushra",
                     False,
                     [
-                        {
-                            "stimulus": name,
-                            "score": float(50 + len(name)),
-                            "time_ms": 9000.0,
-                            "comment": "",
-                            "detail": '{"plays":1,"moves":2}',
-                        }
+                        Rating(
+                            name,
+                            score=float(50 + len(name)),
+                            time_ms=9000.0,
+                            detail='{"plays":1,"moves":2}',
+                        )
                         for name in ("reference", "A", "anchor35")
                     ],
                 )
                 for item in ("t1", "t2")
             ]
-            whole = WholeSession("t", "import", who, [("age", "30")], pages, who)
+            whole = WholeSession("t", "import", who, [("age", "30")], pages)
             store.write(lambda connection, whole=whole: add_whole(connection, whole))  # type: ignore[misc]
         for kind in ("tidy", "json"):
             export(store, folder, kind)  # type: ignore[arg-type]

@@ -26,7 +26,8 @@ from mushra.analysis.load import load
 from mushra.cli.main import main
 from mushra.server.plots import look
 from mushra.store.export import export
-from mushra.store.store import Store, read_ratings
+from mushra.store.ratings import read_ratings
+from mushra.store.store import Store
 from mushra.study import heard
 from qincodec import audio
 from qincodec.core.errors import UserError

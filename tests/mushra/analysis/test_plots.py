@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from evaluation.report.drawing import COLOURS
 from mushra.analysis import plots
-from mushra.analysis.figures import COLOURS, new_figure, style_context
+from mushra.analysis.figures import new_figure, style_context
 from mushra.analysis.layout import arrange, label_axis
 from mushra.analysis.plots import bounded_density, draw_all, listener_agreement
 from mushra.analysis.ratings import Ratings

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from mushra.cli import serve as cli_serve
 from mushra.server import address, sign_in
-from mushra.store.store import Store, read_ratings
+from mushra.store.ratings import read_ratings
+from mushra.store.store import Store
 from qincodec.core.errors import UserError
 
 RUN = "import typer, mushra.cli.serve as c; app = typer.Typer(); c.register(app); app()"

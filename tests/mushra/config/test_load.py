@@ -17,10 +17,10 @@ from mushra.config.pages import (
     ConsentPage,
     FinishPage,
     GenericPage,
-    Group,
     LikertMultiPage,
     LikertSinglePage,
     MushraPage,
+    PageGroup,
     PairedComparisonPage,
     SpatialPage,
     VolumePage,
@@ -153,10 +153,10 @@ def test_every_page_type_and_key(write: Callable[[str], Path]) -> None:
         FinishPage,
     ]
     group = config.pages[3]
-    assert isinstance(group, Group)
+    assert isinstance(group, PageGroup)
     assert group.random
-    assert [isinstance(entry, Group) for entry in group.pages] == [False, True, True]
-    assert [entry.random for entry in group.pages if isinstance(entry, Group)] == [False, True]
+    assert [isinstance(entry, PageGroup) for entry in group.pages] == [False, True, True]
+    assert [entry.random for entry in group.pages if isinstance(entry, PageGroup)] == [False, True]
     trial = config.flat()[3]
     assert isinstance(trial, MushraPage)
     # Keys are as written, in YAML 1.1 as in YAML 1.2.

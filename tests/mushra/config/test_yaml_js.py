@@ -24,7 +24,7 @@ from mushra.config.texts import TEXTS
 from mushra.config.yaml_dump import dump
 from mushra.config.yaml_lines import YamlProblem, parse, resolve
 from mushra.create.documents import Options, Trial, make_config
-from mushra.create.sources import FolderSource
+from mushra.create.material import FolderMaterial
 
 
 def read(text: str) -> Any:
@@ -231,7 +231,7 @@ def test_yaml_js_reads_the_file_of_mushra_create(tmp_path: Path) -> None:
         for seed in range(3):
             soundfile.write(tmp_path / folder / f"clip {seed}: a.wav", recording(seed), 16000)
     conditions = [f"{name}={tmp_path / name}" for name in ("my codec - fast", "x")]
-    source = FolderSource(str(tmp_path / "reference"), conditions)
+    source = FolderMaterial(str(tmp_path / "reference"), conditions)
     make(source, tmp_path / "test", items=2, open_names=True, questionnaire=True)
     text = (tmp_path / "test" / "config.yaml").read_text(encoding="utf-8")
     theirs = read_all([text])[0]

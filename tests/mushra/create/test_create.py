@@ -10,70 +10,28 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import typer
-from listening import RATE, make, recording, signals
-from typer.testing import CliRunner
+from listening import N_CLIPS, RATE, make, recording, signals
 
 from evaluation.session import evaluate
 from mushra.check import check_config
-from mushra.cli.create import register
 from mushra.config.load import load_config
 from mushra.config.pages import FinishPage, MushraPage
-from mushra.create import test as create
+from mushra.create import folder as create
 from mushra.create.documents import Options
-from mushra.create.sources import RunSource
+from mushra.create.folder import create_test
+from mushra.create.material import RunMaterial
 from mushra.create.stimuli import make_item
-from mushra.create.test import create_test
 from qincodec.core.errors import UserError
-
-N_CLIPS = 7
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("references")
-    for seed in range(N_CLIPS):
-        path = folder / ("music" if seed % 2 else "speech") / f"clip{seed}.wav"
-        path.parent.mkdir(exist_ok=True)
-        soundfile.write(path, recording(seed), RATE, subtype="FLOAT")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "run"
-    evaluate(
-        clips,
-        codecs="mp3,pcm16",
-        kbps="16,32",
-        metrics="si_sdr,ms_mel",
-        out=folder,
-        sample_rate=RATE,
-        workers=1,
-        chunk_s=2.0,
-        save_audio=True,
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def payloads(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run without decoded audio."""
-    folder = tmp_path_factory.mktemp("payloads") / "run"
-    shutil.copytree(run, folder)
-    shutil.rmtree(folder / "decoded")
-    return folder
 
 
 def test_from_a_run(run: Path, tmp_path: Path) -> None:
-    key, report = make(RunSource(run), tmp_path / "test", training=1)
+    key, report = make(RunMaterial(run), tmp_path / "test", training=1)
     assert [finding for finding in check_config(tmp_path / "test") if finding.severity == "error"] == []
     assert list(key["trials"]) == ["training01", "trial01", "trial02", "trial03"]
     assert (key["format"], key["sample_rate"], key["seed"], key["run"]) == (1, RATE, 0, str(run))
@@ -93,7 +51,7 @@ def test_from_a_run(run: Path, tmp_path: Path) -> None:
 
 def test_what_is_heard_is_what_was_scored(run: Path, tmp_path: Path) -> None:
     """Reference and decoded file of the run, shifted and amplified as the key and the report say."""
-    key, report = make(RunSource(run, codecs="mp3", kbps="32"), tmp_path / "test", anchors=(), bits=24)
+    key, report = make(RunMaterial(run, codecs="mp3", kbps="32"), tmp_path / "test", anchors=(), bits=24)
     for entry in report["items"]:
         trial = key["trials"][entry["trial"]]
         heard = signals(tmp_path / "test", trial)
@@ -112,8 +70,8 @@ def test_what_is_heard_is_what_was_scored(run: Path, tmp_path: Path) -> None:
 
 
 def test_payloads_give_the_same_bytes_as_saved_audio(run: Path, payloads: Path, tmp_path: Path) -> None:
-    first, _ = make(RunSource(run), tmp_path / "a" / "test")
-    second, _ = make(RunSource(payloads), tmp_path / "b" / "test")
+    first, _ = make(RunMaterial(run), tmp_path / "a" / "test")
+    second, _ = make(RunMaterial(payloads), tmp_path / "b" / "test")
     assert {**first, "run": None} == {**second, "run": None}  # digests of all files among it
     assert first["run"] != second["run"]
 
@@ -125,8 +83,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_same_seed_same_bytes(run: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        make(RunSource(run), tmp_path / name / "test", bits=16)
-    key, _ = make(RunSource(run), tmp_path / "c" / "test", bits=16, seed=1)
+        make(RunMaterial(run), tmp_path / name / "test", bits=16)
+    key, _ = make(RunMaterial(run), tmp_path / "c" / "test", bits=16, seed=1)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     other = json.loads((tmp_path / "a" / "test" / "key.json").read_text())
     assert not set(key["trials"]["trial01"]["signals"]) & set(other["trials"]["trial01"]["signals"]) - {
@@ -135,7 +93,7 @@ def test_same_seed_same_bytes(run: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_that_is_served_tells_a_condition(run: Path, tmp_path: Path) -> None:
-    key, _ = make(RunSource(run), tmp_path / "test", items=5)
+    key, _ = make(RunMaterial(run), tmp_path / "test", items=5)
     text = (tmp_path / "test" / "config.yaml").read_text()
     for telling in ("mp3", "@", "anchor35:", "clip", str(run)):
         assert telling not in text
@@ -155,7 +113,7 @@ def test_nothing_that_is_served_tells_a_condition(run: Path, tmp_path: Path) -> 
 
 
 def test_open_names(run: Path, tmp_path: Path) -> None:
-    key, report = make(RunSource(run), tmp_path / "test", open_names=True)
+    key, report = make(RunMaterial(run), tmp_path / "test", open_names=True)
     page = next(page for page in load_config(tmp_path / "test").flat() if page.id == "trial02")
     assert isinstance(page, MushraPage)
     assert page.stimuli["mp3@16"] == "stimuli/trial02_mp3@16.wav"
@@ -164,7 +122,7 @@ def test_open_names(run: Path, tmp_path: Path) -> None:
 
 
 def test_page_layout(run: Path, tmp_path: Path) -> None:
-    make(RunSource(run), tmp_path / "test", training=2, language="fr", questionnaire=True, title="Essai")
+    make(RunMaterial(run), tmp_path / "test", training=2, language="fr", questionnaire=True, title="Essai")
     config = load_config(tmp_path / "test")
     assert (config.testname, config.language, config.test_id) == ("Essai", "fr", "test")
     assert [page.type for page in config.flat()] == ["consent", "volume", *["mushra"] * 5, "finish"]
@@ -180,7 +138,7 @@ def test_a_finish_page_asks_only_where_there_are_questions(
     run: Path, tmp_path: Path, language: str, question: str
 ) -> None:
     for asks in (True, False):
-        make(RunSource(run), tmp_path / str(asks), items=1, language=language, questionnaire=asks)
+        make(RunMaterial(run), tmp_path / str(asks), items=1, language=language, questionnaire=asks)
         finish = load_config(tmp_path / str(asks)).flat()[-1]
         assert isinstance(finish, FinishPage)
         assert bool(finish.questionnaire) == asks
@@ -196,14 +154,14 @@ def chosen(source: Any, out: Path, **options: Any) -> list[str]:
 
 
 def test_draws_are_seeded_and_nested(run: Path, tmp_path: Path) -> None:
-    source = RunSource(run, kbps="16")
+    source = RunMaterial(run, kbps="16")
     few, many = chosen(source, tmp_path / "a", items=2), chosen(source, tmp_path / "b", items=5)
     assert many[:2] == few
     assert chosen(source, tmp_path / "c", items=5, seed=1) != many
 
 
 def test_by_category_and_by_hand(run: Path, tmp_path: Path) -> None:
-    source = RunSource(run, kbps="16")
+    source = RunMaterial(run, kbps="16")
     clips = chosen(source, tmp_path / "a", items=None, per_category=2)
     assert sorted(clip.split("/")[0] for clip in clips) == ["music", "music", "speech", "speech"]
     by_hand = ["music/clip3", "speech/clip0"]
@@ -223,7 +181,7 @@ def test_hardest_by_mean_rank(run: Path, tmp_path: Path) -> None:
         clip: sum(sum(other[m] < value[m] for other in means.values()) for m in range(2))
         for clip, value in means.items()
     }
-    found = chosen(RunSource(run), tmp_path / "a", items=4, pick="hardest")
+    found = chosen(RunMaterial(run), tmp_path / "a", items=4, pick="hardest")
     assert [ranks[clip] for clip in found] == sorted(ranks.values())[:4]
 
 
@@ -251,7 +209,7 @@ def test_hardest_by_mean_rank(run: Path, tmp_path: Path) -> None:
 )
 def test_options_without_meaning(run: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make(RunSource(run), tmp_path / "test", **options)
+        make(RunMaterial(run), tmp_path / "test", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,12 +225,12 @@ def test_options_without_meaning(run: Path, tmp_path: Path, options: dict[str, A
 )
 def test_conditions_a_run_does_not_have(run: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        RunSource(run, **options)
+        RunMaterial(run, **options)
 
 
 def test_controls_only_if_named(run: Path) -> None:
-    assert [system.label for system in RunSource(run).systems] == ["mp3@16", "mp3@32"]
-    assert [system.label for system in RunSource(run, codecs="pcm16").systems] == ["pcm16"]
+    assert [system.label for system in RunMaterial(run).systems] == ["mp3@16", "mp3@32"]
+    assert [system.label for system in RunMaterial(run, codecs="pcm16").systems] == ["pcm16"]
 
 
 def test_a_run_whose_codec_or_recording_changed(payloads: Path, tmp_path: Path) -> None:
@@ -283,20 +241,20 @@ def test_a_run_whose_codec_or_recording_changed(payloads: Path, tmp_path: Path) 
         condition["identity"]["version"] = "another"
     (copy / "run.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"there is no clip to take an item from; .*has no result yet"):
-        make(RunSource(copy), tmp_path / "test")
+        make(RunMaterial(copy), tmp_path / "test")
 
     shutil.copy(payloads / "run.json", copy / "run.json")
     lines = (copy / "clips.jsonl").read_text().splitlines()
     moved = [{**json.loads(line), "path": str(tmp_path / "gone.wav")} for line in lines]
     (copy / "clips.jsonl").write_text("\n".join(map(json.dumps, moved)))
     with pytest.raises(UserError, match=r"gone\.wav' of clip '.*' cannot be read"):
-        make(RunSource(copy), tmp_path / "test")
+        make(RunMaterial(copy), tmp_path / "test")
     shutil.rmtree(copy / "encoded")
     shutil.copy(payloads / "clips.jsonl", copy / "clips.jsonl")
     with pytest.raises(
         UserError, match=r"mp3@16 encoded is gone .*run `evaluate` with the same options again"
     ):
-        make(RunSource(copy), tmp_path / "test")
+        make(RunMaterial(copy), tmp_path / "test")
 
 
 def test_conditions_decoded_elsewhere(clips: Path, run: Path, tmp_path: Path) -> None:
@@ -313,10 +271,10 @@ def test_conditions_decoded_elsewhere(clips: Path, run: Path, tmp_path: Path) ->
         chunk_s=2.0,
     )
     with pytest.raises(UserError, match="--condition other@32=DIR, or evaluate with --save-audio"):
-        make(RunSource(folder), tmp_path / "test")
-    source = RunSource(folder, folders=[f"other@32={decoded}"])
+        make(RunMaterial(folder), tmp_path / "test")
+    source = RunMaterial(folder, folders=[f"other@32={decoded}"])
     key, _ = make(source, tmp_path / "test", training=0)
-    direct, _ = make(RunSource(run, kbps="32"), tmp_path / "direct", training=0)
+    direct, _ = make(RunMaterial(run, kbps="32"), tmp_path / "direct", training=0)
     assert [trial["clip"] for trial in key["trials"].values()] == [
         t["clip"] for t in direct["trials"].values()
     ]
@@ -329,12 +287,12 @@ def test_conditions_decoded_elsewhere(clips: Path, run: Path, tmp_path: Path) ->
     )
     assert first["other"] == second["mp3"]
     with pytest.raises(UserError, match=r"is another file than .* scored"):
-        make(RunSource(folder, folders=[f"other@32={run / 'decoded' / 'mp3@16'}"]), tmp_path / "test2")
+        make(RunMaterial(folder, folders=[f"other@32={run / 'decoded' / 'mp3@16'}"]), tmp_path / "test2")
 
 
 def test_a_key_that_does_not_fit(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "test"
-    key, _ = make(RunSource(run, kbps="16"), out, training=0)
+    key, _ = make(RunMaterial(run, kbps="16"), out, training=0)
 
     def errors(**changes: Any) -> list[str]:
         (out / "key.json").write_text(json.dumps({**key, **changes}))
@@ -352,7 +310,7 @@ def test_a_key_that_does_not_fit(run: Path, tmp_path: Path) -> None:
     assert len(errors(trials=swapped)) == 8  # reference, mp3@16 and both anchors of two trials
     for broken in ("[", 100_000 * "["):
         (out / "key.json").write_text(broken)
-        assert any("cannot be read" in finding.message for finding in check_config(out))
+        assert any("is no key of" in finding.message for finding in check_config(out))
 
 
 def recordings(key: dict[str, Any], training: bool) -> set[str]:
@@ -364,7 +322,7 @@ def training_warnings(out: Path) -> list[tuple[int | None, str]]:
 
 
 def test_training_keeps_recordings_of_its_own(run: Path, tmp_path: Path) -> None:
-    source, out = RunSource(run, kbps="16"), tmp_path / "test"
+    source, out = RunMaterial(run, kbps="16"), tmp_path / "test"
     key, _ = make(source, out, items=None, training=2)
     assert len(recordings(key, training=True)) == 2
     assert len(recordings(key, training=False)) == N_CLIPS - 2
@@ -383,7 +341,7 @@ def test_training_keeps_recordings_of_its_own(run: Path, tmp_path: Path) -> None
 def test_training_on_recordings_of_the_test_only_if_asked(
     run: Path, tmp_path: Path, options: dict[str, Any], items: str, pages: str
 ) -> None:
-    source, out = RunSource(run, kbps="16"), tmp_path / "test"
+    source, out = RunMaterial(run, kbps="16"), tmp_path / "test"
     with pytest.raises(
         UserError, match=f"{items} and {pages} need a recording each.*there are 7: .*--training"
     ):
@@ -403,7 +361,7 @@ def test_training_on_recordings_of_the_test_only_if_asked(
 
 
 def test_an_existing_folder_is_kept(run: Path, tmp_path: Path) -> None:
-    source, out = RunSource(run, kbps="16"), tmp_path / "test"
+    source, out = RunMaterial(run, kbps="16"), tmp_path / "test"
     make(source, out)
     before = digests(out)
     with pytest.raises(UserError, match=r"holds a test already; .*--force"):
@@ -429,14 +387,14 @@ def test_interrupted_it_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(create, "make_item", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        make(RunSource(run), tmp_path / "deep" / "test")
+        make(RunMaterial(run), tmp_path / "deep" / "test")
     assert list((tmp_path / "deep").iterdir()) == []
 
 
 def test_killed_it_leaves_no_test(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "test"
     context = multiprocessing.get_context("fork")
-    child = context.Process(target=create_test, args=(RunSource(run), out, Options(items=6)))
+    child = context.Process(target=create_test, args=(RunMaterial(run), out, Options(items=6)))
     child.start()
     while child.is_alive() and len(list(tmp_path.rglob("*.wav"))) < 3:
         time.sleep(0.005)
@@ -449,76 +407,8 @@ def test_killed_it_leaves_no_test(run: Path, tmp_path: Path) -> None:
     busy.mkdir()
     lock = os.open(busy, os.O_RDONLY)  # as another process holds it that makes the same test
     fcntl.flock(lock, fcntl.LOCK_EX)
-    make(RunSource(run), out)
+    make(RunMaterial(run), out)
     assert sorted(tmp_path.iterdir()) == [busy, out]  # what was killed left no litter
     assert left.name.startswith(".test.creating-")
     os.close(lock)
     assert [f for f in check_config(out) if f.severity == "error"] == []
-
-
-# The commands
-
-
-@pytest.fixture
-def invoke() -> Callable[..., Any]:
-    app = typer.Typer()
-    register(app)
-
-    def call(*arguments: object) -> Any:
-        return CliRunner().invoke(app, list(map(str, arguments)))
-
-    return call
-
-
-def test_commands(run: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    out = tmp_path / "test"
-    result = invoke("create", "--run", run, "--kbps", "16", "--items", 2, "--out", out, "--training", 0)
-    assert result.exit_code == 0, result.output
-    assert "2 items, seed 0: mp3@16; hidden reference, anchor35, anchor70" in result.output
-    assert "warning: 2 items for 1 system under test" in result.output
-    assert invoke("check", out).exit_code == 0
-    stimulus = next((out / "stimuli").iterdir())
-    stimulus.write_bytes(next(p for p in (out / "stimuli").iterdir() if p != stimulus).read_bytes())
-    result = invoke("check", out)
-    assert result.exit_code == 2
-    assert "was changed after `create`" in result.output
-
-
-def test_preset_of_the_paper(tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    for name in ("ref", "x"):
-        (tmp_path / name).mkdir()
-    for seed in range(13):
-        for name in ("ref", "x"):
-            soundfile.write(tmp_path / name / f"r{seed}.wav", recording(seed, 5.5), RATE, subtype="FLOAT")
-    out = tmp_path / "test"
-    options = ["create", "--reference", tmp_path / "ref", "--condition", f"x={tmp_path / 'x'}", "--out", out]
-    result = invoke(*options, "--preset", "paper", "--training", 0)
-    assert result.exit_code == 0, result.output
-    key = json.loads((out / "key.json").read_text())
-    assert len(key["trials"]) == 12
-    assert {trial["duration_s"] for trial in key["trials"].values()} == {5.0}
-    conditions = {entry["condition"] for entry in key["trials"]["trial01"]["signals"].values()}
-    assert conditions == {"reference", "anchor35", "x"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "give --run RUN"),
-        (["--run", "a", "--reference", "b"], "give --run RUN"),
-        (["--run", "/nowhere"], "is not a run"),
-        (["--run", "a", "--sample-rate", "44100"], "has the run's sample rate"),
-        (["--reference", "a", "--codecs", "mp3"], "--codecs goes with --run"),
-        (["--reference", "a"], "needs at least one --condition"),
-        (["--reference", "a", "--condition", "x"], "--condition takes NAME=DIR"),
-        (["--reference", "a", "--condition", "x=/nowhere"], "no such folder"),
-        (["--run", "a", "--anchors", "50"], "--anchors is '50'; allowed: 35, 70"),
-        (["--run", "a", "--loudness", "loud"], "--loudness is 'loud'"),
-        (["--run", "a", "--bits", "20"], "--bits is 20"),
-    ],
-)
-def test_command_line_errors(invoke: Callable[..., Any], arguments: list[str], message: str) -> None:
-    result = invoke("create", "--out", "/nowhere/test", *arguments)
-    assert isinstance(result.exception, UserError), result.output
-    assert message in str(result.exception)
-    assert "\n" not in str(result.exception)

@@ -14,7 +14,7 @@ from listening import RATE, make, recording, signals
 from typer.testing import CliRunner
 
 from mushra.cli.create import register
-from mushra.create.sources import FolderSource
+from mushra.create.material import FolderMaterial
 from mushra.server import MAX_TEST_ID
 from qincodec.core.errors import UserError
 
@@ -40,7 +40,7 @@ def test_delays_in_folders_are_found_and_taken_out(tmp_path: Path) -> None:
             "worse@8": lambda samples, seed: np.round(samples * 8) / 8,
         },
     )
-    source = FolderSource(str(tmp_path / "ref"), conditions)
+    source = FolderMaterial(str(tmp_path / "ref"), conditions)
     key, report = make(source, tmp_path / "test", duration_s=2.0, anchors=("anchor35",), training=0)
     for entry in report["items"]:
         trial = key["trials"][entry["trial"]]
@@ -70,7 +70,7 @@ def test_a_reference_above_full_scale(tmp_path: Path) -> None:
         samples, _ = soundfile.read(tmp_path / name / "r0.wav")
         samples[20000] = 10 ** (2 / 20) * (1.1 if name == "x" else 1)
         soundfile.write(tmp_path / name / "r0.wav", samples, RATE, subtype="FLOAT")
-    source = FolderSource(str(tmp_path / "ref"), conditions)
+    source = FolderMaterial(str(tmp_path / "ref"), conditions)
     key, report = make(
         source, tmp_path / "test", items=None, clips=["r0", "r1"], duration_s=2.9, target_lufs=-20.0
     )
@@ -88,7 +88,7 @@ def test_stereo_stays_stereo_and_other_rates_are_said(tmp_path: Path) -> None:
     for seed in range(2):
         soundfile.write(tmp_path / "ref" / f"r{seed}.wav", recording(seed, 3, 48000, 2), 48000)
         soundfile.write(tmp_path / "x" / f"r{seed}.wav", recording(seed, 3, 24000, 1), 24000)
-    source = FolderSource(str(tmp_path / "ref"), [f"x@6={tmp_path / 'x'}"])
+    source = FolderMaterial(str(tmp_path / "ref"), [f"x@6={tmp_path / 'x'}"])
     key, report = make(source, tmp_path / "test", items=2, duration_s=2.0, training=0)
     for trial in key["trials"].values():
         for samples in signals(tmp_path / "test", trial).values():
@@ -104,7 +104,7 @@ def test_unusable_recordings_are_replaced_and_said(tmp_path: Path) -> None:
 
     conditions = folders(tmp_path, {"x": broken}, n=6)
     (tmp_path / "x" / "r2.wav").unlink()
-    source = FolderSource(str(tmp_path / "ref"), conditions)
+    source = FolderMaterial(str(tmp_path / "ref"), conditions)
     key, report = make(source, tmp_path / "test", items=3, duration_s=2.0, training=0)
     assert {trial["clip"] for trial in key["trials"].values()} <= {"r3", "r4", "r5"}
     for clip, reason in report["skipped"]:
@@ -125,7 +125,7 @@ def test_excerpt_with_most_energy(tmp_path: Path) -> None:
         quiet = recording(0, 6.0)
         quiet[: 3 * RATE] *= 0.01
         soundfile.write(tmp_path / name / "r0.wav", quiet, RATE, subtype="FLOAT")
-    source = FolderSource(str(tmp_path / "ref"), conditions)
+    source = FolderMaterial(str(tmp_path / "ref"), conditions)
     key, _ = make(
         source, tmp_path / "test", items=None, clips=["r0"], duration_s=2.0, excerpt="energy", training=0
     )
@@ -135,7 +135,7 @@ def test_excerpt_with_most_energy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("excerpt", ["random", "energy"])
 def test_a_recording_that_changed_since_it_was_listed_is_not_taken(tmp_path: Path, excerpt: Any) -> None:
     conditions = folders(tmp_path, {"x": lambda samples, seed: samples}, n=1)
-    source = FolderSource(str(tmp_path / "ref"), conditions)
+    source = FolderMaterial(str(tmp_path / "ref"), conditions)
     soundfile.write(tmp_path / "ref" / "r0.wav", recording(9, 3.0), RATE)
     with pytest.raises(UserError, match=r"r0\.wav' has changed since the command began: .* or begin again"):
         make(source, tmp_path / "test", items=1, duration_s=2.0, excerpt=excerpt, training=0)
@@ -146,12 +146,12 @@ def test_a_recording_that_changed_since_it_was_listed_is_not_taken(tmp_path: Pat
 def test_names_that_are_taken(tmp_path: Path, label: str) -> None:
     folders(tmp_path, {"x": lambda samples, seed: samples}, n=1)
     with pytest.raises(UserError, match=f"cannot be called '{label}'"):
-        FolderSource(str(tmp_path / "ref"), [f"{label}={tmp_path / 'x'}"])
+        FolderMaterial(str(tmp_path / "ref"), [f"{label}={tmp_path / 'x'}"])
 
 
 def test_an_anchor_the_rate_has_no_room_for(tmp_path: Path) -> None:
     conditions = folders(tmp_path, {"x": lambda samples, seed: samples})
-    source = FolderSource(str(tmp_path / "ref"), conditions, sample_rate=11025)
+    source = FolderMaterial(str(tmp_path / "ref"), conditions, sample_rate=11025)
     with pytest.raises(UserError, match="anchor70 needs a sample rate of at least 16000 Hz"):
         make(source, tmp_path / "test")
     key, _ = make(source, tmp_path / "test", anchors=("anchor35",), duration_s=2.0, training=0)
@@ -188,12 +188,12 @@ def test_names_of_files_are_shown_as_they_are(tmp_path: Path) -> None:
 def test_options_that_no_listener_could_use(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     conditions = folders(tmp_path, {"x": lambda samples, seed: samples / 2})
     with pytest.raises(UserError, match=message):
-        make(FolderSource(str(tmp_path / "ref"), conditions), tmp_path / "test", **options)
+        make(FolderMaterial(str(tmp_path / "ref"), conditions), tmp_path / "test", **options)
 
 
 def test_ids_that_serve_takes(tmp_path: Path) -> None:
     conditions = folders(tmp_path, {"x": lambda samples, seed: samples})
-    source = FolderSource(str(tmp_path / "ref"), conditions)
+    source = FolderMaterial(str(tmp_path / "ref"), conditions)
     _, report = make(source, tmp_path / ("n" * 220), items=2, duration_s=2.0)
     assert len(report["test_id"]) == MAX_TEST_ID
     notes = "\n".join(report["items"][0]["warnings"])

@@ -21,7 +21,7 @@ from mushra.server import Limits, sign_in
 from mushra.server.plots import look
 from mushra.server.progress import list_sessions
 from mushra.store import records, schema
-from mushra.store.store import read_ratings
+from mushra.store.ratings import read_ratings
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
 

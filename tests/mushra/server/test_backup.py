@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from mushra.cli.main import app as command_line
 from mushra.store import store as store_module
-from mushra.store.store import Store, read_ratings
+from mushra.store.ratings import read_ratings
+from mushra.store.store import Store
 from qincodec.core.errors import UserError
 
 
@@ -168,7 +169,12 @@ def test_a_backup_of_a_yaml_file_and_of_a_data_base(
     assert run("backup", folder / "configs" / "mine.sqlite", tmp_path / "alone").exit_code == 0
     with Store(tmp_path / "alone" / "results.sqlite", create=False) as store:
         assert store.get_meta("k") == "v"
-    assert "no data base" in str(run("backup", make_folder(name="new"), tmp_path / "none").exception)
+    assert "has no results yet" in str(run("backup", make_folder(name="new"), tmp_path / "none").exception)
+    for command in (["backup", "nothere", tmp_path / "none"], ["export", "nothere"]):
+        assert str(run(*command).exception).startswith("nothere does not exist; give a test's folder")
+    (tmp_path / "notes.txt").write_text("none")
+    notes = run("backup", tmp_path / "notes.txt", tmp_path / "none").exception
+    assert "notes.txt is neither a test nor a data base; give a test's folder" in str(notes)
     assert not (tmp_path / "none").exists()
     assert not list(tmp_path.glob(".*"))
 

@@ -15,7 +15,7 @@ import pytest
 from mushra.server import Limits
 from mushra.server.security import RateLimit, parse_json
 from mushra.store import export
-from mushra.store.shapes import storable
+from mushra.store.pages import storable
 
 TEXTS = [
     "",

@@ -14,8 +14,8 @@ import soundfile
 from evaluation.session import evaluate
 from mushra.check import check_config
 from mushra.create.documents import Options
-from mushra.create.sources import RunSource
-from mushra.create.test import create_test
+from mushra.create.folder import create_test
+from mushra.create.material import RunMaterial
 from qincodec.core.errors import UserError
 
 RATE = 32000
@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_items_of_a_trial_have_the_same_headers(
     run: Path, tmp_path: Path, serve: Any, listener: Any, options: dict[str, Any]
 ) -> None:
-    report = create_test(RunSource(run), tmp_path / "test", Options(duration_s=1.5, **options))
+    report = create_test(RunMaterial(run), tmp_path / "test", Options(duration_s=1.5, **options))
     key = json.loads((tmp_path / "test" / "key.json").read_text())
     assert not any("FLAC" in warning for warning in report["warnings"])
     one = listener(serve(folder=tmp_path / "test"))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mushra.config.load import load_config
-from mushra.server.session_plan import latin_square, num_slots
-from mushra.store.store import read_ratings
+from mushra.server.session_pages import latin_square, num_slots
+from mushra.store.ratings import read_ratings
 
 
 def database(app: Any) -> Path:
@@ -357,12 +357,12 @@ def test_orders_follow_from_the_seed(serve: Any, make_folder: Any, listener: Any
 
 
 def test_signals_are_shuffled_evenly(serve: Any) -> None:
-    from mushra.server.session_plan import plan_session
+    from mushra.server.session_pages import session_pages
 
     app = serve(trials(1))
     here = app.extensions["mushra"]
     firsts = Counter(
-        plan_session(here.config, here.stimuli, number, 0)[0].conditions["s1"] for number in range(600)
+        session_pages(here.config, here.stimuli, number, 0)[0].conditions["s1"] for number in range(600)
     )
     assert set(firsts) == {"A", "B", "reference"}
     assert all(150 < count < 250 for count in firsts.values())  # 200 expected, 4 standard deviations

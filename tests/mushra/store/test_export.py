@@ -11,6 +11,7 @@ import pytest
 
 from mushra.analysis.load import load
 from mushra.store.export import export, import_csv
+from mushra.store.pages import Rating
 from mushra.store.store import Store
 from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 
@@ -21,20 +22,20 @@ THIRD, SEVENTH = 100 / 3, 400 / 7
 def store_sessions(path: Path, scores: dict[str, float]) -> None:
     """A data base with a session of two items for each uuid."""
     with Store(path) as store:
-        for number, (uuid, score) in enumerate(scores.items()):
+        for uuid, score in scores.items():
             pages = [
                 WholePage(
                     item,
                     "mushra",
                     False,
                     [
-                        {"stimulus": name, "score": value, "time_ms": 10.0, "comment": ""}
+                        Rating(name, score=value, time_ms=10.0)
                         for name, value in (("reference", 100.0), ("A", score), ("-b", score / 2))
                     ],
                 )
                 for item in ("one", "two")
             ]
-            whole = WholeSession("t", "webmushra", uuid, [], pages, str(number))
+            whole = WholeSession("t", "webmushra", uuid, [], pages)
             store.write(lambda connection, whole=whole: add_whole(connection, whole))  # type: ignore[misc]
 
 

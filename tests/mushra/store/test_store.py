@@ -18,8 +18,10 @@ import sqlalchemy as sa
 from mushra.server.progress import list_invitations, list_sessions, summary
 from mushra.store import export, records, schema
 from mushra.store import store as store_module
+from mushra.store.pages import Rating
+from mushra.store.ratings import read_ratings
 from mushra.store.records import Arrival, sha256
-from mushra.store.store import Store, StoreUnavailable, read_ratings
+from mushra.store.store import Store, StoreUnavailable
 from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 from qincodec.core.errors import UserError
 
@@ -185,9 +187,9 @@ def test_the_same_names_cannot_be_invited_twice(database: str) -> None:
 
 
 def whole(number: int) -> WholeSession:
-    rows = [{"stimulus": "A", "score": 50.5, "time_ms": 3, "comment": "\u00e4\U0001f3a7"}]
-    pages = [WholePage("x", "mushra", False, rows)]
-    return WholeSession("T", "webmushra", f"u{number}", [("q", "a")], pages, f"c{number}")
+    ratings = [Rating("A", score=50.5, time_ms=3, comment="\u00e4\U0001f3a7")]
+    pages = [WholePage("x", "mushra", False, ratings)]
+    return WholeSession("T", "webmushra", f"u{number}", [("q", "a")], pages)
 
 
 def test_a_submission_sent_often_is_stored_once(database: str) -> None:

@@ -349,12 +349,12 @@ def test_changed_missing_and_unlike_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "give a folder that `mushra create` made"),
-        ("{", "is no key of a test"),
-        ('{"trials": {}}', "is no key of a test"),
-        ("[]", "is no key of a test"),
+        (None, "cannot read key '.*key.json': No such file"),
+        ("{", "is no key of `mushra create`"),
+        ('{"trials": {}}', "has format None"),
+        ("[]", "is no key of `mushra create`"),
         ('{"format": 9, "trials": {}}', "has format 9"),
-        ('{"format": 1, "trials": {"a": {"signals": {}}}}', "is no key of a test"),
+        ('{"format": 1, "trials": {"a": {"signals": {}}}}', "is no key of `mushra create`"),
     ],
 )
 def test_bad_keys_are_refused(content: str | None, message: str, tmp_path: Path) -> None:

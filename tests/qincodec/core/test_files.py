@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qincodec.core.errors import UserError
-from qincodec.core.files import StoreError, replacing, safe_name, write_atomic
+from qincodec.core.files import StoreError, explain_os_errors, file_sha256, replacing, safe_name, write_atomic
 
 
 def test_write_atomic_leaves_the_old_file_when_it_fails(
@@ -73,3 +73,17 @@ def test_names_become_safe_folder_names() -> None:
     assert safe_name("../../etc") == "_.._etc"
     assert safe_name("my codec/2") == "my_codec_2"
     assert safe_name("...") == "_"
+
+
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EACCES, errno.EIO])
+def test_the_caller_says_what_to_do_next(tmp_path: Path, number: int) -> None:
+    message = r"cannot write .*; give another --out"
+    with pytest.raises(StoreError, match=message), explain_os_errors(tmp_path, "give another --out"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_sha256_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_sha256(tmp_path / "abc") == expected

@@ -5,8 +5,8 @@ import math
 import pytest
 import yaml
 
+from qincodec.architectures import SIZES
 from qincodec.core.errors import UserError
-from qincodec.shapes import SIZES
 from qincodec.training.config import TrainingConfig, load_config, parse_config, shipped
 
 

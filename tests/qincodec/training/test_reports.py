@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from qincodec import audio
+from qincodec.architectures import SIZES, autoencoder
 from qincodec.core.console import ProgressLine
-from qincodec.shapes import SIZES, autoencoder
 from qincodec.training.cli import _describe
 from qincodec.training.manifest import Manifest
 from qincodec.training.validation import Validation

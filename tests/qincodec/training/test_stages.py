@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from qincodec import audio
+from qincodec.architectures import SIZES, autoencoder
 from qincodec.codec import load
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import UserError
 from qincodec.quantizers.latents import Latents
 from qincodec.quantizers.rvq import RVQ
-from qincodec.shapes import SIZES, autoencoder
 from qincodec.training import checkpoints as checkpoints_module
 from qincodec.training.adversarial import Generator
 from qincodec.training.autoencoder import train_autoencoder

@@ -38,13 +38,14 @@ export function drag(target, { show, store, allowed = () => true, blocked = () =
       } else if (lifted) blocked();
       show(null);
     };
+    const follow = (/** @type {PointerEvent} */ at) => show(may && allowed() ? at : null);
     const move = (/** @type {PointerEvent} */ at) => {
       // Lifted while another button is held, or where the browser did not see it.
       if (!(at.buttons & 1)) return end(at.button === 0 ? at : null);
       if (Math.hypot(at.clientX - down.clientX, at.clientY - down.clientY) > STILL_PX) still = false;
-      show(may && allowed() ? at : null);
+      follow(at);
     };
-    if (down.pointerType !== "touch") move(down);
+    if (down.pointerType !== "touch") follow(down);
     target.addEventListener("pointermove", move, { signal });
     target.addEventListener("pointerup", (up) => end(still && up.timeStamp - down.timeStamp > LONG_MS ? null : up), { signal });
     target.addEventListener("pointercancel", () => end(null), { signal });

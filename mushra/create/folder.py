@@ -34,7 +34,7 @@ from mushra.config.pages import HIDDEN_REFERENCE
 from mushra.config.yaml_dump import dump
 from mushra.containers import common_size, padded
 from mushra.create.documents import Options, Trial, make_config, make_key, make_report
-from mushra.create.sources import GRID_S, Pick, RunSource, Source
+from mushra.create.material import GRID_S, Material, Pick, RunMaterial
 from mushra.create.stimuli import Unsuitable, loudest_start, make_item, write_stimulus
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
@@ -58,12 +58,17 @@ _NO_TRAINING = (
 
 
 def create_test(
-    source: Source, out: Path, options: Options, *, force: bool = False, progress: Progress = lambda *_: None
+    material: Material,
+    out: Path,
+    options: Options,
+    *,
+    force: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Write a test folder.
 
     Args:
-        source: of the signals.
+        material: what the items are taken from.
         out: the folder; must not exist, save with ``force``, which replaces what `create_test` wrote.
         options: see `Options`.
         force: replace an earlier test, unless it holds anything else, such as results.
@@ -75,11 +80,11 @@ def create_test(
     Raises:
         UserError: options without meaning, too few recordings, a folder in the way.
     """
-    _check_options(options, source)
+    _check_options(options, material)
     check_out(out, force)
-    builder = _Builder(source, options)
+    builder = _Builder(material, options)
     prefix = creating_prefix(out)
-    with explain_os_errors(out):
+    with explain_os_errors(out, "choose another folder with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(out.parent, prefix)
         building = out.parent / f"{prefix}{secrets.token_hex(4)}"
@@ -111,17 +116,17 @@ class _Quota:
 class _Builder:
     """One making of a test."""
 
-    def __init__(self, source: Source, options: Options) -> None:
-        self._source = source
+    def __init__(self, material: Material, options: Options) -> None:
+        self._material = material
         self._options = options
-        self._skipped: list[tuple[str, str]] = list(source.excluded)
+        self._skipped: list[tuple[str, str]] = list(material.excluded)
         self._trials: list[Trial] = []
         self._used: dict[str, Clip] = {}
         self._names: set[str] = set()
         self._ranked_by: list[str] = []
-        longest = max((clip.duration_s for clip in source.clips), default=0.0)
+        longest = max((clip.duration_s for clip in material.clips), default=0.0)
         self._duration_s = options.duration_s or min(_DEFAULT_DURATION_S, longest)
-        contents = sorted(clip.content_hash for clip in source.clips)
+        contents = sorted(clip.content_hash for clip in material.clips)
         # The seed alone could be guessed; no listener has the contents of the recordings.
         self._secret = json.dumps([options.seed, contents])
 
@@ -130,17 +135,17 @@ class _Builder:
         quotas = self._choose()
         total = sum(quota.count for quota in quotas) + self._options.training
         expected = [self._pick(clip) for quota in quotas for clip in quota.candidates[: quota.count]]
-        delays = self._source.delays(expected)
+        delays = self._material.delays(expected)
         for quota in quotas:
             self._fill(quota, "trial", delays, folder, lambda done: progress("making items", done, total))
-        long_enough = [clip for clip in self._source.clips if self._lasts(clip.duration_s)]
+        long_enough = [clip for clip in self._material.clips if self._lasts(clip.duration_s)]
         spare = [clip for clip in self._ordered(long_enough) if clip.recording not in self._used]
         again = self._used.values() if self._options.training_reuse else ()
         training = _Quota("training", self._options.training, [*spare, *again], hint=_NO_TRAINING)
         self._fill(training, "training", delays, folder, lambda done: progress("making items", done, total))
-        key = make_key(self._source, self._options, self._trials)
+        key = make_key(self._material, self._options, self._trials)
         report = make_report(
-            self._source,
+            self._material,
             self._options,
             self._trials,
             test_id=test_id,
@@ -150,7 +155,7 @@ class _Builder:
         )
         config = make_config(self._options, self._trials, test_id)
         write_atomic(folder / CONFIG_NAME, dump(config))
-        for name, content in ((KEY_NAME, key), (REPORT_NAME, report)):
+        for name, content in ((KEY_NAME, key.model_dump()), (REPORT_NAME, report)):
             write_atomic(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return report
 
@@ -160,7 +165,7 @@ class _Builder:
         quotas = self._graded()
         if self._options.training and not self._options.training_reuse:
             items, pages = sum(quota.count for quota in quotas), self._options.training
-            there = len({clip.recording for clip in self._source.clips if self._lasts(clip.duration_s)})
+            there = len({clip.recording for clip in self._material.clips if self._lasts(clip.duration_s)})
             if items <= there < items + pages:
                 raise UserError(
                     f"{_count(items, 'item')} and {_count(pages, 'training page')} need a recording each that"
@@ -172,7 +177,7 @@ class _Builder:
         options = self._options
         if options.clips:
             return [_Quota(f"clip '{name}'", 1, [self._clip(name)], strict=True) for name in options.clips]
-        clips = self._source.clips
+        clips = self._material.clips
         if options.per_category is None:
             n_recordings = len({clip.recording for clip in clips})
             kept = 0 if options.training_reuse else options.training  # no training on what is rated
@@ -206,13 +211,13 @@ class _Builder:
         return duration_s >= self._duration_s - _ROUNDING_S
 
     def _clip(self, name: str) -> Clip:
-        for clip in self._source.clips:
+        for clip in self._material.clips:
             if clip.id == name:
                 return clip
-        for excluded, reason in self._source.excluded:
+        for excluded, reason in self._material.excluded:
             if excluded == name:
                 raise UserError(f"clip '{name}' cannot be an item: {reason}")
-        ids = [clip.id for clip in self._source.clips]
+        ids = [clip.id for clip in self._material.clips]
         close = difflib.get_close_matches(name, ids, n=3, cutoff=0.4)
         raise UserError(
             f"no clip '{name}'; {'close are' if close else 'the first are'} {', '.join(close or ids[:5])}"
@@ -223,8 +228,8 @@ class _Builder:
         seed = self._options.seed
         shuffled = sorted(clips, key=lambda clip: hashlib.sha256(f"{seed}:{clip.id}".encode()).digest())
         if self._options.pick == "hardest":
-            assert isinstance(self._source, RunSource)
-            ranks, self._ranked_by = self._source.hardness()
+            assert isinstance(self._material, RunMaterial)
+            ranks, self._ranked_by = self._material.hardness()
             shuffled = sorted(
                 (c for c in shuffled if c.id in ranks), key=lambda clip: (ranks[clip.id], clip.id)
             )
@@ -237,9 +242,9 @@ class _Builder:
         if room <= 0:
             return Pick(clip, 0.0, min(self._duration_s, clip.duration_s))
         if self._options.excerpt == "energy":
-            rate = self._source.sample_rate
+            rate = self._material.sample_rate
             step, length = round(GRID_S * rate), round(self._duration_s * rate)
-            steps = loudest_start(self._source.reference(clip), rate, length, step) // step
+            steps = loudest_start(self._material.reference(clip), rate, length, step) // step
         else:
             digest = hashlib.sha256(f"{self._options.seed}:start:{clip.id}".encode()).digest()
             steps = int.from_bytes(digest[:8], "little") % (room + 1)
@@ -264,7 +269,7 @@ class _Builder:
             try:
                 pick = self._pick(clip)
                 item = make_item(
-                    self._source.load(pick), delays, self._options.anchors, self._options.target_lufs
+                    self._material.load(pick), delays, self._options.anchors, self._options.target_lufs
                 )
             except Unsuitable as error:
                 if quota.strict:
@@ -334,7 +339,7 @@ class _Builder:
         raise AssertionError("no free name")
 
 
-def _check_options(options: Options, source: Source) -> None:
+def _check_options(options: Options, material: Material) -> None:
     checks: list[tuple[str, bool, object, str]] = [
         ("--items", options.items is None or options.items >= 1, options.items, "1 or more"),
         (
@@ -378,13 +383,13 @@ def _check_options(options: Options, source: Source) -> None:
     given = [option for option, value in ways.items() if value]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} both say which items to take; give one of them")
-    if options.pick == "hardest" and not isinstance(source, RunSource):
+    if options.pick == "hardest" and not isinstance(material, RunMaterial):
         raise UserError("--pick hardest goes by a run's metrics; give --run, or leave it out")
-    if not source.clips:
-        reason = f"; the first: {source.excluded[0][1]}" if source.excluded else ""
+    if not material.clips:
+        reason = f"; the first: {material.excluded[0][1]}" if material.excluded else ""
         raise UserError(f"there is no clip to take an item from{reason}")
     for name in options.anchors:
-        anchor_filter(name, source.sample_rate)  # refuses rates that are too low for it
+        anchor_filter(name, material.sample_rate)  # refuses rates that are too low for it
 
 
 def check_out(out: Path, force: bool) -> None:

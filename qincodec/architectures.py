@@ -1,4 +1,4 @@
-"""Autoencoders by their configuration: sizes by name, as stored, and the class that a configuration is for.
+"""The autoencoder's architectures: model sizes by name, configurations as stored, the class that one makes.
 
 A stored configuration tells which by ``transform_path``: the paper's (`qincodec.autoencoder`) if false, ours
 (`qincodec.transform_path`) if true.
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from qincodec.autoencoder import Autoencoder, AutoencoderConfig
-from qincodec.core.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole, unknown
 from qincodec.transform_path import TransformAutoencoder, TransformConfig
 
 #: Configurations by name. The paper does not give its widths; these are Vocos'.
@@ -27,6 +27,13 @@ SIZES = {
     # For tests.
     "tiny": AutoencoderConfig(latent_dim=8, dim=32, intermediate_dim=64, num_layers=1),
 }
+
+
+def of_size(name: str) -> AutoencoderConfig:
+    """The configuration of that name. Raises UserError for an unknown one."""
+    if name not in SIZES:
+        raise unknown("autoencoder size", name, list(SIZES))
+    return SIZES[name]
 
 
 def autoencoder(config: AutoencoderConfig, tensors: dict[str, torch.Tensor] | None = None) -> Autoencoder:

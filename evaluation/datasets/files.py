@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
-import platformdirs
 import soundfile
 
 from evaluation.datasets.base import Clip
@@ -25,7 +24,7 @@ from evaluation.records import LowRates
 from qincodec import audio
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError, one_line
-from qincodec.core.files import whole_file
+from qincodec.core.files import cache_folder, file_sha256, whole_file
 
 #: A tail of a file that is shorter than this is no clip under ``chunks="all"``.
 MIN_TAIL_S = 1.0
@@ -35,7 +34,7 @@ _ROUNDING_S = 0.001
 
 
 @dataclass(frozen=True)
-class Source:
+class ListedFile:
     """What clips are cut from: a file, or the excerpt of one that a manifest names.
 
     Attributes:
@@ -64,7 +63,7 @@ class Listing:
     """What a way of naming data found, before any file is opened. See `Dataset` for the other fields."""
 
     name: str
-    sources: list[Source]
+    entries: list[ListedFile]
     excluded: list[tuple[str, str]] = field(default_factory=list)
     disclaimer: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -84,8 +83,8 @@ def excerpt_id(label: str, start_s: float) -> str:
     return f"{label}@{f'{start_s:.3f}'.rstrip('0').rstrip('.')}s" if start_s > 0 else label
 
 
-def draw(sources: Sequence[Source], limit: int, seed: int) -> list[Source]:
-    """The sources of ``limit`` recordings drawn at random.
+def draw(entries: Sequence[ListedFile], limit: int, seed: int) -> list[ListedFile]:
+    """The files of ``limit`` recordings drawn at random.
 
     Nested: what a limit draws, every larger limit draws too, whatever else joins the data.
     """
@@ -93,12 +92,12 @@ def draw(sources: Sequence[Source], limit: int, seed: int) -> list[Source]:
     def order(recording: str) -> bytes:
         return hashlib.sha256(f"{seed}:{recording}".encode()).digest()
 
-    drawn = set(sorted({source.recording for source in sources}, key=order)[:limit])
-    return [source for source in sources if source.recording in drawn]
+    drawn = set(sorted({entry.recording for entry in entries}, key=order)[:limit])
+    return [entry for entry in entries if entry.recording in drawn]
 
 
 def cut(
-    sources: Iterable[Source],
+    entries: Iterable[ListedFile],
     files: dict[Path, File],
     chunk_s: float,
     chunks: Literal["first", "all"],
@@ -106,26 +105,26 @@ def cut(
     """Clips sorted by id, and the excluded tails. The rule is that of `evaluation.datasets.load_dataset`."""
     clips: list[Clip] = []
     excluded: list[tuple[str, str]] = []
-    for source in sources:
-        file = files[source.path]
-        error = file.error or _mismatch(source, file)
+    for entry in entries:
+        file = files[entry.path]
+        error = file.error or _mismatch(entry, file)
         if error or file.info is None:
-            clips.append(_clip(source, source.id, file, source.start_s, 0.0, error))
+            clips.append(_clip(entry, entry.id, file, entry.start_s, 0.0, error))
             continue
         rate, stop = file.info.sample_rate, file.info.num_samples
-        first = _samples(source.start_s, rate)
-        if source.duration_s is not None:
-            end = first + max(1, _samples(source.duration_s, rate))
+        first = _samples(entry.start_s, rate)
+        if entry.duration_s is not None:
+            end = first + max(1, _samples(entry.duration_s, rate))
             stop = stop if end > stop - _ROUNDING_S * rate else end
         length = stop - first if math.isinf(chunk_s) else max(1, _samples(chunk_s, rate))
         starts = range(first, stop if chunks == "all" else first + 1, length)
         for start in starts:
             samples = min(length, stop - start)
-            name = source.id if start == first else excerpt_id(source.label, start / rate)
+            name = entry.id if start == first else excerpt_id(entry.label, start / rate)
             if start > first and samples < min(MIN_TAIL_S * rate, length):
                 excluded.append((name, f"tail of {samples / rate:.3g} s, shorter than {MIN_TAIL_S:g} s"))
             else:
-                clips.append(_clip(source, name, file, start / rate, samples / rate, None))
+                clips.append(_clip(entry, name, file, start / rate, samples / rate, None))
     clips.sort(key=lambda clip: clip.id)
     for one, other in pairwise(clips):
         if one.id == other.id:
@@ -136,20 +135,20 @@ def cut(
     return clips, excluded
 
 
-def _mismatch(source: Source, file: File) -> str | None:
+def _mismatch(entry: ListedFile, file: File) -> str | None:
     """Why the file is not what the manifest says, or None."""
-    expected, found, info = (source.content_hash or "")[:16], file.content_hash, file.info
+    expected, found, info = (entry.content_hash or "")[:16], file.content_hash, file.info
     if expected and found != expected:
         return one_line(
-            f"'{source.path}' is not the file of the manifest: its hash is {found}, not {expected}"
+            f"'{entry.path}' is not the file of the manifest: its hash is {found}, not {expected}"
         )
     if info is None:
         return None
-    if _samples(source.start_s, info.sample_rate) >= info.num_samples:
-        return f"'{source.path}' lasts {info.duration_s:g} s; the manifest starts at {source.start_s:g} s"
-    end = source.start_s + (source.duration_s or 0.0)
+    if _samples(entry.start_s, info.sample_rate) >= info.num_samples:
+        return f"'{entry.path}' lasts {info.duration_s:g} s; the manifest starts at {entry.start_s:g} s"
+    end = entry.start_s + (entry.duration_s or 0.0)
     if end > info.duration_s + 10 * _ROUNDING_S:
-        return f"'{source.path}' lasts {info.duration_s:g} s; the manifest's excerpt ends at {end:g} s"
+        return f"'{entry.path}' lasts {info.duration_s:g} s; the manifest's excerpt ends at {end:g} s"
     return None
 
 
@@ -159,20 +158,20 @@ def _samples(seconds: float, sample_rate: int) -> int:
 
 
 def _clip(
-    source: Source, name: str, file: File, start_s: float, duration_s: float, error: str | None
+    entry: ListedFile, name: str, file: File, start_s: float, duration_s: float, error: str | None
 ) -> Clip:
     info = file.info
     return Clip(
         id=name,
-        path=source.path,
-        recording=source.recording,
+        path=entry.path,
+        recording=entry.recording,
         content_hash=file.content_hash,
         start_s=start_s,
         duration_s=duration_s,
         sample_rate=info.sample_rate if info else 0,
         channels=info.channels if info else 0,
         lossy=info.lossy if info else None,
-        category=source.category,
+        category=entry.category,
         error=error,
     )
 
@@ -225,8 +224,7 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
         entry = known.get(str(path))
         if entry is not None and entry["stamp"] == stamp:
             return File(entry["hash"], audio.AudioInfo(**entry["info"])), None
-        with path.open("rb") as stream:
-            content_hash = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        content_hash = file_sha256(path)[:16]
         info = audio.info(path)
     except (OSError, UserError) as error:
         message = str(error) if isinstance(error, UserError) else f"cannot read '{path}': {error.strerror}"
@@ -238,9 +236,8 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
 
 
 def cache_file() -> Path:
-    """Where hashes and headers are kept: below ``$QINCODEC_CACHE``, or the user's cache folder."""
-    folder = os.environ.get("QINCODEC_CACHE") or platformdirs.user_cache_dir("qincodec")
-    return Path(folder).expanduser() / "files.json"
+    """Where hashes and headers are kept."""
+    return cache_folder() / "files.json"
 
 
 def _reader() -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qincodec import checkpoint
+from qincodec import model_folder
 from qincodec.core.errors import UserError
 
 CONFIG = {"autoencoder": {"dim": 2}, "name": "x", "rate": 0.1}
@@ -24,7 +24,7 @@ TENSORS = {
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    checkpoint.save(tmp_path / "model", CONFIG, TENSORS)
+    model_folder.save(tmp_path / "model", CONFIG, TENSORS)
     return tmp_path / "model"
 
 
@@ -38,9 +38,9 @@ def test_hash_is_the_stated_one() -> None:
     expected.update(b"\na torch.int64 (1, 2)\n" + bytes([1, *[0] * 7, 2, *[0] * 7]))
     expected.update(b"\nb torch.float32 (2,)\n" + bytes.fromhex("0000803f000000c0"))
     expected.update(b"\nc torch.float32 ()\n" + bytes.fromhex("00004040"))
-    assert checkpoint.model_hash(CONFIG, TENSORS) == expected.hexdigest()
+    assert model_folder.model_hash(CONFIG, TENSORS) == expected.hexdigest()
     backwards = dict(reversed(TENSORS.items())), dict(reversed(CONFIG.items()))
-    assert checkpoint.model_hash(backwards[1], backwards[0]) == expected.hexdigest()
+    assert model_folder.model_hash(backwards[1], backwards[0]) == expected.hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_hash_is_the_stated_one() -> None:
     ],
 )
 def test_hash_sees_every_difference(tensors: dict[str, torch.Tensor]) -> None:
-    assert checkpoint.model_hash(CONFIG, tensors) != checkpoint.model_hash(CONFIG, TENSORS)
+    assert model_folder.model_hash(CONFIG, tensors) != model_folder.model_hash(CONFIG, TENSORS)
 
 
 def test_round_trip(model: Path) -> None:
-    config, tensors, digest = checkpoint.load(model)
+    config, tensors, digest = model_folder.load(model)
     assert config == CONFIG
-    assert digest == checkpoint.model_hash(CONFIG, TENSORS)
+    assert digest == model_folder.model_hash(CONFIG, TENSORS)
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     assert sorted(path.name for path in model.iterdir()) == ["config.json", "model.safetensors"]
@@ -68,8 +68,8 @@ def test_round_trip(model: Path) -> None:
 
 def test_tensors_that_share_memory_and_views_are_saved(tmp_path: Path) -> None:
     whole = torch.arange(6.0).view(2, 3)
-    checkpoint.save(tmp_path / "m", {}, {"whole": whole, "column": whole[:, 1], "turned": whole.T})
-    tensors = checkpoint.load(tmp_path / "m")[1]
+    model_folder.save(tmp_path / "m", {}, {"whole": whole, "column": whole[:, 1], "turned": whole.T})
+    tensors = model_folder.load(tmp_path / "m")[1]
     assert torch.equal(tensors["turned"], whole.T)
     assert torch.equal(tensors["column"], torch.tensor([1.0, 4.0]))
 
@@ -82,22 +82,22 @@ def test_both_files_are_as_readable_as_any_other(model: Path) -> None:
 
 
 def test_saving_replaces_what_was_there(model: Path) -> None:
-    checkpoint.save(model, {"new": 1}, {"z": torch.zeros(1)})
-    config, tensors, _ = checkpoint.load(model)
+    model_folder.save(model, {"new": 1}, {"z": torch.zeros(1)})
+    config, tensors, _ = model_folder.load(model)
     assert (config, list(tensors)) == ({"new": 1}, ["z"])
 
 
 def test_a_write_cut_short_does_not_load(model: Path) -> None:
     before = (model / "config.json").read_bytes()
-    checkpoint.save(model, CONFIG, {"b": torch.zeros(2)})
+    model_folder.save(model, CONFIG, {"b": torch.zeros(2)})
     (model / "config.json").write_bytes(before)  # as if power had failed between the two files
     with pytest.raises(UserError, match="damaged or was changed"):
-        checkpoint.load(model)
+        model_folder.load(model)
 
 
 def test_where_no_folder_can_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write the model"):
-        checkpoint.save(tmp_path / "missing" / "model", CONFIG, TENSORS)
+        model_folder.save(tmp_path / "missing" / "model", CONFIG, TENSORS)
 
 
 def test_changed_tensors_are_found(model: Path) -> None:
@@ -106,13 +106,13 @@ def test_changed_tensors_are_found(model: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="damaged or was changed"):
-        checkpoint.load(model)
+        model_folder.load(model)
 
 
 def test_changed_configurations_are_found(model: Path) -> None:
     edit_config(model, rate=0.2)
     with pytest.raises(UserError, match="damaged or was changed"):
-        checkpoint.load(model)
+        model_folder.load(model)
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_changed_configurations_are_found(model: Path) -> None:
 def test_other_headings(model: Path, changes: dict, message: str) -> None:
     edit_config(model, **changes)
     with pytest.raises(UserError, match=message):
-        checkpoint.load(model)
+        model_folder.load(model)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_missing_files_are_named(model: Path, name: str) -> None:
     (model / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing"):
-        checkpoint.load(model)
+        model_folder.load(model)
 
 
 class Bomb:
@@ -152,26 +152,26 @@ class Bomb:
 def test_rubbish_is_one_clear_error(model: Path, name: str, content: bytes) -> None:
     (model / name).write_bytes(content)
     with pytest.raises(UserError) as caught:
-        checkpoint.load(model)
+        model_folder.load(model)
     assert "\n" not in str(caught.value)
 
 
 def test_torch_files_are_not_taken(model: Path) -> None:
     torch.save(TENSORS, model / "model.safetensors")
     with pytest.raises(UserError, match="cannot be read"):
-        checkpoint.load(model)
+        model_folder.load(model)
 
 
 def test_other_safetensors_do_not_pass(model: Path) -> None:
     save_file({"b": torch.zeros(2)}, model / "model.safetensors")
     with pytest.raises(UserError, match="damaged"):
-        checkpoint.load(model)
+        model_folder.load(model)
 
 
 def test_finding_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checkpoint.find(model) == model
-    assert checkpoint.find(str(model)) == model
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path / "none")
+    assert model_folder.find(model) == model
+    assert model_folder.find(str(model)) == model
+    monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path / "none")
     for wrong, message in [
         (None, "no trained weights came"),
         (tmp_path / "nowhere", "no such folder"),
@@ -179,9 +179,9 @@ def test_finding_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (model / "config.json", "is not a model"),
     ]:
         with pytest.raises(UserError, match=message):
-            checkpoint.find(wrong)
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
-    assert checkpoint.shipped() == ["model"]
-    assert checkpoint.find() == checkpoint.find("model") == model
+            model_folder.find(wrong)
+    monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path)
+    assert model_folder.shipped() == ["model"]
+    assert model_folder.find() == model_folder.find("model") == model
     with pytest.raises(UserError, match="shipped are model"):
-        checkpoint.find("other")
+        model_folder.find("other")

@@ -22,9 +22,9 @@ from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.alignment import Alignment, estimate_delay
-from evaluation.engine.batches import fit_length
-from evaluation.engine.conditions import RenderedSpec, parse_conditions, parse_kbps
+from evaluation.engine.coding import fit_length
 from evaluation.engine.replay import RunAudio
+from evaluation.engine.request import RenderedSpec, parse_conditions, parse_kbps
 from evaluation.loading import load
 from evaluation.records import CodedRow, Condition
 from evaluation.run.store import RunStore, condition_delay
@@ -63,7 +63,7 @@ class Pick:
     duration_s: float
 
 
-class Source(Protocol):
+class Material(Protocol):
     """What `mushra create` asks of a run or of folders.
 
     Attributes:
@@ -93,7 +93,7 @@ class Source(Protocol):
         """The whole clip."""
 
 
-class RunSource:
+class RunMaterial:
     """An evaluation run.
 
     Args:
@@ -241,7 +241,7 @@ class RunSource:
         return None
 
 
-class FolderSource:
+class FolderMaterial:
     """Folders of files: one of references and one per condition, matched by name (`baselines.rendered`).
 
     Args:

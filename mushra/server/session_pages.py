@@ -24,11 +24,11 @@ from mushra.config.pages import (
     Bs1116Page,
     ConsentPage,
     FinishPage,
-    Group,
     LikertMultiPage,
     LikertSinglePage,
     MushraPage,
     Page,
+    PageGroup,
     PairedComparisonPage,
     SpatialPage,
     TestConfig,
@@ -36,7 +36,7 @@ from mushra.config.pages import (
 )
 from mushra.server.files import Stimuli
 from mushra.server.sanitize import sanitize
-from mushra.store.shapes import PlannedPage
+from mushra.store.pages import SessionPage
 
 T = TypeVar("T")
 
@@ -62,32 +62,32 @@ def num_slots(config: TestConfig) -> int:
     return math.lcm(*(len(latin_square(len(group.pages))) for group in _random_groups(config.pages)))
 
 
-def plan_session(config: TestConfig, stimuli: Stimuli, number: int, slot: int) -> list[PlannedPage]:
+def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) -> list[SessionPage]:
     """The pages of the session with that number and slot."""
-    ordered = _Orders(config, number, slot).order(Group(config.pages), "")
-    planned: list[PlannedPage] = []
+    ordered = _Orders(config, number, slot).order(PageGroup(config.pages), "")
+    pages: list[SessionPage] = []
     for page in ordered:
         rng = _rng(config, "signals", number, page.id)
         for public, conditions in _flattened(page, config, stimuli, rng):
             head = {
-                "id": f"p{len(planned) + 1}",
+                "id": f"p{len(pages) + 1}",
                 "type": page.type,
                 "training": config.is_training(page),
                 "name": page.name,
                 "content": sanitize(page.content) if page.content else page.content,
             }
-            planned.append(PlannedPage({**head, **public}, page.id, conditions))
-    return planned
+            pages.append(SessionPage({**head, **public}, page.id, conditions))
+    return pages
 
 
 def _rng(config: TestConfig, *what: object) -> random.Random:
     return random.Random(":".join(str(part) for part in (config.section.seed, *what)))
 
 
-def _random_groups(pages: Sequence[Page | Group]) -> list[Group]:
+def _random_groups(pages: Sequence[Page | PageGroup]) -> list[PageGroup]:
     groups = []
     for entry in pages:
-        if isinstance(entry, Group):
+        if isinstance(entry, PageGroup):
             groups += ([entry] if entry.random else []) + _random_groups(entry.pages)
     return groups
 
@@ -100,11 +100,11 @@ class _Orders:
         self._number = number
         self._slot = slot
 
-    def order(self, group: Group, path: str) -> list[Page]:
+    def order(self, group: PageGroup, path: str) -> list[Page]:
         entries = self._shuffled(group.pages, path) if group.random else list(group.pages)
         pages: list[Page] = []
         for entry in entries:
-            if isinstance(entry, Group):
+            if isinstance(entry, PageGroup):
                 # Named for where it stands in the file, not for where it came to stand.
                 pages += self.order(entry, f"{path}/{group.pages.index(entry)}")
             else:

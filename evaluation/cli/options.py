@@ -1,0 +1,34 @@
+"""Options that several commands of ``evaluate`` take, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")]
+Limit = Annotated[
+    int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")]
+AudiocapsList = Annotated[
+    Path | None,
+    typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", help="Download no weights; neither is any with QINCODEC_OFFLINE=1 in the environment."
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="D", help="Of neural codecs and metrics: cpu, cuda.")]
+BatchSize = Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Threads that take batches side by side; their number changes no score. Default: one per core.",
+        show_default=False,
+    ),
+]

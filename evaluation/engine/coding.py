@@ -1,0 +1,189 @@
+"""Clips as audio in batches, and what a condition makes of a batch: encoded, read from a folder, or changed.
+
+What was encoded is decoded again here, for runs that go on, for reports and for listening tests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from baselines.codec import Codec, Encoded, Rate
+from baselines.rendered import Rendered, RenderedClip
+from evaluation.datasets.base import Clip
+from evaluation.datasets.unchanged import Unchanged
+from evaluation.engine.conditions import PreparedCondition
+from evaluation.run.store import RunStore
+from qincodec import audio
+from qincodec.audio import Audio
+from qincodec.core.errors import UserError
+from qincodec.core.files import write_atomic
+
+
+@dataclass
+class Batch:
+    """Clips of the same length that are coded and scored at once, as audio.
+
+    ``reference`` is (clips, channels, samples) at the evaluation's rate. What is computed from it is kept
+    as long as the batch is: codec inputs by sample rate, prepared metrics by (metric, delay).
+    """
+
+    clips: list[Clip]
+    reference: torch.Tensor
+    inputs: dict[int, torch.Tensor] = field(default_factory=dict)
+    prepared: dict[tuple[str, int], Any] = field(default_factory=dict)
+
+    def clip(self, index: int) -> Batch:
+        """One of the clips by itself."""
+        return Batch([self.clips[index]], self.reference[index : index + 1])
+
+
+@dataclass
+class Coded:
+    """What a condition made of a batch: ``decoded`` like `Batch.reference`, and one entry per clip."""
+
+    decoded: torch.Tensor
+    encoded: Sequence[Encoded | None]
+    notes: Sequence[str | None]
+    encode_s: float | None = None  # per clip
+    decode_s: float | None = None
+
+
+class Coder:
+    """Reads references and makes what conditions make of them, at the evaluation's sample rate.
+
+    Its methods may be called from several threads.
+    """
+
+    def __init__(self, store: RunStore, sample_rate: int, channels: int) -> None:
+        self.store = store
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self._unchanged = Unchanged()
+
+    def reference(self, clip: Clip, what: str | None = None) -> Audio:
+        """(channels, samples) of a clip.
+
+        Raises:
+            UserError: the recording (``what`` in messages) is gone, cannot be read, or is not what the run
+                has scored.
+        """
+        read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
+        samples, sample_rate = self._unchanged.read(clip.path, clip.content_hash, read, what)
+        return audio.resample(audio.mix(samples, self.channels), sample_rate, self.sample_rate)
+
+    def code(self, prepared: PreparedCondition, batch: Batch) -> Coded:
+        """Code a batch; what codecs encode goes to the run folder."""
+        none = [None] * len(batch.clips)
+        if prepared.rendered is not None:
+            loaded = [self._rendered(prepared, clip) for clip in batch.clips]
+            length = batch.reference.shape[-1]
+            decoded = torch.stack([fit_length(torch.from_numpy(clip.audio), length) for clip in loaded])
+            return Coded(decoded, none, ["; ".join(clip.notes) or None for clip in loaded])
+        if prepared.change is not None:
+            return Coded(prepared.change(batch.reference, self.sample_rate), none, none)
+        codec, rate = prepared.codec, prepared.rate
+        assert codec is not None and rate is not None
+        return self._encode(prepared, codec, rate, batch)
+
+    def _encode(self, prepared: PreparedCondition, codec: Codec, rate: Rate, batch: Batch) -> Coded:
+        if codec.sample_rate not in batch.inputs:
+            samples = audio.resample(batch.reference.numpy(), self.sample_rate, codec.sample_rate)
+            batch.inputs[codec.sample_rate] = torch.from_numpy(samples)
+        given = batch.inputs[codec.sample_rate]
+        start = time.perf_counter()
+        encoded = codec.encode(given.to(codec.device, copy=True), rate)
+        encoded_at = time.perf_counter()
+        decoded = codec.decode(encoded).cpu()
+        decoded_at = time.perf_counter()
+        for clip, item in zip(batch.clips, encoded, strict=True):
+            write_atomic(self.encoded_path(prepared, clip), _bytes_of(item))
+        count = len(batch.clips)
+        return Coded(
+            self._fitted(decoded, codec, batch.reference.shape[-1], given),
+            list(encoded),
+            [None] * count,
+            (encoded_at - start) / count,
+            (decoded_at - encoded_at) / count,
+        )
+
+    def kept(self, path: str) -> Encoded:
+        """What an earlier session encoded. Raises OSError where the file is gone, UserError if it is damaged.
+
+        Args:
+            path: below the run folder, as a coded row has it.
+        """
+        return Encoded.from_bytes((self.store.folder / path).read_bytes())
+
+    def decode(
+        self, codec: Codec, encoded: list[Encoded], length: int, given: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(clips, channels, ``length``) of what was encoded from ``given``, if that is known; on the CPU."""
+        return self._fitted(codec.decode(encoded).cpu(), codec, length, given)
+
+    def _fitted(
+        self, decoded: torch.Tensor, codec: Codec, length: int, given: torch.Tensor | None
+    ) -> torch.Tensor:
+        if given is not None and decoded.shape != given.shape:
+            raise UserError(
+                f"the decoder returned audio of shape {tuple(decoded.shape)} for input of shape "
+                f"{tuple(given.shape)}; baselines.check_codec tells what else is wrong with the codec"
+            )
+        samples = audio.resample(decoded.float().numpy(), codec.sample_rate, self.sample_rate)
+        return fit_length(torch.from_numpy(samples), length)
+
+    def _rendered(self, prepared: PreparedCondition, clip: Clip) -> RenderedClip:
+        rendered, file = prepared.rendered, prepared.files[clip.id]
+        assert rendered is not None
+        if file.fingerprint is None:
+            raise UserError(file.missing)
+        return self.rendered(rendered, rendered.find(clip.id, clip.path.name), file.fingerprint, clip)
+
+    def rendered(self, folder: Rendered, path: Path, fingerprint: str, clip: Clip) -> RenderedClip:
+        """A clip that was decoded elsewhere, from the file that was found for it."""
+        info = self._unchanged.read(clip.path, clip.content_hash, partial(audio.info, clip.path))
+        load = partial(
+            folder.load,
+            clip.id,
+            clip.path.name,
+            start_s=clip.start_s,
+            duration_s=clip.duration_s,
+            source_duration_s=info.duration_s,
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+        )
+        return self._unchanged.read(path, fingerprint, load)
+
+    def encoded_path(self, prepared: PreparedCondition, clip: Clip) -> Path:
+        return self.store.encoded_path(prepared.condition.point, clip.id)
+
+
+def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:
+    """Clips of like length and rate by ``batch_size``; it depends on the clips and the size alone."""
+    ordered = sorted(clips, key=lambda clip: (clip.duration_s, clip.sample_rate, clip.id))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def fit_length(samples: torch.Tensor, length: int) -> torch.Tensor:
+    """Cut or zero-pad (..., samples) to ``length``: rates that do not divide leave a sample over."""
+    return functional.pad(samples, (0, length - samples.shape[-1]))
+
+
+def _bytes_of(encoded: Encoded) -> bytes:
+    """What the run folder keeps. Raises UserError for what could not be decoded from there again."""
+    data = encoded.to_bytes()
+    try:
+        Encoded.from_bytes(data)
+    except UserError as error:
+        reason = str(error).removesuffix("; delete it and run again")
+        raise UserError(
+            f"what the encoder returned cannot be kept: {reason}; baselines.check_codec tells more"
+        ) from error
+    return data

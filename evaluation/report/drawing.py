@@ -1,0 +1,61 @@
+"""What all figures and pages share: colours, files of a figure, and how templates are filled in."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
+#: yellow, which is too light on white, and the black, which is for what is no codec under test.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+#: Reference, anchors and other marks that belong to no codec.
+NEUTRAL = "0.35"
+#: Three formats name the time or the program unless told otherwise.
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+FORMATS = tuple(_METADATA)
+
+
+def file_of(figure: Figure, kind: str, *, salt: str = "", dpi: int = 150) -> bytes:
+    """The figure as PNG, SVG or PDF: the same bytes for the same figure.
+
+    Args:
+        kind: of `FORMATS`.
+        salt: of the ids in an SVG, which are random otherwise; "" for that of the style in force.
+    """
+    import matplotlib
+
+    data = io.BytesIO()
+    # Type 42 keeps text in a PDF searchable, and journals refuse matplotlib's own Type 3.
+    settings: dict[Any, Any] = {"pdf.fonttype": 42} | ({"svg.hashsalt": salt} if salt else {})
+    with matplotlib.rc_context(settings):
+        figure.savefig(data, format=kind, dpi=dpi, metadata=_METADATA[kind])
+    return data.getvalue()
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """An image as an address, for a page without other files. One in a page can run no script."""
+    media_type = {"png": "image/png", "svg": "image/svg+xml"}[kind]
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def templates(package: str, folder: str = ".") -> Environment:
+    """Templates in a folder of a package: whatever they fill in is escaped, and nothing may be lacking."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader(package, folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

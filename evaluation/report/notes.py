@@ -1,0 +1,327 @@
+"""What a reader of the tables must know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from evaluation.records import MetricInfo
+from evaluation.report.tables import (
+    disclaimer,
+    kbps_text,
+    percent,
+    row_label,
+    with_codebooks,
+    with_noise_floor,
+)
+from evaluation.results import Results
+from evaluation.statistics.recordings import (
+    MAX_RATE_DEVIATION,
+    MAX_RATE_SPREAD,
+    condition_rows,
+    rate_spread,
+)
+
+#: Failure reasons shown under a table; the rest stand in clips.csv.
+MAX_REASONS = 5
+#: Seconds. A codec has one delay; it is doubtful if fewer than half of the clips find it to within this.
+DELAY_AGREEMENT_S = 0.001
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line under the tables.
+
+    Attributes:
+        kind: what it is about; "definition" and "attribution" stand elsewhere in a report that has a place
+            for them.
+        severity: "warning" for what must not be missed: scores that do not mean what they seem to.
+        text: the line.
+        values: the figures in it, by name.
+    """
+
+    kind: Literal[
+        "data",
+        "disclaimer",
+        "unfinished",
+        "left out",
+        "weights",
+        "references",
+        "rate",
+        "delay",
+        "values",
+        "failed",
+        "unavailable",
+        "embedding",
+        "definition",
+        "attribution",
+        "codebooks",
+    ]
+    severity: Literal["information", "warning"]
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
+    """The notes of all tables, in the order of a report."""
+    data = results.dataset
+    found = [_data(results, summary)]
+    if disclaimer(results):
+        found.append(Note("disclaimer", "warning", disclaimer(results)))
+    if results.n_pending:
+        text = f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
+        found.append(Note("unfinished", "warning", text, {"n_pending": results.n_pending}))
+    found += [
+        Note("left out", "information", f"Left out, cannot run here: {label}: {why}", {label: why})
+        for label, why in results.skipped.items()
+    ]
+    found += _random_weights(results)
+    found += [Note("data", "information", f"Data: {note}") for note in data.get("notes", [])]
+    found += _references(results)
+    found += _rates(summary)
+    found += _delays(results, summary)
+    for metric in results.clip_metrics:
+        found += _values(results, summary, metric)
+    found += _failures(results)
+    found += [_definition([m], m.version) for m in results.metrics if not m.embedding]
+    return found + _embeddings(results, summary)
+
+
+def _data(results: Results, summary: pd.DataFrame) -> Note:
+    data = results.dataset
+    values = {name: data.get(name, 0) for name in ("n_clips", "n_recordings", "n_excluded")}
+    line = f"Data: {data['name']}, {_count(data['n_clips'], 'clip')} of "
+    line += _count(data["n_recordings"], "recording")
+    if data.get("n_excluded"):
+        line += f", {data['n_excluded']} excluded"
+    recordings = summary.loc[summary["n"] > 0, "n_recordings"]
+    if len(recordings) == 0:
+        return Note("data", "information", f"{line}; nothing could be scored", values)
+    if recordings.max() < 2:
+        return Note("data", "information", f"{line}; no intervals: one recording only", values)
+    low, high = recordings.min(), recordings.max()
+    span = str(high) if low == high else f"{low} to {high}"
+    line += f"; mean [95% interval over {span} recordings]"
+    if summary.loc[~summary["control"].astype(bool), "n"].nunique() > 1:
+        line += "; n differs: tests.csv compares codecs on the clips both have"
+    return Note("data", "information", line, values)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def is_untrained(identity: Mapping[str, Any]) -> bool:
+    """Adapters say "untrained" in their version when their weights were never trained."""
+    return str(identity.get("version", "")).endswith("untrained")
+
+
+def _random_weights(results: Results) -> list[Note]:
+    untrained = list(dict.fromkeys(c.codec for c in results.conditions if is_untrained(c.identity)))
+    if not untrained:
+        return []
+    text = f"RANDOM WEIGHTS, never trained: {', '.join(untrained)}; scores mean nothing"
+    return [Note("weights", "warning", text, {"codecs": untrained})]
+
+
+def _references(results: Results) -> list[Note]:
+    data = results.dataset
+    if not data.get("n_lossy"):
+        return []
+    formats = f" ({', '.join(data['lossy_formats'])})" if data.get("lossy_formats") else ""
+    text = (
+        f"Lossy references: {data['n_lossy']} of {data['n_clips']} clips went through a lossy format{formats}"
+        " before; scores say how close a codec is to that"
+    )
+    return [Note("references", "warning", text, {"n_lossy": data["n_lossy"], "n_clips": data["n_clips"]})]
+
+
+def _rates(summary: pd.DataFrame) -> list[Note]:
+    found = []
+    spread = rate_spread(summary)
+    unequal = spread[spread["flagged"].astype(bool)]
+    if len(unequal):
+        parts = [
+            f"{row['kbps']:g} kbps {kbps_text(row['kbps_min'])} to {kbps_text(row['kbps_max'])} "
+            f"({percent(row['spread'])})"
+            for _, row in unequal.iterrows()
+        ]
+        text = (
+            f"Unequal rates, a spread over {percent(MAX_RATE_SPREAD)}, so scores are not at one rate: "
+            f"{', '.join(parts)}"
+        )
+        spreads = _by_name((f"{kbps:g}" for kbps in unequal["kbps"]), unequal["spread"])
+        found.append(Note("rate", "warning", text, spreads))
+    off = summary[summary["rate_off"].astype(bool)]
+    if len(off):
+        labels = _labels(off)
+        parts = [
+            f"{label} {'+' if deviation > 0 else '-'}{percent(abs(deviation))}"
+            for label, deviation in zip(labels, off["rate_deviation"], strict=True)
+        ]
+        text = f"⚠ more than {percent(MAX_RATE_DEVIATION)} off the asked rate: {', '.join(parts)}"
+        found.append(Note("rate", "warning", text, _by_name(labels, off["rate_deviation"])))
+    if (summary["rate_is"] == "declared").any():
+        text = "† rate as declared: decoded elsewhere, no bitstream to measure"
+        found.append(Note("rate", "information", text))
+    if summary["kbps_entropy"].notna().any():
+        text = "entropy: kbps that an ideal memoryless entropy coder of the codes would need"
+        found.append(Note("rate", "information", text))
+    return found
+
+
+def _labels(rows: pd.DataFrame) -> list[str]:
+    return [row_label(codec, kbps) for codec, kbps in zip(rows["codec"], rows["kbps"], strict=True)]
+
+
+def _by_name(names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))
+
+
+def _delays(results: Results, summary: pd.DataFrame) -> list[Note]:
+    applied = summary[summary["delay_applied"].fillna(0) != 0]
+    if applied.empty:
+        return []
+    labels = _labels(applied)
+    samples = _by_name(labels, applied["delay_applied"].astype(float))
+    parts = [f"{label} {delay:+.0f}" for label, delay in samples.items()]
+    text = f"Delay taken out before scoring, samples: {', '.join(parts)}"
+    found = [Note("delay", "information", text, samples)]
+    near = round(DELAY_AGREEMENT_S * results.settings["sample_rate"])
+    doubts = {}
+    for label, (_, row) in zip(labels, applied.iterrows(), strict=True):
+        delays = condition_rows(results, row["codec"], row["kbps"])["delay_samples"].dropna().astype(float)
+        agreeing = int((abs(delays - row["delay_applied"]) <= near).sum())
+        if 2 * agreeing < len(delays):
+            doubts[label] = (
+                f"{agreeing} of {len(delays)} clips (they say {delays.min():+.0f} to {delays.max():+.0f})"
+            )
+    if doubts:
+        text = (
+            f"⚠ That delay is doubtful, clips do not agree within {near} samples: "
+            f"{', '.join(f'{label} {doubt}' for label, doubt in doubts.items())};"
+            " --no-align scores without it"
+        )
+        found.append(Note("delay", "warning", text, doubts))
+    return found
+
+
+def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> list[Note]:
+    """Infinite values and values that are not a number."""
+
+    def note(what: str, rows: pd.DataFrame, column: str) -> Note:
+        counts = _by_name(_labels(rows), rows[column])
+        of = zip(counts.items(), rows["n"], strict=True)
+        parts = [f"{label} {number} of {n}" for (label, number), n in of]
+        return Note("values", "information", f"{metric.label} {what}: {', '.join(parts)}", counts)
+
+    found = []
+    infinite = summary[summary[f"{metric.name}_inf"] > 0]
+    if len(infinite):
+        found.append(note("infinite, left out of the mean", infinite, f"{metric.name}_inf"))
+    scored = results.clips[results.clips["error"].isna()]
+    unknown = scored[scored[metric.name].isna()]
+    reasons = Counter(str(reason) for reason in unknown[f"{metric.name}_reason"])
+    found += [
+        Note("values", "information", f"{metric.label} not a number: {part}")
+        for part in _top(reasons, "clips.csv")
+    ]
+    fewer = summary[summary[f"{metric.name}_n"] + summary[f"{metric.name}_inf"] < summary["n"]]
+    if len(fewer):
+        found.append(note("is the mean of fewer clips than n", fewer, f"{metric.name}_n"))
+    return found
+
+
+def _failures(results: Results) -> list[Note]:
+    failed = results.clips[results.clips["error"].notna()]
+    reasons = Counter(
+        f"{codec}: {error}" for codec, error in zip(failed["codec"], failed["error"], strict=True)
+    )
+    return [
+        Note("failed", "warning", f"Failed: {part}", {"n_failed": len(failed)})
+        for part in _top(reasons, "clips.csv, column error")
+    ]
+
+
+def _top(reasons: Counter[str], where: str) -> list[str]:
+    """The most frequent reasons, and where the others are."""
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    lines = [f"{reason} ({count}×)" for reason, count in ordered[:MAX_REASONS]]
+    if len(ordered) > MAX_REASONS:
+        lines.append(f"{len(ordered) - MAX_REASONS} more reasons: see {where}")
+    return lines
+
+
+def _definition(metrics: list[MetricInfo], version: str) -> Note:
+    """Of metrics that share one definition."""
+    better = "higher" if metrics[0].higher_is_better else "lower"
+    labels = ", ".join(metric.label for metric in metrics)
+    text = f"{labels}, version {version}, {better} is better: {metrics[0].definition}"
+    return Note("definition", "information", text, {"metrics": [metric.name for metric in metrics]})
+
+
+def _embeddings(results: Results, summary: pd.DataFrame) -> list[Note]:
+    found = [
+        Note("unavailable", "warning", f"Unavailable: {name}: {reason}", {name: reason})
+        for name, reason in results.unavailable.items()
+    ]
+    found += [Note("embedding", "information", remark) for remark in results.remarks]
+    metrics = [metric for metric in results.metrics if metric.embedding]
+    everything = with_noise_floor(results, summary)
+    for metric in metrics:
+        if not metric.per_clip:
+            found += _missing(everything, metric)
+    if results.noise_floor is not None:
+        text = (
+            "Noise floor: the references themselves, rounded to 16 bits with TPDF dither, and resampled to "
+            "another common rate and back; what is not above it is no difference between codecs"
+        )
+        found.append(Note("embedding", "information", text))
+    if metrics:
+        text = "FD, KAD: [95% interval by delete-group jackknife over recordings]; FM, cos: means over clips"
+        found.append(Note("embedding", "information", text))
+    definitions: dict[str, list[MetricInfo]] = {}
+    for metric in metrics:
+        definitions.setdefault(metric.definition, []).append(metric)
+    found += [_definition(members, members[0].version.partition("/")[0]) for members in definitions.values()]
+    for info in results.embeddings:
+        weights = f", weights {info.identity['weights']}" if info.identity.get("weights") else ""
+        text = f"{info.label}, version {info.identity['version']}{weights}: {info.definition}"
+        found.append(Note("definition", "information", text, {"embedding": info.name}))
+    found += [Note("attribution", "information", text) for text in attributions(results)]
+    if with_codebooks(results):
+        text = (
+            "Perplexity 2^H, H = -sum p log2 p over all frames of all clips, at most the size of a codebook; "
+            "mean over codebooks of 2^H, and 2^mean(H); biased low on few frames, beside it with Miller and "
+            "Madow's correction; usage: share of entries that occur. Each codebook: perplexity.csv"
+        )
+        found.append(Note("codebooks", "information", text))
+    return found
+
+
+def attributions(results: Results) -> list[str]:
+    """What the makers of the embeddings want to be said."""
+    return list(dict.fromkeys(info.attribution for info in results.embeddings if info.attribution))
+
+
+def _missing(summary: pd.DataFrame, metric: MetricInfo) -> list[Note]:
+    """Why a distance has no value or no interval; one note per reason."""
+    reasons: dict[str, list[str]] = {}
+    for label, (_, row) in zip(_labels(summary), summary.iterrows(), strict=True):
+        reason = row[f"{metric.name}_reason"] or row[f"{metric.name}_ci_reason"]
+        if reason:
+            what = "no value" if row[f"{metric.name}_reason"] else "no interval"
+            reasons.setdefault(f"{what}: {reason}", []).append(label)
+    return [
+        Note(
+            "values",
+            "information",
+            f"{metric.label}, {reason}" + ("" if len(rows) == len(summary) else f" ({', '.join(rows)})"),
+            {"conditions": rows},
+        )
+        for reason, rows in reasons.items()
+    ]

@@ -1,0 +1,178 @@
+"""From rows as they stand to one score per listener, item and condition, each step with what was wrong.
+
+Nothing is dropped without a `Problem` that says so: scores that are none, sessions stored twice, scores that
+nobody gave, ratings given twice; and what is missing is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mushra.analysis.ratings import COLUMNS, Problem, count, natural_key
+from mushra.store.given import nobody_gave
+from qincodec.core.errors import UserError
+
+#: Share of the ratings of a condition that are there twice, from which its name stands for two stimuli.
+_DUPLICATE_NAME_SHARE = 0.5
+
+
+def some(frame: pd.DataFrame) -> pd.DataFrame:
+    if frame.empty:
+        raise UserError("no usable rating is left; check the file, the column map and --drop-item")
+    return frame
+
+
+def numbers(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """Scores and times as numbers; rows whose score is none are left out, never clipped."""
+    frame = frame.copy()
+    texts = frame["score"]
+    score = pd.to_numeric(texts, errors="coerce")
+    no_number = score.isna()
+    outside = ~no_number & ~score.between(0, 100)
+    for mask, kind, what in (
+        (no_number, "no number", "without a number"),
+        (outside, "outside the scale", "outside 0 to 100"),
+    ):
+        if mask.any():
+            first = frame[mask].iloc[0]
+            detail = f"{count(int(mask.sum()), 'score')} {what} (first: '{first['score']}' of listener"
+            detail += f" {first['listener']}, item {first['item']}, {first['condition']}); left out"
+            problems.append(Problem(kind, detail, int(mask.sum())))
+    frame["score"] = score.astype(float)
+    # To the last digit, in which pandas' own reading may be off.
+    frame.loc[~no_number, "score"] = [float(text) for text in texts[~no_number]]
+    if "time_ms" in frame:
+        time = pd.to_numeric(frame["time_ms"], errors="coerce")
+        lost = int((time.isna() & frame["time_ms"].fillna("").astype(str).ne("")).sum())
+        if lost:
+            problems.append(Problem("no time", f"{lost} times are no number and are not used", lost))
+        frame["time_ms"] = time
+    return some(frame[~no_number & ~outside])
+
+
+def drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """Leave out rows and whole sessions that were stored twice."""
+    content = [c for c in frame if c != "source"]
+    again = frame.duplicated(content, keep="first")
+    if again.any():
+        sessions = frame.loc[again, "session"].nunique()
+        detail = (
+            f"{count(int(again.sum()), 'row')} of {count(sessions, 'session')} stored twice; counted once"
+        )
+        problems.append(Problem("stored twice", detail, int(again.sum())))
+        frame = frame[~again]
+    if "time_ms" not in frame:
+        return frame
+    # The same scores after the same milliseconds on every page: one session under two ids.
+    seen: dict[tuple[Any, ...], str] = {}
+    twins = []
+    columns = ["item", "condition", "score", "time_ms"]
+    for session, rows in frame.groupby("session", sort=False):
+        if rows["time_ms"].isna().any() or not (rows["time_ms"] > 0).all():
+            continue
+        signature = tuple(sorted(map(tuple, rows[columns].to_numpy(dtype=object))))
+        if signature in seen:
+            twins.append(session)
+        seen.setdefault(signature, str(session))
+    if twins:
+        rows_twice = frame["session"].isin(twins)
+        detail = f"{count(len(twins), 'session')} equal to another one to the millisecond ("
+        detail += ", ".join(map(str, twins[:3]))
+        detail += ", ...); counted once" if len(twins) > 3 else "); counted once"
+        problems.append(Problem("stored twice", detail, int(rows_twice.sum())))
+        frame = frame[~rows_twice]
+    return frame
+
+
+def drop_not_given(frame: pd.DataFrame, problems: list[Problem]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Leave out scores that nobody gave; how many of each listener."""
+    if "moves" not in frame:
+        return frame, {}
+    moves = pd.to_numeric(frame["moves"], errors="coerce")
+    left_out = np.array([nobody_gave(*pair) for pair in zip(frame["score"], moves, strict=True)], dtype=bool)
+    whose = Counter(frame.loc[left_out, "listener"])
+    if whose:
+        listeners = ", ".join(f"{name} {whose[name]}" for name in sorted(whose, key=natural_key))
+        detail = (
+            f"{count(int(left_out.sum()), 'score')} stored without a move of the slider: nobody gave them, "
+        )
+        detail += f"left out (listener and number: {listeners})"
+        problems.append(Problem("not given", detail, int(left_out.sum())))
+    return some(frame[~left_out]), dict(whose)
+
+
+def average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """One score per listener, item and condition: the mean where there are several.
+
+    Raises:
+        UserError: one condition is there twice on most pages while others are not: two stimuli have one name.
+    """
+    cell = ["listener", "item", "condition"]
+    counts = frame.groupby(cell, sort=False).size()
+    if (counts > 1).any():
+        # Of each session by itself: a listener of several has every condition several times, save those
+        # whose slider was not moved.
+        each = frame.groupby(["listener", "session", "item", "condition"], sort=False).size()
+        page = each.groupby(level=["listener", "session", "item"]).transform("min")
+        twice = (each > page).groupby(level="condition").mean()
+        if (twice >= _DUPLICATE_NAME_SHARE).any():
+            name = str(twice.idxmax())
+            raise UserError(
+                f"condition '{name}' is rated more than once on {twice[name]:.0%} of its pages, where others "
+                "are not: two stimuli have that name; give each its own"
+            )
+        many = counts[counts > 1]
+        listener, item, condition = many.index[0]
+        detail = f"{count(len(many), 'time')} a listener rated one condition of an item more than once,"
+        detail += f" differently (first: listener {listener}, item {item}, {condition}); their mean is used"
+        problems.append(Problem("rated twice", detail, int(many.sum())))
+    rest = [c for c in ("time_ms", "comment", "session", "test", "order") if c in frame]
+    # `fsum`: the same mean in whatever order the source has the ratings.
+    how: dict[str, Any] = {"score": lambda scores: math.fsum(scores) / len(scores)}
+    how |= dict.fromkeys(rest, "first")
+    if (counts > 1).any():
+        frame = frame.groupby(cell, sort=False).agg(how).reset_index()
+    return frame[[*COLUMNS, *rest]]
+
+
+def missing_ratings(frame: pd.DataFrame) -> list[Problem]:
+    """What is missing from a full table of listeners, items and conditions: one problem per kind."""
+    problems = []
+    conditions = set(frame["condition"])
+    by_item = frame.groupby("item")["condition"].agg(set)
+    lacking = {str(item): conditions - there for item, there in by_item.items() if conditions - there}
+    if lacking:
+        item = min(lacking, key=natural_key)
+        detail = (
+            f"{len(lacking)} of {len(by_item)} items were not rated under all {len(conditions)} conditions"
+        )
+        detail += f" (first: {item} lacks {', '.join(sorted(lacking[item], key=natural_key))})"
+        problems.append(Problem("missing conditions", detail, sum(map(len, lacking.values()))))
+    pages = frame.groupby(["listener", "item"]).size()
+    full = by_item.map(len).reindex(pages.index.get_level_values("item")).to_numpy()
+    short = pages[pages.to_numpy() < full]
+    if len(short):
+        gaps = int((full - pages.to_numpy()).sum())
+        listener, item = min(short.index.tolist(), key=lambda pair: [natural_key(name) for name in pair])
+        detail = (
+            f"{count(gaps, 'rating')} missing on {count(len(short), 'page')} (first: listener {listener}, "
+        )
+        detail += f"item {item})"
+        problems.append(Problem("missing ratings", detail, gaps))
+    items = frame.groupby("listener")["item"].nunique()
+    partial = items[items < len(by_item)]
+    if len(partial):
+        names = ", ".join(sorted(partial.index, key=natural_key)[:5]) + (", ..." if len(partial) > 5 else "")
+        detail = f"{len(partial)} of {len(items)} listeners did not rate all {len(by_item)} items ({names})"
+        problems.append(Problem("missing items", detail, int((len(by_item) - partial).sum())))
+    return problems
+
+
+def ranks(names: pd.Series[str]) -> np.ndarray:
+    order = {name: rank for rank, name in enumerate(sorted(names.unique(), key=natural_key))}
+    return names.map(order).to_numpy()

@@ -1,0 +1,171 @@
+"""What listeners said, read from a data base: the one reader of exports, analysis and the admin pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mushra.config.key import NO_KEY, read_key
+from mushra.store import schema
+from mushra.store.given import nobody_gave
+from mushra.store.pages import Rating
+from mushra.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Columns of `read_ratings`; those of the questionnaire follow, as ``answer:NAME``.
+RATING_COLUMNS = (
+    *("listener", "item", "condition", "score", "time_ms", "comment", "session", "test", "order", "position"),
+    *("plays", "heard_ms", "moves", "training", "state", "excluded", "excluded_reason", "begun_at"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRating(Rating):
+    """A rating and where it stands.
+
+    Attributes:
+        session: its id; ``number`` counts those of a test, ``kind`` says how it came.
+        listener: as `schema.listeners` says.
+        page: its id in the session; ``page_position`` and ``position`` (on the page) count from 0.
+        trial: id of the page in the YAML.
+    """
+
+    session: str
+    test: str
+    kind: str
+    uuid: str | None
+    number: int
+    state: str
+    excluded_at: float | None
+    excluded_reason: str | None
+    created_at: float
+    finished_at: float | None
+    page: str
+    page_position: int
+    training: bool
+    trial: str
+    type: str
+    position: int
+    listener: str
+
+    @cached_property
+    def not_given(self) -> bool:
+        """Whether it has a score that nobody gave (`mushra.store.given`)."""
+        return self.type == "mushra" and nobody_gave(self.score, self.details.get("moves"))
+
+
+def stored_ratings(
+    connection: sa.Connection, *, test: str | None = None, session: str | None = None, everything: bool = True
+) -> list[StoredRating]:
+    """Ratings in the order of sessions and pages.
+
+    Args:
+        connection: to the data base.
+        test: only this one's.
+        session: only this one's.
+        everything: also training pages, unfinished and excluded sessions.
+    """
+    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
+    others = ("training", "page_position", "listener")
+    names = [field.name for field in fields(StoredRating) if field.name not in others]
+    query = (
+        sa.select(*(ratings.c[name] if name in ratings.c else sessions.c[name] for name in names))
+        .add_columns(pages.c.training, pages.c.position.label("page_position"))
+        .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
+        .join(sessions, sessions.c.id == ratings.c.session)
+        .order_by(sessions.c.test, sessions.c.number, pages.c.position, ratings.c.position)
+    )
+    if test is not None:
+        query = query.where(sessions.c.test == test)
+    if session is not None:
+        query = query.where(sessions.c.id == session)
+    if not everything:
+        query = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
+        query = query.where(pages.c.training.is_(False))
+    who = schema.listeners(connection)
+    found = connection.execute(query)
+    columns = tuple(found.keys())
+    rows = (dict(zip(columns, row, strict=True)) for row in found)
+    return [StoredRating(**row, listener=who[row["session"]]) for row in rows]
+
+
+def stored_answers(connection: sa.Connection) -> dict[str, dict[str, str]]:
+    """Session -> its questionnaire, in its order."""
+    answers = schema.answers
+    found: dict[str, dict[str, str]] = {}
+    for row in connection.execute(sa.select(answers).order_by(answers.c.session, answers.c.position)):
+        found.setdefault(row.session, {})[row.name] = row.value
+    return found
+
+
+def read_ratings(
+    target: str | Path | Store, *, key: Path | None = None, test: str | None = None, everything: bool = False
+) -> pd.DataFrame:
+    """The MUSHRA ratings of a data base, one row each, columns `RATING_COLUMNS` and the questionnaire's.
+
+    ``listener`` is as `schema.listeners` says; ``item`` the trial's id, ``condition`` the signal's name,
+    ``order`` the place of the page in the session, ``position`` that of the signal on the page (both from 1),
+    ``time_ms`` that spent on the page. A score that was not given (if the rules let it) is NaN.
+
+    Args:
+        target: file, URL, or an open store.
+        key: ``key.json`` of `mushra create`; then ``condition`` is what the opaque names stand for.
+        test: only this one's.
+        everything: also training pages, unfinished and excluded sessions, which the columns tell.
+
+    Raises:
+        UserError: the data base or the key cannot be read.
+    """
+    if not isinstance(target, Store):
+        with Store(target, create=False) as store:
+            return read_ratings(store, key=key, test=test, everything=everything)
+    with target.read() as connection:
+        rows = stored_ratings(connection, test=test, everything=everything)
+        answers = stored_answers(connection)
+    return ratings_table(rows, answers, key)
+
+
+def ratings_table(
+    rows: Sequence[StoredRating], answers: dict[str, dict[str, str]], key: Path | None = None
+) -> pd.DataFrame:
+    """The MUSHRA ratings among ``rows`` as `read_ratings` has them."""
+    import pandas as pd
+
+    names = NO_KEY if key is None else read_key(key)
+    records: list[dict[str, Any]] = []
+    for row in rows:
+        if row.type != "mushra":
+            continue
+        details = row.details
+        records.append(
+            {
+                "listener": row.listener,
+                "item": row.trial,
+                "condition": names.condition(row.trial, row.stimulus),
+                "score": row.score,
+                "time_ms": row.time_ms,
+                "comment": row.comment,
+                "session": row.session,
+                "test": row.test,
+                "order": row.page_position + 1,
+                "position": row.position + 1,
+                **{name: details.get(name) for name in ("plays", "heard_ms", "moves")},
+                "training": row.training,
+                "state": row.state,
+                "excluded": row.excluded_at is not None,
+                "excluded_reason": row.excluded_reason or "",
+                "begun_at": datetime.fromtimestamp(row.created_at, UTC).isoformat(timespec="seconds"),
+                **{f"answer:{name}": value for name, value in answers.get(row.session, {}).items()},
+            }
+        )
+    extra = dict.fromkeys(name for record in records for name in record if name not in RATING_COLUMNS)
+    frame = pd.DataFrame.from_records(records, columns=[*RATING_COLUMNS, *extra])
+    return frame.astype({"score": float, "time_ms": float})

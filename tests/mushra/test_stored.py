@@ -1,0 +1,171 @@
+"""A test's folder as version 1 of the schema left it opens, and every way to its ratings gives the same.
+
+`stored/` was made by the server itself, from what scripted listeners sent: six people (one of them twice,
+one not finished, one excluded, one with a slider that was never moved), a training page, and in the same data
+base a test imported from webMUSHRA's CSV. `expected.csv` is what they said and what counts of it, written
+down by the script that sent it; `exported/` are the exports of that day.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+import mushra
+from mushra.cli.main import app
+from mushra.server.plots import draw, look
+from mushra.store.export import export, import_csv
+from mushra.store.store import Store
+from qincodec.core.errors import UserError
+
+STORED = Path(__file__).with_name("stored")
+CONDITIONS = ("reference", "mp3@16", "opus@16", "anchor35")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the test's folder, which opening may change."""
+    monkeypatch.delenv("MUSHRA_DATABASE", raising=False)
+    return Path(shutil.copytree(STORED, tmp_path / "stored"))
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def expected() -> pd.DataFrame:
+    return pd.read_csv(STORED / "expected.csv")
+
+
+def expected_means() -> dict[str, float]:
+    """Condition -> mean of listeners, each the mean of the items they rated; exact, then rounded once."""
+    means = {}
+    for condition, rows in expected().groupby("condition"):
+        of = [[Fraction(s) for s in scores] for _, scores in rows.groupby("listener")["score"]]
+        means[str(condition)] = float(sum(sum(scores) / len(scores) for scores in of) / len(of))
+    return means
+
+
+def sources(folder: Path) -> dict[str, mushra.Ratings]:
+    """Every way to the ratings of the test."""
+    database, key = folder / "results.sqlite", folder / "key.json"
+    out = folder.parent / "now"
+    with Store(database) as store:
+        for kind in ("tidy", "webmushra", "json"):
+            export(store, out / kind, kind, key=key, test="stored")  # type: ignore[arg-type]
+    return {
+        "folder": mushra.load(folder),
+        "yaml": mushra.load(folder / "config.yaml"),
+        "data base": mushra.load(database, tests=["stored"]),
+        "data base and key": mushra.load(database, tests=["stored"], key=key),
+        "url": mushra.load(f"sqlite:///{database}", tests=["stored"], key=key),
+        "tidy of that day": mushra.load(folder / "exported/ratings.csv", key=key),
+        "CSV of that day": mushra.load(folder / "exported/stored/mushra.csv", key=key),
+        **{kind: mushra.load(out / kind) for kind in ("tidy", "webmushra", "json")},
+        "page": look(str(database), "stored", folder / "config.yaml").loaded,
+    }
+
+
+def test_every_way_gives_what_listeners_said(folder: Path) -> None:
+    right = expected().sort_values(["listener", "item", "condition"]).reset_index(drop=True)
+    found = sources(folder)
+    means = dict(found["folder"].matrix().mean())
+    assert means == pytest.approx(expected_means(), rel=1e-14)
+    for way, ratings in found.items():
+        frame = ratings.frame[list(right)].sort_values(["listener", "item", "condition"])
+        pd.testing.assert_frame_equal(frame.reset_index(drop=True), right, check_exact=True, obj=way)
+        assert ratings.conditions == CONDITIONS, way
+        assert dict(ratings.matrix().mean()) == means, way
+    for way in ("folder", "data base", "page", "tidy", "json"):
+        assert sum(found[way].not_given.values()) == 1, way
+        kinds = [problem.kind for problem in found[way].problems if problem.kind != "does not count"]
+        assert kinds == ["not given", "rated twice", "missing ratings"], way
+
+
+def test_page_and_commands_print_the_same_means(folder: Path, tmp_path: Path) -> None:
+    means = dict(mushra.load(folder).matrix().mean())
+    drawn = draw(str(folder / "results.sqlite"), "stored", folder / "config.yaml", tmp_path)
+    analysed = run("analyze", folder, "--out", tmp_path / "out", "--no-plots", "--permutations", "200")
+    assert analysed.exit_code == 0
+    table = pd.read_csv(tmp_path / "out" / "conditions.csv", index_col="condition")
+    for condition in CONDITIONS:
+        assert table.loc[condition, "mean"] == pytest.approx(means[condition], rel=1e-9)
+    printed = {line.split()[0]: line for line in analysed.stdout.splitlines() if line.strip()}
+    for row in drawn["conditions"]:
+        assert any(str(row["mean"]) in line for line in printed.values()), row
+
+
+def test_plan_and_correlate_read_the_same_ratings(folder: Path, tmp_path: Path) -> None:
+    database = folder / "results.sqlite"
+    options = ("--listeners", "8", "--items", "5", "--simulations", "200", "--keep", "all")
+    ways = [
+        (folder,),
+        (database, "--test", "stored", "--key", folder / "key.json"),
+        (folder / "exported" / "ratings.csv", "--key", folder / "key.json"),
+    ]
+    plans = []
+    for number, way in enumerate(ways):
+        done = run("plan", "--from", *way, *options, "--out", tmp_path / str(number))
+        assert done.exit_code == 0, done.stderr
+        content = json.loads((tmp_path / str(number) / "plan.json").read_text())
+        plans.append({name: value for name, value in content.items() if name not in ("origin", "notes")})
+    assert plans[0] == plans[1] == plans[2]
+    correlated = ("correlate", folder, "--metrics", "si_sdr", "--keep", "all", "--resamples", "100")
+    assert run(*correlated, "--out", tmp_path / "correlated").exit_code == 0
+    cells = pd.read_csv(tmp_path / "correlated" / "cells.csv").set_index(["item", "condition"])
+    right = expected()[expected()["condition"] != "reference"].groupby(["item", "condition"])["score"]
+    assert cells["score"].to_dict() == pytest.approx(right.mean().to_dict(), abs=1e-9)
+    assert cells["n_listeners"].to_dict() == right.size().to_dict()
+
+
+def test_exports_are_those_of_the_day_it_was_made(folder: Path, tmp_path: Path) -> None:
+    for kind, file in (("tidy", "ratings.csv"), ("webmushra", "stored/mushra.csv")):
+        done = run("export", folder, "--no-key", "--format", kind, "--out", tmp_path)
+        assert done.exit_code == 0, done.stderr
+        assert (tmp_path / file).read_bytes() == (STORED / "exported" / file).read_bytes()
+    # What came from webMUSHRA is still known for what it is.
+    with Store(folder / "results.sqlite") as store:
+        export(store, tmp_path, "webmushra", test="other")
+        assert import_csv(store, tmp_path / "other" / "mushra.csv") == (0, 2)
+
+
+@pytest.mark.parametrize("command", ["load", "analyze", "plan", "correlate", "export", "backup", "serve"])
+def test_a_data_base_of_a_later_schema_says_so_in_one_line(folder: Path, command: str) -> None:
+    connection = sqlite3.connect(folder / "results.sqlite")
+    with connection:
+        connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+    connection.close()
+    before = (folder / "results.sqlite").read_bytes()
+    wanted = "has schema 2, this version reads up to 1; use the version that wrote it"
+    if command == "load":
+        with pytest.raises(UserError, match=wanted) as said:
+            mushra.load(folder)
+    else:
+        more = {"plan": ["--from"], "backup": [], "serve": ["--port", "0"]}.get(command, [])
+        arguments = [command, *more, str(folder)] if command == "plan" else [command, str(folder), *more]
+        done = run(*arguments, *([str(folder.parent / "copy")] if command == "backup" else []))
+        assert isinstance(done.exception, UserError)
+        said = done.exception  # type: ignore[assignment]
+    text = str(said.value if command == "load" else said)
+    assert wanted in text and "\n" not in text
+    assert (folder / "results.sqlite").read_bytes() == before
+
+
+def test_importing_the_package_is_cheap() -> None:
+    import subprocess
+
+    heavy = "('pandas', 'numpy', 'sqlalchemy', 'flask')"
+    code = f"import mushra, sys; print(*[name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+    assert callable(mushra.load)
+    with pytest.raises(AttributeError, match="has no attribute 'lod'"):
+        _ = mushra.lod  # type: ignore[attr-defined]
