@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from qincodec import audio
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PACKAGES = ("qincodec", "baselines", "evaluation", "mushra")
 RATE = 44_100
 
 
@@ -57,6 +59,52 @@ def test_links_and_pictures_are_there() -> None:
     for page in [DOCS.parent / "README.md", *DOCS.glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_path_of_the_architecture_is_there() -> None:
+    """From the root; in a package's table from the package; beside a path that the same step or row names."""
+    root, package = DOCS.parent, DOCS.parent
+    missing, seen = [], 0
+    for block in re.split(r"\n(?=\n|\d+\. |\| )", (DOCS / "architecture.md").read_text(encoding="utf-8")):
+        if block.startswith("\n## "):
+            package = root
+        elif heading := re.fullmatch(r"\n`(\w+/)`", block):
+            package = root / heading[1]
+        folders = {root, package}
+        for name in re.findall(r"`([\w./-]*(?:/|\.py|\.js|\.md))`", block):
+            found = [folder / name for folder in sorted(folders) if (folder / name).exists()]
+            folders |= {path if path.is_dir() else path.parent for path in found}
+            missing += [] if found else [name]
+            seen += 1
+    assert not missing
+    assert seen > 100
+
+
+def test_the_picture_of_the_architecture_shows_the_imports() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    chains = [line.split(" --> ") for line in map(str.strip, text.splitlines()) if " --> " in line]
+    shown = {pair for chain in chains for pair in pairwise(chain)}
+    sources = {
+        name: "\n".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / name).rglob("*.py"))
+        for name in PACKAGES
+    }
+    imports = {
+        (lower, higher)
+        for lower in PACKAGES
+        for higher in PACKAGES
+        if lower != higher and re.search(rf"^ *(from|import) {lower}\b", sources[higher], flags=re.MULTILINE)
+    }
+    assert shown == imports
+
+
+def test_every_type_of_the_glossary_is_there() -> None:
+    names = set(
+        re.findall(r"`(?:[a-z]+\.)*([A-Z]\w*[a-z]\w*)\b[^`]*`", (DOCS / "glossary.md").read_text("utf-8"))
+    )
+    assert len(names) > 10
+    files = [path for name in PACKAGES for path in (DOCS.parent / name).rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    assert names - set(re.findall(r"^(?:class )?(\w+)(?:[(:]| = )", code, flags=re.MULTILINE)) == set()
 
 
 def test_no_output_is_cut_off() -> None:
