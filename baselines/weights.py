@@ -11,15 +11,7 @@ import os
 from pathlib import Path
 
 from baselines import download
-from baselines.weights_files import (
-    WeightsFile,
-    digests,
-    folder,
-    memo_path,
-    read_memo,
-    remember,
-    set_aside,
-)
+from baselines.weights_files import WeightsFile, digests, folder, memo_path, read_memo, remember, set_aside
 from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError, unknown
 

@@ -40,9 +40,7 @@ Device = Annotated[str, typer.Option(metavar="D", help="cpu, or cuda on a GPU.")
 
 
 @app.callback()
-def qincodec(
-    version: Annotated[bool, version_option("qincodec")] = False,
-) -> None:
+def qincodec(version: Annotated[bool, version_option("qincodec")] = False) -> None:
     """Encode audio with QINCODEC, a neural codec, and decode it again."""
 
 
@@ -52,8 +50,7 @@ def encode(
         list[Path], typer.Argument(metavar="IN", help="Audio files of any sample rate; - for stdin.")
     ],
     output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="OUT", help="A .qnc file, a folder, or - for stdout."),
+        Path, typer.Option("-o", "--output", metavar="OUT", help="A .qnc file, a folder, or - for stdout.")
     ],
     kbps: Annotated[
         float,

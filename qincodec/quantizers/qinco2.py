@@ -223,11 +223,7 @@ class _Trainer:
         scale = float(self.model.scale)
         while self.epoch < training.epochs:
             batches = data.batches(
-                training.batch_size,
-                training.epoch_frames,
-                seed=self.seed,
-                epoch=self.epoch,
-                start=self.step,
+                training.batch_size, training.epoch_frames, seed=self.seed, epoch=self.epoch, start=self.step
             )
             z = mse = None
             for batch in batches:

@@ -222,10 +222,7 @@ class AdversarialStep:
         return log
 
     def _discriminator_step(
-        self,
-        batches: Sequence[torch.Tensor],
-        fakes: Sequence[torch.Tensor],
-        log: dict[str, torch.Tensor],
+        self, batches: Sequence[torch.Tensor], fakes: Sequence[torch.Tensor], log: dict[str, torch.Tensor]
     ) -> None:
         self.discriminators.requires_grad_(True)  # type: ignore[union-attr]
         for number, (audio, fake) in enumerate(zip(batches, fakes, strict=True)):

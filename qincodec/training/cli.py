@@ -21,8 +21,7 @@ app = typer.Typer(
 )
 
 Data = Annotated[
-    Path,
-    typer.Argument(metavar="DATA", help="A folder of audio, a JSON-lines manifest, or WavCaps' folder."),
+    Path, typer.Argument(metavar="DATA", help="A folder of audio, a JSON-lines manifest, or WavCaps' folder.")
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the training.")]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the training.")]
@@ -47,8 +46,7 @@ Exclude = Annotated[
     ),
 ]
 Accelerator = Annotated[
-    str,
-    typer.Option(metavar="A", help="auto, cpu or cuda. Several devices: start it with torchrun."),
+    str, typer.Option(metavar="A", help="auto, cpu or cuda. Several devices: start it with torchrun.")
 ]
 
 
