@@ -28,7 +28,8 @@ from evaluation.datasets.base import Clip, Dataset
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.request import ParsedRequest, Request
 from evaluation.engine.runner import PreparedRun, Runner
-from evaluation.records import CodedRow, Condition, MetricInfo, Row, ScoreRow, Settings
+from evaluation.records import Condition, MetricInfo, Settings
+from evaluation.rows import CodedRow, Row, ScoreRow
 from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import RunStore, coded_key, score_key
 from qincodec.core.files import write_atomic

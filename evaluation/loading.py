@@ -11,17 +11,9 @@ from typing import Any
 import pandas as pd
 
 from evaluation.datasets.base import Clip
-from evaluation.records import (
-    CodedRow,
-    CodesRow,
-    CodeStatistics,
-    Condition,
-    CorpusScore,
-    FramesRow,
-    MetricInfo,
-    ScoreRow,
-)
+from evaluation.records import Condition, MetricInfo
 from evaluation.results import CLIP_COLUMNS, Results
+from evaluation.rows import CodedRow, CodesRow, CodeStatistics, CorpusScore, FramesRow, ScoreRow
 from evaluation.run.store import RunStore, coded_key, condition_delay, frames_key, score_key
 from evaluation.statistics.codes import code_statistics
 from evaluation.statistics.distances import EmbeddedRun

@@ -1,7 +1,7 @@
-"""What stands in a run folder: frozen records, checked as they are read.
+"""What describes a run in its folder: frozen records, checked as they are read. Results: `evaluation.rows`.
 
 Run folders are copied, edited and damaged, so every value from a file is checked by the type of its field
-(`read`, `read_row`); what the code itself makes is not checked again. Records are dataclasses with slots,
+(`read`, `rows.read_row`); what the code itself makes is not checked again. Rows are dataclasses with slots,
 which pydantic fills: its own models take more time and memory, and a large run has millions of rows. Fields
 that are not known here are left out, so that a later version may add some.
 """
@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Discriminator, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from baselines.codec import Rate
@@ -148,7 +148,7 @@ Identity = Annotated[dict[str, Any], _object(_identifying, "an object with versi
 # Reading
 
 
-_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def loads(text: str | bytes) -> Any:
@@ -166,22 +166,22 @@ def read(kind: type[T], content: Any) -> T:
         ValueError: a field is absent or not what it must be; one line that names it.
     """
     try:
-        found: T = _adapter(kind).validate_python(content)
+        found: T = adapter(kind).validate_python(content)
     except ValidationError as error:
-        raise ValueError(_explain(error)) from error
+        raise ValueError(explain(error)) from error
     return found
 
 
 def check_fields(kind: type[Any], values: Mapping[str, Any]) -> None:
     """`read` for some of the fields of a record: those that are absent are not missed."""
     try:
-        _adapter(kind).validate_python(dict(values))
+        adapter(kind).validate_python(dict(values))
     except ValidationError as error:
         if any(found["type"] != "missing" for found in error.errors()):
-            raise ValueError(_explain(error)) from error
+            raise ValueError(explain(error)) from error
 
 
-def _explain(error: ValidationError, place: tuple[int | str, ...] = ()) -> str:
+def explain(error: ValidationError, place: tuple[int | str, ...] = ()) -> str:
     """What is wrong first, what was found, what is needed."""
     found = next((e for e in error.errors() if e["type"] != "missing"), error.errors()[0])
     where = ""
@@ -375,248 +375,6 @@ class DatasetInfo:
         return {name: value for name, value in plain.items() if name not in optional or value is not None}
 
 
-# Rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One result under its key. Of a kind that is not known here only the key counts."""
-
-    kind: str = ""
-    key: Name
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipRow(Row):
-    """What came of one clip in one condition.
-
-    Attributes:
-        codec: row label of the condition.
-        rate: label of its operating point.
-        error: why there is no result; it is tried again.
-    """
-
-    codec: Text
-    rate: Text
-    clip: Text
-    error: Text | None
-
-    @property
-    def point(self) -> str:
-        """`Condition.point` of its condition."""
-        return f"{self.codec}@{self.rate}"
-
-    def is_news_after(self, known: ClipRow | None) -> bool:
-        """Whether it belongs behind what is known: results stay as they are, a failure is written once."""
-        return known is None or (known.error is not None and known.error != self.error)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **{name: value for name, value in Row.to_json(self).items() if name != "error"},
-            "error": self.error,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CodedRow(ClipRow):
-    """What a condition made of a clip. With an ``error``, the rest says nothing.
-
-    Attributes:
-        bytes: of the payload; None where nothing was encoded.
-        delay: estimated, samples; None if it cannot be.
-        gain_db: estimated; None likewise.
-        encode_s: wall time; None if nothing was encoded this time.
-        encoded: the encoded clip's file, relative to the run folder.
-        codebooks: number of them; 0 for codecs without codes.
-        note: what loading or aligning it had to say.
-    """
-
-    kind: Literal["coded"] = "coded"
-    duration_s: Positive = math.nan
-    bytes: Count | None = None
-    delay: Delay | None
-    gain_db: Number | None = None
-    encode_s: Amount | None = None
-    decode_s: Amount | None = None
-    encoded: File | None = None
-    codebooks: Count = 0
-    note: Text | None = None
-
-    def __post_init__(self) -> None:
-        if self.error is None and math.isnan(self.duration_s):
-            raise ValueError("'duration_s' is missing")
-
-    def to_json(self) -> dict[str, Any]:
-        if self.error is None:
-            return ClipRow.to_json(self)
-        names = ("kind", "key", "codec", "rate", "clip", "delay", "error")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRow(ClipRow):
-    """One metric of a coded clip after a shift by ``delay``; a value that is NaN has a ``reason``."""
-
-    kind: Literal["score"] = "score"
-    metric: Text
-    delay: Delay
-    value: Value
-    reason: Text | None
-
-    def to_json(self) -> dict[str, Any]:
-        return {**ClipRow.to_json(self), "value": number_to_json(self.value)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FramesRow(Row):
-    """Where the embedding of a clip stands: (frames, dim) float32 at an offset in bytes.
-
-    ``silent``: frames without a sample that is not 0.
-    """
-
-    kind: Literal["frames"] = "frames"
-    embedding: Text = ""
-    file: File
-    offset: Count
-    frames: CountedFrom1
-    dim: Dimensions
-    silent: Count
-    error: Text | None
-
-
-@dataclass(frozen=True, slots=True)
-class Distance:
-    """A distance between distributions as a row keeps it (see `CorpusScore`)."""
-
-    value: Value
-    sizes: tuple[CountedFrom1, ...] = ()
-    half: Number = math.nan
-    half_frames: Number = math.nan
-    limit: Number = math.nan
-    left_out: tuple[Number, ...] = ()
-    low: Number = math.nan
-    high: Number = math.nan
-    reason: Text = ""
-    ci_reason: Text = ""
-
-    def __post_init__(self) -> None:
-        if len(self.left_out) not in (0, len(self.sizes)):
-            raise ValueError(
-                f"{len(self.left_out)} values left out of {len(self.sizes)} groups; needed are all"
-            )
-
-    def to_json(self) -> dict[str, Any]:
-        return {"value": number_to_json(self.value)} | {
-            name: value for name, value in _known(self).items() if name != "value"
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorpusRow(Row):
-    """Both distances of a condition in one embedding."""
-
-    kind: Literal["corpus"] = "corpus"
-    codec: Text = ""
-    kbps: Positive | None = None
-    embedding: Text = ""
-    fd: Distance
-    kad: Distance
-
-    def to_json(self) -> dict[str, Any]:
-        return {**Row.to_json(self), "fd": self.fd.to_json(), "kad": self.kad.to_json()}
-
-
-@dataclass(frozen=True, slots=True)
-class Codebook:
-    """Statistics of one codebook (`evaluation.statistics.codes.codebook_statistics`)."""
-
-    size: CountedFrom1
-    used: Count
-    usage: Amount
-    frames: Count
-    entropy_bits: Amount
-    entropy_bits_miller_madow: Amount
-    perplexity: Amount
-    perplexity_miller_madow: Amount
-    kbps_entropy: Amount
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in Codebook.__slots__}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CodesRow(Row):
-    """Statistics of all codes of a condition (`evaluation.statistics.codes.code_statistics`)."""
-
-    kind: Literal["codes"] = "codes"
-    codec: Text
-    rate: Text
-    kbps_entropy: Amount
-    frames: Count
-    codebooks: tuple[Codebook, ...]
-    perplexity: Amount
-    perplexity_miller_madow: Amount
-    perplexity_of_mean: Amount
-    perplexity_of_mean_miller_madow: Amount
-    usage: Amount
-
-    def __post_init__(self) -> None:
-        if not self.codebooks:
-            raise ValueError("'codebooks' is empty; needed is one or more")
-
-    def to_json(self) -> dict[str, Any]:
-        return {**Row.to_json(self), "codebooks": [book.to_json() for book in self.codebooks]}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentsRow(Row):
-    """Sums over the frames of a clip (`evaluation.paper.latents`)."""
-
-    kind: Literal["latents"] = "latents"
-    codec: Text = ""
-    clip: Text = ""
-    frames: CountedFrom1
-    error_sum: Amount
-    x: tuple[Number, ...]
-    squares: Amount
-
-
-_Known = Annotated[CodedRow | ScoreRow | FramesRow | CorpusRow | CodesRow | LatentsRow, Discriminator("kind")]
-
-
-def read_row(line: bytes) -> Row:
-    """A row from its line.
-
-    Raises:
-        ValueError: it is not JSON, or a field is absent or not what it must be.
-    """
-    try:
-        row: Row = _adapter(_Known).validate_json(line)
-        return row
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] not in ("union_tag_invalid", "union_tag_not_found"):
-            raise ValueError(_explain(error, first["loc"][:1])) from error
-    try:
-        other: Row = _adapter(Row).validate_json(line)
-        return other
-    except ValidationError as error:
-        raise ValueError(_explain(error)) from error
-
-
-def _known(record: Any) -> dict[str, Any]:
-    """The fields that do not have their default, in order; NaN is one."""
-    fields = record.__dataclass_fields__.items()
-    values = {name: (getattr(record, name), spec.default) for name, spec in fields}
-    return {name: value for name, (value, default) in values.items() if value == value != default}
-
-
-# What results are made of, besides rows
-
-
 @dataclass(frozen=True)
 class DecodedFile:
     """A clip's file that was decoded elsewhere: its fingerprint, or why there is none."""
@@ -637,83 +395,3 @@ class DecodedFile:
         if text.startswith(cls._MISSING):
             return cls(missing=text.removeprefix(cls._MISSING))
         return cls(text)
-
-
-@dataclass(frozen=True)
-class CorpusScore:
-    """A distance between the distributions of all references and all decoded clips of a condition.
-
-    Attributes:
-        metric: name of the metric.
-        codec: row label of the condition.
-        kbps: its asked rate, None without one.
-        value: NaN with a ``reason``.
-        low: of the 95 % interval by jackknife over recordings; NaN with a ``ci_reason``.
-        high: likewise.
-        half: the mean of the distances of two halves of the recordings: what half the data would give. NaN
-            where there is none.
-        limit: extrapolated to infinite data, ``2 value - half``, for a bias that falls with 1 / frames.
-        n_clips: clips compared.
-        n_recordings: recordings they are from.
-        n_frames: frames they have.
-        half_frames: mean frames of a half.
-        left_out: the value without each group of recordings, for paired intervals.
-        sizes: recordings of each group.
-        members: hash of the references: equal for conditions scored on the same clips.
-        common: on the clips that all codecs at the asked rate have, for their comparison; False: on all
-            clips of the condition.
-    """
-
-    metric: str
-    codec: str
-    kbps: float | None
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    half: float = math.nan
-    limit: float = math.nan
-    n_clips: int = 0
-    n_recordings: int = 0
-    n_frames: int = 0
-    half_frames: float = math.nan
-    left_out: tuple[float, ...] = ()
-    sizes: tuple[int, ...] = ()
-    members: str = ""
-    reason: str = ""
-    ci_reason: str = ""
-    common: bool = False
-
-
-@dataclass(frozen=True)
-class CodeStatistics:
-    """What the codes of a condition tell, over all frames of all its clips.
-
-    Attributes:
-        codec: row label.
-        kbps: asked rate.
-        kbps_entropy: the sum over codebooks of H times the frames per second, kbit/s: the rate an ideal
-            memoryless entropy coder would reach. NaN for codecs without codes, or with a reason.
-        frames: of all clips.
-        perplexity: mean of 2^H over codebooks.
-        perplexity_of_mean: 2^mean(H).
-        usage: mean share of entries that occur.
-    """
-
-    codec: str
-    kbps: float | None
-    kbps_entropy: float = math.nan
-    frames: int = 0
-    codebooks: tuple[Codebook, ...] = ()
-    perplexity: float = math.nan
-    perplexity_miller_madow: float = math.nan
-    perplexity_of_mean: float = math.nan
-    perplexity_of_mean_miller_madow: float = math.nan
-    usage: float = math.nan
-    kbps_entropy_reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """What applies."""
-        found = {"codec": self.codec, "kbps": self.kbps, **_known(self)}
-        if self.codebooks:
-            found["codebooks"] = [book.to_json() for book in self.codebooks]
-        return found

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from evaluation.records import CodeStatistics, Condition, CorpusScore, EmbeddingInfo, MetricInfo
+from evaluation.records import Condition, EmbeddingInfo, MetricInfo
+from evaluation.rows import CodeStatistics, CorpusScore
 
 if TYPE_CHECKING:
     import pandas as pd

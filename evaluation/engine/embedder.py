@@ -25,7 +25,8 @@ from evaluation.metrics.embedding import (
     describe_embedding,
     embedding_metrics,
 )
-from evaluation.records import FramesRow, MetricInfo, Settings
+from evaluation.records import MetricInfo, Settings
+from evaluation.rows import FramesRow
 from evaluation.run.store import RunStore, frames_key, reference_frames_key
 from qincodec.core.errors import Unavailable, UserError
 from qincodec.core.files import StoreError

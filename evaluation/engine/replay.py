@@ -18,7 +18,8 @@ from baselines.rendered import Rendered
 from evaluation.datasets.base import Clip
 from evaluation.engine.coding import Coder, fit_length
 from evaluation.engine.request import RenderedSpec
-from evaluation.records import CodedRow, Condition, label
+from evaluation.records import Condition, label
+from evaluation.rows import CodedRow
 from evaluation.run.store import RunStore, coded_key, condition_delay
 from qincodec import audio
 from qincodec.audio import Audio

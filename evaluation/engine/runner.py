@@ -34,7 +34,8 @@ from evaluation.engine.noise_floor import noise_floor
 from evaluation.engine.request import ParsedRequest
 from evaluation.engine.scoring import describe, failed_score, score_batch
 from evaluation.metrics.base import Metric, Score
-from evaluation.records import ClipRow, CodedRow, MetricInfo, ScoreRow, Settings
+from evaluation.records import MetricInfo, Settings
+from evaluation.rows import ClipRow, CodedRow, ScoreRow
 from evaluation.run.store import RunStore, coded_key, condition_delay, row_key, score_key
 from qincodec import audio
 from qincodec.core.errors import UserError

@@ -14,7 +14,8 @@ import torch
 from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
-from evaluation.records import CodedRow, Condition, LatentsRow, Settings
+from evaluation.records import Condition, Settings
+from evaluation.rows import CodedRow, LatentsRow
 from evaluation.run.store import RunStore, coded_key, row_key
 from evaluation.statistics.distributions import jackknife, jackknife_groups
 from qincodec import audio

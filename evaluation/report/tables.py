@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation.metrics.embedding import FRECHET
-from evaluation.records import CodeStatistics, EmbeddingInfo, MetricInfo
+from evaluation.records import EmbeddingInfo, MetricInfo
 from evaluation.results import Results
+from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import asked_rates, condition_rows
 
 MISSING = "–"

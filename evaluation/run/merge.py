@@ -25,18 +25,8 @@ from typing import Any, NoReturn
 
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.shards import shard_note, unite_shards
-from evaluation.records import (
-    ClipRow,
-    CodedRow,
-    Condition,
-    DecodedFile,
-    FramesRow,
-    LowRates,
-    MetricInfo,
-    Row,
-    ScoreRow,
-    short,
-)
+from evaluation.records import Condition, DecodedFile, LowRates, MetricInfo, short
+from evaluation.rows import ClipRow, CodedRow, FramesRow, Row, ScoreRow
 from evaluation.run.environment import unite_environments
 from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import (

@@ -37,16 +37,14 @@ from evaluation.datasets.base import Clip
 from evaluation.records import (
     Condition,
     DecodedFile,
-    FramesRow,
     MetricInfo,
-    Row,
     Settings,
     Text,
     loads,
     read,
-    read_row,
     short,
 )
+from evaluation.rows import FramesRow, Row, read_row
 from evaluation.run.manifest import RunDescription
 from qincodec.core.errors import UserError
 from qincodec.core.files import explain_os_errors, safe_name, write_atomic

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from baselines.codec import Encoded
-from evaluation.records import Codebook, CodedRow, CodesRow
+from evaluation.rows import Codebook, CodedRow, CodesRow
 from evaluation.run.store import RunStore, row_key
 from qincodec.core.errors import UserError
 

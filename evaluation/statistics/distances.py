@@ -21,16 +21,9 @@ from scipy import stats
 
 from evaluation.datasets.base import Clip
 from evaluation.metrics.embedding import FRECHET, KERNEL, embedding_metrics
-from evaluation.records import (
-    CorpusRow,
-    CorpusScore,
-    Distance,
-    EmbeddingInfo,
-    FramesRow,
-    Settings,
-    number_to_json,
-)
+from evaluation.records import EmbeddingInfo, Settings, number_to_json
 from evaluation.results import Results
+from evaluation.rows import CorpusRow, CorpusScore, Distance, FramesRow
 from evaluation.run.store import RunStore, reference_frames_key, row_key
 from evaluation.statistics.distributions import (
     Gaussian,

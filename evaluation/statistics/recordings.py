@@ -163,7 +163,7 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     Columns: ``codec, kbps, kbps_nominal, kbps_measured, rate_is, rate_deviation, rate_off, kbps_entropy,
     control, n, n_failed, n_recordings, delay_samples, delay_applied, gain_db, encode_rt, decode_rt`` and
     for each metric M ``M, M_ci_low, M_ci_high, M_n, M_inf, M_reason, M_ci_reason``; for distances between
-    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.records.CorpusScore`).
+    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.rows.CorpusScore`).
 
     Everything is over the clips that did not fail. ``kbps_measured`` is total bits over total duration
     (the declared rate where ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1;

@@ -26,7 +26,8 @@ from evaluation.engine.coding import fit_length
 from evaluation.engine.replay import RunAudio
 from evaluation.engine.request import RenderedSpec, parse_conditions, parse_kbps
 from evaluation.loading import load
-from evaluation.records import CodedRow, Condition
+from evaluation.records import Condition
+from evaluation.rows import CodedRow
 from evaluation.run.store import RunStore, condition_delay
 from mushra.check import is_control
 from mushra.create.stimuli import Raw, Unsuitable

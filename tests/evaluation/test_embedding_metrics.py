@@ -22,11 +22,11 @@ from evaluation import evaluate, open_results
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import shift
 from evaluation.metrics.embedding import compare_frames
-from evaluation.records import CodedRow, FramesRow
 from evaluation.report.compare import compare_runs
 from evaluation.report.notes import notes
 from evaluation.report.tables import all_tables
 from evaluation.results import Results
+from evaluation.rows import CodedRow, FramesRow
 from evaluation.run.store import RunStore, frames_key
 from evaluation.statistics.distributions import frechet_distance
 from qincodec import audio

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.records import CodeStatistics, Condition, MetricInfo
+from evaluation.records import Condition, MetricInfo
 from evaluation.results import CLIP_COLUMNS, Results
+from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import summarize
 
 SI_SDR = MetricInfo(

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from evaluation.records import CodeStatistics, MetricInfo
+from evaluation.records import MetricInfo
 from evaluation.report.html.svg import NUM_COLOURS, Panel, finite_range, number, shape
 from evaluation.report.tables import heading, kbps_text, rate_heading, row_label, with_codebooks
 from evaluation.results import Results
+from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import asked_rates, condition_rows
 
 #: Points of a distribution's curve; more could not be told apart.

@@ -12,7 +12,6 @@ from markupsafe import escape
 from page_text import parsed
 from synthetic_results import SI_SDR, make_results
 
-from evaluation.records import Codebook
 from evaluation.report.html import media, selection
 from evaluation.report.html.figures import distributions, perplexity, rate_distortion
 from evaluation.report.html.svg import ticks
@@ -20,6 +19,7 @@ from evaluation.report.html.write import render_page
 from evaluation.report.notes import notes
 from evaluation.report.tables import Cell, all_tables, with_noise_floor
 from evaluation.results import Results
+from evaluation.rows import Codebook
 from evaluation.statistics.recordings import paired_tests
 
 NASTY = "<script>alert('x')</script>\"&amp;"

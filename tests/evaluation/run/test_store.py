@@ -13,14 +13,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.datasets.base import Clip
-from evaluation.records import (
-    Condition,
-    DecodedFile,
-    ScoreRow,
-    Settings,
-    number_from_json,
-    number_to_json,
-)
+from evaluation.records import Condition, DecodedFile, Settings, number_from_json, number_to_json
+from evaluation.rows import ScoreRow
 from evaluation.run.store import (
     RunStore,
     coded_key,
