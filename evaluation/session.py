@@ -308,17 +308,15 @@ def _describe_run(
 
 
 def _refuse_other_configuration(folder: Path, old: RunDescription, new: RunDescription) -> None:
-    def refuse(what: str, had: object, got: object) -> None:
+    differences = list(old.differences(new))
+    if old.dataset.hash != new.dataset.hash:
+        had, got = (f"{d.name} ({d.n_clips} clips, {d.hash})" for d in (old.dataset, new.dataset))
+        differences.append(("the data", had, got))
+    for what, had, got in differences:
         raise UserError(
             f"{folder} holds a run of another configuration: {what} was {had}, now {got}; "
             "choose another --out, or ask for the same to go on with it"
         )
-
-    for difference in old.differences(new):
-        refuse(*difference)
-    if old.dataset.hash != new.dataset.hash:
-        had, got = (f"{d.name} ({d.n_clips} clips, {d.hash})" for d in (old.dataset, new.dataset))
-        refuse("the data", had, got)
 
 
 def command_line() -> str:

@@ -59,7 +59,11 @@ def _remarks(merged: Merged) -> Iterator[str]:
             f"{merged.num_clips} clips were scored at another one and are not scored yet"
         )
     if merged.not_scored:
-        yield f"to score them from what was encoded: {_finish(merged)}"
+        out, clips = (shlex.quote(str(path)) for path in (merged.folder, merged.folder / "clips.jsonl"))
+        yield (
+            "to score them from what was encoded: the command of the runs, without --shard and with "
+            f"--out {out}; on {clips} if they are of different data"
+        )
     if merged.lost:
         yield (
             f"{merged.lost} encoded clips are gone from the runs: their scores stay, statistics of codes and "
@@ -68,19 +72,3 @@ def _remarks(merged: Merged) -> Iterator[str]:
     if merged.missing_shards:
         numbers = ", ".join(map(str, merged.missing_shards))
         yield f"this is a part of the data: shards {numbers} are missing; merge again with them"
-
-
-def _finish(merged: Merged) -> str:
-    """The command that finishes the merged run, from those of its parts."""
-    commands = [line for line in merged.run.commands if " merge " not in line]
-    if not commands or "+" in merged.run.dataset.name:
-        clips = shlex.quote(str(merged.folder / "clips.jsonl"))
-        return f"evaluate {clips} --out {shlex.quote(str(merged.folder))}, with the options of the runs"
-    words = iter(shlex.split(commands[0]))
-    kept = []
-    for word in words:
-        if word in ("--shard", "--out"):
-            next(words, None)
-        elif not word.startswith(("--shard=", "--out=")):
-            kept.append(word)
-    return shlex.join([*kept, "--out", str(merged.folder)])

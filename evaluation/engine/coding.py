@@ -114,14 +114,6 @@ class Coder:
             (decoded_at - encoded_at) / count,
         )
 
-    def kept(self, path: str) -> Encoded:
-        """What an earlier session encoded. Raises OSError where the file is gone, UserError if it is damaged.
-
-        Args:
-            path: below the run folder, as a coded row has it.
-        """
-        return Encoded.from_bytes((self.store.folder / path).read_bytes())
-
     def decode(
         self, codec: Codec, encoded: list[Encoded], length: int, given: torch.Tensor | None = None
     ) -> torch.Tensor:

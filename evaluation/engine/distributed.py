@@ -22,18 +22,15 @@ class Ranks:
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
 
     @classmethod
     def from_environment(cls) -> Ranks:
         """Join the group torchrun describes in the environment; a single rank without it."""
         try:
             world_size = int(os.environ.get("WORLD_SIZE", "1"))
-            ranks = cls(int(os.environ.get("RANK", "0")), world_size, int(os.environ.get("LOCAL_RANK", "0")))
+            ranks = cls(int(os.environ.get("RANK", "0")), world_size)
         except ValueError as error:
-            raise UserError(
-                f"RANK, WORLD_SIZE and LOCAL_RANK must be integers: {error}; use torchrun"
-            ) from error
+            raise UserError(f"RANK and WORLD_SIZE must be integers: {error}; use torchrun") from error
         if world_size > 1:
             from torch import distributed
 

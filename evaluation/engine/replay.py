@@ -125,7 +125,7 @@ class RunAudio:
         if condition.identity.get("name") == "rendered":
             return self._from_folder(condition, clip, notes)
         try:
-            encoded = self._coder.kept(str(row.encoded))
+            encoded = self._store.read_encoded(row.encoded)
         except OSError as error:
             raise UserError(
                 f"what {condition.label} encoded is gone ({row.encoded}: {error.strerror}); run"

@@ -301,7 +301,7 @@ class Runner:
         if prepared.codec is None or len(done) < len(known):
             return None
         try:
-            encoded = [self._coder.kept(str(row.encoded)) for row in done]
+            encoded = [self.store.read_encoded(row.encoded) for row in done]
         except (OSError, UserError):
             return None
         given = batch.inputs.get(prepared.codec.sample_rate)

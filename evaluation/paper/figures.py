@@ -13,9 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.paper.printed import CURVE_RATES
 from evaluation.paper.tables import PaperFigure, Point, Series
-from evaluation.report.drawing import COLOURS, FORMATS, MARKERS, file_of
-
-_COLOURS = (*COLOURS, "#000000")
+from evaluation.report.drawing import CODEC_COLOURS, FORMATS, MARKERS, file_of
 
 
 def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
@@ -58,7 +56,7 @@ def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
 
 def _style(labels: Sequence[str], label: str) -> dict[str, Any]:
     index = labels.index(label)
-    return {"color": _COLOURS[index % len(_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    return {"color": CODEC_COLOURS[index % len(CODEC_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def _bars(points: Sequence[Point]) -> list[list[float]]:
@@ -74,7 +72,7 @@ def _scores(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[
     (series,) = members
     places = range(len(series.points))
     values = [point.value for point in series.points]
-    axes.errorbar(places, values, _bars(series.points), fmt="o", capsize=4, color=_COLOURS[0])
+    axes.errorbar(places, values, _bars(series.points), fmt="o", capsize=4, color=CODEC_COLOURS[0])
     counts = {point.n for point in series.points}
     for place, point in enumerate(series.points):
         if len(counts) > 1:

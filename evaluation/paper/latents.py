@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
-from evaluation.datasets.unchanged import Unchanged
-from evaluation.records import Condition, Settings
+from evaluation.engine.coding import Coder
+from evaluation.records import Condition
 from evaluation.rows import CodedRow, LatentsRow
 from evaluation.run.store import RunStore, coded_key, row_key
 from evaluation.statistics.distributions import jackknife, jackknife_groups
@@ -100,6 +98,7 @@ def latent_error(
     """
     run = store.read_run()
     settings = run.settings
+    coder = Coder(store, settings.sample_rate, channels=1)
     clips = [clip for clip in store.read_clips() if clip.error is None]
     sums: list[_Sums] = []
     recordings: list[str] = []
@@ -111,7 +110,7 @@ def latent_error(
         key = row_key(kind="latents", version=VERSION, coded=row.key)
         known = store.row(key, LatentsRow)
         if known is None:
-            found = _sums(store, row, clip, codec, settings)
+            found = _sums(coder, row, clip, codec)
             known = LatentsRow(key=key, codec=condition.codec, clip=clip.id, **found)
             store.append([known])
         sums.append(_Sums(known.frames, known.error_sum, np.array(known.x), known.squares))
@@ -119,20 +118,16 @@ def latent_error(
     return _summarise(sums, recordings)
 
 
-def _sums(store: RunStore, row: CodedRow, clip: Clip, codec: Qincodec, settings: Settings) -> dict[str, Any]:
-    path = store.folder / str(row.encoded)
+def _sums(coder: Coder, row: CodedRow, clip: Clip, codec: Qincodec) -> dict[str, Any]:
     try:
-        codes = Encoded.from_bytes(path.read_bytes()).codes
+        codes = coder.store.read_encoded(row.encoded).codes
     except OSError as error:
         raise UserError(
-            f"'{path}' is gone ({error.strerror}): give another --out to evaluate anew"
+            f"'{error.filename}' is gone ({error.strerror}): give another --out to evaluate anew"
         ) from error
     assert codes is not None and codec.quantizer is not None
     # The way audio took to the codec when it was coded.
-    read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
-    samples, sample_rate = Unchanged().read(clip.path, clip.content_hash, read)
-    samples = audio.resample(audio.mix(samples, 1), sample_rate, settings.sample_rate)
-    samples = audio.resample(samples, settings.sample_rate, codec.sample_rate)
+    samples = audio.resample(coder.reference(clip), coder.sample_rate, codec.sample_rate)
     with torch.inference_mode():
         x = codec.encode_latents(torch.from_numpy(samples)[None])[0, 0].double()
         decoded = codec.quantizer.decode(torch.from_numpy(codes.T.copy()).to(codec.device))

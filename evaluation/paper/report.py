@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -71,12 +71,12 @@ def _json(found: Reproduction) -> str:
 # Terminal
 
 
-def print_paper(found: Reproduction, file: IO[str] | None = None) -> None:
+def print_paper(found: Reproduction) -> None:
     """Print all tables and the numbers of all figures: to the terminal's width there, unwrapped elsewhere."""
     parts: list[RenderableType] = [Report([], [content.CITATION, found.data_note, found.summary]), Text()]
     for sheet in sheets(found):
         parts += [Report([], [f"{sheet.name}. {sheet.title}"]), Report([sheet.table], sheet.notes), Text()]
-    print_wide(Group(*parts, Report([], found.notes)), file)
+    print_wide(Group(*parts, Report([], found.notes)))
 
 
 # LaTeX

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
 #: yellow, which is too light on white, and the black, which is for what is no codec under test.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: Where all that is drawn is a codec.
+CODEC_COLOURS = (*COLOURS, "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 #: Reference, anchors and other marks that belong to no codec.
 NEUTRAL = "0.35"

@@ -16,12 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.records import MetricInfo
-from evaluation.report.drawing import COLOURS, MARKERS, file_of
+from evaluation.report.drawing import CODEC_COLOURS, MARKERS, file_of
 from evaluation.report.tables import disclaimer, heading, row_label, with_codebooks, with_noise_floor
 from evaluation.results import Results
 from qincodec.core.files import write_atomic
 
-_COLOURS = (*COLOURS, "#000000")
 _LINES = ("-", "--", ":", "-.")
 _PANEL_INCHES = (5.2, 4.0)
 _PANELS_PER_ROW = 3
@@ -108,7 +107,7 @@ def perplexity(results: Results) -> Figure:
     codecs = list(dict.fromkeys(entry.codec for entry in entries))
     most = max(len(entry.codebooks) for entry in entries)
     for index, entry in enumerate(entries):
-        colour = _COLOURS[codecs.index(entry.codec) % len(_COLOURS)]
+        colour = CODEC_COLOURS[codecs.index(entry.codec) % len(CODEC_COLOURS)]
         values = [book.perplexity for book in entry.codebooks]
         label = f"{row_label(entry.codec, entry.kbps)} ({entry.frames} frames)"
         style: dict[str, Any] = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
@@ -133,9 +132,9 @@ def _styles(summary: pd.DataFrame) -> dict[str, dict[str, str]]:
     codecs = list(dict.fromkeys(summary.loc[~summary["control"].astype(bool), "codec"]))
     return {
         codec: {
-            "color": _COLOURS[index % len(_COLOURS)],
+            "color": CODEC_COLOURS[index % len(CODEC_COLOURS)],
             "marker": MARKERS[index % len(MARKERS)],
-            "linestyle": _LINES[index // len(_COLOURS) % len(_LINES)],
+            "linestyle": _LINES[index // len(CODEC_COLOURS) % len(_LINES)],
         }
         for index, codec in enumerate(codecs)
     }

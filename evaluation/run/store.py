@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
 from evaluation.records import (
     Condition,
@@ -341,6 +342,10 @@ class RunStore:
     def encoded_path(self, point: str, clip_id: str) -> Path:
         """Where the encoded clip of an operating point (`Condition.point`) is kept."""
         return self.folder / "encoded" / safe_name(point) / f"{clip_id}.enc"
+
+    def read_encoded(self, file: str | None) -> Encoded:
+        """What a coded row says was encoded. Raises OSError where it is gone, UserError if it is damaged."""
+        return Encoded.from_bytes((self.folder / str(file)).read_bytes())
 
     def decoded_path(self, point: str, clip_id: str) -> Path:
         """Where ``--save-audio`` puts the decoded clip."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from baselines.codec import Encoded
 from evaluation.rows import Codebook, CodedRow, CodesRow
 from evaluation.run.store import RunStore, row_key
 from qincodec.core.errors import UserError
@@ -46,7 +45,7 @@ def _count(store: RunStore, rows: Sequence[CodedRow], key: str) -> CodesRow | st
     frames, duration_s = 0, 0.0
     for row in rows:
         try:
-            encoded = Encoded.from_bytes((store.folder / str(row.encoded)).read_bytes())
+            encoded = store.read_encoded(row.encoded)
         except (OSError, UserError):
             return f"{row.encoded} is gone or damaged"
         if encoded.codes is None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.records import MetricInfo
 from evaluation.report.html import figures
 from evaluation.report.notes import attributions, notes
 from evaluation.report.tables import (
@@ -117,7 +116,7 @@ def _matrices(results: Results, tests: pd.DataFrame) -> list[tuple[str, list[Mat
     for metric in results.metrics:
         own = tests[tests["metric"] == metric.name]
         matrices = [
-            _matrix(metric, None if key == -1 else float(key), rows)
+            _matrix(None if key == -1 else float(key), rows)
             for key, rows in own.groupby(own["kbps"].fillna(-1), sort=True)
         ]
         if matrices:
@@ -125,7 +124,7 @@ def _matrices(results: Results, tests: pd.DataFrame) -> list[tuple[str, list[Mat
     return parts
 
 
-def _matrix(metric: MetricInfo, kbps: float | None, tests: pd.DataFrame) -> Matrix:
+def _matrix(kbps: float | None, tests: pd.DataFrame) -> Matrix:
     codecs = list(dict.fromkeys([*tests["codec_a"], *tests["codec_b"]]))
     places = decimals(tests["difference"], tests["ci_high"] - tests["ci_low"])
     cells: dict[tuple[str, str], Difference] = {}
