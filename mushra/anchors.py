@@ -9,9 +9,7 @@ Their transition is as wide in Hz at every sample rate, so an anchor sounds alik
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +22,8 @@ from qincodec.core.errors import UserError
 #: Name of an anchor -> end of its pass band, Hz.
 CUTOFF_HZ = {ANCHOR35: 3500.0, ANCHOR70: 7000.0}
 
-PASSBAND_RIPPLE_DB = 0.1
-#: (frequency relative to the cutoff, least attenuation there in dB); the last holds for all above it, too.
-ATTENUATION_DB = ((8 / 7, 25.0), (9 / 7, 50.0))
-
+#: Where the stop band begins, relative to the cutoff.
+_STOP = 8 / 7
 #: Of our filters, from the standard's first point (4 kHz) on. Pass-band ripple is then about 0.007 dB.
 _DESIGN_ATTENUATION_DB = 62.0
 
@@ -44,7 +40,7 @@ def anchor_filter(name: str, sample_rate: int) -> NDArray[np.float64]:
         UserError: half the sample rate is below 8/7 of the cutoff (4 or 8 kHz), where the stop band begins.
     """
     cutoff = CUTOFF_HZ[name]
-    stop = cutoff * ATTENUATION_DB[0][0]
+    stop = cutoff * _STOP
     if sample_rate / 2 < stop:
         raise UserError(
             f"{name} needs a sample rate of at least {2 * stop:g} Hz, where its stop band begins; the"
@@ -87,50 +83,3 @@ def removed_db(reference: Audio, anchor: Audio) -> float:
     whole = float(np.sum(np.square(reference, dtype=np.float64)))
     removed = float(np.sum(np.square(np.asarray(reference, np.float64) - anchor)))
     return 10 * math.log10(removed / whole) if removed > 0 and whole > 0 else -math.inf
-
-
-def response_db(
-    taps: NDArray[np.float64], sample_rate: int, frequencies: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Magnitude response in dB at ``frequencies`` in Hz."""
-    _, response = signal.freqz(taps, worN=frequencies, fs=sample_rate)
-    return 20 * np.log10(np.maximum(np.abs(response), 1e-9))
-
-
-def plot_responses(path: Path, name: str, sample_rates: Sequence[int]) -> None:
-    """Draw the measured responses of an anchor's filters at several rates, with the standard's mask.
-
-    Args:
-        path: image file to write; its suffix says the format.
-        name: "anchor35" or "anchor70".
-        sample_rates: Hz.
-    """
-    from matplotlib.figure import Figure
-
-    cutoff = CUTOFF_HZ[name]
-    points = [(cutoff * factor, -attenuation) for factor, attenuation in ATTENUATION_DB]
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    passband, whole = figure.subplots(1, 2)
-    for sample_rate in sample_rates:
-        taps = anchor_filter(name, sample_rate)
-        frequencies = np.linspace(0, min(sample_rate / 2, 2 * cutoff), 4000)
-        response = response_db(taps, sample_rate, frequencies)
-        for axes in (passband, whole):
-            axes.plot(frequencies / 1000, response, linewidth=1, label=f"{sample_rate / 1000:g} kHz")
-    for level in (-PASSBAND_RIPPLE_DB, PASSBAND_RIPPLE_DB):
-        passband.plot([0, cutoff / 1000], [level, level], color="black", linewidth=2)
-    (first, first_db), (second, second_db) = points
-    whole.plot(
-        [first / 1000, first / 1000, second / 1000, second / 1000, 2 * cutoff / 1000],
-        [0, first_db, first_db, second_db, second_db],
-        color="black",
-        linewidth=2,
-        label="mask",
-    )
-    passband.set(xlim=(0, 1.05 * cutoff / 1000), ylim=(-0.2, 0.2), title="Pass band")
-    whole.set(xlim=(0, 2 * cutoff / 1000), ylim=(-110, 5), title=name)
-    for axes in (passband, whole):
-        axes.set(xlabel="Frequency (kHz)", ylabel="Magnitude (dB)")
-        axes.grid(alpha=0.3)
-    whole.legend(fontsize="small")
-    figure.savefig(path, dpi=120)

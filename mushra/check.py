@@ -154,7 +154,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
             yield from _uneven(number, page, found, config.general.stop_on_errors)
             yield from _impossible_anchors(config, number, page, found)
         if not isinstance(page, VolumePage):
-            yield from _told_apart(number, page, found)
+            yield from _told_apart(number, found)
         if isinstance(page, LikertMultiPage | LikertSinglePage):
             yield from _missing_pictures(config, number, page)
         sounds[number] = found
@@ -276,7 +276,7 @@ def _impossible_anchors(
                 yield Remark("error", number, message, ("reference",))
 
 
-def _told_apart(number: int, page: Page, found: dict[str, _Sound]) -> Iterator[Remark]:
+def _told_apart(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
     """Files of one page that a browser's list of requests tells apart; `mushra serve` evens out the rest."""
     kinds = sorted({sound.kind for sound in found.values()})
     sizes = {sound.size for sound in found.values()}

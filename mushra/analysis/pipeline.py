@@ -149,7 +149,7 @@ def analyze(
         tests=tests,
         mixed=mixed,
         letters=letter_groups(screened, tests),
-        notes=_notes(screened, screening, tests),
+        notes=_notes(screened, screening),
         seed=seed,
         num_permutations=num_permutations,
         num_resamples=num_resamples,
@@ -281,7 +281,7 @@ def _listeners_for(pairs: int) -> int:
 # Limits
 
 
-def _notes(ratings: Ratings, screening: Screening, tests: pd.DataFrame) -> tuple[str, ...]:
+def _notes(ratings: Ratings, screening: Screening) -> tuple[str, ...]:
     notes = list(screening.notes)
     n, items, systems = len(ratings.listeners), len(ratings.items), len(ratings.systems)
     scores = ratings.frame["score"]

@@ -9,7 +9,7 @@ reference at the right, with a band over the whole width that shows their interv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,11 +250,7 @@ def _write_letters(
 
 def _draw_boxes(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataFrame) -> None:
     """Boxes of all ratings (whiskers: last rating within 1.5 inter-quartile ranges), listeners' means."""
-    scores = _scores_by_condition(frame)
-    for place in layout.places:
-        row, values = _numbers(table, place.condition), scores.get(place.condition, np.empty(0))
-        if len(values) == 0 or math.isnan(row["median"]):
-            continue
+    for place, row, values in _rated(layout, table, frame):
         reach = 1.5 * (row["q3"] - row["q1"])
         inside = values[(values >= row["q1"] - reach) & (values <= row["q3"] + reach)]
         box = {
@@ -282,11 +278,7 @@ def _draw_boxes(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataF
 
 def _draw_violins(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataFrame) -> None:
     """Densities of all ratings, each as wide at its widest, their quartiles, and listeners' means."""
-    scores = _scores_by_condition(frame)
-    for place in layout.places:
-        row, values = _numbers(table, place.condition), scores.get(place.condition, np.empty(0))
-        if len(values) == 0 or math.isnan(row["median"]):
-            continue
+    for place, row, values in _rated(layout, table, frame):
         grid, density = bounded_density(values)
         half = 0.4 * density / density.max()
         axes.fill_betweenx(
@@ -304,7 +296,7 @@ def _draw_violins(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.Dat
     _draw_listeners(axes, layout, frame)
 
 
-def bounded_density(values: np.ndarray, *, num_points: int = 201) -> tuple[np.ndarray, np.ndarray]:
+def bounded_density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Density of scores over 0 to 100: Gaussian kernels, reflected at both ends: nothing lies outside.
 
     The bandwidth is Scott's rule, at least one point of the scale, since equal scores have a spread too
@@ -313,11 +305,11 @@ def bounded_density(values: np.ndarray, *, num_points: int = 201) -> tuple[np.nd
     Returns:
         The points and the density there, which integrates to one over [0, 100].
     """
-    grid = np.linspace(0.0, 100.0, num_points)
+    grid = np.linspace(0.0, 100.0, 201)
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     width = max(1.0, spread * len(values) ** -0.2)
     levels, counts = np.unique(values, return_counts=True)
-    density = np.zeros(num_points)
+    density = np.zeros_like(grid)
     images = [sign * levels + turn for sign in (1, -1) for turn in (-200, 0, 200)]
     for image in images:
         density += stats.norm.pdf(grid[:, None], image[None, :], width) @ (counts / len(values))
@@ -329,10 +321,15 @@ def _numbers(table: pd.DataFrame, condition: str) -> dict[str, float]:
     return {str(name): float(value) for name, value in table.loc[condition].items()}  # type: ignore[arg-type]
 
 
-def _scores_by_condition(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {
-        str(name): np.sort(group.to_numpy(dtype=float)) for name, group in frame.groupby("condition")["score"]
-    }
+def _rated(
+    layout: Layout, table: pd.DataFrame, frame: pd.DataFrame
+) -> Iterator[tuple[Place, dict[str, float], np.ndarray]]:
+    """Conditions with ratings: place, row, and all ratings in order."""
+    scores = dict(iter(frame.groupby("condition")["score"]))
+    for place in layout.places:
+        row = _numbers(table, place.condition)
+        if place.condition in scores and not math.isnan(row["median"]):
+            yield place, row, np.sort(scores[place.condition].to_numpy(dtype=float))
 
 
 def _draw_listeners(axes: Axes, layout: Layout, frame: pd.DataFrame) -> None:

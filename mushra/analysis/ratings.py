@@ -107,9 +107,9 @@ def natural_key(text: str) -> list[tuple[int, float, str]]:
     ]
 
 
-def count(n: int, one: str, many: str | None = None) -> str:
+def count(n: int, one: str) -> str:
     """``1 item``, ``2,288 ratings``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+    return f"{n:,} {one}{'s' * (n != 1)}"
 
 
 def with_roles(

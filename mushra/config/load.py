@@ -281,14 +281,14 @@ class _Reader:
             if question.type == "likert" and not question.response:
                 self._error(here, f"likert question '{question.name}' has no 'response' to choose from")
 
-    def _error(self, location: Location, message: str, line: int | None = None) -> None:
-        self._find("error", location, message, line)
+    def _error(self, location: Location, message: str) -> None:
+        self._find("error", location, message)
 
     def _warning(self, location: Location, message: str, line: int | None = None) -> None:
         self._find("warning", location, message, line)
 
     def _find(
-        self, severity: Literal["error", "warning"], location: Location, message: str, line: int | None
+        self, severity: Literal["error", "warning"], location: Location, message: str, line: int | None = None
     ) -> None:
         page = next((n for at, n in self._numbers.items() if location[: len(at)] == at), None)
         where = self._document.line(location) if line is None else line

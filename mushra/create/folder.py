@@ -244,7 +244,7 @@ class _Builder:
         if self._options.excerpt == "energy":
             rate = self._material.sample_rate
             step, length = round(GRID_S * rate), round(self._duration_s * rate)
-            steps = loudest_start(self._material.reference(clip), rate, length, step) // step
+            steps = loudest_start(self._material.reference(clip), length, step) // step
         else:
             digest = hashlib.sha256(f"{self._options.seed}:start:{clip.id}".encode()).digest()
             steps = int.from_bytes(digest[:8], "little") % (room + 1)

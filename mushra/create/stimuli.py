@@ -188,7 +188,7 @@ def true_peak_dbfs(samples: Audio) -> float:
     return max(audio.peak_dbfs(samples), audio.peak_dbfs(between))
 
 
-def loudest_start(samples: Audio, sample_rate: int, length: int, step: int) -> int:
+def loudest_start(samples: Audio, length: int, step: int) -> int:
     """First sample, a multiple of ``step``, of the ``length`` samples with the most energy."""
     energy = np.concatenate(([0.0], np.cumsum(np.square(samples, dtype=np.float64).sum(axis=0))))
     starts = np.arange(0, max(1, samples.shape[1] - length + 1), step)

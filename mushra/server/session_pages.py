@@ -68,7 +68,7 @@ def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) 
     pages: list[SessionPage] = []
     for page in ordered:
         rng = _rng(config, "signals", number, page.id)
-        for public, conditions in _flattened(page, config, stimuli, rng):
+        for public, conditions in _flattened(page, stimuli, rng):
             head = {
                 "id": f"p{len(pages) + 1}",
                 "type": page.type,
@@ -126,7 +126,7 @@ class _Orders:
 
 
 def _flattened(
-    page: Page, config: TestConfig, stimuli: Stimuli, rng: random.Random
+    page: Page, stimuli: Stimuli, rng: random.Random
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
     """What the page's type adds to PAGE, and its conditions; one for each pair of a page of pairs."""
     if isinstance(page, MushraPage):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from mushra.anchors import anchor_filter, make_anchor, plot_responses, removed_db
+from mushra.anchors import anchor_filter, make_anchor, removed_db
 from qincodec.core.errors import UserError
 
 RATES = [16000, 22050, 32000, 44100, 48000, 88200, 96000, 192000]
@@ -79,8 +77,3 @@ def test_what_was_removed() -> None:
 def test_rates_too_low_are_refused(name: str, sample_rate: int) -> None:
     with pytest.raises(UserError, match=f"{name} needs a sample rate of at least (8000|16000) Hz"):
         make_anchor(np.zeros((1, 100), np.float32), sample_rate, name)
-
-
-def test_plot(tmp_path: Path) -> None:
-    plot_responses(tmp_path / "anchor35.png", "anchor35", RATES)
-    assert (tmp_path / "anchor35.png").read_bytes().startswith(b"\x89PNG")
