@@ -33,17 +33,15 @@ def analyze(
             help="Ratings: a test (its folder or YAML), a data base of mushra (file or postgresql://...), an "
             "export, webMUSHRA's mushra.csv, pymushra's JSON, or a CSV with --columns. Several are read as "
             "one test.",
-            show_default=False,
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder to write to; without it only the table is shown."),
+        typer.Option(metavar="DIR", help="Folder to write to; without it only the table is shown."),
     ] = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(
-            "--columns",
             metavar="OURS=THEIRS",
             help="Columns of the files, such as score=rating; several with commas. Ours are listener, item, "
             "condition, score, time_ms, comment, session, test, order, moves.",
@@ -55,7 +53,7 @@ def analyze(
     anchors: Anchors = None,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", metavar="NAME", help="Also give differences to this condition."),
+        typer.Option(metavar="NAME", help="Also give differences to this condition."),
     ] = None,
     keep: Keep = None,
     exclude: Exclude = None,
@@ -67,15 +65,12 @@ def analyze(
     listener_ids: Annotated[
         ListenerIds | None,
         typer.Option(
-            "--listener-ids",
-            help="Whether the same listener id in two files is one person (global) or two (per-file).",
+            help="Whether the same listener id in two files is one person (global) or two (per-file)."
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Of the bootstrap and the permutations.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the bootstrap and the permutations.")] = 0,
     permutations: Annotated[
-        int, typer.Option("--permutations", metavar="N", min=100, help="Of each permutation test.")
+        int, typer.Option(metavar="N", min=100, help="Of each permutation test.")
     ] = 10_000,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw.")] = True,
     style: Style = None,

@@ -62,24 +62,17 @@ def register(app: typer.Typer) -> None:
 def create(
     out: Annotated[Path, typer.Option(metavar="TEST", help="Folder to write the test to.")],
     run: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Folder that `evaluate --out` wrote.", show_default=False),
+        Path | None, typer.Option(metavar="RUN", help="Folder that `evaluate --out` wrote.")
     ] = None,
     codecs: Annotated[
-        str | None,
-        typer.Option(metavar="C,D", help="Rows of the run. Default: all but controls.", show_default=False),
+        str | None, typer.Option(metavar="C,D", help="Rows of the run. Default: all but controls.")
     ] = None,
     kbps: Annotated[
-        str | None,
-        typer.Option(metavar="8,16", help="Asked rates of the run. Default: all.", show_default=False),
+        str | None, typer.Option(metavar="8,16", help="Asked rates of the run. Default: all.")
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Instead of a run: folder, glob or manifest of references.",
-            show_default=False,
-        ),
+        typer.Option(metavar="DIR", help="Instead of a run: folder, glob or manifest of references."),
     ] = None,
     condition: Annotated[
         list[str] | None,
@@ -87,17 +80,10 @@ def create(
     ] = None,
     preset: Annotated[
         Preset | None,
-        typer.Option(
-            help="paper: 12 random excerpts of 5 s, hidden reference, 3.5 kHz anchor only.",
-            show_default=False,
-        ),
+        typer.Option(help="paper: 12 random excerpts of 5 s, hidden reference, 3.5 kHz anchor only."),
     ] = None,
-    items: Annotated[
-        int | None, typer.Option(metavar="N", help="Trials. Default: 12.", show_default=False)
-    ] = None,
-    per_category: Annotated[
-        int | None, typer.Option(metavar="N", help="N trials of each category.", show_default=False)
-    ] = None,
+    items: Annotated[int | None, typer.Option(metavar="N", help="Trials. Default: 12.")] = None,
+    per_category: Annotated[int | None, typer.Option(metavar="N", help="N trials of each category.")] = None,
     clip: Annotated[list[str] | None, typer.Option(metavar="ID", help="Take this clip. Repeatable.")] = None,
     pick: Annotated[
         PickBy, typer.Option(help="hardest: clips that the chosen codecs scored worst on, by mean rank.")
@@ -105,17 +91,14 @@ def create(
     duration: Annotated[
         float | None,
         typer.Option(
-            metavar="S",
-            help="Of an excerpt; the standard has at most 12. Default: 10, or the longest clip.",
-            show_default=False,
+            metavar="S", help="Of an excerpt; the standard has at most 12. Default: 10, or the longest clip."
         ),
     ] = None,
     excerpt: Annotated[
         Excerpt, typer.Option(help="Where in a clip: at random, or where it has most energy.")
     ] = Excerpt.random,
     anchors: Annotated[
-        str | None,
-        typer.Option(metavar="35,70", help="35, 70, both or none. Default: 35,70.", show_default=False),
+        str | None, typer.Option(metavar="35,70", help="35, 70, both or none. Default: 35,70.")
     ] = None,
     training: Annotated[
         int, typer.Option(metavar="N", help="Training pages; their grades are kept apart.")
@@ -130,21 +113,15 @@ def create(
     file_format: Annotated[FileFormat, typer.Option("--format", help="Of the stimuli.")] = FileFormat.wav,
     bits: Annotated[int, typer.Option(metavar="16|24", help="16 with dither, or 24.")] = 24,
     sample_rate: Annotated[
-        int | None,
-        typer.Option(
-            metavar="HZ", help="Of a test from folders. Default: the references'.", show_default=False
-        ),
+        int | None, typer.Option(metavar="HZ", help="Of a test from folders. Default: the references'.")
     ] = None,
     open_names: Annotated[
         bool, typer.Option("--open-names", help="Conditions by name in YAML and files, as webMUSHRA is used.")
     ] = False,
     language: Annotated[PageLanguage, typer.Option(help="Of the pages.")] = PageLanguage.en,
-    title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Shown to listeners.", show_default=False)
-    ] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Shown to listeners.")] = None,
     test_id: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="In results. Default: the folder's name.", show_default=False),
+        str | None, typer.Option(metavar="ID", help="In results. Default: the folder's name.")
     ] = None,
     questionnaire: Annotated[
         bool, typer.Option("--questionnaire", help="Ask for experience, headphones and remarks at the end.")
@@ -205,7 +182,6 @@ def check(
         typer.Option(
             metavar="DIR",
             help="Folder that audio paths begin at. Default: that of the file, above `configs`.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -10,25 +10,20 @@ import typer
 Database = Annotated[
     str | None,
     typer.Option(
-        "--database",
         metavar="FILE|URL",
         envvar="MUSHRA_DATABASE",
         help="Results of a test: SQLite file, or postgresql:// address. Default: results.sqlite beside it.",
-        show_default=False,
     ),
 ]
 Key = Annotated[
     Path | None,
     typer.Option(
-        "--key",
         metavar="FILE",
         help="key.json of `mushra create`: what opaque names stand for. Default: that in the same folder.",
-        show_default=False,
     ),
 ]
 Reference = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Hidden reference, if not found by its name.", show_default=False),
+    str | None, typer.Option(metavar="NAME", help="Hidden reference, if not found by its name.")
 ]
 Anchors = Annotated[
     list[str] | None,
@@ -43,8 +38,7 @@ Tests = Annotated[
     typer.Option("--test", metavar="ID", help="Test to use, where the sources hold several; repeat to pool."),
 ]
 DropItems = Annotated[
-    list[str] | None,
-    typer.Option("--drop-item", metavar="ITEM", help="Item to leave out; repeatable."),
+    list[str] | None, typer.Option("--drop-item", metavar="ITEM", help="Item to leave out; repeatable.")
 ]
 Keep = Annotated[
     list[str] | None,
@@ -54,6 +48,5 @@ Exclude = Annotated[
     list[str] | None, typer.Option(metavar="LISTENER", help="To be excluded in any case; repeatable.")
 ]
 Style = Annotated[
-    str | None,
-    typer.Option(metavar="NAME|FILE", help="Matplotlib style of figures, for fonts.", show_default=False),
+    str | None, typer.Option(metavar="NAME|FILE", help="Matplotlib style of figures, for fonts.")
 ]

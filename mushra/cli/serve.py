@@ -50,11 +50,7 @@ def register(app: typer.Typer) -> None:
 def serve(
     test: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="TEST",
-            help="Folder of `mushra create`, or a webMUSHRA YAML file.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = (
         "127.0.0.1"
@@ -66,9 +62,7 @@ def serve(
     webmushra: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH",
-            help="Checkout of webMUSHRA: serve its own pages, with our storage behind.",
-            show_default=False,
+            metavar="PATH", help="Checkout of webMUSHRA: serve its own pages, with our storage behind."
         ),
     ] = None,
     submissions: Annotated[
@@ -84,12 +78,10 @@ def serve(
         typer.Option(
             metavar="URL",
             help="Address under which listeners reach the server, for all links. Default: host and port.",
-            show_default=False,
         ),
     ] = None,
     prefix: Annotated[
-        str,
-        typer.Option(metavar="/PATH", help="Path below which everything is served; part of all links."),
+        str, typer.Option(metavar="/PATH", help="Path below which everything is served; part of all links.")
     ] = "",
     trusted_proxies: Annotated[
         int,
@@ -102,7 +94,6 @@ def serve(
         typer.Option(
             envvar="MUSHRA_ADMIN_PASSWORD",
             help="Set the admin password, kept hashed. Safer given in the variable than here.",
-            show_default=False,
             show_envvar=True,
         ),
     ] = None,
@@ -264,7 +255,6 @@ def invite(
             metavar="URL",
             help="Address of the server for listeners, as for `mushra serve`, whose --prefix is added."
             " Default: the one that it printed last.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -343,8 +333,7 @@ def export(
         ),
     ] = ExportFormat.webmushra,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Default: `results` beside the test.", show_default=False),
+        Path | None, typer.Option(metavar="DIR", help="Default: `results` beside the test.")
     ] = None,
     database: Database = None,
     key: Key = None,
@@ -383,8 +372,7 @@ def export(
 def import_(
     files: Annotated[list[Path], typer.Argument(metavar="CSV", help="webMUSHRA's mushra.csv and others.")],
     database: Annotated[
-        str,
-        typer.Option(metavar="FILE|URL", envvar="MUSHRA_DATABASE", help="Data base, made if needed."),
+        str, typer.Option(metavar="FILE|URL", envvar="MUSHRA_DATABASE", help="Data base, made if needed.")
     ] = "results.sqlite",
 ) -> None:
     """Store the sessions of webMUSHRA's CSV files; those that are there already are left alone."""

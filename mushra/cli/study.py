@@ -102,22 +102,16 @@ def plan(
         str, typer.Option(metavar="A-B|A,B", help="Numbers of items to try.")
     ] = "5,6,8,10,12,15,20",
     sd_listener_condition: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SD", help="Listener x condition: how far tastes differ, points.", show_default=False
-        ),
+        float | None, typer.Option(metavar="SD", help="Listener x condition: how far tastes differ, points.")
     ] = None,
     sd_item_condition: Annotated[
         float | None,
         typer.Option(
-            metavar="SD",
-            help="Item x condition: how far items differ in what a codec does to them.",
-            show_default=False,
+            metavar="SD", help="Item x condition: how far items differ in what a codec does to them."
         ),
     ] = None,
     sd_residual: Annotated[
-        float | None,
-        typer.Option(metavar="SD", help="Residual: of a single rating.", show_default=False),
+        float | None, typer.Option(metavar="SD", help="Residual: of a single rating.")
     ] = None,
     source: Annotated[
         list[str] | None,
@@ -126,7 +120,6 @@ def plan(
             metavar="SOURCE",
             help="Estimate the three from the ratings of an earlier test, after screening: its folder, or "
             "what `mushra analyze` takes. Repeatable.",
-            show_default=False,
         ),
     ] = None,
     conditions: Annotated[
@@ -134,7 +127,6 @@ def plan(
         typer.Option(
             metavar="A,B",
             help="Of --from: conditions to estimate from. Default: all but reference and anchors.",
-            show_default=False,
         ),
     ] = None,
     key: Key = None,
@@ -149,8 +141,7 @@ def plan(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the simulation.")] = 0,
     style: Style = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write plan.json and the figure plan.* here.", show_default=False),
+        Path | None, typer.Option(metavar="DIR", help="Write plan.json and the figure plan.* here.")
     ] = None,
 ) -> None:
     """How many listeners and items a test needs to see a difference, by simulation.
@@ -260,16 +251,11 @@ def correlate(
             metavar="RUN|RATINGS",
             help="A run of `evaluate`, and files with ratings as for `mushra analyze`; by default those in "
             "TEST.",
-            show_default=False,
         ),
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(
-            metavar="M,N",
-            help="Metrics and embeddings. Default: those of RUN, else all metrics.",
-            show_default=False,
-        ),
+        typer.Option(metavar="M,N", help="Metrics and embeddings. Default: those of RUN, else all metrics."),
     ] = None,
     database: Database = None,
     reference: Reference = None,
@@ -282,8 +268,7 @@ def correlate(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
     style: Style = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write tables and scatter plots here.", show_default=False),
+        Path | None, typer.Option(metavar="DIR", help="Write tables and scatter plots here.")
     ] = None,
 ) -> None:
     """Which objective metric predicted the listeners: metrics of the excerpts they heard against scores.
