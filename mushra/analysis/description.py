@@ -90,13 +90,8 @@ def crossed_interval(scores: np.ndarray) -> Interval:
     rest = scores - rows[:, None] - columns + mean
     squares = np.array([items * rows.var(ddof=1), listeners * columns.var(ddof=1), (rest**2).sum() / df[2]])
     # A component below 0 takes its mean squares out of the sum: pooling them would need a test of its own.
-    signs = np.array([1.0, 1.0, -1.0])
-    if squares[0] < squares[2] and squares[1] < squares[2]:
-        signs = np.array([0.0, 0.0, 1.0])
-    elif squares[0] < squares[2]:
-        signs = np.array([0.0, 1.0, 0.0])
-    elif squares[1] < squares[2]:
-        signs = np.array([1.0, 0.0, 0.0])
+    kept = squares[:2] >= squares[2]
+    signs = np.array([*kept, 1 - kept.sum()], dtype=float)
     total = float(signs @ squares)
     if total == 0:
         return Interval(mean, mean, mean)
@@ -136,7 +131,7 @@ def describe_conditions(ratings: Ratings) -> pd.DataFrame:
     """
     means = ratings.matrix()
     rows = []
-    for condition, scores in _by(ratings, "condition").items():
+    for condition, scores in _scores(ratings).items():
         interval = t_interval(means[condition].dropna().to_numpy())
         n_listeners = int(means[condition].notna().sum())
         q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75])
@@ -146,8 +141,8 @@ def describe_conditions(ratings: Ratings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=CONDITION_COLUMNS)
 
 
-def _by(ratings: Ratings, column: str) -> dict[str, np.ndarray]:
-    groups = {name: rows["score"].to_numpy() for name, rows in ratings.frame.groupby(column, sort=False)}
+def _scores(ratings: Ratings) -> dict[str, np.ndarray]:
+    groups = {name: rows.to_numpy() for name, rows in ratings.frame.groupby("condition", sort=False)["score"]}
     return {name: groups[name] for name in ratings.conditions}
 
 
@@ -165,7 +160,7 @@ def describe_intervals(ratings: Ratings, *, seed: int, num_resamples: int = 10_0
         samples.append(Sample(values.index.to_numpy(dtype=str), values.to_numpy()))
     rows = []
     bootstraps = bootstrap_means(samples, seed=seed, num_resamples=num_resamples)
-    scores = _by(ratings, "condition")
+    scores = _scores(ratings)
     for condition, sample, bootstrap in zip(ratings.conditions, samples, bootstraps, strict=True):
         interval = t_interval(sample.values)
         table = _table(ratings.frame, condition)

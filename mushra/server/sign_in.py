@@ -26,8 +26,7 @@ def set_password(store: Store, password: str) -> None:
     """Set the password; whoever is signed in is signed out. Raises `UserError` if it is too short."""
     if len(password) < MIN_PASSWORD:
         raise UserError(f"the admin password has {len(password)} characters; give at least {MIN_PASSWORD}")
-    hashed = store.get_meta(_META)
-    if hashed is not None and check_password_hash(hashed, password):
+    if is_password(store, password):
         return
     store.set_meta(_META, generate_password_hash(password, method="scrypt"))
     store.write(lambda connection: connection.execute(sa.delete(schema.admin_tokens)))

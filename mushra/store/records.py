@@ -201,9 +201,10 @@ def _running(connection: sa.Connection, arrival: Arrival) -> str | None:
     return None
 
 
-def _state(connection: sa.Connection, session: str) -> str | None:
+def _state(connection: sa.Connection, session: str, *, lock: bool = False) -> str | None:
     table = schema.sessions
-    return connection.execute(sa.select(table.c.state).where(table.c.id == session)).scalar()
+    query = sa.select(table.c.state).where(table.c.id == session)
+    return connection.execute(query.with_for_update() if lock else query).scalar()
 
 
 def _add_key(connection: sa.Connection, session: str, key_sha256: str) -> None:
@@ -279,9 +280,7 @@ def save_page(connection: sa.Connection, session: Session, page: SessionPage, ch
         Conflict: it is finished.
     """
     sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
-    state = connection.execute(
-        sa.select(sessions.c.state).where(sessions.c.id == session.id).with_for_update()
-    ).scalar()
+    state = _state(connection, session.id, lock=True)
     if state is None:
         raise Unknown
     here = (pages.c.session == session.id) & (pages.c.page == page.id)
@@ -345,12 +344,10 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
         Conflict: pages are missing, or older than the browser says.
     """
     sessions, pages = schema.sessions, schema.pages
-    row = connection.execute(
-        sa.select(sessions.c.state).where(sessions.c.id == session.id).with_for_update()
-    ).first()
-    if row is None:
+    state = _state(connection, session.id, lock=True)
+    if state is None:
         raise Unknown
-    if row.state == "finished":
+    if state == "finished":
         return
     rows = connection.execute(sa.select(pages.c.page, pages.c.revision).where(pages.c.session == session.id))
     stored = {saved.page: saved.revision for saved in rows}
