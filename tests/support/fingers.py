@@ -62,9 +62,7 @@ class Fingers:
         self._touch("touchEnd")
         return bool(self._page.evaluate(_SETTLED))
 
-    def tap(self, at: Point, meanwhile: Callable[[], object] | None = None) -> bool:
-        if meanwhile is None:  # lifted in time by the browser itself: a busy machine would press long
-            return self.hold(at, 50)
+    def tap(self, at: Point, meanwhile: Callable[[], object] = lambda: None) -> bool:
         self._page.evaluate(_WATCH)
         self._touch("touchStart", at)
         meanwhile()
@@ -91,7 +89,7 @@ class Fingers:
         return taken
 
     def hold(self, at: Point, milliseconds: int = 700) -> bool:
-        """A finger that rests for so long, with the browser's own recognition of what that is."""
+        """A long press, with the browser's own recognition of it."""
         self._page.evaluate(_WATCH)
         gesture = {"x": at[0], "y": at[1], "duration": milliseconds, "gestureSourceType": "touch"}
         self._session.send("Input.synthesizeTapGesture", gesture)
