@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,3 +28,8 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As a job in the background, from which programs inherit it: those that tests interrupt would go on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
