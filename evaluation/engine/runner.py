@@ -7,7 +7,7 @@ nothing to do. Embeddings, the expensive part, wait for the second pass where th
 one delay: they would have to be made again.
 
 A batch is always computed whole, in the same composition, whatever part of it is already known: batched
-kernels may round differently in another company, and a resumed run must end in the same bytes.
+kernels may round differently in another batch, and a resumed run must end in the same bytes.
 """
 
 from __future__ import annotations
