@@ -83,7 +83,7 @@ def _processor() -> str:
 
 
 def unite_environments(environments: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first one; machines that differ from it stand beside it."""
+    """The first environment, with those of other machines in its ``other_machines``."""
     found: list[dict[str, Any]] = []
     for environment in environments:
         for entry in (environment, *environment.get("other_machines", [])):

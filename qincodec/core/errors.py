@@ -14,7 +14,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Something the user can mend.
+    """Something the user can correct.
 
     The message is one line: what is wrong, what was given, what is allowed, what to do next. Commands
     print it to stderr without a traceback and exit with 2.
@@ -22,7 +22,7 @@ class UserError(Exception):
 
 
 class Unavailable(UserError):
-    """A known codec, metric or data set that cannot run here; the message says why and what mends it."""
+    """A known codec, metric or data set that cannot run here; the message says why and what to do."""
 
 
 def one_line(text: str, most: int = 5000) -> str:

@@ -33,7 +33,7 @@ def file_sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where all programs keep what can be had again: ``$QINCODEC_CACHE``, or the user's cache folder."""
+    """Where all programs keep what they can download or compute again: ``$QINCODEC_CACHE``, or the user's."""
     return Path(os.environ.get("QINCODEC_CACHE") or platformdirs.user_cache_dir("qincodec")).expanduser()
 
 

@@ -59,7 +59,7 @@ def test_nothing_runs_loads_or_leads_elsewhere(open_page: Callable[..., Any]) ->
     asked.clear()
     for given in [*HOSTILE, *(f'<a href="{address}">x</a>' for address in ADDRESSES)]:
         shown = sanitize(given)
-        # Read again, it is the same: nothing hides in how a browser mends it.
+        # A second reading gives the same: nothing hides in how a browser corrects markup.
         assert page.evaluate(PUT, page.evaluate(PUT, shown)) == page.evaluate(PUT, shown), given
         links = page.evaluate("[...document.querySelectorAll('[href]')].map((one) => one.href)")
         assert all(re.match("https?:|mailto:", link) for link in links), given
