@@ -82,4 +82,4 @@ def test_help_answers_without_torch(arguments: list[str]) -> None:
         "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'av'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

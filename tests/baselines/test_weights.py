@@ -272,7 +272,7 @@ def test_an_interrupted_process_is_taken_up_again(
 
     process = context.Process(target=killed)
     process.start()
-    process.join(20)
+    process.join()
     size = (cache / "mine.bin.part").stat().st_size if (cache / "mine.bin.part").exists() else 0
     assert weights.find("mine") is None
     assert weights.obtain("mine").read_bytes() == CONTENT
@@ -417,7 +417,7 @@ def test_two_processes_download_once(cache: Path, site: Site, monkeypatch: pytes
     for process in processes:
         process.start()
     for process in processes:
-        process.join(20)
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(site.requests) == 1
     assert weights.find("mine") == cache / "mine.bin"

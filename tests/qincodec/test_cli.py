@@ -144,7 +144,7 @@ def test_pipes(tmp_path: Path) -> None:
         decoder = subprocess.Popen(
             command("decode", "-", "-o", "-", *TINY), stdin=encoder.stdout, stdout=target
         )
-        assert decoder.wait(60) == encoder.wait(60) == 0
+        assert decoder.wait() == encoder.wait() == 0
     assert encoder.stdout is not None
     encoder.stdout.close()
     assert audio.read(tmp_path / "out.wav")[0].shape == values.shape
@@ -300,7 +300,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
         "assert not code and 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert time.perf_counter() - begin < 5  # 0.3 s where nothing else runs
 
 

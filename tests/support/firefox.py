@@ -102,7 +102,7 @@ class _Socket:
     """Text messages over a WebSocket (RFC 6455), as a client."""
 
     def __init__(self, port: int, path: str) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=600)
         key = base64.b64encode(secrets.token_bytes(16)).decode()
         head = (
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -208,7 +208,7 @@ class Firefox:
             raise RuntimeError(answer["exceptionDetails"]["text"])
         return json.loads(answer["result"]["value"])
 
-    def wait(self, condition: str, timeout_s: float = 60) -> Any:
+    def wait(self, condition: str, timeout_s: float = 600) -> Any:
         """Waits until a JavaScript expression is true; its value."""
         return self.evaluate(
             "new Promise((resolve, reject) => {"

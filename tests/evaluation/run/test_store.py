@@ -105,7 +105,7 @@ def test_two_evaluations_cannot_write_to_one_run(tmp_path: Path) -> None:
     )
     with RunStore(tmp_path / "run"):
         child = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True
         )
     assert "another evaluation is writing" in child.stderr
     RunStore(tmp_path / "run").close()  # and the lock ends with its holder

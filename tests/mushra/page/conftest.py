@@ -52,7 +52,7 @@ def open_page(launch: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     ) -> Any:
         browser = launch(*([f"--autoplay-policy={autoplay}"] if autoplay else []))
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
-        context.set_default_timeout(60_000)  # ends a test that hangs; a busy machine may be slow
+        context.set_default_timeout(600_000)  # ends a test that hangs; a busy machine may be slow
         contexts.append(context)
         if init:
             context.add_init_script(init)

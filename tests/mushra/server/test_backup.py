@@ -22,7 +22,7 @@ from qincodec.core.errors import UserError
 
 def until(condition: Any) -> None:
     """Wait for something that must come."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -72,7 +72,7 @@ def served(folder: Path) -> Iterator[int]:
 
 
 def ask(port: int, method: str, path: str, source: str = "127.0.0.1", **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60, source_address=(source, 0))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600, source_address=(source, 0))
     try:
         connection.request(method, path, b"{}" if method == "POST" else None, headers)
         answer = connection.getresponse()
@@ -138,7 +138,7 @@ def test_a_connection_on_which_nothing_moves_goes(
     monkeypatch.setattr(connections, limit, 0.0)
     with socket.create_connection(("127.0.0.1", running.effective_port)) as one:
         one.sendall(request_text.format(path).encode())
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         if limit != "UNREAD_S":
             while one.recv(10_000):  # ends when the server closes
                 pass
@@ -207,7 +207,7 @@ def test_listeners_behind_a_proxy_have_limits_of_their_own(folder: Path, tmp_pat
 
     def begin(forwarded: str) -> int:
         address = ("127.0.0.1", int(server.effective_port))
-        connection = http.client.HTTPConnection(*address, timeout=60)
+        connection = http.client.HTTPConnection(*address, timeout=600)
         try:
             connection.request("POST", "/api/sessions", b"{}", {"X-Forwarded-For": forwarded})
             return connection.getresponse().status

@@ -60,7 +60,7 @@ class Server:
 
     def stop(self) -> int:
         self._process.terminate()
-        self._process.communicate(timeout=300)
+        self._process.communicate()
         return self._process.returncode
 
 
@@ -122,7 +122,7 @@ class Worker(threading.Thread):
         deadline = time.monotonic() + 600
         seen: Counter[str] = Counter()
         while time.monotonic() < deadline:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=600)
             try:
                 headers = {"Authorization": f"Bearer {key}"}
                 data = None if body is None else json.dumps(body)

@@ -67,7 +67,7 @@ def test_a_new_file_that_another_host_is_setting_up_is_waited_for(
     path = tmp_path / "a.sqlite"
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    again = sqlite3.connect(path, timeout=60)
+    again = sqlite3.connect(path, timeout=600)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         again.execute("PRAGMA journal_mode=WAL")  # SQLite refuses this at once, whatever the timeout
     again.close()
