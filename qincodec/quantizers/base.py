@@ -10,13 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import nn
 
 from qincodec.core.errors import UserError, check_whole
-from qincodec.quantizers.latents import LatentsLike
+from qincodec.quantizers.latents import Latents, LatentsLike
 
 #: Largest numbers of a configuration, which may be anybody's; nothing is made before they are checked.
 MAX_DIM = 4096
@@ -46,10 +46,18 @@ class FitProgress:
 ProgressCallback = Callable[[FitProgress], None]
 
 
+class Fitting(NamedTuple):
+    """What `Quantizer.fit` was asked for besides its options; `tell` does nothing where nobody asked."""
+
+    seed: int
+    state_dir: Path | str | None
+    tell: ProgressCallback
+
+
 class Quantizer(nn.Module, ABC):
     """Turns latents into codes and codes into latents.
 
-    Subclasses implement `_encode` and `_decode` and need not check their arguments.
+    Subclasses implement `_encode`, `_decode` and `_fit` and need not check the arguments of the first two.
 
     Attributes:
         kind: name in `qincodec.quantizers.QUANTIZERS`.
@@ -161,7 +169,6 @@ class Quantizer(nn.Module, ABC):
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
         """`decode` of one or more int64 codes, arguments checked."""
 
-    @abstractmethod
     def fit(
         self,
         latents: LatentsLike,
@@ -169,10 +176,9 @@ class Quantizer(nn.Module, ABC):
         seed: int = 0,
         state_dir: Path | str | None = None,
         progress: ProgressCallback | None = None,
+        **options: Any,
     ) -> None:
         """Fit on latents that may lie on disk and need not fit in memory.
-
-        Subclasses repeat these arguments beside their own, so that a misspelt one is an error.
 
         Args:
             latents: array, memory map, ``.npy`` file or folder of them (see `latents.Latents`).
@@ -180,10 +186,16 @@ class Quantizer(nn.Module, ABC):
             state_dir: folder in which an interrupted fit leaves its state and from which the same call
                 goes on; None keeps no state.
             progress: called now and then.
+            options: of this kind of quantizer, which its class names; others are a TypeError.
 
         Raises:
             UserError: latents of another dimension, too few of them, or a state that another fit left.
         """
+        self._fit(Latents(latents), Fitting(seed, state_dir, progress or (lambda _: None)), **options)
+
+    def _fit(self, latents: Latents, how: Fitting, *more: Any, **options: Any) -> None:
+        """`fit`; subclasses name their options, each with a default, or have a `fit` of their own."""
+        raise NotImplementedError
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -232,12 +244,13 @@ class EqualCodebooks(Quantizer):
         return self.codebook_sizes[0]
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "dim": self.dim,
-            "num_codebooks": self.num_codebooks,
-            "codebook_size": self.codebook_size,
-        }
+        names = ("kind", "dim", "num_codebooks", "codebook_size")
+        return {name: getattr(self, name) for name in names}
+
+    def _progress(self, n: int, error: torch.Tensor) -> FitProgress:
+        """After codebook ``n``, which leaves (frames, dim) ``error``."""
+        of = self.num_codebooks
+        return FitProgress(f"codebook {n + 1} of {of}", n + 1, of, float(error.square().mean()))
 
 
 def squared_distances(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:

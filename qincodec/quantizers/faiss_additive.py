@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from qincodec.core.errors import UserError, check_whole
-from qincodec.quantizers.base import FitProgress, ProgressCallback
-from qincodec.quantizers.latents import Latents, LatentsLike
+from qincodec.quantizers.base import FitProgress, Fitting
+from qincodec.quantizers.latents import Latents
 from qincodec.quantizers.rvq import AdditiveQuantizer, nearest
 
 _LACK = "FAISS quantizers need FAISS, which is not installed: pip install 'qincodec[faiss]'"
@@ -26,6 +25,8 @@ def _faiss() -> Any:
 
 
 class _FaissQuantizer(AdditiveQuantizer):
+    """FAISS trains in one call: an interrupted fit starts over, and ``state_dir`` stays empty."""
+
     @classmethod
     def unavailable(cls) -> str | None:
         return None if find_spec("faiss") else _LACK
@@ -36,17 +37,19 @@ class _FaissQuantizer(AdditiveQuantizer):
         if codebook_size != 1 << self._bits:
             raise UserError(f"FAISS needs codebooks whose size is a power of two, got {codebook_size}")
 
-    def _train(self, model: Any, latents: LatentsLike, seed: int, frames: int) -> None:
+    def _train(self, model: Any, latents: Latents, how: Fitting, frames: int, name: str) -> None:
         """Train a FAISS additive quantizer and take its codebooks over."""
-        latents = Latents(latents)
         latents.check(self.dim, self.codebook_size)
-        model.train(latents.sample(frames, seed))
+        model.train(latents.sample(frames, how.seed))
         codebooks = _faiss().vector_to_array(model.codebooks).reshape(self.codebooks.shape)
         self.codebooks.copy_(torch.from_numpy(codebooks))
+        how.tell(FitProgress(f"{name} quantizer of FAISS", 1, 1))
 
 
 class FaissRQ(_FaissQuantizer):
     """Residual quantizer of FAISS: k-means codebooks, encoded with a beam search.
+
+    `fit` takes ``max_frames``, held in memory at most.
 
     Args:
         dim: dimensions of a latent.
@@ -71,26 +74,11 @@ class FaissRQ(_FaissQuantizer):
         codes = faiss.unpack_bitstrings(packed, num_codebooks, self._bits)
         return torch.from_numpy(codes.astype(np.int64)).to(x.device)
 
-    def fit(
-        self,
-        latents: LatentsLike,
-        *,
-        seed: int = 0,
-        state_dir: Path | str | None = None,
-        progress: ProgressCallback | None = None,
-        max_frames: int = 1_000_000,
-    ) -> None:
-        """Fit on up to ``max_frames`` frames, held in memory.
-
-        FAISS trains in one call: an interrupted fit starts over, and ``state_dir`` stays empty. See
-        `Quantizer.fit`.
-        """
+    def _fit(self, latents: Latents, how: Fitting, max_frames: int = 1_000_000) -> None:
         model = _faiss().ResidualQuantizer(self.dim, self.num_codebooks, self._bits)
         model.max_beam_size = self.beam
-        model.cp.seed = seed
-        self._train(model, latents, seed, max_frames)
-        if progress:
-            progress(FitProgress("residual quantizer of FAISS", 1, 1))
+        model.cp.seed = how.seed
+        self._train(model, latents, how, max_frames, "residual")
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "beam": self.beam}
@@ -102,7 +90,8 @@ class FaissRQ(_FaissQuantizer):
 class FaissLSQ(_FaissQuantizer):
     """Additive quantizer with the codebooks of FAISS's local-search quantization (LSQ++).
 
-    All codebooks work together, so a prefix of the codes means nothing.
+    All codebooks work together, so a prefix of the codes means nothing. `fit` takes ``max_frames``, held in
+    memory at most, and ``iterations``, rounds of it.
 
     Encoding is iterated local search as in LSQ, but with the same perturbations for every frame (FAISS draws
     them by the frame's place in the call): the codes of a frame do not depend on those around it.
@@ -156,27 +145,11 @@ class FaissLSQ(_FaissQuantizer):
                 residual = residual - codebook[codes[:, n]]
         return codes
 
-    def fit(
-        self,
-        latents: LatentsLike,
-        *,
-        seed: int = 0,
-        state_dir: Path | str | None = None,
-        progress: ProgressCallback | None = None,
-        max_frames: int = 100_000,
-        iterations: int = 25,
-    ) -> None:
-        """Fit on up to ``max_frames`` frames, held in memory, in ``iterations`` rounds.
-
-        FAISS trains in one call: an interrupted fit starts over, and ``state_dir`` stays empty. See
-        `Quantizer.fit`.
-        """
+    def _fit(self, latents: Latents, how: Fitting, max_frames: int = 100_000, iterations: int = 25) -> None:
         model = _faiss().LocalSearchQuantizer(self.dim, self.num_codebooks, self._bits)
         model.train_iters = iterations
-        model.random_seed = seed
-        self._train(model, latents, seed, max_frames)
-        if progress:
-            progress(FitProgress("local-search quantizer of FAISS", 1, 1))
+        model.random_seed = how.seed
+        self._train(model, latents, how, max_frames, "local-search")
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "searches": self.searches}

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 
 from qincodec.core.errors import UserError, check_whole, shown
-from qincodec.quantizers.base import MAX_DIM, FitProgress, ProgressCallback, Quantizer
-from qincodec.quantizers.latents import Latents, LatentsLike
+from qincodec.quantizers.base import MAX_DIM, FitProgress, Fitting, Quantizer
+from qincodec.quantizers.latents import Latents
 
 #: Numbers of levels an axis may get: 1 (not coded), 2, 3, 4, then in steps of a quarter of a bit up to 4096.
 _LADDER = np.unique(np.round(2.0 ** (np.arange(49) / 4))).astype(int)
@@ -31,6 +30,9 @@ class FSQ(Quantizer):
     """Rounds the latents' principal axes to grids; one codebook per coded axis.
 
     There is no coarse-to-fine order, so the one rate is that of all axes: another rate is another fit.
+
+    `fit` takes ``max_frames``, held in memory at most, and changes ``codebook_sizes``. It takes seconds: an
+    interrupted one starts over, and ``state_dir`` stays empty.
 
     Args:
         dim: dimensions of a latent.
@@ -82,26 +84,12 @@ class FSQ(Quantizer):
         tops = torch.tensor(self.codebook_sizes, device=codes.device) - 1
         return self.mean + ((codes - tops / 2) * self.steps) @ self.axes.T
 
-    def fit(
-        self,
-        latents: LatentsLike,
-        *,
-        seed: int = 0,
-        state_dir: Path | str | None = None,
-        progress: ProgressCallback | None = None,
-        max_frames: int = 1_000_000,
-    ) -> None:
-        """Fit on up to ``max_frames`` frames, held in memory.
-
-        Takes seconds: an interrupted fit starts over, and ``state_dir`` stays empty. Changes
-        ``codebook_sizes``. See `Quantizer.fit`.
-        """
-        latents = Latents(latents)
+    def _fit(self, latents: Latents, how: Fitting, max_frames: int = 1_000_000) -> None:
         latents.check(self.dim, 2 * self.dim)
-        rows = latents.sample(max_frames, seed).astype(np.float64)
+        rows = latents.sample(max_frames, how.seed).astype(np.float64)
         mean = rows.mean(0)
         _, axes = np.linalg.eigh(np.cov(rows - mean, rowvar=False).reshape(self.dim, self.dim))
-        values = ((rows - mean) @ axes)[np.random.default_rng(seed).permutation(len(rows))[:_VALUES]]
+        values = ((rows - mean) @ axes)[np.random.default_rng(how.seed).permutation(len(rows))[:_VALUES]]
         distortions, steps = _grids(values)
         chosen = allocate(distortions, np.log2(_LADDER), self.bits)
         coded = np.flatnonzero(chosen)[::-1]  # the axis of most variance first
@@ -114,9 +102,8 @@ class FSQ(Quantizer):
         self.mean = torch.from_numpy(mean).float().to(device)
         self.axes = torch.from_numpy(axes[:, coded].copy()).float().to(device)
         self.steps = torch.from_numpy(steps[coded, chosen[coded]]).float().to(device)
-        if progress:
-            mse = float(distortions[np.arange(self.dim), chosen].mean())
-            progress(FitProgress("levels of each axis", 1, 1, mse))
+        mse = float(distortions[np.arange(self.dim), chosen].mean())
+        how.tell(FitProgress("levels of each axis", 1, 1, mse))
 
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "dim": self.dim, "bits": self.bits, "levels": list(self.codebook_sizes)}

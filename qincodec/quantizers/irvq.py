@@ -14,15 +14,14 @@ not the inverse of its equation (1); this is.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from qincodec.core.errors import UserError
-from qincodec.quantizers.base import EqualCodebooks, FitProgress, ProgressCallback
+from qincodec.quantizers.base import EqualCodebooks, Fitting
 from qincodec.quantizers.fit_state import FitState
-from qincodec.quantizers.latents import Latents, LatentsLike
+from qincodec.quantizers.latents import Latents
 from qincodec.quantizers.rvq import _DISTANCES, MAX_FRAMES, nearest, next_codebook
 
 #: No standard deviation is taken as smaller than this part of its stage's global one.
@@ -32,6 +31,11 @@ SELECTIONS = ("unweighted", "weighted")
 
 class IRVQ(EqualCodebooks):
     """Residual vector quantizer that divides each residual by its cluster's standard deviation.
+
+    `fit` takes ``max_frames``: one codebook after the other is fitted on up to so many frames, held in
+    memory; an interrupted fit goes on at the codebook it was at. A cluster's standard deviations are of the
+    frames that `selection` gives it. Those of clusters with fewer than two frames are the stage's global
+    ones, and none is less than 1 % of the global one.
 
     Args:
         dim: dimensions of a latent.
@@ -97,49 +101,25 @@ class IRVQ(EqualCodebooks):
             scale = scale * self.sigmas[n, codes[:, n]]
         return x
 
-    def fit(
-        self,
-        latents: LatentsLike,
-        *,
-        seed: int = 0,
-        state_dir: Path | str | None = None,
-        progress: ProgressCallback | None = None,
-        max_frames: int = MAX_FRAMES,
-    ) -> None:
-        """Fit one codebook after the other on up to ``max_frames`` frames, held in memory.
-
-        A cluster's standard deviations are of the frames that `selection` gives it. Those of clusters with
-        fewer than two frames are the stage's global ones, and none is less than 1 % of the global one.
-
-        See `Quantizer.fit`. An interrupted fit goes on at the codebook it was at.
-        """
-        latents = Latents(latents)
+    def _fit(self, latents: Latents, how: Fitting, max_frames: int = MAX_FRAMES) -> None:
         latents.check(self.dim, self.codebook_size)
-        state = FitState(state_dir, self, latents, seed=seed, max_frames=max_frames)
+        state = FitState(how.state_dir, self, latents, seed=how.seed, max_frames=max_frames)
         done = state.load()
-        x = torch.from_numpy(latents.sample(max_frames, seed)).to(self.codebooks.device)
+        x = torch.from_numpy(latents.sample(max_frames, how.seed)).to(self.codebooks.device)
         r, scale = x, torch.ones_like(x)
         for n in range(self.num_codebooks):
             if n < len(done.get("codebooks", ())):
                 codebook, sigma = done["codebooks"][n].to(x.device), done["sigmas"][n].to(x.device)
                 code = self._select(r, scale, codebook)
             else:
-                codebook = next_codebook(r, n, self.codebook_size, seed)
+                codebook = next_codebook(r, n, self.codebook_size, how.seed)
                 code = self._select(r, scale, codebook)
                 sigma = cluster_deviations(r - codebook[code], code, self.codebook_size)
             scale, r = scale * sigma[code], (r - codebook[code]) / sigma[code]
             self.codebooks[n], self.sigmas[n] = codebook, sigma
-            state.save(
-                {
-                    "codebooks": self.codebooks[: n + 1].cpu().clone(),
-                    "sigmas": self.sigmas[: n + 1].cpu().clone(),
-                }
-            )
-            if progress:
-                mse = float((scale * r).square().mean())
-                progress(
-                    FitProgress(f"codebook {n + 1} of {self.num_codebooks}", n + 1, self.num_codebooks, mse)
-                )
+            tables = {"codebooks": self.codebooks, "sigmas": self.sigmas}
+            state.save({name: table[: n + 1].cpu().clone() for name, table in tables.items()})
+            how.tell(self._progress(n, scale * r))
         state.finish()
 
     def config(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 
 from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.cuda_graphs import Replayed, adamw, load_state, set_rate
-from qincodec.quantizers.base import FitProgress, ProgressCallback
+from qincodec.quantizers.base import FitProgress, Fitting, ProgressCallback
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents, LatentsLike
@@ -88,36 +88,28 @@ def loss_of(model: QINCO2Model, z: torch.Tensor, codes: torch.Tensor) -> tuple[t
 
 
 class QINCO2(QINCO2Model):
-    """Residual quantizer whose codebooks depend on what has been decoded so far, see `QINCO2Model`."""
+    """Residual quantizer whose codebooks depend on what has been decoded so far, see `QINCO2Model`.
+
+    `fit` fits an RVQ and trains the networks from there, on the device the quantizer is on. Latents are read
+    in shuffled blocks and may be far larger than memory. An interrupted fit goes on at the step that was
+    saved last, and ends in the same quantizer, bit for bit on the CPU; its state takes four times the size of
+    the model. ``progress`` is called after every step. Its options:
+
+    - ``validation``: latents that decide which epoch's quantizer is kept; best from other recordings. None
+      holds frames of those that are fitted on out.
+    - ``training``: a `Training`; None stands for the paper's recipe.
+    """
 
     kind = "qinco2"
 
-    def fit(
+    def _fit(
         self,
-        latents: LatentsLike,
-        *,
-        seed: int = 0,
-        state_dir: Path | str | None = None,
-        progress: ProgressCallback | None = None,
+        latents: Latents,
+        how: Fitting,
         validation: LatentsLike | None = None,
         training: Training | None = None,
     ) -> None:
-        """Fit an RVQ and train the networks from there, on the device the quantizer is on.
-
-        See `Quantizer.fit`. An interrupted fit goes on at the step that was saved last, and ends in the
-        same quantizer, bit for bit on the CPU.
-
-        Args:
-            latents: read in shuffled blocks; may be far larger than memory.
-            seed: of every random choice.
-            state_dir: see `Quantizer.fit`; takes four times the size of the model.
-            progress: called after every step.
-            validation: decides which epoch's quantizer is kept; best from other recordings. None holds
-                frames of ``latents`` out.
-            training: None stands for the paper's recipe.
-        """
-        training = training or Training()
-        data = Latents(latents)
+        training, data, seed = training or Training(), latents, how.seed
         data.check(self.dim, max(self.codebook_size, training.batch_size))
         if validation is None:
             data, held = data.hold_out(min(training.validation_frames, len(data) // 10), seed)
@@ -132,26 +124,20 @@ class QINCO2(QINCO2Model):
                 " more epoch_frames or more latents"
             )
         options = {**asdict(training), "save_every_s": None, "validation": held.signature(), "seed": seed}
-        state = FitState(state_dir, self, data, **options)
+        state = FitState(how.state_dir, self, data, **options)
         trainer = _Trainer(self, training, held.sample(training.validation_frames, seed), seed, steps)
         done = state.load()
         if done:
             trainer.restore(done)
         else:
-            _start(self, data, training, seed, state_dir, progress)
-        trainer.run(data, state, progress)
+            _start(self, data, training, how)
+        trainer.run(data, state, how.tell)
         state.finish()
 
 
-def _start(
-    model: QINCO2Model,
-    data: Latents,
-    training: Training,
-    seed: int,
-    state_dir: Path | str | None,
-    progress: ProgressCallback | None,
-) -> None:
-    rows = data.sample(training.rvq_frames, seed)
+def _start(model: QINCO2Model, data: Latents, training: Training, how: Fitting) -> None:
+    """Become the RVQ of standardised latents, with networks from the seed."""
+    rows = data.sample(training.rvq_frames, how.seed)
     mean = rows.mean(0, dtype="float64").astype("float32")
     rows -= mean
     scale = float(rows.std(dtype="float64"))
@@ -161,23 +147,17 @@ def _start(
     rvq = RVQ(model.dim, model.num_codebooks, model.codebook_size).to(model.codebooks.device)
 
     def tell(at: FitProgress) -> None:
-        if progress:
-            mse = None if at.mse is None else at.mse * scale**2
-            progress(FitProgress(f"RVQ, {at.phase}", at.done, at.total, mse))
+        mse = None if at.mse is None else at.mse * scale**2
+        how.tell(FitProgress(f"RVQ, {at.phase}", at.done, at.total, mse))
 
-    rvq.fit(
-        rows,
-        seed=seed,
-        state_dir=None if state_dir is None else Path(state_dir) / "rvq",
-        progress=tell,
-        max_frames=len(rows),
-    )
+    folder = None if how.state_dir is None else Path(how.state_dir) / "rvq"
+    rvq.fit(rows, seed=how.seed, state_dir=folder, progress=tell, max_frames=len(rows))
     with torch.random.fork_rng():  # the layers that are not zero at first, from the seed
-        torch.manual_seed(seed)
+        torch.manual_seed(how.seed)
         for layer in model.networks.modules():
             if isinstance(layer, torch.nn.Linear):
                 layer.reset_parameters()
-    model.start_from(rvq, torch.from_numpy(mean), torch.tensor(scale), noise=training.noise, seed=seed)
+    model.start_from(rvq, torch.from_numpy(mean), torch.tensor(scale), noise=training.noise, seed=how.seed)
 
 
 class _Trainer:
@@ -218,7 +198,7 @@ class _Trainer:
         self.model.load_state_dict(state["model"])
         load_state(self.optimizer, state["optimizer"])
 
-    def run(self, data: Latents, state: FitState, progress: ProgressCallback | None) -> None:
+    def run(self, data: Latents, state: FitState, tell: ProgressCallback) -> None:
         training, saved = self.training, time.monotonic()
         scale = float(self.model.scale)
         while self.epoch < training.epochs:
@@ -233,10 +213,9 @@ class _Trainer:
                 if self.step < self.steps and time.monotonic() - saved >= training.save_every_s:
                     state.save(self.state())
                     saved = time.monotonic()
-                if progress:
-                    done = self.epoch * self.steps + self.step
-                    phase = f"epoch {self.epoch + 1} of {training.epochs}"
-                    progress(FitProgress(phase, done, training.epochs * self.steps, mse))
+                done = self.epoch * self.steps + self.step
+                phase = f"epoch {self.epoch + 1} of {training.epochs}"
+                tell(FitProgress(phase, done, training.epochs * self.steps, mse))
             assert z is not None
             self.end_epoch(z)
             state.save(self.state())

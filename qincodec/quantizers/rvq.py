@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
-from qincodec.quantizers.base import EqualCodebooks, FitProgress, ProgressCallback, squared_distances
+from qincodec.quantizers.base import EqualCodebooks, Fitting, squared_distances
 from qincodec.quantizers.fit_state import FitState
-from qincodec.quantizers.latents import Latents, LatentsLike
+from qincodec.quantizers.latents import Latents
 
 #: Frames a codebook of k-means is fitted on in the paper.
 MAX_FRAMES = 5_000_000
@@ -90,7 +88,8 @@ class RVQ(AdditiveQuantizer):
     """Residual vector quantizer: each codebook quantizes what the ones before it left over.
 
     Every codebook but the first holds the zero vector, so that one more codebook never makes the error
-    of a frame larger.
+    of a frame larger. `fit` takes ``max_frames``: one codebook after the other is fitted on up to so many
+    frames, held in memory; an interrupted fit goes on at the codebook it was at.
 
     Args:
         dim: dimensions of a latent.
@@ -113,35 +112,18 @@ class RVQ(AdditiveQuantizer):
             codes.append(code)
         return torch.stack(codes, 1)
 
-    def fit(
-        self,
-        latents: LatentsLike,
-        *,
-        seed: int = 0,
-        state_dir: Path | str | None = None,
-        progress: ProgressCallback | None = None,
-        max_frames: int = MAX_FRAMES,
-    ) -> None:
-        """Fit one codebook after the other on up to ``max_frames`` frames, held in memory.
-
-        See `Quantizer.fit`. An interrupted fit goes on at the codebook it was at.
-        """
-        latents = Latents(latents)
+    def _fit(self, latents: Latents, how: Fitting, max_frames: int = MAX_FRAMES) -> None:
         latents.check(self.dim, self.codebook_size)
-        state = FitState(state_dir, self, latents, seed=seed, max_frames=max_frames)
+        state = FitState(how.state_dir, self, latents, seed=how.seed, max_frames=max_frames)
         done = state.load()
-        residual = torch.from_numpy(latents.sample(max_frames, seed)).to(self.codebooks.device)
+        residual = torch.from_numpy(latents.sample(max_frames, how.seed)).to(self.codebooks.device)
         for n in range(self.num_codebooks):
             if n < len(done.get("codebooks", ())):
                 codebook = done["codebooks"][n].to(residual.device)
             else:
-                codebook = next_codebook(residual, n, self.codebook_size, seed)
+                codebook = next_codebook(residual, n, self.codebook_size, how.seed)
             residual -= codebook[nearest(residual, codebook)]
             self.codebooks[n] = codebook
             state.save({"codebooks": self.codebooks[: n + 1].cpu().clone()})
-            if progress:
-                mse = float(residual.square().mean())
-                progress(
-                    FitProgress(f"codebook {n + 1} of {self.num_codebooks}", n + 1, self.num_codebooks, mse)
-                )
+            how.tell(self._progress(n, residual))
         state.finish()
