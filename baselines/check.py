@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -132,6 +132,11 @@ class _Check:
     def problem(self, seen: str, advice: str) -> None:
         self.problems.setdefault(advice, []).append(f"{self._place}: {seen}" if self._place else seen)
 
+    def fail(self, seen: str, advice: str) -> NoReturn:
+        """A problem that leaves nothing to go on with."""
+        self.problem(seen, advice)
+        raise _Failed
+
     def attempt(self, what: str, call: Callable[[], T]) -> T:
         try:
             return call()
@@ -170,17 +175,15 @@ class _Check:
         sample_rate = getattr(codec, "sample_rate", None)
         channels = getattr(codec, "channels", None)
         if not isinstance(sample_rate, int) or sample_rate < 0:
-            self.problem(
+            self.fail(
                 f"sample_rate is {sample_rate!r}",
                 "set sample_rate to that of the codec in Hz, an int (0: any): the evaluation resamples to it",
             )
-            raise _Failed
         if not (isinstance(channels, tuple) and channels and all(c in (1, 2) for c in channels)):
-            self.problem(
+            self.fail(
                 f"channels is {channels!r}",
                 "set channels to the counts the codec codes: (1,), (2,) or (1, 2)",
             )
-            raise _Failed
         identity = self.attempt("identity()", codec.identity)
         advice = (
             "identity() must be a dict of JSON values that holds name and version: it is the key of scores"
@@ -197,17 +200,14 @@ class _Check:
         codec = self.codec
         rates = self.attempt("rates(channels)", lambda: list(codec.rates(channels)))
         if not all(isinstance(rate, Rate) for rate in rates):
-            self.problem(shown(rates), "rates(channels) must return a list, each a baselines.codec.Rate")
-            raise _Failed
+            self.fail(shown(rates), "rates(channels) must return a list, each a baselines.codec.Rate")
         if not rates:
-            self.problem(
+            self.fail(
                 "none", "rates(channels) must offer an operating point for every announced channel count"
             )
-            raise _Failed
         nominal = [rate.kbps for rate in rates if rate.kbps is not None]
         if any(not (math.isfinite(kbps) and kbps > 0) for kbps in nominal):
-            self.problem(f"{nominal}", "rates must have a positive kbps, or None where a rate has no meaning")
-            raise _Failed
+            self.fail(f"{nominal}", "rates must have a positive kbps, or None where a rate has no meaning")
         if nominal != sorted(set(nominal)):
             self.problem(f"{nominal}", "rates(channels) must be in ascending order of kbps, each once")
         for rate in rates:
@@ -277,33 +277,29 @@ class _Check:
             audio.copy_(given)
         if not isinstance(encoded, list) or len(encoded) != audio.shape[0]:
             got = f"{len(encoded)} items" if isinstance(encoded, list) else type(encoded).__name__
-            self.problem(
+            self.fail(
                 f"got {got} for a batch of {audio.shape[0]}",
                 "encode must return a list, one Encoded per clip",
             )
-            raise _Failed
         for clip in encoded:
             self.one_encoded(clip, audio, rate)
         return encoded
 
     def one_encoded(self, clip: Encoded, audio: torch.Tensor, rate: Rate) -> None:
         if not isinstance(clip, Encoded):
-            self.problem(f"got {type(clip).__name__}", "encode must return baselines.codec.Encoded objects")
-            raise _Failed
+            self.fail(f"got {type(clip).__name__}", "encode must return baselines.codec.Encoded objects")
         got = (clip.sample_rate, clip.channels, clip.num_samples)
         expected = (self.codec.sample_rate, *audio.shape[1:])
         if got != expected:
-            self.problem(
+            self.fail(
                 f"{got}, expected {expected}",
                 "Encoded must state sample_rate, channels and num_samples of the audio that was given, before"
                 " any padding: decode returns as much, and the bitrate is counted over it",
             )
-            raise _Failed
         if not isinstance(clip.payload, bytes):
-            self.problem(
+            self.fail(
                 f"it is {type(clip.payload).__name__}", "payload must be bytes, as a file would hold them"
             )
-            raise _Failed
         if not clip.payload and rate.kbps is not None:
             self.problem(
                 "no bytes", "payload must hold the coded bytes: the bitrate is measured from it, not computed"
@@ -348,19 +344,17 @@ class _Check:
         expected = (len(encoded), encoded[0].channels, encoded[0].num_samples)
         if not isinstance(decoded, torch.Tensor) or tuple(decoded.shape) != expected:
             got = tuple(decoded.shape) if isinstance(decoded, torch.Tensor) else type(decoded).__name__
-            self.problem(
+            self.fail(
                 f"got {got}, expected {expected}",
                 "decode must return a tensor of shape (batch, channels, num_samples): pad before encoding"
                 " where frames need it, and cut exactly that off after decoding",
             )
-            raise _Failed
         if decoded.dtype != torch.float32:
             self.problem(f"got {decoded.dtype}", "decode must return float32")
         decoded = decoded.detach().cpu().float()
         if not torch.isfinite(decoded).all():
             count = int((~torch.isfinite(decoded)).sum())
-            self.problem(f"{count} samples", "decode must not return NaN or infinity")
-            raise _Failed
+            self.fail(f"{count} samples", "decode must not return NaN or infinity")
         return decoded
 
     def reproducible(

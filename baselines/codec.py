@@ -282,6 +282,11 @@ def check_batch(encoded: Sequence[Encoded]) -> None:
         )
 
 
+def damaged(codec: str, why: object) -> UserError:
+    """The error of an `Encoded` that cannot be decoded."""
+    return UserError(f"encoded {codec} clip is damaged: {why}; delete it and run again")
+
+
 def check_kbps(kbps: float) -> None:
     """Refuse a bitrate that is not a positive number."""
     if not (math.isfinite(kbps) and kbps > 0):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec, blocks
-from baselines.tensors import check_state, empty_model, from_folder, load_state, read_tensors
+from baselines.tensors import from_folder, from_tensors, read_tensors
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -242,15 +242,7 @@ def load_original(path: Path) -> nn.Module:
                 " `evaluate weights` names the official files"
             )
         wanted[ours] = list(value) if isinstance(value, list | tuple) else value
-    tensors = _fold(tensors)
-    try:
-        make = partial(_model, **wanted)
-        check_state(empty_model(make), tensors, path)
-        model = make()
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"weights '{path}' describe no DAC model: {str(error).splitlines()[0]}") from error
-    load_state(model, tensors, path)
-    return model
+    return from_tensors(partial(_model, **wanted), _fold(tensors), path, "DAC")
 
 
 def _model(**arguments: Any) -> nn.Module:

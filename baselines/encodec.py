@@ -19,7 +19,7 @@ import numpy as np
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec
-from baselines.tensors import check_state, empty_model, from_folder, load_state, read_tensors
+from baselines.tensors import from_folder, from_tensors, read_tensors
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class Encodec(PretrainedCodec):
 
     def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
         n = self._num_codebooks(rate, self._most)
+        # The kbit/s by which `EncodecModel`'s quantizer understands that number of codebooks.
+        bandwidth = n * self._bits * self._model.config.frame_rate / 1000
         codes, scales = [], []
         for start, length in self._segments(audio.shape[-1]):
             segment = audio[:, start : start + length].expand(2, -1)
@@ -105,14 +107,10 @@ class Encodec(PretrainedCodec):
             scale = segment.mean(dim=0).square().mean().sqrt() + 1e-8
             scales.append(float(scale))
             latents = self._model.encoder((segment / scale)[None])
-            codes.append(self._model.quantizer.encode(latents, self._bandwidth(n))[:, 0].int())
+            codes.append(self._model.quantizer.encode(latents, bandwidth)[:, 0].int())
         packed = np.array(scales, dtype=_SCALE).tobytes()
         stream = torch.cat(codes, dim=-1)[None].cpu().numpy()
         return self._encoded(audio, stream, self._codebook_size, packed)
-
-    def _bandwidth(self, num_codebooks: int) -> float:
-        """The kbit/s by which `EncodecModel`'s quantizer understands that number of codebooks."""
-        return num_codebooks * self._bits * self._model.config.frame_rate / 1000
 
     def _decode_clip(self, clip: Encoded) -> torch.Tensor:
         segments = self._segments(clip.num_samples)
@@ -164,24 +162,16 @@ def load_original(path: Path) -> nn.Module:
         raise UserError(
             f"weights '{path}' are of an EnCodec model of {channels} channel; the 48 kHz one has 2"
         )
-    try:
-        make = partial(
-            _model,
-            len({name for name in tensors if name.endswith(".codebook.embed")}),
-            num_filters=filters,
-            hidden_size=hidden,
-            codebook_dim=hidden,
-            codebook_size=codebook_size,
-            upsampling_ratios=ratios,
-        )
-        check_state(empty_model(make), tensors, path)
-        model = make()
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"weights '{path}' describe no EnCodec model: {str(error).splitlines()[0]}"
-        ) from error
-    load_state(model, tensors, path)
-    return model
+    make = partial(
+        _model,
+        len({name for name in tensors if name.endswith(".codebook.embed")}),
+        num_filters=filters,
+        hidden_size=hidden,
+        codebook_dim=hidden,
+        codebook_size=codebook_size,
+        upsampling_ratios=ratios,
+    )
+    return from_tensors(make, tensors, path, "EnCodec")
 
 
 def _model(num_codebooks: int, **sizes: Any) -> nn.Module:

@@ -25,7 +25,7 @@ import av
 import av.error
 import numpy as np
 
-from baselines.codec import ClipCodec, Encoded, Rate, check_kbps
+from baselines.codec import ClipCodec, Encoded, Rate, check_kbps, damaged
 from qincodec.audio import resample
 from qincodec.core.errors import UserError
 
@@ -165,9 +165,7 @@ class _FFmpegCodec(ClipCodec):
                 raise ValueError(f"decodes to {audio.dtype} of shape {audio.shape}")
         # KeyError and TypeError: side information that lacks something, or holds something else.
         except (av.error.FFmpegError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"encoded {self.name} clip is damaged: {error}; delete it and run again"
-            ) from error
+            raise damaged(self.name, error) from error
         return resample(audio, sample_rate, self.sample_rate)[:, : encoded.num_samples]
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import baselines.weights
-from baselines.codec import Codec, Encoded, Rate, check_batch
+from baselines.codec import Codec, Encoded, Rate, check_batch, damaged
 from baselines.lazy import Lazy
 from baselines.tensors import FOLDER
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
@@ -189,9 +189,7 @@ class PretrainedCodec(Codec):
                 raise ValueError(f"{len(clip.payload)} bytes instead of {end + extra}")
             codes = unpack_codes(clip.payload[:end], frames, streams, sizes)
         except ValueError as error:
-            raise UserError(
-                f"encoded {self.name} clip is damaged: {error}; delete it and run again"
-            ) from error
+            raise damaged(self.name, error) from error
         return torch.from_numpy(codes).long().to(self.device), clip.payload[end:]
 
     def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.codec import Codec, Encoded, Rate, check_batch
+from baselines.codec import Codec, Encoded, Rate, check_batch, damaged
 from baselines.lazy import Lazy
 from qincodec import bitstream, model_folder
 from qincodec.core.errors import UserError, shown
@@ -62,10 +62,7 @@ class _Model(Codec):
                 f" one is {self.weights_hash}: give the model it was encoded with"
             )
         if len(clip.payload) != num_bytes:
-            raise UserError(
-                f"encoded {self.name} clip is damaged: {len(clip.payload)} bytes instead of {num_bytes};"
-                " delete it and run again"
-            )
+            raise damaged(self.name, f"{len(clip.payload)} bytes instead of {num_bytes}")
 
 
 class Qincodec(_Model):
@@ -110,9 +107,7 @@ class Qincodec(_Model):
         try:
             codes = bitstream.decode(clip.payload, frames, clip.channels, sizes, tables)
         except ValueError as error:
-            raise UserError(
-                f"encoded {self.name} clip is damaged: {error}; delete it and run again"
-            ) from error
+            raise damaged(self.name, error) from error
         return self.model.decode(torch.from_numpy(codes)[None], clip.num_samples)
 
     def _sizes(self, num_codebooks: int) -> tuple[int, ...]:

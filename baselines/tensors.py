@@ -62,18 +62,25 @@ def read_tensors(path: Path) -> Any:
         ) from error
 
 
-def load_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
-    """Fill a model with tensors of exactly its names and shapes, as float32. Raises as `check_state`."""
-    check_state(model, tensors, path)
-    model.load_state_dict({name: tensors[name].float() for name in model.state_dict()})
-
-
-def check_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
-    """Compare tensors with a model, which need not hold values.
+def from_tensors(
+    make: Callable[[], nn.Module], tensors: Mapping[str, Any], path: Path, name: str
+) -> nn.Module:
+    """What ``make`` makes, filled with tensors of exactly its names and shapes, as float32.
 
     Raises:
-        UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
+        UserError: it makes no model, of that ``name``; or naming the first tensor that is missing, unknown,
+            of another shape, or not finite. Nothing has taken memory then.
     """
+    try:
+        _check_state(empty_model(make), tensors, path)
+        model = make()
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(f"weights '{path}' describe no {name} model: {str(error).splitlines()[0]}") from error
+    model.load_state_dict({name: tensors[name].float() for name in model.state_dict()})
+    return model
+
+
+def _check_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in tensors]
     problems += [f"{name} is unknown" for name in tensors if name not in expected]

@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 import soundfile
 
-from baselines.codec import ClipCodec, Encoded, Rate
+from baselines.codec import ClipCodec, Encoded, Rate, damaged
 from qincodec.core.errors import UserError
 
 # libsndfile keeps a block's spectra on the stack: one long block would overflow it.
@@ -98,7 +98,7 @@ class Vorbis(ClipCodec):
             if audio.shape != (encoded.num_samples, encoded.channels):
                 raise ValueError(f"decodes to {audio.shape[1]} channels of {audio.shape[0]} samples")
         except (soundfile.LibsndfileError, ValueError) as error:
-            raise UserError(f"encoded vorbis clip is damaged: {error}; delete it and run again") from error
+            raise damaged(self.name, error) from error
         return np.ascontiguousarray(audio.T)
 
 
@@ -113,12 +113,9 @@ def ogg_file(encoded: Encoded) -> bytes:
             parts += [head, encoded.payload[start : start + size]]
             start += size
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"encoded vorbis clip is damaged: {error}; delete it and run again") from error
+        raise damaged(Vorbis.name, error) from error
     if start != len(encoded.payload):
-        raise UserError(
-            f"encoded vorbis clip is damaged: {len(encoded.payload)} bytes instead of {start}; delete it and"
-            " run again"
-        )
+        raise damaged(Vorbis.name, f"{len(encoded.payload)} bytes instead of {start}")
     return b"".join(parts)
 
 

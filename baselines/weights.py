@@ -16,10 +16,22 @@ from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError, unknown
 
 _DAC_RELEASES = "https://github.com/descriptinc/descript-audio-codec/releases/download"
+#: Name, codec, file name here, and place among the releases.
+_DAC_FILES = (
+    ("dac-8kbps", "dac", "weights_44khz_8kbps_0.0.1.pth", "0.0.1/weights.pth"),
+    ("dac-16kbps", "dac", "weights_44khz_16kbps_1.0.0.pth", "1.0.0/weights_44khz_16kbps.pth"),
+    ("dac-24khz", "dac-24khz", "weights_24khz_8kbps_0.0.4.pth", "0.0.4/weights_24khz.pth"),
+    ("dac-16khz", "dac-16khz", "weights_16khz_8kbps_0.0.5.pth", "0.0.5/weights_16khz.pth"),
+)
 _DAC = "Kumar et al., High-Fidelity Audio Compression with Improved RVQGAN, NeurIPS 2023 (Descript)"
 _ENCODEC_FILES = "https://dl.fbaipublicfiles.com/encodec/v0"
 _ENCODEC = "Defossez et al., High Fidelity Neural Audio Compression, 2022 (Meta)"
 _OPENL3_FILES = "https://github.com/marl/openl3/raw/models"
+#: Name, file name, git blob.
+_OPENL3_CONTENTS = (
+    ("openl3", "openl3_audio_mel256_env-v0_4_0.h5.gz", "34dbd7a91cdd2de6a3d6d036ac0a24d27d78e3cc"),
+    ("openl3-music", "openl3_audio_mel256_music-v0_4_0.h5.gz", "15e483646fa3d4091a463f0affbb706e6bbbb098"),
+)
 _OPENL3 = "Cramer, Wu, Salamon and Bello, Look, Listen, and Learn More, ICASSP 2019 (New York University)"
 _UNSTATED = "not stated by its authors (their code is MIT)"
 
@@ -28,37 +40,9 @@ _UNSTATED = "not stated by its authors (their code is MIT)"
 FILES: dict[str, WeightsFile] = {
     file.name: file
     for file in (
-        WeightsFile(
-            "dac-8kbps",
-            "weights_44khz_8kbps_0.0.1.pth",
-            f"{_DAC_RELEASES}/0.0.1/weights.pth",
-            "dac",
-            "MIT",
-            _DAC,
-        ),
-        WeightsFile(
-            "dac-16kbps",
-            "weights_44khz_16kbps_1.0.0.pth",
-            f"{_DAC_RELEASES}/1.0.0/weights_44khz_16kbps.pth",
-            "dac",
-            "MIT",
-            _DAC,
-        ),
-        WeightsFile(
-            "dac-24khz",
-            "weights_24khz_8kbps_0.0.4.pth",
-            f"{_DAC_RELEASES}/0.0.4/weights_24khz.pth",
-            "dac-24khz",
-            "MIT",
-            _DAC,
-        ),
-        WeightsFile(
-            "dac-16khz",
-            "weights_16khz_8kbps_0.0.5.pth",
-            f"{_DAC_RELEASES}/0.0.5/weights_16khz.pth",
-            "dac-16khz",
-            "MIT",
-            _DAC,
+        *(
+            WeightsFile(name, filename, f"{_DAC_RELEASES}/{place}", codec, "MIT", _DAC)
+            for name, codec, filename, place in _DAC_FILES
         ),
         WeightsFile(
             "encodec-48khz",
@@ -79,23 +63,11 @@ FILES: dict[str, WeightsFile] = {
             size=384_649_828,
             sha256="bac7e85083dcded655d24eaadde7e6eea34c0da1b35fa2d284e641bd2b942a5e",
         ),
-        WeightsFile(
-            "openl3",
-            "openl3_audio_mel256_env-v0_4_0.h5.gz",
-            f"{_OPENL3_FILES}/openl3_audio_mel256_env-v0_4_0.h5.gz",
-            "openl3",
-            "CC BY 4.0",
-            _OPENL3,
-            git_blob="34dbd7a91cdd2de6a3d6d036ac0a24d27d78e3cc",
-        ),
-        WeightsFile(
-            "openl3-music",
-            "openl3_audio_mel256_music-v0_4_0.h5.gz",
-            f"{_OPENL3_FILES}/openl3_audio_mel256_music-v0_4_0.h5.gz",
-            "openl3",
-            "CC BY 4.0",
-            _OPENL3,
-            git_blob="15e483646fa3d4091a463f0affbb706e6bbbb098",
+        *(
+            WeightsFile(
+                name, filename, f"{_OPENL3_FILES}/{filename}", "openl3", "CC BY 4.0", _OPENL3, git_blob=blob
+            )
+            for name, filename, blob in _OPENL3_CONTENTS
         ),
     )
 }
