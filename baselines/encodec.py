@@ -30,7 +30,7 @@ else:
     torch, nn, transformers = Lazy("torch"), Lazy("torch.nn"), Lazy("transformers")
 
 #: What is fixed in the 48 kHz model and does not show in its tensors.
-_FIXED: dict[str, Any] = {
+FIXED: dict[str, Any] = {
     "sampling_rate": 48000,
     "audio_channels": 2,
     "normalize": True,
@@ -63,7 +63,7 @@ class Encodec(PretrainedCodec):
 
     def _add(self, label: str, model: Any) -> None:
         config = model.config
-        for field, value in _FIXED.items():
+        for field, value in FIXED.items():
             if getattr(config, field) != value:
                 raise UserError(
                     f"codec '{self.name}' is EnCodec's 48 kHz model; this model has {field}"
@@ -177,7 +177,7 @@ def load_original(path: Path) -> nn.Module:
 def _model(num_codebooks: int, **sizes: Any) -> nn.Module:
     # The last of the bandwidths sets the number of codebooks: 150 frames of 10 bits each.
     return transformers.EncodecModel(
-        transformers.EncodecConfig(**_FIXED, **sizes, target_bandwidths=[1.5 * num_codebooks])
+        transformers.EncodecConfig(**FIXED, **sizes, target_bandwidths=[1.5 * num_codebooks])
     )
 
 

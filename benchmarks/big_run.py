@@ -38,6 +38,9 @@ _METRICS = ("si_sdr", "ms_mel")
 _ROWS_AT_ONCE = 8 * (1 + len(_METRICS))  # a batch of clips, as the runner writes them
 _SYNCS = 50
 _PAYLOAD = bytes(5000)  # 5 s at 8 kbps
+_SCORED: dict[str, Any] = {"error": None, "reason": None}
+_CODED: dict[str, Any] = {"error": None, "duration_s": 5.0, "bytes": 5000, "gain_db": -0.0123456789012345}
+_CODED |= {"encode_s": 0.0123456789, "decode_s": 0.0123456789}
 
 
 def clips_of(count: int, per_recording: int) -> list[Clip]:
@@ -77,42 +80,22 @@ def write(folder: Path, clips: list[Clip], conditions: list[Condition]) -> None:
     with RunStore(folder) as store:
         store.write_clips(clips)
         store.write_environment({})
+        dataset = describe_dataset(Dataset("big", clips))
         store.write_run(
             RunDescription(
-                settings=settings,
-                dataset=describe_dataset(Dataset("big", clips)),
-                conditions=tuple(conditions),
-                metrics=tuple(infos),
+                settings=settings, dataset=dataset, conditions=tuple(conditions), metrics=tuple(infos)
             )
         )
         rows: list[Row] = []
         for condition in conditions:
             for clip, value in zip(clips, random.normal(10, 3, len(clips)).tolist(), strict=True):
                 key = coded_key(condition, settings, clip)
-                common: dict[str, Any] = {
-                    "codec": condition.codec,
-                    "rate": "8",
-                    "clip": clip.id,
-                    "error": None,
-                }
-                rows.append(
-                    CodedRow(
-                        key=key,
-                        duration_s=5.0,
-                        bytes=5000,
-                        delay=0,
-                        gain_db=-0.0123456789012345,
-                        encode_s=0.0123456789,
-                        decode_s=0.0123456789,
-                        encoded=f"encoded/{condition.codec}@8/{clip.id}.enc",
-                        **common,
-                    )
-                )
+                place: dict[str, Any] = {"codec": condition.codec, "rate": "8", "clip": clip.id, "delay": 0}
+                encoded = f"encoded/{condition.codec}@8/{clip.id}.enc"
+                rows.append(CodedRow(key=key, encoded=encoded, **_CODED, **place))
                 for info in infos:
                     score = score_key(key, info, 0)
-                    rows.append(
-                        ScoreRow(key=score, metric=info.name, delay=0, value=value, reason=None, **common)
-                    )
+                    rows.append(ScoreRow(key=score, metric=info.name, value=value, **_SCORED, **place))
                 if len(rows) >= _ROWS_AT_ONCE:
                     store.append(rows)
                     rows = []

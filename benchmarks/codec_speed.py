@@ -13,7 +13,6 @@ some seconds, and the best time of each counts.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -21,12 +20,11 @@ from typing import Any
 
 import torch
 
+from baselines.encodec import FIXED
 from qincodec.codec import load
 
 #: (encode, decode) of a model: audio (1, 1, samples) at its sample rate -> code -> audio.
 Codec = tuple[Callable[[torch.Tensor], Any], Callable[[Any], Any]]
-
-
 #: Least wall time of a turn, in seconds.
 TURN_S = 5.0
 
@@ -55,16 +53,7 @@ def dac() -> tuple[int, Codec]:
 def encodec() -> tuple[int, Codec]:
     from transformers import EncodecConfig, EncodecModel
 
-    config = EncodecConfig(
-        sampling_rate=48_000,
-        audio_channels=2,
-        normalize=True,
-        chunk_length_s=1.0,
-        overlap=0.01,
-        use_causal_conv=False,
-        norm_type="time_group_norm",
-        target_bandwidths=[3.0, 6.0, 12.0, 15.0, 24.0],
-    )
+    config = EncodecConfig(**FIXED, target_bandwidths=[3.0, 6.0, 12.0, 15.0, 24.0])
     model = EncodecModel(config).eval()
 
     def encode(audio: torch.Tensor) -> Any:
@@ -113,40 +102,23 @@ def main() -> None:
     )
     parser.add_argument("--size", default="paper-d32", help="QINCODEC configuration (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
     torch.set_grad_enabled(False)
     models = {**qincodec_models(arguments.size), "dac": dac(), "encodec": encodec()}
-    rows = []
+    print(f"{arguments.size}, {arguments.threads} threads, torch {torch.__version__}")
+    print("times faster than real time, and time over that of QINCODEC's autoencoder\n")
+    print(f"{'audio':>6}  {'model':<12} {'enc xRT':>8} {'dec xRT':>8} {'enc':>8} {'dec':>8} {'both':>8}")
     for seconds in (5.0,) if arguments.quick else (5.0, 60.0):
         best = measure(models, seconds, 2 if arguments.quick or seconds > 5 else 3)
         ours = best["autoencoder"]
         for name, (encode, decode) in best.items():
-            rows.append(
-                {
-                    "audio_s": seconds,
-                    "model": name,
-                    "encode_x_realtime": 1 / encode,
-                    "decode_x_realtime": 1 / decode,
-                    "encode_ratio": encode / ours[0],
-                    "decode_ratio": decode / ours[1],
-                    "total_ratio": (encode + decode) / sum(ours),
-                }
+            ratios = encode / ours[0], decode / ours[1], (encode + decode) / sum(ours)
+            print(
+                f"{seconds:>5.0f}s  {name:<12} {1 / encode:>8.1f} {1 / decode:>8.1f} "
+                + " ".join(f"{ratio:>7.1f}x" for ratio in ratios)
             )
-    if arguments.json:
-        print(json.dumps({"size": arguments.size, "threads": arguments.threads, "rows": rows}))
-        return
-    print(f"{arguments.size}, {arguments.threads} threads, torch {torch.__version__}")
-    print("times faster than real time, and time over that of QINCODEC's autoencoder\n")
-    print(f"{'audio':>6}  {'model':<12} {'enc xRT':>8} {'dec xRT':>8} {'enc':>8} {'dec':>8} {'both':>8}")
-    for row in rows:
-        print(
-            f"{row['audio_s']:>5.0f}s  {row['model']:<12} {row['encode_x_realtime']:>8.1f}"
-            f" {row['decode_x_realtime']:>8.1f} {row['encode_ratio']:>7.1f}x {row['decode_ratio']:>7.1f}x"
-            f" {row['total_ratio']:>7.1f}x"
-        )
 
 
 if __name__ == "__main__":

@@ -71,15 +71,8 @@ def peer_ms_mel(reference: torch.Tensor, decoded: torch.Tensor) -> list[float]:
     import librosa
 
     def log_mel(signal: np.ndarray, window: int, bands: int) -> np.ndarray:
-        mel = librosa.feature.melspectrogram(
-            y=signal,
-            sr=SAMPLE_RATE,
-            n_fft=window,
-            hop_length=window // 4,
-            n_mels=bands,
-            power=1.0,
-            pad_mode="reflect",
-        )
+        sizes = {"n_fft": window, "hop_length": window // 4, "n_mels": bands}
+        mel = librosa.feature.melspectrogram(y=signal, sr=SAMPLE_RATE, **sizes, power=1.0, pad_mode="reflect")
         return np.log10(np.maximum(mel, 1e-5))
 
     return [

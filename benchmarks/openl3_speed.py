@@ -62,55 +62,44 @@ def random_weights() -> Arrays:
     return layers[:-1]
 
 
-def ours(layers: Arrays, batch: int) -> Embed:
-    network = build_network(layers)
-
+def in_batches(network: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Embed:
     def embed(frames: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            parts = [
-                functional.max_pool2d(network(front_end(part)), (32, 24))
-                for part in torch.from_numpy(frames).split(batch)
-            ]
-            return torch.cat(parts).flatten(1).numpy()
+            return torch.cat([network(part) for part in torch.from_numpy(frames).split(batch)]).numpy()
 
     return embed
+
+
+def ours(layers: Arrays, batch: int) -> Embed:
+    network = build_network(layers)
+    return in_batches(
+        lambda part: functional.max_pool2d(network(front_end(part)), (32, 24)).flatten(1), batch
+    )
 
 
 def plain(layers: Arrays, batch: int) -> Embed:
     """Layer after layer as the paper has it, PyTorch's defaults throughout."""
-    modules: list[nn.Module] = []
-    entries = iter(layers)
+    entries = (tuple(map(torch.from_numpy, arrays)) for _, arrays in layers)
 
-    def batch_norm() -> None:
-        gamma, beta, mean, variance = (torch.from_numpy(array) for array in next(entries)[1])
-        module = nn.BatchNorm2d(len(gamma), eps=BATCH_NORM_EPS)
-        module.load_state_dict(
-            {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": variance}, strict=False
-        )
-        modules.append(module)
+    def batch_norm() -> nn.Module:
+        names = "weight", "bias", "running_mean", "running_var"
+        state = dict(zip(names, next(entries), strict=True))
+        module = nn.BatchNorm2d(len(state["weight"]), eps=BATCH_NORM_EPS)
+        module.load_state_dict(state, strict=False)
+        return module
 
-    def conv() -> None:
-        kernel, bias = (torch.from_numpy(array) for array in next(entries)[1])
+    def conv() -> nn.Module:
+        kernel, bias = next(entries)
         module = nn.Conv2d(kernel.shape[2], kernel.shape[3], 3, padding=1)
         module.load_state_dict({"weight": kernel.permute(3, 2, 0, 1), "bias": bias})
-        modules.append(module)
+        return module
 
-    batch_norm()
+    modules = [batch_norm()]
     for _, pools in LAYERS:
-        conv()
-        batch_norm()
-        modules.append(nn.ReLU())
-        if pools:
-            modules.append(nn.MaxPool2d(2))
-    conv()
+        modules += [conv(), batch_norm(), nn.ReLU(), *([nn.MaxPool2d(2)] if pools else [])]
+    modules.append(conv())
     network = nn.Sequential(*modules, nn.MaxPool2d((32, 24)), nn.Flatten()).eval()
-
-    def embed(frames: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            parts = [network(front_end(part)) for part in torch.from_numpy(frames).split(batch)]
-            return torch.cat(parts).numpy()
-
-    return embed
+    return in_batches(lambda part: network(front_end(part)), batch)
 
 
 def keras(layers: Arrays, batch: int, threads: int) -> Embed:

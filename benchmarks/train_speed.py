@@ -24,7 +24,7 @@ from qincodec.training.adversarial import AdversarialStep, Generator
 from qincodec.training.config import TrainingConfig, load_config
 from qincodec.training.data import CropDataset
 from qincodec.training.discriminators import Discriminators
-from qincodec.training.loop import launch
+from qincodec.training.loop import launch, name_of
 from qincodec.training.manifest import Manifest
 
 
@@ -109,13 +109,8 @@ def main() -> None:
     crops = arguments.crops or (48 if device.type == "cuda" else 2)
     batch = 0.1 * torch.randn(crops, config.crop_samples, device=device)
     batches, noises = [batch], [None]
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
     print(
-        f"{arguments.config} on {name}, {config.run.precision},"
+        f"{arguments.config} on {name_of(device)}, {config.run.precision},"
         f" {crops} crops of {config.data.crop_s:g} s a step"
     )
 

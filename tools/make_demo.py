@@ -288,6 +288,11 @@ def _rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(x**2)))
 
 
+def _mixed(parts: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
+    """The sum of sounds, each brought to the level beside it."""
+    return np.sum([gain * part / _rms(part) for part, gain in parts], axis=0)
+
+
 def _fit(x: np.ndarray) -> np.ndarray:
     """Exactly 5 s: cut, or zeros behind."""
     return np.pad(x[:NUM_SAMPLES], (0, max(0, NUM_SAMPLES - len(x))))
@@ -348,7 +353,7 @@ def effects_fire_bell(rng: np.random.Generator) -> np.ndarray:
     roar = _band(rng.standard_normal(NUM_SAMPLES), 40, 900, -5) * _slow(rng, 6, 0.35)
     bell = _bell(523.0, 0.7) + 0.9 * _bell(440.0, 2.9)
     near = np.tanh(1.4 * (snaps + pops))
-    return near / _rms(near) + 0.55 * roar / _rms(roar) + 0.2 * hiss / _rms(hiss) + 0.7 * bell / _rms(bell)
+    return _mixed([(near, 1.0), (roar, 0.55), (hiss, 0.2), (bell, 0.7)])
 
 
 def ambience_rain_thunder(rng: np.random.Generator) -> np.ndarray:
@@ -360,20 +365,12 @@ def ambience_rain_thunder(rng: np.random.Generator) -> np.ndarray:
     thunder = _band(rng.standard_normal(NUM_SAMPLES), 25, 220, -4) * _slow(rng, 3, 0.6)
     thunder *= np.interp(t, [0, 1.6, 1.8, 2.6, 5], [0.02, 0.05, 1.0, 0.6, 0.1])
     bird = np.zeros(NUM_SAMPLES)
-    for at, base in [
-        (0.4, 3400),
-        (0.62, 3900),
-        (0.8, 3100),
-        (3.5, 3600),
-        (3.72, 4100),
-        (3.9, 3300),
-        (4.1, 3300),
-    ]:
+    calls = (0.4, 3400), (0.62, 3900), (0.8, 3100), (3.5, 3600), (3.72, 4100), (3.9, 3300), (4.1, 3300)
+    for at, base in calls:
         u = np.clip((t - at) / 0.14, 0, 1)
         frequency = base * (1 + 0.35 * np.sin(np.pi * u) + 0.05 * np.sin(2 * np.pi * 38 * t))
         bird += np.sin(np.pi * u) ** 2 * np.sin(2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE)
-    parts = [(rain, 0.55), (leaves, 0.6), (drips, 0.15), (thunder, 0.6), (bird, 0.3)]
-    return np.sum([gain * part / _rms(part) for part, gain in parts], axis=0)
+    return _mixed([(rain, 0.55), (leaves, 0.6), (drips, 0.15), (thunder, 0.6), (bird, 0.3)])
 
 
 def ambience_street(rng: np.random.Generator) -> np.ndarray:
@@ -394,8 +391,7 @@ def ambience_street(rng: np.random.Generator) -> np.ndarray:
     beep = np.where((t % 1.0) < 0.5, 1.0, 0.0)
     beep = np.convolve(beep, np.hanning(400) / np.hanning(400).sum(), "same")
     beep *= np.sin(2 * np.pi * 1250 * t) + 0.3 * np.sin(2 * np.pi * 3750 * t)
-    parts = [(car, 1.0), (wind, 0.45), (traffic, 0.35), (room(beep, rng, 0.8, 0.6), 0.2)]
-    return np.sum([gain * part / _rms(part) for part, gain in parts], axis=0)
+    return _mixed([(car, 1.0), (wind, 0.45), (traffic, 0.35), (room(beep, rng, 0.8, 0.6), 0.2)])
 
 
 # --- the set -----------------------------------------------------------------------------------------
