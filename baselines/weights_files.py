@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qincodec.core.errors import UserError
-from qincodec.core.files import cache_folder, replacing
+from qincodec.core.files import cache_folder, os_errors, replacing
 
 _digests: dict[tuple[str, int, int], dict[str, str]] = {}
 
@@ -75,7 +75,7 @@ def folder() -> Path:
 
 def digests(path: Path) -> dict[str, str]:
     """``sha256`` and ``git_blob`` of a file. Raises UserError if it cannot be read."""
-    try:
+    with os_errors(f"cannot read weights '{path}'"):
         status = path.stat()
         key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
         if key in _digests:
@@ -85,8 +85,6 @@ def digests(path: Path) -> dict[str, str]:
             found = {kind: str(memo[kind]) for kind in ("sha256", "git_blob")}
         else:
             found = _hash(path, status.st_size)
-    except OSError as error:
-        raise UserError(f"cannot read weights '{path}': {error.strerror or error}") from error
     _digests[key] = found
     return found
 

@@ -37,21 +37,10 @@ _FEW_BITS = 0.2
 
 # The usual names of codecs that lose information, by libsndfile's names ...
 _LOSSY_SUBTYPES = {
-    "VORBIS": "Vorbis",
-    "MPEG_LAYER_I": "MP1",
-    "MPEG_LAYER_II": "MP2",
-    "ULAW": "mu-law",
-    "ALAW": "A-law",
-    "IMA_ADPCM": "IMA ADPCM",
-    "MS_ADPCM": "Microsoft ADPCM",
-    "VOX_ADPCM": "VOX ADPCM",
-    "NMS_ADPCM_16": "NMS ADPCM",
-    "NMS_ADPCM_24": "NMS ADPCM",
-    "NMS_ADPCM_32": "NMS ADPCM",
-    "G721_32": "G.721",
-    "G723_24": "G.723",
-    "G723_40": "G.723",
-    "GSM610": "GSM 06.10",
+    **{"VORBIS": "Vorbis", "MPEG_LAYER_I": "MP1", "MPEG_LAYER_II": "MP2", "ULAW": "mu-law", "ALAW": "A-law"},
+    **{"IMA_ADPCM": "IMA ADPCM", "MS_ADPCM": "Microsoft ADPCM", "VOX_ADPCM": "VOX ADPCM"},
+    **dict.fromkeys(("NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"), "NMS ADPCM"),
+    **{"G721_32": "G.721", "G723_24": "G.723", "G723_40": "G.723", "GSM610": "GSM 06.10"},
 }
 # ... and by FFmpeg's, where the name that FFmpeg gives for people is not the usual one.
 _LOSSY_CODECS = {"ac3": "AC-3", "eac3": "E-AC-3", "dts": "DTS"}

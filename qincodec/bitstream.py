@@ -59,6 +59,11 @@ MODEL_ID_BYTES = 8
 SAMPLE_RATES = range(1_000, 768_001)  # a bound on what a header can make the reader's caller resample to
 
 _FIXED = struct.Struct("<4sBBH8sIIQIQ")
+#: Of `QncHeader`, in the order of `_FIXED`, behind the magic.
+_FIELDS = (
+    *("version", "channels", "num_codebooks", "model", "sample_rate", "hop_length", "num_samples"),
+    *("source_rate", "source_samples"),
+)
 _CRC = _LENGTH = struct.Struct("<I")
 
 Codes = NDArray[np.int32]
@@ -231,18 +236,7 @@ class QncHeader:
             raise ValueError(f"{self.source_samples} samples do not resample to {self.num_samples}")
 
     def to_bytes(self) -> bytes:
-        fixed = _FIXED.pack(
-            MAGIC,
-            self.version,
-            self.channels,
-            self.num_codebooks,
-            self.model,
-            self.sample_rate,
-            self.hop_length,
-            self.num_samples,
-            self.source_rate,
-            self.source_samples,
-        )
+        fixed = _FIXED.pack(MAGIC, *(getattr(self, name) for name in _FIELDS))
         data = fixed + struct.pack(f"<{self.num_codebooks}I", *self.codebook_sizes)
         return data + _CRC.pack(zlib.crc32(data))
 
@@ -293,18 +287,18 @@ def loads_header(data: bytes) -> QncHeader:
             f".qnc file of version {data[len(MAGIC)]}, this program reads versions {PACKED} and"
             f" {ENTROPY_CODED}: update qincodec"
         )
+    cut_off = UserError(f".qnc file is truncated: {len(data)} bytes end within the header; get a whole copy")
     if len(data) < _FIXED.size:
-        raise UserError(f".qnc file is truncated: {len(data)} bytes end within the header; get a whole copy")
-    _, version, channels, num_codebooks, model, rate, hop, samples, source_rate, source_samples = (
-        _FIXED.unpack_from(data)
-    )
+        raise cut_off
+    fields = dict(zip(_FIELDS, _FIXED.unpack_from(data)[1:], strict=True))
+    num_codebooks = fields.pop("num_codebooks")
     end = _FIXED.size + 4 * num_codebooks
     if len(data) < end + _CRC.size:
-        raise UserError(f".qnc file is truncated: {len(data)} bytes end within the header; get a whole copy")
+        raise cut_off
     if _CRC.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
         raise UserError(".qnc file is damaged: the check sum of its header does not fit; get a whole copy")
     sizes = struct.unpack_from(f"<{num_codebooks}I", data, _FIXED.size)
-    header = QncHeader(model, rate, hop, samples, source_rate, source_samples, channels, sizes, version)
+    header = QncHeader(codebook_sizes=sizes, **fields)
     try:
         header.check()
     except ValueError as error:

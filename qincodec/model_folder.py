@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qincodec.core.errors import UserError, shown
-from qincodec.core.files import whole_file
+from qincodec.core.files import os_errors, whole_file
 
 if TYPE_CHECKING:  # not imported before a model is read: shipped models are listed without torch
     import torch
@@ -82,7 +82,7 @@ def save(folder: str | Path, config: dict[str, Any], tensors: dict[str, torch.Te
     folder = Path(folder)
     digest = model_hash(config, tensors)
     content = {"format": _FORMAT, "version": _VERSION, "hash": digest, **config}
-    try:
+    with os_errors(f"cannot write the model '{folder}'"):
         folder.mkdir(exist_ok=True)
         with whole_file(folder / CONFIG_NAME) as of_config, whole_file(folder / TENSORS_NAME) as of_tensors:
             # Tensors that share memory are refused by safetensors, hence the copies.
@@ -90,8 +90,6 @@ def save(folder: str | Path, config: dict[str, Any], tensors: dict[str, torch.Te
             # Not by `save_file`, whose files nobody but their owner may read.
             of_tensors.write_bytes(serialized(copies))
             of_config.write_text(json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write the model '{folder}': {error.strerror or error}") from error
     return digest
 
 

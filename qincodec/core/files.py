@@ -38,6 +38,15 @@ def cache_folder() -> Path:
 
 
 @contextmanager
+def os_errors(what: str) -> Iterator[None]:
+    """What the system refuses inside is a UserError: ``what`` failed, and the system's reason."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: {error.strerror or error}") from error
+
+
+@contextmanager
 def explain_os_errors(path: Path, advice: str = "choose a folder you may write to") -> Iterator[None]:
     """Turn what the file system refuses into one line for the user.
 
@@ -86,11 +95,8 @@ def replacing(path: Path, *, large: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the system does not let it be written; its reasons inside the block included.
     """
-    try:
-        with whole_file(path, large=large) as temporary:
-            yield temporary
-    except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
+    with os_errors(f"cannot write '{path}'"), whole_file(path, large=large) as temporary:
+        yield temporary
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

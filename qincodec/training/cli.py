@@ -50,8 +50,9 @@ Accelerator = Annotated[
 ]
 
 
-@app.command()
-def autoencoder(
+@app.command("autoencoder", help="Stage 1: train the autoencoder on DATA.")
+def start(
+    context: typer.Context,
     data: Data,
     out: Out,
     config: Config = "paper-d32",
@@ -59,8 +60,21 @@ def autoencoder(
     exclude_audiocaps: Exclude = None,
     accelerator: Accelerator = "auto",
 ) -> None:
-    """Stage 1: train the autoencoder on DATA."""
-    _stages([1], _create(out, config, set_, data, exclude_audiocaps), accelerator)
+    from qincodec.training.config import load_config
+    from qincodec.training.run import TrainingRun
+
+    stages = [1, 2, 3] if context.info_name == "all" else [1]
+    settings = load_config(config, _pairs(set_))
+    if 2 in stages:  # what is wrong with stage 2 is said now, not after stage 1
+        from qincodec.training.quantizer import make_quantizer
+
+        make_quantizer(settings.stage2, settings.shape.latent_dim)
+    first = os.environ.get("RANK", "0") == "0"
+    with ProgressLine(enabled=first) as progress:
+        run = TrainingRun.create(out, settings, data, exclude_audiocaps, progress)
+        if first:
+            _describe(run, progress)
+    _stages(stages, run, accelerator)
 
 
 @app.command()
@@ -75,43 +89,7 @@ def finetune(run: Run, kind: Kind = None, set_: Set = None, accelerator: Acceler
     _stages([3], _open(run, kind, set_), accelerator)
 
 
-@app.command("all")
-def all_(
-    data: Data,
-    out: Out,
-    config: Config = "paper-d32",
-    set_: Set = None,
-    exclude_audiocaps: Exclude = None,
-    accelerator: Accelerator = "auto",
-) -> None:
-    """All three stages."""
-    run = _create(out, config, set_, data, exclude_audiocaps, quantizes=True)
-    _stages([1, 2, 3], run, accelerator)
-
-
-def _create(
-    out: Path,
-    config: str,
-    changes: list[str] | None,
-    data: Path,
-    exclude_audiocaps: Path | None,
-    *,
-    quantizes: bool = False,
-) -> TrainingRun:
-    from qincodec.training.config import load_config
-    from qincodec.training.run import TrainingRun
-
-    settings = load_config(config, _pairs(changes))
-    if quantizes:  # what is wrong with stage 2 is said now, not after stage 1
-        from qincodec.training.quantizer import make_quantizer
-
-        make_quantizer(settings.stage2, settings.shape.latent_dim)
-    first = os.environ.get("RANK", "0") == "0"
-    with ProgressLine(enabled=first) as progress:
-        run = TrainingRun.create(out, settings, data, exclude_audiocaps, progress)
-        if first:
-            _describe(run, progress)
-    return run
+app.command("all", help="All three stages.")(start)
 
 
 def _describe(run: TrainingRun, progress: ProgressLine) -> None:

@@ -31,7 +31,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from qincodec import audio
 from qincodec.core.errors import UserError
-from qincodec.core.files import replacing
+from qincodec.core.files import os_errors, replacing
 from qincodec.training.manifest import Manifest, seeded_order
 from qincodec.transcode import resampled_blocks
 
@@ -382,10 +382,8 @@ class Recordings:
                 return samples
         except (OSError, ValueError, EOFError):  # not there yet, or cut short by a power failure
             pass
-        try:
+        with os_errors(f"cannot write the cache '{cache}'"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write the cache '{cache}': {error.strerror}") from error
         with replacing(path) as temporary, temporary.open("wb") as stream:
             header = {"descr": "<f4", "fortran_order": False, "shape": (length,)}
             np.lib.format.write_array_header_1_0(stream, header)
@@ -421,11 +419,9 @@ class Recordings:
             raise DamagedFile(f"{str(path)!r} is another file than when the manifest was built")
 
     def _check_room(self, cache: Path) -> None:
-        try:
+        with os_errors(f"cannot use the cache '{cache}'"):
             cache.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(cache).free
-        except OSError as error:
-            raise UserError(f"cannot use the cache '{cache}': {error.strerror}") from error
         if self.cache_bytes <= free:
             return
         rows = np.flatnonzero(~self._manifest.files["seekable"]).tolist()

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from qincodec.core.errors import UserError
+from qincodec.core.files import os_errors
 
 
 class Log:
@@ -31,48 +31,43 @@ class Log:
     def _trim(self, path: Path, name: str) -> None:
         if not path.exists():
             return
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [
-                row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= self._last_step
-            ]
-            self._fields[name] = list(reader.fieldnames or [])
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._fields[name])
-            writer.writeheader()
-            writer.writerows(rows)
+        self._fields[name], rows = _read(path)
+        kept = [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= self._last_step]
+        _rewrite(path, self._fields[name], kept)
 
     def write(self, name: str, step: int, values: dict[str, float]) -> None:
         """A row of ``name`` ("losses" or "validation"); the first row's names are the columns."""
         path = self._folder / f"{name}.csv"
         row = {"step": step, **{key: f"{value:.6g}" for key, value in values.items()}}
-        try:
+        with os_errors(f"cannot write '{path}'"):
             new = name not in self._fields
             fields = self._fields.setdefault(name, list(row))
             missing = [key for key in row if key not in fields]
             if missing:  # the discriminators came in
                 self._fields[name] = fields = [*fields, *missing]
-                self._widen(path, fields)
+                _rewrite(path, fields, _read(path)[1])
             with path.open("a", newline="") as file:
                 writer = csv.DictWriter(file, fields)
                 if new:
                     writer.writeheader()
                 writer.writerow(row)
-        except OSError as error:
-            raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
         if self._board is not None:
             for key, value in values.items():
                 self._board.add_scalar(f"{name}/{key}", value, step)
 
-    @staticmethod
-    def _widen(path: Path, fields: list[str]) -> None:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(rows)
-
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        return list(reader.fieldnames or []), list(reader)
+
+
+def _rewrite(path: Path, fields: list[str], rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from qincodec import audio
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
-from qincodec.core.files import replacing
+from qincodec.core.files import os_errors, replacing
 from qincodec.training.sources import Candidate, Listing, list_source
 from qincodec.training.workers import prepare_worker
 
@@ -118,7 +118,7 @@ class Manifest:
         listing = list_source(
             source, None if exclude_audiocaps is None else Path(exclude_audiocaps).expanduser()
         )
-        try:
+        with os_errors(f"cannot write the manifest '{folder}'"):
             folder.mkdir(parents=True, exist_ok=True)
             state = listing.hash()
             if (folder / "manifest.json").exists():
@@ -131,8 +131,6 @@ class Manifest:
                         return manifest
             scanned = _scan(listing, folder, workers or os.cpu_count() or 1, progress)
             _write(listing, folder, scanned, state, str(source.absolute()))
-        except OSError as error:
-            raise UserError(f"cannot write the manifest '{folder}': {error.strerror or error}") from error
         return cls(folder)
 
     def __len__(self) -> int:
@@ -344,17 +342,9 @@ def _write(listing: Listing, folder: Path, headers: dict[str, Header], state: st
         name = os.fsencode(candidate.path)
         end += len(name)
         digest = hashlib.blake2b(candidate.recording.encode("utf-8", "surrogateescape"), digest_size=8)
-        num_samples, sample_rate, channels, seekable = header
-        table[len(names)] = (
-            end,
-            candidate.size,
-            candidate.mtime_ns,
-            num_samples,
-            sample_rate,
-            channels,
-            int.from_bytes(digest.digest(), "little"),
-            seekable,
-        )
+        recording = int.from_bytes(digest.digest(), "little")
+        *sizes, seekable = header
+        table[len(names)] = (end, candidate.size, candidate.mtime_ns, *sizes, recording, seekable)
         names.append(name)
     table, blob = table[: len(names)], b"".join(names)
     with replacing(folder / "unreadable.jsonl") as temporary:

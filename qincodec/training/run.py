@@ -20,7 +20,7 @@ from typing import Any
 from qincodec.codec import Qincodec, load
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
-from qincodec.core.files import replacing
+from qincodec.core.files import os_errors, replacing
 from qincodec.training.config import TrainingConfig, parse_config
 from qincodec.training.data import CropDataset, validation_clips
 from qincodec.training.manifest import Manifest
@@ -68,10 +68,8 @@ class TrainingRun:
                     " give another folder, or the configuration it was started with to go on"
                 )
         else:
-            try:
+            with os_errors(f"cannot make the run folder '{folder}'"):
                 folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"cannot make the run folder '{folder}': {error.strerror}") from error
         Manifest.build(data, folder / "manifest", exclude_audiocaps=exclude_audiocaps, progress=progress)
         # Last: a folder without data to train on is no run, and takes another configuration.
         write_json(folder / _CONFIG, config.model_dump(mode="json"))
@@ -117,10 +115,8 @@ class TrainingRun:
         ``stage`` is "autoencoder", "quantizer" or "finetuned"; the last two have a quantizer's kind.
         """
         folder = self._place(stage, kind)
-        try:
+        with os_errors(f"cannot make the folder '{folder}'"):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder '{folder}': {error.strerror}") from error
         return folder
 
     def _place(self, stage: str, kind: str | None) -> Path:

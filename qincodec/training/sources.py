@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from qincodec.audio import EXTENSIONS
 from qincodec.core.errors import UserError
+from qincodec.core.files import os_errors
 
 __all__ = ["Candidate", "Listing", "list_source", "recording_of"]
 
@@ -141,7 +142,7 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
     todo, seen = [str(folder)], set()
     while todo:
         here = todo.pop()
-        try:
+        with os_errors(f"folder '{here}' cannot be read"):
             status = os.stat(here)  # noqa: PTH116 - may hold surrogates, and millions of Paths are slow
             if (status.st_dev, status.st_ino) in seen:
                 continue
@@ -154,8 +155,6 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
                         todo.append(entry.path)
                     elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122
                         yield entry
-        except OSError as error:
-            raise UserError(f"folder '{here}' cannot be read: {error.strerror}") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -280,7 +279,8 @@ def _exclude(listing: Listing, audiocaps: Path) -> None:
     if not lists or not lists[0].is_file():
         raise UserError(f"no lists of AudioCaps in '{audiocaps}'; give its train.csv, val.csv and test.csv")
     ids = set[str]().union(*(_youtube_ids(path) for path in lists))
-    kept = [candidate for candidate in listing.candidates if not _is_listed(candidate.path, ids)]
+    named = [_YOUTUBE.fullmatch(PurePath(candidate.path).stem) for candidate in listing.candidates]
+    kept = [c for c, match in zip(listing.candidates, named, strict=True) if not (match and match[1] in ids)]
     listing.excluded["listed by AudioCaps"] = len(listing.candidates) - len(kept)
     listing.candidates = kept
     listing.notes.append(
@@ -291,11 +291,6 @@ def _exclude(listing: Listing, audiocaps: Path) -> None:
         listing.notes.append(
             f"AudioCaps' {' and '.join(missing)} lists are not given: their clips are not left out"
         )
-
-
-def _is_listed(path: str, ids: set[str]) -> bool:
-    match = _YOUTUBE.fullmatch(PurePath(path).stem)
-    return match is not None and match[1] in ids
 
 
 def _youtube_ids(table: Path) -> set[str]:
