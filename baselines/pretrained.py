@@ -149,14 +149,9 @@ class PretrainedCodec(Codec):
     def _encoded(
         self, audio: torch.Tensor, codes: np.ndarray, codebook_size: int, extra: bytes = b"", **side: Any
     ) -> Encoded:
-        """One clip.
+        """A clip of audio (channels, samples), as given, with codes (streams, num_codebooks, frames).
 
-        Args:
-            audio: (channels, samples), as given.
-            codes: (streams, num_codebooks, frames); a stream is a channel, or all of them together.
-            codebook_size: entries of each codebook.
-            extra: further bytes of the payload, behind the codes.
-            side: side information.
+        A stream is a channel, or all of them together. ``extra`` are bytes of the payload behind the codes.
         """
         sizes = (codebook_size,) * codes.shape[1]
         return Encoded(
@@ -172,11 +167,7 @@ class PretrainedCodec(Codec):
     def _unpacked(
         self, clip: Encoded, frames: int, streams: int, codebook_size: int, extra: int = 0
     ) -> tuple[torch.Tensor, bytes]:
-        """Codes (streams, num_codebooks, frames) and the ``extra`` bytes behind them.
-
-        Raises:
-            UserError: the clip was encoded with other weights, or is damaged.
-        """
+        """Codes (streams, num_codebooks, frames) and the ``extra`` bytes behind them."""
         if clip.side_info.get("weights") != self.weights_hash:
             raise UserError(
                 f"clip was encoded with {self.name} weights {shown(clip.side_info.get('weights'))}, the"

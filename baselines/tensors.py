@@ -113,11 +113,7 @@ def from_folder(kind: Any, folder: Path) -> nn.Module:
 
 
 def _refuse_other_config(kind: Any, folder: Path) -> None:
-    """Compare what the configuration describes with what is stored, before any of it takes memory.
-
-    Raises:
-        UserError: a number is larger than in any model, or the model would have more values than are stored.
-    """
+    """Refuse numbers larger than in any model, or more values than are stored, before any take memory."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / FOLDER[0]
@@ -179,11 +175,7 @@ def from_pretrained(kind: Any, given: Path | None, place: Path, **options: Any) 
 
 
 def _refuse_packed(path: Path) -> None:
-    """torch.save stores without packing; packed entries can unpack to any size.
-
-    Raises:
-        UserError: there are such entries, or the file is larger than any model's.
-    """
+    """torch.save stores without packing; packed entries can unpack to any size."""
     size = path.stat().st_size
     if size > _LARGEST_BYTES:
         raise UserError(f"weights '{path}' have {size} bytes, more than any model here; give a model's file")

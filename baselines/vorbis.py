@@ -67,16 +67,9 @@ class Vorbis(ClipCodec):
                 " nearest_rate(kbps, channels), or give a quality from 0 to 1"
             )
         buffer = io.BytesIO()
-        with soundfile.SoundFile(
-            buffer,
-            "w",
-            self.sample_rate,
-            channels,
-            subtype="VORBIS",
-            format="OGG",
-            # libsndfile's scale runs the other way.
-            compression_level=1 - quality,
-        ) as file:
+        # libsndfile's scale of quality runs the other way.
+        how = {"subtype": "VORBIS", "format": "OGG", "compression_level": 1 - quality}
+        with soundfile.SoundFile(buffer, "w", self.sample_rate, channels, **how) as file:
             for start in range(0, num_samples, _BLOCK):
                 file.write(audio[:, start : start + _BLOCK].T)
         headers, page_heads, payload = _take_apart(buffer.getvalue())

@@ -255,19 +255,13 @@ class Autoencoder(nn.Module):
 
         At other ends the samples include the half hop that lies outside the outermost frame's own.
         """
-        edge = self.config.hop_length // 2
+        n_fft, hop, edge = self.config.n_fft, self.config.hop_length, self.config.hop_length // 2
         if last:
             own = audio.shape[1] if first else audio.shape[1] - edge
-            audio = F.pad(audio, (0, -own % self.config.hop_length))
+            audio = F.pad(audio, (0, -own % hop))
         audio = F.pad(audio, (edge if first else 0, edge if last else 0), mode="reflect")
-        return torch.stft(
-            audio,
-            self.config.n_fft,
-            self.config.hop_length,
-            window=self.window,
-            center=False,
-            return_complex=True,
-        ).transpose(1, 2)
+        spectrum = torch.stft(audio, n_fft, hop, window=self.window, center=False, return_complex=True)
+        return spectrum.transpose(1, 2)
 
     def _encode_spectrum(self, spectrum: torch.Tensor) -> torch.Tensor:
         """Z = W E([Re X; Im X])."""

@@ -182,13 +182,8 @@ def _sound_file(path: Path, sample_rate: int, channels: int, num_samples: int, b
             ) from error
         with sound:
             yield sound
-        _remove_time(temporary)
-
-
-def _remove_time(path: Path) -> None:
-    """libsndfile notes the time of writing in float files; the same codes are to give the same bytes."""
-    with path.open("r+b") as file:
-        at = file.read(128).find(b"PEAK")
-        if at >= 0:
-            file.seek(at + 12)
-            file.write(bytes(4))
+        # libsndfile notes the time of writing in float files; the same codes are to give the same bytes.
+        with temporary.open("r+b") as file:
+            if (at := file.read(128).find(b"PEAK")) >= 0:
+                file.seek(at + 12)
+                file.write(bytes(4))

@@ -194,12 +194,7 @@ def search(x: torch.Tensor, first: torch.Tensor, stages: Sequence[StageTables], 
 def _candidates(
     residual: torch.Tensor, preselection: torch.Tensor, how: Search
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(beam, codeword) of the candidates of each of n vectors, both (n, candidates).
-
-    Args:
-        residual: (n, beams, dim).
-        preselection: (K, dim).
-    """
+    """(beam, codeword) of the candidates of (n, beams, dim) residuals, both (n, candidates)."""
     n, beams, _ = residual.shape
     size, width = len(preselection), how.candidates
     guess = squared_distances(residual, preselection)

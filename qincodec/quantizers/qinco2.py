@@ -181,15 +181,8 @@ class _Trainer:
         self.best_mse = math.inf
 
     def state(self) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "used": self.used,
-            "best": self.best,
-            "best_mse": self.best_mse,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+        own = {name: getattr(self, name) for name in ("epoch", "step", "used", "best", "best_mse")}
+        return {**own, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.epoch, self.step, self.best_mse = state["epoch"], state["step"], state["best_mse"]

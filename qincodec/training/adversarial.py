@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -113,6 +113,16 @@ def quantized(
         return quantizer._decode(codes).unflatten(0, latents.shape[:2])
 
 
+class _Work(NamedTuple):
+    """One step, see `AdversarialStep.__call__`; ``adversarial`` if the discriminators take part."""
+
+    adversarial: bool
+    num_codebooks: int | None
+    step: torch.Tensor
+    batches: Sequence[torch.Tensor]
+    noises: Sequence[torch.Tensor | None]
+
+
 class AdversarialStep:
     """Generator, discriminators and their optimizers.
 
@@ -156,13 +166,8 @@ class AdversarialStep:
 
     def _setup(self, module: nn.Module) -> tuple[Any, Any]:
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = adamw(
-            trained,
-            self.rate(0),
-            self.fabric.device,
-            betas=self._config.betas,
-            weight_decay=self._config.weight_decay,
-        )
+        options = {"betas": self._config.betas, "weight_decay": self._config.weight_decay}
+        optimizer = adamw(trained, self.rate(0), self.fabric.device, **options)
         return self.fabric.setup(module, optimizer)
 
     def __call__(
@@ -188,7 +193,7 @@ class AdversarialStep:
             set_rate(optimizer, self.rate(step))
         at = torch.tensor(step, device=self.fabric.device)
         if len(batches) > 1:
-            return self._train_parts(adversarial, num_codebooks, at, batches, noises)
+            return self._train_parts(_Work(adversarial, num_codebooks, at, batches, noises))
         noise = [] if noises[0] is None else [noises[0]]
         log: dict[str, torch.Tensor] = self._train((adversarial, num_codebooks), at, batches[0], *noise)
         return log
@@ -196,29 +201,22 @@ class AdversarialStep:
     def _train_one(
         self, key: tuple[bool, int | None], step: torch.Tensor, batch: torch.Tensor, *noise: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        return self._train_parts(*key, step, [batch], noise or [None])
+        return self._train_parts(_Work(*key, step, [batch], noise or [None]))
 
-    def _train_parts(
-        self,
-        adversarial: bool,
-        num_codebooks: int | None,
-        step: torch.Tensor,
-        batches: Sequence[torch.Tensor],
-        noises: Sequence[torch.Tensor | None],
-    ) -> dict[str, torch.Tensor]:
+    def _train_parts(self, work: _Work) -> dict[str, torch.Tensor]:
         log: dict[str, torch.Tensor] = {}
         outputs: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-        if adversarial:
+        if work.adversarial:
             # Of several micro-batches the graphs would add up, so their outputs are made twice.
-            keep = len(batches) == 1
+            keep = len(work.batches) == 1
             with contextlib.nullcontext() if keep else torch.no_grad():
                 outputs = [
-                    self._generator(audio, noise, num_codebooks, step)
-                    for audio, noise in zip(batches, noises, strict=True)
+                    self._generator(audio, noise, work.num_codebooks, work.step)
+                    for audio, noise in zip(work.batches, work.noises, strict=True)
                 ]
-            self._discriminator_step(batches, [fake.detach() for fake, _ in outputs], log)
+            self._discriminator_step(work.batches, [fake.detach() for fake, _ in outputs], log)
             outputs = outputs if keep else None
-        self._generator_step(step, batches, noises, num_codebooks, outputs, adversarial, log)
+        self._generator_step(work, outputs, log)
         return log
 
     def _discriminator_step(
@@ -238,45 +236,37 @@ class AdversarialStep:
 
     def _generator_step(
         self,
-        step: torch.Tensor,
-        batches: Sequence[torch.Tensor],
-        noises: Sequence[torch.Tensor | None],
-        num_codebooks: int | None,
+        work: _Work,
         outputs: list[tuple[torch.Tensor, torch.Tensor]] | None,
-        adversarial: bool,
         log: dict[str, torch.Tensor],
     ) -> None:
         if self.discriminators is not None:
             self.discriminators.requires_grad_(False)
         power = torch.zeros_like(self.generator.latent_power)
-        for number, (audio, noise) in enumerate(zip(batches, noises, strict=True)):
-            with self._syncing(self._generator, number == len(batches) - 1):
+        parts = len(work.batches)
+        for number, (audio, noise) in enumerate(zip(work.batches, work.noises, strict=True)):
+            with self._syncing(self._generator, number == parts - 1):
                 if outputs is None:
-                    fake, part = self._generator(audio, noise, num_codebooks, step)
+                    fake, part = self._generator(audio, noise, work.num_codebooks, work.step)
                 else:
                     fake, part = outputs[number]
-                loss = self._objective(audio, fake, adversarial, log, len(batches))
-                self.fabric.backward(loss / len(batches))
-            power += part / len(batches)
+                loss = self._objective(audio, fake, work, log)
+                self.fabric.backward(loss / parts)
+            power += part / parts
         log["generator_gradient"] = self._update(self._generator, self.optimizer, self._config.clip_generator)
         self._follow(power)
 
     def _objective(
-        self,
-        audio: torch.Tensor,
-        fake: torch.Tensor,
-        adversarial: bool,
-        log: dict[str, torch.Tensor],
-        parts: int,
+        self, audio: torch.Tensor, fake: torch.Tensor, work: _Work, log: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        weights = self.losses
+        weights, parts = self.losses, len(work.batches)
         terms: dict[str, tuple[float, torch.Tensor]] = {}
         if weights.mel:
             sample_rate = self.generator.autoencoder.config.sample_rate
             terms["mel"] = weights.mel, ms_mel(audio[:, None], fake[:, None], sample_rate).mean()
         if weights.waveform:
             terms["waveform"] = weights.waveform, waveform_loss(audio, fake).mean()
-        if adversarial:
+        if work.adversarial:
             # Past the wrapper: their gradients, which nothing asks for here, must not be reduced.
             with self.fabric.autocast():
                 assert self.discriminators is not None

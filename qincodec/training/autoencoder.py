@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,10 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
             autoencoder.to(fabric.device).fit_transform(first)
     elif config.stage1.init is not None:
         init = config.stage1.init
-        autoencoder.load_state_dict(_mean([init] if isinstance(init, str) else init, config.shape))
+        sources = [init] if isinstance(init, str) else init
+        states = [_weights(source, config.shape) for source in sources]
+        mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+        autoencoder.load_state_dict(mean)
     adversarial = config.losses.adversarial > 0 or config.losses.feature_matching > 0
     needed = adversarial and config.discriminators.start_step < config.stage1.steps
     step = AdversarialStep(
@@ -71,11 +73,6 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     if fabric.is_global_zero:
         Qincodec(stage.averaged.cpu()).save(stage.folder / "model")
     return summary
-
-
-def _mean(sources: Sequence[str], shape: AutoencoderConfig) -> dict[str, torch.Tensor]:
-    states = [_weights(source, shape) for source in sources]
-    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
 def _weights(source: str, shape: AutoencoderConfig) -> dict[str, torch.Tensor]:

@@ -76,14 +76,8 @@ class StftDiscriminator(nn.Module):
 
     def forward(self, audio: torch.Tensor) -> Layers:
         size = len(self.window)
-        spectrum = torch.stft(
-            F.pad(audio, (size // 2, size // 2), mode="reflect"),
-            size,
-            size // 4,
-            window=self.window,
-            center=False,
-            return_complex=True,
-        )
+        audio = F.pad(audio, (size // 2, size // 2), mode="reflect")
+        spectrum = torch.stft(audio, size, size // 4, window=self.window, center=False, return_complex=True)
         x = torch.view_as_real(spectrum).permute(0, 3, 2, 1)  # (batch, 2, frames, bins)
         layers, outputs = [], []
         for low, high, convs in zip(self.edges, self.edges[1:], self.bands, strict=False):
@@ -104,11 +98,9 @@ class Discriminators(nn.Module):
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
+        periods = [PeriodDiscriminator(period, width) for period in PERIODS]
         self.members = nn.ModuleList(
-            [
-                *(PeriodDiscriminator(period, width) for period in PERIODS),
-                *(StftDiscriminator(window, width) for window in STFT_WINDOWS),
-            ]
+            [*periods, *(StftDiscriminator(window, width) for window in STFT_WINDOWS)]
         )
 
     def forward(self, audio: torch.Tensor) -> list[Layers]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +39,8 @@ def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     quantizer = codec.quantizer
     for part in (codec.autoencoder, quantizer):
         part.to(fabric.device)
-    codebooks = _codebooks(quantizer, settings.codebooks)
+    # Of one that is not prefix-decodable, its only rate.
+    codebooks = settings.codebooks if quantizer.prefix_decodable else [quantizer.num_codebooks]
     validation = None
     if fabric.is_global_zero:
         # Its latents are found now, by the search that the model encodes with.
@@ -93,12 +94,6 @@ def _rate(config: TrainingConfig, step: int) -> float:
         total = config.stage1.steps
         return optimizer.rate(total + step, total, warm=False)
     return settings.lr * math.exp(-optimizer.decay * step / settings.steps)
-
-
-def _codebooks(quantizer: Quantizer, asked: Sequence[int]) -> list[int]:
-    if quantizer.prefix_decodable:
-        return list(asked)
-    return [quantizer.num_codebooks]  # its only rate
 
 
 def _go_on_from_stage_1(run: TrainingRun, discriminators: Discriminators) -> None:

@@ -93,6 +93,15 @@ class Stage:
         if self.ema:
             self.averaged = copy.deepcopy(self.averaged)
 
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, besides the data."""
+        return {**self.step.state(), **({"averaged": self.averaged.state_dict()} if self.ema else {})}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.step.load_state(state)
+        if self.ema:
+            self.averaged.load_state_dict(state["averaged"])
+
 
 def train(fabric: Fabric, config: TrainingConfig, crops: CropDataset, stage: Stage) -> dict[str, Any]:
     """Run a stage to its end, from its last checkpoint if there is one, and leave its best weights loaded.
@@ -105,7 +114,8 @@ def train(fabric: Fabric, config: TrainingConfig, crops: CropDataset, stage: Sta
             another configuration.
     """
     checkpoints = Checkpoints(stage.folder / "checkpoints", config.run.keep)
-    resumed = _resume(config, stage, checkpoints)
+    identity = _identity(config, stage)
+    resumed = _resume(identity, stage, checkpoints)
     best, start, spent_s = resumed["best"], resumed["step"], resumed["seconds"]
     rank_zero = fabric.is_global_zero
     log = Log(stage.folder, start) if rank_zero else None
@@ -153,21 +163,9 @@ def train(fabric: Fabric, config: TrainingConfig, crops: CropDataset, stage: Sta
                         best = {"step": done, **scores}
                 fabric.barrier()
             if at_save and rank_zero:
-                state = stage.step.state()
-                if stage.ema:
-                    state["averaged"] = stage.averaged.state_dict()
                 seconds = spent_s + time.monotonic() - began
-                checkpoints.save(
-                    done,
-                    {
-                        **state,
-                        "best": best,
-                        "seconds": seconds,
-                        "totals": totals,
-                        "config": _identity(config, stage),
-                    },
-                    best=improved,
-                )
+                around = {"best": best, "seconds": seconds, "totals": totals, "config": identity}
+                checkpoints.save(done, {**stage.state(), **around}, best=improved)
             progress(f"{stage.title}", done, stage.steps, _readable(losses) if at_log else "")
     del batches  # and with it the workers
     if log is not None:
@@ -178,33 +176,28 @@ def train(fabric: Fabric, config: TrainingConfig, crops: CropDataset, stage: Sta
         "steps": stage.steps,
         "batch_size": config.data.batch_size,
         "devices": fabric.world_size,
-        "device": _device_name(fabric),
+        "device": name_of(fabric.device),
         "hours": (spent_s + time.monotonic() - began) / 3600,
         "best": best,
     }
     if rank_zero:
         write_json(stage.folder / "summary.json", summary)
     if checkpoints.best_path.exists():
-        state = checkpoints.load(checkpoints.best_path)
-        stage.step.load_state(state)
-        if stage.ema:
-            stage.averaged.load_state_dict(state["averaged"])
+        stage.load_state(checkpoints.load(checkpoints.best_path))
     return summary
 
 
-def _resume(config: TrainingConfig, stage: Stage, checkpoints: Checkpoints) -> dict[str, Any]:
+def _resume(identity: str, stage: Stage, checkpoints: Checkpoints) -> dict[str, Any]:
     """The last checkpoint, loaded, or what a training begins with."""
     state = checkpoints.load_last()
     if state is None:
         return {"best": {}, "step": 0, "seconds": 0.0, "totals": {}}
-    if state.get("config") != _identity(config, stage):
+    if state.get("config") != identity:
         raise UserError(
             f"'{stage.folder}' holds a training with another configuration or other data: give another run"
             " folder, or what it was started with to go on"
         )
-    stage.step.load_state(state)
-    if stage.ema:
-        stage.averaged.load_state_dict(state["averaged"])
+    stage.load_state(state)
     return state
 
 
@@ -305,12 +298,9 @@ def _means(fabric: Fabric, totals: dict[str, torch.Tensor], count: int) -> dict[
 def _check(means: dict[str, float], stage: Stage, step: int, checkpoints: Checkpoints) -> None:
     broken = [name for name, value in means.items() if not math.isfinite(value)]
     if broken:
-        steps = checkpoints.steps()
-        kept = (
-            f"the last good state, of step {steps[-1]}, is in '{checkpoints.folder}'"
-            if steps
-            else "nothing was saved before"
-        )
+        kept = "nothing was saved before"
+        if steps := checkpoints.steps():
+            kept = f"the last good state, of step {steps[-1]}, is in '{checkpoints.folder}'"
         raise UserError(
             f"{stage.title}: {broken[0]} is not finite by step {step}; {kept}. Lower optimizer.lr, set"
             " run.precision to float32 or look for damaged audio, and start a new run"
@@ -330,7 +320,8 @@ def _readable(scores: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _device_name(fabric: Fabric) -> str:
-    if fabric.device.type == "cuda":
-        return torch.cuda.get_device_name(fabric.device)
+def name_of(device: torch.device) -> str:
+    """A device, for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"

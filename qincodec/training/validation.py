@@ -105,7 +105,6 @@ def _write_sample(
         axis.set_xlabel("s")
     axes[0].set_ylabel("Hz")
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph", UserWarning
-        )  # a box, where matplotlib's font has no letter
+        # A box, where matplotlib's font has no letter.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure.savefig(folder / f"{name}.png", dpi=80)
