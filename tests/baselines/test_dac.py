@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attack import Attack
 
 from baselines import check_codec, dac, weights
 from baselines.codec import Encoded, Rate
@@ -214,8 +215,7 @@ def test_random_weights_show(tiny: Dac) -> None:
     assert Dac(weights=TINY).weights_hash == tiny.weights_hash
     assert Dac.unavailable(TINY) is None
     assert Dac.unavailable("untrained") is None
-    for rubbish in ("untrained:", "untrained"):
-        assert Dac.unavailable(rubbish) is None
+    assert Dac.unavailable("untrained:") is None
     assert "untrained:tiny" in str(Dac.unavailable("untrained:huge"))
     with pytest.raises(UserError, match="unknown random weights"):
         Dac(weights="untrained:huge")
@@ -239,18 +239,10 @@ def test_without_weights_the_line_says_what_to_do() -> None:
         Dac()
 
 
-class _Attack:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.target), "w")
-
-
 @pytest.mark.parametrize("how", ["torch", "torch, old format", "pickle"])
 def test_code_in_a_file_is_not_run(tmp_path: Path, how: str) -> None:
     path, target = tmp_path / "evil.pth", tmp_path / "was run"
-    content = {"state_dict": {}, "metadata": {"kwargs": _Attack(target)}}
+    content = {"state_dict": {}, "metadata": {"kwargs": Attack(target)}}
     if how == "pickle":
         path.write_bytes(pickle.dumps(content))
         pickle.loads(path.read_bytes())
@@ -263,7 +255,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, how: str) -> None:
         Dac(weights=str(path))
     assert not target.exists()
     assert "\n" not in str(caught.value)
-    assert "nothing in them was run" in str(caught.value) or "nothing in it was run" in str(caught.value)
+    assert "nothing in it was run" in str(caught.value)
 
 
 @pytest.fixture
@@ -331,8 +323,6 @@ def test_damaged_and_foreign_clips_are_refused(tiny: Dac, noise: torch.Tensor) -
     clip.payload = clip.payload[:-1]
     with pytest.raises(UserError, match="damaged"):
         tiny.decode([clip])
-    asked: list[dict[str, int | float | str]] = [{"num_codebooks": 3}, {"model": "8kbps"}]
-    asked.append({"model": "8kbps", "num_codebooks": 10})
-    for settings in asked:
+    for settings in ({"num_codebooks": 3}, {"model": "8kbps"}, {"model": "8kbps", "num_codebooks": 10}):
         with pytest.raises(UserError, match="nearest_rate"):
             tiny.encode(noise, Rate(8, settings))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attack import Attack
 
 from baselines import check_codec, encodec, weights
 from baselines.codec import Encoded, Rate
@@ -171,17 +172,9 @@ def test_identity_is_the_file(shared: Shared, original: Encodec) -> None:
     assert original.identity() == {"name": "encodec", "version": "1", "weights": digest[:16]}
 
 
-class _Attack:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.target), "w")
-
-
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     path, target = tmp_path / "evil.th", tmp_path / "was run"
-    torch.save({"encoder.model.0.conv.conv.weight": _Attack(target)}, path)
+    torch.save({"encoder.model.0.conv.conv.weight": Attack(target)}, path)
     torch.load(path, weights_only=False)
     assert target.exists(), "the attack itself does not work"
     target.unlink()
