@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +19,11 @@ from mushra.config.pages import (
     ANCHOR35,
     ANCHOR70,
     HIDDEN_REFERENCE,
-    Bs1116Page,
-    LikertMultiPage,
-    LikertSinglePage,
+    LikertPage,
     MushraPage,
     Page,
-    PairedComparisonPage,
     TestConfig,
+    Trial,
     VolumePage,
 )
 from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, container
@@ -150,13 +147,15 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
             if place == ("reference",) and sound.peak > 0:
                 for fault in sound.faults:
                     yield Remark("warning", number, f"reference '{path}' {fault}", place)
-        if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
+        if isinstance(page, Trial):
             yield from _uneven(number, page, found, config.general.stop_on_errors)
             yield from _impossible_anchors(config, number, page, found)
         if not isinstance(page, VolumePage):
             yield from _told_apart(number, found)
-        if isinstance(page, LikertMultiPage | LikertSinglePage):
-            yield from _missing_pictures(config, number, page)
+        if isinstance(page, LikertPage):
+            for path in page.pictures():
+                if not config.audio_path(path).is_file():
+                    yield Remark("error", number, f"'{path}': no such file in '{config.root}'", ("response",))
         sounds[number] = found
     yield from _check_limits(config, pages, sounds, key)
     yield from _telling_names(config, pages, key)
@@ -169,9 +168,9 @@ def _audio_paths(page: Page) -> Iterator[tuple[tuple[str, ...], str]]:
     """(key in the page, path) of every sound that a page names."""
     if isinstance(page, VolumePage):
         yield ("stimulus",), page.stimulus
-    if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
+    if isinstance(page, Trial):
         yield ("reference",), page.reference
-    if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage | LikertMultiPage | LikertSinglePage):
+    if isinstance(page, Trial | LikertPage):
         for name, path in page.stimuli.items():
             yield ("stimuli", name), path
 
@@ -218,12 +217,7 @@ def _look(config: TestConfig, path: str, full_scale: float) -> _Sound | str:
     )
 
 
-def _uneven(
-    number: int,
-    page: MushraPage | Bs1116Page | PairedComparisonPage,
-    found: dict[str, _Sound],
-    stop_on_errors: bool,
-) -> Iterator[Remark]:
+def _uneven(number: int, page: Trial, found: dict[str, _Sound], stop_on_errors: bool) -> Iterator[Remark]:
     """Signals of a trial that cannot be switched between, since they differ from the reference."""
     reference = found.get("reference")
     if reference is None:
@@ -248,22 +242,17 @@ def _uneven(
 
 
 def _impossible_anchors(
-    config: TestConfig,
-    number: int,
-    page: MushraPage | Bs1116Page | PairedComparisonPage,
-    found: dict[str, _Sound],
+    config: TestConfig, number: int, page: Trial, found: dict[str, _Sound]
 ) -> Iterator[Remark]:
-    wanted = [(ANCHOR35, page.create_anchor35), (ANCHOR70, page.create_anchor70)]
-    names = [name for name, is_wanted in wanted if is_wanted]
     reference = found.get("reference")
-    if not names or reference is None:
+    if not page.anchors() or reference is None:
         return
     paths = {"reference": page.reference, **page.stimuli}
     others = [name for name, s in found.items() if s.kind not in MEDIA_TYPES or s.kind != reference.kind]
     if others:
         place = ("reference",) if others[0] == "reference" else ("stimuli", others[0])
         yield Remark("error", number, NO_ANCHOR_BESIDE.format(paths[others[0]]), place)
-    for name in names:
+    for name in page.anchors():
         try:
             anchor_filter(name, reference.sample_rate)
         except UserError as error:
@@ -293,15 +282,6 @@ def _told_apart(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
         " reference: give all as WAV or all as FLAC, which are served in one size",
         ("stimuli",),
     )
-
-
-def _missing_pictures(
-    config: TestConfig, number: int, page: LikertMultiPage | LikertSinglePage
-) -> Iterator[Remark]:
-    for response in chain.from_iterable(page.response):
-        for path in (response.img, response.img_selected, response.img_higher_response_selected):
-            if path is not None and not config.audio_path(path).is_file():
-                yield Remark("error", number, f"'{path}': no such file in '{config.root}'", ("response",))
 
 
 def _check_limits(

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from mushra.cli.options import Anchors, Database, DropItems, Exclude, Keep, Key, Reference, Style, Tests
 from qincodec.core.errors import UserError
-
-
-class ListenerIds(StrEnum):
-    """Values of ``--listener-ids``."""
-
-    universal = "global"
-    per_file = "per-file"
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +55,7 @@ def analyze(
         bool, typer.Option("--keep-training", help="Use items whose name begins with `training`, too.")
     ] = False,
     listener_ids: Annotated[
-        ListenerIds | None,
+        Literal["global", "per-file"] | None,
         typer.Option(
             help="Whether the same listener id in two files is one person (global) or two (per-file)."
         ),
@@ -95,7 +87,7 @@ def analyze(
             tests=tests or [],
             drop_items=drop_items or [],
             keep_training=keep_training,
-            listener_ids=None if listener_ids is None else listener_ids.value,
+            listener_ids=listener_ids,
         )
         for problem in ratings.problems:
             progress.note(f"{problem.kind}: {problem.detail}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from shlex import quote
 from statistics import median_low
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,42 +14,6 @@ from qincodec.core.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
     from mushra.create.material import Material
-
-
-class PickBy(StrEnum):
-    """Values of ``--pick``."""
-
-    random = "random"
-    hardest = "hardest"
-
-
-class Excerpt(StrEnum):
-    """Values of ``--excerpt``."""
-
-    random = "random"
-    energy = "energy"
-
-
-class FileFormat(StrEnum):
-    """Values of ``--format``."""
-
-    wav = "wav"
-    flac = "flac"
-
-
-class PageLanguage(StrEnum):
-    """Values of ``--language``."""
-
-    en = "en"
-    de = "de"
-    fr = "fr"
-    es = "es"
-
-
-class Preset(StrEnum):
-    """Values of ``--preset``."""
-
-    paper = "paper"
 
 
 def register(app: typer.Typer) -> None:
@@ -79,15 +42,16 @@ def create(
         typer.Option(metavar="NAME[@KBPS]=DIR", help="Decoded files, matched to the references. Repeatable."),
     ] = None,
     preset: Annotated[
-        Preset | None,
+        Literal["paper"] | None,
         typer.Option(help="paper: 12 random excerpts of 5 s, hidden reference, 3.5 kHz anchor only."),
     ] = None,
     items: Annotated[int | None, typer.Option(metavar="N", help="Trials. Default: 12.")] = None,
     per_category: Annotated[int | None, typer.Option(metavar="N", help="N trials of each category.")] = None,
     clip: Annotated[list[str] | None, typer.Option(metavar="ID", help="Take this clip. Repeatable.")] = None,
     pick: Annotated[
-        PickBy, typer.Option(help="hardest: clips that the chosen codecs scored worst on, by mean rank.")
-    ] = PickBy.random,
+        Literal["random", "hardest"],
+        typer.Option(help="hardest: clips that the chosen codecs scored worst on, by mean rank."),
+    ] = "random",
     duration: Annotated[
         float | None,
         typer.Option(
@@ -95,8 +59,9 @@ def create(
         ),
     ] = None,
     excerpt: Annotated[
-        Excerpt, typer.Option(help="Where in a clip: at random, or where it has most energy.")
-    ] = Excerpt.random,
+        Literal["random", "energy"],
+        typer.Option(help="Where in a clip: at random, or where it has most energy."),
+    ] = "random",
     anchors: Annotated[
         str | None, typer.Option(metavar="35,70", help="35, 70, both or none. Default: 35,70.")
     ] = None,
@@ -110,7 +75,7 @@ def create(
     loudness: Annotated[
         str, typer.Option(metavar="LUFS", help="Of the references, by BS.1770; none: left as they are.")
     ] = "-23",
-    file_format: Annotated[FileFormat, typer.Option("--format", help="Of the stimuli.")] = FileFormat.wav,
+    file_format: Annotated[Literal["wav", "flac"], typer.Option("--format", help="Of the stimuli.")] = "wav",
     bits: Annotated[int, typer.Option(metavar="16|24", help="16 with dither, or 24.")] = 24,
     sample_rate: Annotated[
         int | None, typer.Option(metavar="HZ", help="Of a test from folders. Default: the references'.")
@@ -118,7 +83,7 @@ def create(
     open_names: Annotated[
         bool, typer.Option("--open-names", help="Conditions by name in YAML and files, as webMUSHRA is used.")
     ] = False,
-    language: Annotated[PageLanguage, typer.Option(help="Of the pages.")] = PageLanguage.en,
+    language: Annotated[Literal["en", "de", "fr", "es"], typer.Option(help="Of the pages.")] = "en",
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Shown to listeners.")] = None,
     test_id: Annotated[
         str | None, typer.Option(metavar="ID", help="In results. Default: the folder's name.")
@@ -151,17 +116,17 @@ def create(
         items=items,
         per_category=per_category,
         clips=tuple(clip or ()),
-        pick=pick.value,
+        pick=pick,
         duration_s=duration,
-        excerpt=excerpt.value,
+        excerpt=excerpt,
         anchors=_anchors("35,70" if anchors is None else anchors),
         training=training,
         training_reuse=training_reuse,
         target_lufs=_loudness(loudness),
-        file_format=file_format.value,
-        bits=_bits(bits),
+        file_format=file_format,
+        bits=bits,
         open_names=open_names,
-        language=language.value,
+        language=language,
         title=title,
         test_id=test_id,
         questionnaire=questionnaire,
@@ -259,12 +224,6 @@ def _loudness(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise UserError(f"--loudness is '{text}'; allowed: a number of LUFS such as -23, or none") from None
-
-
-def _bits(bits: int) -> Any:
-    if bits not in (16, 24):
-        raise UserError(f"--bits is {bits}; allowed: 16 or 24")
-    return bits
 
 
 def _print_report(report: dict[str, Any], out: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,21 +19,13 @@ if TYPE_CHECKING:
     from mushra.store.store import Store
 
 DEFAULT_PORT = 8000
-DEFAULT_THREADS = 8
 #: Of a body, refused before the application sees it.
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
-Test = Annotated[
-    Path, typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file.")
+_TEST = typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file.")
+TestOrFile = Annotated[
+    Path, typer.Argument(metavar="TEST|FILE", help="Folder or YAML file of a test, or a SQLite data base.")
 ]
-
-
-class ExportFormat(StrEnum):
-    """Values of ``--format``."""
-
-    webmushra = "webmushra"
-    tidy = "tidy"
-    json = "json"
 
 
 def register(app: typer.Typer) -> None:
@@ -48,10 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    test: Annotated[
-        Path | None,
-        typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file."),
-    ] = None,
+    test: Annotated[Path | None, _TEST] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = (
         "127.0.0.1"
     ),
@@ -97,12 +85,17 @@ def serve(
             show_envvar=True,
         ),
     ] = None,
-    threads: Annotated[
-        int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")
-    ] = DEFAULT_THREADS,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")] = 8,
     qr: Annotated[bool, typer.Option(help="Print the listeners' link as a QR code.")] = True,
 ) -> None:
     """Serve a listening test: prints the listeners' link and an admin link that works once."""
+    import logging
+    import signal
+
+    from mushra.server import address, create_app
+    from mushra.server.connections import make_server
+    from mushra.server.sign_in import new_link, set_password
+
     if test is None and webmushra is None:
         raise UserError("no test given; give the folder of `mushra create`, a YAML file, or --webmushra PATH")
     config = _checked(test) if test is not None else None
@@ -115,59 +108,6 @@ def serve(
     if database is None:
         assert test is not None
         database = str(database_of(test))
-    _run(
-        config,
-        database,
-        host=host,
-        port=port,
-        webmushra=webmushra,
-        submissions=submissions,
-        public_url=public_url,
-        prefix=prefix,
-        trusted_proxies=trusted_proxies,
-        admin_password=admin_password,
-        threads=threads,
-        qr=qr,
-    )
-
-
-def _checked(test: Path) -> TestConfig:
-    """The test, its warnings printed. Raises if it has errors."""
-    from mushra.check import check_config
-    from mushra.config.load import ConfigError, load_config
-
-    findings = check_config(test)
-    for finding in findings:
-        if finding.severity == "warning":
-            print(finding, file=sys.stderr)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        raise ConfigError(errors)
-    return load_config(test)
-
-
-def _run(
-    config: TestConfig | None,
-    database: str,
-    *,
-    host: str,
-    port: int,
-    webmushra: Path | None = None,
-    submissions: bool = False,
-    public_url: str | None = None,
-    prefix: str = "",
-    trusted_proxies: int = 0,
-    admin_password: str | None = None,
-    threads: int = DEFAULT_THREADS,
-    qr: bool = True,
-) -> None:
-    import logging
-    import signal
-
-    from mushra.server import address, create_app
-    from mushra.server.connections import make_server
-    from mushra.server.sign_in import new_link, set_password
-
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # "Task queue depth" is no news to an experimenter.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -212,7 +152,7 @@ def _run(
         elif qr:
             _print_qr(base + query)
         print("Ctrl-C stops the server; what is confirmed is on the disk.", flush=True)
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt
         try:
             server.run()
         finally:
@@ -221,8 +161,19 @@ def _run(
         store.close()
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _checked(test: Path) -> TestConfig:
+    """The test, its warnings printed. Raises if it has errors."""
+    from mushra.check import check_config
+    from mushra.config.load import ConfigError, load_config
+
+    findings = check_config(test)
+    for finding in findings:
+        if finding.severity == "warning":
+            print(finding, file=sys.stderr)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    return load_config(test)
 
 
 def _print_qr(link: str) -> None:
@@ -246,7 +197,7 @@ def _open(given: Path, database: str | None) -> tuple[Store, Source]:
 
 
 def invite(
-    test: Test,
+    test: Annotated[Path, _TEST],
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Whom to invite.")],
     database: Database = None,
     public_url: Annotated[
@@ -298,10 +249,7 @@ def invite(
 
 
 def backup(
-    test: Annotated[
-        Path,
-        typer.Argument(metavar="TEST|FILE", help="Folder or YAML file of a test, or a SQLite data base."),
-    ],
+    test: TestOrFile,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not be there yet.")],
     database: Database = None,
 ) -> None:
@@ -320,18 +268,15 @@ def backup(
 
 
 def export(
-    test: Annotated[
-        Path,
-        typer.Argument(metavar="TEST|FILE", help="Folder or YAML file of a test, or a SQLite data base."),
-    ],
+    test: TestOrFile,
     format: Annotated[
-        ExportFormat,
+        Literal["webmushra", "tidy", "json"],
         typer.Option(
             metavar="webmushra|tidy|json",
             help="webMUSHRA's CSV files; one row per MUSHRA rating; everything with configuration and"
             " versions.",
         ),
-    ] = ExportFormat.webmushra,
+    ] = "webmushra",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Default: `results` beside the test.")
     ] = None,
@@ -355,7 +300,7 @@ def export(
         key = None if no_key else key or source.key
         test_id = None if source.test is None else load_config(source.test).test_id
         folder = out or (test if test.is_dir() else test.parent) / "results"
-        done = export_to(store, folder, format.value, key=key, test=test_id, everything=everything)
+        done = export_to(store, folder, format, key=key, test=test_id, everything=everything)
     for path in done.files:
         print(path)
     left_out = f"; {done.left_out} unfinished or excluded left out (--all)" if done.left_out else ""
@@ -401,4 +346,4 @@ def demo(
     from mushra.create.demo import make_demo
 
     folder = make_demo(out)
-    _run(_checked(folder), str(database_of(folder)), host=host, port=port)
+    serve(folder, host, port)

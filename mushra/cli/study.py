@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,60 +16,27 @@ if TYPE_CHECKING:
     from mushra.study.power import Components
 
 
-class Method(StrEnum):
-    """Values of ``--method``."""
+def _screened(
+    sources: list[str], *, keep: list[str] | None, exclude: list[str] | None, **how: Any
+) -> tuple[Ratings, list[str]]:
+    """Ratings after screening, and what happened to them on the way; ``how`` as `mushra.load` takes it."""
+    from mushra import load
+    from mushra.analysis.screening import screen
 
-    t = "t"
-    wilcoxon = "wilcoxon"
-    crossed = "crossed"
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """Which ratings to use."""
-
-    reference: str | None = None
-    anchors: list[str] | None = None
-    tests: list[str] | None = None
-    drop_items: list[str] | None = None
-    keep: list[str] | None = None
-    exclude: list[str] | None = None
-    key: Path | None = None
-
-    def load(
-        self, sources: list[str], database: str | None, key_of_test: Path | None = None
-    ) -> tuple[Ratings, list[str]]:
-        """Ratings after screening, and what happened to them on the way.
-
-        Args:
-            sources, database, key_of_test: as `mushra.load` takes them.
-        """
-        from mushra import load
-        from mushra.analysis.screening import screen
-
-        ratings = load(
-            sources,
-            key=self.key,
-            key_of_test=key_of_test,
-            database=database,
-            reference=self.reference,
-            anchors=self.anchors or [],
-            tests=self.tests or [],
-            drop_items=self.drop_items or [],
+    ratings = load(sources, **{name: value for name, value in how.items() if value is not None})
+    notes = [f"{problem.kind}: {problem.detail}" for problem in ratings.problems]
+    excluded = screen(ratings, keep=keep or [], exclude=exclude or []).excluded
+    if len(excluded) == len(ratings.listeners):
+        raise UserError(
+            f"screening excludes all {len(excluded)} listeners; see `mushra analyze`, or keep them with "
+            "--keep all"
         )
-        notes = [f"{problem.kind}: {problem.detail}" for problem in ratings.problems]
-        excluded = screen(ratings, keep=self.keep or [], exclude=self.exclude or []).excluded
-        if len(excluded) == len(ratings.listeners):
-            raise UserError(
-                f"screening excludes all {len(excluded)} listeners; see `mushra analyze`, or keep them with "
-                "--keep all"
-            )
-        if excluded:
-            notes.append(
-                f"screening excludes {len(excluded)} of {len(ratings.listeners)} listeners (`mushra analyze` "
-                "tells why); --keep all keeps them"
-            )
-        return ratings.without(excluded), notes
+    if excluded:
+        notes.append(
+            f"screening excludes {len(excluded)} of {len(ratings.listeners)} listeners (`mushra analyze` "
+            "tells why); --keep all keeps them"
+        )
+    return ratings.without(excluded), notes
 
 
 def register(app: typer.Typer) -> None:
@@ -90,13 +55,13 @@ def plan(
         typer.Option(metavar="P", help="Level of the two-sided test. Divide it for several comparisons."),
     ] = 0.05,
     method: Annotated[
-        Method,
+        Literal["t", "wilcoxon", "crossed"],
         typer.Option(
             metavar="t|wilcoxon|crossed",
             help="t, wilcoxon: over listeners' means, for the items of the test. crossed: for new listeners "
             "and new items.",
         ),
-    ] = Method.t,
+    ] = "t",
     listeners: Annotated[str, typer.Option(metavar="A-B|A,B", help="Numbers of listeners to try.")] = "4-60",
     items: Annotated[
         str, typer.Option(metavar="A-B|A,B", help="Numbers of items to try.")
@@ -163,14 +128,17 @@ def plan(
         "item_condition": sd_item_condition,
         "residual": sd_residual,
     }
-    selection = _Selection(reference, anchors, tests, drop_items, keep, exclude, key)
+    selection = {
+        **{"keep": keep, "exclude": exclude, "key": key, "reference": reference},
+        **{"anchors": anchors, "tests": tests, "drop_items": drop_items},
+    }
     components, origin, notes = _components(given, source, database, conditions, selection)
     result = plan_test(
         components,
         difference,
         listeners=parse_numbers(listeners, "--listeners"),
         items=parse_numbers(items, "--items"),
-        test=method.value,
+        test=method,
         target=power,
         alpha=alpha,
         num_simulations=simulations,
@@ -191,7 +159,7 @@ def _components(
     source: list[str] | None,
     database: str | None,
     conditions: str | None,
-    selection: _Selection,
+    selection: dict[str, Any],
 ) -> tuple[Components, str, list[str]]:
     """The components, where they come from, and what to know about them."""
     from dataclasses import replace
@@ -201,7 +169,7 @@ def _components(
     chosen = {name: value for name, value in given.items() if value is not None}
     if source and chosen:
         raise UserError("both --from and --sd-... were given; give one: an earlier test or the numbers")
-    if not source and (conditions or selection != _Selection()):
+    if not source and (conditions or any(selection.values())):
         raise UserError(
             "--conditions, --key, --reference, --anchor, --test, --drop-item, --keep and --exclude are about "
             "an earlier test; give it with --from"
@@ -218,7 +186,7 @@ def _components(
             "as given" if chosen else "of a published test of 22 listeners; give an earlier one by --from"
         )
         return replace(TYPICAL, **chosen), origin, []
-    ratings, notes = selection.load(list(source), database)
+    ratings, notes = _screened(source, database=database, **selection)
     names = [name.strip() for name in conditions.split(",") if name.strip()] if conditions else []
     estimated = estimate_components(ratings, names)
     num_listeners, num_items, num_conditions = estimated.shape
@@ -282,6 +250,7 @@ def correlate(
     from dataclasses import replace
 
     from mushra.analysis.figures import check_style
+    from mushra.config.key import read_key
     from mushra.config.locate import KEY_NAME
     from mushra.study import correlate as study
     from mushra.study import heard
@@ -292,14 +261,23 @@ def correlate(
     runs = [Path(source) for source in sources or [] if heard.is_run(Path(source))]
     if len(runs) > 1:
         raise UserError(f"{runs[0]} and {runs[1]} are both runs of evaluate; give one")
-    trials = heard.read_trials(test)
+    trials = read_key(test / KEY_NAME, whole=True).trials
     settings = heard.choose_settings(runs[0] if runs else None, metrics)
     files = [source for source in sources or [] if Path(source) not in runs] or [str(test)]
-    selection = _Selection(reference, anchors, tests, drop_items, keep, exclude)
-    ratings, notes = selection.load(files, database, test / KEY_NAME)
+    ratings, notes = _screened(
+        files,
+        keep=keep,
+        exclude=exclude,
+        key_of_test=test / KEY_NAME,
+        database=database,
+        reference=reference,
+        anchors=anchors,
+        tests=tests,
+        drop_items=drop_items,
+    )
     with ProgressLine() as progress:
         rated = {item: trial for item, trial in trials.items() if item in ratings.items}
-        scores = heard.score_trials(rated, settings, progress=progress)
+        scores = heard.score_trials(test, rated, settings, progress=progress)
         result = study.correlate(
             ratings, scores, settings.infos, seed=seed, num_resamples=resamples, progress=progress
         )

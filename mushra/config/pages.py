@@ -12,9 +12,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WrapSerializer,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from mushra.config.yaml_lines import Plain, resolve
@@ -123,7 +132,7 @@ class VolumePage(_Page):
     default_volume: Annotated[Float, Field(ge=0, le=1)] = 0.5
 
 
-class _Trial(_Page):
+class Trial(_Page):
     """Stimuli (name in the results -> path) against a reference, and anchors made from it on request."""
 
     show_waveform: Bool = False
@@ -133,8 +142,12 @@ class _Trial(_Page):
     create_anchor70: Bool = False
     stimuli: Stimuli
 
+    def anchors(self) -> list[str]:
+        """Names of the anchors that are made, lowest first."""
+        return [ANCHOR35] * self.create_anchor35 + [ANCHOR70] * self.create_anchor70
 
-class MushraPage(_Trial):
+
+class MushraPage(Trial):
     """A BS.1534 trial. The hidden reference (named "reference") is added by whoever shows the page."""
 
     type: Literal["mushra"]
@@ -145,17 +158,16 @@ class MushraPage(_Trial):
 
     def conditions(self) -> list[str]:
         """Names under which the trial is rated: stimuli, hidden reference, anchors that are made."""
-        made = [(ANCHOR35, self.create_anchor35), (ANCHOR70, self.create_anchor70)]
-        return [*self.stimuli, HIDDEN_REFERENCE, *(name for name, wanted in made if wanted)]
+        return [*self.stimuli, HIDDEN_REFERENCE, *self.anchors()]
 
 
-class Bs1116Page(_Trial):
+class Bs1116Page(Trial):
     """A BS.1116 trial: hidden reference and one stimulus, both graded from 1 to 5."""
 
     type: Literal["bs1116"]
 
 
-class PairedComparisonPage(_Trial):
+class PairedComparisonPage(Trial):
     """Which of two is the reference? ``unforced`` is the label of the answer "neither", None without it."""
 
     type: Literal["paired_comparison"]
@@ -179,11 +191,21 @@ def _scales(value: object) -> object:
     return value if several else [value]
 
 
-class _Likert(_Page):
-    """Stimuli rated on one or more scales; ``max_stimuli`` of them, drawn at random, if given.
+def _one_scale_alone(scales: list[Any], dumped: SerializerFunctionWrapHandler) -> list[Any]:
+    return dumped(scales) if len(scales) > 1 else dumped(scales)[0]
 
-    In the file ``response`` is the list of a scale's answers, or a list of such lists.
-    """
+
+#: Written as the list of a scale's answers, or, where a page has several scales, a list of such lists.
+Scales = Annotated[
+    list[Annotated[list[LikertResponse], Field(min_length=1)]],
+    Field(min_length=1),
+    BeforeValidator(_scales),
+    WrapSerializer(_one_scale_alone),
+]
+
+
+class LikertPage(_Page):
+    """Stimuli rated on one or more scales; ``max_stimuli`` of them, drawn at random, if given."""
 
     show_waveform: Bool = False
     must_rate: Bool = False
@@ -193,21 +215,23 @@ class _Likert(_Page):
         BeforeValidator(lambda value: None if resolve(value) is False else value),
     ] = None
     stimuli: Annotated[dict[str, AudioPath], Field(min_length=1)]
-    response: Annotated[
-        list[Annotated[list[LikertResponse], Field(min_length=1)]],
-        Field(min_length=1),
-        BeforeValidator(_scales),
-    ]
+    response: Scales
     max_stimuli: Annotated[Int, Field(ge=1)] | None = None
 
+    def pictures(self) -> list[str]:
+        """Paths of all that its answers show."""
+        answers = [answer for scale in self.response for answer in scale]
+        shown = [(one.img, one.img_selected, one.img_higher_response_selected) for one in answers]
+        return [path for paths in shown for path in paths if path is not None]
 
-class LikertMultiPage(_Likert):
+
+class LikertMultiPage(LikertPage):
     """All stimuli on one page, each with the scale."""
 
     type: Literal["likert_multi_stimulus"]
 
 
-class LikertSinglePage(_Likert):
+class LikertSinglePage(LikertPage):
     """One stimulus after the other, each with the scale."""
 
     type: Literal["likert_single_stimulus"]
@@ -275,16 +299,7 @@ Page = (
 
 #: Value of ``type`` -> model.
 PAGE_TYPES: dict[str, type[_Page]] = {
-    "generic": GenericPage,
-    "consent": ConsentPage,
-    "volume": VolumePage,
-    "mushra": MushraPage,
-    "bs1116": Bs1116Page,
-    "paired_comparison": PairedComparisonPage,
-    "likert_multi_stimulus": LikertMultiPage,
-    "likert_single_stimulus": LikertSinglePage,
-    "spatial": SpatialPage,
-    "finish": FinishPage,
+    get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(Page)
 }
 
 

@@ -66,20 +66,16 @@ TEXTS: dict[Language, Texts] = {
         "consent_name": "Willkommen",
         "consent": (
             "<p>Vielen Dank, dass Sie an diesem Hörtest teilnehmen. Sie vergleichen Fassungen kurzer"
-            " Aufnahmen"
-            " mit einer Referenz und bewerten ihre Qualität auf einer Skala von 0 (schlecht) bis 100"
-            " (ausgezeichnet).</p>"
+            " Aufnahmen mit einer Referenz und bewerten ihre Qualität auf einer Skala von 0 (schlecht) bis"
+            " 100 (ausgezeichnet).</p>"
             "<p>Bitte benutzen Sie Kopfhörer an einem ruhigen Ort. Ihre Bewertungen, die benötigten Zeiten,"
-            " Ihre"
-            " Kommentare und Antworten werden unter einer zufälligen Nummer ohne Ihren Namen gespeichert und"
-            " für"
-            " die Forschung verwendet. Sie können jederzeit aufhören.</p>"
+            " Ihre Kommentare und Antworten werden unter einer zufälligen Nummer ohne Ihren Namen gespeichert"
+            " und für die Forschung verwendet. Sie können jederzeit aufhören.</p>"
         ),
         "volume_name": "Lautstärke",
         "volume": (
             "<p>Stellen Sie jetzt eine angenehme Lautstärke ein und ändern Sie sie während des Tests bitte"
-            " nicht"
-            " mehr.</p>"
+            " nicht mehr.</p>"
         ),
         "training_name": "Übung",
         "training": (
@@ -89,8 +85,7 @@ TEXTS: dict[Language, Texts] = {
         "trial_name": "Bewerten Sie die Aufnahmen",
         "trial": (
             "<p>Bewerten Sie die Qualität jeder Fassung im Vergleich zur Referenz. Eine davon ist die"
-            " Referenz"
-            " selbst: Mindestens eine muss 100 bekommen.</p>"
+            " Referenz selbst: Mindestens eine muss 100 bekommen.</p>"
         ),
         "finish_name": "Vielen Dank",
         "finish": (
@@ -113,8 +108,7 @@ TEXTS: dict[Language, Texts] = {
             " (excellent).</p>"
             "<p>Veuillez utiliser un casque dans un endroit calme. Vos notes, les temps de réponse, vos"
             " commentaires et vos réponses sont enregistrés sous un numéro aléatoire, sans votre nom, et"
-            " servent"
-            " à la recherche. Vous pouvez arrêter à tout moment.</p>"
+            " servent à la recherche. Vous pouvez arrêter à tout moment.</p>"
         ),
         "volume_name": "Volume",
         "volume": (
@@ -124,8 +118,7 @@ TEXTS: dict[Language, Texts] = {
         "training_name": "Entraînement",
         "training": (
             "<p>Familiarisez-vous avec les enregistrements et les commandes. Les notes de cette page ne"
-            " comptent"
-            " pas.</p>"
+            " comptent pas.</p>"
         ),
         "trial_name": "Notez les enregistrements",
         "trial": (
@@ -151,12 +144,11 @@ TEXTS: dict[Language, Texts] = {
             " cortas con una referencia y calificará su calidad en una escala de 0 (mala) a 100"
             " (excelente).</p>"
             "<p>Utilice auriculares en un lugar tranquilo. Sus calificaciones, los tiempos empleados, sus"
-            " comentarios y respuestas se guardan bajo un número aleatorio, sin su nombre, y se utilizan"
-            " para la"
-            " investigación. Puede dejar la prueba en cualquier momento.</p>"
+            " comentarios y respuestas se guardan bajo un número aleatorio, sin su nombre, y se utilizan para"
+            " la investigación. Puede dejar la prueba en cualquier momento.</p>"
         ),
         "volume_name": "Volumen",
-        "volume": ("<p>Ajuste ahora un volumen agradable y, por favor, no lo cambie durante la prueba.</p>"),
+        "volume": "<p>Ajuste ahora un volumen agradable y, por favor, no lo cambie durante la prueba.</p>",
         "training_name": "Entrenamiento",
         "training": (
             "<p>Familiarícese con las grabaciones y los controles. Las calificaciones de esta página no"
@@ -165,8 +157,7 @@ TEXTS: dict[Language, Texts] = {
         "trial_name": "Califique las grabaciones",
         "trial": (
             "<p>Califique la calidad de cada versión en comparación con la referencia. Una de ellas es la"
-            " propia"
-            " referencia: al menos una debe recibir 100.</p>"
+            " propia referencia: al menos una debe recibir 100.</p>"
         ),
         "finish_name": "Gracias",
         "finish": "<p>Ha llegado al final. Responda a las preguntas y envíe sus resultados.</p>",

@@ -60,7 +60,7 @@ class Options:
     training_reuse: bool = False
     target_lufs: float | None = -23.0
     file_format: Literal["wav", "flac"] = "wav"
-    bits: Literal[16, 24] = 24
+    bits: int = 24
     open_names: bool = False
     language: Language = "en"
     title: str | None = None

@@ -340,33 +340,19 @@ class _Builder:
 
 
 def _check_options(options: Options, material: Material) -> None:
-    checks: list[tuple[str, bool, object, str]] = [
-        ("--items", options.items is None or options.items >= 1, options.items, "1 or more"),
-        (
-            "--per-category",
-            options.per_category is None or options.per_category >= 1,
-            options.per_category,
-            "1 or more",
-        ),
-        (
-            "--duration",
-            options.duration_s is None or _MIN_DURATION_S <= options.duration_s <= 60,
-            options.duration_s,
-            f"{_MIN_DURATION_S:g} to 60 seconds",
-        ),
-        ("--training", 0 <= options.training <= 20, options.training, "0 to 20"),
-        (
-            "--loudness",
-            options.target_lufs is None or -50 <= options.target_lufs <= -10,
-            options.target_lufs,
-            "-50 to -10 LUFS",
-        ),
-        ("--bits", options.bits in (16, 24), options.bits, "16 or 24"),
-        ("--seed", options.seed >= 0, options.seed, "0 or more"),
+    limits: list[tuple[str, float | None, float, float, str]] = [
+        ("--items", options.items, 1, math.inf, "1 or more"),
+        ("--per-category", options.per_category, 1, math.inf, "1 or more"),
+        ("--duration", options.duration_s, _MIN_DURATION_S, 60, f"{_MIN_DURATION_S:g} to 60 seconds"),
+        ("--training", options.training, 0, 20, "0 to 20"),
+        ("--loudness", options.target_lufs, -50, -10, "-50 to -10 LUFS"),
+        ("--seed", options.seed, 0, math.inf, "0 or more"),
     ]
-    for option, good, value, allowed in checks:
-        if not good:
+    for option, value, least, most, allowed in limits:
+        if value is not None and not least <= value <= most:
             raise UserError(f"{option} is {value}; allowed: {allowed}")
+    if options.bits not in (16, 24):
+        raise UserError(f"--bits is {options.bits}; allowed: 16 or 24")
     for option, text in (("--title", options.title), ("--test-id", options.test_id)):
         if text is not None and not text.isprintable():
             raise UserError(f"{option} is {text!r}; allowed: letters, digits, signs and spaces, in one line")

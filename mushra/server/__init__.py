@@ -178,12 +178,9 @@ def _handle_errors(app: Flask) -> None:
         return answer(error.code or 500, code, str(error.description), **headers)
 
     @app.errorhandler(Refused)
-    def refused(error: Refused) -> Any:
-        return answer(403, error.code, str(error))
-
     @app.errorhandler(BadResult)
-    def bad(error: BadResult) -> Any:
-        return answer(400, error.code, str(error))
+    def refused(error: Refused | BadResult) -> Any:
+        return answer(403 if isinstance(error, Refused) else 400, error.code, str(error))
 
     @app.errorhandler(BadBody)
     def body(error: BadBody) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from flask import Blueprint, Response, abort, jsonify, render_template, request, send_file
+from flask import Blueprint, Response, abort, current_app, jsonify, render_template, request, send_file
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from werkzeug.exceptions import TooManyRequests
 
@@ -32,14 +32,8 @@ def page() -> str:
         "listen.html",
         lang=_language(config, request.args.get("lang")),
         testname=config.testname,
-        asset_version=service_assets(),
+        asset_version=current_app.config["ASSETS_VERSION"],
     )
-
-
-def service_assets() -> str:
-    from flask import current_app
-
-    return str(current_app.config["ASSETS_VERSION"])
 
 
 @blueprint.get("/stimuli/<token>")
@@ -142,7 +136,8 @@ def finish(session: str) -> tuple[Response, int]:
         here.store.write(lambda connection: records.finish(connection, opened, given))
     except Conflict as conflict:
         return jsonify({"error": str(conflict), "code": "missing", "missing": conflict.missing}), 409
-    return jsonify({**_completion(config), "results": _results(here, opened)}), 200
+    completion = config.section.completion.model_dump()
+    return jsonify({**completion, "results": _results(here, opened)}), 200
 
 
 def limit(bucket: RateLimit, key: str) -> None:
@@ -259,26 +254,20 @@ def _document(here: Service, config: TestConfig, session: Session) -> dict[str, 
         "rules": section.rules.model_dump(),
         "headphone_check": section.headphone_check,
         "state": state,
-        "completion": _completion(config) if state == "finished" else None,
-        "pages": [page.public for page in session.pages.values()],
+        "completion": section.completion.model_dump() if state == "finished" else None,
+        "pages": [page.public.to_json() for page in session.pages.values()],
         "saved": saved,
     }
 
 
-def _completion(config: TestConfig) -> dict[str, Any]:
-    completion = config.section.completion
-    return {"code": completion.code, "redirect": completion.redirect}
-
-
 def _results(here: Service, session: Session) -> list[dict[str, Any]] | None:
     """The listener's own ratings, if the finish page shows them."""
-    last = list(session.pages.values())[-1]
-    if not last.public.get("showResults"):
+    if not list(session.pages.values())[-1].public.show_results:
         return None
     with here.store.read() as connection:
         _, saved = records.saved_pages(connection, session.id)
     return [
-        {"page": page.id, "name": page.public["name"], "ratings": _shown(page, saved[page.id])}
+        {"page": page.id, "name": page.public.name, "ratings": _shown(page, saved[page.id])}
         for page in session.pages.values()
         if page.conditions and page.id in saved
     ]
@@ -286,7 +275,7 @@ def _results(here: Service, session: Session) -> list[dict[str, Any]] | None:
 
 def _shown(page: SessionPage, saved: dict[str, Any]) -> list[dict[str, Any]]:
     """Ratings under the names the page showed: a condition's own only with ``showConditionNames``."""
-    labels = {signal["id"]: signal["label"] for signal in page.public["signals"]}
+    labels = {signal.id: signal.label for signal in page.public.signals}
     return [
         {
             "signal": rating["signal"],

@@ -14,21 +14,18 @@ import hmac
 import mimetypes
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mushra.config.pages import (
     ANCHOR35,
     ANCHOR70,
-    Bs1116Page,
-    LikertMultiPage,
-    LikertSinglePage,
+    LikertPage,
     MushraPage,
     Page,
-    PairedComparisonPage,
     SpatialPage,
     TestConfig,
+    Trial,
     VolumePage,
 )
 from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, common_size, container, padded
@@ -75,18 +72,12 @@ class Stimuli:
         self._files: dict[str, Served] = {}
         self._known: dict[Path, Served] = {}
         for page in config.flat():
-            for place, path in _places(page):
+            for place, path in _places(page, config.root):
                 self._add(page.id, place, self._inside(path))
-            if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
+            if isinstance(page, Trial):
                 self._add_anchors(page)
-            if isinstance(
-                page, MushraPage | Bs1116Page | PairedComparisonPage | LikertMultiPage | LikertSinglePage
-            ):
+            if isinstance(page, Trial | LikertPage):
                 self._even_out(page)
-            elif isinstance(page, SpatialPage):
-                for value in _texts(page.model_dump(by_alias=True)):
-                    if _is_below(self._root, value):
-                        self._add(page.id, value, self._inside(value))
 
     def url(self, page: str, place: str) -> str:
         """Address, relative to the listening page, of what stands at ``place`` of a page."""
@@ -141,26 +132,24 @@ class Stimuli:
             raise UserError(f"'{file}' is no stimulus; `mushra check` says where it is named")
         return file
 
-    def _sounds(self, page: Any) -> dict[str, Served]:
+    def _sounds(self, page: Trial | LikertPage) -> dict[str, Served]:
         """Token -> file of every sound of a page that has stimuli."""
         names = list(page.stimuli)
         places = ["reference", "signal:reference"]
-        if not isinstance(page, LikertMultiPage | LikertSinglePage):
+        if isinstance(page, Trial):
             names += [ANCHOR35, ANCHOR70]
         places += [f"{kind}:{name}" for name in names for kind in ("signal", "beside")]
         tokens = [self._token(page.id, place) for place in places]
         return {token: self._files[token] for token in tokens if token in self._files}
 
-    def _add_anchors(self, page: MushraPage | Bs1116Page | PairedComparisonPage) -> None:
-        wanted = [(ANCHOR35, page.create_anchor35), (ANCHOR70, page.create_anchor70)]
-        asked = [name for name, is_asked in wanted if is_asked]
-        if not asked:
+    def _add_anchors(self, page: Trial) -> None:
+        if not page.anchors():
             return
         reference = self._inside(page.reference)
         for served in self._sounds(page).values():
             if served.container is None or served.container != self._known[reference].container:
                 raise UserError(f"page '{page.id}': {NO_ANCHOR_BESIDE.format(served.path.name)}")
-        for name in asked:
+        for name in page.anchors():
             self._add(page.id, f"signal:{name}", self._anchor(reference, name))
             self._add(page.id, f"beside:{name}", reference)
 
@@ -188,7 +177,7 @@ class Stimuli:
             write_stimulus(path, anchor, sample_rate, bits, f"{known.sha256}{name}")
         return path
 
-    def _even_out(self, page: Page) -> None:
+    def _even_out(self, page: Trial | LikertPage) -> None:
         """Serve padded copies where the sounds of a page differ in size and can be padded."""
         sounds = self._sounds(page)
         size = common_size([served.size for served in sounds.values()])
@@ -226,11 +215,7 @@ def files(config: TestConfig) -> list[Path]:
     """Every file of the test's folder that its pages name, whether it is there or not."""
     found: dict[Path, None] = {}
     for page in config.flat():
-        named = [path for _, path in _places(page)]
-        if isinstance(page, SpatialPage):
-            texts = _texts(page.model_dump(by_alias=True))
-            named += [text for text in texts if _is_below(config.root, text)]
-        found.update(dict.fromkeys(config.audio_path(path) for path in named))
+        found.update(dict.fromkeys(config.audio_path(path) for _, path in _places(page, config.root)))
     return list(found)
 
 
@@ -246,27 +231,25 @@ def _is_below(root: Path, path: str) -> bool:
 _NEVER = frozenset({".json", ".yaml", ".yml", ".sqlite", ".db", ".csv", ".html", ".py"})
 
 
-def _places(page: Page) -> Iterator[tuple[str, str]]:
-    """(place in the page, path) of every file that a page names."""
+def _places(page: Page, root: Path) -> Iterator[tuple[str, str]]:
+    """(place in the page, path) of every file that a page names; a spatial page those that are there."""
     if isinstance(page, VolumePage):
         yield "signal:volume", page.stimulus
-    if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage):
+    if isinstance(page, Trial):
         yield "reference", page.reference
-    # The hidden reference is a signal like the others and must not be known by its address; nor by standing
-    # in all pairs of a page.
-    if isinstance(page, MushraPage):
-        yield "signal:reference", page.reference
-    if isinstance(page, Bs1116Page | PairedComparisonPage):
-        for name in page.stimuli:
-            yield f"beside:{name}", page.reference
-    if isinstance(page, MushraPage | Bs1116Page | PairedComparisonPage | LikertMultiPage | LikertSinglePage):
-        for name, path in page.stimuli.items():
-            yield f"signal:{name}", path
-    if isinstance(page, LikertMultiPage | LikertSinglePage):
-        for response in chain.from_iterable(page.response):
-            for image in (response.img, response.img_selected, response.img_higher_response_selected):
-                if image is not None:
-                    yield image, image
+        # The hidden reference is a signal like the others and must not be known by its address; nor by
+        # standing in all pairs of a page.
+        beside = (
+            ["signal:reference"] if isinstance(page, MushraPage) else map("beside:{}".format, page.stimuli)
+        )
+        yield from ((place, page.reference) for place in beside)
+    if isinstance(page, Trial | LikertPage):
+        yield from ((f"signal:{name}", path) for name, path in page.stimuli.items())
+    if isinstance(page, LikertPage):
+        yield from ((path, path) for path in page.pictures())
+    if isinstance(page, SpatialPage):
+        texts = _texts(page.model_dump(by_alias=True))
+        yield from ((text, text) for text in texts if _is_below(root, text))
 
 
 def _texts(value: Any) -> Iterator[str]:

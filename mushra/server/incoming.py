@@ -129,7 +129,7 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
 
 def consent_sha256(page: SessionPage) -> str:
     """Hash of a consent page's text: its ``content`` as it is sent, UTF-8."""
-    return hashlib.sha256((page.public.get("content") or "").encode()).hexdigest()
+    return hashlib.sha256((page.public.content or "").encode()).hexdigest()
 
 
 def _rating(result: _Result, rating: _Rating | None, stimulus: str, **values: Any) -> Rating:
@@ -209,7 +209,7 @@ def _bs1116(page: SessionPage, result: _Result) -> list[Rating]:
 
 def _paired_comparison(page: SessionPage, result: _Result) -> list[Rating]:
     stimulus, _ = _pair(page)
-    if result.answer == "undecided" and page.public.get("unforced"):
+    if result.answer == "undecided" and page.public.unforced:
         answer = "undecided"
     elif result.answer in page.conditions:
         answer = page.conditions[result.answer]
@@ -233,9 +233,8 @@ def _text(value: float | str) -> str:
 
 def _likert(page: SessionPage, result: _Result) -> list[Rating]:
     """Answers as text; of pages with several scales as a JSON list, with "" for a scale without an answer."""
-    response = page.public["response"]
-    several = isinstance(response[0], list)
-    allowed = [{one["value"] for one in scale} for scale in (response if several else [response])]
+    allowed = [{one.value for one in scale} for scale in page.public.response]
+    several = len(allowed) > 1
     ratings = _by_signal(page, result)
     rows = []
     unrated = len(page.conditions) * len(allowed)
@@ -253,9 +252,9 @@ def _likert(page: SessionPage, result: _Result) -> list[Rating]:
         if any(score is not None for score in scores):
             answer = json.dumps(answers, ensure_ascii=False) if several else answers[0]
             rows.append(_rating(result, rating, page.conditions[signal], answer=answer))
-    if page.public.get("mustRate") and unrated:
+    if page.public.must_rate and unrated:
         raise BadResult("not_rated", f"{unrated} answers are missing")
-    if page.public.get("mustPlayback") and any(
+    if page.public.must_playback and any(
         signal not in ratings or not ratings[signal].plays for signal in page.conditions
     ):
         raise BadResult("not_heard", "a stimulus was not played")
@@ -277,7 +276,7 @@ def _spatial(page: SessionPage, result: _Result) -> list[Rating]:
 
 
 def _check_consent(page: SessionPage, result: _Result) -> None:
-    if result.consent is None or (page.public.get("mustConsent") and not result.consent.given):
+    if result.consent is None or (page.public.must_consent and not result.consent.given):
         raise BadResult("no_consent", "the test goes on only with consent")
     if result.consent.text_sha256 not in (None, consent_sha256(page)):
         raise BadResult("consent_text", "the text that was agreed to is not the one of this test")
@@ -285,11 +284,11 @@ def _check_consent(page: SessionPage, result: _Result) -> None:
 
 def _questionnaire(page: SessionPage, result: _Result) -> list[tuple[str, str]]:
     answers = []
-    for question in page.public["questionnaire"]:
-        name = question["name"]
+    for question in page.public.questionnaire:
+        name = question.name
         value = result.responses.get(name)
         if value is None or value == "":
-            if not question["optional"]:
+            if not question.optional:
                 raise BadResult("not_answered", f"question '{name}' is not answered")
             answers.append((name, ""))
             continue
@@ -297,15 +296,15 @@ def _questionnaire(page: SessionPage, result: _Result) -> list[tuple[str, str]]:
             raise BadResult("invalid", f"the answer to '{name}' is neither text nor a number")
         try:
             text = _text(value).strip()
-            number = float(text) if question["type"] == "number" else 0.0
+            number = float(text) if question.type == "number" else 0.0
         except (ValueError, OverflowError):
             raise BadResult("invalid", f"the answer to '{name}' is no number") from None
-        low, high = question["min"], question["max"]
-        if question["type"] == "number" and not (
+        low, high = question.min, question.max
+        if question.type == "number" and not (
             (-1e300 if low is None else low) <= number <= (1e300 if high is None else high)
         ):
             raise BadResult("invalid", f"the answer to '{name}' is out of range")
-        if question["type"] == "likert" and text not in {r["value"] for r in question["response"] or []}:
+        if question.type == "likert" and text not in {one.value for one in question.response or []}:
             raise BadResult("invalid", f"'{text[:40]}' is no answer to '{name}'")
         if len(text) > MAX_COMMENT:
             raise BadResult("invalid", f"the answer to '{name}' is longer than {MAX_COMMENT} characters")

@@ -18,25 +18,20 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from mushra.config.pages import (
-    ANCHOR35,
-    ANCHOR70,
     HIDDEN_REFERENCE,
-    Bs1116Page,
-    ConsentPage,
     FinishPage,
-    LikertMultiPage,
-    LikertSinglePage,
+    LikertPage,
     MushraPage,
     Page,
     PageGroup,
-    PairedComparisonPage,
     SpatialPage,
     TestConfig,
+    Trial,
     VolumePage,
 )
 from mushra.server.files import Stimuli
 from mushra.server.sanitize import sanitize
-from mushra.store.pages import SessionPage
+from mushra.store.pages import PublicPage, SessionPage, Signal, Sound
 
 T = TypeVar("T")
 
@@ -64,19 +59,14 @@ def num_slots(config: TestConfig) -> int:
 
 def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) -> list[SessionPage]:
     """The pages of the session with that number and slot."""
-    ordered = _Orders(config, number, slot).order(PageGroup(config.pages), "")
     pages: list[SessionPage] = []
-    for page in ordered:
-        rng = _rng(config, "signals", number, page.id)
-        for public, conditions in _flattened(page, stimuli, rng):
-            head = {
-                "id": f"p{len(pages) + 1}",
-                "type": page.type,
-                "training": config.is_training(page),
-                "name": page.name,
-                "content": sanitize(page.content) if page.content else page.content,
-            }
-            pages.append(SessionPage({**head, **public}, page.id, conditions))
+    for page in _Orders(config, number, slot).order(PageGroup(config.pages), ""):
+        own = page.model_dump(include=set(PublicPage.model_fields))
+        own["training"] = config.is_training(page)
+        own["content"] = sanitize(page.content) if page.content else page.content
+        for added, conditions in _flattened(page, stimuli, _rng(config, "signals", number, page.id)):
+            public = PublicPage(**{**own, **added, "id": f"p{len(pages) + 1}"})
+            pages.append(SessionPage(public=public, trial=page.id, conditions=conditions))
     return pages
 
 
@@ -128,20 +118,17 @@ class _Orders:
 def _flattened(
     page: Page, stimuli: Stimuli, rng: random.Random
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
-    """What the page's type adds to PAGE, and its conditions; one for each pair of a page of pairs."""
+    """Fields of PAGE that are not the page's own, and its conditions; one for each pair of a page."""
     if isinstance(page, MushraPage):
         names = page.conditions()
         if page.randomize:
             rng.shuffle(names)
-        signals, conditions = _signals(page, _named(names), stimuli)
-        if page.show_condition_names:
-            signals = [{**signal, "label": conditions[signal["id"]]} for signal in signals]
-        keys = ("strict", "show_waveform", "enable_looping", "switch_back", "show_condition_names")
-        reference = {"url": stimuli.url(page.id, "reference")}
-        return [({**_keys(page, *keys), "reference": reference, "signals": signals}, conditions)]
-    if isinstance(page, Bs1116Page | PairedComparisonPage):
+        signals, conditions = _signals(page, _named(names), stimuli, labelled=page.show_condition_names)
+        reference = Sound(url=stimuli.url(page.id, "reference"))
+        return [({"reference": reference, "signals": signals}, conditions)]
+    if isinstance(page, Trial):
         return _pairs(page, stimuli, rng)
-    if isinstance(page, LikertMultiPage | LikertSinglePage):
+    if isinstance(page, LikertPage):
         names = list(page.stimuli)
         rng.shuffle(names)
         signals, conditions = _signals(page, _named(names[: page.max_stimuli]), stimuli)
@@ -155,36 +142,31 @@ def _flattened(
             ]
             for scale in page.response
         ]
-        public = _keys(page, "must_rate", "must_playback", "show_waveform")
-        public["response"] = scales if len(scales) > 1 else scales[0]
-        return [({**public, "reference": None, "signals": signals}, conditions)]
+        return [({"response": scales, "reference": None, "signals": signals}, conditions)]
     if isinstance(page, VolumePage):
-        signal = {"id": "s1", "url": stimuli.url(page.id, "signal:volume"), "label": None}
-        return [({**_keys(page, "default_volume"), "reference": None, "signals": [signal]}, {})]
+        signals, _ = _signals(page, [("", "signal:volume")], stimuli)
+        return [({"reference": None, "signals": signals}, {})]
     if isinstance(page, SpatialPage):
         return [_spatial(page, stimuli)]
-    if isinstance(page, ConsentPage):
-        return [(_keys(page, "must_consent"), {})]
     if isinstance(page, FinishPage):
-        public = _keys(page, "popup_content", "show_results", "show_errors")
-        if page.popup_content:
-            public["popupContent"] = sanitize(page.popup_content)
-        public["questionnaire"] = [
-            {**question.model_dump(by_alias=True), "label": question.label or question.name}
+        asked = [
+            question.model_copy(update={"label": question.label or question.name})
             for question in page.questionnaire or []
         ]
-        return [(public, {})]
+        shown = sanitize(page.popup_content) if page.popup_content else page.popup_content
+        return [({"popup_content": shown, "questionnaire": asked}, {})]
     return [({}, {})]
 
 
 def _signals(
-    page: Page, placed: Sequence[tuple[str, str]], stimuli: Stimuli
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    page: Page | Trial, placed: Sequence[tuple[str, str]], stimuli: Stimuli, *, labelled: bool = False
+) -> tuple[list[Signal], dict[str, str]]:
     """Signals, (name, place), in the given order under ids that say nothing but that order."""
     signals, conditions = [], {}
     for number, (name, place) in enumerate(placed, start=1):
         conditions[f"s{number}"] = name
-        signals.append({"id": f"s{number}", "url": stimuli.url(page.id, place), "label": None})
+        label = name if labelled else None
+        signals.append(Signal(id=f"s{number}", url=stimuli.url(page.id, place), label=label))
     return signals, conditions
 
 
@@ -192,22 +174,16 @@ def _named(names: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, f"signal:{name}") for name in names]
 
 
-def _pairs(
-    page: Bs1116Page | PairedComparisonPage, stimuli: Stimuli, rng: random.Random
-) -> list[tuple[dict[str, Any], dict[str, str]]]:
-    names = list(page.stimuli)
-    names += [ANCHOR35] * page.create_anchor35 + [ANCHOR70] * page.create_anchor70
+def _pairs(page: Trial, stimuli: Stimuli, rng: random.Random) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    names = [*page.stimuli, *page.anchors()]
     rng.shuffle(names)
     pairs = []
     for name in names:
         pair = [(name, f"signal:{name}"), (HIDDEN_REFERENCE, f"beside:{name}")]
         rng.shuffle(pair)
         signals, conditions = _signals(page, pair, stimuli)
-        public = _keys(page, "show_waveform", "enable_looping")
-        if isinstance(page, PairedComparisonPage):
-            public["unforced"] = page.unforced
-        public["reference"] = {"url": stimuli.url(page.id, "reference")}
-        pairs.append(({**public, "signals": signals}, conditions))
+        reference = Sound(url=stimuli.url(page.id, "reference"))
+        pairs.append(({"reference": reference, "signals": signals}, conditions))
     return pairs
 
 
@@ -221,11 +197,5 @@ def _spatial(page: SpatialPage, stimuli: Stimuli) -> tuple[dict[str, Any], dict[
         elif isinstance(entry, dict):
             found += [(str(name), path) for name, path in entry.items() if isinstance(path, str)]
     signals, conditions = _signals(page, found, stimuli)
-    keys = ("framerate", "numberof_loc_obj", "room_measurements", "responses", "views", "objects")
-    public = _keys(page, *keys)
-    return {**stimuli.replaced(page.id, public), "reference": None, "signals": signals}, conditions
-
-
-def _keys(page: Page, *names: str) -> dict[str, Any]:
-    """Some of the page's keys, called as in the YAML."""
-    return page.model_dump(by_alias=True, include=set(names))
+    passed_on = page.model_dump(include={"room_measurements", "responses", "views", "objects"})
+    return {**stimuli.replaced(page.id, passed_on), "reference": None, "signals": signals}, conditions

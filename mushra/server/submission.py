@@ -13,18 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 from mushra.config.pages import (
-    ANCHOR35,
-    ANCHOR70,
     HIDDEN_REFERENCE,
     Bs1116Page,
     FinishPage,
     LikertMultiPage,
+    LikertPage,
     LikertSinglePage,
     MushraPage,
     Page,
     PairedComparisonPage,
     SpatialPage,
     TestConfig,
+    Trial,
 )
 from mushra.config.yaml_lines import Plain, resolve
 from mushra.server.incoming import BadResult
@@ -119,7 +119,13 @@ def _ratings(page: Page, trial: dict[str, Any]) -> list[Rating]:
     responses = trial.get("responses")
     if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
         raise BadResult("invalid", "a trial's responses are no list of objects")
-    known = {} if isinstance(page, SpatialPage) else as_sent(_stimuli(page))
+    known: dict[str, str] = {}
+    if isinstance(page, Trial):
+        known = as_sent(
+            page.conditions() if isinstance(page, MushraPage) else [*page.stimuli, *page.anchors()]
+        )
+    elif isinstance(page, LikertPage):
+        known = as_sent(page.stimuli)
     given = [_RATING[type(page)](page, _with_names(response, known)) for response in responses]
     if isinstance(page, SpatialPage):
         if page.stimuli and not given:
@@ -132,7 +138,7 @@ def _ratings(page: Page, trial: dict[str, Any]) -> list[Rating]:
     if len(set(names)) < len(names):
         raise BadResult("stimulus_twice", f"trial '{page.id}' rates a stimulus twice")
     wanted = len(set(known.values()))
-    if isinstance(page, LikertMultiPage | LikertSinglePage):
+    if isinstance(page, LikertPage):
         wanted = min(wanted, page.max_stimuli or wanted) if page.must_rate else 0
     if len(names) < wanted:
         raise BadResult("not_rated", f"trial '{page.id}' rates {len(names)} of {wanted} stimuli")
@@ -146,15 +152,6 @@ def _with_names(response: dict[str, Any], known: dict[str, str]) -> dict[str, An
         **response,
         **{f: known[name] for f, name in named.items() if isinstance(name, str) and name in known},
     }
-
-
-def _stimuli(page: Any) -> list[str]:
-    """Names that the rows of a page may have."""
-    if isinstance(page, MushraPage):
-        return page.conditions()
-    if isinstance(page, Bs1116Page | PairedComparisonPage):
-        return [*page.stimuli, *[ANCHOR35] * page.create_anchor35, *[ANCHOR70] * page.create_anchor70]
-    return list(page.stimuli)
 
 
 def _mushra(_: Any, response: dict[str, Any]) -> Rating:

@@ -3,47 +3,111 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer, TypeAdapter
+from pydantic.alias_generators import to_camel
+
+from mushra.config.pages import Question, Scales
 
 
-@dataclass(frozen=True)
-class SessionPage:
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `json.dumps`: what was set, named and in the order as webMUSHRA's YAML has it."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class Sound(_Model):
+    """A reference; ``url`` is relative to the listening page."""
+
+    url: str
+
+
+class Signal(_Model):
+    """What is rated: ``id`` tells no more than its place on the page; ``label`` is shown if there is one."""
+
+    id: str
+    url: str
+    label: str | None = None
+
+
+class PublicPage(_Model):
+    """What the listener's browser gets of a page (PAGE of the contract).
+
+    Only what the page's type has is set. Keys of the YAML that are not named here are not sent.
+    """
+
+    id: str
+    type: str
+    training: bool
+    name: str | None
+    content: str | None
+    show_waveform: bool = False
+    enable_looping: bool = False
+    strict: bool = True
+    show_condition_names: bool = False
+    switch_back: bool = False
+    unforced: str | None = None
+    must_rate: bool = False
+    must_playback: str | None = None
+    response: Scales = []
+    must_consent: bool = False
+    default_volume: float = 0.5
+    framerate: float | None = None
+    numberof_loc_obj: int = 1
+    room_measurements: Any = None
+    responses: Any = None
+    views: Any = None
+    objects: Any = None
+    popup_content: str | None = None
+    show_results: bool = False
+    show_errors: bool = False
+    #: Each with all of its keys, set or not.
+    questionnaire: Annotated[
+        list[Question],
+        PlainSerializer(lambda asked: [question.model_dump(by_alias=True) for question in asked]),
+    ] = []
+    reference: Sound | None = None
+    signals: list[Signal] = []
+
+
+class SessionPage(_Model):
     """One page of one session.
 
     Attributes:
-        public: what the listener's browser gets (PAGE of the contract), JSON.
+        public: all that the browser gets.
         trial: id of the page in the YAML.
         conditions: id of a signal -> its name in the results.
     """
 
-    public: dict[str, Any]
+    public: PublicPage
     trial: str
     conditions: dict[str, str]
 
     @property
     def id(self) -> str:
-        return str(self.public["id"])
+        return self.public.id
 
     @property
     def type(self) -> str:
-        return str(self.public["type"])
+        return self.public.type
 
-    @property
-    def training(self) -> bool:
-        return bool(self.public["training"])
+
+_PAGES = TypeAdapter(list[SessionPage])
 
 
 def pages_to_json(pages: list[SessionPage]) -> str:
     """As a session's pages are stored."""
-    return json.dumps([asdict(page) for page in pages], separators=(",", ":"))
+    return json.dumps([page.to_json() for page in pages], separators=(",", ":"))
 
 
 def pages_from_json(text: str | None) -> dict[str, SessionPage]:
     """Pages by id, in the session's order; none of a session that came in one piece."""
-    pages = [SessionPage(**page) for page in json.loads(text or "[]")]
-    return {page.id: page for page in pages}
+    return {page.id: page for page in _PAGES.validate_json(text or "[]")}
 
 
 @dataclass(frozen=True)

@@ -89,11 +89,7 @@ def ensure_test(connection: sa.Connection, test: str, name: str | None = None) -
             connection.execute(sa.update(table).where(table.c.test == test).values(name=name))
         return
     values = {"test": test, "name": name or test, "closed": False, "begun": 0, "created_at": time.time()}
-    try:
-        with connection.begin_nested():
-            connection.execute(table.insert().values(values))
-    except sa.exc.IntegrityError:  # another host was quicker
-        pass
+    schema.insert_once(connection, table, values)
 
 
 def ensure_config(connection: sa.Connection, test: str, yaml: str, versions: Mapping[str, Any]) -> str:
@@ -103,11 +99,7 @@ def ensure_config(connection: sa.Connection, test: str, yaml: str, versions: Map
     table = schema.configs
     if connection.execute(sa.select(table.c.sha256).where(table.c.sha256 == digest)).first() is None:
         values = {"sha256": digest, "test": test, "yaml": yaml, "versions": content, "served_at": time.time()}
-        try:
-            with connection.begin_nested():
-                connection.execute(table.insert().values(values))
-        except sa.exc.IntegrityError:
-            pass
+        schema.insert_once(connection, table, values)
     return digest
 
 
@@ -201,10 +193,14 @@ def _running(connection: sa.Connection, arrival: Arrival) -> str | None:
     return None
 
 
-def _state(connection: sa.Connection, session: str, *, lock: bool = False) -> str | None:
+def _state(connection: sa.Connection, session: str, *, lock: bool = False) -> str:
+    """Raises `Unknown`."""
     table = schema.sessions
     query = sa.select(table.c.state).where(table.c.id == session)
-    return connection.execute(query.with_for_update() if lock else query).scalar()
+    state = connection.execute(query.with_for_update() if lock else query).scalar()
+    if state is None:
+        raise Unknown
+    return str(state)
 
 
 def _add_key(connection: sa.Connection, session: str, key_sha256: str) -> None:
@@ -265,8 +261,6 @@ def load_session(connection: sa.Connection, session: str) -> Session:
 def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """State of a session, and what is saved of it: page -> revision and result. Raises `Unknown`."""
     state = _state(connection, session)
-    if state is None:
-        raise Unknown
     table = schema.pages
     rows = connection.execute(sa.select(table).where(table.c.session == session).order_by(table.c.position))
     return state, {row.page: {"revision": row.revision, "result": json.loads(row.result)} for row in rows}
@@ -281,8 +275,6 @@ def save_page(connection: sa.Connection, session: Session, page: SessionPage, ch
     """
     sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
     state = _state(connection, session.id, lock=True)
-    if state is None:
-        raise Unknown
     here = (pages.c.session == session.id) & (pages.c.page == page.id)
     stored = connection.execute(sa.select(pages.c.revision).where(here)).scalar()
     if stored is not None and stored >= checked.revision:
@@ -302,7 +294,7 @@ def save_page(connection: sa.Connection, session: Session, page: SessionPage, ch
             position=list(session.pages).index(page.id),
             trial=page.trial,
             type=page.type,
-            training=page.training,
+            training=page.public.training,
             revision=checked.revision,
             time_ms=checked.time_ms,
             result=json.dumps(checked.result, separators=(",", ":"), ensure_ascii=False),
@@ -344,10 +336,7 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
         Conflict: pages are missing, or older than the browser says.
     """
     sessions, pages = schema.sessions, schema.pages
-    state = _state(connection, session.id, lock=True)
-    if state is None:
-        raise Unknown
-    if state == "finished":
+    if _state(connection, session.id, lock=True) == "finished":
         return
     rows = connection.execute(sa.select(pages.c.page, pages.c.revision).where(pages.c.session == session.id))
     stored = {saved.page: saved.revision for saved in rows}
@@ -367,7 +356,7 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
 
 
 def _optional(page: SessionPage) -> bool:
-    return page.type in _OPTIONAL or (page.type == "finish" and not page.public["questionnaire"])
+    return page.type in _OPTIONAL or (page.type == "finish" and not page.public.questionnaire)
 
 
 # What the experimenter does

@@ -26,6 +26,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.exc import IntegrityError
 
 from qincodec.core.errors import UserError
 
@@ -182,6 +183,15 @@ def is_empty(where: str) -> str:
         f"is empty. If it was copied while its test was served, its results are in {log}:"
         " copy that file, too, or make the copy with `mushra backup`"
     )
+
+
+def insert_once(connection: Connection, table: Table, values: dict[str, object]) -> None:
+    """Insert a row, unless another host was quicker."""
+    try:
+        with connection.begin_nested():
+            connection.execute(table.insert().values(values))
+    except IntegrityError:
+        pass
 
 
 def listeners(connection: Connection) -> dict[str, str]:

@@ -159,12 +159,8 @@ class Store:
             statement = sa.select(schema.meta.c.value).where(schema.meta.c.key == key)
             found = connection.execute(statement).scalar()
             if found is None:
-                try:
-                    with connection.begin_nested():
-                        found = make()
-                        connection.execute(schema.meta.insert().values(key=key, value=found))
-                except sa.exc.IntegrityError:  # another host was quicker
-                    found = connection.execute(statement).scalar_one()
+                schema.insert_once(connection, schema.meta, {"key": key, "value": make()})
+                found = connection.execute(statement).scalar_one()
             return str(found)
 
         return self.write(change)

@@ -69,24 +69,18 @@ def add_submission(connection: sa.Connection, whole: WholeSession, person: str |
     Raises:
         Refused: the test is closed, the person has had their session, or another session has that uuid.
     """
-    sessions, tests = schema.sessions, schema.tests
-    ensure_test(connection, whole.test)
-    closed = connection.execute(
-        sa.select(tests.c.closed).where(tests.c.test == whole.test).with_for_update()
-    ).scalar_one()
-    if _is_known(connection, whole):
+    sessions = schema.sessions
+    test = _locked_test(connection, whole.test)
+    if _is_there(connection, sessions.c.content_sha256 == whole.digest()):
         return False
-    if closed:
+    if test.closed:
         raise Refused("closed", "This listening test is closed. Thank you for your interest.")
     theirs = (sessions.c.test == whole.test) & (sessions.c.person == person)
-    if person is not None and connection.execute(sa.select(sessions.c.id).where(theirs)).first() is not None:
+    if person is not None and _is_there(connection, theirs):
         raise Refused("already_done", "You have already taken this listening test. Thank you!")
     # Listeners are told apart by these: a submission must not become part of another's results.
     same = (sessions.c.uuid == whole.uuid) | (sessions.c.id == whole.uuid)
-    if (
-        whole.uuid is not None
-        and connection.execute(sa.select(sessions.c.id).where(same)).first() is not None
-    ):
+    if whole.uuid is not None and _is_there(connection, same):
         raise Refused("uuid_taken", "Other results are stored under this session's uuid already.")
     return add_whole(connection, whole, person)
 
@@ -94,11 +88,8 @@ def add_submission(connection: sa.Connection, whole: WholeSession, person: str |
 def add_whole(connection: sa.Connection, whole: WholeSession, person: str | None = None) -> bool:
     """Store a session with all its pages; False if it is there already."""
     sessions, tests = schema.sessions, schema.tests
-    ensure_test(connection, whole.test)
-    begun = connection.execute(
-        sa.select(tests.c.begun).where(tests.c.test == whole.test).with_for_update()
-    ).scalar_one()
-    if _is_known(connection, whole):
+    begun = _locked_test(connection, whole.test).begun
+    if _is_there(connection, sessions.c.content_sha256 == whole.digest()):
         return False
     connection.execute(sa.update(tests).where(tests.c.test == whole.test).values(begun=begun + 1))
     now = time.time()
@@ -132,6 +123,12 @@ def add_whole(connection: sa.Connection, whole: WholeSession, person: str | None
     return True
 
 
-def _is_known(connection: sa.Connection, whole: WholeSession) -> bool:
-    known = sa.select(schema.sessions.c.id).where(schema.sessions.c.content_sha256 == whole.digest())
-    return connection.execute(known).first() is not None
+def _locked_test(connection: sa.Connection, test: str) -> sa.Row[Any]:
+    """The row of a test, made if there is none; no other session begins until this transaction ends."""
+    ensure_test(connection, test)
+    tests = schema.tests
+    return connection.execute(sa.select(tests).where(tests.c.test == test).with_for_update()).one()
+
+
+def _is_there(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
+    return connection.execute(sa.select(schema.sessions.c.id).where(condition)).first() is not None

@@ -27,33 +27,12 @@ from evaluation.metrics.embedding import (
     embedding_metrics,
 )
 from evaluation.records import MetricInfo
-from mushra.config.key import read_key
+from mushra.config.key import KeyTrial
 from mushra.config.locate import KEY_NAME
 from mushra.config.pages import HIDDEN_REFERENCE
 from qincodec import audio
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A file, and the SHA-256 it had when the test was made ("" if that is not known)."""
-
-    path: Path
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    """An item.
-
-    Attributes:
-        reference: its file.
-        signals: condition -> its file, the hidden reference left out.
-    """
-
-    reference: Path
-    signals: dict[str, Signal]
 
 
 @dataclass(frozen=True)
@@ -84,26 +63,6 @@ class Settings:
         for embedding in self.embeddings:
             infos += [info for info in embedding_metrics(describe_embedding(embedding)) if info.per_clip]
         return infos
-
-
-def read_trials(folder: Path) -> dict[str, Trial]:
-    """The trials of a folder that ``mushra create`` made, by item.
-
-    Raises:
-        UserError: there is no key in the folder, or it cannot be read.
-    """
-    key = read_key(folder / KEY_NAME, whole=True)
-    return {
-        item: Trial(
-            folder / str(trial.reference),
-            {
-                signal.condition: Signal(folder / str(signal.file), signal.sha256 or "")
-                for signal in trial.signals.values()
-                if signal.condition != HIDDEN_REFERENCE
-            },
-        )
-        for item, trial in key.trials.items()
-    }
 
 
 def is_run(path: Path) -> bool:
@@ -162,41 +121,53 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
 
 
 def score_trials(
-    trials: dict[str, Trial],
+    folder: Path,
+    trials: dict[str, KeyTrial],
     settings: Settings,
     *,
     progress: Progress = lambda *_: None,
 ) -> pd.DataFrame:
     """Each metric of each signal against the reference of its trial, as both were heard.
 
+    Args:
+        folder: of the test; the paths of ``trials`` are relative to it.
+        trials: item -> its entry in a whole key.
+        settings: see `Settings`.
+        progress: called with (what, done, total).
+
     Returns:
-        A row per item and condition, in the order of ``trials``: ``item, condition``, and for each metric M
-        ``M`` and ``M_reason`` (why it is no number). The gain of a trial is in both files and cancels where
-        the metric does not see level; nothing is aligned again.
+        A row per item and condition, in the order of ``trials``, the hidden reference left out: ``item,
+        condition``, and for each metric M ``M`` and ``M_reason`` (why it is no number). The gain of a trial
+        is in both files and cancels where the metric does not see level; nothing is aligned again.
 
     Raises:
         UserError: a file is missing, damaged, of another length than its reference, or not the one that was
             made for the test.
     """
     rows: list[dict[str, Any]] = []
-    total = sum(len(trial.signals) for trial in trials.values())
+    signals = {
+        item: {s.condition: s for s in trial.signals.values() if s.condition != HIDDEN_REFERENCE}
+        for item, trial in trials.items()
+    }
+    total = sum(map(len, signals.values()))
     for item, trial in trials.items():
-        reference, sample_rate = _read(trial.reference, settings)
+        reference, sample_rate = _read(folder / str(trial.reference), settings)
         of_reference = [
             *(_attempt(metric.prepare, reference, sample_rate) for metric in settings.metrics),
             *(_attempt(_embed, embedding, reference, sample_rate) for embedding in settings.embeddings),
         ]
-        for condition, signal in trial.signals.items():
+        for condition, signal in signals[item].items():
+            path = folder / str(signal.file)
             progress("scoring what was heard", len(rows), total)
-            if signal.sha256 and hashlib.sha256(_bytes(signal.path)).hexdigest() != signal.sha256:
+            if signal.sha256 and hashlib.sha256(_bytes(path)).hexdigest() != signal.sha256:
                 raise UserError(
-                    f"{signal.path} is another file than {KEY_NAME} says: it was changed after `create`; put "
-                    "back what listeners heard"
+                    f"{path} is another file than {KEY_NAME} says: it was changed after `create`; put back"
+                    " what listeners heard"
                 )
-            decoded, rate = _read(signal.path, settings)
+            decoded, rate = _read(path, settings)
             if decoded.shape != reference.shape or rate != sample_rate:
                 raise UserError(
-                    f"{signal.path} is {_shape(decoded, rate)}, its reference {trial.reference.name} "
+                    f"{path} is {_shape(decoded, rate)}, its reference {Path(str(trial.reference)).name} "
                     f"{_shape(reference, sample_rate)}; create the test again"
                 )
             scores: list[Score] = []

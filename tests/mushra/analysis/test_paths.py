@@ -24,6 +24,8 @@ from evaluation import open_results
 from evaluation.metrics.base import Metric, Score
 from mushra.analysis.load import load
 from mushra.cli.main import main
+from mushra.config.key import read_key
+from mushra.config.locate import KEY_NAME
 from mushra.server.plots import look
 from mushra.store.export import export
 from mushra.store.ratings import read_ratings
@@ -308,11 +310,11 @@ class Raises(Metric):
 
 
 def test_a_metric_that_raises_takes_no_other_with_it(here: Path) -> None:
-    trials = heard.read_trials(here / "test")
+    trials = read_key(here / "test" / KEY_NAME, whole=True).trials
     alone = heard.choose_settings(here / "run", "si_sdr")
     both = heard.Settings((Raises(), *alone.metrics), (), alone.sample_rate, alone.channels, ())
-    scores = heard.score_trials(trials, both)
-    assert scores["si_sdr"].tolist() == heard.score_trials(trials, alone)["si_sdr"].tolist()
+    scores = heard.score_trials(here / "test", trials, both)
+    assert scores["si_sdr"].tolist() == heard.score_trials(here / "test", trials, alone)["si_sdr"].tolist()
     failed = scores["raises"].isna()
     assert failed.any() and set(scores.loc[failed, "raises_reason"]) == {"ZeroDivisionError: too quiet"}
     (note,) = heard.describe_gaps(scores, both.infos)

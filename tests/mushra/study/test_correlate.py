@@ -21,6 +21,8 @@ from evaluation.metrics.si_sdr import SiSdr
 from evaluation.records import MetricInfo
 from mushra.analysis.ratings import Ratings
 from mushra.cli.study import register
+from mushra.config.key import KeyTrial, read_key
+from mushra.config.locate import KEY_NAME
 from mushra.study.correlate import (
     COEFFICIENTS,
     Correlations,
@@ -29,7 +31,7 @@ from mushra.study.correlate import (
     format_correlations,
     write_correlations,
 )
-from mushra.study.heard import choose_settings, is_run, read_trials, score_trials
+from mushra.study.heard import choose_settings, is_run, score_trials
 from qincodec import audio
 from qincodec.core.errors import UserError
 
@@ -292,10 +294,16 @@ def make_test(folder: Path, items: int = 3) -> dict[str, float]:
     return known
 
 
+def file_of(trial: KeyTrial, condition: str) -> str:
+    (file,) = [signal.file for signal in trial.signals.values() if signal.condition == condition]
+    assert file is not None
+    return file
+
+
 def test_metrics_are_those_of_the_files(tmp_path: Path) -> None:
     known = make_test(tmp_path)
     settings = choose_settings(None, "si_sdr")
-    scores = score_trials(read_trials(tmp_path), settings)
+    scores = score_trials(tmp_path, read_key(tmp_path / KEY_NAME, whole=True).trials, settings)
     found = {
         f"{i}/{c}": v for i, c, v in zip(scores["item"], scores["condition"], scores["si_sdr"], strict=True)
     }
@@ -312,16 +320,16 @@ def test_a_run_decides_metrics_rate_and_channels(tmp_path: Path) -> None:
     assert [type(metric) for metric in settings.metrics] == [SiSdr] and settings.sample_rate == 8000
     assert "8000 Hz, 1 channel" in settings.notes[0] and "FD-logmel left out" in settings.notes[1]
     assert [info.name for info in settings.infos] == ["si_sdr", "fm_logmel", "cos_logmel"]
-    trials = read_trials(tmp_path / "test")
-    scores = score_trials(trials, settings).set_index("condition")
+    test = tmp_path / "test"
+    trials = read_key(test / KEY_NAME, whole=True).trials
+    scores = score_trials(test, trials, settings).set_index("condition")
     found = scores["si_sdr"]
     # More noise, further away.
     distances = scores.loc[["codec@16", "b@8", "codec@8", "anchor35"], ["fm_logmel", "cos_logmel"]]
     assert (distances.diff().iloc[1:] > 0).all(axis=None)
-    trial = trials["t0"]
     reference, decoded = (
-        audio.resample(audio.read(path)[0], 16_000, 8000)[0].astype(float)
-        for path in (trial.reference, trial.signals["codec@8"].path)
+        audio.resample(audio.read(test / path)[0], 16_000, 8000)[0].astype(float)
+        for path in (trials["t0"].reference, file_of(trials["t0"], "codec@8"))
     )
     reference, decoded = reference - reference.mean(), decoded - decoded.mean()
     target = (reference @ decoded) / (reference @ reference) * reference
@@ -331,19 +339,20 @@ def test_a_run_decides_metrics_rate_and_channels(tmp_path: Path) -> None:
 
 def test_changed_missing_and_unlike_files_are_refused(tmp_path: Path) -> None:
     make_test(tmp_path, items=1)
-    trials, settings = read_trials(tmp_path), choose_settings(None, "si_sdr")
-    path = trials["t0"].signals["codec@8"].path
+    trials = read_key(tmp_path / KEY_NAME, whole=True).trials
+    settings = choose_settings(None, "si_sdr")
+    path = tmp_path / file_of(trials["t0"], "codec@8")
     original = path.read_bytes()
     audio.write(path, 0.5 * audio.read(path)[0], 16_000)
     with pytest.raises(UserError, match="another file than"):
-        score_trials(trials, settings)
+        score_trials(tmp_path, trials, settings)
     path.unlink()
     with pytest.raises(UserError, match="create the test again"):
-        score_trials(trials, settings)
+        score_trials(tmp_path, trials, settings)
     path.write_bytes(original)
-    audio.write(trials["t0"].reference, np.ones((1, 100)), 16_000)
+    audio.write(tmp_path / "stimuli" / "r0.wav", np.ones((1, 100)), 16_000)
     with pytest.raises(UserError, match=r"its reference r0\.wav 1 x 100"):
-        score_trials(trials, settings)
+        score_trials(tmp_path, trials, settings)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +370,7 @@ def test_bad_keys_are_refused(content: str | None, message: str, tmp_path: Path)
     if content is not None:
         (tmp_path / "key.json").write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_trials(tmp_path)
+        read_key(tmp_path / KEY_NAME, whole=True)
     assert "\n" not in str(caught.value)
 
 
