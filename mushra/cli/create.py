@@ -105,8 +105,10 @@ def create(
     Items are chosen, cut, aligned in time and loudness, and written under names that tell nothing, with
     hidden reference and anchors, webMUSHRA's YAML, and the key to the names, which stays with you.
     """
+    from evaluation.engine.request import parse_weights
     from mushra.create.documents import Options
     from mushra.create.folder import create_test
+    from mushra.create.material import FolderMaterial, RunMaterial
 
     if preset is not None:
         items = 12 if items is None and per_category is None and not clip else items
@@ -132,10 +134,32 @@ def create(
         questionnaire=questionnaire,
         seed=seed,
     )
-    with ProgressLine() as progress:
-        material = _material(
-            run, codecs, kbps, reference, condition or [], weights or [], device, sample_rate
+    if (run is None) == (reference is None):
+        raise UserError(
+            "give --run RUN (of `evaluate --out RUN`), or --reference DIR with --condition NAME=DIR"
         )
+    with ProgressLine() as progress:
+        material: Material
+        if run is not None:
+            if sample_rate is not None:
+                raise UserError("a test from a run has the run's sample rate; leave --sample-rate out")
+            material = RunMaterial(
+                run,
+                codecs=codecs,
+                kbps=kbps,
+                folders=condition or [],
+                weights=parse_weights(weights or []),
+                device=device,
+            )
+        elif reference is not None:
+            for option, value in (("--codecs", codecs), ("--kbps", kbps), ("--weights", weights)):
+                if value:
+                    raise UserError(
+                        f"{option} goes with --run; folders are named by --condition NAME[@KBPS]=DIR"
+                    )
+            if sample_rate is not None and not 8000 <= sample_rate <= 384000:
+                raise UserError(f"--sample-rate is {sample_rate}; allowed: 8000 to 384000 Hz")
+            material = FolderMaterial(reference, condition or [], sample_rate)
         report = create_test(material, out, options, force=force, progress=progress)
     _print_report(report, out)
 
@@ -168,43 +192,6 @@ def check(
 
 def _count(number: int, what: str) -> str:
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
-
-
-def _material(
-    run: Path | None,
-    codecs: str | None,
-    kbps: str | None,
-    reference: str | None,
-    conditions: list[str],
-    weights: list[str],
-    device: str,
-    sample_rate: int | None,
-) -> Material:
-    if (run is None) == (reference is None):
-        raise UserError(
-            "give --run RUN (of `evaluate --out RUN`), or --reference DIR with --condition NAME=DIR"
-        )
-    from evaluation.engine.request import parse_weights
-    from mushra.create.material import FolderMaterial, RunMaterial
-
-    if run is not None:
-        if sample_rate is not None:
-            raise UserError("a test from a run has the run's sample rate; leave --sample-rate out")
-        return RunMaterial(
-            run,
-            codecs=codecs,
-            kbps=kbps,
-            folders=conditions,
-            weights=parse_weights(weights),
-            device=device,
-        )
-    assert reference is not None
-    for option, value in (("--codecs", codecs), ("--kbps", kbps), ("--weights", weights)):
-        if value:
-            raise UserError(f"{option} goes with --run; folders are named by --condition NAME[@KBPS]=DIR")
-    if sample_rate is not None and not 8000 <= sample_rate <= 384000:
-        raise UserError(f"--sample-rate is {sample_rate}; allowed: 8000 to 384000 Hz")
-    return FolderMaterial(reference, conditions, sample_rate)
 
 
 def _anchors(text: str) -> tuple[str, ...]:

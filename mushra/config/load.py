@@ -87,12 +87,9 @@ class Reading:
 def read(path: Path, root: Path | None) -> Reading:
     """What became of the file of a test. Arguments and errors are those of `load_config`."""
     file = path / CONFIG_NAME if path.is_dir() else path
-    if file.exists() and not file.is_file():  # a pipe may never end
-        raise UserError(
-            f"cannot read test '{file}': it is no file but a pipe, a device or a folder; give a webMUSHRA"
-            " YAML file or a folder that `mushra create` wrote"
-        )
     try:
+        if file.exists() and not file.is_file():  # a pipe may never end
+            raise OSError("it is no file but a pipe, a device or a folder")
         data = file.read_bytes()
     except OSError as error:
         raise UserError(

@@ -24,7 +24,7 @@ from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.alignment import Alignment, estimate_delay
 from evaluation.engine.coding import fit_length
 from evaluation.engine.replay import RunAudio
-from evaluation.engine.request import RenderedSpec, parse_conditions, parse_kbps
+from evaluation.engine.request import parse_conditions, parse_kbps
 from evaluation.loading import load
 from evaluation.records import Condition
 from evaluation.rows import CodedRow
@@ -155,9 +155,10 @@ class RunMaterial:
     @cached_property
     def _delays(self) -> dict[str, int]:
         """Medians over the whole run: the delays its scores were taken at."""
+        found = {label: [self._row(label, clip) for clip in self._all_clips] for label in self._conditions}
         return {
-            label: condition_delay((self._delay(label, clip) for clip in self._all_clips), align=True)
-            for label in self._conditions
+            label: condition_delay((None if row is None else row.delay for row in rows), align=True)
+            for label, rows in found.items()
         }
 
     def kbps_measured(self, label: str, clip: Clip) -> float | None:
@@ -228,10 +229,6 @@ class RunMaterial:
     def _row(self, label: str, clip: Clip) -> CodedRow | None:
         return self._audio.row(self._conditions[label], clip)
 
-    def _delay(self, label: str, clip: Clip) -> int | None:
-        row = self._row(label, clip)
-        return None if row is None else row.delay
-
     def _failure(self, clip: Clip) -> str | None:
         for label in self._conditions:
             row = self._row(label, clip)
@@ -257,7 +254,8 @@ class FolderMaterial:
     def __init__(self, reference: str, conditions: Sequence[str], sample_rate: int | None = None) -> None:
         self.name: str | None = None
         self._rendered = {
-            _label(spec.label, spec.kbps): _rendered(spec) for spec in parse_conditions(conditions)
+            _label(spec.label, spec.kbps): Rendered(spec.label, spec.folder, spec.kbps)
+            for spec in parse_conditions(conditions)
         }
         if len(self._rendered) < len(conditions):
             raise UserError("two --condition options have the same name; give one another name")
@@ -360,10 +358,6 @@ class FolderMaterial:
 
 def _label(codec: str, kbps: float | None) -> str:
     return codec if kbps is None else f"{codec}@{Rate(kbps).label}"
-
-
-def _rendered(spec: RenderedSpec) -> Rendered:
-    return Rendered(spec.label, spec.folder, spec.kbps)
 
 
 def _refuse_reserved(labels: Mapping[str, Any]) -> None:

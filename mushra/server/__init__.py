@@ -76,7 +76,11 @@ def create_app(
         )
     store = Store(database)
     try:
-        cache = cache or _cache(database, config)
+        if cache is None and "://" not in str(database):
+            cache = Path(database).parent / "cache"
+        elif cache is None:
+            user = platformdirs.user_cache_path("qincodec") / "mushra"
+            cache = config.root / "cache" if config is not None else user
         here = _service(store, config, cache, webmushra_folder, limits or Limits())
     except BaseException:
         store.close()
@@ -96,7 +100,6 @@ def create_app(
     else:
         app.register_blueprint(api.blueprint)
     app.after_request(add_headers)
-    app.after_request(_static_headers)
     _handle_errors(app)
     if prefix:
         app.wsgi_app = _Below(app.wsgi_app, prefix)  # type: ignore[method-assign]
@@ -128,14 +131,6 @@ class _Below:
         return self._app(below, start_response)
 
 
-def _cache(database: str | Path, config: TestConfig | None) -> Path:
-    if "://" not in str(database):
-        return Path(database).parent / "cache"
-    return (
-        config.root / "cache" if config is not None else platformdirs.user_cache_path("qincodec") / "mushra"
-    )
-
-
 def _service(
     store: Store, config: TestConfig | None, cache: Path, checkout: Path | None, limits: Limits
 ) -> Service:
@@ -152,12 +147,6 @@ def _service(
     store.write(lambda connection: records.ensure_test(connection, test, name))
     digest = store.write(lambda connection: records.ensure_config(connection, test, yaml, content))
     return Service(store, config, stimuli, checkout, limits, plots, digest)
-
-
-def _static_headers(response: Response) -> Response:
-    if request.endpoint == "static":
-        response.headers["Cache-Control"] = "no-cache"
-    return response
 
 
 def _handle_errors(app: Flask) -> None:

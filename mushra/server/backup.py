@@ -41,14 +41,21 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
     place = Path(CONFIG_NAME)
     if test is not None:
         config = load_config(test)
-        _check_test(store, config.test_id)
+        with store.read() as connection:
+            held = connection.execute(sa.select(schema.tests.c.test)).scalars().all()
+        if held and config.test_id not in held:
+            raise UserError(
+                f"'{store.name}' holds nothing of test {config.test_id}; it holds {', '.join(sorted(held))};"
+                " name that test, or its data base with --database"
+            )
         beside = config.path.parent.resolve() == config.root  # else in a folder "configs" of it
         place = Path(config.path.name) if beside else Path("configs") / config.path.name
         wanted[place] = config.path
         for path in files(config):
             # What a link leads out of the test to is not served either.
             if path.is_file() and path.resolve().is_relative_to(config.root):
-                wanted[_place(path, config.root)] = path
+                # Where the test's YAML looks for it.
+                wanted[(path.resolve() if ".." in path.parts else path).relative_to(config.root)] = path
             else:
                 missing.append(path)
     if key is not None:
@@ -66,18 +73,3 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
     except OSError as error:
         raise UserError(f"cannot write '{out}': {error.strerror or error}; give another folder") from error
     return missing
-
-
-def _check_test(store: Store, test: str) -> None:
-    with store.read() as connection:
-        held = connection.execute(sa.select(schema.tests.c.test)).scalars().all()
-    if held and test not in held:
-        raise UserError(
-            f"'{store.name}' holds nothing of test {test}; it holds {', '.join(sorted(held))}; name that"
-            " test, or its data base with --database"
-        )
-
-
-def _place(path: Path, root: Path) -> Path:
-    """Where the test's YAML looks for a file below ``root``."""
-    return (path.resolve() if ".." in path.parts else path).relative_to(root)

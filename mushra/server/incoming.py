@@ -100,18 +100,11 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
             # A browser's own doing, such as a swipe that scrolled the page: nobody gave that grade.
             raise BadResult("not_moved", f"signal '{rating.signal}' has a score that nobody gave; grade it")
     answers = None
+    rows: list[Rating] = []
     if page.type == "mushra":
         rows = _mushra(page, rules, result)
-    elif page.type == "bs1116":
-        rows = _bs1116(page, result)
-    elif page.type == "paired_comparison":
-        rows = _paired_comparison(page, result)
-    elif page.type in ("likert_multi_stimulus", "likert_single_stimulus"):
-        rows = _likert(page, result)
-    else:
-        rows = []
-    if page.type == "spatial":
-        rows = _spatial(page, result)
+    elif page.type in _RATINGS:
+        rows = _RATINGS[page.type](page, result)
     elif page.type == "consent":
         _check_consent(page, result)
     elif page.type == "finish":
@@ -273,6 +266,15 @@ def _spatial(page: SessionPage, result: _Result) -> list[Rating]:
             raise BadResult("invalid", f"the response '{name[:40]}' is too long")
         rows.append(_rating(result, None, page.conditions.get(name, name), answer=text))
     return rows
+
+
+_RATINGS = {
+    "bs1116": _bs1116,
+    "paired_comparison": _paired_comparison,
+    "likert_multi_stimulus": _likert,
+    "likert_single_stimulus": _likert,
+    "spatial": _spatial,
+}
 
 
 def _check_consent(page: SessionPage, result: _Result) -> None:

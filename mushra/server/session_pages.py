@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from mushra.config.pages import (
     HIDDEN_REFERENCE,
@@ -32,8 +32,6 @@ from mushra.config.pages import (
 from mushra.server.files import Stimuli
 from mushra.server.sanitize import sanitize
 from mushra.store.pages import PublicPage, SessionPage, Signal, Sound
-
-T = TypeVar("T")
 
 
 def latin_square(n: int) -> list[list[int]]:
@@ -60,7 +58,7 @@ def num_slots(config: TestConfig) -> int:
 def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) -> list[SessionPage]:
     """The pages of the session with that number and slot."""
     pages: list[SessionPage] = []
-    for page in _Orders(config, number, slot).order(PageGroup(config.pages), ""):
+    for page in _ordered(config, number, slot, PageGroup(config.pages), ""):
         own = page.model_dump(include=set(PublicPage.model_fields))
         own["training"] = config.is_training(page)
         own["content"] = sanitize(page.content) if page.content else page.content
@@ -82,37 +80,26 @@ def _random_groups(pages: Sequence[Page | PageGroup]) -> list[PageGroup]:
     return groups
 
 
-class _Orders:
-    """Order of pages for one session."""
-
-    def __init__(self, config: TestConfig, number: int, slot: int) -> None:
-        self._config = config
-        self._number = number
-        self._slot = slot
-
-    def order(self, group: PageGroup, path: str) -> list[Page]:
-        entries = self._shuffled(group.pages, path) if group.random else list(group.pages)
-        pages: list[Page] = []
-        for entry in entries:
-            if isinstance(entry, PageGroup):
-                # Named for where it stands in the file, not for where it came to stand.
-                pages += self.order(entry, f"{path}/{group.pages.index(entry)}")
-            else:
-                pages.append(entry)
-        return pages
-
-    def _shuffled(self, entries: Sequence[T], path: str) -> list[T]:
-        section = self._config.section
-        letters = list(entries)
-        _rng(self._config, "letters", path).shuffle(letters)
-        square = latin_square(len(letters))
+def _ordered(config: TestConfig, number: int, slot: int, group: PageGroup, path: str) -> list[Page]:
+    """Pages of a group in the order of one session; ``path`` is where the group stands in the file."""
+    entries = list(group.pages)
+    if group.random:
+        _rng(config, "letters", path).shuffle(entries)
+        square = latin_square(len(entries))
         rows = list(range(len(square)))
-        _rng(self._config, "rows", path).shuffle(rows)
-        row = square[rows[self._slot % len(rows)]]
-        chosen = [letters[index] for index in row[: section.items_per_listener]]
-        if section.order == "random":
-            _rng(self._config, "order", self._number, path).shuffle(chosen)
-        return chosen
+        _rng(config, "rows", path).shuffle(rows)
+        row = square[rows[slot % len(rows)]]
+        entries = [entries[index] for index in row[: config.section.items_per_listener]]
+        if config.section.order == "random":
+            _rng(config, "order", number, path).shuffle(entries)
+    pages: list[Page] = []
+    for entry in entries:
+        if isinstance(entry, PageGroup):
+            # Named for where it stands in the file, not for where it came to stand.
+            pages += _ordered(config, number, slot, entry, f"{path}/{group.pages.index(entry)}")
+        else:
+            pages.append(entry)
+    return pages
 
 
 def _flattened(

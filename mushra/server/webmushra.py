@@ -137,16 +137,9 @@ def decode_form(body: bytes) -> Any:
 
 
 @checkout.get("/")
-def index() -> Response:
-    return _send(service(), "index.html")
-
-
 @checkout.get("/<path:path>")
-def file(path: str) -> Response:
-    return _send(service(), path)
-
-
-def _send(here: Service, path: str) -> Response:
+def file(path: str = "index.html") -> Response:
+    here = service()
     assert here.webmushra is not None
     found = _public_file(here.webmushra, path)
     config = here.config

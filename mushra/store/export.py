@@ -385,14 +385,13 @@ def _read_sessions(path: Path) -> Iterator[WholeSession]:
         cells = dict(zip(header, row, strict=True))
         who = (cells[_FIRST], cells.get("session_uuid", ""), *(cells[name] for name in names))
         if cells.get("session_uuid"):
-            if who not in by_uuid or _again(by_uuid[who], cells):
-                by_uuid[who] = []
-                groups.append((who, by_uuid[who]))
-            by_uuid[who].append({**cells, "_row": str(number)})
-            continue
-        if not groups or groups[-1][0] != who or _again(groups[-1][1], cells):
-            groups.append((who, []))
-        groups[-1][1].append({**cells, "_row": str(number)})
+            rows = by_uuid.get(who)
+        else:
+            rows = groups[-1][1] if groups and groups[-1][0] == who else None
+        if rows is None or _again(rows, cells):
+            rows = by_uuid[who] = []
+            groups.append((who, rows))
+        rows.append({**cells, "_row": str(number)})
     for index, (who, rows) in enumerate(groups):
         test, uuid, *values = who
         pages: dict[str, list[Rating]] = {}
@@ -409,17 +408,14 @@ def _read_sessions(path: Path) -> Iterator[WholeSession]:
 def _kind(path: Path, header: list[str]) -> tuple[str, list[str]]:
     """Type of page that a file's columns are of, and its questionnaire."""
     for kind, (file, columns) in _FILES.items():
-        if file == "lss" and path.stem != "lss":
-            continue
-        if file == "lms" and path.stem == "lss":
+        if file in ("lms", "lss") and (file == "lss") != (path.stem == "lss"):
             continue
         numbered = [name for name in header if re.fullmatch(r"stimuli_rating\d+", name)]
         if file in ("lms", "lss") and numbered:
             columns = (columns[0], *numbered, *columns[2:])
-        optional = {"session_uuid"}
-        needed = [name for name in columns if name not in optional]
+        needed = [name for name in columns if name != "session_uuid"]
         if header[0] == _FIRST and header[-len(needed) :] == needed:
-            names = [name for name in header[1 : -len(needed)] if name not in optional]
+            names = [name for name in header[1 : -len(needed)] if name != "session_uuid"]
             if len(set(header)) < len(header):
                 raise UserError(f"'{path}': a column of the header is there twice; rename one")
             return kind, names

@@ -9,171 +9,157 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import (
-    Boolean,
-    Column,
-    Connection,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    inspect,
-    select,
-    text,
-)
-from sqlalchemy.exc import IntegrityError
+import sqlalchemy as sa
 
 from qincodec.core.errors import UserError
 
 SCHEMA_VERSION = 1
 
-metadata = MetaData()
+metadata = sa.MetaData()
 
 #: Facts about the data base itself: ``schema_version``, ``secret``, ``admin_password`` (hashed).
-meta = Table(
-    "meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False)
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )
 
-tests = Table(
+tests = sa.Table(
     "tests",
     metadata,
-    Column("test", String(200), primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("closed", Boolean, nullable=False, default=False),
+    sa.Column("test", sa.String(200), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("closed", sa.Boolean, nullable=False, default=False),
     #: Number of sessions begun so far; also the row that is locked while one begins.
-    Column("begun", Integer, nullable=False, default=0),
-    Column("created_at", Float, nullable=False),
+    sa.Column("begun", sa.Integer, nullable=False, default=0),
+    sa.Column("created_at", sa.Float, nullable=False),
 )
 
 #: Every configuration that was served, with versions and hashes of what listeners heard (JSON).
-configs = Table(
+configs = sa.Table(
     "configs",
     metadata,
-    Column("sha256", String(64), primary_key=True),
-    Column("test", ForeignKey("tests.test"), nullable=False),
-    Column("yaml", Text, nullable=False),
-    Column("versions", Text, nullable=False),
-    Column("served_at", Float, nullable=False),
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("test", sa.ForeignKey("tests.test"), nullable=False),
+    sa.Column("yaml", sa.Text, nullable=False),
+    sa.Column("versions", sa.Text, nullable=False),
+    sa.Column("served_at", sa.Float, nullable=False),
 )
 
-sessions = Table(
+sessions = sa.Table(
     "sessions",
     metadata,
-    Column("id", String(64), primary_key=True),
-    Column("test", ForeignKey("tests.test"), nullable=False),
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("test", sa.ForeignKey("tests.test"), nullable=False),
     #: anonymous, invitation, prolific; webmushra, import: a whole session that came in one piece.
-    Column("kind", String(16), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
     #: What tells people apart where that was asked for: name of the invitation, Prolific's id, hashed cookie.
-    Column("person", String(200)),
+    sa.Column("person", sa.String(200)),
     #: Order of beginning, from 0; seeds what is random about the session.
-    Column("number", Integer, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
     #: Row of the balanced order.
-    Column("slot", Integer),
-    Column("language", String(8)),
-    Column("state", String(16), nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("seen_at", Float, nullable=False),
-    Column("finished_at", Float),
-    Column("config", String(64)),
+    sa.Column("slot", sa.Integer),
+    sa.Column("language", sa.String(8)),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("config", sa.String(64)),
     #: JSON: the session's pages in its order, and what their signals are.
-    Column("plan", Text),
+    sa.Column("plan", sa.Text),
     #: JSON: sample rate and screen.
-    Column("client", Text),
+    sa.Column("client", sa.Text),
     #: JSON: Prolific's pid, study and session.
-    Column("prolific", Text),
+    sa.Column("prolific", sa.Text),
     #: Of a webMUSHRA client.
-    Column("uuid", String(200)),
+    sa.Column("uuid", sa.String(200)),
     #: Hash of a session that came in one piece, so that it is stored once however often it is sent.
-    Column("content_sha256", String(64), unique=True),
-    Column("excluded_reason", Text),
-    Column("excluded_at", Float),
-    UniqueConstraint("test", "number"),
-    Index("sessions_person", "test", "person"),
+    sa.Column("content_sha256", sa.String(64), unique=True),
+    sa.Column("excluded_reason", sa.Text),
+    sa.Column("excluded_at", sa.Float),
+    sa.UniqueConstraint("test", "number"),
+    sa.Index("sessions_person", "test", "person"),
 )
 
-session_keys = Table(
+session_keys = sa.Table(
     "session_keys",
     metadata,
-    Column("key_sha256", String(64), primary_key=True),
-    Column("session", ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("key_sha256", sa.String(64), primary_key=True),
+    sa.Column("session", sa.ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
 )
 
-pages = Table(
+pages = sa.Table(
     "pages",
     metadata,
-    Column("session", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
-    Column("page", String(64), primary_key=True),
-    Column("position", Integer, nullable=False),
-    Column("trial", Text, nullable=False),
-    Column("type", String(32), nullable=False),
-    Column("training", Boolean, nullable=False),
-    Column("revision", Integer, nullable=False),
-    Column("time_ms", Float, nullable=False),
+    sa.Column("session", sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("page", sa.String(64), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("trial", sa.Text, nullable=False),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("training", sa.Boolean, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("time_ms", sa.Float, nullable=False),
     #: JSON, as the page sent it, unknown keys left out.
-    Column("result", Text, nullable=False),
-    Column("saved_at", Float, nullable=False),
+    sa.Column("result", sa.Text, nullable=False),
+    sa.Column("saved_at", sa.Float, nullable=False),
 )
 
 #: One row per rated signal, or per pair. ``score`` is that of ``stimulus``, ``reference_score`` that of
 #: ``reference`` (BS.1116); ``answer`` is a choice in words.
-ratings = Table(
+ratings = sa.Table(
     "ratings",
     metadata,
-    Column("session", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
-    Column("page", String(64), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("trial", Text, nullable=False),
-    Column("type", String(32), nullable=False),
-    Column("stimulus", Text, nullable=False),
-    Column("reference", Text),
-    Column("score", Float),
-    Column("reference_score", Float),
-    Column("answer", Text),
-    Column("time_ms", Float),
-    Column("comment", Text, nullable=False, default=""),
+    sa.Column("session", sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("page", sa.String(64), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("trial", sa.Text, nullable=False),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("stimulus", sa.Text, nullable=False),
+    sa.Column("reference", sa.Text),
+    sa.Column("score", sa.Float),
+    sa.Column("reference_score", sa.Float),
+    sa.Column("answer", sa.Text),
+    sa.Column("time_ms", sa.Float),
+    sa.Column("comment", sa.Text, nullable=False, default=""),
     #: JSON: plays, heard_ms, moves, first_ms.
-    Column("detail", Text),
+    sa.Column("detail", sa.Text),
 )
 
 #: Of the questionnaire, in its order.
-answers = Table(
+answers = sa.Table(
     "answers",
     metadata,
-    Column("session", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("value", Text, nullable=False),
+    sa.Column("session", sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
 )
 
-invitations = Table(
+invitations = sa.Table(
     "invitations",
     metadata,
-    Column("token_sha256", String(64), primary_key=True),
-    Column("test", ForeignKey("tests.test"), nullable=False),
-    Column("name", String(200), nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("session", ForeignKey("sessions.id", ondelete="SET NULL")),
+    sa.Column("token_sha256", sa.String(64), primary_key=True),
+    sa.Column("test", sa.ForeignKey("tests.test"), nullable=False),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("session", sa.ForeignKey("sessions.id", ondelete="SET NULL")),
     #: Stays when the session is erased, so that the link does not work a second time.
-    Column("used_at", Float),
-    UniqueConstraint("test", "name"),
+    sa.Column("used_at", sa.Float),
+    sa.UniqueConstraint("test", "name"),
 )
 
 #: Who is signed in (kind "session"), and links that sign in once (kind "link").
-admin_tokens = Table(
+admin_tokens = sa.Table(
     "admin_tokens",
     metadata,
-    Column("token_sha256", String(64), primary_key=True),
-    Column("kind", String(8), nullable=False),
-    Column("expires_at", Float, nullable=False),
+    sa.Column("token_sha256", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
 )
 
 #: Version of the schema -> what makes the next one of it. Versions that were published stay here.
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
+MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {}
 
 
 def is_empty(where: str) -> str:
@@ -185,20 +171,22 @@ def is_empty(where: str) -> str:
     )
 
 
-def insert_once(connection: Connection, table: Table, values: dict[str, object]) -> None:
+def insert_once(connection: sa.Connection, table: sa.Table, values: dict[str, object]) -> None:
     """Insert a row, unless another host was quicker."""
     try:
         with connection.begin_nested():
             connection.execute(table.insert().values(values))
-    except IntegrityError:
+    except sa.exc.IntegrityError:
         pass
 
 
-def listeners(connection: Connection) -> dict[str, str]:
+def listeners(connection: sa.Connection) -> dict[str, str]:
     """Session -> listener: the session itself (webMUSHRA's uuid, where there is one), or of someone who has
     had several of a test the first, whether that one counts or not."""
     rows = connection.execute(
-        select(*(sessions.c[name] for name in ("id", "test", "person", "uuid"))).order_by(sessions.c.number)
+        sa.select(*(sessions.c[name] for name in ("id", "test", "person", "uuid"))).order_by(
+            sessions.c.number
+        )
     )
     first: dict[tuple[str, str], str] = {}
     found = {}
@@ -208,7 +196,7 @@ def listeners(connection: Connection) -> dict[str, str]:
     return found
 
 
-def prepare(connection: Connection, where: str, *, create: bool = True) -> bool:
+def prepare(connection: sa.Connection, where: str, *, create: bool = True) -> bool:
     """Create the tables in an empty data base (True), or bring an older one to today's version.
 
     Run it in one transaction. Raises `UserError` for a data base of a later version, or of something else,
@@ -216,8 +204,8 @@ def prepare(connection: Connection, where: str, *, create: bool = True) -> bool:
     """
     if connection.dialect.name == "postgresql":
         # Several hosts may start at once.
-        connection.execute(text("SELECT pg_advisory_xact_lock(7283645)"))
-    names = set(inspect(connection).get_table_names())
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7283645)"))
+    names = set(sa.inspect(connection).get_table_names())
     if "meta" not in names:
         if {"sessions", "pages", "tests"} & names:
             raise UserError(f"{where} is the data base of something else; give another")
@@ -227,7 +215,7 @@ def prepare(connection: Connection, where: str, *, create: bool = True) -> bool:
         metadata.create_all(connection)
         connection.execute(meta.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
         return True
-    found = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
+    found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
     if found is None or not found.isdigit():
         raise UserError(f"{where} is the data base of something else; give another")
     version = int(found)
