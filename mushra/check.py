@@ -285,10 +285,7 @@ def _told_apart(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
 
 
 def _check_limits(
-    config: TestConfig,
-    pages: list[tuple[int, Page]],
-    sounds: dict[int, dict[str, _Sound]],
-    key: Key,
+    config: TestConfig, pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: Key
 ) -> Iterator[Remark]:
     trials = [(n, page) for n, page in pages if isinstance(page, MushraPage) and not config.is_training(page)]
     if not trials:
@@ -342,10 +339,7 @@ def _telling_names(config: TestConfig, pages: list[tuple[int, Page]], key: Key) 
 
 
 def _trained_on(
-    config: TestConfig,
-    pages: list[tuple[int, Page]],
-    sounds: dict[int, dict[str, _Sound]],
-    key: Key,
+    config: TestConfig, pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: Key
 ) -> Iterator[Remark]:
     """Training pages with a recording that is rated later: by the key, or the same reference."""
     rated: dict[str, int] = {}

@@ -44,8 +44,7 @@ def analyze(
     reference: Reference = None,
     anchors: Anchors = None,
     baseline: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Also give differences to this condition."),
+        str | None, typer.Option(metavar="NAME", help="Also give differences to this condition.")
     ] = None,
     keep: Keep = None,
     exclude: Exclude = None,

@@ -14,9 +14,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="
 
 
 @app.callback()
-def mushra(
-    version: Annotated[bool, version_option("mushra")] = False,
-) -> None:
+def mushra(version: Annotated[bool, version_option("mushra")] = False) -> None:
     """Listening tests by ITU-R BS.1534-3 (MUSHRA): make, host, analyse."""
 
 

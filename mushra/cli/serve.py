@@ -233,10 +233,7 @@ def invite(
         if public_url is None and kept is not None:
             base = kept.address
         elif public_url is None:
-            print(
-                "warning: the test was not served yet; links are as if by `mushra serve`",
-                file=sys.stderr,
-            )
+            print("warning: the test was not served yet; links are as if by `mushra serve`", file=sys.stderr)
         warning = address.loopback_warning(base)
         if warning is not None:
             print(f"warning: {warning}", file=sys.stderr)

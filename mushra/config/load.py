@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 
 from mushra.config.locate import CONFIG_NAME
 from mushra.config.pages import PAGE_TYPES, FinishPage, General, MushraPage, Page, PageGroup, TestConfig
-from mushra.config.yaml_lines import Document, Location, Plain, YamlProblem, parse, resolve
+from mushra.config.yaml_js import Plain, YamlProblem, resolve
+from mushra.config.yaml_lines import Document, Location, parse
 from qincodec.core.errors import UserError
 
 #: Types of pages whose grades are stored under the page's id.

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from mushra.config.yaml_lines import Plain, resolve
+from mushra.config.yaml_js import Plain, resolve
 
 #: Names of results that no entry of ``stimuli`` may take from the signals a page makes by itself.
 HIDDEN_REFERENCE, ANCHOR35, ANCHOR70 = "reference", "anchor35", "anchor70"

@@ -253,12 +253,7 @@ class _Builder:
     # Their signals
 
     def _fill(
-        self,
-        quota: _Quota,
-        kind: str,
-        delays: dict[str, int],
-        folder: Path,
-        on_item: Callable[[int], None],
+        self, quota: _Quota, kind: str, delays: dict[str, int], folder: Path, on_item: Callable[[int], None]
     ) -> None:
         """Make the items of a quota; what will not do is noted, and the next candidate takes its place."""
         made = 0

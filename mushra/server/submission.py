@@ -26,7 +26,7 @@ from mushra.config.pages import (
     TestConfig,
     Trial,
 )
-from mushra.config.yaml_lines import Plain, resolve
+from mushra.config.yaml_js import Plain, resolve
 from mushra.server.incoming import BadResult
 from mushra.store.pages import Rating
 from mushra.store.whole_sessions import WholePage, WholeSession

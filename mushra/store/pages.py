@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, TypeAdapter
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 from mushra.config.pages import Question, Scales
@@ -97,9 +97,6 @@ class SessionPage(_Model):
         return self.public.type
 
 
-_PAGES = TypeAdapter(list[SessionPage])
-
-
 def pages_to_json(pages: list[SessionPage]) -> str:
     """As a session's pages are stored."""
     return json.dumps([page.to_json() for page in pages], separators=(",", ":"))
@@ -107,7 +104,8 @@ def pages_to_json(pages: list[SessionPage]) -> str:
 
 def pages_from_json(text: str | None) -> dict[str, SessionPage]:
     """Pages by id, in the session's order; none of a session that came in one piece."""
-    return {page.id: page for page in _PAGES.validate_json(text or "[]")}
+    pages = [SessionPage.model_validate(page) for page in json.loads(text or "[]")]
+    return {page.id: page for page in pages}
 
 
 @dataclass(frozen=True)

@@ -121,11 +121,7 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
 
 
 def score_trials(
-    folder: Path,
-    trials: dict[str, KeyTrial],
-    settings: Settings,
-    *,
-    progress: Progress = lambda *_: None,
+    folder: Path, trials: dict[str, KeyTrial], settings: Settings, *, progress: Progress = lambda *_: None
 ) -> pd.DataFrame:
     """Each metric of each signal against the reference of its trial, as both were heard.
 

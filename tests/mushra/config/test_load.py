@@ -25,7 +25,8 @@ from mushra.config.pages import (
     SpatialPage,
     VolumePage,
 )
-from mushra.config.yaml_lines import YamlProblem, parse, resolve
+from mushra.config.yaml_js import YamlProblem, resolve
+from mushra.config.yaml_lines import parse
 from qincodec.core.errors import UserError
 
 #: Every page type with every key of the reference page.

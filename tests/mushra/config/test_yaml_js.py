@@ -22,7 +22,8 @@ from mushra.config.load import load_config
 from mushra.config.pages import Language
 from mushra.config.texts import TEXTS
 from mushra.config.yaml_dump import dump
-from mushra.config.yaml_lines import YamlProblem, parse, resolve
+from mushra.config.yaml_js import YamlProblem, resolve
+from mushra.config.yaml_lines import parse
 from mushra.create.documents import Options, Trial, make_config
 from mushra.create.material import FolderMaterial
 
