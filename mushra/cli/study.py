@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,16 +17,38 @@ if TYPE_CHECKING:
     from mushra.study.power import Components
 
 
+@dataclass(frozen=True)
+class _Selection:
+    """Which ratings to use."""
+
+    reference: str | None = None
+    anchors: list[str] | None = None
+    tests: list[str] | None = None
+    drop_items: list[str] | None = None
+    keep: list[str] | None = None
+    exclude: list[str] | None = None
+    key: Path | None = None
+
+
 def _screened(
-    sources: list[str], *, keep: list[str] | None, exclude: list[str] | None, **how: Any
+    sources: list[str], database: str | None, chosen: _Selection, key_of_test: Path | None = None
 ) -> tuple[Ratings, list[str]]:
-    """Ratings after screening, and what happened to them on the way; ``how`` as `mushra.load` takes it."""
+    """Ratings after screening, and what happened to them on the way; arguments as of `mushra.load`."""
     from mushra import load
     from mushra.analysis.screening import screen
 
-    ratings = load(sources, **{name: value for name, value in how.items() if value is not None})
+    ratings = load(
+        sources,
+        key=chosen.key,
+        key_of_test=key_of_test,
+        database=database,
+        reference=chosen.reference,
+        anchors=chosen.anchors or [],
+        tests=chosen.tests or [],
+        drop_items=chosen.drop_items or [],
+    )
     notes = [f"{problem.kind}: {problem.detail}" for problem in ratings.problems]
-    excluded = screen(ratings, keep=keep or [], exclude=exclude or []).excluded
+    excluded = screen(ratings, keep=chosen.keep or [], exclude=chosen.exclude or []).excluded
     if len(excluded) == len(ratings.listeners):
         raise UserError(
             f"screening excludes all {len(excluded)} listeners; see `mushra analyze`, or keep them with "
@@ -128,10 +151,7 @@ def plan(
         "item_condition": sd_item_condition,
         "residual": sd_residual,
     }
-    selection = {
-        **{"keep": keep, "exclude": exclude, "key": key, "reference": reference},
-        **{"anchors": anchors, "tests": tests, "drop_items": drop_items},
-    }
+    selection = _Selection(reference, anchors, tests, drop_items, keep, exclude, key)
     components, origin, notes = _components(given, source, database, conditions, selection)
     result = plan_test(
         components,
@@ -159,7 +179,7 @@ def _components(
     source: list[str] | None,
     database: str | None,
     conditions: str | None,
-    selection: dict[str, Any],
+    selection: _Selection,
 ) -> tuple[Components, str, list[str]]:
     """The components, where they come from, and what to know about them."""
     from dataclasses import replace
@@ -169,7 +189,7 @@ def _components(
     chosen = {name: value for name, value in given.items() if value is not None}
     if source and chosen:
         raise UserError("both --from and --sd-... were given; give one: an earlier test or the numbers")
-    if not source and (conditions or any(selection.values())):
+    if not source and (conditions or selection != _Selection()):
         raise UserError(
             "--conditions, --key, --reference, --anchor, --test, --drop-item, --keep and --exclude are about "
             "an earlier test; give it with --from"
@@ -186,7 +206,7 @@ def _components(
             "as given" if chosen else "of a published test of 22 listeners; give an earlier one by --from"
         )
         return replace(TYPICAL, **chosen), origin, []
-    ratings, notes = _screened(source, database=database, **selection)
+    ratings, notes = _screened(source, database, selection)
     names = [name.strip() for name in conditions.split(",") if name.strip()] if conditions else []
     estimated = estimate_components(ratings, names)
     num_listeners, num_items, num_conditions = estimated.shape
@@ -264,17 +284,8 @@ def correlate(
     trials = read_key(test / KEY_NAME, whole=True).trials
     settings = heard.choose_settings(runs[0] if runs else None, metrics)
     files = [source for source in sources or [] if Path(source) not in runs] or [str(test)]
-    ratings, notes = _screened(
-        files,
-        keep=keep,
-        exclude=exclude,
-        key_of_test=test / KEY_NAME,
-        database=database,
-        reference=reference,
-        anchors=anchors,
-        tests=tests,
-        drop_items=drop_items,
-    )
+    selection = _Selection(reference, anchors, tests, drop_items, keep, exclude)
+    ratings, notes = _screened(files, database, selection, test / KEY_NAME)
     with ProgressLine() as progress:
         rated = {item: trial for item, trial in trials.items() if item in ratings.items}
         scores = heard.score_trials(test, rated, settings, progress=progress)

@@ -3,7 +3,7 @@ r"""The YAML of webMUSHRA, read with line numbers and within bounds.
 The dialect is that of yaml.js, the parser that webMUSHRA's files are written for. It goes by lines: ``key:
 value`` is cut at the first colon before a blank or the line's end, and a value without quotes is the text up
 to the line's end, whatever stands in it. Nothing is converted here: a value without quotes is
-`mushra.config.yaml_js.Plain`, the very text of the file; whoever knows what is wanted converts it (`resolve`).
+`mushra.config.yaml_js.Plain`, the very text of the file; whoever knows what is wanted resolves it.
 
 What yaml.js refuses or garbles is read as YAML has it: lists that begin on another list's line (``- - a``),
 ``#`` within text blocks, text that begins with ``!``, blank lines and comments anywhere, ``{a key: value}``,

@@ -277,12 +277,17 @@ def _known(here: Service, session: str) -> SessionState:
     raise Unknown
 
 
+def _own_test() -> tuple[Service, str]:
+    """The test that is served; 404 where only a checkout is."""
+    here = service()
+    if here.test is None:
+        abort(404)
+    return here, here.test
+
+
 @blueprint.post("/closed")
 def set_closed() -> BaseResponse:
-    here = service()
-    test = here.test
-    if test is None:
-        abort(404)
+    here, test = _own_test()
     closed = request.form.get("closed") == "1"
     here.store.write(lambda connection: records.set_closed(connection, test, closed))
     return redirect(url_for("admin.overview"))
@@ -290,10 +295,7 @@ def set_closed() -> BaseResponse:
 
 @blueprint.post("/invitations")
 def invite() -> str | tuple[str, int]:
-    here = service()
-    test = here.test
-    if test is None:
-        abort(404)
+    here, test = _own_test()
     names = [line.strip() for line in request.form.get("names", "").splitlines() if line.strip()]
     try:
         made = here.store.write(lambda connection: records.invite(connection, test, names[:1000]))
@@ -304,10 +306,9 @@ def invite() -> str | tuple[str, int]:
 
 @blueprint.post("/invitations/withdraw")
 def withdraw() -> BaseResponse:
-    here = service()
-    test = here.test
+    here, test = _own_test()
     name = storable(request.form.get("name", ""))
-    if test is None or not here.store.write(lambda connection: records.withdraw(connection, test, name)):
+    if not here.store.write(lambda connection: records.withdraw(connection, test, name)):
         abort(404, "There is no such invitation, or it has been used.")
     return redirect(url_for("admin.invitations"))
 

@@ -13,6 +13,7 @@ from mushra.config.pages import TestConfig
 from mushra.server.incoming import BadResult, check_result
 from mushra.server.security import RateLimit, parse_json
 from mushra.server.service import Service, new_key, service
+from mushra.server.session_pages import num_slots
 from mushra.store import records
 from mushra.store.pages import SessionPage
 from mushra.store.records import Arrival, Conflict, Session, Unknown, sha256
@@ -200,7 +201,7 @@ def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, 
         kind=kind,
         key_sha256=sha256(key),
         config=here.config_sha256,
-        slots=here.slots(),
+        slots=num_slots(config),
         language=_language(config, body.get("language")),
         client=_client(body.get("client")),
         person=person,

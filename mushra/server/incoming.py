@@ -180,11 +180,9 @@ def _pair(page: SessionPage) -> tuple[str, str]:
 
 def _bs1116(page: SessionPage, result: _Result) -> list[Rating]:
     ratings = _by_signal(page, result)
-    if len(ratings) < 2:
-        raise BadResult("not_rated", "both signals must be graded")
     stimulus, reference = _pair(page)
     scores = {signal: _scale(rating, 1, 5, 0.1) for signal, rating in ratings.items()}
-    if None in scores.values():
+    if scores.get(stimulus) is None or scores.get(reference) is None:
         raise BadResult("not_rated", "both signals must be graded")
     comments = [ratings[signal].comment for signal in (stimulus, reference)]
     return [

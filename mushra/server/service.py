@@ -17,7 +17,7 @@ from mushra.config.pages import TestConfig
 from mushra.server.files import Stimuli
 from mushra.server.plots import Plots
 from mushra.server.security import RateLimit
-from mushra.server.session_pages import num_slots, session_pages
+from mushra.server.session_pages import session_pages
 from mushra.store import records
 from mushra.store.pages import SessionPage
 from mushra.store.records import Session
@@ -80,10 +80,6 @@ class Service:
     def pages_of(self, number: int, slot: int) -> list[SessionPage]:
         assert self.config is not None and self.stimuli is not None
         return session_pages(self.config, self.stimuli, number, slot)
-
-    def slots(self) -> int:
-        assert self.config is not None
-        return num_slots(self.config)
 
     def session(self, session: str, key: str) -> Session | None:
         """The session if the key opens it, else None.
