@@ -114,6 +114,8 @@ def create(
         items = 12 if items is None and per_category is None and not clip else items
         duration = 5.0 if duration is None else duration
         anchors = "35" if anchors is None else anchors
+    if bits not in (16, 24):
+        raise UserError(f"--bits is {bits}; allowed: 16 or 24")
     options = Options(
         items=items,
         per_category=per_category,
