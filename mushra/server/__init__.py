@@ -76,11 +76,7 @@ def create_app(
         )
     store = Store(database)
     try:
-        if cache is None and "://" not in str(database):
-            cache = Path(database).parent / "cache"
-        elif cache is None:
-            user = platformdirs.user_cache_path("qincodec") / "mushra"
-            cache = config.root / "cache" if config is not None else user
+        cache = cache or _cache(database, config)
         here = _service(store, config, cache, webmushra_folder, limits or Limits())
     except BaseException:
         store.close()
@@ -129,6 +125,12 @@ class _Below:
         script = environ.get("SCRIPT_NAME", "") + self._prefix
         below = {**environ, "SCRIPT_NAME": script, "PATH_INFO": path.removeprefix(self._prefix)}
         return self._app(below, start_response)
+
+
+def _cache(database: str | Path, config: TestConfig | None) -> Path:
+    if "://" not in str(database):
+        return Path(database).parent / "cache"
+    return config.root / "cache" if config else platformdirs.user_cache_path("qincodec") / "mushra"
 
 
 def _service(

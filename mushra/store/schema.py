@@ -183,14 +183,10 @@ def insert_once(connection: sa.Connection, table: sa.Table, values: dict[str, ob
 def listeners(connection: sa.Connection) -> dict[str, str]:
     """Session -> listener: the session itself (webMUSHRA's uuid, where there is one), or of someone who has
     had several of a test the first, whether that one counts or not."""
-    rows = connection.execute(
-        sa.select(*(sessions.c[name] for name in ("id", "test", "person", "uuid"))).order_by(
-            sessions.c.number
-        )
-    )
+    query = sa.select(sessions.c.id, sessions.c.test, sessions.c.person, sessions.c.uuid)
     first: dict[tuple[str, str], str] = {}
     found = {}
-    for row in rows:
+    for row in connection.execute(query.order_by(sessions.c.number)):
         own = row.uuid or row.id
         found[row.id] = first.setdefault((row.test, row.person), own) if row.person else own
     return found
