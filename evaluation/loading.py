@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Resul
 
 
 def _summary(results: Results) -> pd.DataFrame:
-    return summarize(results, seed=results.settings["seed"])
+    return summarize(results, seed=results.settings.seed)
 
 
 class _Loader:
@@ -93,8 +93,8 @@ class _Loader:
             conditions=list(conditions),
             metrics=list(metrics),
             corpus=corpus,
-            dataset=self.run.dataset.to_json(),
-            settings=asdict(self.settings),
+            dataset=self.run.dataset,
+            settings=self.settings,
             environment=self.store.read_environment(),
             summarize=_summary,
             n_pending=n_pending,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from evaluation.records import Condition, EmbeddingInfo, MetricInfo
+from evaluation.records import Condition, DatasetInfo, EmbeddingInfo, MetricInfo, Settings
 from evaluation.rows import CodeStatistics, CorpusScore
 
 if TYPE_CHECKING:
@@ -59,9 +59,8 @@ class Results:
         conditions: in the order they were asked for.
         metrics: in the order they were asked for.
         corpus: statistics of codes, one record per condition.
-        dataset: ``name, n_clips, n_recordings, n_lossy, lossy_formats, n_excluded, excluded, disclaimer,
-            hash``.
-        settings: evaluation settings (``sample_rate, channels, align, seed, chunk_s, ...``).
+        dataset: what was evaluated on.
+        settings: how.
         environment: versions, commit, command lines, machine.
         summarize: makes ``summary``, on first use (`evaluation.statistics.recordings`).
         n_pending: (condition, clip) pairs without a row yet; 0 unless the run was interrupted.
@@ -79,8 +78,8 @@ class Results:
     conditions: list[Condition]
     metrics: list[MetricInfo]
     corpus: list[CodeStatistics]
-    dataset: dict[str, Any]
-    settings: dict[str, Any]
+    dataset: DatasetInfo
+    settings: Settings
     environment: dict[str, Any]
     summarize: Callable[[Results], pd.DataFrame] = field(repr=False)
     n_pending: int = 0

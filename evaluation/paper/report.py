@@ -59,7 +59,7 @@ def write_all(found: Reproduction, folder: Path) -> list[Path]:
 
 
 def _json(found: Reproduction) -> str:
-    plain = asdict(found)
+    plain = {**asdict(found), "data": found.data.to_json()}
     for table, source in zip(plain["tables"], found.tables, strict=True):
         for row, original in zip(table["rows"], source.rows, strict=True):
             for name, entry in row["entries"].items():

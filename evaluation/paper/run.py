@@ -17,7 +17,7 @@ from evaluation.paper.latents import LatentError, latent_error
 from evaluation.paper.listening import listening_figure, read_listening
 from evaluation.paper.models import Model, find_models, parse_models
 from evaluation.paper.tables import OPENL3, Reproduction, TableMaker
-from evaluation.records import Condition, Settings
+from evaluation.records import Condition, DatasetInfo, Settings
 from evaluation.results import Results
 from evaluation.run.environment import describe_environment
 from evaluation.run.manifest import describe_dataset
@@ -170,7 +170,7 @@ class _Session:
 
     Attributes:
         results: of all that ran; None if nothing could.
-        dataset: as a run folder describes it.
+        dataset: of the run; set by `run`.
         curve_reasons: (label, kbps) -> why a point of Fig. 4 is not there.
     """
 
@@ -180,7 +180,7 @@ class _Session:
         self._progress = progress
         self._unavailable: dict[str, str] = {}
         self.results: Results | None = None
-        self.dataset: dict[str, Any] = {}
+        self.dataset: DatasetInfo
         self.curve_reasons: dict[tuple[str, float], str] = {}
 
     def run(
@@ -252,7 +252,7 @@ class _Session:
             progress=self._progress,
             **request.dataset_options,
         )
-        self.dataset = describe_dataset(data).to_json()
+        self.dataset = describe_dataset(data)
 
     def unavailable(self, skip: Sequence[str]) -> dict[str, str]:
         """Embedding -> why it could not be computed."""
@@ -291,14 +291,14 @@ def _latent_errors(
     return found
 
 
-def _data_note(request: PaperRequest, data: Mapping[str, Any]) -> str:
-    count = f"{data['n_clips']} clips of {data['n_recordings']} recordings"
+def _data_note(request: PaperRequest, data: DatasetInfo) -> str:
+    count = f"{data.n_clips} clips of {data.n_recordings} recordings"
     if not (request.data or "").startswith("audiocaps:"):
         return (
-            f"not the paper's data: {data['name']}, {count}; the paper's values are of {content.TEST_SET}, so"
+            f"not the paper's data: {data.name}, {count}; the paper's values are of {content.TEST_SET}, so"
             " a difference says nothing about a codec"
         )
-    whole = data["n_clips"] == content.TEST_SET_CLIPS
+    whole = data.n_clips == content.TEST_SET_CLIPS
     text = f"the paper's data: {content.TEST_SET}, {count}"
     length = f"{content.EXCERPT_S:g} s"
     text += "" if whole else f" of {content.TEST_SET_CLIPS} clips, so not all of it"

@@ -13,7 +13,7 @@ from evaluation.paper import printed as content
 from evaluation.paper.latents import DEFINITION, LatentError
 from evaluation.paper.models import Model
 from evaluation.paper.printed import Column, WantedRow
-from evaluation.records import Condition
+from evaluation.records import Condition, DatasetInfo
 from evaluation.report.notes import is_untrained, notes
 from evaluation.results import Results
 
@@ -118,7 +118,7 @@ class PaperFigure:
 class Reproduction:
     """All of it."""
 
-    data: dict[str, Any]
+    data: DatasetInfo
     data_note: str
     models: list[Model]
     tables: list[PaperTable]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 import pandas as pd
 
 from evaluation.records import Condition, MetricInfo
+from evaluation.report.notes import Note
 from evaluation.report.tables import (
     MISSING,
     Cell,
@@ -49,12 +50,12 @@ class Comparison:
             a finite value in both, the interval is over their recordings; a distance between distributions
             has a difference only where both runs have it of the same clips. ``better`` is "a", "b", "n.s."
             where the interval holds 0, or "" where there is none; then ``reason`` says why.
-        remarks: one line for each thing in which the runs differ, disclaimers first.
+        remarks: a note for each thing in which the runs differ, disclaimers first.
         metrics: that both runs have.
     """
 
     table: pd.DataFrame
-    remarks: list[str]
+    remarks: list[Note]
     metrics: list[MetricInfo]
 
 
@@ -110,7 +111,7 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
             f"no clip has a finite score in both runs: they hold {_data(a)} and {_data(b)}; compare runs on "
             "the same data"
         )
-    seed = a.settings["seed"]
+    seed = a.settings.seed
     estimates = bootstrap_means(samples, seed=seed, num_resamples=num_resamples)
     directions = {metric.name: metric.higher_is_better for metric in metrics}
     for row, estimate in zip(sampled, estimates, strict=True):
@@ -121,8 +122,11 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
     remarks = _remarks(a, b, pairs)
     for metric in metrics:
         remarks += [
-            f"{metric.label} without a difference or interval, {row_label(row['codec_a'], row['kbps'])}: "
-            f"{row['reason']}"
+            Note(
+                "values",
+                f"{metric.label} without a difference or interval, "
+                f"{row_label(row['codec_a'], row['kbps'])}: {row['reason']}",
+            )
             for row in rows
             if row["metric"] == metric.name and row["reason"]
         ]
@@ -135,10 +139,11 @@ def _rate(kbps: float) -> float | None:
 
 def _refuse_other_settings(a: Results, b: Results) -> None:
     for name in _SETTINGS_OF_SCORES:
-        if a.settings.get(name) != b.settings.get(name):
+        first, second = getattr(a.settings, name), getattr(b.settings, name)
+        if first != second:
             raise UserError(
-                f"the runs cannot be compared: {name} is {a.settings.get(name)} in the first and "
-                f"{b.settings.get(name)} in the second; evaluate one of them again with the other's"
+                f"the runs cannot be compared: {name} is {first} in the first and {second} in the second; "
+                "evaluate one of them again with the other's"
             )
 
 
@@ -182,7 +187,8 @@ def _pair_conditions(a: Results, b: Results) -> list[tuple[Condition, Condition]
 
 
 def _data(run: Results) -> str:
-    return f"{run.dataset['name']} ({run.dataset['n_clips']} clips, hash {run.dataset['hash']})"
+    data = run.dataset
+    return f"{data.name} ({data.n_clips} clips, hash {data.hash})"
 
 
 def _better(row: dict[str, Any], higher_is_better: bool) -> tuple[str, str]:
@@ -200,31 +206,36 @@ def _better(row: dict[str, Any], higher_is_better: bool) -> tuple[str, str]:
 # What differs
 
 
-def _remarks(a: Results, b: Results, pairs: list[tuple[Condition, Condition]]) -> list[str]:
-    lines = list(dict.fromkeys(text for run in (a, b) if (text := disclaimer(run))))
-    if a.dataset["hash"] != b.dataset["hash"]:
-        lines.append(f"Data differ, only clips with the same content count: {_data(a)} | {_data(b)}")
+def _remarks(a: Results, b: Results, pairs: list[tuple[Condition, Condition]]) -> list[Note]:
+    found = [Note("disclaimer", text, "warning") for run in (a, b) if (text := disclaimer(run))]
+    if a.dataset.hash != b.dataset.hash:
+        text = f"Data differ, only clips with the same content count: {_data(a)} | {_data(b)}"
+        found.append(Note("data", text, "warning"))
     for run, which in ((a, "first"), (b, "second")):
         if run.n_pending:
-            lines.append(f"The {which} run is unfinished: {run.n_pending} results of clips are missing")
-    lines += [f"Settings differ: {text}" for text in _differences(a.settings, b.settings)]
+            text = f"The {which} run is unfinished: {run.n_pending} results of clips are missing"
+            found.append(Note("unfinished", text, "warning"))
+    settings = _differences(asdict(a.settings), asdict(b.settings))
+    found += [Note("settings", f"Settings differ: {text}") for text in settings]
     for one, other in pairs:
         name = one.codec if one.codec == other.codec else f"{one.codec} | {other.codec}"
-        lines += [f"Codec differs, {name}: {text}" for text in _differences(one.identity, other.identity)]
+        identities = _differences(one.identity, other.identity)
+        found += [Note("codec", f"Codec differs, {name}: {text}") for text in identities]
     for one, other in pairs:
         points = [{**c.settings, "nominal kbps": c.nominal, "the rate is": c.rate_is} for c in (one, other)]
         name = row_label(one.codec, one.kbps)
-        lines += [f"Operating point differs, {name}: {text}" for text in _differences(*points)]
+        found += [Note("rate", f"Operating point differs, {name}: {text}") for text in _differences(*points)]
     compared = [{(pair[side].codec, pair[side].kbps) for pair in pairs} for side in (0, 1)]
     for run, matched, which in ((a, compared[0], "first"), (b, compared[1], "second")):
         alone = [row_label(c.codec, c.kbps) for c in run.conditions if (c.codec, c.kbps) not in matched]
         if alone:
-            lines.append(f"Only in the {which} run: {', '.join(alone)}")
+            found.append(Note("left out", f"Only in the {which} run: {', '.join(alone)}"))
     names = [{metric.name for metric in run.metrics} for run in (a, b)]
     for mine, theirs, which in ((names[0], names[1], "first"), (names[1], names[0], "second")):
         if mine - theirs:
-            lines.append(f"Metrics only in the {which} run: {', '.join(sorted(mine - theirs))}")
-    return list(dict.fromkeys(lines))
+            text = f"Metrics only in the {which} run: {', '.join(sorted(mine - theirs))}"
+            found.append(Note("left out", text))
+    return list(dict.fromkeys(found))
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
@@ -256,7 +267,7 @@ def render_comparison(comparison: Comparison) -> Report:
     lines = [
         "Means over the n clips that both runs have scored; difference with its 95% interval over recordings,"
         " not corrected for the number of rows",
-        *comparison.remarks,
+        *(note.text for note in comparison.remarks),
     ]
     return Report([Table(headings, sections)], lines)
 

@@ -63,7 +63,7 @@ def write_all(results: Results, folder: Path) -> list[Path]:
         UserError: a file cannot be written.
     """
     summary = results.summary
-    seed = results.settings["seed"]
+    seed = results.settings.seed
     tests = paired_tests(results, seed=seed)
     rates = bd_rate(results, summary)
     scores = [name for metric in results.clip_metrics for name in (metric.name, f"{metric.name}_reason")]
@@ -75,7 +75,7 @@ def write_all(results: Results, folder: Path) -> list[Path]:
         "summary.csv": _csv(results, with_noise_floor(results, summary)),
         "summary.json": _summary_json(results, summary, tests, rates, lines),
         "table.md": markdown(tables, lines),
-        "table.tex": latex(tables, lines, results.dataset["name"]),
+        "table.tex": latex(tables, lines, results.dataset.name),
         "tests.csv": _csv(results, tests),
     }
     optional = {"bd_rate.csv": rates, "perplexity.csv": codebooks}
@@ -105,8 +105,8 @@ def _summary_json(
     content = {
         "schema_version": SCHEMA_VERSION,
         "disclaimer": disclaimer(results) or None,
-        "dataset": results.dataset,
-        "settings": results.settings,
+        "dataset": results.dataset.to_json(),
+        "settings": asdict(results.settings),
         "metrics": [asdict(metric) for metric in results.metrics],
         "n_pending": results.n_pending,
         "timing_columns": list(TIMING_COLUMNS),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
@@ -39,9 +39,8 @@ class Note:
     Attributes:
         kind: what it is about; "definition" and "attribution" stand elsewhere in a report that has a place
             for them.
-        severity: "warning" for what must not be missed: scores that do not mean what they seem to.
         text: the line.
-        values: the figures in it, by name.
+        severity: "warning" for what must not be missed: scores that do not mean what they seem to.
     """
 
     kind: Literal[
@@ -60,27 +59,25 @@ class Note:
         "definition",
         "attribution",
         "codebooks",
+        "settings",
+        "codec",
     ]
-    severity: Literal["information", "warning"]
     text: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+    severity: Literal["information", "warning"] = "information"
 
 
 def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
     """The notes of all tables, in the order of a report."""
-    data = results.dataset
     found = [_data(results, summary)]
     if disclaimer(results):
-        found.append(Note("disclaimer", "warning", disclaimer(results)))
+        found.append(Note("disclaimer", disclaimer(results), "warning"))
     if results.n_pending:
         text = f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
-        found.append(Note("unfinished", "warning", text, {"n_pending": results.n_pending}))
-    found += [
-        Note("left out", "information", f"Left out, cannot run here: {label}: {why}", {label: why})
-        for label, why in results.skipped.items()
-    ]
+        found.append(Note("unfinished", text, "warning"))
+    left_out = results.skipped.items()
+    found += [Note("left out", f"Left out, cannot run here: {label}: {why}") for label, why in left_out]
     found += _random_weights(results)
-    found += [Note("data", "information", f"Data: {note}") for note in data.get("notes", [])]
+    found += [Note("data", f"Data: {note}") for note in results.dataset.notes]
     found += _references(results)
     found += _rates(summary)
     found += _delays(results, summary)
@@ -93,22 +90,20 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
 
 def _data(results: Results, summary: pd.DataFrame) -> Note:
     data = results.dataset
-    values = {name: data.get(name, 0) for name in ("n_clips", "n_recordings", "n_excluded")}
-    line = f"Data: {data['name']}, {_count(data['n_clips'], 'clip')} of "
-    line += _count(data["n_recordings"], "recording")
-    if data.get("n_excluded"):
-        line += f", {data['n_excluded']} excluded"
+    line = f"Data: {data.name}, {_count(data.n_clips, 'clip')} of {_count(data.n_recordings, 'recording')}"
+    if data.n_excluded:
+        line += f", {data.n_excluded} excluded"
     recordings = summary.loc[summary["n"] > 0, "n_recordings"]
     if len(recordings) == 0:
-        return Note("data", "information", f"{line}; nothing could be scored", values)
+        return Note("data", f"{line}; nothing could be scored")
     if recordings.max() < 2:
-        return Note("data", "information", f"{line}; no intervals: one recording only", values)
+        return Note("data", f"{line}; no intervals: one recording only")
     low, high = recordings.min(), recordings.max()
     span = str(high) if low == high else f"{low} to {high}"
     line += f"; mean [95% interval over {span} recordings]"
     if summary.loc[~summary["control"].astype(bool), "n"].nunique() > 1:
         line += "; n differs: tests.csv compares codecs on the clips both have"
-    return Note("data", "information", line, values)
+    return Note("data", line)
 
 
 def _count(number: int, noun: str) -> str:
@@ -125,19 +120,19 @@ def _random_weights(results: Results) -> list[Note]:
     if not untrained:
         return []
     text = f"RANDOM WEIGHTS, never trained: {', '.join(untrained)}; scores mean nothing"
-    return [Note("weights", "warning", text, {"codecs": untrained})]
+    return [Note("weights", text, "warning")]
 
 
 def _references(results: Results) -> list[Note]:
     data = results.dataset
-    if not data.get("n_lossy"):
+    if not data.n_lossy:
         return []
-    formats = f" ({', '.join(data['lossy_formats'])})" if data.get("lossy_formats") else ""
+    formats = f" ({', '.join(data.lossy_formats)})" if data.lossy_formats else ""
     text = (
-        f"Lossy references: {data['n_lossy']} of {data['n_clips']} clips went through a lossy format{formats}"
+        f"Lossy references: {data.n_lossy} of {data.n_clips} clips went through a lossy format{formats}"
         " before; scores say how close a codec is to that"
     )
-    return [Note("references", "warning", text, {"n_lossy": data["n_lossy"], "n_clips": data["n_clips"]})]
+    return [Note("references", text, "warning")]
 
 
 def _rates(summary: pd.DataFrame) -> list[Note]:
@@ -154,23 +149,20 @@ def _rates(summary: pd.DataFrame) -> list[Note]:
             f"Unequal rates, a spread over {percent(MAX_RATE_SPREAD)}, so scores are not at one rate: "
             f"{', '.join(parts)}"
         )
-        spreads = _by_name((f"{kbps:g}" for kbps in unequal["kbps"]), unequal["spread"])
-        found.append(Note("rate", "warning", text, spreads))
+        found.append(Note("rate", text, "warning"))
     off = summary[summary["rate_off"].astype(bool)]
     if len(off):
-        labels = _labels(off)
         parts = [
             f"{label} {'+' if deviation > 0 else '-'}{percent(abs(deviation))}"
-            for label, deviation in zip(labels, off["rate_deviation"], strict=True)
+            for label, deviation in zip(_labels(off), off["rate_deviation"], strict=True)
         ]
         text = f"⚠ more than {percent(MAX_RATE_DEVIATION)} off the asked rate: {', '.join(parts)}"
-        found.append(Note("rate", "warning", text, _by_name(labels, off["rate_deviation"])))
+        found.append(Note("rate", text, "warning"))
     if (summary["rate_is"] == "declared").any():
-        text = "† rate as declared: decoded elsewhere, no bitstream to measure"
-        found.append(Note("rate", "information", text))
+        found.append(Note("rate", "† rate as declared: decoded elsewhere, no bitstream to measure"))
     if summary["kbps_entropy"].notna().any():
         text = "entropy: kbps that an ideal memoryless entropy coder of the codes would need"
-        found.append(Note("rate", "information", text))
+        found.append(Note("rate", text))
     return found
 
 
@@ -178,35 +170,27 @@ def _labels(rows: pd.DataFrame) -> list[str]:
     return [row_label(codec, kbps) for codec, kbps in zip(rows["codec"], rows["kbps"], strict=True)]
 
 
-def _by_name(names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
-    return dict(zip(names, values, strict=True))
-
-
 def _delays(results: Results, summary: pd.DataFrame) -> list[Note]:
     applied = summary[summary["delay_applied"].fillna(0) != 0]
     if applied.empty:
         return []
     labels = _labels(applied)
-    samples = _by_name(labels, applied["delay_applied"].astype(float))
-    parts = [f"{label} {delay:+.0f}" for label, delay in samples.items()]
-    text = f"Delay taken out before scoring, samples: {', '.join(parts)}"
-    found = [Note("delay", "information", text, samples)]
-    near = round(DELAY_AGREEMENT_S * results.settings["sample_rate"])
-    doubts = {}
+    parts = [f"{name} {delay:+.0f}" for name, delay in zip(labels, applied["delay_applied"], strict=True)]
+    found = [Note("delay", f"Delay taken out before scoring, samples: {', '.join(parts)}")]
+    near = round(DELAY_AGREEMENT_S * results.settings.sample_rate)
+    doubts = []
     for label, (_, row) in zip(labels, applied.iterrows(), strict=True):
         delays = condition_rows(results, row["codec"], row["kbps"])["delay_samples"].dropna().astype(float)
         agreeing = int((abs(delays - row["delay_applied"]) <= near).sum())
         if 2 * agreeing < len(delays):
-            doubts[label] = (
-                f"{agreeing} of {len(delays)} clips (they say {delays.min():+.0f} to {delays.max():+.0f})"
-            )
+            said = f"(they say {delays.min():+.0f} to {delays.max():+.0f})"
+            doubts.append(f"{label} {agreeing} of {len(delays)} clips {said}")
     if doubts:
         text = (
-            f"⚠ That delay is doubtful, clips do not agree within {near} samples: "
-            f"{', '.join(f'{label} {doubt}' for label, doubt in doubts.items())};"
+            f"⚠ That delay is doubtful, clips do not agree within {near} samples: {', '.join(doubts)};"
             " --no-align scores without it"
         )
-        found.append(Note("delay", "warning", text, doubts))
+        found.append(Note("delay", text, "warning"))
     return found
 
 
@@ -214,10 +198,9 @@ def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> list
     """Infinite values and values that are not a number."""
 
     def note(what: str, rows: pd.DataFrame, column: str) -> Note:
-        counts = _by_name(_labels(rows), rows[column])
-        of = zip(counts.items(), rows["n"], strict=True)
-        parts = [f"{label} {number} of {n}" for (label, number), n in of]
-        return Note("values", "information", f"{metric.label} {what}: {', '.join(parts)}", counts)
+        of = zip(_labels(rows), rows[column], rows["n"], strict=True)
+        parts = [f"{label} {number} of {n}" for label, number, n in of]
+        return Note("values", f"{metric.label} {what}: {', '.join(parts)}")
 
     found = []
     infinite = summary[summary[f"{metric.name}_inf"] > 0]
@@ -226,10 +209,7 @@ def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> list
     scored = results.clips[results.clips["error"].isna()]
     unknown = scored[scored[metric.name].isna()]
     reasons = Counter(str(reason) for reason in unknown[f"{metric.name}_reason"])
-    found += [
-        Note("values", "information", f"{metric.label} not a number: {part}")
-        for part in _top(reasons, "clips.csv")
-    ]
+    found += [Note("values", f"{metric.label} not a number: {part}") for part in _top(reasons, "clips.csv")]
     fewer = summary[summary[f"{metric.name}_n"] + summary[f"{metric.name}_inf"] < summary["n"]]
     if len(fewer):
         found.append(note("is the mean of fewer clips than n", fewer, f"{metric.name}_n"))
@@ -241,10 +221,7 @@ def _failures(results: Results) -> list[Note]:
     reasons = Counter(
         f"{codec}: {error}" for codec, error in zip(failed["codec"], failed["error"], strict=True)
     )
-    return [
-        Note("failed", "warning", f"Failed: {part}", {"n_failed": len(failed)})
-        for part in _top(reasons, "clips.csv, column error")
-    ]
+    return [Note("failed", f"Failed: {part}", "warning") for part in _top(reasons, "clips.csv, column error")]
 
 
 def _top(reasons: Counter[str], where: str) -> list[str]:
@@ -261,15 +238,15 @@ def _definition(metrics: list[MetricInfo], version: str) -> Note:
     better = "higher" if metrics[0].higher_is_better else "lower"
     labels = ", ".join(metric.label for metric in metrics)
     text = f"{labels}, version {version}, {better} is better: {metrics[0].definition}"
-    return Note("definition", "information", text, {"metrics": [metric.name for metric in metrics]})
+    return Note("definition", text)
 
 
 def _embeddings(results: Results, summary: pd.DataFrame) -> list[Note]:
     found = [
-        Note("unavailable", "warning", f"Unavailable: {name}: {reason}", {name: reason})
+        Note("unavailable", f"Unavailable: {name}: {reason}", "warning")
         for name, reason in results.unavailable.items()
     ]
-    found += [Note("embedding", "information", remark) for remark in results.remarks]
+    found += [Note("embedding", remark) for remark in results.remarks]
     metrics = [metric for metric in results.metrics if metric.embedding]
     everything = with_noise_floor(results, summary)
     for metric in metrics:
@@ -280,10 +257,10 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> list[Note]:
             "Noise floor: the references themselves, rounded to 16 bits with TPDF dither, and resampled to "
             "another common rate and back; what is not above it is no difference between codecs"
         )
-        found.append(Note("embedding", "information", text))
+        found.append(Note("embedding", text))
     if metrics:
         text = "FD, KAD: [95% interval by delete-group jackknife over recordings]; FM, cos: means over clips"
-        found.append(Note("embedding", "information", text))
+        found.append(Note("embedding", text))
     definitions: dict[str, list[MetricInfo]] = {}
     for metric in metrics:
         definitions.setdefault(metric.definition, []).append(metric)
@@ -291,15 +268,15 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> list[Note]:
     for info in results.embeddings:
         weights = f", weights {info.identity['weights']}" if info.identity.get("weights") else ""
         text = f"{info.label}, version {info.identity['version']}{weights}: {info.definition}"
-        found.append(Note("definition", "information", text, {"embedding": info.name}))
-    found += [Note("attribution", "information", text) for text in attributions(results)]
+        found.append(Note("definition", text))
+    found += [Note("attribution", text) for text in attributions(results)]
     if with_codebooks(results):
         text = (
             "Perplexity 2^H, H = -sum p log2 p over all frames of all clips, at most the size of a codebook; "
             "mean over codebooks of 2^H, and 2^mean(H); biased low on few frames, beside it with Miller and "
             "Madow's correction; usage: share of entries that occur. Each codebook: perplexity.csv"
         )
-        found.append(Note("codebooks", "information", text))
+        found.append(Note("codebooks", text))
     return found
 
 
@@ -319,9 +296,7 @@ def _missing(summary: pd.DataFrame, metric: MetricInfo) -> list[Note]:
     return [
         Note(
             "values",
-            "information",
             f"{metric.label}, {reason}" + ("" if len(rows) == len(summary) else f" ({', '.join(rows)})"),
-            {"conditions": rows},
         )
         for reason, rows in reasons.items()
     ]

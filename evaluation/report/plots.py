@@ -85,7 +85,7 @@ def rate_distortion(
         if per_condition.nunique() == 1
         else f"{per_condition.min()}–{per_condition.max()}"
     )
-    title = f"{data['name']}: n = {n} clips of {data['n_recordings']} recordings, bars: 95% intervals"
+    title = f"{data.name}: n = {n} clips of {data.n_recordings} recordings, bars: 95% intervals"
     note = textwrap.fill(disclaimer(results), width=int(figure.get_figwidth() * 12))
     figure.suptitle(f"{title}\n{note}".strip(), fontsize="medium", parse_math=False)
     handles = {
@@ -122,7 +122,7 @@ def perplexity(results: Results) -> Figure:
     axes.grid(True, color="0.9")
     axes.set_axisbelow(True)
     note = textwrap.fill(disclaimer(results), width=80)
-    title = f"{results.dataset['name']}: perplexity 2^H of each codebook"
+    title = f"{results.dataset.name}: perplexity 2^H of each codebook"
     figure.suptitle(f"{title}\n{note}".strip(), fontsize="medium", parse_math=False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     return figure

@@ -328,4 +328,4 @@ def all_tables(results: Results, summary: pd.DataFrame) -> list[Table]:
 
 def disclaimer(results: Results) -> str:
     """The line that every table of this data set must carry; "" if there is none."""
-    return str(results.dataset.get("disclaimer") or "")
+    return results.dataset.disclaimer or ""

@@ -86,7 +86,7 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
     wanted, embeddings = METRICS.names(), []
     if run is not None:
         results = load(run)
-        sample_rate, channels = results.settings["sample_rate"], results.settings["channels"]
+        sample_rate, channels = results.settings.sample_rate, results.settings.channels
         notes.append(f"metrics at {sample_rate} Hz, {channels} channel{'s' * (channels != 1)}, as in {run}")
         wanted = [metric.name for metric in results.clip_metrics if not metric.embedding]
         embeddings = [embedding.name for embedding in results.embeddings]

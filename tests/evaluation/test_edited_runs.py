@@ -76,7 +76,7 @@ def everything_of(results: Results) -> None:
     _summary_json(results, summary, tests, rates, lines)
     tables = all_tables(results, summary)
     markdown(tables, lines)
-    latex(tables, lines, results.dataset["name"])
+    latex(tables, lines, results.dataset.name)
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:

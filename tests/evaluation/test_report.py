@@ -172,7 +172,7 @@ def test_terminal_that_cannot_show_arrows() -> None:
 
     file = Latin()
     results = difficult()
-    results.dataset["name"] = "Łódź"
+    results.dataset = dataclasses.replace(results.dataset, name="Łódź")
     print_report(results, file)
     file.getvalue().encode("ascii")
     assert "SI-SDR (dB) (up)" in file.getvalue() and "! 9.60" in file.getvalue()
@@ -486,7 +486,8 @@ def test_plots_of_very_little(recordings: int) -> None:
 
 def test_random_weights_and_notes_of_the_data_stand_below_every_table() -> None:
     results = make_results()
-    results.dataset["notes"] = ["3 of 9 recordings, drawn with seed 7"]
+    note = "3 of 9 recordings, drawn with seed 7"
+    results.dataset = dataclasses.replace(results.dataset, notes=(note,))
     assert not any("RANDOM" in line for line in note_lines(results))
     first = dataclasses.replace(results.conditions[0], identity={"name": "q", "version": "1-untrained"})
     results.conditions[0] = first

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.records import Condition, MetricInfo
+from evaluation.records import Condition, DatasetInfo, MetricInfo, Settings, read
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import summarize
@@ -91,27 +91,17 @@ def make_results(
             for c in conditions
             if c.codec == "qincodec" and c.kbps is not None
         ],
-        dataset={
-            "name": "synthetic",
-            "n_clips": len(clips),
-            "n_recordings": num_recordings,
-            "n_lossy": 0,
-            "lossy_formats": [],
-            "n_excluded": 0,
-            "excluded": [],
-            "disclaimer": None,
-            "hash": f"hash-{num_recordings}-{clips_per_recording}",
-            **(dataset or {}),
-        },
-        settings={
-            "sample_rate": 44100,
-            "channels": 1,
-            "align": True,
-            "chunk_s": 5.0,
-            "chunks": "first",
-            "limit": None,
-            "seed": seed,
-        },
+        dataset=read(
+            DatasetInfo,
+            {
+                "name": "synthetic",
+                "n_clips": len(clips),
+                "n_recordings": num_recordings,
+                "hash": f"hash-{num_recordings}-{clips_per_recording}",
+                **(dataset or {}),
+            },
+        ),
+        settings=Settings(seed=seed),
         environment={"python": "3.11", "commit": "0" * 40},
         summarize=partial(summarize, seed=seed),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -31,23 +31,21 @@ MAX_FAILURES = 200
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A cell of a matrix of tests: row minus column."""
+class Difference(Cell):
+    """Row minus column by a test.
 
-    text: str
-    interval: str
-    verdict: str  # "better", "worse", "same", "untested" or "self": of the row
-    detail: str
+    Attributes:
+        verdict: "better", "worse", "same", "untested" or "self": of the row.
+        detail: for those who point at it.
+    """
 
+    verdict: str = "self"
+    detail: str = ""
 
-@dataclass(frozen=True)
-class Matrix:
-    """All pairs of codecs by one metric at one asked rate."""
-
-    title: str
-    n: str
-    codecs: list[str]
-    rows: list[tuple[str, list[Difference]]]
+    @property
+    def interval_text(self) -> str:
+        low, high = (format(end, self.form) for end in self.interval)
+        return "" if math.isnan(self.interval[0]) else f"[{low}, {high}]"
 
 
 def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
@@ -59,10 +57,10 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
     """
     summary = results.summary
     everything = with_noise_floor(results, summary)
-    tests = paired_tests(results, seed=results.settings["seed"])
+    tests = paired_tests(results, seed=results.settings.seed)
     shown = [note for note in notes(results, summary) if note.kind not in ("definition", "attribution")]
     return {
-        "name": results.dataset["name"],
+        "name": results.dataset.name,
         "codecs": list(dict.fromkeys(c.codec for c in results.conditions)),
         "facts": _facts(results),
         "stamps": [note.text for note in shown if note.severity == "warning"],
@@ -82,7 +80,7 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "embeddings": results.embeddings,
         "attributions": attributions(results),
         "conditions": _conditions(results),
-        "settings": _flat(results.settings),
+        "settings": _flat(asdict(results.settings)),
         "environment": _flat(results.environment),
         "commands": list(commands),
         "excluded": _excluded(results),
@@ -92,26 +90,25 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
 def _facts(results: Results) -> list[tuple[str, str]]:
     data, settings = results.dataset, results.settings
     failed = int(results.clips["error"].notna().sum())
-    channels = {1: "mono", 2: "stereo"}[settings["channels"]]
+    channels = {1: "mono", 2: "stereo"}[settings.channels]
     facts = [
-        ("data", f"{data['name']}: {data['n_clips']} clips of {data['n_recordings']} recordings"),
-        ("excluded", str(data.get("n_excluded", 0))),
+        ("data", f"{data.name}: {data.n_clips} clips of {data.n_recordings} recordings"),
+        ("excluded", str(data.n_excluded)),
         ("conditions", f"{len(results.conditions)}: codecs at asked rates, and controls"),
         ("results", f"{len(results.clips)} of clips, {failed} failed, {results.n_pending} missing"),
-        ("evaluated at", f"{settings['sample_rate']} Hz, {channels}"),
-        ("seed", str(settings["seed"])),
-        ("hash of the data", str(data.get("hash"))),
+        ("evaluated at", f"{settings.sample_rate} Hz, {channels}"),
+        ("seed", str(settings.seed)),
+        ("hash of the data", data.hash),
     ]
-    if data.get("n_lossy"):
-        formats = ", ".join(data.get("lossy_formats", []))
-        facts.insert(2, ("lossy references", f"{data['n_lossy']} ({formats})"))
+    if data.n_lossy:
+        facts.insert(2, ("lossy references", f"{data.n_lossy} ({', '.join(data.lossy_formats)})"))
     return facts
 
 
 # Paired tests
 
 
-def _matrices(results: Results, tests: pd.DataFrame) -> list[tuple[str, list[Matrix]]]:
+def _matrices(results: Results, tests: pd.DataFrame) -> list[tuple[str, list[Table]]]:
     parts = []
     for metric in results.metrics:
         own = tests[tests["metric"] == metric.name]
@@ -124,7 +121,8 @@ def _matrices(results: Results, tests: pd.DataFrame) -> list[tuple[str, list[Mat
     return parts
 
 
-def _matrix(kbps: float | None, tests: pd.DataFrame) -> Matrix:
+def _matrix(kbps: float | None, tests: pd.DataFrame) -> Table:
+    """All pairs of codecs by one metric at one asked rate."""
     codecs = list(dict.fromkeys([*tests["codec_a"], *tests["codec_b"]]))
     places = decimals(tests["difference"], tests["ci_high"] - tests["ci_low"])
     cells: dict[tuple[str, str], Difference] = {}
@@ -132,17 +130,13 @@ def _matrix(kbps: float | None, tests: pd.DataFrame) -> Matrix:
         a, b = row["codec_a"], row["codec_b"]
         for first, second, sign in ((a, b, 1), (b, a, -1)):
             cells[first, second] = _difference(row, first, sign, places)
-    counts = sorted({int(count) for count in tests["n_clips"]})
-    recordings = sorted({int(count) for count in tests["n_recordings"]})
-    span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    of = " to ".join(str(count) for count in dict.fromkeys((recordings[0], recordings[-1])))
-    nothing = Difference("", "", "self", "")
-    return Matrix(
-        rate_heading(kbps),
-        f"n = {span} clips of {of} recordings",
-        codecs,
-        [(a, [cells.get((a, b), nothing) for b in codecs]) for a in codecs],
+    clips, recordings = (
+        " to ".join(str(count) for count in dict.fromkeys((counts.min(), counts.max())))
+        for counts in (tests["n_clips"], tests["n_recordings"])
     )
+    rows = [[Cell(a), *(cells.get((a, b), Difference("")) for b in codecs)] for a in codecs]
+    title = f"{rate_heading(kbps)}, n = {clips} clips of {recordings} recordings"
+    return Table(["", *codecs], [Section("", rows)], title, num_keys=1)
 
 
 def _difference(row: pd.Series, first: str, sign: int, places: int) -> Difference:
@@ -150,9 +144,7 @@ def _difference(row: pd.Series, first: str, sign: int, places: int) -> Differenc
         verdict = "untested" if row["winner"] == "" else "same"
     else:
         verdict = "better" if row["winner"] == first else "worse"
-    value = sign * row["difference"]
-    ends = sorted((sign * row["ci_low"], sign * row["ci_high"]))
-    interval = "" if math.isnan(ends[0]) else f"[{ends[0]:+.{places}f}, {ends[1]:+.{places}f}]"
+    low, high = sorted((sign * row["ci_low"], sign * row["ci_high"]))
     rates = [kbps_text(row[f"kbps_measured_{side}"]) for side in "ab"][::sign]
     details = [
         f"n = {row['n_clips']} clips of {row['n_recordings']} recordings",
@@ -164,8 +156,8 @@ def _difference(row: pd.Series, first: str, sign: int, places: int) -> Differenc
         details.append(f"rank-biserial r = {sign * row['rank_biserial']:+.2f}")
     if row["reason"]:
         details.append(row["reason"])
-    text = MISSING if math.isnan(value) else f"{value:+.{places}f}"
-    return Difference(text, interval, verdict, "; ".join(details))
+    value, detail = sign * row["difference"], "; ".join(details)
+    return Difference(value, f"+.{places}f", (low, high), verdict=verdict, detail=detail)
 
 
 def _bd_table(results: Results, summary: pd.DataFrame) -> Table:
@@ -220,7 +212,7 @@ def _conditions(results: Results) -> Table:
 
 
 def _excluded(results: Results) -> Table:
-    rows = [[Cell(text) for text in entry] for entry in results.dataset.get("excluded", [])]
+    rows = [[Cell(text) for text in entry] for entry in results.dataset.excluded]
     return Table(["name", "reason"], [Section("", rows)])
 
 

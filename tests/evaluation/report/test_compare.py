@@ -107,7 +107,7 @@ def test_two_codecs_of_other_names_are_not_guessed() -> None:
 
 def test_everything_that_differs_is_said() -> None:
     a, b = make_results(), make_results(rates=(8.0,), dataset={"disclaimer": "Only a demo."})
-    b.settings |= {"seed": 7, "chunks": "all"}
+    b.settings = dataclasses.replace(b.settings, seed=7, chunks="all")
     b.conditions[0] = Condition(
         "opus", 8.0, 9.0, {"points": 2}, {"name": "opus", "version": "2", "weights": "ab"}
     )
@@ -133,7 +133,7 @@ def test_a_run_is_the_same_as_itself() -> None:
     run = make_results(control=True)
     comparison = compare_runs(run, run, num_resamples=FAST)
     assert (comparison.table["difference"].dropna() == 0).all()
-    assert comparison.remarks == [
+    assert [note.text for note in comparison.remarks] == [
         "SI-SDR without a difference or interval, reference: no clip has a finite value in both"
     ]
 
@@ -149,10 +149,10 @@ def with_hashes(results: Results, change: dict[str, str]) -> Results:
 def test_clips_of_other_data_count_where_their_content_is_the_same() -> None:
     a = with_hashes(make_results(num_recordings=10), {})
     b = with_hashes(make_results(num_recordings=8), {"rec003/take0": "another file"})
-    assert a.dataset["hash"] != b.dataset["hash"]
+    assert a.dataset.hash != b.dataset.hash
     comparison = compare_runs(a, b, num_resamples=FAST)
     assert (comparison.table["n_clips"] == 7).all()
-    assert any(remark.startswith("Data differ") for remark in comparison.remarks)
+    assert any(note.text.startswith("Data differ") for note in comparison.remarks)
 
 
 def test_excerpts_of_other_length_are_other_clips() -> None:
@@ -165,7 +165,7 @@ def test_excerpts_of_other_length_are_other_clips() -> None:
 
 
 def change_setting(results: Results, name: str, value: Any) -> None:
-    results.settings[name] = value
+    results.settings = dataclasses.replace(results.settings, **{name: value})
 
 
 def change_version(results: Results) -> None:
