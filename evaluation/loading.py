@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,6 @@ def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Resul
     if loader.run.floor and metrics:
         results.noise_floor = loader.load(loader.run.floor, metrics)
     return results
-
-
-def _summary(results: Results) -> pd.DataFrame:
-    return summarize(results, seed=results.settings.seed)
 
 
 class _Loader:
@@ -96,7 +93,7 @@ class _Loader:
             dataset=self.run.dataset,
             settings=self.settings,
             environment=self.store.read_environment(),
-            summarize=_summary,
+            summarize=partial(summarize, seed=self.settings.seed),
             n_pending=n_pending,
             n_failed_scores=n_failed_scores,
             scores=self._scores(conditions, decoded),

@@ -78,7 +78,6 @@ def run(
         typer.Argument(
             metavar="DATA",
             help="Folder, glob, file, JSON-lines manifest, or audiocaps:FOLDER. Default: the demo clips.",
-            show_default=False,
         ),
     ] = None,
     codecs: Annotated[
@@ -116,7 +115,6 @@ def run(
         typer.Option(
             metavar="RUN",
             help="Run folder. A run of the same configuration in it is continued. Default: runs/DATA-HASH.",
-            show_default=False,
         ),
     ] = None,
     limit: options.Limit = None,
@@ -127,7 +125,6 @@ def run(
             metavar="I/N",
             help="Part I of N of the recordings, for hosts without a shared folder; `evaluate merge` makes "
             "one run of them.",
-            show_default=False,
         ),
     ] = None,
     sample_rate: Annotated[int, typer.Option(metavar="HZ", help="Rate at which clips are scored.")] = 44100,
@@ -144,7 +141,6 @@ def run(
         typer.Option(
             metavar="REGEX",
             help="Its group in a clip's path names the source recording, the unit of the intervals.",
-            show_default=False,
         ),
     ] = None,
     allow_resampled: Annotated[

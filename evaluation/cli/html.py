@@ -14,22 +14,19 @@ from qincodec.core.console import ProgressLine
 def html(
     run: options.Run,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the report. Default: RUN/report.", show_default=False),
+        Path | None, typer.Option(metavar="DIR", help="Folder of the report. Default: RUN/report.")
     ] = None,
     clips: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             help="Clips to hear. Default: the best, median and worst of every metric, up to some 50 MB.",
-            show_default=False,
         ),
     ] = None,
     condition: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME[@KBPS]=DIR",
-            help="Files of a condition that was decoded elsewhere. Repeatable.",
+            metavar="NAME[@KBPS]=DIR", help="Files of a condition that was decoded elsewhere. Repeatable."
         ),
     ] = None,
     weights: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
 
@@ -136,26 +136,19 @@ def print_listing() -> None:
     """Print codecs, metrics and data sets to stdout."""
     # Reasons are what the listing is for: where nobody sees columns, nothing may be cut off.
     console = Console() if Console().is_terminal else Console(width=160)
-    codecs = Table("codec", "mono operating points", "status", title="Codecs", title_justify="left", box=None)
-    for row in codec_rows():
-        codecs.add_row(*map(escape, row))
-    columns = ("metric", "unit", "better", "status", "definition")
-    metrics = Table(*columns, title="Metrics", title_justify="left", box=None)
-    for metric in metric_rows():
-        metrics.add_row(*map(escape, metric))
-    embeddings = Table(
-        "embedding", "status", "definition", title="Embeddings (metrics FD, KAD, FM, cosine)", box=None
-    )
-    embeddings.title_justify = "left"
-    for row in embedding_rows():
-        embeddings.add_row(*map(escape, row))
-    quantizers = Table("quantizer", "status", title="Quantizers", title_justify="left", box=None)
-    for quantizer in quantizer_rows():
-        quantizers.add_row(*map(escape, quantizer))
-    data = Table("DATA", "what it is", title="Data sets", title_justify="left", box=None)
-    for name, text in DATASETS.items():
-        data.add_row(name, text)
-    for table in (codecs, metrics, embeddings, quantizers, data):
-        table.title_style = "bold"
+    parts: list[tuple[str, str, Iterable[tuple[str, ...]]]] = [
+        ("Codecs", "codec|mono operating points|status", codec_rows()),
+        ("Metrics", "metric|unit|better|status|definition", metric_rows()),
+        ("Embeddings (metrics FD, KAD, FM, cosine)", "embedding|status|definition", embedding_rows()),
+        ("Quantizers", "quantizer|status", quantizer_rows()),
+        ("Data sets", "DATA|what it is", DATASETS.items()),
+    ]
+    tables = []
+    for title, columns, rows in parts:
+        table = Table(*columns.split("|"), title=title, title_justify="left", title_style="bold", box=None)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        tables.append(table)
+    for table in tables:  # all at once, whatever the slowest took
         console.print(table)
         console.print()

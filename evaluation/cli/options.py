@@ -8,13 +8,11 @@ from typing import Annotated
 import typer
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")]
-Limit = Annotated[
-    int | None, typer.Option(metavar="N", help="Draw N recordings of the data.", show_default=False)
-]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Draw N recordings of the data.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")]
 AudiocapsList = Annotated[
     Path | None,
-    typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.", show_default=False),
+    typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER."),
 ]
 Offline = Annotated[
     bool,
@@ -29,6 +27,5 @@ Workers = Annotated[
     typer.Option(
         metavar="N",
         help="Threads that take batches side by side; their number changes no score. Default: one per core.",
-        show_default=False,
     ),
 ]

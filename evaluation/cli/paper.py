@@ -19,7 +19,6 @@ def paper(
         typer.Option(
             metavar="DATA",
             help="audiocaps:FOLDER is the paper's; or a folder, glob or manifest. Default: the demo clips.",
-            show_default=False,
         ),
     ] = None,
     training: Annotated[
@@ -35,26 +34,20 @@ def paper(
         ),
     ] = None,
     listening: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="What `mushra analyze` wrote, for Fig. 2.", show_default=False),
+        Path | None, typer.Option(metavar="DIR", help="What `mushra analyze` wrote, for Fig. 2.")
     ] = None,
     out: Annotated[
-        Path,
-        typer.Option(metavar="FOLDER", help="For the results and the run, which is continued."),
+        Path, typer.Option(metavar="FOLDER", help="For the results and the run, which is continued.")
     ] = Path("paper"),
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PATH",
-            help="Of dac or encodec, or a file of `evaluate weights`. Repeatable.",
+            metavar="NAME=PATH", help="Of dac or encodec, or a file of `evaluate weights`. Repeatable."
         ),
     ] = None,
     skip: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="A,B",
-            help="Leave out: dac, encodec, openl3, fig4, or models by their role.",
-        ),
+        typer.Option(metavar="A,B", help="Leave out: dac, encodec, openl3, fig4, or models by their role."),
     ] = None,
     offline: options.Offline = False,
     device: options.Device = "cpu",

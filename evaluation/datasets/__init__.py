@@ -12,7 +12,7 @@ from evaluation.datasets.shards import Shard, shard_note
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
 
-__all__ = ["Clip", "Dataset", "check_data", "load_dataset"]
+__all__ = ["Clip", "Dataset", "find_data", "load_dataset"]
 
 _DEMO = Path(__file__).parent / "demo" / "demo.jsonl"
 _AUDIOCAPS = "audiocaps:"
@@ -73,7 +73,7 @@ def load_dataset(
         raise UserError(f"chunks '{chunks}' is not known; give first or all")
     if limit is not None and limit < 1:
         raise UserError(f"a limit of {limit} recordings leaves nothing; give at least 1 or leave it out")
-    listing = _find(data, recording_pattern, audiocaps_list, allow_resampled)
+    listing = find_data(data, shard, recording_pattern, audiocaps_list, allow_resampled)
     entries, notes = listing.entries, listing.notes
     recordings = len({entry.recording for entry in entries})
     if limit is not None and limit < recordings:
@@ -84,7 +84,7 @@ def load_dataset(
         entries, part = Shard.parse(shard).take(entries)
         notes.append(shard_note(part, len({entry.recording for entry in entries})))
     files = look_at((entry.path for entry in entries), progress)
-    if _is_audiocaps(data):
+    if isinstance(data, str) and data.startswith(_AUDIOCAPS):
         files, low = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
     else:
         low = low_rates(files, sample_rate, ": nothing above half their rate to code")
@@ -104,34 +104,20 @@ def load_dataset(
     )
 
 
-def check_data(
+def find_data(
     data: str | Path | None = None,
-    *,
     shard: str | None = None,
     recording_pattern: str | None = None,
     audiocaps_list: str | Path | None = None,
     allow_resampled: bool = False,
-) -> None:
-    """Refuse what `load_dataset` would refuse by names alone: no file of the data set is opened.
+) -> Listing:
+    """What `load_dataset` finds by names alone: no file of the data set is opened.
 
     Raises:
         UserError: nothing of that name, no audio in it, or an argument that has no meaning.
     """
-    _find(data, recording_pattern, audiocaps_list, allow_resampled)
     if shard is not None:
         Shard.parse(shard)
-
-
-def _is_audiocaps(data: str | Path | None) -> bool:
-    return isinstance(data, str) and data.startswith(_AUDIOCAPS)
-
-
-def _find(
-    data: str | Path | None,
-    recording_pattern: str | None,
-    audiocaps_list: str | Path | None,
-    allow_resampled: bool,
-) -> Listing:
     if isinstance(data, str) and data.rstrip(":") == "audiocaps":
         raise UserError("AudioCaps needs the folder of its audio, which cannot be shipped: audiocaps:FOLDER")
     if isinstance(data, str) and data.startswith(_AUDIOCAPS):

@@ -56,17 +56,17 @@ class Coded:
     decode_s: float | None = None
 
 
+@dataclass(frozen=True)
 class Coder:
     """Reads references and makes what conditions make of them, at the evaluation's sample rate.
 
     Its methods may be called from several threads.
     """
 
-    def __init__(self, store: RunStore, sample_rate: int, channels: int) -> None:
-        self.store = store
-        self.sample_rate = sample_rate
-        self.channels = channels
-        self._unchanged = Unchanged()
+    store: RunStore
+    sample_rate: int
+    channels: int
+    _unchanged: Unchanged = field(default_factory=Unchanged)
 
     def reference(self, clip: Clip, what: str | None = None) -> Audio:
         """(channels, samples) of a clip.

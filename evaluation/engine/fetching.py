@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from baselines import weights, weights_files
 from baselines.registry import missing_weights, unavailable, works_alone
-from evaluation.datasets import check_data
+from evaluation.datasets import find_data
 from evaluation.engine.request import CodecSpec, ParsedRequest
 from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError
@@ -27,15 +27,18 @@ class Lack:
     files: tuple[str, ...] = ()
     alone: str | None = None
 
+    @property
+    def held(self) -> str:
+        """The files by their names, and where they come from."""
+        entries = map(weights.entry, self.files)
+        return " and ".join(f"'{entry.filename}' ({entry.url})" for entry in entries)
+
     def said(self, failed: str | None) -> str:
         """The reason; without the advice to download if a download has ``failed``."""
         if failed is None or not self.files:
             return self.reason
-        held = " and ".join(f"'{weights.entry(f).filename}' ({weights.entry(f).url})" for f in self.files)
-        return (
-            f"weights {' and '.join(self.files)} are not in the cache and the download failed: put {held}"
-            f" into '{weights_files.folder()}'"
-        )
+        text = f"weights {' and '.join(self.files)} are not in the cache and the download failed"
+        return f"{text}: put {self.held} into '{weights_files.folder()}'"
 
 
 def find_lacks(specs: Sequence[CodecSpec]) -> dict[str, Lack]:
@@ -59,13 +62,10 @@ def refuse(request: ParsedRequest, lacks: Mapping[str, Lack], failed: str | None
     Args:
         failed: why a download that was tried has failed; it is not advised again then.
     """
-    parts = []
-    for label, lack in lacks.items():
-        if not lack.files:
-            parts.append(f"{label}: {lack.reason}")
-            continue
-        held = " and ".join(f"'{weights.entry(f).filename}' ({weights.entry(f).url})" for f in lack.files)
-        parts.append(f"{label} lacks {held}")
+    parts = [
+        f"{label} lacks {lack.held}" if lack.files else f"{label}: {lack.reason}"
+        for label, lack in lacks.items()
+    ]
     files = list(dict.fromkeys(file for lack in lacks.values() for file in lack.files))
     text = f"{' and '.join(lacks)} cannot run here: {'; '.join(parts)}"
     if failed is not None:
@@ -95,7 +95,7 @@ def fetch_weights(request: ParsedRequest, progress: Progress) -> str | None:
     """
     lacks = find_lacks(request.codecs)
     typed = request.typed
-    check_data(typed.data, **typed.dataset_options)
+    find_data(typed.data, **typed.dataset_options)
     if lacks and not typed.skip_unavailable and not all(lack.files for lack in lacks.values()):
         raise refuse(request, lacks)
     if weights.is_offline():

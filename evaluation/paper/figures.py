@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.paper.printed import CURVE_RATES
 from evaluation.paper.tables import PaperFigure, Point, Series
-from evaluation.report.drawing import CODEC_COLOURS, FORMATS, MARKERS, file_of
+from evaluation.report.drawing import (
+    CODEC_COLOURS,
+    FORMATS,
+    MARKERS,
+    add_legend,
+    file_of,
+    new_figure,
+    rate_axis,
+)
 
 
 def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
@@ -26,8 +31,7 @@ def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
         return {}
     panels = list(dict.fromkeys(series.panel for series in figure.series))
     width = max(5.6, 4.8 * len(panels))
-    drawing = Figure(figsize=(width, 4.8), layout="constrained")
-    FigureCanvasAgg(drawing)
+    drawing = new_figure(width, 4.8)
     all_axes = drawing.subplots(1, len(panels), squeeze=False).ravel()
     labels = list(dict.fromkeys(series.label for series in figure.series))
     for axes, panel in zip(all_axes, panels, strict=True):
@@ -38,19 +42,7 @@ def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
     title = f"{figure.title}\n{textwrap.fill(note, width=int(width * 13))}"
     drawing.suptitle(title, fontsize="small", parse_math=False)
     if len(labels) > 1 or figure.name != "fig2":
-        handles = {
-            label: line
-            for axes in all_axes
-            for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        drawing.legend(
-            list(handles.values()),
-            list(handles),
-            loc="outside lower center",
-            ncols=3,
-            frameon=False,
-            fontsize="small",
-        )
+        add_legend(drawing, all_axes, ncols=3, fontsize="small")
     return {kind: file_of(drawing, kind, salt=figure.name) for kind in FORMATS}
 
 
@@ -102,11 +94,7 @@ def _curves(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[
         y = [point.value for point in series.points]
         style = _style(labels, series.label)
         axes.errorbar(x, y, _bars(series.points), label=series.label, linewidth=1.4, capsize=3, **style)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(CURVE_RATES)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("measured kbps")
+    rate_axis(axes, CURVE_RATES)
     axes.set_ylabel(panel)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -60,15 +61,10 @@ class _Sums:
     squares: float
 
     def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(
-            self.frames + other.frames,
-            self.error + other.error,
-            self.x + other.x,
-            self.squares + other.squares,
-        )
+        return _Sums(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: _Sums) -> _Sums:
-        return self + _Sums(-other.frames, -other.error, -other.x, -other.squares)
+        return _Sums(*map(operator.sub, astuple(self), astuple(other)))
 
     @property
     def relative(self) -> float:

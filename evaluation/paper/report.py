@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -16,7 +17,8 @@ from evaluation.paper.figures import draw
 from evaluation.paper.listening import OWN_TEST
 from evaluation.paper.sheets import Sheet, figure_sheet, table_sheet
 from evaluation.paper.tables import Reproduction
-from evaluation.report.drawing import FORMATS, data_uri, templates
+from evaluation.report.drawing import FORMATS, data_uri
+from evaluation.report.html.page import fill_in, flat, static
 from evaluation.report.markup import latex_text, tabular
 from evaluation.report.terminal import Report, print_wide
 from qincodec.core.files import write_atomic
@@ -105,9 +107,15 @@ def latex(everything: Sequence[Sheet], found: Reproduction) -> str:
 
 
 def _html(everything: Sequence[Sheet], found: Reproduction, pictures: dict[str, dict[str, bytes]]) -> str:
-    images = {name: data_uri("svg", files["svg"]) for name, files in pictures.items() if files}
-    return (
-        templates("evaluation.paper")
-        .get_template("paper.html.j2")
-        .render(citation=content.CITATION, found=found, sheets=everything, images=images)
+    """One file: style and pictures stand in it."""
+    data = {name: value for name, value in found.data.to_json().items() if isinstance(value, str | int)}
+    return fill_in(
+        "paper.html.j2",
+        generator="evaluate paper",
+        style=Markup(static("report.css").decode()),
+        citation=content.CITATION,
+        found=found,
+        facts=[(name.replace("_", " "), value) for name, value in flat(data | found.environment)],
+        sheets=everything,
+        images={name: data_uri("svg", files["svg"]) for name, files in pictures.items() if files},
     )

@@ -165,6 +165,7 @@ def _curve_models(models: Mapping[str, list[Model]]) -> dict[int, Model]:
     return dict(sorted(found.items()))
 
 
+@dataclass
 class _Session:
     """The evaluation behind all tables and figures.
 
@@ -174,14 +175,13 @@ class _Session:
         curve_reasons: (label, kbps) -> why a point of Fig. 4 is not there.
     """
 
-    def __init__(self, request: PaperRequest, folder: Path, progress: Progress) -> None:
-        self._request = request
-        self._folder = folder
-        self._progress = progress
-        self._unavailable: dict[str, str] = {}
-        self.results: Results | None = None
-        self.dataset: DatasetInfo
-        self.curve_reasons: dict[tuple[str, float], str] = {}
+    request: PaperRequest
+    folder: Path
+    progress: Progress
+    results: Results | None = None
+    dataset: DatasetInfo = field(init=False)
+    curve_reasons: dict[tuple[str, float], str] = field(default_factory=dict)
+    _unavailable: dict[str, str] = field(default_factory=dict)
 
     def run(
         self, codecs: Mapping[str, str], labels: Mapping[str, str], curves: Sequence[Model]
@@ -190,7 +190,7 @@ class _Session:
         if not codecs:
             self._describe_data()
             return {}
-        request = self._request
+        request = self.request
         metrics = _METRICS if OPENL3 in request.skip else f"{_METRICS},{OPENL3}"
         asked = Request(
             data=request.data,
@@ -203,7 +203,7 @@ class _Session:
             settings=Settings(chunk_s=content.EXCERPT_S, limit=request.limit, seed=request.seed),
             dataset_options=request.dataset_options,
         )
-        prepared = prepare(parse_request(asked), self._progress)
+        prepared = prepare(parse_request(asked), self.progress)
         self._unavailable = prepared.unavailable
         off: dict[tuple[str, float], str] = {}
         wanted = []
@@ -222,7 +222,7 @@ class _Session:
         tables, curve_points = replace(prepared, conditions=wanted), replace(prepared, conditions=points)
         for part in (tables, replace(curve_points, embeddings=[])):
             if part.conditions:
-                self.results, _ = execute(part, self._folder, progress=self._progress)
+                self.results, _ = execute(part, self.folder, progress=self.progress)
         if self.results is None:
             self._describe_data()
         else:
@@ -243,13 +243,13 @@ class _Session:
         return points
 
     def _describe_data(self) -> None:
-        request = self._request
+        request = self.request
         data = load_dataset(
             request.data,
             chunk_s=content.EXCERPT_S,
             limit=request.limit,
             seed=request.seed,
-            progress=self._progress,
+            progress=self.progress,
             **request.dataset_options,
         )
         self.dataset = describe_dataset(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -38,45 +37,37 @@ def _section(row: Row, columns: list[Column]) -> Section:
     entries = [row.entries[column.key] for column in columns]
     forms = [_form(entry, column) for entry, column in zip(entries, columns, strict=True)]
 
-    def line(label: str, kbps: Cell, values: list[Cell], count: Cell = _NOTHING) -> list[Cell]:
-        return [Cell(label), kbps, *values, count]
+    def line(label: str, values: list[float | None], sign: str = "", kbps: Cell = _NOTHING) -> list[Cell]:
+        cells = (Cell(value, sign + form) for value, form in zip(values, forms, strict=True))
+        return [Cell(label), kbps, *cells, _NOTHING]
 
     lines = []
     if not row.reason:
         values = [
-            Cell(entry.value, form, _interval(entry)) if entry.ran else Cell(NOT_RUN)
+            Cell(entry.value, form, (entry.low, entry.high)) if entry.ran else Cell(NOT_RUN)
             for entry, form in zip(entries, forms, strict=True)
         ]
         count = Cell(f"{row.n} ({row.n_failed} failed)", warn=True) if row.n_failed else Cell(row.n)
-        lines.append(line("here", kbps_cell(row.kbps_measured), values, count))
+        lines.append([Cell("here"), kbps_cell(row.kbps_measured), *values, count])
         halves = [entry.half for entry in entries]
         if any(half is not None for half in halves):
-            cells = [
-                _NOTHING if half is None else Cell(half, form)
-                for half, form in zip(halves, forms, strict=True)
-            ]
-            lines.append(line("at n/2", _NOTHING, cells))
-    papers = [Cell(entry.paper, form) for entry, form in zip(entries, forms, strict=True)]
-    known = any(entry.paper is not None for entry in entries)
-    lines.append(line("paper", Cell(row.kbps if known else None, "g"), papers))
-    if any(entry.difference is not None for entry in entries):
-        differences = [Cell(entry.difference, f"+{form}") for entry, form in zip(entries, forms, strict=True)]
-        lines.append(line("difference", _NOTHING, differences))
+            cells = line("at n/2", halves)
+            lines.append([_NOTHING if cell.value is None else cell for cell in cells])
+    papers = [entry.paper for entry in entries]
+    known = any(paper is not None for paper in papers)
+    lines.append(line("paper", papers, kbps=Cell(row.kbps if known else None, "g")))
+    differences = [entry.difference for entry in entries]
+    if any(difference is not None for difference in differences):
+        lines.append(line("difference", differences, sign="+"))
     said = [row.model, f"{NOT_RUN}: {row.reason}" if row.reason else ""]
     return Section(row.wanted.label, lines, row.kbps, "; ".join(filter(None, said)))
-
-
-def _interval(estimate: Entry | Point) -> tuple[float, float]:
-    known = estimate.low is not None and estimate.high is not None
-    return (estimate.low, estimate.high) if known else (math.nan, math.nan)  # type: ignore[return-value]
 
 
 def _form(estimate: Entry | Point, column: Column | None = None) -> str:
     """With the decimals of the paper, or as many as the interval tells."""
     if column is not None and column.decimals is not None:
         return f".{column.decimals}f"
-    low, high = _interval(estimate)
-    value = math.nan if estimate.value is None else estimate.value
+    value, low, high = pd.Series([estimate.value, estimate.low, estimate.high], dtype=float)
     return f".{decimals(pd.Series([value]), pd.Series([high - low]))}f"
 
 
@@ -103,7 +94,7 @@ def figure_sheet(figure: PaperFigure) -> Sheet:
             for point in series.points:
                 place = Cell(point.x) if isinstance(point.x, str) else kbps_cell(point.x)
                 asked = [Cell(point.asked, "g")] if figure.name == "fig4" else []
-                value = Cell(point.value, _form(point), _interval(point))
+                value = Cell(point.value, _form(point), (point.low, point.high))
                 rows.append([label, *asked, place, value, Cell(point.n)])
         sections.append(Section(panel, rows))
     sections += [Section(label, [], text=f"{NOT_RUN}: {reason}") for label, reason in figure.missing]

@@ -139,10 +139,11 @@ class Reproduction:
         )
 
 
+@dataclass
 class TableMaker:
     """Makes tables and figures of what ran.
 
-    Args:
+    Attributes:
         results: of the run, which may hold more than is wanted now; None if nothing could run.
         labels: key of a row -> its codec in the run.
         models: role -> its models, the one for the tables first.
@@ -153,42 +154,35 @@ class TableMaker:
         no_embeddings: embedding -> why it could not be computed.
     """
 
-    def __init__(
-        self,
-        results: Results | None,
-        labels: Mapping[str, str],
-        models: Mapping[str, list[Model]],
-        drawn: Mapping[int, Model],
-        reasons: Mapping[str, str],
-        rates_off: Mapping[tuple[str, float], str],
-        latent_errors: Mapping[str, LatentError],
-        no_embeddings: Mapping[str, str],
-    ) -> None:
-        self._all = results
-        self._labels = labels
-        self._models = models
-        self._drawn = drawn
-        self._reasons = reasons
-        self._off = rates_off
-        self._errors = latent_errors
-        self._no_embeddings = no_embeddings
+    results: Results | None
+    labels: Mapping[str, str]
+    models: Mapping[str, list[Model]]
+    drawn: Mapping[int, Model]
+    reasons: Mapping[str, str]
+    rates_off: Mapping[tuple[str, float], str]
+    latent_errors: Mapping[str, LatentError]
+    no_embeddings: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        results = self.results
         wanted = [
             (label, kbps)
-            for key, label in labels.items()
+            for key, label in self.labels.items()
             for kbps in content.TABLE_RATES.values()
             if content.is_wanted(key, kbps)
         ]
-        points = [(model.label, kbps) for model in drawn.values() for kbps in content.CURVE_RATES]
-        self._results = None if results is None else _only(results, wanted)
+        points = [(model.label, kbps) for model in self.drawn.values() for kbps in content.CURVE_RATES]
+        #: What the tables and what the curves of Fig. 4 are made of.
+        self._tabled = None if results is None else _only(results, wanted)
         self._points = None if results is None else _only(results, points)
-        has_openl3 = results is not None and OPENL3 not in no_embeddings
+        has_openl3 = results is not None and OPENL3 not in self.no_embeddings
         self._columns = [*content.COLUMNS, *(() if has_openl3 or results is None else content.SUBSTITUTES)]
         self._corpus = {(e.codec, e.kbps): e for e in (results.corpus if results else [])}
 
     @property
     def n_failed(self) -> int:
         """Results of clips, of all that is shown."""
-        parts = [part.clips for part in (self._results, self._points) if part is not None]
+        parts = [part.clips for part in (self._tabled, self._points) if part is not None]
         failed = [rows[rows["error"].notna()] for rows in parts]
         return len(
             {key for rows in failed for key in zip(rows["codec"], rows["kbps"], rows["clip"], strict=True)}
@@ -205,7 +199,7 @@ class TableMaker:
         """On models that stand for one before and after fine-tuning, and are not."""
         notes = []
         for kind in (content.IRVQ, content.QINCO2):
-            pair = [self._models[key][0] for key in (kind, kind + content.FINETUNED) if key in self._models]
+            pair = [self.models[key][0] for key in (kind, kind + content.FINETUNED) if key in self.models]
             if len({model.coder for model in pair}) > 1:
                 notes.append(
                     f"{kind} and {kind}{content.FINETUNED} differ in encoder or quantizer, which fine-tuning"
@@ -221,7 +215,7 @@ class TableMaker:
         for wanted in content.ABLATION:
             row = self._row(wanted, kbps, columns, compared=False)
             rows.append(row)
-        used = {self._models[row.wanted.key][0].encoder for row in rows if not row.reason}
+        used = {self.models[row.wanted.key][0].encoder for row in rows if not row.reason}
         notes = ["The paper's numbers of Table III are lost in our copy: a dash stands for them"]
         if len(used) > 1:
             notes.append("The quantizers belong to different encoders: their latent MSE cannot be compared")
@@ -232,8 +226,8 @@ class TableMaker:
         """A row; ``compared``: with the paper's values, where it has any."""
         key = wanted.key
         values = {c.key: content.printed(kbps, key, c.key) if compared else None for c in columns}
-        reason = self._reasons.get(key) or self._off.get((key, kbps), "")
-        summary = None if reason else self._summary(self._labels[key], kbps)
+        reason = self.reasons.get(key) or self.rates_off.get((key, kbps), "")
+        summary = None if reason else self._summary(self.labels[key], kbps)
         if not reason and summary is None:
             reason = "nothing was evaluated"
         if summary is None:
@@ -252,15 +246,15 @@ class TableMaker:
         )
 
     def _summary(self, label: str, kbps: float) -> pd.Series | None:
-        if self._results is None:
+        if self._tabled is None:
             return None
-        table = self._results.summary
+        table = self._tabled.summary
         rows = table[(table["codec"] == label) & (table["kbps"] == kbps)]
         return rows.iloc[0] if len(rows) else None
 
     def _entry(self, summary: pd.Series, key: str, column: str) -> Entry:
         if column == content.LATENT_ERROR:
-            error = self._errors[key]
+            error = self.latent_errors[key]
             return Entry(
                 _number(error.value),
                 _number(error.low),
@@ -276,7 +270,7 @@ class TableMaker:
             return Entry(entry.perplexity, ci_reason="one number of all frames")
         if column not in summary:
             embedding = column.partition("_")[2]
-            return Entry(None, reason=self._no_embeddings.get(embedding, "not computed"), ran=False)
+            return Entry(None, reason=self.no_embeddings.get(embedding, "not computed"), ran=False)
         return Entry(
             _number(summary[column]),
             _number(summary[f"{column}_ci_low"]),
@@ -287,32 +281,32 @@ class TableMaker:
         )
 
     def _condition(self, label: str, kbps: float) -> Condition | None:
-        conditions = self._all.conditions if self._all else []
+        conditions = self.results.conditions if self.results else []
         return next((c for c in conditions if (c.codec, c.kbps) == (label, kbps)), None)
 
     def _model_text(self, key: str, kbps: float) -> str:
-        condition = self._condition(self._labels[key], kbps)
+        condition = self._condition(self.labels[key], kbps)
         assert condition is not None
         identity = condition.identity
         settings = ", ".join(f"{name} {value}" for name, value in condition.settings.items())
-        if key in self._models:
+        if key in self.models:
             search = ", ".join(
                 f"{name} {value}" for name, value in identity.get("quantizer", {}).items() if name != "kind"
             )
-            text = f"{self._models[key][0].description}; {settings}"
+            text = f"{self.models[key][0].description}; {settings}"
             return f"{text}; search: {search}" if search else text
         text = f"{key} version {identity['version']}, weights {identity['weights']}; {settings}"
         return f"RANDOM WEIGHTS, never trained: {text}" if is_untrained(identity) else text
 
     def _table_notes(self, rows: Sequence[Row]) -> list[str]:
         notes = []
-        if OPENL3 in self._no_embeddings:
-            notes.append(f"FD-OL3, FM-OL3 not run: {self._no_embeddings[OPENL3]}")
+        if OPENL3 in self.no_embeddings:
+            notes.append(f"FD-OL3, FM-OL3 not run: {self.no_embeddings[OPENL3]}")
         if self._columns[-1] in content.SUBSTITUTES:
             notes.append("FD-logmel and FM-logmel are not the paper's: other features, on another scale")
         frames = {}
         for row in rows:
-            entry = None if row.reason else self._corpus.get((self._labels[row.wanted.key], row.kbps))
+            entry = None if row.reason else self._corpus.get((self.labels[row.wanted.key], row.kbps))
             if entry is not None and entry.codebooks:
                 frames[row.wanted.label] = (
                     f"{row.wanted.label} {entry.frames} frames, {entry.perplexity_miller_madow:.0f}"
@@ -322,14 +316,14 @@ class TableMaker:
                 "perplexity: mean of 2^H over the codebooks, biased low on few frames; with Miller and"
                 f" Madow's correction: {'; '.join(frames.values())}"
             )
-        floor = self._results.noise_floor if self._results is not None else None
+        floor = self._tabled.noise_floor if self._tabled is not None else None
         if floor is not None and "fd_openl3" in floor.summary:
             parts = [
                 f"{row['codec']} {row['fd_openl3']:.3g} and {row['fm_openl3']:.3g}"
                 for _, row in floor.summary.iterrows()
             ]
             notes.append(f"Noise floor, FD-OL3 and FM-OL3 of the references themselves: {'; '.join(parts)}")
-        scores = self._results.scores if self._results is not None else []
+        scores = self._tabled.scores if self._tabled is not None else []
         counts = {
             (s.n_clips, s.n_frames, "–" if math.isnan(s.half_frames) else f"{s.half_frames:.0f}")
             for s in scores
@@ -346,17 +340,17 @@ class TableMaker:
         missing: dict[tuple[str, str], list[str]] = {}
         for kbps in content.TABLE_RATES.values():
             for name, keys in content.CODEBOOKS:
-                usable = [key for key in keys if key in self._labels and (key, kbps) not in self._off]
-                entry = self._corpus.get((self._labels[usable[0]], kbps)) if usable else None
+                usable = [key for key in keys if key in self.labels and (key, kbps) not in self.rates_off]
+                entry = self._corpus.get((self.labels[usable[0]], kbps)) if usable else None
                 if entry is None or not entry.codebooks:
-                    reason = self._reasons.get(keys[0]) or self._off.get((keys[0], kbps)) or "no codes"
+                    reason = self.reasons.get(keys[0]) or self.rates_off.get((keys[0], kbps)) or "no codes"
                     missing.setdefault((name, reason), []).append(f"{kbps:g}")
                     continue
                 points = [
                     Point(number, book.perplexity, n=book.frames)
                     for number, book in enumerate(entry.codebooks, 1)
                 ]
-                condition = self._condition(self._labels[usable[0]], kbps)
+                condition = self._condition(self.labels[usable[0]], kbps)
                 trained = condition is None or not is_untrained(condition.identity)
                 series.append(Series(f"{kbps:g} kbps", name + ("" if trained else RANDOM), points))
         absent = [
@@ -373,7 +367,7 @@ class TableMaker:
             nothing: why no curve is drawn, if none is.
         """
         series = []
-        drawn = self._drawn
+        drawn = self.drawn
         missing = [
             (f"D = {dim}", "no model of it" if drawn else nothing)
             for dim in content.LATENT_DIMS
@@ -410,11 +404,11 @@ class TableMaker:
 
     def notes(self) -> list[str]:
         """What a reader of all tables must know, one line each."""
-        found = [] if self._results is None else notes(self._results, self._results.summary)
+        found = [] if self._tabled is None else notes(self._tabled, self._tabled.summary)
         lines = [note.text for note in found]
-        if self._errors:
+        if self.latent_errors:
             lines.append(DEFINITION)
-        if self._results is not None and any(m.name == "fm_openl3" for m in self._results.metrics):
+        if self._tabled is not None and any(m.name == "fm_openl3" for m in self._tabled.metrics):
             lines.append("The paper gives no formula of its FM-OL3: the one above is ours")
         return lines
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
@@ -25,6 +27,35 @@ _METADATA: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 FORMATS = tuple(_METADATA)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """One that is drawn without a window; sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def rate_axis(axes: Axes, ticks: Sequence[float]) -> None:
+    """A logarithmic axis of measured rates, with ticks at these."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("measured kbps")
+
+
+def add_legend(figure: Figure, panels: Iterable[Axes], **style: Any) -> None:
+    """Below the figure, with every label of its panels once."""
+    labelled = [pair for axes in panels for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    handles = {label: handle for handle, label in labelled}
+    if handles:
+        figure.legend([*handles.values()], [*handles], loc="outside lower center", frameon=False, **style)
 
 
 def file_of(figure: Figure, kind: str, *, salt: str = "", dpi: int = 150) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,28 +115,25 @@ def is_untrained(identity: Mapping[str, Any]) -> bool:
     return str(identity.get("version", "")).endswith("untrained")
 
 
-def _random_weights(results: Results) -> list[Note]:
+def _random_weights(results: Results) -> Iterator[Note]:
     untrained = list(dict.fromkeys(c.codec for c in results.conditions if is_untrained(c.identity)))
-    if not untrained:
-        return []
-    text = f"RANDOM WEIGHTS, never trained: {', '.join(untrained)}; scores mean nothing"
-    return [Note("weights", text, "warning")]
+    if untrained:
+        text = f"RANDOM WEIGHTS, never trained: {', '.join(untrained)}; scores mean nothing"
+        yield Note("weights", text, "warning")
 
 
-def _references(results: Results) -> list[Note]:
+def _references(results: Results) -> Iterator[Note]:
     data = results.dataset
-    if not data.n_lossy:
-        return []
-    formats = f" ({', '.join(data.lossy_formats)})" if data.lossy_formats else ""
-    text = (
-        f"Lossy references: {data.n_lossy} of {data.n_clips} clips went through a lossy format{formats}"
-        " before; scores say how close a codec is to that"
-    )
-    return [Note("references", text, "warning")]
+    if data.n_lossy:
+        formats = f" ({', '.join(data.lossy_formats)})" if data.lossy_formats else ""
+        text = (
+            f"Lossy references: {data.n_lossy} of {data.n_clips} clips went through a lossy format{formats}"
+            " before; scores say how close a codec is to that"
+        )
+        yield Note("references", text, "warning")
 
 
-def _rates(summary: pd.DataFrame) -> list[Note]:
-    found = []
+def _rates(summary: pd.DataFrame) -> Iterator[Note]:
     spread = rate_spread(summary)
     unequal = spread[spread["flagged"].astype(bool)]
     if len(unequal):
@@ -149,7 +146,7 @@ def _rates(summary: pd.DataFrame) -> list[Note]:
             f"Unequal rates, a spread over {percent(MAX_RATE_SPREAD)}, so scores are not at one rate: "
             f"{', '.join(parts)}"
         )
-        found.append(Note("rate", text, "warning"))
+        yield Note("rate", text, "warning")
     off = summary[summary["rate_off"].astype(bool)]
     if len(off):
         parts = [
@@ -157,26 +154,25 @@ def _rates(summary: pd.DataFrame) -> list[Note]:
             for label, deviation in zip(_labels(off), off["rate_deviation"], strict=True)
         ]
         text = f"⚠ more than {percent(MAX_RATE_DEVIATION)} off the asked rate: {', '.join(parts)}"
-        found.append(Note("rate", text, "warning"))
+        yield Note("rate", text, "warning")
     if (summary["rate_is"] == "declared").any():
-        found.append(Note("rate", "† rate as declared: decoded elsewhere, no bitstream to measure"))
+        yield Note("rate", "† rate as declared: decoded elsewhere, no bitstream to measure")
     if summary["kbps_entropy"].notna().any():
         text = "entropy: kbps that an ideal memoryless entropy coder of the codes would need"
-        found.append(Note("rate", text))
-    return found
+        yield Note("rate", text)
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:
     return [row_label(codec, kbps) for codec, kbps in zip(rows["codec"], rows["kbps"], strict=True)]
 
 
-def _delays(results: Results, summary: pd.DataFrame) -> list[Note]:
+def _delays(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
     applied = summary[summary["delay_applied"].fillna(0) != 0]
     if applied.empty:
-        return []
+        return
     labels = _labels(applied)
     parts = [f"{name} {delay:+.0f}" for name, delay in zip(labels, applied["delay_applied"], strict=True)]
-    found = [Note("delay", f"Delay taken out before scoring, samples: {', '.join(parts)}")]
+    yield Note("delay", f"Delay taken out before scoring, samples: {', '.join(parts)}")
     near = round(DELAY_AGREEMENT_S * results.settings.sample_rate)
     doubts = []
     for label, (_, row) in zip(labels, applied.iterrows(), strict=True):
@@ -190,11 +186,10 @@ def _delays(results: Results, summary: pd.DataFrame) -> list[Note]:
             f"⚠ That delay is doubtful, clips do not agree within {near} samples: {', '.join(doubts)};"
             " --no-align scores without it"
         )
-        found.append(Note("delay", text, "warning"))
-    return found
+        yield Note("delay", text, "warning")
 
 
-def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> list[Note]:
+def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> Iterator[Note]:
     """Infinite values and values that are not a number."""
 
     def note(what: str, rows: pd.DataFrame, column: str) -> Note:
@@ -202,18 +197,17 @@ def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> list
         parts = [f"{label} {number} of {n}" for label, number, n in of]
         return Note("values", f"{metric.label} {what}: {', '.join(parts)}")
 
-    found = []
     infinite = summary[summary[f"{metric.name}_inf"] > 0]
     if len(infinite):
-        found.append(note("infinite, left out of the mean", infinite, f"{metric.name}_inf"))
+        yield note("infinite, left out of the mean", infinite, f"{metric.name}_inf")
     scored = results.clips[results.clips["error"].isna()]
     unknown = scored[scored[metric.name].isna()]
     reasons = Counter(str(reason) for reason in unknown[f"{metric.name}_reason"])
-    found += [Note("values", f"{metric.label} not a number: {part}") for part in _top(reasons, "clips.csv")]
+    for part in _top(reasons, "clips.csv"):
+        yield Note("values", f"{metric.label} not a number: {part}")
     fewer = summary[summary[f"{metric.name}_n"] + summary[f"{metric.name}_inf"] < summary["n"]]
     if len(fewer):
-        found.append(note("is the mean of fewer clips than n", fewer, f"{metric.name}_n"))
-    return found
+        yield note("is the mean of fewer clips than n", fewer, f"{metric.name}_n")
 
 
 def _failures(results: Results) -> list[Note]:

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.records import MetricInfo
-from evaluation.report.drawing import CODEC_COLOURS, MARKERS, file_of
+from evaluation.report.drawing import CODEC_COLOURS, MARKERS, add_legend, file_of, new_figure, rate_axis
 from evaluation.report.tables import disclaimer, heading, row_label, with_codebooks, with_noise_floor
 from evaluation.results import Results
 from qincodec.core.files import write_atomic
@@ -70,8 +68,7 @@ def rate_distortion(
     columns = min(len(metrics), columns)
     rows = math.ceil(len(metrics) / columns)
     width, height = _PANEL_INCHES
-    figure = Figure(figsize=(max(columns * width, 6), rows * height + 1.1), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(columns * width, 6), rows * height + 1.1)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     styles = _styles(summary)
     for axes, metric in zip(panels, metrics, strict=False):
@@ -88,21 +85,14 @@ def rate_distortion(
     title = f"{data.name}: n = {n} clips of {data.n_recordings} recordings, bars: 95% intervals"
     note = textwrap.fill(disclaimer(results), width=int(figure.get_figwidth() * 12))
     figure.suptitle(f"{title}\n{note}".strip(), fontsize="medium", parse_math=False)
-    handles = {
-        label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    if handles:
-        figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False
-        )
+    add_legend(figure, panels, ncols=4)
     return figure
 
 
 def perplexity(results: Results) -> Figure:
     """Perplexity of every codebook, one line per codec and rate; dotted: the size of the codebooks."""
     entries = with_codebooks(results)
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4.6)
     axes = figure.subplots()
     codecs = list(dict.fromkeys(entry.codec for entry in entries))
     most = max(len(entry.codebooks) for entry in entries)
@@ -124,7 +114,7 @@ def perplexity(results: Results) -> Figure:
     note = textwrap.fill(disclaimer(results), width=80)
     title = f"{results.dataset.name}: perplexity 2^H of each codebook"
     figure.suptitle(f"{title}\n{note}".strip(), fontsize="medium", parse_math=False)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    add_legend(figure, [axes], ncols=2, fontsize="small")
     return figure
 
 
@@ -150,17 +140,11 @@ def _draw(axes: Axes, summary: pd.DataFrame, metric: MetricInfo, styles: dict[st
         rows = rows.dropna(subset=[metric.name])
         if len(rows):
             _draw_curve(axes, rows, metric.name, codec, style)
-    axes.set_xscale("log", base=2)
     ticks = sorted(summary.loc[on_axis, "kbps"].dropna().unique())
-    if ticks:
-        axes.set_xticks(ticks)
-    else:
+    rate_axis(axes, ticks)
+    if not ticks:
         axes.set_xlim(1, 2)
-        axes.set_xticks([])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
     remarks += _draw_levels(axes, summary[~on_axis], metric)
-    axes.set_xlabel("measured kbps")
     axes.set_ylabel(heading(metric))
     axes.grid(True, color="0.9")
     axes.set_axisbelow(True)

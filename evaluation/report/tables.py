@@ -25,7 +25,7 @@ class Cell:
     Attributes:
         value: a number or a text; None or NaN where there is none.
         form: how a number is written, as a format specification.
-        interval: lowest and highest value that are likely, written like ``value``; NaN where there is none.
+        interval: lowest and highest value that are likely, written like ``value``; None or NaN for none.
         marks: signs before the value, which notes explain.
         best: of all that compete with it.
         warn: a reader should look twice.
@@ -33,7 +33,7 @@ class Cell:
 
     value: float | str | None
     form: str = ""
-    interval: tuple[float, float] = (math.nan, math.nan)
+    interval: tuple[float | None, float | None] = (None, None)
     marks: str = ""
     best: bool = False
     warn: bool = False
@@ -50,8 +50,11 @@ class Cell:
     @property
     def interval_text(self) -> str:
         """ "[6.92, 7.70]", or nothing."""
-        low, high = (format(end, self.form.removeprefix("+")) for end in self.interval)
-        return "" if math.isnan(self.interval[0]) else f"[{low}, {high}]"
+        return self._interval(self.form.removeprefix("+"))
+
+    def _interval(self, form: str) -> str:
+        known = [end for end in self.interval if end is not None and not math.isnan(end)]
+        return f"[{', '.join(format(end, form) for end in known)}]" if len(known) == 2 else ""
 
     @property
     def order(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import IO
 
 import pandas as pd
@@ -41,6 +42,7 @@ def render(results: Results, summary: pd.DataFrame) -> Report:
     return Report(all_tables(results, summary), [note.text for note in notes(results, summary)])
 
 
+@dataclass(frozen=True)
 class Report:
     """Chooses its layout by the width it is given; a number is never cut.
 
@@ -48,9 +50,8 @@ class Report:
     below each other that repeat what identifies a row. What is said of a section stands below the table.
     """
 
-    def __init__(self, tables: Sequence[Table], lines: Sequence[str]) -> None:
-        self.tables = list(tables)
-        self.lines = list(lines)
+    tables: Sequence[Table]
+    lines: Sequence[str]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for table in self.tables:

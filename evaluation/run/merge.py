@@ -394,13 +394,13 @@ def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
+@dataclass
 class _Writer:
     """Appends what the merged run does not have yet, files before the rows that point to them."""
 
-    def __init__(self, store: RunStore, merged: Merged) -> None:
-        self.store = store
-        self.merged = merged
-        self._frame_files: dict[Path, str] = {}
+    store: RunStore
+    merged: Merged
+    _frame_files: dict[Path, str] = field(default_factory=dict)
 
     def write(self, union: _Union, progress: Progress) -> None:
         rows = union.rows()

@@ -13,6 +13,8 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -185,12 +187,15 @@ class EmbeddedRun:
         parts = by_group if small else [[pair for pairs in by_group for pair in pairs]]
         moments = [self._moments(pairs) for pairs in parts]
 
+        def total(side: int, groups: Sequence[int]) -> Moments:
+            return reduce(add, (moments[group][side] for group in groups))
+
         def of_moments(groups: Sequence[int]) -> float:
             groups = groups if small else [0]
             key = (members, tuple(groups))
             if key not in self._gaussians:
-                self._gaussians[key] = Gaussian.of(_sum([moments[group][0] for group in groups]))
-            return frechet(self._gaussians[key], Gaussian.of(_sum([moments[group][1] for group in groups])))
+                self._gaussians[key] = Gaussian.of(total(0, groups))
+            return frechet(self._gaussians[key], Gaussian.of(total(1, groups)))
 
         # The references' part is the same for all conditions on the same clips.
         if self._gaussians and next(iter(self._gaussians))[0] != members:
@@ -281,13 +286,6 @@ def _summarise(
     return replace(found, left_out=tuple(left_out), low=low, high=interval.high)
 
 
-def _sum(moments: Sequence[Moments]) -> Moments:
-    total = moments[0]
-    for part in moments[1:]:
-        total = total + part
-    return total
-
-
 def _hash(content: Any) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
@@ -336,9 +334,8 @@ def paired_difference(a: CorpusScore, b: CorpusScore) -> dict[str, Any]:
         if math.isnan(score.value):
             return {**row, "reason": f"{score.codec}: {score.reason}"}
     if a.members != b.members:
-        return {
-            **row,
-            "reason": "not the same clips: a distance between distributions depends on their number",
+        return row | {
+            "reason": "not the same clips: a distance between distributions depends on their number"
         }
     row |= {"n_recordings": a.n_recordings, "n_clips": a.n_clips, "difference": a.value - b.value}
     if not a.left_out or len(a.left_out) != len(b.left_out) or a.sizes != b.sizes:

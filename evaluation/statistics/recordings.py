@@ -191,18 +191,12 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
             if not metric.per_clip:
                 score = find_score(results, metric.name, condition.codec, condition.kbps)
                 row.update(corpus_columns(score))
-    return pd.DataFrame(table, columns=_summary_columns(results.metrics))
+    columns = [name for m in results.metrics for name in metric_columns(m.name, per_clip=m.per_clip)]
+    return pd.DataFrame(table, columns=[*SUMMARY_COLUMNS, *columns])
 
 
 def _key(kbps: float | None) -> float | None:
     return None if kbps is None or math.isnan(kbps) else float(kbps)
-
-
-def _summary_columns(metrics: Sequence[MetricInfo]) -> list[str]:
-    columns = [*SUMMARY_COLUMNS]
-    for metric in metrics:
-        columns += metric_columns(metric.name, per_clip=metric.per_clip)
-    return columns
 
 
 def _condition_columns(condition: Condition, rows: pd.DataFrame, scored: pd.DataFrame) -> dict[str, Any]:
@@ -373,11 +367,8 @@ def _wilcoxon(sample: Sample) -> dict[str, Any]:
     values = pd.Series(sample.values).groupby(sample.recordings).apply(lambda v: np.sort(v).mean())
     difference = values.to_numpy(dtype=float)
     if len(difference) < MIN_PAIRS:
-        return {
-            "p": math.nan,
-            "rank_biserial": math.nan,
-            "reason": f"{len(difference)} recordings in both, a test needs {MIN_PAIRS}",
-        }
+        reason = f"{len(difference)} recordings in both, a test needs {MIN_PAIRS}"
+        return {"p": math.nan, "rank_biserial": math.nan, "reason": reason}
     if not difference.any():
         return {"p": 1.0, "rank_biserial": 0.0, "reason": "all differences are zero"}
     nonzero = difference[difference != 0]
@@ -478,11 +469,8 @@ def _bd_rate(
     lows, highs = zip(*((q.min(), q.max()) for _, q in (anchor_curve, codec_curve)), strict=True)
     overlap = float(max(min(highs) - max(lows), 0) / (max(highs) - min(lows)))
     if overlap < MIN_BD_OVERLAP:
-        return (
-            math.nan,
-            overlap,
-            f"the curves share {overlap:.0%} of their range, {MIN_BD_OVERLAP:.0%} needed",
-        )
+        reason = f"the curves share {overlap:.0%} of their range, {MIN_BD_OVERLAP:.0%} needed"
+        return math.nan, overlap, reason
     import bjontegaard  # pulls in pyplot
 
     with warnings.catch_warnings():

@@ -52,34 +52,34 @@ class Card:
     remarks: list[str]
 
 
+@dataclass(frozen=True)
 class CardMaker:
     """Makes the cards of a run.
 
-    Args:
+    Attributes:
         results: of the run.
         sources: where its audio is had again.
         assets: where its files are kept.
         workers: threads that decode side by side; their number changes nothing.
     """
 
-    def __init__(self, results: Results, sources: RunAudio, assets: Assets, workers: int = 1) -> None:
-        self._results = results
-        self._sources = sources
-        self._assets = assets
-        self._workers = workers
+    results: Results
+    sources: RunAudio
+    assets: Assets
+    workers: int = 1
 
     def make(self, clip: Clip, why: Sequence[str]) -> Card:
         """The card of a clip; what cannot be heard stands there with the reason."""
         # The control "reference" would be the first row once more.
-        others = [c for c in self._results.conditions if c.identity.get("name") != "reference"]
+        others = [c for c in self.results.conditions if c.identity.get("name") != "reference"]
         conditions = [None, *others]
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(self.workers) as pool:
             loaded = list(pool.map(self._load, conditions, [clip] * len(conditions)))
         gain = media.playback_gain([part for part in loaded if not isinstance(part, str)])
-        rate = self._sources.sample_rate
+        rate = self.sources.sample_rate
         levels = [None if isinstance(part, str) else media.levels(part, rate) for part in loaded]
         top = max((float(part.max()) for part in levels if part is not None), default=0.0)
-        rows = _rows(self._results, clip)
+        rows = _rows(self.results, clip)
         signals = []
         for condition, sound, level in zip(conditions, loaded, levels, strict=True):
             signal = self._describe(condition, rows)
@@ -90,12 +90,12 @@ class CardMaker:
             difference = ""
             if condition is not None and levels[0] is not None:
                 image = media.difference_spectrogram(level, levels[0], top)
-                difference = self._assets.add(f"{title} difference", ".webp", image)
+                difference = self.assets.add(f"{title} difference", ".webp", image)
             signals.append(
                 replace(
                     signal,
-                    sound=self._assets.add_sound(title, sound * np.float32(gain), rate),
-                    picture=self._assets.add(title, ".webp", media.spectrogram(level, top)),
+                    sound=self.assets.add_sound(title, sound * np.float32(gain), rate),
+                    picture=self.assets.add(title, ".webp", media.spectrogram(level, top)),
                     difference=difference,
                 )
             )
@@ -114,8 +114,8 @@ class CardMaker:
             if clip.error is not None:
                 raise UserError(clip.error)
             if condition is None:
-                return self._sources.reference(clip)
-            return self._sources.decoded(condition, clip)
+                return self.sources.reference(clip)
+            return self.sources.decoded(condition, clip)
         except UserError as error:
             return str(error)
 
@@ -132,15 +132,15 @@ class CardMaker:
         else:
             rate = f"{f'asked {asked}, ' if asked else ''}measured {kbps_text(measured)} kbps"
         scores = []
-        for metric in self._results.clip_metrics:
+        for metric in self.results.clip_metrics:
             value = float(row.get(metric.name, math.nan))
             unit = f" {metric.unit}" if metric.unit else ""
             text = MISSING if math.isnan(value) else f"{value:.4g}{unit}"
             scores.append((metric.label, text))
-        delay = self._sources.delay(condition)
+        delay = self.sources.delay(condition)
         if delay:
             rate += f"{', ' if rate else ''}delay of {delay} samples taken out"
-        colour = codec_colours(self._results).get(condition.codec)
+        colour = codec_colours(self.results).get(condition.codec)
         return Signal(condition.codec, asked, rate, scores, colour)
 
 

@@ -1,14 +1,16 @@
-"""What stands in the report besides the clips: a pure function of `Results`."""
+"""What stands in the report besides the clips: a pure function of `Results`. And what all pages share."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from importlib import resources
 from typing import Any
 
 import pandas as pd
 
+from evaluation.report.drawing import templates
 from evaluation.report.html import figures
 from evaluation.report.notes import attributions, notes
 from evaluation.report.tables import (
@@ -30,6 +32,16 @@ from evaluation.statistics.recordings import bd_rate, paired_tests
 MAX_FAILURES = 200
 
 
+def fill_in(template: str, **values: Any) -> str:
+    """A page; all text that is filled in is escaped."""
+    return templates(__package__, "templates").get_template(template).render(**values)
+
+
+def static(name: str) -> bytes:
+    """A file that pages need."""
+    return (resources.files(__package__) / "static" / name).read_bytes()
+
+
 @dataclass(frozen=True)
 class Difference(Cell):
     """Row minus column by a test.
@@ -44,8 +56,7 @@ class Difference(Cell):
 
     @property
     def interval_text(self) -> str:
-        low, high = (format(end, self.form) for end in self.interval)
-        return "" if math.isnan(self.interval[0]) else f"[{low}, {high}]"
+        return self._interval(self.form)
 
 
 def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
@@ -80,8 +91,8 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "embeddings": results.embeddings,
         "attributions": attributions(results),
         "conditions": _conditions(results),
-        "settings": _flat(asdict(results.settings)),
-        "environment": _flat(results.environment),
+        "settings": flat(asdict(results.settings)),
+        "environment": flat(results.environment),
         "commands": list(commands),
         "excluded": _excluded(results),
     }
@@ -216,12 +227,12 @@ def _excluded(results: Results) -> Table:
     return Table(["name", "reason"], [Section("", rows)])
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """ "packages torch" -> its version, for nested descriptions."""
     out: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            out += _flat(value, f"{prefix}{name} ")
+            out += flat(value, f"{prefix}{name} ")
         else:
             out.append((prefix + name, MISSING if value is None else str(value)))
     return out

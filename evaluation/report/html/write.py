@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -12,7 +11,6 @@ import torch
 from evaluation.engine.replay import RunAudio
 from evaluation.engine.request import RenderedSpec
 from evaluation.loading import load_results
-from evaluation.report.drawing import templates
 from evaluation.report.html import media, page, selection
 from evaluation.report.html.assets import GENERATOR, Assets
 from evaluation.report.html.clips import Card, CardMaker, missing_sounds
@@ -82,10 +80,7 @@ def write_html(
             torch.set_num_threads(threads)
         commands = store.read_run().commands
     progress("writing the page", 0, 1)
-    static = resources.files(__package__) / "static"
-    style, script = (
-        assets.add("report", suffix, (static / f"report{suffix}").read_bytes()) for suffix in (".css", ".js")
-    )
+    style, script = (assets.add("report", end, page.static(f"report{end}")) for end in (".css", ".js"))
     html = render_page(results, cards, remarks, commands=commands, style=style, script=script)
     path = assets.finish(html)
     heard = sum(any(signal.sound for signal in card.signals) for card in cards)
@@ -109,20 +104,17 @@ def render_page(
         commands: command lines of the run.
         style, script: addresses.
     """
-    return (
-        templates(__package__, "templates")
-        .get_template("report.html.j2")
-        .render(
-            **page.page_content(results, commands),
-            cards=cards,
-            remarks=remarks,
-            how=selection.HOW,
-            generator=GENERATOR,
-            range_db=media.RANGE_DB,
-            difference_db=media.DIFFERENCE_DB,
-            style=style,
-            script=script,
-        )
+    return page.fill_in(
+        "report.html.j2",
+        **page.page_content(results, commands),
+        cards=cards,
+        remarks=remarks,
+        how=selection.HOW,
+        generator=GENERATOR,
+        range_db=media.RANGE_DB,
+        difference_db=media.DIFFERENCE_DB,
+        style=style,
+        script=script,
     )
 
 
