@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -172,10 +172,10 @@ def read(kind: type[T], content: Any) -> T:
     return found
 
 
-def check_fields(kind: type[Any], values: Mapping[str, Any]) -> None:
+def check_fields(kind: type[Any], values: dict[str, Any]) -> None:
     """`read` for some of the fields of a record: those that are absent are not missed."""
     try:
-        adapter(kind).validate_python(dict(values))
+        adapter(kind).validate_python(values)
     except ValidationError as error:
         if any(found["type"] != "missing" for found in error.errors()):
             raise ValueError(explain(error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, ValidationError
@@ -191,9 +191,6 @@ class Codebook:
     perplexity_miller_madow: Amount
     kbps_entropy: Amount
 
-    def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in Codebook.__slots__}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodesRow(Row):
@@ -216,7 +213,7 @@ class CodesRow(Row):
             raise ValueError("'codebooks' is empty; needed is one or more")
 
     def to_json(self) -> dict[str, Any]:
-        return {**Row.to_json(self), "codebooks": [book.to_json() for book in self.codebooks]}
+        return {**Row.to_json(self), "codebooks": [asdict(book) for book in self.codebooks]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,5 +335,5 @@ class CodeStatistics:
         """What applies."""
         found = {"codec": self.codec, "kbps": self.kbps, **_known(self)}
         if self.codebooks:
-            found["codebooks"] = [book.to_json() for book in self.codebooks]
+            found["codebooks"] = [asdict(book) for book in self.codebooks]
         return found

@@ -147,7 +147,7 @@ def evaluate(
     workers: int | None = None,
     save_audio: bool = False,
     skip_unavailable: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
     **dataset_options: Any,
 ) -> Results:
     """Evaluate codecs on audio; the command ``evaluate`` from Python.
@@ -199,9 +199,8 @@ def evaluate(
         settings=Settings(sample_rate, channels, align, chunk_s, chunks, limit, seed),
         dataset_options=dataset_options,
     )
-    report = progress or (lambda *_: None)
-    run = prepare(parse_request(request), report)
-    results, folder = execute(run, None if out is None else Path(out), progress=report)
+    run = prepare(parse_request(request), progress)
+    results, folder = execute(run, None if out is None else Path(out), progress=progress)
     from evaluation.report import write_all
 
     write_all(results, folder)

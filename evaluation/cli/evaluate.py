@@ -270,9 +270,7 @@ def _print(results: Results, folder: Path) -> None:
     print(f"\nTables, plots and rows: {folder}")
 
 
-def report(
-    run: options.Run,
-) -> None:
+def report(run: options.Run) -> None:
     """Build tables, files and plots of a run again from its rows; also of one that was interrupted."""
     from evaluation.loading import load
     from evaluation.report import write_all

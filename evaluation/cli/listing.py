@@ -50,11 +50,8 @@ def codec_rows() -> Iterator[tuple[str, str, str]]:
             if reason:
                 yield name, "", f"not here: {reason}"
             else:
-                yield (
-                    name,
-                    _POINTS.get(name) or of_plugin("codec", name, "rates()", partial(points, name)),
-                    "ready",
-                )
+                shown = _POINTS.get(name) or of_plugin("codec", name, "rates()", partial(points, name))
+                yield name, shown, "ready"
         except UserError as error:
             yield name, "", f"broken: {error}"
 

@@ -11,8 +11,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate 
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Draw N recordings of the data.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")]
 AudiocapsList = Annotated[
-    Path | None,
-    typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER."),
+    Path | None, typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.")
 ]
 Offline = Annotated[
     bool,

@@ -31,7 +31,7 @@ def load_dataset(
     recording_pattern: str | None = None,
     audiocaps_list: str | Path | None = None,
     allow_resampled: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Dataset:
     """The clips that ``data`` stands for, each with its hash, length and recording.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,12 +30,9 @@ class _Listed:
     def id(self) -> str:
         return f"{self.youtube_id}_{self.start_time}"
 
-    def stems(self) -> Iterator[str]:
+    def stems(self) -> list[str]:
         """Names its file may have, the most specific first."""
-        yield self.id
-        yield from self.audiocap_ids
-        yield self.youtube_id
-        yield f"Y{self.youtube_id}"
+        return [self.id, *self.audiocap_ids, self.youtube_id, f"Y{self.youtube_id}"]
 
 
 def find(folder: str | Path, list_file: str | Path | None = None) -> Listing:

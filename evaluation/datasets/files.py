@@ -97,10 +97,7 @@ def draw(entries: Sequence[ListedFile], limit: int, seed: int) -> list[ListedFil
 
 
 def cut(
-    entries: Iterable[ListedFile],
-    files: dict[Path, File],
-    chunk_s: float,
-    chunks: Literal["first", "all"],
+    entries: Iterable[ListedFile], files: dict[Path, File], chunk_s: float, chunks: Literal["first", "all"]
 ) -> tuple[list[Clip], list[tuple[str, str]]]:
     """Clips sorted by id, and the excluded tails. The rule is that of `evaluation.datasets.load_dataset`."""
     clips: list[Clip] = []
@@ -186,7 +183,7 @@ def low_rates(files: Mapping[Path, File], sample_rate: int, end: str) -> LowRate
     return LowRates(len(files), len(low), min(low), sample_rate, end) if low else None
 
 
-def look_at(paths: Iterable[Path], progress: Progress | None = None) -> dict[Path, File]:
+def look_at(paths: Iterable[Path], progress: Progress = lambda *_: None) -> dict[Path, File]:
     """Hash and header of each file. What the cache knows under the same path, size and times is not read.
 
     Args:
@@ -203,8 +200,7 @@ def look_at(paths: Iterable[Path], progress: Progress | None = None) -> dict[Pat
             files[path] = file
             if entry is not None:
                 fresh[str(path)] = entry
-            if progress is not None:
-                progress("reading data", len(files), len(unique))
+            progress("reading data", len(files), len(unique))
     finally:
         # What was read is kept and nothing further is begun, also when interrupted.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -187,9 +187,10 @@ def recording_of(file_id: str) -> str:
     ESC-50 and ESC-10 (``1-100032-A-0``, ``rain-5-181766-A``) name the freesound.org clip their takes come
     from, freesound.org's own names (``181766__user__title``) too: all give ``freesound-181766``.
     """
-    name = PurePosixPath(file_id).name
+    path = PurePosixPath(file_id)
+    name = path.stem if path.suffix.lower() in EXTENSIONS else path.name
     for pattern in (_ESC50, _ESC_NAMED, _FREESOUND):
-        if match := pattern.fullmatch(_without_extension(name)):
+        if match := pattern.fullmatch(name):
             return f"freesound-{match['recording']}"
     return file_id
 
@@ -225,11 +226,6 @@ class RecordingPattern:
             f"recording pattern '{self._compiled.pattern}' is found in none of"
             f" {names or '0 names: the manifest names all recordings'}"
         )
-
-
-def _without_extension(name: str) -> str:
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in EXTENSIONS else name
 
 
 def _categories(files: list[Path]) -> dict[Path, str | None]:

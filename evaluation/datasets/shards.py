@@ -34,11 +34,8 @@ class Shard:
         Raises:
             UserError: more parts than recordings.
         """
-
-        def order(recording: str) -> tuple[bytes, str]:
-            return hashlib.sha256(recording.encode()).digest(), recording
-
-        recordings = sorted({entry.recording for entry in entries}, key=order)
+        names = {entry.recording for entry in entries}
+        recordings = sorted(names, key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
         if self.count > len(recordings):
             raise UserError(
                 f"--shard {self.index}/{self.count} of {len(recordings)} recordings: parts would be empty; "

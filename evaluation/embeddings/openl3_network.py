@@ -184,11 +184,7 @@ def _names(group: Any, attribute: str) -> list[str]:
     shape = group.attrs.get_id(attribute).shape
     if math.prod(shape) > 1000:
         raise ValueError(f"{attribute} has {math.prod(shape)} entries")
-    return [_text(entry) for entry in group.attrs[attribute]]
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+    return [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs[attribute]]
 
 
 def _expected_shapes() -> list[list[tuple[int, ...]]]:

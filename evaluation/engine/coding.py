@@ -1,7 +1,4 @@
-"""Clips as audio in batches, and what a condition makes of a batch: encoded, read from a folder, or changed.
-
-What was encoded is decoded again here, for runs that go on, for reports and for listening tests.
-"""
+"""Clips as audio in batches, and what a condition makes of one: encoded, read from a folder, or changed."""
 
 from __future__ import annotations
 
@@ -104,7 +101,7 @@ class Coder:
         decoded = codec.decode(encoded).cpu()
         decoded_at = time.perf_counter()
         for clip, item in zip(batch.clips, encoded, strict=True):
-            write_atomic(self.encoded_path(prepared, clip), _bytes_of(item))
+            write_atomic(self.store.encoded_path(prepared.condition.point, clip.id), _bytes_of(item))
         count = len(batch.clips)
         return Coded(
             self._fitted(decoded, codec, batch.reference.shape[-1], given),
@@ -152,9 +149,6 @@ class Coder:
             channels=self.channels,
         )
         return self._unchanged.read(path, fingerprint, load)
-
-    def encoded_path(self, prepared: PreparedCondition, clip: Clip) -> Path:
-        return self.store.encoded_path(prepared.condition.point, clip.id)
 
 
 def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from baselines.codec import Codec, Rate
 from baselines.registry import CODECS, of_plugin
@@ -60,15 +60,10 @@ def prepare_conditions(
             choose = partial(_codec_conditions, spec, codec, request)
             prepared += of_plugin("codec", spec.codec, "rates() or identity()", choose)
     for folder in request.rendered:
-        condition = Condition(
-            folder.label,
-            folder.kbps,
-            folder.kbps,
-            identity={"name": "rendered", "label": folder.label},
-            rate_is="none" if folder.kbps is None else "declared",
-        )
-        files = Rendered(folder.label, folder.folder, folder.kbps)
-        prepared.append(PreparedCondition(condition, rendered=files))
+        label, kbps, identity = folder.label, folder.kbps, {"name": "rendered", "label": folder.label}
+        rate_is: Literal["none", "declared"] = "none" if kbps is None else "declared"
+        condition = Condition(label, kbps, kbps, identity=identity, rate_is=rate_is)
+        prepared.append(PreparedCondition(condition, rendered=Rendered(label, folder.folder, kbps)))
     if not prepared:
         raise refuse(request, lacks, failed)
     return prepared, {label: lack.said(failed) for label, lack in lacks.items()}

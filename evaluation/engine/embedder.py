@@ -187,6 +187,4 @@ def _mono(audio: torch.Tensor) -> torch.Tensor:
 
 def shift(decoded: torch.Tensor, delay: int) -> torch.Tensor:
     """(..., samples) earlier by ``delay`` samples, zeros at the end that becomes free."""
-    if delay >= 0:
-        return functional.pad(decoded[..., delay:], (0, delay))
-    return functional.pad(decoded[..., :delay], (-delay, 0))
+    return functional.pad(decoded, (-delay, delay))

@@ -37,17 +37,9 @@ def resampled(reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
 def noise_floor() -> list[PreparedCondition]:
     """The rows of the noise floor, as conditions."""
     changes: dict[str, Change] = {"16 bits, dithered": dithered, "resampled and back": resampled}
-    return [
-        PreparedCondition(
-            Condition(
-                label,
-                None,
-                None,
-                identity={"name": f"floor-{change.__name__}", "version": "1"},
-                rate_is="none",
-                control=True,
-            ),
-            change=change,
-        )
-        for label, change in changes.items()
-    ]
+    prepared = []
+    for label, change in changes.items():
+        identity = {"name": f"floor-{change.__name__}", "version": "1"}
+        condition = Condition(label, None, None, identity=identity, rate_is="none", control=True)
+        prepared.append(PreparedCondition(condition, change=change))
+    return prepared

@@ -153,7 +153,10 @@ class Runner:
                 condition_delay(map(partial(self._delay, prepared), self.clips), self.settings.align)
                 for prepared in self.conditions
             ]
-            todo = [(clips, self._unscored_conditions(clips, delays)) for clips in self.batches]
+            pairs = list(zip(self.conditions, delays, strict=True))
+            todo = [
+                (clips, [p for p in pairs if self._unscored(p[0], clips, p[1])]) for clips in self.batches
+            ]
             todo = [(clips, conditions) for clips, conditions in todo if conditions]
             self.on_more(sum(len(clips) * len(conditions) for clips, conditions in todo))
             self._each(todo, lambda item: self._work(*item))
@@ -200,13 +203,6 @@ class Runner:
         self.on_step(len(clips) * (len(self.conditions) - len(todo)))
         self._work(clips, [(prepared, None) for prepared in todo])
 
-    def _unscored_conditions(
-        self, clips: list[Clip], delays: list[int]
-    ) -> list[tuple[PreparedCondition, int | None]]:
-        """What is left for the second pass, with the delay to take out."""
-        pairs = zip(self.conditions, delays, strict=True)
-        return [(prepared, delay) for prepared, delay in pairs if self._unscored(prepared, clips, delay)]
-
     def _coded(self, prepared: PreparedCondition, clips: list[Clip]) -> bool:
         """Whether the first pass has nothing to do; what failed is tried again."""
         for clip in clips:
@@ -237,18 +233,14 @@ class Runner:
         return False
 
     def _lacks_metric(self, prepared: PreparedCondition, key: str, delay: int) -> bool:
-        return prepared.change is None and any(
-            self._lacks_score(score_key(key, metric, delay)) for metric in self.metrics
-        )
-
-    def _lacks_score(self, key: str) -> bool:
-        row = self.store.row(key, ScoreRow)
-        return row is None or (row.error is not None and key not in self._failed)
+        keys = (score_key(key, metric, delay) for metric in self.metrics if prepared.change is None)
+        rows = ((score, self.store.row(score, ScoreRow)) for score in keys)
+        return any(row is None or (row.error and score not in self._failed) for score, row in rows)
 
     def _saves(self, prepared: PreparedCondition) -> bool:
         return self.save_audio and prepared.change is None
 
-    def _work(self, clips: list[Clip], todo: list[tuple[PreparedCondition, int | None]]) -> None:
+    def _work(self, clips: list[Clip], todo: Sequence[tuple[PreparedCondition, int | None]]) -> None:
         if not todo:
             return
         batches = self._load(clips, todo)
@@ -259,7 +251,7 @@ class Runner:
                 self._evaluate(prepared, batch, delay)
             self.on_step(len(clips))
 
-    def _load(self, clips: list[Clip], todo: list[tuple[PreparedCondition, int | None]]) -> list[Batch]:
+    def _load(self, clips: list[Clip], todo: Sequence[tuple[PreparedCondition, int | None]]) -> list[Batch]:
         """Read clips into batches of one length each; what cannot be read fails for all conditions."""
         by_length: dict[int, list[tuple[Clip, torch.Tensor]]] = {}
         for clip in clips:
@@ -325,7 +317,7 @@ class Runner:
         duration_s = reference.shape[-1] / self.settings.sample_rate
         for index, clip in enumerate(batch.clips):
             encoded = coded.encoded[index]
-            path = self._coder.encoded_path(prepared, clip).relative_to(self.store.folder)
+            path = self.store.encoded_path(prepared.condition.point, clip.id).relative_to(self.store.folder)
             coded_rows.append(
                 CodedRow(
                     codec=prepared.condition.codec,

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 METRICS = Registry(
     "metric",
     "qincodec.metrics",
-    {
-        "si_sdr": "evaluation.metrics.si_sdr:SiSdr",
-        "ms_mel": "evaluation.metrics.ms_mel:MsMel",
-    },
+    {"si_sdr": "evaluation.metrics.si_sdr:SiSdr", "ms_mel": "evaluation.metrics.ms_mel:MsMel"},
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,24 +79,27 @@ class Metric(ABC):
         """
 
 
+def attributes(what: str, name: str, plugin: object, names: Sequence[str]) -> dict[str, Any]:
+    """Those attributes of a plug-in that it has. Raises UserError if asking for them fails."""
+    from baselines.registry import of_plugin
+
+    def found() -> dict[str, Any]:
+        return {attribute: getattr(plugin, attribute) for attribute in names if hasattr(plugin, attribute)}
+
+    return of_plugin(what, name, "an attribute", found)
+
+
 def describe_metric(metric: Metric) -> MetricInfo:
     """What the run folder keeps of a metric.
 
     Raises:
         UserError: an attribute is absent or not what it must be.
     """
-    from baselines.registry import of_plugin
     from evaluation.records import MetricInfo, read
 
     names = ("name", "label", "version", "unit", "higher_is_better", "definition")
-    said = of_plugin(
-        "metric",
-        type(metric).__name__,
-        "an attribute",
-        lambda: {name: getattr(metric, name) for name in names if hasattr(metric, name)},
-    )
     try:
-        found = read(MetricInfo, said)
+        found = read(MetricInfo, attributes("metric", type(metric).__name__, metric, names))
     except ValueError as error:
         raise UserError(f"metric {type(metric).__name__}: {error}; set it in the class") from error
     return replace(found, definition=one_line(found.definition))

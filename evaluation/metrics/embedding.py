@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 
 from baselines.registry import of_plugin
 from evaluation.embeddings.base import Embedding
-from evaluation.metrics.base import Score
+from evaluation.metrics.base import Score, attributes
 from evaluation.records import EmbeddingInfo, MetricInfo, check_fields, read
 from qincodec.core.errors import UserError
 
@@ -33,6 +32,7 @@ _KINDS = {
     MATCHING: ("FM", "mean over a clip's time-aligned frames and dimensions of |e_ref - e_dec|."),
     COSINE: ("cos", "mean over a clip's time-aligned frames of 1 - <e_ref, e_dec> / (|e_ref| |e_dec|)."),
 }
+_ATTRIBUTES = [spec.name for spec in fields(EmbeddingInfo) if spec.name != "identity"]
 
 
 def describe_embedding(embedding: Embedding) -> EmbeddingInfo:
@@ -43,7 +43,7 @@ def describe_embedding(embedding: Embedding) -> EmbeddingInfo:
     """
     name = type(embedding).__name__
     check_attributes(name, embedding)  # before its identity() is asked, which is made of them
-    said = _attributes(name, embedding)
+    said = attributes("embedding", name, embedding, _ATTRIBUTES)
     said["identity"] = of_plugin("embedding", name, "identity()", embedding.identity)
     try:
         return read(EmbeddingInfo, said)
@@ -58,20 +58,9 @@ def check_attributes(name: str, embedding: Embedding | type[Embedding]) -> None:
         UserError: as `describe_embedding`.
     """
     try:
-        check_fields(EmbeddingInfo, _attributes(name, embedding))
+        check_fields(EmbeddingInfo, attributes("embedding", name, embedding, _ATTRIBUTES))
     except ValueError as error:
         raise UserError(f"embedding {name}: {error}; set it in the class") from error
-
-
-def _attributes(name: str, embedding: Embedding | type[Embedding]) -> dict[str, Any]:
-    names = [spec.name for spec in fields(EmbeddingInfo) if spec.name != "identity"]
-    found: dict[str, Any] = of_plugin(
-        "embedding",
-        name,
-        "an attribute",
-        lambda: {field: getattr(embedding, field) for field in names if hasattr(embedding, field)},
-    )
-    return found
 
 
 def embedding_metrics(info: EmbeddingInfo) -> list[MetricInfo]:

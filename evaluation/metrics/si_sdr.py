@@ -39,8 +39,7 @@ class SiSdr(Metric):
         for index, (value, reasons) in enumerate(zip(values, not_numbers, strict=True)):
             reason = reasons[0] or reasons[1]
             if reason is None and math.isnan(value):
-                reason = (
-                    "silent output" if distances.remove_mean(prepared[index]).any() else "silent reference"
-                )
+                heard = distances.remove_mean(prepared[index]).any()
+                reason = "silent output" if heard else "silent reference"
             scores.append(Score(value, None) if reason is None else Score(math.nan, reason))
         return scores

@@ -13,8 +13,8 @@ from evaluation.paper.tables import PaperFigure, Point, Series
 from evaluation.report.drawing import (
     CODEC_COLOURS,
     FORMATS,
-    MARKERS,
     add_legend,
+    codec_style,
     file_of,
     new_figure,
     rate_axis,
@@ -46,11 +46,6 @@ def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
     return {kind: file_of(drawing, kind, salt=figure.name) for kind in FORMATS}
 
 
-def _style(labels: Sequence[str], label: str) -> dict[str, Any]:
-    index = labels.index(label)
-    return {"color": CODEC_COLOURS[index % len(CODEC_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-
-
 def _bars(points: Sequence[Point]) -> list[list[float]]:
     """Lengths of the intervals below and above, 0 where there is none."""
     return [
@@ -78,8 +73,9 @@ def _scores(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[
 def _codebooks(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[str]) -> None:
     """Fig. 3."""
     for series in members:
+        style: dict[str, Any] = {**codec_style(labels.index(series.label))}
         x, y = zip(*((point.x, point.value) for point in series.points), strict=True)
-        axes.plot(x, y, label=series.label, linewidth=1.2, markersize=4, **_style(labels, series.label))
+        axes.plot(x, y, label=series.label, linewidth=1.2, markersize=4, **style)
     most = max(len(series.points) for series in members)
     axes.set_xticks(range(1, most + 1, max(1, most // 9)))
     axes.set_xlabel("codebook")
@@ -92,7 +88,7 @@ def _curves(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[
     for series in members:
         x = [point.x for point in series.points]
         y = [point.value for point in series.points]
-        style = _style(labels, series.label)
+        style: dict[str, Any] = {**codec_style(labels.index(series.label))}
         axes.errorbar(x, y, _bars(series.points), label=series.label, linewidth=1.4, capsize=3, **style)
     rate_axis(axes, CURVE_RATES)
     axes.set_ylabel(panel)

@@ -105,8 +105,11 @@ def find_models(
     _refuse_doubles(found)
     roles = {model.role for model in found}
     for name in model_folder.shipped():
-        for model in _shipped(name):
-            if model.role not in roles | skipped and all(model.label != other.label for other in found):
+        quantizer = load(name).quantizer
+        role = "" if quantizer is None else quantizer.kind + FINETUNED
+        if role in ROLES and role not in roles | skipped:
+            model = describe(role, name, f"shipped model '{name}'")
+            if all(model.label != other.label for other in found):
                 found.append(model)
     models = {role: [model for model in found if model.role == role] for role in ROLES}
     for entries in models.values():
@@ -180,12 +183,6 @@ def _stages(run: Path) -> dict[str, Path]:
         role: folder / f"{'finetuned' if role.endswith(FINETUNED) else 'quantizer'}-{kind_of(role)}" / "model"
         for role in ROLES
     }
-
-
-def _shipped(name: str) -> list[Model]:
-    quantizer = load(name).quantizer
-    role = "" if quantizer is None else quantizer.kind + FINETUNED
-    return [describe(role, name, f"shipped model '{name}'")] if role in ROLES else []
 
 
 def _refuse_doubles(models: Sequence[Model]) -> None:

@@ -70,7 +70,10 @@ def reproduce(request: PaperRequest, out: Path, progress: Progress = lambda *_: 
         UserError: something in the request cannot be done. What merely is not there (weights, adapters)
             stands in its rows.
     """
-    _check_skip(request.skip)
+    if unknown := [part for part in request.skip if part not in PARTS]:
+        raise UserError(
+            f"--skip '{unknown[0]}' is no part of the paper's tables; it is of {', '.join(PARTS)}"
+        )
     listening = None if request.listening is None else read_listening(request.listening)
     models, reasons = find_models(request.training, parse_models(request.models), request.skip)
     codecs, baseline_reasons = _baselines(request, progress)
@@ -87,33 +90,25 @@ def reproduce(request: PaperRequest, out: Path, progress: Progress = lambda *_: 
     maker = TableMaker(
         results, labels, models, curves, reasons, rates_off, errors, session.unavailable(request.skip)
     )
-    tables = [
-        *(maker.table(name, kbps) for name, kbps in content.TABLE_RATES.items()),
-        maker.ablation(),
-    ]
+    tables = [*(maker.table(name, kbps) for name, kbps in content.TABLE_RATES.items()), maker.ablation()]
     curve_reason = f"left out with --skip {CURVES}" if CURVES in request.skip else "no model of QINCODEC"
     figures = [
         listening_figure(listening),
         maker.codebooks(),
         maker.curves(session.curve_reasons, curve_reason),
     ]
-    data = session.dataset
+    environment = describe_environment(request.device, 1)
+    del environment["workers"]  # may differ from run to run
     return Reproduction(
-        data,
-        _data_note(request, data),
+        session.dataset,
+        _data_note(request, session.dataset),
         [model for entries in models.values() for model in entries],
         tables,
         figures,
         maker.notes(),
-        _environment(request.device),
+        environment,
         maker.n_failed,
     )
-
-
-def _check_skip(skip: Sequence[str]) -> None:
-    for part in skip:
-        if part not in PARTS:
-            raise UserError(f"--skip '{part}' is no part of the paper's tables; it is of {', '.join(PARTS)}")
 
 
 def _baselines(request: PaperRequest, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
@@ -303,10 +298,3 @@ def _data_note(request: PaperRequest, data: DatasetInfo) -> str:
     length = f"{content.EXCERPT_S:g} s"
     text += "" if whole else f" of {content.TEST_SET_CLIPS} clips, so not all of it"
     return f"{text}; the first {length} of each (the paper does not say which {length})"
-
-
-def _environment(device: str) -> dict[str, Any]:
-    """Versions and machine; nothing that differs from run to run."""
-    found = describe_environment(device, 1)
-    del found["workers"]
-    return found

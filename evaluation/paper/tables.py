@@ -211,10 +211,7 @@ class TableMaker:
         """Table III."""
         kbps = content.ABLATION_RATE
         columns = [Column(content.LATENT_ERROR, "latent MSE ↓"), *self._columns]
-        rows = []
-        for wanted in content.ABLATION:
-            row = self._row(wanted, kbps, columns, compared=False)
-            rows.append(row)
+        rows = [self._row(wanted, kbps, columns, compared=False) for wanted in content.ABLATION]
         used = {self.models[row.wanted.key][0].encoder for row in rows if not row.reason}
         notes = ["The paper's numbers of Table III are lost in our copy: a dash stands for them"]
         if len(used) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -11,20 +12,13 @@ import pandas as pd
 
 from evaluation.records import Condition, MetricInfo
 from evaluation.report.notes import Note
-from evaluation.report.tables import (
-    MISSING,
-    Cell,
-    Section,
-    Table,
-    decimals,
-    disclaimer,
-    heading,
-    row_label,
-)
+from evaluation.report.tables import MISSING, Cell, Section, Table, decimals, disclaimer, heading, row_label
 from evaluation.report.terminal import Report, print_wide
 from evaluation.results import Results
 from evaluation.statistics.distances import find_score, paired_difference
 from evaluation.statistics.recordings import (
+    PAIR_COLUMNS,
+    asked_rate,
     bootstrap_means,
     condition_rows,
     difference_sample,
@@ -34,9 +28,8 @@ from qincodec.core.errors import UserError
 
 #: Settings without which the score of one clip means something else in the other run.
 _SETTINGS_OF_SCORES = ("sample_rate", "channels", "align")
-_COLUMNS = ["metric", "kbps", "codec_a", "codec_b", "kbps_measured_a", "kbps_measured_b"]
-_COLUMNS += ["n_clips", "n_recordings", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "better"]
-_COLUMNS += ["reason"]
+_COLUMNS = [*PAIR_COLUMNS, "n_clips", "n_recordings", "mean_a", "mean_b", "difference"]
+_COLUMNS += ["ci_low", "ci_high", "better", "reason"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
     pairs = _pair_conditions(a, b)
     on = ["clip", "recording", "duration_s", "content_hash"]
     measured = [
-        {(row["codec"], _rate(row["kbps"])): row["kbps_measured"] for _, row in run.summary.iterrows()}
+        {(row["codec"], asked_rate(row["kbps"])): row["kbps_measured"] for _, row in run.summary.iterrows()}
         for run in (a, b)
     ]
     rows: list[dict[str, Any]] = []
@@ -83,26 +76,19 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
     samples = []
     for metric in metrics:
         for one, other in pairs:
-            row: dict[str, Any] = {
-                "metric": metric.name,
-                "kbps": math.nan if one.kbps is None else one.kbps,
-                "codec_a": one.codec,
-                "codec_b": other.codec,
-                "kbps_measured_a": measured[0][one.codec, one.kbps],
-                "kbps_measured_b": measured[1][other.codec, other.kbps],
-            }
+            rates = measured[0][one.codec, one.kbps], measured[1][other.codec, other.kbps]
+            asked = math.nan if one.kbps is None else one.kbps
+            pair = (metric.name, asked, one.codec, other.codec, *rates)
+            row: dict[str, Any] = dict(zip(PAIR_COLUMNS, pair, strict=True))
             rows.append(row)
             if not metric.per_clip:
                 first = find_score(a, metric.name, one.codec, one.kbps)
                 second = find_score(b, metric.name, other.codec, other.kbps)
                 row.update(paired_difference(second, first), mean_a=first.value, mean_b=second.value)
                 continue
-            common = paired_sample(
-                condition_rows(a, one.codec, one.kbps),
-                condition_rows(b, other.codec, other.kbps),
-                metric.name,
-                on,
-            )
+            first_rows = condition_rows(a, one.codec, one.kbps)
+            second_rows = condition_rows(b, other.codec, other.kbps)
+            common = paired_sample(first_rows, second_rows, metric.name, on)
             samples.append(difference_sample(common, sign=-1))
             row.update(mean_a=float(common["a"].mean()), mean_b=float(common["b"].mean()), reason="")
             sampled.append(row)
@@ -119,7 +105,7 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
         row.update(ci_low=estimate.low, ci_high=estimate.high)
     for row in rows:
         row["better"], row["reason"] = _better(row, directions[row["metric"]])
-    remarks = _remarks(a, b, pairs)
+    remarks = list(dict.fromkeys(_remarks(a, b, pairs)))
     for metric in metrics:
         remarks += [
             Note(
@@ -131,10 +117,6 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
             if row["metric"] == metric.name and row["reason"]
         ]
     return Comparison(pd.DataFrame(rows, columns=_COLUMNS), remarks, metrics)
-
-
-def _rate(kbps: float) -> float | None:
-    return None if math.isnan(kbps) else kbps
 
 
 def _refuse_other_settings(a: Results, b: Results) -> None:
@@ -206,36 +188,35 @@ def _better(row: dict[str, Any], higher_is_better: bool) -> tuple[str, str]:
 # What differs
 
 
-def _remarks(a: Results, b: Results, pairs: list[tuple[Condition, Condition]]) -> list[Note]:
-    found = [Note("disclaimer", text, "warning") for run in (a, b) if (text := disclaimer(run))]
+def _remarks(a: Results, b: Results, pairs: list[tuple[Condition, Condition]]) -> Iterator[Note]:
+    yield from (Note("disclaimer", text, "warning") for run in (a, b) if (text := disclaimer(run)))
     if a.dataset.hash != b.dataset.hash:
         text = f"Data differ, only clips with the same content count: {_data(a)} | {_data(b)}"
-        found.append(Note("data", text, "warning"))
+        yield Note("data", text, "warning")
     for run, which in ((a, "first"), (b, "second")):
         if run.n_pending:
             text = f"The {which} run is unfinished: {run.n_pending} results of clips are missing"
-            found.append(Note("unfinished", text, "warning"))
-    settings = _differences(asdict(a.settings), asdict(b.settings))
-    found += [Note("settings", f"Settings differ: {text}") for text in settings]
+            yield Note("unfinished", text, "warning")
+    for text in _differences(asdict(a.settings), asdict(b.settings)):
+        yield Note("settings", f"Settings differ: {text}")
     for one, other in pairs:
         name = one.codec if one.codec == other.codec else f"{one.codec} | {other.codec}"
-        identities = _differences(one.identity, other.identity)
-        found += [Note("codec", f"Codec differs, {name}: {text}") for text in identities]
+        for text in _differences(one.identity, other.identity):
+            yield Note("codec", f"Codec differs, {name}: {text}")
     for one, other in pairs:
         points = [{**c.settings, "nominal kbps": c.nominal, "the rate is": c.rate_is} for c in (one, other)]
         name = row_label(one.codec, one.kbps)
-        found += [Note("rate", f"Operating point differs, {name}: {text}") for text in _differences(*points)]
+        for text in _differences(*points):
+            yield Note("rate", f"Operating point differs, {name}: {text}")
     compared = [{(pair[side].codec, pair[side].kbps) for pair in pairs} for side in (0, 1)]
     for run, matched, which in ((a, compared[0], "first"), (b, compared[1], "second")):
         alone = [row_label(c.codec, c.kbps) for c in run.conditions if (c.codec, c.kbps) not in matched]
         if alone:
-            found.append(Note("left out", f"Only in the {which} run: {', '.join(alone)}"))
+            yield Note("left out", f"Only in the {which} run: {', '.join(alone)}")
     names = [{metric.name for metric in run.metrics} for run in (a, b)]
     for mine, theirs, which in ((names[0], names[1], "first"), (names[1], names[0], "second")):
         if mine - theirs:
-            text = f"Metrics only in the {which} run: {', '.join(sorted(mine - theirs))}"
-            found.append(Note("left out", text))
-    return list(dict.fromkeys(found))
+            yield Note("left out", f"Metrics only in the {which} run: {', '.join(sorted(mine - theirs))}")
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

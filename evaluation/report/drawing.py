@@ -29,6 +29,11 @@ _METADATA: dict[str, dict[str, None]] = {
 FORMATS = tuple(_METADATA)
 
 
+def codec_style(index: int) -> dict[str, str]:
+    """Of the ``index``-th curve."""
+    return {"color": CODEC_COLOURS[index % len(CODEC_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def new_figure(width: float, height: float) -> Figure:
     """One that is drawn without a window; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

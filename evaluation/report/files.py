@@ -15,12 +15,7 @@ import pandas as pd
 from evaluation.report.markup import latex, markdown
 from evaluation.report.notes import notes
 from evaluation.report.plots import write_plots
-from evaluation.report.tables import (
-    all_tables,
-    codebook_frame,
-    disclaimer,
-    with_noise_floor,
-)
+from evaluation.report.tables import all_tables, codebook_frame, disclaimer, with_noise_floor
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.statistics.recordings import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
 from qincodec.core.files import write_atomic

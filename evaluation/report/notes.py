@@ -19,12 +19,7 @@ from evaluation.report.tables import (
     with_noise_floor,
 )
 from evaluation.results import Results
-from evaluation.statistics.recordings import (
-    MAX_RATE_DEVIATION,
-    MAX_RATE_SPREAD,
-    condition_rows,
-    rate_spread,
-)
+from evaluation.statistics.recordings import MAX_RATE_DEVIATION, MAX_RATE_SPREAD, condition_rows, rate_spread
 
 #: Failure reasons shown under a table; the rest stand in clips.csv.
 MAX_REASONS = 5
@@ -85,7 +80,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
         found += _values(results, summary, metric)
     found += _failures(results)
     found += [_definition([m], m.version) for m in results.metrics if not m.embedding]
-    return found + _embeddings(results, summary)
+    return [*found, *_embeddings(results, summary)]
 
 
 def _data(results: Results, summary: pd.DataFrame) -> Note:
@@ -210,12 +205,13 @@ def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> Iter
         yield note("is the mean of fewer clips than n", fewer, f"{metric.name}_n")
 
 
-def _failures(results: Results) -> list[Note]:
+def _failures(results: Results) -> Iterator[Note]:
     failed = results.clips[results.clips["error"].notna()]
     reasons = Counter(
         f"{codec}: {error}" for codec, error in zip(failed["codec"], failed["error"], strict=True)
     )
-    return [Note("failed", f"Failed: {part}", "warning") for part in _top(reasons, "clips.csv, column error")]
+    for part in _top(reasons, "clips.csv, column error"):
+        yield Note("failed", f"Failed: {part}", "warning")
 
 
 def _top(reasons: Counter[str], where: str) -> list[str]:
@@ -235,43 +231,41 @@ def _definition(metrics: list[MetricInfo], version: str) -> Note:
     return Note("definition", text)
 
 
-def _embeddings(results: Results, summary: pd.DataFrame) -> list[Note]:
-    found = [
-        Note("unavailable", f"Unavailable: {name}: {reason}", "warning")
-        for name, reason in results.unavailable.items()
-    ]
-    found += [Note("embedding", remark) for remark in results.remarks]
+def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
+    for name, reason in results.unavailable.items():
+        yield Note("unavailable", f"Unavailable: {name}: {reason}", "warning")
+    yield from (Note("embedding", remark) for remark in results.remarks)
     metrics = [metric for metric in results.metrics if metric.embedding]
     everything = with_noise_floor(results, summary)
     for metric in metrics:
         if not metric.per_clip:
-            found += _missing(everything, metric)
+            yield from _missing(everything, metric)
     if results.noise_floor is not None:
         text = (
             "Noise floor: the references themselves, rounded to 16 bits with TPDF dither, and resampled to "
             "another common rate and back; what is not above it is no difference between codecs"
         )
-        found.append(Note("embedding", text))
+        yield Note("embedding", text)
     if metrics:
         text = "FD, KAD: [95% interval by delete-group jackknife over recordings]; FM, cos: means over clips"
-        found.append(Note("embedding", text))
+        yield Note("embedding", text)
     definitions: dict[str, list[MetricInfo]] = {}
     for metric in metrics:
         definitions.setdefault(metric.definition, []).append(metric)
-    found += [_definition(members, members[0].version.partition("/")[0]) for members in definitions.values()]
+    for members in definitions.values():
+        yield _definition(members, members[0].version.partition("/")[0])
     for info in results.embeddings:
         weights = f", weights {info.identity['weights']}" if info.identity.get("weights") else ""
         text = f"{info.label}, version {info.identity['version']}{weights}: {info.definition}"
-        found.append(Note("definition", text))
-    found += [Note("attribution", text) for text in attributions(results)]
+        yield Note("definition", text)
+    yield from (Note("attribution", text) for text in attributions(results))
     if with_codebooks(results):
         text = (
             "Perplexity 2^H, H = -sum p log2 p over all frames of all clips, at most the size of a codebook; "
             "mean over codebooks of 2^H, and 2^mean(H); biased low on few frames, beside it with Miller and "
             "Madow's correction; usage: share of entries that occur. Each codebook: perplexity.csv"
         )
-        found.append(Note("codebooks", text))
-    return found
+        yield Note("codebooks", text)
 
 
 def attributions(results: Results) -> list[str]:
@@ -279,7 +273,7 @@ def attributions(results: Results) -> list[str]:
     return list(dict.fromkeys(info.attribution for info in results.embeddings if info.attribution))
 
 
-def _missing(summary: pd.DataFrame, metric: MetricInfo) -> list[Note]:
+def _missing(summary: pd.DataFrame, metric: MetricInfo) -> Iterator[Note]:
     """Why a distance has no value or no interval; one note per reason."""
     reasons: dict[str, list[str]] = {}
     for label, (_, row) in zip(_labels(summary), summary.iterrows(), strict=True):
@@ -287,10 +281,6 @@ def _missing(summary: pd.DataFrame, metric: MetricInfo) -> list[Note]:
         if reason:
             what = "no value" if row[f"{metric.name}_reason"] else "no interval"
             reasons.setdefault(f"{what}: {reason}", []).append(label)
-    return [
-        Note(
-            "values",
-            f"{metric.label}, {reason}" + ("" if len(rows) == len(summary) else f" ({', '.join(rows)})"),
-        )
-        for reason, rows in reasons.items()
-    ]
+    for reason, rows in reasons.items():
+        of = "" if len(rows) == len(summary) else f" ({', '.join(rows)})"
+        yield Note("values", f"{metric.label}, {reason}{of}")

@@ -14,7 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.records import MetricInfo
-from evaluation.report.drawing import CODEC_COLOURS, MARKERS, add_legend, file_of, new_figure, rate_axis
+from evaluation.report.drawing import (
+    CODEC_COLOURS,
+    MARKERS,
+    add_legend,
+    codec_style,
+    file_of,
+    new_figure,
+    rate_axis,
+)
 from evaluation.report.tables import disclaimer, heading, row_label, with_codebooks, with_noise_floor
 from evaluation.results import Results
 from qincodec.core.files import write_atomic
@@ -120,14 +128,8 @@ def perplexity(results: Results) -> Figure:
 
 def _styles(summary: pd.DataFrame) -> dict[str, dict[str, str]]:
     codecs = list(dict.fromkeys(summary.loc[~summary["control"].astype(bool), "codec"]))
-    return {
-        codec: {
-            "color": CODEC_COLOURS[index % len(CODEC_COLOURS)],
-            "marker": MARKERS[index % len(MARKERS)],
-            "linestyle": _LINES[index // len(CODEC_COLOURS) % len(_LINES)],
-        }
-        for index, codec in enumerate(codecs)
-    }
+    lines = [_LINES[index // len(CODEC_COLOURS) % len(_LINES)] for index in range(len(codecs))]
+    return {codec: codec_style(i) | {"linestyle": lines[i]} for i, codec in enumerate(codecs)}
 
 
 def _draw(axes: Axes, summary: pd.DataFrame, metric: MetricInfo, styles: dict[str, dict[str, str]]) -> None:

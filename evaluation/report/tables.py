@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from evaluation.metrics.embedding import FRECHET
 from evaluation.records import EmbeddingInfo, MetricInfo
 from evaluation.results import Results
 from evaluation.rows import CodeStatistics
-from evaluation.statistics.recordings import asked_rates, condition_rows
+from evaluation.statistics.recordings import asked_rate, asked_rates, condition_rows
 
 MISSING = "–"
 BOLD = "Bold: the best mean at that rate, of codecs that keep to it"
@@ -142,7 +143,7 @@ def decimals(means: pd.Series, widths: pd.Series) -> int:
 def build_table(results: Results, summary: pd.DataFrame) -> Table:
     """The summary: controls, then asked rates in ascending order, then what has no rate.
 
-    Without the metrics of embeddings (`embedding_tables`). The best value of a metric is marked
+    Without the metrics of embeddings (`embedding_table`). The best value of a metric is marked
     within each asked rate, where two codecs or more have one.
     """
     metrics = [metric for metric in results.metrics if not metric.embedding]
@@ -158,30 +159,41 @@ def build_table(results: Results, summary: pd.DataFrame) -> Table:
         m.name: decimals(codecs[m.name], codecs[f"{m.name}_ci_high"] - codecs[f"{m.name}_ci_low"])
         for m in metrics
     }
-    sections = []
-    for title, kbps, rows in grouped(results, summary):
-        best = {m.name: best_rows(rows, m) for m in metrics}
-        lines = []
-        for index, row in rows.iterrows():
-            cells = [Cell(row["codec"]), rate_cell(row)]
-            cells += [metric_cell(results, row, m, places[m.name], index in best[m.name]) for m in metrics]
-            cells += [Cell(row["n"]), Cell(row["n_failed"], warn=row["n_failed"] > 0)]
-            cells += [kbps_cell(row[name]) for _, name in optional]
-            cells += [Cell(row[name], ".0f" if row[name] >= 10 else ".2g") for _, name in speeds]
-            lines.append(cells)
-        sections.append(Section(title, lines, kbps))
+
+    def cells(row: pd.Series, best: set[str]) -> list[Cell]:
+        line = [Cell(row["codec"]), rate_cell(row)]
+        line += [metric_cell(results, row, m, places[m.name], m.name in best) for m in metrics]
+        line += [Cell(row["n"]), Cell(row["n_failed"], warn=row["n_failed"] > 0)]
+        line += [kbps_cell(row[name]) for _, name in optional]
+        return line + [Cell(row[name], ".0f" if row[name] >= 10 else ".2g") for _, name in speeds]
+
     headings = ["codec", "kbps", *(heading(metric) for metric in metrics), "n", "failed"]
-    return Table(headings + [title for title, _ in [*optional, *speeds]], sections, "Scores")
+    headings += [title for title, _ in [*optional, *speeds]]
+    return Table(headings, _sections(results, summary, metrics, cells), "Scores")
 
 
-def grouped(results: Results, summary: pd.DataFrame) -> list[tuple[str, float | None, pd.DataFrame]]:
-    """(heading, asked rate, rows of the summary): controls, asked rates, what has no rate."""
+def _sections(
+    results: Results,
+    summary: pd.DataFrame,
+    metrics: Sequence[MetricInfo],
+    cells: Callable[[pd.Series, set[str]], list[Cell]],
+) -> list[Section]:
+    """Controls, asked rates, what has no rate.
+
+    Args:
+        cells: of a row that is the best by these metrics; [] leaves it out.
+    """
     control = summary["control"].astype(bool)
     groups: list[tuple[str, float | None, pd.DataFrame]] = [("controls", None, summary[control])]
     for kbps in asked_rates(results):
         asked = summary["kbps"].isna() if kbps is None else summary["kbps"] == kbps
         groups.append((rate_heading(kbps), kbps, summary[~control & asked]))
-    return [group for group in groups if len(group[2])]
+    sections = []
+    for title, rate, rows in groups:
+        winners = {metric.name: best_rows(rows, metric) for metric in metrics}
+        lines = [cells(row, {m for m in winners if index in winners[m]}) for index, row in rows.iterrows()]
+        sections.append(Section(title, list(filter(None, lines)), rate))
+    return [section for section in sections if section.rows]
 
 
 def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
@@ -229,38 +241,25 @@ def with_noise_floor(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([summary.astype(object), floor.astype(object)], ignore_index=True)[summary.columns]
 
 
-def embedding_tables(results: Results, summary: pd.DataFrame) -> list[Table]:
-    """One table per embedding: the distances, the value at half the data, clips and frames."""
-    return [_embedding_table(results, summary, info) for info in results.embeddings]
-
-
-def _embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo) -> Table:
+def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo) -> Table:
+    """The distances of an embedding, the value at half the data, clips and frames."""
     metrics = [metric for metric in results.metrics if metric.embedding == info.name]
     frechet = f"{FRECHET}_{info.name}"
 
-    def cells(part: Results, row: pd.Series, best: dict[str, bool]) -> list[Cell]:
+    def cells(row: pd.Series, best: set[str], part: Results = results) -> list[Cell]:
         line = [Cell(row["codec"]), rate_cell(row)]
         for metric in metrics:
             # Of each cell: these distances span several orders of magnitude.
             width = row[f"{metric.name}_ci_high"] - row[f"{metric.name}_ci_low"]
             places = decimals(pd.Series([row[metric.name]]), pd.Series([width]))
-            line.append(metric_cell(part, row, metric, places, best[metric.name]))
+            line.append(metric_cell(part, row, metric, places, metric.name in best))
             if metric.name == frechet:
                 line.append(Cell(row[f"{frechet}_half"], f".{places}f"))
         return [*line, Cell(row[f"{frechet}_n"]), Cell(row[f"{frechet}_frames"])]
 
-    sections = []
-    for title, kbps, rows in grouped(results, summary):
-        winners = {metric.name: best_rows(rows, metric) for metric in metrics}
-        lines = [
-            cells(results, row, {name: index in winners[name] for name in winners})
-            for index, row in rows.iterrows()
-        ]
-        sections.append(Section(title, lines, kbps))
-    if results.noise_floor is not None:
-        nobody = {metric.name: False for metric in metrics}
-        rows = results.noise_floor.summary
-        lines = [cells(results.noise_floor, row, nobody) for _, row in rows.iterrows()]
+    sections = _sections(results, summary, metrics, cells)
+    if (floor := results.noise_floor) is not None:
+        lines = [cells(row, set(), floor) for _, row in floor.summary.iterrows()]
         sections.append(Section("noise floor", lines))
     headings = ["codec", "kbps"]
     for metric in metrics:
@@ -279,15 +278,12 @@ def with_codebooks(results: Results) -> list[CodeStatistics]:
 def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
     """Perplexities, usage and entropy of every condition with codes; None if there is none."""
     entries = {(entry.codec, entry.kbps): entry for entry in with_codebooks(results)}
-    sections = []
-    for title, asked, rows in grouped(results, summary):
-        lines = []
-        for _, row in rows.iterrows():
-            kbps = None if math.isnan(row["kbps"]) else row["kbps"]
-            if (entry := entries.get((row["codec"], kbps))) is not None:
-                lines.append([Cell(row["codec"]), rate_cell(row), *_codebook_cells(entry)])
-        if lines:
-            sections.append(Section(title, lines, asked))
+
+    def cells(row: pd.Series, _: set[str]) -> list[Cell]:
+        entry = entries.get((row["codec"], asked_rate(row["kbps"])))
+        return [Cell(row["codec"]), rate_cell(row), *_codebook_cells(entry)] if entry else []
+
+    sections = _sections(results, summary, [], cells)
     if not sections:
         return None
     headings = ["codec", "kbps", "codebooks", "frames", "mean 2^H", "corrected", "2^mean H", "corrected"]
@@ -315,7 +311,7 @@ def codebook_frame(results: Results) -> pd.DataFrame:
     """One row per condition and codebook, for ``perplexity.csv``."""
     return pd.DataFrame(
         [
-            {"codec": entry.codec, "kbps": entry.kbps, "codebook": number, **book.to_json()}
+            {"codec": entry.codec, "kbps": entry.kbps, "codebook": number, **asdict(book)}
             for entry in with_codebooks(results)
             for number, book in enumerate(entry.codebooks, 1)
         ]
@@ -326,7 +322,8 @@ def all_tables(results: Results, summary: pd.DataFrame) -> list[Table]:
     """The main table, one per embedding, and the codebooks' where there are any."""
     codebooks = codebook_table(results, summary)
     main = build_table(results, summary)
-    return [main, *embedding_tables(results, summary), *([codebooks] if codebooks else [])]
+    embeddings = [embedding_table(results, summary, info) for info in results.embeddings]
+    return [main, *embeddings, *([codebooks] if codebooks else [])]
 
 
 def disclaimer(results: Results) -> str:

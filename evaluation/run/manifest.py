@@ -7,25 +7,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from evaluation.datasets.base import Dataset
-from evaluation.records import (
-    Condition,
-    DatasetInfo,
-    EmbeddingInfo,
-    MetricInfo,
-    Settings,
-    Text,
-    read,
-    short,
-)
+from evaluation.records import Condition, DatasetInfo, EmbeddingInfo, MetricInfo, Settings, Text, read, short
 from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
 
 #: What tells the entries of run.json's lists apart, and what must not differ between two of one name.
-_NAMES = {
-    "conditions": ("codec", "kbps"),
-    "floor": ("codec",),
-    "metrics": ("name",),
-    "embeddings": ("name",),
-}
+_NAMES = {"conditions": ("codec", "kbps"), "floor": ("codec",), "metrics": ("name",), "embeddings": ("name",)}
 _DECIDES = {
     "conditions": ("identity", "settings", "nominal"),
     "floor": ("identity",),

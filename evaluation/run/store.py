@@ -35,16 +35,7 @@ import numpy as np
 
 from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
-from evaluation.records import (
-    Condition,
-    DecodedFile,
-    MetricInfo,
-    Settings,
-    Text,
-    loads,
-    read,
-    short,
-)
+from evaluation.records import Condition, DecodedFile, MetricInfo, Settings, Text, loads, read, short
 from evaluation.rows import FramesRow, Row, read_row
 from evaluation.run.manifest import RunDescription
 from qincodec.core.errors import UserError

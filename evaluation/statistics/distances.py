@@ -24,7 +24,7 @@ from scipy import stats
 from evaluation.datasets.base import Clip
 from evaluation.metrics.embedding import FRECHET, KERNEL, embedding_metrics
 from evaluation.records import EmbeddingInfo, Settings, number_to_json
-from evaluation.results import Results
+from evaluation.results import Results, metric_columns
 from evaluation.rows import CorpusRow, CorpusScore, Distance, FramesRow
 from evaluation.run.store import RunStore, reference_frames_key, row_key
 from evaluation.statistics.distributions import (
@@ -305,20 +305,9 @@ def find_score(
 
 def corpus_columns(score: CorpusScore) -> dict[str, Any]:
     """Entries of a row of the summary, as `evaluation.statistics.recordings.summarize` names them."""
-    name = score.metric
-    return {
-        name: score.value,
-        f"{name}_ci_low": score.low,
-        f"{name}_ci_high": score.high,
-        f"{name}_n": score.n_clips,
-        f"{name}_inf": 0,
-        f"{name}_reason": score.reason,
-        f"{name}_ci_reason": score.ci_reason,
-        f"{name}_frames": score.n_frames,
-        f"{name}_half": score.half,
-        f"{name}_half_frames": score.half_frames,
-        f"{name}_limit": score.limit,
-    }
+    values = (score.value, score.low, score.high, score.n_clips, 0, score.reason, score.ci_reason)
+    of_sizes = (score.n_frames, score.half, score.half_frames, score.limit)
+    return dict(zip(metric_columns(score.metric), (*values, *of_sizes), strict=True))
 
 
 def paired_difference(a: CorpusScore, b: CorpusScore) -> dict[str, Any]:

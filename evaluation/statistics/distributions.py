@@ -59,9 +59,6 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
-    def __sub__(self, other: Moments) -> Moments:
-        return Moments(self.count - other.count, self.total - other.total, self.outer - other.outer)
-
     @property
     def mean(self) -> torch.Tensor:
         return self.total / self.count
@@ -117,14 +114,6 @@ def frechet_of_few(x: torch.Tensor, y: torch.Tensor) -> float:
     a, b = (x - mean_x) / math.sqrt(len(x) - 1), (y - mean_y) / math.sqrt(len(y) - 1)
     roots = torch.linalg.svdvals(a @ b.T).sum()
     return max(0.0, float((mean_x - mean_y).square().sum() + a.square().sum() + b.square().sum() - 2 * roots))
-
-
-def frechet_distance(reference: np.ndarray | torch.Tensor, decoded: np.ndarray | torch.Tensor) -> float:
-    """Frechet distance of two sets of frames, (n, dim) and (m, dim), two or more each."""
-    x, y = torch.as_tensor(reference), torch.as_tensor(decoded)
-    if max(len(x), len(y)) <= x.shape[1]:
-        return frechet_of_few(x, y)
-    return frechet(Gaussian.of(Moments.of(x)), Gaussian.of(Moments.of(y)))
 
 
 # Kernel distance

@@ -171,14 +171,14 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     ``M_n`` finite values, ``M_inf`` counts infinite ones, which are left out of it; the rest of ``n`` is
     not a number. ``M_reason`` says why there is no mean, ``M_ci_reason`` why there is no interval.
     """
-    corpus = {(entry.codec, _key(entry.kbps)): entry.kbps_entropy for entry in results.corpus}
+    corpus = {(entry.codec, asked_rate(entry.kbps)): entry.kbps_entropy for entry in results.corpus}
     table: list[dict[str, Any]] = []
     samples: list[Sample] = []
     for condition in results.conditions:
         rows = condition_rows(results, condition.codec, condition.kbps).sort_values("clip")
         scored = rows[rows["error"].isna()]
         samples += [metric_sample(scored, metric.name) for metric in results.clip_metrics]
-        entropy = corpus.get((condition.codec, _key(condition.kbps)))
+        entropy = corpus.get((condition.codec, asked_rate(condition.kbps)))
         row = _condition_columns(condition, rows, scored)
         row["kbps_entropy"] = math.nan if entropy is None else float(entropy)
         table.append(row)
@@ -195,7 +195,8 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     return pd.DataFrame(table, columns=[*SUMMARY_COLUMNS, *columns])
 
 
-def _key(kbps: float | None) -> float | None:
+def asked_rate(kbps: float | None) -> float | None:
+    """Of a row: None where a data frame has NaN."""
     return None if kbps is None or math.isnan(kbps) else float(kbps)
 
 
@@ -245,15 +246,8 @@ def _metric_columns(name: str, estimate: Estimate, rows: pd.DataFrame) -> dict[s
         ci_reason = "there is no mean"
     elif estimate.n_recordings == 1:
         ci_reason = "one recording only: an interval needs two or more"
-    return {
-        name: estimate.mean,
-        f"{name}_ci_low": estimate.low,
-        f"{name}_ci_high": estimate.high,
-        f"{name}_n": estimate.n,
-        f"{name}_inf": num_infinite,
-        f"{name}_reason": reason,
-        f"{name}_ci_reason": ci_reason,
-    }
+    found = (estimate.mean, estimate.low, estimate.high, estimate.n, num_infinite, reason, ci_reason)
+    return dict(zip(metric_columns(name, per_clip=True), found, strict=True))
 
 
 def _why_no_mean(reasons: pd.Series, num_rows: int, num_scored: int, num_infinite: int) -> str:
@@ -275,7 +269,7 @@ def _why_no_mean(reasons: pd.Series, num_rows: int, num_scored: int, num_infinit
 
 def asked_rates(results: Results) -> list[float | None]:
     """Asked rates of conditions that are not controls, ascending; None (no rate) last."""
-    rates = {_key(condition.kbps) for condition in results.conditions if not condition.control}
+    rates = {asked_rate(condition.kbps) for condition in results.conditions if not condition.control}
     return sorted(rates, key=lambda rate: math.inf if rate is None else rate)
 
 
@@ -302,8 +296,9 @@ def rate_spread(summary: pd.DataFrame) -> pd.DataFrame:
 
 # Paired tests
 
-_TEST_COLUMNS = ["metric", "kbps", "codec_a", "codec_b", "kbps_measured_a", "kbps_measured_b"]
-_TEST_COLUMNS += ["n_recordings", "n_clips", "difference", "ci_low", "ci_high"]
+#: What is compared with what.
+PAIR_COLUMNS = ["metric", "kbps", "codec_a", "codec_b", "kbps_measured_a", "kbps_measured_b"]
+_TEST_COLUMNS = [*PAIR_COLUMNS, "n_recordings", "n_clips", "difference", "ci_low", "ci_high"]
 _TEST_COLUMNS += ["p", "p_holm", "rank_biserial", "winner", "reason"]
 
 
@@ -319,7 +314,7 @@ def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) ->
     ``winner`` is the better codec, "n.s."
     if p_holm is not below 0.05 or mean and ranks disagree, "" without a test.
     """
-    conditions = {(c.codec, _key(c.kbps)): c for c in results.conditions if not c.control}
+    conditions = {(c.codec, asked_rate(c.kbps)): c for c in results.conditions if not c.control}
     measured = {
         key: _condition_columns(condition, rows, rows[rows["error"].isna()])["kbps_measured"]
         for key, condition in conditions.items()
@@ -331,14 +326,10 @@ def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) ->
     for metric, kbps in itertools.product(results.metrics, asked_rates(results)):
         codecs = [codec for codec, rate in conditions if rate == kbps]
         for codec_a, codec_b in itertools.combinations(codecs, 2):
-            row = {
-                "metric": metric.name,
-                "kbps": math.nan if kbps is None else kbps,
-                "codec_a": codec_a,
-                "codec_b": codec_b,
-                "kbps_measured_a": measured[codec_a, kbps],
-                "kbps_measured_b": measured[codec_b, kbps],
-            }
+            asked = math.nan if kbps is None else kbps
+            rates = measured[codec_a, kbps], measured[codec_b, kbps]
+            pair = (metric.name, asked, codec_a, codec_b, *rates)
+            row: dict[str, Any] = dict(zip(PAIR_COLUMNS, pair, strict=True))
             table.append(row)
             if not metric.per_clip:
                 a, b = (
@@ -350,9 +341,8 @@ def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) ->
             samples.append(difference_sample(paired_sample(rows_a, rows_b, metric.name, ["clip"])))
             row.update(_wilcoxon(samples[-1]))
             sampled.append(row)
-    for row, estimate in zip(
-        sampled, bootstrap_means(samples, seed=seed, num_resamples=num_resamples), strict=True
-    ):
+    estimates = bootstrap_means(samples, seed=seed, num_resamples=num_resamples)
+    for row, estimate in zip(sampled, estimates, strict=True):
         row.update(n_recordings=estimate.n_recordings, n_clips=estimate.n, difference=estimate.mean)
         row.update(ci_low=estimate.low, ci_high=estimate.high)
     for metric in results.metrics:

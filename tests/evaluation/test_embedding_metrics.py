@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from known import StepCodec
+from known import StepCodec, frechet_distance
 from toy_embedding import Absent, Bands, Fragile, OtherBands
 
 from baselines.registry import CODECS
@@ -28,7 +28,6 @@ from evaluation.report.tables import all_tables
 from evaluation.results import Results
 from evaluation.rows import CodedRow, FramesRow
 from evaluation.run.store import RunStore, frames_key
-from evaluation.statistics.distributions import frechet_distance
 from qincodec import audio
 from qincodec.core.errors import UserError
 

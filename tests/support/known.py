@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from baselines.codec import Codec, Encoded, Rate
+from evaluation.statistics.distributions import Gaussian, Moments, frechet, frechet_of_few
 
 RATE = 44100
 
@@ -19,6 +20,14 @@ def tone_and_noise(seed: int, seconds: float) -> np.ndarray:
     tone = sum(np.sin(2 * np.pi * (180 + 40 * seed) * k * t + k) / k for k in range(1, 12))
     bursts = random.standard_normal(len(t)) * np.exp(-8 * (t % 0.37))
     return (0.1 * tone + 0.1 * bursts).astype(np.float32)
+
+
+def frechet_distance(x: np.ndarray | torch.Tensor, y: np.ndarray | torch.Tensor) -> float:
+    """Of two sets of frames, (n, dim) and (m, dim), two or more each."""
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    if max(len(x), len(y)) <= x.shape[1]:
+        return frechet_of_few(x, y)
+    return frechet(Gaussian.of(Moments.of(x)), Gaussian.of(Moments.of(y)))
 
 
 class StepCodec(Codec):

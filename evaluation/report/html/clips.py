@@ -18,6 +18,7 @@ from evaluation.report.html.assets import Assets
 from evaluation.report.html.figures import codec_colours
 from evaluation.report.tables import MISSING, kbps_text, row_label
 from evaluation.results import Results
+from evaluation.statistics.recordings import asked_rate
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
 
@@ -79,7 +80,8 @@ class CardMaker:
         rate = self.sources.sample_rate
         levels = [None if isinstance(part, str) else media.levels(part, rate) for part in loaded]
         top = max((float(part.max()) for part in levels if part is not None), default=0.0)
-        rows = _rows(self.results, clip)
+        records = self.results.clips[self.results.clips["clip"] == clip.id].to_dict("records")
+        rows = {(record["codec"], asked_rate(record["kbps"])): record for record in records}
         signals = []
         for condition, sound, level in zip(conditions, loaded, levels, strict=True):
             signal = self._describe(condition, rows)
@@ -142,12 +144,6 @@ class CardMaker:
             rate += f"{', ' if rate else ''}delay of {delay} samples taken out"
         colour = codec_colours(self.results).get(condition.codec)
         return Signal(condition.codec, asked, rate, scores, colour)
-
-
-def _rows(results: Results, clip: Clip) -> Rows:
-    """The clip's rows by codec and asked rate."""
-    records = results.clips[results.clips["clip"] == clip.id].to_dict("records")
-    return {(r["codec"], None if math.isnan(r["kbps"]) else r["kbps"]): dict(r) for r in records}
 
 
 def missing_sounds(cards: Sequence[Card]) -> list[str]:

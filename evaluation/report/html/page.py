@@ -94,7 +94,7 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "settings": flat(asdict(results.settings)),
         "environment": flat(results.environment),
         "commands": list(commands),
-        "excluded": _excluded(results),
+        "excluded": _list("name, reason", [[*map(Cell, entry)] for entry in results.dataset.excluded]),
     }
 
 
@@ -185,11 +185,14 @@ def _bd_table(results: Results, summary: pd.DataFrame) -> Table:
         ]
         for _, row in bd_rate(results, summary).iterrows()
     ]
-    headings = ["metric", "codec", "anchor", "BD-rate %", "overlap %", "points", "why not"]
-    return Table(headings, [Section("", rows)])
+    return _list("metric, codec, anchor, BD-rate %, overlap %, points, why not", rows)
 
 
 # Lists
+
+
+def _list(headings: str, rows: list[list[Cell]]) -> Table:
+    return Table(headings.split(", "), [Section("", rows)])
 
 
 def _failures(results: Results) -> Table:
@@ -198,33 +201,19 @@ def _failures(results: Results) -> Table:
         [Cell(row["codec"]), Cell(row["kbps"], "g"), Cell(row["clip"]), Cell(row["error"])]
         for _, row in failed.head(MAX_FAILURES).iterrows()
     ]
-    return Table(["codec", "asked kbps", "clip", "reason"], [Section("", rows)])
+    return _list("codec, asked kbps, clip, reason", rows)
 
 
 def _conditions(results: Results) -> Table:
     def text(entries: Mapping[str, Any]) -> Cell:
-        return Cell(
-            ", ".join(f"{name} {value}" for name, value in entries.items() if value not in ("", None))
-        )
+        shown = (f"{name} {value}" for name, value in entries.items() if value not in ("", None))
+        return Cell(", ".join(shown))
 
-    headings = ["codec", "asked kbps", "nominal kbps", "the rate is", "settings", "identity"]
-    rows = [
-        [
-            Cell(c.codec),
-            Cell(c.kbps, "g"),
-            Cell(c.nominal, ".4g"),
-            Cell(c.rate_is),
-            text(c.settings),
-            text(c.identity),
-        ]
-        for c in results.conditions
-    ]
-    return Table(headings, [Section("", rows)])
-
-
-def _excluded(results: Results) -> Table:
-    rows = [[Cell(text) for text in entry] for entry in results.dataset.excluded]
-    return Table(["name", "reason"], [Section("", rows)])
+    rows = []
+    for c in results.conditions:
+        rates = Cell(c.kbps, "g"), Cell(c.nominal, ".4g"), Cell(c.rate_is)
+        rows.append([Cell(c.codec), *rates, text(c.settings), text(c.identity)])
+    return _list("codec, asked kbps, nominal kbps, the rate is, settings, identity", rows)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -94,27 +94,18 @@ class Panel:
         for value in ticks(*self._y):
             y = self.y(value)
             self._add('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', _LEFT, right, y, y)
-            self._add(
-                '<text class="tick" text-anchor="end" x="{}" y="{}">{}</text>',
-                _LEFT - 5,
-                y + 4,
-                number(value),
-            )
-        for position, label in (
-            x_ticks if x_ticks is not None else [(value, number(value)) for value in ticks(*self._x)]
-        ):
+            self._text("tick", "end", _LEFT - 5, y + 4, number(value))
+        if x_ticks is None:
+            x_ticks = [(value, number(value)) for value in ticks(*self._x)]
+        for position, label in x_ticks:
             x = self.x(position)
             self._add('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', x, x, _TOP, bottom)
-            self._add(
-                '<text class="tick" text-anchor="middle" x="{}" y="{}">{}</text>', x, bottom + 15, label
-            )
-        self._add(
-            '<text class="axis" text-anchor="middle" x="{}" y="{}">{}</text>',
-            (_LEFT + right) / 2,
-            HEIGHT - 8,
-            x_label,
-        )
+            self._text("tick", "middle", x, bottom + 15, label)
+        self._text("axis", "middle", (_LEFT + right) / 2, HEIGHT - 8, x_label)
         self._add('<text class="title" x="{}" y="{}">{}</text>', 6, 15, self.title)
+
+    def _text(self, kind: str, anchor: str, x: float, y: float, text: str) -> None:
+        self._add('<text class="{}" text-anchor="{}" x="{}" y="{}">{}</text>', kind, anchor, x, y, text)
 
     def _add(self, template: str, *values: object) -> None:
         # Markup's format escapes what it fills in.
@@ -124,13 +115,8 @@ class Panel:
         """A curve through points of the data; dashed from the eighth colour on, when they begin again."""
         path = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
         dashed = " dashed" if colour // NUM_COLOURS % 2 else ""
-        self._add(
-            '<polyline class="curve c{}{}" points="{}"><title>{}</title></polyline>',
-            colour % NUM_COLOURS,
-            dashed,
-            path,
-            title,
-        )
+        template = '<polyline class="curve c{}{}" points="{}"><title>{}</title></polyline>'
+        self._add(template, colour % NUM_COLOURS, dashed, path, title)
 
     def bar(self, x: float, low: float, high: float, colour: int) -> None:
         """An interval."""
