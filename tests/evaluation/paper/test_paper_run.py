@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from evaluation.paper.printed import Column, WantedRow
 from evaluation.paper.run import PaperRequest, _data_note
 from evaluation.paper.sheets import table_sheet
 from evaluation.paper.tables import Entry, PaperTable, Row
+from evaluation.records import DatasetInfo
 from evaluation.report.terminal import Report
 from qincodec import model_folder
 from qincodec.codec import Qincodec, load
@@ -374,11 +375,11 @@ def test_with_openl3_the_papers_columns_stand_alone(
 
 
 def test_the_papers_data_are_named_as_such() -> None:
-    data = {"name": "audiocaps-test", "n_clips": 975, "n_recordings": 975}
+    data = DatasetInfo(name="audiocaps-test", n_clips=975, n_recordings=975, hash="")
     assert _data_note(PaperRequest("audiocaps:x"), data).startswith(
         "the paper's data: AudioCaps' test set, 975"
     )
-    part = _data_note(PaperRequest("audiocaps:x"), {**data, "n_clips": 900})
+    part = _data_note(PaperRequest("audiocaps:x"), replace(data, n_clips=900))
     assert "of 975 clips, so not all of it" in part
     assert _data_note(PaperRequest("/audiocaps"), data).startswith("not the paper's data")
 
