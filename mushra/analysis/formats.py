@@ -222,7 +222,9 @@ def own_rows(name: str, frame: pd.DataFrame) -> Rows:
             f"{name}: nobody has finished a session that counts yet ({reasons or 'there is no rating'}); "
             "analyse it when one is finished"
         )
-    return Rows(_rename(counted, {}), problems, unique_listeners=True, without_training=True)
+    # What our own page stores says how often a slider was moved: without, it may be from webMUSHRA's CSV.
+    rows = _rename(counted, {}).assign(loses_plus=counted.get("moves", "") == "")
+    return Rows(rows, problems, unique_listeners=True, without_training=True)
 
 
 def _is_number(text: str) -> bool:

@@ -112,7 +112,7 @@ def load(
     frame = _clean_names(frame, problems)
     frame = _one_test(frame, tests)
     given_key = NO_KEY if key is None else read_key(key)
-    frame = _repair_plus(frame, problems, set(given_key.trials))
+    frame = _repair_plus(frame, problems, set(given_key.trials)).drop(columns="loses_plus")
     if given_key is not NO_KEY:
         frame = _open_all_names(frame, given_key)
     _check_opaque(frame)
@@ -143,8 +143,7 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
     name = source.name
     try:
         with Store(source.path, create=False) as store, store.read() as connection:
-            rows = stored_ratings(connection)
-            frame = ratings_table(rows, stored_answers(connection))
+            frame = ratings_table(stored_ratings(connection), stored_answers(connection))
         text = frame.map(as_text)
     except (SQLAlchemyError, StoreUnavailable) as error:
         cause = " ".join(str(getattr(error, "orig", error)).split())
@@ -170,15 +169,14 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
         frame = frame[frame["test"].isin(tests)]
     if frame.empty:
         raise UserError(f"{name} holds no MUSHRA ratings yet; analyse it when sessions are finished")
-    read = own_rows(name, text.loc[frame.index])
-    imported = {row.session for row in rows if row.kind == "import"}  # from webMUSHRA's CSV
-    read.frame["loses_plus"] = read.frame["session"].isin(imported)
-    return read
+    return own_rows(name, text.loc[frame.index])
 
 
 def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
     """Conditions in place of the meaningless names that the key knows."""
     key = read_key(path)
+    if "loses_plus" in part.frame:
+        part = replace(part, frame=_repair_plus(part.frame, problems, set(key.trials)))
     strange = sorted({name for _, name in _unknown(part.frame, key)})
     if strange:
         detail = (
@@ -320,18 +318,24 @@ def _one_test(frame: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
 
 
 def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_items: set[str]) -> pd.DataFrame:
-    """Put back the ``+`` that webMUSHRA's transport turned into a space, in rows of its CSV only.
+    """Put back the ``+`` that webMUSHRA's transport turned into a space, in rows that came from its CSV.
 
-    A name with spaces is repaired where the same name with ``+`` is known from other rows or from the key.
+    A name with spaces is repaired where the same name with ``+`` is known from other rows or from the key,
+    unless somebody rated both: then they are two.
     """
     frame = frame.copy()
-    spaced = frame.pop("loses_plus").astype(bool)
-    for column in ("item", "condition"):
+    spaced = frame["loses_plus"].astype(bool)
+    for column, together in (("item", ["session"]), ("condition", ["session", "item"])):
         kept: dict[str, list[str]] = {}
         for name in set(frame[column]) | (key_items if column == "item" else set()):
             if "+" in name:
                 kept.setdefault(name.replace("+", " "), []).append(name)
-        repair = {lost: names[0] for lost, names in kept.items() if len(names) == 1}
+        where = {name: set(map(tuple, rows.to_numpy())) for name, rows in frame.groupby(column)[together]}
+        repair = {
+            lost: names[0]
+            for lost, names in kept.items()
+            if len(names) == 1 and not where.get(lost, set()) & where.get(names[0], set())
+        }
         lost = spaced & frame[column].isin(repair)
         for name, rows in frame.loc[lost, column].value_counts().sort_index().items():
             detail = f"{column} '{name}' is taken for '{repair[str(name)]}': its + had become a space"

@@ -59,9 +59,9 @@ def find(source: str | Path, database: str | None = None) -> Source:
     Raises:
         UserError: there is nothing of the kind, or more than one.
     """
-    if "://" in str(source):
+    path = Path(str(source).removeprefix("sqlite:///"))
+    if "://" in str(source) and not path.is_file():
         return Source(str(source), True)
-    path = Path(source)
     if path.is_dir():
         return _in_folder(path, database)
     if not path.is_file():

@@ -156,7 +156,41 @@ def test_a_plus_is_lost_in_webmushras_csv_only(tmp_path: Path) -> None:
     with Store(tmp_path / "test.sqlite") as store:
         text = webmushra([{"uuid": "v", "scores": {"y": {"reference": 100, "c d": 30}, "z": {"c+d": 3}}}])
         assert import_csv(store, write(tmp_path, text.replace("test,", "t,"), "m.csv")) == (1, 0)
-    assert set(load(tmp_path / "test.sqlite").frame["condition"]) == {*scores, "c+d"}
+        export(store, tmp_path / "tidy.csv", "tidy")
+        export(store, tmp_path / "all.json", "json")
+    for source in ("test.sqlite", "tidy.csv", "all.json"):
+        assert set(load(tmp_path / source).frame["condition"]) == {*scores, "c+d"}, source
+
+
+def test_two_names_that_one_listener_rated_are_two_in_webmushras_csv_too(tmp_path: Path) -> None:
+    scores = {"reference": 100, "a b": 20, "a+b": 60}
+    ratings = load(write(tmp_path, webmushra([{"uuid": "v", "scores": {"x y": scores, "x+y": scores}}])))
+    assert ratings.items == ("x y", "x+y") and set(ratings.conditions) == set(scores)
+    assert ratings.problems == ()
+
+
+def test_a_key_in_the_folder_knows_names_that_lost_their_plus(tmp_path: Path) -> None:
+    source = write(tmp_path, webmushra([{"uuid": "v", "scores": {"x y": {"reference": 100, "abc": 20}}}]))
+    key = {"trials": {"x+y": {"signals": {"abc": {"condition": "opus"}}}}}
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    for given in (None, tmp_path / "key.json"):
+        ratings = load(source, key=given)
+        assert (ratings.items, ratings.conditions) == (("x+y",), ("reference", "opus")), given
+
+
+def test_a_url_of_a_file_is_that_file(tmp_path: Path) -> None:
+    from mushra.store.export import import_csv
+    from mushra.store.store import Store
+
+    source = write(
+        tmp_path, webmushra([{"uuid": "v", "scores": {"x": {"reference": 100, "abc": 20}}}]), "m.csv"
+    )
+    with Store(tmp_path / "r.sqlite") as store:
+        import_csv(store, source)
+    (tmp_path / "key.json").write_text(
+        json.dumps({"trials": {"x": {"signals": {"abc": {"condition": "opus"}}}}})
+    )
+    assert load(f"sqlite:///{tmp_path / 'r.sqlite'}").conditions == ("reference", "opus")
 
 
 def test_listener_ids_in_two_files_must_be_explained(tmp_path: Path) -> None:
