@@ -119,7 +119,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
     reference should not have (`mushra.faults`), types and sizes of files that tell items apart, training on
     a recording of the test, limits of the standard, names that give a condition away.
     """
-    key, path_of_key = NO_KEY, key_beside(config.root)
+    key, path_of_key = NO_KEY, key_beside(config.path) or key_beside(config.root)
     if path_of_key is not None:
         try:
             key = read_key(path_of_key, whole=True)

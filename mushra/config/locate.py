@@ -24,6 +24,12 @@ def database_of(test: Path) -> Path:
 
 
 def key_beside(path: Path) -> Path | None:
-    """``key.json`` in a folder, or in the folder of a file; None if there is none."""
-    key = (path if path.is_dir() else path.parent) / KEY_NAME
-    return key if key.is_file() else None
+    """``key.json`` in a folder, or in the folder of a file; None if there is none.
+
+    Of a folder ``configs`` also in the one above, where the audio paths of its tests begin.
+    """
+    folder = path if path.is_dir() else path.parent
+    keys = [folder / KEY_NAME]
+    if folder.resolve().name == "configs":
+        keys.append(folder.parent / KEY_NAME)
+    return next((key for key in keys if key.is_file()), None)

@@ -17,7 +17,7 @@ from typing import Any, cast, get_args
 from flask import Blueprint, Response, abort, redirect, render_template, request, send_file, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from mushra.config.locate import KEY_NAME
+from mushra.config.locate import key_beside
 from mushra.server import sign_in
 from mushra.server.address import loopback_warning
 from mushra.server.api import limit
@@ -229,8 +229,7 @@ def _download(data: bytes, name: str, mimetype: str) -> Response:
 
 def _key(here: Service) -> Path | None:
     """The test's key.json, if it has one; what it says is for the experimenter only."""
-    key = here.config.root / KEY_NAME if here.config is not None else None
-    return key if key is not None and key.is_file() else None
+    return key_beside(here.config.path) if here.config is not None else None
 
 
 # Changing

@@ -159,13 +159,14 @@ def test_a_backup_of_a_yaml_file_and_of_a_data_base(
     (folder / "configs").mkdir()
     yaml = (folder / "config.yaml").rename(folder / "configs" / "mine.yaml")
     (folder / "b.wav").unlink()
+    (folder / "key.json").write_text('{"trials": {}}')  # of the tests in `configs`, too
     with Store(folder / "configs" / "mine.sqlite") as store:
         store.set_meta("k", "v")
     made = run("backup", yaml, tmp_path / "kept")
     assert made.exit_code == 0, made
     assert "b.wav' is not there" in made.stderr
     found = {path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*.*")}
-    assert found == {"ref.wav", "a.wav", "configs/mine.yaml", "configs/mine.sqlite"}
+    assert found == {"ref.wav", "a.wav", "configs/mine.yaml", "configs/mine.sqlite", "configs/key.json"}
     assert run("backup", folder / "configs" / "mine.sqlite", tmp_path / "alone").exit_code == 0
     with Store(tmp_path / "alone" / "results.sqlite", create=False) as store:
         assert store.get_meta("k") == "v"
