@@ -23,6 +23,7 @@ from mushra.analysis import wording
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.ratings import count
 from mushra.analysis.sources import database_name
+from mushra.store.php_csv import neutral_cell
 from qincodec import __version__
 from qincodec.core.files import file_sha256, write_atomic
 
@@ -103,7 +104,7 @@ def _source(source: str | Path) -> dict[str, str]:
 
 def _csv(table: pd.DataFrame) -> str:
     text = io.StringIO()
-    table.to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
+    table.map(neutral_cell).to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
     return text.getvalue()
 
 

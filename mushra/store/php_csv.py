@@ -17,6 +17,11 @@ def neutral(text: str) -> str:
     return text
 
 
+def neutral_cell(value: object) -> object:
+    """`neutral` for the cells of a table, which may be numbers."""
+    return neutral(value) if isinstance(value, str) else value
+
+
 def original(cell: str) -> str:
     """What `neutral` was given."""
     return cell[1:] if cell.startswith("'") and neutral(cell[1:]) == cell else cell

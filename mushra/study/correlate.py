@@ -30,6 +30,7 @@ from evaluation.report.tables import heading
 from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
 from mushra.analysis.layout import codec_and_kbps, display_name
 from mushra.analysis.ratings import Ratings
+from mushra.store.php_csv import neutral_cell
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
 from qincodec.core.files import write_atomic
@@ -378,7 +379,7 @@ def write_correlations(
     }
     for name, table in tables.items():
         paths.append(folder / f"{name}.csv")
-        write_atomic(paths[-1], table.to_csv(index=False, lineterminator="\n"))
+        write_atomic(paths[-1], table.map(neutral_cell).to_csv(index=False, lineterminator="\n"))
     content = {
         "seed": result.seed,
         "num_resamples": result.num_resamples,

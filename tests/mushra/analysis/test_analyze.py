@@ -165,6 +165,18 @@ def test_names_are_escaped() -> None:
     assert r"50\%\_\textbackslash{}input\{x\}\$\#\textasciitilde{}\textasciicircum{}" in table
 
 
+def test_a_spreadsheet_runs_no_name(tmp_path: Path) -> None:
+    """Also those of listeners, which whoever submits a session may choose."""
+    frame = tidy(simulate(1, listeners=7), ["reference", "A", "@b"])
+    frame["listener"] = "=HYPERLINK(1)" + frame["listener"]
+    frame["item"] = "+" + frame["item"]
+    write_all(analyze(with_roles(frame), keep=["all"], num_permutations=100), tmp_path, plots=False)
+    for path in tmp_path.glob("*.csv"):
+        cells = pd.read_csv(path, dtype=str, keep_default_na=False).to_numpy().ravel()
+        assert not [cell for cell in cells if re.match(r"[=+@]|-(?![\d.])", cell)], path
+    assert "'=HYPERLINK(1)" in (tmp_path / "screening.csv").read_text()
+
+
 def test_screening_options() -> None:
     frame = thin(listeners=22)
     spoilt = (frame["condition"] == "reference") & (frame["listener"] < "L03")
