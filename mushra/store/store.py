@@ -82,6 +82,11 @@ class Store:
         except (DBAPIError, sqlite3.Error) as error:  # the latter where the connection is set up
             self.close()
             raise UserError(f"cannot open data base '{self.name}': {_explained(error)}") from error
+        except UnicodeDecodeError as error:  # SQLite's message has a piece of a damaged file in it
+            self.close()
+            raise UserError(
+                f"cannot open data base '{self.name}': the file is damaged: put a backup in its place"
+            ) from error
         except Exception:
             self.close()
             raise
@@ -237,7 +242,7 @@ class _Writer:
                 _checkpoint(self._engine, "PASSIVE")
                 if not self._log_has_more.is_set():
                     _checkpoint(self._engine, "TRUNCATE")
-            except (sqlite3.Error, SQLAlchemyError) as error:
+            except (sqlite3.Error, SQLAlchemyError, UnicodeDecodeError) as error:
                 _log.warning("the data base's log cannot be brought into its file: %s", error)
 
     def _commit(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:

@@ -325,6 +325,18 @@ def test_what_is_no_data_base_is_refused(tmp_path: Path, content: bytes | None, 
         read_ratings(tmp_path / "none.sqlite")
 
 
+def test_a_damaged_name_in_a_data_base_is_said(tmp_path: Path) -> None:
+    """SQLite's message then has bytes that are no text."""
+    path = tmp_path / "a.sqlite"
+    Store(path).close()
+    data = path.read_bytes()
+    assert b"tablesessionssessions" in data
+    data = data.replace(b"CREATE TABLE sessions", b"CREATE TABLX sessions")
+    path.write_bytes(data.replace(b"tablesessionssessions", b"table\xcb\xcb\xcbsionssessions"))
+    with pytest.raises(UserError, match="damaged: put a backup in its place"):
+        Store(path)
+
+
 def test_nothing_is_written_after_closing(tmp_path: Path) -> None:
     store = Store(tmp_path / "a.sqlite")
     store.close()
