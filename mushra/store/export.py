@@ -155,9 +155,10 @@ def _webmushra(store: Store, key: Key, test: str | None, everything: bool) -> di
     files: dict[tuple[str, str], list[StoredRating]] = {}
     for row in rows:
         if row.type in _FILES:
-            files.setdefault((row.test, row.type), []).append(row)
+            # As webMUSHRA does, tests of one folder in one file.
+            files.setdefault((folder_name(row.test), row.type), []).append(row)
     contents = {}
-    for (test_id, kind), rated in files.items():
+    for (folder, kind), rated in files.items():
         # One header for all: a questionnaire that was changed shifts no columns.
         names = list(dict.fromkeys(name for row in rated for name in asked.get(row.session, {})))
         file, columns = _FILES[kind]
@@ -170,8 +171,8 @@ def _webmushra(store: Store, key: Key, test: str | None, everything: bool) -> di
             said = asked.get(row.session, {})
             nameless = row.kind in _WHOLE and not row.uuid
             cells = _cells(row, key, "" if nameless else row.listener, several)
-            lines.append([test_id, *(said.get(name, "") for name in names), *cells])
-        contents[f"{folder_name(test_id)}/{file}.csv"] = csv_text(lines)
+            lines.append([row.test, *(said.get(name, "") for name in names), *cells])
+        contents[f"{folder}/{file}.csv"] = csv_text(lines)
     return contents
 
 

@@ -96,6 +96,18 @@ def test_what_a_person_of_several_sessions_gave_is_the_same_file_after_an_import
     assert load([tmp_path / "again.sqlite"]).listeners == load([tmp_path / "r.sqlite"]).listeners
 
 
+def test_tests_whose_folder_is_one_share_its_file(tmp_path: Path) -> None:
+    with Store(tmp_path / "r.sqlite") as store:
+        for test in ("a b", "A-b"):
+            page = WholePage("x", "mushra", False, [Rating("reference", score=100.0, time_ms=1.0)])
+            whole = WholeSession(test, "webmushra", f"of {test}", [], [page])
+            store.write(lambda connection, whole=whole: add_whole(connection, whole))  # type: ignore[misc]
+        done = export(store, tmp_path / "out", "webmushra")
+    assert (done.files, done.sessions) == ((tmp_path / "out" / "a-b" / "mushra.csv",), 2)
+    for test in ("a b", "A-b"):
+        assert load(done.files[0], tests=[test]).listeners == (f"of {test}",)
+
+
 def test_plots_of_a_postgresql_test_lie_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
