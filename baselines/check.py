@@ -140,6 +140,8 @@ class _Check:
     def attempt(self, what: str, call: Callable[[], T]) -> T:
         try:
             return call()
+        except KeyboardInterrupt:
+            raise
         except FAULTS as error:  # whatever an adapter raises is a finding
             self.problem(said(error), f"{what} must not raise an error")
             raise _Failed from error

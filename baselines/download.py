@@ -23,7 +23,7 @@ from typing import Any
 
 from baselines.weights_files import WeightsFile, digests
 from qincodec.core.console import Progress, ProgressLine
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, one_line
 
 TIMEOUT_S = 30.0
 #: Attempts that bring nothing new before a broken download is given up, and the pause before each.
@@ -153,10 +153,10 @@ def _request(file: WeightsFile, part: Path, progress: Progress) -> bool:
                     return True
                 raise _Changed from error
             if error.code in (408, 425, 429) or error.code >= 500:
-                raise _Interrupted(f"the server answers {error.code} {error.reason}") from error
+                raise _Interrupted(f"the server answers {error.code} {_text(error.reason)}") from error
             raise UserError(
-                f"{file.url} answers {error.code} {error.reason}: weights '{file.name}' cannot be downloaded"
-                f" from there; get them elsewhere and give --weights {file.name}=PATH"
+                f"{file.url} answers {error.code} {_text(error.reason)}: weights '{file.name}' cannot be"
+                f" downloaded from there; get them elsewhere and give --weights {file.name}=PATH"
             ) from error
     except urllib.error.URLError as error:
         raise _Interrupted(f"{_text(error.reason)}") from error
@@ -218,7 +218,9 @@ def _validator(file: WeightsFile, part: Path) -> str | None:
     """What tells whether the server still has the file that ``part`` began with; None: start again."""
     try:
         source = json.loads(_source(part).read_bytes())
-        return source["validator"] if source["url"] == file.url and part.is_file() else None
+        validator = source["validator"]
+        known = source["url"] == file.url and part.is_file() and isinstance(validator, str)
+        return validator if known and validator.isprintable() else None  # else it can be no header
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -237,4 +239,5 @@ def _source(part: Path) -> Path:
 
 
 def _text(error: Any) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    """Why a connection failed, as one line: servers may say anything."""
+    return one_line(str(getattr(error, "strerror", None) or error) or type(error).__name__, 200)

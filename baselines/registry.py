@@ -61,6 +61,8 @@ def of_plugin(kind: str, name: str, what: str, call: Callable[[], T]) -> T:
         if (text := one_line(str(error))) == str(error):
             raise
         raise (Unavailable if isinstance(error, Unavailable) else UserError)(text) from error
+    except KeyboardInterrupt:
+        raise
     except FAULTS as error:
         raise UserError(
             f"{kind} '{name}': {what} raises {said(error)}; correct it or leave it out"

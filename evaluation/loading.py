@@ -15,11 +15,12 @@ from evaluation.datasets.base import Clip
 from evaluation.records import Condition, MetricInfo
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.rows import CodedRow, CodesRow, CodeStatistics, CorpusScore, FramesRow, ScoreRow
-from evaluation.run.store import RunStore, coded_key, condition_delay, frames_key, score_key
+from evaluation.run.store import LIST_AGAIN, RunStore, coded_key, condition_delay, frames_key, score_key
 from evaluation.statistics.codes import code_statistics
 from evaluation.statistics.distances import EmbeddedRun
 from evaluation.statistics.recordings import summarize
 from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
 
 
 def load(folder: str | Path) -> Results:
@@ -54,6 +55,11 @@ class _Loader:
         self.progress = progress
         self.settings = self.run.settings
         self.clips = store.read_clips()
+        if len(self.clips) != self.run.dataset.n_clips:  # means and intervals would be of other clips
+            raise UserError(
+                f"{store.folder / 'clips.jsonl'} lists {len(self.clips)} clips, run.json says "
+                f"{self.run.dataset.n_clips}: the list was cut or edited; {LIST_AGAIN}"
+            )
         self.files = store.read_files()
         self.embedded = [EmbeddedRun(store, info, self.settings, self.clips) for info in self.run.embeddings]
 

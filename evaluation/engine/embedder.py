@@ -168,9 +168,11 @@ class Embedder:
                 f"embedding '{self.info.name}' returned shape {frames.shape}; it must be (frames, "
                 f"{self.embedding.dim}), one frame at least"
             )
+        with np.errstate(over="ignore"):
+            frames = frames.astype(np.float32, copy=False)
         if not np.isfinite(frames).all():
-            raise UserError(f"embedding '{self.info.name}' returned NaN or infinity")
-        return frames.astype(np.float32, copy=False)
+            raise UserError(f"embedding '{self.info.name}' returned NaN, infinity or more than float32 holds")
+        return frames
 
     def _silent_frames(self, audio: torch.Tensor) -> int:
         """Frames without a sample that is not 0."""

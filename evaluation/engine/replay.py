@@ -134,7 +134,7 @@ class RunAudio:
         codec = self._codec(condition)
         try:
             return self._coder.decode(codec, [encoded], length)[0].numpy()
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
         except FAULTS as error:  # of a third party's decoder, or of damaged bytes
             text = " ".join(str(error).split())

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+#: What to do about a damaged list of clips: every command that writes rows writes the list first.
+LIST_AGAIN = "run the same `evaluate` command again to have the list written again; all scores are kept"
+
 R = TypeVar("R", bound=Row)
 
 
@@ -322,11 +325,22 @@ class RunStore:
         return size >= row.offset + 4 * row.frames * row.dim
 
     def read_frames(self, row: FramesRow) -> np.ndarray:
-        """The (frames, dim) float32 that ``row`` points to; see `has_frames`."""
-        with (self.folder / row.file).open("rb") as file:
+        """The (frames, dim) float32 that ``row`` points to; see `has_frames`.
+
+        Raises:
+            UserError: the file holds something else there.
+        """
+        path = self.folder / row.file
+        with path.open("rb") as file:
             file.seek(row.offset)
             data = file.read(4 * row.frames * row.dim)
-        return np.frombuffer(data, "<f4").reshape(row.frames, row.dim)
+        frames = np.frombuffer(data, "<f4").reshape(row.frames, row.dim)
+        if not np.isfinite(frames).all():
+            raise UserError(
+                f"{path} is damaged at byte {row.offset}: NaN or infinity stands among its frames; delete it "
+                "and run the same `evaluate` command again to have them computed again"
+            )
+        return frames
 
     # Files beside the rows
 
@@ -368,7 +382,7 @@ class RunStore:
         self._write_json("run.json", {"schema_version": SCHEMA_VERSION, **run.to_json()})
 
     def read_environment(self) -> dict[str, Any]:
-        return self._read_json("environment.json") or {}
+        return self._read_json("environment.json", "delete it: results do not depend on it") or {}
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         self._write_json("environment.json", environment)
@@ -395,7 +409,8 @@ class RunStore:
 
     def read_clips(self) -> list[Clip]:
         path = self.folder / "clips.jsonl"
-        lines = self._read_text(path).split("\n")  # not at other ends of lines: names may hold those
+        # Not at other ends of lines: names may hold those.
+        lines = self._read_text(path, LIST_AGAIN).split("\n")
         clips: dict[str, Clip] = {}
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -406,26 +421,26 @@ class RunStore:
                     raise ValueError(f"clip {short(clip.id)} is there twice")
                 clips[clip.id] = clip
             except ValueError as error:
-                raise UserError(f"{path} is damaged, line {number}: {error}; start a new run") from error
+                raise UserError(f"{path} is damaged, line {number}: {error}; {LIST_AGAIN}") from error
         return list(clips.values())
 
     @staticmethod
-    def _read_text(path: Path) -> str:
+    def _read_text(path: Path, advice: str) -> str:
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}; start a new run") from error
+            raise UserError(f"{path} cannot be read: {error}; {advice}") from error
 
-    def _read_json(self, name: str) -> dict[str, Any] | None:
+    def _read_json(self, name: str, advice: str = "start a new run") -> dict[str, Any] | None:
         path = self.folder / name
         if not path.exists():
             return None
         try:
-            content = loads(self._read_text(path))
+            content = loads(self._read_text(path, advice))
         except ValueError as error:
-            raise UserError(f"{path} cannot be read: {error}; start a new run") from error
+            raise UserError(f"{path} cannot be read: {error}; {advice}") from error
         if not isinstance(content, dict):
-            raise UserError(f"{path} is not a JSON object; start a new run")
+            raise UserError(f"{path} is not a JSON object; {advice}")
         return content
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from qincodec.core.errors import UserError, said, unknown
 
-#: What somebody's part may raise and the program goes on: `sys.exit` of a part must not end it unheard.
-FAULTS = (Exception, SystemExit)
+#: What somebody's part may raise and the program goes on: neither `sys.exit` nor a panic of Rust code, which is
+#: no `Exception` behind PyO3, may end it. Where Ctrl-C arrives, `except KeyboardInterrupt: raise` goes first.
+FAULTS = BaseException
 
 
 class Registry:
@@ -60,6 +61,8 @@ class Registry:
             raise unknown(self.kind, name, self.names())
         try:
             return point.load()
+        except KeyboardInterrupt:
+            raise
         except FAULTS as error:  # a plug-in's own fault must name the plug-in
             what = f"{self.kind} '{name}' ({point.value}) does not import"
             raise UserError(f"{what}: {said(error)}") from error

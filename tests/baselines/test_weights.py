@@ -363,6 +363,7 @@ def test_a_part_that_is_too_long_is_dropped(cache: Path, site: Site, monkeypatch
         ({"status": 403}, "answers 403 Forbidden", 1),
         ({"status": 503}, "answers 503", 1),
         ({"content_type": "text/html; charset=utf-8"}, "a web page instead", 1),
+        ({"location": "/file"}, "answers 302 The HTTP server returned a redirect error", 5),
     ],
 )
 def test_what_a_server_refuses(
@@ -381,6 +382,19 @@ def test_what_a_server_refuses(
     assert "\n" not in str(caught.value)
     assert len(site.requests) == requests
     assert leftovers(cache) == set()
+
+
+@pytest.mark.parametrize("validator", ["a\nb", 5, {"a": 1}])
+def test_a_damaged_validator_begins_again(
+    cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch, validator: object
+) -> None:
+    known(monkeypatch, site.url, sha256=SHA256)
+    cache.mkdir()
+    (cache / "mine.bin.part").write_bytes(b"other")
+    source = {"url": site.url, "validator": validator}
+    (cache / "mine.bin.part.source").write_text(json.dumps(source))
+    assert weights.obtain("mine").read_bytes() == CONTENT
+    assert "range" not in site.requests[0]
 
 
 def test_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:

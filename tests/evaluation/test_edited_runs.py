@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from known import StepCodec
 from mutations import little_memory
@@ -191,3 +192,26 @@ def test_names_of_several_lines_are_told_in_one(
     with pytest.raises(UserError) as caught:
         open_results(folder)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_shortened_list_of_clips_is_no_smaller_run(finished: Path, tmp_path: Path) -> None:
+    """Cut at the end of a line: means would be of other clips, and nothing would say so."""
+    folder = copy_of(finished, tmp_path / "run")
+    lines = (folder / "clips.jsonl").read_text().splitlines(keepends=True)
+    (folder / "clips.jsonl").write_text("".join(lines[:2]))
+    with pytest.raises(UserError, match=f"clips.jsonl lists 2 clips, run.json says {len(lines)}.*again"):
+        open_results(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_frames_that_are_no_numbers_are_told(finished: Path, tmp_path: Path, value: float) -> None:
+    folder = copy_of(finished, tmp_path / "run")
+    path = folder / "embeddings" / "logmel" / "rank-0.f32"
+    frames = np.fromfile(path, "<f4")
+    path.unlink()
+    np.full_like(frames, value).tofile(path)
+    # Results of all frames are kept in rows: without them they would not be computed from the file.
+    rows = (folder / "rows" / "rank-0.jsonl").read_text().splitlines(keepends=True)
+    (folder / "rows" / "rank-0.jsonl").write_text("".join(r for r in rows if '"kind":"corpus"' not in r))
+    with pytest.raises(UserError, match=r"rank-0.f32 is damaged at byte \d+: NaN or infinity.*delete it"):
+        open_results(folder)

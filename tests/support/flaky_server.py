@@ -20,6 +20,7 @@ class Site:
         breaks: bytes after which a response breaks off; consumed from the front, None for a whole one.
         claims: Content-Length to claim instead of the truth.
         status: to answer with instead of serving.
+        location: where the answer sends to instead.
         content_type: of the answer.
         ranges: whether ranges are understood.
         requests: headers of all requests so far.
@@ -30,6 +31,7 @@ class Site:
     breaks: list[int | None] = field(default_factory=list)
     claims: int | None = None
     status: int | None = None
+    location: str | None = None
     content_type: str = "application/octet-stream"
     ranges: bool = True
     requests: list[dict[str, str]] = field(default_factory=list)
@@ -42,6 +44,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site = self.site
         site.requests.append({name.lower(): value for name, value in self.headers.items()})
+        if site.location is not None:
+            self.send_response(302)
+            self.send_header("Location", site.location)
+            self.end_headers()
+            return
         if site.status is not None:
             self.send_error(site.status)
             return

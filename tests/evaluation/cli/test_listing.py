@@ -53,6 +53,11 @@ class Unsure(Raises):
         raise OSError("no\\nlicence")
 
 
+class Panic(Raises):
+    def rates(self, channels=1):
+        raise BaseException("not an Exception")
+
+
 class Ending(Raises):
     def rates(self, channels=1):
         raise SystemExit(0)
@@ -233,6 +238,7 @@ POINTS = [
             "nothing",
             "unsure",
             "ending",
+            "panic",
             "zero",
             "nan",
             "numpy",
@@ -270,6 +276,7 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
     assert codecs["ending"] == (
         "broken: codec 'ending': rates() raises SystemExit: 0; correct it or leave it out"
     )
+    assert "rates() raises BaseException: not an Exception" in codecs["panic"]
     metrics = {row[0]: row[3] for row in metric_rows()}
     assert metrics["si_sdr"] == metrics["good"] == "ready"
     assert metrics["float"] == (

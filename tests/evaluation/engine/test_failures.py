@@ -464,35 +464,61 @@ def test_a_part_that_writes_into_its_input_changes_no_other(
 # A part that ends the program
 
 
+class Panic(BaseException):
+    """No Exception, as a panic of Rust code is none behind PyO3."""
+
+
 class Ending(StepCodec):
     name = "ending"
+    end: type[BaseException] = SystemExit
 
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
-        raise SystemExit(0)
+        raise Ending.end(0)
 
 
 class EndingMetric(Touchy):
     def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
-        raise SystemExit(0)
+        raise Ending.end(0)
 
 
 class EndingBands(Bands):
     def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
-        raise SystemExit(0)
+        raise Ending.end(0)
 
 
-def test_a_part_that_exits_fails_and_does_not_end_the_run(
-    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", [SystemExit, Panic])
+def test_a_part_that_ends_the_program_fails_and_does_not_end_the_run(
+    steps: None,
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: type[BaseException],
 ) -> None:
+    monkeypatch.setattr(Ending, "end", end)
     add(monkeypatch, CODECS, "ending", Ending)
     add(monkeypatch, METRICS, "touchy", EndingMetric)
     add(monkeypatch, EMBEDDINGS, "bands", EndingBands)
     assert run(monkeypatch, recordings, tmp_path, "steps,ending", "si_sdr,touchy,bands") == 3
     clips = open_results(tmp_path / "run").clips
     ended, rest = clips[clips["codec"] == "ending"], clips[clips["codec"] == "steps"]
-    assert set(ended["error"]) == {"SystemExit: 0"} and len(ended) == len(rest) == 3
-    assert rest["si_sdr"].notna().all() and set(rest["touchy_reason"]) == {"touchy failed: SystemExit: 0"}
-    assert set(rest["fm_bands_reason"]) == {"no embedding: SystemExit: 0"}
+    said = f"{end.__name__}: 0"
+    assert set(ended["error"]) == {said} and len(ended) == len(rest) == 3
+    assert rest["si_sdr"].notna().all() and set(rest["touchy_reason"]) == {f"touchy failed: {said}"}
+    assert set(rest["fm_bands_reason"]) == {f"no embedding: {said}"}
+
+
+class Large(Bands):
+    def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        return super().embed(audio, sample_rate).double() * 1e300
+
+
+def test_frames_that_float32_cannot_hold_are_told_and_not_kept(
+    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, EMBEDDINGS, "bands", Large)
+    assert run(monkeypatch, recordings, tmp_path, "steps", "si_sdr,bands") == 3
+    reasons = open_results(tmp_path / "run").clips["fm_bands_reason"]
+    assert reasons.str.contains("NaN, infinity or more than float32 holds").all() and len(reasons) == 3
 
 
 def run(
