@@ -38,7 +38,8 @@ class RunAudio:
         device: codecs decode on.
 
     Raises:
-        UserError: no run yet, a folder for a condition that the run does not have, or no such device here.
+        UserError: no run yet, a folder for a condition or weights of a codec that the run does not have, or
+            no such device here.
     """
 
     def __init__(
@@ -64,8 +65,15 @@ class RunAudio:
             if (codec, kbps) not in known:
                 rows = ", ".join(label(*row) for row in sorted(known, key=str))
                 raise UserError(f"--condition {label(codec, kbps)} is not in {store.folder}; it has {rows}")
-        check_device(device)
         self._weights, self._device = weights or {}, device
+        codecs = {name for c in run.conditions for name in (c.codec, c.identity.get("name", c.codec))}
+        for name in self._weights:
+            if name not in codecs:
+                raise UserError(
+                    f"--weights {name}=...: no codec of {store.folder} is '{name}'; it has"
+                    f" {', '.join(sorted(codecs, key=str))}"
+                )
+        check_device(device)
         self._codecs: dict[str, Codec | str] = {}
         self._delays: dict[tuple[str, float | None], int] = {}
         self._lock = threading.RLock()

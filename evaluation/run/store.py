@@ -171,10 +171,10 @@ class RunStore:
             if strangers:
                 raise UserError(
                     f"{self.folder} is not empty and not a run (it holds {strangers[0]}); "
-                    "choose another --out"
+                    "choose another run folder"
                 )
         rows = self.folder / "rows"
-        with explain_os_errors(self.folder, "choose another folder with --out"):
+        with explain_os_errors(self.folder, "choose another run folder"):
             rows.mkdir(parents=True, exist_ok=True)
             if self.rank == 0:
                 self._lock_handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
@@ -182,7 +182,8 @@ class RunStore:
                     fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(
-                        f"another evaluation is writing to {self.folder}; wait for it or choose another --out"
+                        f"another evaluation is writing to {self.folder}; wait for it or choose another run"
+                        " folder"
                     ) from None
             self._append_handle = os.open(
                 rows / f"rank-{self.rank}.jsonl", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644

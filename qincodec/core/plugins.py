@@ -14,7 +14,7 @@ from typing import Any
 from qincodec.core.errors import UserError, said, unknown
 
 #: What somebody's part may raise and the program goes on: neither `sys.exit` nor a panic of Rust code, which
-#: is no `Exception` behind PyO3, may end it. Where Ctrl-C arrives, `except KeyboardInterrupt: raise` goes first.
+#: is no `Exception` behind PyO3, may end it. Where Ctrl-C arrives, it is let through before this is caught.
 FAULTS = BaseException
 
 

@@ -161,6 +161,7 @@ def test_another_model_is_not_passed_off_as_the_one_that_was_scored(
         (["RUN", "--clips", "-1"], "--clips is -1; allowed: 0 or more"),
         (["RUN", "--device", "nowhere"], "unknown device 'nowhere'"),
         (["RUN", "--condition", "opus@8=."], "--condition opus@8 is not in"),
+        (["RUN", "--weights", "qincodecs=x"], "is 'qincodecs'; it has "),
         (["RUN", "--out", "FULL"], "holds something else than a report"),
         (["RUN", "--out", "FILE"], "is a file"),
     ],
