@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from known import announce
 
 from baselines import check_codec
 from baselines.registry import CODECS
@@ -30,10 +31,7 @@ def mulaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
     monkeypatch.syspath_prepend(tmp_path)
     declared = re.search(r'mulaw = "(.*)"', next(block for block in blocks("toml")))
     assert declared is not None
-    point = EntryPoint("mulaw", declared.group(1), "qincodec.codecs")
-    monkeypatch.setattr(
-        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
-    )
+    announce(monkeypatch, EntryPoint("mulaw", declared.group(1), "qincodec.codecs"))
     codec = CODECS.load("mulaw")
     assert isinstance(codec, type)
     return codec
@@ -63,9 +61,7 @@ def test_the_embedding_of_readme_is_evaluated(tmp_path: Path, monkeypatch: pytes
     declared = re.search(r'loudness = "my_package:(.*)"', next(b for b in blocks("toml") if "loudness" in b))
     assert declared is not None
     point = EntryPoint("loudness", f"my_embeddings:{declared.group(1)}", "qincodec.embeddings")
-    monkeypatch.setattr(
-        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
-    )
+    announce(monkeypatch, point)
     results = evaluate("demo", "opus", [16], metrics="loudness", limit=2, out=tmp_path / "run")
     assert results.summary["fd_loudness"].notna().all() and results.clips["fm_loudness"].notna().all()
 

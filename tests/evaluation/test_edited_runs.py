@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from known import StepCodec
+from known import StepCodec, register_codecs
 from mutations import little_memory
 
-from baselines.registry import CODECS
 from evaluation import evaluate, open_results
 from evaluation.report import write_all
 from evaluation.report.compare import compare_runs, render_comparison
@@ -53,9 +52,7 @@ VALUES: list[Any] = [
 def finished(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run of two codecs, a control, two rates and an embedding."""
     with pytest.MonkeyPatch.context() as patch:
-        load = CODECS.load
-        patch.setitem(CODECS._builtin, "steps", "known:StepCodec")
-        patch.setattr(CODECS, "load", lambda name: StepCodec if name == "steps" else load(name))
+        register_codecs(patch, StepCodec)
         folder = tmp_path_factory.mktemp("runs") / "run"
         evaluate(
             clip_folder,

@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from known import StepCodec, frechet_distance
+from known import FragileCodec, LateCodec, StepCodec, announce, frechet_distance, register_codecs
 from toy_embedding import Absent, Bands, Fragile, OtherBands
 
-from baselines.registry import CODECS
 from evaluation import evaluate, open_results
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import shift
@@ -32,44 +31,17 @@ from qincodec import audio
 from qincodec.core.errors import UserError
 
 
-class LateCodec(StepCodec):
-    name = "late"
-    delay = 37
-
-
-class PickyCodec(StepCodec):
-    name = "picky"
-    fails_above = 0.44
-
-
 @pytest.fixture(autouse=True)
 def plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Codecs by name; the embedding as another package would announce it."""
-    own = {codec.name: codec for codec in (StepCodec, LateCodec, PickyCodec)}
-    load = CODECS.load
-    for name in own:
-        monkeypatch.setitem(CODECS._builtin, name, f"known:{name}")
-    monkeypatch.setattr(CODECS, "load", lambda name: own[name] if name in own else load(name))
-    point = EntryPoint("bands", "toy_embedding:Bands", "qincodec.embeddings")
-    monkeypatch.setattr(
-        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
-    )
+    """Codecs by name; the embedding as another package would announce it. Nothing is drawn."""
+    register_codecs(monkeypatch, StepCodec, LateCodec, FragileCodec)
+    replace_plug_in(monkeypatch, Bands)
     monkeypatch.setattr(Bands, "calls", 0)
-
-
-def replace_plug_in(monkeypatch: pytest.MonkeyPatch, kind: type[Bands]) -> None:
-    point = EntryPoint("bands", f"toy_embedding:{kind.__name__}", "qincodec.embeddings")
-    monkeypatch.setattr(
-        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
-    )
-
-
-@pytest.fixture
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluation.report.files.write_plots", lambda *_: [])
 
 
-pytestmark = pytest.mark.usefixtures("without_plots")
+def replace_plug_in(monkeypatch: pytest.MonkeyPatch, kind: type[Bands]) -> None:
+    announce(monkeypatch, EntryPoint("bands", f"toy_embedding:{kind.__name__}", "qincodec.embeddings"))
 
 
 def frames_of(folder: Path, codec: str, bits: float) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -251,7 +223,7 @@ def test_unavailable_embeddings_are_said_and_the_rest_is_scored(
 
 
 def test_tests_compare_on_the_clips_all_codecs_have(clip_folder: Path, tmp_path: Path) -> None:
-    results = evaluate(clip_folder, "picky,steps", [4], metrics="bands", out=tmp_path / "run")
+    results = evaluate(clip_folder, "fragile,steps", [4], metrics="bands", out=tmp_path / "run")
     tests = pd.read_csv(tmp_path / "run" / "tests.csv").set_index("metric")
     failed = int(results.summary["n_failed"].iloc[0])
     assert 0 < failed < 7

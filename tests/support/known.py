@@ -1,14 +1,19 @@
-"""Signals and codecs whose right scores are known; tests import them as ``known``."""
+"""Signals and codecs whose right scores are known, and how a test registers plug-ins; import ``known``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from baselines.codec import Codec, Encoded, Rate
+from baselines.registry import CODECS
 from evaluation.statistics.distributions import Gaussian, Moments, frechet, frechet_of_few
+from qincodec.core.plugins import Registry
 
 RATE = 44100
 
@@ -70,3 +75,36 @@ class StepCodec(Codec):
             if self.delay:
                 items[-1][:, : self.delay] = 0
         return torch.from_numpy(np.stack(items)).float()
+
+
+class LateCodec(StepCodec):
+    """Its output is late, so that a delay is taken out."""
+
+    name = "late"
+    delay = 37
+
+
+class FragileCodec(StepCodec):
+    """Fails on loud clips."""
+
+    name = "fragile"
+    fails_above = 0.44
+
+
+def register(patch: pytest.MonkeyPatch, registry: Registry, name: str, part: Any) -> None:
+    """Add a part under a name, beside the project's own."""
+    load = registry.load
+    patch.setitem(registry._builtin, name, f"known:{name}")
+    patch.setattr(registry, "load", lambda asked: part if asked == name else load(asked))
+
+
+def register_codecs(patch: pytest.MonkeyPatch, *codecs: type[Codec]) -> None:
+    for codec in codecs:
+        register(patch, CODECS, codec.name, codec)
+
+
+def announce(patch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    """Nothing but these is what installed packages offer."""
+    patch.setattr(
+        "qincodec.core.plugins.entry_points", lambda group: [one for one in points if one.group == group]
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from known import StepCodec
+from known import LateCodec, StepCodec
 
 from baselines.codec import Encoded
 from evaluation import evaluate
@@ -24,11 +24,6 @@ from evaluation.statistics.recordings import TIMING_COLUMNS
 NAMES = ["a", "b", "c", "d", "sub/e", "sub/f", "g", "h", "i", "j"]
 #: One clip at a time: batches of a part have other company than those of the whole.
 OPTIONS: dict[str, Any] = {"batch_size": 1, "workers": 1, "metrics": "si_sdr,bands"}
-
-
-class LateCodec(StepCodec):
-    name = "late"
-    delay = 37
 
 
 class JitterCodec(StepCodec):
@@ -48,7 +43,7 @@ class PickyCodec(StepCodec):
     fails_above = 0.425
 
 
-OWN = {codec.name: codec for codec in (StepCodec, LateCodec, JitterCodec, PickyCodec)}
+OWN = (StepCodec, LateCodec, JitterCodec, PickyCodec)
 
 
 def part(data: Path, names: Sequence[str], path: Path) -> Path:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
-from known import RATE, StepCodec, tone_and_noise
+from known import RATE, StepCodec, register, register_codecs, tone_and_noise
 from toy_embedding import Bands
 
 from baselines.codec import Encoded, Rate
@@ -26,9 +28,9 @@ from evaluation.loading import load_results
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
 from evaluation.report import write_all
+from evaluation.results import Results
 from evaluation.run.merge import merge_runs
 from evaluation.run.store import RunStore
-from qincodec.core.plugins import Registry
 
 
 class Touchy(Metric):
@@ -44,47 +46,63 @@ class Touchy(Metric):
         return [Score(float(item.abs().max())) for item in decoded]
 
 
-def returning(found: object) -> type[Metric]:
-    class Odd(Touchy):
-        def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> Any:
-            return found
+def raising(error: BaseException) -> Any:
+    """A method that raises it."""
 
-    return Odd
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
-def add(monkeypatch: pytest.MonkeyPatch, registry: Registry, name: str, part: Any) -> None:
-    """Register a part under a name, as an entry point would."""
-    load = registry.load
-    monkeypatch.setitem(registry._builtin, name, f"test:{name}")
-    monkeypatch.setattr(registry, "load", lambda asked: part if asked == name else load(asked))
+class Lab:
+    """Three recordings of one second, of which "loud" alone exceeds `Touchy.limit`; plug-ins; a run."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.recordings, self.out, self._patch = folder / "recordings", folder / "run", patch
+        self.recordings.mkdir()
+        for seed, (name, peak) in enumerate({"loud": 0.8, "one": 0.2, "two": 0.3}.items()):
+            sound = tone_and_noise(seed, 1.0)
+            sound *= peak / np.abs(sound).max()
+            soundfile.write(self.recordings / f"{name}.wav", sound, RATE, subtype="FLOAT")
+        self.codecs(StepCodec)
+
+    def codecs(self, *codecs: type[StepCodec]) -> None:
+        register_codecs(self._patch, *codecs)
+
+    def metric(self, metric: type[Metric]) -> None:
+        register(self._patch, METRICS, metric.name, metric)
+
+    def evaluate(self, codecs: str, metrics: str = "si_sdr", **options: Any) -> Results:
+        options = {"out": self.out, **options}
+        return evaluate(self.recordings, codecs, [8], metrics=metrics, **options)
+
+    def run(self, codecs: str, metrics: str = "si_sdr", *more: str) -> int:
+        """Exit code of the command."""
+        words = ["evaluate", str(self.recordings), "--codecs", codecs, "--kbps", "8", "--metrics", metrics]
+        self._patch.setattr("sys.argv", [*words, *more, "--workers", "1", "--out", str(self.out)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
+    @property
+    def clips(self) -> pd.DataFrame:
+        """What the run has."""
+        return open_results(self.out).clips
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    add(monkeypatch, CODECS, "steps", StepCodec)
-    yield
-
-
-@pytest.fixture
-def recordings(tmp_path: Path) -> Path:
-    """Three recordings of one second; only "loud" exceeds `Touchy.limit`."""
-    folder = tmp_path / "recordings"
-    folder.mkdir()
-    for seed, (name, peak) in enumerate({"loud": 0.8, "one": 0.2, "two": 0.3}.items()):
-        sound = tone_and_noise(seed, 1.0)
-        soundfile.write(folder / f"{name}.wav", sound * peak / np.abs(sound).max(), RATE, subtype="FLOAT")
-    return folder
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return Lab(tmp_path, monkeypatch)
 
 
 # A metric that raises
 
 
-def test_a_metric_fails_by_itself(
-    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone = evaluate(recordings, "steps", [8], metrics="si_sdr,logmel", out=tmp_path / "alone")
-    add(monkeypatch, METRICS, "touchy", Touchy)
-    both = evaluate(recordings, "steps", [8], metrics="si_sdr,touchy,logmel", out=tmp_path / "both")
+def test_a_metric_fails_by_itself(lab: Lab, tmp_path: Path) -> None:
+    alone = lab.evaluate("steps", "si_sdr,logmel", out=tmp_path / "alone")
+    lab.metric(Touchy)
+    both = lab.evaluate("steps", "si_sdr,touchy,logmel")
     assert both.clips["error"].isna().all()
     assert both.clips["si_sdr"].tolist() == alone.clips["si_sdr"].tolist()
     assert both.clips["fm_logmel"].tolist() == alone.clips["fm_logmel"].tolist()
@@ -96,24 +114,22 @@ def test_a_metric_fails_by_itself(
     assert both.clips.set_index("clip")["touchy_reason"].dropna().to_dict() == {"loud": reason}
     assert both.n_failed_scores == 1
 
-    write_all(both, tmp_path / "both")
-    table = (tmp_path / "both" / "table.md").read_text().replace("\\", "")
+    write_all(both, lab.out)
+    table = (lab.out / "table.md").read_text().replace("\\", "")
     assert f"Touchy not a number: {reason} (1×)" in table
     assert "Touchy is the mean of fewer clips than n: steps at 8 kbps 2 of 3" in table
-    with (tmp_path / "both" / "clips.csv").open() as file:
+    with (lab.out / "clips.csv").open() as file:
         rows = {row["clip"]: row for row in csv.DictReader(file)}
     assert rows["loud"]["touchy"] == "" and rows["loud"]["touchy_reason"] == reason
     assert rows["loud"]["si_sdr"] != "" and rows["loud"]["error"] == ""
 
-    merged = merge_runs(tmp_path / "merged", [tmp_path / "both"])
+    merged = merge_runs(tmp_path / "merged", [lab.out])
     assert not merged.not_scored
     with RunStore(tmp_path / "merged", write=False) as store:
         assert load_results(store).clips["touchy_reason"].dropna().tolist() == [reason]
 
 
-def test_what_failed_is_computed_when_the_run_goes_on(
-    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_failed_is_computed_when_the_run_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
     class Counted(Touchy):
@@ -121,13 +137,13 @@ def test_what_failed_is_computed_when_the_run_goes_on(
             calls.append(len(decoded))
             return super().score(prepared, decoded, sample_rate)
 
-    add(monkeypatch, METRICS, "touchy", Counted)
-    evaluate(recordings, "steps", [8], metrics="touchy", out=tmp_path / "run")
+    lab.metric(Counted)
+    lab.evaluate("steps", "touchy")
     assert sorted(calls) == [1, 1, 1, 3]  # together, then one by one; not once more in the second pass
     monkeypatch.setattr(Touchy, "limit", 2.0)
-    results = evaluate(recordings, "steps", [8], metrics="touchy", out=tmp_path / "run")
+    results = lab.evaluate("steps", "touchy")
     assert results.n_failed_scores == 0 and results.clips["touchy"].notna().all()
-    assert open_results(tmp_path / "run").clips["touchy"].notna().all()
+    assert lab.clips["touchy"].notna().all()
 
 
 @pytest.mark.parametrize(
@@ -143,11 +159,9 @@ def test_what_failed_is_computed_when_the_run_goes_on(
         ([Score(float("nan"), 5)], "metric 'touchy' returned Score(nan, 5); the value must be"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_no_score_is_said(
-    found: object, reason: str, steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(monkeypatch, METRICS, "touchy", returning(found))
-    clips = evaluate(recordings, "steps", [8], metrics="si_sdr,touchy", out=tmp_path / "run").clips
+def test_what_is_no_score_is_said(found: object, reason: str, lab: Lab) -> None:
+    lab.metric(type("Odd", (Touchy,), {"score": lambda *_: found}))
+    clips = lab.evaluate("steps", "si_sdr,touchy").clips
     assert clips["si_sdr"].notna().all() and clips["error"].isna().all()
     assert all(f"touchy failed: {reason}" in text for text in clips["touchy_reason"])
 
@@ -165,23 +179,12 @@ class Speechless(Exception):
         (Speechless(), "Speechless: its message cannot be shown"),
     ],
 )
-def test_any_message_of_a_plug_in_fits_the_run_folder(
-    error: Exception,
-    said: str,
-    steps: None,
-    recordings: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_any_message_of_a_plug_in_fits_the_run_folder(error: Exception, said: str, lab: Lab) -> None:
     """A row with NUL could be written, and the run folder not be read again."""
-
-    def fail(*_: object) -> None:
-        raise error
-
-    add(monkeypatch, METRICS, "touchy", type("Odd", (Touchy,), {"score": fail}))
-    add(monkeypatch, CODECS, "broken", type("Broken", (StepCodec,), {"name": "broken", "encode": fail}))
-    assert run(monkeypatch, recordings, tmp_path, "steps,broken", "si_sdr,touchy") == 3
-    clips = open_results(tmp_path / "run").clips.groupby("codec")
+    lab.metric(type("Odd", (Touchy,), {"score": raising(error)}))
+    lab.codecs(type("Broken", (StepCodec,), {"name": "broken", "encode": raising(error)}))
+    assert lab.run("steps,broken", "si_sdr,touchy") == 3
+    clips = lab.clips.groupby("codec")
     assert set(clips.get_group("broken")["error"]) == {said}
     assert set(clips.get_group("steps")["touchy_reason"]) == {f"touchy failed: {said}"}
     assert clips.get_group("steps")["si_sdr"].notna().all()
@@ -199,12 +202,9 @@ class Tuples(StepCodec):
         return {**super().identity(), "widths": (1, 2), "gains": {1: 2}}
 
 
-def test_a_codec_with_tuples_goes_on_with_its_run(
-    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(monkeypatch, CODECS, "tuples", Tuples)
-    ends = [run(monkeypatch, recordings, tmp_path, "tuples", m) for m in ("si_sdr", "si_sdr,ms_mel")]
-    assert ends == [0, 0]
+def test_a_codec_with_tuples_goes_on_with_its_run(lab: Lab) -> None:
+    lab.codecs(Tuples)
+    assert [lab.run("tuples", metrics) for metrics in ("si_sdr", "si_sdr,ms_mel")] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_codec_with_tuples_goes_on_with_its_run(
     ],
 )
 def test_what_could_not_be_decoded_again_fails_its_clip(
-    changed: dict[str, Any], reason: str, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changed: dict[str, Any], reason: str, lab: Lab
 ) -> None:
     class Careless(StepCodec):
         name = "careless"
@@ -228,15 +228,13 @@ def test_what_could_not_be_decoded_again_fails_its_clip(
         def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
             return torch.zeros(len(encoded), 1, RATE)
 
-    add(monkeypatch, CODECS, "careless", Careless)
-    assert run(monkeypatch, recordings, tmp_path, "careless", "si_sdr") == 3
-    errors = open_results(tmp_path / "run").clips["error"]
+    lab.codecs(Careless)
+    assert lab.run("careless") == 3
+    errors = lab.clips["error"]
     assert len(errors) == 3 and all(reason in error for error in errors)
 
 
-def test_audio_that_cannot_be_saved_fails_its_clip_and_not_the_run(
-    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audio_that_cannot_be_saved_fails_its_clip_and_not_the_run(lab: Lab) -> None:
     class Infinite(StepCodec):
         name = "infinite"
 
@@ -244,9 +242,9 @@ def test_audio_that_cannot_be_saved_fails_its_clip_and_not_the_run(
             decoded = super().decode(encoded)
             return torch.where(decoded.abs().amax(2, keepdim=True) > 0.44, torch.inf, decoded)
 
-    add(monkeypatch, CODECS, "infinite", Infinite)
-    assert run(monkeypatch, recordings, tmp_path, "infinite,steps", "si_sdr", "--save-audio") == 3
-    clips = open_results(tmp_path / "run").clips.set_index(["codec", "clip"])
+    lab.codecs(Infinite)
+    assert lab.run("infinite,steps", "si_sdr", "--save-audio") == 3
+    clips = lab.clips.set_index(["codec", "clip"])
     assert clips["si_sdr"].notna().sum() == 5
     assert clips.loc[("infinite", "loud"), "error"].startswith("the decoder returned NaN or infinity")
 
@@ -262,23 +260,6 @@ def test_a_score_is_a_number() -> None:
         Score(float("nan"))
 
 
-def test_a_failed_score_ends_with_3(
-    steps: None,
-    recordings: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    add(monkeypatch, METRICS, "touchy", Touchy)
-    out = str(tmp_path / "run")
-    words = ["evaluate", str(recordings), "--codecs", "steps", "--kbps", "8", "--out", out]
-    monkeypatch.setattr("sys.argv", [*words, "--metrics", "si_sdr,touchy"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 3
-    assert "Touchy not a number: touchy failed" in capsys.readouterr().out
-
-
 # A file that changes during the run
 
 
@@ -287,63 +268,33 @@ class Rewriting(StepCodec):
 
     name = "rewriting"
     victim: Path
+    later: bytes
 
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
-        if self.victim.read_bytes() != LATER:
+        if self.victim.read_bytes() != self.later:
             times = self.victim.stat().st_atime_ns, self.victim.stat().st_mtime_ns
-            self.victim.write_bytes(LATER)
+            self.victim.write_bytes(self.later)
             os.utime(self.victim, ns=times)
         return super().encode(audio, rate)
 
-    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
-        return super().decode(encoded)
 
-
-LATER = b""
-
-
+@pytest.mark.parametrize("decoded", [False, True])
 def test_a_file_that_changes_is_not_scored_under_its_old_hash(
-    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoded: bool, lab: Lab, tmp_path: Path
 ) -> None:
     """The three clips are as long as one another; "two" is coded last, when it has another content."""
-    other = tmp_path / "other.wav"
+    folder = Path(shutil.copytree(lab.recordings, tmp_path / "decoded")) if decoded else lab.recordings
+    victim, other = folder / "two.wav", tmp_path / "other.wav"
     soundfile.write(other, tone_and_noise(9, 1.0) / 4, RATE, subtype="FLOAT")
-    monkeypatch.setattr(f"{__name__}.LATER", other.read_bytes())
-    assert len(LATER) == (recordings / "two.wav").stat().st_size
-    add(monkeypatch, CODECS, "rewriting", Rewriting)
-    monkeypatch.setattr(Rewriting, "victim", recordings / "two.wav", raising=False)
-    results = evaluate(
-        recordings, "rewriting", [8], metrics="si_sdr", out=tmp_path / "run", batch_size=1, workers=1
-    )
-    clips = results.clips.set_index("clip")
+    assert other.stat().st_size == victim.stat().st_size
+    lab.codecs(type("Now", (Rewriting,), {"victim": victim, "later": other.read_bytes()}))
+    more: Any = {"conditions": {"mine@8": folder}} if decoded else {}
+    clips = lab.evaluate("rewriting", batch_size=1, workers=1, **more).clips
+    clips = clips[clips["codec"] == ("mine" if decoded else "rewriting")].set_index("clip")
     assert clips["si_sdr"].notna().to_dict() == {"loud": True, "one": True, "two": False}
-    assert "two.wav' has changed since the run began: its SHA-256 is" in clips.loc["two", "error"]
-
-
-def test_a_decoded_file_that_changes_is_not_scored_under_its_old_hash(
-    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "decoded").mkdir()
-    for path in recordings.iterdir():
-        (tmp_path / "decoded" / path.name).write_bytes(path.read_bytes())
-    other = tmp_path / "other.wav"
-    soundfile.write(other, tone_and_noise(9, 1.0) / 4, RATE, subtype="FLOAT")
-    monkeypatch.setattr(f"{__name__}.LATER", other.read_bytes())
-    add(monkeypatch, CODECS, "rewriting", Rewriting)
-    monkeypatch.setattr(Rewriting, "victim", tmp_path / "decoded" / "two.wav", raising=False)
-    results = evaluate(
-        recordings,
-        "rewriting",
-        [8],
-        conditions={"mine@8": tmp_path / "decoded"},
-        metrics="si_sdr",
-        out=tmp_path / "run",
-        batch_size=1,
-        workers=1,
+    assert (
+        f"{folder.name}/two.wav' has changed since the run began: its SHA-256 is" in clips.loc["two", "error"]
     )
-    clips = results.clips[results.clips["codec"] == "mine"].set_index("clip")
-    assert clips["si_sdr"].notna().to_dict() == {"loud": True, "one": True, "two": False}
-    assert "decoded/two.wav' has changed since the run began" in clips.loc["two", "error"]
 
 
 # What fails once it has been coded
@@ -379,16 +330,14 @@ class Deleting(Metric):
 
 
 def test_a_recording_that_vanishes_between_the_passes_fails_with_the_reason(
-    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add(monkeypatch, CODECS, "uneven", Uneven)
-    add(monkeypatch, METRICS, "deleting", Deleting)
-    monkeypatch.setattr(Deleting, "victim", recordings / "loud.wav", raising=False)
+    lab.codecs(Uneven)
+    lab.metric(Deleting)
+    monkeypatch.setattr(Deleting, "victim", lab.recordings / "loud.wav", raising=False)
     monkeypatch.setattr(Deleting, "calls", 0)
-    assert (
-        run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,deleting,logmel", "--batch-size", "1") == 3
-    )
-    results = open_results(tmp_path / "run")
+    assert lab.run("uneven", "si_sdr,deleting,logmel", "--batch-size", "1") == 3
+    results = open_results(lab.out)
     clips = results.clips.set_index("clip")
     for column in ("si_sdr", "deleting", "fm_logmel", "cos_logmel"):
         assert clips[column].notna().to_dict() == {"loud": False, "one": True, "two": True}
@@ -397,19 +346,19 @@ def test_a_recording_that_vanishes_between_the_passes_fails_with_the_reason(
 
 
 def test_a_decoder_that_breaks_later_is_the_reason_until_it_works(
-    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add(monkeypatch, CODECS, "uneven", Uneven)
-    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr") == 0
-    before = open_results(tmp_path / "run").clips["si_sdr"].tolist()
+    lab.codecs(Uneven)
+    assert lab.run("uneven") == 0
+    before = lab.clips["si_sdr"].tolist()
     monkeypatch.setattr(Uneven, "broken", True)
-    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,ms_mel") == 3
-    results = open_results(tmp_path / "run")
+    assert lab.run("uneven", "si_sdr,ms_mel") == 3
+    results = open_results(lab.out)
     assert results.clips["si_sdr"].tolist() == before and results.n_failed_scores == 3
     assert set(results.clips["ms_mel_reason"]) == {"ValueError: the decoder broke"}
     monkeypatch.setattr(Uneven, "broken", False)
-    assert run(monkeypatch, recordings, tmp_path, "uneven", "si_sdr,ms_mel") == 0
-    assert open_results(tmp_path / "run").clips["ms_mel"].notna().all()
+    assert lab.run("uneven", "si_sdr,ms_mel") == 0
+    assert lab.clips["ms_mel"].notna().all()
 
 
 # A part that writes into what it is given
@@ -443,20 +392,19 @@ class WritingBands(Bands):
 
 @pytest.mark.parametrize("align", [True, False])
 def test_a_part_that_writes_into_its_input_changes_no_other(
-    align: bool, steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    align: bool, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for registry, name, honest, writing in (
         (CODECS, "writing", StepCodec, Writing),
         (METRICS, "touchy", type("Quiet", (Touchy,), {"limit": 2.0}), WritingMetric),
         (EMBEDDINGS, "bands", Bands, WritingBands),
     ):
-        add(monkeypatch, registry, name, honest)
-        add(monkeypatch, registry, f"{name}-now", writing)
+        register(monkeypatch, registry, name, honest)
+        register(monkeypatch, registry, f"{name}-now", writing)
     runs = []
     for end in ("", "-now"):
         codecs, metrics = f"one=writing{end},steps", f"touchy{end},bands{end},si_sdr,logmel"
-        out = tmp_path / f"run{end}"
-        runs.append(evaluate(recordings, codecs, [8], metrics=metrics, align=align, out=out).clips)
+        runs.append(lab.evaluate(codecs, metrics, align=align, out=tmp_path / f"run{end}").clips)
     columns = ["codec", "clip", "bytes", "touchy", "si_sdr", "fm_bands", "fm_logmel"]
     assert runs[0][columns].to_dict() == runs[1][columns].to_dict() and runs[0]["si_sdr"].notna().all()
 
@@ -468,38 +416,16 @@ class Panic(BaseException):
     """No Exception, as a panic of Rust code is none behind PyO3."""
 
 
-class Ending(StepCodec):
-    name = "ending"
-    end: type[BaseException] = SystemExit
-
-    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
-        raise Ending.end(0)
-
-
-class EndingMetric(Touchy):
-    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
-        raise Ending.end(0)
-
-
-class EndingBands(Bands):
-    def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
-        raise Ending.end(0)
-
-
 @pytest.mark.parametrize("end", [SystemExit, Panic])
 def test_a_part_that_ends_the_program_fails_and_does_not_end_the_run(
-    steps: None,
-    recordings: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    end: type[BaseException],
+    end: type[BaseException], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Ending, "end", end)
-    add(monkeypatch, CODECS, "ending", Ending)
-    add(monkeypatch, METRICS, "touchy", EndingMetric)
-    add(monkeypatch, EMBEDDINGS, "bands", EndingBands)
-    assert run(monkeypatch, recordings, tmp_path, "steps,ending", "si_sdr,touchy,bands") == 3
-    clips = open_results(tmp_path / "run").clips
+    ends = raising(end(0))
+    lab.codecs(type("Ending", (StepCodec,), {"name": "ending", "encode": ends}))
+    lab.metric(type("EndingMetric", (Touchy,), {"score": ends}))
+    register(monkeypatch, EMBEDDINGS, "bands", type("EndingBands", (Bands,), {"embed": ends}))
+    assert lab.run("steps,ending", "si_sdr,touchy,bands") == 3
+    clips = lab.clips
     ended, rest = clips[clips["codec"] == "ending"], clips[clips["codec"] == "steps"]
     said = f"{end.__name__}: 0"
     assert set(ended["error"]) == {said} and len(ended) == len(rest) == 3
@@ -513,19 +439,9 @@ class Large(Bands):
 
 
 def test_frames_that_float32_cannot_hold_are_told_and_not_kept(
-    steps: None, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add(monkeypatch, EMBEDDINGS, "bands", Large)
-    assert run(monkeypatch, recordings, tmp_path, "steps", "si_sdr,bands") == 3
-    reasons = open_results(tmp_path / "run").clips["fm_bands_reason"]
+    register(monkeypatch, EMBEDDINGS, "bands", Large)
+    assert lab.run("steps", "si_sdr,bands") == 3
+    reasons = lab.clips["fm_bands_reason"]
     assert reasons.str.contains("NaN, infinity or more than float32 holds").all() and len(reasons) == 3
-
-
-def run(
-    monkeypatch: pytest.MonkeyPatch, data: Path, folder: Path, codecs: str, metrics: str, *more: str
-) -> int:
-    words = ["evaluate", str(data), "--codecs", codecs, "--kbps", "8", "--metrics", metrics, *more]
-    monkeypatch.setattr("sys.argv", [*words, "--workers", "1", "--out", str(folder / "run")])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)

@@ -12,23 +12,15 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from known import RATE, StepCodec
+from known import RATE, FragileCodec, LateCodec, StepCodec, register_codecs
 
 from baselines.codec import Encoded, Rate
-from baselines.registry import CODECS
 from evaluation import evaluate, open_results
 from qincodec.core.errors import Unavailable, UserError
 
 
-class LateCodec(StepCodec):
-    name = "late"
-    delay = 37
+class SoftCodec(LateCodec):
     gain = 0.5
-
-
-class FragileCodec(StepCodec):
-    name = "fragile"
-    fails_above = 0.44
 
 
 class CountingCodec(StepCodec):
@@ -60,19 +52,10 @@ class AbsentCodec(StepCodec):
         return "its weights are not here; fetch them"
 
 
-OWN = {
-    codec.name: codec
-    for codec in (StepCodec, LateCodec, FragileCodec, CountingCodec, ShortCodec, MonoCodec, AbsentCodec)
-}
-
-
 @pytest.fixture(autouse=True)
 def codecs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The codecs above beside the project's own, under their names."""
-    load = CODECS.load
-    for name in OWN:
-        monkeypatch.setitem(CODECS._builtin, name, f"known:{name}")
-    monkeypatch.setattr(CODECS, "load", lambda name: OWN[name] if name in OWN else load(name))
+    own = (StepCodec, SoftCodec, FragileCodec, CountingCodec, ShortCodec, MonoCodec, AbsentCodec)
+    register_codecs(monkeypatch, *own)
 
 
 def scores(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,37 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from known import RATE, StepCodec, tone_and_noise
+from known import RATE, FragileCodec, LateCodec, StepCodec, register_codecs, tone_and_noise
 
-from baselines.registry import CODECS
 from evaluation import evaluate
-
-
-class LateCodec(StepCodec):
-    """Its output is late, so that a delay is taken out."""
-
-    name = "late"
-    delay = 37
-
-
-class FragileCodec(StepCodec):
-    """Fails on the loudest clip."""
-
-    name = "fragile"
-    fails_above = 0.44
-
-
-OWN = {codec.name: codec for codec in (StepCodec, LateCodec, FragileCodec)}
 
 
 @pytest.fixture(scope="session")
 def own_codecs() -> Iterator[None]:
-    """The codecs above beside the project's own."""
     with pytest.MonkeyPatch.context() as patch:
-        load = CODECS.load
-        for name in OWN:
-            patch.setitem(CODECS._builtin, name, f"known:{name}")
-        patch.setattr(CODECS, "load", lambda name: OWN[name] if name in OWN else load(name))
+        register_codecs(patch, StepCodec, LateCodec, FragileCodec)
         yield
 
 

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from known import RATE, tone_and_noise
+from known import RATE, announce, register_codecs, tone_and_noise
 from merging import NAMES, OPTIONS, OWN, PickyCodec, merge, rows_of, snapshot, split, tables
 
-from baselines.registry import CODECS
 from evaluation import evaluate
 from evaluation.cli import merge as merge_cli
 from evaluation.datasets import load_dataset
@@ -32,18 +31,12 @@ from qincodec.core.errors import UserError
 
 @pytest.fixture(autouse=True)
 def plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = CODECS.load
-    for name in OWN:
-        monkeypatch.setitem(CODECS._builtin, name, f"known:{name}")
-    monkeypatch.setattr(CODECS, "load", lambda name: OWN[name] if name in OWN else load(name))
+    register_codecs(monkeypatch, *OWN)
     # Plots are no part of what is compared; tables are written where they are (`tables`).
     monkeypatch.setattr("evaluation.report.files.write_plots", lambda *_: [])
     monkeypatch.setattr("evaluation.report.write_all", lambda *_: [])
     monkeypatch.setattr(os, "fsync", lambda _: None)  # no test cuts the power
-    point = EntryPoint("bands", "toy_embedding:Bands", "qincodec.embeddings")
-    monkeypatch.setattr(
-        "qincodec.core.plugins.entry_points", lambda group: [point] if group == point.group else []
-    )
+    announce(monkeypatch, EntryPoint("bands", "toy_embedding:Bands", "qincodec.embeddings"))
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from known import StepCodec
+from known import StepCodec, register_codecs
 
 from baselines.codec import Encoded
-from baselines.registry import CODECS
 from evaluation import evaluate, open_results
 from evaluation.statistics.codes import codebook_statistics
 
@@ -48,9 +47,7 @@ def test_the_correction_takes_most_of_the_bias_away() -> None:
 def test_statistics_of_a_run_are_kept_and_written(
     clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = CODECS.load
-    monkeypatch.setitem(CODECS._builtin, "steps", "known:StepCodec")
-    monkeypatch.setattr(CODECS, "load", lambda name: StepCodec if name == "steps" else load(name))
+    register_codecs(monkeypatch, StepCodec)
     results = evaluate(clip_folder, "steps,opus", [8], metrics="si_sdr", out=tmp_path / "run")
     entry, opus = results.corpus
     codes = np.concatenate(
