@@ -1,8 +1,10 @@
-"""`--help` of every command at 80 columns, and which command a line of `evaluate` is."""
+"""`--help` of every command at 80 columns, which command a line of `evaluate` is, and what it loads first."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -138,3 +140,33 @@ def test_everything_else_is_an_evaluation(line: str, data: str | None, run: Any,
     assert request.data == data
     assert request.kbps == ("8" if "--kbps" in line else "8,16")
     assert (str(out) == "report") == ("--out" in line) and dry_run == ("--dry-run" in line)
+
+
+@pytest.mark.parametrize(
+    ("line", "heavy"),
+    [
+        *(
+            (f"evaluate {line}", "torch pandas scipy matplotlib av")
+            for line in ("--help", "report --help", "compare --help", "--version")
+        ),
+        ("evaluate weights --help", "torch pandas transformers av"),
+        ("evaluate list", "torch transformers pandas scipy matplotlib h5py"),
+        ("import mushra", "pandas numpy sqlalchemy flask"),
+        ("import mushra.cli.serve", "flask sqlalchemy torch numpy"),
+        ("import evaluation.metrics", "torch"),
+        ("import evaluation.datasets as d; d.load_dataset()", "torch"),
+    ],
+)
+def test_nothing_is_loaded_that_takes_seconds(line: str, heavy: str, tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path))
+    code = line
+    if not line.startswith("import "):
+        code = f"""
+import sys; sys.argv = {line.split()}
+from evaluation.cli.evaluate import main
+try: main()
+except SystemExit as end: assert not end.code, end.code"""
+    code += f"\nimport sys; print('loaded:', *set({heavy.split()}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.endswith("loaded:\n"), done.stdout
+    assert line != "evaluate list" or {"qincodec", "si_sdr"} <= set(done.stdout.split())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -159,13 +158,7 @@ def test_a_data_base_of_a_later_schema_says_so_in_one_line(folder: Path, command
     assert (folder / "results.sqlite").read_bytes() == before
 
 
-def test_importing_the_package_is_cheap() -> None:
-    import subprocess
-
-    heavy = "('pandas', 'numpy', 'sqlalchemy', 'flask')"
-    code = f"import mushra, sys; print(*[name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+def test_the_package_has_one_door() -> None:
     assert callable(mushra.load)
     with pytest.raises(AttributeError, match="has no attribute 'lod'"):
         _ = mushra.lod  # type: ignore[attr-defined]

@@ -320,10 +320,3 @@ def test_headers_of_a_proxy_are_not_believed_unasked(serve: Any) -> None:
     headers = {"X-Forwarded-Prefix": "/evil", "X-Forwarded-Host": "evil.example"}
     answer = serve().test_client().get("/admin/", headers=headers)
     assert answer.headers["Location"] == "/admin/sign-in"
-
-
-def test_the_commands_import_nothing_heavy_before_they_run() -> None:
-    code = "import sys, mushra.cli.serve;"
-    code += "print([m for m in ('flask', 'sqlalchemy', 'torch', 'numpy') if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == "[]\n"
