@@ -78,6 +78,23 @@ def open_page(launch: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
+def begin(site: Callable[..., Any], open_page: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+    """Serves pages and begins their test: the browser's page once it takes input, and the site."""
+    from listener import shown, start
+
+    def run(
+        pages: list[Any], *, first: str = "", browser: dict[str, Any] | None = None, **general: Any
+    ) -> Any:
+        served = site(pages, **general)
+        page = open_page(**(browser or {}))
+        start(page, served.url)
+        shown(page, first or pages[0]["type"])
+        return page, served
+
+    return run
+
+
+@pytest.fixture
 def site(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """The real application, serving a test folder."""
     from listening_site import Site

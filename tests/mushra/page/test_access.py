@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from listener import leave, listen, rate_with_keys, shown, start
+from listener import leave, listen, rate_with_keys, shown
 from listening_material import (
     BS1116,
     FINISH,
@@ -143,13 +143,8 @@ def answer(page: Any, kind: str) -> None:
         page.keyboard.press("ArrowLeft")
 
 
-def test_tab_leads_through_the_page_in_its_order(
-    site: Callable[..., Site], open_page: Callable[..., Any]
-) -> None:
-    served = site([mushra(stimuli={"A": "one.wav"}), GENERIC])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+def test_tab_leads_through_the_page_in_its_order(begin: Callable[..., tuple[Any, Site]]) -> None:
+    page, _ = begin([mushra(stimuli={"A": "one.wav"}), GENERIC])
     page.keyboard.press("2")
     name = "() => document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
     assert page.evaluate(name) == "Rating of Item 2"
@@ -186,11 +181,8 @@ def test_tab_leads_through_the_page_in_its_order(
     assert page.locator("#announcements").inner_text().strip() == "Item 2 is playing"
 
 
-def test_the_loop_is_set_from_the_keyboard(site: Callable[..., Site], open_page: Callable[..., Any]) -> None:
-    served = site([mushra(stimuli={"A": "one.wav"}), GENERIC])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+def test_the_loop_is_set_from_the_keyboard(begin: Callable[..., tuple[Any, Site]]) -> None:
+    page, _ = begin([mushra(stimuli={"A": "one.wav"}), GENERIC])
     begin = page.get_by_role("slider", name="Start of the loop")
     end = page.get_by_role("slider", name="End of the loop")
     assert (begin.get_attribute("aria-valuenow"), end.get_attribute("aria-valuenow")) == ("0.00", "2.00")
@@ -209,13 +201,8 @@ def test_the_loop_is_set_from_the_keyboard(site: Callable[..., Site], open_page:
     assert (begin.get_attribute("aria-valuenow"), end.get_attribute("aria-valuenow")) == ("0.00", "2.00")
 
 
-def test_keys_are_shown_and_can_be_turned_off(
-    site: Callable[..., Site], open_page: Callable[..., Any]
-) -> None:
-    served = site([mushra(stimuli={"A": "one.wav"}), GENERIC])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+def test_keys_are_shown_and_can_be_turned_off(begin: Callable[..., tuple[Any, Site]]) -> None:
+    page, _ = begin([mushra(stimuli={"A": "one.wav"}), GENERIC])
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys")
     assert "Play item 1 to 9" in dialog.inner_text()
@@ -227,12 +214,9 @@ def test_keys_are_shown_and_can_be_turned_off(
     assert page.locator(".play[aria-pressed=true]").count() == 1
 
 
-def test_twelve_items_have_twelve_keys(site: Callable[..., Site], open_page: Callable[..., Any]) -> None:
+def test_twelve_items_have_twelve_keys(begin: Callable[..., tuple[Any, Site]]) -> None:
     """BS.1534 allows 12 signals, the hidden reference among them."""
-    served = site([mushra(stimuli={f"S{n}": "one.wav" for n in range(11)}), GENERIC])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+    page, _ = begin([mushra(stimuli={f"S{n}": "one.wav" for n in range(11)}), GENERIC])
     for n, key in enumerate("123456789xyz", start=1):
         page.keyboard.press(key)
         assert page.locator(".item .play[aria-pressed=true]").get_attribute("aria-label") == f"Play Item {n}"
@@ -263,12 +247,9 @@ def test_a_finger_sets_a_grade(site: Callable[..., Site], open_page: Callable[..
     assert slider.get_attribute("aria-orientation") == ("horizontal" if horizontal else "vertical")
 
 
-def test_graded_items_look_graded(site: Callable[..., Site], open_page: Callable[..., Any]) -> None:
+def test_graded_items_look_graded(begin: Callable[..., tuple[Any, Site]]) -> None:
     """A grade stays to be seen when another item plays."""
-    served = site([mushra(stimuli={"A": "one.wav"}), GENERIC])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+    page, _ = begin([mushra(stimuli={"A": "one.wav"}), GENERIC])
     rate_with_keys(page, 1, 70)
     page.keyboard.press("2")
     assert page.locator(".item .scale-thumb:visible").count() == 1

@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 from browser_audio import ENCODE, samples
 from listener import listen, shown
-from listening_material import FILE_RATE, mushra
+from listening_material import FILE_RATE, VOLUME, mushra
 from listening_site import Site
 
 #: Forces the rate of the sound device, and connects a recorder beside whatever is connected to the output.
@@ -72,13 +72,6 @@ async (rate) => {
   return (await new OfflineAudioContext(1, 1, rate).decodeAudioData(data)).length;
 }
 """
-VOLUME = {
-    "type": "volume",
-    "id": "level",
-    "name": "Volume",
-    "stimulus": "reference.wav",
-    "defaultVolume": 0.5,
-}
 
 
 def noise(seed: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from listening_site import Site
 
 Start = Callable[..., Site]
 Open = Callable[..., Any]
+Begin = Callable[..., tuple[Any, Site]]
 
 OFFLINE = ("Failed to load resource", "ERR_INTERNET_DISCONNECTED", "ERR_CONNECTION")
 SHORT = [GENERIC, mushra(stimuli={"A": "one.wav"}), {**FINISH, "showResults": False, "popupContent": None}]
@@ -43,11 +44,8 @@ def check_results(served: Site, trial: str, scores: list[int]) -> None:
         assert detail["first_ms"] > 0
 
 
-def test_a_whole_test_with_the_mouse(site: Start, open_page: Open) -> None:
-    served = site([GENERIC, mushra(), FINISH], qincodec={"completion": {"code": "XYZ7"}})
-    page = open_page()
-    start(page, served.url)
-    shown(page, "generic")
+def test_a_whole_test_with_the_mouse(begin: Begin) -> None:
+    page, served = begin([GENERIC, mushra(), FINISH], qincodec={"completion": {"code": "XYZ7"}})
     assert page.locator(".place").inner_text() == "Page 1 of 3"
     leave(page)
     shown(page, "mushra")
@@ -115,11 +113,8 @@ def test_a_whole_test_with_the_keyboard_alone(site: Start, open_page: Open) -> N
     assert len(consent["text_sha256"]) == 64
 
 
-def test_an_item_that_no_longer_plays_is_not_rated(site: Start, open_page: Open) -> None:
-    served = site([mushra(), GENERIC])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+def test_an_item_that_no_longer_plays_is_not_rated(begin: Begin) -> None:
+    page, _ = begin([mushra(), GENERIC])
     for key, plays in (("2", "s2"), (" ", None)):  # another item is played, all is paused
         page.keyboard.press("1")
         box = page.locator(".item .scale-track").first.bounding_box()
@@ -137,21 +132,15 @@ def test_an_item_that_no_longer_plays_is_not_rated(site: Start, open_page: Open)
         assert [(one["score"], one["moves"]) for one in state(page)["ratings"]] == [(None, 0)] * 4
 
 
-def test_an_excerpt_without_a_loop_is_heard_again(site: Start, open_page: Open) -> None:
-    served = site([mushra(enableLooping=False)])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+def test_an_excerpt_without_a_loop_is_heard_again(begin: Begin) -> None:
+    page, _ = begin([mushra(enableLooping=False)])
     page.keyboard.press("1")
     listen(page, DURATION_S + 0.3)
     assert page.locator("[data-signal=s1][aria-pressed=true]").count() == 1
 
 
-def test_the_rules_hold_and_say_what_is_missing(site: Start, open_page: Open) -> None:
-    served = site([mushra(stimuli={"A": "one.wav"}), GENERIC])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+def test_the_rules_hold_and_say_what_is_missing(begin: Begin) -> None:
+    page, _ = begin([mushra(stimuli={"A": "one.wav"}), GENERIC])
     rules = page.get_by_role("list", name="Rules of this page").inner_text()
     assert rules.count("\n") == 3
     first, second = scale(page, 1), scale(page, 2)
@@ -184,12 +173,9 @@ def test_the_rules_hold_and_say_what_is_missing(site: Start, open_page: Open) ->
     shown(page, "generic")
 
 
-def test_each_rule_can_be_turned_off(site: Start, open_page: Open) -> None:
+def test_each_rule_can_be_turned_off(begin: Begin) -> None:
     rules = dict.fromkeys(["must_hear_all", "must_rate_all", "one_at_100", "only_playing_rated"], False)
-    served = site([mushra(), GENERIC], qincodec={"rules": rules})
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+    page, served = begin([mushra(), GENERIC], qincodec={"rules": rules})
     assert page.get_by_role("list", name="Rules of this page").count() == 0
     page.locator(".item").nth(2).locator(".scale-track").click()
     leave(page)
@@ -199,11 +185,8 @@ def test_each_rule_can_be_turned_off(site: Start, open_page: Open) -> None:
     assert scores == [50]
 
 
-def test_a_reload_goes_on_where_it_was(site: Start, open_page: Open) -> None:
-    served = site([GENERIC, mushra(), GENERIC | {"id": "end"}])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "generic")
+def test_a_reload_goes_on_where_it_was(begin: Begin) -> None:
+    page, served = begin([GENERIC, mushra(), GENERIC | {"id": "end"}])
     leave(page)
     shown(page, "mushra")
     rate_with_keys(page, 1, 70)
@@ -227,11 +210,8 @@ def test_a_reload_goes_on_where_it_was(site: Start, open_page: Open) -> None:
     assert rating["heard_ms"] >= 500, "what was heard before the reload counts"
 
 
-def test_a_lost_server_loses_nothing(site: Start, open_page: Open) -> None:
-    served = site(SHORT)
-    page = open_page(expected=OFFLINE)
-    start(page, served.url)
-    shown(page, "generic")
+def test_a_lost_server_loses_nothing(begin: Begin) -> None:
+    page, served = begin(SHORT, browser={"expected": OFFLINE})
     served.stop()
     leave(page)
     shown(page, "mushra")
@@ -255,11 +235,10 @@ def test_a_lost_server_loses_nothing(site: Start, open_page: Open) -> None:
     assert len(served.rows("SELECT * FROM sessions")) == 1
 
 
-def test_unconfirmed_pages_outlive_a_closed_window(site: Start, open_page: Open) -> None:
-    served = site([GENERIC, GENERIC | {"id": "two"}, GENERIC | {"id": "three"}])
-    page = open_page(expected=OFFLINE)
-    start(page, served.url)
-    shown(page, "generic")
+def test_unconfirmed_pages_outlive_a_closed_window(begin: Begin) -> None:
+    page, served = begin(
+        [GENERIC, GENERIC | {"id": "two"}, GENERIC | {"id": "three"}], browser={"expected": OFFLINE}
+    )
     page.context.route("**/api/sessions/*/pages/*", lambda route: route.abort())
     leave(page)
     page.wait_for_selector(".place:text-is('Page 2 of 3')")
@@ -290,11 +269,8 @@ def test_a_double_click_stores_once_and_skips_nothing(site: Start, open_page: Op
     assert len(puts) == 1
 
 
-def test_a_second_tab_is_told(site: Start, open_page: Open) -> None:
-    served = site([GENERIC, GENERIC | {"id": "two"}])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "generic")
+def test_a_second_tab_is_told(begin: Begin) -> None:
+    page, served = begin([GENERIC, GENERIC | {"id": "two"}])
     second = page.context.new_page()
     second.goto(served.url)
     second.get_by_role("button", name="Continue").click()
@@ -364,11 +340,8 @@ def test_an_unknown_invitation_is_said_in_the_listeners_language(site: Start, op
     page.wait_for_selector("text=persönliche Einladung")
 
 
-def test_the_language_can_be_changed_on_the_way(site: Start, open_page: Open) -> None:
-    served = site([mushra(), GENERIC], qincodec={"languages": ["en", "fr"]})
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
+def test_the_language_can_be_changed_on_the_way(begin: Begin) -> None:
+    page, _ = begin([mushra(), GENERIC], qincodec={"languages": ["en", "fr"]})
     rate_with_keys(page, 1, 60)
     page.get_by_label("Language").select_option("fr")
     shown(page, "mushra")
@@ -376,13 +349,10 @@ def test_the_language_can_be_changed_on_the_way(site: Start, open_page: Open) ->
     assert scale(page, 1).get_attribute("aria-valuetext") == "60, Bon"
 
 
-def test_going_back_changes_a_page_without_doubling_it(site: Start, open_page: Open) -> None:
-    served = site(
+def test_going_back_changes_a_page_without_doubling_it(begin: Begin) -> None:
+    page, served = begin(
         [mushra(stimuli={"A": "one.wav"}), GENERIC, GENERIC | {"id": "end"}], showButtonPreviousPage=True
     )
-    page = open_page()
-    start(page, served.url)
-    shown(page, "mushra")
     rate_with_keys(page, 1, 100)
     rate_with_keys(page, 2, 30)
     leave(page)
@@ -455,11 +425,9 @@ def move_the_page(page: Any, x: float, y: float) -> None:
     ("end", "given"), [(lose_the_lift, False), (lift_with_another_button_held, True), (move_the_page, True)]
 )
 def test_what_a_slider_shows_when_the_mouse_is_let_go_is_the_grade(
-    site: Start, open_page: Open, end: Callable[[Any, float, float], None], given: bool
+    begin: Begin, end: Callable[[Any, float, float], None], given: bool
 ) -> None:
-    page = open_page()
-    start(page, site([mushra(), GENERIC]).url)
-    shown(page, "mushra")
+    page, _ = begin([mushra(), GENERIC])
     page.keyboard.press("1")
     box = page.locator(".scale-track").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + 0.4 * box["height"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser_audio import ENCODE, samples
-from listener import leave, rate_with_keys, shown, start
+from listener import leave, rate_with_keys, shown
 from listening_material import GENERIC, mushra
 from listening_site import Site
 
@@ -46,13 +46,10 @@ def test_a_round_is_the_published_one(
 
 
 @pytest.mark.long
-def test_who_fails_may_go_on_and_the_experimenter_sees_it(
-    site: Callable[..., Site], open_page: Callable[..., Any]
-) -> None:
-    served = site([mushra(stimuli={"A": "one.wav"}), GENERIC], qincodec={"headphone_check": True})
-    page = open_page()
-    start(page, served.url)
-    shown(page, "headphones")
+def test_who_fails_may_go_on_and_the_experimenter_sees_it(begin: Callable[..., tuple[Any, Site]]) -> None:
+    page, served = begin(
+        [mushra(stimuli={"A": "one.wav"}), GENERIC], first="headphones", qincodec={"headphone_check": True}
+    )
     assert page.locator(".place").inner_text() == "Page 1 of 3"
     leave(page)
     assert "Do the headphone check first" in page.get_by_role("alert").inner_text()

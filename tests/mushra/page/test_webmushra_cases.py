@@ -109,11 +109,8 @@ def test_values_through_a_browser(
     assert {row[6] for row in rows} == {"reference", "a", "010"}
 
 
-def test_directions_of_several_objects(site: Callable[..., Site], open_page: Callable[..., Any]) -> None:
-    served = site([{**SPATIAL, "stimuli": {"A": "one.wav"}, "numberofLocObj": 2}, {"type": "finish"}])
-    page = open_page()
-    start(page, served.url)
-    shown(page, "spatial")
+def test_directions_of_several_objects(begin: Callable[..., tuple[Any, Site]]) -> None:
+    page, served = begin([{**SPATIAL, "stimuli": {"A": "one.wav"}, "numberofLocObj": 2}, {"type": "finish"}])
     page.locator(".play").first.click()
     listen(page)
     first, second = page.get_by_role("slider", name="Direction of").all()
