@@ -210,85 +210,51 @@ def test_aes2023(shared: Callable[[str], Path], tmp_path: Path) -> None:
     assert str(errors[0]).startswith(f"{copy}:26: error: page 2: 'configs/resources/audio/pink_noise")
 
 
+#: Text of `WHOLE` => what stands there instead => line, page and beginning of the error.
+ERRORS = r"""
+stopOnErrors: true => stopOnErrors: 'true' => 4 None 'stopOnErrors' is the text 'true'; it must be tr
+bufferSize: 512 => bufferSize: 500 => 3 None 'bufferSize' is 500; allowed are 256, 512
+language: de => language: it => 7 None 'language' is the text 'it'; allowed are 'en', 'de'
+testId: 7 => testId: [7] => 2 None 'testId' is a list; it must be text
+testId: 7\n =>  => 1 None 'testId' is missing
+type: generic => type: generick => 9 1 'generick' is no type of page (did you mean 'generic'?)
+{type: generic,  => { => 9 1 'type' is missing
+defaultVolume: 1 => defaultVolume: 2 => 11 3 'defaultVolume' is 2; it must be less than or equal to 1
+stimulus: a.wav => stimulus: ../a.wav => 11 3 'stimulus': the text '../a.wav' leads out of the test's
+stimulus: a.wav => stimulus: /etc/passwd => 11 3 'stimulus': the text '/etc/passwd' leads out of
+stimulus: a.wav => stimulus: 'C:/a.wav' => 11 3 'stimulus': the text 'C:/a.wav' leads out of
+stimulus: a.wav => stimulus: 'http://x/a.wav' => 11 3 'stimulus': the text 'http://x/a.wav' is an add
+stimulus: a.wav => stimulus: 'a\b.wav' => 11 3 'stimulus': the text 'a\b.wav' is no path
+      id: trial1\n =>  => 13 4 'id' is missing: a mushra page needs it
+identification: prolific => identification: => 76 None 'qincodec.identification' is empty
+{no: b.wav, 2: c.wav} => [b.wav] => 26 4 'stimuli' is a list; it must be a mapping
+{no: b.wav, 2: c.wav} => {} => 26 4 'stimuli' has no entry; give at least one
+{no: b.wav, 2: c.wav} => {reference: b.wav} => 26 4 'stimuli': a mapping name 'reference' is that of
+{no: b.wav, 2: c.wav} => {anchor35: b.wav} => 26 4 'anchor35' is the name of the anchor that this pag
+id: trial2 => id: trial1 => 28 5 id 'trial1' is that of page 4, too
+mustPlayback: ended => mustPlayback: end => 37 8 'mustPlayback' is the text 'end'; allowed are 'ended'
+[{value: 1}] => [{label: x}] => 45 9 'response.0.value' is missing
+showErrors: false => showErrors: 2 => 59 11 'showErrors' is 2; it must be true or false
+type: text, label => type: txt, label => 62 11 'questionnaire.0.type' is the text 'txt'; allowed are
+name: n, min => name: age, min => 63 11 two questions are called 'age'; rename one
+, response: [{value: a, label: A}] =>  => 64 11 likert question 'l' has no 'response'
+training: [trial1] => training: [trial3] => 67 None no page has the id 'trial3' (did you mean 'tr
+must_hear_all: false => mustHearAll: false => 68 None the top level has no key 'qincodec.rules.mustHe
+items_per_listener: 3 => items_per_listener: 0 => 69 None 'qincodec.items_per_listener' is 0; it must
+https://app => javascript:app => 72 None 'qincodec.completion.redirect': the text 'javascript:app
+  - - random\n =>   - - type: generic\n    - random\n => 13 5 'random' must be the first entry
+"""
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        (
-            "stopOnErrors: true",
-            "stopOnErrors: 'true'",
-            "4 None 'stopOnErrors' is the text 'true'; it must be tr",
-        ),
-        ("bufferSize: 512", "bufferSize: 500", "3 None 'bufferSize' is 500; allowed are 256, 512"),
-        ("language: de", "language: it", "7 None 'language' is the text 'it'; allowed are 'en', 'de'"),
-        ("testId: 7", "testId: [7]", "2 None 'testId' is a list; it must be text"),
-        ("testId: 7\n", "", "1 None 'testId' is missing"),
-        ("type: generic", "type: generick", "9 1 'generick' is no type of page (did you mean 'generic'?)"),
-        ("{type: generic, ", "{", "9 1 'type' is missing"),
-        (
-            "defaultVolume: 1",
-            "defaultVolume: 2",
-            "11 3 'defaultVolume' is 2; it must be less than or equal to 1",
-        ),
-        (
-            "stimulus: a.wav",
-            "stimulus: ../a.wav",
-            "11 3 'stimulus': the text '../a.wav' leads out of the test's",
-        ),
-        ("stimulus: a.wav", "stimulus: /etc/passwd", "11 3 'stimulus': the text '/etc/passwd' leads out of"),
-        ("stimulus: a.wav", "stimulus: 'C:/a.wav'", "11 3 'stimulus': the text 'C:/a.wav' leads out of"),
-        (
-            "stimulus: a.wav",
-            "stimulus: 'http://x/a.wav'",
-            "11 3 'stimulus': the text 'http://x/a.wav' is an add",
-        ),
-        ("stimulus: a.wav", "stimulus: 'a\\b.wav'", "11 3 'stimulus': the text 'a\\b.wav' is no path"),
-        ("      id: trial1\n", "", "13 4 'id' is missing: a mushra page needs it"),
-        ("identification: prolific", "identification:", "76 None 'qincodec.identification' is empty"),
-        ("{no: b.wav, 2: c.wav}", "[b.wav]", "26 4 'stimuli' is a list; it must be a mapping"),
-        ("{no: b.wav, 2: c.wav}", "{}", "26 4 'stimuli' has no entry; give at least one"),
-        (
-            "{no: b.wav, 2: c.wav}",
-            "{reference: b.wav}",
-            "26 4 'stimuli': a mapping name 'reference' is that of",
-        ),
-        (
-            "{no: b.wav, 2: c.wav}",
-            "{anchor35: b.wav}",
-            "26 4 'anchor35' is the name of the anchor that this pag",
-        ),
-        ("id: trial2", "id: trial1", "28 5 id 'trial1' is that of page 4, too"),
-        (
-            "mustPlayback: ended",
-            "mustPlayback: end",
-            "37 8 'mustPlayback' is the text 'end'; allowed are 'ended'",
-        ),
-        ("[{value: 1}]", "[{label: x}]", "45 9 'response.0.value' is missing"),
+        *(row.replace("\\n", "\n").split(" => ") for row in ERRORS.strip("\n").splitlines()),
         (
             "content: Thanks",
             f"content: {'<p>' * 4001}",
             f"56 11 'content': the text '{'<p>' * 19}...' has 4001 tags; at most 4000 are taken",
         ),
-        ("showErrors: false", "showErrors: 2", "59 11 'showErrors' is 2; it must be true or false"),
-        (
-            "type: text, label",
-            "type: txt, label",
-            "62 11 'questionnaire.0.type' is the text 'txt'; allowed are",
-        ),
-        ("name: n, min", "name: age, min", "63 11 two questions are called 'age'; rename one"),
-        (", response: [{value: a, label: A}]", "", "64 11 likert question 'l' has no 'response'"),
-        ("training: [trial1]", "training: [trial3]", "67 None no page has the id 'trial3' (did you mean 'tr"),
-        (
-            "must_hear_all: false",
-            "mustHearAll: false",
-            "68 None the top level has no key 'qincodec.rules.mustHe",
-        ),
-        (
-            "items_per_listener: 3",
-            "items_per_listener: 0",
-            "69 None 'qincodec.items_per_listener' is 0; it must",
-        ),
-        ("https://app", "javascript:app", "72 None 'qincodec.completion.redirect': the text 'javascript:app"),
-        ("  - - random\n", "  - - type: generic\n    - random\n", "13 5 'random' must be the first entry"),
     ],
 )
 def test_errors_with_line_and_page(write: Callable[[str], Path], old: str, new: str, expected: str) -> None:
