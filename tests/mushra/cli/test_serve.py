@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from serving import Server, free_port, serving
 from typer.testing import CliRunner
 
 from mushra.cli import serve as cli_serve
@@ -23,8 +21,6 @@ from mushra.server import address, sign_in
 from mushra.store.ratings import read_ratings
 from mushra.store.store import Store
 from qincodec.core.errors import UserError
-
-RUN = "import typer, mushra.cli.serve as c; app = typer.Typer(); c.register(app); app()"
 
 
 @pytest.fixture
@@ -44,29 +40,23 @@ def command() -> Any:
 
 def test_a_served_test_says_where_it_is_and_stops_cleanly(make_folder: Any) -> None:
     folder = make_folder()
-    command = [sys.executable, "-c", RUN, "serve", str(folder), "--port", "0", "--prefix", "a/b"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
-        base = re.fullmatch(r"Listeners: (http://127\.0\.0\.1:\d+/a/b/)\n", lines[0])
-        assert base is not None, lines
-        link = re.search(r"http://127\.0\.0\.1:\d+/a/b/admin/sign-in#([\w-]{43}) ", lines[1])
-        assert link is not None
-        with urllib.request.urlopen(base[1]) as answer:
-            page = answer.read().decode()
-        assert "A small test" in page
-        assert answer.headers["Server"] == "mushra"
-        for address in re.findall(r'(?:src|href)="([^"]+)"', page):
-            with urllib.request.urlopen(base[1] + address) as asset:
-                assert asset.status == 200
-        request = urllib.request.Request(f"{base[1]}api/sessions", b"{}", method="POST")
-        with urllib.request.urlopen(request) as answer:
-            assert answer.status == 201
-        process.send_signal(signal.SIGTERM)
-        rest, log = process.communicate()
-    assert process.returncode == 0
-    assert link[1] not in log
-    assert "Traceback" not in rest + log
+    server = Server(folder, "--port", "0", "--prefix", "a/b")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/a/b/", server.url)
+    link = re.search(r"http://127\.0\.0\.1:\d+/a/b/admin/sign-in#([\w-]{43}) ", server.printed[1])
+    assert link is not None
+    with urllib.request.urlopen(server.url) as answer:
+        page = answer.read().decode()
+    assert "A small test" in page
+    assert answer.headers["Server"] == "mushra"
+    for path in re.findall(r'(?:src|href)="([^"]+)"', page):
+        with urllib.request.urlopen(server.url + path) as asset:
+            assert asset.status == 200
+    request = urllib.request.Request(f"{server.url}api/sessions", b"{}", method="POST")
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 201
+    said = server.stop()
+    assert link[1] not in said
+    assert "Traceback" not in said
     assert (folder / "results.sqlite").is_file()
 
 
@@ -83,24 +73,15 @@ def status(url: str) -> int:
         return error.code
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_one_public_address_is_printed_everywhere_and_nothing_answers_outside_the_prefix(
     make_folder: Any, command: Any
 ) -> None:
     folder, port = make_folder(section="identification: invitation"), free_port()
     public = "https://lab.example.org/lab/test1/"
     options = ["--port", str(port), "--prefix", "lab/test1/", "--public-url", "https://lab.example.org"]
-    arguments = [sys.executable, "-c", RUN, "serve", str(folder), *options]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
-        assert lines[0] == f"Listeners: {public}\n"
-        assert lines[1].startswith(f"Admin:     {public}admin/sign-in#")
+    with serving(folder, *options) as server:
+        assert server.url == public
+        assert server.printed[1].startswith(f"Admin:     {public}admin/sign-in#")
         ((name, link),) = [line.split("\t") for line in command("invite", folder, "Ada").splitlines()]
         assert (name, link.partition("?t=")[0]) == ("Ada", public)
         inside, top = f"http://127.0.0.1:{port}/lab/test1", f"http://127.0.0.1:{port}"
@@ -120,8 +101,7 @@ def test_one_public_address_is_printed_everywhere_and_nothing_answers_outside_th
         assert status(inside) == 308
         with urllib.request.urlopen(inside + "?t=x") as answer:
             assert answer.url == f"{inside}/?t=x"
-        process.terminate()
-        assert "this machine only" not in process.communicate()[1]
+    assert "this machine only" not in server.log.read_text()
 
 
 def test_the_administrators_page_gives_the_same_links(serve: Any) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,39 +11,25 @@ import pytest
 from listener import leave, listen, rate_with_mouse, shown, start
 from listening_material import SPATIAL
 from listening_site import Site
+from serving import Server
 from typer.testing import CliRunner
 from webmushra_cases import SCALES, VALUES, write_case
 
 from mushra.cli.main import app
 
-RUN = "from mushra.cli.main import app; app()"
-
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Writes a case and serves it with `mushra serve` in a process of its own; its address."""
-    processes: list[subprocess.Popen[bytes]] = []
+    servers: list[Server] = []
 
     def begin(text: str) -> str:
-        path = write_case(tmp_path, text)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        command = [sys.executable, "-c", RUN, "serve", str(path), "--port", str(port), "--no-qr"]
-        with (tmp_path / "serve.log").open("wb") as log:
-            processes.append(subprocess.Popen(command, stdout=log, stderr=log))
-        while processes[-1].poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return f"http://127.0.0.1:{port}/"
-            except OSError:
-                pass
-        raise AssertionError((tmp_path / "serve.log").read_text())
+        servers.append(Server(write_case(tmp_path, text), "--port", "0"))
+        return servers[-1].url
 
     yield begin
-    for process in processes:
-        process.terminate()
-        process.wait()
+    for server in servers:
+        server.stop()
 
 
 def exported(folder: Path, name: str) -> list[list[str]]:

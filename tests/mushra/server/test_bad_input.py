@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from webmushra_client import OWN, raw, submit
 
 from mushra.server import Limits
 from mushra.server.security import RateLimit, parse_json
@@ -121,44 +122,8 @@ def attack(serve: Any, listener: Any, answer: Any, count: int, seed: int) -> Non
     app = serve(submissions=True)
     path = app.extensions["mushra"].store.name
     one = listener(app)
-    rated = [{"stimulus": name, "score": "3", "comment": "", "time": 1} for name in ("A", "B", "reference")]
-    session = {
-        "testId": "small",
-        "participant": {"name": ["age", "years"], "response": ["33", 4]},
-        "trials": [
-            *({"id": trial, "type": "mushra", "responses": rated} for trial in ("one", "two")),
-            {
-                "id": "graded",
-                "type": "bs1116",
-                "responses": [
-                    {
-                        "reference": "reference",
-                        "nonReference": name,
-                        "referenceScore": "5",
-                        "nonReferenceScore": 3.4,
-                    }
-                    for name in ("A", "B")
-                ],
-            },
-            {
-                "id": "pairs",
-                "type": "paired_comparison",
-                "responses": [{"reference": "reference", "nonReference": "A", "answer": "A"}],
-            },
-            {
-                "id": "liked",
-                "type": "likert_multi_stimulus",
-                "responses": [{"stimulus": name, "stimulusRating": ["1"]} for name in ("A", "B")],
-            },
-        ],
-        "uuid": "u",
-        "config": "x",
-    }
-    whole = app.test_client().post(
-        "/service/write.php",
-        data=b"sessionJSON=" + json.dumps(session).encode(),
-        content_type="application/x-www-form-urlencoded",
-    )
+    session = {**OWN, "participant": {"name": ["age", "years"], "response": ["33", 4]}, "config": "x"}
+    whole = submit(app, raw(session))
     assert whole.status_code == 200, whole.data
     session["uuid"] = "v"
     accepted = 0

@@ -11,17 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from serving import serving
 
 from mushra.config.load import load_config
 from mushra.server import Limits, connections, create_app
 from mushra.server.connections import make_server
 
-RUN = "import typer, mushra.cli.serve as c; app = typer.Typer(); c.register(app); app()"
 #: Opens connections from one address, sends one text on each, reads nothing; until its input ends.
 ATTACK = """
 import resource, socket, sys
@@ -61,14 +62,8 @@ def folder(make_folder: Callable[..., Path]) -> Path:
 @pytest.fixture
 def served(folder: Path) -> Iterator[int]:
     """Port of `mushra serve`."""
-    command = [sys.executable, "-c", RUN, "serve", str(folder), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline().split(":")[-1].strip(" /\n"))
-        yield port
-        assert process.poll() is None
-        process.terminate()
-    assert process.returncode == 0
+    with serving(folder, "--port", "0") as server:
+        yield int(server.url.rpartition(":")[2].rstrip("/"))
 
 
 def ask(port: int, method: str, path: str, source: str = "127.0.0.1", **headers: str) -> tuple[int, bytes]:
@@ -108,11 +103,10 @@ def test_one_client_shuts_out_nobody(served: int, attack: str) -> None:
     assert ask(served, "GET", "/")[0] == 200
 
 
-@pytest.fixture
-def running(folder: Path) -> Iterator[Any]:
-    """A server in a thread of this process."""
-    app = create_app(load_config(folder), folder / "results.sqlite")
-    server = make_server(app, "127.0.0.1", 0, threads=2, max_body_bytes=10_000, behind_proxy=False)
+@contextmanager
+def run(folder: Path, *, behind_proxy: bool = False, **options: Any) -> Iterator[Any]:
+    app = create_app(load_config(folder), folder / "results.sqlite", **options)
+    server = make_server(app, "127.0.0.1", 0, threads=2, max_body_bytes=10_000, behind_proxy=behind_proxy)
     thread = threading.Thread(target=server.run)
     thread.start()
     yield server
@@ -120,6 +114,13 @@ def running(folder: Path) -> Iterator[Any]:
     thread.join()
     server.task_dispatcher.shutdown()
     app.extensions["mushra"].store.close()
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[Any]:
+    """A server in a thread of this process."""
+    with run(folder) as server:
+        yield server
 
 
 @pytest.mark.parametrize(
@@ -198,28 +199,13 @@ def test_who_makes_room() -> None:
     assert room_after(9, 2, {**subscriber, "9": channel("2001:db8:0:2::1", 0)}) == "239"
 
 
-def test_listeners_behind_a_proxy_have_limits_of_their_own(folder: Path, tmp_path: Path) -> None:
-    limits = Limits(begin=(1, 1e-9))
-    app = create_app(load_config(folder), tmp_path / "x.sqlite", trusted_proxies=1, limits=limits)
-    server = make_server(app, "127.0.0.1", 0, threads=2, max_body_bytes=10_000, behind_proxy=True)
-    running = threading.Thread(target=server.run)
-    running.start()
+def test_listeners_behind_a_proxy_have_limits_of_their_own(folder: Path) -> None:
+    with run(folder, behind_proxy=True, trusted_proxies=1, limits=Limits(begin=(1, 1e-9))) as server:
 
-    def begin(forwarded: str) -> int:
-        address = ("127.0.0.1", int(server.effective_port))
-        connection = http.client.HTTPConnection(*address, timeout=600)
-        try:
-            connection.request("POST", "/api/sessions", b"{}", {"X-Forwarded-For": forwarded})
-            return connection.getresponse().status
-        finally:
-            connection.close()
+        def begin(forwarded: str) -> int:
+            headers = {"X-Forwarded-For": forwarded}
+            return ask(int(server.effective_port), "POST", "/api/sessions", **headers)[0]
 
-    try:
         assert [begin("192.0.2.1"), begin("192.0.2.2"), begin("192.0.2.1")] == [201, 201, 429]
         # What stands left of the proxy's own word came from the listener.
         assert begin("192.0.2.3, 192.0.2.2") == 429
-    finally:
-        server.asyncore.close_all(server._map)
-        running.join()
-        server.task_dispatcher.shutdown()
-        app.extensions["mushra"].store.close()

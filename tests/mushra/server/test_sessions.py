@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sqlite3
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -120,26 +119,6 @@ def test_saving_is_idempotent_and_later_revisions_win(serve: Any, listener: Any,
     assert scores == [(100.0,), (20.0,)]
 
 
-def test_the_same_page_from_many_threads_is_stored_once(serve: Any, listener: Any, answer: Any) -> None:
-    app = serve()
-    one = listener(app)
-    page = one.page("mushra")
-    statuses: list[int] = []
-
-    def save(revision: int) -> None:
-        statuses.append(one.put(page, {**answer(page, revision), "revision": revision}).status_code)
-
-    threads = [threading.Thread(target=save, args=(revision,)) for revision in (1, 2, 3, 4, 5) * 6]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert statuses == [200] * 30
-    rows = sqlite3.connect(database(app)).execute("SELECT revision, count(*) FROM pages").fetchall()
-    assert rows == [(5, 1)]
-    assert sqlite3.connect(database(app)).execute("SELECT count(*) FROM ratings").fetchone() == (2,)
-
-
 def test_finish_names_the_pages_that_are_missing(serve: Any, listener: Any, answer: Any) -> None:
     one = listener(serve(section="completion: {code: ABC, redirect: 'https://example.org/done'}"))
     optional = [page["id"] for page in one.pages if page["type"] in ("generic", "volume")]
@@ -229,22 +208,6 @@ def test_an_invitation_works_once_and_resumes_until_then(serve: Any, listener: A
     again = listener(app, invitation=token)
     assert (again.status, again.session["code"]) == (403, "invitation_used")
     assert token not in "\n".join(sqlite3.connect(database(app)).iterdump())
-
-
-def test_one_invitation_used_by_many_at_once_is_one_session(serve: Any, listener: Any) -> None:
-    app = serve(section="identification: invitation")
-    token = invited(app, "Ada")["Ada"]
-    found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(listener(app, invitation=token).session["id"]))
-        for _ in range(12)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 12
-    assert len(set(found)) == 1
 
 
 def test_prolific_listeners_are_recorded_and_come_once(serve: Any, listener: Any) -> None:

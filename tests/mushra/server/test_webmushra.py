@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from webmushra_client import COMMENT, FORM, SESSION, YAML, raw, submit
+from webmushra_client import COMMENT, FORM, OWN, SESSION, YAML, raw, submit
 from yaml_js import read_all
 
 from mushra.server import create_app
@@ -40,7 +40,7 @@ def changed(number: int, **values: Any) -> dict[str, Any]:
     return {**trial, "responses": [*trial["responses"][:-1], {**trial["responses"][-1], **values}]}
 
 
-TRIALS: Any = SESSION["trials"]
+TRIALS = SESSION["trials"]
 #: Trials that the test of SESSION could not have led to.
 FOREIGN_TRIALS: list[Any] = [
     [{**TRIALS[0], "id": "other"}],
@@ -150,46 +150,6 @@ def test_a_bad_submission_is_refused_with_a_reason_and_nothing_stored(classic: A
         assert sqlite3.connect(name).execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
-#: What the page of the test "small" would send.
-OWN = {
-    "testId": "small",
-    "trials": [
-        {
-            "id": trial,
-            "type": "mushra",
-            "responses": [{"stimulus": name, "score": "50", "time": 1} for name in ("A", "B", "reference")],
-        }
-        for trial in ("one", "two")
-    ]
-    + [
-        {
-            "id": "graded",
-            "type": "bs1116",
-            "responses": [
-                {
-                    "reference": "reference",
-                    "nonReference": name,
-                    "referenceScore": "5.0",
-                    "nonReferenceScore": "3.4",
-                }
-                for name in ("A", "B")
-            ],
-        },
-        {
-            "id": "pairs",
-            "type": "paired_comparison",
-            "responses": [{"reference": "reference", "nonReference": "A", "answer": "reference", "time": 5}],
-        },
-        {
-            "id": "liked",
-            "type": "likert_multi_stimulus",
-            "responses": [{"stimulus": name, "stimulusRating": "2", "time": 9} for name in ("A", "B")],
-        },
-    ],
-    "uuid": "of-this-session",
-}
-
-
 def test_a_scale_of_the_page_is_taken_whole(serve: Any) -> None:
     app = serve(submissions=True)
     store = app.extensions["mushra"].store
@@ -227,9 +187,9 @@ def test_a_drawn_part_of_the_stimuli_is_whole(make_folder: Any, serve: Any, smal
         folder=make_folder(small_test.replace("mustRate: true", "mustRate: true\n    maxStimuli: 1")),
         submissions=True,
     )
-    liked: Any = OWN["trials"][-1]  # type: ignore[index]
+    liked: Any = OWN["trials"][-1]
     for n, status in ((0, 400), (1, 200)):
-        trials = [*OWN["trials"][:-1], {**liked, "responses": liked["responses"][:n]}]  # type: ignore[index]
+        trials = [*OWN["trials"][:-1], {**liked, "responses": liked["responses"][:n]}]
         assert submit(app, raw({**OWN, "trials": trials})).status_code == status
 
 
@@ -309,9 +269,9 @@ def test_a_submission_never_becomes_part_of_another_listeners_results(
 
 def test_grades_of_training_pages_are_kept_apart(serve: Any) -> None:
     app = serve(submissions=True)
-    training = {**OWN["trials"][0], "id": "training1"}  # type: ignore[index]
+    training = {**OWN["trials"][0], "id": "training1"}
     training["responses"] = [{"stimulus": name, "score": 5, "time": 1} for name in ("A", "reference")]
-    assert submit(app, raw({**OWN, "trials": [training, *OWN["trials"]]})).status_code == 200  # type: ignore[misc]
+    assert submit(app, raw({**OWN, "trials": [training, *OWN["trials"]]})).status_code == 200
     assert set(read_ratings(app.extensions["mushra"].store)["item"]) == {"one", "two"}
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import Server, free_port
 
 YAML = """
 testname: T
@@ -28,40 +25,7 @@ pages:
     f"    - {{type: mushra, id: t{n}, reference: ref.wav, stimuli: {{A: a.wav, B: b.wav}}}}\n"
     for n in range(20)
 )
-RUN = "import typer, mushra.cli.serve as c; app = typer.Typer(); c.register(app); app()"
 LISTENERS = 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """`mushra serve` in a process of its own."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.port = port
-        self._command = [sys.executable, "-c", RUN, "serve", str(folder), "--port", str(port), "--no-qr"]
-        self._log = folder / "server.log"
-        self.start()
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self._process.stdout is not None
-        # It says so once it listens.
-        assert self._process.stdout.readline().startswith("Listeners: "), self._log.read_text()
-
-    def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.communicate()
-
-    def stop(self) -> int:
-        self._process.terminate()
-        self._process.communicate()
-        return self._process.returncode
 
 
 class Stopped(Exception):
@@ -156,9 +120,10 @@ def confirmed(workers: list[Worker]) -> int:
 
 def run(folder: Path, kills: int, seed: int) -> None:
     rng = random.Random(seed)
-    server = Server(folder, free_port())
+    port = free_port()
+    server = Server(folder, "--port", str(port))
     stop = threading.Event()
-    workers = [Worker(server.port, seed * 1000 + n, stop) for n in range(LISTENERS)]
+    workers = [Worker(port, seed * 1000 + n, stop) for n in range(LISTENERS)]
     for worker in workers:
         worker.start()
     try:
@@ -174,8 +139,7 @@ def run(folder: Path, kills: int, seed: int) -> None:
         stop.set()
         for worker in workers:
             worker.join()
-        code = server.stop()
-    assert code == 0
+        server.stop()
     assert [wrong for worker in workers for wrong in worker.wrong] == []
     check(folder / "results.sqlite", workers)
 

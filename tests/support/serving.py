@@ -1,0 +1,65 @@
+"""`mushra serve` in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+RUN = "from mushra.cli.main import app; app()"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """Serves a test until it is stopped or killed.
+
+    Attributes:
+        printed: its four lines; it says them once it listens.
+        log: its stderr, of all starts.
+    """
+
+    def __init__(self, test: Path, *options: str) -> None:
+        self._command = [sys.executable, "-c", RUN, "serve", str(test), "--no-qr", *options]
+        self.log = test.with_name(f"{test.name}.log")
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self._process.stdout is not None
+        self.printed = [self._process.stdout.readline() for _ in range(4)]
+        assert self.printed[0].startswith("Listeners: "), self.log.read_text()
+        self.url = self.printed[0].removeprefix("Listeners: ").rstrip("\n")
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.communicate()
+
+    def stop(self) -> str:
+        """What it said in the end, and its log."""
+        assert self._process.poll() is None, self.log.read_text()
+        self._process.terminate()
+        rest = self._process.communicate(timeout=300)[0]
+        said = rest + self.log.read_text()
+        assert self._process.returncode == 0, said
+        return said
+
+
+@contextmanager
+def serving(test: Path, *options: str) -> Iterator[Server]:
+    server = Server(test, *options)
+    try:
+        yield server
+    except BaseException:
+        server.kill()
+        raise
+    server.stop()
