@@ -7,11 +7,10 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+from data_sets import ids, sound
 
-from evaluation.datasets import Dataset, load_dataset
+from evaluation.datasets import load_dataset
 from qincodec.core.errors import UserError
 
 ROWS = [
@@ -24,9 +23,7 @@ ROWS = [
 CLIPS = ["-abc_DEF-00_30", "7fmOlUlwoNg_20", "_x-YZ012345_0"]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def table(path: Path, rows: list[tuple[int, str, int, str]] = ROWS) -> Path:
@@ -36,24 +33,10 @@ def table(path: Path, rows: list[tuple[int, str, int, str]] = ROWS) -> Path:
     return path
 
 
-def sound(path: Path, rate: int = 44100, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, 100), rate)
-    return path
-
-
 def folder(root: Path, *names: str, rate: int = 44100) -> str:
     for seed, name in enumerate(names):
-        sound(root / name, rate, seed)
+        sound(root / name, 0.01, rate, seed=seed)
     return f"audiocaps:{root}"
-
-
-def ids(dataset: Dataset) -> list[str]:
-    return [clip.id for clip in dataset.clips]
-
-
-def file_of(dataset: Dataset, name: str) -> str:
-    return next(clip.path.name for clip in dataset.clips if clip.id == name)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +103,8 @@ def test_resampled_copies_are_refused(rate: int, tmp_path: Path) -> None:
     assert ids(allowed) == CLIPS and all(clip.error is None for clip in allowed.clips)
     assert "allowed on request" in allowed.notes[-1]
     assert all(clip.error is None for clip in load_dataset(data, sample_rate=rate).clips)
-    sound(tmp_path / f"{CLIPS[0]}.wav", 48000)
-    sound(tmp_path / f"{CLIPS[1]}.wav", 44100)
+    sound(tmp_path / f"{CLIPS[0]}.wav", 0.01, 48000)
+    sound(tmp_path / f"{CLIPS[1]}.wav", 0.01)
     mixed = load_dataset(data)
     assert [clip.error is None for clip in mixed.clips] == [True, True, False]
     assert f"resampled copy ({rate} Hz" in (mixed.clips[2].error or "")
@@ -184,7 +167,7 @@ def real_rows(path: Path) -> list[dict[str, str]]:
 def test_the_real_list(style: str, version: str, tmp_path: Path, shared: Callable[[str], Path]) -> None:
     path = shared(f"audiocaps/{version}")
     rows = real_rows(path)
-    content = sound(tmp_path / "x.wav").read_bytes()
+    content = sound(tmp_path / "x.wav", 0.01).read_bytes()
     (tmp_path / "audio").mkdir()
     for stem in {style.format(**row) for row in rows}:  # of captions, all five: a plain loop saves each
         (tmp_path / "audio" / f"{stem}.wav").write_bytes(content)

@@ -25,10 +25,7 @@ from evaluation.datasets.folder import recording_of
 from qincodec import audio
 from qincodec.core.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # --- folders, globs, files ------------------------------------------------------------------------------

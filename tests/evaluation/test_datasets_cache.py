@@ -13,10 +13,7 @@ from evaluation.datasets import load_dataset
 from evaluation.datasets.files import cache_file
 from qincodec import audio
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def old(path: Path) -> Path:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -146,25 +147,27 @@ def test_lost_encoded_files_are_made_again(clip_folder: Path, tmp_path: Path) ->
     assert again.clips["ms_mel"].notna().all()
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_batch_size_changes_nothing_that_matters(clip_folder: Path, tmp_path: Path, batch_size: int) -> None:
-    codecs = "steps,late,fragile"
-    expected = evaluate(clip_folder, codecs, [4, 12], out=tmp_path / "a")
-    found = evaluate(clip_folder, codecs, [4, 12], out=tmp_path / "b", batch_size=batch_size)
-    pd.testing.assert_frame_equal(scores(expected.clips), scores(found.clips), rtol=1e-6)
-
-
-@pytest.mark.parametrize("workers", [2, 3])
-def test_workers_change_nothing_at_all(clip_folder: Path, tmp_path: Path, workers: int) -> None:
-    one = evaluate(clip_folder, "steps,late,opus", [8, 12], out=tmp_path / "a", workers=1, batch_size=2)
-    many = evaluate(
-        clip_folder, "steps,late,opus", [8, 12], out=tmp_path / "b", workers=workers, batch_size=2
+def test_batch_size_changes_nothing_that_matters(clip_folder: Path, tmp_path: Path) -> None:
+    expected, *others = (
+        evaluate(clip_folder, "steps,late,fragile", [4, 12], out=tmp_path / str(size), batch_size=size)
+        for size in (8, 1, 3, 100)
     )
-    pd.testing.assert_frame_equal(scores(one.clips), scores(many.clips), check_exact=True)
+    for found in others:
+        pd.testing.assert_frame_equal(scores(expected.clips), scores(found.clips), rtol=1e-6)
+
+
+def test_workers_change_nothing_at_all(clip_folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"codecs": "steps,late,opus", "kbps": [8, 12], "batch_size": 2}
+    one, *others = (
+        evaluate(clip_folder, **options, out=tmp_path / str(workers), workers=workers)
+        for workers in (1, 2, 3)
+    )
     timings = [name for name in one.summary.columns if name.startswith(("encode_", "decode_"))]
-    pd.testing.assert_frame_equal(
-        one.summary.drop(columns=timings), many.summary.drop(columns=timings), check_exact=True
-    )
+    for many in others:
+        pd.testing.assert_frame_equal(scores(one.clips), scores(many.clips), check_exact=True)
+        pd.testing.assert_frame_equal(
+            one.summary.drop(columns=timings), many.summary.drop(columns=timings), check_exact=True
+        )
 
 
 def test_a_clip_that_fails_is_recorded_and_the_rest_is_scored(clip_folder: Path, tmp_path: Path) -> None:

@@ -35,7 +35,6 @@ def plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     # Plots are no part of what is compared; tables are written where they are (`tables`).
     monkeypatch.setattr("evaluation.report.files.write_plots", lambda *_: [])
     monkeypatch.setattr("evaluation.report.write_all", lambda *_: [])
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # no test cuts the power
     announce(monkeypatch, EntryPoint("bands", "toy_embedding:Bands", "qincodec.embeddings"))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from listener import leave, listen, rate_with_keys, shown
 from listening_material import (
     BS1116,
@@ -224,27 +223,6 @@ def test_twelve_items_have_twelve_keys(begin: Callable[..., tuple[Any, Site]]) -
         assert page.locator(".item .play").nth(n - 1).get_attribute("aria-keyshortcuts") == key
     page.keyboard.press("?")
     assert "Play item 10, 11, 12" in page.get_by_role("dialog", name="Keys").inner_text()
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_finger_sets_a_grade(site: Callable[..., Site], open_page: Callable[..., Any], width: int) -> None:
-    served = site([mushra(stimuli={"A": "one.wav"}), GENERIC])
-    page = open_page(viewport={"width": width, "height": 844}, has_touch=True)
-    page.goto(served.url)
-    page.get_by_role("button", name="Start", exact=True).tap()
-    shown(page, "mushra")
-    page.locator(".item .play").first.tap()
-    track = page.locator(".item .scale-track").first
-    track.scroll_into_view_if_needed()
-    box = track.bounding_box()
-    horizontal = box["width"] > box["height"]
-    assert horizontal == (width < 768)
-    x = box["x"] + box["width"] * (0.75 if horizontal else 0.5)
-    y = box["y"] + box["height"] * (0.5 if horizontal else 0.25)
-    page.touchscreen.tap(x, y)
-    slider = page.get_by_role("slider", name="Rating of Item 1")
-    assert int(slider.get_attribute("aria-valuenow")) in (74, 75, 76)
-    assert slider.get_attribute("aria-orientation") == ("horizontal" if horizontal else "vertical")
 
 
 def test_graded_items_look_graded(begin: Callable[..., tuple[Any, Site]]) -> None:

@@ -93,6 +93,7 @@ def test_a_tap_and_a_drag_rate(
     slider = page.locator(".scale").first
     track = page.locator(".scale-track").first
     upright = size == TABLET
+    assert slider.get_attribute("aria-orientation") == ("vertical" if upright else "horizontal")
     low, high = (1.0, 5.0) if kind is BS1116 else (0, 100)
 
     def fraction() -> float:
