@@ -11,19 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import blocks, code
 
 from qincodec import audio
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PACKAGES = ("qincodec", "baselines", "evaluation", "mushra")
 RATE = 44_100
-
-
-def commands(guide: str) -> list[str]:
-    text = (DOCS / guide).read_text(encoding="utf-8")
-    return [
-        line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()
-    ]
 
 
 @pytest.fixture
@@ -47,8 +41,9 @@ def test_the_trainings_of_the_guide_run_as_they_stand(workplace: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "QINCODEC_CACHE": str(workplace / "cache"), "COLUMNS": "120"}
     environment |= {"QINCODEC_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    assert commands("train.md")
-    for command in commands("train.md"):
+    trainings = [line for block in blocks("docs/train.md", "sh") for line in block.splitlines()]
+    assert trainings
+    for command in trainings:
         done = subprocess.run(
             command, shell=True, cwd=workplace, env=environment, capture_output=True, text=True
         )
@@ -127,12 +122,8 @@ def test_every_guide_is_linked() -> None:
 def test_the_examples_of_extend_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    text = (DOCS / "extend.md").read_text(encoding="utf-8")
     for name in ("Uniform", "Loudest"):
-        code = next(
-            b for b in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if f"class {name}" in b
-        )
-        (tmp_path / f"my_{name.lower()}.py").write_text(code)
+        (tmp_path / f"my_{name.lower()}.py").write_text(code("docs/extend.md", name))
     monkeypatch.syspath_prepend(str(tmp_path))
     from my_loudest import Loudest  # type: ignore[import-not-found]
     from my_uniform import Uniform  # type: ignore[import-not-found]

@@ -8,28 +8,27 @@ from pathlib import Path
 
 import pytest
 from known import announce
+from pages import ROOT, blocks, code
 
 from baselines import check_codec
 from baselines.registry import CODECS
 from evaluation import evaluate
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def declared(name: str) -> str:
+    """What README's entry point of a name stands for."""
+    (found,) = re.findall(rf'^{name} = "(.*)"', "\n".join(blocks("README.md", "toml")), flags=re.MULTILINE)
+    return str(found)
 
 
 @pytest.fixture
 def mulaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
     """The codec of README, in a package of its own that an entry point announces."""
-    code = next(block for block in blocks("python") if "class MuLaw" in block)
-    (tmp_path / "my_package.py").write_text(code)
+    (tmp_path / "my_package.py").write_text(code("README.md", "MuLaw"))
     monkeypatch.syspath_prepend(tmp_path)
-    declared = re.search(r'mulaw = "(.*)"', next(block for block in blocks("toml")))
-    assert declared is not None
-    announce(monkeypatch, EntryPoint("mulaw", declared.group(1), "qincodec.codecs"))
+    announce(monkeypatch, EntryPoint("mulaw", declared("mulaw"), "qincodec.codecs"))
     codec = CODECS.load("mulaw")
     assert isinstance(codec, type)
     return codec
@@ -53,12 +52,9 @@ def test_the_files_of_a_run_are_the_ones_named(tmp_path: Path) -> None:
 
 
 def test_the_embedding_of_readme_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = next(block for block in blocks("python") if "class Loudness" in block)
-    (tmp_path / "my_embeddings.py").write_text(code.replace("my_package", "my_embeddings"))
+    (tmp_path / "my_embeddings.py").write_text(code("README.md", "Loudness"))
     monkeypatch.syspath_prepend(tmp_path)
-    declared = re.search(r'loudness = "my_package:(.*)"', next(b for b in blocks("toml") if "loudness" in b))
-    assert declared is not None
-    point = EntryPoint("loudness", f"my_embeddings:{declared.group(1)}", "qincodec.embeddings")
-    announce(monkeypatch, point)
+    place = declared("loudness").replace("my_package:", "my_embeddings:")
+    announce(monkeypatch, EntryPoint("loudness", place, "qincodec.embeddings"))
     results = evaluate("demo", "opus", [16], metrics="loudness", limit=2, out=tmp_path / "run")
     assert results.summary["fd_loudness"].notna().all() and results.clips["fm_loudness"].notna().all()

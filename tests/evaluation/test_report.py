@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from rich.console import Console
-from synthetic_results import SI_SDR, make_results
+from synthetic_results import SI_SDR, make_results, troubled
 
 from evaluation.report import print_report, render, write_all
 from evaluation.report.markup import latex_text
@@ -33,18 +33,7 @@ BOLD_VALUES = 2
 
 def difficult() -> Results:
     """Everything a report has to cope with."""
-    return make_results(
-        troubles=True,
-        control=True,
-        declared=True,
-        rate_factor={"opus": 1.2},
-        dataset={
-            "disclaimer": DISCLAIMER,
-            "n_excluded": 2,
-            "n_lossy": 3,
-            "lossy_formats": ["MP3", "Vorbis"],
-        },
-    )
+    return troubled(disclaimer=DISCLAIMER, n_excluded=2, n_lossy=3, lossy_formats=["MP3", "Vorbis"])
 
 
 def many() -> Results:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from markupsafe import escape
 from page_text import parsed
-from synthetic_results import SI_SDR, make_results
+from synthetic_results import SI_SDR, make_results, troubled
 
 from evaluation.report.html import media, selection
 from evaluation.report.html.figures import distributions, perplexity, rate_distortion
@@ -26,13 +26,7 @@ NASTY = "<script>alert('x')</script>\"&amp;"
 
 
 def difficult() -> Results:
-    return make_results(
-        troubles=True,
-        control=True,
-        declared=True,
-        rate_factor={"opus": 1.2},
-        dataset={"disclaimer": "Demo data: not a benchmark.", "n_excluded": 1, "excluded": [["x", "empty"]]},
-    )
+    return troubled(disclaimer="Demo data: not a benchmark.", n_excluded=1, excluded=[["x", "empty"]])
 
 
 # Which clips
