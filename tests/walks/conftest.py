@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import take_in_chromium, take_in_firefox
+from chromium import chromium as browsers_of_debian
+from chromium import watch
 from listener import rate_with_keys, rate_with_mouse
 from postgresql_server import new_database, postgresql_server
 from walking import Ear, Grades, Shell, Take
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,25 +33,17 @@ def shell(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Callable[[], Any]]:
     """A new page of Chromium in a profile of its own, with a list of what its console calls an error."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM}: a person uses a browser (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--mute-audio"]
-        )
+    with browsers_of_debian() as start:
 
         def new() -> tuple[Any, list[str]]:
-            context = browser.new_context(viewport={"width": 1280, "height": 860})
+            context = start().new_context(viewport={"width": 1280, "height": 860})
             context.set_default_timeout(120_000)
-            page, errors = context.new_page(), []
-            page.on("pageerror", lambda error: errors.append(f"uncaught: {error}"))
-            page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+            page = context.new_page()
+            errors: list[str] = []
+            watch(page, errors)
             return page, errors
 
         yield new
-        browser.close()
 
 
 @pytest.fixture(scope="module")

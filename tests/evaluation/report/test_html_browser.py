@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from chromium import chromium, watch
 from known import RATE, tone_and_noise
 
 from evaluation import evaluate
 from evaluation.report.html import write_html
-
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio"]
-ARGUMENTS += ["--autoplay-policy=no-user-gesture-required"]
 
 #: Presses a key and says where both signals were at the moment another one took over.
 _SWITCH = """
@@ -54,28 +51,22 @@ def report(tmp_path_factory: pytest.TempPathFactory, own_codecs: None) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM}: the report is tested in a real browser (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield launched
-        launched.close()
+    with chromium() as start:
+        yield start("--autoplay-policy=no-user-gesture-required")
 
 
 @pytest.fixture
 def open_report(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
     """Opens the report; the test fails on any console error and on any request that leaves its folder."""
-    contexts, problems = [], []
+    contexts: list[Any] = []
+    problems: list[str] = []
 
     def start(**options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        watch(page, problems)
         page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
         folder = report.parent.as_uri()
         page.on(

@@ -18,8 +18,10 @@ from mushra.create.material import FolderMaterial
 from mushra.server import MAX_TEST_ID
 from qincodec.core.errors import UserError
 
+Change = Callable[[np.ndarray, int], np.ndarray]
 
-def folders(root: Path, changes: dict[str, Callable[[np.ndarray, int], np.ndarray]], n: int = 3) -> list[str]:
+
+def folders(root: Path, changes: dict[str, Change], n: int = 3) -> list[str]:
     """References in ``root/ref`` and one changed copy per condition; the --condition options."""
     for name in ("ref", *changes):
         (root / name).mkdir(parents=True)
@@ -31,8 +33,17 @@ def folders(root: Path, changes: dict[str, Callable[[np.ndarray, int], np.ndarra
     return [f"{name}={root / name}" for name in changes]
 
 
+def material(root: Path, changes: dict[str, Change], n: int = 3, **options: Any) -> Any:
+    """Of such folders."""
+    return FolderMaterial(str(root / "ref"), folders(root, changes, n), **options)
+
+
+def same(samples: np.ndarray, seed: int) -> np.ndarray:
+    return samples
+
+
 def test_delays_in_folders_are_found_and_taken_out(tmp_path: Path) -> None:
-    conditions = folders(
+    source = material(
         tmp_path,
         {
             "late": lambda samples, seed: np.roll(samples, 37, axis=0),
@@ -40,7 +51,6 @@ def test_delays_in_folders_are_found_and_taken_out(tmp_path: Path) -> None:
             "worse@8": lambda samples, seed: np.round(samples * 8) / 8,
         },
     )
-    source = FolderMaterial(str(tmp_path / "ref"), conditions)
     key, report = make(source, tmp_path / "test", duration_s=2.0, anchors=("anchor35",), training=0)
     for entry in report["items"]:
         trial = key["trials"][entry["trial"]]
@@ -117,9 +127,6 @@ def test_unusable_recordings_are_replaced_and_said(tmp_path: Path) -> None:
 
 
 def test_excerpt_with_most_energy(tmp_path: Path) -> None:
-    def same(samples: np.ndarray, seed: int) -> np.ndarray:
-        return samples
-
     conditions = folders(tmp_path, {"x": same}, n=2)
     for name in ("ref", "x"):
         quiet = recording(0, 6.0)
@@ -134,8 +141,7 @@ def test_excerpt_with_most_energy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("excerpt", ["random", "energy"])
 def test_a_recording_that_changed_since_it_was_listed_is_not_taken(tmp_path: Path, excerpt: Any) -> None:
-    conditions = folders(tmp_path, {"x": lambda samples, seed: samples}, n=1)
-    source = FolderMaterial(str(tmp_path / "ref"), conditions)
+    source = material(tmp_path, {"x": same}, n=1)
     soundfile.write(tmp_path / "ref" / "r0.wav", recording(9, 3.0), RATE)
     with pytest.raises(UserError, match=r"r0\.wav' has changed since the command began: .* or begin again"):
         make(source, tmp_path / "test", items=1, duration_s=2.0, excerpt=excerpt, training=0)
@@ -144,14 +150,13 @@ def test_a_recording_that_changed_since_it_was_listed_is_not_taken(tmp_path: Pat
 
 @pytest.mark.parametrize("label", ["reference", "anchor35", "anchor70"])
 def test_names_that_are_taken(tmp_path: Path, label: str) -> None:
-    folders(tmp_path, {"x": lambda samples, seed: samples}, n=1)
+    folders(tmp_path, {"x": same}, n=1)
     with pytest.raises(UserError, match=f"cannot be called '{label}'"):
         FolderMaterial(str(tmp_path / "ref"), [f"{label}={tmp_path / 'x'}"])
 
 
 def test_an_anchor_the_rate_has_no_room_for(tmp_path: Path) -> None:
-    conditions = folders(tmp_path, {"x": lambda samples, seed: samples})
-    source = FolderMaterial(str(tmp_path / "ref"), conditions, sample_rate=11025)
+    source = material(tmp_path, {"x": same}, sample_rate=11025)
     with pytest.raises(UserError, match="anchor70 needs a sample rate of at least 16000 Hz"):
         make(source, tmp_path / "test")
     key, _ = make(source, tmp_path / "test", anchors=("anchor35",), duration_s=2.0, training=0)
@@ -186,14 +191,12 @@ def test_names_of_files_are_shown_as_they_are(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_no_listener_could_use(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    conditions = folders(tmp_path, {"x": lambda samples, seed: samples / 2})
     with pytest.raises(UserError, match=message):
-        make(FolderMaterial(str(tmp_path / "ref"), conditions), tmp_path / "test", **options)
+        make(material(tmp_path, {"x": lambda samples, seed: samples / 2}), tmp_path / "test", **options)
 
 
 def test_ids_that_serve_takes(tmp_path: Path) -> None:
-    conditions = folders(tmp_path, {"x": lambda samples, seed: samples})
-    source = FolderMaterial(str(tmp_path / "ref"), conditions)
+    source = material(tmp_path, {"x": same})
     _, report = make(source, tmp_path / ("n" * 220), items=2, duration_s=2.0)
     assert len(report["test_id"]) == MAX_TEST_ID
     notes = "\n".join(report["items"][0]["warnings"])

@@ -8,33 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio"]
+from chromium import chromium, watch
 
 
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Callable[..., Any]]:
-    """Chromium, started once for each set of extra arguments."""
-    if not CHROMIUM.exists():
-        pytest.skip(
-            f"needs {CHROMIUM}: the listening page is tested in a real browser (apt-get install chromium)"
-        )
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browsers: dict[tuple[str, ...], Any] = {}
-
-        def start(*extra: str) -> Any:
-            if extra not in browsers:
-                browsers[extra] = playwright.chromium.launch(
-                    executable_path=str(CHROMIUM), args=[*ARGUMENTS, *extra]
-                )
-            return browsers[extra]
-
+    with chromium() as start:
         yield start
-        for browser in browsers.values():
-            browser.close()
 
 
 @pytest.fixture
@@ -57,18 +37,7 @@ def open_page(launch: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
         if init:
             context.add_init_script(init)
 
-        def watch(page: Any) -> None:
-            page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
-            page.on(
-                "console",
-                lambda message: (
-                    problems.append(message.text)
-                    if message.type == "error" and not any(text in message.text for text in expected)
-                    else None
-                ),
-            )
-
-        context.on("page", watch)
+        context.on("page", lambda page: watch(page, problems, expected))
         return context.new_page()
 
     yield start
