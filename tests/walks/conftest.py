@@ -69,10 +69,7 @@ def browsers(
 
         return take
 
-    found = {
-        "chromium, mouse": in_chromium(rate_with_mouse),
-        "chromium, keys": in_chromium(rate_with_keys),
-    }
+    found = {"chromium, mouse": in_chromium(rate_with_mouse), "chromium, keys": in_chromium(rate_with_keys)}
     if any(shutil.which(program) is None for program in ("firefox-esr", "pulseaudio", "pactl")):
         yield found
         return

@@ -16,14 +16,7 @@ from walking import Shell, write_package
 pytestmark = pytest.mark.walk
 
 DEMO = ROOT / "evaluation" / "datasets" / "demo"
-RECORDINGS = (
-    "music_piano",
-    "speech_english",
-    "music_drums",
-    "speech_german",
-    "music_strings",
-    "music_brass",
-)
+RECORDINGS = ("music_piano", "speech_english", "music_drums", "speech_german", "music_strings", "music_brass")
 #: The pages' trainings take minutes; on a quarter of the batch they take the same way.
 QUICKER = {"--config small": "--config small --set data.batch_size=4"}
 #: Commands of the two pages that a walk cannot run: part of the command -> why.

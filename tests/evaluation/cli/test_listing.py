@@ -9,14 +9,7 @@ import pytest
 from known import announce
 
 from evaluation import evaluate
-from evaluation.cli.listing import (
-    _POINTS,
-    codec_rows,
-    embedding_rows,
-    metric_rows,
-    points,
-    quantizer_rows,
-)
+from evaluation.cli.listing import _POINTS, codec_rows, embedding_rows, metric_rows, points, quantizer_rows
 from qincodec.core.errors import UserError
 
 PLUGINS = """

@@ -234,11 +234,7 @@ def test_files_decoded_elsewhere_score_like_the_codec_itself(clip_folder: Path, 
     shutil.copytree(decoded, tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "c.wav").unlink()
     results = evaluate(
-        clip_folder,
-        "steps",
-        [8],
-        conditions={"theirs@8": tmp_path / "elsewhere"},
-        out=tmp_path / "both",
+        clip_folder, "steps", [8], conditions={"theirs@8": tmp_path / "elsewhere"}, out=tmp_path / "both"
     )
     clips = results.clips.set_index(["codec", "clip"])
     for name in "abdfg":

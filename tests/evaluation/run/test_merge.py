@@ -309,10 +309,7 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
     ],
 )
 def test_what_is_no_part_of_one_run_is_refused(
-    two: Callable[[Path], list[Path]],
-    tmp_path: Path,
-    spoil: Callable[[list[Path]], Any],
-    message: str,
+    two: Callable[[Path], list[Path]], tmp_path: Path, spoil: Callable[[list[Path]], Any], message: str
 ) -> None:
     runs = two(tmp_path)
     spoil(runs)

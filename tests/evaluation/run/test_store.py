@@ -15,12 +15,7 @@ import pytest
 from evaluation.datasets.base import Clip
 from evaluation.records import Condition, DecodedFile, Settings, number_from_json, number_to_json
 from evaluation.rows import ScoreRow
-from evaluation.run.store import (
-    RunStore,
-    coded_key,
-    condition_delay,
-    row_key,
-)
+from evaluation.run.store import RunStore, coded_key, condition_delay, row_key
 from qincodec.core.errors import UserError
 from qincodec.core.files import StoreError
 

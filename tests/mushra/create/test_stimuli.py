@@ -9,14 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mushra.create.stimuli import (
-    Raw,
-    Unsuitable,
-    loudest_start,
-    make_item,
-    true_peak_dbfs,
-    write_stimulus,
-)
+from mushra.create.stimuli import Raw, Unsuitable, loudest_start, make_item, true_peak_dbfs, write_stimulus
 from qincodec.audio import peak_dbfs
 
 RATE = 16000

@@ -6,16 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from listener import leave, listen, rate_with_keys, shown
-from listening_material import (
-    BS1116,
-    FINISH,
-    GENERIC,
-    LIKERT_MULTI,
-    PAIRED,
-    SPATIAL,
-    VOLUME,
-    mushra,
-)
+from listening_material import BS1116, FINISH, GENERIC, LIKERT_MULTI, PAIRED, SPATIAL, VOLUME, mushra
 from listening_site import Site
 
 #: Every visible element with text of its own: its colours and size, from what the browser computed.
