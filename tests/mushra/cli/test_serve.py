@@ -89,13 +89,7 @@ def test_one_public_address_is_printed_everywhere_and_nothing_answers_outside_th
         assert [status(inside + path) for path in paths] == [200, 200, 200]
         outside = (
             *paths,
-            "/api/sessions",
-            "/lab",
-            "/lab/",
-            "/lab/test",
-            "/lab/test12/",
-            "/LAB/TEST1/",
-            "/admin/",
+            *("/api/sessions", "/lab", "/lab/", "/lab/test", "/lab/test12/", "/LAB/TEST1/", "/admin/"),
         )
         assert {path: status(top + path) for path in outside} == dict.fromkeys(outside, 404)
         assert status(inside) == 308

@@ -141,17 +141,8 @@ def test_every_page_type_and_key(write: Callable[[str], Path]) -> None:
     assert (config.testname, config.test_id, config.language) == ("A test", "7", "de")
     kinds = [type(page) for page in config.flat()]
     assert kinds == [
-        GenericPage,
-        ConsentPage,
-        VolumePage,
-        MushraPage,
-        MushraPage,
-        Bs1116Page,
-        PairedComparisonPage,
-        LikertMultiPage,
-        LikertSinglePage,
-        SpatialPage,
-        FinishPage,
+        *(GenericPage, ConsentPage, VolumePage, MushraPage, MushraPage, Bs1116Page, PairedComparisonPage),
+        *(LikertMultiPage, LikertSinglePage, SpatialPage, FinishPage),
     ]
     group = config.pages[3]
     assert isinstance(group, PageGroup)
@@ -291,13 +282,8 @@ def test_finish_must_be_last(write: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "testname: t\ntestId: t\npages: []",
-        "testname: t\ntestId: t\npages: {a: 1}",
-        "testId: t",
-        "- a",
-        "a",
-        "",
-        "---\n# nothing\n",
+        *("testname: t\ntestId: t\npages: []", "testname: t\ntestId: t\npages: {a: 1}", "testId: t", "- a"),
+        *("a", "", "---\n# nothing\n"),
     ],
 )
 def test_no_test_at_all(write: Callable[[str], Path], text: str) -> None:
@@ -379,15 +365,7 @@ def test_mutated_files_are_read_or_refused(write: Callable[[str], Path]) -> None
     draw = random.Random(0)
     pieces = [
         *"[]{}:,-&*!|>'\"%@`#\n\t \x00é",
-        "<<",
-        "null",
-        "1e999",
-        ".nan",
-        "&a",
-        "*a",
-        "- random",
-        "~",
-        "0x1",
+        *("<<", "null", "1e999", ".nan", "&a", "*a", "- random", "~", "0x1"),
     ]
     for _ in range(150):
         text = WHOLE

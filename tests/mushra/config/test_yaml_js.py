@@ -83,13 +83,7 @@ def test_what_yaml_js_refuses_or_garbles_is_read_as_yaml_has_it(text: str, ours:
 @pytest.mark.parametrize("style", ["|", "|+", "|-", ">", ">+", ">-"])
 def test_text_blocks_are_read_as_yaml_js_reads_them(style: str) -> None:
     bodies = [
-        "",
-        "\n",
-        "\n\n",
-        "    # h\n",
-        "    x\n",
-        "    x\n\n",
-        "    x\n    y\n",
+        *("", "\n", "\n\n", "    # h\n", "    x\n", "    x\n\n", "    x\n    y\n"),
         "    x\n      y\n    z\n",
     ]
     texts = [
@@ -131,23 +125,8 @@ _text = st.text(st.characters(exclude_categories=("Cs",)), max_size=30) | st.tex
     "ab :#-'\"\\,[]{}&*!|>%@`?\n\t0123456789_.é\u2028\x85\U0001f3a7", max_size=12
 )
 _words = [
-    "null",
-    "~",
-    "yes",
-    "no",
-    "true",
-    "010",
-    "0x10",
-    "1e3",
-    "1_000",
-    "1:30",
-    "2024-01-02",
-    "Infinity",
-    ".inf",
-    "-",
-    "",
-    " a ",
-    "y",
+    *("null", "~", "yes", "no", "true", "010", "0x10", "1e3", "1_000", "1:30", "2024-01-02", "Infinity"),
+    *(".inf", "-", "", " a ", "y"),
 ]
 _names = _text | st.sampled_from(_words)
 _leaves = (
@@ -192,13 +171,7 @@ NAMES = [
     "a: b",
     "c #d",
     'it\'s "q"',
-    "ü 🎧",
-    "- x",
-    "010",
-    "yes",
-    "{z}",
-    "k: *a",
-    "trailing:",
+    *("ü 🎧", "- x", "010", "yes", "{z}", "k: *a", "trailing:"),
 ]
 
 
@@ -250,21 +223,8 @@ def test_yaml_js_reads_the_file_of_mushra_create(tmp_path: Path) -> None:
 PIECES = [
     *"[]{}:,-&*!|>'\"%@`#\n\t \x00é",
     *(
-        "<<: ",
-        "null",
-        "1e999",
-        ".nan",
-        "&a ",
-        "*a",
-        "- random",
-        "- - ",
-        "~",
-        "0x1",
-        ": ",
-        " #",
-        "|\n",
-        ">\n",
-        "\r",
+        *("<<: ", "null", "1e999", ".nan", "&a ", "*a", "- random", "- - ", "~", "0x1", ": ", " #", "|\n"),
+        *(">\n", "\r"),
     ),
     *("\\", '\\"', "\\ud800", "\\U00110000", "!!str ", "---\n", "...\n", "[" * 50, "- " * 50, "  " * 30),
 ]

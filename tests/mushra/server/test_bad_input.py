@@ -22,13 +22,7 @@ TEXTS = [
     "",
     "x",
     "x" * 12_000,
-    "\ud800",
-    "\0",
-    "'; DROP TABLE pages; --",
-    "<script>",
-    "\u202e",
-    "=1+1",
-    "NaN",
+    *("\ud800", "\0", "'; DROP TABLE pages; --", "<script>", "\u202e", "=1+1", "NaN"),
 ]
 NUMBERS = [0, -1, 1, 2, 101, 1e308, -1e308, 10**30, 0.5, 70.5, True, False, None]
 STRANGE: list[Any] = [*TEXTS, *NUMBERS, [], {}, [[]], {"a": {}}, [None] * 3000, {"__proto__": 1}]
@@ -309,10 +303,7 @@ def test_paths_lead_nowhere_else(serve: Any, listener: Any) -> None:
             "static/%2e%2e/api.py",
         ),
         *(
-            "stimuli/%00",
-            "templates/listen.html",
-            "static//etc/passwd",
-            ".git/config",
+            *("stimuli/%00", "templates/listen.html", "static//etc/passwd", ".git/config"),
             "api/sessions/..%2f..",
         ),
     ):
