@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ import pandas as pd
 import pytest
 import soundfile
 from pages import PAGES, ROOT, commands
+from serving import free_port
 from walking import Ear, Grades, Shell, take_by_http
 
 pytestmark = pytest.mark.walk
@@ -74,9 +74,7 @@ def skipped(command: str) -> bool:
 def listen(shell: Shell, command: str) -> None:
     """Serves a test, on a free port, to three listeners."""
     test = shell.folder / ("mushra-demo/test" if command == "mushra demo" else command.split()[2])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with shell.serving(f"{command} --port {port}") as link:
         # Whatever address the world is told, this machine's own is served.
         link = f"http://127.0.0.1:{port}{urlsplit(link).path}"
