@@ -25,6 +25,7 @@ class Server:
     Attributes:
         printed: its four lines; it says them once it listens.
         log: its stderr, of all starts.
+        said: once it has stopped, the log and what it printed in the end.
     """
 
     def __init__(self, test: Path, *options: str) -> None:
@@ -44,14 +45,11 @@ class Server:
         self._process.send_signal(signal.SIGKILL)
         self._process.communicate()
 
-    def stop(self) -> str:
-        """What it said in the end, and its log."""
+    def stop(self) -> None:
         assert self._process.poll() is None, self.log.read_text()
         self._process.terminate()
-        rest = self._process.communicate(timeout=300)[0]
-        said = rest + self.log.read_text()
-        assert self._process.returncode == 0, said
-        return said
+        self.said = self._process.communicate(timeout=300)[0] + self.log.read_text()
+        assert self._process.returncode == 0, self.said
 
 
 @contextmanager
