@@ -42,15 +42,15 @@ TEXTS: dict[Language, Texts] = {
             " You may stop at any time.</p>"
         ),
         "volume_name": "Volume",
-        "volume": "<p>Set a comfortable volume now, and please do not change it during the test.</p>",
+        "volume": "<p>Play the sound and set a comfortable volume.</p>",
         "training_name": "Training",
         "training": (
             "<p>Get used to the recordings and to the controls. The grades of this page do not count.</p>"
         ),
         "trial_name": "Grade the recordings",
         "trial": (
-            "<p>Grade the quality of each version against the reference. One of them is the reference itself:"
-            " at least one must get 100.</p>"
+            "<p>Grade the quality of each version against the reference. One of them is the reference"
+            " itself.</p>"
         ),
         "finish_name": "Thank you",
         "finish": "<p>You have reached the end. Please answer the questions and send your results.</p>",
@@ -73,10 +73,7 @@ TEXTS: dict[Language, Texts] = {
             " und für die Forschung verwendet. Sie können jederzeit aufhören.</p>"
         ),
         "volume_name": "Lautstärke",
-        "volume": (
-            "<p>Stellen Sie jetzt eine angenehme Lautstärke ein und ändern Sie sie während des Tests bitte"
-            " nicht mehr.</p>"
-        ),
+        "volume": "<p>Spielen Sie den Klang ab und stellen Sie eine angenehme Lautstärke ein.</p>",
         "training_name": "Übung",
         "training": (
             "<p>Machen Sie sich mit den Aufnahmen und der Bedienung vertraut. Die Bewertungen dieser Seite"
@@ -85,7 +82,7 @@ TEXTS: dict[Language, Texts] = {
         "trial_name": "Bewerten Sie die Aufnahmen",
         "trial": (
             "<p>Bewerten Sie die Qualität jeder Fassung im Vergleich zur Referenz. Eine davon ist die"
-            " Referenz selbst: Mindestens eine muss 100 bekommen.</p>"
+            " Referenz selbst.</p>"
         ),
         "finish_name": "Vielen Dank",
         "finish": (
@@ -111,10 +108,7 @@ TEXTS: dict[Language, Texts] = {
             " servent à la recherche. Vous pouvez arrêter à tout moment.</p>"
         ),
         "volume_name": "Volume",
-        "volume": (
-            "<p>Réglez maintenant un volume confortable et n’y touchez plus pendant le test, s’il vous"
-            " plaît.</p>"
-        ),
+        "volume": "<p>Écoutez le son et réglez un volume agréable.</p>",
         "training_name": "Entraînement",
         "training": (
             "<p>Familiarisez-vous avec les enregistrements et les commandes. Les notes de cette page ne"
@@ -123,7 +117,7 @@ TEXTS: dict[Language, Texts] = {
         "trial_name": "Notez les enregistrements",
         "trial": (
             "<p>Notez la qualité de chaque version par rapport à la référence. L’une d’elles est la référence"
-            " elle-même : au moins une doit recevoir 100.</p>"
+            " elle-même.</p>"
         ),
         "finish_name": "Merci",
         "finish": (
@@ -148,7 +142,7 @@ TEXTS: dict[Language, Texts] = {
             " la investigación. Puede dejar la prueba en cualquier momento.</p>"
         ),
         "volume_name": "Volumen",
-        "volume": "<p>Ajuste ahora un volumen agradable y, por favor, no lo cambie durante la prueba.</p>",
+        "volume": "<p>Reproduzca el sonido y ajuste un volumen agradable.</p>",
         "training_name": "Entrenamiento",
         "training": (
             "<p>Familiarícese con las grabaciones y los controles. Las calificaciones de esta página no"
@@ -157,7 +151,7 @@ TEXTS: dict[Language, Texts] = {
         "trial_name": "Califique las grabaciones",
         "trial": (
             "<p>Califique la calidad de cada versión en comparación con la referencia. Una de ellas es la"
-            " propia referencia: al menos una debe recibir 100.</p>"
+            " propia referencia.</p>"
         ),
         "finish_name": "Gracias",
         "finish": "<p>Ha llegado al final. Responda a las preguntas y envíe sus resultados.</p>",

@@ -33,6 +33,7 @@ def page() -> str:
         "listen.html",
         lang=_language(config, request.args.get("lang")),
         testname=config.testname,
+        languages=_languages(config),
         asset_version=current_app.config["ASSETS_VERSION"],
     )
 
@@ -248,7 +249,6 @@ def _document(here: Service, config: TestConfig, session: Session) -> dict[str, 
             "name": config.testname,
             "id": config.test_id,
             "language": session.language,
-            "languages": _languages(config),
             "preview": general.show_button_previous_page,
             "stop_on_errors": general.stop_on_errors,
         },

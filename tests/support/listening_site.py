@@ -14,6 +14,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from mushra.config.load import load_config
 from mushra.server import create_app
 from mushra.server.service import Service
+from mushra.store.store import Store
 
 
 class Site:
@@ -37,6 +38,10 @@ class Site:
         self._server = make_server("127.0.0.1", self._port, app, threaded=True)
         self._port = self._server.server_port
         Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def store(self) -> Store:
+        return self._service.store
 
     def stop(self) -> None:
         assert self._server is not None

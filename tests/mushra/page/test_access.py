@@ -149,8 +149,8 @@ def test_tab_leads_through_the_page_in_its_order(begin: Callable[..., tuple[Any,
             break
     assert order == [
         *("Play the reference", "Pause", "Start of the loop", "End of the loop", "Loop from here"),
-        *("Loop to here", "Whole excerpt", "Play Item 1", "Comment on Item 1", "Play Item 2"),
-        *("Rating of Item 2", "Comment on Item 2", "Next"),
+        *("Loop to here", "Whole excerpt", "Play Item 1", "Play Item 2", "Rating of Item 2"),
+        *("Comments", "Next"),
     ]
     # Only the scale of the item that plays can be reached, and it says its value.
     slider = page.get_by_role("slider", name="Rating of Item 2")

@@ -190,15 +190,17 @@ def test_a_reload_goes_on_where_it_was(begin: Begin) -> None:
     leave(page)
     shown(page, "mushra")
     rate_with_keys(page, 1, 70)
-    page.get_by_role("button", name="Comment on Item 1").click()
-    page.get_by_label("Comment on Item 1").last.fill("a little <b>rough</b>")
+    page.get_by_role("button", name="Comments").click()
+    assert page.evaluate("document.activeElement.labels[0].textContent") == "Comment on Item 1", "it plays"
+    page.get_by_label("Comment on Item 1").fill("a little <b>rough</b>")
+    assert page.get_by_role("button", name="Comments").inner_text() == "Comments (1)"
     page.reload()
     page.wait_for_selector("text=page 2 of 3")
     page.get_by_role("button", name="Continue").click()
     shown(page, "mushra")
     assert scale(page, 1).get_attribute("aria-valuetext") == "70, Good"
     assert scale(page, 2).get_attribute("aria-valuetext") == "not rated yet"
-    assert page.get_by_label("Comment on Item 1").last.input_value() == "a little <b>rough</b>"
+    assert page.get_by_label("Comment on Item 1").input_value() == "a little <b>rough</b>"
     for n, score in ((2, 100), (3, 20), (4, 10)):
         rate_with_keys(page, n, score)
     leave(page)

@@ -2,10 +2,13 @@
 
 // The token stands behind '#', where no server, log or other site sees it.
 const tokenField = document.getElementById("token");
-if (tokenField && location.hash.length > 1) {
+function fill() {
+  if (!tokenField || location.hash.length < 2) return;
   tokenField.value = decodeURIComponent(location.hash.slice(1));
   history.replaceState(null, "", location.pathname);
 }
+fill();
+addEventListener("hashchange", fill); // the link was opened where the form stands already
 
 const REFRESH_MS = 10_000;
 const QUICK_MS = 2_000;

@@ -130,20 +130,20 @@ export class Flow {
     this._build(step, heading, signal);
   }
 
-  /** @param {any} step @returns {HTMLElement[]} */
+  /** @param {any} step @returns {HTMLElement} */
   _heading(step) {
     const name = step.name || (step.type === HEADPHONES ? t("headphones") : step.type === "volume" ? t("volume") : "");
     const title = name || t("progress", { n: this._index + 1, total: this.steps.length });
     document.title = `${title} – ${this.session.test.name}`;
     const heading = element("h1", { text: title, tabindex: "-1" });
-    return step.training ? [element("p", { class: "badge", text: t("training") }), heading] : [heading];
+    return element("div", { class: "heading" }, heading, step.training ? element("p", { class: "badge", text: t("training") }) : null);
   }
 
   /**
    * Gets a step's sounds into the player, showing how it goes.
    *
    * @param {any} step
-   * @param {HTMLElement[]} heading
+   * @param {HTMLElement} heading
    * @param {AbortSignal} signal
    * @returns {Promise<boolean>} false if they cannot be had; the page says so then
    */
@@ -154,7 +154,7 @@ export class Flow {
       const bar = element("progress", { max: 1, value: 0, "aria-label": t("loading") });
       const text = element("p", { class: "note" });
       this._frame.main.replaceChildren(
-        element("div", { class: "page" }, ...heading, element("p", { text: t("loading") }), bar, text),
+        element("div", { class: "page" }, heading, element("p", { text: t("loading") }), bar, text),
       );
       const timer = setInterval(() => {
         bar.value = this._loader.progress(step);
@@ -193,7 +193,7 @@ export class Flow {
 
   /**
    * @param {any} step
-   * @param {HTMLElement[]} heading
+   * @param {HTMLElement} heading
    * @param {AbortSignal} signal
    */
   _build(step, heading, signal) {
@@ -226,20 +226,20 @@ export class Flow {
     const box = element(
       "div",
       { class: view.wide ? "page wide" : "page", dataset: { type: step.type } },
-      ...heading,
+      heading,
       ...view.content,
-      this._missing,
-      element("div", { class: "footer" }, previous, hint, next),
+      element("div", { class: "footer" }, previous, view.control, element("div", { class: "told" }, hint, this._missing), next),
     );
     this._next = next;
     this._frame.main.replaceChildren(box);
     this._frame.keyRows = keyRows(step);
+    this._frame.rules = view.rules ?? [];
     this._ready();
     // What has been heard grows without an event.
     const timer = setInterval(() => this._ready(), 250);
     signal.addEventListener("abort", () => clearInterval(timer));
     scrollTo(0, 0);
-    heading.at(-1)?.focus({ preventScroll: true });
+    heading.querySelector("h1")?.focus({ preventScroll: true });
   }
 
   /** Leaves the page if nothing is missing, else says what is. */

@@ -8,42 +8,59 @@ import { LANGUAGES, setLanguage, t } from "./texts.js";
 export const keys = { on: true };
 
 export class Frame {
-  /** @param {string} testname */
-  constructor(testname) {
+  /**
+   * @param {string} testname
+   * @param {string[]} languages that the test is offered in
+   */
+  constructor(testname, languages) {
     this._testname = testname;
+    this._languages = languages.filter((one) => one in LANGUAGES);
     this.header = /** @type {HTMLElement} */ (document.getElementById("header"));
     this.main = /** @type {HTMLElement} */ (document.getElementById("main"));
     /** Texts of the keys' help, besides those of every page. @type {string[][]} */
     this.keyRows = [];
+    /** Those of the page in hand, for the help. @type {string[]} */
+    this.rules = [];
+  }
+
+  /**
+   * A choice of the language.
+   *
+   * @param {() => void} onlanguage called when another was chosen, and set
+   * @returns {HTMLSelectElement|null} null if there is but one
+   */
+  languageChoice(onlanguage) {
+    if (this._languages.length < 2) return null;
+    const options = this._languages.map((code) => {
+      const selected = code === document.documentElement.lang;
+      return element("option", { value: code, text: LANGUAGES[code].language, selected, lang: code });
+    });
+    const choice = element("select", { "aria-label": t("chooseLanguage"), class: "language" }, ...options);
+    choice.addEventListener("change", () => {
+      setLanguage(choice.value);
+      onlanguage();
+      /** @type {HTMLElement|null} */ (document.querySelector(".language"))?.focus(); // it was built anew
+    });
+    return choice;
   }
 
   /**
    * Builds the header anew, in the language set.
    *
-   * @param {string[]} languages to choose from
    * @param {() => void} onlanguage called when another was chosen
    */
-  build(languages, onlanguage) {
+  build(onlanguage) {
     this._progress = element("progress", { class: "progress", max: 1, value: 0, "aria-label": t("progress", { n: 0, total: 0 }) });
     this._place = element("span", { class: "place" });
     this._state = element("p", { class: "state", role: "status" });
-    const choice = element("select", { "aria-label": t("chooseLanguage"), class: "language" });
-    for (const code of languages.filter((one) => one in LANGUAGES)) {
-      const selected = code === document.documentElement.lang;
-      choice.append(element("option", { value: code, text: LANGUAGES[code].language, selected, lang: code }));
-    }
-    choice.addEventListener("change", () => {
-      setLanguage(choice.value);
-      onlanguage();
-    });
     this.header.replaceChildren(
       element("span", { class: "testname", text: this._testname }),
       element("div", { class: "progress-box" }, this._place, this._progress),
       element(
         "div",
         { class: "tools" },
-        languages.length > 1 ? choice : "",
-        button(t("help"), () => this.help(), { class: "help", "aria-keyshortcuts": "?" }),
+        this.languageChoice(onlanguage),
+        button("?", () => this.help(), { class: "help", "aria-label": t("help"), title: t("help"), "aria-keyshortcuts": "?" }),
       ),
       this._state,
     );
@@ -78,7 +95,7 @@ export class Frame {
     this._state.replaceChildren(shown, state === "refused" ? button(t("showPage"), onshow) : "");
   }
 
-  /** Shows the keys. */
+  /** Shows the rules of the page in hand, and the keys. */
   help() {
     const box = element("input", { type: "checkbox", checked: keys.on });
     box.addEventListener("change", () => {
@@ -87,8 +104,14 @@ export class Frame {
     const rows = [...this.keyRows, ["N  Enter", t("keyNext")], ["?", t("keyHelp")]].map(([key, text]) =>
       element("tr", {}, element("th", { scope: "row" }, ...key.split("  ").map((one) => element("kbd", { text: one }))), element("td", { text })),
     );
-    const content = [element("table", { class: "keys" }, ...rows), element("label", { class: "check" }, box, t("keysOn"))];
-    dialog(t("keysTitle"), content, t("close"));
+    const rules = this.rules.map((text) => element("li", { text }));
+    const content = [
+      ...(rules.length ? [element("h3", { text: t("rules") }), element("ul", {}, ...rules)] : []),
+      element("h3", { text: t("keysTitle") }),
+      element("table", { class: "keys" }, ...rows),
+      element("label", { class: "check" }, box, t("keysOn")),
+    ];
+    dialog(t("help"), content, t("close"));
   }
 
   /**
@@ -96,7 +119,7 @@ export class Frame {
    *
    * @param {string} title
    * @param {string[]} paragraphs
-   * @param {HTMLElement[]} actions
+   * @param {(HTMLElement|null)[]} actions
    * @param {string} [kind]
    */
   message(title, paragraphs, actions = [], kind = "") {

@@ -18,10 +18,9 @@ const KNOWN_CODES = ["invitation_unknown", "invitation_used", "already_done", "c
 
 const query = new URLSearchParams(location.search);
 const storage = new Storage();
-const frame = new Frame(document.body.dataset.testname ?? "");
-/** The language the server chose for this address: what was asked for, or the test's own. */
+const frame = new Frame(document.body.dataset.testname ?? "", (document.body.dataset.languages ?? "").split(" "));
+// The language the server chose for this address: what was asked for, or the test's own.
 setLanguage(document.documentElement.lang);
-const language = document.documentElement.lang;
 
 /** Whose session this browser remembers; several people may use one. */
 const identity = (() => {
@@ -54,8 +53,10 @@ async function begin() {
       storage.write(pointer, undefined); // erased, or of a server that is no more
     }
   }
-  if (session && known) await welcomeBack(session, known);
-  else welcome();
+  if (session && known) {
+    if (!query.has("lang")) setLanguage(session.test.language); // that of the start
+    await welcomeBack(session, known);
+  } else welcome();
 }
 
 /** The first screen of a new listener. */
@@ -64,7 +65,7 @@ function welcome() {
     start.disabled = true;
     open(null, null);
   }, { class: "primary big" });
-  frame.message(frameTitle(), [t("startText")], [start], "welcome");
+  frame.message(frameTitle(), [t("startText")], [start, frame.languageChoice(welcome)], "welcome");
 }
 
 /**
@@ -136,7 +137,7 @@ async function open(session, before) {
   const go = async () => {
     flow = new Flow(current, { context, storage, outbox, frame, key: known.key, started: known.started });
     const build = () =>
-      frame.build(current.test.languages, () => {
+      frame.build(() => {
         build();
         flow?.again();
       });
@@ -176,7 +177,7 @@ function arrival(rate) {
     ? { pid, study: query.get("STUDY_ID") ?? "", session: query.get("SESSION_ID") ?? "" }
     : null;
   const client = { sample_rate: rate, screen: `${screen.width}x${screen.height}` };
-  return { invitation: query.get("t"), prolific, language, client };
+  return { invitation: query.get("t"), prolific, language: document.documentElement.lang, client };
 }
 
 /** @param {unknown} error @param {() => void} again */

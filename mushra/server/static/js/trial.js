@@ -36,6 +36,8 @@ export const keyOfItem = (index) => ITEM_KEYS[index];
  * @property {() => any} result the type's own part of the result
  * @property {(event: KeyboardEvent) => boolean} [key] whether the key was for it
  * @property {boolean} [wide] whether it wants the width of the window
+ * @property {string[]} [rules] of the page, in words
+ * @property {HTMLElement} [control] that stands beside Next
  */
 
 /**
@@ -175,8 +177,12 @@ export class Trial {
     return made;
   }
 
-  /** Reference, pause, waveform and loop: the part above the items. */
-  transport() {
+  /**
+   * Reference, pause, waveform and loop: the part above the items, which stays in view.
+   *
+   * @param {HTMLElement} [legend] that stays with it where scales lie
+   */
+  transport(legend) {
     const { page, player, context } = this;
     this._pause = button(t("pause"), () => this.toggle(), { class: "pause", "aria-keyshortcuts": "Space" });
     const reference = page.reference
@@ -197,13 +203,14 @@ export class Trial {
       ? element(
           "div",
           { class: "loop", role: "group", "aria-label": t("loop") },
-          button(t("setLoopStart"), () => this._edge("a"), { "aria-keyshortcuts": "a" }),
-          button(t("setLoopEnd"), () => this._edge("b"), { "aria-keyshortcuts": "b" }),
-          button(t("loopAll"), () => this._edge("all")),
+          element("span", { class: "note", "aria-hidden": "true", text: t("loop") }),
+          button(t("loopFrom"), () => this._edge("a"), { "aria-label": t("setLoopStart"), "aria-keyshortcuts": "a" }),
+          button(t("loopTo"), () => this._edge("b"), { "aria-label": t("setLoopEnd"), "aria-keyshortcuts": "b" }),
+          button(t("loopWhole"), () => this._edge("all"), { "aria-label": t("loopAll") }),
         )
       : null;
     this._changed();
-    return element("div", { class: "transport" }, reference, this._pause, wave.element, loop);
+    return element("div", { class: "transport" }, reference, this._pause, wave.element, loop, legend);
   }
 
   /** @param {"a"|"A"|"b"|"B"|"all"} what of the region is set: an edge to here, or back */
@@ -274,36 +281,38 @@ export class Trial {
 }
 
 /**
- * A text field for a remark about one signal, behind a button.
+ * Text fields for remarks about the signals, behind one button that says how many there are.
  *
  * @param {Trial} trial
- * @param {Item} item
- * @returns {{toggle: HTMLElement, field: HTMLElement}}
+ * @returns {{toggle: HTMLButtonElement, fields: HTMLElement}}
  */
-export function commentField(trial, item) {
-  const id = `comment-${item.id}`;
-  const area = element("textarea", { id, rows: 2, maxLength: 2000, value: item.comment });
-  const field = element(
-    "div",
-    { class: "comment-field", hidden: !item.comment },
-    element("label", { htmlFor: id, text: t("commentOn", { item: item.name }) }),
-    area,
+export function commentFields(trial) {
+  const { items } = trial;
+  const areas = items.map((item) => {
+    const area = element("textarea", { id: `comment-${item.id}`, rows: 2, maxLength: 2000, value: item.comment });
+    area.addEventListener("input", () => {
+      item.comment = area.value;
+      count();
+      trial.context.changed();
+    });
+    return area;
+  });
+  const labelled = items.map((item, index) =>
+    element("div", {}, element("label", { htmlFor: areas[index].id, text: t("commentOn", { item: item.name }) }), areas[index]),
   );
+  const fields = element("div", { class: "comments", id: "comments", hidden: !items.some((item) => item.comment) }, ...labelled);
   const toggle = button("", () => {
-    field.hidden = !field.hidden;
-    toggle.setAttribute("aria-expanded", String(!field.hidden));
-    if (!field.hidden) area.focus();
-  }, {
-    class: item.comment ? "comment filled" : "comment",
-    "aria-label": t("commentOn", { item: item.name }),
-    "aria-expanded": String(Boolean(item.comment)),
-    title: t("comment"),
-  });
-  toggle.append(element("span", { class: "comment-icon", "aria-hidden": "true" }));
-  area.addEventListener("input", () => {
-    item.comment = area.value;
-    toggle.classList.toggle("filled", area.value !== "");
-    trial.context.changed();
-  });
-  return { toggle, field };
+    fields.hidden = !fields.hidden;
+    show();
+    const playing = items.findIndex((item) => item.id === trial.player.current);
+    if (!fields.hidden) areas[Math.max(0, playing)].focus();
+  }, { class: "comment", "aria-controls": "comments" });
+  const show = () => toggle.setAttribute("aria-expanded", String(!fields.hidden));
+  const count = () => {
+    const written = items.filter((item) => item.comment).length;
+    toggle.textContent = written ? `${t("comments")} (${written})` : t("comments");
+  };
+  show();
+  count();
+  return { toggle, fields };
 }

@@ -45,6 +45,7 @@ export class Waveform {
     player.addEventListener("change", () => this._show(), { signal });
     const observer = new ResizeObserver(() => this._draw());
     observer.observe(this._box);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this._draw(), { signal });
     const frame = () => {
       if (signal.aborted) observer.disconnect();
       else {

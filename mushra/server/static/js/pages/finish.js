@@ -161,7 +161,7 @@ function safeAddress(address) {
 
 /** @param {string} code */
 function codeBox(code) {
-  const text = element("code", { class: "code", text: code, tabindex: "0" });
+  const text = element("code", { class: "code", text: code });
   const copied = element("span", { role: "status" });
   const copy = button(t("copy"), async () => {
     try {

@@ -4,7 +4,7 @@
 import { element, markup } from "../dom.js";
 import { Scale } from "../scale.js";
 import { t } from "../texts.js";
-import { Trial, commentField, itemOfKey, keyOfItem } from "../trial.js";
+import { Trial, commentFields, itemOfKey, keyOfItem } from "../trial.js";
 
 /** @typedef {import("../trial.js").PageContext} PageContext */
 /** @typedef {import("../trial.js").PageView} PageView */
@@ -105,7 +105,6 @@ function gradedPage(page, context, grading) {
   const trial = new Trial(page, context, grading.names, grading.onlyPlaying);
   /** @type {Map<string, Scale>} */
   const scales = new Map();
-  const comments = element("div", { class: "comments" });
   const columns = trial.items.map((item, index) => {
     const scale = new Scale({
       min: grading.min,
@@ -121,8 +120,6 @@ function gradedPage(page, context, grading) {
       onset: (value) => trial.rate(item, value),
     });
     scales.set(item.id, scale);
-    const { toggle, field } = commentField(trial, item);
-    comments.append(field);
     const short = grading.names[index].replace(/^\D+(?=\d)/, "");
     const play = trial.playButton(item.id, short, t("playItem", { item: item.name }), keyOfItem(index));
     const label = page.signals[index].label;
@@ -134,10 +131,13 @@ function gradedPage(page, context, grading) {
       scale.element,
       scale.word,
       scale.output,
-      toggle,
     );
   });
-  const transport = trial.transport();
+  // Beside scales that stand; above those that lie, where it stays in view with the reference.
+  const [beside, above] = [legend(grading), legend(grading)];
+  const transport = trial.transport(above);
+  const lines = element("div", { class: "lines", "aria-hidden": "true" }, ...grading.ticks.map(() => element("span")));
+  const comments = commentFields(trial);
   trial.onplay = () => {
     for (const item of trial.items) {
       const scale = /** @type {Scale} */ (scales.get(item.id));
@@ -149,27 +149,25 @@ function gradedPage(page, context, grading) {
       if (hadFocus && !allowed) moveFocus(trial, scales);
     }
   };
-  const legend = element(
-    "div",
-    { class: `legend ${grading.kind}`, "aria-hidden": "true" },
-    element("div", { class: "legend-labels" }, ...grading.labels.map((text) => element("span", { text }))),
-    element("div", { class: "legend-ticks" }, ...grading.ticks.map((text) => element("span", { text }))),
-  );
   queueMicrotask(() => trial.onplay());
   const many = trial.items.length > 8 ? " many" : "";
+  const named = page.signals.some((/** @type {any} */ signal) => signal.label) ? " named" : "";
   return {
     wide: true,
+    rules: grading.rules,
+    control: comments.toggle,
     content: [
       markup(page.content),
-      ruleList(grading.rules),
+      ruleList(grading.rules, page, context),
       transport,
       element(
         "div",
-        { class: "board" },
-        legend,
+        { class: `board${named}` },
+        beside,
+        lines,
         element("ol", { class: `items${many}`, "aria-label": t("items") }, ...columns),
       ),
-      comments,
+      comments.fields,
     ],
     missing: () => grading.missing(trial),
     result: () => ({ ratings: trial.ratings() }),
@@ -195,8 +193,26 @@ function moveFocus(trial, scales) {
   if (item && trial.rateable(item)) scales.get(item.id)?.element.focus({ preventScroll: false });
 }
 
-/** @param {string[]} rules @returns {HTMLElement|null} */
-export function ruleList(rules) {
-  if (!rules.length) return null;
+/** @param {Grading} grading @returns {HTMLElement} what the scale's values mean */
+function legend(grading) {
+  return element(
+    "div",
+    { class: `legend ${grading.kind}`, "aria-hidden": "true" },
+    element("div", { class: "legend-labels" }, ...grading.labels.map((text) => element("span", { text }))),
+    element("div", { class: "legend-ticks" }, ...grading.ticks.map((text) => element("span", { text }))),
+  );
+}
+
+/**
+ * The rules in full, in training and on the first page of its type; later they are behind "?".
+ *
+ * @param {string[]} rules
+ * @param {any} page
+ * @param {PageContext} context
+ * @returns {HTMLElement|null}
+ */
+export function ruleList(rules, page, context) {
+  const first = context.session.pages.find((/** @type {any} */ one) => one.type === page.type);
+  if (!rules.length || !(page.training || first.id === page.id)) return null;
   return element("ul", { class: "rules", "aria-label": t("rules") }, ...rules.map((text) => element("li", { text })));
 }

@@ -82,9 +82,10 @@ export function likertPage(page, context) {
     page.mustRate && t("ruleRate"),
   ].filter(Boolean);
   return {
+    rules,
     content: [
       markup(page.content),
-      ruleList(rules),
+      ruleList(rules, page, context),
       single ? place : null,
       transport,
       element("div", { class: "likert" }, ...rows),

@@ -33,10 +33,12 @@ export function pairedPage(page, context) {
   const players = trial.items.map((item, index) =>
     trial.playButton(item.id, item.name, t("playItem", { item: item.name }), keyOfItem(index)),
   );
+  const rules = hear ? [t("ruleHear")] : [];
   return {
+    rules,
     content: [
       markup(page.content),
-      ruleList(hear ? [t("ruleHear")] : []),
+      ruleList(rules, page, context),
       trial.transport(),
       element("div", { class: "pair" }, ...players),
       element("fieldset", { class: "question" }, element("legend", { text: t("whichReference") }), ...choices),
