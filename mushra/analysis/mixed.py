@@ -9,19 +9,26 @@ estimates are known in closed form from the mean squares. Otherwise the restrict
 profiled as by Bates et al. (2015, "Fitting Linear Mixed-Effects Models Using lme4", section 3) and with each
 listener's effects eliminated first: one evaluation is linear in the number of listeners, where a general
 solver takes the cube of the number of all effects.
+
+A variance cannot be negative, its estimate from mean squares can. Where such a component enters the test of
+conditions (listener:condition, item:condition) it is set to zero and the rest is estimated again, which is
+restricted maximum likelihood on the boundary. The other components of a full table have no part in the test,
+whatever their estimates are. Where ratings are missing all have, and all are kept at zero or above.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize
 
-from mushra.analysis.anova import balanced_table, contrasts
+from mushra.analysis.anova import balanced_table
+from mushra.analysis.freedom import Estimate, Fit, FTest, balanced_fit, derived_fit, num_effects
 
 COMPONENTS = ("listener", "item", "listener:item", "listener:condition", "item:condition", "residual")
 CLOSED_FORM = "closed form"
@@ -29,10 +36,14 @@ RESTRICTED_LIKELIHOOD = "restricted maximum likelihood"
 #: Ratings, and effects of items and of items by condition, that the search takes; more cost minutes.
 MAX_RATINGS = 50_000
 MAX_ITEM_EFFECTS = 1000
-#: Significant digits that the search finds for certain.
-_SEARCH_DIGITS = 5
+#: Effects up to which the uncertainty of the variance components is derived; more cost minutes.
+MAX_DERIVED_EFFECTS = 3000
+#: Significant digits that the search finds for certain, and those that hold after a step of Newton's method.
+_SEARCH_DIGITS, _REFINED_DIGITS = 5, 8
 #: A variance below this part of the residual one is zero.
 _SINGULAR = 1e-6
+#: Strata of a full table, in the order of `COMPONENTS`, and which of them the test of conditions takes.
+_STRATA = ("l", "i", "li", "lc", "ic", "rest")
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,11 @@ class MixedModel:
         components: variance (points squared) of each of `COMPONENTS`; empty if there is a ``reason``.
         statistic: F of the condition, with ``df1`` and ``df2`` degrees of freedom (Satterthwaite) and ``p``.
         n: listeners. n_ratings: rows used.
-        reason: why there are no figures: singular, not converged, too few or too many effects.
+        reason: why there are no figures: not converged, too few or too many effects.
+        at_zero: components that enter the test and were estimated at zero.
+        kenward_roger: the same test after Kenward and Roger; None where it was not derived.
+        means: estimate of each condition's mean.
+        contrasts: estimate of each pair's difference, the first minus the other.
     """
 
     method: str
@@ -56,13 +71,44 @@ class MixedModel:
     df2: float = math.nan
     p: float = math.nan
     reason: str = ""
+    at_zero: tuple[str, ...] = ()
+    kenward_roger: FTest | None = None
+    means: dict[str, Estimate] = field(default_factory=dict)
+    contrasts: dict[tuple[str, str], Estimate] = field(default_factory=dict)
+
+    def with_test(
+        self, fit: Fit, conditions: Sequence[str], kenward_roger: FTest | None, *, digits: int = 0
+    ) -> MixedModel:
+        """With the test of conditions, the means and their differences; ``digits`` are kept, 0 for all."""
+
+        def sure(value: float) -> float:
+            return float(f"{value:.{digits}g}") if digits else value
+
+        def estimate(weights: np.ndarray) -> Estimate:
+            found = fit.estimate(weights)
+            return Estimate(sure(found.value), sure(found.error), sure(found.df))
+
+        test = fit.test()
+        test = FTest(sure(test.statistic), test.df1, sure(test.df2))
+        if kenward_roger is not None:
+            kenward_roger = FTest(sure(kenward_roger.statistic), kenward_roger.df1, sure(kenward_roger.df2))
+        own = dict(zip(conditions, np.eye(len(conditions)), strict=True))
+        return replace(
+            self,
+            statistic=test.statistic,
+            df1=test.df1,
+            df2=test.df2,
+            p=sure(test.p),
+            kenward_roger=kenward_roger,
+            means={name: estimate(weights) for name, weights in own.items()},
+            contrasts={(a, b): estimate(own[a] - own[b]) for a, b in itertools.combinations(conditions, 2)},
+        )
 
 
 def mixed_model(frame: pd.DataFrame, conditions: Sequence[str]) -> MixedModel:
     """Fit the model of this module to the ratings of ``conditions``.
 
-    Every rating is used; missing ones need no rule here. A variance at zero makes the model singular: it
-    then claims more than the data can tell, so it gives a reason instead of figures.
+    Every rating is used; missing ones need no rule here.
 
     Args:
         frame: the tidy table.
@@ -75,31 +121,75 @@ def mixed_model(frame: pd.DataFrame, conditions: Sequence[str]) -> MixedModel:
         return MixedModel(RESTRICTED_LIKELIHOOD, sizes[0], len(frame), reason=reason)
     if np.ptp(frame["score"].to_numpy()) == 0:
         return MixedModel(CLOSED_FORM, sizes[0], len(frame), reason="all scores are equal")
+    used = [name for name in conditions if (frame["condition"] == name).any()]
     if len(frame) == math.prod(sizes):
-        return _closed_form(balanced_table(frame, conditions).scores)
-    return _restricted_likelihood(frame, conditions)
+        return _closed_form(balanced_table(frame, used).scores, used)
+    return _restricted_likelihood(frame, used)
 
 
-def _closed_form(scores: np.ndarray) -> MixedModel:
-    """Variance components of a full table (listeners, conditions, items) from its mean squares."""
+def _closed_form(scores: np.ndarray, conditions: Sequence[str]) -> MixedModel:
+    """The model of a full table (listeners, conditions, items) from its mean squares."""
     n, c, i = scores.shape
-    squares = _mean_squares(scores)
-    rest = squares["rest"]
-    components = {
-        "listener": (squares["l"] - squares["li"] - squares["lc"] + rest) / (c * i),
-        "item": (squares["i"] - squares["li"] - squares["ic"] + rest) / (c * n),
-        "listener:item": (squares["li"] - rest) / c,
-        "listener:condition": (squares["lc"] - rest) / i,
-        "item:condition": (squares["ic"] - rest) / n,
-        "residual": rest,
-    }
-    if reason := _singular(components):
-        return MixedModel(CLOSED_FORM, n, scores.size, reason=reason)
-    return _with_test(CLOSED_FORM, components, squares["c"], (n, c, i), scores.size)
+    nothing = MixedModel(CLOSED_FORM, n, scores.size)
+    found = _mean_squares(scores)
+    squares, df = np.array([found[name] for name in _STRATA]), _strata_df(n, c, i)
+    merged = _merged(squares, df)
+    pooled = merged @ (df * squares) / (merged @ df)
+    if pooled[-1] <= 1e-12 * max(float((scores**2).mean()), 1.0):
+        return replace(nothing, reason="no error to test against: the effects only add up")
+    components = _components_of_squares(c * i, c * n, c, i, n) @ merged.T
+    below = components @ pooled <= _SINGULAR * pooled[-1]
+    components[below] = 0.0
+    fit = balanced_fit(scores.mean(axis=(0, 2)), pooled, merged @ df, components, (n, c, i))
+    model = replace(
+        nothing,
+        components=dict(zip(COMPONENTS, map(float, components @ pooled), strict=True)),
+        at_zero=tuple(
+            name for name, zero in zip(COMPONENTS, below, strict=True) if zero and "condition" in name
+        ),
+    )
+    test = fit.test()
+    return model.with_test(fit, conditions, test)  # Kenward and Roger's is the same
+
+
+def _strata_df(n: int, c: int, i: int) -> np.ndarray:
+    sizes = [n - 1, i - 1, (n - 1) * (i - 1), (n - 1) * (c - 1), (i - 1) * (c - 1)]
+    return np.array([*sizes, (n - 1) * (c - 1) * (i - 1)], dtype=float)
+
+
+def _components_of_squares(
+    per_listener: float, per_item: float, per_page: float, per_lc: float, per_ic: float
+) -> np.ndarray:
+    """(6, 6): `COMPONENTS` as sums of the mean squares of `_STRATA`, from ratings per level of an effect."""
+    return np.array(
+        [
+            np.array([1, 0, -1, -1, 0, 1]) / per_listener,
+            np.array([0, 1, -1, 0, -1, 1]) / per_item,
+            np.array([0, 0, 1, 0, 0, -1]) / per_page,
+            np.array([0, 0, 0, 1, 0, -1]) / per_lc,
+            np.array([0, 0, 0, 0, 1, -1]) / per_ic,
+            np.array([0.0, 0, 0, 0, 0, 1]),
+        ]
+    )
+
+
+def _merged(squares: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """(m, 6) of 0 and 1: which strata are estimated together.
+
+    Where the mean square of listener:condition or item:condition is at or below the residual one, restricted
+    likelihood is largest with both pooled; the lowest goes first (the pool-adjacent-violators algorithm).
+    """
+    rest = [5]
+    for stratum in sorted((3, 4), key=lambda stratum: float(squares[stratum])):
+        level = (df[rest] @ squares[rest]) / df[rest].sum()
+        if squares[stratum] <= level * (1 + _SINGULAR):
+            rest.append(stratum)
+    rows = [np.eye(6)[stratum] for stratum in range(5) if stratum not in rest]
+    return np.array([*rows, np.isin(np.arange(6), rest).astype(float)])
 
 
 def _mean_squares(scores: np.ndarray) -> dict[str, float]:
-    """Mean squares of a full table: l, c, i and their interactions; ``rest`` is that of all three."""
+    """Mean squares of a full table, `_STRATA`."""
     n, c, i = scores.shape
     total = scores.mean()
     listener, condition, item = (scores.mean(axis=axes) - total for axes in ((1, 2), (0, 2), (0, 1)))
@@ -110,52 +200,12 @@ def _mean_squares(scores: np.ndarray) -> dict[str, float]:
     rest = rest - lc[:, :, None] - li[:, None, :] - ic.T
     return {
         "l": float((listener**2).sum() * c * i / (n - 1)),
-        "c": float((condition**2).sum() * n * i / (c - 1)),
         "i": float((item**2).sum() * n * c / (i - 1)),
         "lc": float((lc**2).sum() * i / ((n - 1) * (c - 1))),
         "li": float((li**2).sum() * c / ((n - 1) * (i - 1))),
         "ic": float((ic**2).sum() * n / ((i - 1) * (c - 1))),
         "rest": float((rest**2).sum() / ((n - 1) * (c - 1) * (i - 1))),
     }
-
-
-def _singular(components: dict[str, float]) -> str:
-    limit = _SINGULAR * max(components["residual"], _SINGULAR)
-    zero = [name for name, variance in components.items() if variance <= limit]
-    if not zero:
-        return ""
-    return f"singular: no variance is left for {', '.join(zero)}; rely on the analysis of variance"
-
-
-def _with_test(
-    method: str, components: dict[str, float], square: float, sizes: tuple[int, int, int], n_ratings: int
-) -> MixedModel:
-    """The F test of the condition: its mean square over the combination that has the same expectation.
-
-    ``sizes`` are listeners, conditions, items. Where ratings are missing, the average numbers of items per
-    listener and of listeners per item stand for them in the degrees of freedom.
-    """
-    n, c, i = sizes
-    per_listener, per_item = n_ratings / (n * c), n_ratings / (i * c)
-    rest = components["residual"]
-    squares = np.array(
-        [
-            rest + per_listener * components["listener:condition"],
-            rest + per_item * components["item:condition"],
-            -rest,
-        ]
-    )
-    df = (c - 1.0) * np.array([n - 1.0, i - 1.0, (n - 1.0) * (i - 1.0)])
-    error = float(squares.sum())
-    df2 = error**2 / float((squares**2 / df).sum())
-    statistic = square / error
-    return MixedModel(
-        method, n, n_ratings, components, statistic, c - 1.0, df2, float(stats.f.sf(statistic, c - 1, df2))
-    )
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_SEARCH_DIGITS}g}")
 
 
 @dataclass(frozen=True)
@@ -258,38 +308,85 @@ def _restricted_likelihood(frame: pd.DataFrame, conditions: Sequence[str]) -> Mi
         reason += f"the search takes ({MAX_RATINGS} and {MAX_ITEM_EFFECTS})"
         return replace(nothing, reason=f"{reason}; rely on the analysis of variance")
     products = _products(frame, conditions)
-    bounds = [(0.0, 1e6)] * 5
     try:
-        found = optimize.minimize(
-            _deviance,
-            np.full(5, 0.3),
-            args=(products,),
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"ftol": 1e-11, "gtol": 1e-5},
-        )
-        if not found.success:
-            # Differences of the deviance can be too coarse for so narrow a tolerance.
-            found = optimize.minimize(_deviance, found.x, args=(products,), method="L-BFGS-B", bounds=bounds)
-        _, lower = _factor(found.x, products)
+        ratios, failure = _search(products)
+        if failure:
+            return replace(nothing, reason=f"not converged: {failure}")
+        _, lower = _factor(ratios, products)
     except np.linalg.LinAlgError as error:
         return replace(nothing, reason=f"not converged: {error}")
-    if not found.success or not math.isfinite(found.fun):
-        return replace(nothing, reason=f"not converged: {found.message}")
     residual = float(lower[-1, -1] ** 2 / (products.n_ratings - products.c))
-    components = dict(zip(COMPONENTS, [*(float(r) * residual for r in found.x), residual], strict=True))
-    if reason := _singular(components):
-        return replace(nothing, reason=reason)
-    # Wald's F of the condition means, then scaled to the mean square that `_with_test` divides.
-    part = lower[products.n_random : -1, products.n_random : -1]
-    means = np.linalg.solve(part.T, lower[-1, products.n_random : -1])
-    inverse = np.linalg.inv(part)
-    helmert = contrasts(products.c)
-    difference = helmert @ means
-    covariance = helmert @ (inverse.T @ inverse) @ helmert.T * residual
-    wald = float(difference @ np.linalg.solve(covariance, difference)) / (products.c - 1)
-    model = _with_test(RESTRICTED_LIKELIHOOD, components, 1.0, (n, c, i), len(frame))
-    p = float(stats.f.sf(wald, model.df1, model.df2))
+    components = np.append(ratios, 1.0) * residual
+    if num_effects(frame) <= MAX_DERIVED_EFFECTS:
+        digits, components, fit, kenward_roger = _derived(frame, conditions, components)
+    else:
+        fit, kenward_roger, digits = _average_fit(frame, products, lower, components), None, _SEARCH_DIGITS
     # Further digits would depend on the processor and the number of threads.
-    sure = {name: _rounded(variance) for name, variance in components.items()}
-    return replace(model, components=sure, statistic=_rounded(wald), df2=_rounded(model.df2), p=_rounded(p))
+    sure = {name: float(f"{value:.{digits}g}") for name, value in zip(COMPONENTS, components, strict=True)}
+    zero = tuple(name for name, variance in sure.items() if variance == 0)
+    model = replace(nothing, components=sure, at_zero=zero)
+    return model.with_test(fit, conditions, kenward_roger, digits=digits)
+
+
+def _derived(
+    frame: pd.DataFrame, conditions: Sequence[str], components: np.ndarray
+) -> tuple[int, np.ndarray, Fit, FTest]:
+    """Digits, components, fit and Kenward and Roger's test, after up to three steps of Newton's method."""
+    fit, test, gradient = derived_fit(frame, conditions, components)
+    for _ in range(3):
+        step = fit.uncertainty @ gradient
+        if (np.abs(step) <= 1e-10 * components).all():
+            return _REFINED_DIGITS, components, fit, test
+        if (np.abs(step) > 0.01 * components).any():
+            break
+        components = components + step
+        fit, test, gradient = derived_fit(frame, conditions, components)
+    return _SEARCH_DIGITS, components, fit, test
+
+
+def _search(products: _Products) -> tuple[np.ndarray, str]:
+    """(5,) ratios of variances to the residual one where the restricted likelihood is largest, or why not."""
+    free, ratios = np.ones(5, dtype=bool), np.full(5, 0.3)
+
+    def deviance(some: np.ndarray) -> float:
+        whole = np.zeros(5)
+        whole[free] = some
+        return _deviance(whole, products)
+
+    for _ in range(5):
+        bounds = [(0.0, 1e6)] * int(free.sum())
+        # Differences of the deviance can be too coarse for so narrow a tolerance, or for any gradient.
+        for options in ({"ftol": 1e-11, "gtol": 1e-5}, {}, None):
+            method = "Powell" if options is None else "L-BFGS-B"
+            found = optimize.minimize(
+                deviance, ratios[free], method=method, bounds=bounds, options=options or {}
+            )
+            ratios[free] = found.x
+            if found.success and math.isfinite(found.fun):
+                break
+        else:
+            return ratios, str(found.message)
+        # A variance at zero is set to it, and the rest is fitted again.
+        zero = free & (ratios <= _SINGULAR)
+        ratios[zero] = 0.0
+        free &= ~zero
+        if not zero.any() or not free.any():
+            break
+    return ratios, ""
+
+
+def _average_fit(frame: pd.DataFrame, products: _Products, lower: np.ndarray, components: np.ndarray) -> Fit:
+    """The fit of a large table: uncertainty of the components as in a full table with the average numbers."""
+    n, c, i, ratings = products.n, products.c, products.i, products.n_ratings
+    pages = frame.groupby(["listener", "item"]).ngroups
+    of_squares = _components_of_squares(
+        ratings / n, ratings / i, ratings / pages, ratings / (n * c), ratings / (i * c)
+    )
+    squares = np.linalg.solve(of_squares, components)
+    of_squares[components == 0] = 0.0
+    part = lower[products.n_random : -1, products.n_random : -1]
+    inverse = np.linalg.inv(part)
+    covariance = inverse.T @ inverse * (lower[-1, -1] ** 2 / (ratings - c))
+    means = np.linalg.solve(part.T, lower[-1, products.n_random : -1]) + float(frame["score"].mean())
+    fit = balanced_fit(means, squares, _strata_df(n, c, i), of_squares, (n, c, i))
+    return replace(fit, covariance=covariance)

@@ -17,7 +17,8 @@ from mushra.analysis.description import (
     describe_items,
     difference_grades,
 )
-from mushra.analysis.mixed import MixedModel, mixed_model
+from mushra.analysis.freedom import FTest
+from mushra.analysis.mixed import CLOSED_FORM, MixedModel, mixed_model
 from mushra.analysis.ratings import Ratings
 from mushra.analysis.screening import Screening, listener_figures, screen
 from mushra.analysis.significance import (
@@ -149,7 +150,7 @@ def analyze(
         tests=tests,
         mixed=mixed,
         letters=letter_groups(screened, tests),
-        notes=_notes(screened, screening),
+        notes=_notes(screened, screening, mixed),
         seed=seed,
         num_permutations=num_permutations,
         num_resamples=num_resamples,
@@ -226,19 +227,23 @@ def _overall_rows(ratings: Ratings, mixed: MixedModel) -> Iterator[dict[str, obj
                 "effect": row["partial_eta_squared"],
                 "reason": row["reason"],
             }
-    yield {
-        "test": "mixed_model",
-        "family": "condition",
-        "a": "",
-        "b": "",
-        "n_listeners": mixed.n,
-        "statistic": mixed.statistic,
-        "df1": mixed.df1,
-        "df2": mixed.df2,
-        "p": mixed.p,
-        "effect_name": "",
-        "reason": mixed.reason,
-    }
+    tests = {"mixed_model": FTest(mixed.statistic, mixed.df1, mixed.df2)}
+    if mixed.kenward_roger is not None and mixed.method != CLOSED_FORM:
+        tests["mixed_model_kenward_roger"] = mixed.kenward_roger
+    for name, test in tests.items():
+        yield {
+            "test": name,
+            "family": "condition",
+            "a": "",
+            "b": "",
+            "n_listeners": mixed.n,
+            "statistic": test.statistic,
+            "df1": test.df1,
+            "df2": test.df2,
+            "p": test.p,
+            "effect_name": "",
+            "reason": mixed.reason,
+        }
 
 
 def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
@@ -281,7 +286,7 @@ def _listeners_for(pairs: int) -> int:
 # Limits
 
 
-def _notes(ratings: Ratings, screening: Screening) -> tuple[str, ...]:
+def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[str, ...]:
     notes = list(screening.notes)
     n, items, systems = len(ratings.listeners), len(ratings.items), len(ratings.systems)
     scores = ratings.frame["score"]
@@ -315,5 +320,10 @@ def _notes(ratings: Ratings, screening: Screening) -> tuple[str, ...]:
         notes.append(
             "Some ratings are missing: a mean is over the items a listener rated, comparisons are over pages "
             "where both conditions were rated."
+        )
+    if mixed.at_zero:
+        notes.append(
+            f"Mixed model: the variance of {' and '.join(mixed.at_zero)} was estimated at zero: it was set to "
+            "zero and the rest fitted again."
         )
     return tuple(notes)

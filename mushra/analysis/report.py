@@ -20,6 +20,7 @@ from evaluation.report.drawing import data_uri, templates
 from evaluation.report.markup import latex_text, tabular
 from evaluation.report.tables import Cell, Section, Table
 from mushra.analysis import wording
+from mushra.analysis.mixed import MixedModel
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.ratings import count
 from mushra.analysis.sources import database_name
@@ -146,10 +147,14 @@ def _json(analysis: Analysis, tables: dict[str, pd.DataFrame], sources: list[dic
         "notes": list(analysis.notes),
         "methods": wording.methods(analysis),
         "letters": analysis.letters,
-        "mixed_model": asdict(analysis.mixed),
+        "mixed_model": {**asdict(analysis.mixed), "contrasts": _by_pair(analysis.mixed)},
         "tables": {name: table.to_dict("records") for name, table in tables.items()},
     }
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _by_pair(mixed: MixedModel) -> list[dict[str, Any]]:
+    return [{"a": a, "b": b, **asdict(difference)} for (a, b), difference in mixed.contrasts.items()]
 
 
 def latex(analysis: Analysis) -> str:

@@ -1,7 +1,8 @@
-"""Analysis of variance and mixed model against statsmodels, closed forms and simulated truth."""
+"""Analysis of variance against statsmodels, pingouin and closed forms."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.anova import AnovaRM
 from synthetic_ratings import simulate, tidy
 
-from mushra.analysis import mixed
-from mushra.analysis.anova import balanced_table, contrasts, epsilons, rm_anova
+from evaluation.statistics.recordings import holm
+from mushra.analysis.anova import EFFECTS, balanced_table, contrasts, epsilons, rm_anova
 from mushra.analysis.load import load
-from mushra.analysis.mixed import CLOSED_FORM, RESTRICTED_LIKELIHOOD, mixed_model
+from mushra.analysis.significance import friedman_test, paired_pages, wilcoxon_test
 
 Shared = Callable[[str], Path]
 
@@ -99,93 +99,34 @@ def test_without_figures_there_is_a_reason() -> None:
         table = rm_anova(tidy(scores), list("ABC"))
         assert table["p"].isna().all()
         assert (table["reason"] != "").all()
-        model = mixed_model(tidy(scores), list("ABC"))
-        assert math.isnan(model.p)
-        assert model.reason
-        assert model.components == {}
     assert "needs 2 listeners" in rm_anova(tidy(simulate(0)), ["A"])["reason"][0]
-    assert "needs 2 listeners, 2 items and 2 conditions" in mixed_model(tidy(simulate(0)), ["A"]).reason
 
 
-# Mixed model
-
-LARGE = {"sd_item": 7.0, "sd_item_condition": 5.0, "listeners": 14, "items": 9}
+GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_closed_form_is_the_restricted_maximum_likelihood() -> None:
-    """Two routes to the same maximum on a full table."""
-    frame = tidy(simulate(2, **LARGE))  # type: ignore[arg-type]
-    closed = mixed_model(frame, list("ABC"))
-    assert closed.method == CLOSED_FORM
-    maximised = mixed._restricted_likelihood(frame, list("ABC"))
-    assert maximised.method == RESTRICTED_LIKELIHOOD
-    for name, variance in closed.components.items():
-        assert maximised.components[name] == pytest.approx(variance, rel=1e-3), name
-    assert (maximised.statistic, maximised.df2) == pytest.approx((closed.statistic, closed.df2), rel=1e-3)
-
-
-def test_restricted_likelihood_against_statsmodels() -> None:
-    """MixedLM with the same five variance components on ratings of which a tenth is missing."""
-    scores = simulate(2, **LARGE)  # type: ignore[arg-type]
-    scores[np.random.default_rng(0).random(scores.shape) < 0.1] = np.nan
-    frame = tidy(scores)
-    ours = mixed_model(frame, list("ABC"))
-    table = frame.rename(columns={"listener": "l", "item": "i", "condition": "c"})
-    table = table.assign(g=1, li=table.l + table.i, lc=table.l + table.c, ic=table.i + table.c)
-    names = {"i": "item", "ic": "item:condition", "l": "listener"}
-    names |= {"lc": "listener:condition", "li": "listener:item"}
-    theirs = smf.mixedlm(
-        "score ~ c", table, groups="g", re_formula="0", vc_formula={name: f"0 + {name}" for name in names}
-    ).fit(method=["lbfgs"])
-    assert theirs.converged
-    for name, variance in zip(theirs.model.exog_vc.names, theirs.vcomp, strict=True):
-        assert ours.components[names[name]] == pytest.approx(variance, rel=0.02), name
-    assert ours.components["residual"] == pytest.approx(theirs.scale, rel=0.005)
-    difference = theirs.fe_params.to_numpy()[1:]
-    covariance = theirs.cov_params().to_numpy()[1:3, 1:3]
-    wald = difference @ np.linalg.solve(covariance, difference) / 2
-    assert ours.statistic == pytest.approx(wald, rel=0.005)
-
-
-def test_components_are_recovered() -> None:
-    """A large test gives back what it was made of."""
-    frame = tidy(simulate(3, listeners=300, items=40, sd_item=7, sd_item_condition=5))
-    model = mixed_model(frame, list("ABC"))
-    expected = {"listener": 36, "item": 49, "listener:item": 16, "listener:condition": 25}
-    expected |= {"item:condition": 25, "residual": 64}
-    for name, variance in expected.items():
-        assert model.components[name] == pytest.approx(variance, rel=0.45 if "item" in name else 0.25), name
-
-
-def test_singular_models_give_no_figures() -> None:
-    """No item effects at all: some variance is estimated at or below zero."""
-    reasons = []
-    for missing in (False, True):
-        scores = simulate(6, sd_item=0, sd_item_condition=0, sd_listener_item=0)
-        if missing:
-            scores[0, 0, 0] = np.nan
-        model = mixed_model(tidy(scores), list("ABC"))
-        assert model.components == {}
-        assert math.isnan(model.p)
-        reasons.append(model.reason)
-    assert all(reason.startswith("singular: no variance is left for ") for reason in reasons), reasons
-
-
-def test_too_many_item_effects_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = simulate(6, sd_item=5)
-    scores[0, 0, 0] = np.nan
-    for limit in ("MAX_ITEM_EFFECTS", "MAX_RATINGS"):
-        with monkeypatch.context() as patched:
-            patched.setattr(mixed, limit, 10)
-            reason = mixed_model(tidy(scores), list("ABC")).reason
-        assert "some ratings are missing, and 287 ratings with 32 item effects exceed" in reason
-
-
-def test_a_failed_search_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = simulate(2, **LARGE)  # type: ignore[arg-type]
-    scores[0, 0, 0] = np.nan
-    failed = mixed.optimize.OptimizeResult(success=False, x=np.ones(5), fun=0.0, message="STOP")
-    monkeypatch.setattr(mixed.optimize, "minimize", lambda *_, **__: failed)
-    model = mixed_model(tidy(scores), list("ABC"))
-    assert model.reason == "not converged: STOP"
-    assert model.components == {}
+@pytest.mark.parametrize("design", ["balanced", "boundary"])
+def test_the_same_as_pingouin(design: str) -> None:
+    """Golden values, made by golden_pingouin.py beside them."""
+    frame = pd.read_csv(GOLDEN / f"{design}.csv")
+    golden = pd.read_csv(GOLDEN / "pingouin.csv").set_index(["design", "what", "name"])["value"].loc[design]
+    ours = rm_anova(frame, list("ABCDE")).set_index("effect")
+    columns = {"F": "statistic", "p_unc": "p", "ng2": "generalized_eta_squared"}
+    for effect in EFFECTS:
+        for theirs, column in columns.items():
+            assert ours.loc[effect, column] == pytest.approx(golden[effect, theirs], rel=1e-6), (
+                effect,
+                theirs,
+            )
+    # Of the interaction pingouin's epsilon is approximate, as it says.
+    for effect in ("condition", "item"):
+        assert ours.loc[effect, "epsilon_gg"] == pytest.approx(golden[effect, "eps"], rel=1e-6)
+        assert ours.loc[effect, "p_gg"] == pytest.approx(golden[effect, "p_GG_corr"], rel=1e-6)
+    friedman = friedman_test(frame, list("ABCDE"))
+    expected = [golden["friedman", name] for name in ("Q", "p_unc", "W")]
+    assert [friedman.statistic, friedman.p, friedman.effect] == pytest.approx(expected, rel=1e-6)
+    pairs = list(itertools.combinations("ABCDE", 2))
+    p = [wilcoxon_test(paired_pages(frame, a, b)).p for a, b in pairs]
+    for (a, b), single, adjusted in zip(pairs, p, holm(p), strict=True):
+        assert single == pytest.approx(golden[f"{a}-{b}", "p_unc"], rel=1e-6), (a, b)
+        assert adjusted == pytest.approx(golden[f"{a}-{b}", "p_corr"], rel=1e-6), (a, b)
