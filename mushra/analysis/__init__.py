@@ -16,5 +16,6 @@ Everything works on a tidy table of ratings (listener, item, condition, score)::
 
 Modules: `ratings` (the table and the roles of conditions), `load`, `sources`, `formats` and `tidy` (what is
 read, and what counts), `screening`, `description` (intervals), `significance` (tests, letters), `anova`,
-`mixed`, `pipeline` (all in one), `report` and `wording` (files), `plots`.
+`mixed` and `freedom` (the mixed model and its tests), `primary` (the analysis that a report leads with),
+`pipeline` (all in one), `report` and `wording` (files), `plots`.
 """

@@ -123,12 +123,16 @@ def mixed_model(frame: pd.DataFrame, conditions: Sequence[str]) -> MixedModel:
         return MixedModel(CLOSED_FORM, sizes[0], len(frame), reason="all scores are equal")
     used = [name for name in conditions if (frame["condition"] == name).any()]
     if len(frame) == math.prod(sizes):
-        return _closed_form(balanced_table(frame, used).scores, used)
+        return full_table_model(balanced_table(frame, used).scores, used)
     return _restricted_likelihood(frame, used)
 
 
-def _closed_form(scores: np.ndarray, conditions: Sequence[str]) -> MixedModel:
-    """The model of a full table (listeners, conditions, items) from its mean squares."""
+def full_table_model(scores: np.ndarray, conditions: Sequence[str]) -> MixedModel:
+    """The model of a full table from its mean squares.
+
+    Args:
+        scores: (listeners, conditions, items), two or more of each.
+    """
     n, c, i = scores.shape
     nothing = MixedModel(CLOSED_FORM, n, scores.size)
     found = _mean_squares(scores)
@@ -356,10 +360,13 @@ def _search(products: _Products) -> tuple[np.ndarray, str]:
     for _ in range(5):
         bounds = [(0.0, 1e6)] * int(free.sum())
         # Differences of the deviance can be too coarse for so narrow a tolerance, or for any gradient.
-        for options in ({"ftol": 1e-11, "gtol": 1e-5}, {}, None):
-            method = "Powell" if options is None else "L-BFGS-B"
+        for narrow, gradient in ((True, True), (False, True), (False, False)):
             found = optimize.minimize(
-                deviance, ratios[free], method=method, bounds=bounds, options=options or {}
+                deviance,
+                ratios[free],
+                method="L-BFGS-B" if gradient else "Powell",
+                bounds=bounds,
+                options={"ftol": 1e-11, "gtol": 1e-5} if narrow else {},
             )
             ratios[free] = found.x
             if found.success and math.isfinite(found.fun):

@@ -19,15 +19,16 @@ from mushra.analysis.description import (
 )
 from mushra.analysis.freedom import FTest
 from mushra.analysis.mixed import CLOSED_FORM, MixedModel, mixed_model
+from mushra.analysis.primary import Primary, crowded, primary_analysis
 from mushra.analysis.ratings import Ratings
 from mushra.analysis.screening import Screening, listener_figures, screen
 from mushra.analysis.significance import (
     ALPHA,
     Comparison,
     cohens_dz,
-    compact_letters,
     friedman_test,
     hochberg,
+    least_listeners,
     paired_pages,
     permutation_test,
     wilcoxon_test,
@@ -40,6 +41,10 @@ NUM_RESAMPLES = 10_000
 
 TEST_COLUMNS = ["test", "family", "a", "b", "n_listeners", "statistic", "df1", "df2", "epsilon", "p"]
 TEST_COLUMNS += ["p_holm", "p_hochberg", "estimate", "ci_low", "ci_high", "effect_name", "effect", "reason"]
+
+_TEST_KEY = ["test", "family", "a", "b"]
+_SENSITIVE = ["n_listeners", "estimate", "statistic", "df1", "df2", "p"]
+SENSITIVITY_COLUMNS = [*_TEST_KEY, *_SENSITIVE, *(f"{name}_all" for name in _SENSITIVE)]
 
 #: Families of tests that are corrected together: pairs of systems, and systems against the hidden reference.
 SYSTEMS, REFERENCE = "systems", "reference"
@@ -57,7 +62,8 @@ class Analysis:
         intervals, items, differences: see `mushra.analysis.description`.
         tests: one row per test, `TEST_COLUMNS`.
         mixed: the mixed model of the systems.
-        letters: compact letter groups of the systems, empty where no test could tell them apart.
+        primary: the comparison of the systems that the rule of `mushra.analysis.primary` chose.
+        sensitivity: tests after and before screening, `SENSITIVITY_COLUMNS`.
         notes: limits of these results, one sentence each.
         seed: of the bootstrap and the permutations; num_permutations, num_resamples: their numbers.
     """
@@ -73,11 +79,17 @@ class Analysis:
     differences: pd.DataFrame
     tests: pd.DataFrame
     mixed: MixedModel
-    letters: dict[str, str]
+    primary: Primary
+    sensitivity: pd.DataFrame
     notes: tuple[str, ...]
     seed: int
     num_permutations: int
     num_resamples: int
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """Letters of the systems, see `Primary`."""
+        return self.primary.letters
 
 
 def analyze(
@@ -87,6 +99,7 @@ def analyze(
     keep: Collection[str] = (),
     exclude: Collection[str] = (),
     baseline: str | None = None,
+    margin: float | None = None,
     num_permutations: int = NUM_PERMUTATIONS,
     num_resamples: int = NUM_RESAMPLES,
     progress: Progress = lambda what, done, total: None,
@@ -99,6 +112,7 @@ def analyze(
         keep: listeners that screening must not exclude; ``all`` for everybody.
         exclude: listeners to exclude in any case.
         baseline: condition to which differences are given, beside those to the hidden reference.
+        margin: points within which two systems count as equivalent; None tests no equivalence.
         num_permutations: of each permutation test.
         num_resamples: of the bootstrap.
         progress: called with (what, done, total).
@@ -131,12 +145,19 @@ def analyze(
     differences = difference_grades(screened, list(dict.fromkeys(bases)))
     progress("analysis", 4, total)
     mixed = mixed_model(screened.frame, screened.systems)
+    primary = primary_analysis(screened, mixed, margin)
     rows = [*_overall_rows(screened, mixed)]
     progress("analysis", 5, total)
     for number, pair in enumerate(pairs):
         rows += _pair_rows(screened, pair, [seed, number], num_permutations)
         progress("analysis", 6 + number, total)
     tests = _corrected(pd.DataFrame(rows, columns=TEST_COLUMNS))
+    sensitivity = before = _sensitivity(tests, primary)
+    if screening.excluded:
+        mixed_all = mixed_model(ratings.frame, ratings.systems)
+        tests_all = pd.DataFrame([*_overall_rows(ratings, mixed_all)], columns=TEST_COLUMNS)
+        before = _sensitivity(tests_all, primary_analysis(ratings, mixed_all, margin))
+    sensitivity = sensitivity.merge(before, on=_TEST_KEY, how="left", suffixes=("", "_all"))
     return Analysis(
         loaded=ratings,
         ratings=screened,
@@ -149,7 +170,8 @@ def analyze(
         differences=differences,
         tests=tests,
         mixed=mixed,
-        letters=letter_groups(screened, tests),
+        primary=primary,
+        sensitivity=sensitivity,
         notes=_notes(screened, screening, mixed),
         seed=seed,
         num_permutations=num_permutations,
@@ -258,29 +280,16 @@ def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
     return tests.iloc[places.argsort(kind="stable")].reset_index(drop=True)
 
 
-def letter_groups(ratings: Ratings, tests: pd.DataFrame) -> dict[str, str]:
-    """Compact letters of the systems: a shared one says that Wilcoxon's test after Holm found no difference.
-
-    Empty with fewer than two systems, or too few listeners for any difference to be found.
-    """
-    pairs = tests[(tests["test"] == WILCOXON) & (tests["family"] == SYSTEMS)]
-    if pairs.empty or pairs["p"].isna().any() or (pairs["n_listeners"] < MIN_PAIRS).any():
-        return {}
-    if _listeners_for(len(pairs)) > pairs["n_listeners"].min():
-        return {}
-    found = {
-        frozenset((a, b))
-        for a, b, p in zip(pairs["a"], pairs["b"], pairs["p_holm"], strict=True)
-        if p < ALPHA
-    }
-    means = ratings.matrix().mean()
-    order = sorted(ratings.systems, key=lambda name: (-means[name], name))
-    return compact_letters(order, lambda a, b: frozenset((a, b)) in found)
+# Sensitivity
 
 
-def _listeners_for(pairs: int) -> int:
-    """With fewer listeners no pair can pass Holm's correction: of n Wilcoxon's least p is 2^(1 - n)."""
-    return math.ceil(1 + math.log2(max(pairs, 1) / ALPHA))
+def _sensitivity(tests: pd.DataFrame, primary: Primary) -> pd.DataFrame:
+    """The tests of all systems, and the primary analysis of each pair with Holm's p: `_SENSITIVE` of each."""
+    overall = tests[tests["a"] == ""].assign(n_listeners=lambda rows: rows["n_listeners"].astype(float))
+    pairs = primary.contrasts.assign(test="primary", family=SYSTEMS, df2=primary.contrasts["df"])
+    pairs["p"] = pairs["p_holm"]
+    frames = [rows.reindex(columns=[*_TEST_KEY, *_SENSITIVE]) for rows in (overall, pairs)]
+    return pd.concat([rows.astype(dict.fromkeys(_SENSITIVE, float)) for rows in frames], ignore_index=True)
 
 
 # Limits
@@ -296,7 +305,7 @@ def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[s
         notes.append(
             f"With {n} listeners Wilcoxon's test cannot find a difference at {ALPHA:g}; it needs {MIN_PAIRS}."
         )
-    elif n < (needed := _listeners_for(pairs := math.comb(systems, 2))):
+    elif n < (needed := least_listeners(pairs := math.comb(systems, 2))):
         notes.append(
             f"With {n} listeners Wilcoxon's test cannot find a difference among {pairs} pairs of systems "
             f"after Holm's correction; it needs {needed}."
@@ -321,9 +330,14 @@ def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[s
             "Some ratings are missing: a mean is over the items a listener rated, comparisons are over pages "
             "where both conditions were rated."
         )
+    if (ends := crowded(ratings)) and mixed.method != CLOSED_FORM and not mixed.reason:
+        notes.append(
+            f"Many scores of {' and '.join(ends)} are at an end of the scale: they vary less than the mixed "
+            "model takes all systems to vary."
+        )
     if mixed.at_zero:
         notes.append(
-            f"Mixed model: the variance of {' and '.join(mixed.at_zero)} was estimated at zero: it was set to "
-            "zero and the rest fitted again."
+            f"Mixed model: the variance of {' and '.join(mixed.at_zero)} was estimated at zero: it was "
+            "set to zero and the rest fitted again."
         )
     return tuple(notes)

@@ -48,6 +48,7 @@ def draw_all(
     *,
     style: str | Path | None = None,
     letters: dict[str, str] | None = None,
+    population: str = "",
 ) -> list[Path]:
     """Draw everything as PNG, SVG and PDF; the same input gives the same bytes.
 
@@ -61,6 +62,7 @@ def draw_all(
         folder: made if need be.
         style: name or path of a matplotlib style, for fonts and lines.
         letters: of compact letter groups, condition -> "ab"; shown above the means.
+        population: for whom the letters hold, such as "other listeners and other items".
 
     Returns:
         Paths of all files, the figure for two columns before the one for one.
@@ -74,11 +76,12 @@ def draw_all(
     layout = arrange([str(name) for name in table.index], ratings.reference, ratings.anchors)
     size = _size_text(frame)
     same_letter = ", same letter: no difference found" if letters else ""
+    size_below = f"{size}\nletters for {population}" if letters and population else size
     paths: list[Path] = []
     with style_context(style):
         draw: Callable[..., None]
         for name, draw, note in (
-            ("means", _draw_means, f"means and 95% intervals{same_letter}; {size}"),
+            ("means", _draw_means, f"means and 95% intervals{same_letter}; {size_below}"),
             ("box", _draw_boxes, f"quartiles of all ratings, points: listeners' means; {size}"),
             (
                 "violin",

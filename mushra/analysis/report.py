@@ -47,7 +47,8 @@ def write_all(
     """Write the results into ``folder``, which is made if need be; other files in it stay.
 
     ``conditions.csv, conditions_all.csv, screening.csv, listeners.csv, intervals.csv, items.csv,
-    differences.csv, tests.csv, analysis.json, table.tex, report.html`` and ``plots/``.
+    differences.csv, tests.csv, means.csv, contrasts.csv, sensitivity.csv, analysis.json, table.tex,
+    report.html`` and ``plots/``.
 
     Args:
         style: matplotlib style for the plots.
@@ -74,6 +75,9 @@ def write_all(
         "items": analysis.items,
         "differences": analysis.differences,
         "tests": analysis.tests,
+        "means": analysis.primary.means,
+        "contrasts": analysis.primary.contrasts,
+        "sensitivity": analysis.sensitivity,
     }
     files = {f"{name}.csv": _csv(table) for name, table in tables.items()}
     described = [_source(source) for source in analysis.loaded.sources]
@@ -89,7 +93,12 @@ def write_all(
 
         letters = analysis.letters or None
         pictures = draw_all(
-            analysis.ratings, analysis.conditions, folder / "plots", style=style, letters=letters
+            analysis.ratings,
+            analysis.conditions,
+            folder / "plots",
+            style=style,
+            letters=letters,
+            population=analysis.primary.population,
         )
     write_atomic(folder / "report.html", html(analysis, described, pictures))
     return [*paths, folder / "report.html", *pictures]
@@ -146,6 +155,11 @@ def _json(analysis: Analysis, tables: dict[str, pd.DataFrame], sources: list[dic
         "exempt_items": list(analysis.screening.exempt_items),
         "notes": list(analysis.notes),
         "methods": wording.methods(analysis),
+        "primary": {
+            "method": analysis.primary.method,
+            "why": analysis.primary.why,
+            "population": analysis.primary.population,
+        },
         "letters": analysis.letters,
         "mixed_model": {**asdict(analysis.mixed), "contrasts": _by_pair(analysis.mixed)},
         "tables": {name: table.to_dict("records") for name, table in tables.items()},
@@ -169,7 +183,7 @@ def latex(analysis: Analysis) -> str:
         "listeners, medians with quartiles of the ratings."
     )
     if analysis.letters:
-        caption += " Systems with a common letter do not differ (Wilcoxon, Holm, 0.05)."
+        caption += f" {wording.letters_caption(analysis)}"
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -195,7 +209,12 @@ def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[P
         "number": wording.number,
         "share": lambda value: wording.NOTHING if math.isnan(value) else f"{100 * value:.1f} %",
     }
-    environment.globals |= {"interval": wording.interval, "count": count}
+    environment.globals |= {
+        "interval": wording.interval,
+        "degrees": wording.degrees,
+        "count": count,
+        "names": wording,
+    }
     tests = analysis.tests
     pairs = tests["a"] != ""
     item_rows = analysis.items.to_dict("records")
@@ -224,6 +243,9 @@ def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[P
         differences=analysis.differences[analysis.differences["item"] == ""].to_dict("records"),
         items=item_rows if len(item_rows) <= _MAX_ITEM_ROWS else [],
         num_item_rows=len(item_rows),
+        means=analysis.primary.means.to_dict("records"),
+        contrasts=analysis.primary.contrasts.to_dict("records"),
+        sensitivity=analysis.sensitivity.to_dict("records"),
         components=analysis.mixed.components,
         pictures=_embedded(pictures),
     )

@@ -211,6 +211,11 @@ def friedman_test(frame: pd.DataFrame, conditions: Sequence[str]) -> Comparison:
 # Many tests
 
 
+def least_listeners(pairs: int) -> int:
+    """With fewer no pair can pass Holm's correction by Wilcoxon's test: of n its least p is 2^(1 - n)."""
+    return math.ceil(1 + math.log2(max(pairs, 1) / ALPHA))
+
+
 def hochberg(p_values: Sequence[float]) -> list[float]:
     """Hochberg's step-up correction (1988); NaN stays NaN and does not count as a test."""
     p = np.asarray(p_values, dtype=float)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from mushra.analysis.mixed import CLOSED_FORM
 from mushra.analysis.pipeline import PERMUTATION, SYSTEMS, WILCOXON, Analysis
+from mushra.analysis.primary import LISTENERS, MIXED, OWN_VARIANCES
 from mushra.analysis.ratings import Ratings, count
 from mushra.analysis.significance import ALPHA, MAX_EXACT_LISTENERS
 
@@ -22,6 +24,11 @@ def points(value: float) -> str:
 
 def interval(low: float, high: float) -> str:
     return NOTHING if math.isnan(low) else f"{low:.1f} to {high:.1f}"
+
+
+def degrees(df1: float, df2: float) -> str:
+    """One or two degrees of freedom; a test without any has none."""
+    return ", ".join(number(df, 1) for df in (df1, df2) if not math.isnan(df)) or NOTHING
 
 
 def p_value(p: float) -> str:
@@ -45,7 +52,7 @@ def join(names: Sequence[str]) -> str:
 
 def methods(analysis: Analysis) -> list[str]:
     """The methods and overall results of a paper with the numbers filled in, as paragraphs."""
-    return [_design(analysis), _estimates(analysis), _tests(analysis), _overall(analysis)]
+    return [_design(analysis), _primary(analysis), _estimates(analysis), _tests(analysis), _overall(analysis)]
 
 
 def _design(analysis: Analysis) -> str:
@@ -86,6 +93,92 @@ def _design(analysis: Analysis) -> str:
     return f"{text}. {count(len(analysis.ratings.listeners), 'listener')} remained."
 
 
+#: What the primary analysis does, by `Primary.method`.
+_PRIMARY = {
+    MIXED: "the linear mixed model with random listeners, items and all their interactions with each other "
+    "and the system; systems are compared by its means, with Satterthwaite's degrees of freedom",
+    OWN_VARIANCES: "a linear mixed model of each pair of systems, with random listeners, items and their "
+    "interactions, and Satterthwaite's degrees of freedom",
+    LISTENERS: "the two-sided Wilcoxon signed-rank test of the listeners' mean differences; the intervals "
+    "are Student's",
+}
+
+
+def primary_method(analysis: Analysis) -> str:
+    """What the primary analysis is, why, and for whom it holds; one paragraph."""
+    primary = analysis.primary
+    if primary.method not in _PRIMARY:
+        return f"There is no primary analysis: {primary.why}."
+    what = _PRIMARY[primary.method]
+    return (
+        f"The primary analysis is {what}. The rule for this design chose it: {primary.why}. p values of all "
+        "pairs are corrected after Holm; each 95 % interval is for its own pair. It holds for "
+        f"{primary.population}. All other tests show how far the result depends on the method."
+    )
+
+
+def primary_result(analysis: Analysis) -> str:
+    """What it found: the test of all systems, the pairs that differ, and those that are equivalent."""
+    primary, mixed = analysis.primary, analysis.mixed
+    pairs = primary.contrasts
+    if pairs.empty:
+        return ""
+    parts = []
+    if primary.method in (MIXED, OWN_VARIANCES):
+        parts.append(f"Over all systems {_f_test(mixed.statistic, mixed.df1, mixed.df2, mixed.p)}")
+    found = int((pairs["p_holm"] < ALPHA).sum())
+    parts.append(
+        f"a difference was found at {ALPHA:g} between {found} of {count(len(pairs), 'pair')} of systems"
+    )
+    text = "; ".join(parts)
+    text = f"{text[0].upper()}{text[1:]}. "
+    margin = pairs["margin"].iloc[0]
+    if math.isnan(margin):
+        return (
+            text + "That no difference was found does not say that two systems are equal; see the intervals."
+        )
+    equal = int((pairs["p_equivalence_holm"] < ALPHA).sum())
+    return text + (
+        f"{equal} of {count(len(pairs), 'pair')} {'is' if equal == 1 else 'are'} equivalent within "
+        f"±{margin:g} points (two one-sided tests, Holm, {ALPHA:g})."
+    )
+
+
+def letters_caption(analysis: Analysis) -> str:
+    """What a shared letter says, and for whom; "" without letters."""
+    if not analysis.letters:
+        return ""
+    test = "Wilcoxon" if analysis.primary.method == LISTENERS else "mixed model"
+    return (
+        f"No difference was found between systems that share a letter ({test}, Holm, {ALPHA:g}); "
+        f"letters hold for {analysis.primary.population}."
+    )
+
+
+def _primary(analysis: Analysis) -> str:
+    return f"{primary_method(analysis)} {primary_result(analysis)}".rstrip()
+
+
+def _f_test(statistic: float, df1: float, df2: float, p: float) -> str:
+    return f"F({df1:.0f}, {df2:.1f}) = {statistic:.2f}, {_p_equals(p)}"
+
+
+#: Names of tests and of what they test, in words.
+TEST_NAMES = {
+    "primary": "primary analysis, Holm",
+    "mixed_model": "mixed model, Satterthwaite",
+    "mixed_model_kenward_roger": "mixed model, Kenward-Roger",
+    "friedman": "Friedman",
+    "rm_anova": "repeated-measures ANOVA, sphericity assumed",
+    "rm_anova_greenhouse_geisser": "repeated-measures ANOVA, Greenhouse-Geisser",
+    "rm_anova_huynh_feldt": "repeated-measures ANOVA, Huynh-Feldt",
+    WILCOXON: "Wilcoxon signed-rank",
+    PERMUTATION: "permutation of medians",
+}
+FAMILY_NAMES = {"condition": "systems", "item": "items", "condition:item": "system by item"}
+EFFECT_NAMES = {"partial_eta_squared": "partial η²", "kendalls_w": "Kendall's W"}
+
+
 def _estimates(analysis: Analysis) -> str:
     return (
         "Medians and quartiles are of the ratings. Means are over listeners, each with the mean of the items "
@@ -105,8 +198,9 @@ def _tests(analysis: Analysis) -> str:
     exact = int(pairs["n_listeners"].max()) <= MAX_EXACT_LISTENERS
     exchanges = "all exchanges" if exact else f"{analysis.num_permutations:,} permutations"
     text = (
-        f"The {count(len(pairs), 'pair')} of systems were compared with two-sided Wilcoxon signed-rank tests "
-        "of the listener means and with the permutation test of the median difference of BS.1534-3 "
+        f"For sensitivity the {count(len(pairs), 'pair')} of systems were also compared with two-sided "
+        "Wilcoxon signed-rank tests of the listener means and with the permutation test of the median "
+        "difference of BS.1534-3 "
         f"({exchanges}, all ratings of a listener exchanged together); p values were corrected after Holm, "
         "Hochberg's are given beside them. "
     )
@@ -153,9 +247,13 @@ def _overall(analysis: Analysis) -> str:
     else:
         parts.append(
             "Linear mixed model with random listeners, items and all their interactions with each other "
-            f"and the system ({mixed.method}): system F({mixed.df1:.0f}, {mixed.df2:.1f}) = "
-            f"{mixed.statistic:.2f}, {_p_equals(mixed.p)}."
+            f"and the system ({mixed.method}, Satterthwaite): system "
+            f"{_f_test(mixed.statistic, mixed.df1, mixed.df2, mixed.p)}."
         )
+        if mixed.method != CLOSED_FORM and (other := mixed.kenward_roger) is not None:
+            parts.append(
+                f"After Kenward and Roger {_f_test(other.statistic, other.df1, other.df2, other.p)}."
+            )
     return " ".join(parts)
 
 

@@ -46,6 +46,15 @@ def analyze(
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="Also give differences to this condition.")
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            min=0.1,
+            max=100,
+            help="Also test which systems are equivalent: that their difference is within ±POINTS.",
+        ),
+    ] = None,
     keep: Keep = None,
     exclude: Exclude = None,
     tests: Tests = None,
@@ -96,6 +105,7 @@ def analyze(
             keep=keep or [],
             exclude=exclude or [],
             baseline=baseline,
+            margin=margin,
             num_permutations=permutations,
             progress=progress,
         )

@@ -96,7 +96,13 @@ def draw(database: str, test: str | None, config: Path | None, folder: Path) -> 
     from mushra.analysis.wording import condition_rows
 
     analysis = look(database, test, config)
-    draw_all(analysis.ratings, analysis.conditions, folder, letters=analysis.letters)
+    draw_all(
+        analysis.ratings,
+        analysis.conditions,
+        folder,
+        letters=analysis.letters,
+        population=analysis.primary.population,
+    )
     excluded = analysis.screening.listeners
     excluded = excluded[excluded["excluded"]]
     return {

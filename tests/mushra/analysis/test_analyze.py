@@ -30,7 +30,7 @@ from qincodec.core.errors import UserError
 
 Shared = Callable[[str], Path]
 AES = "mushra/AES2023_webmushra_results.csv"
-TABLES = "conditions conditions_all screening listeners intervals items differences tests"
+TABLES = "conditions conditions_all screening listeners intervals items differences tests means contrasts"
 
 
 def run(*arguments: str | Path) -> int:
@@ -52,7 +52,8 @@ def test_files_and_their_columns(shared: Shared, tmp_path: Path, capsys: pytest.
     out = tmp_path / "out"
     assert run("analyze", shared(AES), "--out", out, "--no-plots", "--permutations", "200") == 0
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [f"{name}.csv" for name in TABLES.split()] + ["analysis.json", "report.html", "table.tex"]
+        [f"{name}.csv" for name in [*TABLES.split(), "sensitivity"]]
+        + ["analysis.json", "report.html", "table.tex"]
     )
     columns = "condition,n_listeners,n_ratings,mean,ci_low,ci_high,median,q1,q3"
     for name, listeners in (("conditions", 14), ("conditions_all", 22)):
@@ -119,7 +120,7 @@ def test_families_are_corrected_apart(aes: Analysis) -> None:
         assert family["p_holm"].min() == pytest.approx(family["p"].min() * len(family))
         assert (family["p_hochberg"] <= family["p_holm"] + 1e-12).all()
     assert set(aes.letters) == set(aes.ratings.systems)
-    differ = {frozenset((r.a, r.b)) for r in pairs.itertuples() if r.family == "systems" and r.p_holm < 0.05}
+    differ = {frozenset((r.a, r.b)) for r in aes.primary.contrasts.itertuples() if r.p_holm < 0.05}
     for a in aes.letters:
         for b in aes.letters:
             if a != b:
@@ -135,6 +136,54 @@ def test_methods_state_the_numbers(aes: Analysis) -> None:
     assert "nan" not in text.lower()
     friedman = aes.tests[aes.tests["test"] == "friedman"].iloc[0]
     assert f"χ²(6) = {friedman['statistic']:.2f}" in text
+
+
+def test_the_report_leads_with_the_primary_analysis_in_words(aes: Analysis) -> None:
+    page = html(aes, [], [])
+    first, rest = page.split("<h2>Scores</h2>")
+    assert "The primary analysis is a linear mixed model of each pair of systems" in first
+    assert "25 % or more of the scores of 7 systems" in first
+    assert first.count("<table>") == 2
+    assert "Repeated" not in first and "Wilcoxon" not in first
+    fold = rest.split("<summary>All other intervals and tests</summary>")[1].split("</details>")[0]
+    assert "Friedman" in fold and "repeated-measures ANOVA, Greenhouse-Geisser" in fold
+    assert not re.search(r"rm_anova|kendalls_w|partial_eta|mixed_model|greenhouse_", page)
+    assert "equivalent" not in page
+
+
+def test_nobody_is_told_that_systems_do_not_differ(aes: Analysis) -> None:
+    said = (
+        "No difference was found between systems that share a letter (mixed model, Holm, 0.05); letters hold "
+    )
+    said += "for other listeners and other items."
+    assert said in html(aes, [], [])
+    assert said in latex(aes)
+    text = html(aes, [], []) + latex(aes) + " ".join(wording.methods(aes)) + " ".join(aes.notes)
+    assert not re.search(r"(do|does|did) not differ|no significant difference|are equal\b(?!;)", text)
+
+
+def test_sensitivity_sets_screening_beside_all_listeners(aes: Analysis) -> None:
+    """14 of 22 listeners remain: each row is the test of the one and of the other ratings."""
+    table = aes.sensitivity.set_index(["test", "family", "a", "b"])
+    friedman = table.loc["friedman", "systems", "", ""]
+    assert (friedman["n_listeners"], friedman["n_listeners_all"]) == (14, 22)
+    everybody = analyze(aes.loaded, keep=["all"], num_permutations=100, num_resamples=100)
+    others = everybody.sensitivity.set_index(["test", "family", "a", "b"])
+    for name in ("statistic", "df1", "df2", "p", "estimate"):
+        assert table[f"{name}_all"].to_numpy() == pytest.approx(others[name].to_numpy(), nan_ok=True), name
+        assert others[name].to_numpy() == pytest.approx(others[f"{name}_all"].to_numpy(), nan_ok=True), name
+
+
+def test_margin_asks_for_equivalence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thin(listeners=20).to_csv(tmp_path / "r.csv", index=False)
+    arguments = ["--out", tmp_path / "out", "--no-plots", "--permutations", "100", "--margin", "20"]
+    assert run("analyze", tmp_path / "r.csv", *arguments) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "equivalent within ±20 points (two one-sided tests, Holm, 0.05)" in page
+    contrasts = pd.read_csv(tmp_path / "out" / "contrasts.csv")
+    assert contrasts["margin"].tolist() == [20]
+    assert run("analyze", tmp_path / "r.csv", "--margin", "0") == 2
+    assert "--margin" in capsys.readouterr().err
 
 
 class _Tags(HTMLParser):
@@ -266,7 +315,7 @@ def test_what_only_displays_stops_nothing(redirection: str, tmp_path: Path) -> N
 def test_what_many_pairs_cannot_show_is_said() -> None:
     """Eight listeners agree at best with p = 2/256: not enough for 435 pairs after Holm."""
     analysis = analyze(with_roles(of_systems(30)), num_permutations=100, num_resamples=100)
-    assert analysis.letters == {}
+    assert set(analysis.letters) == set(analysis.ratings.systems)  # from the mixed model, which can
     assert any("cannot find a difference among 435 pairs" in note for note in analysis.notes)
     few = analyze(with_roles(of_systems(3)), num_permutations=100, num_resamples=100)
     assert set(few.letters) == set(few.ratings.systems)

@@ -1,0 +1,115 @@
+"""The rule of the primary analysis, its differences, letters and equivalence."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from synthetic_ratings import simulate, tidy
+
+from mushra.analysis.description import crossed_interval
+from mushra.analysis.mixed import mixed_model
+from mushra.analysis.primary import (
+    LISTENERS,
+    MIXED,
+    NEW_ITEMS,
+    NOTHING,
+    OWN_VARIANCES,
+    SAME_ITEMS,
+    Primary,
+    primary_analysis,
+)
+from mushra.analysis.ratings import with_roles
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def primary(frame: pd.DataFrame, margin: float | None = None) -> Primary:
+    ratings = with_roles(frame)
+    return primary_analysis(ratings, mixed_model(ratings.frame, ratings.systems), margin)
+
+
+def ceiling(scores: np.ndarray) -> np.ndarray:
+    return np.clip(scores + 50, 0, 100)
+
+
+SCORES = simulate(1, means=(50, 55, 52), sd_item=4, sd_item_condition=5)
+RULE = {
+    "full": (tidy(SCORES), MIXED, NEW_ITEMS, "each of 12 listeners rated each of 8 items"),
+    "incomplete": (tidy(SCORES).iloc[:-3], MIXED, NEW_ITEMS, "some of the 12 x 8 x 3 ratings are missing"),
+    "ceiling": (tidy(ceiling(SCORES)), OWN_VARIANCES, NEW_ITEMS, "of the scores of 3 systems are at an end"),
+    "one item": (tidy(SCORES[:, :, :1]), LISTENERS, SAME_ITEMS, "with one item"),
+    "no error": (
+        tidy(np.arange(8.0)[:, None, None] + np.arange(2.0)[:, None] + np.zeros(4)),
+        LISTENERS,
+        SAME_ITEMS,
+        "no error to test against",
+    ),
+    "one listener": (tidy(SCORES[:1]), NOTHING, "", "there are 3 and 1"),
+    "one system": (tidy(SCORES[:, :1]), NOTHING, "", "there are 1 and 12"),
+}
+
+
+@pytest.mark.parametrize("design", RULE)
+def test_the_rule(design: str) -> None:
+    frame, method, population, why = RULE[design]
+    found = primary(frame)
+    assert (found.method, found.population) == (method, population)
+    assert why in found.why
+    assert len(found.contrasts) == (3 if method and design != "no error" else 1 if method else 0)
+    assert (found.contrasts["p"].notna() | (found.contrasts["reason"] != "")).all()
+
+
+@pytest.mark.parametrize("design", ["balanced", "unbalanced", "boundary", "boundary_unbalanced"])
+def test_pairs_are_those_of_lmertest_after_holm(design: str) -> None:
+    golden = pd.read_csv(GOLDEN / "lmertest.csv").set_index(["design", "what"]).loc[design]
+    found = primary(pd.read_csv(GOLDEN / f"{design}.csv"))
+    p = golden.loc["pair p"]["value"].to_numpy()
+    assert (found.contrasts["a"] + "-" + found.contrasts["b"]).tolist() == golden.loc["pair p"][
+        "name"
+    ].tolist()
+    assert found.contrasts["p_holm"].to_numpy() == pytest.approx(multipletests(p, method="holm")[1], rel=1e-3)
+    error, df = golden.loc["pair error"]["value"].to_numpy(), golden.loc["pair df"]["value"].to_numpy()
+    half = (found.contrasts["ci_high"] - found.contrasts["ci_low"]).to_numpy() / 2
+    assert half == pytest.approx(stats.t.ppf(0.975, df) * error, rel=1e-4)
+    for row in found.contrasts.itertuples():
+        shared = set(found.letters[str(row.a)]) & set(found.letters[str(row.b)])
+        assert bool(shared) == (float(str(row.p_holm)) >= 0.05)
+
+
+def test_own_variances_are_those_of_the_differences() -> None:
+    """The crossed interval of the score differences: another route to the same model of two systems."""
+    scores = ceiling(SCORES)
+    found = primary(tidy(scores)).contrasts.iloc[0]
+    expected = crossed_interval(scores[:, 0] - scores[:, 1])
+    assert [found["estimate"], found["ci_low"], found["ci_high"]] == pytest.approx(
+        [expected.mean, expected.low, expected.high]
+    )
+
+
+def test_systems_that_are_always_equal_share_a_letter() -> None:
+    """Two at the top of the scale throughout: no difference, no error, no refusal."""
+    scores = np.concatenate([np.full((12, 2, 8), 100.0), np.clip(SCORES[:, :1], 0, 100)], axis=1)
+    found = primary(tidy(scores))
+    assert found.method == OWN_VARIANCES
+    assert found.letters == {"A": "a", "B": "a", "C": "b"}
+    assert found.contrasts["p"][0] == 1
+
+
+def test_equivalence_needs_a_margin() -> None:
+    scores = simulate(3, means=(50, 50), listeners=30, items=12, sd_listener_condition=1, sd_rest=3)
+    frame = tidy(scores)
+    assert math.isnan(primary(frame).contrasts["p_equivalence"][0])
+    wide, narrow = (primary(frame, margin).contrasts.iloc[0] for margin in (5.0, 0.1))
+    # TOST at 0.05 says equivalent exactly where the 90 % interval lies within the margin.
+    error = (wide["ci_high"] - wide["estimate"]) / stats.t.ppf(0.975, wide["df"])
+    half = stats.t.ppf(0.95, wide["df"]) * error
+    assert abs(wide["estimate"]) + half < 5
+    assert wide["p_equivalence_holm"] < 0.05
+    assert abs(narrow["estimate"]) + half > 0.1
+    assert narrow["p_equivalence_holm"] > 0.05
