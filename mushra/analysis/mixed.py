@@ -37,7 +37,7 @@ RESTRICTED_LIKELIHOOD = "restricted maximum likelihood"
 MAX_RATINGS = 50_000
 MAX_ITEM_EFFECTS = 1000
 #: Effects up to which the uncertainty of the variance components is derived; more cost minutes.
-MAX_DERIVED_EFFECTS = 3000
+MAX_DERIVED_EFFECTS = 2000
 #: Significant digits that the search finds for certain, and those that hold after a step of Newton's method.
 _SEARCH_DIGITS, _REFINED_DIGITS = 5, 8
 #: A variance below this part of the residual one is zero.
@@ -152,8 +152,7 @@ def full_table_model(scores: np.ndarray, conditions: Sequence[str]) -> MixedMode
             name for name, zero in zip(COMPONENTS, below, strict=True) if zero and "condition" in name
         ),
     )
-    test = fit.test()
-    return model.with_test(fit, conditions, test)  # Kenward and Roger's is the same
+    return model.with_test(fit, conditions, fit.test())  # Kenward and Roger's is the same
 
 
 def _strata_df(n: int, c: int, i: int) -> np.ndarray:

@@ -335,9 +335,9 @@ def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[s
             f"Many scores of {' and '.join(ends)} are at an end of the scale: they vary less than the mixed "
             "model takes all systems to vary."
         )
-    if mixed.at_zero:
+    if zero := mixed.at_zero:
         notes.append(
-            f"Mixed model: the variance of {' and '.join(mixed.at_zero)} was estimated at zero: it was "
-            "set to zero and the rest fitted again."
+            f"Mixed model: the variance{'s' * (len(zero) > 1)} of {' and '.join(zero)} came out at zero or "
+            f"below; {'they were' if len(zero) > 1 else 'it was'} set to zero and the rest fitted again."
         )
     return tuple(notes)

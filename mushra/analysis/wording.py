@@ -224,8 +224,8 @@ def _overall(analysis: Analysis) -> str:
         )
     names = {"condition": "system", "item": "item", "condition:item": "system by item"}
     effects = []
-    for effect, name in names.items():
-        row = tests["rm_anova_huynh_feldt", effect]
+    anova = [tests["rm_anova_huynh_feldt", effect] for effect in names]
+    for row, name in zip(anova, names.values(), strict=True):
         if math.isnan(row["p"]):
             effects.append(f"{name}: no test ({row['reason']})")
         else:
@@ -233,6 +233,8 @@ def _overall(analysis: Analysis) -> str:
                 f"{name} F({row['df1']:.1f}, {row['df2']:.1f}) = {row['statistic']:.2f}, "
                 f"{_p_equals(row['p'])}, ε = {row['epsilon']:.2f}, partial η² = {row['effect']:.2f}"
             )
+    if len({row["reason"] for row in anova}) == 1 and all(math.isnan(row["p"]) for row in anova):
+        effects = [f"no test ({anova[0]['reason']})"]
     parts.append(
         "Repeated-measures analysis of variance with Huynh and Feldt's correction: "
         + "; ".join(effects)

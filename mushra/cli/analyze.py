@@ -81,7 +81,7 @@ def analyze(
     from mushra.analysis.pipeline import analyze as run
     from mushra.analysis.ratings import count
     from mushra.analysis.report import write_all
-    from mushra.analysis.wording import summary
+    from mushra.analysis.wording import letters_caption, primary_result, summary
     from qincodec.core.console import ProgressLine
 
     with ProgressLine(enabled=not quiet) as progress:
@@ -114,8 +114,9 @@ def analyze(
             progress.note(
                 f"screening: {count(len(excluded), 'listener')} of {len(ratings.listeners)} excluded"
             )
-        for note in analysis.notes:
-            progress.note(note)
+        for note in (*analysis.notes, letters_caption(analysis), primary_result(analysis)):
+            if note:
+                progress.note(note)
         paths = []
         if out is not None:
             progress("plots and report", 0, 1)

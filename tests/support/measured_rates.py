@@ -90,7 +90,7 @@ DESIGNS = [
     for drawn, clipped, listeners in itertools.product((False, True), (False, True), (8, 15, 30))
 ]
 MIXED_LEVELS = [Design(n, True, True, (104.0, 104.0, 92.0, 60.0, 60.0)) for n in (8, 30)]
-INCOMPLETE = [Design(n, True, False, half=True) for n in (8, 30)]
+INCOMPLETE = [Design(n, True, clipped, half=True) for clipped, n in ((False, 8), (False, 30), (True, 15))]
 
 
 def measure(design: Design, num_tests: int) -> dict[str, float]:

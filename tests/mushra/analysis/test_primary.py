@@ -12,8 +12,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic_ratings import simulate, tidy
 
+from mushra.analysis import wording
 from mushra.analysis.description import crossed_interval
 from mushra.analysis.mixed import mixed_model
+from mushra.analysis.pipeline import analyze
 from mushra.analysis.primary import (
     LISTENERS,
     MIXED,
@@ -113,3 +115,30 @@ def test_equivalence_needs_a_margin() -> None:
     assert wide["p_equivalence_holm"] < 0.05
     assert abs(narrow["estimate"]) + half > 0.1
     assert narrow["p_equivalence_holm"] > 0.05
+
+
+def test_a_variance_at_zero_is_said() -> None:
+    """In the table of the boundary the variance of item:condition is estimated at zero."""
+    analysis = analyze(
+        with_roles(pd.read_csv(GOLDEN / "boundary.csv")), num_permutations=100, num_resamples=100
+    )
+    said = "Mixed model: the variance of item:condition came out at zero or below; it was set to zero"
+    assert any(note.startswith(said) for note in analysis.notes)
+    full = analyze(with_roles(pd.read_csv(GOLDEN / "balanced.csv")), num_permutations=100, num_resamples=100)
+    assert not any("Mixed model" in note for note in full.notes)
+    tests = set(full.tests["test"])
+    assert "mixed_model" in tests and "mixed_model_kenward_roger" not in tests
+
+
+def test_kenward_roger_stands_beside_where_ratings_are_missing() -> None:
+    golden = pd.read_csv(GOLDEN / "lmertest.csv").set_index(["design", "what", "name"])["value"].sort_index()
+    ratings = with_roles(pd.read_csv(GOLDEN / "unbalanced.csv"))
+    analysis = analyze(ratings, num_permutations=100, num_resamples=100)
+    row = analysis.tests.set_index("test").loc["mixed_model_kenward_roger"]
+    expected = golden.loc["unbalanced", "kenward_roger"]
+    assert [row["statistic"], row["df2"], row["p"]] == pytest.approx(
+        expected[["F", "df2", "p"]].tolist(), rel=1e-4
+    )
+    text = " ".join(wording.methods(analysis))
+    assert f"After Kenward and Roger F(4, {expected['df2']:.1f}) = {expected['F']:.2f}, p < 0.001." in text
+    assert text.count("no test") <= 1
