@@ -3,7 +3,7 @@
 Five systems; in all but the mixed levels they are equal. Items fixed: the same effects of items in every
 test, of one sum for all systems. Items drawn: new ones in every test. Clipped: levels at an end of the scale.
 
-    python tests/support/measured_rates.py 400     # prints the table of docs/statistics.md
+    python tests/support/measured_rates.py 300     # prints the table of docs/statistics.md
 """
 
 from __future__ import annotations
