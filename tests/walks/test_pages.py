@@ -144,5 +144,5 @@ def test_pages_have_the_commands_that_we_walk() -> None:
     found = commands("README.md")
     assert "evaluate --codecs qincodec,opus,mp3 --kbps 8,16" in found  # after a prompt
     assert "mushra serve TEST" in found  # before a comment
-    assert "evaluate html second" in commands("docs/evaluate.md")  # fenced as sh
+    assert "evaluate html second --condition mine@24=decoded" in commands("docs/evaluate.md")  # fenced as sh
     assert not any(" ×" in command or "[" in command.split()[1:2] for command in found)
