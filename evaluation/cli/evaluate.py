@@ -159,7 +159,11 @@ def run(
     batch_size: options.BatchSize = 8,
     workers: options.Workers = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, estimate time and disk, write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check everything, estimate time and disk, write no run. Missing weights are fetched.",
+        ),
     ] = False,
     version: Annotated[bool, version_option("evaluate")] = False,
 ) -> None:

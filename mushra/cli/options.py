@@ -12,7 +12,8 @@ Database = Annotated[
     typer.Option(
         metavar="FILE|URL",
         envvar="MUSHRA_DATABASE",
-        help="Results of a test: SQLite file, or postgresql:// address. Default: results.sqlite beside it.",
+        help="Results of a test: SQLite file, or postgresql:// address. Default: in its folder,"
+        " results.sqlite or, of NAME.yaml, NAME.sqlite.",
     ),
 ]
 Key = Annotated[

@@ -275,7 +275,7 @@ def export(
         ),
     ] = "webmushra",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Default: `results` beside the test.")
+        Path | None, typer.Option(metavar="DIR", help="Default: `results` in the test's folder.")
     ] = None,
     database: Database = None,
     key: Key = None,
