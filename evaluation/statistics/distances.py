@@ -103,13 +103,23 @@ class EmbeddedRun:
         )
         rows = [(self.references[name], decoded[name]) for name in names]
         metrics = {metric.name.partition("_")[0]: metric.name for metric in embedding_metrics(self.info)}
-        blank = CorpusScore("", codec, kbps, math.nan, common=common)
-        if sum(row.frames for row, _ in rows) < 2:
-            reason = "a distance between distributions needs two frames or more"
-            missing = replace(blank, reason=reason, ci_reason="there is no value", n_clips=len(names))
-            return [replace(missing, metric=metrics[kind]) for kind in (FRECHET, KERNEL)]
         members = _hash([reference.key for reference, _ in rows])
         recordings = [self.clips[name].recording for name in names]
+        blank = CorpusScore(
+            "",
+            codec,
+            kbps,
+            math.nan,
+            n_clips=len(names),
+            n_recordings=len(set(recordings)),
+            n_frames=sum(reference.frames for reference, _ in rows),
+            members=members,
+            common=common,
+        )
+        if blank.n_frames < 2:
+            reason = "a distance between distributions needs two frames or more"
+            missing = replace(blank, reason=reason, ci_reason="there is no value")
+            return [replace(missing, metric=metrics[kind]) for kind in (FRECHET, KERNEL)]
         key = row_key(
             kind="corpus",
             metrics=[[metric.name, metric.version] for metric in embedding_metrics(self.info)],
@@ -127,10 +137,6 @@ class EmbeddedRun:
             replace(
                 blank,
                 metric=metrics[kind],
-                n_clips=len(names),
-                n_recordings=len(set(recordings)),
-                n_frames=sum(reference.frames for reference, _ in rows),
-                members=members,
                 **{spec.name: getattr(distance, spec.name) for spec in fields(Distance)},
             )
             for kind, distance in ((FRECHET, row.fd), (KERNEL, row.kad))

@@ -7,6 +7,7 @@ condition decoded elsewhere that lacks two files; with what that version compute
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,9 @@ def test_a_stored_run_is_read_as_it_was(tmp_path: Path) -> None:
     assert "nothing for clip 'high'" in clips.loc[("mine", 8.0, "high"), "error"]
     assert results.noise_floor is not None and len(results.noise_floor.summary) == 2
     assert results.n_pending == results.n_failed_scores == 0
+    # One clip of 0.2 s was decoded, one frame of a second: too few for a distance, and still there.
+    few = [score for score in results.scores if score.codec == "mine"]
+    assert {(math.isnan(s.value), s.n_clips, s.n_recordings, s.n_frames) for s in few} == {(True, 1, 1, 1)}
 
 
 def test_a_stored_run_is_gone_on_with(stored: Path) -> None:
