@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.datasets import load_dataset
-from evaluation.datasets.base import Clip
+from evaluation.datasets.base import Clip, Dataset
 from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import load_embeddings
@@ -28,7 +28,7 @@ from evaluation.records import DecodedFile, Settings
 from evaluation.results import Results
 from evaluation.run.environment import describe_environment
 from evaluation.run.manifest import RunDescription, describe_dataset
-from evaluation.run.store import RunStore
+from evaluation.run.store import RunStore, find_run, refuse_strangers
 from qincodec.codec import check_device
 from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError
@@ -40,13 +40,15 @@ def prepare(
     progress: Progress = lambda *_: None,
     ranks: Ranks | None = None,
     failed: str | None = None,
+    dataset: Dataset | None = None,
 ) -> PreparedRun:
     """Load codecs, metrics and data. Raises UserError before any work is done.
 
     Args:
         failed: why a download that was tried has failed; it is not advised again then.
+        dataset: what `check_folder` has loaded.
     """
-    typed, settings = request.typed, request.typed.settings
+    typed = request.typed
     check_device(typed.device)
     conditions, skipped = prepare_conditions(request, failed)
     ranks = ranks or Ranks()
@@ -59,23 +61,35 @@ def prepare(
     missing = no_metrics | missing
     if not metrics and not embeddings:
         raise Unavailable(f"no metric can be computed here: {'; '.join(missing.values())}")
-    dataset = ranks.once(
-        lambda: load_dataset(
-            typed.data,
-            chunk_s=settings.chunk_s,
-            chunks=settings.chunks,
-            limit=settings.limit,
-            seed=settings.seed,
-            sample_rate=settings.sample_rate,
-            progress=progress,
-            **typed.dataset_options,
-        )
-    )
+    dataset = dataset or ranks.once(lambda: _load_data(request, progress))
     files = ranks.once(lambda: [_find_files(prepared, dataset.clips) for prepared in conditions])
     conditions = [replace(prepared, files=found) for prepared, found in zip(conditions, files, strict=True)]
     run = PreparedRun(request, dataset, conditions, metrics, embeddings, missing, skipped)
     _describe_run(run)
     return run
+
+
+def check_folder(
+    request: ParsedRequest, folder: Path, progress: Progress = lambda *_: None
+) -> Dataset | None:
+    """Refuse a run folder that cannot take the request, as far as that shows before anything is downloaded.
+
+    Returns:
+        The data, if it had to be loaded for that.
+
+    Raises:
+        UserError: the folder holds a run of other settings or data, or something else.
+    """
+    refuse_strangers(folder)
+    old = find_run(folder)
+    if old is None:
+        return None
+    dataset = _load_data(request, progress)
+    new = RunDescription(
+        settings=request.typed.settings, dataset=describe_dataset(dataset), conditions=(), metrics=()
+    )
+    _refuse_other_configuration(folder, old, new)
+    return dataset
 
 
 def execute(
@@ -236,6 +250,20 @@ def estimate(run: PreparedRun) -> Estimate:
     batches = -(-len(clips) // run.request.typed.batch_size)
     parallel = min(run.workers, batches)
     return Estimate(len(clips), len(run.conditions), count, seconds * share / parallel, int(sizes * share))
+
+
+def _load_data(request: ParsedRequest, progress: Progress) -> Dataset:
+    typed, settings = request.typed, request.typed.settings
+    return load_dataset(
+        typed.data,
+        chunk_s=settings.chunk_s,
+        chunks=settings.chunks,
+        limit=settings.limit,
+        seed=settings.seed,
+        sample_rate=settings.sample_rate,
+        progress=progress,
+        **typed.dataset_options,
+    )
 
 
 def _find_files(prepared: PreparedCondition, clips: Sequence[Clip]) -> dict[str, DecodedFile]:

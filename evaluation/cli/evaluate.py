@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from evaluation.cli import options
 from evaluation.cli.html import html
 from evaluation.cli.merge import merge
 from evaluation.cli.paper import paper
+from evaluation.cli.showing import shown_anyway
 from evaluation.cli.weights import weights_app
 from qincodec.core.console import ProgressLine, run_command, version_option
 from qincodec.core.errors import EXIT_SOME_FAILED, UserError
@@ -207,20 +209,23 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     from evaluation.engine.distributed import Ranks
     from evaluation.engine.fetching import fetch_weights
     from evaluation.engine.request import parse_request
-    from evaluation.report import write_all
-    from evaluation.session import command_line, estimate, execute, prepare
+    from evaluation.report import print_report, write_all
+    from evaluation.session import check_folder, command_line, estimate, execute, prepare
 
     ranks = Ranks.from_environment()
     speaks = ranks.rank == 0
     try:
         with ProgressLine(enabled=speaks) as progress:
             parsed = parse_request(request)
+            dataset = None
+            if out is not None:  # before anything is downloaded for a run that cannot be
+                dataset = ranks.once(lambda: check_folder(parsed, out, progress))
             failed = None
             if not dry_run:
                 failed = ranks.once(lambda: fetch_weights(parsed, progress))
                 if failed and speaks:
                     progress.note(f"the download failed: {failed}")
-            prepared = prepare(parsed, progress, ranks, failed)
+            prepared = prepare(parsed, progress, ranks, failed, dataset)
             if speaks:
                 skipped = (prepared.skipped | prepared.unavailable).items()
                 for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(prepared)):
@@ -244,7 +249,8 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
             )
             if speaks:
                 progress.done()
-                write_all(results, folder)
+                with shown_anyway(partial(print_report, results)):
+                    write_all(results, folder)
         if speaks:
             _print(results, folder)
             if results.clips["error"].notna().any() or results.n_failed_scores:
@@ -277,10 +283,13 @@ def _print(results: Results, folder: Path) -> None:
 def report(run: options.Run) -> None:
     """Build tables, files and plots of a run again from its rows; also of one that was interrupted."""
     from evaluation.loading import load
-    from evaluation.report import write_all
+    from evaluation.report import print_report, write_all
 
     results = load(run)
-    write_all(results, run)
+    with shown_anyway(
+        partial(print_report, results), "copy the run folder to where you may write, and report on the copy"
+    ):
+        write_all(results, run)
     _print(results, run)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evaluation.cli.showing import shown_anyway
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import EXIT_SOME_FAILED
 
@@ -44,7 +46,9 @@ def merge(
         )
         for line in _remarks(merged):
             progress.note(line)
-        write_all(results, out)
+        progress.done()
+        with shown_anyway(partial(print_report, results)):
+            write_all(results, out)
     print_report(results)
     print(f"\nTables, plots and rows: {out}")
     if merged.not_scored or merged.lost or merged.missing_shards or results.clips["error"].notna().any():
@@ -66,9 +70,10 @@ def _remarks(merged: Merged) -> Iterator[str]:
         )
     if merged.lost:
         yield (
-            f"{merged.lost} encoded clips are gone from the runs: their scores stay, statistics of codes and "
-            "audio cannot be had"
+            f"{merged.lost} encoded clip{'s are' if merged.lost > 1 else ' is'} gone from the runs: scores"
+            " stay, statistics of codes and audio cannot be had"
         )
     if merged.missing_shards:
-        numbers = ", ".join(map(str, merged.missing_shards))
-        yield f"this is a part of the data: shards {numbers} are missing; merge again with them"
+        numbers, several = ", ".join(map(str, merged.missing_shards)), len(merged.missing_shards) > 1
+        which = f"shards {numbers} are missing" if several else f"shard {numbers} is missing"
+        yield f"this is a part of the data: {which}; merge again with {'them' if several else 'it'}"

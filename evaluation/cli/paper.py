@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from evaluation.cli import options
+from evaluation.cli.showing import shown_anyway
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import EXIT_SOME_FAILED
 
@@ -88,7 +90,8 @@ def paper(
     with ProgressLine() as progress:
         found = reproduce(request, out, progress)
         progress.done()
-        write_all(found, out)
+        with shown_anyway(partial(print_paper, found)):
+            write_all(found, out)
     print_paper(found)
     print(f"\nAll of it: {out / PAGE}; the run behind it: {out / RUN}")
     if found.n_failed:

@@ -114,6 +114,57 @@ def condition_delay(delays: Iterable[int | None], align: bool) -> int:
     return median_low(known) if known else 0
 
 
+def find_run(folder: Path) -> RunDescription | None:
+    """run.json of a run folder; None in a new one. Raises UserError if it cannot be read."""
+    path = folder / "run.json"
+    run = _read_json(path)
+    if run is None:
+        return None
+    schema = run.get("schema_version")
+    if type(schema) is not int or schema != SCHEMA_VERSION:
+        raise UserError(
+            f"{folder} has run schema {short(schema)}, this version reads {SCHEMA_VERSION}; use the version"
+            " that wrote it or start a new run"
+        )
+    try:
+        return RunDescription.of_json(run)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; start a new run") from error
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Refuse a folder that holds something else than a run."""
+    if not folder.is_dir() or (folder / "run.json").exists():
+        return
+    names = {path.name for path in folder.iterdir()}
+    if ".lock" in names:  # ours: a kill came before run.json, which is written last
+        names -= {".lock", "rows", "clips.jsonl", "files.json", "environment.json"}
+    strangers = sorted(name for name in names - {"rows"} if not name.startswith(".writing-"))
+    if strangers:
+        raise UserError(
+            f"{folder} is not empty and not a run (it holds {strangers[0]}); choose another run folder"
+        )
+
+
+def _read_text(path: Path, advice: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}; {advice}") from error
+
+
+def _read_json(path: Path, advice: str = "start a new run") -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content = loads(_read_text(path, advice))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}; {advice}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a JSON object; {advice}")
+    return content
+
+
 class RunStore:
     """One run folder, opened by one rank. Use as a context manager.
 
@@ -163,16 +214,7 @@ class RunStore:
         self._append_handle = self._lock_handle = None
 
     def _open_for_writing(self) -> None:
-        if self.folder.is_dir() and not (self.folder / "run.json").exists():
-            names = {path.name for path in self.folder.iterdir()}
-            if ".lock" in names:  # ours: a kill came before run.json, which is written last
-                names -= {".lock", "rows", "clips.jsonl", "files.json", "environment.json"}
-            strangers = sorted(name for name in names - {"rows"} if not name.startswith(".writing-"))
-            if strangers:
-                raise UserError(
-                    f"{self.folder} is not empty and not a run (it holds {strangers[0]}); "
-                    "choose another run folder"
-                )
+        refuse_strangers(self.folder)
         rows = self.folder / "rows"
         with explain_os_errors(self.folder, "choose another run folder"):
             rows.mkdir(parents=True, exist_ok=True)
@@ -366,24 +408,13 @@ class RunStore:
 
     def find_run(self) -> RunDescription | None:
         """run.json; None in a new folder."""
-        run = self._read_json("run.json")
-        if run is None:
-            return None
-        if run.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(
-                f"{self.folder} has run schema {run.get('schema_version')!a}, this version reads "
-                f"{SCHEMA_VERSION}; use the version that wrote it or start a new run"
-            )
-        try:
-            return RunDescription.of_json(run)
-        except ValueError as error:
-            raise UserError(f"{self.folder / 'run.json'} is damaged: {error}; start a new run") from error
+        return find_run(self.folder)
 
     def write_run(self, run: RunDescription) -> None:
         self._write_json("run.json", {"schema_version": SCHEMA_VERSION, **run.to_json()})
 
     def read_environment(self) -> dict[str, Any]:
-        return self._read_json("environment.json", "delete it: results do not depend on it") or {}
+        return _read_json(self.folder / "environment.json", "delete it: results do not depend on it") or {}
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         self._write_json("environment.json", environment)
@@ -392,7 +423,7 @@ class RunStore:
         """`Condition.point` -> clip id -> its file that was decoded elsewhere."""
         path = self.folder / "files.json"
         try:
-            found = read(dict[Text, dict[Text, Text]], self._read_json(path.name) or {})
+            found = read(dict[Text, dict[Text, Text]], _read_json(path) or {})
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}; start a new run") from error
         return {
@@ -411,7 +442,7 @@ class RunStore:
     def read_clips(self) -> list[Clip]:
         path = self.folder / "clips.jsonl"
         # Not at other ends of lines: names may hold those.
-        lines = self._read_text(path, LIST_AGAIN).split("\n")
+        lines = _read_text(path, LIST_AGAIN).split("\n")
         clips: dict[str, Clip] = {}
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -424,25 +455,6 @@ class RunStore:
             except ValueError as error:
                 raise UserError(f"{path} is damaged, line {number}: {error}; {LIST_AGAIN}") from error
         return list(clips.values())
-
-    @staticmethod
-    def _read_text(path: Path, advice: str) -> str:
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}; {advice}") from error
-
-    def _read_json(self, name: str, advice: str = "start a new run") -> dict[str, Any] | None:
-        path = self.folder / name
-        if not path.exists():
-            return None
-        try:
-            content = loads(self._read_text(path, advice))
-        except ValueError as error:
-            raise UserError(f"{path} cannot be read: {error}; {advice}") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{path} is not a JSON object; {advice}")
-        return content
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         write_atomic(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -46,8 +46,12 @@ def os_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {error.strerror or error}") from error
 
 
+#: What to do next where the system does not let a folder be written.
+ELSEWHERE = "choose a folder you may write to"
+
+
 @contextmanager
-def explain_os_errors(path: Path, advice: str = "choose a folder you may write to") -> Iterator[None]:
+def explain_os_errors(path: Path, advice: str = ELSEWHERE) -> Iterator[None]:
     """Turn what the file system refuses into one line for the user.
 
     Args:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from baselines import weights
 from baselines.download import DownloadFailed
@@ -85,6 +87,27 @@ def test_nothing_is_downloaded_for_a_request_that_cannot_run(
         assert run(monkeypatch, *words) == 2
         assert expected in capsys.readouterr().err
     assert downloads == []
+
+
+def test_nothing_is_downloaded_for_a_folder_that_cannot_take_it(
+    downloads: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run").mkdir()
+    Path("run/mine.txt").write_text("")
+    assert run(monkeypatch, "--codecs", "dac") == 2
+    assert "run is not empty and not a run (it holds mine.txt)" in capsys.readouterr().err
+    Path("run/mine.txt").unlink()
+    assert run(monkeypatch, "--codecs", "mp3") == 0
+    soundfile.write("other.wav", np.zeros(44100), 44100)
+    for words, what in (
+        (("--seed", "5"), "seed was 0, now 5"),
+        (("other.wav",), "the data was demo (2 clips"),
+    ):
+        capsys.readouterr()
+        assert run(monkeypatch, *words, "--codecs", "dac") == 2
+        assert f"run holds a run of another configuration: {what}" in capsys.readouterr().err
+    assert downloads == []
+    assert run(monkeypatch, "--codecs", "dac") == 2 and downloads == ["dac-8kbps"]
 
 
 def test_the_rest_runs_and_the_table_says_what_was_left_out(

@@ -379,7 +379,7 @@ def test_merged_shards_are_the_whole(
     out = tmp_path / "out"
     with pytest.raises(SystemExit):
         merge_cli.merge(out, runs[::2])
-    assert "shards 2 are missing" in capsys.readouterr().err
+    assert "shard 2 is missing; merge again with it" in capsys.readouterr().err
     entry = json.loads((out / "run.json").read_text())["dataset"]
     assert any(note.startswith("shards 1, 3 of 3: ") for note in entry["notes"])
     for _ in range(2):

@@ -28,6 +28,9 @@ def rows(count: int, start: int = 0) -> list[ScoreRow]:
     ]
 
 
+STORED = Path(__file__).parents[1] / "data" / "stored_run" / "run"
+
+
 def test_rows_come_back_in_another_process(tmp_path: Path) -> None:
     with RunStore(tmp_path / "run") as store:
         store.append(rows(3))
@@ -154,10 +157,14 @@ def test_what_is_not_a_run_is_left_alone(tmp_path: Path) -> None:
         RunStore(Path("/proc/run"))
 
 
-def test_a_run_of_a_later_schema_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", [99, True, 1.0, "1", None])
+def test_a_run_of_another_schema_is_refused(tmp_path: Path, schema: object) -> None:
     RunStore(tmp_path / "run").close()
-    (tmp_path / "run" / "run.json").write_text('{"schema_version": 99}')
-    with pytest.raises(UserError, match="schema 99"):
+    sound = json.loads((STORED / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(sound))
+    RunStore(tmp_path / "run").close()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**sound, "schema_version": schema}))
+    with pytest.raises(UserError, match=f"has run schema {schema!r}, this version reads 1; use"):
         RunStore(tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):

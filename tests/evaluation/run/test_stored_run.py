@@ -6,8 +6,10 @@ condition decoded elsewhere that lacks two files; with what that version compute
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from baselines.codec import Codec, Encoded, Rate
 from baselines.registry import CODECS
 from evaluation import evaluate, open_results
+from evaluation.cli.evaluate import main
 from evaluation.embeddings.logmel import LogMel
 from evaluation.report import write_all
 from evaluation.statistics.recordings import TIMING_COLUMNS
@@ -109,3 +112,21 @@ def test_a_stored_run_is_gone_on_with(stored: Path) -> None:
     assert {(row["kind"], row["clip"]) for row in added} <= {("coded", "torn")}
     # What two clips lack of a condition is part of the keys of their rows.
     assert (stored / "files.json").read_bytes() == (STORED / "run" / "files.json").read_bytes()
+
+
+def test_a_run_that_cannot_be_written_is_shown_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("qincodec.core.files.whole_file", refuse)
+    monkeypatch.setattr("sys.argv", ["evaluate", "report", str(STORED / "run")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    shown = capsys.readouterr()
+    assert end.value.code == 2 and "SI-SDR (dB)" in shown.out and "26.24" in shown.out
+    assert shown.err == (
+        f"evaluate: cannot write {STORED / 'run' / 'clips.csv'}: Read-only file system; copy the run folder"
+        " to where you may write, and report on the copy\n"
+    )
