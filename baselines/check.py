@@ -32,6 +32,8 @@ _MIN_CORRELATION = 0.5
 # Sums of floats depend on the batch size; anything louder than -80 dBFS does not come from that.
 _TOLERANCE = 1e-4
 _MIN_AGREEMENT = 0.99
+# No codec changes the level so much; samples that are not scaled to 1.0 do.
+_MAX_GAIN = 10
 
 
 class CodecProblem(AssertionError):
@@ -351,6 +353,12 @@ class _Check:
                 "decode must return a tensor of shape (batch, channels, num_samples): pad before encoding"
                 " where frames need it, and cut exactly that off after decoding",
             )
+        if not decoded.is_floating_point():
+            self.fail(
+                f"got {decoded.dtype}",
+                "decode must return float32 with full scale at 1.0 (nominal range [-1, 1]), neither integers"
+                " nor complex numbers",
+            )
         if decoded.dtype != torch.float32:
             self.problem(f"got {decoded.dtype}", "decode must return float32")
         decoded = decoded.detach().cpu().float()
@@ -422,6 +430,12 @@ class _Check:
             return None, abs(correlation)
         if correlation < 0:
             self.problem(f"correlation {correlation:.2f}", "decode must keep the polarity of the sound")
+        level = float(np.linalg.norm(decoded) / np.linalg.norm(given))
+        if not 1 / _MAX_GAIN < level < _MAX_GAIN:
+            self.problem(
+                f"{20 * math.log10(level):+.0f} dB",
+                "decode must keep the level of the sound: full scale is 1.0 (nominal range [-1, 1])",
+            )
         if abs(lag) > self.max_delay:
             self.problem(
                 f"{abs(lag)} samples too {'late' if lag > 0 else 'early'}",

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 else:
     torch = Lazy("torch")
 
+#: Types of numbers that decoded audio may have.
+_AUDIO = ("float16", "bfloat16", "float32", "float64")
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -269,7 +272,10 @@ class ClipCodec(Codec):
 
     def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
         check_batch(encoded)
-        return torch.from_numpy(np.stack([self.decode_clip(clip) for clip in encoded])).to(self.device)
+        decoded = [self.decode_clip(clip) for clip in encoded]
+        for samples in decoded:
+            check_decoded(self.name, samples, ("channels", "samples"), np.ndarray)
+        return torch.from_numpy(np.stack(decoded)).to(self.device)
 
 
 def check_batch(encoded: Sequence[Encoded]) -> None:
@@ -279,6 +285,42 @@ def check_batch(encoded: Sequence[Encoded]) -> None:
         found = ", ".join(f"{channels} x {samples}" for channels, samples in sorted(shapes)) or "none"
         raise UserError(
             f"decode takes clips of one length and channel count, got {found}; decode them one by one"
+        )
+
+
+def check_encoded(name: str, encoded: Any, count: int) -> list[Encoded]:
+    """What somebody's codec encoded ``count`` clips to. Raises UserError if that is something else."""
+    needed = f"needed is a list of {count} baselines.Encoded whose payload is bytes"
+    if not isinstance(encoded, list | tuple) or len(encoded) != count:
+        got = f"{len(encoded)} items" if isinstance(encoded, list | tuple) else type(encoded).__name__
+        raise UserError(f"codec '{name}': the encoder returned {got}; {needed}")
+    for item in encoded:
+        if not isinstance(item, Encoded):
+            raise UserError(f"codec '{name}': the encoder returned {type(item).__name__}; {needed}")
+        if not isinstance(item.payload, bytes | bytearray):
+            raise UserError(f"codec '{name}': the payload is {type(item.payload).__name__}; {needed}")
+    return list(encoded)
+
+
+def check_decoded(name: str, decoded: Any, shape: tuple[int | str, ...], kind: type[Any]) -> None:
+    """Refuse what somebody's decoder returned if it is no audio: integers have another full scale.
+
+    Args:
+        name: of the codec.
+        shape: it must have; any size where a name stands.
+        kind: it must be, an array or a tensor.
+    """
+    got, fits = type(decoded).__name__, False
+    if isinstance(decoded, kind):
+        dtype, found = str(decoded.dtype).removeprefix("torch."), tuple(decoded.shape)
+        fits = dtype in _AUDIO and len(found) == len(shape)
+        fits = fits and all(size in (have, str(size)) for size, have in zip(shape, found, strict=True))
+        got = f"audio of shape {found}, {dtype}"
+    if not fits:
+        raise UserError(
+            f"codec '{name}': the decoder returned {got}; needed is float32 of shape"
+            f" ({', '.join(map(str, shape))}), nominal range [-1, 1]; baselines.check_codec tells what else"
+            " is wrong with the codec"
         )
 
 

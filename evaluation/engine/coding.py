@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from baselines.codec import Codec, Encoded, Rate
+from baselines.codec import Codec, Encoded, Rate, check_decoded, check_encoded
 from baselines.rendered import Rendered, RenderedClip
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
@@ -96,16 +96,18 @@ class Coder:
             batch.inputs[codec.sample_rate] = torch.from_numpy(samples)
         given = batch.inputs[codec.sample_rate]
         start = time.perf_counter()
-        encoded = codec.encode(given.to(codec.device, copy=True), rate)
+        encoded = check_encoded(
+            codec.name, codec.encode(given.to(codec.device, copy=True), rate), len(batch.clips)
+        )
         encoded_at = time.perf_counter()
-        decoded = codec.decode(encoded).cpu()
+        decoded = _decoded(codec, encoded, given)
         decoded_at = time.perf_counter()
         for clip, item in zip(batch.clips, encoded, strict=True):
             write_atomic(self.store.encoded_path(prepared.condition.point, clip.id), _bytes_of(item))
         count = len(batch.clips)
         return Coded(
-            self._fitted(decoded, codec, batch.reference.shape[-1], given),
-            list(encoded),
+            self._fitted(decoded, codec, batch.reference.shape[-1]),
+            encoded,
             [None] * count,
             (encoded_at - start) / count,
             (decoded_at - encoded_at) / count,
@@ -115,16 +117,9 @@ class Coder:
         self, codec: Codec, encoded: list[Encoded], length: int, given: torch.Tensor | None = None
     ) -> torch.Tensor:
         """(clips, channels, ``length``) of what was encoded from ``given``, if that is known; on the CPU."""
-        return self._fitted(codec.decode(encoded).cpu(), codec, length, given)
+        return self._fitted(_decoded(codec, encoded, given), codec, length)
 
-    def _fitted(
-        self, decoded: torch.Tensor, codec: Codec, length: int, given: torch.Tensor | None
-    ) -> torch.Tensor:
-        if given is not None and decoded.shape != given.shape:
-            raise UserError(
-                f"the decoder returned audio of shape {tuple(decoded.shape)} for input of shape "
-                f"{tuple(given.shape)}; baselines.check_codec tells what else is wrong with the codec"
-            )
+    def _fitted(self, decoded: torch.Tensor, codec: Codec, length: int) -> torch.Tensor:
         samples = audio.resample(decoded.float().numpy(), codec.sample_rate, self.sample_rate)
         return fit_length(torch.from_numpy(samples), length)
 
@@ -160,6 +155,14 @@ def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:
 def fit_length(samples: torch.Tensor, length: int) -> torch.Tensor:
     """Cut or zero-pad (..., samples) to ``length``: rates that do not divide leave a sample over."""
     return functional.pad(samples, (0, length - samples.shape[-1]))
+
+
+def _decoded(codec: Codec, encoded: list[Encoded], given: torch.Tensor | None) -> torch.Tensor:
+    """What a codec decodes, on the CPU; UserError if that is no audio, or none of the shape of ``given``."""
+    decoded = codec.decode(encoded)
+    shape = ("batch", "channels", "samples") if given is None else tuple(given.shape)
+    check_decoded(codec.name, decoded, shape, torch.Tensor)
+    return decoded.detach().cpu()
 
 
 def _bytes_of(encoded: Encoded) -> bytes:

@@ -162,7 +162,14 @@ class Embedder:
 
     def _embed(self, audio: torch.Tensor) -> np.ndarray:
         mono = _mono(audio).clone()  # an embedding may write into it
-        frames = self.embedding.embed(mono, self.settings.sample_rate).cpu().numpy()
+        found: object = self.embedding.embed(mono, self.settings.sample_rate)
+        if not isinstance(found, torch.Tensor) or found.is_complex():
+            got = "complex numbers" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise UserError(
+                f"embedding '{self.info.name}' returned {got}; it must be a float tensor (frames, "
+                f"{self.embedding.dim})"
+            )
+        frames = found.detach().cpu().numpy()
         if frames.ndim != 2 or not len(frames) or frames.shape[1] != self.embedding.dim:
             raise UserError(
                 f"embedding '{self.info.name}' returned shape {frames.shape}; it must be (frames, "

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from baselines import CodecProblem, check_codec
-from baselines.codec import Codec, Encoded, Rate
+from baselines.codec import ClipCodec, Codec, Encoded, Rate
 
 
 class Sound(Codec):
@@ -173,6 +173,39 @@ class Double(Sound):
         return super().decode(encoded).double()
 
 
+class Integers(Sound):
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        return (super().decode(encoded) * 32767).to(torch.int16)
+
+
+class IntegersAsFloats(Sound):
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        return super().decode(encoded) * 32767
+
+
+class Complex(Sound):
+    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
+        return torch.complex(super().decode(encoded), torch.ones(1))
+
+
+class OfClips(ClipCodec):
+    name, version, sample_rate = "of clips", "1", 8000
+
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        return [Rate(128.0)]
+
+    def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
+        return Encoded((audio * 32767).astype("<i2").tobytes(), self.sample_rate, *audio.shape)
+
+    def decode_clip(self, encoded: Encoded) -> np.ndarray:
+        return np.frombuffer(encoded.payload, "<i2").reshape(encoded.channels, -1)
+
+
+class EncodesNothing(OfClips):
+    def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
+        return None  # type: ignore[return-value]
+
+
 class NotANumber(Sound):
     def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
         return super().decode(encoded) / 0 * 0
@@ -328,6 +361,11 @@ class Crashes(Sound):
         (FramesShort, "cut exactly that off"),
         (NoBatchAxis, r"shape \(batch, channels, num_samples\)"),
         (Double, "must return float32"),
+        (Integers, r"float32 with full scale at 1.0 .*, neither integers .*got torch.int16"),
+        (IntegersAsFloats, r"keep the level of the sound: full scale is 1.0 .*\+90 dB"),
+        (Complex, "neither integers nor complex numbers .*got torch.complex64"),
+        (OfClips, r"'of clips': the decoder returned audio of shape \(1, 8001\), int16; needed is float32"),
+        (EncodesNothing, "must return baselines.codec.Encoded objects .*got NoneType"),
         (NotANumber, "must not return NaN"),
         (CodesOneBased, "from 0 to their codebook's size - 1"),
         (CodesTransposed, r"integers of shape \(num_codebooks, frames\)"),
