@@ -132,8 +132,11 @@ def _transfer(file: WeightsFile, part: Path, progress: Progress) -> bool:
     try:
         return _request(file, part, progress)
     except _Changed:
-        part.unlink()
+        part.unlink(missing_ok=True)
+    try:
         return _request(file, part, progress)
+    except _Changed as error:
+        raise _Interrupted("the server sends a part of the file that was not asked for") from error
 
 
 def _request(file: WeightsFile, part: Path, progress: Progress) -> bool:
@@ -176,10 +179,10 @@ def _receive(
             f"{file.url} answers with a web page instead of weights '{file.name}': does this network ask for"
             f" a login? Otherwise give a copy with --weights {file.name}=PATH"
         )
-    length = response.headers.get("Content-Length")
-    total = int(length) if length and length.isdigit() else None
+    length = response.headers.get("Content-Length") or ""
+    total = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
     if response.status == 206:
-        span = re.match(r"bytes (\d+)-\d*/(\d+)", response.headers.get("Content-Range", ""))
+        span = re.match(r"bytes (\d{1,18})-\d*/(\d{1,18})$", response.headers.get("Content-Range", ""))
         if span is None or int(span[1]) != have or _strong(response.headers) not in (None, validator):
             raise _Changed
         total = int(span[2])
@@ -189,6 +192,12 @@ def _receive(
         raise UserError(
             f"{file.url} offers {total} bytes, weights '{file.name}' have {file.size}: it is another file;"
             f" give a copy with --weights {file.name}=PATH"
+        )
+    if total is None and not response.chunked and file.size is None and file.published is None:
+        raise UserError(
+            f"{file.url} does not say how long weights '{file.name}' are and nobody published their digest, so"
+            " a download that was cut could not be told from a whole one; try from another network, or give"
+            f" a copy with --weights {file.name}=PATH"
         )
     free = shutil.disk_usage(part.parent).free
     if total is not None and free < total - have:
@@ -211,6 +220,8 @@ def _receive(
             have += len(block)
             shown = max(total or have, have) // _MEGABYTE
             progress(f"downloading {file.name}, MB", have // _MEGABYTE, shown)
+    if not have:
+        raise _Interrupted("the server sends an empty file")
     return total is None or have >= total
 
 

@@ -339,6 +339,52 @@ def test_a_length_that_is_too_small_is_found_out(
         weights.obtain("mine")
 
 
+@pytest.mark.parametrize("facts", [{}, {"sha256": SHA256}])
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_a_download_of_unknown_length_that_is_cut_is_not_the_file(
+    cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch, framing: str, facts: dict[str, Any]
+) -> None:
+    """The digest of the cut file would be recorded, and the right one be refused from then on."""
+    known(monkeypatch, site.url, **facts)
+    site.framing, site.ranges, site.breaks = framing, False, [500_000] * 9
+    with pytest.raises(UserError, match=r"broke off|IncompleteRead|does not say how long|is not 'mine'"):
+        weights.obtain("mine")
+    assert weights.find("mine") is None and not (cache / "mine.bin.json").exists()
+    site.breaks = []
+    if framing == "chunked" or facts:
+        assert weights.obtain("mine").read_bytes() == CONTENT
+
+
+def test_an_empty_file_is_no_weights(cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, site.url)
+    site.content = b""
+    with pytest.raises(UserError, match="the server sends an empty file"):
+        weights.obtain("mine")
+    assert weights.find("mine") is None
+
+
+@pytest.mark.parametrize("part", ["bytes 5-9/10", "", "bytes x-y/z", f"bytes 0-1/{'9' * 5000}"])
+def test_a_part_that_nobody_asked_for(
+    cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    known(monkeypatch, site.url)
+    site.part = part
+    with pytest.raises(
+        UserError, match="the server sends a part of the file that was not asked for"
+    ) as caught:
+        weights.obtain("mine")
+    assert "\n" not in str(caught.value) and "evaluate weights fetch mine" in str(caught.value)
+    assert weights.find("mine") is None
+
+
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-5", "5, 5"])
+def test_a_length_that_is_no_number_is_none(site: Site, monkeypatch: pytest.MonkeyPatch, length: str) -> None:
+    known(monkeypatch, site.url)
+    site.length = length
+    with pytest.raises(UserError, match="does not say how long weights 'mine' are"):
+        weights.obtain("mine")
+
+
 def test_a_part_that_was_complete_is_taken(cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, site.url, sha256=SHA256)
     cache.mkdir()

@@ -22,6 +22,9 @@ class Site:
         status: to answer with instead of serving.
         location: where the answer sends to instead.
         content_type: of the answer.
+        framing: how an answer says where it ends: "length", "chunked", or "close" with its connection.
+        length: text of Content-Length instead of a number.
+        part: Content-Range of an answer to a request of the whole file, as status 206.
         ranges: whether ranges are understood.
         requests: headers of all requests so far.
     """
@@ -34,6 +37,9 @@ class Site:
     location: str | None = None
     content_type: str = "application/octet-stream"
     ranges: bool = True
+    framing: str = "length"
+    length: str | None = None
+    part: str | None = None
     requests: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -64,15 +70,24 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{site.claims or whole}")
+        elif site.part is not None:
+            self.send_response(206)
+            self.send_header("Content-Range", site.part)
         else:
             self.send_response(200)
         self.send_header("Content-Type", site.content_type)
-        self.send_header("Content-Length", str((site.claims or whole) - start))
+        if site.framing == "length":
+            self.send_header("Content-Length", site.length or str((site.claims or whole) - start))
+        elif site.framing == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
         if site.tag is not None:
             self.send_header("ETag", site.tag)
         self.end_headers()
         stop = site.breaks.pop(0) if site.breaks else None
-        self.wfile.write(site.content[start : None if stop is None else start + stop])
+        body = site.content[start : None if stop is None else start + stop]
+        if site.framing == "chunked":
+            body = b"%x\r\n%b\r\n" % (len(body), body) + (b"0\r\n\r\n" if stop is None else b"")
+        self.wfile.write(body)
         self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
