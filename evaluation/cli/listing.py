@@ -13,7 +13,7 @@ from rich.table import Table
 from baselines.registry import CODECS, of_plugin, unavailable, why_not
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
-from evaluation.engine.conditions import checked_rates
+from evaluation.engine.conditions import checked_identity, checked_rates
 from evaluation.metrics import METRICS, load_metrics
 from evaluation.metrics.base import Metric, Score, describe_metric
 from evaluation.metrics.embedding import check_attributes
@@ -54,11 +54,14 @@ def codec_rows() -> Iterator[tuple[str, str, str]]:
                 yield name, shown, "ready"
         except UserError as error:
             yield name, "", f"broken: {error}"
+    for name, why in CODECS.ignored():
+        yield name, "", why
 
 
 def points(name: str, weights: str | None = None) -> str:
     """The operating points of a codec for mono, as text."""
     codec = CODECS.load(name)(weights=weights)
+    of_plugin("codec", name, "identity()", partial(checked_identity, name, codec))
     if codec.sample_rate == 0:
         codec.sample_rate = 44100
     rates = [rate.label for rate in checked_rates(name, codec, 1)]
@@ -87,6 +90,8 @@ def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
             yield name, info.unit or "-", better, "ready", info.definition
         except UserError as error:
             yield name, "", "", f"broken: {error}", ""
+    for name, why in METRICS.ignored():
+        yield name, "", "", why, ""
 
 
 def _try(metric: Metric) -> None:
@@ -115,6 +120,8 @@ def embedding_rows() -> Iterator[tuple[str, str, str]]:
             yield name, f"not here: {reason}" if reason else "ready", definition
         except UserError as error:
             yield name, f"broken: {error}", ""
+    for name, why in EMBEDDINGS.ignored():
+        yield name, why, ""
 
 
 def quantizer_rows() -> Iterator[tuple[str, str]]:
@@ -127,6 +134,7 @@ def quantizer_rows() -> Iterator[tuple[str, str]]:
             yield name, "ready" if here else "not here: pip install 'qincodec[faiss]'"
         except UserError as error:
             yield name, f"broken: {error}"
+    yield from QUANTIZERS.ignored()
 
 
 def print_listing() -> None:

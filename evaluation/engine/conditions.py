@@ -14,7 +14,7 @@ from baselines.rendered import Rendered
 from evaluation.engine.fetching import find_lacks, refuse
 from evaluation.engine.request import CodecSpec, ParsedRequest
 from evaluation.records import Condition, DecodedFile
-from qincodec.core.errors import UserError, check_whole, shown
+from qincodec.core.errors import UserError, check_whole, said, shown
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,7 @@ def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
     if not rates:
         raise UserError(f"codec '{name}' has no rates for {channels} channel(s); leave it out")
     for rate in rates:
+        _as_read(f"codec '{name}': settings of rates()", dict(rate.settings))
         if rate.kbps is not None and not 1e-6 <= rate.kbps <= 1e6:
             raise UserError(
                 f"codec '{name}': rates() returned Rate(kbps={rate.kbps:g}); needed are 1e-6 to 1e6 kbit/s, "
@@ -85,9 +86,19 @@ def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
     return rates
 
 
+def checked_identity(name: str, codec: Codec) -> dict[str, Any]:
+    """What decides a codec's output, as run.json gives it back: the same codec must be the same when the run
+    goes on. Raises UserError for what a run folder cannot hold, in attributes too."""
+    check_whole(f"codec '{name}': sample_rate", codec.sample_rate, 0, 1_000_000)
+    channels: Any = codec.channels
+    if not isinstance(channels, tuple | list) or not {*channels} & {1, 2}:
+        raise UserError(f"codec '{name}': channels is {shown(channels)}; needed is (1,), (2,) or (1, 2)")
+    return _as_read(f"codec '{name}': identity()", codec.identity())
+
+
 def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> list[PreparedCondition]:
     settings = request.typed.settings
-    check_whole(f"codec '{spec.codec}': sample_rate", codec.sample_rate, 0, 1_000_000)
+    identity = checked_identity(spec.codec, codec)
     if codec.sample_rate == 0:
         codec.sample_rate = settings.sample_rate
     channels = settings.channels
@@ -96,10 +107,7 @@ def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> 
             f"codec '{spec.label}' codes {' or '.join(map(str, codec.channels))} channel(s), the evaluation "
             f"has {channels}; evaluate with --channels {codec.channels[0]} or leave it out"
         )
-    # As run.json gives them back, or the same codec would be another when the run goes on.
-    identity = _as_read(codec.identity())
     rates = checked_rates(spec.codec, codec, channels)
-    json.dumps([dict(rate.settings) for rate in rates], allow_nan=False)
     points: list[tuple[float | None, Rate]] = [(None, rate) for rate in rates]
     if not codec.control:
         points = [(asked, codec.nearest_rate(asked, channels)) for asked in request.kbps]
@@ -109,7 +117,7 @@ def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> 
                 spec.label,
                 asked,
                 rate.kbps,
-                _as_read(dict(rate.settings)),
+                _as_read(f"codec '{spec.codec}': settings of rates()", dict(rate.settings)),
                 identity,
                 rate_is="none" if codec.control and rate.kbps is None else "measured",
                 control=bool(codec.control),
@@ -121,5 +129,12 @@ def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> 
     ]
 
 
-def _as_read(value: Any) -> Any:
-    return json.loads(json.dumps(value, allow_nan=False))
+def _as_read(what: str, value: Any) -> dict[str, Any]:
+    """A dict as run.json gives it back. Raises UserError if it cannot."""
+    try:
+        found = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{what}: {said(error)}; needed is a dict of finite JSON values") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{what} is {shown(value)}; needed is a dict of finite JSON values")
+    return found

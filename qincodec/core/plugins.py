@@ -14,7 +14,8 @@ from typing import Any
 from qincodec.core.errors import UserError, said, unknown
 
 #: What somebody's part may raise and the program goes on: neither `sys.exit` nor a panic of Rust code, which
-#: is no `Exception` behind PyO3, may end it. Where Ctrl-C arrives, it is let through before this is caught.
+#: is no `Exception` behind PyO3, may end it. `KeyboardInterrupt` is let through before this is caught, in
+#: worker threads, too: there, parts raise it if Ctrl-C has ended a process of theirs.
 FAULTS = BaseException
 
 
@@ -38,6 +39,17 @@ class Registry:
     def names(self) -> list[str]:
         """All known names, the project's own first, in the order of their table."""
         return [*self._builtin, *sorted(set(self._third_party()) - set(self._builtin))]
+
+    def ignored(self) -> list[tuple[str, str]]:
+        """(name, why) of third parties' parts that cannot be asked for, since their name is taken."""
+        taken = {name: point.value for name, point in self._third_party().items()}
+        taken |= dict.fromkeys(self._builtin, "the project's own")
+        found = sorted({(point.name, point.value) for point in entry_points(group=self.group)})
+        return [
+            (name, f"ignored: {value} has the name of {taken[name]}; give its entry point another one")
+            for name, value in found
+            if taken[name] != value
+        ]
 
     def is_own(self, name: str) -> bool:
         """Whether it is one of the project's own."""

@@ -58,6 +58,12 @@ another("Ints", Raises, rates=lambda self, channels=1: [8, 16])
 another("Zero", Raises, rates=lambda self, channels=1: [Rate(0.0)])
 another("Nan", Raises, rates=lambda self, channels=1: [Rate(float("nan"))])
 another("Fast", StepCodec, sample_rate=10**9)
+another("Anonymous", StepCodec, identity=raising(OSError("no licence file")))
+another("Device", StepCodec, identity=lambda self: {"device": torch.device("cpu")})
+another("Infinite", StepCodec, identity=lambda self: {"gain": float("inf")})
+another("Listed", StepCodec, identity=lambda self: ["name"])
+another("Unsettled", StepCodec, rates=lambda self, channels=1: [Rate(8.0, {"bits": torch.ones(1)})])
+another("Deaf", StepCodec, channels=None)
 another("Numpy", StepCodec, rates=lambda self, channels=1: [Rate(np.float32(8), {"bits": 8})])
 
 
@@ -139,7 +145,13 @@ LISTED = {
         "numpy": "ready",
         "ints": "broken: codec 'ints': rates() returned [8, 16]; needed is a list, each a Rate",
         "generator": "broken: codec 'generator': rates() returned <generator",
-        "fast": "",
+        "fast": "broken: codec 'fast': sample_rate must be a whole number from 0 to 1000000, got 1000000000",
+        "deaf": "broken: codec 'deaf': channels is None; needed is (1,), (2,) or (1, 2)",
+        "anonymous": "broken: codec 'anonymous': identity() raises OSError: no licence file; correct it",
+        "device": "broken: codec 'device': identity(): TypeError: Object of type device is not JSON",
+        "infinite": "broken: codec 'infinite': identity(): ValueError: Out of range float values are not JSON",
+        "listed": "broken: codec 'listed': identity() is ['name']; needed is a dict of finite JSON values",
+        "unsettled": "broken: codec 'unsettled': settings of rates(): TypeError: Object of type Tensor is not",
         "absent": "broken: codec 'absent' (odd_plugins:Absent) does not import",
     },
     "metrics": {
@@ -208,9 +220,30 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
             assert "\n" not in said and len(said) < 1500
 
 
+def test_a_part_whose_name_is_taken_is_a_line_of_its_own(
+    plugins: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {"codecs": "opus", "metrics": "si_sdr", "embeddings": "logmel", "quantizers": "rvq"}
+    found = [EntryPoint(name, "odd_plugins:Taken", f"qincodec.{kind}") for kind, name in taken.items()]
+    twice = [EntryPoint("twice", f"odd_plugins:{part}", "qincodec.metrics") for part in ("Good", "Wordy")]
+    announce(monkeypatch, *found, *twice)
+    why = "ignored: odd_plugins:Taken has the name of the project's own; give its entry point another one"
+    codecs = [row for row in codec_rows() if row[0] == "opus"]
+    assert codecs[0][2] == "ready" and codecs[1:] == [("opus", "", why)]
+    metrics = [row for row in metric_rows() if row[0] in ("si_sdr", "twice")]
+    assert [row[3] for row in metrics] == [
+        *("ready", metrics[1][3], why),
+        "ignored: odd_plugins:Good has the name of odd_plugins:Wordy; give its entry point another one",
+    ]
+    assert ("logmel", why, "") in embedding_rows() and ("rvq", why) in quantizer_rows()
+
+
 #: What cannot be listed cannot be asked for, and `evaluate` says why in the same words.
 SAME_WORDS = {
-    "codecs": ("nothing", "unsure", "zero", "nan", "ints", "absent"),
+    "codecs": (
+        *("nothing", "unsure", "zero", "nan", "ints", "absent", "fast", "deaf"),
+        *("device", "infinite", "listed", "unsettled"),
+    ),
     "metrics": (
         *("nameless", "licensed", "five", "heading", "touchy", "silent", "module", "unsold", "absent"),
         *("flat", "unlabelled"),
@@ -230,7 +263,7 @@ SAME_WORDS = {
         ("mp3", "si_sdr,column", "metric 'si_sdr_reason' has a column of the name of another's"),
         ("mp3", "counted", "metric 'n' has a column of the name of another's"),
         ("mp3", "si_sdr,mean", "metric 'si_sdr_ci_low' has a column of the name of another's"),
-        ("fast", "si_sdr", "codec 'fast': sample_rate must be a whole number from 0 to 1000000"),
+        ("anonymous", "si_sdr", "codec 'anonymous': rates() or identity() raises OSError: no licence file"),
         ("mp3", "moody", "embedding 'moody': loading it raises LookupError: not today"),
     ],
 )
