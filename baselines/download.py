@@ -195,7 +195,7 @@ def _receive(
         )
     if total is None and not response.chunked and file.size is None and file.published is None:
         raise UserError(
-            f"{file.url} does not say how long weights '{file.name}' are and nobody published their digest, so"
+            f"{file.url} does not say how long weights '{file.name}' are and nobody published a digest, so"
             " a download that was cut could not be told from a whole one; try from another network, or give"
             f" a copy with --weights {file.name}=PATH"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,16 @@ from evaluation.datasets.base import Clip
 from evaluation.records import Condition, MetricInfo
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.rows import CodedRow, CodesRow, CodeStatistics, CorpusScore, FramesRow, ScoreRow
-from evaluation.run.store import LIST_AGAIN, RunStore, coded_key, condition_delay, frames_key, score_key
+from evaluation.run.store import (
+    FRAMES_AGAIN,
+    LIST_AGAIN,
+    RunStore,
+    coded_key,
+    condition_delay,
+    frames_key,
+    reference_frames_key,
+    score_key,
+)
 from evaluation.statistics.codes import code_statistics
 from evaluation.statistics.distances import EmbeddedRun
 from evaluation.statistics.recordings import summarize
@@ -61,6 +70,8 @@ class _Loader:
                 f"{self.run.dataset.n_clips}: the list was cut or edited; {LIST_AGAIN}"
             )
         self.files = store.read_files()
+        #: Name of an embedding -> rows whose frames are gone.
+        self.lost: dict[str, list[FramesRow]] = {info.name: [] for info in self.run.embeddings}
         self.embedded = [EmbeddedRun(store, info, self.settings, self.clips) for info in self.run.embeddings]
 
     def load(self, conditions: Sequence[Condition], metrics: Sequence[MetricInfo]) -> Results:
@@ -117,7 +128,12 @@ class _Loader:
             name: self.store.row(frames_key(embedded.info.identity, key, delay), FramesRow)
             for name, key in coded.items()
         }
+        self._note_lost(embedded, rows.values())
         return {name: row for name, row in rows.items() if row and embedded.holds(row)}
+
+    def _note_lost(self, embedded: EmbeddedRun, rows: Iterable[FramesRow | None]) -> None:
+        found = [row for row in rows if row and row.error is None and not self.store.has_frames(row)]
+        self.lost[embedded.info.name] += found
 
     def _scores(
         self, conditions: Sequence[Condition], decoded: list[list[dict[str, FramesRow]]]
@@ -149,10 +165,18 @@ class _Loader:
     def _remarks(self, embedded: EmbeddedRun) -> list[str]:
         """Clips and frames that an embedding can say little about."""
         info = embedded.info
+        keys = [reference_frames_key(info.identity, self.settings, clip) for clip in self.clips]
+        self._note_lost(embedded, (self.store.row(key, FramesRow) for key in keys))
         rows = embedded.references.values()
         frames, silent = sum(row.frames for row in rows), sum(row.silent for row in rows)
         short = sum(embedded.clips[name].duration_s < info.frame_s for name in embedded.references)
         lines = []
+        if lost := self.lost[info.name]:
+            files, count = ", ".join(sorted({row.file for row in lost})), len(lost)
+            lines.append(
+                f"{info.label}: {files}: the frames of {count} signal{'s' * (count > 1)} are gone, the"
+                f" distances are of the rest; {FRAMES_AGAIN}"
+            )
         if silent:
             lines.append(
                 f"{info.label}: {silent} of {frames} reference frames are digital silence; they count"

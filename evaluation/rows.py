@@ -122,7 +122,9 @@ class ScoreRow(ClipRow):
 class FramesRow(Row):
     """Where the embedding of a clip stands: (frames, dim) float32 at an offset in bytes.
 
-    ``silent``: frames without a sample that is not 0.
+    Attributes:
+        silent: frames without a sample that is not 0.
+        crc32: of the bytes; None in rows of earlier versions.
     """
 
     kind: Literal["frames"] = "frames"
@@ -133,6 +135,12 @@ class FramesRow(Row):
     dim: Dimensions
     silent: Count
     error: Text | None
+    crc32: Count | None = None
+
+    @property
+    def end(self) -> int:
+        """Where its bytes end in the file."""
+        return self.offset + 4 * self.frames * self.dim
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ class Embedder:
                 if bad[index]:
                     raise UserError(bad[index])
                 found[index] = new[index] = self._embed(audio[index])
-            except StoreError:
+            except (StoreError, KeyboardInterrupt):
                 raise
             except FAULTS as error:
                 found[index] = f"no embedding: {describe(error)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -129,7 +130,7 @@ class RunAudio:
     ) -> Audio:
         kept = self._store.decoded_path(condition.point, clip.id)
         if kept.is_file():
-            return audio.resample(*audio.read(kept), self.sample_rate)
+            return self._kept(kept, length)
         if condition.identity.get("name") == "rendered":
             return self._from_folder(condition, clip, notes)
         try:
@@ -149,6 +150,19 @@ class RunAudio:
             raise UserError(
                 f"{condition.label} cannot be decoded again: {type(error).__name__}: {text}"
             ) from error
+
+    def _kept(self, path: Path, length: int) -> Audio:
+        """What --save-audio has kept."""
+        try:
+            samples = audio.resample(*audio.read(path), self.sample_rate)
+            if samples.shape[-1] != length:
+                raise UserError(f"'{path}' has {samples.shape[-1]} samples instead of {length}")
+        except UserError as error:
+            raise UserError(
+                f"the decoded audio that was kept is damaged: {error}; run `evaluate` with the same options"
+                " and --save-audio to have it written again"
+            ) from error
+        return samples
 
     def _from_folder(self, condition: Condition, clip: Clip, notes: list[str]) -> Audio:
         folder = self._rendered.get((condition.codec, condition.kbps))

@@ -209,7 +209,7 @@ class Runner:
             row = self._coded_row(prepared, clip)
             if row is None or row.error is not None:
                 return False
-            if self._saves(prepared) and not self._audio_path(prepared, clip).exists():
+            if self._saves(prepared) and not self._is_saved(prepared, clip, row.duration_s):
                 return False
         return True
 
@@ -257,6 +257,8 @@ class Runner:
         for clip in clips:
             try:
                 samples = self._coder.reference(clip)
+            except KeyboardInterrupt:
+                raise
             except FAULTS as error:
                 for prepared, delay in todo:
                     self._append(self._failures(prepared, clip, delay, describe(error)))
@@ -274,7 +276,7 @@ class Runner:
         try:
             coded = self._decode_again(prepared, batch, known) or self._coder.code(prepared, batch)
             rows = self._rows(prepared, batch, coded, delay)
-        except StoreError:
+        except (StoreError, KeyboardInterrupt):
             raise
         except FAULTS as error:
             if len(batch.clips) == 1:
@@ -346,7 +348,7 @@ class Runner:
         for embedder in self.embedders if certain else []:
             try:
                 scores += embedder.score(batch.clips, keys, batch.reference, coded.decoded, delay)
-            except StoreError:
+            except (StoreError, KeyboardInterrupt):
                 raise
             except FAULTS as error:
                 failed = [failed_score(embedder.info.name, error)] * len(batch.clips)
@@ -414,6 +416,15 @@ class Runner:
             audio.write(path, decoded.numpy(), self.settings.sample_rate, "float32")
         except UserError as error:
             raise StoreError(str(error)) from error
+
+    def _is_saved(self, prepared: PreparedCondition, clip: Clip, duration_s: float) -> bool:
+        """Whether the decoded audio is there and whole."""
+        path = self._audio_path(prepared, clip)
+        try:
+            length = round(duration_s * self.settings.sample_rate)
+            return path.exists() and audio.info(path).num_samples == length
+        except UserError:
+            return False
 
     def _audio_path(self, prepared: PreparedCondition, clip: Clip) -> Path:
         return self.store.decoded_path(prepared.condition.point, clip.id)

@@ -43,7 +43,7 @@ def score_batch(
             batch.prepared[metric.name, delay] = metric.prepare(shifted_reference, sample_rate)
         found = metric.score(batch.prepared[metric.name, delay], shifted, sample_rate)
         return checked_scores(metric.name, found, len(batch.clips))
-    except StoreError:
+    except (StoreError, KeyboardInterrupt):
         raise
     except FAULTS as error:
         if len(batch.clips) == 1:

@@ -10,6 +10,7 @@ Layout::
     encoded/C@R/CLIP    what codec C made of CLIP at rate R (`baselines.codec.Encoded.to_bytes`)
     decoded/C@R/CLIP.wav   with --save-audio, float32
     embeddings/E/rank-N.f32   frames of embedding E, appended by rank N only; rows say where a clip's are
+        (rank-N-1.f32 once that was cut or lost)
 
 Kinds of rows: ``coded`` (bytes, times, delay, gain, error), ``score`` (one metric), ``frames`` (where the
 embedding of a clip stands), ``corpus`` and ``codes`` (what was computed from all clips of a condition). A
@@ -22,9 +23,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -48,6 +51,9 @@ SCHEMA_VERSION = 1
 
 #: What to do about a damaged list of clips: every command that writes rows writes the list first.
 LIST_AGAIN = "run the same `evaluate` command again to have the list written again; all scores are kept"
+
+#: What to do about frames that are lost.
+FRAMES_AGAIN = "run the same `evaluate` command again to have them computed again"
 
 R = TypeVar("R", bound=Row)
 
@@ -187,6 +193,7 @@ class RunStore:
         self._thread_lock = threading.Lock()
         self._lock_handle: int | None = None
         self._append_handle: int | None = None
+        self._frames_files: dict[Path, Path] = {}
         try:
             if write:
                 self._open_for_writing()
@@ -334,12 +341,14 @@ class RunStore:
             clips: (frames, dim) float32 each.
             silent: of each, frames without a sample that is not 0.
         """
-        path = self.folder / "embeddings" / safe_name(embedding) / f"rank-{self.rank}.f32"
+        folder = self.folder / "embeddings" / safe_name(embedding)
         rows = []
-        with self._thread_lock, explain_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._thread_lock, explain_os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = self._frames_file(folder)
             with path.open("ab") as file:
                 for key, frames, num_silent in zip(keys, clips, silent, strict=True):
+                    data = frames.astype("<f4").tobytes()
                     rows.append(
                         FramesRow(
                             key=key,
@@ -350,12 +359,29 @@ class RunStore:
                             dim=frames.shape[1],
                             silent=num_silent,
                             error=None,
+                            crc32=zlib.crc32(data),
                         )
                     )
-                    file.write(frames.astype("<f4").tobytes())
+                    file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         self.append(rows)
+
+    def _frames_file(self, folder: Path) -> Path:
+        """Where this rank appends: to another file than one that was cut or lost, whose rows would point to
+        what is appended now."""
+        if folder not in self._frames_files:
+            ends: dict[str, int] = {}
+            for row in self.rows():
+                if isinstance(row, FramesRow):
+                    ends[row.file] = max(ends.get(row.file, 0), row.end)
+            for number in itertools.count():
+                path = folder / f"rank-{self.rank}{f'-{number}' if number else ''}.f32"
+                size = path.stat().st_size if path.exists() else 0
+                if size >= ends.get(str(path.relative_to(self.folder)), 0):
+                    self._frames_files[folder] = path
+                    break
+        return self._frames_files[folder]
 
     def has_frames(self, row: FramesRow | None) -> bool:
         """Whether the frames that ``row`` points to are there."""
@@ -365,7 +391,7 @@ class RunStore:
             size = (self.folder / row.file).stat().st_size
         except OSError:
             return False
-        return size >= row.offset + 4 * row.frames * row.dim
+        return size >= row.end
 
     def read_frames(self, row: FramesRow) -> np.ndarray:
         """The (frames, dim) float32 that ``row`` points to; see `has_frames`.
@@ -376,13 +402,13 @@ class RunStore:
         path = self.folder / row.file
         with path.open("rb") as file:
             file.seek(row.offset)
-            data = file.read(4 * row.frames * row.dim)
+            data = file.read(row.end - row.offset)
         frames = np.frombuffer(data, "<f4").reshape(row.frames, row.dim)
+        why = "" if row.crc32 in (None, zlib.crc32(data)) else "its frames are not those that were written"
         if not np.isfinite(frames).all():
-            raise UserError(
-                f"{path} is damaged at byte {row.offset}: NaN or infinity stands among its frames; delete it "
-                "and run the same `evaluate` command again to have them computed again"
-            )
+            why = "NaN or infinity stands among its frames"
+        if why:
+            raise UserError(f"{path} is damaged at byte {row.offset}: {why}; delete it and {FRAMES_AGAIN}")
         return frames
 
     # Files beside the rows

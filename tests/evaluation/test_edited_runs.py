@@ -200,8 +200,17 @@ def test_a_shortened_list_of_clips_is_no_smaller_run(finished: Path, tmp_path: P
         open_results(folder)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_frames_that_are_no_numbers_are_told(finished: Path, tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (float("nan"), "NaN or infinity"),
+        (float("inf"), "NaN or infinity"),
+        (0.0, "its frames are not those that were written"),
+    ],
+)
+def test_frames_that_were_overwritten_are_told(
+    finished: Path, tmp_path: Path, value: float, why: str
+) -> None:
     folder = copy_of(finished, tmp_path / "run")
     path = folder / "embeddings" / "logmel" / "rank-0.f32"
     frames = np.fromfile(path, "<f4")
@@ -210,5 +219,5 @@ def test_frames_that_are_no_numbers_are_told(finished: Path, tmp_path: Path, val
     # Results of all frames are kept in rows: without them they would not be computed from the file.
     rows = (folder / "rows" / "rank-0.jsonl").read_text().splitlines(keepends=True)
     (folder / "rows" / "rank-0.jsonl").write_text("".join(r for r in rows if '"kind":"corpus"' not in r))
-    with pytest.raises(UserError, match=r"rank-0.f32 is damaged at byte \d+: NaN or infinity.*delete it"):
+    with pytest.raises(UserError, match=rf"rank-0.f32 is damaged at byte \d+: {why}.*delete it"):
         open_results(folder)

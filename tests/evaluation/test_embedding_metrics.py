@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,9 +145,27 @@ def test_lost_frames_are_made_again(clip_folder: Path, tmp_path: Path) -> None:
     assert Bands.calls == calls + 1
     pd.testing.assert_frame_equal(first.summary, again.summary)
     shutil.rmtree(shard.parent)
+    remarks = "\n".join(open_results(tmp_path / "run").remarks)
+    assert re.search(r"bands/rank-0.f32: the frames of \d+ signals are gone, .*run the same", remarks)
     assert open_results(tmp_path / "run").summary["fd_bands_reason"].str.contains("needs two frames").all()
     again = evaluate(clip_folder, "steps", [4], metrics="bands", out=tmp_path / "run")
     pd.testing.assert_frame_equal(first.summary, again.summary)
+
+
+def test_frames_made_again_are_not_taken_for_those_that_were_cut(clip_folder: Path, tmp_path: Path) -> None:
+    """What is made again for one codec must not stand where rows of another, that is not run, point to."""
+    out = tmp_path / "run"
+    first = evaluate(clip_folder, "late,steps", [4], metrics="bands", out=out)
+    os.truncate(out / "embeddings" / "bands" / "rank-0.f32", 0)
+    evaluate(clip_folder, "late", [4], metrics="bands", out=out)
+    results = open_results(out)
+    late, steps = (results.summary[results.summary["codec"] == name].iloc[0] for name in ("late", "steps"))
+    assert late["fd_bands"] == first.summary[first.summary["codec"] == "late"].iloc[0]["fd_bands"]
+    assert math.isnan(steps["fd_bands"]) and steps["fd_bands_n"] == 0
+    assert any("rank-0.f32: the frames of" in remark for remark in results.remarks)
+    again = evaluate(clip_folder, "late,steps", [4], metrics="bands", out=out)
+    pd.testing.assert_frame_equal(first.summary, again.summary)
+    assert not any("are gone" in remark for remark in again.remarks)
 
 
 def test_ranks_add_up_to_one_process(clip_folder: Path, tmp_path: Path) -> None:

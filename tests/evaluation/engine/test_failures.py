@@ -23,6 +23,7 @@ from baselines.registry import CODECS
 from evaluation import evaluate, open_results
 from evaluation.cli.evaluate import main
 from evaluation.embeddings import EMBEDDINGS
+from evaluation.engine.coding import Coder
 from evaluation.engine.scoring import checked_scores
 from evaluation.loading import load_results
 from evaluation.metrics import METRICS
@@ -431,6 +432,29 @@ def test_a_part_that_ends_the_program_fails_and_does_not_end_the_run(
     assert set(ended["error"]) == {said} and len(ended) == len(rest) == 3
     assert rest["si_sdr"].notna().all() and set(rest["touchy_reason"]) == {f"touchy failed: {said}"}
     assert set(rest["fm_bands_reason"]) == {f"no embedding: {said}"}
+
+
+@pytest.mark.parametrize("where", ["codec", "metric", "embedding", "recording"])
+def test_ctrl_c_ends_the_run_wherever_it_arrives(
+    where: str,
+    steps: None,
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In worker threads, too: it was the reason of failed clips, and the run went on."""
+    add(monkeypatch, CODECS, "ending", Ending if where == "codec" else StepCodec)
+    add(monkeypatch, METRICS, "touchy", EndingMetric if where == "metric" else Touchy)
+    add(monkeypatch, EMBEDDINGS, "bands", EndingBands if where == "embedding" else Bands)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ending, "end", KeyboardInterrupt)
+        if where == "recording":
+            patch.setattr(Coder, "reference", lambda *_: Ending.encode(Ending(), torch.zeros(0), Rate(None)))
+        assert run(monkeypatch, recordings, tmp_path, "steps,ending", "si_sdr,touchy,bands") == 130
+    assert "what was finished is kept" in capsys.readouterr().err
+    results = open_results(tmp_path / "run")
+    assert results.clips["error"].isna().all() and results.n_failed_scores <= 1  # of `Touchy` itself
 
 
 class Large(Bands):

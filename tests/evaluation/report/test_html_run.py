@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import soundfile
 from page_text import parsed
 from typer.testing import CliRunner
 
+from evaluation import evaluate
 from evaluation.cli.evaluate import app
 from evaluation.loading import open_results
 from evaluation.report.html import write, write_html
@@ -139,6 +142,22 @@ def test_damaged_payloads_and_changed_recordings_are_named(damaged_run: Path, tm
     (damaged_run / "clips.jsonl").write_text(re.sub(r'"path": "[^"]*/', f'"path": "{folder}/', clips))
     remarks = "\n".join(write_html(damaged_run, clips=1).remarks)
     assert "cannot be read: truncated" in remarks and "put it back where the run found it" in remarks
+
+
+def test_damaged_audio_that_was_kept_is_named_and_written_again(small_run: Path, damaged_run: Path) -> None:
+    kept = Path(shutil.copytree(small_run.parent / "decoded", damaged_run / "decoded")) / "steps@8"
+    sound = {path: path.read_bytes() for path in (kept / "c.wav", kept / "loud.wav", kept / "a & b.wav")}
+    for path, data in sound.items():
+        path.write_bytes(bytes(len(data)) if path.name == "c.wav" else data[: len(data) // 2])
+    remarks = "\n".join(write_html(damaged_run, clips=4).remarks)
+    for path in sound:
+        assert f"the decoded audio that was kept is damaged: '{path}' is" in remarks
+    assert "run `evaluate` with the same options and --save-audio to have it written again" in remarks
+    entries = [json.loads(line) for line in (damaged_run / "clips.jsonl").read_text().splitlines()]
+    data = next(Path(entry["path"]).parent for entry in entries if entry["id"] == "c")
+    options: dict[str, Any] = {"metrics": "si_sdr,ms_mel", "save_audio": True, "workers": 1}
+    evaluate(data, "steps,late,fragile,reference", "4,8", out=damaged_run, **options)
+    assert {path: path.read_bytes() for path in sound} == sound
 
 
 def test_another_model_is_not_passed_off_as_the_one_that_was_scored(
