@@ -11,91 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 import torch
-from known import RATE, StepCodec, register, register_codecs, tone_and_noise
+from known import RATE, StepCodec, register, tone_and_noise
+from lab import Lab, Touchy, raising
 from toy_embedding import Bands
 
 from baselines.codec import Encoded, Rate
 from baselines.registry import CODECS
-from evaluation import evaluate, open_results
-from evaluation.cli.evaluate import main
+from evaluation import open_results
 from evaluation.embeddings import EMBEDDINGS
-from evaluation.engine.coding import Coder
 from evaluation.engine.scoring import checked_scores
 from evaluation.loading import load_results
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
 from evaluation.report import write_all
-from evaluation.results import Results
 from evaluation.run.merge import merge_runs
 from evaluation.run.store import RunStore
-
-
-class Touchy(Metric):
-    """The largest sample of the output; raises on clips whose reference exceeds ``limit``."""
-
-    name, label, version, unit, higher_is_better = "touchy", "Touchy", "1", "", False
-    definition = "Made up."
-    limit = 0.44
-
-    def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
-        if prepared.abs().max() > self.limit:
-            raise ZeroDivisionError("this clip\nis not for me")
-        return [Score(float(item.abs().max())) for item in decoded]
-
-
-def raising(error: BaseException) -> Any:
-    """A method that raises it."""
-
-    def fail(*_: object) -> None:
-        raise error
-
-    return fail
-
-
-class Lab:
-    """Three recordings of one second, of which "loud" alone exceeds `Touchy.limit`; plug-ins; a run."""
-
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.recordings, self.out, self._patch = folder / "recordings", folder / "run", patch
-        self.recordings.mkdir()
-        for seed, (name, peak) in enumerate({"loud": 0.8, "one": 0.2, "two": 0.3}.items()):
-            sound = tone_and_noise(seed, 1.0)
-            sound *= peak / np.abs(sound).max()
-            soundfile.write(self.recordings / f"{name}.wav", sound, RATE, subtype="FLOAT")
-        self.codecs(StepCodec)
-
-    def codecs(self, *codecs: type[StepCodec]) -> None:
-        register_codecs(self._patch, *codecs)
-
-    def metric(self, metric: type[Metric]) -> None:
-        register(self._patch, METRICS, metric.name, metric)
-
-    def evaluate(self, codecs: str, metrics: str = "si_sdr", **options: Any) -> Results:
-        options = {"out": self.out, **options}
-        return evaluate(self.recordings, codecs, [8], metrics=metrics, **options)
-
-    def run(self, codecs: str, metrics: str = "si_sdr", *more: str) -> int:
-        """Exit code of the command."""
-        words = ["evaluate", str(self.recordings), "--codecs", codecs, "--kbps", "8", "--metrics", metrics]
-        self._patch.setattr("sys.argv", [*words, *more, "--workers", "1", "--out", str(self.out)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
-    @property
-    def clips(self) -> pd.DataFrame:
-        """What the run has."""
-        return open_results(self.out).clips
-
-
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    return Lab(tmp_path, monkeypatch)
-
 
 # A metric that raises
 
@@ -432,29 +365,6 @@ def test_a_part_that_ends_the_program_fails_and_does_not_end_the_run(
     assert set(ended["error"]) == {said} and len(ended) == len(rest) == 3
     assert rest["si_sdr"].notna().all() and set(rest["touchy_reason"]) == {f"touchy failed: {said}"}
     assert set(rest["fm_bands_reason"]) == {f"no embedding: {said}"}
-
-
-@pytest.mark.parametrize("where", ["codec", "metric", "embedding", "recording"])
-def test_ctrl_c_ends_the_run_wherever_it_arrives(
-    where: str,
-    steps: None,
-    recordings: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """In worker threads, too: it was the reason of failed clips, and the run went on."""
-    add(monkeypatch, CODECS, "ending", Ending if where == "codec" else StepCodec)
-    add(monkeypatch, METRICS, "touchy", EndingMetric if where == "metric" else Touchy)
-    add(monkeypatch, EMBEDDINGS, "bands", EndingBands if where == "embedding" else Bands)
-    with monkeypatch.context() as patch:
-        patch.setattr(Ending, "end", KeyboardInterrupt)
-        if where == "recording":
-            patch.setattr(Coder, "reference", lambda *_: Ending.encode(Ending(), torch.zeros(0), Rate(None)))
-        assert run(monkeypatch, recordings, tmp_path, "steps,ending", "si_sdr,touchy,bands") == 130
-    assert "what was finished is kept" in capsys.readouterr().err
-    results = open_results(tmp_path / "run")
-    assert results.clips["error"].isna().all() and results.n_failed_scores <= 1  # of `Touchy` itself
 
 
 class Large(Bands):
