@@ -151,7 +151,7 @@ LISTED = {
         "device": "broken: codec 'device': identity(): TypeError: Object of type device is not JSON",
         "infinite": "broken: codec 'infinite': identity(): ValueError: Out of range float values are not",
         "listed": "broken: codec 'listed': identity() is ['name']; needed is a dict of finite JSON values",
-        "unsettled": "broken: codec 'unsettled': settings of rates(): TypeError: Object of type Tensor is not",
+        "unsettled": "broken: codec 'unsettled': settings of rates(): TypeError: Object of type Tensor",
         "absent": "broken: codec 'absent' (odd_plugins:Absent) does not import",
     },
     "metrics": {

@@ -1,4 +1,4 @@
-"""Parts that return what they must not, a disk that is full, Ctrl-C: told by name, and nothing else is lost."""
+"""Parts that return what they must not, a full disk, Ctrl-C: told by name, and nothing else is lost."""
 
 from __future__ import annotations
 
