@@ -29,7 +29,7 @@ from mushra.config.pages import (
 from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, container
 from mushra.faults import reference_faults
 from qincodec import audio
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 
 #: Limits of Recommendation ITU-R BS.1534-3.
 MAX_EXCERPT_S = 12.0
@@ -84,12 +84,11 @@ def signals_warning(n_signals: int) -> str | None:
 def items_warning(n_items: int, n_systems: int) -> str | None:
     """What it says against that many trials, training apart, for that many conditions under test."""
     least = max(MIN_ITEMS, math.ceil(ITEMS_PER_SYSTEM * n_systems))
-    system = "system" if n_systems == 1 else "systems"
     if n_items >= least:
         return None
     return (
-        f"{n_items} items for {n_systems} {system} under test; the standard has at least {MIN_ITEMS} and"
-        f" about {ITEMS_PER_SYSTEM:g} times as many items as systems, here {least}"
+        f"{count(n_items, 'item')} for {count(n_systems, 'system')} under test; the standard has at least"
+        f" {MIN_ITEMS} and about {ITEMS_PER_SYSTEM:g} times as many items as systems, here {least}"
     )
 
 

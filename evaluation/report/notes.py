@@ -20,6 +20,7 @@ from evaluation.report.tables import (
 )
 from evaluation.results import Results
 from evaluation.statistics.recordings import MAX_RATE_DEVIATION, MAX_RATE_SPREAD, condition_rows, rate_spread
+from qincodec.core.errors import count
 
 #: Failure reasons shown under a table; the rest stand in clips.csv.
 MAX_REASONS = 5
@@ -85,7 +86,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
 
 def _data(results: Results, summary: pd.DataFrame) -> Note:
     data = results.dataset
-    line = f"Data: {data.name}, {_count(data.n_clips, 'clip')} of {_count(data.n_recordings, 'recording')}"
+    line = f"Data: {data.name}, {count(data.n_clips, 'clip')} of {count(data.n_recordings, 'recording')}"
     if data.n_excluded:
         line += f", {data.n_excluded} excluded"
     recordings = summary.loc[summary["n"] > 0, "n_recordings"]
@@ -99,10 +100,6 @@ def _data(results: Results, summary: pd.DataFrame) -> Note:
     if summary.loc[~summary["control"].astype(bool), "n"].nunique() > 1:
         line += "; n differs: tests.csv compares codecs on the clips both have"
     return Note("data", line)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def is_untrained(identity: Mapping[str, Any]) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pandas as pd
 
-from mushra.analysis.ratings import COLUMNS, OPTIONAL_COLUMNS, Problem, count
-from qincodec.core.errors import UserError
+from mushra.analysis.ratings import COLUMNS, OPTIONAL_COLUMNS, Problem
+from qincodec.core.errors import UserError, count
 
 _WEBMUSHRA = {"item": "trial_id", "condition": "rating_stimulus", "score": "rating_score"}
 _WEBMUSHRA_OPTIONAL = {"time_ms": "rating_time", "comment": "rating_comment", "test": "session_test_id"}

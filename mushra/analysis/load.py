@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mushra.analysis.formats import Rows, as_text, own_rows, read_rows
-from mushra.analysis.ratings import Problem, Ratings, count, natural_key, with_roles
+from mushra.analysis.ratings import Problem, Ratings, natural_key, with_roles
 from mushra.analysis.sources import Source, find
 from mushra.analysis.tidy import (
     average_repeats,
@@ -29,7 +29,7 @@ from mushra.analysis.tidy import (
     some,
 )
 from mushra.config.key import NO_KEY, Key, read_key
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 
 ListenerIds = Literal["global", "per-file"]
 #: Pages whose id begins so are training, as in `mushra.config.pages`.
@@ -135,26 +135,14 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
     Raises:
         UserError: it cannot be read, or nobody has finished a session.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
     from mushra.store.ratings import ratings_table, stored_answers, stored_ratings
-    from mushra.store.store import Store, StoreUnavailable
+    from mushra.store.store import Store, told
 
     name = source.name
-    try:
+    with told(name):
         with Store(source.path, create=False) as store, store.read() as connection:
             frame = ratings_table(stored_ratings(connection), stored_answers(connection))
         text = frame.map(as_text)
-    except (SQLAlchemyError, StoreUnavailable) as error:
-        cause = " ".join(str(getattr(error, "orig", error)).split())
-        raise UserError(
-            f"{name} cannot be read as a data base of `mushra serve`: {cause}; check the file"
-        ) from error
-    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError, OSError) as error:
-        raise UserError(
-            f"{name} holds something that `mushra serve` does not write ({type(error).__name__}: {error}); "
-            "give a data base that nothing else has changed"
-        ) from error
     if source.test is not None and not tests:
         from mushra.config.load import load_config
 

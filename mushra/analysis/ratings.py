@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from qincodec.core.errors import UserError
+from qincodec.core.errors import count as count  # whose home this was
 
 COLUMNS = ("listener", "item", "condition", "score")
 OPTIONAL_COLUMNS = ("time_ms", "comment", "session", "test", "order", "moves")
@@ -105,11 +106,6 @@ def natural_key(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(p), "") if i % 2 else (1, 0.0, p.casefold()) for i, p in enumerate(parts)] + [
         (2, 0.0, text)
     ]
-
-
-def count(n: int, one: str) -> str:
-    """``1 item``, ``2,288 ratings``."""
-    return f"{n:,} {one}{'s' * (n != 1)}"
 
 
 def with_roles(

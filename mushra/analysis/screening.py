@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mushra.analysis.ratings import Ratings, count
-from qincodec.core.errors import UserError
+from mushra.analysis.ratings import Ratings
+from qincodec.core.errors import UserError, count
 
 THRESHOLD = 90.0
 MAX_SHARE = 0.15

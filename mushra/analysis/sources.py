@@ -46,7 +46,10 @@ class Source:
 
 def database_name(source: str | Path) -> str:
     """Name of a file or a data base without folders, user and password."""
-    return source.name if isinstance(source, Path) else re.sub(r"//[^/]*@", "//", source)
+    if isinstance(source, Path) or source.startswith("sqlite:"):
+        return source.name if isinstance(source, Path) else source
+    # As SQLAlchemy reads an address: a password may hold a slash, and so may what follows a question mark.
+    return re.sub(r"^(\w[\w+.-]*://)(?:[^:/@]*(?::[^@]*)?@)?([^?]*).*$", r"\1\2", source, flags=re.DOTALL)
 
 
 def find(source: str | Path, database: str | None = None) -> Source:
@@ -71,14 +74,14 @@ def find(source: str | Path, database: str | None = None) -> Source:
     return Source(path, _is_sqlite(path), key_beside(path))
 
 
-def find_database(given: Path, database: str | None = None) -> Source:
+def find_database(given: str | Path, database: str | None = None) -> Source:
     """The data base of a test, or that which was given itself, for what files of ratings cannot do.
 
     Raises:
         UserError: there is none.
     """
-    if (given / CONFIG_NAME).is_file():
-        return _of_test(given, database)
+    if (Path(given) / CONFIG_NAME).is_file():
+        return _of_test(Path(given), database)
     source = find(given, database)
     if not source.is_database:
         raise UserError(

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mushra.analysis.ratings import COLUMNS, Problem, count, natural_key
+from mushra.analysis.ratings import COLUMNS, Problem, natural_key
 from mushra.store.given import nobody_gave
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 
 #: Share of the ratings of a condition that are there twice, from which its name stands for two stimuli.
 _DUPLICATE_NAME_SHARE = 0.5

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from mushra.cli.options import Anchors, Database, DropItems, Exclude, Keep, Key, Reference, Style, Tests
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +79,6 @@ def analyze(
     """Analyse a MUSHRA test after ITU-R BS.1534-3: screening, intervals, tests, plots, report."""
     from mushra import load
     from mushra.analysis.pipeline import analyze as run
-    from mushra.analysis.ratings import count
     from mushra.analysis.report import write_all
     from mushra.analysis.wording import letters_caption, primary_result, summary
     from qincodec.core.console import ProgressLine

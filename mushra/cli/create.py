@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qincodec.core.console import ProgressLine
-from qincodec.core.errors import EXIT_USER_ERROR, UserError
+from qincodec.core.errors import EXIT_USER_ERROR, UserError, count
 
 if TYPE_CHECKING:
     from mushra.create.material import Material
@@ -186,14 +186,10 @@ def check(
     for finding in findings:
         print(finding)
     n_errors = sum(finding.severity == "error" for finding in findings)
-    n_warnings = len(findings) - n_errors
-    print(f"{_count(n_errors, 'error')}, {_count(n_warnings, 'warning')}")
+    numbers = {"error": n_errors, "warning": len(findings) - n_errors}
+    print(", ".join(count(n, what) if n else f"no {what}s" for what, n in numbers.items()))
     if n_errors:
         raise typer.Exit(EXIT_USER_ERROR)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
 def _anchors(text: str) -> tuple[str, ...]:
@@ -241,7 +237,8 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
     systems = ", ".join(system["label"] for system in report["systems"])
     controls = ", ".join(["hidden reference", *report["options"]["anchors"]])
     print()
-    _say(f"{report['options']['items']} items, seed {report['options']['seed']}: {systems}; {controls}")
+    items = count(report["options"]["items"], "item")
+    _say(f"{items}, seed {report['options']['seed']}: {systems}; {controls}")
     for item in report["items"]:
         if item["reduced_db"] > 0.005:
             loudness = item["loudness_lufs"] + item["gain_db"]

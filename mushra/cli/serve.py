@@ -10,7 +10,7 @@ import typer
 
 from mushra.cli.options import Database, Key
 from mushra.config.locate import database_of
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 
 if TYPE_CHECKING:
     from mushra.analysis.sources import Source
@@ -24,7 +24,11 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 
 _TEST = typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file.")
 TestOrFile = Annotated[
-    Path, typer.Argument(metavar="TEST|FILE", help="Folder or YAML file of a test, or a SQLite data base.")
+    str,
+    typer.Argument(
+        metavar="TEST|FILE|URL",
+        help="Folder or YAML file of a test, or a data base (file, postgresql://...).",
+    ),
 ]
 
 
@@ -183,7 +187,7 @@ def _print_qr(link: str) -> None:
         segno.make(link, error="m").terminal(compact=True)
 
 
-def _open(given: Path, database: str | None) -> tuple[Store, Source]:
+def _open(given: str, database: str | None) -> tuple[Store, Source]:
     """The data base of a test, or the data base that was given itself.
 
     Raises:
@@ -296,19 +300,20 @@ def export(
     with store:
         key = None if no_key else key or source.key
         test_id = None if source.test is None else load_config(source.test).test_id
-        folder = out or (test if test.is_dir() else test.parent) / "results"
+        home = Path(source.test or (source.path if isinstance(source.path, Path) else "."))
+        folder = out or (home if home.is_dir() else home.parent) / "results"
         done = export_to(store, folder, format, key=key, test=test_id, everything=everything)
     for path in done.files:
         print(path)
     left_out = f"; {done.left_out} unfinished or excluded left out (--all)" if done.left_out else ""
     if done.not_given:
         print(
-            f"{done.not_given} scores that nobody gave (their sliders were not moved) are not in webMUSHRA's"
-            " CSV, which cannot mark them; --format tidy and --format json hold them",
+            f"{count(done.not_given, 'score')} that nobody gave (the slider was not moved) left out of"
+            " webMUSHRA's CSV, which cannot mark it; --format tidy and --format json hold all",
             file=sys.stderr,
         )
     applied = f"; names from {key}" if key is not None else ""
-    print(f"{done.sessions} sessions{left_out}{applied}", file=sys.stderr)
+    print(f"{count(done.sessions, 'session')}{left_out}{applied}", file=sys.stderr)
 
 
 def import_(
@@ -324,7 +329,7 @@ def import_(
     with Store(database) as store:
         for path in files:
             new, known = import_csv(store, path)
-            print(f"{path}: {new} sessions stored, {known} were there already")
+            print(f"{path}: {count(new, 'session')} stored, {known} were there already")
 
 
 def demo(

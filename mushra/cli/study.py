@@ -10,7 +10,7 @@ import typer
 
 from mushra.cli.options import Anchors, Database, DropItems, Exclude, Keep, Key, Reference, Style, Tests
 from qincodec.core.console import ProgressLine
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 
 if TYPE_CHECKING:
     from mushra.analysis.ratings import Ratings
@@ -49,16 +49,11 @@ def _screened(
     )
     notes = [f"{problem.kind}: {problem.detail}" for problem in ratings.problems]
     excluded = screen(ratings, keep=chosen.keep or [], exclude=chosen.exclude or []).excluded
+    share = f"screening excludes {len(excluded)} of {count(len(ratings.listeners), 'listener')}"
     if len(excluded) == len(ratings.listeners):
-        raise UserError(
-            f"screening excludes all {len(excluded)} listeners; see `mushra analyze`, or keep them with "
-            "--keep all"
-        )
+        raise UserError(f"{share}; see `mushra analyze`, or keep them with --keep all")
     if excluded:
-        notes.append(
-            f"screening excludes {len(excluded)} of {len(ratings.listeners)} listeners (`mushra analyze` "
-            "tells why); --keep all keeps them"
-        )
+        notes.append(f"{share} (`mushra analyze` tells why); --keep all keeps them")
     return ratings.without(excluded), notes
 
 
@@ -184,6 +179,7 @@ def _components(
     """The components, where they come from, and what to know about them."""
     from dataclasses import replace
 
+    from mushra.analysis.sources import database_name
     from mushra.study.power import TYPICAL, estimate_components
 
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -211,8 +207,9 @@ def _components(
     estimated = estimate_components(ratings, names)
     num_listeners, num_items, num_conditions = estimated.shape
     origin = (
-        f"estimated from {num_listeners} listeners, {num_items} items, {num_conditions} conditions of "
-        f"{', '.join(source)}"
+        f"estimated from {count(num_listeners, 'listener')}, {count(num_items, 'item')}, "
+        f"{count(num_conditions, 'condition')} of "
+        f"{', '.join(map(database_name, source))}"
     )
     return estimated.components, origin, [*notes, *estimated.notes]
 

@@ -37,7 +37,7 @@ from mushra.create.documents import Options, Trial, make_config, make_key, make_
 from mushra.create.material import GRID_S, Material, Pick, RunMaterial
 from mushra.create.stimuli import Unsuitable, loudest_start, make_item, write_stimulus
 from qincodec.core.console import Progress
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 from qincodec.core.files import explain_os_errors, safe_name, write_atomic
 
 REPORT_NAME = "create_report.json"
@@ -168,7 +168,7 @@ class _Builder:
             there = len({clip.recording for clip in self._material.clips if self._lasts(clip.duration_s)})
             if items <= there < items + pages:
                 raise UserError(
-                    f"{_count(items, 'item')} and {_count(pages, 'training page')} need a recording each that"
+                    f"{count(items, 'item')} and {count(pages, 'training page')} need a recording each that"
                     f" lasts {self._duration_s:g} s; there are {there}: {_NO_TRAINING}"
                 )
         return quotas
@@ -181,8 +181,8 @@ class _Builder:
         if options.per_category is None:
             n_recordings = len({clip.recording for clip in clips})
             kept = 0 if options.training_reuse else options.training  # no training on what is rated
-            count = options.items or max(1, min(_DEFAULT_ITEMS, n_recordings - kept))
-            return [self._quota("the recordings", count, clips)]
+            wanted = options.items or max(1, min(_DEFAULT_ITEMS, n_recordings - kept))
+            return [self._quota("the recordings", wanted, clips)]
         categories = sorted({clip.category for clip in clips if clip.category is not None})
         if not categories:
             raise UserError("--per-category needs clips with categories; these have none: give --items")
@@ -191,21 +191,21 @@ class _Builder:
             for name in categories
         ]
 
-    def _quota(self, what: str, count: int, clips: Sequence[Clip]) -> _Quota:
+    def _quota(self, what: str, wanted: int, clips: Sequence[Clip]) -> _Quota:
         """Items of these clips, if enough of their recordings last as long as an excerpt."""
         longest: dict[str, float] = {}
         for clip in clips:
             longest[clip.recording] = max(clip.duration_s, longest.get(clip.recording, 0.0))
         durations = sorted(longest.values(), reverse=True)
         n_long = sum(self._lasts(duration) for duration in durations)
-        if n_long < count <= len(durations):
-            enough = math.floor(10 * durations[count - 1]) / 10
-            hint = f"--duration {enough:g} leaves {count}, or" if enough >= _MIN_DURATION_S else "ask for"
+        if n_long < wanted <= len(durations):
+            enough = math.floor(10 * durations[wanted - 1]) / 10
+            hint = f"--duration {enough:g} leaves {wanted}, or" if enough >= _MIN_DURATION_S else "ask for"
             raise UserError(
-                f"{what}: {count} items were asked for, {n_long} of {len(durations)} recordings last"
-                f" {self._duration_s:g} s; {hint} fewer items, or a longer --chunk of `evaluate`"
+                f"{what}: asked for {count(wanted, 'item')}, {n_long} of {count(len(durations), 'recording')}"
+                f" last {self._duration_s:g} s; {hint} fewer items, or a longer --chunk of `evaluate`"
             )
-        return _Quota(what, count, self._ordered([clip for clip in clips if self._lasts(clip.duration_s)]))
+        return _Quota(what, wanted, self._ordered([clip for clip in clips if self._lasts(clip.duration_s)]))
 
     def _lasts(self, duration_s: float) -> bool:
         return duration_s >= self._duration_s - _ROUNDING_S
@@ -283,8 +283,8 @@ class _Builder:
             hint = quota.hint if made or kind == "training" else "give other recordings"
             first = f", {len(reasons)} will not do, the first: {reasons[0]}" if reasons else ""
             raise UserError(
-                f"{quota.what}: {quota.count} items were asked for, {made} can be made of"
-                f" {len(quota.candidates)} recordings{first}; {hint}"
+                f"{quota.what}: asked for {count(quota.count, 'item')}, {made} can be made of"
+                f" {count(len(quota.candidates), 'recording')}{first}; {hint}"
             )
 
     def _write(self, trial: Trial, folder: Path) -> None:
@@ -425,10 +425,6 @@ def _move(building: Path, out: Path, force: bool) -> None:
     out.rename(old)
     building.rename(out)
     shutil.rmtree(old)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _slug(name: str) -> str:

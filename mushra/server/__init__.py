@@ -191,6 +191,13 @@ def _handle_errors(app: Flask) -> None:
         message = f"Nothing can be stored now ({error}). What you entered is kept and sent again."
         return answer(503, "unavailable", message, **{"Retry-After": "5"})
 
+    @app.errorhandler(UserError)
+    def user_error(error: UserError) -> Any:
+        if request.blueprint != "admin":  # whose reader can do something about it
+            return unexpected(error)
+        _log.error("%s", error)
+        return answer(500, "unreadable", str(error))
+
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Any:
         # The path only: its query may hold an invitation.

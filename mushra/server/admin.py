@@ -29,6 +29,7 @@ from mushra.store import records
 from mushra.store.given import nobody_gave
 from mushra.store.pages import storable
 from mushra.store.records import Unknown
+from mushra.store.store import told
 from qincodec.core.errors import UserError
 
 blueprint = Blueprint("admin", __name__)
@@ -132,7 +133,7 @@ def sign_out() -> BaseResponse:
 @blueprint.get("/")
 def overview() -> str:
     here = service()
-    with here.store.read() as connection:
+    with told(here.store.name), here.store.read() as connection:
         sessions = list_sessions(connection, here.test)
         closed = here.test is not None and records.is_closed(connection, here.test)
     return _page(
@@ -150,7 +151,8 @@ def overview() -> str:
 def session_page(session: str) -> str:
     here = service()
     found = _known(here, session)
-    described = exporting.document(here.store, key=_key(here), session=session)["sessions"][0]
+    with told(here.store.name):
+        described = exporting.document(here.store, key=_key(here), session=session)["sessions"][0]
     return _page("session", here, state=found, session=described)
 
 
@@ -218,7 +220,8 @@ def export(kind: str) -> Response:
 def export_session(session: str) -> Response:
     here = service()
     _known(here, session)
-    content = exporting.document(here.store, key=_key(here), test=here.test, session=session)
+    with told(here.store.name):
+        content = exporting.document(here.store, key=_key(here), test=here.test, session=session)
     text = json.dumps(content, indent=1, ensure_ascii=False)
     return _download(text.encode(), f"session-{session[:8]}.json", "application/json")
 
@@ -270,7 +273,7 @@ def erase(session: str) -> BaseResponse:
 def _known(here: Service, session: str) -> SessionState:
     """The session of this test. Raises `Unknown`."""
     if records.is_session_id(session):
-        with here.store.read() as connection:
+        with told(here.store.name), here.store.read() as connection:
             for found in list_sessions(connection, here.test, session):
                 return found
     raise Unknown

@@ -18,6 +18,7 @@ from mushra.config.pages import HIDDEN_REFERENCE
 from mushra.store import schema
 from mushra.store.ratings import StoredRating, stored_ratings
 from mushra.store.records import DROPPED_AFTER_S
+from qincodec.core.errors import count
 
 #: A page left after less than this for each of its signals was hardly listened to.
 HASTY_S_PER_SIGNAL = 2.0
@@ -147,7 +148,7 @@ def _flags(pages: list[_Page]) -> list[str]:
         flags.append(f"reference under 90 on {low} of {len(judged)} items{few}")
     not_given = _num_not_given(pages)
     if not_given:
-        flags.append(f"{not_given} score{'s' * (not_given > 1)} nobody gave")
+        flags.append(f"{count(not_given, 'score')} nobody gave")
     return flags
 
 

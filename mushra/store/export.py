@@ -23,10 +23,10 @@ from mushra.store import schema
 from mushra.store.pages import Rating, pages_from_json
 from mushra.store.php_csv import csv_text, number_text, original
 from mushra.store.ratings import StoredRating, read_ratings, stored_answers, stored_ratings
-from mushra.store.store import Store
+from mushra.store.store import Store, told
 from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 from qincodec import __version__
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 from qincodec.core.files import write_atomic
 
 Format = Literal["webmushra", "tidy", "json"]
@@ -85,7 +85,7 @@ def export(
     """
     contents = render(store, kind, key=key, test=test, everything=everything)
     sessions = schema.sessions
-    with store.read() as connection:
+    with told(store.name), store.read() as connection:
         found = connection.execute(sa.select(sessions.c.test, sessions.c.state, sessions.c.excluded_at)).all()
     rows = [row for row in found if test in (None, row.test)]
     if found and not rows:
@@ -97,9 +97,10 @@ def export(
     counted = sum(row.state == "finished" and row.excluded_at is None for row in rows)
     used = len(rows) if everything or kind == "json" else counted
     if not contents or not used:
+        others = f" (not finished or excluded: {count(len(rows), 'session')}, which --all exports)"
         raise UserError(
             f"'{store.name}' has no {'results' if everything else 'finished sessions'} to export"
-            + (f" ({len(rows)} sessions do not count: --all exports them, too)" if rows and not used else "")
+            + (others if rows and not used else "")
         )
     files = []
     for name, text in contents.items():
@@ -114,7 +115,14 @@ def export(
 def render(
     store: Store, kind: Format, *, key: Path | None = None, test: str | None = None, everything: bool = False
 ) -> dict[str, str]:
-    """What `export` writes: name of a file, relative -> content."""
+    """What `export` writes: name of a file, relative -> content. Raises `UserError` if it cannot be read."""
+    with told(store.name):
+        return _render(store, kind, key, test, everything)
+
+
+def _render(
+    store: Store, kind: Format, key: Path | None, test: str | None, everything: bool
+) -> dict[str, str]:
     if kind == "webmushra":
         return _webmushra(store, read_key(key) if key else NO_KEY, test, everything)
     if kind == "json":

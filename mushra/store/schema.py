@@ -7,11 +7,12 @@ a slow hash would add nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, shown
 
 SCHEMA_VERSION = 1
 
@@ -212,8 +213,13 @@ def prepare(connection: sa.Connection, where: str, *, create: bool = True) -> bo
         connection.execute(meta.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
         return True
     found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
-    if found is None or not found.isdigit():
+    if found is None:
         raise UserError(f"{where} is the data base of something else; give another")
+    if not re.fullmatch("[1-9][0-9]{0,8}", str(found)):
+        raise UserError(
+            f"{where} has schema {shown(found)}, schemas are numbered from 1: something else has changed it;"
+            " put a backup in its place"
+        )
     version = int(found)
     if version > SCHEMA_VERSION:
         raise UserError(
@@ -224,4 +230,10 @@ def prepare(connection: sa.Connection, where: str, *, create: bool = True) -> bo
         MIGRATIONS[version](connection)
         version += 1
         connection.execute(meta.update().where(meta.c.key == "schema_version").values(value=str(version)))
+    missing = sorted(set(metadata.tables) - names)
+    if missing:
+        raise UserError(
+            f"{where} has no table {', '.join(missing)}: something else has changed it; put a backup in"
+            " its place"
+        )
     return False

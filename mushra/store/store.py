@@ -25,7 +25,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from mushra.store import schema
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, one_line, said
 
 T = TypeVar("T")
 
@@ -35,6 +35,8 @@ BUSY_TIMEOUT_S = 10.0
 #: Writes that share a transaction at most.
 MAX_BATCH = 64
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+#: What content that nothing here writes may end in.
+_STRANGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError)
 #: Seconds from a write until SQLite's log is brought into its file.
 CHECKPOINT_AFTER_S = 1.0
 #: Bytes that SQLite's log is cut to when it begins anew.
@@ -45,6 +47,27 @@ ATTEMPTS = 4
 
 class StoreUnavailable(UserError):
     """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again."""
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Says in one line what is wrong with a data base whose content something else has changed.
+
+    Raises:
+        UserError: it cannot be read, or holds what nothing of this package writes.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StoreUnavailable) as error:
+        cause = one_line(str(getattr(error, "orig", error)))
+        raise UserError(
+            f"{name} cannot be read as a data base of `mushra serve`: {cause}; check the file"
+        ) from error
+    except _STRANGE as error:
+        raise UserError(
+            f"{name} holds something that `mushra serve` does not write ({said(error)}); give a data base"
+            " that nothing else has changed"
+        ) from error
 
 
 class Store:
@@ -62,8 +85,9 @@ class Store:
         url = _url(target)
         #: What another process opens the same data base with. May hold a password.
         self.target = url.render_as_string(hide_password=False) if url.host else str(target)
+        public = url.difference_update_query([name for name in url.query if "password" in name.lower()])
         #: For messages: no password in it.
-        self.name = url.render_as_string(hide_password=True) if url.host else str(url.database)
+        self.name = public.render_as_string(hide_password=True) if url.host else str(url.database)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             _check_file(Path(url.database or ""), create)
@@ -143,9 +167,10 @@ class Store:
     def backup(self, to: Path) -> None:
         """Copy a SQLite data base as it is at one moment, while others read and write. Raises `UserError`."""
         if not self.is_sqlite:
+            address = self.name.replace("+psycopg", "").replace(":***@", "@")  # it asks for the password
             raise UserError(
                 "a PostgreSQL data base is backed up with its own program:"
-                f" pg_dump --format=custom --file=results.dump '{self.name.replace('+psycopg', '')}'"
+                f" pg_dump --format=custom --file=results.dump '{address}'"
             )
         source = self._engine.raw_connection()
         try:
@@ -284,9 +309,12 @@ def _url(target: str | Path) -> sa.URL:
         return sa.URL.create("sqlite", database=text)
     try:
         url = sa.make_url(text)
-    except ArgumentError:
+        if url.get_backend_name() != "sqlite" and "@" in (url.host or ""):
+            raise ValueError  # the end of a password, which nobody may see
+    except (ArgumentError, ValueError):  # the latter also of a port that is no number
         raise UserError(
-            "the data base's URL cannot be read; give a file or postgresql://USER@HOST/DATABASE"
+            "the data base's URL cannot be read; give a file or postgresql://USER@HOST/DATABASE, with @ in a"
+            " password written as %40"
         ) from None
     if url.drivername in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")

@@ -32,6 +32,11 @@ def one_line(text: str, most: int = 5000) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def count(number: int, what: str) -> str:
+    """``1 item``, ``2,288 ratings``: a number with what it counts."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def said(error: BaseException) -> str:
     """What an error of somebody's part says, with its type, as one line."""
     try:

@@ -192,12 +192,12 @@ def test_hardest_by_mean_rank(run: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"items": 0}, "--items is 0; allowed: 1 or more"),
-        ({"items": 8}, "8 items were asked for, 7 can be made of 7 recordings"),
+        ({"items": 8}, "asked for 8 items, 7 can be made of 7 recordings"),
         ({"items": 2, "per_category": 2}, "--items and --per-category both say"),
         ({"items": None, "clips": ["music/clip9"]}, "no clip 'music/clip9'; close are music/clip"),
         (
             {"duration_s": 3.0},
-            "3 items were asked for, 0 of 7 recordings last 3 s; --duration 2 leaves 3, or fewer",
+            "asked for 3 items, 0 of 7 recordings last 3 s; --duration 2 leaves 3, or fewer",
         ),
         ({"duration_s": 0.1}, "--duration is 0.1; allowed: 1 to 60"),
         ({"duration_s": 61.0}, "--duration is 61"),

@@ -119,7 +119,7 @@ def test_unusable_recordings_are_replaced_and_said(tmp_path: Path) -> None:
     assert {trial["clip"] for trial in key["trials"].values()} <= {"r3", "r4", "r5"}
     for clip, reason in report["skipped"]:
         assert {"r0": "silent", "r1": "lasts 1.250 s", "r2": "nothing for clip 'r2'"}[clip] in reason
-    with pytest.raises(UserError, match=r"4 items were asked for, 3 can be made of 6.*'r\d': "):
+    with pytest.raises(UserError, match=r"asked for 4 items, 3 can be made of 6.*'r\d': "):
         make(source, tmp_path / "more", items=4, duration_s=2.0, training=0)
     with pytest.raises(UserError, match="clip 'r0' cannot be an item: 'x' is silent"):
         make(source, tmp_path / "more", items=None, clips=["r0"], duration_s=2.0)

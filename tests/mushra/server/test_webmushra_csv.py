@@ -221,7 +221,7 @@ def test_unfinished_and_excluded_sessions_are_left_out_and_said(
     app = serve()
     store = app.extensions["mushra"].store
     listener(app)
-    with pytest.raises(UserError, match="1 sessions do not count: --all"):
+    with pytest.raises(UserError, match="not finished or excluded: 1 session, which --all"):
         export.export(store, tmp_path / "o", "tidy")
     listener(app).take()
     done = export.export(store, tmp_path / "o", "tidy")
