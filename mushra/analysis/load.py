@@ -29,11 +29,12 @@ from mushra.analysis.tidy import (
     some,
 )
 from mushra.config.key import NO_KEY, Key, read_key
+from mushra.config.load import named_training
+from mushra.config.locate import config_beside
+from mushra.config.pages import is_training
 from qincodec.core.errors import UserError, count
 
 ListenerIds = Literal["global", "per-file"]
-#: Pages whose id begins so are training, as in `mushra.config.pages`.
-TRAINING_PREFIX = "training"
 #: webMUSHRA's names of the controls, which a key need not have.
 _CONTROLS = ("reference", "anchor35", "anchor70")
 #: A name that `mushra create` made so that it tells nothing.
@@ -83,8 +84,8 @@ def load(
         anchors: names of the anchors, lowest first; found by their names if not given.
         tests: test ids to use; needed where the sources hold several.
         drop_items: items to leave out.
-        keep_training: whether items whose name begins with ``training`` count; by our convention those are
-            the pages of the training phase, whose grades BS.1534-3 throws away.
+        keep_training: whether training pages count (`mushra.config.pages.is_training`; a file of ratings may
+            lie in the folder of its test), whose grades BS.1534-3 throws away.
         listener_ids: whether a listener id in two files is one listener ("global") or two ("per-file");
             needed only where the files leave it open.
 
@@ -107,7 +108,8 @@ def load(
     names = [source.name for source in found]
     problems += [problem for part in parts for problem in part.problems]
     if not keep_training:
-        parts = [part if part.without_training else _without_training(part, problems) for part in parts]
+        pairs = zip(parts, found, strict=True)
+        parts = [p if p.without_training else _without_training(p, source, problems) for p, source in pairs]
     frame = _join(parts, names, listener_ids, problems)
     frame = _clean_names(frame, problems)
     frame = _one_test(frame, tests)
@@ -199,14 +201,16 @@ def _check_opaque(frame: pd.DataFrame) -> None:
         )
 
 
-def _without_training(part: Rows, problems: list[Problem]) -> Rows:
-    training = part.frame["item"].fillna("").str.startswith(TRAINING_PREFIX)
+def _without_training(part: Rows, source: Source, problems: list[Problem]) -> Rows:
+    config = config_beside(Path(source.test or source.path))
+    tests = part.frame["test"] if "test" in part.frame else pd.Series("", part.frame.index)
+    named = {test: named_training(config, test or None) if config else None for test in tests.unique()}
+    pages = zip(part.frame["item"].fillna(""), tests, strict=True)
+    training = pd.Series([is_training(item, named[test]) for item, test in pages], part.frame.index)
     if not training.any():
         return part
     if training.all():
-        raise UserError(
-            f"all items begin with '{TRAINING_PREFIX}'; give --keep-training if they are the test"
-        )
+        raise UserError("all items are training pages; give --keep-training if they are the test")
     names = ", ".join(sorted(set(part.frame.loc[training, "item"]), key=natural_key))
     detail = f"{count(int(training.sum()), 'rating')} of training pages left out ({names}); --keep-training"
     detail += " keeps them"

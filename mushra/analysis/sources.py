@@ -130,7 +130,7 @@ def _in_folder(folder: Path, database: str | None) -> Source:
         others = ", ".join(str(path.relative_to(folder)) for path in found[1:])
         detail = f"{folder} holds several exports; {found[0].name} is read, which says most, not {others}"
         problems.append(Problem("several exports", detail, 0))
-    return Source(found[0], False, key_beside(folder), None, tuple(problems))
+    return Source(found[0], False, key_beside(folder), folder if is_test else None, tuple(problems))
 
 
 def _is_sqlite(path: Path) -> bool:

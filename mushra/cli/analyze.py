@@ -60,7 +60,11 @@ def analyze(
     tests: Tests = None,
     drop_items: DropItems = None,
     keep_training: Annotated[
-        bool, typer.Option("--keep-training", help="Use items whose name begins with `training`, too.")
+        bool,
+        typer.Option(
+            "--keep-training",
+            help="Use training pages, too: those the test's YAML names, or whose id begins with `training`.",
+        ),
     ] = False,
     listener_ids: Annotated[
         Literal["global", "per-file"] | None,

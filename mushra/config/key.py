@@ -87,8 +87,10 @@ def read_key(path: Path, *, whole: bool = False) -> Key:
     try:
         key = Key.model_validate_json(path.read_bytes())
     except OSError as error:
-        made = "; give a folder that `mushra create` made" if whole else ""
-        raise UserError(f"cannot read key '{path}': {error.strerror or error}{made}") from error
+        made = (
+            "give a folder that `mushra create` made" if whole else "put the test's own there, or remove it"
+        )
+        raise UserError(f"cannot read key '{path}': {error.strerror or error}; {made}") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -101,6 +103,14 @@ def read_key(path: Path, *, whole: bool = False) -> Key:
             f"'{path}' has format {key.format}, this version reads {KEY_FORMAT}; use the version that"
             " made the test"
         )
+    for name, trial in key.trials.items():
+        seen: dict[str, str] = {}
+        for signal, what in trial.signals.items():
+            if seen.setdefault(what.condition, signal) != signal:
+                raise UserError(
+                    f"'{path}': of trial '{name}', signals '{seen[what.condition]}' and '{signal}' are both"
+                    f" '{what.condition}'; give each its own condition"
+                )
     signals = [signal for trial in key.trials.values() for signal in trial.signals.values()]
     if whole and not (all(s.file for s in signals) and all(t.reference for t in key.trials.values())):
         raise UserError(

@@ -16,7 +16,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mushra.config.locate import CONFIG_NAME
-from mushra.config.pages import PAGE_TYPES, FinishPage, General, MushraPage, Page, PageGroup, TestConfig
+from mushra.config.pages import (
+    PAGE_TYPES,
+    FinishPage,
+    General,
+    MushraPage,
+    Page,
+    PageGroup,
+    Section,
+    TestConfig,
+)
 from mushra.config.yaml_js import Plain, YamlProblem, resolve
 from mushra.config.yaml_lines import Document, Location, parse
 from qincodec.core.errors import UserError
@@ -73,6 +82,21 @@ def load_config(path: Path, root: Path | None = None) -> TestConfig:
     if reading.config is None:
         raise ConfigError([finding for finding in reading.findings if finding.severity == "error"])
     return reading.config
+
+
+def named_training(file: Path, test: str | None = None, yaml: str | None = None) -> list[str] | None:
+    """Ids of the training pages that a YAML names; None if it names none, or is of another than ``test``.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        content = parse(file.read_bytes() if yaml is None else yaml.encode()).value
+        own = content.get("qincodec") if isinstance(content, dict) else None
+        return Section.model_validate(own).training if own and test in (None, content["testId"]) else None
+    except (OSError, KeyError, YamlProblem, ValidationError) as error:
+        line = error.line if isinstance(error, YamlProblem) else 1
+        raise ConfigError([Finding("error", file, line, None, one_line(str(error)))]) from error
 
 
 @dataclass

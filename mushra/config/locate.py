@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 #: Name of the YAML file in a test's folder.
@@ -23,6 +24,13 @@ def database_of(test: Path) -> Path:
     return test.with_name("results.sqlite") if test.name == CONFIG_NAME else test.with_suffix(".sqlite")
 
 
+def config_beside(path: Path) -> Path | None:
+    """The YAML beside a data base or a file with ratings, or in a folder; None if there is none."""
+    folder = path if path.is_dir() else path.parent
+    own = [path.with_suffix(suffix) for suffix in YAML_SUFFIXES] if path.suffix == ".sqlite" else []
+    return next((file for file in (*own, folder / CONFIG_NAME) if file.is_file()), None)
+
+
 def key_beside(path: Path) -> Path | None:
     """``key.json`` in a folder, or in the folder of a file; None if there is none.
 
@@ -32,4 +40,5 @@ def key_beside(path: Path) -> Path | None:
     keys = [folder / KEY_NAME]
     if folder.resolve().name == "configs":
         keys.append(folder.parent / KEY_NAME)
-    return next((key for key in keys if key.is_file()), None)
+    # A folder of that name, or a link to nothing, is no key, and `read_key` says so.
+    return next((key for key in keys if os.path.lexists(key)), None)

@@ -9,7 +9,7 @@ which an unmodified webMUSHRA ignores; there, unknown keys are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -30,7 +30,7 @@ from mushra.config.yaml_js import Plain, resolve
 
 #: Names of results that no entry of ``stimuli`` may take from the signals a page makes by itself.
 HIDDEN_REFERENCE, ANCHOR35, ANCHOR70 = "reference", "anchor35", "anchor70"
-#: Pages whose id begins so are training, unless the YAML says which are.
+#: See `is_training`.
 TRAINING_PREFIX = "training"
 
 #: Tags in a text that is HTML.
@@ -384,6 +384,12 @@ class General(_Model):
     qincodec: Section = Section()
 
 
+def is_training(page: str, named: Collection[str] | None = None) -> bool:
+    """Whether the page of that id is training, for pages, submissions and files: one that the configuration
+    names; where that names none, or is not known, one whose id begins with "training"."""
+    return page.startswith(TRAINING_PREFIX) if named is None else page in named
+
+
 @dataclass(frozen=True)
 class TestConfig:
     """A whole test.
@@ -424,9 +430,7 @@ class TestConfig:
 
     def is_training(self, page: Page) -> bool:
         """Whether the page's grades are to be kept apart."""
-        if self.section.training is None:
-            return page.id.startswith(TRAINING_PREFIX)
-        return page.id in self.section.training
+        return is_training(page.id, self.section.training)
 
     def audio_path(self, path: str) -> Path:
         """Where an audio path of the file lies on the disk."""

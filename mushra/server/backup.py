@@ -59,6 +59,10 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
             else:
                 missing.append(path)
     if key is not None:
+        if not key.is_file():
+            raise UserError(
+                f"'{key}' is no file; put the key that was made with the test there, or remove it"
+            )
         wanted[place.with_name(key.name)] = key
     # A folder, so not `qincodec.core.files`: made beside its place and renamed.
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from mushra.config.key import NO_KEY, Key, read_key
-from mushra.config.pages import TRAINING_PREFIX
+from mushra.config.load import named_training
+from mushra.config.locate import config_beside
+from mushra.config.pages import is_training
 from mushra.store import schema
 from mushra.store.pages import Rating, pages_from_json
 from mushra.store.php_csv import csv_text, number_text, original
@@ -357,12 +359,13 @@ def import_csv(store: Store, path: Path) -> tuple[int, int]:
     """Store the sessions of one of webMUSHRA's CSV files; numbers of (new ones, those there already).
 
     Sessions are told apart by ``session_uuid``, or where it is missing by their answers and by a stimulus
-    coming again.
+    coming again. Training pages are those that the configuration of the test names: the one that was served
+    last, or lies beside the data base.
 
     Raises:
         UserError: no such file, or a row that does not fit: then nothing of it is stored.
     """
-    wholes = list(_read_sessions(path))
+    wholes = list(_read_sessions(path, lambda test: _named_training(store, test)))
 
     def change(connection: sa.Connection) -> int:
         return sum(add_whole(connection, whole) for whole in wholes)
@@ -371,7 +374,18 @@ def import_csv(store: Store, path: Path) -> tuple[int, int]:
     return new, len(wholes) - new
 
 
-def _read_sessions(path: Path) -> Iterator[WholeSession]:
+def _named_training(store: Store, test: str) -> list[str] | None:
+    configs = schema.configs
+    latest = sa.select(configs.c.yaml).where(configs.c.test == test).order_by(configs.c.served_at.desc())
+    with store.read() as connection:
+        served = connection.execute(latest).scalar()
+    beside = config_beside(Path(store.name)) if store.is_sqlite else None
+    if served is None and beside is None:
+        return None
+    return named_training(beside or Path(store.name), test, served)
+
+
+def _read_sessions(path: Path, named: Callable[[str], list[str] | None]) -> Iterator[WholeSession]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = [[original(cell) for cell in row] for row in csv.reader(file) if row]
@@ -401,6 +415,7 @@ def _read_sessions(path: Path) -> Iterator[WholeSession]:
             rows = by_uuid[who] = []
             groups.append((who, rows))
         rows.append({**cells, "_row": str(number)})
+    training = {test: named(test) for test in {who[0] for who, _ in groups}}
     for index, (who, rows) in enumerate(groups):
         test, uuid, *values = who
         pages: dict[str, list[Rating]] = {}
@@ -408,7 +423,7 @@ def _read_sessions(path: Path) -> Iterator[WholeSession]:
             pages.setdefault(cells["trial_id"], []).append(_rating(path, kind, cells))
         answers = list(zip(names, values, strict=True))
         whole = [
-            WholePage(trial, kind, trial.startswith(TRAINING_PREFIX), ratings)
+            WholePage(trial, kind, is_training(trial, training[test]), ratings)
             for trial, ratings in pages.items()
         ]
         yield WholeSession(test, "import", uuid or None, answers, whole, index)

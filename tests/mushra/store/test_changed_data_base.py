@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from pathlib import Path
@@ -152,3 +153,28 @@ def test_the_administrator_is_told_what_is_wrong(serve: Any, listener: Any) -> N
         answer = client.get(f"/admin/{page}")
         assert answer.status_code == 500
         assert "results.sqlite holds something that `mushra serve` does not write" in answer.text, page
+
+
+def test_a_key_that_is_a_folder_is_no_key(taken: Path, tmp_path: Path) -> None:
+    (taken / "key.json").mkdir()
+    for command in (("export", taken), ("analyze", taken), ("backup", taken, tmp_path / "kept")):
+        assert "key.json'" in said(*command)
+    assert "Is a directory" in run("check", taken).output
+    (taken / "key.json").rmdir()
+    (taken / "key.json").symlink_to("nowhere")
+    assert "key.json" in said("export", taken)
+
+
+def test_a_key_with_one_condition_for_two_signals_is_refused(taken: Path) -> None:
+    same = {"reference": {"condition": "opus"}, "A": {"condition": "opus"}, "B": {"condition": "opus"}}
+    right = {"reference": {"condition": "reference"}, "A": {"condition": "opus"}, "B": {"condition": "mp3"}}
+    for one in (same, {**right, "B": {"condition": "opus"}}):
+        (taken / "key.json").write_text(
+            json.dumps({"trials": {"one": {"signals": one}, "two": {"signals": right}}})
+        )
+        for command in (("analyze", taken), ("export", taken)):
+            assert "of trial 'one', signals " in said(*command)
+    (taken / "key.json").write_text(
+        json.dumps({"trials": {"one": {"signals": right}, "two": {"signals": right}}})
+    )
+    assert run("export", taken).exit_code == 0
