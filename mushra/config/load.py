@@ -84,17 +84,25 @@ def load_config(path: Path, root: Path | None = None) -> TestConfig:
     return reading.config
 
 
-def named_training(file: Path, test: str | None = None, yaml: str | None = None) -> list[str] | None:
-    """Ids of the training pages that a YAML names; None if it names none, or is of another than ``test``.
+def named_training(
+    file: Path, test: str | None = None, *, yaml: str | None = None, other: list[str] | None = None
+) -> list[str] | None:
+    """Ids of the training pages that a YAML names; None if it names none, ``other`` if it is of another test.
+
+    Args:
+        file: it, or what it is called in messages.
+        test: id of the test; None: whatever it is of.
+        yaml: its text, if that is not in the file.
 
     Raises:
         ConfigError: it cannot be read.
     """
     try:
         content = parse(file.read_bytes() if yaml is None else yaml.encode()).value
-        own = content.get("qincodec") if isinstance(content, dict) else None
-        return Section.model_validate(own).training if own and test in (None, content["testId"]) else None
-    except (OSError, KeyError, YamlProblem, ValidationError) as error:
+        if not isinstance(content, dict) or test not in (None, content.get("testId")):
+            return other
+        return Section.model_validate(content.get("qincodec") or {}).training
+    except (OSError, YamlProblem, ValidationError) as error:
         line = error.line if isinstance(error, YamlProblem) else 1
         raise ConfigError([Finding("error", file, line, None, one_line(str(error)))]) from error
 

@@ -359,8 +359,8 @@ def import_csv(store: Store, path: Path) -> tuple[int, int]:
     """Store the sessions of one of webMUSHRA's CSV files; numbers of (new ones, those there already).
 
     Sessions are told apart by ``session_uuid``, or where it is missing by their answers and by a stimulus
-    coming again. Training pages are those that the configuration of the test names: the one that was served
-    last, or lies beside the data base.
+    coming again. Training pages are those that the configuration of the test names: the one that lies
+    beside the data base, else that in it which is the newest.
 
     Raises:
         UserError: no such file, or a row that does not fit: then nothing of it is stored.
@@ -379,10 +379,9 @@ def _named_training(store: Store, test: str) -> list[str] | None:
     latest = sa.select(configs.c.yaml).where(configs.c.test == test).order_by(configs.c.served_at.desc())
     with store.read() as connection:
         served = connection.execute(latest).scalar()
+    last = None if served is None else named_training(Path(store.name), yaml=str(served))
     beside = config_beside(Path(store.name)) if store.is_sqlite else None
-    if served is None and beside is None:
-        return None
-    return named_training(beside or Path(store.name), test, served)
+    return last if beside is None else named_training(beside, test, other=last)
 
 
 def _read_sessions(path: Path, named: Callable[[str], list[str] | None]) -> Iterator[WholeSession]:

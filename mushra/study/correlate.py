@@ -32,7 +32,7 @@ from mushra.analysis.layout import codec_and_kbps, display_name
 from mushra.analysis.ratings import Ratings
 from mushra.store.php_csv import neutral_cell
 from qincodec.core.console import Progress
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 from qincodec.core.files import write_atomic
 
 COEFFICIENTS = ("pearson", "spearman", "kendall")
@@ -234,7 +234,7 @@ def _points(x: np.ndarray, y: np.ndarray, level: str) -> tuple[np.ndarray, np.nd
 def coefficients(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float, float], str]:
     """Pearson's r, Spearman's rho, Kendall's tau-b of two finite vectors; NaN and the reason without any."""
     if len(x) < MIN_POINTS:
-        return (math.nan,) * 3, f"{len(x)} points: a correlation needs {MIN_POINTS}"
+        return (math.nan,) * 3, f"{count(len(x), 'point')}: a correlation needs {MIN_POINTS}"
     for what, values in (("metric's values", x), ("scores", y)):
         if values.max() == values.min():
             return (math.nan,) * 3, f"all {what} are equal"
@@ -312,9 +312,12 @@ def format_correlations(result: Correlations) -> str:
     labels = {metric.name: metric.label for metric in result.metrics}
     for subset, of_subset in result.table.groupby("anchors", sort=False):
         for level, rows in of_subset.groupby("level", sort=False):
-            what = "items x conditions" if level == "item" else "conditions"
+            n = int(rows["n"].max())
+            what = (
+                ("item x condition", "items x conditions") if level == "item" else ("condition", "conditions")
+            )
             anchors = f", {subset} anchors" if result.cells["anchor"].any() else ""
-            lines.append(f"Over {rows['n'].max()} {what}{anchors}")
+            lines.append(f"Over {n} {what[n != 1]}{anchors}")
             lines.append(f"  {'':<{width}}" + "".join(f"  {name:<20}" for name in COEFFICIENTS).rstrip())
             for _, row in rows.iterrows():
                 cells = "".join(f"  {_coefficient_text(row, name):<20}" for name in COEFFICIENTS)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, escaped
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -34,7 +34,7 @@ def run_command(app: Typer, arguments: list[str], program: str, interrupted: str
         command(arguments, prog_name=program)
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
-            print(f"{program}: {error}", file=sys.stderr)
+            print(f"{program}: {escaped(str(error))}", file=sys.stderr)  # names of files may hold anything
         raise SystemExit(EXIT_USER_ERROR) from None
     except SystemExit as end:
         # Typer makes exit code 130 of Ctrl-C, without a word.

@@ -28,8 +28,13 @@ class Unavailable(UserError):
 def one_line(text: str, most: int = 5000) -> str:
     """A message with names or other people's words in it, as one line that any encoding and file can hold."""
     text = " ".join(text[: 4 * most].split()).encode("utf-8", "backslashreplace").decode()
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: ascii(match[0])[1:-1], text)
+    text = escaped(text)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def escaped(text: str) -> str:
+    """``text`` with what would end its line or move a terminal's cursor written as ``\\n`` and the like."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: ascii(match[0])[1:-1], text)
 
 
 def count(number: int, what: str) -> str:

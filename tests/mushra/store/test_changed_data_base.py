@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from mushra.cli.main import app as command_line
 from mushra.store.store import Store
+from qincodec.core.console import run_command
 from qincodec.core.errors import UserError
 
 
@@ -178,3 +179,14 @@ def test_a_key_with_one_condition_for_two_signals_is_refused(taken: Path) -> Non
         json.dumps({"trials": {"one": {"signals": right}, "two": {"signals": right}}})
     )
     assert run("export", taken).exit_code == 0
+
+
+def test_a_name_with_a_line_break_keeps_the_message_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("check", "export", "analyze", "serve"):
+        with pytest.raises(SystemExit):
+            run_command(command_line, [command, "no\nsuch\x1b[2Jtest"], "mushra")
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1 and "\x1b" not in message and "such" in message
