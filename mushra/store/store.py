@@ -10,6 +10,7 @@ for, so that a plain copy of the file is nearly current.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -268,7 +269,8 @@ class _Writer:
                 if not self._log_has_more.is_set():
                     _checkpoint(self._engine, "TRUNCATE")
             except (sqlite3.Error, SQLAlchemyError, UnicodeDecodeError) as error:
-                _log.warning("the data base's log cannot be brought into its file: %s", error)
+                if _code(error) != sqlite3.SQLITE_READONLY:  # of which whoever writes is told
+                    _log.warning("the data base's log cannot be brought into its file: %s", error)
 
     def _commit(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
         outcomes: list[tuple[Any, BaseException | None]] = []
@@ -331,6 +333,10 @@ def _check_file(path: Path, create: bool) -> None:
             raise UserError(f"there is no data base '{path}'; `mushra serve` makes it")
         if not path.parent.is_dir():
             raise UserError(f"cannot make data base '{path}': its folder does not exist; make it first")
+        if not os.access(path.parent, os.W_OK):
+            raise UserError(
+                f"cannot make data base '{path}': its folder cannot be written; give another file"
+            )
     elif path.stat().st_size > 0:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\0":
@@ -404,6 +410,11 @@ def _worth_a_retry(error: DBAPIError) -> bool:
     return error.connection_invalidated or state in ("40001", "40P01") or state is None
 
 
+def _code(error: Exception) -> int:
+    """SQLite's primary code of an error, 0 if it has none."""
+    return int(getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)) & 0xFF
+
+
 def _explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
     """What to say about an error of the data base; the error itself if it is one of ours."""
     text = str(getattr(error, "orig", error)).strip().splitlines() or [""]
@@ -411,7 +422,12 @@ def _explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
     state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
     if "full" in lower or "no space" in lower or state == "53100":
         return StoreUnavailable("the disk is full; free some space, nothing that was confirmed is lost")
-    if getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+    if _code(error) == sqlite3.SQLITE_READONLY:
+        return StoreUnavailable(
+            "the file or its folder is read-only, and SQLite writes beside what it reads; copy it to where"
+            " you may write, or change its permissions"
+        )
+    if _code(error) in _DAMAGED:
         return StoreUnavailable(f"{text[0]}; the file is damaged: put a backup in its place")
     if isinstance(error, OperationalError) or state.startswith(("08", "53", "57")):
         return StoreUnavailable(text[0])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +194,24 @@ def test_a_name_with_a_line_break_keeps_the_message_in_one_line(
             run_command(command_line, [command, "no\nsuch\x1b[2Jtest"], "mushra")
         message = capsys.readouterr().err
         assert message.count("\n") == 1 and "\x1b" not in message and "such" in message
+
+
+def test_a_folder_that_cannot_be_written_is_said_to_be(taken: Path, tmp_path: Path) -> None:
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override"]
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root may write everywhere; needs setpriv of util-linux")
+    (taken / "results.sqlite").chmod(0o444)
+    taken.chmod(0o555)
+    try:
+        for command, what in (
+            (("export", taken), "read-only"),
+            (("import", taken / "config.yaml", "--database", taken / "new.sqlite"), "cannot be written"),
+        ):
+            line = [sys.executable, "-m", "mushra", *map(str, command)]
+            done = subprocess.run(
+                [*(drop if os.geteuid() == 0 else []), *line], capture_output=True, text=True, check=False
+            )
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+            assert what in done.stderr and ".sqlite'" in done.stderr
+    finally:
+        taken.chmod(0o755)
