@@ -34,7 +34,7 @@ from mushra.analysis.significance import (
     wilcoxon_test,
 )
 from qincodec.core.console import Progress
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 
 NUM_PERMUTATIONS = 10_000
 NUM_RESAMPLES = 10_000
@@ -303,7 +303,8 @@ def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[s
         notes.append("There is one listener: no interval and no test is possible.")
     elif n < MIN_PAIRS:
         notes.append(
-            f"With {n} listeners Wilcoxon's test cannot find a difference at {ALPHA:g}; it needs {MIN_PAIRS}."
+            f"With {count(n, 'listener')} Wilcoxon's test cannot find a difference at {ALPHA:g}; it needs"
+            f" {MIN_PAIRS}."
         )
     elif n < (needed := least_listeners(pairs := math.comb(systems, 2))):
         notes.append(

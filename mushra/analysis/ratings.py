@@ -17,7 +17,6 @@ from pathlib import Path
 import pandas as pd
 
 from qincodec.core.errors import UserError
-from qincodec.core.errors import count as count  # whose home this was
 
 COLUMNS = ("listener", "item", "condition", "score")
 OPTIONAL_COLUMNS = ("time_ms", "comment", "session", "test", "order", "moves")

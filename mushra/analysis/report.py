@@ -22,10 +22,10 @@ from evaluation.report.tables import Cell, Section, Table
 from mushra.analysis import wording
 from mushra.analysis.mixed import MixedModel
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
-from mushra.analysis.ratings import count
 from mushra.analysis.sources import database_name
 from mushra.store.php_csv import neutral_cell
 from qincodec import __version__
+from qincodec.core.errors import count
 from qincodec.core.files import file_sha256, write_atomic
 
 SCHEMA_VERSION = 1

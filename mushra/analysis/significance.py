@@ -17,6 +17,7 @@ from scipy import stats
 
 from evaluation.statistics.recordings import MIN_PAIRS
 from mushra.analysis.description import t_interval
+from qincodec.core.errors import count
 
 ALPHA = 0.05
 #: Up to so many listeners all 2^n exchanges are counted, which makes the permutation test exact.
@@ -79,7 +80,7 @@ def permutation_test(
     names, listener = np.unique(pages["listener"].to_numpy(dtype=str), return_inverse=True)
     n = len(names)
     if n < 2:
-        return Comparison(math.nan, math.nan, n, reason=f"{n} listeners rated both, a test needs 2")
+        return Comparison(math.nan, math.nan, n, reason=f"{count(n, 'listener')} rated both, a test needs 2")
     exact = n <= MAX_EXACT_LISTENERS
     if exact:
         exchanged = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
@@ -103,7 +104,7 @@ def permutation_test(
 
 
 def _too_few(n: int) -> str:
-    return f"{n} listeners: p cannot be below {2.0 ** (1 - n):.3g}"
+    return f"{count(n, 'listener')}: p cannot be below {2.0 ** (1 - n):.3g}"
 
 
 def _exchanged_by_counting(
@@ -154,7 +155,8 @@ def wilcoxon_test(pages: pd.DataFrame) -> Comparison:
     interval = t_interval(means)
     points = {"estimate": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
     if n < 2:
-        return Comparison(math.nan, math.nan, n, reason=f"{n} listeners rated both, a test needs 2", **points)
+        reason = f"{count(n, 'listener')} rated both, a test needs 2"
+        return Comparison(math.nan, math.nan, n, reason=reason, **points)
     nonzero = means[means != 0]
     if not len(nonzero):
         return Comparison(0.0, 1.0, n, effect=0.0, reason="all differences are zero", **points)

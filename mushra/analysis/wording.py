@@ -10,8 +10,9 @@ import pandas as pd
 from mushra.analysis.mixed import CLOSED_FORM
 from mushra.analysis.pipeline import PERMUTATION, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.primary import LISTENERS, MIXED, OWN_VARIANCES
-from mushra.analysis.ratings import Ratings, count
+from mushra.analysis.ratings import Ratings
 from mushra.analysis.significance import ALPHA, MAX_EXACT_LISTENERS
+from qincodec.core.errors import count
 
 #: What stands where there is no number; the reason is in the table's last column or in the notes.
 NOTHING = "–"

@@ -210,7 +210,8 @@ def _all_coefficients(
                 row, point, defined = _row(metric, level, subset, x, means[:, chosen], sample[:, position])
                 if min(listeners, items) < 2 and not row["reason"]:
                     defined = np.full_like(defined, math.nan)
-                    row["ci_reason"] = f"{listeners} listeners and {items} items: an interval needs 2 of each"
+                    there = f"{count(listeners, 'listener')} and {count(items, 'item')}"
+                    row["ci_reason"] = f"{there}: an interval needs 2 of each"
                     for name in COEFFICIENTS:
                         row[f"{name}_ci_low"] = row[f"{name}_ci_high"] = math.nan
                 rows.append(row)

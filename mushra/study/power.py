@@ -26,7 +26,7 @@ from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
 from mushra.analysis.anova import balanced_table
 from mushra.analysis.figures import WIDTHS, new_figure
 from mushra.analysis.ratings import Ratings
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, count
 
 Test = Literal["t", "wilcoxon", "crossed"]
 TESTS: dict[Test, str] = {
@@ -105,8 +105,9 @@ def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Est
     scores = table.scores.transpose(0, 2, 1)  # (listeners, items, conditions)
     if min(scores.shape[:2]) < 2:
         raise UserError(
-            f"{scores.shape[0]} listeners and {scores.shape[1]} items have all scores; variance components "
-            "take 2 of each: leave out conditions that few have rated with --conditions"
+            f"all scores are there of {count(scores.shape[0], 'listener')} and"
+            f" {count(scores.shape[1], 'item')}; variance components take 2 of each:"
+            " leave out conditions that few have rated with --conditions"
         )
     variances = _anova_estimates(scores)
     notes = [table.left_out] if table.left_out else []

@@ -125,7 +125,7 @@ def test_equal_scores_and_single_listeners() -> None:
     one = paired_pages(tidy(simulate(0, listeners=1)), "A", "B")
     for result in (wilcoxon_test(one), permutation_test(one, seed=0)):
         assert math.isnan(result.p)
-        assert result.reason == "1 listeners rated both, a test needs 2"
+        assert result.reason == "1 listener rated both, a test needs 2"
 
 
 @pytest.mark.parametrize("round_to", [2, -1])
