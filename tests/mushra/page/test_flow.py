@@ -284,6 +284,28 @@ def test_a_second_tab_is_told(begin: Begin) -> None:
     assert page.locator(".next").count() == 0
 
 
+def test_a_tab_that_takes_over_goes_on_where_the_other_was(begin: Begin) -> None:
+    page, served = begin([GENERIC, GENERIC | {"id": "two"}, GENERIC | {"id": "three"}])
+    second, third = (page.context.new_page() for _ in range(2))
+    for tab in (second, third):  # both have read the session before a page was saved
+        tab.goto(served.url)
+        tab.wait_for_selector("text=page 1 of 3")
+    second.get_by_role("button", name="Continue").click()
+    second.wait_for_selector("text=open in another tab")
+    leave(page)
+    page.wait_for_selector(".place:text-is('Page 2 of 3')")
+    results_when_saved(page)
+    second.get_by_role("button", name="Continue here").click()
+    second.wait_for_selector(".place:text-is('Page 2 of 3')")
+    shown(second, "generic")
+    leave(second)
+    results_when_saved(second)
+    page.close()
+    second.close()
+    third.get_by_role("button", name="Continue").click()
+    third.wait_for_selector(".place:text-is('Page 3 of 3')")
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [

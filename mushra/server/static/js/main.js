@@ -135,6 +135,16 @@ async function open(session, before) {
     frame.message(t("lostTab"), [], [back]);
   });
   const go = async () => {
+    if (session) {
+      // What was read when this page was loaded may be old: another tab has saved pages since.
+      try {
+        current = await readSession(known.id, known.key);
+      } catch (error) {
+        failed(error, go);
+        return;
+      }
+      await outbox.restore(current);
+    }
     flow = new Flow(current, { context, storage, outbox, frame, key: known.key, started: known.started });
     const build = () =>
       frame.build(() => {
