@@ -279,7 +279,8 @@ def export(
         ),
     ] = "webmushra",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Default: `results` in the test's folder.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Default: `results` in the test's folder, for an address here."),
     ] = None,
     database: Database = None,
     key: Key = None,
