@@ -4,18 +4,18 @@ Keys are camelCase in the file and snake_case here (``showWaveform`` is ``show_w
 of the file, whatever it looks like. Unknown keys are left out, as webMUSHRA does (`mushra.config.load` warns
 of them); wrong types are refused. Our own options stand under the top-level key ``qincodec`` (`Section`),
 which an unmodified webMUSHRA ignores; there, unknown keys are refused.
+
+What a key means is said once, in its ``description``: docs/yaml.md and the experimenter's forms show it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,67 +26,15 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from mushra.config.yaml_js import Plain, resolve
+from mushra.config.values import HIDDEN_REFERENCE as HIDDEN_REFERENCE
+from mushra.config.values import Anything, AudioPath, Bool, Float, Int, Markup, Stimuli, Text, WebAddress
+from mushra.config.values import Language as Language
+from mushra.config.yaml_js import resolve
 
 #: Names of results that no entry of ``stimuli`` may take from the signals a page makes by itself.
-HIDDEN_REFERENCE, ANCHOR35, ANCHOR70 = "reference", "anchor35", "anchor70"
+ANCHOR35, ANCHOR70 = "anchor35", "anchor70"
 #: See `is_training`.
 TRAINING_PREFIX = "training"
-
-#: Tags in a text that is HTML.
-MAX_TAGS = 4000
-
-Language = Literal["en", "de", "fr", "es"]
-
-
-def _bool(value: object) -> object:
-    words = {"yes": True, "on": True, "1": True, "no": False, "off": False, "0": False}
-    return words.get(value.lower(), resolve(value)) if isinstance(value, Plain) else value
-
-
-def _path(path: str) -> str:
-    """A path that cannot leave the folder it is relative to."""
-    if "://" in path or path.startswith("//"):
-        raise ValueError("is an address; put the file beside the test and give its relative path")
-    if not path or "\\" in path or any(ord(character) < 32 for character in path):
-        raise ValueError("is no path; give a relative one with '/' between folders")
-    parts = PurePosixPath(path).parts
-    if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or ".." in parts:
-        raise ValueError("leads out of the test's folder; give a relative path without '..'")
-    return path
-
-
-def _trial_names(stimuli: dict[str, str]) -> dict[str, str]:
-    if HIDDEN_REFERENCE in stimuli:
-        raise ValueError("name 'reference' is that of the hidden reference; give the stimulus another")
-    if "" in stimuli:
-        raise ValueError("a stimulus has no name")
-    return stimuli
-
-
-def _web_address(address: str) -> str:
-    if not re.match(r"https?://[^/\s]", address):
-        raise ValueError("is no address; it must begin with https:// or http://")
-    return address
-
-
-def _few_tags(markup: str) -> str:
-    # Reading markup, here and in a browser, takes time by the square of how deep it is nested.
-    if (tags := markup.count("<")) > MAX_TAGS:
-        raise ValueError(f"has {tags} tags; at most {MAX_TAGS} are taken")
-    return markup
-
-
-Text = Annotated[str, AfterValidator(str)]
-#: HTML; what of it is shown, `mushra.server.sanitize` says.
-Markup = Annotated[Text, AfterValidator(_few_tags)]
-Bool = Annotated[bool, BeforeValidator(_bool)]
-Int = Annotated[int, BeforeValidator(resolve)]
-Float = Annotated[float, BeforeValidator(resolve)]
-#: What is handed on to the page that shows it, as webMUSHRA's parser resolves it.
-Anything = Annotated[dict[str, Any] | list[Any], BeforeValidator(resolve)]
-AudioPath = Annotated[Text, AfterValidator(_path)]
-Stimuli = Annotated[dict[str, AudioPath], Field(min_length=1), AfterValidator(_trial_names)]
 
 
 class _Model(BaseModel):
@@ -106,9 +54,11 @@ class _Model(BaseModel):
 class _Page(_Model):
     """``id`` is unique in a test; a page that had none is called ``page<number>``, counted from 1."""
 
-    id: Text
-    name: Text | None = None
-    content: Markup | None = None
+    id: Text = Field(description="Name of the page in results, unlike that of any other page.")
+    name: Text | None = Field(default=None, title="Heading", description="Heading of the page.")
+    content: Markup | None = Field(
+        default=None, title="Text", description="Text of the page: HTML without scripts, styles and pictures."
+    )
 
 
 class GenericPage(_Page):
@@ -118,29 +68,41 @@ class GenericPage(_Page):
 
 
 class ConsentPage(_Page):
-    """Text to agree to; with ``must_consent`` the test goes on only after that."""
+    """Text to agree to."""
 
     type: Literal["consent"]
-    must_consent: Bool = True
+    must_consent: Bool = Field(
+        default=True, title="Consent is needed", description="The test goes on only with the box ticked."
+    )
 
 
 class VolumePage(_Page):
-    """A looped stimulus to set the volume with; ``default_volume`` is a factor from 0 to 1."""
+    """A looped stimulus to set the volume with."""
 
     type: Literal["volume"]
-    stimulus: AudioPath
-    default_volume: Annotated[Float, Field(ge=0, le=1)] = 0.5
+    stimulus: AudioPath = Field(description="What is played in a loop.")
+    default_volume: Annotated[Float, Field(ge=0, le=1)] = Field(
+        default=0.5, title="Volume at first", description="Factor of the amplitude, 0 to 1, to begin with."
+    )
 
 
 class Trial(_Page):
     """Stimuli (name in the results -> path) against a reference, and anchors made from it on request."""
 
-    show_waveform: Bool = False
-    enable_looping: Bool = False
-    reference: AudioPath
-    create_anchor35: Bool = False
-    create_anchor70: Bool = False
-    stimuli: Stimuli
+    show_waveform: Bool = Field(
+        default=False, title="Waveform", description="Draw the waveform of the reference."
+    )
+    enable_looping: Bool = Field(
+        default=False, title="Loop", description="Listeners may set a loop within the excerpt."
+    )
+    reference: AudioPath = Field(description="What the stimuli are compared with.")
+    create_anchor35: Bool = Field(
+        default=False, description="Make the low anchor of the reference, low-passed at 3.5 kHz."
+    )
+    create_anchor70: Bool = Field(
+        default=False, description="Make the mid anchor of the reference, low-passed at 7 kHz."
+    )
+    stimuli: Stimuli = Field(description="Name in the results: path. The hidden reference is added to them.")
 
     def anchors(self) -> list[str]:
         """Names of the anchors that are made, lowest first."""
@@ -151,10 +113,14 @@ class MushraPage(Trial):
     """A BS.1534 trial. The hidden reference (named "reference") is added by whoever shows the page."""
 
     type: Literal["mushra"]
-    strict: Bool = True
-    randomize: Bool = True
-    show_condition_names: Bool = False
-    switch_back: Bool = False
+    strict: Bool = Field(default=True, description="Read, as webMUSHRA does, and of no effect here.")
+    randomize: Bool = Field(default=True, description="Shuffle the signals for each listener.")
+    show_condition_names: Bool = Field(
+        default=False, description="Show the names of the stimuli; the test is not blind then."
+    )
+    switch_back: Bool = Field(
+        default=False, description="Begin the excerpt anew where a listener changes to another signal."
+    )
 
     def conditions(self) -> list[str]:
         """Names under which the trial is rated: stimuli, hidden reference, anchors that are made."""
@@ -168,22 +134,24 @@ class Bs1116Page(Trial):
 
 
 class PairedComparisonPage(Trial):
-    """Which of two is the reference? ``unforced`` is the label of the answer "neither", None without it."""
+    """Which of two is the reference?"""
 
     type: Literal["paired_comparison"]
     unforced: Annotated[
         Text | None, BeforeValidator(lambda value: None if resolve(value) is False or value == "" else value)
-    ] = None
+    ] = Field(default=None, description='Label of the answer "neither"; false: one must be chosen.')
 
 
 class LikertResponse(_Model):
     """One answer of a Likert scale, with pictures for its three states where it has them."""
 
-    value: Text
-    label: Text | None = None
-    img: AudioPath | None = None
-    img_selected: AudioPath | None = None
-    img_higher_response_selected: AudioPath | None = None
+    value: Text = Field(description="What is stored.")
+    label: Text | None = Field(default=None, description="What is shown.")
+    img: AudioPath | None = Field(default=None, description="Picture of the answer.")
+    img_selected: AudioPath | None = Field(default=None, description="The same where it is chosen.")
+    img_higher_response_selected: AudioPath | None = Field(
+        default=None, description="The same where a later answer is chosen."
+    )
 
 
 def _scales(value: object) -> object:
@@ -205,18 +173,27 @@ Scales = Annotated[
 
 
 class LikertPage(_Page):
-    """Stimuli rated on one or more scales; ``max_stimuli`` of them, drawn at random, if given."""
+    """Stimuli rated on one or more scales."""
 
-    show_waveform: Bool = False
-    must_rate: Bool = False
-    #: What counts as heard: the whole stimulus ("ended") or its beginning ("processUpdate").
+    show_waveform: Bool = Field(default=False, title="Waveform", description="Draw the waveform.")
+    must_rate: Bool = Field(
+        default=False, title="Ratings are needed", description="The test goes on only when all is rated."
+    )
     must_playback: Annotated[
         Literal["ended", "processUpdate"] | None,
         BeforeValidator(lambda value: None if resolve(value) is False else value),
-    ] = None
-    stimuli: Annotated[dict[str, AudioPath], Field(min_length=1)]
-    response: Scales
-    max_stimuli: Annotated[Int, Field(ge=1)] | None = None
+    ] = Field(
+        default=None,
+        title="Must be heard",
+        description="Before it is rated, the whole stimulus (`ended`) or its beginning (`processUpdate`).",
+    )
+    stimuli: Annotated[dict[str, AudioPath], Field(min_length=1)] = Field(
+        description="Name in the results: path."
+    )
+    response: Scales = Field(description="The answers of a scale, or of several a list of such lists.")
+    max_stimuli: Annotated[Int, Field(ge=1)] | None = Field(
+        default=None, description="So many of the stimuli, drawn at random for each listener. Default: all."
+    )
 
     def pictures(self) -> list[str]:
         """Paths of all that its answers show."""
@@ -238,50 +215,57 @@ class LikertSinglePage(LikertPage):
 
 
 class SpatialPage(_Page):
-    """Where is it? What the lists and mappings hold is up to the page that shows them.
-
-    With ``numberof_loc_obj`` as many directions are asked for of each stimulus.
-    """
+    """Where is it? What the lists and mappings hold is up to the page that shows them."""
 
     type: Literal["spatial"]
-    framerate: Annotated[Float, Field(gt=0)] | None = None
-    numberof_loc_obj: Annotated[Int, Field(ge=1, le=12)] = 1
-    room_measurements: Anything | None = None
-    stimuli: Anything
-    responses: Anything | None = None
-    views: Anything | None = None
-    objects: Anything | None = None
+    framerate: Annotated[Float, Field(gt=0)] | None = Field(
+        default=None, description="Read, as webMUSHRA does, and of no effect here."
+    )
+    numberof_loc_obj: Annotated[Int, Field(ge=1, le=12)] = Field(
+        default=1, description="Directions that are asked for of each stimulus."
+    )
+    room_measurements: Anything | None = Field(default=None, description="Handed on to the page.")
+    stimuli: Anything = Field(description="Name: path, or a list of these or of paths.")
+    responses: Anything | None = Field(default=None, description="Handed on to the page.")
+    views: Anything | None = Field(default=None, description="Handed on to the page.")
+    objects: Anything | None = Field(default=None, description="Handed on to the page.")
 
 
 class Choice(_Model):
     """An answer of a questionnaire's Likert question."""
 
-    value: Text
-    label: Text | None = None
+    value: Text = Field(description="What is stored.")
+    label: Text | None = Field(default=None, description="What is shown.")
 
 
 class Question(_Model):
-    """A question of the finish page; ``min``, ``max`` and ``default`` are of numbers."""
+    """A question of the finish page."""
 
-    type: Literal["text", "number", "likert", "long_text"]
-    name: Text
-    label: Text | None = None
-    optional: Bool = False
-    min: Float | None = None
-    max: Float | None = None
-    default: Text | None = None
-    response: list[Choice] | None = None
+    type: Literal["text", "number", "likert", "long_text"] = Field(
+        description="A line of text, a number, a choice of answers, or several lines."
+    )
+    name: Text = Field(description="Name in the results, unlike that of any other question.")
+    label: Text | None = Field(default=None, description="What is asked. Default: the name.")
+    optional: Bool = Field(default=False, description="May be left out.")
+    min: Float | None = Field(default=None, description="Of a number: the least that is taken.")
+    max: Float | None = Field(default=None, description="Of a number: the most that is taken.")
+    default: Text | None = Field(default=None, description="What the field holds at first.")
+    response: list[Choice] | None = Field(default=None, description="Of a choice: its answers.")
 
 
 class FinishPage(_Page):
-    """The end: questionnaire, thanks. ``write_results`` is read by nothing."""
+    """The end: questionnaire, thanks."""
 
     type: Literal["finish"]
-    popup_content: Markup | None = None
-    show_results: Bool = False
-    show_errors: Bool = False
-    write_results: Bool = True
-    questionnaire: list[Question] | None = None
+    popup_content: Markup | None = Field(
+        default=None, title="Text at the very end", description="Shown once the results have arrived; HTML."
+    )
+    show_results: Bool = Field(
+        default=False, title="Show ratings", description="Listeners see their own ratings at the end."
+    )
+    show_errors: Bool = Field(default=False, description="Read, as webMUSHRA does, and of no effect here.")
+    write_results: Bool = Field(default=True, description="Read, and of no effect: results are stored.")
+    questionnaire: list[Question] | None = Field(default=None, description="Questions, in this order.")
 
 
 Page = (
@@ -328,60 +312,98 @@ class _Own(BaseModel):
 class Rules(_Own):
     """What a MUSHRA page asks before Next is unlocked; each rule is said on the page."""
 
-    must_hear_all: Bool = True
-    must_rate_all: Bool = True
-    one_at_100: Bool = True
-    only_playing_rated: Bool = True
+    must_hear_all: Bool = Field(
+        default=True, title="All must be heard", description="Every signal must have been played."
+    )
+    must_rate_all: Bool = Field(
+        default=True, title="All must be rated", description="Every slider must have been set."
+    )
+    one_at_100: Bool = Field(
+        default=True,
+        title="One at 100",
+        description="At least one signal must get 100.",
+    )
+    only_playing_rated: Bool = Field(
+        default=True, title="Rate what plays", description="Only the slider of what plays can be moved."
+    )
 
 
 class Completion(_Own):
     """What a listener gets at the end: a code to copy, an address to be sent to, both or nothing."""
 
-    code: Text | None = None
-    redirect: Annotated[Text, AfterValidator(_web_address)] | None = None
+    code: Text | None = Field(
+        default=None, title="Completion code", description="Code that listeners copy at the end."
+    )
+    redirect: WebAddress | None = Field(
+        default=None,
+        title="Address at the end",
+        description="Web address to which listeners are sent on.",
+    )
 
 
 class Section(_Own):
-    """The section ``qincodec``: what webMUSHRA has no words for.
+    """The section ``qincodec``: what webMUSHRA has no words for."""
 
-    Attributes:
-        training: ids of the pages whose grades are kept apart. None: all pages whose id begins with
-            "training".
-        rules: of MUSHRA pages.
-        items_per_listener: give each listener that many entries of every random group, balanced over
-            listeners; None: all.
-        order: of random groups: "latin" (each entry equally often at each place) or "random".
-        seed: of orders and draws.
-        completion: code and address at the end.
-        languages: of the page itself that a listener may choose from; the test's ``language`` comes first.
-        one_session_per_person: a second session of one person is refused.
-        headphone_check: ask for a short hearing task before the first trial.
-        identification: "anonymous" (one link for all), "invitation" (named one-time links) or "prolific".
-    """
-
-    training: list[Text] | None = None
-    rules: Rules = Rules()
-    items_per_listener: Annotated[Int, Field(ge=1)] | None = None
-    order: Literal["latin", "random"] = "latin"
-    seed: Annotated[Int, Field(ge=0)] = 0
-    completion: Completion = Completion()
-    languages: list[Language] = Field(default_factory=list)
-    one_session_per_person: Bool = False
-    headphone_check: Bool = False
-    identification: Literal["anonymous", "invitation", "prolific"] = "anonymous"
+    training: list[Text] | None = Field(
+        default=None,
+        description="Ids of the pages whose grades are kept apart. Default: `training...`.",
+    )
+    rules: Rules = Field(default=Rules(), description="What a MUSHRA page asks for before it can be left.")
+    items_per_listener: Annotated[Int, Field(ge=1)] | None = Field(
+        default=None,
+        title="Items per listener",
+        description="Give each listener so many entries of every random list, balanced over listeners."
+        " Default: all.",
+    )
+    order: Literal["latin", "random"] = Field(
+        default="latin",
+        title="Order of items",
+        description="Of random lists: `latin` has each entry equally often at each place.",
+    )
+    seed: Annotated[Int, Field(ge=0)] = Field(default=0, description="Of orders and draws.")
+    completion: Completion = Field(default=Completion(), description="What a listener gets at the end.")
+    languages: list[Language] = Field(
+        default_factory=list,
+        title="Languages",
+        description="Of buttons, scales and hints; listeners choose. The test's `language` comes first.",
+    )
+    one_session_per_person: Bool = Field(
+        default=False, title="Once per person", description="Refuse a second session of one person."
+    )
+    headphone_check: Bool = Field(
+        default=False,
+        title="Headphone check",
+        description="A short hearing task before the first trial tells headphones from loudspeakers.",
+    )
+    identification: Literal["anonymous", "invitation", "prolific"] = Field(
+        default="anonymous",
+        title="Who may take part",
+        description="`anonymous`: whoever has the link. `invitation`: named links that work once. `prolific`:"
+        " who comes from Prolific.",
+    )
 
 
 class General(_Model):
     """The top level without its pages."""
 
-    testname: Text
-    test_id: Text
-    buffer_size: Annotated[Literal[256, 512, 1024, 2048, 4096, 8192, 16384], BeforeValidator(resolve)] = 2048
-    stop_on_errors: Bool = False
-    show_button_previous_page: Bool = False
-    remote_service: Text | None = None
-    language: Language = "en"
-    qincodec: Section = Section()
+    testname: Text = Field(title="Title", description="Title that listeners see.")
+    test_id: Text = Field(description="Name of the test in results and in the data base.")
+    buffer_size: Annotated[Literal[256, 512, 1024, 2048, 4096, 8192, 16384], BeforeValidator(resolve)] = (
+        Field(default=2048, description="Read, as webMUSHRA does, and of no effect here.")
+    )
+    stop_on_errors: Bool = Field(
+        default=False, description="Signals of different lengths are an error; otherwise the shortest counts."
+    )
+    show_button_previous_page: Bool = Field(
+        default=False, title="Way back", description="Listeners may go back to earlier pages."
+    )
+    remote_service: Text | None = Field(
+        default=None, description="Where webMUSHRA's own page sends results; ours needs none."
+    )
+    language: Language = Field(
+        default="en", title="Language", description="Of buttons, scales and hints, unless a listener chooses."
+    )
+    qincodec: Section = Field(default=Section(), description="Our own section; webMUSHRA ignores it.")
 
 
 def is_training(page: str, named: Collection[str] | None = None) -> bool:

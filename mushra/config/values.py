@@ -1,0 +1,70 @@
+"""Types of the values in a test's YAML."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from mushra.config.yaml_js import Plain, resolve
+
+#: Name of the hidden reference in results.
+HIDDEN_REFERENCE = "reference"
+
+#: Tags in a text that is HTML.
+MAX_TAGS = 4000
+
+Language = Literal["en", "de", "fr", "es"]
+
+
+def _bool(value: object) -> object:
+    words = {"yes": True, "on": True, "1": True, "no": False, "off": False, "0": False}
+    return words.get(value.lower(), resolve(value)) if isinstance(value, Plain) else value
+
+
+def _path(path: str) -> str:
+    """A path that cannot leave the folder it is relative to."""
+    if "://" in path or path.startswith("//"):
+        raise ValueError("is an address; put the file beside the test and give its relative path")
+    if not path or "\\" in path or any(ord(character) < 32 for character in path):
+        raise ValueError("is no path; give a relative one with '/' between folders")
+    parts = PurePosixPath(path).parts
+    if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or ".." in parts:
+        raise ValueError("leads out of the test's folder; give a relative path without '..'")
+    return path
+
+
+def _trial_names(stimuli: dict[str, str]) -> dict[str, str]:
+    if HIDDEN_REFERENCE in stimuli:
+        raise ValueError("name 'reference' is that of the hidden reference; give the stimulus another")
+    if "" in stimuli:
+        raise ValueError("a stimulus has no name")
+    return stimuli
+
+
+def _web_address(address: str) -> str:
+    if not re.match(r"https?://[^/\s]", address):
+        raise ValueError("is no address; it must begin with https:// or http://")
+    return address
+
+
+def _few_tags(markup: str) -> str:
+    # Reading markup, here and in a browser, takes time by the square of how deep it is nested.
+    if (tags := markup.count("<")) > MAX_TAGS:
+        raise ValueError(f"has {tags} tags; at most {MAX_TAGS} are taken")
+    return markup
+
+
+Text = Annotated[str, AfterValidator(str)]
+WebAddress = Annotated[Text, AfterValidator(_web_address)]
+#: HTML; what of it is shown, `mushra.server.sanitize` says.
+Markup = Annotated[Text, AfterValidator(_few_tags)]
+Bool = Annotated[bool, BeforeValidator(_bool)]
+Int = Annotated[int, BeforeValidator(resolve)]
+Float = Annotated[float, BeforeValidator(resolve)]
+#: What is handed on to the page that shows it, as webMUSHRA's parser resolves it.
+Anything = Annotated[dict[str, Any] | list[Any], BeforeValidator(resolve)]
+AudioPath = Annotated[Text, AfterValidator(_path)]
+Stimuli = Annotated[dict[str, AudioPath], Field(min_length=1), AfterValidator(_trial_names)]
