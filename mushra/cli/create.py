@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mushra.cli.options import (
+    CompletionCode,
+    HeadphoneCheck,
+    Identification,
+    Languages,
+    OncePerPerson,
+    Redirect,
+    section_values,
+)
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import EXIT_USER_ERROR, UserError, count
 
 if TYPE_CHECKING:
+    from mushra.config.pages import Section
     from mushra.create.material import Material
 
 
@@ -88,9 +98,29 @@ def create(
     test_id: Annotated[
         str | None, typer.Option(metavar="ID", help="In results. Default: the folder's name.")
     ] = None,
-    questionnaire: Annotated[
-        bool, typer.Option("--questionnaire", help="Ask for experience, headphones and remarks at the end.")
+    no_questionnaire: Annotated[
+        bool,
+        typer.Option(
+            "--no-questionnaire", help="Do not ask for age, experience, headphones and remarks at the end."
+        ),
     ] = False,
+    instructions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Markdown text of the first page, instead of our own welcome."),
+    ] = None,
+    no_loop: Annotated[
+        bool, typer.Option("--no-loop", help="Let nobody set a loop within an excerpt.")
+    ] = False,
+    items_per_listener: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Trials of each listener, balanced over listeners. Default: all."),
+    ] = None,
+    identification: Identification = None,
+    completion_code: CompletionCode = None,
+    redirect: Redirect = None,
+    languages: Languages = None,
+    headphone_check: HeadphoneCheck = False,
+    once_per_person: OncePerPerson = False,
     weights: Annotated[
         list[str] | None, typer.Option(metavar="CODEC=PATH", help="Weights that the run used. Repeatable.")
     ] = None,
@@ -108,6 +138,7 @@ def create(
     from evaluation.engine.request import parse_weights
     from mushra.create.documents import Options
     from mushra.create.folder import create_test
+    from mushra.create.instructions import read_instructions
     from mushra.create.material import FolderMaterial, RunMaterial
 
     if preset is not None:
@@ -133,7 +164,15 @@ def create(
         language=language,
         title=title,
         test_id=test_id,
-        questionnaire=questionnaire,
+        questionnaire=not no_questionnaire,
+        instructions=None if instructions is None else read_instructions(instructions),
+        loop=not no_loop,
+        section=_section(
+            items_per_listener,
+            section_values(
+                identification, completion_code, redirect, languages, headphone_check, once_per_person
+            ),
+        ),
         seed=seed,
     )
     if (run is None) == (reference is None):
@@ -190,6 +229,27 @@ def check(
     print(", ".join(count(n, what) if n else f"no {what}s" for what, n in numbers.items()))
     if n_errors:
         raise typer.Exit(EXIT_USER_ERROR)
+
+
+def _section(items_per_listener: int | None, given: dict[tuple[str, ...], object]) -> Section:
+    """Our section of the YAML, checked by the model that will read it."""
+    from pydantic import ValidationError
+
+    from mushra.config.pages import Section
+
+    values: dict[str, Any] = {"items_per_listener": items_per_listener, "completion": {}}
+    for (*outer, key), value in given.items():
+        (values[outer[0]] if outer else values)[key] = value
+    try:
+        return Section.model_validate(values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+        name = {"code": "completion-code"}.get(str(details["loc"][-1]), str(details["loc"][0]))
+        name = "redirect" if details["loc"][-1] == "redirect" else name
+        said = str(details["ctx"]["error"]) if "error" in details.get("ctx", {}) else details["msg"]
+        raise UserError(
+            f"--{name.replace('_', '-')} is '{details['input']}': {said[0].lower()}{said[1:]}"
+        ) from error
 
 
 def _anchors(text: str) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import quote
 
 import typer
 
@@ -51,3 +52,56 @@ Exclude = Annotated[
 Style = Annotated[
     str | None, typer.Option(metavar="NAME|FILE", help="Matplotlib style of figures, for fonts.")
 ]
+
+# What `create` and `serve` write into a test's YAML.
+Identification = Annotated[
+    Literal["anonymous", "invitation", "prolific"] | None,
+    typer.Option(
+        help="Who may take part: whoever has the link, named links of `mushra invite`, or who comes from"
+        " Prolific. Default: anonymous."
+    ),
+]
+CompletionCode = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODE", help="Shown at the end; with Prolific listeners are also sent back there with it."
+    ),
+]
+Redirect = Annotated[
+    str | None, typer.Option(metavar="URL", help="Web address that listeners are sent to at the end.")
+]
+Languages = Annotated[
+    str | None,
+    typer.Option(metavar="en,de", help="Listeners choose among these for buttons, scales and hints."),
+]
+HeadphoneCheck = Annotated[
+    bool, typer.Option("--headphone-check", help="A short hearing task before the first trial.")
+]
+OncePerPerson = Annotated[
+    bool, typer.Option("--once-per-person", help="Refuse a second session of one person.")
+]
+
+#: Where Prolific takes its participants back.
+PROLIFIC_DONE = "https://app.prolific.com/submissions/complete?cc="
+
+
+def section_values(
+    identification: str | None,
+    completion_code: str | None,
+    redirect: str | None,
+    languages: str | None,
+    headphone_check: bool,
+    once_per_person: bool,
+) -> dict[tuple[str, ...], object]:
+    """Place in the section ``qincodec`` -> value, of each option that was given."""
+    if redirect is None and completion_code is not None and identification == "prolific":
+        redirect = f"{PROLIFIC_DONE}{quote(completion_code, safe='')}"
+    given: dict[tuple[str, ...], object] = {
+        ("identification",): identification,
+        ("completion", "code"): completion_code,
+        ("completion", "redirect"): redirect,
+        ("languages",): None if languages is None else [one.strip() for one in languages.split(",")],
+        ("headphone_check",): headphone_check or None,
+        ("one_session_per_person",): once_per_person or None,
+    }
+    return {place: value for place, value in given.items() if value is not None}

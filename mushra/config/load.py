@@ -44,6 +44,7 @@ class Finding:
         line: in it, from 1.
         page: number of the page in the order of the file, from 1; None for what belongs to no page.
         message: what is wrong, what was given, what is allowed.
+        location: the key that it is about.
     """
 
     severity: Literal["error", "warning"]
@@ -51,6 +52,7 @@ class Finding:
     line: int
     page: int | None
     message: str
+    location: Location = ()
 
     def __str__(self) -> str:
         page = "" if self.page is None else f"page {self.page}: "
@@ -129,6 +131,11 @@ def read(path: Path, root: Path | None) -> Reading:
             f"cannot read test '{file}': {error.strerror or error}; give a webMUSHRA YAML file or a folder"
             " that `mushra create` wrote"
         ) from error
+    return read_data(data, file, root)
+
+
+def read_data(data: bytes, file: Path, root: Path | None) -> Reading:
+    """What would become of the file of a test with that content."""
     try:
         document = parse(data)
     except YamlProblem as problem:
@@ -322,7 +329,7 @@ class _Reader:
     ) -> None:
         page = next((n for at, n in self._numbers.items() if location[: len(at)] == at), None)
         where = self._document.line(location) if line is None else line
-        self.findings.append(Finding(severity, self._file, where, page, one_line(message)))
+        self.findings.append(Finding(severity, self._file, where, page, one_line(message), location))
 
 
 def _is_several(response: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from mushra.config.pages import Language
 
@@ -23,6 +23,7 @@ class Texts(TypedDict):
     finish: str
     finish_unasked: str
     goodbye: str
+    age: str
     experience: str
     experience_answers: list[str]
     headphones: str
@@ -56,6 +57,7 @@ TEXTS: dict[Language, Texts] = {
         "finish": "<p>You have reached the end. Please answer the questions and send your results.</p>",
         "finish_unasked": "<p>You have reached the end. Please send your results.</p>",
         "goodbye": "Your results have arrived. Thank you for taking part!",
+        "age": "How old are you?",
         "experience": "How many listening tests have you taken part in before?",
         "experience_answers": ["none", "1 to 3", "4 or more"],
         "headphones": "Which headphones or loudspeakers did you use?",
@@ -91,6 +93,7 @@ TEXTS: dict[Language, Texts] = {
         ),
         "finish_unasked": "<p>Sie sind am Ende angekommen. Bitte senden Sie Ihre Ergebnisse ab.</p>",
         "goodbye": "Ihre Ergebnisse sind angekommen. Vielen Dank für Ihre Teilnahme!",
+        "age": "Wie alt sind Sie?",
         "experience": "An wie vielen Hörtests haben Sie schon teilgenommen?",
         "experience_answers": ["an keinem", "1 bis 3", "4 oder mehr"],
         "headphones": "Welche Kopfhörer oder Lautsprecher haben Sie benutzt?",
@@ -125,6 +128,7 @@ TEXTS: dict[Language, Texts] = {
         ),
         "finish_unasked": "<p>Vous êtes arrivé à la fin. Veuillez envoyer vos résultats.</p>",
         "goodbye": "Vos résultats sont arrivés. Merci de votre participation !",
+        "age": "Quel âge avez-vous ?",
         "experience": "À combien de tests d’écoute avez-vous déjà participé ?",
         "experience_answers": ["aucun", "1 à 3", "4 ou plus"],
         "headphones": "Quel casque ou quelles enceintes avez-vous utilisés ?",
@@ -157,9 +161,27 @@ TEXTS: dict[Language, Texts] = {
         "finish": "<p>Ha llegado al final. Responda a las preguntas y envíe sus resultados.</p>",
         "finish_unasked": "<p>Ha llegado al final. Envíe sus resultados.</p>",
         "goodbye": "Sus resultados han llegado. ¡Gracias por participar!",
+        "age": "¿Qué edad tiene?",
         "experience": "¿En cuántas pruebas de escucha ha participado antes?",
         "experience_answers": ["ninguna", "de 1 a 3", "4 o más"],
         "headphones": "¿Qué auriculares o altavoces ha utilizado?",
         "remarks": "¿Desea decirnos algo más?",
     },
 }
+
+
+def questions(language: Language) -> list[dict[str, Any]]:
+    """The questions of `mushra create`, as a finish page's ``questionnaire`` has them."""
+    texts = TEXTS[language]
+    answers = enumerate(texts["experience_answers"])
+    return [
+        {"type": "number", "name": "age", "label": texts["age"], "optional": True, "min": 1, "max": 120},
+        {
+            "type": "likert",
+            "name": "experience",
+            "label": texts["experience"],
+            "response": [{"value": str(value), "label": label} for value, label in answers],
+        },
+        {"type": "text", "name": "headphones", "label": texts["headphones"], "optional": True},
+        {"type": "long_text", "name": "remarks", "label": texts["remarks"], "optional": True},
+    ]

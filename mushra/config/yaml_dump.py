@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from mushra.config.yaml_js import Plain
+
 
 def dump(value: dict[str, Any]) -> str:
     """A document that yaml.js and every YAML parser read as ``value``.
@@ -16,7 +18,7 @@ def dump(value: dict[str, Any]) -> str:
     quoted on one line.
 
     Args:
-        value: of dicts with text keys, lists, text, numbers, bool, None.
+        value: of dicts with text keys, lists, text (`Plain` as it was read), numbers, bool, None.
     """
     return "".join(f"{line}\n" for line in _lines(value))
 
@@ -52,7 +54,13 @@ _WORD = re.compile(
 )
 
 
+#: A value without quotes that stays one wherever it is written: `true`, `yes`, `1.50`, `007`.
+_BARE = re.compile(r"[+-]?[\w.]*\w", re.ASCII)
+
+
 def _scalar(value: Any) -> str:
+    if isinstance(value, Plain) and _BARE.fullmatch(value):
+        return str(value)
     if not isinstance(value, str) or not _WORD.fullmatch(value):
         text = json.dumps(value, ensure_ascii=False)
         if isinstance(value, float) and "." not in text:

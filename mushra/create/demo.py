@@ -58,7 +58,6 @@ def make_demo(out: Path) -> Path:
             duration_s=5.0,
             title="Demonstration of a listening test",
             test_id="demo",
-            questionnaire=True,
         )
         create_test(RunMaterial(out / RUN), test, options, force=True, progress=progress)
     return test

@@ -15,7 +15,7 @@ from mushra.check import excerpt_warning, items_warning, signals_warning
 from mushra.config.key import Key, KeySignal, KeyTrial
 from mushra.config.locate import KEY_FORMAT
 from mushra.config.pages import ANCHOR35, ANCHOR70, HIDDEN_REFERENCE, Language, Section
-from mushra.config.texts import TEXTS
+from mushra.config.texts import TEXTS, questions
 from mushra.create.material import Material, Pick
 from mushra.create.stimuli import Item
 
@@ -45,7 +45,10 @@ class Options:
         open_names: call conditions by their names in the YAML and the file names.
         language: of the pages.
         title, test_id: of the test; None: of the language, from the folder's name.
-        questionnaire: ask for experience, headphones and remarks at the end.
+        questionnaire: ask for age, experience, headphones and remarks at the end.
+        instructions: HTML of the first page, instead of our own welcome.
+        loop: let listeners set a loop within an excerpt.
+        section: of the YAML, what stands in it besides languages and seed.
         seed: of every choice.
     """
 
@@ -65,7 +68,10 @@ class Options:
     language: Language = "en"
     title: str | None = None
     test_id: str | None = None
-    questionnaire: bool = False
+    questionnaire: bool = True
+    instructions: str | None = None
+    loop: bool = True
+    section: Section = field(default_factory=Section)
     seed: int = 0
 
 
@@ -132,7 +138,7 @@ def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict
             "type": "consent",
             "id": "consent",
             "name": texts["consent_name"],
-            "content": texts["consent"],
+            "content": options.instructions or texts["consent"],
             "mustConsent": True,
         },
         {
@@ -143,8 +149,8 @@ def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict
             "stimulus": (training or graded)[0].files[HIDDEN_REFERENCE][1],
             "defaultVolume": 0.5,
         },
-        *(_page(trial, texts["training_name"], texts["training"]) for trial in training),
-        ["random", *(_page(trial, texts["trial_name"], texts["trial"]) for trial in graded)],
+        *(_page(trial, texts["training_name"], texts["training"], options.loop) for trial in training),
+        ["random", *(_page(trial, texts["trial_name"], texts["trial"], options.loop) for trial in graded)],
     ]
     finish: dict[str, Any] = {
         "type": "finish",
@@ -156,18 +162,9 @@ def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict
         "writeResults": True,
     }
     if options.questionnaire:
-        answers = enumerate(texts["experience_answers"])
-        finish["questionnaire"] = [
-            {
-                "type": "likert",
-                "name": "experience",
-                "label": texts["experience"],
-                "response": [{"value": str(value), "label": label} for value, label in answers],
-            },
-            {"type": "text", "name": "headphones", "label": texts["headphones"], "optional": True},
-            {"type": "long_text", "name": "remarks", "label": texts["remarks"], "optional": True},
-        ]
-    section = Section(languages=[options.language], seed=options.seed)
+        finish["questionnaire"] = questions(options.language)
+    languages = list(dict.fromkeys([options.language, *options.section.languages]))
+    section = options.section.model_copy(update={"languages": languages, "seed": options.seed})
     return {
         "testname": options.title or texts["title"],
         "testId": test_id,
@@ -228,7 +225,12 @@ def make_report(
         "run": material.name,
         "systems": [asdict(system) for system in material.systems],
         "sample_rate": material.sample_rate,
-        "options": {**asdict(options), "duration_s": duration_s, "items": n_items},
+        "options": {
+            **asdict(options),
+            "section": options.section.model_dump(),
+            "duration_s": duration_s,
+            "items": n_items,
+        },
         "ranked_by": list(ranked_by),
         "n_recordings": len({clip.recording for clip in material.clips}),
         "skipped": [list(entry) for entry in skipped],
@@ -273,7 +275,7 @@ def _test_warnings(material: Material, options: Options, all_trials: Sequence[Tr
             )
 
 
-def _page(trial: Trial, name: str, content: str) -> dict[str, Any]:
+def _page(trial: Trial, name: str, content: str, loop: bool) -> dict[str, Any]:
     """A MUSHRA page. The hidden reference is added by whoever shows it; anchors are files like the others."""
     stimuli = sorted(entry[:2] for condition, entry in trial.files.items() if condition != HIDDEN_REFERENCE)
     return {
@@ -282,7 +284,7 @@ def _page(trial: Trial, name: str, content: str) -> dict[str, Any]:
         "name": name,
         "content": content,
         "showWaveform": True,
-        "enableLooping": True,
+        "enableLooping": loop,
         "reference": trial.files[HIDDEN_REFERENCE][1],
         "createAnchor35": False,
         "createAnchor70": False,

@@ -12,7 +12,7 @@ from werkzeug.exceptions import TooManyRequests
 from mushra.config.pages import TestConfig
 from mushra.server.incoming import BadResult, check_result
 from mushra.server.security import RateLimit, parse_json
-from mushra.server.service import Service, new_key, service
+from mushra.server.service import ConfigChanged, Service, new_key, service
 from mushra.server.session_pages import num_slots
 from mushra.store import records
 from mushra.store.pages import SessionPage
@@ -28,11 +28,15 @@ _YEAR_S = 365 * 24 * 3600
 
 @blueprint.get("/")
 def page() -> str:
-    config = _config(service())
+    return listening_page(_config(service()))
+
+
+def listening_page(config: TestConfig, title: str | None = None) -> str:
+    """The page that shows a session; ``title`` instead of the test's."""
     return render_template(
         "listen.html",
         lang=_language(config, request.args.get("lang")),
-        testname=config.testname,
+        testname=title or config.testname,
         languages=_languages(config),
         asset_version=current_app.config["ASSETS_VERSION"],
     )
@@ -72,8 +76,19 @@ def begin() -> tuple[Response, int]:
     body = _body()
     key = new_key()
     cookie = known_cookie()
-    arrival = _arrival(here, config, body, key, cookie)
-    session, new = here.store.write(lambda connection: records.begin(connection, arrival, here.pages_of))
+    while True:
+        arrival = _arrival(here, here.config or config, body, key, cookie)
+
+        def pages_of(number: int, slot: int, config: str = arrival.config) -> list[SessionPage]:
+            if here.config_sha256 != config:
+                raise ConfigChanged
+            return here.pages_of(number, slot)
+
+        try:
+            session, new = here.store.write(lambda connection: records.begin(connection, arrival, pages_of))
+            break
+        except ConfigChanged:  # by the experimenter, while this session waited for its turn
+            continue
     if not new:
         here.forget(session)
     opened = here.session(session, key)
@@ -239,9 +254,15 @@ def _opened(here: Service, session: str) -> Session:
 
 
 def _document(here: Service, config: TestConfig, session: Session) -> dict[str, Any]:
-    """SESSION of the contract, without the key."""
     with here.store.read() as connection:
         state, saved = records.saved_pages(connection, session.id)
+    return document(config, session, state, saved)
+
+
+def document(
+    config: TestConfig, session: Session, state: str, saved: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """SESSION of the contract, without the key."""
     section, general = config.section, config.general
     return {
         "id": session.id,

@@ -38,6 +38,10 @@ class Limits:
     sign_in: tuple[float, float] = (8, 0.1)
 
 
+class ConfigChanged(Exception):
+    """The test was edited since a session was planned."""
+
+
 @dataclass
 class Service:
     """One test being served.
@@ -76,6 +80,11 @@ class Service:
     def test(self) -> str | None:
         """Id of the test; None for whatever a webMUSHRA checkout holds."""
         return self.config.test_id if self.config is not None else None
+
+    def change(self, config: TestConfig, stimuli: Stimuli, config_sha256: str) -> None:
+        """Serve another configuration of the same test to whoever begins from now on."""
+        with self._lock:
+            self.config, self.stimuli, self.config_sha256 = config, stimuli, config_sha256
 
     def pages_of(self, number: int, slot: int) -> list[SessionPage]:
         assert self.config is not None and self.stimuli is not None

@@ -414,6 +414,14 @@ def withdraw(connection: sa.Connection, test: str, name: str) -> bool:
     return bool(connection.execute(sa.delete(table).where(where)).rowcount)
 
 
+def count_sessions(connection: sa.Connection, test: str) -> int:
+    """How many sessions a test has; none begins before the transaction ends."""
+    tests, sessions = schema.tests, schema.sessions
+    connection.execute(sa.select(tests.c.begun).where(tests.c.test == test).with_for_update()).one()
+    count = sa.select(sa.func.count()).select_from(sessions).where(sessions.c.test == test)
+    return int(connection.execute(count).scalar_one())
+
+
 def is_closed(connection: sa.Connection, test: str) -> bool:
     """Whether a test takes nobody new."""
     return bool(

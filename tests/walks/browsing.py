@@ -26,6 +26,8 @@ def take_in_chromium(page: Any, rate: Callable[..., None], link: str, ear: Ear, 
             for n, condition in enumerate(conditions, start=1):
                 rate(page, n, grades[trial][condition])
                 _correct(page, n, grades[trial][condition])
+        elif described["type"] == "finish" and described["questionnaire"]:
+            page.locator("input[type=radio]").first.check()
         leave(page)
     page.wait_for_selector(".done")
 
@@ -82,5 +84,7 @@ def take_in_firefox(browser: Any, link: str, ear: Ear, grades: Grades) -> None:
                 while off := wanted - browser.evaluate(shows):
                     browser.press("ArrowUp" if off > 0 else "ArrowDown")
                 browser.evaluate(f"({HEARD})(0.6)")
+        elif kind == "finish" and described["questionnaire"]:
+            browser.click("input[type=radio]")
         browser.click(".next")
     browser.wait("document.querySelector('.done')", _WAIT_S)
