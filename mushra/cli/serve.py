@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mushra.cli.options import Database, Key
+from mushra.cli.options import (
+    CompletionCode,
+    Database,
+    HeadphoneCheck,
+    Identification,
+    Key,
+    Languages,
+    OncePerPerson,
+    Redirect,
+    section_values,
+)
 from mushra.config.locate import database_of
 from qincodec.core.errors import UserError, count
 
@@ -91,15 +101,34 @@ def serve(
     ] = None,
     threads: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")] = 8,
     qr: Annotated[bool, typer.Option(help="Print the listeners' link as a QR code.")] = True,
+    closed: Annotated[
+        bool,
+        typer.Option("--closed", help="Nobody new can begin until the test is opened on the admin pages."),
+    ] = False,
+    identification: Identification = None,
+    completion_code: CompletionCode = None,
+    redirect: Redirect = None,
+    languages: Languages = None,
+    headphone_check: HeadphoneCheck = False,
+    once_per_person: OncePerPerson = False,
 ) -> None:
-    """Serve a listening test: prints the listeners' link and an admin link that works once."""
+    """Serve a listening test: prints the listeners' link and an admin link that works once.
+
+    Options of `mushra create` that are given here, too, are written into the test's YAML.
+    """
     import logging
     import signal
 
     from mushra.server import address, create_app
     from mushra.server.connections import make_server
     from mushra.server.sign_in import new_link, set_password
+    from mushra.store.records import set_closed
 
+    changes = section_values(
+        identification, completion_code, redirect, languages, headphone_check, once_per_person
+    )
+    if test is None and (changes or closed):
+        raise UserError("what listeners get is set in a test's YAML, and none is given; give TEST, too")
     if test is None and webmushra is None:
         raise UserError("no test given; give the folder of `mushra create`, a YAML file, or --webmushra PATH")
     config = _checked(test) if test is not None else None
@@ -128,6 +157,10 @@ def serve(
     here: Service = app.extensions["mushra"]
     store = here.store
     try:
+        if changes:
+            _write_options(here, changes)
+        if closed and (served := here.test) is not None:
+            store.write(lambda connection: set_closed(connection, served, True))
         if admin_password is not None:
             set_password(store, admin_password)
         try:
@@ -163,6 +196,17 @@ def serve(
             server.close()
     finally:
         store.close()
+
+
+def _write_options(here: Service, changes: dict[tuple[str, ...], object]) -> None:
+    """Into the section ``qincodec`` of the YAML. Raises `UserError`."""
+    from mushra.config.edit import revise
+    from mushra.server.changing import save
+
+    assert here.config is not None
+    path = here.config.path
+    located = {("qincodec", *place): value for place, value in changes.items()}
+    save(here, revise(path, here.config.root, path.read_bytes(), located))
 
 
 def _checked(test: Path) -> TestConfig:
@@ -225,8 +269,8 @@ def invite(
     config = load_config(test)
     if config.section.identification != "invitation":
         raise UserError(
-            f"'{config.path}' takes listeners as '{config.section.identification}'; write `identification:"
-            " invitation` into its section `qincodec` to use invitations"
+            f"'{config.path}' takes listeners as '{config.section.identification}'; to use invitations, serve"
+            ' it with `--identification invitation`, or say so on the admin page "Test"'
         )
     if public_url is not None:
         address.clean_url(public_url)

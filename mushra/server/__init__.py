@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from mushra.config.pages import TestConfig
-from mushra.server import admin, api, webmushra
+from mushra.server import admin, admin_editing, admin_preview, api, webmushra
 from mushra.server.files import Stimuli
 from mushra.server.incoming import BadResult
 from mushra.server.plots import Plots
@@ -25,6 +25,9 @@ from mushra.store.store import Store, StoreUnavailable
 from qincodec.core.errors import UserError
 
 __all__ = ["Limits", "create_app"]
+
+#: Their pages are those of `admin.blueprint`.
+_ADMIN = (admin_editing, admin_preview)
 
 #: Of any body, unless a view says less; webMUSHRA's client sends the whole configuration along.
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -90,6 +93,7 @@ def create_app(
     app.extensions["mushra"] = here
     app.register_blueprint(admin.blueprint, url_prefix="/admin")
     here.submissions = submissions
+    here.cache = cache
     app.register_blueprint(webmushra.submissions)
     if webmushra_folder is not None:
         app.register_blueprint(webmushra.checkout)

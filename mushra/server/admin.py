@@ -279,7 +279,7 @@ def _known(here: Service, session: str) -> SessionState:
     raise Unknown
 
 
-def _own_test() -> tuple[Service, str]:
+def own_test() -> tuple[Service, str]:
     """The test that is served; 404 where only a checkout is."""
     here = service()
     if here.test is None:
@@ -289,15 +289,15 @@ def _own_test() -> tuple[Service, str]:
 
 @blueprint.post("/closed")
 def set_closed() -> BaseResponse:
-    here, test = _own_test()
+    here, test = own_test()
     closed = request.form.get("closed") == "1"
     here.store.write(lambda connection: records.set_closed(connection, test, closed))
-    return redirect(url_for("admin.overview"))
+    return redirect(url_for("admin.test_page"))
 
 
 @blueprint.post("/invitations")
 def invite() -> str | tuple[str, int]:
-    here, test = _own_test()
+    here, test = own_test()
     names = [line.strip() for line in request.form.get("names", "").splitlines() if line.strip()]
     try:
         made = here.store.write(lambda connection: records.invite(connection, test, names[:1000]))
@@ -308,7 +308,7 @@ def invite() -> str | tuple[str, int]:
 
 @blueprint.post("/invitations/withdraw")
 def withdraw() -> BaseResponse:
-    here, test = _own_test()
+    here, test = own_test()
     name = storable(request.form.get("name", ""))
     if not here.store.write(lambda connection: records.withdraw(connection, test, name)):
         abort(404, "There is no such invitation, or it has been used.")

@@ -78,14 +78,8 @@ def begin() -> tuple[Response, int]:
     cookie = known_cookie()
     while True:
         arrival = _arrival(here, here.config or config, body, key, cookie)
-
-        def pages_of(number: int, slot: int, config: str = arrival.config) -> list[SessionPage]:
-            if here.config_sha256 != config:
-                raise ConfigChanged
-            return here.pages_of(number, slot)
-
         try:
-            session, new = here.store.write(lambda connection: records.begin(connection, arrival, pages_of))
+            session, new = _begin(here, arrival)
             break
         except ConfigChanged:  # by the experimenter, while this session waited for its turn
             continue
@@ -97,6 +91,15 @@ def begin() -> tuple[Response, int]:
     if arrival.kind == "anonymous" and arrival.person is not None:
         remember(response, cookie)
     return response, 201
+
+
+def _begin(here: Service, arrival: Arrival) -> tuple[str, bool]:
+    def pages_of(number: int, slot: int) -> list[SessionPage]:
+        if here.config_sha256 != arrival.config:
+            raise ConfigChanged
+        return here.pages_of(number, slot)
+
+    return here.store.write(lambda connection: records.begin(connection, arrival, pages_of))
 
 
 def known_cookie() -> str:

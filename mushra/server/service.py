@@ -52,6 +52,7 @@ class Service:
         config_sha256: of the configuration as it is kept in the data base.
         submissions: whether whole sessions are taken from webMUSHRA's own client.
         public_address: of the listening page, for links; None: as the request came.
+        cache: folder for anchors and plots.
     """
 
     store: Store
@@ -63,6 +64,7 @@ class Service:
     config_sha256: str = ""
     submissions: bool = False
     public_address: str | None = None
+    cache: Path = Path("cache")
     begin_limit: RateLimit = field(init=False)
     save_limit: RateLimit = field(init=False)
     submit_limit: RateLimit = field(init=False)

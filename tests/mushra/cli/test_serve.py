@@ -17,6 +17,7 @@ from serving import free_port, serving
 from typer.testing import CliRunner
 
 from mushra.cli import serve as cli_serve
+from mushra.config.load import load_config
 from mushra.server import address, sign_in
 from mushra.store.ratings import read_ratings
 from mushra.store.store import Store
@@ -57,6 +58,40 @@ def test_a_served_test_says_where_it_is_and_stops_cleanly(make_folder: Any) -> N
     assert link[1] not in server.said
     assert "Traceback" not in server.said
     assert (folder / "results.sqlite").is_file()
+
+
+def test_options_are_written_into_the_yaml(make_folder: Any, command: Any) -> None:
+    folder = make_folder()
+    options = [
+        "--identification",
+        "invitation",
+        "--completion-code",
+        "C-1",
+        "--languages",
+        "de,en",
+        "--closed",
+    ]
+    line = [sys.executable, "-c", RUN, "serve", str(folder), "--port", "0", *options]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        base = process.stdout.readline().removeprefix("Listeners: ").strip()
+        section = load_config(folder).section
+        token = command("invite", folder, "Ann").split("?t=")[1].strip()
+        body = json.dumps({"invitation": token}).encode()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(f"{base}api/sessions", body, method="POST"))
+        assert json.loads(refused.value.read())["code"] == "closed"
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate()
+    assert "Traceback" not in log
+    assert (section.identification, section.completion.code) == ("invitation", "C-1")
+    assert section.languages == ["de", "en"]
+    text = (folder / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match="must begin with https://"):
+        command("serve", folder, "--redirect", "nowhere")
+    assert (folder / "config.yaml").read_bytes() == text
+    with pytest.raises(UserError, match="give TEST, too"):
+        command("serve", "--webmushra", folder, "--closed")
 
 
 def status(url: str) -> int:

@@ -1,0 +1,107 @@
+"""The experimenter's page of the test itself: its state, its pages, its options and texts."""
+
+from __future__ import annotations
+
+import hashlib
+
+from flask import abort, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as BaseResponse
+
+from mushra.config.edit import original, revise
+from mushra.config.load import ConfigError, Reading, read_data
+from mushra.config.pages import TestConfig
+from mushra.server.admin import blueprint, own_test
+from mushra.server.changing import Begun, save
+from mushra.server.form import Form
+from mushra.server.progress import list_sessions, summary
+from mushra.server.service import Service
+from mushra.store import records
+from mushra.store.store import StoreUnavailable
+from qincodec.core.errors import UserError
+
+_CHANGED = (
+    "The file has been changed meanwhile, by somebody else or by hand. What you entered is kept below:"
+    " compare it with the file, and save again."
+)
+
+
+@blueprint.get("/test")
+def test_page() -> str:
+    here, test = own_test()
+    return _page(here, test, saved=request.args.get("saved") == "1")
+
+
+@blueprint.post("/test")
+def save_test() -> BaseResponse | str | tuple[str, int]:
+    here, test = own_test()
+    reading, data = _read(here)
+    if reading.config is None:
+        return _page(here, test), 409
+    with here.store.read() as connection:
+        begun = bool(list_sessions(connection, test))
+    form = Form(reading, begun)
+    changes = form.enter(request.form)
+    if request.form.get("version") != _version(data):
+        return _page(here, test, form, [_CHANGED]), 409
+    try:
+        save(here, revise(reading.config.path, reading.config.root, data, changes))
+    except ConfigError as error:
+        return _page(here, test, form, form.told(error.findings)), 400
+    except Begun as error:
+        return _page(here, test, form, [f"Not saved: {error}."]), 409
+    except (UserError, StoreUnavailable) as error:
+        return _page(here, test, form, [f"Not saved: {error}"]), 503
+    return redirect(url_for("admin.test_page", saved=1))
+
+
+def _config(here: Service) -> TestConfig:
+    if here.config is None:
+        abort(404)
+    return here.config
+
+
+def _read(here: Service) -> tuple[Reading, bytes]:
+    """The file as it is now, which somebody may have edited by hand."""
+    config = _config(here)
+    try:
+        data = config.path.read_bytes()
+    except OSError as error:
+        abort(503, f"The test's file cannot be read: {error.strerror or error}.")
+    return read_data(data, config.path, config.root), data
+
+
+def _version(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _page(
+    here: Service, test: str, form: Form | None = None, wrong: list[str] | None = None, saved: bool = False
+) -> str:
+    reading, data = _read(here)
+    config = _config(here)
+    with here.store.read() as connection:
+        sessions = list_sessions(connection, test)
+        closed = records.is_closed(connection, test)
+    if form is None and reading.config is not None:
+        form = Form(reading, bool(sessions))
+    return render_template(
+        "admin/test.html",
+        title=config.testname,
+        here="test",
+        test=test,
+        form=form,
+        wrong=wrong or [],
+        findings=[str(one) for one in reading.findings if one.severity == "error"],
+        by_hand=reading.config is not None and reading.config != config,
+        saved=saved,
+        version=_version(data),
+        pages=list(enumerate(config.flat(), start=1)),
+        previews=here.webmushra is None,
+        begun=len(sessions),
+        summary=summary(sessions),
+        closed=closed,
+        link=here.public_address or url_for("listen.page", _external=True) if here.webmushra is None else "",
+        path=config.path,
+        original=original(config.path) if original(config.path).exists() else None,
+        is_training=config.is_training,
+    )

@@ -1,0 +1,56 @@
+"""Another configuration of the test that is being served: into the data base, memory and file, or nowhere."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from mushra.config.edit import Revised, comparison
+from mushra.server.files import Stimuli
+from mushra.server.service import Service, new_key, versions
+from mushra.store import records
+from qincodec.core.errors import UserError
+
+
+class Begun(UserError):
+    """A change of the comparison in a test that has sessions."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "somebody has begun: what listeners compare, and by which rules, cannot change any more, for"
+            " ratings before and after could not be analysed together. Erase the sessions that were trials of"
+            " yours, or make another test from a copy of the folder with another testId"
+        )
+
+
+def save(here: Service, revised: Revised) -> None:
+    """Serve a revised test and write its file, or neither.
+
+    Raises:
+        Begun: what is compared would change under listeners.
+        UserError: another ``testId``, stimuli that cannot be used, a file that cannot be written.
+        StoreUnavailable: the data base cannot be written.
+    """
+    config, stimuli, digest = here.config, here.stimuli, here.config_sha256
+    assert config is not None and stimuli is not None
+    test = config.test_id
+    if revised.config.test_id != test:
+        raise UserError(f"the file has another testId than '{test}', which is served; start the server again")
+    if here.submissions and revised.config.section.identification != "anonymous":
+        raise UserError("webMUSHRA's own page cannot say who takes part: here only anonymous listeners can")
+    new = Stimuli(revised.config, here.store.meta("secret", new_key), here.cache / "anchors")
+    same = comparison(revised.config) == comparison(config) and new.hashes() == stimuli.hashes()
+    content = versions(new)
+
+    def change(connection: sa.Connection) -> None:
+        # Nobody begins between the count and the change: both are done while the test's row is locked.
+        if records.count_sessions(connection, test) and not same:
+            raise Begun
+        records.ensure_test(connection, test, revised.config.testname)
+        here.change(revised.config, new, records.ensure_config(connection, test, revised.text, content))
+
+    try:
+        here.store.write(change)
+        revised.write()
+    except BaseException:
+        here.change(config, stimuli, digest)
+        raise
