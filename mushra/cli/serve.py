@@ -205,7 +205,9 @@ def _write_options(here: Service, changes: dict[tuple[str, ...], object]) -> Non
 
     assert here.config is not None
     path = here.config.path
-    located = {("qincodec", *place): value for place, value in changes.items()}
+    located: dict[tuple[str | int, ...], object] = {
+        ("qincodec", *place): value for place, value in changes.items()
+    }
     save(here, revise(path, here.config.root, path.read_bytes(), located))
 
 

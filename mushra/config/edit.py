@@ -14,7 +14,7 @@ from mushra.config.yaml_dump import dump
 from mushra.config.yaml_js import resolve
 from mushra.config.yaml_lines import Location, parse
 from qincodec.core.errors import UserError
-from qincodec.core.files import explain_os_errors, write_atomic
+from qincodec.core.files import replacing
 
 #: Keys of our section that do not decide what listeners compare, or how.
 _FREE = {"completion", "languages", "one_session_per_person", "identification"}
@@ -38,10 +38,12 @@ class Revised:
     def write(self) -> None:
         """Replace the file. One that had comments is kept beside it, the first time. Raises `UserError`."""
         path = self.config.path
-        with explain_os_errors(path, "see that the server may write there"):
-            if self.loses_layout and not original(path).exists():
-                write_atomic(original(path), self.old)
-            write_atomic(path, self.text)
+        if self.loses_layout and not original(path).exists():
+            with replacing(original(path)) as new:
+                new.write_bytes(self.old)
+        with replacing(path) as new:
+            new.write_bytes(self.text.encode())
+            new.chmod(path.stat().st_mode & 0o777)
 
 
 def original(path: Path) -> Path:

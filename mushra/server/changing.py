@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import sqlalchemy as sa
 
 from mushra.config.edit import Revised, comparison
@@ -9,6 +11,8 @@ from mushra.server.files import Stimuli
 from mushra.server.service import Service, new_key, versions
 from mushra.store import records
 from qincodec.core.errors import UserError
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class Begun(UserError):
@@ -48,9 +52,12 @@ def save(here: Service, revised: Revised) -> None:
         records.ensure_test(connection, test, revised.config.testname)
         here.change(revised.config, new, records.ensure_config(connection, test, revised.text, content))
 
-    try:
-        here.store.write(change)
-        revised.write()
-    except BaseException:
-        here.change(config, stimuli, digest)
-        raise
+    with _ONE_AT_A_TIME:
+        if config.path.read_bytes() != revised.old or here.config_sha256 != digest:
+            raise UserError("somebody else has saved meanwhile; compare what you entered, and save again")
+        try:
+            here.store.write(change)
+            revised.write()
+        except BaseException:
+            here.change(config, stimuli, digest)
+            raise

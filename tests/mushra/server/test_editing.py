@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from mushra.config.load import load_config
+from mushra.server import api
 from mushra.server.sign_in import new_link, set_password
 
 OURS = {"Origin": "http://localhost"}
@@ -78,7 +79,8 @@ def test_a_text_is_changed_for_who_begins_then(app: Flask, listener: Any) -> Non
     assert not after.section.rules.one_at_100
     assert after.pages[1:] == before.pages[1:]
     session = listener(app).session
-    assert session["test"]["name"] == "It's new" and session["test"]["languages"] == ["en", "de"]
+    assert session["test"]["name"] == "It's new"
+    assert 'data-languages="en de"' in app.test_client().get("/").get_data(as_text=True)
     assert session["pages"][0]["content"] == "<p>Hello again: <b>you</b></p>\n<p># 2</p>"
     assert session["rules"]["one_at_100"] is False
     assert rows(app)["configs"] == 2  # what is served is kept, as at the start
@@ -180,3 +182,38 @@ def test_only_for_who_is_signed_in(app: Flask) -> None:
     assert stranger.post("/admin/preview/all/api/sessions", json={}, headers=OURS).status_code == 403
     set_password(app.extensions["mushra"].store, "0123456789")
     assert Experimenter(app).client.post("/admin/test", headers={"Origin": "http://evil"}).status_code == 403
+
+
+def test_who_begins_while_the_test_is_changed_gets_it_whole(
+    app: Flask, listener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan is made of one configuration, the one that is stored with the session."""
+    real, texts = api._arrival, iter(["First.", "Second."])
+
+    def arrival(*given: Any) -> Any:
+        made = real(*given)
+        if text := next(texts, None):
+            assert Experimenter(app).save(pages__1__content=text).status_code == 302
+        return made
+
+    monkeypatch.setattr(api, "_arrival", arrival)
+    session = listener(app).session
+    assert session["pages"][0]["content"] == "Second."
+    with app.extensions["mushra"].store.read() as connection:
+        query = "SELECT yaml FROM sessions JOIN configs ON configs.sha256 = sessions.config"
+        (yaml,) = connection.execute(sa.text(query)).scalars()
+    assert yaml == (folder(app) / "config.yaml").read_text()
+
+
+def test_a_file_that_cannot_be_written_changes_nothing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    before, text = app.extensions["mushra"].config, (folder(app) / "config.yaml").read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    answer = Experimenter(app).save(testname="Not kept", pages__1__content="Typed for an hour.")
+    page = answer.get_data(as_text=True)
+    assert answer.status_code == 503
+    assert "Not saved: cannot write" in page and "No space left" in page and "Typed for an hour." in page
+    assert app.extensions["mushra"].config == before
+    assert (folder(app) / "config.yaml").read_bytes() == text

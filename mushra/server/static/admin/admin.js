@@ -1,4 +1,5 @@
-// Two small things: a sign-in link fills its form by itself, and pages that show something alive stay current.
+// Three small things: a sign-in link fills its form by itself, pages that show something alive stay current, and
+// what was entered and not saved is not lost without a question.
 
 // The token stands behind '#', where no server, log or other site sees it.
 const tokenField = document.getElementById("token");
@@ -30,3 +31,11 @@ async function refresh() {
 }
 const first = document.querySelector("[data-live]");
 if (first) setTimeout(refresh, first.hasAttribute("data-quick") ? QUICK_MS : REFRESH_MS);
+
+const editing = document.querySelector("form.editing");
+let entered = Boolean(document.querySelector("form.editing .error")); // it was refused, and is not saved
+editing?.addEventListener("input", () => { entered = true; });
+editing?.addEventListener("submit", () => { entered = false; });
+addEventListener("beforeunload", (event) => {
+  if (entered) event.preventDefault();
+});
