@@ -161,8 +161,7 @@ def test_every_page_of_an_administrator(site: Callable[..., Site], open_page: Ca
     page.get_by_role("button", name="Take back in").wait_for()
     check(page)
     page.get_by_role("link", name="Test", exact=True).click()
-    for group in page.locator("details:not([open]) summary").all():
-        group.click()
+    page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     check(page)  # somebody has begun: some fields are locked
     page.get_by_label("Address at the end").fill("nowhere")
     page.get_by_role("button", name="Save").click()
