@@ -57,8 +57,9 @@ Style = Annotated[
 Identification = Annotated[
     Literal["anonymous", "invitation", "prolific"] | None,
     typer.Option(
-        help="Who may take part: whoever has the link, named links of `mushra invite`, or who comes from"
-        " Prolific. Default: anonymous."
+        metavar="WHO",
+        help="Who may take part: anonymous (whoever has the link), invitation (named links of"
+        " `mushra invite`) or prolific. Default: anonymous.",
     ),
 ]
 CompletionCode = Annotated[
