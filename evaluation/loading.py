@@ -13,7 +13,7 @@ import pandas as pd
 
 from evaluation.datasets.base import Clip
 from evaluation.records import Condition, MetricInfo
-from evaluation.results import CLIP_COLUMNS, Results
+from evaluation.results import CLIP_COLUMNS, QUIET_DBFS, Results
 from evaluation.rows import CodedRow, CodesRow, CodeStatistics, CorpusScore, FramesRow, ScoreRow
 from evaluation.run.store import (
     FRAMES_AGAIN,
@@ -79,6 +79,7 @@ class _Loader:
         corpus = []
         decoded: list[list[dict[str, FramesRow]]] = []
         per_clip = [metric for metric in metrics if metric.per_clip]
+        quiet: dict[str, float] = {}
         n_pending = n_failed_scores = 0
         for condition in conditions:
             files = self.files.get(condition.point, {})
@@ -92,6 +93,8 @@ class _Loader:
                     n_pending += 1
                     continue
                 records.append(_clip_record(condition, clip, row, delay))
+                if row.reference_dbfs is not None and row.reference_dbfs < QUIET_DBFS:
+                    quiet[clip.id] = row.reference_dbfs
                 for metric in per_clip:
                     score = self.store.row(score_key(keys[clip.id], metric, delay), ScoreRow)
                     records[-1][metric.name] = math.nan if score is None else score.value
@@ -117,6 +120,7 @@ class _Loader:
             embeddings=list(self.run.embeddings),
             unavailable=self.run.unavailable,
             skipped=self.run.skipped,
+            quiet=quiet,
             remarks=[line for embedded in self.embedded for line in self._remarks(embedded)],
         )
 

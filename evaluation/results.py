@@ -39,6 +39,9 @@ SUMMARY_COLUMNS = [
     *("kbps_entropy", "control", "n", "n_failed", "n_recordings"),
     *("delay_samples", "delay_applied", "gain_db", "encode_rt", "decode_rt"),
 ]
+#: A reference below this RMS is as good as empty, as one in antiphase is after the mix to mono, or one that
+#: is nothing but DC: what is scored is rounding.
+QUIET_DBFS = -80.0
 #: Of distances between distributions.
 EXTRA_COLUMNS = ("frames", "half", "half_frames", "limit")
 
@@ -47,6 +50,12 @@ def metric_columns(name: str, *, per_clip: bool = False) -> list[str]:
     """Columns of a metric in a summary. Values and reasons of clips have the names of two of them."""
     ends = ("ci_low", "ci_high", "n", "inf", "reason", "ci_reason")
     return [name, *(f"{name}_{end}" for end in (*ends, *(() if per_clip else EXTRA_COLUMNS)))]
+
+
+def last_columns(name: str, *, per_clip: bool) -> list[str]:
+    """Further columns of a metric, which stand behind those of all metrics: earlier versions lack them."""
+    ends = ("median", "median_ci_low", "median_ci_high") if per_clip else ("limit_ci_low", "limit_ci_high")
+    return [f"{name}_{end}" for end in ends]
 
 
 @dataclass
@@ -69,6 +78,7 @@ class Results:
         embeddings: that metrics compare.
         unavailable: name of a metric or embedding that was asked for -> why it could not be computed here.
         skipped: row label of a codec that was asked for and left out -> why it could not run here.
+        quiet: clip -> dBFS RMS of its reference, for those below `QUIET_DBFS`.
         remarks: what else a reader of the embedding metrics should know, one line each.
         noise_floor: the same embedding metrics of references that were changed inaudibly; None without
             embedding metrics.
@@ -88,6 +98,7 @@ class Results:
     embeddings: list[EmbeddingInfo] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    quiet: dict[str, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     noise_floor: Results | None = None
 

@@ -80,6 +80,7 @@ class CodedRow(ClipRow):
         encoded: the encoded clip's file, relative to the run folder.
         codebooks: number of them; 0 for codecs without codes.
         note: what loading or aligning it had to say.
+        reference_dbfs: RMS of the reference without DC, as it was scored; None in rows of earlier versions.
     """
 
     kind: Literal["coded"] = "coded"
@@ -92,6 +93,7 @@ class CodedRow(ClipRow):
     encoded: File | None = None
     codebooks: Count = 0
     note: Text | None = None
+    reference_dbfs: Number | None = None
 
     def __post_init__(self) -> None:
         if self.error is None and math.isnan(self.duration_s):
@@ -155,6 +157,8 @@ class Distance:
     left_out: tuple[Number, ...] = ()
     low: Number = math.nan
     high: Number = math.nan
+    limit_low: Number = math.nan
+    limit_high: Number = math.nan
     reason: Text = ""
     ci_reason: Text = ""
 
@@ -280,7 +284,10 @@ class CorpusScore:
         high: likewise.
         half: the mean of the distances of two halves of the recordings: what half the data would give. NaN
             where there is none.
-        limit: extrapolated to infinite data, ``2 value - half``, for a bias that falls with 1 / frames.
+        limit: extrapolated to infinite data, ``2 value - half``, for a bias that falls with 1 / frames (Chong
+            and Forsyth, "Effectively Unbiased FID and Inception Score", CVPR 2020).
+        limit_low: of its own 95 % interval by jackknife; NaN where there is none, as in earlier versions.
+        limit_high: likewise.
         n_clips: clips compared.
         n_recordings: recordings they are from.
         n_frames: frames they have.
@@ -298,6 +305,8 @@ class CorpusScore:
     value: float
     low: float = math.nan
     high: float = math.nan
+    limit_low: float = math.nan
+    limit_high: float = math.nan
     half: float = math.nan
     limit: float = math.nan
     n_clips: int = 0

@@ -17,7 +17,7 @@ from evaluation.engine.conditions import checked_identity, checked_rates
 from evaluation.metrics import METRICS, load_metrics
 from evaluation.metrics.base import Metric, Score, describe_metric
 from evaluation.metrics.embedding import check_attributes
-from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
+from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, last_columns, metric_columns
 from qincodec.core.errors import UserError
 from qincodec.quantizers import QUANTIZERS
 
@@ -80,7 +80,7 @@ def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
                 yield name, "", "", f"not here: {reasons[name]}", ""
                 continue
             info = describe_metric(metrics[0])
-            own = {*metric_columns(info.name)}
+            own = {*metric_columns(info.name), *last_columns(info.name, per_clip=info.per_clip)}
             if own & columns:
                 raise UserError(f"metric '{name}' is named '{info.name}', the column of another; rename it")
             if not METRICS.is_own(name):

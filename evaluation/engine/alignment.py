@@ -37,6 +37,12 @@ class Alignment:
     reason: str | None = None
 
 
+def level_dbfs(samples: torch.Tensor) -> float:
+    """RMS of (channels, samples) about each channel's mean, dB of full scale, not below -200."""
+    power = float(remove_mean(samples.double()).square().mean())
+    return round(max(-200.0, 10 * math.log10(power) if power > 0 else -200.0), 2)
+
+
 def estimate_delay(
     reference: torch.Tensor, decoded: torch.Tensor, sample_rate: int, max_delay_s: float = 0.1
 ) -> list[Alignment]:

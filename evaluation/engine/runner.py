@@ -25,7 +25,7 @@ import torch
 
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.embeddings.base import Embedding
-from evaluation.engine.alignment import estimate_delay
+from evaluation.engine.alignment import estimate_delay, level_dbfs
 from evaluation.engine.coding import Batch, Coded, Coder, make_batches
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.distributed import Ranks, usable_cores
@@ -335,6 +335,7 @@ class Runner:
                     encoded=None if encoded is None else str(path),
                     codebooks=0 if encoded is None else len(encoded.codebook_sizes),
                     note=coded.notes[index] or aligned[index].reason,
+                    reference_dbfs=level_dbfs(batch.reference[index]),
                     error=None,
                 )
             )

@@ -131,8 +131,14 @@ def _condition_records(
             ci_reason = row.pop(f"{metric.name}_ci_reason")
             for end in ("ci_low", "ci_high"):
                 reasons[f"{metric.name}_{end}"] = ci_reason
-            for end in ("half", "half_frames", "limit"):
+            for end in ("half", "half_frames", "limit", "limit_ci_low", "limit_ci_high"):
                 reasons[f"{metric.name}_{end}"] = ci_reason or "unbiased: it does not depend on the number"
+            if row.get(f"{metric.name}_limit") == row.get(f"{metric.name}_limit"):
+                for end in ("limit_ci_low", "limit_ci_high"):
+                    reasons[f"{metric.name}_{end}"] = "too few frames, or computed by an earlier version"
+            for end in ("median_ci_low", "median_ci_high"):
+                reasons[f"{metric.name}_{end}"] = ci_reason or "an interval of a median needs six recordings"
+            reasons[f"{metric.name}_median"] = reasons[metric.name]
         row |= {"settings": condition.settings, "identity": condition.identity}
         conditions.append(_record(row, reasons))
     return conditions

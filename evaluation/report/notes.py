@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +19,21 @@ from evaluation.report.tables import (
     with_codebooks,
     with_noise_floor,
 )
-from evaluation.results import Results
-from evaluation.statistics.recordings import MAX_RATE_DEVIATION, MAX_RATE_SPREAD, condition_rows, rate_spread
+from evaluation.results import QUIET_DBFS, Results
+from evaluation.statistics.few import FEW_RECORDINGS, MEASURED, needed, recording_means
+from evaluation.statistics.recordings import (
+    MAX_RATE_DEVIATION,
+    MAX_RATE_SPREAD,
+    condition_rows,
+    metric_sample,
+    rate_spread,
+)
 from qincodec.core.errors import count
 
 #: Failure reasons shown under a table; the rest stand in clips.csv.
 MAX_REASONS = 5
+#: Empty references that are named.
+MAX_QUIET = 10
 #: Seconds. A codec has one delay; it is doubtful if fewer than half of the clips find it to within this.
 DELAY_AGREEMENT_S = 0.001
 
@@ -49,6 +59,7 @@ class Note:
         "rate",
         "delay",
         "values",
+        "intervals",
         "failed",
         "unavailable",
         "embedding",
@@ -79,6 +90,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
     found += _delays(results, summary)
     for metric in results.clip_metrics:
         found += _values(results, summary, metric)
+    found += _intervals(results, summary)
     found += _failures(results)
     found += [_definition([m], m.version) for m in results.metrics if not m.embedding]
     return [*found, *_embeddings(results, summary)]
@@ -121,6 +133,15 @@ def _references(results: Results) -> Iterator[Note]:
         text = (
             f"Lossy references: {data.n_lossy} of {data.n_clips} clips went through a lossy format{formats}"
             " before; scores say how close a codec is to that"
+        )
+        yield Note("references", text, "warning")
+    if results.quiet:
+        quiet = sorted(results.quiet.items())
+        named = [f"{clip} {level:.0f}" for clip, level in quiet[:MAX_QUIET]]
+        rest = f" and {len(quiet) - MAX_QUIET} more" if len(quiet) > MAX_QUIET else ""
+        text = (
+            f"Empty references: {len(quiet)} of {data.n_clips} clips are below {QUIET_DBFS:.0f} dBFS RMS "
+            f"without DC, mixed as scored: {', '.join(named)}{rest}; they count, but say nothing of a codec"
         )
         yield Note("references", text, "warning")
 
@@ -202,6 +223,39 @@ def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> Iter
         yield note("is the mean of fewer clips than n", fewer, f"{metric.name}_n")
 
 
+def _intervals(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
+    """Where an interval of a mean covers less than it says (`evaluation.statistics.few`)."""
+    codecs = summary[~summary["control"].astype(bool)]
+    skewed: dict[str, list[str]] = {}
+    fewest = math.inf
+    for label, (_, row) in zip(_labels(codecs), codecs.iterrows(), strict=True):
+        rows = condition_rows(results, row["codec"], row["kbps"])
+        for metric in results.clip_metrics:
+            sample = metric_sample(rows[rows["error"].isna()], metric.name)
+            means = recording_means(sample.recordings, sample.values)
+            if 2 <= len(means) < FEW_RECORDINGS:
+                fewest = min(fewest, len(means))
+            elif len(means) and (needs := needed(means)) > len(means):
+                skewed.setdefault(metric.label, []).append(f"{label} ({needs})")
+    where = "the median with an interval that covers is in summary.csv and in the HTML report"
+    if fewest < math.inf:
+        size, *rates = next(entry for entry in reversed(MEASURED) if entry[0] <= fewest)
+        normal, long_tail, outliers = (f"{100 * rate:.0f}%" for rate in rates)
+        text = (
+            f"Few recordings: simulated with {size}, the 95% interval of a mean held the truth in {normal} "
+            f"of cases with normal values, {long_tail} with a long tail, {outliers} with rare outliers; "
+            f"{where}"
+        )
+        yield Note("intervals", text, "warning")
+    for name, labels in skewed.items():
+        shown = labels[:MAX_REASONS] + (["..."] if len(labels) > MAX_REASONS else [])
+        text = (
+            f"Skewed: {name} of {', '.join(shown)}: the 95% interval of the mean covers less, Cochran's rule "
+            f"asks for as many recordings as the brackets say; {where}"
+        )
+        yield Note("intervals", text, "warning")
+
+
 def _failures(results: Results) -> Iterator[Note]:
     failed = results.clips[results.clips["error"].notna()]
     reasons = Counter(
@@ -244,7 +298,11 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
         )
         yield Note("embedding", text)
     if metrics:
-        text = "FD, KAD: [95% interval by delete-group jackknife over recordings]; FM, cos: means over clips"
+        text = (
+            "FD, KAD: [95% interval by delete-group jackknife over recordings], of FD for this number of "
+            "frames: fewer give a higher FD; extrapolated: to infinitely many frames, linear in 1 / frames, "
+            "with its own interval; FM, cos: means over clips"
+        )
         yield Note("embedding", text)
     definitions: dict[str, list[MetricInfo]] = {}
     for metric in metrics:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from evaluation.metrics.embedding import FRECHET
 from evaluation.records import EmbeddingInfo, MetricInfo
-from evaluation.results import Results
+from evaluation.results import Results, last_columns
 from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import asked_rate, asked_rates, condition_rows
 
@@ -140,11 +140,14 @@ def decimals(means: pd.Series, widths: pd.Series) -> int:
     return int(np.clip(2 - math.floor(math.log10(sizes.max())), 2, 5)) if len(sizes) else 2
 
 
-def build_table(results: Results, summary: pd.DataFrame) -> Table:
+def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = False) -> Table:
     """The summary: controls, then asked rates in ascending order, then what has no rate.
 
     Without the metrics of embeddings (`embedding_table`). The best value of a metric is marked
     within each asked rate, where two codecs or more have one.
+
+    Args:
+        medians: with the median over recordings beside each mean.
     """
     metrics = [metric for metric in results.metrics if not metric.embedding]
     optional = []
@@ -162,12 +165,19 @@ def build_table(results: Results, summary: pd.DataFrame) -> Table:
 
     def cells(row: pd.Series, best: set[str]) -> list[Cell]:
         line = [Cell(row["codec"]), rate_cell(row)]
-        line += [metric_cell(results, row, m, places[m.name], m.name in best) for m in metrics]
+        for metric in metrics:
+            line.append(metric_cell(results, row, metric, places[metric.name], metric.name in best))
+            if medians:
+                middle, *ends = (row[name] for name in last_columns(metric.name, per_clip=True))
+                line.append(Cell(middle, line[-1].form or ".2f", (ends[0], ends[1])))
         line += [Cell(row["n"]), Cell(row["n_failed"], warn=row["n_failed"] > 0)]
         line += [kbps_cell(row[name]) for _, name in optional]
         return line + [Cell(row[name], ".0f" if row[name] >= 10 else ".2g") for _, name in speeds]
 
-    headings = ["codec", "kbps", *(heading(metric) for metric in metrics), "n", "failed"]
+    headings = ["codec", "kbps"]
+    for metric in metrics:
+        headings += [heading(metric), *([f"median {metric.label}"] if medians else [])]
+    headings += ["n", "failed"]
     headings += [title for title, _ in [*optional, *speeds]]
     return Table(headings, _sections(results, summary, metrics, cells), "Scores")
 
@@ -242,7 +252,7 @@ def with_noise_floor(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo) -> Table:
-    """The distances of an embedding, the value at half the data, clips and frames."""
+    """The distances of an embedding, the values at half and at infinite data, clips and frames."""
     metrics = [metric for metric in results.metrics if metric.embedding == info.name]
     frechet = f"{FRECHET}_{info.name}"
 
@@ -255,6 +265,8 @@ def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo
             line.append(metric_cell(part, row, metric, places, metric.name in best))
             if metric.name == frechet:
                 line.append(Cell(row[f"{frechet}_half"], f".{places}f"))
+                limits = [row[name] for name in last_columns(frechet, per_clip=False)]
+                line.append(Cell(row[f"{frechet}_limit"], f".{places}f", (limits[0], limits[1])))
         return [*line, Cell(row[f"{frechet}_n"]), Cell(row[f"{frechet}_frames"])]
 
     sections = _sections(results, summary, metrics, cells)
@@ -263,7 +275,7 @@ def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo
         sections.append(Section("noise floor", lines))
     headings = ["codec", "kbps"]
     for metric in metrics:
-        headings += [heading(metric), "at n/2"] if metric.name == frechet else [heading(metric)]
+        headings += [heading(metric), *(["at n/2", "extrapolated"] if metric.name == frechet else [])]
     return Table([*headings, "n", "frames"], sections, f"Distances of {info.label} embeddings")
 
 
@@ -318,10 +330,10 @@ def codebook_frame(results: Results) -> pd.DataFrame:
     )
 
 
-def all_tables(results: Results, summary: pd.DataFrame) -> list[Table]:
+def all_tables(results: Results, summary: pd.DataFrame, *, medians: bool = False) -> list[Table]:
     """The main table, one per embedding, and the codebooks' where there are any."""
     codebooks = codebook_table(results, summary)
-    main = build_table(results, summary)
+    main = build_table(results, summary, medians=medians)
     embeddings = [embedding_table(results, summary, info) for info in results.embeddings]
     return [main, *embeddings, *([codebooks] if codebooks else [])]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.datasets.base import Dataset
 from evaluation.records import Condition, DatasetInfo, EmbeddingInfo, MetricInfo, Settings, Text, read, short
-from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, metric_columns
+from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, last_columns, metric_columns
 
 #: What tells the entries of run.json's lists apart, and what must not differ between two of one name.
 _NAMES = {"conditions": ("codec", "kbps"), "floor": ("codec",), "metrics": ("name",), "embeddings": ("name",)}
@@ -73,9 +73,10 @@ class RunDescription:
                 seen.add(names)
         columns = {*CLIP_COLUMNS, *SUMMARY_COLUMNS}
         for metric in self.metrics:
-            if columns & {*metric_columns(metric.name)}:
+            own = {*metric_columns(metric.name), *last_columns(metric.name, per_clip=metric.per_clip)}
+            if columns & own:
                 raise ValueError(f"metric {short(metric.name)} has a column of the name of another's column")
-            columns |= {*metric_columns(metric.name)}
+            columns |= own
         for metric in self.metrics:
             name = short(metric.name)
             if metric.embedding not in ("", *(entry.name for entry in self.embeddings)):

@@ -24,7 +24,7 @@ from scipy import stats
 from evaluation.datasets.base import Clip
 from evaluation.metrics.embedding import FRECHET, KERNEL, embedding_metrics
 from evaluation.records import EmbeddingInfo, Settings, number_to_json
-from evaluation.results import Results, metric_columns
+from evaluation.results import Results, last_columns, metric_columns
 from evaluation.rows import CorpusRow, CorpusScore, Distance, FramesRow
 from evaluation.run.store import RunStore, reference_frames_key, row_key
 from evaluation.statistics.distributions import (
@@ -264,7 +264,7 @@ def _summarise(
     halves: bool,
     least: float = -math.inf,
 ) -> Distance:
-    """Value, interval and value at half the data of a statistic."""
+    """Value, value at half the data and the limit that follows of a statistic, with intervals."""
     everything = list(range(len(sizes)))
     value = statistic(everything)
     found = Distance(value, tuple(sizes))
@@ -276,20 +276,30 @@ def _summarise(
         reason = f"over {MAX_RESAMPLED_SIZE} frames and dimensions: too slow to repeat for an interval"
         return replace(found, ci_reason=reason)
     rests = [[group for group in everything if group != out] for out in everything]
-    if halves:
-        parts = [everything[::2], everything[1::2]]
-        frames = [sum(counts[group] for group in part) for part in parts]
-        if min(frames) >= 2:
-            half = sum(map(statistic, parts)) / 2
-            limit = max(least, 2 * value - half)
-            found = replace(found, half=half, half_frames=sum(frames) / 2, limit=limit)
+    parts = [everything[::2], everything[1::2]]
+    of_parts: list[float] = []
+    if halves and min(frames := [sum(counts[group] for group in part) for part in parts]) >= 2:
+        of_parts = [statistic(part) for part in parts]
+        half = sum(of_parts) / 2
+        limit = max(least, 2 * value - half)
+        found = replace(found, half=half, half_frames=sum(frames) / 2, limit=limit)
     enough = min(sum(counts[group] for group in rest) for rest in rests) >= 2
     left_out = [statistic(rest) for rest in rests] if enough else [math.nan]
     if not np.isfinite(left_out).all():
         return replace(found, ci_reason="too few frames for an interval")
     interval = jackknife(value, left_out, sizes)
     low = max(least, interval.low)
-    return replace(found, left_out=tuple(left_out), low=low, high=interval.high)
+    found = replace(found, left_out=tuple(left_out), low=low, high=interval.high)
+    limits = []
+    for out, without in enumerate(left_out if of_parts else []):
+        smaller = [group for group in parts[out % 2] if group != out]
+        if sum(counts[group] for group in smaller) < 2:
+            return found
+        limits.append(2 * without - (statistic(smaller) + of_parts[1 - out % 2]) / 2)
+    if not limits:
+        return found
+    interval = jackknife(2 * value - half, limits, sizes)
+    return replace(found, limit_low=max(least, interval.low), limit_high=max(least, interval.high))
 
 
 def _hash(content: Any) -> str:
@@ -314,6 +324,12 @@ def corpus_columns(score: CorpusScore) -> dict[str, Any]:
     values = (score.value, score.low, score.high, score.n_clips, 0, score.reason, score.ci_reason)
     of_sizes = (score.n_frames, score.half, score.half_frames, score.limit)
     return dict(zip(metric_columns(score.metric), (*values, *of_sizes), strict=True))
+
+
+def last_corpus_columns(score: CorpusScore) -> dict[str, float]:
+    """Further entries, as `evaluation.results.last_columns` names them."""
+    ends = (score.limit_low, score.limit_high)
+    return dict(zip(last_columns(score.metric, per_clip=False), ends, strict=True))
 
 
 def paired_difference(a: CorpusScore, b: CorpusScore) -> dict[str, Any]:

@@ -19,8 +19,9 @@ import pandas as pd
 from scipy import stats
 
 from evaluation.records import Condition, MetricInfo
-from evaluation.results import SUMMARY_COLUMNS, Results, metric_columns
-from evaluation.statistics.distances import corpus_columns, find_score, paired_difference
+from evaluation.results import SUMMARY_COLUMNS, Results, last_columns, metric_columns
+from evaluation.statistics.distances import corpus_columns, find_score, last_corpus_columns, paired_difference
+from evaluation.statistics.few import median, recording_means
 from qincodec.core.errors import UserError
 
 #: Columns that hold wall time: the only ones that differ between two runs of the same evaluation.
@@ -94,7 +95,7 @@ def bootstrap_means(samples: Sequence[Sample], *, seed: int, num_resamples: int 
         size = len(recordings_of_group)
         if size > 1:
             resampled = _resampled_means(sums, counts, seed=seed, num_resamples=num_resamples)
-            tail = stats.norm.cdf(-math.sqrt(size / (size - 1)) * stats.t.ppf(0.975, size - 1))
+            tail = expanded_tail(size)
             low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
             low, high = np.minimum(low, means), np.maximum(high, means)
         for column, (index, _, count) in enumerate(members):
@@ -102,6 +103,11 @@ def bootstrap_means(samples: Sequence[Sample], *, seed: int, num_resamples: int 
                 float(means[column]), float(low[column]), float(high[column]), int(count.sum()), size
             )
     return estimates
+
+
+def expanded_tail(size: int) -> float:
+    """Tail of Hesterberg's expanded 95 % percentile interval from ``size`` independent units, two or more."""
+    return float(stats.norm.cdf(-math.sqrt(size / (size - 1)) * stats.t.ppf(0.975, size - 1)))
 
 
 def _resampled_means(sums: np.ndarray, counts: np.ndarray, *, seed: int, num_resamples: int) -> np.ndarray:
@@ -163,7 +169,9 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     Columns: ``codec, kbps, kbps_nominal, kbps_measured, rate_is, rate_deviation, rate_off, kbps_entropy,
     control, n, n_failed, n_recordings, delay_samples, delay_applied, gain_db, encode_rt, decode_rt`` and
     for each metric M ``M, M_ci_low, M_ci_high, M_n, M_inf, M_reason, M_ci_reason``; for distances between
-    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.rows.CorpusScore`).
+    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.rows.CorpusScore`). Behind
+    all of these, `evaluation.results.last_columns`: the median over recordings with its interval
+    (`evaluation.statistics.few.median`), or the interval of ``M_limit``.
 
     Everything is over the clips that did not fail. ``kbps_measured`` is total bits over total duration
     (the declared rate where ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1;
@@ -187,11 +195,13 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
         rows = condition_rows(results, condition.codec, condition.kbps)
         for metric in results.clip_metrics:
             row.update(_metric_columns(metric.name, next(estimates), rows))
+            row.update(_median_columns(metric.name, rows))
         for metric in results.metrics:
             if not metric.per_clip:
                 score = find_score(results, metric.name, condition.codec, condition.kbps)
-                row.update(corpus_columns(score))
+                row.update(corpus_columns(score) | last_corpus_columns(score))
     columns = [name for m in results.metrics for name in metric_columns(m.name, per_clip=m.per_clip)]
+    columns += [name for m in results.metrics for name in last_columns(m.name, per_clip=m.per_clip)]
     return pd.DataFrame(table, columns=[*SUMMARY_COLUMNS, *columns])
 
 
@@ -248,6 +258,13 @@ def _metric_columns(name: str, estimate: Estimate, rows: pd.DataFrame) -> dict[s
         ci_reason = "one recording only: an interval needs two or more"
     found = (estimate.mean, estimate.low, estimate.high, estimate.n, num_infinite, reason, ci_reason)
     return dict(zip(metric_columns(name, per_clip=True), found, strict=True))
+
+
+def _median_columns(name: str, rows: pd.DataFrame) -> dict[str, float]:
+    sample = metric_sample(rows[rows["error"].isna()], name)
+    found = median(recording_means(sample.recordings, sample.values))
+    values = (found.value, found.low, found.high)
+    return dict(zip(last_columns(name, per_clip=True), values, strict=True))
 
 
 def _why_no_mean(reasons: pd.Series, num_rows: int, num_scored: int, num_infinite: int) -> str:
@@ -354,8 +371,7 @@ def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) ->
 
 
 def _wilcoxon(sample: Sample) -> dict[str, Any]:
-    values = pd.Series(sample.values).groupby(sample.recordings).apply(lambda v: np.sort(v).mean())
-    difference = values.to_numpy(dtype=float)
+    difference = recording_means(sample.recordings, sample.values)
     if len(difference) < MIN_PAIRS:
         reason = f"{len(difference)} recordings in both, a test needs {MIN_PAIRS}"
         return {"p": math.nan, "rank_biserial": math.nan, "reason": reason}

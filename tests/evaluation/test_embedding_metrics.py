@@ -69,6 +69,7 @@ def test_values_of_a_third_partys_embedding(clip_folder: Path, tmp_path: Path) -
     assert row["fd_bands_ci_low"] < row["fd_bands"] < row["fd_bands_ci_high"]
     assert row["fd_bands_limit"] == pytest.approx(max(0, 2 * row["fd_bands"] - row["fd_bands_half"]))
     assert row["fd_bands_half_frames"] == len(x) / 2
+    assert row["fd_bands_limit_ci_low"] <= row["fd_bands_limit"] <= row["fd_bands_limit_ci_high"]
     clips = results.clips[results.clips["kbps"] == 4].set_index("clip")
     samples, rate = audio.read(clip_folder / "a.wav")
     r = Bands().embed(torch.from_numpy(samples[0]), rate).numpy().astype(float)

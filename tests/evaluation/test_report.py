@@ -202,7 +202,7 @@ def test_a_delay_that_clips_do_not_agree_on_is_doubted() -> None:
 
 
 def test_quiet_results_have_few_notes() -> None:
-    results = make_results(codecs={"opus": 0, "mp3": 1})
+    results = make_results(codecs={"opus": 0, "mp3": 1}, num_recordings=30)
     assert len(note_lines(results)) == 3  # the data and two definitions
 
 

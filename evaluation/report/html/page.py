@@ -76,7 +76,7 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "facts": _facts(results),
         "stamps": [note.text for note in shown if note.severity == "warning"],
         "notes": [note.text for note in shown if note.severity != "warning"],
-        "tables": all_tables(results, summary),
+        "tables": all_tables(results, summary, medians=True),
         "legend": figures.legend(results),
         "curves": figures.rate_distortion(results, everything),
         "has_floor": results.noise_floor is not None,

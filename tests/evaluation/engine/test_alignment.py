@@ -13,7 +13,7 @@ import scipy.signal
 import soundfile
 import torch
 
-from evaluation.engine.alignment import Alignment, apply_delay, estimate_delay
+from evaluation.engine.alignment import Alignment, apply_delay, estimate_delay, level_dbfs
 
 RATE = 44100
 CLIPS = ["amen", "dog", "rain", "speech", "strings"]
@@ -187,3 +187,10 @@ def test_apply_delay_refuses_what_leaves_nothing() -> None:
         apply_delay(clip, clip[..., 1:], 1)
     with pytest.raises(ValueError, match="differ in shape"):
         estimate_delay(clip, clip[..., 1:], RATE)
+
+
+def test_level_of_what_is_left_without_dc() -> None:
+    sine = math.sqrt(2) * 0.1 * tone(1000, 44100)[0]
+    assert level_dbfs(sine) == pytest.approx(-20, abs=0.01) == level_dbfs(sine + 0.5)
+    assert level_dbfs((sine - sine) / 2) == -200.0 == level_dbfs(torch.full((2, 100), 0.7))
+    assert level_dbfs(1e-4 * sine) == pytest.approx(-100, abs=0.01)

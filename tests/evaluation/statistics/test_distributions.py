@@ -6,6 +6,9 @@ import itertools
 import math
 import time
 import warnings
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ import torch
 from known import frechet_distance
 from scipy.spatial.distance import cdist
 
+from evaluation.statistics.distances import _summarise
 from evaluation.statistics.distributions import (
+    NUM_GROUPS,
     Gaussian,
     Moments,
     bandwidth,
@@ -208,3 +213,73 @@ def test_ten_thousand_frames_in_half_a_second() -> None:
         frechet_distance(x, y)
         best = min(best, time.perf_counter() - start)
     assert best < 0.5
+
+
+# Extrapolation
+
+
+def covered(
+    dim: int, recordings: int, frames: int, clustered: float, repeats: int
+) -> tuple[float, float, float]:
+    """How often the interval of FD held its mean and the FD of infinitely many frames, and that of the limit
+    the latter; frames of a recording share a part of their variance."""
+    rng = np.random.default_rng(dim)
+    root = rng.normal(size=(dim, dim)) / math.sqrt(dim)
+    covariance = root @ root.T + 0.3 * np.eye(dim)
+    factor, shift = np.linalg.cholesky(covariance), np.full(dim, 0.3 / math.sqrt(dim))
+    truth = frechet(
+        Gaussian(torch.zeros(dim, dtype=torch.float64), torch.from_numpy(covariance)),
+        Gaussian(torch.from_numpy(shift), torch.from_numpy(0.81 * covariance + 0.35**2 * np.eye(dim))),
+    )
+    num_groups = min(NUM_GROUPS, recordings)
+    sizes = [len(range(group, recordings, num_groups)) for group in range(num_groups)]
+    found = []
+    for _ in range(repeats):
+        own = rng.normal(size=(recordings, 1, dim)) * math.sqrt(clustered)
+        x = (own + math.sqrt(1 - clustered) * rng.normal(size=(recordings, frames, dim))) @ factor.T
+        y = 0.9 * x + shift + 0.35 * rng.normal(size=x.shape)
+        moments = [
+            [Moments.of(part[group::num_groups].reshape(-1, dim)) for group in range(num_groups)]
+            for part in (x, y)
+        ]
+
+        def distance(groups: Sequence[int], moments: list[list[Moments]] = moments) -> float:
+            sums = (reduce(add, (part[group] for group in groups)) for part in moments)
+            return frechet(*map(Gaussian.of, sums))
+
+        counts = [frames * size for size in sizes]
+        found.append(_summarise(distance, sizes, counts, intervals=True, halves=True, least=0.0))
+    mean = float(np.mean([one.value for one in found]))
+    return (
+        float(np.mean([one.low <= mean <= one.high for one in found])),
+        float(np.mean([one.low <= truth <= one.high for one in found])),
+        float(np.mean([one.limit_low <= truth <= one.limit_high for one in found])),
+    )
+
+
+def test_the_limit_covers_where_the_distance_does_not() -> None:
+    of_n, of_all, limit = covered(16, 40, 10, 0.3, 100)
+    assert of_n > 0.95 - 3 * 0.022 and limit > 0.95 - 3 * 0.022 > of_all
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("clustered", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("dim", "recordings", "frames", "least"),
+    [
+        (8, 20, 10, 0.91),
+        (8, 40, 10, 0.91),
+        (16, 40, 20, 0.91),
+        (32, 60, 20, 0.91),
+        (64, 60, 20, 0.91),
+        (64, 20, 40, 0.75),  # too few frames for a bias that is linear
+    ],
+)
+def test_the_limit_covers_long(
+    dim: int, recordings: int, frames: int, least: float, clustered: float
+) -> None:
+    of_n, of_all, limit = covered(dim, recordings, frames, clustered, 200)
+    print(
+        f"{dim}, {recordings} x {frames}, {clustered}: FD {of_n:.3f}, of all {of_all:.3f}, limit {limit:.3f}"
+    )
+    assert of_n > 0.91 and limit > least and limit > of_all
