@@ -3,9 +3,10 @@
 Pearson's r, Spearman's rho and Kendall's tau-b of a metric with the mean score, at two levels: over the
 (item, condition) cells, and over the conditions, each averaged over its items. The hidden reference has no
 part in it, since a metric of the reference against itself is a constant or infinite; anchors are far from
-everything and pull coefficients up, so all is computed with them and without. Intervals are percentiles of a
-bootstrap that draws listeners and items, both with replacement; conditions stay, so they hold for these
-conditions. All coefficients see the same draws, and so do the differences between metrics.
+everything and pull coefficients up, so all is computed with them and without. Intervals come from a bootstrap
+that draws listeners and items, both with replacement (`mushra.study.coefficients`); conditions stay, so they
+hold for these conditions. All coefficients see the same draws, and so do the differences between metrics.
+Beside them stands how far scores lie from what the metric predicts (`mushra.study.prediction`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from evaluation.records import MetricInfo, number_to_json
 from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
@@ -31,26 +31,30 @@ from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
 from mushra.analysis.layout import codec_and_kbps, display_name
 from mushra.analysis.ratings import Ratings
 from mushra.store.php_csv import neutral_cell
+from mushra.study.coefficients import (
+    COEFFICIENTS,
+    coefficient_interval,
+    coefficients,
+    difference_interval,
+)
+from mushra.study.prediction import NUM_COEFFICIENTS, predict, reach
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError, count
 from qincodec.core.files import write_atomic
 
-COEFFICIENTS = ("pearson", "spearman", "kendall")
 LEVELS = ("item", "condition")
-#: Two points always lie on a line.
-MIN_POINTS = 3
 #: Share of the resamples that must have a coefficient for an interval.
 MIN_DEFINED = 0.9
 TABLE_COLUMNS = ["metric", "level", "anchors", "n", "n_left_out"] + [
     f"{name}{end}" for name in COEFFICIENTS for end in ("", "_ci_low", "_ci_high")
 ]
-TABLE_COLUMNS += ["reason", "ci_reason"]
+TABLE_COLUMNS += ["reason", "ci_reason", "rmse", "outlier_ratio"]
+TABLE_COLUMNS += [*(f"mapping_{power}" for power in range(NUM_COEFFICIENTS)), "mapping_reason"]
 DIFFERENCE_COLUMNS = ["level", "anchors", "coefficient", "metric_a", "metric_b", "difference"]
 DIFFERENCE_COLUMNS += ["ci_low", "ci_high", "better"]
 
 # Sums of the same scores in another order must tie.
 _DIGITS = 9
-_MOST_PAIRWISE = 250
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Correlations:
     Attributes:
         cells: ``item, condition, anchor, n_listeners, score`` (mean of listeners) and a column per metric.
         table: `TABLE_COLUMNS`; ``anchors`` is "with" or "without"; what is NaN has a reason. ``n`` points
-            went in; ``n_left_out`` cells have no finite metric.
+            went in; ``n_left_out`` cells have no finite metric. ``mapping_0`` to ``mapping_3`` are the
+            coefficients of the polynomial of the metric that predicts scores, lowest first.
         differences: `DIFFERENCE_COLUMNS`; of two metrics' coefficients, each with the sign that makes
             "predicts listeners" positive; ``better`` names the one, "" where the interval holds 0.
         metrics: in the order asked for.
@@ -201,14 +206,18 @@ def _all_coefficients(
             progress("bootstrap", done, total)
             done += 1
             x = np.where(np.isfinite(means), values[metric.name], math.nan)[:, chosen]
+            fewer = min(listeners, items)
             sample = np.empty((num_resamples, len(LEVELS), len(COEFFICIENTS)))
             for index in range(num_resamples):
                 order = drawn_items[index]
                 y = resampled[index][order][:, chosen]
                 sample[index] = [coefficients(*_points(x[order], y, level))[0] for level in LEVELS]
             for position, level in enumerate(LEVELS):
-                row, point, defined = _row(metric, level, subset, x, means[:, chosen], sample[:, position])
-                if min(listeners, items) < 2 and not row["reason"]:
+                row, point, defined = _row(
+                    metric, level, subset, x, means[:, chosen], sample[:, position], fewer
+                )
+                row |= _prediction(metric, level, x, means[:, chosen], given[:, :, chosen])
+                if fewer < 2 and not row["reason"]:
                     defined = np.full_like(defined, math.nan)
                     there = f"{count(listeners, 'listener')} and {count(items, 'item')}"
                     row["ci_reason"] = f"{there}: an interval needs 2 of each"
@@ -216,7 +225,7 @@ def _all_coefficients(
                         row[f"{name}_ci_low"] = row[f"{name}_ci_high"] = math.nan
                 rows.append(row)
                 points[metric.name, level], samples[metric.name, level] = point, defined
-        differences += _differences(points, samples, metrics, subset)
+        differences += _differences(points, samples, metrics, subset, fewer)
     return rows, differences
 
 
@@ -232,34 +241,25 @@ def _points(x: np.ndarray, y: np.ndarray, level: str) -> tuple[np.ndarray, np.nd
     return np.round(mean_x[present], 12), np.round(mean_y[present], _DIGITS)
 
 
-def coefficients(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float, float], str]:
-    """Pearson's r, Spearman's rho, Kendall's tau-b of two finite vectors; NaN and the reason without any."""
-    if len(x) < MIN_POINTS:
-        return (math.nan,) * 3, f"{count(len(x), 'point')}: a correlation needs {MIN_POINTS}"
-    for what, values in (("metric's values", x), ("scores", y)):
-        if values.max() == values.min():
-            return (math.nan,) * 3, f"all {what} are equal"
-    ranks = stats.rankdata(np.stack([x, y]), axis=1)
-    return (_pearson(x, y), _pearson(ranks[0], ranks[1]), _kendall(x, y)), ""
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    # Scaled first, as the squares of tiny deviations would vanish.
-    x, y = (v - v.mean() for v in (x, y))
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()
-    return float(np.clip((x * y).sum() / math.sqrt(float((x * x).sum()) * float((y * y).sum())), -1, 1))
-
-
-def _kendall(x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) > _MOST_PAIRWISE:  # O(n log n), but with an overhead of ten times what follows
-        return float(stats.kendalltau(x, y, method="asymptotic").statistic)
-    signs_x, signs_y = (np.sign(v[:, None] - v) for v in (x, y))
-    untied = float((signs_x**2).sum()) * float((signs_y**2).sum())
-    return float((signs_x * signs_y).sum()) / math.sqrt(untied)
+def _prediction(
+    metric: MetricInfo, level: str, x: np.ndarray, y: np.ndarray, given: np.ndarray
+) -> dict[str, Any]:
+    """Columns of the table on what the mapped metric predicts."""
+    both = np.isfinite(x) & np.isfinite(y)
+    if level == "item":
+        half = reach(given)[both]
+    else:  # each listener counts once
+        rated = np.isfinite(given) & both
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = np.where(rated, given, 0.0).sum(axis=1) / rated.sum(axis=1)
+        half = reach(means)[both.any(axis=0)]
+    found = predict(*_points(x, y, level), half, rising=metric.higher_is_better)
+    row = {f"mapping_{power}": value for power, value in enumerate(found.coefficients)}
+    return {"rmse": found.rmse, "outlier_ratio": found.outlier_ratio, **row, "mapping_reason": found.reason}
 
 
 def _row(
-    metric: MetricInfo, level: str, subset: str, x: np.ndarray, y: np.ndarray, sample: np.ndarray
+    metric: MetricInfo, level: str, subset: str, x: np.ndarray, y: np.ndarray, sample: np.ndarray, units: int
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """A row of the table, its coefficients, and those of the resamples."""
     in_x, in_y = _points(x, y, level)
@@ -274,8 +274,8 @@ def _row(
         if not reason and len(defined) < MIN_DEFINED * len(sample):
             row["ci_reason"] = f"only {len(defined)} of {len(sample)} resamples have a coefficient"
         elif not reason:
-            low, high = np.quantile(defined, [0.025, 0.975])
-        row[f"{name}_ci_low"], row[f"{name}_ci_high"] = float(low), float(high)
+            low, high = coefficient_interval(point[index], defined, units)
+        row[f"{name}_ci_low"], row[f"{name}_ci_high"] = low, high
     if row["ci_reason"]:
         sample = np.full_like(sample, math.nan)
     return row, np.array(point), sample
@@ -286,6 +286,7 @@ def _differences(
     samples: dict[tuple[str, str], np.ndarray],
     metrics: Sequence[MetricInfo],
     subset: str,
+    units: int,
 ) -> list[tuple[Any, ...]]:
     """Rows of `Correlations.differences` for one choice of conditions."""
     rows: list[tuple[Any, ...]] = []
@@ -297,7 +298,7 @@ def _differences(
             defined = sample[np.isfinite(sample[:, index]), index]
             low, high, better = math.nan, math.nan, ""
             if len(defined):
-                low, high = (float(end) for end in np.quantile(defined, [0.025, 0.975]))
+                low, high = difference_interval(float(point[index]), defined, units)
                 better = a.name if low > 0 else b.name if high < 0 else ""
             rows.append((level, subset, name, a.name, b.name, float(point[index]), low, high, better))
     return rows
@@ -319,9 +320,13 @@ def format_correlations(result: Correlations) -> str:
             )
             anchors = f", {subset} anchors" if result.cells["anchor"].any() else ""
             lines.append(f"Over {n} {what[n != 1]}{anchors}")
-            lines.append(f"  {'':<{width}}" + "".join(f"  {name:<20}" for name in COEFFICIENTS).rstrip())
+            titles = "".join(f"  {name:<20}" for name in COEFFICIENTS) + f"  {'RMSE':<6}  outliers"
+            lines.append(f"  {'':<{width}}{titles}")
             for _, row in rows.iterrows():
                 cells = "".join(f"  {_coefficient_text(row, name):<20}" for name in COEFFICIENTS)
+                cells += (
+                    f"  {_number_text(row['rmse'], '.1f'):<6}  {_number_text(row['outlier_ratio'], '.0%')}"
+                )
                 why = row["reason"] or row["ci_reason"]
                 lines.append(
                     f"  {labels[row['metric']]:<{width}}{cells.rstrip()}" + (f"  ({why})" if why else "")
@@ -330,6 +335,10 @@ def format_correlations(result: Correlations) -> str:
     lines.append(
         f"Brackets: 95% intervals, {result.num_resamples} resamples of listeners and items, "
         f"seed {result.seed}; these conditions."
+    )
+    lines.append(
+        "RMSE: of the scores about a monotone third-order polynomial of the metric, n - 4 degrees of freedom;"
+        " outliers: further off than the 95% interval of their mean score (ITU-T P.1401)."
     )
     lines += _who_predicted(result, labels)
     lost = result.table[result.table["level"] == "item"].groupby("metric", sort=False)["n_left_out"].max()
@@ -361,6 +370,10 @@ def _who_predicted(result: Correlations, labels: dict[str, str]) -> list[str]:
             f"over {what} is higher by {abs(row['difference']):.2f} [{ends[0]:.2f}, {ends[1]:.2f}]."
         )
     return lines or [f"The metrics cannot be told apart as predictors of listeners (Spearman, {what})."]
+
+
+def _number_text(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def _coefficient_text(row: pd.Series[Any], name: str) -> str:

@@ -23,14 +23,13 @@ from mushra.analysis.ratings import Ratings
 from mushra.cli.study import register
 from mushra.config.key import KeyTrial, read_key
 from mushra.config.locate import KEY_NAME
-from mushra.study.correlate import (
+from mushra.study.coefficients import (
     COEFFICIENTS,
-    Correlations,
+    coefficient_interval,
     coefficients,
-    correlate,
-    format_correlations,
-    write_correlations,
+    difference_interval,
 )
+from mushra.study.correlate import Correlations, correlate, format_correlations, write_correlations
 from mushra.study.heard import choose_settings, is_run, score_trials
 from qincodec import audio
 from qincodec.core.errors import UserError
@@ -149,12 +148,32 @@ def test_intervals_are_those_of_a_loop_over_copied_rows() -> None:
             samples[level].append(
                 [stats.pearsonr(x, y)[0], stats.spearmanr(x, y)[0], stats.kendalltau(x, y)[0]]
             )
+    # Percentiles from four items, expanded after Hesterberg, to 1 where that is as far on the z scale.
+    tail = stats.norm.cdf(-math.sqrt(4 / 3) * stats.t.ppf(0.975, 3))
     for level, values in samples.items():
-        low, high = np.quantile(np.array(values), [0.025, 0.975], axis=0)
+        lows, highs = np.quantile(np.array(values), [tail, 1 - tail], axis=0)
         row = row_of(result, "up", level, "without")
         for index, name in enumerate(COEFFICIENTS):
-            assert row[f"{name}_ci_low"] == pytest.approx(low[index], abs=1e-9)
-            assert row[f"{name}_ci_high"] == pytest.approx(high[index], abs=1e-9)
+            point, low, high = row[name], min(lows[index], row[name]), max(highs[index], row[name])
+            if point < 1:
+                high = max(high, math.tanh(2 * math.atanh(point) - math.atanh(low)))
+            assert row[f"{name}_ci_low"] == pytest.approx(low, abs=1e-9)
+            assert row[f"{name}_ci_high"] == pytest.approx(high, abs=1e-9)
+
+
+def test_intervals_hold_their_estimate() -> None:
+    """Noise pulls resamples towards 0: also where all of them are below the estimate."""
+    low, high = coefficient_interval(0.9, np.linspace(0.5, 0.8, 99), 20)
+    assert 0.5 <= low < 0.51 and math.atanh(high) - math.atanh(0.9) == pytest.approx(
+        math.atanh(0.9) - math.atanh(low)
+    )
+    assert coefficient_interval(-0.9, -np.linspace(0.5, 0.8, 99), 20) == pytest.approx((-high, -low))
+    low, high = coefficient_interval(1.0, np.array([0.8, 0.9, 1.0] * 50), 9)
+    assert (low, high) == (0.8, 1.0)
+    assert coefficient_interval(0.3, np.full(9, -1.0), 9) == (-1.0, 0.3)
+    assert difference_interval(0.4, np.linspace(0.1, 0.3, 9), 9)[1] == 0.4
+    plain = np.quantile(np.linspace(-1, 1, 4001), [0.025, 0.975])
+    assert difference_interval(0.0, np.linspace(-1, 1, 4001), 10**6) == pytest.approx(tuple(plain), abs=1e-4)
 
 
 def test_a_metric_that_predicts_is_told_from_one_that_does_not() -> None:
