@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from scipy import stats
 from synthetic_results import make_results
 
+from evaluation import evaluate
 from evaluation.report.notes import notes
 from evaluation.report.tables import all_tables
 from evaluation.statistics.few import FEW_RECORDINGS, MEASURED, median, needed, recording_means
@@ -137,3 +140,13 @@ def test_empty_references_are_counted_and_named() -> None:
     text = next(note.text for note in notes(results, results.summary) if note.kind == "references")
     assert "12 of 10 clips are below -80 dBFS" in text
     assert "clip00 -200, clip01 -199" in text and "clip09 -191 and 2 more" in text
+
+
+def test_a_run_finds_references_that_the_mix_or_dc_leaves_empty(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).normal(size=22050)
+    clips = {"noise": noise, "antiphase": np.stack([noise, -noise], axis=1), "dc": np.full(22050, 0.5)}
+    for name, samples in clips.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 44100)
+    results = evaluate(tmp_path, "opus", [16], metrics="si_sdr", out=tmp_path / "run")
+    assert {*results.quiet} == {"antiphase", "dc"} and results.quiet["dc"] == -200
+    assert "2 of 3 clips" in (tmp_path / "run" / "table.md").read_text()
