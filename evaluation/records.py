@@ -257,7 +257,7 @@ class Condition:
     @property
     def label(self) -> str:
         """What people read and type: the codec at the rate that was asked for, "qincodec@16"."""
-        return label(self.codec, self.kbps)
+        return label_of(self.codec, self.kbps)
 
     @property
     def rate_label(self) -> str:
@@ -272,8 +272,8 @@ class Condition:
         return f"{self.codec}@{self.rate_label}"
 
 
-def label(codec: str, kbps: float | None) -> str:
-    """`Condition.label` of a codec at an asked rate; the codec alone without one."""
+def label_of(codec: str, kbps: float | None) -> str:
+    """"codec@rate" of a codec at an asked rate; the codec alone without one."""
     return codec if kbps is None else f"{codec}@{Rate(kbps).label}"
 
 

@@ -19,7 +19,7 @@ from baselines.rendered import Rendered
 from evaluation.datasets.base import Clip
 from evaluation.engine.coding import Coder, fit_length
 from evaluation.engine.request import RenderedSpec
-from evaluation.records import Condition, label
+from evaluation.records import Condition, label_of
 from evaluation.rows import CodedRow
 from evaluation.run.store import RunStore, coded_key, condition_delay
 from qincodec import audio
@@ -64,8 +64,10 @@ class RunAudio:
         known = {(condition.codec, condition.kbps) for condition in run.conditions}
         for codec, kbps in self._rendered:
             if (codec, kbps) not in known:
-                rows = ", ".join(label(*row) for row in sorted(known, key=str))
-                raise UserError(f"--condition {label(codec, kbps)} is not in {store.folder}; it has {rows}")
+                rows = ", ".join(label_of(*row) for row in sorted(known, key=str))
+                raise UserError(
+                    f"--condition {label_of(codec, kbps)} is not in {store.folder}; it has {rows}"
+                )
         self._weights, self._device = weights or {}, device
         codecs = {name for c in run.conditions for name in (c.codec, c.identity.get("name", c.codec))}
         for name in self._weights:

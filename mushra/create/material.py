@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import pandas as pd
 import torch
 
-from baselines.codec import Rate
 from baselines.rendered import Rendered
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip
@@ -26,7 +25,7 @@ from evaluation.engine.coding import fit_length
 from evaluation.engine.replay import RunAudio
 from evaluation.engine.request import parse_conditions, parse_kbps
 from evaluation.loading import load
-from evaluation.records import Condition
+from evaluation.records import Condition, label_of
 from evaluation.rows import CodedRow
 from evaluation.run.store import RunStore, condition_delay
 from mushra.check import is_control
@@ -130,7 +129,7 @@ class RunMaterial:
             System(label, c.codec, c.kbps, c.identity.get("weights") or None)
             for label, c in self._conditions.items()
         ]
-        given = {_label(spec.label, spec.kbps): spec for spec in parse_conditions(folders)}
+        given = {label_of(spec.label, spec.kbps): spec for spec in parse_conditions(folders)}
         unused = [label for label in given if label not in self._conditions]
         if unused:
             raise UserError(
@@ -213,7 +212,7 @@ class RunMaterial:
         results = load(self._store.folder)
         metrics = {metric.name: metric.higher_is_better for metric in results.metrics if metric.per_clip}
         labels = [
-            _label(codec, None if math.isnan(kbps) else kbps)
+            label_of(codec, None if math.isnan(kbps) else kbps)
             for codec, kbps in zip(results.clips["codec"], results.clips["kbps"], strict=True)
         ]
         rows = results.clips[[label in self._conditions for label in labels]].set_index("clip")
@@ -254,7 +253,7 @@ class FolderMaterial:
     def __init__(self, reference: str, conditions: Sequence[str], sample_rate: int | None = None) -> None:
         self.name: str | None = None
         self._rendered = {
-            _label(spec.label, spec.kbps): Rendered(spec.label, spec.folder, spec.kbps)
+            label_of(spec.label, spec.kbps): Rendered(spec.label, spec.folder, spec.kbps)
             for spec in parse_conditions(conditions)
         }
         if len(self._rendered) < len(conditions):
@@ -356,10 +355,6 @@ class FolderMaterial:
         )
 
 
-def _label(codec: str, kbps: float | None) -> str:
-    return codec if kbps is None else f"{codec}@{Rate(kbps).label}"
-
-
 def _refuse_reserved(labels: Mapping[str, Any]) -> None:
     for label in labels:
         if is_control(label):
@@ -373,7 +368,7 @@ def _choose(
     conditions: Sequence[Condition], codecs: str | None, kbps: str | None, run: Path
 ) -> dict[str, Condition]:
     """Label -> condition, of those that were asked for."""
-    by_label = {_label(c.codec, c.kbps): c for c in conditions}
+    by_label = {c.label: c for c in conditions}
     labels = list(dict.fromkeys(c.codec for c in conditions))
     wanted = [name.strip() for name in codecs.split(",") if name.strip()] if codecs is not None else None
     unknown = [name for name in wanted or [] if name not in labels]
@@ -392,11 +387,11 @@ def _choose(
         missing = [
             rate
             for rate in rates or []
-            if _label(name, rate) not in by_label and any(c.codec == name and c.kbps for c in conditions)
+            if label_of(name, rate) not in by_label and any(c.codec == name and c.kbps for c in conditions)
         ]
         if missing:
             raise UserError(
-                f"{run} has no '{_label(name, missing[0])}'; it has {', '.join(by_label)}: evaluate it with"
+                f"{run} has no '{label_of(name, missing[0])}'; it has {', '.join(by_label)}: evaluate it with"
                 f" --out {run}, or ask for what is there"
             )
     if not chosen:
