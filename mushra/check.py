@@ -22,20 +22,17 @@ from mushra.config.pages import (
     LikertPage,
     MushraPage,
     Page,
+    PageGroup,
     TestConfig,
     Trial,
     VolumePage,
 )
 from mushra.containers import MEDIA_TYPES, NO_ANCHOR_BESIDE, container
 from mushra.faults import reference_faults
+from mushra.standard import ITEMS_PER_SYSTEM, MAX_EXCERPT_S, MAX_SIGNALS, MIN_ITEMS, MIN_SCREENED_ITEMS
 from qincodec import audio
 from qincodec.core.errors import UserError, count
 
-#: Limits of Recommendation ITU-R BS.1534-3.
-MAX_EXCERPT_S = 12.0
-MAX_SIGNALS = 12
-MIN_ITEMS = 5
-ITEMS_PER_SYSTEM = 1.5
 #: No gain of a recording is near it; 10 to the power of a twentieth of more may be no number.
 _MAX_GAIN_DB = 1000
 
@@ -89,6 +86,17 @@ def items_warning(n_items: int, n_systems: int) -> str | None:
     return (
         f"{count(n_items, 'item')} for {count(n_systems, 'system')} under test; the standard has at least"
         f" {MIN_ITEMS} and about {ITEMS_PER_SYSTEM:g} times as many items as systems, here {least}"
+    )
+
+
+def screening_warning(n_items: int) -> str | None:
+    """What that many rated items for each listener mean for the screening of listeners."""
+    if n_items >= MIN_SCREENED_ITEMS:
+        return None
+    return (
+        f"each listener rates {n_items} {'item' if n_items == 1 else 'items'}: under {MIN_SCREENED_ITEMS}"
+        " screening excludes nobody by itself, because one slip breaks its rules; `mushra analyze` then names"
+        " who breaks them, and --exclude excludes"
     )
 
 
@@ -309,8 +317,21 @@ def _check_limits(
             " low-passed at 3.5 kHz, in each; createAnchor35 makes it",
             ("stimuli",),
         )
-    if warning := items_warning(len(trials), len(systems)):
-        yield Remark("warning", None, warning)
+    rated = _fewest_rated(config, PageGroup(config.pages))
+    for warning in (items_warning(len(trials), len(systems)), screening_warning(rated)):
+        if warning:
+            yield Remark("warning", None, warning)
+
+
+def _fewest_rated(config: TestConfig, group: PageGroup) -> int:
+    """Trials that count which a listener is given at least."""
+    numbers = sorted(
+        _fewest_rated(config, entry)
+        if isinstance(entry, PageGroup)
+        else int(isinstance(entry, MushraPage) and not config.is_training(entry))
+        for entry in group.pages
+    )
+    return sum(numbers[: config.section.items_per_listener] if group.random else numbers)
 
 
 def is_control(condition: str) -> bool:

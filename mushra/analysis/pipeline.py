@@ -33,6 +33,7 @@ from mushra.analysis.significance import (
     permutation_test,
     wilcoxon_test,
 )
+from mushra.standard import MIN_ITEMS
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError, count
 
@@ -45,10 +46,13 @@ TEST_COLUMNS += ["p_holm", "p_hochberg", "estimate", "ci_low", "ci_high", "effec
 _TEST_KEY = ["test", "family", "a", "b"]
 _SENSITIVE = ["n_listeners", "estimate", "statistic", "df1", "df2", "p"]
 SENSITIVITY_COLUMNS = [*_TEST_KEY, *_SENSITIVE, *(f"{name}_all" for name in _SENSITIVE)]
+SENSITIVITY_COLUMNS += [f"{name}_unflagged" for name in _SENSITIVE]
 
 #: Families of tests that are corrected together: pairs of systems, and systems against the hidden reference.
 SYSTEMS, REFERENCE = "systems", "reference"
 WILCOXON, PERMUTATION = "wilcoxon", "permutation_median"
+#: Listeners that a note names; tables have all.
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ class Analysis:
         tests: one row per test, `TEST_COLUMNS`.
         mixed: the mixed model of the systems.
         primary: the comparison of the systems that the rule of `mushra.analysis.primary` chose.
-        sensitivity: tests after and before screening, `SENSITIVITY_COLUMNS`.
+        sensitivity: tests after screening, before it, and after it without those who stay though their
+            ratings are in doubt, `SENSITIVITY_COLUMNS`.
+        unflagged: the primary analysis without these; None if there are none or nobody else.
         notes: limits of these results, one sentence each.
         seed: of the bootstrap and the permutations; num_permutations, num_resamples: their numbers.
     """
@@ -81,6 +87,7 @@ class Analysis:
     mixed: MixedModel
     primary: Primary
     sensitivity: pd.DataFrame
+    unflagged: Primary | None
     notes: tuple[str, ...]
     seed: int
     num_permutations: int
@@ -98,6 +105,7 @@ def analyze(
     seed: int = 0,
     keep: Collection[str] = (),
     exclude: Collection[str] = (),
+    drop_flagged: bool = False,
     baseline: str | None = None,
     margin: float | None = None,
     num_permutations: int = NUM_PERMUTATIONS,
@@ -111,6 +119,7 @@ def analyze(
         seed: of the permutations and the bootstrap.
         keep: listeners that screening must not exclude; ``all`` for everybody.
         exclude: listeners to exclude in any case.
+        drop_flagged: exclude whose ratings are in doubt (`mushra.analysis.screening.doubtful`).
         baseline: condition to which differences are given, beside those to the hidden reference.
         margin: points within which two systems count as equivalent; None tests no equivalence.
         num_permutations: of each permutation test.
@@ -124,7 +133,8 @@ def analyze(
         raise UserError(
             f"baseline '{baseline}' is not a condition; choose one of {', '.join(ratings.conditions)}"
         )
-    screening = screen(ratings, keep=keep, exclude=exclude)
+    figures = listener_figures(ratings)
+    screening = screen(ratings, keep=keep, exclude=exclude, drop_flagged=drop_flagged, figures=figures)
     if len(screening.excluded) == len(ratings.listeners):
         raise UserError(
             f"all {len(ratings.listeners)} listeners are excluded (the first because: "
@@ -152,17 +162,18 @@ def analyze(
         rows += _pair_rows(screened, pair, [seed, number], num_permutations)
         progress("analysis", 6 + number, total)
     tests = _corrected(pd.DataFrame(rows, columns=TEST_COLUMNS))
-    sensitivity = before = _sensitivity(tests, primary)
-    if screening.excluded:
-        mixed_all = mixed_model(ratings.frame, ratings.systems)
-        tests_all = pd.DataFrame([*_overall_rows(ratings, mixed_all)], columns=TEST_COLUMNS)
-        before = _sensitivity(tests_all, primary_analysis(ratings, mixed_all, margin))
-    sensitivity = sensitivity.merge(before, on=_TEST_KEY, how="left", suffixes=("", "_all"))
+    after = _sensitivity(tests, primary)
+    before, _ = _beside(ratings, margin) if screening.excluded else (after, None)
+    in_doubt = screening.kept_in_doubt
+    others = screened.without(in_doubt)
+    without, unflagged = _beside(others, margin) if in_doubt and others.listeners else (after, None)
+    sensitivity = after.merge(before, on=_TEST_KEY, how="left", suffixes=("", "_all"))
+    sensitivity = sensitivity.merge(without, on=_TEST_KEY, how="left", suffixes=("", "_unflagged"))
     return Analysis(
         loaded=ratings,
         ratings=screened,
         screening=screening,
-        listeners=listener_figures(ratings),
+        listeners=figures,
         conditions=conditions,
         conditions_all=conditions_all,
         intervals=intervals,
@@ -172,7 +183,8 @@ def analyze(
         mixed=mixed,
         primary=primary,
         sensitivity=sensitivity,
-        notes=_notes(screened, screening, mixed),
+        unflagged=unflagged,
+        notes=(*_notes(screened, screening, mixed), *_doubt(screened, screening, primary, unflagged)),
         seed=seed,
         num_permutations=num_permutations,
         num_resamples=num_resamples,
@@ -292,7 +304,43 @@ def _sensitivity(tests: pd.DataFrame, primary: Primary) -> pd.DataFrame:
     return pd.concat([rows.astype(dict.fromkeys(_SENSITIVE, float)) for rows in frames], ignore_index=True)
 
 
+def _beside(ratings: Ratings, margin: float | None) -> tuple[pd.DataFrame, Primary]:
+    """The same of other listeners."""
+    mixed = mixed_model(ratings.frame, ratings.systems)
+    primary = primary_analysis(ratings, mixed, margin)
+    tests = pd.DataFrame([*_overall_rows(ratings, mixed)], columns=TEST_COLUMNS)
+    return _sensitivity(tests, primary), primary
+
+
 # Limits
+
+
+def _doubt(
+    ratings: Ratings, screening: Screening, primary: Primary, unflagged: Primary | None
+) -> Iterator[str]:
+    if not (stay := screening.kept_in_doubt):
+        return
+    who = "; ".join(f"{name}: {what}" for name, what in list(stay.items())[:_MOST_NAMED])
+    who += "; ..." if len(stay) > _MOST_NAMED else ""
+    yield (
+        f"{count(len(stay), 'listener')} {'stays' if len(stay) == 1 else 'stay'} in spite of flags ({who}). "
+        f"{without_doubt(ratings, screening, primary, unflagged)} --drop-flagged leaves them out."
+    )
+
+
+def without_doubt(ratings: Ratings, screening: Screening, primary: Primary, unflagged: Primary | None) -> str:
+    """A sentence: the result without those who stay though their ratings are in doubt, beside that with."""
+    them = "this listener" if len(screening.kept_in_doubt) == 1 else "them"
+    if unflagged is None:
+        return f"Without {them} nobody would be left."
+    both = [f"{int((found.contrasts['p_holm'] < ALPHA).sum())}" for found in (unflagged, primary)]
+    moved = (ratings.without(screening.kept_in_doubt).matrix().mean() - ratings.matrix().mean()).abs().max()
+    pairs = count(len(primary.contrasts), "pair")
+    text = f"means move by up to {moved:.1f} points"
+    if len(primary.contrasts) and len(unflagged.contrasts):
+        instead = f"instead of {both[1]}" if both[0] != both[1] else f"as with {them}"
+        text = f"a difference is found between {both[0]} of {pairs} of systems, {instead}, and {text}"
+    return f"Without {them} {text}."
 
 
 def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[str, ...]:
@@ -321,8 +369,8 @@ def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[s
         notes.append("There is one system: no comparison between systems is possible.")
     if items == 1:
         notes.append("There is one item: results hold for it alone, and item effects cannot be estimated.")
-    elif items < 5:
-        notes.append(f"There are {items} items; BS.1534-3 asks for at least 5.")
+    elif items < MIN_ITEMS:
+        notes.append(f"There are {items} items; BS.1534-3 asks for at least {MIN_ITEMS}.")
     if scores.nunique() == 1 and len(scores) > 1:
         notes.append(f"All {len(scores)} scores are {scores.iloc[0]:g}: no test can say anything.")
     pages = ratings.frame.groupby(["listener", "item"])["condition"].nunique()

@@ -9,21 +9,17 @@ itself then.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from mushra.analysis.ratings import Ratings
+from mushra.analysis.ratings import Ratings, natural_key
+from mushra.standard import EXEMPT_SHARE, MAX_SHARE, MIN_SCREENED_ITEMS, THRESHOLD
 from qincodec.core.errors import UserError, count
 
-THRESHOLD = 90.0
-MAX_SHARE = 0.15
-#: An item whose mid anchor more than this share of listeners rate over 90 does not count.
-EXEMPT_SHARE = 0.25
-#: One slip of fewer items is more than `MAX_SHARE`.
-MIN_ITEMS = 7
 #: A page left after less than this for each of its conditions was hardly listened to.
 HASTY_S_PER_CONDITION = 2.0
 
@@ -36,6 +32,12 @@ SCREENING_COLUMNS = [
 ]
 
 
+#: Why a listener stays: no rule is broken (stays), one is over fewer than 7 items (slipped), one is and the
+#: experimenter wants it so (kept); or goes: one is broken (rule), the experimenter wants it (asked), the
+#: ratings are in doubt (flagged).
+Verdict = Literal["stays", "slipped", "kept", "rule", "asked", "flagged"]
+
+
 @dataclass(frozen=True)
 class Screening:
     """Who is excluded and why.
@@ -44,37 +46,58 @@ class Screening:
         listeners: one row per listener, `SCREENING_COLUMNS`; a share is NaN where its rule does not apply.
         exempt_items: items that the rule of the mid anchor does not count.
         notes: what the rules could not do in this test, one line each.
+        verdicts: of each listener.
+        out_of_reach: listeners whom no rule can exclude, because they rated under 7 items.
+        doubtful: what stands out about listeners whose ratings are in doubt (`doubtful`), excluded or not.
     """
 
     listeners: pd.DataFrame
     exempt_items: tuple[str, ...]
     notes: tuple[str, ...]
+    verdicts: Mapping[str, Verdict]
+    out_of_reach: tuple[str, ...]
+    doubtful: Mapping[str, str]
 
     @property
     def excluded(self) -> tuple[str, ...]:
         return tuple(self.listeners.loc[self.listeners["excluded"], "listener"])
 
+    def with_verdict(self, verdict: Verdict) -> int:
+        """How many listeners have it."""
+        return sum(found == verdict for found in self.verdicts.values())
 
-def screen(ratings: Ratings, *, keep: Collection[str] = (), exclude: Collection[str] = ()) -> Screening:
+    @property
+    def kept_in_doubt(self) -> dict[str, str]:
+        """Those of `doubtful` who are not excluded."""
+        return {name: what for name, what in self.doubtful.items() if name not in self.excluded}
+
+
+def screen(
+    ratings: Ratings,
+    *,
+    keep: Collection[str] = (),
+    exclude: Collection[str] = (),
+    drop_flagged: bool = False,
+    figures: pd.DataFrame | None = None,
+) -> Screening:
     """Apply both rules of BS.1534-3.
 
     Args:
         ratings: all ratings.
-        keep: listeners who stay whatever the rules say; ``all`` keeps everybody not in ``exclude``.
+        keep: listeners who stay whatever the rules say (`find_listener`); ``all`` keeps everybody not in
+            ``exclude``.
         exclude: listeners who go whatever the rules say.
+        drop_flagged: leave out whose ratings are in doubt, save those whom ``keep`` names.
+        figures: `listener_figures` of the ratings, where they are known.
 
     Raises:
         UserError: a listener is unknown, or both kept and excluded.
     """
     listeners = ratings.listeners
     keep_all = "all" in keep and "all" not in listeners
-    for name in (*exclude, *(name for name in keep if not (keep_all and name == "all"))):
-        if name not in listeners:
-            raise UserError(
-                f"there is no listener '{name}' to keep or exclude; screening.csv lists their names "
-                f"(the first is '{listeners[0]}')"
-            )
-    both = set(keep) & set(exclude)
+    keep = {find_listener(name, listeners) for name in keep if not (keep_all and name == "all")}
+    exclude = {find_listener(name, listeners) for name in exclude}
+    both = keep & exclude
     if both:
         raise UserError(f"listener '{min(both)}' is both kept and excluded; choose one")
     notes = []
@@ -85,8 +108,10 @@ def screen(ratings: Ratings, *, keep: Collection[str] = (), exclude: Collection[
         notes.append("Without a hidden reference its screening rule cannot be applied.")
     if ratings.mid_anchor is None:
         notes.append("Without a mid anchor (7 kHz) its screening rule cannot be applied.")
+    suspects = doubtful(listener_figures(ratings) if figures is None else figures)
     rows = []
-    few = 0
+    out_of_reach: list[str] = []
+    verdicts: dict[str, Verdict] = {}
     for listener in listeners:
         reasons: list[str] = []
         slips: list[str] = []
@@ -97,24 +122,57 @@ def screen(ratings: Ratings, *, keep: Collection[str] = (), exclude: Collection[
             if share is None or share.count / share.items <= MAX_SHARE:
                 continue
             text = f"{what} on {share.count} of {share.items} items ({share.count / share.items:.1%})"
-            (reasons if share.items >= MIN_ITEMS else slips).append(text)
-        few += bool(slips)
-        excluded, reason = bool(reasons), "; ".join(reasons)
+            (reasons if share.items >= MIN_SCREENED_ITEMS else slips).append(text)
+        items = [share.items for share in (below.get(listener), above.get(listener)) if share is not None]
+        if items and max(items) < MIN_SCREENED_ITEMS:
+            out_of_reach.append(listener)
+        reason = "; ".join(reasons)
+        verdict: Verdict = "rule" if reasons else "stays"
         if slips and not reasons:
-            reason = (
-                "; ".join(slips) + f": not excluded by itself, under {MIN_ITEMS} items one slip is too much"
-            )
-        if excluded and (keep_all or listener in keep):
-            excluded, reason = False, f"kept as asked; {reason}"
+            verdict, reason = "slipped", "; ".join(slips)
+            reason += f": not excluded by itself, under {MIN_SCREENED_ITEMS} items one slip is too much"
+        if reasons and (keep_all or listener in keep):
+            verdict, reason = "kept", f"kept as asked; {reason}"
+        if drop_flagged and listener in suspects and verdict != "rule" and listener not in keep:
+            verdict, reason = "flagged", "; ".join([f"flagged: {suspects[listener]}", *reasons])
         if listener in exclude:
-            excluded, reason = True, "; ".join(["excluded as asked", *reasons])
+            verdict, reason = "asked", "; ".join(["excluded as asked", *reasons])
+        verdicts[listener] = verdict
+        excluded = verdict in ("rule", "asked", "flagged")
         rows.append((listener, excluded, reason, _value(below, listener), _value(above, listener)))
-    if few:
+    if few := sum(verdict == "slipped" for verdict in verdicts.values()):
         notes.append(
             f"{few} {'listener exceeds' if few == 1 else 'listeners exceed'} 15 % over fewer than "
-            f"{MIN_ITEMS} items, where one slip is enough to do so: not excluded by itself."
+            f"{MIN_SCREENED_ITEMS} items, where one slip is enough to do so: not excluded by itself."
         )
-    return Screening(pd.DataFrame(rows, columns=SCREENING_COLUMNS), exempt, tuple(notes))
+    table = pd.DataFrame(rows, columns=SCREENING_COLUMNS)
+    return Screening(table, exempt, tuple(notes), verdicts, tuple(out_of_reach), suspects)
+
+
+def find_listener(name: str, listeners: Collection[str]) -> str:
+    """The listener of that name; of a long id its beginning is enough, or what figures print of it.
+
+    Raises:
+        UserError: there is none, or more than one begins so.
+    """
+    if name in listeners:
+        return name
+    head, _, tail = name.partition("…")
+    found = [
+        listener
+        for listener in listeners
+        if len(head) >= 4 and listener.startswith(head) and listener.endswith(tail)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(
+            f"'{name}' begins the names of {len(found)} listeners ({', '.join(found[:3])}); give more of it"
+        )
+    raise UserError(
+        f"there is no listener '{name}' to keep or exclude; screening.csv lists their names "
+        f"(the first is '{min(listeners, key=natural_key)}')"
+    )
 
 
 def exempt_items(ratings: Ratings) -> tuple[str, ...]:
@@ -206,7 +264,7 @@ def listener_figures(ratings: Ratings) -> pd.DataFrame:
         "reference_beaten_share": "reference beaten",
         "hasty_share": "too fast",
     }
-    flagged = np.array(by_listener[list(names)].to_numpy() > 0.5)
+    flagged = np.array(by_listener[list(names)].to_numpy() > _FLAG_SHARE)
     by_listener["n_not_given"] = [ratings.not_given.get(str(name), 0) for name in by_listener.index]
     by_listener["flags"] = [
         "; ".join(
@@ -217,3 +275,34 @@ def listener_figures(ratings: Ratings) -> pd.DataFrame:
     ]
     table = by_listener.reindex(list(ratings.listeners)).rename_axis("listener").reset_index()
     return table[LISTENER_COLUMNS]
+
+
+#: More of a listener's pages than this make a flag.
+_FLAG_SHARE = 0.5
+
+
+def doubtful(figures: pd.DataFrame) -> dict[str, str]:
+    """Listeners whose ratings are in doubt, and what stands out about each.
+
+    On more than half of the pages only one slider was moved, the page was left too fast, or a system got more
+    than the hidden reference. Pages without a 100 are a use of the scale and no reason for doubt.
+
+    Args:
+        figures: of `listener_figures`.
+    """
+    found = {}
+    for row in figures.to_dict("records"):
+        parts = [
+            f"{what} on {row[share]:.0%} of the pages"
+            for share, what in (
+                ("one_slider_share", "one slider moved"),
+                ("reference_beaten_share", "a system over the hidden reference"),
+                ("hasty_share", "too fast"),
+            )
+            if row[share] > _FLAG_SHARE
+        ]
+        if row["hasty_share"] > _FLAG_SHARE:
+            parts[-1] += f", {row['median_page_s']:.1f} s a page"
+        if parts:
+            found[str(row["listener"])] = ", ".join(parts)
+    return found

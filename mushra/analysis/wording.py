@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mushra.analysis.mixed import CLOSED_FORM
-from mushra.analysis.pipeline import PERMUTATION, SYSTEMS, WILCOXON, Analysis
+from mushra.analysis.pipeline import PERMUTATION, SYSTEMS, WILCOXON, Analysis, without_doubt
 from mushra.analysis.primary import LISTENERS, MIXED, OWN_VARIANCES
 from mushra.analysis.ratings import Ratings
+from mushra.analysis.screening import HASTY_S_PER_CONDITION, Verdict
 from mushra.analysis.significance import ALPHA, MAX_EXACT_LISTENERS
+from mushra.standard import MIN_SCREENED_ITEMS
 from qincodec.core.errors import count
 
 #: What stands where there is no number; the reason is in the table's last column or in the notes.
@@ -67,7 +69,7 @@ def _design(analysis: Analysis) -> str:
     text = (
         f"{count(len(ratings.listeners), 'listener')} rated {count(len(ratings.items), 'item')} under "
         f"{count(len(ratings.conditions), 'condition')} ({conditions}) on a scale from 0 to 100 in a MUSHRA "
-        f"test (ITU-R BS.1534-3), {count(len(ratings.frame), 'rating')} in all. "
+        f"test (ITU-R BS.1534-3), {count(len(ratings.frame), 'rating')} in all. {_shares(ratings)}"
     )
     rules = [
         rule
@@ -81,17 +83,74 @@ def _design(analysis: Analysis) -> str:
         )
         if there is not None
     ]
-    excluded = analysis.screening.excluded
-    asked = analysis.screening.listeners["reason"].str.contains("as asked")
-    if rules:
-        text += f"Post-screening excludes who rates {' or '.join(rules)}: "
-        text += f"{count(len(excluded), 'listener')} of {len(ratings.listeners)} "
-        text += "was excluded" if len(excluded) == 1 else "were excluded"
-        text += f" ({asked.sum()} decided by the experimenter)" if asked.any() else ""
+    return f"{text}{_screening(analysis, ' or '.join(rules))}{_doubt(analysis)}"
+
+
+def _shares(ratings: Ratings) -> str:
+    """What each listener rated, where that is not everything."""
+    frame = ratings.frame
+    items = frame.groupby("listener")["item"].nunique()
+    pages = frame.groupby(["listener", "item"])["condition"].nunique()
+    everybody = f"Each of {count(len(items), 'listener')}" if len(items) > 1 else "The listener"
+    text = ""
+    if items.min() < len(ratings.items):
+        text += f"{everybody} rated {_range(items)} of {len(ratings.items)} items"
+        raters = frame.groupby("item")["listener"].nunique()
+        text += f"; each item was rated by {_range(raters)} of them. "
+    if pages.min() < len(ratings.conditions):
+        text += f"A page had ratings of {_range(pages)} of {len(ratings.conditions)} conditions. "
+    return text
+
+
+def _range(numbers: pd.Series[int]) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _screening(analysis: Analysis, rules: str) -> str:
+    """Who was excluded, by what, and who was not for want of items."""
+    screening, n = analysis.screening, len(analysis.loaded.listeners)
+    slipped = screening.with_verdict("slipped")
+    few = f"fewer than {MIN_SCREENED_ITEMS} items, where a single slip is more than 15 %"
+    stayed = f"{count(slipped, 'listener')} of {n} broke a rule and stayed."
+    text = f"Post-screening excludes who rates {rules}"
+    if not rules:
+        text = "No rule of post-screening could be applied for want of hidden reference and mid anchor."
+    elif len(screening.out_of_reach) == n:
+        text += f". Everybody rated {few}, so that nobody is excluded by it: {stayed}"
     else:
-        text += "No rule of post-screening could be applied for want of hidden reference and mid anchor"
-        text += f"; {count(len(excluded), 'listener')} excluded by the experimenter" if excluded else ""
-    return f"{text}. {count(len(analysis.ratings.listeners), 'listener')} remained."
+        text += f": {_of(screening.with_verdict('rule'), n)} excluded."
+        if slipped or screening.out_of_reach:
+            text += f" It excludes nobody over {few}: {stayed}"
+    decided: dict[Verdict, str] = {
+        "kept": "kept by the experimenter in spite of it",
+        "asked": "excluded by the experimenter",
+        "flagged": f"excluded because {_DOUBT}",
+    }
+    for verdict, what in decided.items():
+        if number := screening.with_verdict(verdict):
+            text += f" {_of(number, n)} {what}."
+    return f"{text} {count(len(analysis.ratings.listeners), 'listener')} remained."
+
+
+def _of(number: int, n: int) -> str:
+    return f"{count(number, 'listener')} of {n} {'was' if number == 1 else 'were'}"
+
+
+#: `mushra.analysis.screening.doubtful` in words.
+_DOUBT = (
+    "on more than half of the pages only one slider was moved, a system got more than the hidden reference, "
+    f"or less than {HASTY_S_PER_CONDITION:g} s were spent for each condition"
+)
+
+
+def _doubt(analysis: Analysis) -> str:
+    """Those who stay though their ratings are in doubt, and the result without them."""
+    if not (stay := analysis.screening.kept_in_doubt):
+        return ""
+    text = without_doubt(analysis.ratings, analysis.screening, analysis.primary, analysis.unflagged)
+    stand = "stands" if len(stay) == 1 else "stand"
+    return f" {len(stay)} of these {stand} out, because {_DOUBT}. {text}"
 
 
 #: What the primary analysis does, by `Primary.method`.

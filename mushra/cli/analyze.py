@@ -57,6 +57,14 @@ def analyze(
     ] = None,
     keep: Keep = None,
     exclude: Exclude = None,
+    drop_flagged: Annotated[
+        bool,
+        typer.Option(
+            "--drop-flagged",
+            help="Exclude whose ratings are in doubt: one slider moved, a system over the hidden reference, "
+            "or too fast, on more than half of the pages.",
+        ),
+    ] = False,
     tests: Tests = None,
     drop_items: DropItems = None,
     keep_training: Annotated[
@@ -107,6 +115,7 @@ def analyze(
             seed=seed,
             keep=keep or [],
             exclude=exclude or [],
+            drop_flagged=drop_flagged,
             baseline=baseline,
             margin=margin,
             num_permutations=permutations,

@@ -44,10 +44,18 @@ DropItems = Annotated[
 ]
 Keep = Annotated[
     list[str] | None,
-    typer.Option(metavar="LISTENER", help="Not to be excluded by screening; `all` for everybody."),
+    typer.Option(
+        metavar="LISTENER",
+        help="Not to be excluded by screening; `all` for everybody. Of a long id its beginning is enough.",
+    ),
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="LISTENER", help="To be excluded in any case; repeatable.")
+    list[str] | None,
+    typer.Option(
+        metavar="LISTENER",
+        help="To be excluded in any case: the id or its beginning, as reports and the administrator's page "
+        "have it; repeatable.",
+    ),
 ]
 Style = Annotated[
     str | None, typer.Option(metavar="NAME|FILE", help="Matplotlib style of figures, for fonts.")

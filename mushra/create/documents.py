@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Literal
 
 import qincodec
-from mushra.check import excerpt_warning, items_warning, signals_warning
+from mushra.check import excerpt_warning, items_warning, screening_warning, signals_warning
 from mushra.config.key import Key, KeySignal, KeyTrial
 from mushra.config.locate import KEY_FORMAT
 from mushra.config.pages import ANCHOR35, ANCHOR70, HIDDEN_REFERENCE, Language, Section
@@ -245,6 +245,7 @@ def _test_warnings(material: Material, options: Options, all_trials: Sequence[Tr
     recordings = {trial.pick.clip.recording for trial in trials}
     for warning in (
         items_warning(len(trials), len(systems)),
+        screening_warning(len(trials)),
         signals_warning(len(systems) + 1 + len(options.anchors)),
         excerpt_warning(max(trial.item.duration_s for trial in trials)),
     ):

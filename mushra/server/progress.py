@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mushra.config.pages import HIDDEN_REFERENCE
+from mushra.standard import MAX_SHARE, MIN_SCREENED_ITEMS, THRESHOLD
 from mushra.store import schema
 from mushra.store.ratings import StoredRating, stored_ratings
 from mushra.store.records import DROPPED_AFTER_S
@@ -22,10 +23,6 @@ from qincodec.core.errors import count
 
 #: A page left after less than this for each of its signals was hardly listened to.
 HASTY_S_PER_SIGNAL = 2.0
-REFERENCE_LOW = 90.0
-MAX_LOW_SHARE = 0.15
-#: Over fewer items one slip is more than `MAX_LOW_SHARE`.
-FEW_ITEMS = 7
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class SessionState:
 
     Attributes:
         name: of the invitation, Prolific's id, or the number of the session.
+        listener: what `mushra analyze` calls who it is, see `schema.listeners`.
         state: "finished", "running", or "dropped": running without a sign of life for two hours.
         done, total: pages.
         time_s: on all pages together.
@@ -45,6 +43,7 @@ class SessionState:
     test: str
     kind: str
     name: str
+    listener: str
     number: int
     state: str
     excluded_reason: str | None
@@ -85,6 +84,7 @@ def list_sessions(
         query = query.where(sessions.c.id == session)
     rows = connection.execute(query).all()
     rated = _rated(connection, test, session)
+    who = schema.listeners(connection)
     now = time.time()
     found = []
     for row in rows:
@@ -97,6 +97,7 @@ def list_sessions(
                 test=row.test,
                 kind=row.kind,
                 name=row.name or prolific.get("pid") or f"Listener {row.number + 1}",
+                listener=who[row.id],
                 number=row.number,
                 state="dropped" if dropped else row.state,
                 excluded_reason=row.excluded_reason if row.excluded_at is not None else None,
@@ -142,9 +143,9 @@ def _flags(pages: list[_Page]) -> list[str]:
     if still > n / 2:
         flags.append(f"never moved on {still} of {n} pages")
     judged = [scores[HIDDEN_REFERENCE] for page in pages if HIDDEN_REFERENCE in (scores := _scores(page))]
-    low = sum(score < REFERENCE_LOW for score in judged)
-    if judged and low / len(judged) > MAX_LOW_SHARE:
-        few = " (few items: says little)" if len(judged) < FEW_ITEMS else ""
+    low = sum(score < THRESHOLD for score in judged)
+    if judged and low / len(judged) > MAX_SHARE:
+        few = " (few items: says little)" if len(judged) < MIN_SCREENED_ITEMS else ""
         flags.append(f"reference under 90 on {low} of {len(judged)} items{few}")
     not_given = _num_not_given(pages)
     if not_given:

@@ -103,6 +103,12 @@ def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Est
         )
     table = balanced_table(ratings.frame, list(dict.fromkeys(chosen)))
     scores = table.scores.transpose(0, 2, 1)  # (listeners, items, conditions)
+    sizes = {"listener": len(ratings.listeners), "item": len(ratings.items)}
+    if min(sizes.values()) < 2:
+        raise UserError(
+            f"the ratings are of {' and '.join(count(n, what) for what, n in sizes.items())}; estimates of "
+            "spread take 2 of each: give an earlier test with more, or the three --sd-... numbers"
+        )
     if min(scores.shape[:2]) < 2:
         raise UserError(
             f"all scores are there of {count(scores.shape[0], 'listener')} and"

@@ -36,7 +36,7 @@ def audio_test(folder: Path, *, n_trials: int = 5, stop_on_errors: bool = True, 
 
 
 def test_a_good_test_has_no_errors(tmp_path: Path) -> None:
-    path = audio_test(tmp_path, createAnchor35=True)
+    path = audio_test(tmp_path, n_trials=7, createAnchor35=True)
     assert remarks(path, "error") == []
     (warning,) = remarks(path, "warning")  # names of conditions reach the browser
     assert "names such as 'C'" in warning
@@ -104,6 +104,18 @@ def test_limits_of_the_standard(tmp_path: Path) -> None:
     assert "4 items for 12 systems under test" in text
     assert "here 18" in text
     assert "4 of 4 trials have no anchor35" in text
+    assert "each listener rates 4 items: under 7 screening excludes nobody" in text
+
+
+def test_what_a_listener_is_given_decides_about_screening(tmp_path: Path) -> None:
+    """10 trials, of which each listener gets 6 or 7."""
+    path = audio_test(tmp_path, n_trials=10)
+    config = yaml.safe_load(path.read_text())
+    for few in (6, 7):
+        pages = [["random", *config["pages"]]]
+        path.write_text(yaml.safe_dump({**config, "pages": pages, "qincodec": {"items_per_listener": few}}))
+        found = [text for text in remarks(path, "warning") if "screening excludes nobody" in text]
+        assert [text[:27] for text in found] == ["each listener rates 6 items"] * (few == 6)
 
 
 def test_names_shown_to_listeners_are_warned_about(tmp_path: Path) -> None:

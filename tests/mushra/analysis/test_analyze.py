@@ -138,6 +138,52 @@ def test_methods_state_the_numbers(aes: Analysis) -> None:
     assert f"χ²(6) = {friedman['statistic']:.2f}" in text
 
 
+def test_methods_are_true_under_seven_items() -> None:
+    """Who breaks a rule stays where a slip is too much, and the text says so."""
+    ratings = with_roles(thin(listeners=1, items=5))
+    low = ratings.frame.assign(
+        score=ratings.frame["score"].mask(ratings.frame["condition"] == "reference", 50)
+    )
+    text = wording.methods(analyze(with_roles(low), num_permutations=100))[0]
+    assert "Everybody rated fewer than 7 items" in text and "1 listener of 1 broke a rule and stayed" in text
+    assert "0 listeners of 1 were excluded" not in text
+    asked = wording.methods(analyze(with_roles(thin(listeners=3, items=5)), exclude=["L01"]))[0]
+    assert (
+        "0 listeners of 3 broke a rule and stayed. 1 listener of 3 was excluded by the experimenter" in asked
+    )
+
+
+def test_who_is_in_doubt_is_seen_with_the_result_without() -> None:
+    """Two of ten move one slider only: in the notes, the methods and beside the tests."""
+    frame = thin(listeners=10, items=8)
+    careless = frame["listener"].isin(["L03", "L07"]) & (frame["condition"] != "reference")
+    ratings = with_roles(frame.assign(score=frame["score"].mask(careless, 0.0)))
+    kept = analyze(ratings, num_permutations=100)
+    (note,) = [note for note in kept.notes if "in spite of flags" in note]
+    assert note.startswith(
+        "2 listeners stay in spite of flags (L03: one slider moved on 100% of the pages; L07"
+    )
+    assert "2 of these stand out" in wording.methods(kept)[0]
+    dropped = analyze(ratings, drop_flagged=True, num_permutations=100)
+    assert dropped.screening.excluded == ("L03", "L07")
+    assert "2 listeners of 10 were excluded because on more than half" in wording.methods(dropped)[0]
+    columns = ["n_listeners", "estimate", "statistic", "df1", "df2", "p"]
+    beside = kept.sensitivity[[f"{name}_unflagged" for name in columns]].set_axis(columns, axis=1)
+    pd.testing.assert_frame_equal(beside, dropped.sensitivity[columns])
+    assert "without doubtful" in html(kept, [], []) and "without doubtful" not in html(dropped, [], [])
+
+
+def test_methods_say_what_each_rated_of_an_incomplete_design() -> None:
+    """16 items, of which listener k rates the 8 from item k on: 21 listeners."""
+    frame = thin(listeners=21, items=16)
+    first = frame["listener"].str[1:].astype(int)
+    number = frame["item"].rank(method="dense").astype(int) - 1
+    text = wording.methods(analyze(with_roles(frame[(number - first) % 16 < 8]), num_permutations=100))[0]
+    assert "Each of 21 listeners rated 8 of 16 items; each item was rated by 8 to 13 of them." in text
+    whole = wording.methods(analyze(with_roles(frame), num_permutations=100))[0]
+    assert "Each of" not in whole and "A page" not in whole
+
+
 def test_the_report_leads_with_the_primary_analysis_in_words(aes: Analysis) -> None:
     page = html(aes, [], [])
     first, rest = page.split("<h2>Scores</h2>")

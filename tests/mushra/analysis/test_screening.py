@@ -12,7 +12,7 @@ import pytest
 
 from mushra.analysis.load import load
 from mushra.analysis.ratings import Ratings, with_roles
-from mushra.analysis.screening import exempt_items, listener_figures, screen
+from mushra.analysis.screening import exempt_items, find_listener, listener_figures, screen
 from qincodec.core.errors import UserError
 
 Shared = Callable[[str], Path]
@@ -101,6 +101,47 @@ def test_keep_and_exclude() -> None:
         screen(test, keep=["x"])
     with pytest.raises(UserError, match="'a' is both kept and excluded"):
         screen(test, keep=["a"], exclude=["a"])
+
+
+def test_a_listener_is_found_by_what_is_printed() -> None:
+    ids = ["1d63afbc-92b4-4c5a-8255-6c4734fc9efd", "1d63afbc-ffff-4c5a-8255-6c4734fc0000", "ann", "anna"]
+    assert find_listener("ann", ids) == "ann"
+    assert find_listener("1d63afbc-9", ids) == ids[0]
+    # As the figure of listeners shortens it.
+    assert find_listener("1d63afbc…0000", ids) == ids[1]
+    with pytest.raises(UserError, match="begins the names of 2 listeners"):
+        find_listener("1d63afbc", ids)
+    for unknown in ("1d6", "1d63afbc…1111", ""):
+        with pytest.raises(UserError, match="there is no listener"):
+            find_listener(unknown, ids)
+    test = ratings({"1d63afbc-92b4": GOOD, "7e4209fe-4a89": GOOD})
+    assert screen(test, exclude=["7e4209fe"]).excluded == ("7e4209fe-4a89",)
+
+
+def test_who_is_in_doubt() -> None:
+    """a moves one slider and is fast, b prefers the codec, c never gives 100, d does what he should."""
+    rows = []
+    for item in range(8):
+        for name, scores, time in (
+            ("a", (100.0, 0.0, 0.0), 1600.0),
+            ("b", (95.0, 100.0, 20.0), 60_000.0),
+            ("c", (95.0, 60.0, 20.0), 60_000.0),
+            ("d", (100.0, 60.0, 20.0), 60_000.0),
+        ):
+            rows += [
+                (name, f"i{item}", what, score, time)
+                for what, score in zip(("reference", "X", "Y"), scores, strict=True)
+            ]
+    test = with_roles(pd.DataFrame(rows, columns=["listener", "item", "condition", "score", "time_ms"]))
+    found = screen(test)
+    assert found.excluded == ()
+    assert found.kept_in_doubt == {
+        "a": "one slider moved on 100% of the pages, too fast on 100% of the pages, 1.6 s a page",
+        "b": "a system over the hidden reference on 100% of the pages",
+    }
+    assert screen(test, drop_flagged=True).excluded == ("a", "b")
+    assert screen(test, drop_flagged=True, keep=["a"]).excluded == ("b",)
+    assert screen(test, drop_flagged=True, keep=["a"]).kept_in_doubt.keys() == {"a"}
 
 
 def test_without_controls_the_rules_say_that_they_cannot_be_applied() -> None:

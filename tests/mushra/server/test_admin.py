@@ -151,6 +151,15 @@ def test_excluding_needs_a_reason_and_can_be_undone(serve: Any, listener: Any, s
     assert len(read_ratings(store(app))) == 6
 
 
+def test_a_listener_has_the_name_that_analyze_uses(serve: Any, listener: Any, signed_in: Any) -> None:
+    app = serve()
+    url = f"/admin/sessions/{listener(app).take().session['id']}"
+    (who,) = set(read_ratings(store(app))["listener"])
+    client = signed_in(app)
+    assert f">{who[:8]}</code>" in client.get("/admin/").get_data(as_text=True)
+    assert f"<code>{who}</code>" in client.get(url).get_data(as_text=True)
+
+
 def test_erasing_leaves_nothing_of_a_listener(serve: Any, listener: Any, signed_in: Any) -> None:
     app = serve(section="identification: invitation")
     tokens = store(app).write(lambda connection: records.invite(connection, "small", ["Ada Lovelace", "Bo"]))

@@ -325,6 +325,14 @@ def test_contradicting_options_are_refused(app: typer.Typer, arguments: list[str
     assert isinstance(result.exception, UserError) and message in str(result.exception)
 
 
+def test_one_listener_is_not_asked_for_other_conditions(app: typer.Typer, tmp_path: Path) -> None:
+    rows = [f"a,i{k},{name},{50 + k}" for k in range(5) for name in ("x", "y")]
+    (tmp_path / "r.csv").write_text("\n".join(["listener,item,condition,score", *rows]))
+    result = CliRunner().invoke(app, ["plan", "--from", str(tmp_path / "r.csv")])
+    text = str(result.exception)
+    assert "the ratings are of 1 listener and 5 items" in text and "--conditions" not in text
+
+
 def test_what_was_not_given_is_said(app: typer.Typer) -> None:
     arguments = ["plan", "--simulations", "200", "--listeners", "5", "--items", "5", "--sd-residual", "7"]
     output = CliRunner().invoke(app, arguments).output
