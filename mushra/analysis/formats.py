@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,15 @@ _WEBMUSHRA_OPTIONAL = {"time_ms": "rating_time", "comment": "rating_comment", "t
 _OWN_MARKS = frozenset({"training", "state", "excluded", "excluded_reason", "begun_at"})
 #: The apostrophe that `mushra export` puts before what a spreadsheet would take for a formula.
 _FORMULA = r"^'(?='*[=+\-@\t\r\n＋－＝＠])"
+#: Questions whose answer tells people apart, as `_person` compares them.
+_NAME_QUESTIONS = re.compile(
+    "(your|full)?name|(your)?e?mail(address)?|(participant|subject|listener|user|prolific)(id|name|number)?|nickname"
+    "|initials|id"
+)
+#: pymushra's table of a whole data base, one row per response.
+_PYMUSHRA = {"listener": "questionaire_uuid", "item": "wm_id", "condition": "responses_stimulus"}
+_PYMUSHRA |= {"score": "responses_score", "time_ms": "responses_time", "comment": "responses_comment"}
+_PYMUSHRA |= {"test": "wm_testId"}
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
@@ -34,6 +44,7 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 class Rows:
     """Rows of one source as text, with ``COLUMNS`` and some of ``OPTIONAL_COLUMNS``.
 
+    A column ``person`` has what people call themselves in the questionnaire, if that is asked.
     ``unique_listeners`` says that the listener ids cannot be those of other people in another file,
     ``without_training`` that the source itself told training from test. A column ``loses_plus`` says of which
     rows whoever wrote them may have made spaces of ``+``; without it of none.
@@ -99,6 +110,8 @@ def _read_csv(path: Path, text: str, columns: Mapping[str, str]) -> Rows:
             Problem("delimiter", f"{path.name} separates its columns by {_DELIMITERS[delimiter]}", 0)
         )
     webmushra = set(_WEBMUSHRA.values()) <= set(header)
+    if {_PYMUSHRA["item"], _PYMUSHRA["condition"]} <= set(header):
+        columns = {**{ours: name for ours, name in _PYMUSHRA.items() if name in header}, **columns}
     if not webmushra and "choice_reference" in header:
         raise UserError(f"{path} holds paired comparisons, not MUSHRA ratings; give its mushra.csv")
     if not webmushra and "rating_reference_score" in header:
@@ -118,6 +131,8 @@ def _read_csv(path: Path, text: str, columns: Mapping[str, str]) -> Rows:
         rows = _webmushra(path, frame.replace(_FORMULA, "", regex=True), columns)
     elif frame.columns.isin(_OWN_MARKS).sum() == len(_OWN_MARKS):
         rows = own_rows(path.name, frame.replace(_FORMULA, "", regex=True))
+    elif columns.get("condition") == _PYMUSHRA["condition"]:
+        rows = _pymushra_table(path, frame, columns)
     else:
         rows = Rows(_rename(frame, columns))
     rows.problems = [*problems, *found, *rows.problems]
@@ -224,6 +239,7 @@ def own_rows(name: str, frame: pd.DataFrame) -> Rows:
         )
     # What our own page stores says how often a slider was moved: without, it may be from webMUSHRA's CSV.
     rows = _rename(counted, {}).assign(loses_plus=counted.get("moves", "") == "")
+    rows = rows.assign(**_person(counted, "answer:"))
     return Rows(rows, problems, unique_listeners=True, without_training=True)
 
 
@@ -245,6 +261,31 @@ def _rename(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _person(frame: pd.DataFrame, prefix: str = "") -> dict[str, pd.Series[str]]:
+    """The column ``person`` of `Rows`: answers to the first question of a name, with ``prefix`` before it."""
+    for column in map(str, frame):
+        question = re.sub(r"[\W_]", "", column.removeprefix(prefix)).casefold()
+        if column.startswith(prefix) and _NAME_QUESTIONS.fullmatch(question):
+            return {"person": frame[column].fillna("").str.split().str.join(" ").str.casefold()}
+    return {}
+
+
+def _pymushra_table(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> Rows:
+    """Of pymushra's table the pages of type mushra."""
+    problems = []
+    if "wm_type" in frame:
+        others = frame[frame["wm_type"] != "mushra"]
+        for kind, number in others["wm_type"].value_counts().sort_index().items():
+            problems.append(
+                Problem("other pages", f"{path.name}: {count(number, 'row')} of type {kind} left out", number)
+            )
+        frame = frame.drop(others.index)
+        if frame.empty:
+            raise UserError(f"{path} holds no page of type mushra; give the table of a MUSHRA test")
+    rows = _rename(frame, columns).assign(**_person(frame.drop(columns=columns["listener"]), "questionaire_"))
+    return Rows(rows, problems, unique_listeners=columns["listener"] == _PYMUSHRA["listener"])
+
+
 def _webmushra(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> Rows:
     names = {**_WEBMUSHRA, **_WEBMUSHRA_OPTIONAL, **columns}
     for name, column in columns.items():
@@ -253,6 +294,8 @@ def _webmushra(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> R
                 f"{path} has no column '{column}' (asked for as {name}); it has {', '.join(map(str, frame))}"
             )
     rows = Rows(_rename(frame, names).assign(loses_plus=True))
+    questions = frame.drop(columns=[name for name in {*names.values(), "session_uuid"} if name in frame])
+    rows.frame = rows.frame.assign(**_person(questions))
     ids = frame["session_uuid"].fillna("") if "session_uuid" in frame else pd.Series("", index=frame.index)
     named = ids.str.strip() != ""
     sessions = listeners = ids
@@ -359,13 +402,15 @@ def _pymushra(path: Path, documents: list[dict[str, Any]]) -> Rows:
             others[as_text(document["type"])] += 1
             continue
         answers = document.get("questionaire")
-        uuid = as_text(answers.get("uuid")) if isinstance(answers, dict) else ""
+        answers = answers if isinstance(answers, dict) else {}
+        uuid = as_text(answers.get("uuid"))
         if not uuid:
             raise UserError(f"{path}: page {number} has no questionaire.uuid, so its listener is unknown")
         for response in document["responses"]:
             if not isinstance(response, dict):
                 raise UserError(f"{path}: page {number} has a response that is no object; export it again")
             record = {"listener": uuid, "session": uuid, "item": as_text(document.get("id"))}
+            record |= {f"answer:{name}": as_text(answer) for name, answer in answers.items()}
             record |= {
                 "condition": as_text(response.get("stimulus")),
                 "score": as_text(response.get("score")),
@@ -378,7 +423,10 @@ def _pymushra(path: Path, documents: list[dict[str, Any]]) -> Rows:
     ]
     if not records:
         raise UserError(f"{path} holds no page of type mushra; give the data base of a MUSHRA test")
-    return Rows(pd.DataFrame(records, dtype=str), problems, unique_listeners=True)
+    frame = pd.DataFrame(records, dtype=str)
+    person = _person(frame, "answer:")
+    kept = [name for name in frame if not str(name).startswith("answer:")]
+    return Rows(frame[kept].assign(**person), problems, unique_listeners=True)
 
 
 def as_text(value: Any) -> str:

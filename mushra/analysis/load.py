@@ -20,11 +20,13 @@ from mushra.analysis.formats import Rows, as_text, own_rows, read_rows
 from mushra.analysis.ratings import Problem, Ratings, natural_key, with_roles
 from mushra.analysis.sources import Source, find
 from mushra.analysis.tidy import (
+    SCALE,
     average_repeats,
     drop_not_given,
     drop_repeats,
     missing_ratings,
     numbers,
+    one_name,
     ranks,
     some,
 )
@@ -61,6 +63,8 @@ def load(
     database: str | None = None,
     reference: str | None = None,
     anchors: Sequence[str] = (),
+    systems: Sequence[str] = (),
+    scale: tuple[float, float] | None = None,
     tests: Sequence[str] = (),
     drop_items: Sequence[str] = (),
     keep_training: bool = False,
@@ -82,6 +86,9 @@ def load(
         database: file or URL with the results of those ``sources`` that are tests.
         reference: name of the hidden reference; found by its name if not given.
         anchors: names of the anchors, lowest first; found by their names if not given.
+        systems: conditions that are no controls though their names look so (of those that a key knows none
+            needs to be named); ``all`` for every such.
+        scale: lowest and highest score, where they are not 0 and 100; scores are taken to 0 to 100.
         tests: test ids to use; needed where the sources hold several.
         drop_items: items to leave out.
         keep_training: whether training pages count (`mushra.config.pages.is_training`; a file of ratings may
@@ -99,11 +106,13 @@ def load(
         raise UserError("no source given; give a file with ratings")
     found = [find(source, database) for source in sources]
     problems = [problem for source in found for problem in source.problems]
-    parts = []
+    parts: list[Rows] = []
+    known = set[str]()
     for source in found:
         part = _read_database(source, tests) if source.is_database else read_rows(Path(source.path), columns)
         if key is None and (opens := source.key or key_of_test) is not None:
             part = _open_names(part, opens, problems)
+            known |= read_key(opens).conditions
         parts.append(part)
     names = [source.name for source in found]
     problems += [problem for part in parts for problem in part.problems]
@@ -119,15 +128,21 @@ def load(
         frame = _open_all_names(frame, given_key)
     _check_opaque(frame)
     frame = _drop_items(frame, drop_items, problems)
-    frame = numbers(frame, problems)
+    frame = numbers(frame, problems, scale)
     frame = drop_repeats(frame, problems)
+    frame = one_name(frame, problems)
     frame, not_given = drop_not_given(frame, problems)
     frame = average_repeats(frame, problems)
     problems += missing_ratings(frame)
     order = np.lexsort([ranks(frame[name]) for name in ("condition", "item", "listener")])
     frame = frame.iloc[order].reset_index(drop=True)
-    ratings = with_roles(frame, reference=reference, anchors=anchors, problems=problems)
-    return replace(ratings, not_given=not_given, sources=tuple(source.path for source in found))
+    # What a key names beside its controls are systems, whatever they are called.
+    known = (known | given_key.conditions) & set(frame["condition"]) - {*_CONTROLS, reference, *anchors}
+    ratings = with_roles(
+        frame, reference=reference, anchors=anchors, systems=[*systems, *sorted(known)], problems=problems
+    )
+    sources_read = tuple(source.path for source in found)
+    return replace(ratings, not_given=not_given, sources=sources_read, scale=scale or SCALE)
 
 
 def _read_database(source: Source, tests: Sequence[str]) -> Rows:

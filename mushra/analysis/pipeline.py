@@ -361,7 +361,8 @@ def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[s
         )
     if not ratings.anchors:
         notes.append(
-            "There are no anchors: how listeners used the scale cannot be compared with other tests."
+            "No condition is known to be an anchor: how listeners used the scale cannot be compared with "
+            "other tests."
         )
     if systems == 0:
         notes.append("There is no condition besides hidden reference and anchors: nothing to compare.")

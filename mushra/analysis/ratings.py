@@ -10,7 +10,7 @@ some conditions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,14 +21,29 @@ from qincodec.core.errors import UserError
 COLUMNS = ("listener", "item", "condition", "score")
 OPTIONAL_COLUMNS = ("time_ms", "comment", "session", "test", "order", "moves")
 
-#: What tools and people call the controls; compared without case and punctuation.
-_REFERENCE_NAMES = {"reference", "hiddenreference", "ref", "hiddenref"}
-_LOW_ANCHOR_NAMES = {"anchor35", "anchor35k", "anchor35khz", "lowanchor", "anchorlow", "lowrangeanchor"}
-_MID_ANCHOR_NAMES = {"anchor70", "anchor7", "anchor7k", "anchor7khz", "anchor70k", "anchor70khz"} | {
-    "midanchor",
-    "anchormid",
-    "midrangeanchor",
-}
+#: What tools and people call the controls; compared by `_plain`: without case, punctuation and suffix.
+_REFERENCE = re.compile("(hidden)?ref(erence)?")
+
+
+def _anchor(frequency: str, name: str) -> re.Pattern[str]:
+    low_pass = "anchor|lpf?|lowpass(ed|filter)?"
+    return re.compile(
+        f"({low_pass})({frequency})|({frequency})({low_pass})|{name}(range)?anchor|anchor{name}"
+    )
+
+
+_LOW_ANCHOR = _anchor("35|35k|35khz|3500|3500hz", "low")
+_MID_ANCHOR = _anchor("7|7k|7khz|70|70k|70khz|7000|7000hz", "mid")
+#: Names that may be a control's and do not say which, or may be something else: a person has to say.
+_LIKE_REFERENCE = re.compile(
+    ".*reference.*|.*hiddenref.*|ref[0-9]*|(explicit|open)ref|hr|orig|original|uncompressed|unprocessed"
+)
+_LIKE_ANCHOR = re.compile(
+    ".*anchor.*|.*lowpass.*|lpf?[0-9]+(k|khz|hz)?|la|ma|low|mid|(35|7)(k|khz)|(35|70)00(hz)?"
+)
+_SUFFIX = re.compile(r"\.(wav|flac|mp3|ogg|opus|aiff?|m4a)$", re.IGNORECASE)
+#: In place of a name: all conditions that only look like a control.
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,7 @@ class Ratings:
         mid_anchor: the anchor of 7 kHz, or None.
         not_given: listener -> number of scores that were stored though nobody gave them, which are left out.
         sources: files that were read, and URLs of data bases.
+        scale: on which the scores were given, before they were taken to 0 to 100.
     """
 
     frame: pd.DataFrame
@@ -64,6 +80,7 @@ class Ratings:
     mid_anchor: str | None = None
     not_given: Mapping[str, int] = field(default_factory=dict)
     sources: tuple[str | Path, ...] = ()
+    scale: tuple[float, float] = (0.0, 100.0)
     conditions: tuple[str, ...] = field(init=False)
     """Hidden reference, systems in natural order of their names, anchors from high to low."""
 
@@ -112,6 +129,7 @@ def with_roles(
     *,
     reference: str | None = None,
     anchors: Sequence[str] = (),
+    systems: Sequence[str] = (),
     problems: Iterable[Problem] = (),
 ) -> Ratings:
     """Find out which conditions are the hidden reference and the anchors.
@@ -120,29 +138,67 @@ def with_roles(
         frame: the tidy table.
         reference: name of the hidden reference; None finds ``reference``, ``hidden_reference`` and the like.
         anchors: names of the anchors, lowest first; of two or more the last is the mid anchor. Empty finds
-            ``anchor35``, ``anchor70``, ``low_anchor``, ``mid_anchor`` and the like.
+            ``anchor35``, ``anchor70``, ``lp35``, ``mid_anchor`` and the like, and a single ``anchor``.
+        systems: conditions that are no controls though their names look so; `ALL` for every such.
 
     Raises:
-        UserError: the table is none of ratings, a given name is not a condition, or two conditions both look
-            like the same control.
+        UserError: the table is none of ratings, a given name is not a condition, two conditions both look
+            like the same control, or one looks like a control and nobody says whether it is.
     """
     _check(frame)
+    problems = list(problems)
     conditions = sorted(frame["condition"].unique(), key=natural_key)
-    for name in (*([reference] if reference is not None else []), *anchors):
+    given = [*([reference] if reference is not None else []), *anchors]
+    for name in (*given, *(name for name in systems if name != ALL)):
         if name not in conditions:
             raise UserError(f"condition '{name}' is not in the ratings; they hold {', '.join(conditions)}")
-    if len(set(anchors)) < len(anchors) or reference in anchors:
+    if len(set(given)) < len(given):
         raise UserError("a condition was named twice with --reference and --anchor; name each once")
+    if both := set(given) & set(systems):
+        raise UserError(f"'{min(both)}' is given as a control and with --system; choose one")
     if reference is None:
-        reference = _find(conditions, _REFERENCE_NAMES, "--reference", taken=anchors)
+        reference = _find(conditions, _REFERENCE, "--reference", taken=[*anchors, *systems])
     if anchors:
-        named_mid = [a for a in anchors if _plain(a) in _MID_ANCHOR_NAMES]
+        named_mid = [a for a in anchors if _MID_ANCHOR.fullmatch(_plain(a))]
         mid = named_mid[0] if named_mid else anchors[-1] if len(anchors) > 1 else None
     else:
-        low = _find(conditions, _LOW_ANCHOR_NAMES, "--anchor", taken=[reference])
-        mid = _find(conditions, _MID_ANCHOR_NAMES, "--anchor", taken=[reference])
+        low = _find(conditions, _LOW_ANCHOR, "--anchor", taken=[reference, *systems])
+        mid = _find(conditions, _MID_ANCHOR, "--anchor", taken=[reference, *systems])
+        if low is mid is None:
+            low = _find(conditions, re.compile("anchor"), "--anchor", taken=[reference, *systems])
         anchors = [anchor for anchor in (low, mid) if anchor is not None]
+        problems += [
+            Problem(
+                "control by name",
+                f"'{name}' is taken for the {'mid' if name == mid else 'low'} anchor; if it is none, give "
+                f"--system {name}",
+                int((frame["condition"] == name).sum()),
+            )
+            for name in anchors
+            if "anchor" not in _plain(name)
+        ]
+    others = [name for name in conditions if name not in (reference, *anchors, *systems)]
+    problems += _ask(frame, others, ALL in systems)
     return Ratings(frame, reference, tuple(anchors), tuple(problems), mid)
+
+
+def _ask(frame: pd.DataFrame, conditions: Sequence[str], all_systems: bool) -> Iterator[Problem]:
+    """Refuse, or with ``all_systems`` only tell, what looks like a control and is not known as one."""
+    for names, what, option in (
+        (_LIKE_REFERENCE, "the hidden reference", "--reference"),
+        (_LIKE_ANCHOR, "an anchor", "--anchor"),
+    ):
+        found = [name for name in conditions if names.fullmatch(_plain(name))]
+        if found and not all_systems:
+            rest = f"; so {'does' if len(found) == 2 else 'do'} {', '.join(found[1:])}" if found[1:] else ""
+            order = " (anchors lowest first; of several the last is the mid anchor)"
+            raise UserError(
+                f"{found[0]} looks like {what}: give {option} {found[0]} or --system {found[0]}{rest}"
+                + (order if found[1:] and option == "--anchor" else "")
+            )
+        for name in found:
+            rows = int((frame["condition"] == name).sum())
+            yield Problem("control or system", f"'{name}' looks like {what} and counts as a system", rows)
 
 
 def _check(frame: pd.DataFrame) -> None:
@@ -164,13 +220,16 @@ def _check(frame: pd.DataFrame) -> None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name).casefold()
+    return re.sub(r"[\W_]", "", _SUFFIX.sub("", name)).casefold()
 
 
-def _find(conditions: Sequence[str], names: set[str], option: str, taken: Sequence[str | None]) -> str | None:
-    found = [c for c in conditions if _plain(c) in names and c not in taken]
+def _find(
+    conditions: Sequence[str], names: re.Pattern[str], option: str, taken: Sequence[str | None]
+) -> str | None:
+    found = [c for c in conditions if names.fullmatch(_plain(c)) and c not in taken]
     if len(found) > 1:
         raise UserError(
-            f"{' and '.join(found)} both look like the same control; say with {option} which one it is"
+            f"{' and '.join(found)} both look like the same control; say with {option} which one it is, and "
+            "with --system which is none"
         )
     return found[0] if found else None

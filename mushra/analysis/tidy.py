@@ -27,16 +27,33 @@ def some(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def numbers(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Scores and times as numbers; rows whose score is none are left out, never clipped."""
+#: The scale of a MUSHRA test, and others that ratings may be on.
+SCALE = (0.0, 100.0)
+_OTHER_SCALES = ((0.0, 1.0), (1.0, 5.0), (-4.0, 0.0))
+
+
+def numbers(
+    frame: pd.DataFrame, problems: list[Problem], scale: tuple[float, float] | None = None
+) -> pd.DataFrame:
+    """Scores and times as numbers; rows whose score is none are left out, never clipped.
+
+    Args:
+        scale: that of the scores, whose ends become 0 and 100.
+
+    Raises:
+        UserError: no scale is given, and all scores lie on one that is not that of MUSHRA.
+    """
     frame = frame.copy()
     texts = frame["score"]
     score = pd.to_numeric(texts, errors="coerce")
+    if scale is None:
+        _ask_for_scale(score)
+    low, high = scale or SCALE
     no_number = score.isna()
-    outside = ~no_number & ~score.between(0, 100)
+    outside = ~no_number & ~score.between(low, high)
     for mask, kind, what in (
         (no_number, "no number", "without a number"),
-        (outside, "outside the scale", "outside 0 to 100"),
+        (outside, "outside the scale", f"outside {low:g} to {high:g}"),
     ):
         if mask.any():
             first = frame[mask].iloc[0]
@@ -46,6 +63,10 @@ def numbers(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
     frame["score"] = score.astype(float)
     # To the last digit, in which pandas' own reading may be off.
     frame.loc[~no_number, "score"] = [float(text) for text in texts[~no_number]]
+    taken = int((~no_number & ~outside).sum())
+    if (low, high) != SCALE:
+        frame["score"] = 100 * (frame["score"] - low) / (high - low)
+        problems.append(Problem("scale", f"scores from {low:g} to {high:g} were taken to 0 to 100", taken))
     if "time_ms" in frame:
         time = pd.to_numeric(frame["time_ms"], errors="coerce")
         lost = int((time.isna() & frame["time_ms"].fillna("").astype(str).ne("")).sum())
@@ -53,6 +74,17 @@ def numbers(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
             problems.append(Problem("no time", f"{lost} times are no number and are not used", lost))
         frame["time_ms"] = time
     return some(frame[~no_number & ~outside])
+
+
+def _ask_for_scale(score: pd.Series[float]) -> None:
+    if score.nunique() < 2:
+        return
+    for low, high in _OTHER_SCALES:
+        if score.dropna().between(low, high).all():
+            raise UserError(
+                f"all scores lie within {low:g} to {high:g} ({score.min():g} to {score.max():g}): give "
+                f"--scale {low:g},{high:g} if that is their scale, or --scale 0,100"
+            )
 
 
 def drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
@@ -87,6 +119,22 @@ def drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
         problems.append(Problem("stored twice", detail, int(rows_twice.sum())))
         frame = frame[~rows_twice]
     return frame
+
+
+def one_name(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """Tell who may be one person under several ids: the same name in the questionnaire, which is not told."""
+    if "person" not in frame:
+        return frame
+    named = frame[frame["person"].fillna("") != ""]
+    for _, rows in named.groupby("person", sort=True):
+        listeners = sorted(rows["listener"].unique(), key=natural_key)
+        if len(listeners) > 1:
+            detail = (
+                f"{' and '.join(listeners)} gave the same name in the questionnaire: if that is one person, "
+            )
+            detail += f"leave a session out with --exclude {listeners[-1]}"
+            problems.append(Problem("same name", detail, len(rows)))
+    return frame.drop(columns="person")
 
 
 def drop_not_given(frame: pd.DataFrame, problems: list[Problem]) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -13,6 +13,7 @@ from mushra.analysis.primary import LISTENERS, MIXED, OWN_VARIANCES
 from mushra.analysis.ratings import Ratings
 from mushra.analysis.screening import HASTY_S_PER_CONDITION, Verdict
 from mushra.analysis.significance import ALPHA, MAX_EXACT_LISTENERS
+from mushra.analysis.tidy import SCALE
 from mushra.standard import MIN_SCREENED_ITEMS
 from qincodec.core.errors import count
 
@@ -68,7 +69,7 @@ def _design(analysis: Analysis) -> str:
     conditions = join([count(len(ratings.systems), "system"), *controls])
     text = (
         f"{count(len(ratings.listeners), 'listener')} rated {count(len(ratings.items), 'item')} under "
-        f"{count(len(ratings.conditions), 'condition')} ({conditions}) on a scale from 0 to 100 in a MUSHRA "
+        f"{count(len(ratings.conditions), 'condition')} ({conditions}) {_scale(ratings)} in a MUSHRA "
         f"test (ITU-R BS.1534-3), {count(len(ratings.frame), 'rating')} in all. {_shares(ratings)}"
     )
     rules = [
@@ -84,6 +85,12 @@ def _design(analysis: Analysis) -> str:
         if there is not None
     ]
     return f"{text}{_screening(analysis, ' or '.join(rules))}{_doubt(analysis)}"
+
+
+def _scale(ratings: Ratings) -> str:
+    low, high = ratings.scale
+    taken = "" if (low, high) == SCALE else ", taken to 0 to 100,"
+    return f"on a scale from {low:g} to {high:g}{taken}"
 
 
 def _shares(ratings: Ratings) -> str:

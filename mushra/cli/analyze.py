@@ -8,7 +8,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from mushra.cli.options import Anchors, Database, DropItems, Exclude, Keep, Key, Reference, Style, Tests
+from mushra.cli.options import (
+    Anchors,
+    Database,
+    DropItems,
+    Exclude,
+    Keep,
+    Key,
+    Reference,
+    Scale,
+    Style,
+    Systems,
+    Tests,
+    parse_scale,
+)
 from qincodec.core.errors import UserError, count
 
 
@@ -43,6 +56,8 @@ def analyze(
     database: Database = None,
     reference: Reference = None,
     anchors: Anchors = None,
+    systems: Systems = None,
+    scale: Scale = None,
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="Also give differences to this condition.")
     ] = None,
@@ -103,6 +118,8 @@ def analyze(
             database=database,
             reference=reference,
             anchors=anchors or [],
+            systems=systems or [],
+            scale=parse_scale(scale),
             tests=tests or [],
             drop_items=drop_items or [],
             keep_training=keep_training,

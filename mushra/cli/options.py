@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
 
 import typer
+
+from qincodec.core.errors import UserError
 
 Database = Annotated[
     str | None,
@@ -33,6 +36,22 @@ Anchors = Annotated[
         "--anchor",
         metavar="NAME",
         help="Anchor, if not found by its name; repeat, lowest first; the last of several is the mid.",
+    ),
+]
+Systems = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--system",
+        metavar="NAME",
+        help="Condition under test whose name looks like that of a reference or an anchor; repeatable, `all` "
+        "for every such.",
+    ),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Scale of the scores, if not 0,100; it is stretched to 0 to 100. Such as 1,5.",
     ),
 ]
 Tests = Annotated[
@@ -114,3 +133,16 @@ def section_values(
         ("one_session_per_person",): once_per_person or None,
     }
     return {place: value for place, value in given.items() if value is not None}
+
+
+def parse_scale(text: str | None) -> tuple[float, float] | None:
+    """ "1,5" as (1.0, 5.0). Raises UserError for anything else."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UserError(f"--scale is '{text}'; give its lowest and its highest score, such as 1,5")
+    return low, high

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mushra.cli.options import Anchors, Database, DropItems, Exclude, Keep, Key, Reference, Style, Tests
+from mushra.cli.options import (
+    Anchors,
+    Database,
+    DropItems,
+    Exclude,
+    Keep,
+    Key,
+    Reference,
+    Scale,
+    Style,
+    Systems,
+    Tests,
+    parse_scale,
+)
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import UserError, count
 
@@ -23,6 +36,8 @@ class _Selection:
 
     reference: str | None = None
     anchors: list[str] | None = None
+    systems: list[str] | None = None
+    scale: str | None = None
     tests: list[str] | None = None
     drop_items: list[str] | None = None
     keep: list[str] | None = None
@@ -44,6 +59,8 @@ def _screened(
         database=database,
         reference=chosen.reference,
         anchors=chosen.anchors or [],
+        systems=chosen.systems or [],
+        scale=parse_scale(chosen.scale),
         tests=chosen.tests or [],
         drop_items=chosen.drop_items or [],
     )
@@ -116,6 +133,8 @@ def plan(
     database: Database = None,
     reference: Reference = None,
     anchors: Anchors = None,
+    systems: Systems = None,
+    scale: Scale = None,
     tests: Tests = None,
     drop_items: DropItems = None,
     keep: Keep = None,
@@ -146,7 +165,7 @@ def plan(
         "item_condition": sd_item_condition,
         "residual": sd_residual,
     }
-    selection = _Selection(reference, anchors, tests, drop_items, keep, exclude, key)
+    selection = _Selection(reference, anchors, systems, scale, tests, drop_items, keep, exclude, key)
     components, origin, notes = _components(given, source, database, conditions, selection)
     result = plan_test(
         components,
@@ -187,8 +206,8 @@ def _components(
         raise UserError("both --from and --sd-... were given; give one: an earlier test or the numbers")
     if not source and (conditions or selection != _Selection()):
         raise UserError(
-            "--conditions, --key, --reference, --anchor, --test, --drop-item, --keep and --exclude are about "
-            "an earlier test; give it with --from"
+            "--conditions, --key, --reference, --anchor, --system, --scale, --test, --drop-item, --keep and "
+            "--exclude are about an earlier test; give it with --from"
         )
     if not source:
         missing = [f"--sd-{name.replace('_', '-')}" for name in given if name not in chosen]
@@ -245,6 +264,8 @@ def correlate(
     database: Database = None,
     reference: Reference = None,
     anchors: Anchors = None,
+    systems: Systems = None,
+    scale: Scale = None,
     tests: Tests = None,
     drop_items: DropItems = None,
     keep: Keep = None,
@@ -281,7 +302,7 @@ def correlate(
     trials = read_key(test / KEY_NAME, whole=True).trials
     settings = heard.choose_settings(runs[0] if runs else None, metrics)
     files = [source for source in sources or [] if Path(source) not in runs] or [str(test)]
-    selection = _Selection(reference, anchors, tests, drop_items, keep, exclude)
+    selection = _Selection(reference, anchors, systems, scale, tests, drop_items, keep, exclude)
     ratings, notes = _screened(files, database, selection, test / KEY_NAME)
     with ProgressLine() as progress:
         rated = {item: trial for item, trial in trials.items() if item in ratings.items}

@@ -85,8 +85,9 @@ def look(database: str, test: str | None, config: Path | None) -> Analysis:
     """
     from mushra import load
     from mushra.analysis.pipeline import analyze
+    from mushra.analysis.ratings import ALL
 
-    ratings = load([config or database], database=database, tests=[test] if test else [])
+    ratings = load([config or database], database=database, tests=[test] if test else [], systems=[ALL])
     return analyze(ratings, num_permutations=NUM_PERMUTATIONS, num_resamples=NUM_PERMUTATIONS)
 
 

@@ -386,7 +386,7 @@ THIN = {
     "only the reference": (thin().query("condition == 'reference'"), "no condition besides"),
     "all scores equal": (thin().assign(score=50.0), "All 288 scores are 50"),
     "no reference": (thin().query("condition != 'reference'"), "Without a hidden reference"),
-    "no anchors": (thin(), "There are no anchors"),
+    "no anchors": (thin(), "No condition is known to be an anchor"),
     "missing ratings": (thin().iloc[:-5], "Some ratings are missing"),
     "one rating": (thin().iloc[[0]], "There is one listener"),
     "systems never on one page": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rating_files import kinds, page, pymushra, session, tidy, webmushra, write
 
@@ -91,10 +92,10 @@ def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
 
 
 def test_tidy_json(tmp_path: Path) -> None:
-    rows = [{"listener": "a", "item": "x", "condition": c, "score": s} for c, s in (("A", 1), ("B", 2.5))]
+    rows = [{"listener": "a", "item": "x", "condition": c, "score": s} for c, s in (("A", 1), ("B", 22.5))]
     for content in (rows, {"ratings": rows}):
         ratings = load([write(tmp_path, json.dumps(content), "export.json")])
-        assert ratings.frame["score"].tolist() == [1, 2.5]
+        assert ratings.frame["score"].tolist() == [1, 22.5]
 
 
 def test_pymushra(tmp_path: Path) -> None:
@@ -103,6 +104,44 @@ def test_pymushra(tmp_path: Path) -> None:
     assert ratings.conditions == ("reference", "16", "anchor35")
     assert ratings.matrix().loc["u2", "16"] == 53.5
     assert kinds(ratings) == {"other pages": 1}
+
+
+def test_pymushras_table_needs_no_column_map(tmp_path: Path) -> None:
+    """As `pymushra df` writes: one row per response, columns of three levels joined; as from JSON."""
+    content = json.loads(pymushra(tmp_path).read_text())["demo"].values()
+    rows = [
+        {
+            "questionaire_age": page["questionaire"]["age"],
+            "questionaire_uuid": page["questionaire"]["uuid"],
+            **{f"responses_{name}": value for name, value in response.items()},
+            **{f"wm_{name}": page[name] for name in ("id", "type", "testId")},
+        }
+        for page in content
+        for response in page["responses"]
+    ]
+    table = pd.DataFrame(rows).rename_axis("index").reset_index()
+    ratings = load([write(tmp_path, table.to_csv(index=False), "table.csv")])
+    pd.testing.assert_frame_equal(ratings.frame, load([pymushra(tmp_path)]).frame)
+    assert kinds(ratings) == {"other pages": 3}
+    with pytest.raises(UserError, match="has no column listener, item"):
+        load([write(tmp_path, table.drop(columns="wm_id").to_csv(index=False), "less.csv")])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_one_name_under_two_ids_is_told_without_the_name(tmp_path: Path, own: bool) -> None:
+    answers = ["Jo  Doe", "Kim", "jo doe"]
+    if own:
+        content = json.loads(pymushra(tmp_path).read_text())
+        for page in content["demo"].values():
+            page["questionaire"]["Name"] = "Jo"
+        path = write(tmp_path, json.dumps(content), "named.json")
+    else:
+        people = [session(uuid, 60, answers=["30", name]) for uuid, name in zip("abc", answers, strict=True)]
+        path = write(tmp_path, webmushra(people, questions=("age", "your_name")))
+    told = [problem for problem in load([path]).problems if problem.kind == "same name"]
+    (problem,) = told
+    assert problem.detail.startswith("u1 and u2 gave" if own else "a and c gave")
+    assert problem.rows == 12 and "jo" not in problem.detail.lower()
 
 
 def test_formats_can_be_mixed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -284,7 +285,7 @@ def test_key_resolves_opaque_names(tmp_path: Path) -> None:
 def test_roles_are_found_or_told(tmp_path: Path) -> None:
     names = ("Hidden Ref", "low", "mid", "A")
     path = write(tmp_path, tidy([("1", "x", name, 10) for name in names]))
-    ratings = load([path])
+    ratings = load([path], systems=["low", "mid"])
     assert (ratings.reference, ratings.anchors, ratings.mid_anchor) == ("Hidden Ref", (), None)
     ratings = load([path], anchors=["low", "mid"])
     assert (ratings.anchors, ratings.mid_anchor, ratings.systems) == (("low", "mid"), "mid", ("A",))
@@ -299,7 +300,86 @@ def test_two_references_are_ambiguous(tmp_path: Path) -> None:
     path = write(tmp_path, tidy([("1", "x", name, 10) for name in ("ref", "reference")]))
     with pytest.raises(UserError, match="ref and reference both look like the same control"):
         load([path])
-    assert load([path], reference="ref").reference == "ref"
+    with pytest.raises(UserError, match="reference looks like the hidden reference"):
+        load([path], reference="ref")
+    assert load([path], reference="ref", systems=["reference"]).systems == ("reference",)
+
+
+@pytest.mark.parametrize(
+    ("name", "anchors", "mid"),
+    [
+        *((name, (name,), None) for name in ("anchor_3500", "lp35", "LP3.5", "low_pass_3500", "Anchor")),
+        *(
+            (name, (name,), None)
+            for name in ("lowpass_3.5kHz", "anchor35.wav", "3.5 kHz anchor", "lowpass35")
+        ),
+        *((name, (name,), name) for name in ("anchor70.wav", "lp70", "LP7", "anchor_7000", "7kHz-anchor")),
+    ],
+)
+def test_names_of_anchors_that_say_which(tmp_path: Path, name: str, anchors: tuple[str], mid: str) -> None:
+    path = write(tmp_path, tidy([("1", "x", what, 10) for what in ("reference.wav", name, "A")]))
+    ratings = load([path])
+    assert (ratings.reference, ratings.anchors, ratings.mid_anchor) == ("reference.wav", anchors, mid)
+    assert [problem.kind for problem in ratings.problems] == ["control by name"] * ("nchor" not in name)
+    assert name in load([path], systems=[name]).systems
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        *((name, "an anchor") for name in ("anchor1", "Anchor 2", "3.5k", "7k", "LA", "MA", "low", "mid")),
+        *((name, "an anchor") for name in ("low.wav", "lowpass_5k", "lp10", "spatial-anchor", "3500")),
+        *(
+            (name, "the hidden reference")
+            for name in ("original", "uncompressed", "HR", "explicit_reference")
+        ),
+        *((name, "the hidden reference") for name in ("Original.wav", "reference_48k", "ref2")),
+    ],
+)
+def test_names_that_may_be_a_controls_are_asked_about(tmp_path: Path, name: str, what: str) -> None:
+    path = write(tmp_path, tidy([("1", "x", condition, 10) for condition in (name, "A", "B")]))
+    option = "--anchor" if what == "an anchor" else "--reference"
+    with pytest.raises(
+        UserError, match=f"^{re.escape(name)} looks like {what}: give {option} {re.escape(name)} or"
+    ):
+        load([path])
+    assert load([path], systems=[name]).systems == tuple(sorted(["A", "B", name], key=natural_key))
+    told = load([path], systems=["all"])
+    assert told.problems[-1].detail == f"'{name}' looks like {what} and counts as a system"
+    controls = {"anchors": [name]} if what == "an anchor" else {"reference": name}
+    assert load([path], **controls).systems == ("A", "B")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LPC10", "opus@7", "mono", "refined", "HRTF", "lossless", "35", "midrange", "LAME", "slow", "mp3"],
+)
+def test_names_of_systems_are_not_asked_about(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, tidy([("1", "x", condition, 10) for condition in (name, "A")]))
+    assert name in load([path]).systems
+
+
+def test_a_key_says_what_is_a_system(tmp_path: Path) -> None:
+    """`create` made the controls itself: a folder named lowpass5k is a system."""
+    signals = {"abcdefgh": {"condition": "lowpass5k"}, "hgfedcba": {"condition": "opus"}}
+    key = {"trials": {"x": {"signals": signals}}}
+    rows = [("1", "x", name, 10.0 * k) for k, name in enumerate(("reference", *signals), start=1)]
+    path = write(tmp_path, tidy(rows))
+    assert load([path], key=write(tmp_path, json.dumps(key), "other.json")).systems == ("lowpass5k", "opus")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (1, 5), (-4, 0)])
+def test_scores_of_other_scales_are_asked_about(tmp_path: Path, low: float, high: float) -> None:
+    scores = (high, (low + high) / 2, low)
+    path = write(tmp_path, tidy([("1", "x", name, s) for name, s in zip("ABC", scores, strict=True)]))
+    with pytest.raises(UserError, match=rf"within {low} to {high} .*--scale {low},{high} .*or --scale 0,100"):
+        load([path])
+    ratings = load([path], scale=(low, high))
+    assert ratings.frame["score"].tolist() == [100, 50, 0]
+    assert ratings.scale == (low, high) and kinds(ratings) == {"scale": 3}
+    outside = load([path], scale=(low, (low + high) / 2))
+    assert kinds(outside) == {"outside the scale": 1, "scale": 2}
+    assert len(load([path], scale=(0, 100)).frame) == (3 if low >= 0 else 1)
 
 
 def test_natural_order() -> None:
