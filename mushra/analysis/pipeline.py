@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -51,6 +51,8 @@ SENSITIVITY_COLUMNS += [f"{name}_unflagged" for name in _SENSITIVE]
 #: Families of tests that are corrected together: pairs of systems, and systems against the hidden reference.
 SYSTEMS, REFERENCE = "systems", "reference"
 WILCOXON, PERMUTATION = "wilcoxon", "permutation_median"
+#: Orders of the systems.
+BY_MEAN, BY_NAME = "mean", "name"
 #: Listeners that a note names; tables have all.
 _MOST_NAMED = 5
 
@@ -70,6 +72,7 @@ class Analysis:
         sensitivity: tests after screening, before it, and after it without those who stay though their
             ratings are in doubt, `SENSITIVITY_COLUMNS`.
         unflagged: the primary analysis without these; None if there are none or nobody else.
+        order: conditions as tables and figures show them: hidden reference, systems, anchors.
         notes: limits of these results, one sentence each.
         seed: of the bootstrap and the permutations; num_permutations, num_resamples: their numbers.
     """
@@ -88,10 +91,16 @@ class Analysis:
     primary: Primary
     sensitivity: pd.DataFrame
     unflagged: Primary | None
+    order: tuple[str, ...]
     notes: tuple[str, ...]
     seed: int
     num_permutations: int
     num_resamples: int
+
+    def in_order(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rows of a table of conditions in the order to show them in."""
+        rank = {name: place for place, name in enumerate(self.order)}
+        return table.sort_values("condition", key=lambda names: names.map(rank), kind="stable")
 
     @property
     def letters(self) -> dict[str, str]:
@@ -108,6 +117,7 @@ def analyze(
     drop_flagged: bool = False,
     baseline: str | None = None,
     margin: float | None = None,
+    order: Sequence[str] = (BY_MEAN,),
     num_permutations: int = NUM_PERMUTATIONS,
     num_resamples: int = NUM_RESAMPLES,
     progress: Progress = lambda what, done, total: None,
@@ -122,6 +132,7 @@ def analyze(
         drop_flagged: exclude whose ratings are in doubt (`mushra.analysis.screening.doubtful`).
         baseline: condition to which differences are given, beside those to the hidden reference.
         margin: points within which two systems count as equivalent; None tests no equivalence.
+        order: systems to show first; the others follow by mean, highest first, or with `BY_NAME` by name.
         num_permutations: of each permutation test.
         num_resamples: of the bootstrap.
         progress: called with (what, done, total).
@@ -133,6 +144,7 @@ def analyze(
         raise UserError(
             f"baseline '{baseline}' is not a condition; choose one of {', '.join(ratings.conditions)}"
         )
+    _check_order(order, ratings)
     figures = listener_figures(ratings)
     screening = screen(ratings, keep=keep, exclude=exclude, drop_flagged=drop_flagged, figures=figures)
     if len(screening.excluded) == len(ratings.listeners):
@@ -184,11 +196,32 @@ def analyze(
         primary=primary,
         sensitivity=sensitivity,
         unflagged=unflagged,
+        order=_order(conditions, screened, order),
         notes=(*_notes(screened, screening, mixed), *_doubt(screened, screening, primary, unflagged)),
         seed=seed,
         num_permutations=num_permutations,
         num_resamples=num_resamples,
     )
+
+
+def _check_order(order: Sequence[str], ratings: Ratings) -> None:
+    for name in order:
+        if name not in (*ratings.systems, BY_MEAN, BY_NAME):
+            raise UserError(
+                f"--order names '{name}', which is no system; give {BY_MEAN}, {BY_NAME} or some of "
+                f"{', '.join(ratings.systems)}"
+            )
+
+
+def _order(conditions: pd.DataFrame, ratings: Ratings, order: Sequence[str]) -> tuple[str, ...]:
+    means = dict(zip(conditions["condition"], conditions["mean"], strict=True))
+    systems = list(ratings.systems)
+    if BY_NAME not in order:
+        systems.sort(key=lambda name: -means[name])
+    first = [name for name in dict.fromkeys(order) if name in systems]
+    systems = [*first, *(name for name in systems if name not in first)]
+    places = iter(systems)
+    return tuple(next(places) if name in systems else name for name in ratings.conditions)
 
 
 # Tests

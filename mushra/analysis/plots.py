@@ -27,6 +27,7 @@ from mushra.analysis.description import t_interval
 from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
 from mushra.analysis.layout import CHARACTER, Layout, Place, arrange, label_axis
 from mushra.analysis.ratings import Ratings
+from qincodec.core.errors import count
 
 _AXES_HEIGHT = 2.0
 #: What axes and grades take of the width of a figure, inches.
@@ -49,6 +50,7 @@ def draw_all(
     style: str | Path | None = None,
     letters: dict[str, str] | None = None,
     population: str = "",
+    captions: bool = False,
 ) -> list[Path]:
     """Draw everything as PNG, SVG and PDF; the same input gives the same bytes.
 
@@ -63,6 +65,7 @@ def draw_all(
         style: name or path of a matplotlib style, for fonts and lines.
         letters: of compact letter groups, condition -> "ab"; shown above the means.
         population: for whom the letters hold, such as "other listeners and other items".
+        captions: whether each figure has its caption (`caption`) inside, for figures that stand alone.
 
     Returns:
         Paths of all files, the figure for two columns before the one for one.
@@ -74,33 +77,41 @@ def draw_all(
     frame = frame.reset_index(drop=True)
     table = conditions.set_index("condition")
     layout = arrange([str(name) for name in table.index], ratings.reference, ratings.anchors)
-    size = _size_text(frame)
-    same_letter = ", same letter: no difference found" if letters else ""
-    size_below = f"{size}\nletters for {population}" if letters and population else size
+    note = (lambda name: caption(name, ratings, letters, population)) if captions else lambda name: ""
     paths: list[Path] = []
     with style_context(style):
         draw: Callable[..., None]
-        for name, draw, note in (
-            ("means", _draw_means, f"means and 95% intervals{same_letter}; {size_below}"),
-            ("box", _draw_boxes, f"quartiles of all ratings, points: listeners' means; {size}"),
-            (
-                "violin",
-                _draw_violins,
-                f"density and quartiles of all ratings, points: listeners' means; {size}",
-            ),
-        ):
+        for name, draw in (("means", _draw_means), ("box", _draw_boxes), ("violin", _draw_violins)):
             for kind, width in reversed(WIDTHS.items()):
-                figure, axes = _figure_of_conditions(layout, width, note)
+                figure, axes = _figure_of_conditions(layout, width, note(name))
                 draw(axes, layout, table, frame)
                 if name == "means" and letters:
                     _write_letters(axes, layout, table, letters, width)
                 stem = name if kind == "two_columns" else f"{name}_{kind}"
                 paths += save(figure, folder, stem)
         for page, start in enumerate(range(0, len(ratings.items), _ITEMS_PER_FIGURE), start=1):
-            figure = _figure_of_items(frame, ratings.items[start : start + _ITEMS_PER_FIGURE], layout)
+            items = ratings.items[start : start + _ITEMS_PER_FIGURE]
+            figure = _figure_of_items(frame, items, layout, note("items"))
             paths += save(figure, folder, "items" if page == 1 else f"items_{page}")
         paths += save(_figure_of_listeners(frame, layout), folder, "listeners")
     return paths
+
+
+def caption(name: str, ratings: Ratings, letters: dict[str, str] | None = None, population: str = "") -> str:
+    """What the figure of that name shows, and of how many; "" where its axes say all."""
+    listeners, items = count(len(ratings.listeners), "listener"), count(len(ratings.items), "item")
+    if name == "items":
+        return f"means and 95% t intervals: {listeners}"
+    same_letter = ", same letter: no difference found" if letters else ""
+    what = {
+        "means": f"means and 95% intervals{same_letter}",
+        "box": "quartiles of all ratings, points: listeners' means",
+        "violin": "density and quartiles of all ratings, points: listeners' means",
+    }.get(name)
+    if what is None:
+        return ""
+    below = f"\nletters for {population}" if name == "means" and letters and population else ""
+    return f"{what}; {listeners}, {items}{below}"
 
 
 def listener_agreement(frame: pd.DataFrame) -> pd.DataFrame:
@@ -143,11 +154,6 @@ def listener_agreement(frame: pd.DataFrame) -> pd.DataFrame:
 # Figures with one place per condition
 
 
-def _size_text(frame: pd.DataFrame) -> str:
-    listeners, items = frame["listener"].nunique(), frame["item"].nunique()
-    return f"{listeners} listener{'s' * (listeners != 1)}, {items} item{'s' * (items != 1)}"
-
-
 def _figure_of_conditions(layout: Layout, width: float, note: str) -> tuple[Figure, Axes]:
     """An empty figure: labels below, grades at the right, codecs in a legend on top, ``note`` below."""
     handles = _legend_handles(layout)
@@ -166,7 +172,8 @@ def _figure_of_conditions(layout: Layout, width: float, note: str) -> tuple[Figu
     _set_up_scale(axes)
     _name_grades(axes)
     axes.set_ylabel("MUSHRA score")
-    axes.set_xlabel(note, fontsize="x-small" if width > 5 else 5.5, color=NEUTRAL)
+    if note:
+        axes.set_xlabel(note, fontsize="x-small" if width > 5 else 5.5, color=NEUTRAL)
     return figure, axes
 
 
@@ -363,10 +370,10 @@ def _draw_listeners(axes: Axes, layout: Layout, frame: pd.DataFrame) -> None:
 # Items and listeners
 
 
-def _figure_of_items(frame: pd.DataFrame, items: Sequence[str], layout: Layout) -> Figure:
+def _figure_of_items(frame: pd.DataFrame, items: Sequence[str], layout: Layout, note: str) -> Figure:
     """One panel per item: means over listeners and t intervals."""
-    columns = min(len(items), 4 if len(layout.places) <= 12 else 2)
-    rows = math.ceil(len(items) / columns)
+    rows = math.ceil(len(items) / (4 if len(layout.places) <= 12 else 2))
+    columns = math.ceil(len(items) / rows)  # as few as these rows take: five items are 3 and 2, not 4 and 1
     handles = _legend_handles(layout)
     width = WIDTHS["two_columns"]
     figure = new_figure(width, 1.0)
@@ -396,12 +403,8 @@ def _figure_of_items(frame: pd.DataFrame, items: Sequence[str], layout: Layout) 
     figure.set_figheight(1.25 * rows + labels + 0.5)
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=min(8, len(handles)), frameon=False)
-    listeners = frame["listener"].nunique()
-    figure.supxlabel(
-        f"means and 95% t intervals: {listeners} listener{'s' * (listeners != 1)}",
-        fontsize="x-small",
-        color=NEUTRAL,
-    )
+    if note:
+        figure.supxlabel(note, fontsize="x-small", color=NEUTRAL)
     return figure
 
 

@@ -43,6 +43,7 @@ def write_all(
     *,
     style: str | Path | None = None,
     plots: bool = True,
+    captions: bool = False,
 ) -> list[Path]:
     """Write the results into ``folder``, which is made if need be; other files in it stay.
 
@@ -53,6 +54,7 @@ def write_all(
     Args:
         style: matplotlib style for the plots.
         plots: whether to draw.
+        captions: whether figures have their captions inside; the report has them below.
 
     Returns:
         Paths of all files written.
@@ -94,11 +96,12 @@ def write_all(
         letters = analysis.letters or None
         pictures = draw_all(
             analysis.ratings,
-            analysis.conditions,
+            analysis.in_order(analysis.conditions),
             folder / "plots",
             style=style,
             letters=letters,
             population=analysis.primary.population,
+            captions=captions,
         )
     write_atomic(folder / "report.html", html(analysis, described, pictures))
     return [*paths, folder / "report.html", *pictures]
@@ -231,7 +234,7 @@ def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[P
         listeners=shown,
         num_listeners=len(listeners),
         num_excluded=len(excluded),
-        intervals=analysis.intervals.to_dict("records"),
+        intervals=analysis.in_order(analysis.intervals).to_dict("records"),
         overall=tests[~pairs].to_dict("records"),
         families=[
             (title, _pair_records(tests[pairs & (tests["family"] == family)]))
@@ -243,11 +246,11 @@ def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[P
         differences=analysis.differences[analysis.differences["item"] == ""].to_dict("records"),
         items=item_rows if len(item_rows) <= _MAX_ITEM_ROWS else [],
         num_item_rows=len(item_rows),
-        means=analysis.primary.means.to_dict("records"),
+        means=analysis.in_order(analysis.primary.means).to_dict("records"),
         contrasts=analysis.primary.contrasts.to_dict("records"),
         sensitivity=analysis.sensitivity.to_dict("records"),
         components=analysis.mixed.components,
-        pictures=_embedded(pictures),
+        pictures=_embedded(analysis, pictures),
     )
 
 
@@ -260,16 +263,18 @@ def _pair_records(pairs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 _TITLES = {
-    "means": "Means with 95 % intervals over listeners",
-    "box": "Quartiles of the ratings",
-    "violin": "Distributions of the ratings",
-    "items": "Means per item",
+    "means": "Scores",
+    "box": "Quartiles",
+    "violin": "Distributions",
+    "items": "Items",
     "listeners": "Agreement of the listeners",
 }
 
 
-def _embedded(paths: Sequence[Path]) -> list[dict[str, str]]:
+def _embedded(analysis: Analysis, paths: Sequence[Path]) -> list[dict[str, str]]:
     """Data URIs of the wide version of each picture."""
+    from mushra.analysis.plots import caption
+
     by_stem: dict[str, dict[str, Path]] = {}
     for path in paths:
         by_stem.setdefault(path.stem, {})[path.suffix] = path
@@ -280,6 +285,9 @@ def _embedded(paths: Sequence[Path]) -> list[dict[str, str]]:
         path = formats.get(".svg", formats[".png"])
         if path.stat().st_size > _MAX_SVG_BYTES:
             path = formats[".png"]
-        title = _TITLES.get(stem.split("_")[0], stem)
+        name = stem.split("_")[0]
+        title = _TITLES.get(name, stem)
+        if below := caption(name, analysis.ratings, analysis.letters, analysis.primary.population):
+            title += f": {'; '.join(below.splitlines())}"
         pictures.append({"title": title, "uri": data_uri(path.suffix[1:], path.read_bytes())})
     return pictures

@@ -330,7 +330,7 @@ def condition_rows(analysis: Analysis) -> list[dict[str, str]]:
     """The main table as text: one row per condition, before screening beside after it."""
     before = {row["condition"]: row for row in analysis.conditions_all.to_dict("records")}
     rows = []
-    for row in analysis.conditions.to_dict("records"):
+    for row in analysis.in_order(analysis.conditions).to_dict("records"):
         name = str(row["condition"])
         all_listeners = before[name]
         rows.append(

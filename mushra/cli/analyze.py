@@ -99,6 +99,17 @@ def analyze(
     permutations: Annotated[
         int, typer.Option(metavar="N", min=100, help="Of each permutation test.")
     ] = 10_000,
+    order: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|mean|name",
+            help="Order of the systems in tables and figures: by mean (default) or by name; systems that are "
+            "named, repeating this, come first.",
+        ),
+    ] = None,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Captions inside the figures, too, not only in the report.")
+    ] = False,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw.")] = True,
     style: Style = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
@@ -135,6 +146,7 @@ def analyze(
             drop_flagged=drop_flagged,
             baseline=baseline,
             margin=margin,
+            order=order or ["mean"],
             num_permutations=permutations,
             progress=progress,
         )
@@ -149,7 +161,7 @@ def analyze(
         paths = []
         if out is not None:
             progress("plots and report", 0, 1)
-            paths = write_all(analysis, out, style=style, plots=plots)
+            paths = write_all(analysis, out, style=style, plots=plots, captions=captions)
     print(summary(analysis))
     if out is not None and not quiet:
         print(f"{len(paths)} files written to {out}; start with {out / 'report.html'}", file=sys.stderr)

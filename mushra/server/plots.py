@@ -99,10 +99,11 @@ def draw(database: str, test: str | None, config: Path | None, folder: Path) -> 
     analysis = look(database, test, config)
     draw_all(
         analysis.ratings,
-        analysis.conditions,
+        analysis.in_order(analysis.conditions),
         folder,
         letters=analysis.letters,
         population=analysis.primary.population,
+        captions=True,
     )
     excluded = analysis.screening.listeners
     excluded = excluded[excluded["excluded"]]

@@ -287,6 +287,26 @@ def test_screening_options() -> None:
         analyze(ratings, baseline="nope")
 
 
+def test_systems_are_shown_by_mean_or_as_asked() -> None:
+    """B is better than A by 10 points; C is a copy of A that got worse."""
+    frame = thin(listeners=8)
+    worse = frame[frame["condition"] == "A"].assign(condition="C", score=lambda rows: rows["score"] / 2)
+    low = worse.assign(condition="anchor35", score=worse["score"] / 4)
+    ratings = with_roles(pd.concat([frame, worse, low], ignore_index=True))
+
+    def shown(*order: str) -> list[str]:
+        found = analyze(ratings, order=order or ["mean"], num_permutations=100)
+        assert found.in_order(found.primary.means)["condition"].tolist() == list(found.order[1:-1])
+        return [row["condition"] for row in wording.condition_rows(found)]
+
+    assert shown() == ["reference", "B", "A", "C", "anchor35"]
+    assert shown("name") == ["reference", "A", "B", "C", "anchor35"]
+    assert shown("C", "mean") == ["reference", "C", "B", "A", "anchor35"]
+    assert shown("C", "A", "B") == ["reference", "C", "A", "B", "anchor35"]
+    with pytest.raises(UserError, match="--order names 'anchor35', which is no system"):
+        shown("anchor35")
+
+
 def test_seed_changes_only_what_is_drawn() -> None:
     ratings = with_roles(tidy(np.clip(simulate(9, means=(50, 51, 52), listeners=16), 0, 100)))
     one, two = (analyze(ratings, seed=seed, keep=["all"], num_permutations=300) for seed in (1, 2))

@@ -17,7 +17,7 @@ from evaluation.report.drawing import COLOURS
 from mushra.analysis import plots
 from mushra.analysis.figures import new_figure, style_context
 from mushra.analysis.layout import arrange, label_axis
-from mushra.analysis.plots import bounded_density, draw_all, listener_agreement
+from mushra.analysis.plots import _figure_of_items, bounded_density, draw_all, listener_agreement
 from mushra.analysis.ratings import Ratings
 from qincodec.core.errors import UserError
 
@@ -75,7 +75,13 @@ LETTERS = {"dac@8": "zq", "qincodec@8": "zq", "dac@16": "zw"}
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("drawn")
     (folder / "text.mplstyle").write_text("svg.fonttype: none\n")
-    return draw(make_frame(4, 3, PAPER), folder / "out", style=folder / "text.mplstyle", letters=LETTERS)
+    return draw(
+        make_frame(4, 3, PAPER),
+        folder / "out",
+        style=folder / "text.mplstyle",
+        letters=LETTERS,
+        captions=True,
+    )
 
 
 def test_files_sizes_and_texts(drawn: list[Path]) -> None:
@@ -109,6 +115,26 @@ def test_files_sizes_and_texts(drawn: list[Path]) -> None:
         assert "hidden reference" in shown or ("hidden" in shown and "reference" in shown)
 
 
+def test_the_caption_inside_is_an_option(drawn: list[Path], tmp_path: Path) -> None:
+    """Without it the figure is lower and has its axes' words only."""
+    folder = drawn[0].parents[1]
+    without = draw(make_frame(4, 3, PAPER), tmp_path, style=folder / "text.mplstyle", letters=LETTERS)
+    assert [path.name for path in without] == [path.name for path in drawn]
+    for bare, full in zip(without, drawn, strict=True):
+        if bare.suffix == ".svg" and bare.stem != "listeners":
+            assert "4 listeners" in full.read_text() and "4 listeners" not in bare.read_text(), bare.stem
+
+
+@pytest.mark.parametrize(
+    ("items", "shape"), [(1, (1, 1)), (5, (2, 3)), (8, (2, 4)), (9, (3, 3)), (13, (4, 4))]
+)
+def test_panels_of_items_fill_the_width(items: int, shape: tuple[int, int]) -> None:
+    frame = make_frame(3, items, {"reference": 95, "A": 50})
+    layout = arrange(["reference", "A"], "reference", ())
+    figure = _figure_of_items(frame, sorted(frame["item"].unique()), layout, "")
+    assert figure.axes[0].get_subplotspec().get_geometry()[:2] == shape  # type: ignore[union-attr]
+
+
 def test_same_bytes_whatever_the_order_of_rows_and_the_settings_around(
     drawn: list[Path], tmp_path: Path
 ) -> None:
@@ -117,7 +143,7 @@ def test_same_bytes_whatever_the_order_of_rows_and_the_settings_around(
     frame = make_frame(4, 3, PAPER).sample(frac=1, random_state=1)
     style = drawn[0].parents[1] / "text.mplstyle"
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.hashsalt": None}):
-        again = draw(frame, tmp_path, style=style, letters=LETTERS)
+        again = draw(frame, tmp_path, style=style, letters=LETTERS, captions=True)
     assert [path.name for path in drawn] == [path.name for path in again]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(drawn, again, strict=True))
 
