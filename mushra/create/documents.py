@@ -245,7 +245,7 @@ def _test_warnings(material: Material, options: Options, all_trials: Sequence[Tr
     recordings = {trial.pick.clip.recording for trial in trials}
     for warning in (
         items_warning(len(trials), len(systems)),
-        screening_warning(len(trials)),
+        screening_warning(min(len(trials), options.section.items_per_listener or len(trials))),
         signals_warning(len(systems) + 1 + len(options.anchors)),
         excerpt_warning(max(trial.item.duration_s for trial in trials)),
     ):

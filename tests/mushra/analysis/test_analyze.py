@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import typer
 from synthetic_ratings import simulate, tidy
 
@@ -25,6 +26,9 @@ from mushra.analysis.pipeline import TEST_COLUMNS, WILCOXON, Analysis, analyze
 from mushra.analysis.ratings import with_roles
 from mushra.analysis.report import html, latex, write_all
 from mushra.cli.analyze import register
+from mushra.config.load import load_config
+from mushra.server.files import Stimuli
+from mushra.server.session_pages import session_pages
 from qincodec.core.console import run_command
 from qincodec.core.errors import UserError
 
@@ -182,6 +186,37 @@ def test_methods_say_what_each_rated_of_an_incomplete_design() -> None:
     assert "Each of 21 listeners rated 8 of 16 items; each item was rated by 8 to 13 of them." in text
     whole = wording.methods(analyze(with_roles(frame), num_permutations=100))[0]
     assert "Each of" not in whole and "A page" not in whole
+
+
+@pytest.mark.parametrize(
+    ("groups", "each"),
+    [
+        pytest.param((16,), "8 of 16 items; each item was rated by 8 of them", id="one group"),
+        pytest.param((12, 10), "16 of 22 items", id="two groups"),
+        pytest.param((10, 3), "11 of 13 items", id="a group that is rated whole"),
+    ],
+)
+def test_methods_say_what_the_generator_gave_each(tmp_path: Path, groups: tuple[int, ...], each: str) -> None:
+    """16 listeners of 8 pages from each random group, as `mushra serve` deals them out."""
+    page = {"type": "mushra", "reference": "r.wav", "stimuli": {"A": "a.wav", "B": "b.wav"}}
+    pages = [["random", *({**page, "id": f"g{g}i{k}"} for k in range(size))] for g, size in enumerate(groups)]
+    test = {"testname": "t", "testId": "t", "pages": pages, "qincodec": {"items_per_listener": 8}}
+    (tmp_path / "config.yaml").write_text(json.dumps(test))
+    for name in ("r.wav", "a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(160), 16000)
+    config = load_config(tmp_path)
+    stimuli = Stimuli(config, "secret", tmp_path / "anchors")
+    rows = [
+        (f"L{slot:02d}", page.trial, name, 100.0 if name == "reference" else 40.0 + slot + 5 * (name == "B"))
+        for slot in range(16)
+        for page in session_pages(config, stimuli, slot, slot)
+        for name in ("reference", "A", "B")
+    ]
+    frame = pd.DataFrame(rows, columns=["listener", "item", "condition", "score"])
+    text = wording.methods(analyze(with_roles(frame), num_permutations=100))[0]
+    assert f"Each of 16 listeners rated {each}" in text
+    low, high = (int(edge) for edge in frame.groupby("item")["listener"].nunique().agg(["min", "max"]))
+    assert f"each item was rated by {low if low == high else f'{low} to {high}'} of them." in text
 
 
 def test_the_report_leads_with_the_primary_analysis_in_words(aes: Analysis) -> None:
