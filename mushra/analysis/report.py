@@ -147,6 +147,7 @@ def _json(analysis: Analysis, tables: dict[str, pd.DataFrame], sources: list[dic
             "num_permutations": analysis.num_permutations,
             "num_resamples": analysis.num_resamples,
         },
+        "scale": list(loaded.scale),
         "reference": loaded.reference,
         "anchors": list(loaded.anchors),
         "mid_anchor": loaded.mid_anchor,
