@@ -273,7 +273,7 @@ class Condition:
 
 
 def label_of(codec: str, kbps: float | None) -> str:
-    """"codec@rate" of a codec at an asked rate; the codec alone without one."""
+    """Spell a codec at an asked rate, "codec@16"; the codec alone without a rate."""
     return codec if kbps is None else f"{codec}@{Rate(kbps).label}"
 
 
