@@ -37,7 +37,9 @@ def make_run(folder: Path, metrics: str = "si_sdr,ms_mel,logmel") -> Path:
 def make_test(run: Path, folder: Path, **options: Any) -> Path:
     """A test of three items and one of training."""
     create_test(
-        RunMaterial(run), folder, Options(**{"items": 3, "duration_s": 3.0, "test_id": "walk", **options})
+        RunMaterial(run),
+        folder,
+        Options(**{"items": 3, "duration_s": 3.0, "test_id": "walk", "questionnaire": False, **options}),
     )
     return folder
 

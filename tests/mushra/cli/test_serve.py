@@ -272,7 +272,7 @@ def test_invitations_from_the_command_work(make_folder: Any, command: Any, serve
     assert listener(serve(folder=folder), invitation=token[1]).status == 201
     with pytest.raises(UserError, match="'Ada' has an invitation"):
         command("invite", folder, "Ada")
-    with pytest.raises(UserError, match="identification: invitation"):
+    with pytest.raises(UserError, match="--identification invitation"):
         command("invite", make_folder(name="other"), "Ada")
 
 
