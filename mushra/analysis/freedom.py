@@ -187,10 +187,7 @@ def derived_fit(
     present = components[:-1] > 0
     variances, residual = components[:-1][present], float(components[-1])
     design = _design(frame, conditions, present)
-    scale = np.concatenate(
-        [np.full(b.stop - b.start, v**0.5) for b, v in zip(design.blocks, variances, strict=True)]
-    )
-    scale = scale / residual**0.5
+    scale = np.sqrt(np.repeat(variances, [block.stop - block.start for block in design.blocks]) / residual)
     # V^-1 = (1 - Z S (1 + S Z'Z S)^-1 S Z') / residual
     factor = linalg.cholesky(np.eye(len(scale)) + scale[:, None] * design.zz * scale, lower=True)
     sides = np.concatenate([design.zz, design.zx, design.zy[:, None]], axis=1)
@@ -210,18 +207,17 @@ def derived_fit(
 
     blocks = design.blocks
     pairs = [[(r, s) for s in blocks] for r in blocks]
-    traces = np.array([[(zpz[r, s] ** 2).sum() for r, s in row] for row in pairs]).reshape(len(blocks), -1)
+    square = (len(blocks), len(blocks))  # of no components, too
+    traces = np.array([[(zpz[r, s] ** 2).sum() for r, s in row] for row in pairs]).reshape(square)
     trace = np.array([np.trace(zpz[r, r]) for r in blocks])
     traces, trace = _with_residual(traces, trace, np.array(design.n_ratings - c), variances, residual)
-    forms = np.array([[zpy[r] @ zpz[r, s] @ zpy[s] for r, s in row] for row in pairs]).reshape(
-        len(blocks), -1
-    )
+    forms = np.array([[zpy[r] @ zpz[r, s] @ zpy[s] for r, s in row] for row in pairs]).reshape(square)
     form = np.array([zpy[r] @ zpy[r] for r in blocks])
     forms, form = _with_residual(forms, form, np.array(ypy), variances, residual)
     second = np.array([[zvx[r].T @ zvz[r, s] @ zvx[s] for r, s in row] for row in pairs])
     first = np.array([zvx[r].T @ zvx[r] for r in blocks])
     second, first = _with_residual(
-        second.reshape(len(blocks), len(blocks), c, c), first.reshape(-1, c, c), xvx, variances, residual
+        second.reshape(*square, c, c), first.reshape(-1, c, c), xvx, variances, residual
     )
 
     slopes = covariance @ first @ covariance

@@ -194,6 +194,19 @@ def test_derivatives_of_the_likelihood() -> None:
     assert fit.estimate(np.array([0.0, 1, 0])).error == pytest.approx(model.means["B"].error, rel=1e-9)
 
 
+def test_without_random_effects_it_is_the_f_test_of_groups() -> None:
+    """All components at zero, as in a few ratings that differ by chance alone."""
+    frame = tidy(np.random.default_rng(1).normal(50, 10, (4, 3, 3))).iloc[:-5]
+    groups = [group["score"] for _, group in frame.groupby("condition")]
+    classical = stats.f_oneway(*groups)
+    df = len(frame) - len(groups)
+    residual = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / df
+    fit, test, gradient = derived_fit(frame, list("ABC"), np.array([0, 0, 0, 0, 0, residual]))
+    assert (test.statistic, test.df1, test.df2) == pytest.approx((classical.statistic, 2, df))
+    assert fit.means == pytest.approx([group.mean() for group in groups])
+    assert gradient == pytest.approx(np.zeros(6), abs=1e-9)
+
+
 def test_large_tables_take_average_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exact in a full table, near where little is missing."""
     scores = simulate(2, **LARGE)  # type: ignore[arg-type]
