@@ -28,6 +28,7 @@ SKIPPED = {
     "evaluate weights fetch": "downloads weights from their authors",
     "evaluate DATA --codecs dac,encodec,opus": "needs weights that are downloaded",
     "torchrun": "needs several hosts with GPUs",
+    "python tests/support/measured_rates.py": "needs a checkout; test_rates.py is in `make test`",
     "mushra serve test2": "test_experimenter.py opens a closed test on its page",
 }
 #: What stands for codecs of one's own on docs/big-sets.md; and two models are compared on one second of each

@@ -75,7 +75,7 @@ def test_listeners_whose_ids_differ_by_a_blank_are_two(tmp_path: Path) -> None:
         found = frame[(frame["condition"] == "A") & (frame["item"] == "one")].set_index("listener")["score"]
         assert found.to_dict() == ids, file
     # Typed by hand, a blank is a slip.
-    (tmp_path / "own.csv").write_text("listener,item,condition,score\nu1,one,A,3\nu1 ,one,B,4\n")
+    (tmp_path / "own.csv").write_text("listener,item,condition,score\nu1,one,A,30\nu1 ,one,B,40\n")
     assert load([tmp_path / "own.csv"]).listeners == ("u1",)
 
 
