@@ -37,7 +37,7 @@ export const keyOfItem = (index) => ITEM_KEYS[index];
  * @property {(event: KeyboardEvent) => boolean} [key] whether the key was for it
  * @property {boolean} [wide] whether it wants the width of the window
  * @property {string[]} [rules] of the page, in words
- * @property {HTMLElement} [control] that stands beside Next
+ * @property {HTMLElement} [control] shown beside Next
  */
 
 /**
