@@ -51,3 +51,10 @@ def tidy(scores: np.ndarray, names: Sequence[str] | None = None) -> pd.DataFrame
         }
     )
     return table.dropna().reset_index(drop=True)
+
+
+def thin(**sizes: int) -> pd.DataFrame:
+    """A test of a reference that nearly everybody finds, and two systems."""
+    scores = simulate(5, means=(50, 50, 60), **sizes)  # type: ignore[arg-type]
+    scores[:, 0] = 100 - np.abs(scores[:, 0] - 50) / 10
+    return tidy(np.clip(scores, 0, 100), ["reference", "A", "B"])
