@@ -12,6 +12,8 @@ from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, last_columns, metr
 
 #: What tells the entries of run.json's lists apart, and what must not differ between two of one name.
 _NAMES = {"conditions": ("codec", "kbps"), "floor": ("codec",), "metrics": ("name",), "embeddings": ("name",)}
+#: Metric of an embedding -> whether it has a value per clip.
+_KINDS = {"fm": True, "cos": True, "fd": False, "kad": False}
 _DECIDES = {
     "conditions": ("identity", "settings", "nominal"),
     "floor": ("identity",),
@@ -81,10 +83,17 @@ class RunDescription:
             name = short(metric.name)
             if metric.embedding not in ("", *(entry.name for entry in self.embeddings)):
                 raise ValueError(f"metric {name} is of embedding {short(metric.embedding)}, not listed")
-            kinds = {"fm": True, "cos": True, "fd": False, "kad": False} if metric.embedding else {}
-            kind = metric.name.removesuffix(f"_{metric.embedding}")
-            if metric.per_clip != kinds.get(kind, not metric.embedding):
+            kinds = _KINDS if metric.embedding else {"": True}
+            kind = metric.name.removesuffix(f"_{metric.embedding}") if metric.embedding else ""
+            if metric.per_clip != kinds.get(kind):
                 raise ValueError(f"metric {name} is no such one as its embedding and 'per_clip' say")
+        names = {metric.name for metric in self.metrics}
+        for entry in self.embeddings:
+            frechet = f"fd_{entry.name}"  # its table has columns of it
+            if frechet not in names:
+                raise ValueError(
+                    f"embedding {short(entry.name)} is listed without its metric {short(frechet)}"
+                )
 
     def differences(self, other: RunDescription) -> Iterator[tuple[str, Any, Any]]:
         """(what, here, of the other) wherever two runs cannot stand in one: settings, codecs, metrics.

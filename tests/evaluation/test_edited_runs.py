@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,27 @@ def test_names_of_several_lines_are_told_in_one(
     with pytest.raises(UserError) as caught:
         open_results(folder)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("edited", "said"),
+    [
+        # Any name with `per_clip` false passed for a metric of an embedding.
+        (
+            lambda metrics: [{**m, "name": m["name"].replace("fd_logmel", "inf")} for m in metrics],
+            "metric 'inf'",
+        ),
+        (lambda metrics: [m for m in metrics if m["name"] != "fd_logmel"], "without its metric 'fd_logmel'"),
+    ],
+)
+def test_an_embedding_without_its_frechet_distance_is_told(
+    finished: Path, tmp_path: Path, edited: Callable[[list[Any]], list[Any]], said: str
+) -> None:
+    folder = copy_of(finished, tmp_path / "run")
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**run, "metrics": edited(run["metrics"])}))
+    with pytest.raises(UserError, match=f"run.json is damaged: .*{said}"):
+        open_results(folder)
 
 
 def test_a_shortened_list_of_clips_is_no_smaller_run(finished: Path, tmp_path: Path) -> None:
