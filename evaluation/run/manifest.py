@@ -87,10 +87,10 @@ class RunDescription:
             kind = metric.name.removesuffix(f"_{metric.embedding}") if metric.embedding else ""
             if metric.per_clip != kinds.get(kind):
                 raise ValueError(f"metric {name} is no such one as its embedding and 'per_clip' say")
-        names = {metric.name for metric in self.metrics}
+        listed = {metric.name for metric in self.metrics}
         for entry in self.embeddings:
             frechet = f"fd_{entry.name}"  # its table has columns of it
-            if frechet not in names:
+            if frechet not in listed:
                 raise ValueError(
                     f"embedding {short(entry.name)} is listed without its metric {short(frechet)}"
                 )
