@@ -187,7 +187,7 @@ def _handle_errors(app: Flask) -> None:
 
     @app.errorhandler(Conflict)
     def conflict(error: Conflict) -> Any:
-        return answer(409, "finished", str(error))
+        return answer(409, error.code, str(error))
 
     @app.errorhandler(StoreUnavailable)
     def unavailable(error: StoreUnavailable) -> Any:

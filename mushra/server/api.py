@@ -155,7 +155,7 @@ def finish(session: str) -> tuple[Response, int]:
     try:
         here.store.write(lambda connection: records.finish(connection, opened, given))
     except Conflict as conflict:
-        return jsonify({"error": str(conflict), "code": "missing", "missing": conflict.missing}), 409
+        return jsonify({"error": str(conflict), "code": conflict.code, "missing": conflict.missing}), 409
     completion = config.section.completion.model_dump()
     return jsonify({**completion, "results": _results(here, opened)}), 200
 

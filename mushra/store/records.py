@@ -41,10 +41,15 @@ class Unknown(Exception):
 
 
 class Conflict(Exception):
-    """The session is finished, or cannot be yet: then ``missing`` has the pages that are not there."""
+    """What is stored stands against it. ``code`` is for programs, the message for people.
 
-    def __init__(self, message: str, missing: list[str] | None = None) -> None:
+    "finished": the session is. "missing": it cannot be finished yet, ``missing`` has the pages that are not
+    there. "saved_elsewhere": another browser has saved the page.
+    """
+
+    def __init__(self, code: str, message: str, missing: list[str] | None = None) -> None:
         super().__init__(message)
+        self.code = code
         self.missing = missing or []
 
 
@@ -267,20 +272,28 @@ def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str,
 
 
 def save_page(connection: sa.Connection, session: Session, page: SessionPage, checked: Checked) -> int:
-    """Store a page's result unless this or a later revision is there; the revision that is there then.
+    """Store a page's result, unless the very same is there already; its revision.
 
     Raises:
         Unknown: the session was erased.
-        Conflict: it is finished.
+        Conflict: it is finished, or the page has this revision with another content, or a later one: another
+            browser has the session open, and what this one sends is stored nowhere.
     """
     sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
     state = _state(connection, session.id, lock=True)
     here = (pages.c.session == session.id) & (pages.c.page == page.id)
-    stored = connection.execute(sa.select(pages.c.revision).where(here)).scalar()
-    if stored is not None and stored >= checked.revision:
-        return int(stored)
+    stored = connection.execute(sa.select(pages.c.revision, pages.c.result).where(here)).first()
+    result = json.dumps(checked.result, separators=(",", ":"), ensure_ascii=False)
+    if stored is not None and stored.revision == checked.revision:
+        if json.loads(stored.result) == json.loads(result):
+            return checked.revision
     if state == "finished":
-        raise Conflict("the session is finished")
+        raise Conflict("finished", "the session is finished")
+    if stored is not None and stored.revision >= checked.revision:
+        raise Conflict(
+            "saved_elsewhere",
+            "This page was saved from another window or browser, and that is kept; reload to go on from there.",
+        )
     now = time.time()
     if stored is not None:
         connection.execute(sa.delete(pages).where(here))
@@ -297,7 +310,7 @@ def save_page(connection: sa.Connection, session: Session, page: SessionPage, ch
             training=page.public.training,
             revision=checked.revision,
             time_ms=checked.time_ms,
-            result=json.dumps(checked.result, separators=(",", ":"), ensure_ascii=False),
+            result=result,
             saved_at=now,
         )
     )
@@ -346,7 +359,7 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
         if stored.get(page.id, 0) < max(revision_of.get(page.id, 0), 0 if _optional(page) else 1)
     ]
     if missing:
-        raise Conflict("pages are missing", missing)
+        raise Conflict("missing", "pages are missing", missing)
     now = time.time()
     connection.execute(
         sa.update(sessions)

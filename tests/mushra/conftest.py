@@ -139,8 +139,11 @@ class Listener:
         )
 
     def take(self, score: int = 70) -> Listener:
-        """The whole test."""
+        """The whole test, but for pages that are saved."""
+        saved = self.get().get_json()["saved"]
         for page in self.pages:
+            if page["id"] in saved:
+                continue
             answer = self.put(page, valid_result(page, score))
             assert answer.status_code == 200, answer.get_json()
         assert self.finish().status_code == 200

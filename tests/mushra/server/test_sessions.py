@@ -108,15 +108,36 @@ def test_saving_is_idempotent_and_later_revisions_win(serve: Any, listener: Any,
     page = one.page("mushra")
     first = answer(page, 10)
     assert one.put(page, first).get_json() == {"page": page["id"], "revision": 1}
-    assert one.put(page, answer(page, 99)).get_json()["revision"] == 1  # the same revision changes nothing
+    assert one.put(page, first).get_json()["revision"] == 1  # the answer was lost, say
     second = {**answer(page, 20), "revision": 3}
     assert one.put(page, second).get_json()["revision"] == 3
-    assert one.put(page, {**first, "revision": 2}).get_json()["revision"] == 3
     saved = one.get().get_json()["saved"][page["id"]]
     assert saved["revision"] == 3
     assert [rating["score"] for rating in saved["result"]["ratings"]] == [100, 20]
     scores = sqlite3.connect(database(app)).execute("SELECT score FROM ratings ORDER BY position").fetchall()
     assert scores == [(100.0,), (20.0,)]
+
+
+def test_nothing_is_called_saved_that_another_browser_has_overtaken(
+    database: str, serve: Any, listener: Any, answer: Any
+) -> None:
+    app = serve(section="identification: invitation", database=database)
+    token = invited(app, "Ada")["Ada"]
+    one, other = listener(app, invitation=token), listener(app, invitation=token)
+    page = one.page("mushra")
+    kept = {**answer(page, 20), "revision": 2}
+    assert one.put(page, kept).status_code == 200
+    for late in ({**kept, "time_ms": 1.0}, {**answer(page, 30), "revision": 2}, answer(page, 20)):
+        refused = other.put(page, late)
+        assert (refused.status_code, refused.get_json()["code"]) == (409, "saved_elsewhere")
+    assert other.put(page, kept).status_code == 200  # by whomever it came, that is what is stored
+    saved = other.get().get_json()["saved"][page["id"]]
+    assert saved["revision"] == 2
+    assert [rating["score"] for rating in saved["result"]["ratings"]] == [100, 20]
+    assert other.put(page, {**answer(page, 40), "revision": 3}).status_code == 200  # from what is stored
+    one.take()
+    last = other.put(page, {**answer(page, 50), "revision": 4})
+    assert (last.status_code, last.get_json()["code"]) == (409, "finished")
 
 
 def test_finish_names_the_pages_that_are_missing(serve: Any, listener: Any, answer: Any) -> None:

@@ -14,7 +14,9 @@ import { Tab } from "./tabs.js";
 import { setLanguage, t } from "./texts.js";
 
 /** Answers of the server that are said in the listener's language. */
-const KNOWN_CODES = ["invitation_unknown", "invitation_used", "already_done", "closed", "prolific_needed"];
+const KNOWN_CODES = ["invitation_unknown", "invitation_used", "already_done", "closed", "prolific_needed", "unavailable"];
+/** Seconds until a call that failed for now is made again. */
+const RETRY_S = 5;
 
 const query = new URLSearchParams(location.search);
 const storage = new Storage();
@@ -30,6 +32,11 @@ const identity = (() => {
   return pid ? `prolific:${query.get("STUDY_ID") ?? ""}:${pid}` : "anonymous";
 })();
 const pointer = `listener:${identity}`;
+
+/** What shows the session in hand. @type {Flow|null} */
+let flow = null;
+/** Another browser has saved a page of this session, so that what this one shows is old. */
+let old = false;
 
 /** @typedef {{id: string, key: string, started: number}} Pointer */
 
@@ -75,8 +82,9 @@ function welcome() {
  * @param {Pointer} known
  */
 async function welcomeBack(session, known) {
-  const outbox = new Outbox(storage, known.id, known.key);
+  const outbox = outboxOf(known);
   await outbox.restore(session);
+  if (old) return;
   const other = button(t("someoneElse"), () => {
     storage.write(pointer, undefined);
     welcome();
@@ -97,13 +105,28 @@ async function welcomeBack(session, known) {
 }
 
 /**
+ * @param {Pointer} known
+ * @returns {Outbox} of a session; if another browser has saved a page first, all stops here and is read anew
+ */
+function outboxOf(known) {
+  const outbox = new Outbox(storage, known.id, known.key);
+  outbox.addEventListener("elsewhere", () => {
+    old = true;
+    flow?.stop();
+    const go = button(t("takeOver"), () => location.reload(), { class: "primary" });
+    frame.message(t("savedElsewhere"), [t("savedElsewhereText")], [go]);
+  });
+  return outbox;
+}
+
+/**
  * Called by a click, so that sound is allowed from here on.
  *
  * @param {any} session null: a new one is begun
  * @param {{known: Pointer, outbox: Outbox}|null} before of the session
+ * @param {AudioContext} [context] of an earlier attempt
  */
-async function open(session, before) {
-  const context = new AudioContext({ latencyHint: "interactive" });
+async function open(session, before, context = new AudioContext({ latencyHint: "interactive" })) {
   context.resume();
   const reload = () => location.reload();
   if (context.destination.maxChannelCount === 0) {
@@ -118,17 +141,14 @@ async function open(session, before) {
     try {
       current = await createSession(arrival(context.sampleRate));
     } catch (error) {
-      context.close();
-      failed(error, welcome);
+      failed(error, () => open(null, null, context));
       return;
     }
     known = { id: current.id, key: current.key, started: Date.now() };
     storage.write(pointer, known);
   }
-  const outbox = before?.outbox ?? new Outbox(storage, known.id, known.key);
+  const outbox = before?.outbox ?? outboxOf(known);
   if (!before) await outbox.restore(current);
-  /** @type {Flow|null} */
-  let flow = null;
   const tab = new Tab(current.id, () => {
     flow?.stop();
     const back = button(t("takeOver"), () => location.reload(), { class: "primary" });
@@ -145,6 +165,7 @@ async function open(session, before) {
       }
       await outbox.restore(current);
     }
+    if (old) return;
     flow = new Flow(current, { context, storage, outbox, frame, key: known.key, started: known.started });
     const build = () =>
       frame.build(() => {
@@ -190,12 +211,25 @@ function arrival(rate) {
   return { invitation: query.get("t"), prolific, language: document.documentElement.lang, client };
 }
 
-/** @param {unknown} error @param {() => void} again */
+/**
+ * Says what is wrong; if that may pass, tries again by itself, or when the listener asks for it.
+ *
+ * @param {unknown} error
+ * @param {() => void} again
+ */
 function failed(error, again) {
   const known = error instanceof ApiError ? error : new ApiError(0, "", String(error));
   const text = KNOWN_CODES.includes(known.code) ? t(known.code) : known.status === 0 ? t("noServer") : known.message;
-  const retry = known.passing ? [button(t("tryAgain"), again, { class: "primary" })] : [];
-  frame.message(t("notStarted"), [text], retry, "bad");
+  if (!known.passing) {
+    frame.message(t("notStarted"), [text], [], "bad");
+    return;
+  }
+  const now = () => {
+    clearTimeout(timer);
+    again();
+  };
+  const timer = setTimeout(now, 1000 * Math.max(RETRY_S, known.retryAfter ?? 0));
+  frame.message(t("notStarted"), [text, t("retries")], [button(t("tryAgain"), now, { class: "primary" })], "bad");
 }
 
 function frameTitle() {

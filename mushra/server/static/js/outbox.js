@@ -8,7 +8,7 @@ const WAITS_S = [1, 2, 4, 8, 15, 30];
 
 /** @typedef {"saved"|"saving"|"waiting"|"refused"|"gone"} State */
 
-/** Fires `change` whenever `state` may have changed. */
+/** Fires `change` whenever `state` may have changed; `elsewhere` when another browser has saved a page first. */
 export class Outbox extends EventTarget {
   /**
    * @param {import("./storage.js").Storage} storage
@@ -85,6 +85,13 @@ export class Outbox extends EventTarget {
     }
   }
 
+  /** @param {string} page */
+  _forget(page) {
+    this._pending.delete(page);
+    this._storage.write(`${this._session}:result:${page}`, undefined);
+    this._list();
+  }
+
   _list() {
     const pages = [...this._pending.keys()];
     this._storage.write(`${this._session}:outbox`, pages.length ? pages : undefined);
@@ -104,13 +111,16 @@ export class Outbox extends EventTarget {
       while (this._pending.size) {
         const [page, result] = /** @type {[string, any]} */ (this._pending.entries().next().value);
         this._set("saving");
-        await savePage(this._session, this._key, page, result);
-        this._attempt = 0;
-        if (this._pending.get(page) === result) {
-          this._pending.delete(page);
-          this._storage.write(`${this._session}:result:${page}`, undefined);
-          this._list();
+        try {
+          await savePage(this._session, this._key, page, result);
+        } catch (error) {
+          if (!(error instanceof ApiError) || error.code !== "saved_elsewhere") throw error;
+          this._forget(page); // also what was added since: it was built on what is not stored
+          this.dispatchEvent(new Event("elsewhere"));
+          continue;
         }
+        this._attempt = 0;
+        if (this._pending.get(page) === result) this._forget(page);
       }
       this._set("saved");
     } catch (error) {
