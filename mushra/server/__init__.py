@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 import platformdirs
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, current_app, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from mushra.config.pages import TestConfig
-from mushra.server import admin, admin_editing, admin_preview, api, webmushra
+from mushra.server import admin, admin_editing, admin_preview, api, health, webmushra
 from mushra.server.files import Stimuli
 from mushra.server.incoming import BadResult
 from mushra.server.plots import Plots
@@ -91,6 +91,8 @@ def create_app(
     app.config["ASSETS_VERSION"] = assets_version(Path(app.static_folder or ""))
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["mushra"] = here
+    app.extensions["mushra-health"] = health.Health(store)
+    app.register_blueprint(health.blueprint)
     app.register_blueprint(admin.blueprint, url_prefix="/admin")
     here.submissions = submissions
     here.cache = cache
@@ -192,8 +194,12 @@ def _handle_errors(app: Flask) -> None:
     @app.errorhandler(StoreUnavailable)
     def unavailable(error: StoreUnavailable) -> Any:
         _log.error("nothing can be stored: %s", error)
-        message = f"Nothing can be stored now ({error}). What you entered is kept and sent again."
-        return answer(503, "unavailable", message, **{"Retry-After": "5"})
+        wait = {"Retry-After": "5"}
+        if request.blueprint == "admin":
+            again = request.method in ("GET", "HEAD")
+            return render_template("admin/unavailable.html", error=error, again=again), 503, wait
+        message = f"Nothing can be stored now ({error.summary}). What you entered is kept and sent again."
+        return answer(503, "unavailable", message, **wait)
 
     @app.errorhandler(UserError)
     def user_error(error: UserError) -> Any:

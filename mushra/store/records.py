@@ -284,15 +284,15 @@ def save_page(connection: sa.Connection, session: Session, page: SessionPage, ch
     here = (pages.c.session == session.id) & (pages.c.page == page.id)
     stored = connection.execute(sa.select(pages.c.revision, pages.c.result).where(here)).first()
     result = json.dumps(checked.result, separators=(",", ":"), ensure_ascii=False)
-    if stored is not None and stored.revision == checked.revision:
-        if json.loads(stored.result) == json.loads(result):
-            return checked.revision
+    again = stored is not None and stored.revision == checked.revision
+    if stored is not None and again and json.loads(stored.result) == json.loads(result):
+        return checked.revision
     if state == "finished":
         raise Conflict("finished", "the session is finished")
     if stored is not None and stored.revision >= checked.revision:
         raise Conflict(
             "saved_elsewhere",
-            "This page was saved from another window or browser, and that is kept; reload to go on from there.",
+            "This page was saved from another window or browser, and that is kept; reload to go on from it.",
         )
     now = time.time()
     if stored is not None:

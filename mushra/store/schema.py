@@ -200,7 +200,8 @@ def prepare(connection: sa.Connection, where: str, *, create: bool = True) -> bo
     or for an empty one that is not to be created.
     """
     if connection.dialect.name == "postgresql":
-        # Several hosts may start at once.
+        # Several hosts may start at once; who comes second waits until the first is done.
+        connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7283645)"))
     names = set(sa.inspect(connection).get_table_names())
     if "meta" not in names:

@@ -33,8 +33,14 @@ T = TypeVar("T")
 _log = logging.getLogger("mushra.server")
 
 BUSY_TIMEOUT_S = 10.0
+#: Seconds that a write waits for those before it; then whoever asked is told to come again. A locked file must
+#: not hold every thread of the server.
+PATIENCE_S = 4.0
+#: Seconds to reach PostgreSQL, and for it to answer; it may be behind a network that is down.
+CONNECT_TIMEOUT_S = 5
 #: Writes that share a transaction at most.
 MAX_BATCH = 64
+_LOCKED = "another program has locked it"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: What content that nothing here writes may end in.
 _STRANGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError)
@@ -47,7 +53,17 @@ ATTEMPTS = 4
 
 
 class StoreUnavailable(UserError):
-    """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again."""
+    """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again.
+
+    Attributes:
+        summary: what may be said to everybody; the message may also have the data base's own words.
+        passing: it may be over in a while without anybody's help.
+    """
+
+    def __init__(self, summary: str, detail: str = "", *, passing: bool = True) -> None:
+        super().__init__(f"{summary}: {detail}" if detail else summary)
+        self.summary = summary
+        self.passing = passing
 
 
 @contextmanager
@@ -55,11 +71,14 @@ def told(name: str) -> Iterator[None]:
     """Says in one line what is wrong with a data base whose content something else has changed.
 
     Raises:
+        StoreUnavailable: it cannot be read just now.
         UserError: it cannot be read, or holds what nothing of this package writes.
     """
     try:
         yield
     except (SQLAlchemyError, StoreUnavailable) as error:
+        if isinstance(error, StoreUnavailable) and error.passing:
+            raise StoreUnavailable(f"{name} cannot be read now", one_line(str(error))) from error
         cause = one_line(str(getattr(error, "orig", error)))
         raise UserError(
             f"{name} cannot be read as a data base of `mushra serve`: {cause}; check the file"
@@ -95,7 +114,7 @@ class Store:
         copied = self.is_sqlite and _has_no_log(Path(url.database or ""))
         try:
             self._engine = _engine(url)
-            self._writer = _Writer(self._engine) if self.is_sqlite else None
+            self._writer = _Writer(self._engine, Path(url.database or "")) if self.is_sqlite else None
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise UserError(f"cannot use data base '{self.name}': {error}") from error
         try:
@@ -136,7 +155,7 @@ class Store:
         try:
             with self._engine.connect() as connection:
                 yield connection
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:
             raise _explained(error) from error
 
     def write(self, change: Callable[[sa.Connection], T]) -> T:
@@ -150,12 +169,14 @@ class Store:
         """
         if self._writer is not None:
             return self._writer.run(change)
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
         for attempt in range(ATTEMPTS):
             try:
                 with self._engine.begin() as connection:
                     return change(connection)
             except DBAPIError as error:
-                if attempt + 1 == ATTEMPTS or not _worth_a_retry(error):
+                last = attempt + 1 == ATTEMPTS or time.monotonic() > deadline
+                if last or not _worth_a_retry(error):
                     raise _explained(error) from error
                 time.sleep(0.02 * 2**attempt)
         raise AssertionError("unreachable")
@@ -213,8 +234,12 @@ class Store:
 class _Writer:
     """The one thread that writes to a SQLite file."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, path: Path) -> None:
         self._engine = engine
+        self._path = path
+        #: Which file it is, once there is one; and since when the batch in hand is being written.
+        self._file: tuple[int, int] | None = None
+        self._since: float | None = None
         self._queue: queue.SimpleQueue[tuple[Callable[[sa.Connection], Any], Future[Any]] | None]
         self._queue = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -231,8 +256,16 @@ class _Writer:
         with self._lock:
             if self._stopped:
                 raise StoreUnavailable("the server is stopping")
+            since = self._since
+            if since is not None and time.monotonic() - since > PATIENCE_S:
+                raise StoreUnavailable(_LOCKED)
             self._queue.put((change, future))
-        return future.result()
+        try:
+            return future.result(PATIENCE_S)
+        except TimeoutError:
+            if future.cancel():  # it still waits in the queue
+                raise StoreUnavailable(_LOCKED) from None
+            return future.result()
 
     def stop(self) -> None:
         with self._lock:
@@ -273,20 +306,40 @@ class _Writer:
                     _log.warning("the data base's log cannot be brought into its file: %s", error)
 
     def _commit(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
+        batch = [(change, future) for change, future in batch if future.set_running_or_notify_cancel()]
+        if not batch:
+            return
         outcomes: list[tuple[Any, BaseException | None]] = []
+        self._since = time.monotonic()
         try:
+            self._check_place()
             with self._engine.begin() as connection:
                 outcomes = [self._one(connection, change) for change, _ in batch]
+            self._check_place()
         except BaseException as error:
             # The transaction as a whole came to nothing: nobody may be told otherwise.
-            reason = _explained(error) if isinstance(error, DBAPIError) else error
+            reason = _explained(error) if isinstance(error, DBAPIError | sqlite3.Error) else error
             outcomes = [(None, reason)] * len(batch)
+        self._since = None
         self._log_has_more.set()
         for (_, future), (result, failure) in zip(batch, outcomes, strict=True):
             if failure is None:
                 future.set_result(result)
             else:
                 future.set_exception(failure)
+
+    def _check_place(self) -> None:
+        """Raise if the file is not where it was: what a file without a name holds is lost in the end."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            status = None
+        here = (status.st_dev, status.st_ino) if status is not None else None
+        self._file = self._file or here
+        if here is None or here != self._file:
+            raise StoreUnavailable(
+                "its file was moved or replaced; put it back, or restart the server to use what is there now"
+            )
 
     @staticmethod
     def _one(
@@ -333,10 +386,11 @@ def _check_file(path: Path, create: bool) -> None:
             raise UserError(f"there is no data base '{path}'; `mushra serve` makes it")
         if not path.parent.is_dir():
             raise UserError(f"cannot make data base '{path}': its folder does not exist; make it first")
-        if not os.access(path.parent, os.W_OK):
-            raise UserError(
-                f"cannot make data base '{path}': its folder cannot be written; give another file"
-            )
+        try:
+            path.touch()  # an empty file is an empty data base
+        except OSError as error:
+            reason = "its folder cannot be written" if not os.access(path.parent, os.W_OK) else str(error)
+            raise UserError(f"cannot make data base '{path}': {reason}; give another file") from error
     elif path.stat().st_size > 0:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\0":
@@ -350,12 +404,15 @@ def _has_no_log(path: Path) -> bool:
 
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=20)
+        return _postgresql(url)
+    # Only what is there is opened: no new, empty file in place of one that was moved away.
+    uri = f"{Path(url.database or '').absolute().as_uri()}?mode=rw"
+    options: dict[str, Any] = {"check_same_thread": False, "isolation_level": None, "uri": True}
     engine = sa.create_engine(
         url,
         pool_size=32,
         max_overflow=32,
-        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False, "isolation_level": None},
+        creator=lambda: sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, **options),
     )
 
     @event.listens_for(engine, "connect")
@@ -374,6 +431,20 @@ def _engine(url: sa.URL) -> sa.Engine:
         # Python's sqlite3 would begin late and without a lock; the writer needs it from the first statement.
         writing = threading.current_thread().name == "store-writer"
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: sa.URL) -> sa.Engine:
+    # A host that is away answers nothing at all. In seconds, and in milliseconds for what was sent to arrive.
+    waits = {"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": 1000 * CONNECT_TIMEOUT_S}
+    given = {name: value for name, value in waits.items() if name not in url.query}
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=44, connect_args=given)
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        connection.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_S:g}s'")
+        connection.commit()
 
     return engine
 
@@ -417,18 +488,22 @@ def _code(error: Exception) -> int:
 
 def _explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
     """What to say about an error of the data base; the error itself if it is one of ours."""
-    text = str(getattr(error, "orig", error)).strip().splitlines() or [""]
-    lower = text[0].lower()
+    text = one_line(str(getattr(error, "orig", error)).strip().partition("\n")[0])
+    lower = text.lower()
     state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
     if "full" in lower or "no space" in lower or state == "53100":
         return StoreUnavailable("the disk is full; free some space, nothing that was confirmed is lost")
     if _code(error) == sqlite3.SQLITE_READONLY:
         return StoreUnavailable(
             "the file or its folder is read-only, and SQLite writes beside what it reads; copy it to where"
-            " you may write, or change its permissions"
+            " you may write, or change its permissions",
+            passing=False,
         )
     if _code(error) in _DAMAGED:
-        return StoreUnavailable(f"{text[0]}; the file is damaged: put a backup in its place")
-    if isinstance(error, OperationalError) or state.startswith(("08", "53", "57")):
-        return StoreUnavailable(text[0])
+        return StoreUnavailable(f"{text}; the file is damaged: put a backup in its place", passing=False)
+    if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or state == "55P03":
+        return StoreUnavailable(_LOCKED, text)
+    # 25006: a replica that is not (yet) the one to write to.
+    if isinstance(error, OperationalError | sqlite3.Error) or state.startswith(("08", "53", "57", "25006")):
+        return StoreUnavailable("it cannot be used", text, passing=_code(error) != sqlite3.SQLITE_ERROR)
     return error

@@ -153,8 +153,8 @@ class Listener:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """URL of a PostgreSQL server of our own, without the name of a data base."""
-    with postgresql_server() as url:
-        yield url
+    with postgresql_server() as cluster:
+        yield cluster.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,32 +25,61 @@ def _program(name: str) -> str:
     return found
 
 
-@contextmanager
-def postgresql_server() -> Iterator[str]:
-    """URL of a server, without the name of a data base; skips the test where there is no PostgreSQL."""
-    initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
-    # PostgreSQL refuses to run as root.
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        if as_user:
+class Cluster:
+    """A server that can be stopped, killed and started again.
+
+    Attributes:
+        url: without the name of a data base.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # PostgreSQL refuses to run as root.
+        self._as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        if self._as_user:
             shutil.chown(folder, "postgres")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        data, log = str(folder / "data"), str(folder / "log")
+        self.url = f"postgresql://postgres@127.0.0.1:{port}"
+        self._data, self._log = folder / "data", folder / "log"
+        # -F (no flushing) is about the end of the whole system; what it was given outlives a process.
+        self._options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -F"
+        make = ["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C"]
+        self._run(_program("initdb"), "-D", str(self._data), *make)
 
-        def run(*command: str) -> None:
-            subprocess.run([*as_user, *command], check=True, cwd="/", stdout=subprocess.DEVNULL)
+    def _run(self, *command: str, check: bool = True) -> int:
+        return subprocess.run(
+            [*self._as_user, *command], check=check, cwd="/", stdout=subprocess.DEVNULL
+        ).returncode
 
-        run(initdb, "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C")
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -F"
+    def start(self, *, patient: bool = False) -> None:
+        """Until it takes connections. ``patient``: processes of one that was killed may have to end first."""
         # A busy machine may take longer than pg_ctl's minute.
-        run(pg_ctl, "-D", data, "-l", log, "-o", options, "-w", "-t", "300", "start")
+        command = [_program("pg_ctl"), "-D", str(self._data), "-l", str(self._log), "-o", self._options]
+        deadline = time.monotonic() + 300
+        while self._run(*command, "-w", "-t", "300", "start", check=not patient) != 0:
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Does nothing if it does not run."""
+        self._run(_program("pg_ctl"), "-D", str(self._data), "-m", "immediate", "-w", "stop", check=False)
+
+    def kill(self) -> None:
+        """The server's first process, at once; the others notice."""
+        os.kill(int((self._data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Cluster]:
+    """A server that runs; skips the test where there is no PostgreSQL."""
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
+        cluster = Cluster(Path(name))
+        cluster.start()
         try:
-            yield f"postgresql://postgres@127.0.0.1:{port}"
+            yield cluster
         finally:
-            run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+            cluster.stop()
 
 
 def new_database(server: str) -> str:

@@ -49,9 +49,9 @@ def chromium() -> Iterator[Callable[[], Any]]:
 @pytest.fixture(scope="module")
 def postgresql_database(shell: Shell) -> Iterator[str]:
     """URL of an empty data base, and what `mushra` needs for it."""
-    with postgresql_server() as server:
+    with postgresql_server() as cluster:
         shell.run("pip install --quiet 'qincodec[postgresql]'")
-        yield new_database(server)
+        yield new_database(cluster.url)
 
 
 @pytest.fixture(scope="session")
