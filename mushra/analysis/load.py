@@ -152,8 +152,9 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
     Raises:
         UserError: it cannot be read, or nobody has finished a session.
     """
+    from mushra.store.failures import told
     from mushra.store.ratings import ratings_table, stored_answers, stored_ratings
-    from mushra.store.store import Store, told
+    from mushra.store.store import Store
 
     name = source.name
     with told(name):

@@ -20,8 +20,9 @@ from mushra.server.plots import Plots
 from mushra.server.security import BadBody, add_headers
 from mushra.server.service import Limits, Service, assets_version, new_key, versions
 from mushra.store import records
+from mushra.store.failures import StoreUnavailable
 from mushra.store.records import Conflict, Refused, Unknown
-from mushra.store.store import Store, StoreUnavailable
+from mushra.store.store import Store
 from qincodec.core.errors import UserError
 
 __all__ = ["Limits", "create_app"]

@@ -26,10 +26,10 @@ from mushra.server.security import is_cross_site
 from mushra.server.service import Service, service
 from mushra.store import export as exporting  # as a module: it imports this package, too
 from mushra.store import records
+from mushra.store.failures import told
 from mushra.store.given import nobody_gave
 from mushra.store.pages import storable
 from mushra.store.records import Unknown
-from mushra.store.store import told
 from qincodec.core.errors import UserError
 
 blueprint = Blueprint("admin", __name__)

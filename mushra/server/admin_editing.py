@@ -16,7 +16,7 @@ from mushra.server.form import Form
 from mushra.server.progress import list_sessions, summary
 from mushra.server.service import Service
 from mushra.store import records
-from mushra.store.store import StoreUnavailable
+from mushra.store.failures import StoreUnavailable
 from qincodec.core.errors import UserError
 
 _CHANGED = (

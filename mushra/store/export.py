@@ -22,10 +22,11 @@ from mushra.config.load import named_training
 from mushra.config.locate import config_beside
 from mushra.config.pages import is_training
 from mushra.store import schema
+from mushra.store.failures import told
 from mushra.store.pages import Rating, pages_from_json
 from mushra.store.php_csv import csv_text, number_text, original
 from mushra.store.ratings import StoredRating, read_ratings, stored_answers, stored_ratings
-from mushra.store.store import Store, told
+from mushra.store.store import Store
 from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 from qincodec import __version__
 from qincodec.core.errors import UserError, count

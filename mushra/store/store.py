@@ -26,68 +26,27 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from mushra.store import schema
-from qincodec.core.errors import UserError, one_line, said
+from mushra.store.failures import LOCKED, StoreUnavailable, explained, sqlite_code, worth_a_retry
+from qincodec.core.errors import UserError
 
 T = TypeVar("T")
 
 _log = logging.getLogger("mushra.server")
 
 BUSY_TIMEOUT_S = 10.0
-#: Seconds that a write waits for those before it; then whoever asked is told to come again. A locked file must
+#: Seconds that a write waits for those before it; then whoever asked is told to come again. A locked file may
 #: not hold every thread of the server.
 PATIENCE_S = 4.0
 #: Seconds to reach PostgreSQL, and for it to answer; it may be behind a network that is down.
 CONNECT_TIMEOUT_S = 5
 #: Writes that share a transaction at most.
 MAX_BATCH = 64
-_LOCKED = "another program has locked it"
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-#: What content that nothing here writes may end in.
-_STRANGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError)
 #: Seconds from a write until SQLite's log is brought into its file.
 CHECKPOINT_AFTER_S = 1.0
 #: Bytes that SQLite's log is cut to when it begins anew.
 MAX_LOG_BYTES = 1024 * 1024
 #: How often a write is tried again when PostgreSQL asks for that (deadlock, lost connection).
 ATTEMPTS = 4
-
-
-class StoreUnavailable(UserError):
-    """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again.
-
-    Attributes:
-        summary: what may be said to everybody; the message may also have the data base's own words.
-        passing: it may be over in a while without anybody's help.
-    """
-
-    def __init__(self, summary: str, detail: str = "", *, passing: bool = True) -> None:
-        super().__init__(f"{summary}: {detail}" if detail else summary)
-        self.summary = summary
-        self.passing = passing
-
-
-@contextmanager
-def told(name: str) -> Iterator[None]:
-    """Says in one line what is wrong with a data base whose content something else has changed.
-
-    Raises:
-        StoreUnavailable: it cannot be read just now.
-        UserError: it cannot be read, or holds what nothing of this package writes.
-    """
-    try:
-        yield
-    except (SQLAlchemyError, StoreUnavailable) as error:
-        if isinstance(error, StoreUnavailable) and error.passing:
-            raise StoreUnavailable(f"{name} cannot be read now", one_line(str(error))) from error
-        cause = one_line(str(getattr(error, "orig", error)))
-        raise UserError(
-            f"{name} cannot be read as a data base of `mushra serve`: {cause}; check the file"
-        ) from error
-    except _STRANGE as error:
-        raise UserError(
-            f"{name} holds something that `mushra serve` does not write ({said(error)}); give a data base"
-            " that nothing else has changed"
-        ) from error
 
 
 class Store:
@@ -125,7 +84,7 @@ class Store:
             raise UserError(f"cannot open data base '{self.name}': {error}") from error
         except (DBAPIError, sqlite3.Error) as error:  # the latter where the connection is set up
             self.close()
-            raise UserError(f"cannot open data base '{self.name}': {_explained(error)}") from error
+            raise UserError(f"cannot open data base '{self.name}': {explained(error)}") from error
         except UnicodeDecodeError as error:  # SQLite's message has a piece of a damaged file in it
             self.close()
             raise UserError(
@@ -156,7 +115,7 @@ class Store:
             with self._engine.connect() as connection:
                 yield connection
         except (DBAPIError, sqlite3.Error) as error:
-            raise _explained(error) from error
+            raise explained(error) from error
 
     def write(self, change: Callable[[sa.Connection], T]) -> T:
         """Run ``change`` in a transaction; its result once that is on the disk.
@@ -176,8 +135,8 @@ class Store:
                     return change(connection)
             except DBAPIError as error:
                 last = attempt + 1 == ATTEMPTS or time.monotonic() > deadline
-                if last or not _worth_a_retry(error):
-                    raise _explained(error) from error
+                if last or not worth_a_retry(error):
+                    raise explained(error) from error
                 time.sleep(0.02 * 2**attempt)
         raise AssertionError("unreachable")
 
@@ -258,13 +217,13 @@ class _Writer:
                 raise StoreUnavailable("the server is stopping")
             since = self._since
             if since is not None and time.monotonic() - since > PATIENCE_S:
-                raise StoreUnavailable(_LOCKED)
+                raise StoreUnavailable(LOCKED)
             self._queue.put((change, future))
         try:
             return future.result(PATIENCE_S)
         except TimeoutError:
             if future.cancel():  # it still waits in the queue
-                raise StoreUnavailable(_LOCKED) from None
+                raise StoreUnavailable(LOCKED) from None
             return future.result()
 
     def stop(self) -> None:
@@ -302,7 +261,7 @@ class _Writer:
                 if not self._log_has_more.is_set():
                     _checkpoint(self._engine, "TRUNCATE")
             except (sqlite3.Error, SQLAlchemyError, UnicodeDecodeError) as error:
-                if _code(error) != sqlite3.SQLITE_READONLY:  # of which whoever writes is told
+                if sqlite_code(error) != sqlite3.SQLITE_READONLY:  # of which whoever writes is told
                     _log.warning("the data base's log cannot be brought into its file: %s", error)
 
     def _commit(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
@@ -318,7 +277,7 @@ class _Writer:
             self._check_place()
         except BaseException as error:
             # The transaction as a whole came to nothing: nobody may be told otherwise.
-            reason = _explained(error) if isinstance(error, DBAPIError | sqlite3.Error) else error
+            reason = explained(error) if isinstance(error, DBAPIError | sqlite3.Error) else error
             outcomes = [(None, reason)] * len(batch)
         self._since = None
         self._log_has_more.set()
@@ -474,36 +433,3 @@ def _checkpoint(engine: sa.Engine, mode: str, wait_s: float = 0.0) -> None:
             cursor.execute(f"PRAGMA busy_timeout={int(1000 * BUSY_TIMEOUT_S)}")
     finally:
         connection.close()
-
-
-def _worth_a_retry(error: DBAPIError) -> bool:
-    state = getattr(error.orig, "sqlstate", None)
-    return error.connection_invalidated or state in ("40001", "40P01") or state is None
-
-
-def _code(error: Exception) -> int:
-    """SQLite's primary code of an error, 0 if it has none."""
-    return int(getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)) & 0xFF
-
-
-def _explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
-    """What to say about an error of the data base; the error itself if it is one of ours."""
-    text = one_line(str(getattr(error, "orig", error)).strip().partition("\n")[0])
-    lower = text.lower()
-    state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
-    if "full" in lower or "no space" in lower or state == "53100":
-        return StoreUnavailable("the disk is full; free some space, nothing that was confirmed is lost")
-    if _code(error) == sqlite3.SQLITE_READONLY:
-        return StoreUnavailable(
-            "the file or its folder is read-only, and SQLite writes beside what it reads; copy it to where"
-            " you may write, or change its permissions",
-            passing=False,
-        )
-    if _code(error) in _DAMAGED:
-        return StoreUnavailable(f"{text}; the file is damaged: put a backup in its place", passing=False)
-    if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or state == "55P03":
-        return StoreUnavailable(_LOCKED, text)
-    # 25006: a replica that is not (yet) the one to write to.
-    if isinstance(error, OperationalError | sqlite3.Error) or state.startswith(("08", "53", "57", "25006")):
-        return StoreUnavailable("it cannot be used", text, passing=_code(error) != sqlite3.SQLITE_ERROR)
-    return error

@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from mushra.server.progress import list_invitations, list_sessions, summary
 from mushra.store import export, records, schema
 from mushra.store import store as store_module
+from mushra.store.failures import StoreUnavailable
 from mushra.store.pages import Rating
 from mushra.store.ratings import read_ratings
 from mushra.store.records import Arrival, sha256
-from mushra.store.store import Store, StoreUnavailable
+from mushra.store.store import Store
 from mushra.store.whole_sessions import WholePage, WholeSession, add_whole
 from qincodec.core.errors import UserError
 

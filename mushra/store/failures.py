@@ -1,0 +1,87 @@
+"""What can go wrong with a data base, in words, and whether it may pass."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from qincodec.core.errors import UserError, one_line, said
+
+LOCKED = "another program has locked it"
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+#: What content that nothing here writes may end in.
+_STRANGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError)
+
+
+class StoreUnavailable(UserError):
+    """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again.
+
+    Attributes:
+        summary: what may be said to everybody; the message may also have the data base's own words.
+        passing: it may be over in a while without anybody's help.
+    """
+
+    def __init__(self, summary: str, detail: str = "", *, passing: bool = True) -> None:
+        super().__init__(f"{summary}: {detail}" if detail else summary)
+        self.summary = summary
+        self.passing = passing
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Says in one line what is wrong with a data base whose content something else has changed.
+
+    Raises:
+        StoreUnavailable: it cannot be read just now.
+        UserError: it cannot be read, or holds what nothing of this package writes.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StoreUnavailable) as error:
+        if isinstance(error, StoreUnavailable) and error.passing:
+            raise StoreUnavailable(f"{name} cannot be read now", one_line(str(error))) from error
+        cause = one_line(str(getattr(error, "orig", error)))
+        raise UserError(
+            f"{name} cannot be read as a data base of `mushra serve`: {cause}; check the file"
+        ) from error
+    except _STRANGE as error:
+        raise UserError(
+            f"{name} holds something that `mushra serve` does not write ({said(error)}); give a data base"
+            " that nothing else has changed"
+        ) from error
+
+
+def worth_a_retry(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    return error.connection_invalidated or state in ("40001", "40P01") or state is None
+
+
+def sqlite_code(error: Exception) -> int:
+    """SQLite's primary code of an error, 0 if it has none."""
+    return int(getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)) & 0xFF
+
+
+def explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
+    """What to say about an error of the data base; the error itself if it is one of ours."""
+    text = one_line(str(getattr(error, "orig", error)).strip().partition("\n")[0])
+    lower = text.lower()
+    state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
+    if "full" in lower or "no space" in lower or state == "53100":
+        return StoreUnavailable("the disk is full; free some space, nothing that was confirmed is lost")
+    if sqlite_code(error) == sqlite3.SQLITE_READONLY:
+        return StoreUnavailable(
+            "the file or its folder is read-only, and SQLite writes beside what it reads; copy it to where"
+            " you may write, or change its permissions",
+            passing=False,
+        )
+    if sqlite_code(error) in _DAMAGED:
+        return StoreUnavailable(f"{text}; the file is damaged: put a backup in its place", passing=False)
+    if sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or state == "55P03":
+        return StoreUnavailable(LOCKED, text)
+    # 25006: a replica that is not (yet) the one to write to.
+    if isinstance(error, OperationalError | sqlite3.Error) or state.startswith(("08", "53", "57", "25006")):
+        return StoreUnavailable("it cannot be used", text, passing=sqlite_code(error) != sqlite3.SQLITE_ERROR)
+    return error
