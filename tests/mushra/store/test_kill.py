@@ -1,20 +1,23 @@
-"""The server is killed at random while listeners work: what it confirmed is there, exactly once."""
+"""The server or PostgreSQL is killed at random while listeners work: what was confirmed is there, once."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import random
-import sqlite3
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from postgresql_server import Cluster, new_database, postgresql_server
 from serving import Server, free_port
+
+from mushra.store.store import Store
 
 YAML = """
 testname: T
@@ -25,7 +28,6 @@ pages:
     f"    - {{type: mushra, id: t{n}, reference: ref.wav, stimuli: {{A: a.wav, B: b.wav}}}}\n"
     for n in range(20)
 )
-LISTENERS = 20
 
 
 class Stopped(Exception):
@@ -118,22 +120,30 @@ def confirmed(workers: list[Worker]) -> int:
     return sum(len(worker.confirmed) for worker in workers)
 
 
-def run(folder: Path, kills: int, seed: int) -> None:
+def run(folder: Path, kills: int, seed: int, listeners: int = 20, cluster: Cluster | None = None) -> None:
+    """With a ``cluster`` its data base is used, and killed, too: alone, with the server, or not."""
     rng = random.Random(seed)
     port = free_port()
-    server = Server(folder, "--port", str(port))
+    database = str(folder / "results.sqlite") if cluster is None else new_database(cluster.url)
+    server = Server(folder, "--port", str(port), "--database", database)
     stop = threading.Event()
-    workers = [Worker(port, seed * 1000 + n, stop) for n in range(LISTENERS)]
+    workers = [Worker(port, seed * 1000 + n, stop) for n in range(listeners)]
     for worker in workers:
         worker.start()
     try:
-        for _ in range(kills):
+        for number in range(kills):
             # Somewhere in the work, however fast the machine is just now.
             enough = confirmed(workers) + rng.randrange(1, 120)
             wait_for(workers, lambda enough=enough: confirmed(workers) >= enough)  # type: ignore[misc]
             time.sleep(rng.uniform(0, 0.02))
-            server.kill()
-            server.start()
+            if cluster is not None and number % 3 != 2:
+                cluster.kill()
+            if cluster is None or number % 3 != 0:
+                server.kill()
+            if cluster is not None and number % 3 != 2:
+                cluster.start(patient=True)
+            if cluster is None or number % 3 != 0:
+                server.start()
         wait_for(workers, lambda: any(worker.finished for worker in workers))
     finally:
         stop.set()
@@ -141,33 +151,36 @@ def run(folder: Path, kills: int, seed: int) -> None:
             worker.join()
         server.stop()
     assert [wrong for worker in workers for wrong in worker.wrong] == []
-    check(folder / "results.sqlite", workers)
+    with Store(database, create=False) as store, store.read() as connection:
+        check(connection, workers)
 
 
-def check(database: Path, workers: list[Worker]) -> None:
-    connection = sqlite3.connect(database)
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    pages = connection.execute("SELECT session, page, revision FROM pages").fetchall()
+def check(connection: sa.Connection, workers: list[Worker]) -> None:
+    def rows(query: str) -> list[Any]:
+        return list(connection.execute(sa.text(query)))
+
+    if connection.dialect.name == "sqlite":
+        assert rows("PRAGMA integrity_check") == [("ok",)]
+    pages = rows("SELECT session, page, revision FROM pages")
     stored = {(session, page): revision for session, page, revision in pages}
     assert len(stored) == len(pages)
+    scored: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for session, page, score in rows("SELECT session, page, score FROM ratings ORDER BY position"):
+        scored[session, page].append(score)
     promised = {place: saved for worker in workers for place, saved in worker.confirmed.items()}
     assert len(promised) > 100
     for (session, page), (revision, scores) in promised.items():
         # The page in hand may be stored without a confirmation that arrived; never less than confirmed.
         assert stored[session, page] >= revision
-        found = connection.execute(
-            "SELECT score FROM ratings WHERE session = ? AND page = ? ORDER BY position", (session, page)
-        ).fetchall()
-        assert len(found) == len(scores)
+        assert len(scored[session, page]) == len(scores)
         if stored[session, page] == revision:
-            assert [score for (score,) in found] == scores
-    sessions = dict(connection.execute("SELECT id, state FROM sessions").fetchall())
+            assert scored[session, page] == scores
+    sessions = dict(rows("SELECT id, state FROM sessions"))
     assert {session for worker in workers for session in worker.begun} <= set(sessions)
     assert all(sessions[session] == "finished" for worker in workers for session in worker.finished)
     assert any(worker.finished for worker in workers)
-    orphans = "SELECT count(*) FROM ratings r LEFT JOIN pages p USING (session, page) WHERE p.page IS NULL"
-    assert connection.execute(orphans).fetchone() == (0,)
-    numbers = [number for (number,) in connection.execute("SELECT number FROM sessions ORDER BY number")]
+    assert set(scored) <= set(stored)
+    numbers = [number for (number,) in rows("SELECT number FROM sessions ORDER BY number")]
     assert numbers == list(range(len(numbers)))
 
 
@@ -177,4 +190,15 @@ def test_five_kills_lose_nothing_that_was_confirmed(make_folder: Any) -> None:
 
 @pytest.mark.long
 def test_fifty_kills_lose_nothing_that_was_confirmed(make_folder: Any) -> None:
-    run(make_folder(YAML), kills=50, seed=2)
+    run(make_folder(YAML), kills=50, seed=2, listeners=50)
+
+
+def test_two_kills_of_postgresql_and_server_lose_nothing_that_was_confirmed(make_folder: Any) -> None:
+    with postgresql_server() as cluster:
+        run(make_folder(YAML), kills=2, seed=3, cluster=cluster)
+
+
+@pytest.mark.long
+def test_fifty_kills_of_postgresql_and_server_lose_nothing_that_was_confirmed(make_folder: Any) -> None:
+    with postgresql_server() as cluster:
+        run(make_folder(YAML), kills=50, seed=4, listeners=50, cluster=cluster)
