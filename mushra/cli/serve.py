@@ -1,4 +1,4 @@
-"""``mushra serve``, ``invite``, ``export``, ``import`` and ``demo``."""
+"""``mushra serve``, ``sign-in``, ``invite``, ``backup``, ``export``, ``import`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ TestOrFile = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this module's commands to ``mushra``."""
     app.command("serve")(serve)
+    app.command("sign-in")(sign_in)
     app.command("invite")(invite)
     app.command("backup")(backup)
     app.command("export")(export)
@@ -246,6 +247,34 @@ def _open(given: str, database: str | None) -> tuple[Store, Source]:
     return Store(source.path, create=False), source
 
 
+def sign_in(test: Annotated[Path, _TEST], database: Database = None) -> None:
+    """Print a new administrator's link of a test that is served; it works once, within a day."""
+    from mushra.config.load import load_config
+    from mushra.server.sign_in import new_link
+    from mushra.store.store import Store
+
+    test_id = load_config(test).test_id
+    with Store(database or database_of(test), create=False) as store:
+        print(f"{_address(store, test_id, None)}admin/sign-in#{new_link(store)}")
+
+
+def _address(store: Store, test_id: str, public_url: str | None) -> str:
+    """Where a test is served: what is given, or what `mushra serve` printed last, with a warning if need be."""
+    from mushra.server import address
+
+    kept = address.kept_address(store, test_id)
+    prefix = kept.prefix if kept is not None else ""
+    base = address.public_address(public_url, "127.0.0.1", DEFAULT_PORT, prefix)
+    if public_url is None and kept is not None:
+        base = kept.address
+    elif public_url is None:
+        print("warning: the test was not served yet; links are as if by `mushra serve`", file=sys.stderr)
+    warning = address.loopback_warning(base)
+    if warning is not None:
+        print(f"warning: {warning}", file=sys.stderr)
+    return base
+
+
 def invite(
     test: Annotated[Path, _TEST],
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Whom to invite.")],
@@ -277,16 +306,7 @@ def invite(
     if public_url is not None:
         address.clean_url(public_url)
     with Store(database or database_of(test)) as store:
-        kept = address.kept_address(store, config.test_id)
-        prefix = kept.prefix if kept is not None else ""
-        base = address.public_address(public_url, "127.0.0.1", DEFAULT_PORT, prefix)
-        if public_url is None and kept is not None:
-            base = kept.address
-        elif public_url is None:
-            print("warning: the test was not served yet; links are as if by `mushra serve`", file=sys.stderr)
-        warning = address.loopback_warning(base)
-        if warning is not None:
-            print(f"warning: {warning}", file=sys.stderr)
+        base = _address(store, config.test_id, public_url)
         try:
             tokens = store.write(lambda connection: records.invite(connection, config.test_id, names))
         except records.Refused as error:

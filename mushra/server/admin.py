@@ -35,6 +35,8 @@ from qincodec.core.errors import UserError
 blueprint = Blueprint("admin", __name__)
 
 COOKIE = "mushra_admin"
+#: Of a browser that has signed in before.
+DEVICE = "mushra_device"
 MAX_FORM_BYTES = 256 * 1024
 MAX_REASON = 500
 _OPEN = ("admin.sign_in_page", "admin.sign_in_now")
@@ -98,24 +100,29 @@ def sign_in_page() -> str:
 @blueprint.post("/sign-in")
 def sign_in_now() -> BaseResponse | tuple[str, int]:
     here = service()
-    limit(here.sign_in_limit, request.remote_addr or "")
     token, password = request.form.get("token", "").strip(), request.form.get("password", "")
-    right = (0 < len(token) <= 200 and sign_in.use_link(here.store, storable(token))) or (
-        0 < len(password) <= 1000 and sign_in.is_password(here.store, password)
-    )
+    device = sign_in.known_device(here.store, request.cookies.get(DEVICE, ""))
+    right = 0 < len(token) <= 200 and sign_in.use_link(here.store, storable(token))
+    if not right:
+        limit(here.sign_in_limit, f"device {device}" if device else f"address {request.remote_addr}")
+        right = 0 < len(password) <= 1000 and sign_in.is_password(here.store, password)
     if not right:
         known = sign_in.has_password(here.store)
         return render_template("admin/sign_in.html", password=known, wrong=True), 403
     response = redirect(url_for("admin.overview"))
-    response.set_cookie(
-        COOKIE,
-        sign_in.new_session(here.store),
-        max_age=int(sign_in.SESSION_LASTS_S),
-        path=url_for("admin.overview"),
-        httponly=True,
-        secure=request.is_secure,
-        samesite="Strict",
-    )
+    for name, value, lasts_s in (
+        (COOKIE, sign_in.new_session(here.store), sign_in.SESSION_LASTS_S),
+        (DEVICE, sign_in.new_device(here.store), sign_in.DEVICE_LASTS_S),
+    ):
+        response.set_cookie(
+            name,
+            value,
+            max_age=int(lasts_s),
+            path=url_for("admin.overview"),
+            httponly=True,
+            secure=request.is_secure,
+            samesite="Strict",
+        )
     return response
 
 

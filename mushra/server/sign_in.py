@@ -1,10 +1,16 @@
 """Who may use the admin pages: a password, or a link that works once; then a cookie.
 
 The password is kept as scrypt makes it, links and cookies as SHA-256 of their 256 random bits.
+
+Passwords can be guessed, so that guesses are few: for each address, and for each browser that has signed in
+before, known by a signed cookie. Who guesses behind the administrator's address uses up the one, never the
+other; and links, which nobody guesses, are not counted.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import time
 
 import sqlalchemy as sa
@@ -18,6 +24,7 @@ from qincodec.core.errors import UserError
 
 LINK_LASTS_S = 24 * 3600.0
 SESSION_LASTS_S = 12 * 3600.0
+DEVICE_LASTS_S = 365 * 24 * 3600.0
 MIN_PASSWORD = 10
 _META = "admin_password"
 
@@ -55,13 +62,12 @@ def new_session(store: Store) -> str:
 def use_link(store: Store, token: str) -> bool:
     """Whether the token signs in; it never does again."""
     table = schema.admin_tokens
-
-    def change(connection: sa.Connection) -> bool:
-        where = (table.c.token_sha256 == sha256(token)) & (table.c.kind == "link")
-        where &= table.c.expires_at > time.time()
-        return bool(connection.execute(sa.delete(table).where(where)).rowcount)
-
-    return store.write(change)
+    where = (table.c.token_sha256 == sha256(token)) & (table.c.kind == "link")
+    where &= table.c.expires_at > time.time()
+    with store.read() as connection:  # whoever tries others has nothing written
+        if connection.execute(sa.select(table.c.kind).where(where)).first() is None:
+            return False
+    return store.write(lambda connection: bool(connection.execute(sa.delete(table).where(where)).rowcount))
 
 
 def is_signed_in(store: Store, token: str) -> bool:
@@ -77,6 +83,24 @@ def sign_out(store: Store, token: str) -> None:
     store.write(
         lambda connection: connection.execute(sa.delete(table).where(table.c.token_sha256 == sha256(token)))
     )
+
+
+def new_device(store: Store) -> str:
+    """What a browser that has signed in is known by when it does so again. It signs nobody in."""
+    name = new_key()
+    return f"{name}.{_signed(store, name)}"
+
+
+def known_device(store: Store, cookie: str) -> str | None:
+    """Name of the browser that a `new_device` was given to; None if it was made up."""
+    name, _, signature = cookie.partition(".")
+    right = hmac.compare_digest(signature.encode(), _signed(store, name).encode())
+    return name if right else None
+
+
+def _signed(store: Store, name: str) -> str:
+    secret = store.get_meta("secret") or ""
+    return hmac.new(secret.encode(), f"device:{name}".encode(), hashlib.sha256).hexdigest()
 
 
 def _new_token(store: Store, kind: str, lasts_s: float) -> str:

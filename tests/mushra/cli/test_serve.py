@@ -276,6 +276,21 @@ def test_invitations_from_the_command_work(make_folder: Any, command: Any, serve
         command("invite", make_folder(name="other"), "Ada")
 
 
+def test_a_new_administrators_link_needs_no_restart(make_folder: Any, command: Any, serve: Any) -> None:
+    app = serve(folder=make_folder(), prefix="/lab")
+    address.keep_address(app.extensions["mushra"].store, "small", "https://lab.example/lab/", "/lab")
+    folder = Path(app.extensions["mushra"].store.name).parent
+    link = command("sign-in", folder).strip()
+    before, _, token = link.partition("#")
+    assert before == "https://lab.example/lab/admin/sign-in"
+    same = {"Sec-Fetch-Site": "same-origin"}
+    for status in (302, 403):
+        answer = app.test_client().post("/lab/admin/sign-in", data={"token": token}, headers=same)
+        assert answer.status_code == status
+    with pytest.raises(UserError, match="there is no data base"):
+        command("sign-in", make_folder(name="never served"))
+
+
 def test_export_applies_the_key_beside_the_test(
     make_folder: Any, command: Any, serve: Any, listener: Any
 ) -> None:

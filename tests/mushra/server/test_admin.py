@@ -94,6 +94,35 @@ def test_the_password_is_kept_hashed_and_guessing_is_slow(serve: Any) -> None:
     assert client.get("/admin/").status_code == 302
 
 
+def test_a_neighbour_who_guesses_does_not_lock_the_administrator_out(serve: Any) -> None:
+    """All behind one address, as in a lab: whoever has signed in before still can, and so can a link."""
+    app = serve(limits=Limits(sign_in=(3, 1e-9)))
+    sign_in.set_password(store(app), "correct horse")
+    good = {"password": "correct horse"}
+
+    def status(client: Any, data: dict[str, str]) -> int:
+        return int(client.post("/admin/sign-in", data=data, headers=SAME).status_code)
+
+    own, neighbour = app.test_client(), app.test_client()
+    assert status(own, good) == 302
+    own.post("/admin/sign-out", headers=SAME)
+    guessed = [status(neighbour, {"password": f"guess {n}"}) for n in range(9)]
+    assert guessed[-1] == 429 and 302 not in guessed
+    assert status(neighbour, good) == 429, "the right one among too many guesses is not told either"
+    assert status(own, good) == 302
+    assert status(app.test_client(), {"token": sign_in.new_link(store(app))}) == 302
+    # A browser's own guesses are counted, too, and its cookie cannot be made up.
+    assert [status(own, {"password": f"guess {n}"}) for n in range(4)] == [403, 403, 403, 429]
+    name, _, signature = own.get_cookie("mushra_device", path="/admin/").value.partition(".")
+    for made_up in (f"{name}x.{signature}", f"{name}.{signature[:-1]}", f"{name}.", "."):
+        neighbour.set_cookie("mushra_device", made_up, path="/admin/")
+        assert status(neighbour, good) == 429, made_up
+    assert sign_in.known_device(store(app), f"{name}.{signature}") == name
+    other = app.test_client()
+    other.set_cookie("mushra_device", f"{name}.{signature}", path="/admin/")
+    assert other.get("/admin/").status_code == 302, "it signs nobody in"
+
+
 def test_every_admin_page_needs_signing_in_and_every_change_our_own_page(
     serve: Any, listener: Any, signed_in: Any
 ) -> None:
