@@ -259,7 +259,7 @@ def sign_in(test: Annotated[Path, _TEST], database: Database = None) -> None:
 
 
 def _address(store: Store, test_id: str, public_url: str | None) -> str:
-    """Where a test is served: what is given, or what `mushra serve` printed last, with a warning if need be."""
+    """Where a test is served: what is given, or what `mushra serve` printed last; warns if need be."""
     from mushra.server import address
 
     kept = address.kept_address(store, test_id)
