@@ -193,6 +193,15 @@ def listeners(connection: sa.Connection) -> dict[str, str]:
     return found
 
 
+def older_version(connection: sa.Connection) -> int | None:
+    """Version of a data base that `prepare` will bring to today's; None of any other."""
+    if not sa.inspect(connection).has_table("meta"):
+        return None
+    found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
+    older = [version for version in range(1, SCHEMA_VERSION) if str(version) == found]
+    return older[0] if older else None
+
+
 def prepare(connection: sa.Connection, where: str, *, create: bool = True) -> bool:
     """Create the tables in an empty data base (True), or bring an older one to today's version.
 

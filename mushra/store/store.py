@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import secrets
 import sqlite3
 import threading
 import time
@@ -78,6 +79,7 @@ class Store:
             raise UserError(f"cannot use data base '{self.name}': {error}") from error
         try:
             where = f"'{self.name}'"
+            self._keep_older()
             made = self.write(lambda connection: schema.prepare(connection, where, create=create))
         except StoreUnavailable as error:
             self.close()
@@ -95,6 +97,27 @@ class Store:
             raise
         if made and copied:
             _log.warning("%s %s", where, schema.is_empty(where))
+
+    def _keep_older(self) -> None:
+        """Before a data base is brought to today's schema, copy it: whoever goes back a version needs it."""
+        with self.read() as connection:
+            version = schema.older_version(connection)
+        if version is None:
+            return
+        if not self.is_sqlite:
+            _log.warning("'%s' is brought from schema %d to %d", self.name, version, schema.SCHEMA_VERSION)
+            return
+        kept = Path(f"{self.name}-schema{version}")
+        part = Path(f"{kept}.{secrets.token_hex(4)}")
+        try:
+            self.backup(part)
+            with closing(sqlite3.connect(part)) as copy:
+                found = copy.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+            if found == (str(version),):  # else another server was quicker, and has kept one
+                part.replace(kept)
+                _log.warning("'%s' has schema %d and is kept as '%s'", self.name, version, kept)
+        finally:
+            part.unlink(missing_ok=True)
 
     def __enter__(self) -> Store:
         return self

@@ -11,17 +11,23 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
 import mushra
 from mushra.cli.main import app
 from mushra.server.plots import draw, look
+from mushra.store import schema
 from mushra.store.export import export, import_csv
+from mushra.store.records import sha256
 from mushra.store.store import Store
 from qincodec.core.errors import UserError
 
@@ -134,6 +140,75 @@ def test_exports_are_those_of_the_day_it_was_made(folder: Path, tmp_path: Path) 
     with Store(folder / "results.sqlite") as store:
         export(store, tmp_path, "webmushra", test="other")
         assert import_csv(store, tmp_path / "other" / "mushra.csv") == (0, 2)
+
+
+def exports(database: Path, out: Path) -> dict[str, bytes]:
+    """Of the test, without a key."""
+    with Store(database) as store:
+        for kind in ("tidy", "webmushra"):
+            export(store, out, kind, test="stored")  # type: ignore[arg-type]
+    return {name: (out / name).read_bytes() for name in ("ratings.csv", "stored/mushra.csv")}
+
+
+def test_it_is_served_and_who_was_in_it_goes_on(
+    serve: Any, listener: Any, answer: Any, folder: Path, tmp_path: Path
+) -> None:
+    app = serve(folder=folder)
+    store = app.extensions["mushra"].store
+    with store.read() as connection:
+        query = "SELECT id FROM sessions WHERE state = 'running' AND plan IS NOT NULL"
+        session = connection.execute(sa.text(query)).scalar_one()
+    row = {"session": session, "key_sha256": sha256("key")}
+    store.write(lambda connection: connection.execute(schema.session_keys.insert().values(row)))
+    client, headers = app.test_client(), {"Authorization": "Bearer key"}
+    url = f"/api/sessions/{session}"
+    found = client.get(url, headers=headers).get_json()
+    assert 0 < len(found["saved"]) < len(found["pages"])
+    for page in found["pages"]:
+        for signal in page.get("signals", []):
+            assert client.get(f"/{signal['url']}").status_code == 200
+        if page["id"] not in found["saved"]:
+            put = client.put(f"{url}/pages/{page['id']}", json=answer(page), headers=headers)
+            assert put.status_code == 200, put.get_json()
+    assert client.post(f"{url}/finish", json={}, headers=headers).status_code == 200
+    listener(app, prolific={"pid": "new", "study": "s", "session": "1"}).take()
+    now = exports(folder / "results.sqlite", tmp_path)["ratings.csv"].splitlines()
+    then = (STORED / "exported" / "ratings.csv").read_bytes().splitlines()
+    assert set(then) < set(now) and len(now) == len(then) + 2 * 3 * len(CONDITIONS)
+
+
+def test_an_older_schema_becomes_todays_once_and_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has needed a second schema yet; this one is made up."""
+    runs = []
+
+    def migrate(connection: sa.Connection) -> None:
+        runs.append(connection)
+        connection.execute(sa.text("ALTER TABLE sessions ADD COLUMN novelty TEXT"))
+
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setitem(schema.MIGRATIONS, 1, migrate)
+    database = folder / "results.sqlite"
+    start = threading.Barrier(2)
+
+    def open_it(_: int) -> str | None:
+        start.wait()
+        with Store(database) as store:
+            return store.get_meta("schema_version")
+
+    with ThreadPoolExecutor(2) as servers:  # that are started at once
+        assert list(servers.map(open_it, range(2))) == ["2", "2"]
+    assert len(runs) == 1
+    then = {name: (STORED / "exported" / name).read_bytes() for name in ("ratings.csv", "stored/mushra.csv")}
+    assert exports(database, tmp_path / "upgraded") == then
+    assert [path.name for path in folder.glob("results.sqlite*schema*")] == ["results.sqlite-schema1"]
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="has schema 2, this version reads up to 1"):
+        Store(database)
+    database.unlink()
+    (folder / "results.sqlite-schema1").rename(database)  # as docs/hosting.md says
+    assert exports(database, tmp_path / "kept") == then
 
 
 @pytest.mark.parametrize("command", ["load", "analyze", "plan", "correlate", "export", "backup", "serve"])
