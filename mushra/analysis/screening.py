@@ -170,7 +170,7 @@ def find_listener(name: str, listeners: Collection[str]) -> str:
             f"'{name}' begins the names of {len(found)} listeners ({', '.join(found[:3])}); give more of it"
         )
     raise UserError(
-        f"there is no listener '{name}' to keep or exclude; screening.csv lists their names "
+        f"there is no listener '{name}'; screening.csv lists their names "
         f"(the first is '{min(listeners, key=natural_key)}')"
     )
 

@@ -1,4 +1,4 @@
-"""``mushra serve``, ``sign-in``, ``invite``, ``backup``, ``export``, ``import`` and ``demo``."""
+"""``mushra serve``, ``sign-in``, ``invite``, ``backup``, ``forget``, ``export``, ``import`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def register(app: typer.Typer) -> None:
     app.command("sign-in")(sign_in)
     app.command("invite")(invite)
     app.command("backup")(backup)
+    app.command("forget")(forget)
     app.command("export")(export)
     app.command("import")(import_)
     app.command("demo")(demo)
@@ -332,6 +333,37 @@ def backup(
             file=sys.stderr,
         )
     print(out)
+
+
+def forget(
+    test: TestOrFile,
+    listener: Annotated[
+        str, typer.Argument(metavar="LISTENER", help="As reports and the administrator's page name them.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Erase; without it the command says what it would.")] = (
+        False
+    ),
+    database: Database = None,
+) -> None:
+    """Erase everything about a listener for good: all their sessions, ratings, answers, names."""
+    from mushra.analysis.screening import find_listener
+    from mushra.store import records, schema
+    from mushra.store.failures import told
+
+    store, _ = _open(test, database)
+    with store:
+        with told(store.name), store.read() as connection:
+            known = schema.listeners(connection)
+        if not known:
+            raise UserError(f"nobody has begun a test of '{store.name}' yet; there is nothing to erase")
+        who = find_listener(listener, set(known.values()))
+        sessions = [session for session, one in known.items() if one == who]
+        what = f"{count(len(sessions), 'session')} of {who}"
+        if not yes:
+            raise UserError(f"{what} would be erased for good, which --yes does; copies and exports stay")
+        store.write(lambda connection: [records.erase(connection, session) for session in sessions])
+        store.forget_erased()
+    print(f"{what} erased; erase them in copies and exports, too")
 
 
 def export(

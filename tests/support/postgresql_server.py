@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     found = shutil.which(name) or next((str(folder / name) for folder in folders[::-1]), "")
     if not found or not Path(found).exists():
@@ -45,7 +45,7 @@ class Cluster:
         # -F (no flushing) is about the end of the whole system; what it was given outlives a process.
         self._options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -F"
         make = ["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C"]
-        self._run(_program("initdb"), "-D", str(self._data), *make)
+        self._run(program("initdb"), "-D", str(self._data), *make)
 
     def _run(self, *command: str, check: bool = True) -> int:
         return subprocess.run(
@@ -55,7 +55,7 @@ class Cluster:
     def start(self, *, patient: bool = False) -> None:
         """Until it takes connections. ``patient``: processes of one that was killed may have to end first."""
         # A busy machine may take longer than pg_ctl's minute.
-        command = [_program("pg_ctl"), "-D", str(self._data), "-l", str(self._log), "-o", self._options]
+        command = [program("pg_ctl"), "-D", str(self._data), "-l", str(self._log), "-o", self._options]
         deadline = time.monotonic() + 300
         while self._run(*command, "-w", "-t", "300", "start", check=not patient) != 0:
             assert time.monotonic() < deadline, self._log.read_text()
@@ -63,7 +63,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Does nothing if it does not run."""
-        self._run(_program("pg_ctl"), "-D", str(self._data), "-m", "immediate", "-w", "stop", check=False)
+        self._run(program("pg_ctl"), "-D", str(self._data), "-m", "immediate", "-w", "stop", check=False)
 
     def kill(self) -> None:
         """The server's first process, at once; the others notice."""

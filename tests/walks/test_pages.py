@@ -1,6 +1,7 @@
 """Every command of README and the guides, in the order of the page, in one folder, whatever its fence.
 
-Those of docs/train.md and docs/extend.md are walked by test_training.py.
+Those of docs/train.md and docs/extend.md are walked by test_training.py. Those of docs/hosting.md change a whole
+machine; tests/mushra/cli/test_hosting.py walks them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ STANDS_FOR = {
     "--codecs A,B": "--codecs opus,mp3 --kbps 16",
     "b=qincodec:MODEL_B": "b=qincodec:MODEL_B --chunk 1",
 }
-ELSEWHERE = {"docs/train.md", "docs/extend.md"}
+ELSEWHERE = {"docs/train.md", "docs/extend.md", "docs/hosting.md"}
 
 
 @pytest.fixture

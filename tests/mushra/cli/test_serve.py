@@ -291,6 +291,27 @@ def test_a_new_administrators_link_needs_no_restart(make_folder: Any, command: A
         command("sign-in", make_folder(name="never served"))
 
 
+def test_a_listener_is_forgotten_with_all_their_sessions(
+    make_folder: Any, command: Any, serve: Any, listener: Any
+) -> None:
+    app = serve(folder=make_folder(section="identification: prolific"))
+    store = app.extensions["mushra"].store
+    who = {"pid": "Ada_of_Prolific", "study": "s"}
+    first, again = (listener(app, prolific={**who, "session": number}).take() for number in "12")
+    other = listener(app, prolific={**who, "pid": "Bo_of_Prolific", "session": "3"}).take()
+    folder, name = Path(store.name).parent, first.session["id"]
+    with pytest.raises(UserError, match=f"2 sessions of {name} would be erased for good, which --yes does"):
+        command("forget", folder, name[:8])
+    assert again.get().status_code == 200
+    assert f"2 sessions of {name} erased" in command("forget", folder, name[:8], "--yes")
+    assert {one.get().status_code for one in (first, again)} == {404}  # while it is served
+    assert other.get().status_code == 200
+    raw = b"".join(path.read_bytes() for path in folder.glob("results.sqlite*"))
+    assert b"Bo_of_Prolific" in raw and b"Ada_of_Prolific" not in raw
+    with pytest.raises(UserError, match=name[:8]):
+        command("forget", folder, name[:8], "--yes")
+
+
 def test_export_applies_the_key_beside_the_test(
     make_folder: Any, command: Any, serve: Any, listener: Any
 ) -> None:
