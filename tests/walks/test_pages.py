@@ -1,7 +1,7 @@
 """Every command of README and the guides, in the order of the page, in one folder, whatever its fence.
 
-Those of docs/train.md and docs/extend.md are walked by test_training.py. Those of docs/hosting.md change a whole
-machine; tests/mushra/cli/test_hosting.py walks them.
+Those of docs/train.md and docs/extend.md are walked by test_training.py; those of docs/hosting.md change a
+machine, and are tried by tests/mushra/cli/test_hosting.py.
 """
 
 from __future__ import annotations

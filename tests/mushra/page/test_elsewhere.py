@@ -45,3 +45,20 @@ def test_two_browsers_that_save_the_same_page(site: Start, open_page: Open) -> N
     leave(second)
     results_when_saved(second)
     assert served.results()["p1"] == kept["p1"] and sorted(served.results()) == ["p1", "p2"]
+
+
+def test_a_server_that_cannot_store_is_said_and_asked_again(site: Start, open_page: Open) -> None:
+    """What the server answers while its data base is away is tried in tests/mushra/server/test_health.py."""
+    served = site([GENERIC])
+    page = open_page(expected=EXPECTED)
+    page.clock.install()
+    away = {"error": "Nothing can be stored now.", "code": "unavailable"}
+    page.route("**/api/sessions", lambda route: route.fulfill(status=503, json=away))
+    page.goto(served.url)
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_selector("text=cannot store anything just now")
+    page.wait_for_selector("text=tries again by itself")
+    page.unroute("**/api/sessions")
+    page.clock.run_for(6_000)
+    shown(page, "generic")
+    assert len(served.rows("SELECT * FROM sessions")) == 1
