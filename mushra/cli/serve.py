@@ -361,7 +361,7 @@ def forget(
         what = f"{count(len(sessions), 'session')} of {who}"
         if not yes:
             raise UserError(f"{what} would be erased for good, which --yes does; copies and exports stay")
-        store.write(lambda connection: [records.erase(connection, session) for session in sessions])
+        store.write(lambda connection: records.erase(connection, *sessions))
         store.forget_erased()
     print(f"{what} erased; erase them in copies and exports, too")
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from qincodec.core.errors import UserError, one_line, said
 
-LOCKED = "another program has locked it"
+LOCKED = "another program has locked the data base"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: What content that nothing here writes may end in.
 _STRANGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError)
@@ -20,12 +20,12 @@ class StoreUnavailable(UserError):
     """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again.
 
     Attributes:
-        summary: what may be said to everybody; the message may also have the data base's own words.
+        summary: what may be said to everybody; the message is in the data base's own words, if it has some.
         passing: it may be over in a while without anybody's help.
     """
 
     def __init__(self, summary: str, detail: str = "", *, passing: bool = True) -> None:
-        super().__init__(f"{summary}: {detail}" if detail else summary)
+        super().__init__(detail or summary)
         self.summary = summary
         self.passing = passing
 
@@ -41,9 +41,9 @@ def told(name: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StoreUnavailable) as error:
-        if isinstance(error, StoreUnavailable) and error.passing:
-            raise StoreUnavailable(f"{name} cannot be read now", one_line(str(error))) from error
         cause = one_line(str(getattr(error, "orig", error)))
+        if isinstance(error, StoreUnavailable) and error.passing:
+            raise StoreUnavailable(error.summary, f"{name} cannot be read now: {cause}") from error
         raise UserError(
             f"{name} cannot be read as a data base of `mushra serve`: {cause}; check the file"
         ) from error
@@ -83,5 +83,7 @@ def explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
         return StoreUnavailable(LOCKED, text)
     # 25006: a replica that is not (yet) the one to write to.
     if isinstance(error, OperationalError | sqlite3.Error) or state.startswith(("08", "53", "57", "25006")):
-        return StoreUnavailable("it cannot be used", text, passing=sqlite_code(error) != sqlite3.SQLITE_ERROR)
+        return StoreUnavailable(
+            "the data base cannot be used", text, passing=sqlite_code(error) != sqlite3.SQLITE_ERROR
+        )
     return error

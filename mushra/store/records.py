@@ -383,17 +383,17 @@ def exclude(connection: sa.Connection, session: str, reason: str | None) -> None
         raise Unknown
 
 
-def erase(connection: sa.Connection, session: str) -> None:
-    """Remove everything about a listener: session, pages, answers, and the name of their invitation.
+def erase(connection: sa.Connection, *ids: str) -> None:
+    """Remove everything about a listener's sessions: pages, answers, and the name of their invitation.
 
-    The invitation stays used. Raises `Unknown`.
+    The invitation stays used. Raises `Unknown` unless all are there.
     """
     invitations, sessions = schema.invitations, schema.sessions
     anonymous = sa.literal("erased-").concat(sa.func.substr(invitations.c.token_sha256, 1, 12))
     connection.execute(
-        sa.update(invitations).where(invitations.c.session == session).values(name=anonymous, session=None)
+        sa.update(invitations).where(invitations.c.session.in_(ids)).values(name=anonymous, session=None)
     )
-    if not connection.execute(sa.delete(sessions).where(sessions.c.id == session)).rowcount:
+    if connection.execute(sa.delete(sessions).where(sessions.c.id.in_(ids))).rowcount < len(ids):
         raise Unknown
 
 

@@ -320,7 +320,8 @@ class _Writer:
         self._file = self._file or here
         if here is None or here != self._file:
             raise StoreUnavailable(
-                "its file was moved or replaced; put it back, or restart the server to use what is there now"
+                "the data base's file was moved or replaced; put it back, or restart the server to use what"
+                " is there now"
             )
 
     @staticmethod

@@ -37,6 +37,7 @@ def test_two_browsers_that_save_the_same_page(site: Start, open_page: Open) -> N
     leave(second)
     second.wait_for_selector("h1:text-is('This session was continued in another window or browser')")
     assert second.locator(".next").count() == 0
+    assert second.locator(".state").inner_text() == "", "nothing says that it was saved"
     assert served.results() == kept and [one["score"] for one in kept["p1"]["ratings"]] == [100, 40]
     second.get_by_role("button", name="Continue here").click()  # reads the session anew
     second.get_by_role("button", name="Continue").click()

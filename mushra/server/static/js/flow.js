@@ -81,6 +81,7 @@ export class Flow {
     this._end.abort();
     this.player.close();
     this._loader.keep([]);
+    this._frame.silent();
   }
 
   /** Number of the step in hand, from 1. */
@@ -331,6 +332,7 @@ export class Flow {
   }
 
   _showSaving() {
+    if (this._stopped) return;
     this._frame.saving(this._outbox, this._storage.lasting, () => {
       const refused = this.steps.findIndex((step) => this._outbox.waiting(step.id));
       if (refused >= 0) this.show(refused);

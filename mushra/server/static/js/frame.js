@@ -95,6 +95,11 @@ export class Frame {
     this._state.replaceChildren(shown, state === "refused" ? button(t("showPage"), onshow) : "");
   }
 
+  /** Says nothing any more about how saving goes. */
+  silent() {
+    this._state?.replaceChildren();
+  }
+
   /** Shows the rules of the page in hand, and the keys. */
   help() {
     const box = element("input", { type: "checkbox", checked: keys.on });
