@@ -6,7 +6,8 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from mushra.config.yaml_js import Plain, resolve
 
@@ -68,3 +69,19 @@ Float = Annotated[float, BeforeValidator(resolve)]
 Anything = Annotated[dict[str, Any] | list[Any], BeforeValidator(resolve)]
 AudioPath = Annotated[Text, AfterValidator(_path)]
 Stimuli = Annotated[dict[str, AudioPath], Field(min_length=1), AfterValidator(_trial_names)]
+
+
+class YamlModel(BaseModel):
+    """A mapping of the file; its keys are camelCase there."""
+
+    model_config = ConfigDict(
+        extra="ignore", strict=True, frozen=True, allow_inf_nan=False, alias_generator=to_camel
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, values: Any) -> Any:
+        """webMUSHRA takes a key with no value as absent. In our own section that could open a closed test."""
+        if cls.model_config["extra"] == "forbid" or not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
