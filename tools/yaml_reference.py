@@ -32,8 +32,9 @@ _HEAD = """# Keys of a test's YAML
 
 Written by `python tools/yaml_reference.py` from the models that read the file. `mushra create` writes such a
 file, the experimenter's page edits it ([guide](listen.md)), `mushra check` names what is wrong. Keys are
-webMUSHRA's, save those below `qincodec`. Others are ignored with a warning; below `qincodec` they are errors.
-Paths begin at the file's folder, or at the one above if it is called `configs`."""
+webMUSHRA's, save those below `qincodec` and the page types `dcr`, `ab` and `abx`, which an unmodified
+webMUSHRA does not know. Others are ignored with a warning; below `qincodec` they are errors. Paths begin at
+the file's folder, or at the one above if it is called `configs`."""
 
 _PAGES = """A list of pages. An entry may itself be a list; one that begins with `random` has its entries in
 another order for each listener. Every page has:"""

@@ -1,4 +1,7 @@
-"""The top level of a test's YAML without its pages, and our section ``qincodec``, whose unknown keys are refused."""
+"""The top level of a test's YAML without its pages, and our section ``qincodec``.
+
+Unknown keys of the section are refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a listening test consists of: the page types and keys of webMUSHRA's YAML, and our one section.
+"""What a listening test consists of: webMUSHRA's page types and keys, three types of our own, our section.
 
 Keys are camelCase in the file and snake_case here (``showWaveform`` is ``show_waveform``). Text is the text
 of the file, whatever it looks like. Unknown keys are left out, as webMUSHRA does (`mushra.config.load` warns
@@ -12,19 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    WrapSerializer,
-)
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, WrapSerializer, model_validator
 
 from mushra.config.general import Completion as Completion
-from mushra.config.general import General, Section
+from mushra.config.general import General as General
 from mushra.config.general import Rules as Rules
+from mushra.config.general import Section as Section
 from mushra.config.values import HIDDEN_REFERENCE as HIDDEN_REFERENCE
 from mushra.config.values import Anything, AudioPath, Bool, Float, Int, Markup, Stimuli, Text, YamlModel
 from mushra.config.values import Language as Language
@@ -71,15 +68,17 @@ class VolumePage(_Page):
     )
 
 
+Looping = Annotated[Bool, Field(title="Loop", description="Listeners may set a loop within the excerpt.")]
+ReferenceWaveform = Annotated[
+    Bool, Field(title="Waveform", description="Draw the waveform of the reference.")
+]
+
+
 class Trial(_Page):
     """Stimuli (name in the results -> path) against a reference, and anchors made from it on request."""
 
-    show_waveform: Bool = Field(
-        default=False, title="Waveform", description="Draw the waveform of the reference."
-    )
-    enable_looping: Bool = Field(
-        default=False, title="Loop", description="Listeners may set a loop within the excerpt."
-    )
+    show_waveform: ReferenceWaveform = False
+    enable_looping: Looping = False
     reference: AudioPath = Field(description="What the stimuli are compared with.")
     create_anchor35: Bool = Field(
         default=False, description="Make the low anchor of the reference, low-passed at 3.5 kHz."
@@ -118,13 +117,80 @@ class Bs1116Page(Trial):
     type: Literal["bs1116"]
 
 
+#: Label of the answer that chooses neither.
+Unforced = Annotated[
+    Text | None, BeforeValidator(lambda value: None if resolve(value) is False or value == "" else value)
+]
+
+
 class PairedComparisonPage(Trial):
     """Which of two is the reference?"""
 
     type: Literal["paired_comparison"]
-    unforced: Annotated[
-        Text | None, BeforeValidator(lambda value: None if resolve(value) is False or value == "" else value)
-    ] = Field(default=None, description='Label of the answer "neither"; false: one must be chosen.')
+    unforced: Unforced = Field(
+        default=None, description='Label of the answer "neither"; false: one must be chosen.'
+    )
+
+
+class OwnTrial(_Page):
+    """A trial of a type that an unmodified webMUSHRA does not know. A listener gets a page for each pair."""
+
+    reference: AudioPath | None = Field(default=None, description="What the stimuli are compared with.")
+    stimuli: Stimuli = Field(description="Name in the results: path.")
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Names of the signals that are compared with each other: of all stimuli, or with the reference."""
+        return [(name, HIDDEN_REFERENCE) for name in self.stimuli]
+
+
+class DcrPage(OwnTrial):
+    """Degradation category rating of P.800: the reference, then a stimulus, graded from 5 to 1."""
+
+    type: Literal["dcr"]
+    reference: AudioPath = Field(description="What is played before each stimulus.")
+
+
+class AbPage(OwnTrial):
+    """Which of two stimuli do you prefer? Or, with a reference: which is closer to it?"""
+
+    type: Literal["ab"]
+    show_waveform: ReferenceWaveform = False
+    enable_looping: Looping = False
+    reference: AudioPath | None = Field(
+        default=None, description="If there is one, the question is which of the two is closer to it."
+    )
+    stimuli: Annotated[Stimuli, Field(min_length=2)] = Field(
+        description="Name in the results: path. Each is compared with each."
+    )
+    unforced: Unforced = Field(
+        default=None, description='Label of the answer "no preference"; false: one must be chosen.'
+    )
+
+    def pairs(self) -> list[tuple[str, str]]:
+        return list(combinations(self.stimuli, 2))
+
+
+class AbxPage(OwnTrial):
+    """Is X the same as A or as B?"""
+
+    type: Literal["abx"]
+    enable_looping: Looping = False
+    reference: AudioPath | None = Field(
+        default=None,
+        description="If there is one, each stimulus is compared with it; otherwise each with each.",
+    )
+    trials: Annotated[Int, Field(ge=1, le=100)] = Field(
+        default=1, description="How often a listener gets each pair; X is drawn anew each time."
+    )
+
+    @model_validator(mode="after")
+    def _has_pairs(self) -> AbxPage:
+        if not self.pairs():
+            raise ValueError("has one stimulus and no reference; give a reference, or a second stimulus")
+        return self
+
+    def pairs(self) -> list[tuple[str, str]]:
+        return super().pairs() if self.reference else list(combinations(self.stimuli, 2))
 
 
 class LikertResponse(YamlModel):
@@ -260,6 +326,9 @@ Page = (
     | MushraPage
     | Bs1116Page
     | PairedComparisonPage
+    | DcrPage
+    | AbPage
+    | AbxPage
     | LikertMultiPage
     | LikertSinglePage
     | SpatialPage

@@ -20,8 +20,11 @@ from typing import Any
 from mushra.config.pages import (
     ANCHOR35,
     ANCHOR70,
+    HIDDEN_REFERENCE,
+    AbxPage,
     LikertPage,
     MushraPage,
+    OwnTrial,
     Page,
     SpatialPage,
     TestConfig,
@@ -76,7 +79,7 @@ class Stimuli:
                 self._add(page.id, place, self._inside(path))
             if isinstance(page, Trial):
                 self._add_anchors(page)
-            if isinstance(page, Trial | LikertPage):
+            if isinstance(page, Trial | OwnTrial | LikertPage):
                 self._even_out(page)
 
     def url(self, page: str, place: str) -> str:
@@ -132,8 +135,11 @@ class Stimuli:
             raise UserError(f"'{file}' is no stimulus; `mushra check` says where it is named")
         return file
 
-    def _sounds(self, page: Trial | LikertPage) -> dict[str, Served]:
+    def _sounds(self, page: Trial | OwnTrial | LikertPage) -> dict[str, Served]:
         """Token -> file of every sound of a page that has stimuli."""
+        if isinstance(page, OwnTrial):
+            own = [self._token(page.id, place) for place, _ in _places(page, self._root)]
+            return {token: self._files[token] for token in own}
         names = list(page.stimuli)
         places = ["reference", "signal:reference"]
         if isinstance(page, Trial):
@@ -177,7 +183,7 @@ class Stimuli:
             write_stimulus(path, anchor, sample_rate, bits, f"{known.sha256}{name}")
         return path
 
-    def _even_out(self, page: Trial | LikertPage) -> None:
+    def _even_out(self, page: Trial | OwnTrial | LikertPage) -> None:
         """Serve padded copies where the sounds of a page differ in size and can be padded."""
         sounds = self._sounds(page)
         size = common_size([served.size for served in sounds.values()])
@@ -231,7 +237,7 @@ def _is_below(root: Path, path: str) -> bool:
 _NEVER = frozenset({".json", ".yaml", ".yml", ".sqlite", ".db", ".csv", ".html", ".py"})
 
 
-def _places(page: Page, root: Path) -> Iterator[tuple[str, str]]:
+def _places(page: Page | OwnTrial, root: Path) -> Iterator[tuple[str, str]]:
     """(place in the page, path) of every file that a page names; a spatial page those that are there."""
     if isinstance(page, VolumePage):
         yield "signal:volume", page.stimulus
@@ -243,6 +249,8 @@ def _places(page: Page, root: Path) -> Iterator[tuple[str, str]]:
             ["signal:reference"] if isinstance(page, MushraPage) else map("beside:{}".format, page.stimuli)
         )
         yield from ((place, page.reference) for place in beside)
+    if isinstance(page, OwnTrial):
+        yield from _places_of_pairs(page)
     if isinstance(page, Trial | LikertPage):
         yield from ((f"signal:{name}", path) for name, path in page.stimuli.items())
     if isinstance(page, LikertPage):
@@ -250,6 +258,27 @@ def _places(page: Page, root: Path) -> Iterator[tuple[str, str]]:
     if isinstance(page, SpatialPage):
         texts = _texts(page.model_dump(by_alias=True))
         yield from ((text, text) for text in texts if _is_below(root, text))
+
+
+def pair_place(number: int, name: str, trial: int | None = None) -> str:
+    """Place of a signal of the pair of that number; ``trial``: where it is the X of that presentation.
+
+    Each pair has places of its own, so that none is known by standing in several, and so has each X.
+    """
+    return f"pair{number}:{name}" if trial is None else f"pair{number}x{trial}:{name}"
+
+
+def _places_of_pairs(page: OwnTrial) -> Iterator[tuple[str, str]]:
+    paths = dict(page.stimuli)
+    if page.reference is not None:
+        paths[HIDDEN_REFERENCE] = page.reference
+        if not isinstance(page, AbxPage):
+            yield "reference", page.reference
+    for number, pair in enumerate(page.pairs()):
+        for name in pair:
+            yield pair_place(number, name), paths[name]
+            for trial in range(page.trials if isinstance(page, AbxPage) else 0):
+                yield pair_place(number, name, trial), paths[name]
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -161,9 +161,7 @@ def _mushra(page: SessionPage, rules: Rules, result: _Result) -> list[Rating]:
     if rules.must_rate_all and missing:
         raise BadResult("not_rated", f"{len(missing)} of {len(page.conditions)} signals are not rated")
     if rules.must_hear_all:
-        unheard = [signal for signal in page.conditions if signal not in ratings or not ratings[signal].plays]
-        if unheard:
-            raise BadResult("not_heard", f"{len(unheard)} of {len(page.conditions)} signals were not played")
+        _all_heard(page, ratings)
     if rules.one_at_100 and rules.must_rate_all and 100 not in scores.values():
         raise BadResult("no_100", "no signal is rated 100")
     return [
@@ -218,6 +216,58 @@ def _paired_comparison(page: SessionPage, result: _Result) -> list[Rating]:
     return [row]
 
 
+def _all_heard(page: SessionPage, ratings: dict[str, _Rating]) -> None:
+    unheard = [signal for signal in page.conditions if signal not in ratings or not ratings[signal].plays]
+    if unheard:
+        raise BadResult("not_heard", f"{len(unheard)} of {len(page.conditions)} signals were not played")
+
+
+def _chosen(page: SessionPage, result: _Result, others: tuple[str, ...] = ()) -> str:
+    """The name of the signal that was chosen of a pair, all of whose signals were played."""
+    ratings = _by_signal(page, result)
+    _all_heard(page, ratings)
+    if result.answer in others:
+        name = ""
+    elif result.answer in list(page.conditions)[:2]:
+        name = page.conditions[result.answer]
+    else:
+        raise BadResult("not_answered", "one of the two signals must be chosen")
+    if not any(rating.moves for rating in ratings.values()):
+        raise BadResult("not_moved", "nobody gave that answer; choose one")
+    return name
+
+
+def _own_row(page: SessionPage, result: _Result, signal: str, **values: Any) -> list[Rating]:
+    """The row of a page of our own types; ``signal`` is the one whose plays it has."""
+    assert page.pair is not None
+    rating = _by_signal(page, result)[signal]
+    comment = result.comment or rating.comment
+    return [_rating(result, rating, page.pair[0], reference=page.pair[1], comment=comment, **values)]
+
+
+def _dcr(page: SessionPage, result: _Result) -> list[Rating]:
+    ratings = _by_signal(page, result)
+    _all_heard(page, ratings)
+    ((signal, rating),) = ratings.items()
+    score = _scale(rating, 1, 5, 1)
+    if score is None:
+        raise BadResult("not_rated", "the signal must be graded")
+    return _own_row(page, result, signal, score=score)
+
+
+def _ab(page: SessionPage, result: _Result) -> list[Rating]:
+    answer = _chosen(page, result, ("undecided",) if page.public.unforced else ())
+    assert page.pair is not None
+    first = next(signal for signal, name in page.conditions.items() if name == page.pair[0])
+    return _own_row(page, result, first, answer=answer)
+
+
+def _abx(page: SessionPage, result: _Result) -> list[Rating]:
+    answer = _chosen(page, result)
+    x = list(page.conditions)[2]
+    return _own_row(page, result, x, answer=answer, score=float(answer == page.conditions[x]))
+
+
 def _text(value: float | str) -> str:
     return f"{value:g}" if isinstance(value, float | int) else value
 
@@ -269,6 +319,9 @@ def _spatial(page: SessionPage, result: _Result) -> list[Rating]:
 _RATINGS = {
     "bs1116": _bs1116,
     "paired_comparison": _paired_comparison,
+    "dcr": _dcr,
+    "ab": _ab,
+    "abx": _abx,
     "likert_multi_stimulus": _likert,
     "likert_single_stimulus": _likert,
     "spatial": _spatial,

@@ -7,7 +7,8 @@ first columns of the row: a balanced square is balanced in any of its columns, s
 often, and still equally often at each place. Which entry is which letter of the square follows from the
 test's seed and differs between groups.
 
-The order of signals follows from the seed, the session's number and the page.
+The order of signals follows from the seed, the session's number and the page. Which of A and B the X of an
+ABX page is depends on the data base's secret, too: nobody who knows the test can work it out.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from typing import Any
 
 from mushra.config.pages import (
     HIDDEN_REFERENCE,
+    AbxPage,
+    DcrPage,
     FinishPage,
     LikertPage,
     MushraPage,
+    OwnTrial,
     Page,
     PageGroup,
     SpatialPage,
@@ -29,7 +33,7 @@ from mushra.config.pages import (
     Trial,
     VolumePage,
 )
-from mushra.server.files import Stimuli
+from mushra.server.files import Stimuli, pair_place
 from mushra.server.sanitize import sanitize
 from mushra.store.pages import PublicPage, SessionPage, Signal, Sound
 
@@ -62,7 +66,14 @@ def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) 
         own = page.model_dump(include=set(PublicPage.model_fields))
         own["training"] = config.is_training(page)
         own["content"] = sanitize(page.content) if page.content else page.content
-        for added, conditions in _flattened(page, stimuli, _rng(config, "signals", number, page.id)):
+        rng = _rng(config, "signals", number, page.id)
+        if isinstance(page, OwnTrial):
+            draw = _rng(config, "x", number, page.id, stimuli.url(page.id, "draw"))
+            for added, conditions, pair in _own_pages(page, stimuli, rng, draw):
+                public = PublicPage(**{**own, **added, "id": f"p{len(pages) + 1}"})
+                pages.append(SessionPage(public=public, trial=page.id, conditions=conditions, pair=pair))
+            continue
+        for added, conditions in _flattened(page, stimuli, rng):
             public = PublicPage(**{**own, **added, "id": f"p{len(pages) + 1}"})
             pages.append(SessionPage(public=public, trial=page.id, conditions=conditions))
     return pages
@@ -146,7 +157,7 @@ def _flattened(
 
 
 def _signals(
-    page: Page | Trial, placed: Sequence[tuple[str, str]], stimuli: Stimuli, *, labelled: bool = False
+    page: Page | Trial | OwnTrial, placed: Sequence[tuple[str, str]], stimuli: Stimuli, *, labelled: bool = False
 ) -> tuple[list[Signal], dict[str, str]]:
     """Signals, (name, place), in the given order under ids that say nothing but that order."""
     signals, conditions = [], {}
@@ -172,6 +183,27 @@ def _pairs(page: Trial, stimuli: Stimuli, rng: random.Random) -> list[tuple[dict
         reference = Sound(url=stimuli.url(page.id, "reference"))
         pairs.append(({"reference": reference, "signals": signals}, conditions))
     return pairs
+
+
+def _own_pages(
+    page: OwnTrial, stimuli: Stimuli, rng: random.Random, draw: random.Random
+) -> list[tuple[dict[str, Any], dict[str, str], tuple[str, str]]]:
+    """As `_flattened`, with each page's pair; ``draw`` says which of a pair X is."""
+    shown = page.reference is not None and not isinstance(page, AbxPage)
+    reference = Sound(url=stimuli.url(page.id, "reference")) if shown else None
+    found = []
+    for number, pair in enumerate(page.pairs()):
+        order = [pair[0]] if isinstance(page, DcrPage) else rng.sample(pair, 2)
+        placed = [(name, pair_place(number, name)) for name in order]
+        presented = [placed]
+        if isinstance(page, AbxPage):
+            xs = [draw.choice(pair) for _ in range(page.trials)]
+            presented = [[*placed, (x, pair_place(number, x, trial))] for trial, x in enumerate(xs)]
+        for signals_placed in presented:
+            signals, conditions = _signals(page, signals_placed, stimuli)
+            found.append(({"reference": reference, "signals": signals}, conditions, pair))
+    rng.shuffle(found)
+    return found
 
 
 def _spatial(page: SpatialPage, stimuli: Stimuli) -> tuple[dict[str, Any], dict[str, str]]:

@@ -20,6 +20,7 @@ from mushra.config.pages import (
     LikertPage,
     LikertSinglePage,
     MushraPage,
+    OwnTrial,
     Page,
     PairedComparisonPage,
     SpatialPage,
@@ -55,6 +56,9 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
     trials = sent.get("trials")
     if not isinstance(trials, list) or not trials:
         raise BadResult("invalid", "trials must be a list of at least one")
+    own = [page.type for page in config.flat() if isinstance(page, OwnTrial)]
+    if own:
+        raise BadResult("trial_unknown", f"webMUSHRA cannot show this test: it has pages of type '{own[0]}'")
     graded = {page.id: page for page in config.flat() if isinstance(page, tuple(_RATING))}
     ids = as_sent(graded)
     pages: dict[str, WholePage] = {}

@@ -81,12 +81,14 @@ class SessionPage(_Model):
     Attributes:
         public: all that the browser gets.
         trial: id of the page in the YAML.
-        conditions: id of a signal -> its name in the results.
+        conditions: id of a signal -> its name in the results. On an ABX page the third is X.
+        pair: of a page of our own types, the names in the order of `OwnTrial.pairs`.
     """
 
     public: PublicPage
     trial: str
     conditions: dict[str, str]
+    pair: tuple[str, str] | None = None
 
     @property
     def id(self) -> str:
@@ -113,9 +115,11 @@ class Rating:
     """What was said about a signal or a pair.
 
     Attributes:
-        score: of ``stimulus``, or None.
+        reference: the other one of a pair.
+        score: of ``stimulus``, or None. ABX: 1 if the answer is right, 0 if it is wrong.
         reference_score: of ``reference`` (BS.1116).
-        answer: a choice in words.
+        answer: a choice in words. AB: the name of the one that was chosen, "" for no preference. ABX: the
+            name of the one that X was said to be.
         time_ms: on the page.
         detail: JSON: plays, heard_ms, moves, first_ms; None where nothing is known.
     """
