@@ -157,7 +157,11 @@ def _flattened(
 
 
 def _signals(
-    page: Page | Trial | OwnTrial, placed: Sequence[tuple[str, str]], stimuli: Stimuli, *, labelled: bool = False
+    page: Page | Trial | OwnTrial,
+    placed: Sequence[tuple[str, str]],
+    stimuli: Stimuli,
+    *,
+    labelled: bool = False,
 ) -> tuple[list[Signal], dict[str, str]]:
     """Signals, (name, place), in the given order under ids that say nothing but that order."""
     signals, conditions = [], {}

@@ -1,6 +1,6 @@
-"""webMUSHRA's CSV files, written and read: column for column its own, written as PHP writes CSV.
+"""webMUSHRA's CSV files, written and read, and those of our own types: written as PHP writes CSV.
 
-What was imported from one is exported to the same bytes.
+webMUSHRA's are column for column its own; what was imported from one is exported to the same bytes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ _FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "likert_multi_stimulus": ("lms", ("trial_id", "stimuli_rating", "stimuli", "rating_time")),
     "likert_single_stimulus": ("lss", ("trial_id", "stimuli_rating", "stimuli", "rating_time")),
 }
+#: The same of our own types of pages, which no file of webMUSHRA's has.
+_PAIR = ("session_uuid", "trial_id", "choice_first", "choice_second", "choice_answer")
+_DCR = ("session_uuid", "trial_id", "rating_reference", "rating_stimulus", "rating_score", "rating_time")
+_OWN_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ab": ("ab", (*_PAIR, "choice_time", "choice_comment")),
+    "abx": ("abx", (*_PAIR, "choice_right", "choice_time", "choice_comment")),
+    "dcr": ("dcr", (*_DCR, "rating_comment")),
+}
 _FIRST = "session_test_id"
 
 
@@ -54,14 +62,14 @@ def csv_files(store: Store, key: Key, test: str | None, everything: bool) -> dic
     rows, _, asked = rated_rows(store, test, everything)
     files: dict[tuple[str, str], list[StoredRating]] = {}
     for row in rows:
-        if row.type in _FILES:
+        if row.type in _FILES | _OWN_FILES:
             # As webMUSHRA does, tests of one folder in one file.
             files.setdefault((folder_name(row.test), row.type), []).append(row)
     contents = {}
     for (folder, kind), rated in files.items():
         # One header for all: a questionnaire that was changed shifts no columns.
         names = list(dict.fromkeys(name for row in rated for name in asked.get(row.session, {})))
-        file, columns = _FILES[kind]
+        file, columns = (_FILES | _OWN_FILES)[kind]
         several = max(len(_several(row.answer)) for row in rated) if file in ("lms", "lss") else 1
         if several > 1:
             numbered = [f"stimuli_rating{n}" for n in range(1, several + 1)]
@@ -98,6 +106,12 @@ def _cells(row: StoredRating, key: Key, uuid: str, several: int) -> list[str]:
     if row.type == "bs1116":
         reference_score = number_text(row.reference_score)
         return [row.trial, named(row.reference), stimulus, reference_score, score, time_ms, row.comment]
+    if row.type == "dcr":
+        return [uuid, row.trial, named(row.reference), stimulus, score, time_ms, row.comment]
+    if row.type in _OWN_FILES:
+        right = [score] if row.type == "abx" else []
+        pair = [stimulus, named(row.reference)]
+        return [uuid, row.trial, *pair, named(answer), *right, time_ms, row.comment]
     if several > 1:
         ratings = _several(answer)
         return [row.trial, *ratings, *[""] * (several - len(ratings)), stimulus, time_ms]
