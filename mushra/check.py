@@ -21,6 +21,7 @@ from mushra.config.pages import (
     HIDDEN_REFERENCE,
     LikertPage,
     MushraPage,
+    OwnTrial,
     Page,
     PageGroup,
     TestConfig,
@@ -154,8 +155,9 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
             if place == ("reference",) and sound.peak > 0:
                 for fault in sound.faults:
                     yield Remark("warning", number, f"reference '{path}' {fault}", place)
-        if isinstance(page, Trial):
+        if isinstance(page, Trial | OwnTrial):
             yield from _uneven(number, page, found, config.general.stop_on_errors)
+        if isinstance(page, Trial):
             yield from _impossible_anchors(config, number, page, found)
         if not isinstance(page, VolumePage):
             yield from _told_apart(number, found)
@@ -164,6 +166,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
                 if not config.audio_path(path).is_file():
                     yield Remark("error", number, f"'{path}': no such file in '{config.root}'", ("response",))
         sounds[number] = found
+    yield from _own_types(pages)
     yield from _check_limits(config, pages, sounds, key)
     yield from _telling_names(config, pages, key)
     yield from _trained_on(config, pages, sounds, key)
@@ -175,9 +178,9 @@ def _audio_paths(page: Page) -> Iterator[tuple[tuple[str, ...], str]]:
     """(key in the page, path) of every sound that a page names."""
     if isinstance(page, VolumePage):
         yield ("stimulus",), page.stimulus
-    if isinstance(page, Trial):
+    if isinstance(page, Trial | OwnTrial) and page.reference is not None:
         yield ("reference",), page.reference
-    if isinstance(page, Trial | LikertPage):
+    if isinstance(page, Trial | OwnTrial | LikertPage):
         for name, path in page.stimuli.items():
             yield ("stimuli", name), path
 
@@ -224,11 +227,15 @@ def _look(config: TestConfig, path: str, full_scale: float) -> _Sound | str:
     )
 
 
-def _uneven(number: int, page: Trial, found: dict[str, _Sound], stop_on_errors: bool) -> Iterator[Remark]:
-    """Signals of a trial that cannot be switched between, since they differ from the reference."""
-    reference = found.get("reference")
+def _uneven(
+    number: int, page: Trial | OwnTrial, found: dict[str, _Sound], stop_on_errors: bool
+) -> Iterator[Remark]:
+    """Signals of a trial that cannot be switched between, since they differ from it or from the first."""
+    first = next(iter(page.stimuli))
+    reference = found.get("reference" if page.reference is not None else first)
     if reference is None:
         return
+    whose = "the reference" if page.reference is not None else f"'{first}'"
     for name in page.stimuli:
         sound = found.get(name)
         if sound is None:
@@ -243,7 +250,7 @@ def _uneven(number: int, page: Trial, found: dict[str, _Sound], stop_on_errors: 
                 yield Remark(
                     "warning" if harmless else "error",
                     number,
-                    f"{what} of '{name}' is {given}, that of the reference {due}",
+                    f"{what} of '{name}' is {given}, that of {whose} {due}",
                     ("stimuli", name),
                 )
 
@@ -289,6 +296,15 @@ def _told_apart(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
         " reference: give all as WAV or all as FLAC, which are served in one size",
         ("stimuli",),
     )
+
+
+def _own_types(pages: list[tuple[int, Page]]) -> Iterator[Remark]:
+    """That webMUSHRA itself cannot show the test."""
+    own = {page.type: number for number, page in reversed(pages) if isinstance(page, OwnTrial)}
+    if own:
+        types = ", ".join(f"'{kind}'" for kind in own)
+        message = f"`mushra serve` shows pages of type {types}; an unmodified webMUSHRA does not know them"
+        yield Remark("warning", min(own.values()), message, ("type",))
 
 
 def _check_limits(
@@ -365,11 +381,14 @@ def _trained_on(
     rated: dict[str, int] = {}
     training: list[tuple[int, str]] = []
     for number, page in pages:
-        if not isinstance(page, MushraPage) or "reference" not in sounds[number]:
+        if not isinstance(page, Trial | OwnTrial | LikertPage):
             continue
-        recording = sounds[number]["reference"].sha256
+        reference = sounds[number].get("reference")
+        recording = reference.sha256 if reference is not None else None
         if page.id in key.trials:
             recording = key.trials[page.id].recording or recording
+        if recording is None:
+            continue
         if config.is_training(page):
             training.append((number, recording))
         else:
@@ -389,14 +408,20 @@ def _check_key(
     pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: Key
 ) -> Iterator[Remark]:
     """Whether the key opens the test: the same trials, names and files."""
-    trials = {page.id: (number, page) for number, page in pages if isinstance(page, MushraPage)}
+    trials = {
+        page.id: (number, page) for number, page in pages if isinstance(page, Trial | OwnTrial | LikertPage)
+    }
     for trial in sorted(set(key.trials) - set(trials)):
         yield Remark("error", None, f"'{KEY_NAME}' has trial '{trial}', which is no page of the test")
     for trial, (number, page) in trials.items():
         if trial not in key.trials:
-            yield Remark("error", number, f"'{KEY_NAME}' does not know trial '{trial}'")
+            if isinstance(page, MushraPage | OwnTrial):
+                yield Remark("error", number, f"'{KEY_NAME}' does not know trial '{trial}'")
             continue
-        for name, path in {HIDDEN_REFERENCE: page.reference, **page.stimuli}.items():
+        reference = None if isinstance(page, LikertPage) else page.reference
+        for name, path in {HIDDEN_REFERENCE: reference, **page.stimuli}.items():
+            if path is None:
+                continue
             place = ("reference",) if name == HIDDEN_REFERENCE else ("stimuli", name)
             signal = key.trials[trial].signals.get(name)
             if signal is None or signal.file != path:

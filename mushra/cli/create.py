@@ -51,6 +51,12 @@ def create(
         list[str] | None,
         typer.Option(metavar="NAME[@KBPS]=DIR", help="Decoded files, matched to the references. Repeatable."),
     ] = None,
+    method: Annotated[
+        Literal["mushra", "bs1116", "ab", "abx", "acr", "dcr"],
+        typer.Option(
+            help="Kind of listening test: BS.1534, BS.1116, preference, ABX, or P.800's ACR or DCR."
+        ),
+    ] = "mushra",
     preset: Annotated[
         Literal["paper"] | None,
         typer.Option(help="paper: 12 random excerpts of 5 s, hidden reference, 3.5 kHz anchor only."),
@@ -73,8 +79,15 @@ def create(
         typer.Option(help="Where in a clip: at random, or where it has most energy."),
     ] = "random",
     anchors: Annotated[
-        str | None, typer.Option(metavar="35,70", help="35, 70, both or none. Default: 35,70.")
+        str | None, typer.Option(metavar="35,70", help="MUSHRA: 35, 70, both or none. Default: 35,70.")
     ] = None,
+    show_reference: Annotated[
+        bool,
+        typer.Option("--show-reference", help="AB: the reference, too, and the question which is closer."),
+    ] = False,
+    presentations: Annotated[
+        int, typer.Option(metavar="N", help="ABX: presentations of each pair of an item.")
+    ] = 1,
     training: Annotated[
         int, typer.Option(metavar="N", help="Training pages; their grades are kept apart.")
     ] = 1,
@@ -133,7 +146,8 @@ def create(
     """Make a listening test from an evaluation run or from folders of decoded files.
 
     Items are chosen, cut, aligned in time and loudness, and written under names that tell nothing, with
-    hidden reference and anchors, webMUSHRA's YAML, and the key to the names, which stays with you.
+    hidden reference and anchors where the method has them, webMUSHRA's YAML, and the key to the names, which
+    stays with you.
     """
     from evaluation.engine.request import parse_weights
     from mushra.create.documents import Options
@@ -142,19 +156,24 @@ def create(
     from mushra.create.material import FolderMaterial, RunMaterial
 
     if preset is not None:
+        if method != "mushra":
+            raise UserError(f"--preset {preset} is a MUSHRA test, not one by {method}; leave one of them out")
         items = 12 if items is None and per_category is None and not clip else items
         duration = 5.0 if duration is None else duration
         anchors = "35" if anchors is None else anchors
     if bits not in (16, 24):
         raise UserError(f"--bits is {bits}; allowed: 16 or 24")
     options = Options(
+        method=method,
         items=items,
         per_category=per_category,
         clips=tuple(clip or ()),
         pick=pick,
         duration_s=duration,
         excerpt=excerpt,
-        anchors=_anchors("35,70" if anchors is None else anchors),
+        anchors=None if anchors is None else _anchors(anchors),
+        show_reference=show_reference,
+        presentations=presentations,
         training=training,
         training_reuse=training_reuse,
         target_lufs=_loudness(loudness),
@@ -295,10 +314,16 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
         )
     console.print(table)
     systems = ", ".join(system["label"] for system in report["systems"])
-    controls = ", ".join(["hidden reference", *report["options"]["anchors"]])
+    options = report["options"]
+    reference = {"ab": "reference" if options["show_reference"] else "no reference", "dcr": "reference"}
+    controls = ", ".join([reference.get(options["method"], "hidden reference"), *options["anchors"]])
     print()
-    items = count(report["options"]["items"], "item")
-    _say(f"{items}, seed {report['options']['seed']}: {systems}; {controls}")
+    items = count(options["items"], "item")
+    _say(f"{items}, seed {options['seed']}: {systems}; {controls}")
+    if options["method"] != "mushra":
+        effort = report["effort"]
+        what = f"{count(effort['items'], 'item')} x {count(effort['times'], effort['of'])}"
+        _say(f"Each listener gets {count(effort['items'] * effort['times'], effort['unit'])}: {what}")
     for item in report["items"]:
         if item["reduced_db"] > 0.005:
             loudness = item["loudness_lufs"] + item["gain_db"]

@@ -12,13 +12,13 @@ class Texts(TypedDict):
 
     title: str
     consent_name: str
+    thanks: str
     consent: str
     volume_name: str
     volume: str
     training_name: str
     training: str
-    trial_name: str
-    trial: str
+    training_answers: str
     finish_name: str
     finish: str
     finish_unasked: str
@@ -34,10 +34,8 @@ TEXTS: dict[Language, Texts] = {
     "en": {
         "title": "Listening test",
         "consent_name": "Welcome",
+        "thanks": "Thank you for taking part in this listening test.",
         "consent": (
-            "<p>Thank you for taking part in this listening test. You will compare versions of short"
-            " recordings with a reference and grade how good they are on a scale from 0 (bad) to 100"
-            " (excellent).</p>"
             "<p>Please use headphones in a quiet place. Your grades, the times you took, your comments and"
             " your answers are stored under a random number, without your name, and are used for research."
             " You may stop at any time.</p>"
@@ -48,10 +46,8 @@ TEXTS: dict[Language, Texts] = {
         "training": (
             "<p>Get used to the recordings and to the controls. The grades of this page do not count.</p>"
         ),
-        "trial_name": "Grade the recordings",
-        "trial": (
-            "<p>Grade the quality of each version against the reference. One of them is the reference"
-            " itself.</p>"
+        "training_answers": (
+            "<p>Get used to the recordings and to the controls. Your answers on this page do not count.</p>"
         ),
         "finish_name": "Thank you",
         "finish": "<p>You have reached the end. Please answer the questions and send your results.</p>",
@@ -66,10 +62,8 @@ TEXTS: dict[Language, Texts] = {
     "de": {
         "title": "Hörtest",
         "consent_name": "Willkommen",
+        "thanks": "Vielen Dank, dass Sie an diesem Hörtest teilnehmen.",
         "consent": (
-            "<p>Vielen Dank, dass Sie an diesem Hörtest teilnehmen. Sie vergleichen Fassungen kurzer"
-            " Aufnahmen mit einer Referenz und bewerten ihre Qualität auf einer Skala von 0 (schlecht) bis"
-            " 100 (ausgezeichnet).</p>"
             "<p>Bitte benutzen Sie Kopfhörer an einem ruhigen Ort. Ihre Bewertungen, die benötigten Zeiten,"
             " Ihre Kommentare und Antworten werden unter einer zufälligen Nummer ohne Ihren Namen gespeichert"
             " und für die Forschung verwendet. Sie können jederzeit aufhören.</p>"
@@ -81,10 +75,9 @@ TEXTS: dict[Language, Texts] = {
             "<p>Machen Sie sich mit den Aufnahmen und der Bedienung vertraut. Die Bewertungen dieser Seite"
             " zählen nicht.</p>"
         ),
-        "trial_name": "Bewerten Sie die Aufnahmen",
-        "trial": (
-            "<p>Bewerten Sie die Qualität jeder Fassung im Vergleich zur Referenz. Eine davon ist die"
-            " Referenz selbst.</p>"
+        "training_answers": (
+            "<p>Machen Sie sich mit den Aufnahmen und der Bedienung vertraut. Ihre Antworten auf dieser Seite"
+            " zählen nicht.</p>"
         ),
         "finish_name": "Vielen Dank",
         "finish": (
@@ -102,10 +95,8 @@ TEXTS: dict[Language, Texts] = {
     "fr": {
         "title": "Test d’écoute",
         "consent_name": "Bienvenue",
+        "thanks": "Merci de participer à ce test d’écoute.",
         "consent": (
-            "<p>Merci de participer à ce test d’écoute. Vous comparerez plusieurs versions de courts"
-            " enregistrements à une référence et noterez leur qualité sur une échelle de 0 (mauvais) à 100"
-            " (excellent).</p>"
             "<p>Veuillez utiliser un casque dans un endroit calme. Vos notes, les temps de réponse, vos"
             " commentaires et vos réponses sont enregistrés sous un numéro aléatoire, sans votre nom, et"
             " servent à la recherche. Vous pouvez arrêter à tout moment.</p>"
@@ -117,10 +108,9 @@ TEXTS: dict[Language, Texts] = {
             "<p>Familiarisez-vous avec les enregistrements et les commandes. Les notes de cette page ne"
             " comptent pas.</p>"
         ),
-        "trial_name": "Notez les enregistrements",
-        "trial": (
-            "<p>Notez la qualité de chaque version par rapport à la référence. L’une d’elles est la référence"
-            " elle-même.</p>"
+        "training_answers": (
+            "<p>Familiarisez-vous avec les enregistrements et les commandes. Vos réponses sur cette page ne"
+            " comptent pas.</p>"
         ),
         "finish_name": "Merci",
         "finish": (
@@ -137,10 +127,8 @@ TEXTS: dict[Language, Texts] = {
     "es": {
         "title": "Prueba de escucha",
         "consent_name": "Bienvenida",
+        "thanks": "Gracias por participar en esta prueba de escucha.",
         "consent": (
-            "<p>Gracias por participar en esta prueba de escucha. Comparará varias versiones de grabaciones"
-            " cortas con una referencia y calificará su calidad en una escala de 0 (mala) a 100"
-            " (excelente).</p>"
             "<p>Utilice auriculares en un lugar tranquilo. Sus calificaciones, los tiempos empleados, sus"
             " comentarios y respuestas se guardan bajo un número aleatorio, sin su nombre, y se utilizan para"
             " la investigación. Puede dejar la prueba en cualquier momento.</p>"
@@ -152,10 +140,9 @@ TEXTS: dict[Language, Texts] = {
             "<p>Familiarícese con las grabaciones y los controles. Las calificaciones de esta página no"
             " cuentan.</p>"
         ),
-        "trial_name": "Califique las grabaciones",
-        "trial": (
-            "<p>Califique la calidad de cada versión en comparación con la referencia. Una de ellas es la"
-            " propia referencia.</p>"
+        "training_answers": (
+            "<p>Familiarícese con las grabaciones y los controles. Sus respuestas de esta página no"
+            " cuentan.</p>"
         ),
         "finish_name": "Gracias",
         "finish": "<p>Ha llegado al final. Responda a las preguntas y envíe sus resultados.</p>",

@@ -14,9 +14,11 @@ import qincodec
 from mushra.check import excerpt_warning, items_warning, screening_warning, signals_warning
 from mushra.config.key import Key, KeySignal, KeyTrial
 from mushra.config.locate import KEY_FORMAT
+from mushra.config.methods import Method, method_texts
 from mushra.config.pages import ANCHOR35, ANCHOR70, HIDDEN_REFERENCE, Language, Section
 from mushra.config.texts import TEXTS, questions
 from mushra.create.material import Material, Pick
+from mushra.create.methods import MANY_PAGES, Effort, effort, trial_page
 from mushra.create.stimuli import Item
 
 #: Loudness of a condition against the reference beyond this is worth a warning, dB.
@@ -30,13 +32,16 @@ class Options:
     """How a test is made.
 
     Attributes:
+        method: of the test; a trial is a page of its type.
         items: trials; None: 12, or as many as there are recordings.
         per_category: that many of each category instead.
         clips: ids of the clips to take instead.
         pick: "random", or "hardest": worst mean rank of the run's metrics over the chosen conditions.
         duration_s: of an excerpt; None: 10 s, or the longest clip if that is shorter.
         excerpt: where it begins: "random" or "energy" (where it has the most).
-        anchors: to make.
+        anchors: to make; None: both in a MUSHRA test, none in others.
+        show_reference: AB: with the reference, and ask which is closer to it.
+        presentations: ABX: of each pair of an item.
         training: number of training pages.
         training_reuse: let them use recordings of the test where no others are left.
         target_lufs: loudness of the references; None: left as they are.
@@ -52,13 +57,16 @@ class Options:
         seed: of every choice.
     """
 
+    method: Method = "mushra"
     items: int | None = None
     per_category: int | None = None
     clips: Sequence[str] = ()
     pick: Literal["random", "hardest"] = "random"
     duration_s: float | None = None
     excerpt: Literal["random", "energy"] = "random"
-    anchors: Sequence[str] = (ANCHOR35, ANCHOR70)
+    anchors: Sequence[str] | None = None
+    show_reference: bool = False
+    presentations: int = 1
     training: int = 1
     training_reuse: bool = False
     target_lufs: float | None = -23.0
@@ -73,6 +81,13 @@ class Options:
     loop: bool = True
     section: Section = field(default_factory=Section)
     seed: int = 0
+
+    @property
+    def made_anchors(self) -> tuple[str, ...]:
+        """Names of the anchors that are made."""
+        if self.anchors is None:
+            return (ANCHOR35, ANCHOR70) if self.method == "mushra" else ()
+        return tuple(self.anchors)
 
 
 @dataclass
@@ -131,14 +146,16 @@ def make_key(material: Material, options: Options, trials: Sequence[Trial]) -> K
 def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict[str, Any]:
     """The test as webMUSHRA's YAML has it (``config.yaml``), with our section."""
     texts = TEXTS[options.language]
+    own = method_texts(options.method, options.language, reference=options.show_reference)
     training = [trial for trial in trials if trial.is_training]
     graded = [trial for trial in trials if not trial.is_training]
+    training_text = texts["training_answers" if options.method in ("ab", "abx") else "training"]
     pages: list[Any] = [
         {
             "type": "consent",
             "id": "consent",
             "name": texts["consent_name"],
-            "content": options.instructions or texts["consent"],
+            "content": options.instructions or f"<p>{texts['thanks']} {own.task}</p>{texts['consent']}",
             "mustConsent": True,
         },
         {
@@ -149,8 +166,8 @@ def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict
             "stimulus": (training or graded)[0].files[HIDDEN_REFERENCE][1],
             "defaultVolume": 0.5,
         },
-        *(_page(trial, texts["training_name"], texts["training"], options.loop) for trial in training),
-        ["random", *(_page(trial, texts["trial_name"], texts["trial"], options.loop) for trial in graded)],
+        *(_page(trial, options, texts["training_name"], training_text) for trial in training),
+        ["random", *(_page(trial, options, own.trial_name, own.trial) for trial in graded)],
     ]
     finish: dict[str, Any] = {
         "type": "finish",
@@ -227,10 +244,12 @@ def make_report(
         "sample_rate": material.sample_rate,
         "options": {
             **asdict(options),
+            "anchors": list(options.made_anchors),
             "section": options.section.model_dump(),
             "duration_s": duration_s,
             "items": n_items,
         },
+        "effort": asdict(_effort(material, options)) | {"items": _items_of_a_listener(options, n_items)},
         "ranked_by": list(ranked_by),
         "n_recordings": len({clip.recording for clip in material.clips}),
         "skipped": [list(entry) for entry in skipped],
@@ -239,21 +258,28 @@ def make_report(
     }
 
 
+def _effort(material: Material, options: Options) -> Effort:
+    return effort(options.method, len(material.systems), options.presentations)
+
+
+def _items_of_a_listener(options: Options, n_items: int) -> int:
+    return min(n_items, options.section.items_per_listener or n_items)
+
+
 def _test_warnings(material: Material, options: Options, all_trials: Sequence[Trial]) -> Iterator[str]:
     systems = material.systems
     trials = [trial for trial in all_trials if not trial.is_training]
     recordings = {trial.pick.clip.recording for trial in trials}
-    for warning in (
-        items_warning(len(trials), len(systems)),
-        screening_warning(min(len(trials), options.section.items_per_listener or len(trials))),
-        signals_warning(len(systems) + 1 + len(options.anchors)),
-        excerpt_warning(max(trial.item.duration_s for trial in trials)),
-    ):
-        if warning is not None:
-            yield warning
-    if ANCHOR35 not in options.anchors:
-        yield "no low anchor: the standard has one, low-passed at 3.5 kHz, in each trial"
-    if ANCHOR70 in options.anchors and material.sample_rate < 2 * _MID_ANCHOR_END_HZ:
+    n_items = _items_of_a_listener(options, len(trials))
+    if options.method == "mushra":
+        yield from _mushra_warnings(options, trials, len(systems), n_items)
+    asked = _effort(material, options)
+    if n_items * asked.times > MANY_PAGES:
+        yield (
+            f"a listener gets {n_items * asked.times} {asked.unit}s, over {MANY_PAGES}: take fewer items or"
+            " systems, or --items-per-listener, which shares the items out among listeners"
+        )
+    if ANCHOR70 in options.made_anchors and material.sample_rate < 2 * _MID_ANCHOR_END_HZ:
         yield (
             f"at {material.sample_rate} Hz the 7 kHz anchor lacks only what lies between 7 and"
             f" {material.sample_rate / 2000:g} kHz: it will hardly be told from the reference"
@@ -264,7 +290,7 @@ def _test_warnings(material: Material, options: Options, all_trials: Sequence[Tr
                 f"{trial.id} uses '{trial.pick.clip.id}', a recording of the test (--training-reuse):"
                 " listeners have heard it with all conditions when they rate it"
             )
-    if options.open_names:
+    if options.open_names and options.method in ("mushra", "bs1116", "acr"):
         yield "webMUSHRA itself sends the names of conditions to the listeners' browsers (--open-names)"
     for system in systems:
         found = [trial.item.levels_db.get(system.label) for trial in trials]
@@ -276,20 +302,30 @@ def _test_warnings(material: Material, options: Options, all_trials: Sequence[Tr
             )
 
 
-def _page(trial: Trial, name: str, content: str, loop: bool) -> dict[str, Any]:
-    """A MUSHRA page. The hidden reference is added by whoever shows it; anchors are files like the others."""
-    stimuli = sorted(entry[:2] for condition, entry in trial.files.items() if condition != HIDDEN_REFERENCE)
-    return {
-        "type": "mushra",
-        "id": trial.id,
-        "name": name,
-        "content": content,
-        "showWaveform": True,
-        "enableLooping": loop,
-        "reference": trial.files[HIDDEN_REFERENCE][1],
-        "createAnchor35": False,
-        "createAnchor70": False,
-        "randomize": True,
-        "showConditionNames": False,
-        "stimuli": dict(stimuli),
-    }
+def _mushra_warnings(
+    options: Options, trials: Sequence[Trial], n_systems: int, n_items: int
+) -> Iterator[str]:
+    """What BS.1534 says against the test."""
+    for warning in (
+        items_warning(len(trials), n_systems),
+        screening_warning(n_items),
+        signals_warning(n_systems + 1 + len(options.made_anchors)),
+        excerpt_warning(max(trial.item.duration_s for trial in trials)),
+    ):
+        if warning is not None:
+            yield warning
+    if ANCHOR35 not in options.made_anchors:
+        yield "no low anchor: the standard has one, low-passed at 3.5 kHz, in each trial"
+
+
+def _page(trial: Trial, options: Options, name: str, content: str) -> dict[str, Any]:
+    """A trial. Anchors are files like the others."""
+    page = trial_page(
+        options.method,
+        trial.files,
+        options.language,
+        loop=options.loop,
+        show_reference=options.show_reference,
+        presentations=options.presentations,
+    )
+    return {"type": page.pop("type"), "id": trial.id, "name": name, "content": content, **page}

@@ -264,7 +264,7 @@ class _Builder:
             try:
                 pick = self._pick(clip)
                 item = make_item(
-                    self._material.load(pick), delays, self._options.anchors, self._options.target_lufs
+                    self._material.load(pick), delays, self._options.made_anchors, self._options.target_lufs
                 )
             except Unsuitable as error:
                 if quota.strict:
@@ -306,11 +306,9 @@ class _Builder:
                 options.bits,
                 f"{self._secret}{path}",
             )
-            trial.files[condition] = (
-                HIDDEN_REFERENCE if condition == HIDDEN_REFERENCE else name,
-                path,
-                digest,
-            )
+            # Likert pages have the hidden reference among their stimuli, under a name that tells nothing.
+            known = condition == HIDDEN_REFERENCE and options.method != "acr"
+            trial.files[condition] = (HIDDEN_REFERENCE if known else name, path, digest)
         item.signals.clear()
         if options.file_format == "flac":
             self._even_out(trial, folder)
@@ -340,12 +338,14 @@ def _check_options(options: Options, material: Material) -> None:
         ("--per-category", options.per_category, 1, math.inf, "1 or more"),
         ("--duration", options.duration_s, _MIN_DURATION_S, 60, f"{_MIN_DURATION_S:g} to 60 seconds"),
         ("--training", options.training, 0, 20, "0 to 20"),
+        ("--presentations", options.presentations, 1, 100, "1 to 100"),
         ("--loudness", options.target_lufs, -50, -10, "-50 to -10 LUFS"),
         ("--seed", options.seed, 0, math.inf, "0 or more"),
     ]
     for option, value, least, most, allowed in limits:
         if value is not None and not least <= value <= most:
             raise UserError(f"{option} is {value}; allowed: {allowed}")
+    _check_method(options, len(material.systems))
     if options.bits not in (16, 24):
         raise UserError(f"--bits is {options.bits}; allowed: 16 or 24")
     for option, text in (("--title", options.title), ("--test-id", options.test_id)):
@@ -369,8 +369,26 @@ def _check_options(options: Options, material: Material) -> None:
     if not material.clips:
         reason = f"; the first: {material.excluded[0][1]}" if material.excluded else ""
         raise UserError(f"there is no clip to take an item from{reason}")
-    for name in options.anchors:
+    for name in options.made_anchors:
         anchor_filter(name, material.sample_rate)  # refuses rates that are too low for it
+
+
+def _check_method(options: Options, n_systems: int) -> None:
+    """Refuse options of another method than the test's."""
+    for option, given, methods in (
+        ("--anchors", options.anchors is not None, ("mushra",)),
+        ("--show-reference", options.show_reference, ("ab",)),
+        ("--presentations", options.presentations != 1, ("abx",)),
+    ):
+        if given and options.method not in methods:
+            raise UserError(
+                f"{option} goes with --method {methods[0]}, not with {options.method}; leave it out"
+            )
+    if options.method == "ab" and n_systems < 2:
+        raise UserError(
+            "--method ab compares systems with each other, and there is one: give a second, or take"
+            " --method abx, which compares each with the reference"
+        )
 
 
 def check_out(out: Path, force: bool) -> None:
