@@ -3,6 +3,7 @@
 
 import { genericPage, consentPage } from "./pages/text.js";
 import { finishPage } from "./pages/finish.js";
+import { degradationPage } from "./pages/degradation.js";
 import { bs1116Page, mushraPage } from "./pages/graded.js";
 import { headphonePage } from "./pages/headphones.js";
 import { likertPage } from "./pages/likert.js";
@@ -15,9 +16,9 @@ import { SoundError, soundsOf, uneven } from "./loader.js";
 export const HEADPHONES = "headphones";
 
 /** Types whose signals are compared, so that they must be of one length. */
-const COMPARED = new Set(["mushra", "bs1116", "paired_comparison"]);
+const COMPARED = new Set(["mushra", "bs1116", "paired_comparison", "ab", "abx"]);
 /** Types before which the headphone check comes. */
-const TRIALS = new Set([...COMPARED, "likert_single_stimulus", "likert_multi_stimulus", "spatial"]);
+const TRIALS = new Set([...COMPARED, "dcr", "likert_single_stimulus", "likert_multi_stimulus", "spatial"]);
 
 /** @param {any} session @returns {any[]} */
 export function stepsOf(session) {
@@ -73,7 +74,11 @@ export function viewOf(page, context) {
     case "bs1116":
       return bs1116Page(page, context);
     case "paired_comparison":
+    case "ab":
+    case "abx":
       return pairedPage(page, context);
+    case "dcr":
+      return degradationPage(page, context);
     case "likert_single_stimulus":
     case "likert_multi_stimulus":
       return likertPage(page, context);

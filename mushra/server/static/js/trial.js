@@ -281,6 +281,35 @@ export class Trial {
 }
 
 /**
+ * Signals, the reference among them, that were played to the end, on earlier visits of the page, too.
+ *
+ * @param {PageContext} context
+ * @returns {Set<string>} that grows
+ */
+export function endedSignals(context) {
+  const events = (context.draft.events ?? []).filter((/** @type {any[]} */ one) => one[0] === "end");
+  /** @type {Set<string>} */
+  const ended = new Set(events.map((/** @type {any[]} */ one) => one[1]));
+  const { player, signal } = context;
+  player.addEventListener("ended", () => ended.add(String(player.current)), { signal });
+  return ended;
+}
+
+/**
+ * A text field for one remark about the page.
+ *
+ * @param {PageContext} context
+ * @returns {{element: HTMLElement, area: HTMLTextAreaElement}}
+ */
+export function commentField(context) {
+  const { comment } = context.draft;
+  const area = element("textarea", { id: "page-comment", rows: 2, maxLength: 2000, value: comment ?? "" });
+  area.addEventListener("input", () => context.changed());
+  const label = element("label", { htmlFor: "page-comment", text: t("commentOptional") });
+  return { element: element("div", { class: "question" }, label, area), area };
+}
+
+/**
  * Text fields for remarks about the signals, behind one button that says how many there are.
  *
  * @param {Trial} trial

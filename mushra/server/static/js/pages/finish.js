@@ -6,8 +6,8 @@ import { t } from "../texts.js";
 
 /** Seconds before a listener is sent on, so that the code can be read. */
 const REDIRECT_S = 10;
-/** Types whose two items are called A and B. */
-const PAIRS = new Set(["bs1116", "paired_comparison"]);
+/** Types whose items are called A and B, and X. */
+const PAIRS = new Set(["bs1116", "paired_comparison", "ab", "abx"]);
 
 /**
  * @typedef {Object} Field
@@ -193,7 +193,7 @@ function resultTable(results, pages) {
     const title = result.name || t("progress", { n: at + 1, total: pages.length });
     return result.ratings.map((/** @type {any} */ one) => {
       const index = signals.findIndex((/** @type {any} */ signal) => signal.id === one.signal);
-      return [title, one.label ?? (PAIRS.has(type) ? "AB"[index] : t("item", { n: index + 1 })), one.score];
+      return [title, one.label ?? (PAIRS.has(type) ? "ABX"[index] : t("item", { n: index + 1 })), one.score];
     });
   });
   const cell = (/** @type {any} */ value) => element("td", { text: value === null ? "–" : String(value) });

@@ -3,7 +3,7 @@
 
 import { button, element, markup } from "../dom.js";
 import { t } from "../texts.js";
-import { Trial, itemOfKey, keyOfItem } from "../trial.js";
+import { Trial, endedSignals, itemOfKey, keyOfItem } from "../trial.js";
 import { ruleList } from "./graded.js";
 
 /** @typedef {import("../trial.js").Item} Item */
@@ -22,9 +22,7 @@ export function likertPage(page, context) {
   const scales = several ? page.response : [page.response];
   /** @param {Item} item @returns {any[]} its answers, one for each scale */
   const answers = (item) => (several ? (item.score ?? scales.map(() => null)) : [item.score]);
-  /** Signals that were played to the end, on earlier visits too. @type {Set<string>} */
-  const ended = new Set((context.draft.events ?? []).filter((/** @type {any[]} */ e) => e[0] === "end").map((/** @type {any[]} */ e) => e[1]));
-  context.player.addEventListener("ended", () => ended.add(String(trial.player.current)), { signal: context.signal });
+  const ended = endedSignals(context);
 
   const heard = (/** @type {Item} */ item) => {
     if (page.mustPlayback === "ended") return ended.has(item.id);

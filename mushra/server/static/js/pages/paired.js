@@ -1,9 +1,9 @@
 // @ts-check
-/** Paired comparison: which of A and B is it? */
+/** Choices between A and B: which is the reference (paired comparison), which is preferred (AB), which is X (ABX)? */
 
 import { element, markup } from "../dom.js";
 import { t } from "../texts.js";
-import { Trial, keyOfItem } from "../trial.js";
+import { Trial, commentField, keyOfItem } from "../trial.js";
 import { ruleList } from "./graded.js";
 
 /**
@@ -12,19 +12,18 @@ import { ruleList } from "./graded.js";
  * @returns {import("../trial.js").PageView}
  */
 export function pairedPage(page, context) {
-  const hear = context.session.rules.must_hear_all;
-  const trial = new Trial(page, context, ["A", "B"], false);
+  const hear = page.type !== "paired_comparison" || context.session.rules.must_hear_all;
+  const trial = new Trial(page, context, [..."ABX"].slice(0, page.signals.length), false);
   /** @type {string|null} */
   let answer = context.draft.answer ?? null;
-  const comment = element("textarea", { id: "page-comment", rows: 2, maxLength: 2000, value: context.draft.comment ?? "" });
-  comment.addEventListener("input", () => context.changed());
-  const options = trial.items.map((item) => ({ value: item.id, text: item.name }));
+  const comment = commentField(context);
+  const options = trial.items.slice(0, 2).map((item) => ({ value: item.id, text: item.name }));
   if (page.unforced) options.push({ value: "undecided", text: page.unforced });
   const choices = options.map(({ value, text }) => {
     const radio = element("input", { type: "radio", name: "answer", value, checked: answer === value });
     radio.addEventListener("change", () => {
       answer = value;
-      for (const item of trial.items) item.moves += 1; // the one answer grades both
+      for (const item of trial.items) item.moves += 1; // the one answer grades all
       context.log("answer", value);
       context.changed();
     });
@@ -41,13 +40,8 @@ export function pairedPage(page, context) {
       ruleList(rules, page, context),
       trial.transport(),
       element("div", { class: "pair" }, ...players),
-      element("fieldset", { class: "question" }, element("legend", { text: t("whichReference") }), ...choices),
-      element(
-        "div",
-        { class: "question" },
-        element("label", { htmlFor: "page-comment", text: t("commentOptional") }),
-        comment,
-      ),
+      element("fieldset", { class: "question row" }, element("legend", { text: t(question(page)) }), ...choices),
+      comment.element,
     ],
     missing: () => {
       const unheard = hear ? trial.unheard() : [];
@@ -56,7 +50,14 @@ export function pairedPage(page, context) {
         ...(answer === null ? [t("missingAnswer")] : []),
       ];
     },
-    result: () => ({ ratings: trial.ratings(), answer, comment: comment.value }),
+    result: () => ({ ratings: trial.ratings(), answer, comment: comment.area.value }),
     key: (event) => trial.key(event),
   };
+}
+
+/** @param {any} page @returns {string} key of the text that asks */
+function question(page) {
+  if (page.type === "abx") return "whichX";
+  if (page.type === "ab") return page.reference ? "whichCloser" : "whichPreferred";
+  return "whichReference";
 }
