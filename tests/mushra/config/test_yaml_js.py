@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -19,6 +19,7 @@ from yaml_js import read_all
 
 from mushra.check import check_config
 from mushra.config.load import load_config
+from mushra.config.methods import Method
 from mushra.config.pages import Language
 from mushra.config.texts import TEXTS
 from mushra.config.yaml_dump import dump
@@ -188,6 +189,10 @@ def test_yaml_js_reads_every_variant_of_a_test_of_ours(language: Language) -> No
         make_config(Options(language=language, questionnaire=asked, title=title), trials, "a-test")
         for asked in (False, True)
         for title in (None, "Codecs: 8 & 16 kbit/s # really?", "010")
+    ]
+    configs += [
+        make_config(Options(method=method, language=language), trials, "a-test")
+        for method in get_args(Method)
     ]
     texts = [dump(config) for config in configs]
     for config, text, theirs in zip(configs, texts, read_all(texts), strict=True):
