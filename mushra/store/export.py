@@ -17,7 +17,7 @@ from mushra.store.pages import Rating, pages_from_json
 from mushra.store.php_csv import csv_text, number_text
 from mushra.store.ratings import read_ratings, stored_ratings
 from mushra.store.store import Store
-from mushra.store.webmushra_csv import csv_files, rated_rows
+from mushra.store.webmushra_csv import CHOICES, csv_files, rated_rows
 from mushra.store.webmushra_csv import import_csv as import_csv
 from qincodec import __version__
 from qincodec.core.errors import UserError, count
@@ -231,7 +231,7 @@ def _session(connection: sa.Connection, row: Any, key: Key) -> dict[str, Any]:
                 "ratings": [
                     {
                         **{name: v for name in _SAID if (v := getattr(rating, name)) is not None},
-                        "stimulus": key.condition(page.trial, rating.stimulus),
+                        **_opened(page.type, page.trial, rating, key),
                     }
                     for rating in rated
                     if rating.page == page.page
@@ -240,6 +240,14 @@ def _session(connection: sa.Connection, row: Any, key: Key) -> dict[str, Any]:
             for page in saved
         ],
     }
+
+
+def _opened(kind: str, trial: str, rating: Rating, key: Key) -> dict[str, str]:
+    """What of a rating are names of signals, as the key has them."""
+    names: dict[str, str | None] = {"stimulus": rating.stimulus}
+    if kind in CHOICES:
+        names |= {"reference": rating.reference, "answer": rating.answer}
+    return {what: key.condition(trial, name) for what, name in names.items() if name is not None}
 
 
 def _time(seconds: float | None) -> str | None:

@@ -44,6 +44,8 @@ _OWN_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "abx": ("abx", (*_PAIR, "choice_right", "choice_time", "choice_comment")),
     "dcr": ("dcr", (*_DCR, "rating_comment")),
 }
+#: Types whose answer is the name of a signal.
+CHOICES = frozenset({"paired_comparison", "ab", "abx"})
 _FIRST = "session_test_id"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mushra.server import sign_in
 from mushra.server.session_pages import session_pages
 from mushra.server.submission import parse_submission
 from mushra.store.export import render
@@ -105,7 +108,7 @@ def test_nothing_in_the_browser_tells_what_x_is(
     assert drawn[0] != drawn[1]
 
 
-def test_what_is_stored_and_exported(app: Any, listener: Any) -> None:
+def test_what_is_stored_and_exported(app: Any, listener: Any, tmp_path: Path) -> None:
     one = listener(app)
     service = app.extensions["mushra"]
     plan = service.session(one.session["id"], one.session["key"]).pages
@@ -152,6 +155,19 @@ def test_what_is_stored_and_exported(app: Any, listener: Any) -> None:
     assert Counter(row["choice_answer"] for row in files["methods/ab.csv"])[""] == (
         plan["p1"].trial == "prefer"
     )
+
+    # With a key names are opened, in the answers, too; the administrator reads the same.
+    trials = {"x": {"signals": {"A": {"condition": "codec"}, "B": {"condition": "other"}}}}
+    (tmp_path / "key.json").write_text(json.dumps({"trials": trials}))
+    document = json.loads(render(service.store, "json", key=tmp_path / "key.json")["results.json"])
+    opened = [page["ratings"][0] for page in document["sessions"][0]["pages"] if page["trial"] == "x"]
+    assert {rating["stimulus"] for rating in opened} == {"codec", "other"}
+    assert {rating["answer"] for rating in opened} <= {"codec", "other", "reference"}
+    admin = app.test_client()
+    token = {"token": sign_in.new_link(service.store)}
+    admin.post("/admin/sign-in", data=token, headers={"Sec-Fetch-Site": "same-origin"})
+    text = admin.get(f"/admin/sessions/{one.session['id']}").get_data(as_text=True)
+    assert "(right)" in text and "(wrong)" in text and "C or A" in text and "no preference" in text
 
 
 @pytest.mark.parametrize(
