@@ -150,6 +150,8 @@ def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict
     training = [trial for trial in trials if trial.is_training]
     graded = [trial for trial in trials if not trial.is_training]
     training_text = texts["training_answers" if options.method in ("ab", "abx") else "training"]
+    if options.method != "mushra":  # whose sliders say what is asked
+        training_text = own.trial + training_text
     pages: list[Any] = [
         {
             "type": "consent",

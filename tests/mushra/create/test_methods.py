@@ -38,6 +38,7 @@ def test_each_method_from_a_run(run: Path, tmp_path: Path, method: Method) -> No
     assert config.is_training(training) and [config.is_training(trial) for trial in trials] == [False] * 3
     text = (tmp_path / "test" / "config.yaml").read_text()
     assert not any(telling in text for telling in ("mp3", "@", "clip"))
+    assert (training.content or "").startswith(trials[0].content or "?")
     for page in (training, *trials):
         assert isinstance(page, PAGES[method])
         signals = key["trials"][page.id]["signals"]
