@@ -300,7 +300,10 @@ def _told_apart(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
 
 def _own_types(pages: list[tuple[int, Page]]) -> Iterator[Remark]:
     """That webMUSHRA itself cannot show the test."""
-    own = {page.type: number for number, page in reversed(pages) if isinstance(page, OwnTrial)}
+    own: dict[str, int] = {}
+    for number, page in pages:
+        if isinstance(page, OwnTrial):
+            own.setdefault(page.type, number)
     if own:
         types = ", ".join(f"'{kind}'" for kind in own)
         message = f"`mushra serve` shows pages of type {types}; an unmodified webMUSHRA does not know them"

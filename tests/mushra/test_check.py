@@ -56,6 +56,19 @@ def test_signals_that_do_not_fit(tmp_path: Path) -> None:
     assert any(message.startswith("length of 'C'") for message in remarks(path, "warning"))
 
 
+def test_signals_of_a_trial_without_a_reference_must_fit_the_first(tmp_path: Path) -> None:
+    tone(tmp_path / "r.wav")
+    tone(tmp_path / "c.wav", seconds=1.5)
+    stimuli = {"A": "r.wav", "B": "c.wav"}
+    pages = [{"type": "ab", "id": "t0", "stimuli": stimuli}, {"type": "abx", "id": "t1", "stimuli": stimuli}]
+    test = {"testname": "t", "testId": "t", "stopOnErrors": True, "pages": pages}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(test))
+    assert remarks(tmp_path, "error") == ["length of 'B' is 24000 samples, that of 'A' 16000 samples"] * 2
+    assert remarks(tmp_path, "warning") == [
+        "`mushra serve` shows pages of type 'ab', 'abx'; an unmodified webMUSHRA does not know them"
+    ]
+
+
 def test_missing_damaged_and_outside_files(tmp_path: Path) -> None:
     folder = tmp_path / "test"
     path = audio_test(folder, n_trials=1)
