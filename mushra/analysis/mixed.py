@@ -41,7 +41,7 @@ MAX_DERIVED_EFFECTS = 2000
 #: Significant digits that the search finds for certain, and those that hold after a step of Newton's method.
 _SEARCH_DIGITS, _REFINED_DIGITS = 5, 8
 #: A variance below this part of the residual one is zero.
-_SINGULAR = 1e-6
+SINGULAR = 1e-6
 #: Strata of a full table, in the order of `COMPONENTS`, and which of them the test of conditions takes.
 _STRATA = ("l", "i", "li", "lc", "ic", "rest")
 
@@ -142,7 +142,7 @@ def full_table_model(scores: np.ndarray, conditions: Sequence[str]) -> MixedMode
     if pooled[-1] <= 1e-12 * max(float((scores**2).mean()), 1.0):
         return replace(nothing, reason="no error to test against: the effects only add up")
     components = _components_of_squares(c * i, c * n, c, i, n) @ merged.T
-    below = components @ pooled <= _SINGULAR * pooled[-1]
+    below = components @ pooled <= SINGULAR * pooled[-1]
     components[below] = 0.0
     fit = balanced_fit(scores.mean(axis=(0, 2)), pooled, merged @ df, components, (n, c, i))
     model = replace(
@@ -185,7 +185,7 @@ def _merged(squares: np.ndarray, df: np.ndarray) -> np.ndarray:
     rest = [5]
     for stratum in sorted((3, 4), key=lambda stratum: float(squares[stratum])):
         level = (df[rest] @ squares[rest]) / df[rest].sum()
-        if squares[stratum] <= level * (1 + _SINGULAR):
+        if squares[stratum] <= level * (1 + SINGULAR):
             rest.append(stratum)
     rows = [np.eye(6)[stratum] for stratum in range(5) if stratum not in rest]
     return np.array([*rows, np.isin(np.arange(6), rest).astype(float)])
@@ -373,7 +373,7 @@ def _search(products: _Products) -> tuple[np.ndarray, str]:
         else:
             return ratios, str(found.message)
         # A variance at zero is set to it, and the rest is fitted again.
-        zero = free & (ratios <= _SINGULAR)
+        zero = free & (ratios <= SINGULAR)
         ratios[zero] = 0.0
         free &= ~zero
         if not zero.any() or not free.any():

@@ -27,7 +27,7 @@ from qincodec.core.errors import UserError, count
 
 if TYPE_CHECKING:
     from mushra.analysis.ratings import Ratings
-    from mushra.study.power import Components
+    from mushra.study.components import Components
 
 
 @dataclass(frozen=True)
@@ -81,22 +81,38 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
+    planned: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="TEST|RUN",
+            help="A test or a run of `evaluate` that has the systems to compare: it says how many they are.",
+        ),
+    ] = None,
     difference: Annotated[
-        float, typer.Option(metavar="POINTS", help="Difference of two conditions' means to see.")
+        float, typer.Option(metavar="POINTS", help="Difference of two systems' means to find.")
     ] = 5.0,
+    num_systems: Annotated[
+        int | None,
+        typer.Option(
+            "--systems",
+            metavar="K",
+            help="Systems that are compared, without hidden reference and anchors. Default: as many as in "
+            "TEST, RUN or --from, else 6.",
+        ),
+    ] = None,
     power: Annotated[float, typer.Option(metavar="P", help="Wanted probability to find it.")] = 0.8,
     alpha: Annotated[
         float,
-        typer.Option(metavar="P", help="Level of the two-sided test. Divide it for several comparisons."),
+        typer.Option(metavar="P", help="Level of all pairs together. `mushra analyze` has 0.05."),
     ] = 0.05,
     method: Annotated[
-        Literal["t", "wilcoxon", "crossed"],
+        Literal["primary", "wilcoxon"],
         typer.Option(
-            metavar="t|wilcoxon|crossed",
-            help="t, wilcoxon: over listeners' means, for the items of the test. crossed: for new listeners "
-            "and new items.",
+            metavar="primary|wilcoxon",
+            help="primary: as `mushra analyze` does, for other listeners and other items. wilcoxon: of "
+            "listeners' means, for the items of the test.",
         ),
-    ] = "t",
+    ] = "primary",
     listeners: Annotated[str, typer.Option(metavar="A-B|A,B", help="Numbers of listeners to try.")] = "4-60",
     items: Annotated[
         str, typer.Option(metavar="A-B|A,B", help="Numbers of items to try.")
@@ -126,7 +142,7 @@ def plan(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Of --from: conditions to estimate from. Default: all but reference and anchors.",
+            help="Of --from: systems to estimate from. Default: all but reference and anchors.",
         ),
     ] = None,
     key: Key = None,
@@ -139,22 +155,24 @@ def plan(
     drop_items: DropItems = None,
     keep: Keep = None,
     exclude: Exclude = None,
-    simulations: Annotated[int, typer.Option(metavar="N", help="Tests to simulate.")] = 5000,
+    simulations: Annotated[int, typer.Option(metavar="N", help="Tests to simulate.")] = 2000,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the simulation.")] = 0,
     style: Style = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write plan.json and the figure plan.* here.")
     ] = None,
 ) -> None:
-    """How many listeners and items a test needs to see a difference, by simulation.
+    """How many listeners and items a test needs to find a difference, by simulation.
 
-    Scores vary with the listener, the item, and their combinations with the condition. How severe a listener
-    or an item is in general cancels where two conditions are compared, so only three standard deviations
-    count: give them, or an earlier test, or take those of a published one.
+    The primary analysis of `mushra analyze` is simulated, with Holm's correction for all pairs of systems:
+    power is the probability that two systems get different letters. The others lie halfway between the two.
+    How severe a listener or an item is in general cancels where two systems are compared, so only three
+    standard deviations count: give them, or an earlier test, or take those of a published one.
     """
     import json
 
     from mushra.analysis.figures import check_style, save, style_context
+    from mushra.study.components import count_systems
     from mushra.study.power import draw_plan, format_plan
     from mushra.study.power import plan as plan_test
     from qincodec.core.files import write_atomic
@@ -166,13 +184,16 @@ def plan(
         "residual": sd_residual,
     }
     selection = _Selection(reference, anchors, systems, scale, tests, drop_items, keep, exclude, key)
-    components, origin, notes = _components(given, source, database, conditions, selection)
+    components, systems_of_source, origin, notes = _components(given, source, database, conditions, selection)
+    if num_systems is None:
+        num_systems = count_systems(planned) if planned is not None else systems_of_source
     result = plan_test(
         components,
         difference,
         listeners=parse_numbers(listeners, "--listeners"),
         items=parse_numbers(items, "--items"),
-        test=method,
+        systems=num_systems,
+        method=method,
         target=power,
         alpha=alpha,
         num_simulations=simulations,
@@ -194,12 +215,12 @@ def _components(
     database: str | None,
     conditions: str | None,
     selection: _Selection,
-) -> tuple[Components, str, list[str]]:
-    """The components, where they come from, and what to know about them."""
+) -> tuple[Components, int, str, list[str]]:
+    """The components, of how many systems, where they come from, and what to know about them."""
     from dataclasses import replace
 
     from mushra.analysis.sources import database_name
-    from mushra.study.power import TYPICAL, estimate_components
+    from mushra.study.components import TYPICAL, TYPICAL_SYSTEMS, estimate_components
 
     chosen = {name: value for name, value in given.items() if value is not None}
     if source and chosen:
@@ -214,13 +235,14 @@ def _components(
         if chosen and missing:
             return (
                 replace(TYPICAL, **chosen),
+                TYPICAL_SYSTEMS,
                 "as given",
                 [f"{' and '.join(missing)} not given, taken from a published test"],
             )
         origin = (
             "as given" if chosen else "of a published test of 22 listeners; give an earlier one by --from"
         )
-        return replace(TYPICAL, **chosen), origin, []
+        return replace(TYPICAL, **chosen), TYPICAL_SYSTEMS, origin, []
     ratings, notes = _screened(source, database, selection)
     names = [name.strip() for name in conditions.split(",") if name.strip()] if conditions else []
     estimated = estimate_components(ratings, names)
@@ -230,7 +252,7 @@ def _components(
         f"{count(num_conditions, 'condition')} of "
         f"{', '.join(map(database_name, source))}"
     )
-    return estimated.components, origin, [*notes, *estimated.notes]
+    return estimated.components, num_conditions, origin, [*notes, *estimated.notes]
 
 
 def parse_numbers(text: str, option: str) -> list[int]:

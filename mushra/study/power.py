@@ -1,162 +1,54 @@
-"""How many listeners and items a test needs: power by simulation from variance components.
+"""How many listeners and items a test needs: the primary analysis in simulated tests.
 
 Model of a score, in points of the scale, all terms independent and normal::
 
-    score = mean of the condition + listener + item + listener x item
-            + listener x condition + item x condition + residual
+    score = mean of the system + listener + item + listener x item
+            + listener x system + item x system + residual
 
-In the paired difference of two conditions the first four random terms cancel, whatever their size; the other
-three come in twice, once per condition. Scores are not cut at 0 and 100, as components that were estimated
-from a real test hold what that does to them. Listeners are those that screening leaves.
+Two of K systems differ by the difference that is asked for, the others lie halfway between them: the usual
+hard case of sample sizes. Others that are further away are found more often, which leaves less of Holm's
+correction for the pair. A test finds the pair if `mushra analyze` would give it different letters: all pairs
+by the mixed model, corrected after Holm (`mushra.analysis.primary`).
+
+No ratings are drawn. In a full table of this model the systems' means are normal and independent of the three
+mean squares that the analysis takes, and these are chi-squared: that is what is drawn. The first four random
+terms cancel in differences. Scores are not cut at 0 and 100; components that were estimated from a real test
+hold what that does to them. Listeners are those that screening leaves.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
+from scipy import special
 
 from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
-from mushra.analysis.anova import balanced_table
 from mushra.analysis.figures import WIDTHS, new_figure
-from mushra.analysis.ratings import Ratings
+from mushra.analysis.mixed import SINGULAR
+from mushra.analysis.primary import NEW_ITEMS, SAME_ITEMS
+from mushra.analysis.significance import ALPHA
+from mushra.study.components import TYPICAL_SYSTEMS, Components
 from qincodec.core.errors import UserError, count
 
-Test = Literal["t", "wilcoxon", "crossed"]
-TESTS: dict[Test, str] = {
-    "t": "paired t test of listeners' means over these items",
-    "wilcoxon": "Wilcoxon signed-rank test of listeners' means over these items",
-    "crossed": "t test for new listeners and new items",
+Method = Literal["primary", "wilcoxon"]
+#: The method in words, and for whom and what its answer holds.
+METHODS: dict[Method, tuple[str, str]] = {
+    "primary": ("primary analysis, the mixed model", NEW_ITEMS),
+    "wilcoxon": ("Wilcoxon's test of listeners' means", SAME_ITEMS),
 }
+MAX_SYSTEMS = 30
+#: Above it `mushra analyze` takes the normal approximation of Wilcoxon's test, as scipy does.
+_EXACT_LISTENERS = 50
 _VALUES_AT_ONCE = 2_000_000
 _TABLE_ROWS = 14
-
-
-@dataclass(frozen=True)
-class Components:
-    """Standard deviations of the random terms of a score, in points.
-
-    Those that cancel in paired differences are kept for the record; NaN where unknown.
-    """
-
-    listener_condition: float
-    item_condition: float
-    residual: float
-    listener: float = math.nan
-    item: float = math.nan
-    listener_item: float = math.nan
-
-
-#: Of a published test of 22 listeners, 13 items and six spatial audio systems (AES 2023), rounded.
-TYPICAL = Components(
-    listener_condition=5.0, item_condition=9.0, residual=12.0, listener=8.0, item=7.0, listener_item=6.0
-)
-
-
-@dataclass(frozen=True)
-class Estimated:
-    """Variance components of an earlier test.
-
-    Attributes:
-        components: standard deviations; a negative estimate of a variance counts as 0.
-        variances: the estimates as they came out, by name of component.
-        shape: number of listeners, items and conditions that went in.
-        notes: what was left out, and which estimates were negative.
-    """
-
-    components: Components
-    variances: dict[str, float]
-    shape: tuple[int, int, int]
-    notes: tuple[str, ...]
-
-
-def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Estimated:
-    """Components by equating mean squares with their expectations (ANOVA estimates, balanced table).
-
-    For a listeners, b items and c conditions without replication, with MS of each effect: residual = MS_LIC,
-    listener x condition = (MS_LC - MS_LIC) / b, item x condition = (MS_IC - MS_LIC) / a, listener x item =
-    (MS_LI - MS_LIC) / c, listener = (MS_L - MS_LC - MS_LI + MS_LIC) / (b c), item likewise.
-
-    Args:
-        ratings: listeners or items with missing scores are left out, which is said in ``notes``.
-        conditions: to use; by default all but the hidden reference and the anchors, whose scores vary less.
-
-    Raises:
-        UserError: a condition is unknown, or fewer than two listeners, items or conditions are left.
-    """
-    chosen = list(conditions or ratings.systems)
-    for name in chosen:
-        if name not in ratings.conditions:
-            raise UserError(
-                f"condition '{name}' is not in the ratings; they hold {', '.join(ratings.conditions)}"
-            )
-    if len(set(chosen)) < 2:
-        raise UserError(
-            f"{len(set(chosen))} condition to estimate from, without hidden reference and anchors; it takes "
-            "2: name them with --conditions"
-        )
-    table = balanced_table(ratings.frame, list(dict.fromkeys(chosen)))
-    scores = table.scores.transpose(0, 2, 1)  # (listeners, items, conditions)
-    sizes = {"listener": len(ratings.listeners), "item": len(ratings.items)}
-    if min(sizes.values()) < 2:
-        raise UserError(
-            f"the ratings are of {' and '.join(count(n, what) for what, n in sizes.items())}; estimates of "
-            "spread take 2 of each: give an earlier test with more, or the three --sd-... numbers"
-        )
-    if min(scores.shape[:2]) < 2:
-        raise UserError(
-            f"all scores are there of {count(scores.shape[0], 'listener')} and"
-            f" {count(scores.shape[1], 'item')}; variance components take 2 of each:"
-            " leave out conditions that few have rated with --conditions"
-        )
-    variances = _anova_estimates(scores)
-    notes = [table.left_out] if table.left_out else []
-    notes += [
-        f"the variance {name.replace('_', ' x ')} came out as {value:.3g}, taken as 0"
-        for name, value in variances.items()
-        if value < 0
-    ]
-    components = Components(**{name: math.sqrt(max(value, 0.0)) for name, value in variances.items()})
-    return Estimated(components, variances, (scores.shape[0], scores.shape[1], scores.shape[2]), tuple(notes))
-
-
-def _anova_estimates(scores: np.ndarray) -> dict[str, float]:
-    """From (listeners, items, conditions)."""
-    a, b, c = scores.shape
-    centred = scores - scores.mean()
-    of = {
-        "L": centred.mean((1, 2), keepdims=True),
-        "I": centred.mean((0, 2), keepdims=True),
-        "C": centred.mean((0, 1), keepdims=True),
-    }
-    pairs = {
-        "LI": centred.mean(2, keepdims=True) - of["L"] - of["I"],
-        "LC": centred.mean(1, keepdims=True) - of["L"] - of["C"],
-        "IC": centred.mean(0, keepdims=True) - of["I"] - of["C"],
-    }
-    rest = centred - sum(of.values()) - sum(pairs.values())
-    freedom = {"L": a - 1, "I": b - 1, "C": c - 1}
-
-    def mean_square(name: str, effect: np.ndarray) -> float:
-        df = math.prod(freedom[letter] for letter in name)
-        return float((effect**2).sum()) * scores.size / effect.size / df
-
-    squares = {name: mean_square(name, effect) for name, effect in {**of, **pairs, "LIC": rest}.items()}
-    residual = squares["LIC"]
-    return {
-        "listener_condition": (squares["LC"] - residual) / b,
-        "item_condition": (squares["IC"] - residual) / a,
-        "residual": residual,
-        "listener": (squares["L"] - squares["LC"] - squares["LI"] + residual) / (b * c),
-        "item": (squares["I"] - squares["IC"] - squares["LI"] + residual) / (a * c),
-        "listener_item": (squares["LI"] - residual) / c,
-    }
 
 
 @dataclass(frozen=True)
@@ -169,7 +61,8 @@ class Plan:
     table: pd.DataFrame
     components: Components
     difference: float
-    test: Test
+    systems: int
+    method: Method
     target: float
     alpha: float
     num_simulations: int
@@ -191,7 +84,9 @@ class Plan:
         known = {k: None if math.isnan(v) else v for k, v in asdict(self.components).items()}
         return {
             "difference": self.difference,
-            "test": self.test,
+            "systems": self.systems,
+            "method": self.method,
+            "population": METHODS[self.method][1],
             "alpha": self.alpha,
             "target_power": self.target,
             "num_simulations": self.num_simulations,
@@ -208,39 +103,47 @@ def plan(
     *,
     listeners: Sequence[int],
     items: Sequence[int],
-    test: Test = "t",
+    systems: int = TYPICAL_SYSTEMS,
+    method: Method = "primary",
     target: float = 0.8,
-    alpha: float = 0.05,
-    num_simulations: int = 5000,
+    alpha: float = ALPHA,
+    num_simulations: int = 2000,
     seed: int = 0,
 ) -> Plan:
-    """Share of simulated tests that find ``difference``, two-sided at level ``alpha``.
+    """Share of simulated tests that find ``difference`` between two of ``systems``.
 
-    With ``t`` and ``wilcoxon`` the difference is that on the items of the test, so that item x condition is
-    part of what is measured and not of its error. ``crossed`` asks for the difference over all items of which
-    these are a sample: the mean of the listeners x items table of differences, its variance and degrees of
-    freedom as in `mushra.analysis.description.crossed_interval`. Smaller tests are parts of the largest,
-    simulated test by test, so that power over sizes is smooth.
+    All pairs are corrected after Holm. ``primary`` asks for the difference over all items of which these are
+    a sample; with one item it is Wilcoxon's test, as in `mushra.analysis.primary`. With ``wilcoxon`` the
+    difference is that on the items of the test, so that item x system is part of what is measured and not of
+    its error. Tests of different sizes have the random numbers in common, so that power over sizes is smooth.
 
     Args:
         components: their listener_condition, item_condition and residual count.
-        difference: of the two conditions' means, in points.
+        difference: of the two systems' means, in points.
         listeners: numbers to try, 2 or more.
-        items: numbers to try, 1 or more; 2 or more for ``crossed``.
+        items: numbers to try, 1 or more.
+        systems: compared with each other, 2 or more; hidden reference and anchors are none.
         target: power that is wanted.
+        alpha: level of all pairs together; `mushra analyze` has 0.05.
 
     Raises:
         UserError: a value out of its range.
     """
     listeners, items = sorted(set(listeners)), sorted(set(items))
-    _check(components, difference, listeners, items, test, target, alpha, num_simulations)
+    _check(components, difference, listeners, items, systems, target, alpha, num_simulations)
     generator = np.random.default_rng(seed)
     found = np.zeros((len(listeners), len(items)))
-    at_once = max(1, _VALUES_AT_ONCE // (listeners[-1] * items[-1]))
+    at_once = max(1, _VALUES_AT_ONCE // (max(listeners[-1], items[-1]) * systems))
+    by_model = np.array([method == "primary" and number > 1 for number in items])
+    some, others = np.array(items)[by_model], np.array(items)[~by_model]
+    levels = np.zeros(systems)
+    levels[:2] = difference / 2, -difference / 2
     for start in range(0, num_simulations, at_once):
         size = min(at_once, num_simulations - start)
-        differences = _simulate(generator, components, difference, (size, listeners[-1], items[-1]), test)
-        found += _count(differences, listeners, items, test, alpha)
+        if len(some):
+            found[:, by_model] += _by_model(generator, components, levels, size, listeners, some, alpha)
+        if len(others):
+            found[:, ~by_model] += _by_ranks(generator, components, levels, size, listeners, others, alpha)
     power = found / num_simulations
     # Laplace's rule, as 0 or all of the simulated tests still leave an error.
     smoothed = (found + 1) / (num_simulations + 2)
@@ -252,7 +155,29 @@ def plan(
             "standard_error": np.sqrt(smoothed * (1 - smoothed) / num_simulations).ravel(),
         }
     )
-    return Plan(table, components, difference, test, target, alpha, num_simulations, seed)
+    return Plan(table, components, difference, systems, method, target, alpha, num_simulations, seed)
+
+
+def least_difference(result: Plan) -> int | None:
+    """Whole points that the largest test of the table finds with the wanted power; None above 100."""
+    largest = result.table.iloc[-1]
+
+    def power(points: int) -> float:
+        found = plan(
+            result.components,
+            points,
+            listeners=[int(largest["listeners"])],
+            items=[int(largest["items"])],
+            systems=result.systems,
+            method=result.method,
+            alpha=result.alpha,
+            num_simulations=result.num_simulations,
+            seed=result.seed,
+        )
+        return float(found.table["power"].iloc[0])
+
+    least = 1 + bisect.bisect_left(range(1, 101), result.target, key=power)
+    return least if least <= 100 else None
 
 
 def _check(
@@ -260,127 +185,164 @@ def _check(
     difference: float,
     listeners: Sequence[int],
     items: Sequence[int],
-    test: Test,
+    systems: int,
     target: float,
     alpha: float,
     num_simulations: int,
 ) -> None:
     if not (math.isfinite(difference) and 0 < abs(difference) <= 100):
         raise UserError(f"a difference of {difference:g} points: give one above 0, at most 100")
+    if not 2 <= systems <= MAX_SYSTEMS:
+        raise UserError(
+            f"{count(systems, 'system')} to compare: give 2 to {MAX_SYSTEMS} with --systems, without hidden "
+            "reference and anchors"
+        )
     for name, value in (("power", target), ("alpha", alpha)):
         if not 0 < value < 1:
             raise UserError(f"--{name} {value:g}: give a number between 0 and 1")
-    for name in ("listener_condition", "item_condition", "residual"):
+    spreads = ("listener_condition", "item_condition", "residual")
+    for name in spreads:
         value = getattr(components, name)
         if not (math.isfinite(value) and value >= 0):
             raise UserError(
                 f"a standard deviation of {value:g} ({name.replace('_', ' x ')}): give points, 0 or more"
             )
+    if not any(getattr(components, name) for name in spreads):
+        raise UserError(
+            "all three standard deviations are 0: without spread there is nothing to plan; give one"
+        )
     if num_simulations < 100:
         raise UserError(f"{num_simulations} simulated tests are too few to tell; give 100 or more")
-    least = 2 if test == "crossed" else 1
-    for what, numbers, minimum in (("listeners", listeners, 2), ("items", items, least)):
+    for what, numbers, minimum in (("listeners", listeners, 2), ("items", items, 1)):
         if not numbers or numbers[0] < minimum or numbers[-1] > 1000:
             given = f"{numbers[0]} to {numbers[-1]}" if numbers else "nothing"
             raise UserError(f"--{what} {given}: this test takes {minimum} to 1000 {what}")
 
 
-def _simulate(
+def _by_model(
     generator: np.random.Generator,
-    components: Components,
-    difference: float,
-    shape: tuple[int, int, int],
-    test: Test,
+    sd: Components,
+    levels: np.ndarray,
+    tests: int,
+    listeners: Sequence[int],
+    items: Sequence[int],
+    alpha: float,
 ) -> np.ndarray:
-    """Differences of two conditions: (tests, listeners, items)."""
-    tests, listeners, items = shape
-    values = generator.standard_normal(shape) * (math.sqrt(2) * components.residual)
-    scale = math.sqrt(2) * components.listener_condition
-    values += scale * generator.standard_normal((tests, listeners, 1))
-    if test == "crossed":
-        scale = math.sqrt(2) * components.item_condition
-        values += scale * generator.standard_normal((tests, 1, items))
-    return values + difference
-
-
-def _count(
-    differences: np.ndarray, listeners: Sequence[int], items: Sequence[int], test: Test, alpha: float
-) -> np.ndarray:
-    """How many of the tests reject, (listeners, items); each size takes the first of the largest."""
+    """How many of ``tests`` find the first pair by the mixed model, (listeners, items)."""
+    freedom = len(levels) - 1
+    noise = generator.standard_normal((tests, len(levels)))
+    # Chi-squared with one more listener (item) is that without plus the share of this one.
+    of_listeners = generator.chisquare(freedom, (tests, listeners[-1] - 1)).cumsum(axis=1)
+    of_items = generator.chisquare(freedom, (tests, items[-1] - 1)).cumsum(axis=1)
     counts = np.zeros((len(listeners), len(items)))
-    of_listeners = np.cumsum(differences, axis=2)  # [test, l, i]: sum over items up to i
-    if test == "crossed":
-        of_items = np.cumsum(differences, axis=1)
-        squares = np.cumsum(np.cumsum(differences**2, axis=1), axis=2)
-    for column, b in enumerate(items):
-        means = of_listeners[:, :, b - 1] / b
-        for row, a in enumerate(listeners):
-            if test == "t":
-                rejected = t_rejects(means[:, :a], alpha)
-            elif test == "wilcoxon":
-                rejected = wilcoxon_rejects(means[:, :a], alpha)
-            else:
-                rejected = crossed_rejects(
-                    means[:, :a], of_items[:, a - 1, :b] / a, squares[:, a - 1, b - 1], alpha
-                )
-            counts[row, column] = np.count_nonzero(rejected)
+    for (row, n), (column, i) in itertools.product(enumerate(listeners), enumerate(items)):
+        expected = np.array([i * sd.listener_condition**2, n * sd.item_condition**2, 0]) + sd.residual**2
+        df = strata_df(n, i, len(levels))
+        rest = generator.chisquare(df[2], tests)
+        squares = np.stack([of_listeners[:, n - 2], of_items[:, i - 2], rest], axis=1) / df * expected
+        spread = math.sqrt(expected @ [1, 1, -1] / (n * i))
+        t, t_df = model_statistics(levels + spread * noise, squares, (n, i))
+
+        def p(some: np.ndarray, pairs: slice, t: np.ndarray = t, df: np.ndarray = t_df) -> np.ndarray:
+            return np.asarray(2 * special.stdtr(df[some, None], -np.abs(t[some, pairs])))
+
+        counts[row, column] = np.count_nonzero(first_found(p, tests, t.shape[1], alpha))
     return counts
 
 
-def t_rejects(values: np.ndarray, alpha: float) -> np.ndarray:
-    """Two-sided one-sample t test of each row of (tests, n)."""
-    n = values.shape[1]
-    critical = stats.t.ppf(1 - alpha / 2, n - 1)
-    return np.asarray(np.abs(values.mean(1)) * math.sqrt(n) > critical * values.std(1, ddof=1))
+def strata_df(listeners: int, items: int, systems: int) -> np.ndarray:
+    """Degrees of freedom of listener x system, item x system and the residual in a full table."""
+    n, i = listeners - 1, items - 1
+    return np.array([n, i, n * i], dtype=float) * (systems - 1)
 
 
-def wilcoxon_rejects(values: np.ndarray, alpha: float) -> np.ndarray:
-    """Two-sided exact signed-rank test of each row of (tests, n) without ties: p below ``alpha``."""
-    n = values.shape[1]
+def model_statistics(
+    means: np.ndarray, squares: np.ndarray, sizes: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Contrasts of all pairs in the mixed model of full tables, as `mushra.analysis.mixed` has them.
+
+    A mean square that is at or below the residual one is pooled with it, the lower one first.
+
+    Args:
+        means: (tests, systems).
+        squares: (tests, 3) mean squares of listener x system, item x system and the residual.
+        sizes: listeners and items.
+
+    Returns:
+        (tests, pairs) t, the pairs in the order of `itertools.combinations`, and (tests,) degrees of freedom.
+    """
+    df = strata_df(*sizes, means.shape[1])
+    listener, item, rest = squares.T
+    low, high = np.minimum(listener, item), np.maximum(listener, item)
+    low_df, high_df = np.where(listener <= item, *df[:2]), np.where(listener <= item, *df[1::-1])
+    one = low <= rest * (1 + SINGULAR)
+    both = one & (high <= (rest * df[2] + low * low_df) / (df[2] + low_df) * (1 + SINGULAR))
+    pooled = squares @ df / df.sum()
+    error = np.select([both, one], [pooled, high], listener + item - rest)
+    spread = np.select([both, one], [pooled**2 / df.sum(), high**2 / high_df], (squares**2 / df).sum(axis=1))
+    first, second = np.array(list(itertools.combinations(range(means.shape[1]), 2))).T
+    differences = means[:, first] - means[:, second]
+    return differences / np.sqrt(2 * error / math.prod(sizes))[:, None], error**2 / spread
+
+
+def first_found(
+    p: Callable[[np.ndarray, slice], np.ndarray], tests: int, pairs: int, alpha: float
+) -> np.ndarray:
+    """(tests,) whether the p of the first pair is below ``alpha`` after Holm's correction.
+
+    Args:
+        p: of some tests and pairs, (tests, pairs); all pairs of a test are asked for only where they matter.
+    """
+    alone = p(np.arange(tests), slice(1))[:, 0]
+    found = alone * pairs < alpha
+    unclear = np.flatnonzero(~found & (alone < alpha))
+    if pairs > 1 and len(unclear):
+        ordered = np.sort(p(unclear, slice(None)), axis=1)
+        passed = np.logical_and.accumulate(ordered * np.arange(pairs, 0, -1) < alpha, axis=1)
+        found[unclear] = (passed & (ordered == alone[unclear, None])).any(axis=1)
+    return found
+
+
+def _by_ranks(
+    generator: np.random.Generator,
+    sd: Components,
+    levels: np.ndarray,
+    tests: int,
+    listeners: Sequence[int],
+    items: Sequence[int],
+    alpha: float,
+) -> np.ndarray:
+    """How many of ``tests`` find the first pair by Wilcoxon's test, (listeners, items)."""
+    noise = generator.standard_normal((tests, listeners[-1], len(levels)))
+    first, second = np.array(list(itertools.combinations(range(len(levels)), 2))).T
+    counts = np.zeros((len(listeners), len(items)))
+    for column, i in enumerate(items):
+        means = levels + math.sqrt(sd.listener_condition**2 + sd.residual**2 / i) * noise
+        for row, n in enumerate(listeners):
+
+            def p(some: np.ndarray, pairs: slice, part: np.ndarray = means[:, :n]) -> np.ndarray:
+                differences = part[some][:, :, first[pairs]] - part[some][:, :, second[pairs]]
+                return wilcoxon_p(differences.swapaxes(1, 2))
+
+            counts[row, column] = np.count_nonzero(first_found(p, tests, len(first), alpha))
+    return counts
+
+
+def wilcoxon_p(values: np.ndarray) -> np.ndarray:
+    """Two-sided signed-rank test of (..., n) without ties: (...); exact up to 50, as scipy."""
+    n = values.shape[-1]
+    order = np.argsort(np.abs(values), axis=-1)
+    positive = np.take_along_axis(values, order, axis=-1) > 0
+    sums = positive @ np.arange(1, n + 1)
+    least = np.minimum(sums, n * (n + 1) // 2 - sums)
+    if n > _EXACT_LISTENERS:
+        z = (least - n * (n + 1) / 4) / math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
+        return np.asarray(2 * special.ndtr(z))
     # ways[w]: sign patterns with rank sum w, as a share of all: each rank is added or not.
     ways = np.ones(1)
     for rank in range(1, n + 1):
         ways = 0.5 * (np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0)))
-    below = np.cumsum(ways)
-    critical = int(np.searchsorted(2 * below, alpha))  # the first sum that is not extreme enough
-    order = np.argsort(np.abs(values), axis=1)
-    positive = np.take_along_axis(values, order, axis=1) > 0
-    statistic = positive @ np.arange(1, n + 1)
-    return np.asarray(np.minimum(statistic, n * (n + 1) // 2 - statistic) < critical)
-
-
-def crossed_rejects(
-    of_listeners: np.ndarray, of_items: np.ndarray, squares: np.ndarray, alpha: float
-) -> np.ndarray:
-    """Whether the crossed interval of each table leaves out 0.
-
-    Args:
-        of_listeners: (tests, listeners) means over items.
-        of_items: (tests, items) means over listeners.
-        squares: (tests,) sums of all squared differences.
-    """
-    a, b = of_listeners.shape[1], of_items.shape[1]
-    mean = of_listeners.mean(1)
-    ms_listeners = b * of_listeners.var(1, ddof=1)
-    ms_items = a * of_items.var(1, ddof=1)
-    df = np.array([a - 1, b - 1, (a - 1) * (b - 1)], dtype=float)
-    total_squares = squares - a * b * mean**2
-    ms_rest = np.maximum(total_squares - df[0] * ms_listeners - df[1] * ms_items, 0.0) / df[2]
-    listeners_less, items_less = ms_listeners < ms_rest, ms_items < ms_rest
-    # A component below 0 takes its mean squares out of the sum.
-    use_listeners, use_items = ~listeners_less, ~items_less
-    use_rest = np.where(listeners_less == items_less, 1.0, 0.0)
-    sign = np.where(listeners_less & items_less, 1.0, -1.0)
-    total = use_listeners * ms_listeners + use_items * ms_items + sign * use_rest * ms_rest
-    spread = (
-        use_listeners * ms_listeners**2 / df[0]
-        + use_items * ms_items**2 / df[1]
-        + use_rest * ms_rest**2 / df[2]
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = np.where(spread > 0, total**2 / spread, 1.0)
-    critical = stats.t.ppf(1 - alpha / 2, np.maximum(freedom, 1e-3))
-    return np.asarray(np.abs(mean) > critical * np.sqrt(total / (a * b)))
+    return np.minimum(2 * np.cumsum(ways)[least], 1.0)
 
 
 # Report
@@ -393,9 +355,14 @@ def format_plan(result: Plan, origin: str) -> str:
         origin: where the components come from.
     """
     sd = result.components
+    name, population = METHODS[result.method]
+    if result.method == "primary" and result.table["items"].min() == 1:
+        name += f" (with 1 item {METHODS['wilcoxon'][0]})"
+    pairs = math.comb(result.systems, 2)
+    correction = f", {pairs} pairs corrected after Holm" if pairs > 1 else ""
     lines = [
-        f"Power to see a difference of {result.difference:g} points: {TESTS[result.test]}, "
-        f"two-sided, alpha {result.alpha:g}",
+        f"Power to find a difference of {result.difference:g} points between two of {result.systems} systems",
+        f"{name[0].upper()}{name[1:]}: for {population}; two-sided, alpha {result.alpha:g}{correction}",
         f"Standard deviations in points ({origin}): listener x condition {sd.listener_condition:.3g}, "
         f"item x condition {sd.item_condition:.3g}, residual {sd.residual:.3g}",
         "",
@@ -420,11 +387,21 @@ def format_plan(result: Plan, origin: str) -> str:
         f"{result.num_simulations} simulated tests, seed {result.seed}: standard error up to {error:.1f}%. "
         "Listeners are those left after screening.",
     ]
-    if result.test != "crossed":
+    if pairs > 1:
         lines.append(
-            "It holds for the items of the test (item x condition plays no part); for other items like them: "
-            "--method crossed"
+            "The other systems lie halfway between the two; where they are further away, power is higher."
         )
+    if (needed_most := [*result.needed().items()][-1])[1] is None:
+        least = least_difference(result)
+        lines.append(
+            f"{most} listeners and {needed_most[0]} items find {least or 'more than 100'} points with "
+            f"{100 * result.target:g}% power."
+        )
+        if result.method == "primary":
+            lines.append(
+                "Only more items average out how items differ (item x condition); for the items of the test "
+                "alone: --method wilcoxon"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -446,6 +423,6 @@ def draw_plan(result: Plan) -> Figure:
     axes.set_ylim(0, 1.02)
     axes.grid(True)
     axes.set_xlabel("listeners after screening")
-    axes.set_ylabel(f"power to see {result.difference:g} points")
+    axes.set_ylabel(f"power to find {result.difference:g} points")
     figure.legend(title="items", loc="outside right upper", frameon=False, handlelength=1.5)
     return figure

@@ -14,6 +14,7 @@ from listening import RATE, recording
 from typer.testing import CliRunner
 
 from mushra.cli.create import register
+from mushra.study.components import count_systems
 from qincodec.core.errors import UserError
 
 
@@ -34,6 +35,8 @@ def test_commands(run: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None
     assert result.exit_code == 0, result.output
     assert "2 items, seed 0: mp3@16; hidden reference, anchor35, anchor70" in result.output
     assert "warning: 2 items for 1 system under test" in result.output
+    assert count_systems(out) == 1  # without hidden reference and anchors, by the key
+    assert count_systems(run) == 2  # mp3 at two rates; pcm16 is a control
     assert invoke("check", out).exit_code == 0
     stimulus = next((out / "stimuli").iterdir())
     stimulus.write_bytes(next(p for p in (out / "stimuli").iterdir() if p != stimulus).read_bytes())
