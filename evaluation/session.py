@@ -348,4 +348,6 @@ def _refuse_other_configuration(folder: Path, old: RunDescription, new: RunDescr
 
 def command_line() -> str:
     """The command as typed, for the manifest."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    script = Path(sys.argv[0])
+    module = script.name == "__main__.py"
+    return shlex.join([*(["python", "-m", script.parent.name] if module else [script.name]), *sys.argv[1:]])

@@ -264,7 +264,7 @@ def _operating_points(run: PreparedRun) -> Iterator[str]:
     for condition in (prepared.condition for prepared in run.conditions):
         if "num_codebooks" in condition.settings and condition.kbps is not None:
             settings = ", ".join(f"{name} {value}" for name, value in condition.settings.items())
-            yield f"{condition.codec} at {condition.kbps:g} kbps: {condition.nominal:.4g} kbps, {settings}"
+            yield f"{condition.label}: {condition.nominal:.4g} kbps, {settings}"
 
 
 def _duration(seconds: float) -> str:

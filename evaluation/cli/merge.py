@@ -63,11 +63,14 @@ def _remarks(merged: Merged) -> Iterator[str]:
             f"{merged.num_clips} clips were scored at another one and are not scored yet"
         )
     if merged.not_scored:
-        out, clips = (shlex.quote(str(path)) for path in (merged.folder, merged.folder / "clips.jsonl"))
-        yield (
-            "to score them from what was encoded: the command of the runs, without --shard and with "
-            f"--out {out}; on {clips} if they are of different data"
-        )
+        if command := _finishing(merged):
+            yield f"to score them from what was encoded: {command}"
+        else:
+            clips = shlex.quote(str(merged.folder / "clips.jsonl"))
+            yield (
+                "to score them from what was encoded: the command of the runs, without --shard, on "
+                f"{clips} and with --out {shlex.quote(str(merged.folder))}"
+            )
     if merged.lost:
         yield (
             f"{merged.lost} encoded clip{'s are' if merged.lost > 1 else ' is'} gone from the runs: scores"
@@ -77,3 +80,21 @@ def _remarks(merged: Merged) -> Iterator[str]:
         numbers, several = ", ".join(map(str, merged.missing_shards)), len(merged.missing_shards) > 1
         which = f"shards {numbers} are missing" if several else f"shard {numbers} is missing"
         yield f"this is a part of the data: {which}; merge again with {'them' if several else 'it'}"
+
+
+def _finishing(merged: Merged) -> str | None:
+    """The command of the runs for the whole; None if theirs differ in more than --shard and --out."""
+    commands = set()
+    for command in merged.run.commands:
+        words = shlex.split(command)
+        if "merge" in words:
+            continue
+        for option in ("--shard", "--out"):
+            while option in words:
+                place = words.index(option)
+                del words[place : place + 2]
+            words = [word for word in words if not word.startswith(f"{option}=")]
+        commands.add(tuple(words))
+    if len(commands) != 1:
+        return None
+    return shlex.join([*commands.pop(), "--out", str(merged.folder)])

@@ -199,11 +199,14 @@ def _remarks(a: Results, b: Results, pairs: list[tuple[Condition, Condition]]) -
             yield Note("unfinished", text, "warning")
     for text in _differences(asdict(a.settings), asdict(b.settings)):
         yield Note("settings", f"Settings differ: {text}")
+    renamed = dict.fromkeys((one.codec, other.codec) for one, other in pairs if one.codec != other.codec)
+    for first, second in renamed:  # that these differ is why they are compared
+        yield Note("codec", f"{first} of the first run is compared with {second} of the second")
     for one, other in pairs:
-        name = one.codec if one.codec == other.codec else f"{one.codec} | {other.codec}"
+        if one.codec != other.codec:
+            continue
         for text in _differences(one.identity, other.identity):
-            yield Note("codec", f"Codec differs, {name}: {text}")
-    for one, other in pairs:
+            yield Note("codec", f"Codec differs, {one.codec}: {text}")
         points = [{**c.settings, "nominal kbps": c.nominal, "the rate is": c.rate_is} for c in (one, other)]
         name = row_label(one.codec, one.kbps)
         for text in _differences(*points):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.metrics.embedding import FRECHET
-from evaluation.records import EmbeddingInfo, MetricInfo
+from evaluation.records import EmbeddingInfo, MetricInfo, label_of
 from evaluation.results import Results, last_columns
 from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import asked_rate, asked_rates, condition_rows
@@ -118,8 +118,8 @@ def percent(ratio: float) -> str:
 
 
 def row_label(codec: str, kbps: float | None) -> str:
-    """ "opus at 16 kbps"; the codec alone where no rate was asked for."""
-    return codec if kbps is None or math.isnan(kbps) else f"{codec} at {kbps:g} kbps"
+    """`label_of` for a row of a table, which has NaN where no rate was asked for."""
+    return label_of(codec, None if kbps is None or math.isnan(kbps) else kbps)
 
 
 def heading(metric: MetricInfo) -> str:

@@ -177,10 +177,10 @@ def test_notes_tell_what_a_reader_must_know() -> None:
         "3 results of clips are still missing",
         "3 of 10 clips went through a lossy format (MP3, Vorbis)",
         "8 kbps 8.00 to 9.60 (20%)",
-        "⚠ more than 15% off the asked rate: opus at 8 kbps +20%, opus at 16 kbps +20%",
+        "⚠ more than 15% off the asked rate: opus@8 +20%, opus@16 +20%",
         "† rate as declared",
-        "opus at 8 kbps +312",
-        "SI-SDR infinite, left out of the mean: qincodec at 16 kbps 1 of 10, reference 10 of 10",
+        "opus@8 +312",
+        "SI-SDR infinite, left out of the mean: qincodec@16 1 of 10, reference 10 of 10",
         "SI-SDR not a number: the reference is silent (2×)",
         "Failed: opus: RuntimeError: encoder refused the clip_1 & gave up at 50 % (2×)",
         "SI-SDR, version 1, higher is better: scale-invariant",
@@ -197,8 +197,8 @@ def test_a_delay_that_clips_do_not_agree_on_is_doubted() -> None:
         results.clips.loc[rows, "delay_samples"] = delays
         results.clips.loc[rows, "delay_applied"] = -3633 if codec == "opus" else 1105
     (line,) = [line for line in note_lines(results) if "doubtful" in line]
-    assert line.startswith("⚠ That delay is doubtful, clips do not agree within 44 samples: opus at 8 kbps")
-    assert "opus at 8 kbps 1 of 4 clips (they say -4118 to -1); --no-align" in line and "mp3" not in line
+    assert line.startswith("⚠ That delay is doubtful, clips do not agree within 44 samples: opus@8")
+    assert "opus@8 1 of 4 clips (they say -4118 to -1); --no-align" in line and "mp3" not in line
 
 
 def test_quiet_results_have_few_notes() -> None:
@@ -467,7 +467,7 @@ def test_plots_of_very_little(recordings: int) -> None:
     results = make_results(num_recordings=recordings, control=True, dataset={"name": "cost $5 and $6 _x"})
     results.clips.loc[results.clips["codec"] == "opus", "si_sdr"] = math.nan
     figure = rate_distortion(results, results.summary)
-    assert "opus at 8 kbps: no finite mean" in figure.axes[0].get_title(loc="left")
+    assert "opus@8: no finite mean" in figure.axes[0].get_title(loc="left")
     figure.draw_without_rendering()
     results.conditions = [c for c in results.conditions if c.control]
     rate_distortion(results, summarize(results, seed=0)).draw_without_rendering()

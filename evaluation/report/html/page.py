@@ -27,6 +27,7 @@ from evaluation.report.tables import (
 )
 from evaluation.results import Results
 from evaluation.statistics.recordings import bd_rate, paired_tests
+from qincodec.core.errors import count
 
 #: Failures that are listed one by one.
 MAX_FAILURES = 200
@@ -103,7 +104,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     failed = int(results.clips["error"].notna().sum())
     channels = {1: "mono", 2: "stereo"}[settings.channels]
     facts = [
-        ("data", f"{data.name}: {data.n_clips} clips of {data.n_recordings} recordings"),
+        ("data", f"{data.name}: {count(data.n_clips, 'clip')} of {count(data.n_recordings, 'recording')}"),
         ("excluded", str(data.n_excluded)),
         ("conditions", f"{len(results.conditions)}: codecs at asked rates, and controls"),
         ("results", f"{len(results.clips)} of clips, {failed} failed, {results.n_pending} missing"),
@@ -142,11 +143,11 @@ def _matrix(kbps: float | None, tests: pd.DataFrame) -> Table:
         for first, second, sign in ((a, b, 1), (b, a, -1)):
             cells[first, second] = _difference(row, first, sign, places)
     clips, recordings = (
-        " to ".join(str(count) for count in dict.fromkeys((counts.min(), counts.max())))
-        for counts in (tests["n_clips"], tests["n_recordings"])
+        (f"{numbers.min()} to " if numbers.min() < numbers.max() else "") + count(int(numbers.max()), what)
+        for numbers, what in ((tests["n_clips"], "clip"), (tests["n_recordings"], "recording"))
     )
     rows = [[Cell(a), *(cells.get((a, b), Difference("")) for b in codecs)] for a in codecs]
-    title = f"{rate_heading(kbps)}, n = {clips} clips of {recordings} recordings"
+    title = f"{rate_heading(kbps)}, n = {clips} of {recordings}"
     return Table(["", *codecs], [Section("", rows)], title, num_keys=1)
 
 
@@ -158,7 +159,7 @@ def _difference(row: pd.Series, first: str, sign: int, places: int) -> Differenc
     low, high = sorted((sign * row["ci_low"], sign * row["ci_high"]))
     rates = [kbps_text(row[f"kbps_measured_{side}"]) for side in "ab"][::sign]
     details = [
-        f"n = {row['n_clips']} clips of {row['n_recordings']} recordings",
+        f"n = {count(int(row['n_clips']), 'clip')} of {count(int(row['n_recordings']), 'recording')}",
         f"measured {rates[0]} against {rates[1]} kbps",
     ]
     if not math.isnan(row["p_holm"]):

@@ -131,8 +131,8 @@ def test_weights_are_fetched_before_a_run(
     code, shown, err = run("--codecs", "dac", "--kbps", "8,16", *SHORT, "--out", str(out))
     assert code == 0, err
     assert err.index("downloading weights 'dac-16kbps'") < err.index("run folder")
-    assert "dac at 8 kbps: 7.752 kbps, model 8kbps, num_codebooks 9" in err
-    assert "dac at 16 kbps: 15.5 kbps, model 16kbps, num_codebooks 18" in err
+    assert "dac@8: 7.752 kbps, model 8kbps, num_codebooks 9" in err
+    assert "dac@16: 15.5 kbps, model 16kbps, num_codebooks 18" in err
     assert "RANDOM WEIGHTS" not in shown
     rows = pd.read_csv(out / "clips.csv")
     assert rows["error"].isna().all()
@@ -152,7 +152,7 @@ def test_files_of_ones_own(run: Run, shared: Shared, tmp_path: Path) -> None:
     assert "is for codec 'dac', which is not among --codecs" in err
     code, _, err = run("--codecs", "dac,one=dac:16kbps", *arguments)
     assert code == 0, err
-    assert "one at 8 kbps: 7.752 kbps, model 16kbps, num_codebooks 9" in err
+    assert "one@8: 7.752 kbps, model 16kbps, num_codebooks 9" in err
     assert not (tmp_path / "cache" / "weights").exists()
     code, _, err = run("--codecs", "dac", "--weights", "dac-8kbps=/nowhere", *SHORT)
     assert code == 2

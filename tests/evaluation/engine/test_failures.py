@@ -51,7 +51,7 @@ def test_a_metric_fails_by_itself(lab: Lab, tmp_path: Path) -> None:
     write_all(both, lab.out)
     table = (lab.out / "table.md").read_text().replace("\\", "")
     assert f"Touchy not a number: {reason} (1×)" in table
-    assert "Touchy is the mean of fewer clips than n: steps at 8 kbps 2 of 3" in table
+    assert "Touchy is the mean of fewer clips than n: steps@8 2 of 3" in table
     with (lab.out / "clips.csv").open() as file:
         rows = {row["clip"]: row for row in csv.DictReader(file)}
     assert rows["loud"]["touchy"] == "" and rows["loud"]["touchy_reason"] == reason

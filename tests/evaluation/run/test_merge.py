@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -25,7 +26,8 @@ from evaluation.cli import merge as merge_cli
 from evaluation.datasets import load_dataset
 from evaluation.loading import open_results
 from evaluation.run import merge as merging_runs
-from evaluation.run.merge import merge_runs
+from evaluation.run.merge import Merged, merge_runs
+from evaluation.run.store import RunStore
 from qincodec.core.errors import UserError
 
 
@@ -433,3 +435,25 @@ def test_what_is_no_shard(data: Path, text: str) -> None:
 def test_more_shards_than_recordings(data: Path) -> None:
     with pytest.raises(UserError, match="--shard 2/11 of 10 recordings: parts would be empty"):
         load_dataset(data, shard="2/11")
+
+
+@pytest.mark.parametrize(
+    ("commands", "expected"),
+    [
+        (
+            ["evaluate d --codecs a --shard 1/2 --out x", "evaluate d --shard=2/2 --codecs a --out=y"],
+            "evaluate d --codecs a --out 'of all'",
+        ),
+        (["python -m evaluation d --out x", "evaluate merge o x"], "python -m evaluation d --out 'of all'"),
+        (["evaluate d1 --out x", "evaluate d2 --out y"], "the command of the runs, without --shard, on "),
+    ],
+)
+def test_the_command_that_finishes_is_printed(
+    whole: Callable[[str], Path], commands: list[str], expected: str
+) -> None:
+    with RunStore(whole("steps,picky"), write=False) as store:
+        run = dataclasses.replace(store.read_run(), commands=tuple(commands))
+    merged = Merged(Path("of all"), run, 2, not_scored={"a": 1}, delays={"a": 3})
+    assert any(
+        f"to score them from what was encoded: {expected}" in line for line in merge_cli._remarks(merged)
+    )

@@ -112,7 +112,7 @@ def test_notes_on_few_and_on_skewed_recordings() -> None:
     many.clips.loc[chosen & (many.clips["kbps"] == 8), "si_sdr"] = -60.0
     texts = [note.text for note in notes(many, many.summary) if note.kind == "intervals"]
     assert len(texts) == 1
-    assert texts[0].startswith("Skewed: SI-SDR of opus at 8 kbps (")
+    assert texts[0].startswith("Skewed: SI-SDR of opus@8 (")
 
 
 def test_medians_stand_in_the_summary_and_beside_the_means() -> None:
