@@ -15,7 +15,7 @@ from scipy import stats
 
 #: Below it, an interval of a mean is not to be trusted to cover 95 %.
 FEW_RECORDINGS = 20
-#: Cochran's rule of thumb ("Sampling Techniques", 3rd edition, 1977, section 2.15): n above 25 times the
+#: Cochran's rule of thumb ("Sampling Techniques", 3rd edition, 1977): n above 25 times the
 #: squared skewness, or a 95 % interval of a mean fails in more than 6 % of all samples.
 COCHRAN = 25
 #: Recordings, and how often the printed 95 % interval of a mean held the truth: values that are normal, that

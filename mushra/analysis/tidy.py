@@ -77,14 +77,19 @@ def numbers(
 
 
 def _ask_for_scale(score: pd.Series[float]) -> None:
+    if other := other_scale(score):
+        low, high = other
+        raise UserError(
+            f"all scores lie within {low:g} to {high:g} ({score.min():g} to {score.max():g}): give "
+            f"--scale {low:g},{high:g} if that is their scale, or --scale 0,100"
+        )
+
+
+def other_scale(score: pd.Series[float]) -> tuple[float, float] | None:
+    """The scale that all scores lie on though it is not that of MUSHRA; None if there is none."""
     if score.nunique() < 2:
-        return
-    for low, high in _OTHER_SCALES:
-        if score.dropna().between(low, high).all():
-            raise UserError(
-                f"all scores lie within {low:g} to {high:g} ({score.min():g} to {score.max():g}): give "
-                f"--scale {low:g},{high:g} if that is their scale, or --scale 0,100"
-            )
+        return None
+    return next((scale for scale in _OTHER_SCALES if score.dropna().between(*scale).all()), None)
 
 
 def drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:

@@ -75,7 +75,9 @@ class Plots:
 
 
 def look(database: str, test: str | None, config: Path | None) -> Analysis:
-    """The analysis of what counts, as of ``mushra analyze CONFIG --database DATABASE``.
+    """The analysis of what counts, as of ``mushra analyze CONFIG --database DATABASE --scale 0,100``.
+
+    The listening page has sliders from 0 to 100, so nobody need be asked for the scale.
 
     Args:
         config: YAML of the test, beside which its key is; None if none is served.
@@ -86,14 +88,22 @@ def look(database: str, test: str | None, config: Path | None) -> Analysis:
     from mushra import load
     from mushra.analysis.pipeline import analyze
     from mushra.analysis.ratings import ALL
+    from mushra.analysis.tidy import SCALE
 
-    ratings = load([config or database], database=database, tests=[test] if test else [], systems=[ALL])
+    ratings = load(
+        [config or database],
+        database=database,
+        tests=[test] if test else [],
+        systems=[ALL],
+        scale=SCALE,
+    )
     return analyze(ratings, num_permutations=NUM_PERMUTATIONS, num_resamples=NUM_PERMUTATIONS)
 
 
 def draw(database: str, test: str | None, config: Path | None, folder: Path) -> dict[str, Any]:
     """`look`, with its figures in ``folder``; what `Plots.state` gives."""
     from mushra.analysis.plots import draw_all
+    from mushra.analysis.tidy import other_scale
     from mushra.analysis.wording import condition_rows
 
     analysis = look(database, test, config)
@@ -105,11 +115,18 @@ def draw(database: str, test: str | None, config: Path | None, folder: Path) -> 
         population=analysis.primary.population,
         captions=True,
     )
+    problems = [f"{problem.kind}: {problem.detail}" for problem in analysis.loaded.problems]
+    if other := other_scale(analysis.loaded.frame["score"]):
+        low, high = other
+        problems.append(
+            f"scale: all scores lie within {low:g} to {high:g} and count as points of 0 to 100; if they were "
+            f"imported from a test with that scale, `mushra analyze --scale {low:g},{high:g}` takes it"
+        )
     excluded = analysis.screening.listeners
     excluded = excluded[excluded["excluded"]]
     return {
         "conditions": condition_rows(analysis),
-        "problems": [f"{problem.kind}: {problem.detail}" for problem in analysis.loaded.problems],
+        "problems": problems,
         "notes": list(analysis.notes),
         "screened_out": [f"{row.listener}: {row.reason}" for row in excluded.itertuples()],
         "figures": [name for name in FIGURES if (folder / f"{name}.png").is_file()],

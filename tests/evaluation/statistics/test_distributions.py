@@ -283,3 +283,42 @@ def test_the_limit_covers_long(
         f"{dim}, {recordings} x {frames}, {clustered}: FD {of_n:.3f}, of all {of_all:.3f}, limit {limit:.3f}"
     )
     assert of_n > 0.91 and limit > least and limit > of_all
+
+
+def equal_codecs_kept_equal(dim: int, recordings: int, frames: int, clustered: float, repeats: int) -> float:
+    """How often the paired jackknife's interval of FD - FD held 0, of two codecs with equal noise."""
+    rng = np.random.default_rng(dim)
+    num_groups = min(NUM_GROUPS, recordings)
+    sizes = [len(range(group, recordings, num_groups)) for group in range(num_groups)]
+    held = 0
+    for _ in range(repeats):
+        own = rng.normal(size=(recordings, 1, dim)) * math.sqrt(clustered)
+        x = own + math.sqrt(1 - clustered) * rng.normal(size=(recordings, frames, dim))
+        signals = [x, *(0.9 * x + 0.35 * rng.normal(size=x.shape) for _ in range(2))]
+        groups = [
+            [Moments.of(part[group::num_groups].reshape(-1, dim)) for group in range(num_groups)]
+            for part in signals
+        ]
+
+        def difference(without: int, groups: list[list[Moments]] = groups) -> float:
+            reference, one, other = (
+                Gaussian.of(reduce(add, (m for group, m in enumerate(part) if group != without)))
+                for part in groups
+            )
+            return frechet(reference, one) - frechet(reference, other)
+
+        interval = jackknife(difference(-1), [difference(group) for group in range(num_groups)], sizes)
+        held += interval.low <= 0 <= interval.high
+    return held / repeats
+
+
+def test_equal_codecs_are_seldom_told_apart_by_fd() -> None:
+    assert equal_codecs_kept_equal(8, 20, 10, 0.3, 100) > 0.95 - 3 * 0.022
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("dim", "recordings", "frames"), [(8, 12, 10), (8, 40, 10), (32, 60, 20)])
+def test_equal_codecs_are_seldom_told_apart_by_fd_long(dim: int, recordings: int, frames: int) -> None:
+    rates = [equal_codecs_kept_equal(dim, recordings, frames, clustered, 300) for clustered in (0.0, 0.3)]
+    print(f"difference of FD, {dim}, {recordings} x {frames}: {rates}")
+    assert min(rates) > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 300) - 0.01

@@ -17,6 +17,7 @@ from evaluation.results import Results
 from evaluation.statistics.recordings import (
     TIMING_COLUMNS,
     Sample,
+    _wilcoxon,
     bd_rate,
     bootstrap_means,
     holm,
@@ -345,6 +346,36 @@ def test_no_winner_where_mean_and_ranks_disagree() -> None:
     row = paired_tests(results, seed=0, num_resamples=FAST).iloc[0]
     assert row["p_holm"] < 0.05 and row["difference"] < 0 < row["rank_biserial"]
     assert row["winner"] == "n.s." and "opposite" in row["reason"]
+
+
+def false_winners(recordings: int, skewed: bool, repeats: int) -> tuple[float, float]:
+    """How often any of six pairs of four equal codecs is told apart, and how often the interval of the
+    difference of the first two holds 0: recordings of two clips, values with a long tail or normal."""
+    rng = np.random.default_rng(recordings)
+    names = np.repeat([f"r{i}" for i in range(recordings)], 2)
+    found = held = 0
+    for seed in range(repeats):
+        draw = rng.lognormal if skewed else rng.normal
+        values = draw(0, 1, (4, recordings)).repeat(2, axis=1) + rng.normal(0, 0.5, (4, 2 * recordings))
+        pairs = [sample(names, a - b) for a, b in itertools.combinations(values, 2)]
+        found += any(p < 0.05 for p in holm([_wilcoxon(pair)["p"] for pair in pairs]))
+        interval = bootstrap_means(pairs[:1], seed=seed, num_resamples=1000)[0]
+        held += interval.low <= 0 <= interval.high
+    return found / repeats, held / repeats
+
+
+def test_equal_codecs_have_no_winner() -> None:
+    found, held = false_winners(12, True, 150)
+    assert found < 0.05 + 3 * 0.018 and held > 0.95 - 3 * 0.018
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("skewed", [False, True])
+@pytest.mark.parametrize("recordings", [8, 15, 30, 100])
+def test_equal_codecs_have_no_winner_long(recordings: int, skewed: bool) -> None:
+    found, held = false_winners(recordings, skewed, 1000)
+    print(f"{recordings} recordings, skewed {skewed}: winners {found:.3f}, difference {held:.3f}")
+    assert found < 0.05 + 3 * 0.007 and held > 0.95 - 3 * 0.007 - 0.01
 
 
 def test_conditions_without_a_rate_are_compared_with_each_other() -> None:

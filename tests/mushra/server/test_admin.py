@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from mushra.analysis.wording import condition_rows
 from mushra.cli.main import main
 from mushra.server import Limits, sign_in
-from mushra.server.plots import look
+from mushra.server.plots import draw, look
 from mushra.server.progress import list_sessions
 from mushra.store import records, schema
 from mushra.store.ratings import read_ratings
@@ -388,6 +388,25 @@ def test_the_page_and_analyze_give_the_same_means(
     assert "not given: 2 scores stored without a move of the slider" in text
     assert "rated twice" in text and "their mean is used" in text
     assert client.get("/admin/analysis/means.png").status_code == 200
+
+
+def test_scores_that_look_like_another_scale_are_analysed(
+    serve: Any, listener: Any, answer: Any, tmp_path: Path
+) -> None:
+    """The sliders go from 0 to 100, so 1 to 5 are points; `mushra analyze` would ask."""
+    app = serve(section="rules: {one_at_100: false}")
+    one = listener(app)
+    for page in one.pages:
+        result = answer(page)
+        if page["type"] == "mushra":
+            for place, rating in enumerate(result["ratings"]):
+                rating["score"] = 5 - place
+        assert one.put(page, result).status_code == 200
+    assert one.finish().status_code == 200
+    done = draw(store(app).target, "small", app.extensions["mushra"].config.path, tmp_path)
+    means = [float(row["mean"]) for row in done["conditions"]]  # not stretched
+    assert all(3 <= mean <= 5 for mean in means), means
+    assert any("all scores lie within 1 to 5 and count as points of 0 to 100" in p for p in done["problems"])
 
 
 def test_progress_tells_finished_running_dropped(serve: Any, listener: Any, signed_in: Any) -> None:
