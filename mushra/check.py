@@ -34,6 +34,8 @@ from mushra.standard import ITEMS_PER_SYSTEM, MAX_EXCERPT_S, MAX_SIGNALS, MIN_IT
 from qincodec import audio
 from qincodec.core.errors import UserError, count
 
+#: The most that browsers decode and play.
+MAX_CHANNELS = 8
 #: No gain of a recording is near it; 10 to the power of a twentieth of more may be no number.
 _MAX_GAIN_DB = 1000
 
@@ -121,9 +123,10 @@ def check_config(path: Path, root: Path | None = None) -> list[Finding]:
 def check_test(config: TestConfig) -> Iterator[Remark]:
     """Everything that can be seen before the first listener comes.
 
-    Errors: audio that is missing, unreadable, out of the test's folder or not finite; a trial whose signals
-    differ in sample rate or channels, or in length where ``stopOnErrors`` is set; an anchor that would be
-    told by its type of file; a key that does not fit. Warnings: other lengths, silence, clipping, what a
+    Errors: audio that is missing, unreadable, out of the test's folder or not finite, or of more channels
+    than browsers play; a trial whose signals differ in sample rate or channels, or in length where
+    ``stopOnErrors`` is set; an anchor that would be told by its type of file; a key that does not fit.
+    Warnings: more channels than stereo, several sample rates, other lengths, silence, clipping, what a
     reference should not have (`mushra.faults`), types and sizes of files that tell items apart, training on
     a recording of the test, limits of the standard, names that give a condition away.
     """
@@ -155,6 +158,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
             if place == ("reference",) and sound.peak > 0:
                 for fault in sound.faults:
                     yield Remark("warning", number, f"reference '{path}' {fault}", place)
+        yield from _unplayable(number, page, found)
         if isinstance(page, Trial | OwnTrial):
             yield from _uneven(number, page, found, config.general.stop_on_errors)
         if isinstance(page, Trial):
@@ -167,6 +171,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
                     yield Remark("error", number, f"'{path}': no such file in '{config.root}'", ("response",))
         sounds[number] = found
     yield from _own_types(pages)
+    yield from _device_needed(sounds)
     yield from _check_limits(config, pages, sounds, key)
     yield from _telling_names(config, pages, key)
     yield from _trained_on(config, pages, sounds, key)
@@ -225,6 +230,44 @@ def _look(config: TestConfig, path: str, full_scale: float) -> _Sound | str:
         container(data) or file.suffix.lower().lstrip(".") or "unknown",
         tuple(reference_faults(samples, full_scale, slack)),
     )
+
+
+def _unplayable(number: int, page: Page, found: dict[str, _Sound]) -> Iterator[Remark]:
+    """Channels that browsers do not play as they are; a trial's are compared with its reference's."""
+    most = max((sound.channels for sound in found.values()), default=0)
+    for name, sound in found.items():
+        listed = isinstance(page, Trial | OwnTrial | LikertPage) and name in page.stimuli
+        place = ("stimuli", name) if listed else (name,)
+        if sound.channels > MAX_CHANNELS:
+            message = f"'{name}' has {sound.channels} channels; browsers play up to {MAX_CHANNELS}"
+            yield Remark("error", number, message, place)
+        elif isinstance(page, LikertPage) and 2 < most != sound.channels:
+            message = (
+                f"'{name}' has {count(sound.channels, 'channel')}, others of this page {most}; beyond stereo"
+                " all sounds of a page must have the same number"
+            )
+            yield Remark("error", number, message, place)
+
+
+def _device_needed(sounds: dict[int, dict[str, _Sound]]) -> Iterator[Remark]:
+    """What listeners' devices must have, or browsers make up for."""
+    found = [(number, sound) for number, page in sounds.items() for sound in page.values()]
+    number, most = max(((n, s.channels) for n, s in found), key=lambda one: one[1], default=(0, 0))
+    if 2 < most <= MAX_CHANNELS:
+        yield Remark(
+            "warning",
+            number,
+            f"sounds have {most} channels: they are played unmixed, channel k on output k of the device, and"
+            " listeners whose devices have fewer outputs are told so and cannot begin",
+        )
+    rates = sorted({sound.sample_rate for _, sound in found})
+    if len(rates) > 1:
+        yield Remark(
+            "warning",
+            None,
+            f"sounds have {', '.join(map(str, rates))} Hz; a test is played at the rate that most of its"
+            " files have, and the browser resamples the others: give all the same rate",
+        )
 
 
 def _uneven(

@@ -29,7 +29,7 @@ from evaluation.records import Condition, label_of
 from evaluation.rows import CodedRow
 from evaluation.run.store import RunStore, condition_delay
 from mushra.check import is_control
-from mushra.create.stimuli import Raw, Unsuitable
+from mushra.create.stimuli import MAX_CHANNELS, Raw, Unsuitable
 from qincodec import audio
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
@@ -300,9 +300,10 @@ class FolderMaterial:
         return audio.resample(samples, sample_rate, self.sample_rate)
 
     def load(self, pick: Pick) -> Raw:
-        if pick.clip.channels > 2:
+        if pick.clip.channels > MAX_CHANNELS:
             raise Unsuitable(
-                f"the reference has {pick.clip.channels} channels; a test has 1 or 2: mix it first"
+                f"the reference has {pick.clip.channels} channels; `mushra create` aligns the loudness of 1"
+                f" to {MAX_CHANNELS} (5.1). A YAML written by hand takes what browsers play: up to 8"
             )
         try:
             return self._load(pick)

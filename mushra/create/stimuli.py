@@ -31,6 +31,19 @@ FADE_S = 0.01
 PEAK_DBFS = -1.0
 #: A block of BS.1770; a shorter excerpt has no loudness.
 MIN_EXCERPT_S = 0.4
+#: Where the channels of a file stand among L, R, C, Ls, Rs, which BS.1770 weights by 1, 1, 1, 1.41, 1.41;
+#: None is the LFE channel, which has no weight. Files have the orders of WAV, FLAC and browsers: 4 are
+#: L R Ls Rs, 6 are L R C LFE Ls Rs.
+_PLACES = {
+    1: (0,),
+    2: (0, 1),
+    3: (0, 1, 2),
+    4: (0, 1, 3, 4),
+    5: (0, 1, 2, 3, 4),
+    6: (0, 1, 2, None, 3, 4),
+}
+#: More would need places that have no one order in files.
+MAX_CHANNELS = max(_PLACES)
 #: An item's own delay replaces that of its condition only where the correlation gains this much by it.
 OWN_DELAY_GAIN = 0.02
 #: An anchor that lacks less than this of its reference (energy, dB) is heard as the reference.
@@ -213,13 +226,18 @@ def write_stimulus(path: Path, samples: Audio, sample_rate: int, bits: int, dith
 def _loudness(samples: Audio, sample_rate: int) -> float | None:
     """Integrated loudness by ITU-R BS.1770-4, LUFS; None where all is below the gate of -70 LUFS.
 
-    ``samples``: (channels, samples), at least a block of 0.4 s.
+    ``samples``: (channels, samples), at least a block of 0.4 s, of at most `MAX_CHANNELS`.
     """
     import pyloudnorm
 
+    places = _PLACES[len(samples)]
+    placed = np.zeros((1 + max(place for place in places if place is not None), samples.shape[1]))
+    for place, channel in zip(places, samples, strict=True):
+        if place is not None:
+            placed[place] = channel
     with np.errstate(divide="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        loudness = float(pyloudnorm.Meter(sample_rate).integrated_loudness(samples.T.astype(np.float64)))
+        loudness = float(pyloudnorm.Meter(sample_rate).integrated_loudness(placed.T))
     return loudness if math.isfinite(loudness) else None
 
 

@@ -23,6 +23,13 @@ blueprint = Blueprint("listen", __name__)
 #: Of one page's result. 2000 events and a long comment are under 100 KiB.
 MAX_PAGE_BYTES = 256 * 1024
 _COOKIE = "listener"
+#: Numbers that a browser may give: name, lowest, highest.
+_CLIENT_NUMBERS = (
+    ("sample_rate", 1000, 1_000_000),
+    ("device_rate", 1000, 1_000_000),
+    ("channels", 1, 256),
+    ("device_channels", 1, 256),
+)
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -33,8 +40,11 @@ def page() -> str:
 
 def listening_page(config: TestConfig, title: str | None = None) -> str:
     """The page that shows a session; ``title`` instead of the test's."""
+    stimuli = service().stimuli
+    assert stimuli is not None
     return render_template(
         "listen.html",
+        output=stimuli.output,
         lang=_language(config, request.args.get("lang")),
         testname=title or config.testname,
         languages=_languages(config),
@@ -231,12 +241,18 @@ def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, 
 
 
 def _client(given: object) -> dict[str, Any]:
-    """Sample rate and screen, if they are what they should be; nothing else is kept."""
+    """What the browser says of sound and screen, where it is what it should be; nothing else is kept.
+
+    ``sample_rate`` and ``channels`` are those the test is played at; ``device_rate`` and ``device_channels``
+    those of the device: where the rates differ, the browser resamples.
+    """
     client: dict[str, Any] = {}
     if isinstance(given, dict):
-        rate, screen = given.get("sample_rate"), given.get("screen")
-        if isinstance(rate, int | float) and 1000 <= rate <= 1_000_000:
-            client["sample_rate"] = rate
+        for name, low, high in _CLIENT_NUMBERS:
+            value = given.get(name)
+            if isinstance(value, int | float) and low <= value <= high:
+                client[name] = value
+        screen = given.get("screen")
         if isinstance(screen, str) and len(screen) <= 20:
             client["screen"] = screen
     return client

@@ -12,8 +12,10 @@ import base64
 import hashlib
 import hmac
 import mimetypes
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ ANCHOR_VERSION = 1
 class Served:
     """A file that is served: where it is, what it is, its hash and size as they were when the server started.
 
-    ``container`` as of `mushra.containers`.
+    ``container`` as of `mushra.containers`; ``sound`` is None for what we cannot read.
     """
 
     path: Path
@@ -52,6 +54,15 @@ class Served:
     sha256: str
     size: int
     container: str | None
+    sound: Output | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What sounds ask of a device: channels, and a sample rate in Hz; 0 where it is not known."""
+
+    channels: int
+    sample_rate: int
 
 
 class Stimuli:
@@ -90,6 +101,16 @@ class Stimuli:
         """The file of an address."""
         return self._files.get(token)
 
+    @cached_property
+    def output(self) -> Output:
+        """The most channels that a sound has, and the rate that most of them have."""
+        sounds = [served.sound for served in self._known.values() if served.sound is not None]
+        rates = Counter(sound.sample_rate for sound in sounds)
+        return Output(
+            max((sound.channels for sound in sounds), default=0),
+            rates.most_common(1)[0][0] if rates else 0,
+        )
+
     def hashes(self) -> dict[str, str]:
         """Path (relative to the test, if in it) -> SHA-256 of every file that is served."""
         return {
@@ -123,7 +144,12 @@ class Stimuli:
                     f"cannot read '{path}' of page '{page}': {error.strerror or error}; run `mushra check`"
                 ) from error
             self._known[path] = Served(
-                path, _media_type(path, data), hashlib.sha256(data).hexdigest(), len(data), container(data)
+                path,
+                _media_type(path, data),
+                hashlib.sha256(data).hexdigest(),
+                len(data),
+                container(data),
+                _sound(path),
             )
         self._files[self._token(page, place)] = self._known[path]
 
@@ -204,6 +230,14 @@ class Stimuli:
             self._cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make folder '{self._cache}' for anchors: {error.strerror}") from error
+
+
+def _sound(path: Path) -> Output | None:
+    try:
+        info = audio.info(path)
+    except UserError:  # a picture, or what only browsers decode
+        return None
+    return Output(info.channels, info.sample_rate)
 
 
 def _media_type(path: Path, data: bytes) -> str:

@@ -134,3 +134,25 @@ def test_what_a_listener_is_given_decides_about_screening(tmp_path: Path) -> Non
 def test_names_shown_to_listeners_are_warned_about(tmp_path: Path) -> None:
     path = audio_test(tmp_path, showConditionNames=True)
     assert sum("'showConditionNames' shows listeners" in text for text in remarks(path, "warning")) == 5
+
+
+def test_more_than_two_channels_and_several_rates_are_said(tmp_path: Path) -> None:
+    path = audio_test(tmp_path, n_trials=7, createAnchor35=True)
+    for name in ("r.wav", "c.wav"):
+        tone(tmp_path / name, channels=6)
+    assert remarks(path, "error") == []
+    assert any(
+        text.startswith("sounds have 6 channels: they are played") for text in remarks(path, "warning")
+    )
+    for name in ("r.wav", "c.wav"):
+        tone(tmp_path / name, channels=9)
+    assert "'reference' has 9 channels; browsers play up to 8" in remarks(path, "error")
+    tone(tmp_path / "r.wav", channels=6)
+    tone(tmp_path / "c.wav", rate=48000)
+    likert = {"type": "likert_multi_stimulus", "id": "l", "stimuli": {"C": "c.wav", "R": "r.wav"}}
+    response = [{"value": 1, "label": "bad"}, {"value": 2, "label": "good"}]
+    test = {"testname": "t", "testId": "t", "pages": [{**likert, "response": response}]}
+    path.write_text(yaml.safe_dump(test))
+    (error,) = remarks(path, "error")
+    assert error.startswith("'C' has 1 channel, others of this page 6; beyond stereo")
+    assert any(text.startswith("sounds have 16000, 48000 Hz") for text in remarks(path, "warning"))

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio"]
+MUTE = "--mute-audio"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", MUTE]
 
 
 @contextmanager
 def chromium() -> Iterator[Callable[..., Any]]:
-    """(more arguments) -> a browser, started once for each set of them; skips where there is none."""
+    """(more arguments) -> a browser, started once for each set of them; skips where there is none.
+
+    With the ``environment`` of a sound server it plays there; else it plays nowhere.
+    """
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}: pages are tested in a real browser (apt-get install chromium)")
     from playwright.sync_api import sync_playwright
@@ -23,11 +27,17 @@ def chromium() -> Iterator[Callable[..., Any]]:
     with sync_playwright() as playwright:
         browsers: dict[tuple[str, ...], Any] = {}
 
-        def start(*more: str) -> Any:
-            if more not in browsers:
-                arguments = [*ARGUMENTS, *more]
-                browsers[more] = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
-            return browsers[more]
+        def start(*more: str, environment: dict[str, str] | None = None) -> Any:
+            key = (*more, (environment or {}).get("PULSE_SERVER", ""))
+            if key not in browsers:
+                arguments = [one for one in ARGUMENTS if environment is None or one != MUTE]
+                browsers[key] = playwright.chromium.launch(
+                    executable_path=str(CHROMIUM),
+                    args=[*arguments, *more],
+                    env=environment,
+                    ignore_default_args=[MUTE] if environment else None,  # Playwright's own
+                )
+            return browsers[key]
 
         yield start
         for browser in browsers.values():

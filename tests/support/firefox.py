@@ -16,6 +16,8 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,16 @@ KEYS = {
 
 
 class Sound:
-    """A PulseAudio server in ``folder``; it has no device until one is plugged in."""
+    """A PulseAudio server in ``folder``; it has no device until one is plugged in.
 
-    def __init__(self, folder: Path) -> None:
+    ``defaults``: lines of its ``daemon.conf``, where Chromium takes rate and channels from.
+    """
+
+    def __init__(self, folder: Path, *defaults: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
+        settings = folder / "daemon.conf"
+        settings.write_text("\n".join([*defaults, ""]))
         self._folder = folder
         self.environment = {
             **os.environ,
@@ -68,7 +75,7 @@ class Sound:
         with (folder / "pulse.log").open("wb") as log:
             self._process = subprocess.Popen(
                 ["pulseaudio", *arguments, "-L", modules],
-                env={**self.environment, "PULSE_SERVER": ""},
+                env={**self.environment, "PULSE_SERVER": "", "PULSE_CONFIG": str(settings)},
                 stdout=log,
                 stderr=log,
             )
@@ -84,9 +91,19 @@ class Sound:
             command, env=self.environment, check=True, capture_output=True, text=True
         ).stdout
 
-    def plug(self) -> None:
-        """A device that plays into nothing, in real time."""
-        self._module = self._pactl("load-module", "module-null-sink", "sink_name=phones").strip()
+    def plug(self, *settings: str) -> None:
+        """A device that plays into nothing, in real time; settings as of PulseAudio's null sink."""
+        self._module = self._pactl("load-module", "module-null-sink", "sink_name=phones", *settings).strip()
+
+    @contextmanager
+    def recorder(self, *options: str) -> Iterator[Any]:
+        """A pipe with all that the device plays; options as of ``parec``."""
+        command = ["parec", "--device=phones.monitor", "--latency-msec=50", *options]
+        with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE) as process:
+            try:
+                yield process.stdout
+            finally:
+                process.terminate()
 
     def unplug(self) -> None:
         assert self._module is not None

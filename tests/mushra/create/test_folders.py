@@ -201,3 +201,31 @@ def test_ids_that_serve_takes(tmp_path: Path) -> None:
     assert len(report["test_id"]) == MAX_TEST_ID
     notes = "\n".join(report["items"][0]["warnings"])
     assert "'x' is the reference itself, sample for sample" in notes
+
+
+def test_five_point_one_keeps_its_channels_and_has_the_loudness_of_the_standard(tmp_path: Path) -> None:
+    """BS.1770: a tone of 997 Hz has its peak's level less 3.01 dB; a surround channel counts 1.41 times."""
+    t = np.arange(3 * 48000) / 48000
+    tone = 0.1 * np.sin(2 * np.pi * 997 * t)
+    for name in ("ref", "x", "stereo"):
+        (tmp_path / name).mkdir()
+    for clip, channel in (("centre", 2), ("lfe", 3), ("surround", 5)):
+        samples = np.zeros((len(t), 6))
+        samples[:, channel] = tone
+        samples[:, 0] += 0.01 * tone  # the LFE channel does not count
+        soundfile.write(tmp_path / "ref" / f"{clip}.wav", samples, 48000, subtype="FLOAT")
+        soundfile.write(tmp_path / "x" / f"{clip}.wav", 0.5 * samples, 48000, subtype="FLOAT")
+        soundfile.write(tmp_path / "stereo" / f"{clip}.wav", samples[:, :2], 48000, subtype="FLOAT")
+    source = FolderMaterial(str(tmp_path / "ref"), [f"x={tmp_path / 'x'}"])
+    clips = ["centre", "lfe", "surround"]
+    key, report = make(source, tmp_path / "test", items=None, clips=clips, duration_s=2.0, training=0)
+    for trial in key["trials"].values():
+        for samples in signals(tmp_path / "test", trial).values():
+            assert samples.shape == (96000, 6)
+    found = {item["clip"]: item["loudness_lufs"] for item in report["items"]}
+    assert found["centre"] == pytest.approx(-23.01, abs=0.1)
+    assert found["lfe"] == pytest.approx(-63.01, abs=0.1)
+    assert found["surround"] == pytest.approx(-23.01 + 10 * np.log10(1.41), abs=0.1)
+    mixed = FolderMaterial(str(tmp_path / "ref"), [f"x={tmp_path / 'stereo'}"])
+    with pytest.raises(UserError, match="cannot mix 2 channels to 6"):
+        make(mixed, tmp_path / "mixed", items=None, clips=clips, duration_s=2.0, training=0)

@@ -30,6 +30,8 @@ TAP = """
         this.tap = new AudioWorkletNode(this, "tap", { numberOfOutputs: 0, ...mono });
         this.tap.port.onmessage = (event) => window.tapped.push(event.data);
         for (const node of this.waiting ?? []) connect.call(node, this.tap);
+      }).catch((error) => {
+        if (this.state !== "closed") throw error; // one that only asked for the device's rate
       });
     }
   };

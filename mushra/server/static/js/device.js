@@ -1,5 +1,7 @@
 // @ts-check
 /**
+ * The device that is played on: its rate, its channels, and whether there is one.
+ *
  * Is there a device to play on? Without one Firefox has no channels, or keeps a context waiting for good. If the
  * device goes later, a context runs on in silence; only a new one tells, by waiting.
  */
@@ -7,6 +9,48 @@
 /** Milliseconds for a context to begin: a device that sleeps takes a second or two. */
 const PATIENCE_MS = 4000;
 const LOOK_MS = 250;
+
+/**
+ * @typedef {Object} Opened
+ * @property {AudioContext} context
+ * @property {number} deviceRate in Hz, at which the device itself plays, as far as the browser tells
+ */
+
+/**
+ * A context at the rate of a test's files, where the browser grants it: it then decodes without resampling.
+ *
+ * @param {number} rate in Hz; 0: the device's own
+ * @returns {Opened}
+ */
+export function openContext(rate) {
+  const latencyHint = "interactive";
+  const own = new AudioContext({ latencyHint });
+  const deviceRate = own.sampleRate;
+  if (!rate || rate === deviceRate) return { context: own, deviceRate };
+  try {
+    const context = new AudioContext({ latencyHint, sampleRate: rate });
+    own.close();
+    return { context, deviceRate };
+  } catch (error) {
+    if (/** @type {DOMException} */ (error).name !== "NotSupportedError") throw error;
+    return { context: own, deviceRate };
+  }
+}
+
+/**
+ * Opens as many outputs as sounds need. Beyond stereo all of the device's are opened and channel k of a file goes
+ * to output k: with fewer, the system would spread them over the loudspeakers that it knows.
+ *
+ * @param {AudioDestinationNode} destination
+ * @param {number} channels of the sounds
+ */
+export function openOutputs(destination, channels) {
+  const { maxChannelCount } = destination;
+  if (maxChannelCount === 0) return; // the device has gone
+  const count = channels > 2 ? maxChannelCount : Math.min(2, maxChannelCount);
+  if (destination.channelCount !== count) destination.channelCount = count; // starts the output anew
+  destination.channelInterpretation = channels > 2 ? "discrete" : "speakers";
+}
 
 const pause = () => new Promise((resolve) => setTimeout(resolve, LOOK_MS));
 

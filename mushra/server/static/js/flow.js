@@ -2,6 +2,7 @@
 /** One listener's way through a session: shows its steps, keeps what is filled in, hands on what is done. */
 
 import { ApiError, finishSession } from "./api.js";
+import { openOutputs } from "./device.js";
 import { button, dialog, element, isTextField } from "./dom.js";
 import { keys } from "./frame.js";
 import { Loader, SoundError, soundsOf } from "./loader.js";
@@ -119,8 +120,7 @@ export class Flow {
     this._frame.progress(index + 1, this.steps.length);
     this._showSaving();
     this.player.load(null);
-    const channels = Math.min(2, this._context.destination.maxChannelCount);
-    if (channels) this._context.destination.channelCount = channels; // none: the device has gone
+    if (step.id === HEADPHONES) openOutputs(this._context.destination, 2);
     const heading = this._heading(step);
     const draft = await this._storage.read(`${this.session.id}:draft:${step.id}`);
     if (signal.aborted) return;

@@ -2,7 +2,7 @@
 /** Begins or takes up a session. The first click also allows the browser to play sound. */
 
 import { ApiError, createSession, readSession } from "./api.js";
-import { watchDevice, whenThere } from "./device.js";
+import { openContext, watchDevice, whenThere } from "./device.js";
 import { announce, button, dialog, element } from "./dom.js";
 import { Flow } from "./flow.js";
 import { Frame } from "./frame.js";
@@ -20,6 +20,11 @@ const RETRY_S = 5;
 
 const query = new URLSearchParams(location.search);
 const storage = new Storage();
+/** What the test's sounds ask of the device: 0 where nothing is known. */
+const wanted = {
+  rate: Number(document.body.dataset.sampleRate ?? 0),
+  channels: Number(document.body.dataset.channels ?? 0),
+};
 const frame = new Frame(document.body.dataset.testname ?? "", (document.body.dataset.languages ?? "").split(" "));
 // The language the server chose for this address: what was asked for, or the test's own.
 setLanguage(document.documentElement.lang);
@@ -124,14 +129,23 @@ function outboxOf(known) {
  *
  * @param {any} session null: a new one is begun
  * @param {{known: Pointer, outbox: Outbox}|null} before of the session
- * @param {AudioContext} [context] of an earlier attempt
+ * @param {import("./device.js").Opened} [opened] by an earlier attempt
  */
-async function open(session, before, context = new AudioContext({ latencyHint: "interactive" })) {
+async function open(session, before, opened = openContext(wanted.rate)) {
+  const { context } = opened;
   context.resume();
   const reload = () => location.reload();
-  if (context.destination.maxChannelCount === 0) {
+  const again = button(t("tryAgain"), reload, { class: "primary" });
+  const { maxChannelCount } = context.destination;
+  if (maxChannelCount === 0) {
     whenThere(context).then(reload);
-    frame.message(t("noDevice"), [t("noDeviceText")], [button(t("tryAgain"), reload, { class: "primary" })], "bad");
+    frame.message(t("noDevice"), [t("noDeviceText")], [again], "bad");
+    return;
+  }
+  if (wanted.channels > Math.max(2, maxChannelCount)) {
+    context.close();
+    const text = t("fewChannelsText", { n: wanted.channels, device: maxChannelCount });
+    frame.message(t("fewChannels"), [text], [again], "bad");
     return;
   }
   let current = session;
@@ -139,9 +153,9 @@ async function open(session, before, context = new AudioContext({ latencyHint: "
   if (!current || !known) {
     frame.message(t("connecting"), []);
     try {
-      current = await createSession(arrival(context.sampleRate));
+      current = await createSession(arrival(opened));
     } catch (error) {
-      failed(error, () => open(null, null, context));
+      failed(error, () => open(null, null, opened));
       return;
     }
     known = { id: current.id, key: current.key, started: Date.now() };
@@ -201,13 +215,19 @@ async function open(session, before, context = new AudioContext({ latencyHint: "
   frame.message(t("otherTab"), [t("otherTabText")], [take]);
 }
 
-/** @param {number} rate of the sound device in Hz */
-function arrival(rate) {
+/** @param {import("./device.js").Opened} opened */
+function arrival({ context, deviceRate }) {
   const pid = query.get("PROLIFIC_PID");
   const prolific = pid
     ? { pid, study: query.get("STUDY_ID") ?? "", session: query.get("SESSION_ID") ?? "" }
     : null;
-  const client = { sample_rate: rate, screen: `${screen.width}x${screen.height}` };
+  const client = {
+    sample_rate: context.sampleRate,
+    device_rate: deviceRate,
+    channels: Math.min(Math.max(1, wanted.channels), context.destination.maxChannelCount),
+    device_channels: context.destination.maxChannelCount,
+    screen: `${screen.width}x${screen.height}`,
+  };
   return { invitation: query.get("t"), prolific, language: document.documentElement.lang, client };
 }
 

@@ -1,6 +1,7 @@
 // @ts-check
 /** The steps of a session: its pages, and the headphone check where the test asks for it. */
 
+import { openOutputs } from "./device.js";
 import { genericPage, consentPage } from "./pages/text.js";
 import { finishPage } from "./pages/finish.js";
 import { degradationPage } from "./pages/degradation.js";
@@ -46,7 +47,7 @@ export function trackOf(page, buffers, context, strict) {
     throw new SoundError(problem.kind, soundsOf(page).get(problem.signal) ?? "", problem.detail);
   }
   const channels = Math.max(...[...buffers.values()].map((buffer) => buffer.numberOfChannels));
-  if (channels > 2) context.destination.channelCount = channels; // otherwise the browser mixes them down
+  if (context instanceof AudioContext) openOutputs(context.destination, channels);
   return {
     buffers,
     length: Math.min(...[...buffers.values()].map((buffer) => buffer.length)),

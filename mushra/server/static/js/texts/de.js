@@ -49,6 +49,8 @@ export default {
   noAudio: "Dieser Browser kann die Klänge dieses Tests nicht abspielen (ihm fehlt Web Audio). Bitte verwenden Sie eine aktuelle Version von Firefox, Chrome, Edge oder Safari.",
   noDevice: "Kein Tonausgabegerät",
   noDeviceText: "Dieser Browser findet nichts, worüber er Ton ausgeben kann. Schließen Sie Ihre Kopfhörer oder Lautsprecher an oder schalten Sie sie ein; dann geht der Test weiter.",
+  fewChannels: "Zu wenige Kanäle",
+  fewChannelsText: "Die Klänge dieses Tests haben {n} Kanäle, und dieser Browser kann auf Ihrem Tongerät {device} wiedergeben. Sie werden nicht gemischt. Wählen Sie ein Gerät mit mindestens {n} Ausgängen als Standard Ihres Systems, mit allen seinen Kanälen, und versuchen Sie es noch einmal.",
   deviceBack: "Es gibt wieder ein Tonausgabegerät.",
   noServer: "Der Server ist nicht erreichbar.",
   unavailable: "Der Server kann im Augenblick nichts speichern. Nichts, was gespeichert war, ist verloren.",

@@ -52,6 +52,8 @@ export default {
   noAudio: "This browser cannot play the sounds of this test (it has no Web Audio). Please use a current version of Firefox, Chrome, Edge or Safari.",
   noDevice: "No sound device",
   noDeviceText: "This browser finds nothing to play sound on. Plug in your headphones or loudspeakers, or turn them on; the test then goes on.",
+  fewChannels: "Too few channels",
+  fewChannelsText: "The sounds of this test have {n} channels, and this browser can play {device} on your sound device. They are not mixed. Choose a device with at least {n} outputs as the default of your system, set to all of its channels, and try again.",
   deviceBack: "There is a sound device again.",
   noServer: "The server cannot be reached.",
   unavailable: "The server cannot store anything just now. Nothing that was saved is lost.",

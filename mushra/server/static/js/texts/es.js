@@ -49,6 +49,8 @@ export default {
   noAudio: "Este navegador no puede reproducir los sonidos de esta prueba (no tiene Web Audio). Use una versión actual de Firefox, Chrome, Edge o Safari.",
   noDevice: "No hay dispositivo de sonido",
   noDeviceText: "Este navegador no encuentra por dónde reproducir el sonido. Conecte o encienda los auriculares o los altavoces; la prueba continuará después.",
+  fewChannels: "Faltan canales",
+  fewChannelsText: "Los sonidos de esta prueba tienen {n} canales, y este navegador puede reproducir {device} en su dispositivo de sonido. No se mezclan. Elija un dispositivo con al menos {n} salidas como predeterminado de su sistema, con todos sus canales, e inténtelo de nuevo.",
   deviceBack: "Vuelve a haber un dispositivo de sonido.",
   noServer: "No se puede conectar con el servidor.",
   unavailable: "El servidor no puede guardar nada en este momento. Nada de lo guardado se ha perdido.",

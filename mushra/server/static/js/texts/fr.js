@@ -49,6 +49,8 @@ export default {
   noAudio: "Ce navigateur ne peut pas jouer les sons de ce test (il n’a pas Web Audio). Utilisez une version récente de Firefox, Chrome, Edge ou Safari.",
   noDevice: "Aucun périphérique audio",
   noDeviceText: "Ce navigateur ne trouve rien pour diffuser le son. Branchez ou allumez votre casque ou vos enceintes ; le test continuera ensuite.",
+  fewChannels: "Trop peu de canaux",
+  fewChannelsText: "Les sons de ce test ont {n} canaux, et ce navigateur peut en restituer {device} sur votre périphérique audio. Ils ne sont pas mélangés. Choisissez un périphérique d’au moins {n} sorties comme périphérique par défaut de votre système, avec tous ses canaux, puis réessayez.",
   deviceBack: "Un périphérique audio est de nouveau disponible.",
   noServer: "Le serveur est injoignable.",
   unavailable: "Le serveur ne peut rien enregistrer pour le moment. Rien de ce qui était enregistré n’est perdu.",
