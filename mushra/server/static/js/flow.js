@@ -7,12 +7,14 @@ import { button, dialog, element, isTextField } from "./dom.js";
 import { keys } from "./frame.js";
 import { Loader, SoundError, soundsOf } from "./loader.js";
 import { doneScreen } from "./pages/finish.js";
-import { Player } from "./player.js";
+import { MIN_LOOP_S, Player } from "./player.js";
 import { HEADPHONES, stepsOf, trackOf, viewOf } from "./steps.js";
 import { t } from "./texts.js";
 
 /** Milliseconds for which a new page takes no Next: the second click of a double click is meant for the old one. */
 const DEAF_MS = 250;
+/** Part of the reference that is here when it can be played, while the rest of the page is loading. */
+const ENOUGH = 0.2;
 /** Milliseconds after a change before the draft is written. */
 const DRAFT_MS = 300;
 /** The server takes no more. */
@@ -154,12 +156,14 @@ export class Flow {
     if (soundsOf(step).size > 0) {
       const bar = element("progress", { max: 1, value: 0, "aria-label": t("loading") });
       const text = element("p", { class: "note" });
+      const early = step.reference ? this._early(step, signal) : null;
       this._frame.main.replaceChildren(
-        element("div", { class: "page" }, heading, element("p", { text: t("loading") }), bar, text),
+        element("div", { class: "page" }, heading, element("p", { text: t("loading") }), bar, text, early),
       );
       const timer = setInterval(() => {
         bar.value = this._loader.progress(step);
         text.textContent = t("loadingPercent", { n: Math.round(100 * bar.value) });
+        if (early) early.hidden = this._loader.part(step.reference.url) < ENOUGH;
       }, 100);
       try {
         const buffers = await this._loader.load(step);
@@ -174,6 +178,40 @@ export class Flow {
     }
     if (next) this._loader.load(next).catch(() => {}); // said when that page is shown
     return true;
+  }
+
+  /**
+   * A button that plays of the reference what is here, and goes on when more is. Nothing is compared yet: a page
+   * is shown, and signals are switched, when all of them are here.
+   *
+   * @param {any} step
+   * @param {AbortSignal} signal
+   */
+  _early(step, signal) {
+    const { url } = step.reference;
+    let turn = 0;
+    const play = button(t("playReference"), async () => {
+      turn += 1;
+      const mine = turn;
+      for (let from = 0, whole = false; !whole; ) {
+        whole = this._loader.part(url) === 1;
+        const buffer = await this._loader.beginning(url);
+        if (signal.aborted || !play.isConnected || mine !== turn) return;
+        if (buffer.length - from < MIN_LOOP_S * buffer.sampleRate) {
+          if (whole) return;
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          continue;
+        }
+        const buffers = new Map([["reference", buffer]]);
+        this.player.load({ .../** @type {any} */ (trackOf(step, buffers, this._context, false)), looping: false });
+        this.player.seek(from);
+        this.player.play("reference");
+        from = buffer.length;
+        await new Promise((resolve) => this.player.addEventListener("ended", resolve, { once: true, signal }));
+      }
+    });
+    play.hidden = true;
+    return play;
   }
 
   /** @param {any} step @param {unknown} error */

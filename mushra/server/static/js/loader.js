@@ -24,6 +24,7 @@ export class SoundError extends Error {
 /**
  * @typedef {Object} Entry
  * @property {number} progress from 0 to 1
+ * @property {Uint8Array[]} parts that have come, until it is decoded
  * @property {Promise<AudioBuffer>} buffer
  * @property {AbortController} abort
  */
@@ -60,7 +61,7 @@ export class Loader {
   }
 
   /**
-   * A page's sounds by signal.
+   * A page's sounds by signal. The first of them, the reference, has the line for itself: it is heard first.
    *
    * @param {any} page
    * @returns {Promise<Map<string, AudioBuffer>>}
@@ -68,6 +69,7 @@ export class Loader {
    */
   async load(page) {
     const sounds = [...soundsOf(page)];
+    if (sounds.length) await this._entry(sounds[0][1]).buffer;
     const buffers = await Promise.all(sounds.map(([, url]) => this._entry(url).buffer));
     return new Map(sounds.map(([id], index) => [id, buffers[index]]));
   }
@@ -79,13 +81,36 @@ export class Loader {
     return urls.length ? sum / urls.length : 1;
   }
 
+  /** @param {string} url @returns {number} part of a sound that is here, from 0 to 1 */
+  part(url) {
+    return this._entries.get(url)?.progress ?? 0;
+  }
+
+  /**
+   * A sound that is being loaded: what is here of it, or all of it where the browser decodes nothing less.
+   *
+   * @param {string} url
+   * @returns {Promise<AudioBuffer>}
+   */
+  async beginning(url) {
+    const entry = this._entry(url);
+    if (entry.parts.length === 0) return entry.buffer;
+    try {
+      const begun = await this.context.decodeAudioData(await new Blob(entry.parts).arrayBuffer());
+      if (begun.duration >= SHORTEST_S) return begun;
+    } catch {
+      // A file that breaks off is not decoded by every browser.
+    }
+    return entry.buffer;
+  }
+
   /** @param {string} url @returns {Entry} */
   _entry(url) {
     const known = this._entries.get(url);
     if (known) return known;
     const abort = new AbortController();
     /** @type {Entry} */
-    const entry = { progress: 0, abort, buffer: /** @type {any} */ (null) };
+    const entry = { progress: 0, parts: [], abort, buffer: /** @type {any} */ (null) };
     entry.buffer = this._get(url, entry).catch((error) => {
       if (this._entries.get(url) === entry) this._entries.delete(url);
       throw error;
@@ -120,14 +145,14 @@ export class Loader {
     const total = Number(response.headers.get("Content-Length"));
     if (!response.body || !total) return response.arrayBuffer();
     const reader = response.body.getReader();
-    const parts = [];
+    entry.parts = [];
     let received = 0;
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      parts.push(part.value);
+      entry.parts.push(part.value);
       received += part.value.length;
       entry.progress = Math.min(0.9, (0.9 * received) / total); // the rest is decoding
     }
-    return new Blob(parts).arrayBuffer();
+    return new Blob(entry.parts).arrayBuffer();
   }
 
   /** @param {string} url @param {ArrayBuffer} data @param {Entry} entry @returns {Promise<AudioBuffer>} */
@@ -141,6 +166,7 @@ export class Loader {
     }
     if (buffer.duration < SHORTEST_S) throw new SoundError("short", url, `${buffer.duration.toFixed(3)} s`);
     entry.progress = 1;
+    entry.parts = [];
     return buffer;
   }
 }
