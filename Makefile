@@ -7,7 +7,7 @@ WALKS = .walks
 # Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
 SHARED = -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-shared test-long walks walk-newest walk-lowest lint style types setup setup-dev clean
+.PHONY: demo test test-shared test-long test-webmushra walks walk-newest walk-lowest lint style types setup setup-dev clean
 
 demo: $(VENV)/.installed
 	$(BIN)/evaluate
@@ -41,6 +41,12 @@ INSTALLING = tests/walks/test_plugins.py tests/walks/test_training.py
 test-long: setup-dev
 	$(BIN)/pytest $(SHARED) --timeout 3600 -m "not alone and not walk"
 	$(BIN)/pytest --timeout 3600 -m alone
+
+# webMUSHRA's licence forbids to ship it: PATH is a checkout of yours.
+test-webmushra: setup-dev
+	@test -f "$(WEBMUSHRA)/index.html" || \
+	  { echo "give a checkout of webMUSHRA: make test-webmushra WEBMUSHRA=PATH" >&2; exit 2; }
+	WEBMUSHRA="$(abspath $(WEBMUSHRA))" $(BIN)/pytest -m webmushra tests/webmushra
 
 lint: style types
 
