@@ -101,7 +101,7 @@ def serve(
             show_envvar=True,
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")] = 8,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")] = 24,
     qr: Annotated[bool, typer.Option(help="Print the listeners' link as a QR code.")] = True,
     closed: Annotated[
         bool,
