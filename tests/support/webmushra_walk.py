@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from threading import Thread
@@ -158,11 +159,17 @@ def php_files(folder: Path, kind: str, body: bytes) -> dict[str, bytes]:
     return {str(p.relative_to(results)): p.read_bytes() for p in sorted(results.rglob("*.csv"))}
 
 
-def check_checkout(page: Any, checkout: Path, name: str, folder: Path) -> list[str]:
-    """Takes one of a checkout's tests on our server and compares our CSV with PHP's; names of the files.
+@dataclass(frozen=True)
+class Taken:
+    """What webMUSHRA's page sent, and the CSV files that we export: path below ``results`` -> content."""
 
-    Without PHP the comparison is left out, and the list is empty.
-    """
+    kind: str
+    body: bytes
+    files: dict[str, bytes]
+
+
+def take(page: Any, checkout: Path, name: str, folder: Path) -> Taken:
+    """Takes one of a checkout's tests by its own page on our server."""
     here = copied(checkout, folder / "ours")
     add_missing_sounds(load_config(here / "configs" / name), here)
     app = create_app(None, folder / "sessions.sqlite", webmushra_folder=here)
@@ -177,12 +184,15 @@ def check_checkout(page: Any, checkout: Path, name: str, folder: Path) -> list[s
         server.server_close()
         store.close()
     assert ours, "nothing was stored"
-    if shutil.which("php") is None:
-        return []
-    theirs = php_files(copied(checkout, folder / "php"), kind, body)
+    return Taken(kind, body, ours)
+
+
+def compare(taken: Taken, checkout: Path, folder: Path) -> None:
+    """Raises AssertionError where PHP writes other files of the same body; ``folder`` is made for it."""
+    folder.mkdir()
+    ours, theirs = taken.files, php_files(copied(checkout, folder / "checkout"), taken.kind, taken.body)
     assert sorted(ours) == sorted(theirs), f"we write {sorted(ours)}, PHP {sorted(theirs)}"
     for path, content in ours.items():
         lines = zip_longest(content.splitlines(), theirs[path].splitlines())
         differing = [f"ours {one!r}, PHP's {other!r}" for one, other in lines if one != other]
         assert content == theirs[path], f"{path} differs from PHP's: {differing[:3]}"
-    return sorted(ours)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from chromium import chromium
-from webmushra_walk import SERVICE, check_checkout
+from webmushra_walk import SERVICE, compare, take
 
 from mushra.config.load import load_config
 from qincodec.core.errors import UserError
@@ -44,9 +44,9 @@ def test_a_sample_file_is_taken_and_stored_as_php_stores_it(browser: Any, name: 
         pytest.skip(f"{name} sends its results nowhere: no remoteService {SERVICE}")
     page = browser.new_page()
     try:
-        compared = check_checkout(page, Path(CHECKOUT), name, tmp_path)
+        taken = take(page, Path(CHECKOUT), name, tmp_path)
     finally:
         page.close()
     if shutil.which("php") is None:
         pytest.skip("taken and stored; NOT COMPARED WITH PHP: apt-get install php-cli")
-    assert compared
+    compare(taken, Path(CHECKOUT), tmp_path / "php")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import soundfile as sf
 from browser_audio import ENCODE, samples
 from listener import shown
@@ -36,16 +35,15 @@ async (count) => {
 """
 
 
-@pytest.mark.parametrize("suffix", ["flac", "wav"])
 def test_the_reference_is_heard_from_its_beginning_while_the_rest_is_loading(
-    site: Callable[..., Site], open_page: Callable[..., Any], tmp_path: Path, suffix: str
+    site: Callable[..., Site], open_page: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "site0" / "test"
     folder.mkdir(parents=True)
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, 3 * RATE)
     for n in range(2):
-        sf.write(folder / f"{n}.{suffix}", noise / (1 + n), RATE, subtype="PCM_16")
-    served = site([mushra(reference=f"0.{suffix}", stimuli={"A": f"1.{suffix}"})])
+        sf.write(folder / f"{n}.flac", noise / (1 + n), RATE, subtype="PCM_16")
+    served = site([mushra(reference="0.flac", stimuli={"A": "1.flac"})])
     page = open_page(init=STARTS)
     page.goto(served.url)
     page.wait_for_selector("button.big")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from webmushra_standin import make_checkout
-from webmushra_walk import check_checkout
+from webmushra_walk import compare, take
 
 NODE = Path(__file__).parents[2] / "node" / "node_modules" / "yamljs"
 
@@ -20,9 +20,10 @@ def test_a_checkout_is_walked_through_and_compared_with_php(
     open_page: Callable[..., Any], tmp_path: Path
 ) -> None:
     checkout = make_checkout(tmp_path / "checkout")
-    assert check_checkout(open_page(), checkout, "default.yaml", tmp_path) == ["stand-in/mushra.csv"]
+    taken = take(open_page(), checkout, "default.yaml", tmp_path)
+    assert list(taken.files) == ["stand-in/mushra.csv"]
+    compare(taken, checkout, tmp_path / "php")
     write = checkout / "service" / "write.php"
     write.write_text(write.read_text().replace("$one->score,", "$one->score . '0',"))
-    (tmp_path / "other").mkdir()
     with pytest.raises(AssertionError, match="differs from PHP's"):
-        check_checkout(open_page(), checkout, "default.yaml", tmp_path / "other")
+        compare(taken, checkout, tmp_path / "other")
