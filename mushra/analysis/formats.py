@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,12 +211,13 @@ def _fixed_columns(header: list[str]) -> int:
     return len(header) - header.index(first)
 
 
-def own_rows(name: str, frame: pd.DataFrame) -> Rows:
+def own_rows(name: str, frame: pd.DataFrame, extra: Sequence[str] = ()) -> Rows:
     """Rows of our own data base or export: without training, unfinished and excluded sessions.
 
     Args:
         name: of the source, for messages.
         frame: text, with the columns of `mushra.store.ratings.read_ratings`.
+        extra: other columns to keep.
     """
     training, excluded = (frame[mark].str.lower() == "true" for mark in ("training", "excluded"))
     unfinished = frame["state"] != "finished"
@@ -239,7 +240,7 @@ def own_rows(name: str, frame: pd.DataFrame) -> Rows:
         )
     # What our own page stores says how often a slider was moved: without, it may be from webMUSHRA's CSV.
     rows = _rename(counted, {}).assign(loses_plus=counted.get("moves", "") == "")
-    rows = rows.assign(**_person(counted, "answer:"))
+    rows = rows.assign(**counted[list(extra)], **_person(counted, "answer:"))
     return Rows(rows, problems, unique_listeners=True, without_training=True)
 
 

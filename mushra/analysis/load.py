@@ -7,9 +7,9 @@ given twice, conditions and items that are missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,9 +31,12 @@ from mushra.analysis.tidy import (
     some,
 )
 from mushra.config.key import NO_KEY, Key, read_key
-from mushra.config.load import named_training
+from mushra.config.load import load_config, named_training
 from mushra.config.locate import config_beside
 from mushra.config.pages import is_training
+from mushra.store.failures import told
+from mushra.store.ratings import StoredRating, ratings_table, stored_answers, stored_ratings
+from mushra.store.store import Store
 from qincodec.core.errors import UserError, count
 
 ListenerIds = Literal["global", "per-file"]
@@ -44,7 +47,7 @@ _OPAQUE = re.compile("[a-z]{8}")
 
 
 @contextmanager
-def _in_one_line() -> Iterator[None]:
+def in_one_line() -> Iterator[None]:
     """Messages in one line: the names in them come from files and may hold anything."""
     try:
         yield
@@ -53,7 +56,7 @@ def _in_one_line() -> Iterator[None]:
         raise UserError(" ".join(text.split())) from error
 
 
-@_in_one_line()
+@in_one_line()
 def load(
     sources: str | Path | Sequence[str | Path],
     *,
@@ -104,12 +107,70 @@ def load(
         sources = [sources]
     if not sources:
         raise UserError("no source given; give a file with ratings")
-    found = [find(source, database) for source in sources]
+    gathered = gather(
+        [find(source, database) for source in sources],
+        lambda source: (
+            read_database(source, tests) if source.is_database else read_rows(Path(source.path), columns)
+        ),
+        key=key,
+        key_of_test=key_of_test,
+        tests=tests,
+        drop_items=drop_items,
+        keep_training=keep_training,
+        listener_ids=listener_ids,
+    )
+    problems = gathered.problems
+    frame = numbers(gathered.frame, problems, scale)
+    frame = drop_repeats(frame, problems)
+    frame = one_name(frame, problems)
+    frame, not_given = drop_not_given(frame, problems)
+    frame = average_repeats(frame, problems)
+    problems += missing_ratings(frame)
+    order = np.lexsort([ranks(frame[name]) for name in ("condition", "item", "listener")])
+    frame = frame.iloc[order].reset_index(drop=True)
+    # What a key names beside its controls are systems, whatever they are called.
+    known = gathered.known & set(frame["condition"]) - {*_CONTROLS, reference, *anchors}
+    ratings = with_roles(
+        frame, reference=reference, anchors=anchors, systems=[*systems, *sorted(known)], problems=problems
+    )
+    return replace(ratings, not_given=not_given, sources=gathered.sources, scale=scale or SCALE)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rows of all sources as text, under the names of their conditions.
+
+    Attributes:
+        known: conditions that keys name.
+        sources: files that were read, and URLs of data bases.
+    """
+
+    frame: pd.DataFrame
+    problems: list[Problem]
+    known: frozenset[str]
+    sources: tuple[str | Path, ...]
+
+
+def gather(
+    found: Sequence[Source],
+    read: Callable[[Source], Rows],
+    *,
+    key: Path | None = None,
+    key_of_test: Path | None = None,
+    tests: Sequence[str] = (),
+    drop_items: Sequence[str] = (),
+    keep_training: bool = False,
+    listener_ids: ListenerIds | None = None,
+) -> Gathered:
+    """The rows of one test as `read` has them, without training, listeners told apart, names opened.
+
+    All but ``read`` is as in `load`, which raises the same errors.
+    """
     problems = [problem for source in found for problem in source.problems]
     parts: list[Rows] = []
     known = set[str]()
     for source in found:
-        part = _read_database(source, tests) if source.is_database else read_rows(Path(source.path), columns)
+        part = read(source)
         if key is None and (opens := source.key or key_of_test) is not None:
             part = _open_names(part, opens, problems)
             known |= read_key(opens).conditions
@@ -128,42 +189,35 @@ def load(
         frame = _open_all_names(frame, given_key)
     _check_opaque(frame)
     frame = _drop_items(frame, drop_items, problems)
-    frame = numbers(frame, problems, scale)
-    frame = drop_repeats(frame, problems)
-    frame = one_name(frame, problems)
-    frame, not_given = drop_not_given(frame, problems)
-    frame = average_repeats(frame, problems)
-    problems += missing_ratings(frame)
-    order = np.lexsort([ranks(frame[name]) for name in ("condition", "item", "listener")])
-    frame = frame.iloc[order].reset_index(drop=True)
-    # What a key names beside its controls are systems, whatever they are called.
-    known = (known | given_key.conditions) & set(frame["condition"]) - {*_CONTROLS, reference, *anchors}
-    ratings = with_roles(
-        frame, reference=reference, anchors=anchors, systems=[*systems, *sorted(known)], problems=problems
-    )
-    sources_read = tuple(source.path for source in found)
-    return replace(ratings, not_given=not_given, sources=sources_read, scale=scale or SCALE)
+    sources = tuple(source.path for source in found)
+    return Gathered(frame, problems, frozenset(known | given_key.conditions), sources)
 
 
-def _read_database(source: Source, tests: Sequence[str]) -> Rows:
+def read_database(
+    source: Source,
+    tests: Sequence[str],
+    table: Callable[[Sequence[StoredRating], dict[str, dict[str, str]]], pd.DataFrame] = ratings_table,
+    *,
+    what: str = "MUSHRA ratings",
+    extra: Sequence[str] = (),
+) -> Rows:
     """The ratings of a data base of ``mushra serve``; of one that holds several tests those of `Source.test`,
     unless ``tests`` says which.
+
+    Args:
+        table: of the stored ratings and the answers of each session those that are wanted.
+        what: these are.
+        extra: columns of that table to keep beside the usual ones.
 
     Raises:
         UserError: it cannot be read, or nobody has finished a session.
     """
-    from mushra.store.failures import told
-    from mushra.store.ratings import ratings_table, stored_answers, stored_ratings
-    from mushra.store.store import Store
-
     name = source.name
     with told(name):
         with Store(source.path, create=False) as store, store.read() as connection:
-            frame = ratings_table(stored_ratings(connection), stored_answers(connection))
+            frame = table(stored_ratings(connection), stored_answers(connection))
         text = frame.map(as_text)
     if source.test is not None and not tests:
-        from mushra.config.load import load_config
-
         tests = [load_config(source.test).test_id]
     if tests and not frame.empty and not frame["test"].isin(tests).any():
         raise UserError(
@@ -174,8 +228,8 @@ def _read_database(source: Source, tests: Sequence[str]) -> Rows:
     if tests:
         frame = frame[frame["test"].isin(tests)]
     if frame.empty:
-        raise UserError(f"{name} holds no MUSHRA ratings yet; analyse it when sessions are finished")
-    return own_rows(name, text.loc[frame.index])
+        raise UserError(f"{name} holds no {what} yet; analyse it when sessions are finished")
+    return own_rows(name, text.loc[frame.index], extra)
 
 
 def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
@@ -201,8 +255,12 @@ def _unknown(frame: pd.DataFrame, key: Key) -> list[tuple[str, str]]:
 
 
 def _opened(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
-    pairs = zip(frame["item"], frame["condition"], strict=True)
-    return frame.assign(condition=[key.condition(*pair) for pair in pairs])
+    opened = {
+        column: [key.condition(*pair) for pair in zip(frame["item"], frame[column], strict=True)]
+        for column in ("condition", "reference", "answer")
+        if column in frame
+    }
+    return frame.assign(**opened)
 
 
 def _check_opaque(frame: pd.DataFrame) -> None:

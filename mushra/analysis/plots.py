@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from evaluation.report.drawing import COLOURS, NEUTRAL
+from mushra.analysis.agreement import listener_agreement
 from mushra.analysis.description import t_interval
 from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
 from mushra.analysis.layout import CHARACTER, Layout, Place, arrange, label_axis
@@ -112,43 +113,6 @@ def caption(name: str, ratings: Ratings, letters: dict[str, str] | None = None, 
         return ""
     below = f"\nletters for {population}" if name == "means" and letters and population else ""
     return f"{what}; {listeners}, {items}{below}"
-
-
-def listener_agreement(frame: pd.DataFrame) -> pd.DataFrame:
-    """How far each listener agrees with all others.
-
-    Args:
-        frame: tidy ratings; each (listener, item, condition) once.
-
-    Returns:
-        A row per listener, in order of name: ``listener, correlation, n_cells, reason``. The correlation is
-        Pearson's, over the (item, condition) cells that the listener and at least one other rated, of the
-        listener's score and the mean of all others'; NaN with a ``reason``.
-    """
-    scores = frame.pivot_table(index="listener", columns=["item", "condition"], values="score", sort=True)
-    values = scores.to_numpy(dtype=float)
-    given = ~np.isnan(values)
-    filled = np.where(given, values, 0.0)
-    others = given.sum(axis=0) - given
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = (filled.sum(axis=0) - filled) / others
-    rows = []
-    for index, listener in enumerate(scores.index):
-        both = given[index] & (others[index] > 0)
-        own, rest = values[index, both], means[index, both]
-        correlation, reason = math.nan, ""
-        if len(scores) == 1:
-            reason = "one listener"
-        elif len(own) < 3:
-            reason = "fewer than 3 scores in common with others"
-        elif np.ptp(own) == 0:
-            reason = "all scores equal"
-        elif np.ptp(rest) < 1e-9:
-            reason = "the others' means are all equal"
-        else:
-            correlation = float(np.corrcoef(own, rest)[0, 1])
-        rows.append((str(listener), correlation, len(own), reason))
-    return pd.DataFrame(rows, columns=["listener", "correlation", "n_cells", "reason"])
 
 
 # Figures with one place per condition

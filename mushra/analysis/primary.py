@@ -139,8 +139,8 @@ def _choice(ratings: Ratings, mixed: MixedModel) -> tuple[str, str]:
 
 
 def crowded(ratings: Ratings) -> list[str]:
-    """Systems with `CEILING` or more of their scores at 0 or 100."""
-    ends = ratings.frame["score"].isin([0, 100]).groupby(ratings.frame["condition"]).mean()
+    """Systems with `CEILING` or more of their scores at an end of the scale."""
+    ends = ratings.frame["score"].isin(ratings.ends).groupby(ratings.frame["condition"]).mean()
     return [name for name in ratings.systems if ends[name] >= CEILING]
 
 

@@ -71,6 +71,7 @@ class Ratings:
         not_given: listener -> number of scores that were stored though nobody gave them, which are left out.
         sources: files that were read, and URLs of data bases.
         scale: on which the scores were given, before they were taken to 0 to 100.
+        ends: lowest and highest score of the table.
     """
 
     frame: pd.DataFrame
@@ -81,6 +82,7 @@ class Ratings:
     not_given: Mapping[str, int] = field(default_factory=dict)
     sources: tuple[str | Path, ...] = ()
     scale: tuple[float, float] = (0.0, 100.0)
+    ends: tuple[float, float] = (0.0, 100.0)
     conditions: tuple[str, ...] = field(init=False)
     """Hidden reference, systems in natural order of their names, anchors from high to low."""
 

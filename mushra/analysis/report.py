@@ -44,6 +44,8 @@ def write_all(
     style: str | Path | None = None,
     plots: bool = True,
     captions: bool = False,
+    beside: str = "",
+    others: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
     """Write the results into ``folder``, which is made if need be; other files in it stay.
 
@@ -55,6 +57,8 @@ def write_all(
         style: matplotlib style for the plots.
         plots: whether to draw.
         captions: whether figures have their captions inside; the report has them below.
+        beside: HTML of the test's other methods for the report (`mushra.analysis.methods.report`).
+        others: their results, for ``analysis.json``.
 
     Returns:
         Paths of all files written.
@@ -81,9 +85,9 @@ def write_all(
         "contrasts": analysis.primary.contrasts,
         "sensitivity": analysis.sensitivity,
     }
-    files = {f"{name}.csv": _csv(table) for name, table in tables.items()}
-    described = [_source(source) for source in analysis.loaded.sources]
-    files["analysis.json"] = _json(analysis, tables, described)
+    files = {f"{name}.csv": table_csv(table) for name, table in tables.items()}
+    sources = [described(source) for source in analysis.loaded.sources]
+    files["analysis.json"] = _json(analysis, tables, sources, others)
     files["table.tex"] = latex(analysis)
     paths = []
     for name, content in files.items():
@@ -103,11 +107,11 @@ def write_all(
             population=analysis.primary.population,
             captions=captions,
         )
-    write_atomic(folder / "report.html", html(analysis, described, pictures))
+    write_atomic(folder / "report.html", html(analysis, sources, pictures, beside))
     return [*paths, folder / "report.html", *pictures]
 
 
-def _source(source: str | Path) -> dict[str, str]:
+def described(source: str | Path) -> dict[str, str]:
     """Name and hash of a source; a data base behind a URL has no hash, and no password in its name."""
     path = Path(source)
     if not path.is_file():
@@ -115,14 +119,13 @@ def _source(source: str | Path) -> dict[str, str]:
     return {"name": path.name, "sha256": file_sha256(path)}
 
 
-def _csv(table: pd.DataFrame) -> str:
+def table_csv(table: pd.DataFrame) -> str:
     text = io.StringIO()
     table.map(neutral_cell).to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
     return text.getvalue()
 
 
 def _plain(value: Any) -> Any:
-    """For JSON: NaN as null, numbers to ten digits, no numpy types."""
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -136,7 +139,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _json(analysis: Analysis, tables: dict[str, pd.DataFrame], sources: list[dict[str, str]]) -> str:
+def json_text(content: dict[str, Any]) -> str:
+    """NaN as null, numbers to ten digits, no numpy types."""
+    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _json(
+    analysis: Analysis,
+    tables: dict[str, pd.DataFrame],
+    sources: list[dict[str, str]],
+    others: Sequence[dict[str, Any]],
+) -> str:
     loaded = analysis.loaded
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -167,8 +180,9 @@ def _json(analysis: Analysis, tables: dict[str, pd.DataFrame], sources: list[dic
         "letters": analysis.letters,
         "mixed_model": {**asdict(analysis.mixed), "contrasts": _by_pair(analysis.mixed)},
         "tables": {name: table.to_dict("records") for name, table in tables.items()},
+        **({"other_methods": list(others)} if others else {}),
     }
-    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(content)
 
 
 def _by_pair(mixed: MixedModel) -> list[dict[str, Any]]:
@@ -187,7 +201,7 @@ def latex(analysis: Analysis) -> str:
         "listeners, medians with quartiles of the ratings."
     )
     if analysis.letters:
-        caption += f" {wording.letters_caption(analysis)}"
+        caption += f" {wording.letters_caption(analysis.primary)}"
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -199,12 +213,15 @@ def latex(analysis: Analysis) -> str:
     return "\n".join(lines) + "\n"
 
 
-def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[Path]) -> str:
+def html(
+    analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[Path], beside: str = ""
+) -> str:
     """The report as one page without links to other files; every name in it is escaped.
 
     Args:
         sources: name and sha256 of each source.
         pictures: files of the plots; of each the SVG goes in, or the PNG where that is much smaller.
+        beside: HTML to put in.
     """
     environment = templates("mushra.analysis")
     environment.filters |= {
@@ -252,6 +269,7 @@ def html(analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[P
         sensitivity=analysis.sensitivity.to_dict("records"),
         components=analysis.mixed.components,
         pictures=_embedded(analysis, pictures),
+        beside=beside,
     )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mushra.analysis.mixed import CLOSED_FORM
+from mushra.analysis.mixed import CLOSED_FORM, MixedModel
 from mushra.analysis.pipeline import PERMUTATION, SYSTEMS, WILCOXON, Analysis, without_doubt
-from mushra.analysis.primary import LISTENERS, MIXED, OWN_VARIANCES
+from mushra.analysis.primary import LISTENERS, MIXED, OWN_VARIANCES, Primary
 from mushra.analysis.ratings import Ratings
 from mushra.analysis.screening import HASTY_S_PER_CONDITION, Verdict
 from mushra.analysis.significance import ALPHA, MAX_EXACT_LISTENERS
@@ -171,9 +171,8 @@ _PRIMARY = {
 }
 
 
-def primary_method(analysis: Analysis) -> str:
+def primary_method(primary: Primary) -> str:
     """What the primary analysis is, why, and for whom it holds; one paragraph."""
-    primary = analysis.primary
     if primary.method not in _PRIMARY:
         return f"There is no primary analysis: {primary.why}."
     what = _PRIMARY[primary.method]
@@ -184,9 +183,8 @@ def primary_method(analysis: Analysis) -> str:
     )
 
 
-def primary_result(analysis: Analysis) -> str:
+def primary_result(primary: Primary, mixed: MixedModel) -> str:
     """What it found: the test of all systems, the pairs that differ, and those that are equivalent."""
-    primary, mixed = analysis.primary, analysis.mixed
     pairs = primary.contrasts
     if pairs.empty:
         return ""
@@ -211,19 +209,20 @@ def primary_result(analysis: Analysis) -> str:
     )
 
 
-def letters_caption(analysis: Analysis) -> str:
+def letters_caption(primary: Primary) -> str:
     """What a shared letter says, and for whom; "" without letters."""
-    if not analysis.letters:
+    if not primary.letters:
         return ""
-    test = "Wilcoxon" if analysis.primary.method == LISTENERS else "mixed model"
+    test = "Wilcoxon" if primary.method == LISTENERS else "mixed model"
     return (
         f"No difference was found between systems that share a letter ({test}, Holm, {ALPHA:g}); "
-        f"letters hold for {analysis.primary.population}."
+        f"letters hold for {primary.population}."
     )
 
 
 def _primary(analysis: Analysis) -> str:
-    return f"{primary_method(analysis)} {primary_result(analysis)}".rstrip()
+    primary = analysis.primary
+    return f"{primary_method(primary)} {primary_result(primary, analysis.mixed)}".rstrip()
 
 
 def _f_test(statistic: float, df1: float, df2: float, p: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,11 @@ from mushra.cli.options import (
 )
 from qincodec.core.errors import UserError, count
 
+if TYPE_CHECKING:
+    from mushra.analysis.methods.pipeline import MethodsAnalysis
+    from mushra.analysis.pipeline import Analysis
+    from qincodec.core.console import ProgressLine
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
@@ -36,8 +41,8 @@ def analyze(
         typer.Argument(
             metavar="SOURCE",
             help="Ratings: a test (its folder or YAML), a data base of mushra (file or postgresql://...), an "
-            "export, webMUSHRA's mushra.csv, pymushra's JSON, or a CSV with --columns. Several are read as "
-            "one test.",
+            "export, webMUSHRA's CSV, pymushra's JSON, or a CSV with --columns. Several are read as one "
+            "test.",
         ),
     ],
     out: Annotated[
@@ -89,6 +94,14 @@ def analyze(
             help="Use training pages, too: those the test's YAML names, or whose id begins with `training`.",
         ),
     ] = False,
+    gold: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Gold and trapping questions of ACR and DCR pages: a CSV with item, condition, expected. "
+            "Who answers otherwise is excluded.",
+        ),
+    ] = None,
     listener_ids: Annotated[
         Literal["global", "per-file"] | None,
         typer.Option(
@@ -114,57 +127,104 @@ def analyze(
     style: Style = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
 ) -> None:
-    """Analyse a MUSHRA test after ITU-R BS.1534-3: screening, intervals, tests, plots, report."""
-    from mushra import load
-    from mushra.analysis.pipeline import analyze as run
+    """Analyse a listening test: screening, intervals, tests, plots, report.
+
+    MUSHRA pages after ITU-R BS.1534-3; beside them BS.1116, AB, ABX, paired comparison, ACR and DCR pages.
+    """
+    from mushra.analysis.methods.load import page_types
+    from mushra.analysis.methods.report import summary as summary_of_others
+    from mushra.analysis.methods.report import write_all as write_others
     from mushra.analysis.report import write_all
-    from mushra.analysis.wording import letters_caption, primary_result, summary
+    from mushra.analysis.wording import summary
     from qincodec.core.console import ProgressLine
 
+    shared = {
+        "key": key,
+        "database": database,
+        "tests": tests or [],
+        "drop_items": drop_items or [],
+        "keep_training": keep_training,
+        "listener_ids": listener_ids,
+    }
+    common = {"seed": seed, "keep": keep or [], "exclude": exclude or [], "margin": margin}
+    of_mushra = {
+        "columns": _column_map(columns or []),
+        "reference": reference,
+        "anchors": anchors or [],
+        "systems": systems or [],
+        "scale": parse_scale(scale),
+    }
+    of_analysis = {"baseline": baseline, "order": order or [], "drop_flagged": drop_flagged}
     with ProgressLine(enabled=not quiet) as progress:
-        ratings = load(
-            sources,
-            columns=_column_map(columns or []),
-            key=key,
-            database=database,
-            reference=reference,
-            anchors=anchors or [],
-            systems=systems or [],
-            scale=parse_scale(scale),
-            tests=tests or [],
-            drop_items=drop_items or [],
-            keep_training=keep_training,
-            listener_ids=listener_ids,
-        )
-        for problem in ratings.problems:
-            progress.note(f"{problem.kind}: {problem.detail}")
-        analysis = run(
-            ratings,
-            seed=seed,
-            keep=keep or [],
-            exclude=exclude or [],
-            drop_flagged=drop_flagged,
-            baseline=baseline,
-            margin=margin,
-            order=order or ["mean"],
-            num_permutations=permutations,
-            progress=progress,
-        )
-        excluded = analysis.screening.excluded
-        if excluded:
-            progress.note(
-                f"screening: {count(len(excluded), 'listener')} of {len(ratings.listeners)} excluded"
-            )
-        for note in (*analysis.notes, letters_caption(analysis), primary_result(analysis)):
-            if note:
-                progress.note(note)
+        types = {source: page_types(source, database, tests or []) for source in sources}
+        mushra = [source for source in sources if "mushra" in types[source]]
+        rest = [source for source in sources if types[source] - {"mushra"}]
+        if given := [name for name, value in {**of_mushra, **of_analysis}.items() if value and not mushra]:
+            option = {"anchors": "anchor", "systems": "system"}.get(given[0], given[0].replace("_", "-"))
+            raise UserError(f"--{option} is for MUSHRA pages, and the sources have none; leave it out")
+        if gold is not None and not rest:
+            raise UserError("--gold is for ACR and DCR pages, and the sources have none; leave it out")
+        others = _others(rest, gold, shared, common, progress) if rest else None
+        analysis = None
+        if mushra:
+            chosen = {**of_analysis, "order": order or ["mean"], "num_permutations": permutations}
+            analysis = _mushra(mushra, {**shared, **of_mushra}, {**common, **chosen}, progress)
         paths = []
         if out is not None:
             progress("plots and report", 0, 1)
-            paths = write_all(analysis, out, style=style, plots=plots, captions=captions)
-    print(summary(analysis))
+            options: dict[str, Any] = {"style": style, "plots": plots, "captions": captions}
+            if others is not None:
+                paths = write_others(others, out, mushra=analysis, **options)
+            elif analysis is not None:
+                paths = write_all(analysis, out, **options)
+    if analysis is not None:
+        print(summary(analysis))
+    if others is not None:
+        print("\n" * (analysis is not None) + summary_of_others(others))
     if out is not None and not quiet:
         print(f"{len(paths)} files written to {out}; start with {out / 'report.html'}", file=sys.stderr)
+
+
+def _mushra(
+    sources: list[str], reading: dict[str, Any], options: dict[str, Any], progress: ProgressLine
+) -> Analysis:
+    from mushra import load
+    from mushra.analysis.pipeline import analyze as run
+    from mushra.analysis.wording import letters_caption, primary_result
+
+    ratings = load(sources, **reading)
+    for problem in ratings.problems:
+        progress.note(f"{problem.kind}: {problem.detail}")
+    analysis = run(ratings, **options, progress=progress)
+    excluded = analysis.screening.excluded
+    if excluded:
+        progress.note(f"screening: {count(len(excluded), 'listener')} of {len(ratings.listeners)} excluded")
+    primary = analysis.primary
+    for note in (*analysis.notes, letters_caption(primary), primary_result(primary, analysis.mixed)):
+        if note:
+            progress.note(note)
+    return analysis
+
+
+def _others(
+    sources: list[str],
+    gold: Path | None,
+    reading: dict[str, Any],
+    options: dict[str, Any],
+    progress: ProgressLine,
+) -> MethodsAnalysis:
+    """Pages that are no MUSHRA."""
+    from mushra.analysis.methods.load import load
+    from mushra.analysis.methods.pipeline import analyze as run
+    from mushra.analysis.methods.pipeline import read_gold
+
+    analysis = run(load(sources, **reading), **options, gold=read_gold(gold) if gold is not None else None)
+    for problem in analysis.problems:
+        progress.note(f"{problem.kind}: {problem.detail}")
+    for section in analysis.sections:
+        for line in (*section.notes, *section.paragraphs[1:]):
+            progress.note(f"{section.method}: {line}")
+    return analysis
 
 
 def _column_map(options: list[str]) -> dict[str, str]:

@@ -148,7 +148,7 @@ def import_csv(store: Store, path: Path) -> tuple[int, int]:
     Raises:
         UserError: no such file, or a row that does not fit: then nothing of it is stored.
     """
-    wholes = list(_read_sessions(path, lambda test: _named_training(store, test)))
+    wholes = list(read_sessions(path, lambda test: _named_training(store, test)))
 
     def change(connection: sa.Connection) -> int:
         return sum(add_whole(connection, whole) for whole in wholes)
@@ -167,7 +167,8 @@ def _named_training(store: Store, test: str) -> list[str] | None:
     return last if beside is None else named_training(beside, test, other=last)
 
 
-def _read_sessions(path: Path, named: Callable[[str], list[str] | None]) -> Iterator[WholeSession]:
+def read_sessions(path: Path, named: Callable[[str], list[str] | None]) -> Iterator[WholeSession]:
+    """Sessions of a CSV file of webMUSHRA's; ``named``: training pages that a test's configuration names."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = [[original(cell) for cell in row] for row in csv.reader(file) if row]

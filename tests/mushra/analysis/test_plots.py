@@ -15,9 +15,10 @@ from scipy import stats
 
 from evaluation.report.drawing import COLOURS
 from mushra.analysis import plots
+from mushra.analysis.agreement import listener_agreement
 from mushra.analysis.figures import new_figure, style_context
 from mushra.analysis.layout import arrange, label_axis
-from mushra.analysis.plots import _figure_of_items, bounded_density, draw_all, listener_agreement
+from mushra.analysis.plots import _figure_of_items, bounded_density, draw_all
 from mushra.analysis.ratings import Ratings
 from qincodec.core.errors import UserError
 

@@ -1,0 +1,438 @@
+"""AB preference: the model of Bradley and Terry, each pair by itself, and transitivity.
+
+    P(a is preferred to b) = 1 / (1 + exp(strength of b - strength of a))
+
+fitted as a logistic regression (statsmodels), an answer of no preference as half a win of each. Answers of
+one listener are not independent: the covariance of the strengths is clustered by listeners (sandwich, with
+m / (m - 1) for m of them), and Student's t has m - 1 degrees of freedom.
+
+A system that won or lost every comparison, or a group of systems that did against all others, has no finite
+strength (Ford 1957). Then only the pairs are given.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import sparse, stats
+from scipy.special import expit
+from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
+
+from evaluation.statistics.recordings import holm
+from mushra.analysis import wording
+from mushra.analysis.freedom import Estimate
+from mushra.analysis.methods.judgements import names
+from mushra.analysis.methods.shares import clustered_share
+from mushra.analysis.methods.tables import (
+    Marks,
+    Section,
+    Shown,
+    fixed,
+    percent,
+    share,
+    share_span,
+    span,
+    text,
+    whole,
+)
+from mushra.analysis.significance import ALPHA, compact_letters
+from qincodec.core.errors import count
+
+STRENGTH_COLUMNS = ["condition", "n", "wins", "strength", "ci_low", "ci_high", "letters"]
+PAIR_COLUMNS = ["a", "b", "n", "n_listeners", "wins_a", "ties", "share", "ci_low", "ci_high", "model_share"]
+PAIR_COLUMNS += ["model_low", "model_high", "model_p", "model_p_holm", "listeners_a", "listeners_b"]
+PAIR_COLUMNS += ["sign_p", "sign_p_holm"]
+LISTENER_COLUMNS = ["listener", "n", "ties", "pairs", "triads", "circular", "zeta", "remark"]
+#: A covariance of no more is none.
+_NO_SPREAD = 1e-12
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well strengths describe the pairs.
+
+    Attributes:
+        deviance: against a model with a probability of its own for each pair, ``df`` more parameters.
+        p: of the chi-squared test, which takes all answers for independent.
+        scale: how much more the pairs scatter because answers of one listener belong together (Rao and Scott
+            1984). p_clustered: of the F test with the deviance divided by it.
+    """
+
+    deviance: float = math.nan
+    df: int = 0
+    p: float = math.nan
+    scale: float = math.nan
+    p_clustered: float = math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Preferences:
+    """Results of AB pages.
+
+    Attributes:
+        strengths: one row per system, `STRENGTH_COLUMNS`: log odds against the average system.
+        pairs: one row per pair that was compared, `PAIR_COLUMNS`. ``share`` of a, ties as halves, with its
+            interval over listeners; ``model_*`` after Bradley and Terry; ``listeners_a`` prefer a more often
+            than b; ``sign_p`` is of the two-sided sign test over listeners.
+        listeners: transitivity, `LISTENER_COLUMNS`; the row of listener "" is the panel's majority.
+        fit: of the model.
+        tie_share: answers without a preference.
+        reason: why there are no strengths.
+    """
+
+    strengths: pd.DataFrame
+    pairs: pd.DataFrame
+    listeners: pd.DataFrame
+    fit: Fit
+    tie_share: float
+    reason: str = ""
+
+
+def analyze_preferences(frame: pd.DataFrame) -> Preferences:
+    """All of it.
+
+    Args:
+        frame: rows of method ``ab`` (`mushra.analysis.methods.judgements`).
+    """
+    table = _oriented(frame)
+    systems = names([*table["a"], *table["b"]])
+    reason = _no_strengths(table, systems)
+    listeners = table["listener"].nunique()
+    strengths = pd.DataFrame([_counts(table, name) for name in systems], columns=STRENGTH_COLUMNS)
+    pairs = [_pair(rows) for _, rows in table.groupby("pair", sort=False)]
+    fit = Fit()
+    if not reason:
+        values, covariance = bradley_terry(table, systems)
+        if np.trace(covariance) < _NO_SPREAD:
+            reason = "all listeners answered alike, so that nothing is known of how they differ"
+    if not reason:
+        place = {name: number for number, name in enumerate(systems)}
+        df = listeners - 1.0
+        for number in range(len(systems)):
+            own = Estimate(values[number], math.sqrt(covariance[number, number]), df)
+            strengths.loc[number, ["strength", "ci_low", "ci_high"]] = [own.value, *own.interval()]
+        for row in pairs:
+            weights = np.zeros(len(systems))
+            weights[place[str(row["a"])]], weights[place[str(row["b"])]] = 1.0, -1.0
+            error = math.sqrt(float(weights @ covariance @ weights))
+            difference = Estimate(float(weights @ values), error, df)
+            low, high = difference.interval()
+            row |= {
+                "model_share": expit(difference.value),
+                "model_low": expit(low),
+                "model_high": expit(high),
+            }
+            row["model_p"] = difference.p
+        fit = _fit(table, systems, values)
+    found = pd.DataFrame(pairs, columns=PAIR_COLUMNS)
+    for p in ("model_p", "sign_p"):
+        found[f"{p}_holm"] = holm(found[p].astype(float).tolist())
+    if not reason and len(found) == math.comb(len(systems), 2):
+        different = {
+            frozenset((r["a"], r["b"])) for r in found.to_dict("records") if r["model_p_holm"] < ALPHA
+        }
+        order = strengths.sort_values(["strength", "condition"], ascending=[False, True])["condition"]
+        letters = compact_letters(list(order), lambda a, b: frozenset((a, b)) in different)
+        strengths["letters"] = strengths["condition"].map(letters)
+    else:
+        strengths["letters"] = ""
+    ties = float((table["win"] == 0.5).mean())
+    return Preferences(strengths, found, _transitivity(table, systems), fit, ties, reason)
+
+
+def _oriented(frame: pd.DataFrame) -> pd.DataFrame:
+    """``listener, a, b, pair, win``: a before b in natural order; its win is 1, 0 or, of a tie, 0.5."""
+    order = {name: place for place, name in enumerate(names([*frame["condition"], *frame["reference"]]))}
+    swap = frame["condition"].map(order) > frame["reference"].map(order)
+    a = frame["condition"].mask(swap, frame["reference"])
+    b = frame["reference"].mask(swap, frame["condition"])
+    win = pd.Series(np.select([frame["answer"] == a, frame["answer"] == b], [1.0, 0.0], 0.5), frame.index)
+    table = pd.DataFrame({"listener": frame["listener"], "a": a, "b": b, "win": win})
+    table["pair"] = list(zip(a.map(order), b.map(order), strict=True))
+    return table.sort_values(["pair", "listener", "win"], kind="stable").reset_index(drop=True)
+
+
+def _counts(table: pd.DataFrame, name: str) -> dict[str, object]:
+    first, second = table.loc[table["a"] == name, "win"], table.loc[table["b"] == name, "win"]
+    wins = float(first.sum() + (1 - second).sum())
+    return {"condition": name, "n": len(first) + len(second), "wins": wins, "strength": math.nan}
+
+
+def _no_strengths(table: pd.DataFrame, systems: Sequence[str]) -> str:
+    """Why there is no finite strength of every system: wins and ties do not lead from each to each other."""
+    if table["listener"].nunique() < 2:
+        return "an interval needs 2 listeners, there is one"
+    place = {name: number for number, name in enumerate(systems)}
+    a, b = table["a"].map(place).to_numpy(), table["b"].map(place).to_numpy()
+    beats = np.zeros((len(systems), len(systems)))
+    np.add.at(beats, (a, b), table["win"].to_numpy())
+    np.add.at(beats, (b, a), 1 - table["win"].to_numpy())
+    groups, _ = sparse.csgraph.connected_components(beats + beats.T, directed=False)
+    if groups > 1:
+        return f"{groups} groups of systems were never compared with each other"
+    parts, group = sparse.csgraph.connected_components(beats, directed=True, connection="strong")
+    if parts == 1:
+        return ""
+    # Of a system that lost or won everything the likelihood grows without end.
+    wins, losses = beats.sum(axis=1), beats.sum(axis=0)
+    always = [name for name, *sums in zip(systems, wins, losses, strict=True) if 0 in sums]
+    who = wording.join(always[:3]) if always else f"a group of {int(np.bincount(group).min())} systems"
+    return f"{who} won or lost every comparison, so that strengths are not finite"
+
+
+def _design(table: pd.DataFrame, systems: Sequence[str]) -> np.ndarray:
+    """(answers, systems - 1): +1 for a, -1 for b; the last system has no column."""
+    a, b = (pd.Categorical(table[name], categories=systems).codes for name in ("a", "b"))
+    eye = np.eye(len(systems))
+    return np.asarray((eye[a] - eye[b])[:, :-1])
+
+
+def bradley_terry(table: pd.DataFrame, systems: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Strengths that sum to zero, and their covariance clustered by listeners.
+
+    Args:
+        table: ``listener, a, b, win``.
+        systems: all that are in it; their strengths must be finite.
+    """
+    groups = pd.factorize(table["listener"])[0]
+    model = sm.GLM(table["win"].to_numpy(), _design(table, systems), family=sm.families.Binomial())
+    with warnings.catch_warnings():
+        # What does not separate can still be fitted to the last digit: answers that are all ties.
+        warnings.simplefilter("ignore", PerfectSeparationWarning)
+        found = model.fit(cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False})
+    m = groups.max() + 1
+    k = len(systems)
+    centre = np.vstack([np.eye(k - 1), np.zeros(k - 1)]) - 1 / k
+    return centre @ found.params, centre @ (found.cov_params() * m / (m - 1)) @ centre.T
+
+
+def _pair(rows: pd.DataFrame) -> dict[str, object]:
+    groups = rows.groupby("listener")["win"]
+    wins, n = groups.sum().to_numpy(), groups.size().to_numpy()
+    found = clustered_share(wins, n)
+    for_a, for_b = int((wins > n / 2).sum()), int((wins < n / 2).sum())
+    sign = float(stats.binomtest(for_a, for_a + for_b).pvalue) if for_a + for_b else 1.0
+    return {
+        "a": rows["a"].iloc[0],
+        "b": rows["b"].iloc[0],
+        "n": len(rows),
+        "n_listeners": len(n),
+        "wins_a": int((rows["win"] == 1).sum()),
+        "ties": int((rows["win"] == 0.5).sum()),
+        "share": found.value,
+        "ci_low": found.low,
+        "ci_high": found.high,
+        "listeners_a": for_a,
+        "listeners_b": for_b,
+        "sign_p": sign,
+    }
+
+
+def _fit(table: pd.DataFrame, systems: Sequence[str], values: np.ndarray) -> Fit:
+    """Deviance of the pairs against a probability of its own for each."""
+    codes, pairs = pd.factorize(table["pair"])
+    df = len(pairs) - (len(systems) - 1)
+    if df < 1:
+        return Fit(df=df)
+    n = np.bincount(codes).astype(float)
+    wins = np.bincount(codes, table["win"])
+    first = table.drop_duplicates("pair")
+    design = _design(first, systems)
+    p = expit(design @ (values[:-1] - values[-1]))
+    expected = n * p
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [
+            np.where(x > 0, x * np.log(x / e), 0.0) for x, e in ((wins, expected), (n - wins, n - expected))
+        ]
+    deviance = 2 * float(np.sum(parts))
+    # Residuals of each listener, without what the strengths take up, scatter as answers in clusters do.
+    listener = pd.factorize(table["listener"])[0]
+    m = int(listener.max()) + 1
+    residuals = np.zeros((m, len(pairs)))
+    np.add.at(residuals, (listener, codes), table["win"].to_numpy() - p[codes])
+    weight = np.diag(expected * (1 - p))
+    taken = weight @ design @ np.linalg.solve(design.T @ weight @ design, design.T)
+    rest = residuals @ (np.eye(len(pairs)) - taken).T
+    scale = m / (m - 1) * float((rest**2 / np.diag(weight)).sum()) / df
+    clustered = float(stats.f.sf(deviance / df / scale, df, df * (m - 1))) if scale > 0 else 1.0
+    return Fit(deviance, df, float(stats.chi2.sf(deviance, df)), scale, clustered)
+
+
+# Transitivity
+
+
+def _transitivity(table: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+    """Circular triads of each listener's majorities, and of the panel's (listener "")."""
+    rows = [_triads("", table, systems)]
+    rows += [_triads(str(name), own, systems) for name, own in table.groupby("listener")]
+    order = {name: place for place, name in enumerate(names(table["listener"]), start=1)} | {"": 0}
+    rows.sort(key=lambda row: order[str(row["listener"])])
+    return pd.DataFrame(rows, columns=LISTENER_COLUMNS)
+
+
+def _triads(listener: str, table: pd.DataFrame, systems: Sequence[str]) -> dict[str, object]:
+    place = {name: number for number, name in enumerate(systems)}
+    beats = np.zeros((len(systems), len(systems)), dtype=bool)
+    means = table.groupby(["a", "b"], sort=False)["win"].mean()
+    for (a, b), win in means.items():
+        beats[place[a], place[b]] = win > 0.5
+        beats[place[b], place[a]] = win < 0.5
+    decided = beats | beats.T
+    triads = circular = 0
+    for i, j, k in itertools.combinations(range(len(systems)), 3):
+        if decided[i, j] and decided[j, k] and decided[i, k]:
+            triads += 1
+            circular += int(beats[i, j] == beats[j, k] == beats[k, i])
+    complete = bool(decided.sum() == len(systems) * (len(systems) - 1))
+    zeta, remark = math.nan, ""
+    if len(systems) < 3:
+        remark = "no triad without 3 systems"
+    elif not complete:
+        remark = "some pairs have no majority, so there is no zeta"
+    else:
+        zeta = kendall_zeta(circular, len(systems))
+    return {
+        "listener": listener,
+        "n": len(table),
+        "ties": int((table["win"] == 0.5).sum()),
+        "pairs": int(decided.sum()) // 2,
+        "triads": triads,
+        "circular": circular,
+        "zeta": zeta,
+        "remark": remark,
+    }
+
+
+def kendall_zeta(circular: int, systems: int) -> float:
+    """Kendall and Babington Smith's (1940) coefficient of consistence: 1 without circular triads, 0 with all
+    that are possible."""
+    most = systems * (systems**2 - (1 if systems % 2 else 4)) / 24
+    return 1 - circular / most
+
+
+# Report
+
+
+def section(result: Preferences) -> Section:
+    pairs, fit = result.pairs, result.fit
+    panel = result.listeners.iloc[0]
+    people = result.listeners.iloc[1:]
+    paragraph = (
+        f"{count(len(people), 'listener')} gave {count(int(people['n'].sum()), 'preference')} between "
+        f"{count(len(result.strengths), 'system')} in {count(len(pairs), 'pair')} (AB); "
+        f"{percent(result.tie_share)} of the answers were without preference and count as half a win of "
+        "each. "
+    )
+    if result.reason:
+        paragraph += f"The model of Bradley and Terry (1952) has no answer: {result.reason}. "
+    else:
+        paragraph += (
+            "Strengths are those of Bradley and Terry (1952), log odds against the average system, with 95 % "
+            "intervals from a covariance clustered by listeners (Student's t); they hold for other listeners "
+            "and the same items. Pairs are corrected after Holm. "
+        )
+    paragraph += (
+        "Shares of each pair have 95 % intervals over listeners (Korn and Graubard 1998) and a two-sided "
+        "sign test over listeners, each with the system preferred more often."
+    )
+    paragraphs = [paragraph, _fit_words(fit)]
+    if panel["triads"]:
+        triads, circular = int(people["triads"].sum()), int(people["circular"].sum())
+        zeta = people["zeta"].mean() if people["zeta"].notna().any() else math.nan
+        paragraphs.append(
+            f"Transitivity: {circular} of {count(triads, 'triad')} of the listeners are circular; by chance "
+            f"one in four would be. Kendall's zeta is {wording.number(zeta)} on average"
+            f" and {wording.number(panel['zeta'])} of the panel's majority."
+        )
+    strengths = result.strengths.sort_values(
+        ["strength", "wins", "condition"], ascending=[False, False, True]
+    )
+    letters = (strengths["letters"] != "").any()
+    caption = "Strengths: log odds of being preferred to the average system, with 95 % intervals."
+    if letters:
+        caption += f" No difference was found between systems that share a letter (Holm, {ALPHA:g})."
+    tables = (
+        Shown(
+            "strengths",
+            caption,
+            strengths,
+            [
+                ("system", text("condition")),
+                ("answers", text("n")),
+                ("wins", whole("wins")),
+                ("strength", fixed("strength", sign=True)),
+                ("95 % interval", span("ci_low", "ci_high")),
+                *([("letters", text("letters"))] if letters else []),
+            ],
+        ),
+        Shown(
+            "pairs",
+            "Pairs: share that prefers a, ties as halves; the same after the model; and listeners who prefer "
+            "one more often.",
+            pairs,
+            [
+                ("a", text("a")),
+                ("b", text("b")),
+                ("answers", text("n")),
+                ("ties", text("ties")),
+                ("prefer a", share("share")),
+                ("95 % interval", share_span("ci_low", "ci_high")),
+                ("model", share("model_share")),
+                ("95 % interval", share_span("model_low", "model_high")),
+                ("p, Holm", lambda row: wording.p_value(row["model_p_holm"])),
+                ("listeners for a, b", lambda row: f"{row['listeners_a']}, {row['listeners_b']}"),
+                ("sign test p, Holm", lambda row: wording.p_value(row["sign_p_holm"])),
+            ],
+            num_names=2,
+        ),
+        Shown(
+            "listeners",
+            "Transitivity of each listener's majorities. Without circular triads Kendall's zeta is 1.",
+            result.listeners,
+            [
+                ("listener", lambda row: row["listener"] or "the panel's majority"),
+                ("answers", text("n")),
+                ("ties", text("ties")),
+                ("triads", text("triads")),
+                ("circular", text("circular")),
+                ("zeta", fixed("zeta")),
+                ("remark", text("remark")),
+            ],
+        ),
+    )
+    if result.reason:
+        points = tuple(
+            (
+                f"{row['a']} over {row['b']}",
+                *(100 * float(row[name]) for name in ("share", "ci_low", "ci_high")),
+            )
+            for row in pairs.to_dict("records")
+        )
+        figure = Marks(points, "preferred (%)", (-2, 102), 50.0)  # type: ignore[arg-type]
+    else:
+        points = tuple(
+            (str(row["condition"]), float(row["strength"]), float(row["ci_low"]), float(row["ci_high"]))
+            for row in strengths.to_dict("records")
+        )
+        figure = Marks(points, "strength (log odds)", line=0.0)
+    notes = (f"There are no strengths: {result.reason}.",) if result.reason else ()
+    facts = {"fit": asdict(fit), "tie_share": result.tie_share, "reason": result.reason}
+    return Section("ab", "AB: preferences", tuple(filter(None, paragraphs)), notes, tables, figure, facts)
+
+
+def _fit_words(fit: Fit) -> str:
+    if math.isnan(fit.p):
+        return ""
+    return (
+        "Fit of the model against a probability of its own for each pair: deviance "
+        f"{fit.deviance:.2f} on {fit.df} df, p = {wording.p_value(fit.p)} if all answers were independent; "
+        f"with listeners as clusters (deviance over {fit.scale:.2f}) p = {wording.p_value(fit.p_clustered)}. "
+        "A small p says that one strength per system does not explain the pairs."
+    )
