@@ -101,12 +101,21 @@ def look(database: str, test: str | None, config: Path | None) -> Analysis:
 
 
 def draw(database: str, test: str | None, config: Path | None, folder: Path) -> dict[str, Any]:
-    """`look`, with its figures in ``folder``; what `Plots.state` gives."""
+    """`look` and the main tables of other methods, with MUSHRA's figures in ``folder``: `Plots.state`."""
+    from mushra.analysis.methods.load import page_types
+
+    types = page_types(config or database, database, [test] if test else [])
+    done: dict[str, Any] = dict.fromkeys(("conditions", "problems", "notes", "screened_out", "figures"), ())
+    if "mushra" in types:
+        done = _draw_mushra(look(database, test, config), folder)
+    return {**done, "others": _others(database, test, config) if types - {"mushra"} else []}
+
+
+def _draw_mushra(analysis: Analysis, folder: Path) -> dict[str, Any]:
     from mushra.analysis.plots import draw_all
     from mushra.analysis.tidy import other_scale
     from mushra.analysis.wording import condition_rows
 
-    analysis = look(database, test, config)
     draw_all(
         analysis.ratings,
         analysis.in_order(analysis.conditions),
@@ -131,6 +140,24 @@ def draw(database: str, test: str | None, config: Path | None, folder: Path) -> 
         "screened_out": [f"{row.listener}: {row.reason}" for row in excluded.itertuples()],
         "figures": [name for name in FIGURES if (folder / f"{name}.png").is_file()],
     }
+
+
+def _others(database: str, test: str | None, config: Path | None) -> list[dict[str, Any]]:
+    """The main table of each method that is no MUSHRA."""
+    from mushra.analysis.methods.load import load
+    from mushra.analysis.methods.pipeline import analyze
+
+    judgements = load([config or database], database=database, tests=[test] if test else [])
+    return [
+        {
+            "title": section.title,
+            "caption": section.tables[0].caption,
+            "headings": section.tables[0].headings,
+            "rows": section.tables[0].cells(),
+            "notes": list(section.notes),
+        }
+        for section in analyze(judgements).sections
+    ]
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from mushra.analysis.methods.opinion import analyze_opinions
 from mushra.analysis.methods.preference import analyze_preferences, bradley_terry
 
 LISTENERS = (8, 15, 30)
-Events = Iterator[tuple[str, bool]]
+Events = Iterator[tuple[str, Any]]
 
 
 def rates(events: Iterator[Events]) -> dict[str, float]:
@@ -38,15 +39,21 @@ def rates(events: Iterator[Events]) -> dict[str, float]:
     return {name: happened[name] / of[name] for name in of}
 
 
-def table(rows: list[tuple[object, ...]]) -> pd.DataFrame:
+def table(rows: Sequence[tuple[object, ...]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def measure(method: str, listeners: int, num_tests: int, **how: object) -> dict[str, float]:
     """Rates of one kind of test."""
-    simulate = {"ab": _preferences, "abx": _abx, "acr": _opinions, "bs1116": _difference_grades}[method]
+    simulate: dict[str, Callable[..., Events]] = {
+        "ab": _preferences,
+        "abx": _abx,
+        "acr": _opinions,
+        "bs1116": _difference_grades,
+    }
     return rates(
-        simulate(np.random.default_rng([seed, listeners]), listeners, **how) for seed in range(num_tests)
+        simulate[method](np.random.default_rng([seed, listeners]), listeners, **how)
+        for seed in range(num_tests)
     )
 
 
@@ -206,7 +213,8 @@ def _opinions(
         for kind in ("both", "t", "item", "plain"):
             yield f"{kind} interval", row[f"{kind}_low"] <= true <= row[f"{kind}_high"]
     for row in found.primary.contrasts.to_dict("records"):
-        difference = np.subtract(*(_true_score(means["ABCD".index(row[name])]) for name in "ab"))
+        true_a, true_b = (_true_score(means["ABCD".index(row[name])]) for name in "ab")
+        difference = true_a - true_b
         yield "interval of a difference", row["ci_low"] <= difference <= row["ci_high"]
     if len(set(means)) == 1:
         yield "letters", (found.primary.contrasts["p_holm"] < 0.05).any()
@@ -237,7 +245,7 @@ def _difference_grades(
             f"i{item}",
             "ABC"[c],
             "reference",
-            *_graded(size[who, c, item], wrong[who, c, item]),
+            *_graded(float(size[who, c, item]), bool(wrong[who, c, item])),
             "",
         )
         for who, c, item in np.ndindex(*size.shape)

@@ -21,7 +21,9 @@ ABX by differencing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,9 +127,11 @@ def analyze_detection(method: str, frame: pd.DataFrame) -> Detections:
     ordered = [(a, b) for a in names(table["condition"]) for b in names(table["reference"]) if (a, b) in keys]
     for condition, reference in ordered:
         rows = table[(table["condition"] == condition) & (table["reference"] == reference)]
-        pair = {"condition": condition, "reference": reference}
+        pair: dict[str, Any] = {"condition": condition, "reference": reference}
         hits = {str(name): own["hit"].to_numpy() for name, own in rows.groupby("listener")}
-        own = [{"listener": name, **pair, **_counts(method, hits[name])} for name in names(hits)]
+        own: list[dict[str, Any]] = [
+            {"listener": name, **pair, **_counts(method, hits[name])} for name in names(hits)
+        ]
         for row, p in zip(own, holm([float(row["p"]) for row in own]), strict=True):
             row |= {"p_holm": p, "passes": p < ALPHA}
         listeners += own
@@ -149,7 +153,7 @@ def analyze_detection(method: str, frame: pd.DataFrame) -> Detections:
     return Detections(method, table_of_pairs, pd.DataFrame(listeners, columns=LISTENER_COLUMNS))
 
 
-def _counts(method: str, hits: np.ndarray) -> dict[str, object]:
+def _counts(method: str, hits: np.ndarray) -> dict[str, Any]:
     n, right = len(hits), float(hits.sum())
     p = float(stats.binomtest(math.floor(right), n, alternative="greater").pvalue)
     # Who was right each time need not be perfect: half an error is assumed (Macmillan and Kaplan 1985).
@@ -189,13 +193,12 @@ def _both(x: float, y: float) -> float:
     return float(stats.norm.cdf(x) * stats.norm.cdf(y) + stats.norm.cdf(-x) * stats.norm.cdf(-y))
 
 
-def d_prime(p: float, model: object) -> float:
+def d_prime(p: float, model: Callable[[float], float]) -> float:
     """d' of a proportion right: 0 at one half and below, infinite at 1.
 
     Args:
         model: `abx_independent`, `abx_differencing` or `two_alternatives`.
     """
-    assert callable(model)
     if math.isnan(p):
         return math.nan
     if p <= 0.5:
@@ -236,8 +239,9 @@ def section(result: Detections) -> Section:
         f"{count(n, 'listener')} {task}, {count(int(pairs['n'].sum()), 'answer')} in all. An exact one-sided "
         "binomial test against one half asks of all answers of a pair, and of each listener's, whether a "
         "difference is heard; p is corrected after Holm. It is heard in "
-        f"{found} of {count(len(pairs), 'pair')}. The 95 % interval of the share is over listeners (Korn and Graubard 1998); it holds for other "
-        "listeners and the same items. d' is given after two models (Macmillan and Creelman 2005): "
+        f"{found} of {count(len(pairs), 'pair')}. The 95 % interval of the share is over listeners (Korn and "
+        "Graubard 1998); it holds for other listeners and the same items. d' is given after two models "
+        "(Macmillan and Creelman 2005): "
         f"{_MODELS[result.method]}, and differencing. "
     )
     if neither:
@@ -295,10 +299,10 @@ def section(result: Detections) -> Section:
         ),
     )
     points = tuple(
-        (_label(row), *(100 * float(row[name]) for name in ("share", "ci_low", "ci_high")))
+        (_label(row), 100 * row["share"], 100 * row["ci_low"], 100 * row["ci_high"])
         for row in pairs.to_dict("records")
     )
-    figure = Marks(points, "right (%)", (-2, 102), 50.0)  # type: ignore[arg-type]
+    figure = Marks(points, "right (%)", (-2, 102), 50.0)
     notes = []
     few = listeners.groupby("listener")["n"].max()
     if (few < 5).any():
@@ -309,7 +313,7 @@ def section(result: Detections) -> Section:
     return Section(result.method, title, (paragraph,), tuple(notes), tables, figure)
 
 
-def _label(row: dict[str, object]) -> str:
+def _label(row: dict[Hashable, Any]) -> str:
     return (
         str(row["condition"])
         if row["reference"] == "reference"

@@ -38,6 +38,7 @@ LISTENER_COLUMNS = ["listener", "n", "mean", "gold", "gold_failed", "headphones"
 LISTENER_COLUMNS += ["straight", "verdict", "reason", "flags"]
 Verdict = Literal["stays", "failed", "kept", "asked"]
 _EXCLUDED = ("failed", "asked")
+_HEADPHONES = {True: "passed", False: "failed", None: ""}
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +164,7 @@ def _screened(
                 "mean": float(scores.mean()),
                 "gold": int(questions.get(listener, 0)),
                 "gold_failed": len(failed),
-                "headphones": {True: "passed", False: "failed"}.get(headphones.get(listener), ""),  # type: ignore[arg-type]
+                "headphones": _HEADPHONES[headphones.get(listener)],
                 "correlation": correlation,
                 "straight": straight,
                 "verdict": verdict,

@@ -50,7 +50,7 @@ PAIR_COLUMNS = ["a", "b", "n", "n_listeners", "wins_a", "ties", "share", "ci_low
 PAIR_COLUMNS += ["model_low", "model_high", "model_p", "model_p_holm", "listeners_a", "listeners_b"]
 PAIR_COLUMNS += ["sign_p", "sign_p_holm"]
 LISTENER_COLUMNS = ["listener", "n", "ties", "pairs", "triads", "circular", "zeta", "remark"]
-#: A covariance of no more is none.
+#: A variance of no more is none.
 _NO_SPREAD = 1e-12
 
 
@@ -110,19 +110,16 @@ def analyze_preferences(frame: pd.DataFrame) -> Preferences:
     fit = Fit()
     if not reason:
         values, covariance = bradley_terry(table, systems)
-        if np.trace(covariance) < _NO_SPREAD:
-            reason = "all listeners answered alike, so that nothing is known of how they differ"
-    if not reason:
         place = {name: number for number, name in enumerate(systems)}
-        df = listeners - 1.0
+        if listeners < len(systems):  # a covariance of so few has not the rank of the strengths
+            covariance = np.full_like(covariance, math.nan)
         for number in range(len(systems)):
-            own = Estimate(values[number], math.sqrt(covariance[number, number]), df)
+            own = _estimate(values[number], covariance[number, number], listeners)
             strengths.loc[number, ["strength", "ci_low", "ci_high"]] = [own.value, *own.interval()]
         for row in pairs:
             weights = np.zeros(len(systems))
             weights[place[str(row["a"])]], weights[place[str(row["b"])]] = 1.0, -1.0
-            error = math.sqrt(float(weights @ covariance @ weights))
-            difference = Estimate(float(weights @ values), error, df)
+            difference = _estimate(float(weights @ values), float(weights @ covariance @ weights), listeners)
             low, high = difference.interval()
             row |= {
                 "model_share": expit(difference.value),
@@ -134,7 +131,8 @@ def analyze_preferences(frame: pd.DataFrame) -> Preferences:
     found = pd.DataFrame(pairs, columns=PAIR_COLUMNS)
     for p in ("model_p", "sign_p"):
         found[f"{p}_holm"] = holm(found[p].astype(float).tolist())
-    if not reason and len(found) == math.comb(len(systems), 2):
+    complete = len(found) == math.comb(len(systems), 2) and found["model_p"].notna().all()
+    if not reason and complete:
         different = {
             frozenset((r["a"], r["b"])) for r in found.to_dict("records") if r["model_p_holm"] < ALPHA
         }
@@ -145,6 +143,12 @@ def analyze_preferences(frame: pd.DataFrame) -> Preferences:
         strengths["letters"] = ""
     ties = float((table["win"] == 0.5).mean())
     return Preferences(strengths, found, _transitivity(table, systems), fit, ties, reason)
+
+
+def _estimate(value: float, variance: float, listeners: int) -> Estimate:
+    """Without an error where the listeners do not differ: nothing is known of others then."""
+    error = math.sqrt(variance) if variance > _NO_SPREAD else math.nan
+    return Estimate(float(value), error, listeners - 1.0)
 
 
 def _oriented(frame: pd.DataFrame) -> pd.DataFrame:
@@ -189,7 +193,7 @@ def _no_strengths(table: pd.DataFrame, systems: Sequence[str]) -> str:
 
 def _design(table: pd.DataFrame, systems: Sequence[str]) -> np.ndarray:
     """(answers, systems - 1): +1 for a, -1 for b; the last system has no column."""
-    a, b = (pd.Categorical(table[name], categories=systems).codes for name in ("a", "b"))
+    a, b = (pd.Categorical(table[name], categories=list(systems)).codes for name in ("a", "b"))
     eye = np.eye(len(systems))
     return np.asarray((eye[a] - eye[b])[:, :-1])
 
@@ -281,7 +285,7 @@ def _triads(listener: str, table: pd.DataFrame, systems: Sequence[str]) -> dict[
     place = {name: number for number, name in enumerate(systems)}
     beats = np.zeros((len(systems), len(systems)), dtype=bool)
     means = table.groupby(["a", "b"], sort=False)["win"].mean()
-    for (a, b), win in means.items():
+    for a, b, win in means.reset_index().itertuples(index=False, name=None):
         beats[place[a], place[b]] = win > 0.5
         beats[place[b], place[a]] = win < 0.5
     decided = beats | beats.T
@@ -409,22 +413,25 @@ def section(result: Preferences) -> Section:
     )
     if result.reason:
         points = tuple(
-            (
-                f"{row['a']} over {row['b']}",
-                *(100 * float(row[name]) for name in ("share", "ci_low", "ci_high")),
-            )
+            (f"{row['a']} over {row['b']}", 100 * row["share"], 100 * row["ci_low"], 100 * row["ci_high"])
             for row in pairs.to_dict("records")
         )
-        figure = Marks(points, "preferred (%)", (-2, 102), 50.0)  # type: ignore[arg-type]
+        figure = Marks(points, "preferred (%)", (-2, 102), 50.0)
     else:
         points = tuple(
             (str(row["condition"]), float(row["strength"]), float(row["ci_low"]), float(row["ci_high"]))
             for row in strengths.to_dict("records")
         )
         figure = Marks(points, "strength (log odds)", line=0.0)
-    notes = (f"There are no strengths: {result.reason}.",) if result.reason else ()
+    notes = [f"There are no strengths: {result.reason}."] if result.reason else []
+    if not result.reason and pairs["model_p"].isna().any():
+        notes.append(
+            "Some strengths have no interval: it needs as many listeners as systems, and that they differ."
+        )
     facts = {"fit": asdict(fit), "tie_share": result.tie_share, "reason": result.reason}
-    return Section("ab", "AB: preferences", tuple(filter(None, paragraphs)), notes, tables, figure, facts)
+    return Section(
+        "ab", "AB: preferences", tuple(filter(None, paragraphs)), tuple(notes), tables, figure, facts
+    )
 
 
 def _fit_words(fit: Fit) -> str:

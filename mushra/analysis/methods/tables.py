@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from mushra.analysis.wording import NOTHING
 
-Row = dict[str, Any]
+Row = dict[Hashable, Any]
 #: A column of a shown table: its heading, and the text of a row.
 Column = tuple[str, Callable[[Row], str]]
 
