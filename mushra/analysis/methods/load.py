@@ -145,7 +145,8 @@ def load(
         listener_ids=listener_ids,
     )
     problems = gathered.problems
-    frame = one_name(drop_repeats(gathered.frame, problems), problems)
+    frame = gathered.frame.assign(time_ms=pd.to_numeric(gathered.frame["time_ms"], errors="coerce"))
+    frame = one_name(drop_repeats(frame, problems), problems)
     frame = _checked(frame.assign(method=frame["type"].replace(TYPES)), problems)
     frame = frame.sort_values(list(COLUMNS), kind="stable").reset_index(drop=True)
     present = {name: passed for name, passed in headphones.items() if name in set(frame["listener"])}
