@@ -22,7 +22,7 @@ from mushra.analysis.methods.bs1116 import analyze_bs1116
 from mushra.analysis.methods.detection import abx_independent, analyze_detection
 from mushra.analysis.methods.judgements import COLUMNS
 from mushra.analysis.methods.opinion import analyze_opinions
-from mushra.analysis.methods.preference import analyze_preferences, bradley_terry
+from mushra.analysis.methods.preference import analyze_preferences, bradley_terry, oriented
 
 LISTENERS = (8, 15, 30)
 Events = Iterator[tuple[str, Any]]
@@ -127,17 +127,15 @@ def _bootstrapped(
     g: np.random.Generator, frame: pd.DataFrame, strengths: np.ndarray, resamples: int
 ) -> Events:
     """What expanded percentiles of a bootstrap over listeners would cover instead."""
-    whose = [rows for _, rows in frame.groupby("listener")]
+    whose = [rows for _, rows in oriented(frame).groupby("listener")]
+    systems = [str(number) for number in range(len(strengths))]
     draws = []
     for _ in range(resamples):
-        drawn = [
-            whose[place].assign(listener=str(n))
-            for n, place in enumerate(g.integers(len(whose), size=len(whose)))
-        ]
-        found = analyze_preferences(pd.concat(drawn, ignore_index=True))
-        draws.append(found.strengths["strength"].to_numpy())
+        drawn = g.integers(len(whose), size=len(whose))
+        again = [whose[place].assign(listener=str(number)) for number, place in enumerate(drawn)]
+        draws.append(bradley_terry(pd.concat(again, ignore_index=True), systems)[0])
     tail = expanded_tail(len(whose))
-    low, high = np.nanquantile(np.array(draws), [tail, 1 - tail], axis=0)
+    low, high = np.quantile(np.array(draws), [tail, 1 - tail], axis=0)
     for number, value in enumerate(strengths):
         yield "bootstrap of a strength", low[number] <= value <= high[number]
 

@@ -30,6 +30,7 @@ SKIPPED = {
     "evaluate DATA --codecs dac,encodec,opus": "needs weights that are downloaded",
     "torchrun": "needs several hosts with GPUs",
     "python tests/support/measured_rates.py": "needs a checkout; test_rates.py is in `make test`",
+    "python tests/support/measured_methods.py": "needs a checkout; test_methods_rates.py is in `make test`",
     "mushra serve test2": "test_experimenter.py opens a closed test on its page",
 }
 #: What stands for codecs of one's own on docs/big-sets.md; and two models are compared on one second of each

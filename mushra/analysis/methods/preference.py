@@ -101,7 +101,7 @@ def analyze_preferences(frame: pd.DataFrame) -> Preferences:
     Args:
         frame: rows of method ``ab`` (`mushra.analysis.methods.judgements`).
     """
-    table = _oriented(frame)
+    table = oriented(frame)
     systems = names([*table["a"], *table["b"]])
     reason = _no_strengths(table, systems)
     listeners = table["listener"].nunique()
@@ -151,7 +151,7 @@ def _estimate(value: float, variance: float, listeners: int) -> Estimate:
     return Estimate(float(value), error, listeners - 1.0)
 
 
-def _oriented(frame: pd.DataFrame) -> pd.DataFrame:
+def oriented(frame: pd.DataFrame) -> pd.DataFrame:
     """``listener, a, b, pair, win``: a before b in natural order; its win is 1, 0 or, of a tie, 0.5."""
     order = {name: place for place, name in enumerate(names([*frame["condition"], *frame["reference"]]))}
     swap = frame["condition"].map(order) > frame["reference"].map(order)
