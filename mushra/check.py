@@ -356,7 +356,9 @@ def _own_types(pages: list[tuple[int, Page]]) -> Iterator[Remark]:
 def _check_limits(
     config: TestConfig, pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: Key
 ) -> Iterator[Remark]:
-    trials = [(n, page) for n, page in pages if isinstance(page, MushraPage) and not config.is_training(page)]
+    trials = [
+        (n, page) for n, page in pages if isinstance(page, MushraPage) and not config.is_kept_apart(page)
+    ]
     if not trials:
         return
     systems: set[str] = set()
@@ -385,15 +387,18 @@ def _check_limits(
             yield Remark("warning", None, warning)
 
 
-def _fewest_rated(config: TestConfig, group: PageGroup) -> int:
-    """Trials that count which a listener is given at least."""
+def _fewest_rated(config: TestConfig, group: PageGroup, *, cut: bool = True) -> int:
+    """Trials that count which a listener is given at least; ``cut``: random lists are cut into blocks."""
     numbers = sorted(
-        _fewest_rated(config, entry)
+        _fewest_rated(config, entry, cut=cut and not group.random)
         if isinstance(entry, PageGroup)
-        else int(isinstance(entry, MushraPage) and not config.is_training(entry))
+        else int(isinstance(entry, MushraPage) and not config.is_kept_apart(entry))
         for entry in group.pages
     )
-    return sum(numbers[: config.section.items_per_listener] if group.random else numbers)
+    if not group.random:
+        return sum(numbers)
+    block = numbers[: len(numbers) // (config.section.blocks or 1)] if cut else numbers
+    return sum(block[: config.section.items_per_listener])
 
 
 def is_control(condition: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from mushra.config.crowd import Gold, Panel
 from mushra.config.pages import (
     PAGE_TYPES,
     Choice,
@@ -47,6 +48,8 @@ _NAMES: dict[type[BaseModel], str] = {
     Section: "mapping, [below](#qincodec)",
     Rules: "mapping, [below](#qincodec-rules)",
     Completion: "mapping, [below](#qincodec-completion)",
+    Gold: "mapping, [below](#qincodec-gold)",
+    Panel: "mapping, [below](#qincodec-panel)",
 }
 _Row = tuple[str, str, str, str]
 
@@ -66,7 +69,12 @@ def reference() -> str:
     for model in (LikertResponse, Question, Choice):
         parts += [f"### {_NAMES[model].capitalize()}", _summary(model), _table(_rows(model))]
     parts += ["## qincodec", _summary(Section), _table(_rows(Section))]
-    for key, inner in (("rules", Rules), ("completion", Completion)):
+    for key, inner in (
+        ("rules", Rules),
+        ("completion", Completion),
+        ("gold", Gold),
+        ("panel", Panel),
+    ):
         parts += [f"### qincodec: {key}", _summary(inner), _table(_rows(inner))]
     return "\n\n".join(part for part in parts if part) + "\n"
 

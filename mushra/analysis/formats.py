@@ -45,6 +45,7 @@ class Rows:
     """Rows of one source as text, with ``COLUMNS`` and some of ``OPTIONAL_COLUMNS``.
 
     A column ``person`` has what people call themselves in the questionnaire, if that is asked.
+    A column ``gold_failures`` has how many gold items its session got wrong (`mushra.store.gold`).
     ``unique_listeners`` says that the listener ids cannot be those of other people in another file,
     ``without_training`` that the source itself told training from test. A column ``loses_plus`` says of which
     rows whoever wrote them may have made spaces of ``+``; without it of none.
@@ -219,19 +220,24 @@ def own_rows(name: str, frame: pd.DataFrame, extra: Sequence[str] = ()) -> Rows:
         frame: text, with the columns of `mushra.store.ratings.read_ratings`.
         extra: other columns to keep.
     """
-    training, excluded = (frame[mark].str.lower() == "true" for mark in ("training", "excluded"))
+    no_gold = pd.Series("", frame.index)
+    training, excluded, gold = (
+        frame.get(mark, no_gold).str.lower() == "true" for mark in ("training", "excluded", "gold")
+    )
     unfinished = frame["state"] != "finished"
+    apart = training | gold
     problems = []
     for what, left_out in (
         ("training pages of {}", training),
-        ("{} not finished", unfinished & ~training),
-        ("{} excluded by the experimenter", excluded & ~unfinished & ~training),
+        ("gold items of {}", gold),
+        ("{} not finished", unfinished & ~apart),
+        ("{} excluded by the experimenter", excluded & ~unfinished & ~apart),
     ):
         if left_out.any():
             sessions = count(frame.loc[left_out, "session"].nunique(), "session")
             detail = f"{name}: {what.format(sessions)} left out"
             problems.append(Problem("does not count", detail, int(left_out.sum())))
-    counted = frame[~training & ~unfinished & ~excluded]
+    counted = frame[~apart & ~unfinished & ~excluded]
     if counted.empty:
         reasons = "; ".join(problem.detail.removeprefix(f"{name}: ") for problem in problems)
         raise UserError(
@@ -240,7 +246,8 @@ def own_rows(name: str, frame: pd.DataFrame, extra: Sequence[str] = ()) -> Rows:
         )
     # What our own page stores says how often a slider was moved: without, it may be from webMUSHRA's CSV.
     rows = _rename(counted, {}).assign(loses_plus=counted.get("moves", "") == "")
-    rows = rows.assign(**counted[list(extra)], **_person(counted, "answer:"))
+    kept = [*extra, *({"gold_failures"} & set(counted.columns))]
+    rows = rows.assign(**counted[kept], **_person(counted, "answer:"))
     return Rows(rows, problems, unique_listeners=True, without_training=True)
 
 

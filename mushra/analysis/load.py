@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mushra.analysis.formats import Rows, as_text, own_rows, read_rows
+from mushra.analysis.gold import count_gold, without_gold
 from mushra.analysis.ratings import Problem, Ratings, natural_key, with_roles
 from mushra.analysis.sources import Source, find
 from mushra.analysis.tidy import (
@@ -35,6 +36,7 @@ from mushra.config.load import load_config, named_training
 from mushra.config.locate import config_beside
 from mushra.config.pages import is_training
 from mushra.store.failures import told
+from mushra.store.gold import GoldResult, gold_results
 from mushra.store.ratings import StoredRating, ratings_table, stored_answers, stored_ratings
 from mushra.store.store import Store
 from qincodec.core.errors import UserError, count
@@ -123,6 +125,7 @@ def load(
     frame = numbers(gathered.frame, problems, scale)
     frame = drop_repeats(frame, problems)
     frame = one_name(frame, problems)
+    gold_failures = count_gold(frame)
     frame, not_given = drop_not_given(frame, problems)
     frame = average_repeats(frame, problems)
     problems += missing_ratings(frame)
@@ -133,7 +136,8 @@ def load(
     ratings = with_roles(
         frame, reference=reference, anchors=anchors, systems=[*systems, *sorted(known)], problems=problems
     )
-    return replace(ratings, not_given=not_given, sources=gathered.sources, scale=scale or SCALE)
+    ratings = replace(ratings, not_given=not_given, gold_failures=gold_failures)
+    return replace(ratings, sources=gathered.sources, scale=scale or SCALE)
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,7 @@ def gather(
     known = set[str]()
     for source in found:
         part = read(source)
+        part = part if part.without_training else without_gold(part, source, problems)
         if key is None and (opens := source.key or key_of_test) is not None:
             part = _open_names(part, opens, problems)
             known |= read_key(opens).conditions
@@ -196,7 +201,9 @@ def gather(
 def read_database(
     source: Source,
     tests: Sequence[str],
-    table: Callable[[Sequence[StoredRating], dict[str, dict[str, str]]], pd.DataFrame] = ratings_table,
+    table: Callable[
+        [Sequence[StoredRating], dict[str, dict[str, str]], Mapping[str, GoldResult]], pd.DataFrame
+    ] = ratings_table,
     *,
     what: str = "MUSHRA ratings",
     extra: Sequence[str] = (),
@@ -205,7 +212,7 @@ def read_database(
     unless ``tests`` says which.
 
     Args:
-        table: of the stored ratings and the answers of each session those that are wanted.
+        table: of the stored ratings, the answers and the gold items of each session those that are wanted.
         what: these are.
         extra: columns of that table to keep beside the usual ones.
 
@@ -215,7 +222,7 @@ def read_database(
     name = source.name
     with told(name):
         with Store(source.path, create=False) as store, store.read() as connection:
-            frame = table(stored_ratings(connection), stored_answers(connection))
+            frame = table(stored_ratings(connection), stored_answers(connection), gold_results(connection))
         text = frame.map(as_text)
     if source.test is not None and not tests:
         tests = [load_config(source.test).test_id]

@@ -69,6 +69,8 @@ class Ratings:
         problems: what was found while loading.
         mid_anchor: the anchor of 7 kHz, or None.
         not_given: listener -> number of scores that were stored though nobody gave them, which are left out.
+        gold_failures: listener -> number of gold items that were got wrong, of those who got some wrong. The
+            gold items themselves are no ratings of the test.
         sources: files that were read, and URLs of data bases.
         scale: on which the scores were given, before they were taken to 0 to 100.
         ends: lowest and highest score of the table.
@@ -80,6 +82,7 @@ class Ratings:
     problems: tuple[Problem, ...] = ()
     mid_anchor: str | None = None
     not_given: Mapping[str, int] = field(default_factory=dict)
+    gold_failures: Mapping[str, int] = field(default_factory=dict)
     sources: tuple[str | Path, ...] = ()
     scale: tuple[float, float] = (0.0, 100.0)
     ends: tuple[float, float] = (0.0, 100.0)

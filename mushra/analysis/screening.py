@@ -213,7 +213,7 @@ def _value(shares: dict[str, _Share], listener: str) -> float:
 
 LISTENER_COLUMNS = ["listener", "n_items", "n_ratings", "mean", "reference_mean", "one_slider_share"]
 LISTENER_COLUMNS += ["never_100_share", "reference_beaten_share", "median_page_s", "hasty_share"]
-LISTENER_COLUMNS += ["n_not_given", "flags"]
+LISTENER_COLUMNS += ["n_not_given", "n_gold_failed", "flags"]
 
 
 def listener_figures(ratings: Ratings) -> pd.DataFrame:
@@ -224,6 +224,7 @@ def listener_figures(ratings: Ratings) -> pd.DataFrame:
     are told to give one; ``reference_beaten_share``: pages where a system got more than the hidden
     reference; ``hasty_share``: pages left in less than `HASTY_S_PER_CONDITION` per condition. Shares are of
     the listener's pages. ``n_not_given``: scores left out because nobody gave them (`Ratings.not_given`).
+    ``n_gold_failed``: gold items that were got wrong.
     ``flags`` names what holds for more than half of the pages, and scores not given. NaN where the data do
     not say (no hidden reference, no times).
     """
@@ -266,12 +267,16 @@ def listener_figures(ratings: Ratings) -> pd.DataFrame:
     }
     flagged = np.array(by_listener[list(names)].to_numpy() > _FLAG_SHARE)
     by_listener["n_not_given"] = [ratings.not_given.get(str(name), 0) for name in by_listener.index]
+    by_listener["n_gold_failed"] = [ratings.gold_failures.get(str(name), 0) for name in by_listener.index]
     by_listener["flags"] = [
         "; ".join(
             [name for name, on in zip(names.values(), row, strict=True) if on]
             + [f"{count(n, 'score')} not given"] * bool(n)
+            + [f"{count(wrong, 'gold item')} wrong"] * bool(wrong)
         )
-        for row, n in zip(flagged, by_listener["n_not_given"], strict=True)
+        for row, n, wrong in zip(
+            flagged, by_listener["n_not_given"], by_listener["n_gold_failed"], strict=True
+        )
     ]
     table = by_listener.reindex(list(ratings.listeners)).rename_axis("listener").reset_index()
     return table[LISTENER_COLUMNS]
@@ -285,7 +290,8 @@ def doubtful(figures: pd.DataFrame) -> dict[str, str]:
     """Listeners whose ratings are in doubt, and what stands out about each.
 
     On more than half of the pages only one slider was moved, the page was left too fast, or a system got more
-    than the hidden reference. Pages without a 100 are a use of the scale and no reason for doubt.
+    than the hidden reference; or a gold item was got wrong. Pages without a 100 are a use of the scale and no
+    reason for doubt.
 
     Args:
         figures: of `listener_figures`.
@@ -303,6 +309,8 @@ def doubtful(figures: pd.DataFrame) -> dict[str, str]:
         ]
         if row["hasty_share"] > _FLAG_SHARE:
             parts[-1] += f", {row['median_page_s']:.1f} s a page"
+        if row["n_gold_failed"]:
+            parts.append(f"{count(int(row['n_gold_failed']), 'gold item')} wrong")
         if parts:
             found[str(row["listener"])] = ", ".join(parts)
     return found

@@ -132,7 +132,7 @@ def _screening(analysis: Analysis, rules: str) -> str:
     decided: dict[Verdict, str] = {
         "kept": "kept by the experimenter in spite of it",
         "asked": "excluded by the experimenter",
-        "flagged": f"excluded because {_DOUBT}",
+        "flagged": f"excluded because {_doubt_of(analysis.loaded)}",
     }
     for verdict, what in decided.items():
         if number := screening.with_verdict(verdict):
@@ -151,13 +151,18 @@ _DOUBT = (
 )
 
 
+def _doubt_of(ratings: Ratings) -> str:
+    """Gold items are named only where somebody got one wrong."""
+    return f"{_DOUBT}, or because a gold item was got wrong" if ratings.gold_failures else _DOUBT
+
+
 def _doubt(analysis: Analysis) -> str:
     """Those who stay though their ratings are in doubt, and the result without them."""
     if not (stay := analysis.screening.kept_in_doubt):
         return ""
     text = without_doubt(analysis.ratings, analysis.screening, analysis.primary, analysis.unflagged)
     stand = "stands" if len(stay) == 1 else "stand"
-    return f" {len(stay)} of these {stand} out, because {_DOUBT}. {text}"
+    return f" {len(stay)} of these {stand} out, because {_doubt_of(analysis.loaded)}. {text}"
 
 
 #: What the primary analysis does, by `Primary.method`.

@@ -82,7 +82,7 @@ def analyze(
         typer.Option(
             "--drop-flagged",
             help="Exclude whose ratings are in doubt: one slider moved, a system over the hidden reference, "
-            "or too fast, on more than half of the pages.",
+            "or too fast, on more than half of the pages; or a gold item wrong.",
         ),
     ] = False,
     tests: Tests = None,

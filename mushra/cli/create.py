@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mushra.cli.options import (
+    Blocks,
     CompletionCode,
     HeadphoneCheck,
     Identification,
     Languages,
+    MinHeard,
     OncePerPerson,
+    Panel,
+    Quota,
     Redirect,
     section_values,
 )
@@ -134,6 +138,10 @@ def create(
     languages: Languages = None,
     headphone_check: HeadphoneCheck = False,
     once_per_person: OncePerPerson = False,
+    blocks: Blocks = None,
+    quota: Quota = None,
+    min_heard: MinHeard = None,
+    panel: Panel = None,
     weights: Annotated[
         list[str] | None, typer.Option(metavar="CODEC=PATH", help="Weights that the run used. Repeatable.")
     ] = None,
@@ -189,7 +197,16 @@ def create(
         section=_section(
             items_per_listener,
             section_values(
-                identification, completion_code, redirect, languages, headphone_check, once_per_person
+                identification,
+                completion_code,
+                redirect,
+                languages,
+                headphone_check,
+                once_per_person,
+                blocks,
+                quota,
+                min_heard,
+                panel,
             ),
         ),
         seed=seed,
@@ -256,14 +273,15 @@ def _section(items_per_listener: int | None, given: dict[tuple[str, ...], object
 
     from mushra.config.pages import Section
 
-    values: dict[str, Any] = {"items_per_listener": items_per_listener, "completion": {}}
+    values: dict[str, Any] = {"items_per_listener": items_per_listener}
     for (*outer, key), value in given.items():
-        (values[outer[0]] if outer else values)[key] = value
+        (values.setdefault(outer[0], {}) if outer else values)[key] = value
     try:
         return Section.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False)[0]
-        name = {"code": "completion-code"}.get(str(details["loc"][-1]), str(details["loc"][0]))
+        options = {"code": "completion-code", "min_heard_s": "min-heard"}
+        name = options.get(str(details["loc"][-1]), str(details["loc"][0]))
         name = "redirect" if details["loc"][-1] == "redirect" else name
         said = str(details["ctx"]["error"]) if "error" in details.get("ctx", {}) else details["msg"]
         raise UserError(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mushra.cli import analyze, create, serve, study
+from mushra.cli import analyze, create, payments, serve, study
 from qincodec.core.console import run_command, version_option
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
@@ -18,7 +18,7 @@ def mushra(version: Annotated[bool, version_option("mushra")] = False) -> None:
     """Listening tests by ITU-R BS.1534-3 (MUSHRA): make, host, analyse."""
 
 
-for part in (create, serve, analyze, study):
+for part in (create, serve, payments, analyze, study):
     part.register(app)
 
 

@@ -82,11 +82,29 @@ Style = Annotated[
 
 # What `create` and `serve` write into a test's YAML.
 Identification = Annotated[
-    Literal["anonymous", "invitation", "prolific"] | None,
+    Literal["anonymous", "invitation", "prolific", "panel"] | None,
     typer.Option(
         metavar="WHO",
         help="Who may take part: anonymous (whoever has the link), invitation (named links of"
-        " `mushra invite`) or prolific. Default: anonymous.",
+        " `mushra invite`), prolific, or another panel. Default: anonymous.",
+    ),
+]
+Blocks = Annotated[
+    int | None, typer.Option(metavar="N", help="Cut the trials into N blocks; each listener gets one.")
+]
+Quota = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Sessions of each block, or of the test; dropped ones are refilled."),
+]
+MinHeard = Annotated[
+    float | None,
+    typer.Option("--min-heard", metavar="S", help="Seconds that every signal must have been played."),
+]
+Panel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="person=PID,...",
+        help="Parameters of a panel's link: person, and if there are any session and sign (a signature).",
     ),
 ]
 CompletionCode = Annotated[
@@ -120,8 +138,12 @@ def section_values(
     languages: str | None,
     headphone_check: bool,
     once_per_person: bool,
+    blocks: int | None,
+    quota: int | None,
+    min_heard: float | None,
+    panel: str | None,
 ) -> dict[tuple[str, ...], object]:
-    """Place in the section ``qincodec`` -> value, of each option that was given."""
+    """Place in the section ``qincodec`` -> value, of each option that was given. Raises `UserError`."""
     if redirect is None and completion_code is not None and identification == "prolific":
         redirect = f"{PROLIFIC_DONE}{quote(completion_code, safe='')}"
     given: dict[tuple[str, ...], object] = {
@@ -131,8 +153,24 @@ def section_values(
         ("languages",): None if languages is None else [one.strip() for one in languages.split(",")],
         ("headphone_check",): headphone_check or None,
         ("one_session_per_person",): once_per_person or None,
+        ("blocks",): blocks,
+        ("quota",): quota,
+        ("rules", "min_heard_s"): min_heard,
+        ("panel",): None if panel is None else _panel(panel),
     }
     return {place: value for place, value in given.items() if value is not None}
+
+
+def _panel(text: str) -> dict[str, str]:
+    """ "person=PID,session=SID" as a mapping."""
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    names = [name for name, _, _ in pairs]
+    if not set(names) <= {"person", "session", "sign"} or not all(value for _, _, value in pairs):
+        raise UserError(
+            f"--panel is '{text}'; give the names of the parameters in the panel's link, such as"
+            " person=PID,session=SID,sign=SIG; person is needed, the others are not"
+        )
+    return {name: value for name, _, value in pairs}
 
 
 def parse_scale(text: str | None) -> tuple[float, float] | None:

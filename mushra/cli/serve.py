@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mushra.cli.options import (
+    Blocks,
     CompletionCode,
     Database,
     HeadphoneCheck,
     Identification,
     Key,
     Languages,
+    MinHeard,
     OncePerPerson,
+    Panel,
+    Quota,
     Redirect,
     section_values,
 )
@@ -107,12 +111,24 @@ def serve(
         bool,
         typer.Option("--closed", help="Nobody new can begin until the test is opened on the admin pages."),
     ] = False,
+    panel_secret: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MUSHRA_PANEL_SECRET",
+            help="Set what a panel signs its links with. Safer given in the variable than here.",
+            show_envvar=True,
+        ),
+    ] = None,
     identification: Identification = None,
     completion_code: CompletionCode = None,
     redirect: Redirect = None,
     languages: Languages = None,
     headphone_check: HeadphoneCheck = False,
     once_per_person: OncePerPerson = False,
+    blocks: Blocks = None,
+    quota: Quota = None,
+    min_heard: MinHeard = None,
+    panel: Panel = None,
 ) -> None:
     """Serve a listening test: prints the listeners' link and an admin link that works once.
 
@@ -127,7 +143,16 @@ def serve(
     from mushra.store.records import set_closed
 
     changes = section_values(
-        identification, completion_code, redirect, languages, headphone_check, once_per_person
+        identification,
+        completion_code,
+        redirect,
+        languages,
+        headphone_check,
+        once_per_person,
+        blocks,
+        quota,
+        min_heard,
+        panel,
     )
     if test is None and (changes or closed):
         raise UserError("what listeners get is set in a test's YAML, and none is given; give TEST, too")
@@ -155,6 +180,7 @@ def serve(
         submissions=submissions,
         prefix=prefix,
         trusted_proxies=trusted_proxies,
+        panel_secret=panel_secret,
     )
     here: Service = app.extensions["mushra"]
     store = here.store

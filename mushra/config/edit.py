@@ -18,6 +18,7 @@ from qincodec.core.files import replacing
 
 #: Keys of our section that do not decide what listeners compare, or how.
 _FREE = {"completion", "languages", "one_session_per_person", "identification"}
+_FREE |= {"quota", "drop_after_min", "panel"}
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-from mushra.config.values import Bool, Int, Language, Text, WebAddress, YamlModel
+from mushra.config.crowd import Gold, Panel
+from mushra.config.values import Bool, Float, Int, Language, Own, Text, WebAddress, YamlModel
 from mushra.config.yaml_js import resolve
 
 
-class _Own(BaseModel):
-    """Of our own section, whose keys are snake_case in the file, too."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Rules(_Own):
+class Rules(Own):
     """What a MUSHRA page asks before Next is unlocked; each rule is said on the page."""
 
     must_hear_all: Bool = Field(
@@ -36,9 +31,15 @@ class Rules(_Own):
     only_playing_rated: Bool = Field(
         default=True, title="Rate what plays", description="Only the slider of what plays can be moved."
     )
+    min_heard_s: Annotated[Float, Field(ge=0, le=3600)] = Field(
+        default=0,
+        title="Seconds to be heard",
+        description="Every signal must have been played for so many seconds, repeats included; on Likert"
+        " pages, too.",
+    )
 
 
-class Completion(_Own):
+class Completion(Own):
     """What a listener gets at the end: a code to copy, an address to be sent to, both or nothing."""
 
     code: Text | None = Field(
@@ -47,11 +48,12 @@ class Completion(_Own):
     redirect: WebAddress | None = Field(
         default=None,
         title="Address at the end",
-        description="Web address to which listeners are sent on.",
+        description="Web address to which listeners are sent on. `{person}` and `{session}` (of a panel or"
+        " Prolific), `{study}` and `{code}` in it stand for the listener's.",
     )
 
 
-class Section(_Own):
+class Section(Own):
     """The section ``qincodec``: what webMUSHRA has no words for."""
 
     training: list[Text] | None = Field(
@@ -64,6 +66,27 @@ class Section(_Own):
         title="Items per listener",
         description="Give each listener so many entries of every random list, balanced over listeners."
         " Default: all.",
+    )
+    blocks: Annotated[Int, Field(ge=2)] | None = Field(
+        default=None,
+        title="Blocks",
+        description="Cut every random list into so many blocks of one size, or one entry more or less, and"
+        " give each listener one of them. Default: no blocks.",
+    )
+    quota: Annotated[Int, Field(ge=1)] | None = Field(
+        default=None,
+        title="Sessions per block",
+        description="So many sessions of each block, or of a test without blocks, finished or running; then"
+        " nobody new can begin. Default: any number.",
+    )
+    drop_after_min: Annotated[Float, Field(ge=1)] = Field(
+        default=120,
+        title="Minutes until dropped",
+        description="A running session of which no page was saved for so long gives its place away.",
+    )
+    gold: list[Gold] = Field(
+        default_factory=list,
+        description="Grades that are known beforehand; whose are wrong, is flagged.",
     )
     order: Literal["latin", "random"] = Field(
         default="latin",
@@ -85,12 +108,13 @@ class Section(_Own):
         title="Headphone check",
         description="A short hearing task before the first trial tells headphones from loudspeakers.",
     )
-    identification: Literal["anonymous", "invitation", "prolific"] = Field(
+    identification: Literal["anonymous", "invitation", "prolific", "panel"] = Field(
         default="anonymous",
         title="Who may take part",
         description="`anonymous`: whoever has the link. `invitation`: named links that work once. `prolific`:"
-        " who comes from Prolific.",
+        " who comes from Prolific. `panel`: who comes from another panel.",
     )
+    panel: Panel = Field(default=Panel(), description="What the link of a panel has.")
 
 
 class General(YamlModel):

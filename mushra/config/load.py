@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from mushra.config.crowd_check import crowd_errors
 from mushra.config.locate import CONFIG_NAME
 from mushra.config.pages import (
     PAGE_TYPES,
@@ -91,6 +92,15 @@ def named_training(
 ) -> list[str] | None:
     """Ids of the training pages that a YAML names; None if it names none, ``other`` if it is of another test.
 
+    Arguments and errors are those of `own_section`.
+    """
+    section = own_section(file, test, yaml=yaml)
+    return other if section is None else section.training
+
+
+def own_section(file: Path, test: str | None = None, *, yaml: str | None = None) -> Section | None:
+    """Our section of a YAML, without a look at its pages; None if it is of another test.
+
     Args:
         file: it, or what it is called in messages.
         test: id of the test; None: whatever it is of.
@@ -102,8 +112,8 @@ def named_training(
     try:
         content = parse(file.read_bytes() if yaml is None else yaml.encode()).value
         if not isinstance(content, dict) or test not in (None, content.get("testId")):
-            return other
-        return Section.model_validate(content.get("qincodec") or {}).training
+            return None
+        return Section.model_validate(content.get("qincodec") or {})
     except (OSError, YamlProblem, ValidationError) as error:
         line = error.line if isinstance(error, YamlProblem) else 1
         raise ConfigError([Finding("error", file, line, None, one_line(str(error)))]) from error
@@ -303,6 +313,9 @@ class _Reader:
                     )
             elif isinstance(page, FinishPage):
                 self._check_questions(page, locations[number])
+        if general is not None:
+            for location, message in crowd_errors(general.qincodec, group):
+                self._error(("qincodec", *location), message)
         for index, name in enumerate((general and general.qincodec.training) or []):
             if name not in first:
                 known = _close(name, first)

@@ -402,8 +402,16 @@ class TestConfig:
         return list(PageGroup(self.pages).flat())
 
     def is_training(self, page: Page) -> bool:
-        """Whether the page's grades are to be kept apart."""
+        """Whether the page is there to learn on."""
         return is_training(page.id, self.section.training)
+
+    def is_gold(self, page: Page) -> bool:
+        """Whether the page is there to see who listens."""
+        return any(page.id == one.page for one in self.section.gold)
+
+    def is_kept_apart(self, page: Page) -> bool:
+        """Whether no result has the page's grades."""
+        return self.is_training(page) or self.is_gold(page)
 
     def audio_path(self, path: str) -> Path:
         """Where an audio path of the file lies on the disk."""

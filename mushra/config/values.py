@@ -48,6 +48,8 @@ def _trial_names(stimuli: dict[str, str]) -> dict[str, str]:
 def _web_address(address: str) -> str:
     if not re.match(r"https?://[^/\s]", address):
         raise ValueError("is no address; it must begin with https:// or http://")
+    if "{" in re.split("[/?#]", address, maxsplit=3)[2]:
+        raise ValueError("has a placeholder in the name of the host; it may stand only after that")
     return address
 
 
@@ -85,3 +87,9 @@ class YamlModel(BaseModel):
         if cls.model_config["extra"] == "forbid" or not isinstance(values, dict):
             return values
         return {name: value for name, value in values.items() if value is not None}
+
+
+class Own(BaseModel):
+    """Of our own section, whose keys are snake_case in the file, too."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -20,6 +20,7 @@ from mushra.config.texts import TEXTS, questions
 from mushra.create.material import Material, Pick
 from mushra.create.methods import MANY_PAGES, Effort, effort, trial_page
 from mushra.create.stimuli import Item
+from qincodec.core.errors import UserError
 
 #: Loudness of a condition against the reference beyond this is worth a warning, dB.
 _LEVEL_DB = 1.0
@@ -144,11 +145,15 @@ def make_key(material: Material, options: Options, trials: Sequence[Trial]) -> K
 
 
 def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict[str, Any]:
-    """The test as webMUSHRA's YAML has it (``config.yaml``), with our section."""
+    """The test as webMUSHRA's YAML has it (``config.yaml``), with our section. Raises `UserError`."""
     texts = TEXTS[options.language]
     own = method_texts(options.method, options.language, reference=options.show_reference)
     training = [trial for trial in trials if trial.is_training]
     graded = [trial for trial in trials if not trial.is_training]
+    if (options.section.blocks or 1) > len(graded):
+        raise UserError(
+            f"--blocks is {options.section.blocks}; give at most {len(graded)}, the number of trials"
+        )
     training_text = texts["training_answers" if options.method in ("ab", "abx") else "training"]
     if options.method != "mushra":  # whose sliders say what is asked
         training_text = own.trial + training_text
@@ -265,7 +270,9 @@ def _effort(material: Material, options: Options) -> Effort:
 
 
 def _items_of_a_listener(options: Options, n_items: int) -> int:
-    return min(n_items, options.section.items_per_listener or n_items)
+    """The fewest of them."""
+    block = n_items // (options.section.blocks or 1)
+    return min(block, options.section.items_per_listener or block)
 
 
 def _test_warnings(material: Material, options: Options, all_trials: Sequence[Trial]) -> Iterator[str]:

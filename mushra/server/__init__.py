@@ -18,7 +18,7 @@ from mushra.server.files import Stimuli
 from mushra.server.incoming import BadResult
 from mushra.server.plots import Plots
 from mushra.server.security import BadBody, add_headers
-from mushra.server.service import Limits, Service, assets_version, new_key, versions
+from mushra.server.service import Limits, Service, assets_version, check_panel, new_key, versions
 from mushra.store import records
 from mushra.store.failures import StoreUnavailable
 from mushra.store.records import Conflict, Refused, Unknown
@@ -35,6 +35,9 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 
 MAX_TEST_ID = 200
 
+#: Where the data base has what a panel signs its links with.
+PANEL_SECRET = "panel_secret"
+
 _log = logging.getLogger("mushra.server")
 
 
@@ -48,6 +51,7 @@ def create_app(
     prefix: str = "",
     trusted_proxies: int = 0,
     limits: Limits | None = None,
+    panel_secret: str | None = None,
 ) -> Flask:
     """The application of one test. ``app.extensions["mushra"].store.close()`` when done.
 
@@ -62,6 +66,7 @@ def create_app(
         prefix: path below which everything is served, as `clean_prefix` makes it; "": at the top.
         trusted_proxies: how many reverse proxies set X-Forwarded-For, -Proto, -Host and -Prefix.
         limits: how often one may do what; default: `Limits`.
+        panel_secret: what a panel signs its links with; kept in the data base. Default: what is kept there.
 
     Raises:
         UserError: data base or stimuli cannot be used.
@@ -81,7 +86,7 @@ def create_app(
     store = Store(database)
     try:
         cache = cache or _cache(database, config)
-        here = _service(store, config, cache, webmushra_folder, limits or Limits())
+        here = _service(store, config, cache, webmushra_folder, limits or Limits(), panel_secret)
     except BaseException:
         store.close()
         raise
@@ -141,9 +146,17 @@ def _cache(database: str | Path, config: TestConfig | None) -> Path:
 
 
 def _service(
-    store: Store, config: TestConfig | None, cache: Path, checkout: Path | None, limits: Limits
+    store: Store,
+    config: TestConfig | None,
+    cache: Path,
+    checkout: Path | None,
+    limits: Limits,
+    panel_secret: str | None,
 ) -> Service:
     secret = store.meta("secret", new_key)
+    if panel_secret is not None:
+        store.set_meta(PANEL_SECRET, panel_secret)
+    panel_secret = store.get_meta(PANEL_SECRET)
     plots = Plots(cache / "plots")
     if config is not None and len(config.test_id) > MAX_TEST_ID:
         raise UserError(f"testId has {len(config.test_id)} characters; at most {MAX_TEST_ID} can be stored")
@@ -155,7 +168,8 @@ def _service(
     test, name = config.test_id, config.testname
     store.write(lambda connection: records.ensure_test(connection, test, name))
     digest = store.write(lambda connection: records.ensure_config(connection, test, yaml, content))
-    return Service(store, config, stimuli, checkout, limits, plots, digest)
+    check_panel(config, panel_secret)
+    return Service(store, config, stimuli, checkout, limits, plots, digest, panel_secret=panel_secret)
 
 
 def _handle_errors(app: Flask) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-import time
+import re
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,8 @@ from mushra.config.locate import key_beside
 from mushra.server import sign_in
 from mushra.server.address import loopback_warning
 from mushra.server.api import limit
-from mushra.server.progress import SessionState, list_invitations, list_sessions, summary
+from mushra.server.crowd import STATES
+from mushra.server.progress import SessionState, list_invitations, list_sessions
 from mushra.server.security import is_cross_site
 from mushra.server.service import Service, service
 from mushra.store import export as exporting  # as a module: it imports this package, too
@@ -29,6 +30,7 @@ from mushra.store import records
 from mushra.store.failures import told
 from mushra.store.given import nobody_gave
 from mushra.store.pages import storable
+from mushra.store.payments import list_payments, payments_csv
 from mushra.store.records import Unknown
 from qincodec.core.errors import UserError
 
@@ -140,16 +142,19 @@ def sign_out() -> BaseResponse:
 @blueprint.get("/")
 def overview() -> str:
     here = service()
+    which, page = request.args.get("which", ""), request.args.get("page", "1")
+    if which not in ("", *STATES) or not re.fullmatch("[1-9][0-9]{0,5}", page):
+        abort(404)
     with told(here.store.name), here.store.read() as connection:
-        sessions = list_sessions(connection, here.test)
+        found = here.crowd.overview(connection, here.test, here.places, which, int(page))
         closed = here.test is not None and records.is_closed(connection, here.test)
     return _page(
         "overview",
         here,
-        sessions=sessions,
-        summary=summary(sessions),
+        found=found,
+        which=which,
+        n_blocks=here.places.blocks,
         closed=closed,
-        now=time.time(),
         several=here.test is None,
     )
 
@@ -223,6 +228,14 @@ def export(kind: str) -> Response:
     return _download(text.encode(), name, "text/csv" if kind == "tidy" else "application/json")
 
 
+@blueprint.get("/payments.csv")
+def payments() -> Response:
+    here, test = own_test()
+    with told(here.store.name), here.store.read() as connection:
+        rows = list_payments(connection, test, here.places)
+    return _download(payments_csv(rows).encode(), "payments.csv", "text/csv")
+
+
 @blueprint.get("/sessions/<session>/export")
 def export_session(session: str) -> Response:
     here = service()
@@ -281,7 +294,8 @@ def _known(here: Service, session: str) -> SessionState:
     """The session of this test. Raises `Unknown`."""
     if records.is_session_id(session):
         with told(here.store.name), here.store.read() as connection:
-            for found in list_sessions(connection, here.test, session):
+            after_s = here.places.dropped_after_s
+            for found in list_sessions(connection, here.test, [session], dropped_after_s=after_s):
                 return found
     raise Unknown
 

@@ -12,8 +12,8 @@ from mushra.config.load import ConfigError, Reading, read_data
 from mushra.config.pages import TestConfig
 from mushra.server.admin import blueprint, own_test
 from mushra.server.changing import Begun, save
+from mushra.server.crowd import summary
 from mushra.server.form import Form
-from mushra.server.progress import list_sessions, summary
 from mushra.server.service import Service
 from mushra.store import records
 from mushra.store.failures import StoreUnavailable
@@ -38,7 +38,7 @@ def save_test() -> BaseResponse | str | tuple[str, int]:
     if reading.config is None:
         return _page(here, test), 409
     with here.store.read() as connection:
-        begun = bool(list_sessions(connection, test))
+        begun = summary(connection, test)["sessions"] > 0
     form = Form(reading, begun)
     changes = form.enter(request.form)
     if request.form.get("version") != _version(data):
@@ -80,10 +80,10 @@ def _page(
     reading, data = _read(here)
     config = _config(here)
     with here.store.read() as connection:
-        sessions = list_sessions(connection, test)
+        numbers = summary(connection, test, here.places)
         closed = records.is_closed(connection, test)
     if form is None and reading.config is not None:
-        form = Form(reading, bool(sessions))
+        form = Form(reading, numbers["sessions"] > 0)
     return render_template(
         "admin/test.html",
         title=config.testname,
@@ -97,11 +97,12 @@ def _page(
         version=_version(data),
         pages=list(enumerate(config.flat(), start=1)),
         previews=here.webmushra is None,
-        begun=len(sessions),
-        summary=summary(sessions),
+        begun=numbers["sessions"],
+        summary=numbers,
         closed=closed,
         link=here.public_address or url_for("listen.page", _external=True) if here.webmushra is None else "",
         path=config.path,
         original=original(config.path) if original(config.path).exists() else None,
         is_training=config.is_training,
+        is_gold=config.is_gold,
     )

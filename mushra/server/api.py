@@ -9,11 +9,12 @@ from flask import Blueprint, Response, abort, current_app, jsonify, render_templ
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from werkzeug.exceptions import TooManyRequests
 
-from mushra.config.pages import TestConfig
+from mushra.config.crowd import is_id, is_signed, with_placeholders
+from mushra.config.pages import Section, TestConfig
 from mushra.server.incoming import BadResult, check_result
 from mushra.server.security import RateLimit, parse_json
 from mushra.server.service import ConfigChanged, Service, new_key, service
-from mushra.server.session_pages import num_slots
+from mushra.server.session_pages import places
 from mushra.store import records
 from mushra.store.pages import SessionPage
 from mushra.store.records import Arrival, Conflict, Session, Unknown, sha256
@@ -49,6 +50,7 @@ def listening_page(config: TestConfig, title: str | None = None) -> str:
         testname=title or config.testname,
         languages=_languages(config),
         asset_version=current_app.config["ASSETS_VERSION"],
+        person=config.section.panel.person if config.section.identification == "panel" else "",
     )
 
 
@@ -162,12 +164,21 @@ def finish(session: str) -> tuple[Response, int]:
     given = body.get("revision_of") or {}
     if not isinstance(given, dict) or not all(type(revision) is int for revision in given.values()):
         raise BadResult("invalid", "revision_of: numbers by page")
+    code = config.section.completion.code
     try:
-        here.store.write(lambda connection: records.finish(connection, opened, given))
+        here.store.write(lambda connection: records.finish(connection, opened, given, code))
     except Conflict as conflict:
         return jsonify({"error": str(conflict), "code": conflict.code, "missing": conflict.missing}), 409
-    completion = config.section.completion.model_dump()
-    return jsonify({**completion, "results": _results(here, opened)}), 200
+    return jsonify({**_completion(config.section, opened), "results": _results(here, opened)}), 200
+
+
+def _completion(section: Section, session: Session) -> dict[str, str | None]:
+    """What the listener gets at the end, with what a panel said of them in the address."""
+    code, address = section.completion.code, section.completion.redirect
+    if address is not None:
+        said = {"person": session.panel.get("pid", ""), **session.panel, "code": code or ""}
+        address = with_placeholders(address, said)
+    return {"code": code, "redirect": address}
 
 
 def limit(bucket: RateLimit, key: str) -> None:
@@ -205,7 +216,8 @@ def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, 
     kind = config.section.identification
     once = config.section.one_session_per_person
     person = invitation = None
-    prolific: dict[str, str] | None = None
+    known = True
+    panel: dict[str, str] | None = None
     if kind == "invitation":
         token = body.get("invitation")
         if not isinstance(token, str) or not 0 < len(token) <= 200:
@@ -217,12 +229,15 @@ def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, 
         ids = body.get("prolific")
         names = ("pid", "study", "session")
         given = {name: ids.get(name) for name in names} if isinstance(ids, dict) else {}
-        prolific = {n: value for n, value in given.items() if isinstance(value, str) and 0 < len(value) <= 64}
-        if len(prolific) < len(names):
+        panel = {n: value for n, value in given.items() if isinstance(value, str) and 0 < len(value) <= 64}
+        if len(panel) < len(names):
             raise records.Refused(
                 "prolific_needed", "Please open this test from Prolific: its link says who takes part."
             )
-        person = f"{prolific['study']}/{prolific['pid']}"
+        person = f"{panel['study']}/{panel['pid']}"
+    elif kind == "panel":
+        panel = _from_panel(here, config, body.get("parameters"))
+        person, known = panel["person"], config.section.panel.sign is not None
     elif once:
         person = sha256(cookie)
     return Arrival(
@@ -230,14 +245,37 @@ def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, 
         kind=kind,
         key_sha256=sha256(key),
         config=here.config_sha256,
-        slots=num_slots(config),
+        places=places(config),
         language=_language(config, body.get("language")),
         client=_client(body.get("client")),
         person=person,
         invitation=invitation,
-        prolific=prolific,
+        panel=panel,
+        known=known,
         once=once,
     )
+
+
+def _from_panel(here: Service, config: TestConfig, given: object) -> dict[str, str]:
+    """Person and session by the parameters of the page's address: names for the experimenter, no more, unless
+    they are signed. Raises `Refused`."""
+    names = config.section.panel
+    parameters = given if isinstance(given, dict) else {}
+    wanted = {"person": names.person, **({"session": names.session} if names.session else {})}
+    said = {what: value for what, name in wanted.items() if is_id(value := parameters.get(name))}
+    if len(said) < len(wanted):
+        raise records.Refused(
+            "panel_needed", "Please open this test from where you were invited: its link says who takes part."
+        )
+    if names.sign is not None:
+        signed = parameters.get(names.sign)
+        text = signed if isinstance(signed, str) and len(signed) <= 200 else ""
+        secret, session = here.panel_secret, said.get("session", "")
+        if secret is None or not is_signed(text, secret, config.test_id, said["person"], session):
+            raise records.Refused(
+                "panel_unsigned", "The link is incomplete, or was changed; please use the one you were given."
+            )
+    return said
 
 
 def _client(given: object) -> dict[str, Any]:
@@ -295,7 +333,7 @@ def document(
         "rules": section.rules.model_dump(),
         "headphone_check": section.headphone_check,
         "state": state,
-        "completion": section.completion.model_dump() if state == "finished" else None,
+        "completion": _completion(section, session) if state == "finished" else None,
         "pages": [page.public.to_json() for page in session.pages.values()],
         "saved": saved,
     }

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from mushra.config.edit import Revised, comparison
 from mushra.server.files import Stimuli
-from mushra.server.service import Service, new_key, versions
+from mushra.server.service import Service, check_panel, new_key, versions
 from mushra.store import records
 from qincodec.core.errors import UserError
 
@@ -41,6 +41,7 @@ def save(here: Service, revised: Revised) -> None:
         raise UserError(f"the file has another testId than '{test}', which is served; start the server again")
     if here.submissions and revised.config.section.identification != "anonymous":
         raise UserError("webMUSHRA's own page cannot say who takes part: here only anonymous listeners can")
+    check_panel(revised.config, here.panel_secret)
     new = Stimuli(revised.config, here.store.meta("secret", new_key), here.cache / "anchors")
     same = comparison(revised.config) == comparison(config) and new.hashes() == stimuli.hashes()
     content = versions(new)

@@ -25,7 +25,7 @@ _LONG = frozenset({"content", "popup_content"})
 #: Keys that stay open once somebody has begun (see `mushra.config.edit.comparison`), pages apart.
 _OPEN = frozenset(
     {"testname", "language", "identification", "one_session_per_person", "languages", "code", "redirect"}
-)
+) | {"quota", "drop_after_min"}
 _OPEN_PAGES = frozenset({"generic", "consent", "finish"})
 #: Of controls that have no order of their own.
 _ORDER = ("text", "lines", "choice", "number", "several", "switch")

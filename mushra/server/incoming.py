@@ -99,6 +99,8 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
         if rating.score is not None and not rating.moves:
             # A browser's own doing, such as a swipe that scrolled the page: nobody gave that grade.
             raise BadResult("not_moved", f"signal '{rating.signal}' has a score that nobody gave; grade it")
+    if page.type in _HEARD:
+        _check_heard(page, rules, result)
     answers = None
     rows: list[Rating] = []
     if page.type == "mushra":
@@ -118,6 +120,21 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
     if answers is not None:
         cleaned["responses"] = dict(answers)
     return Checked(result.revision, result.time_ms, cleaned, rows, answers)
+
+
+#: Types of pages on which the rule about seconds holds.
+_HEARD = ("mushra", "bs1116", "paired_comparison", "likert_multi_stimulus", "likert_single_stimulus")
+
+
+def _check_heard(page: SessionPage, rules: Rules, result: _Result) -> None:
+    """As the page itself asks: in whole milliseconds, repeats included."""
+    heard = {rating.signal: rating.heard_ms for rating in result.ratings}
+    short = [signal for signal in page.conditions if heard.get(signal, 0) < 1000 * rules.min_heard_s]
+    if short:
+        raise BadResult(
+            "heard_too_short",
+            f"{len(short)} of {len(page.conditions)} signals were heard less than {rules.min_heard_s:g} s",
+        )
 
 
 def consent_sha256(page: SessionPage) -> str:

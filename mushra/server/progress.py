@@ -1,7 +1,9 @@
 """How a running test stands: its sessions, how far each is, and what stands out about it.
 
 Flags exclude nobody. They look at finished MUSHRA pages, training apart, and need more than half of them
-(or, for the hidden reference, more than the 15 % of BS.1534-3).
+(or, for the hidden reference, more than the 15 % of BS.1534-3); and at gold items, of which one is enough.
+
+A test may have thousands of sessions: `mushra.server.crowd` says which of them a page shows.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +20,7 @@ import sqlalchemy as sa
 from mushra.config.pages import HIDDEN_REFERENCE
 from mushra.standard import MAX_SHARE, MIN_SCREENED_ITEMS, THRESHOLD
 from mushra.store import schema
-from mushra.store.ratings import StoredRating, stored_ratings
+from mushra.store.gold import gold_results
 from mushra.store.records import DROPPED_AFTER_S
 from qincodec.core.errors import count
 
@@ -26,17 +29,31 @@ HASTY_S_PER_SIGNAL = 2.0
 
 
 @dataclass(frozen=True)
+class Look:
+    """What stands out about a session.
+
+    Attributes:
+        not_given: scores that nobody gave, training apart; no result counts them.
+        flags: what stands out, in words.
+    """
+
+    not_given: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SessionState:
     """One session for the admin's list.
 
     Attributes:
-        name: of the invitation, Prolific's id, or the number of the session.
+        name: of the invitation, the panel's id, or the number of the session.
         listener: what `mushra analyze` calls who it is, see `schema.listeners`.
-        state: "finished", "running", or "dropped": running without a sign of life for two hours.
+        slot: block and row of the order; None of a session that came in one piece.
+        state: "finished", "running", or "dropped": running without a sign of life for so long as the test
+            allows.
         done, total: pages.
         time_s: on all pages together.
-        not_given: scores that nobody gave, training apart; no result counts them.
-        flags: what stands out, in words.
+        look: what stands out.
     """
 
     id: str
@@ -45,6 +62,7 @@ class SessionState:
     name: str
     listener: str
     number: int
+    slot: int | None
     state: str
     excluded_reason: str | None
     begun_at: float
@@ -52,23 +70,35 @@ class SessionState:
     done: int
     total: int
     time_s: float
-    not_given: int
-    flags: tuple[str, ...]
+    look: Look
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return self.look.flags
 
-#: The ratings of a MUSHRA page, one at least.
-_Page = list[StoredRating]
+    @property
+    def not_given(self) -> int:
+        return self.look.not_given
 
 
 def list_sessions(
-    connection: sa.Connection, test: str | None, session: str | None = None
+    connection: sa.Connection,
+    test: str | None,
+    only: Collection[str] | None = None,
+    *,
+    dropped_after_s: float = DROPPED_AFTER_S,
+    looks: Mapping[str, Look] | None = None,
 ) -> list[SessionState]:
-    """Sessions of a test (None: of all), the newest first; or one of them."""
+    """Sessions of a test (None: of all tests), or those of them in ``only``, the newest first.
+
+    ``looks`` are those that were had of the data base as it is now, so that nobody looks again.
+    """
     sessions, pages, invitations = schema.sessions, schema.pages, schema.invitations
     counts = (
         sa.select(
             pages.c.session, sa.func.count().label("done"), sa.func.sum(pages.c.time_ms).label("time_ms")
         )
+        .where(sa.true() if only is None else pages.c.session.in_(sorted(only)))
         .group_by(pages.c.session)
         .subquery()
     )
@@ -80,95 +110,125 @@ def list_sessions(
     )
     if test is not None:
         query = query.where(sessions.c.test == test)
-    if session is not None:
-        query = query.where(sessions.c.id == session)
+    if only is not None:
+        query = query.where(sessions.c.id.in_(sorted(only)))
     rows = connection.execute(query).all()
-    rated = _rated(connection, test, session)
-    who = schema.listeners(connection)
+    looks = looks or {}
+    looks = {**looks, **look_at(connection, [row.id for row in rows if row.id not in looks])}
+    who = schema.listeners(connection, only)
     now = time.time()
     found = []
     for row in rows:
-        dropped = row.state == "running" and now - row.seen_at > DROPPED_AFTER_S
-        prolific = json.loads(row.prolific) if row.prolific else {}
+        panel = json.loads(row.prolific) if row.prolific else {}
         total = len(json.loads(row.plan)) if row.plan else row.done or 0
         found.append(
             SessionState(
                 id=row.id,
                 test=row.test,
                 kind=row.kind,
-                name=row.name or prolific.get("pid") or f"Listener {row.number + 1}",
+                name=row.name or panel.get("pid") or panel.get("person") or f"Listener {row.number + 1}",
                 listener=who[row.id],
                 number=row.number,
-                state="dropped" if dropped else row.state,
+                slot=row.slot,
+                state=_state(row, now - dropped_after_s),
                 excluded_reason=row.excluded_reason if row.excluded_at is not None else None,
                 begun_at=row.created_at,
                 seen_at=row.seen_at,
                 done=row.done or 0,
                 total=total,
                 time_s=(row.time_ms or 0) / 1000,
-                not_given=_num_not_given(rated.get(row.id, [])),
-                flags=tuple(_flags(rated.get(row.id, []))),
+                look=looks[row.id],
             )
         )
     return found
 
 
-def _rated(connection: sa.Connection, test: str | None, session: str | None) -> dict[str, list[_Page]]:
-    """Session -> its MUSHRA pages, training apart."""
-    found: dict[str, dict[str, _Page]] = defaultdict(lambda: defaultdict(list))
-    for rating in stored_ratings(connection, test=test, session=session):
-        if rating.type == "mushra" and not rating.training:
-            found[rating.session][rating.page].append(rating)
-    return {session: list(pages.values()) for session, pages in found.items()}
+def _state(row: Any, dropped_before: float) -> str:
+    return "dropped" if row.state == "running" and row.seen_at <= dropped_before else str(row.state)
 
 
-def _num_not_given(pages: list[_Page]) -> int:
-    return sum(rating.not_given for page in pages for rating in page)
+def look_at(connection: sa.Connection, sessions: Collection[str]) -> dict[str, Look]:
+    """What stands out about each of these sessions."""
+    pages = defaultdict(list)
+    for row in connection.execute(_page_figures(sessions)).all():
+        if row.broken:
+            raise ValueError("the detail of a rating is no JSON object")
+        pages[row.session].append(row)
+    gold = gold_results(connection, sessions=sessions)
+    looks = {}
+    for session in sessions:
+        flags = _flags(pages[session])
+        if session in gold and (failed := gold[session].failed):
+            flags.append(f"gold: {len(failed)} of {gold[session].asked} wrong")
+        looks[session] = Look(sum(page.not_given for page in pages[session]), tuple(flags))
+    return looks
 
 
-def _scores(page: _Page) -> dict[str, float]:
-    """Scores that somebody gave, by stimulus."""
-    return {r.stimulus: r.score for r in page if r.score is not None and not r.not_given}
+def _page_figures(sessions: Collection[str]) -> sa.Select[Any]:
+    """Figures of each MUSHRA page that counts.
+
+    Columns: the session; n of its ratings; time_ms; how many have a detail that nothing here writes (broken);
+    of how many it is known how often the slider was moved
+    (moves_known), and how many were (moved); scores that nobody gave (not_given, see `mushra.store.given`);
+    of those that somebody gave the number, the least, the highest and that of the hidden reference.
+    """
+    ratings, pages = schema.ratings, schema.pages
+    detail = sa.func.coalesce(ratings.c.detail, "")
+    known = detail.like('%"moves":%')
+    unmoved = detail.like('%"moves":0%') | detail.like('%"moves": 0%')
+    given = sa.case((~unmoved, ratings.c.score))
+
+    def number(of: sa.ColumnElement[bool], label: str) -> sa.Label[int]:
+        return sa.func.sum(sa.case((of, 1), else_=0)).label(label)
+
+    return (
+        sa.select(
+            ratings.c.session,
+            sa.func.count().label("n"),
+            sa.func.max(ratings.c.time_ms).label("time_ms"),
+            number((detail != "") & ~detail.like("{%}"), "broken"),
+            number(known, "moves_known"),
+            number(known & ~unmoved, "moved"),
+            number(unmoved & ratings.c.score.is_not(None), "not_given"),
+            sa.func.count(given).label("given"),
+            sa.func.min(given).label("least"),
+            sa.func.max(given).label("highest"),
+            sa.func.max(sa.case((ratings.c.stimulus == HIDDEN_REFERENCE, given))).label("reference"),
+        )
+        .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
+        .where(ratings.c.session.in_(sorted(sessions)))
+        .where((ratings.c.type == "mushra") & pages.c.training.is_(False))
+        .group_by(ratings.c.session, ratings.c.page)
+    )
 
 
-def _flags(pages: list[_Page]) -> list[str]:
+def _flags(pages: Sequence[Any]) -> list[str]:
     n = len(pages)
     if n == 0:
         return []
     flags = []
-    hasty = sum(max(r.time_ms or 0 for r in page) < 1000 * HASTY_S_PER_SIGNAL * len(page) for page in pages)
+    hasty = sum((page.time_ms or 0) < 1000 * HASTY_S_PER_SIGNAL * page.n for page in pages)
     if hasty > n / 2:
         flags.append(f"too fast on {hasty} of {n} pages")
     still = sum(_never_moved(page) for page in pages)
     if still > n / 2:
         flags.append(f"never moved on {still} of {n} pages")
-    judged = [scores[HIDDEN_REFERENCE] for page in pages if HIDDEN_REFERENCE in (scores := _scores(page))]
+    judged = [page.reference for page in pages if page.reference is not None]
     low = sum(score < THRESHOLD for score in judged)
     if judged and low / len(judged) > MAX_SHARE:
         few = " (few items: says little)" if len(judged) < MIN_SCREENED_ITEMS else ""
         flags.append(f"reference under 90 on {low} of {len(judged)} items{few}")
-    not_given = _num_not_given(pages)
+    not_given = sum(page.not_given for page in pages)
     if not_given:
         flags.append(f"{count(not_given, 'score')} nobody gave")
     return flags
 
 
-def _never_moved(page: _Page) -> bool:
+def _never_moved(page: Any) -> bool:
     """No slider was touched; without counts (webMUSHRA), all scores are the same."""
-    moves = [rating.details.get("moves") for rating in page]
-    if any(number is not None for number in moves):
-        return not any(moves)
-    scores = _scores(page)
-    return len(scores) > 2 and len(set(scores.values())) == 1
-
-
-def summary(sessions: list[SessionState]) -> dict[str, int]:
-    """Numbers for the head of the page."""
-    counted = [session for session in sessions if session.excluded_reason is None]
-    states = {name: sum(s.state == name for s in counted) for name in ("finished", "running", "dropped")}
-    flagged = sum(bool(session.flags) for session in counted)
-    not_given = sum(session.not_given for session in counted)
-    return {**states, "excluded": len(sessions) - len(counted), "flagged": flagged, "not_given": not_given}
+    if page.moves_known:
+        return not page.moved
+    return page.given > 2 and page.least == page.highest
 
 
 def list_invitations(connection: sa.Connection, test: str | None) -> list[Any]:

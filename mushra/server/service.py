@@ -14,15 +14,17 @@ from pathlib import Path
 from flask import current_app
 
 from mushra.config.pages import TestConfig
+from mushra.server.crowd import Crowd
 from mushra.server.files import Stimuli
 from mushra.server.plots import Plots
 from mushra.server.security import RateLimit
-from mushra.server.session_pages import session_pages
+from mushra.server.session_pages import places, session_pages
 from mushra.store import records
 from mushra.store.pages import SessionPage
-from mushra.store.records import Session
+from mushra.store.records import Places, Session
 from mushra.store.store import Store
 from qincodec import __version__
+from qincodec.core.errors import UserError
 
 #: Sessions whose pages are kept in memory.
 MAX_SESSIONS = 2000
@@ -51,6 +53,7 @@ class Service:
         webmushra: its folder.
         config_sha256: of the configuration as it is kept in the data base.
         submissions: whether whole sessions are taken from webMUSHRA's own client.
+        panel_secret: what a panel signs its links with; None: nothing was agreed on.
         public_address: of the listening page, for links; None: as the request came.
         cache: folder for anchors and plots.
     """
@@ -63,8 +66,10 @@ class Service:
     plots: Plots
     config_sha256: str = ""
     submissions: bool = False
+    panel_secret: str | None = None
     public_address: str | None = None
     cache: Path = Path("cache")
+    crowd: Crowd = field(init=False, default_factory=Crowd)
     begin_limit: RateLimit = field(init=False)
     save_limit: RateLimit = field(init=False)
     submit_limit: RateLimit = field(init=False)
@@ -82,6 +87,11 @@ class Service:
     def test(self) -> str | None:
         """Id of the test; None for whatever a webMUSHRA checkout holds."""
         return self.config.test_id if self.config is not None else None
+
+    @property
+    def places(self) -> Places:
+        """What sessions of the test there are to be; of a checkout: any."""
+        return places(self.config) if self.config is not None else Places(1)
 
     def change(self, config: TestConfig, stimuli: Stimuli, config_sha256: str) -> None:
         """Serve another configuration of the same test to whoever begins from now on."""
@@ -129,6 +139,16 @@ def service() -> Service:
 def new_key() -> str:
     """A secret that is kept hashed: 256 random bits."""
     return secrets.token_urlsafe(32)
+
+
+def check_panel(config: TestConfig, secret: str | None) -> None:
+    """Raises `UserError` if links must be signed and nothing is known to check them with."""
+    section = config.section
+    if section.identification == "panel" and section.panel.sign is not None and secret is None:
+        raise UserError(
+            f"'{config.path}' takes only signed links of a panel, and no secret is known to check them with;"
+            " give the one that you share with the panel in the variable MUSHRA_PANEL_SECRET"
+        )
 
 
 def versions(stimuli: Stimuli | None) -> dict[str, object]:

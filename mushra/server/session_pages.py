@@ -1,11 +1,14 @@
 """What one listener gets: the test's pages in an order that is theirs, with their signals shuffled.
 
+Blocks. With ``blocks: N`` the entries of each outermost random group are dealt to N blocks in turn, from
+group to group without a break, so that blocks differ by one entry at most. What follows holds within a block.
+
 Order of random groups. Every group of n entries has a balanced Latin square (Williams): n rows, 2n if n is
 odd, in which each entry stands equally often at each place and equally often right after each other entry. A
-listener has a row (the slot; see `mushra.store.records.begin`). With ``items_per_listener`` they get the
-first columns of the row: a balanced square is balanced in any of its columns, so each entry is heard equally
-often, and still equally often at each place. Which entry is which letter of the square follows from the
-test's seed and differs between groups.
+listener has a row (with the block, the slot; see `mushra.store.records.begin`). With ``items_per_listener``
+they get the first columns of the row: a balanced square is balanced in any of its columns, so each entry is
+heard equally often, and still equally often at each place. Which entry is which letter of the square follows
+from the test's seed and differs between groups.
 
 The order of signals follows from the seed, the session's number and the page. Which of A and B the X of an
 ABX page is depends on the data base's secret, too: nobody who knows the test can work it out.
@@ -18,6 +21,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from mushra.config.crowd import block_of
+from mushra.config.crowd_check import outermost
 from mushra.config.pages import (
     HIDDEN_REFERENCE,
     AbxPage,
@@ -36,6 +41,15 @@ from mushra.config.pages import (
 from mushra.server.files import Stimuli, pair_place
 from mushra.server.sanitize import sanitize
 from mushra.store.pages import PublicPage, SessionPage, Signal, Sound
+from mushra.store.records import Places
+
+_Entry = Page | PageGroup
+
+
+def places(config: TestConfig) -> Places:
+    """What sessions of a test there are to be."""
+    section = config.section
+    return Places(num_slots(config), section.blocks or 1, section.quota, 60 * section.drop_after_min)
 
 
 def latin_square(n: int) -> list[list[int]]:
@@ -56,7 +70,24 @@ def latin_square(n: int) -> list[list[int]]:
 
 def num_slots(config: TestConfig) -> int:
     """After how many listeners the orders of all random groups are balanced together."""
-    return math.lcm(*(len(latin_square(len(group.pages))) for group in _random_groups(config.pages)))
+    n_blocks = config.section.blocks or 1
+    sizes = set[int]()
+    for _, group in outermost(PageGroup(config.pages)):
+        # Of its blocks some may have an entry more.
+        sizes |= {len(group.pages) // n_blocks, -(-len(group.pages) // n_blocks)}
+        sizes |= {len(inner.pages) for inner in _random_groups(group.pages)}
+    return n_blocks * math.lcm(*(len(latin_square(size)) for size in sizes))
+
+
+def _block(config: TestConfig, entries: list[_Entry], path: str, slot: int) -> list[_Entry]:
+    """Those entries of the outermost random group at ``path`` that are in the slot's block."""
+    n_blocks = config.section.blocks or 1
+    before = 0
+    for at, group in outermost(PageGroup(config.pages)):
+        if at == path:
+            break
+        before += len(group.pages)
+    return entries[(block_of(slot, n_blocks) - before) % n_blocks :: n_blocks]
 
 
 def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) -> list[SessionPage]:
@@ -75,7 +106,9 @@ def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) 
             continue
         for added, conditions in _flattened(page, stimuli, rng):
             public = PublicPage(**{**own, **added, "id": f"p{len(pages) + 1}"})
-            pages.append(SessionPage(public=public, trial=page.id, conditions=conditions))
+            # Set only where it is so: pages without are stored as they always were.
+            made = SessionPage(public=public, trial=page.id, conditions=conditions)
+            pages.append(made.model_copy(update={"gold": True}) if config.is_gold(page) else made)
     return pages
 
 
@@ -91,15 +124,27 @@ def _random_groups(pages: Sequence[Page | PageGroup]) -> list[PageGroup]:
     return groups
 
 
-def _ordered(config: TestConfig, number: int, slot: int, group: PageGroup, path: str) -> list[Page]:
-    """Pages of a group in the order of one session; ``path`` is where the group stands in the file."""
+def _ordered(
+    config: TestConfig, number: int, slot: int, group: PageGroup, path: str, *, cut: bool = True
+) -> list[Page]:
+    """Pages of a group in the order of one session.
+
+    Args:
+        config: the test.
+        number: of the session.
+        slot: of the session.
+        group: whose pages.
+        path: where the group stands in the file.
+        cut: the group is in no random one, so that it is cut into blocks if it is random itself.
+    """
     entries = list(group.pages)
     if group.random:
         _rng(config, "letters", path).shuffle(entries)
+        entries = _block(config, entries, path, slot) if cut else entries
         square = latin_square(len(entries))
         rows = list(range(len(square)))
         _rng(config, "rows", path).shuffle(rows)
-        row = square[rows[slot % len(rows)]]
+        row = square[rows[slot // (config.section.blocks or 1) % len(rows)]]
         entries = [entries[index] for index in row[: config.section.items_per_listener]]
         if config.section.order == "random":
             _rng(config, "order", number, path).shuffle(entries)
@@ -107,7 +152,8 @@ def _ordered(config: TestConfig, number: int, slot: int, group: PageGroup, path:
     for entry in entries:
         if isinstance(entry, PageGroup):
             # Named for where it stands in the file, not for where it came to stand.
-            pages += _ordered(config, number, slot, entry, f"{path}/{group.pages.index(entry)}")
+            here = f"{path}/{group.pages.index(entry)}"
+            pages += _ordered(config, number, slot, entry, here, cut=cut and not group.random)
         else:
             pages.append(entry)
     return pages

@@ -69,7 +69,7 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
             raise BadResult("trial_unknown", "a trial is none of this test")
         if page.id in pages:
             raise BadResult("trial_twice", f"trial '{page.id}' is there twice")
-        pages[page.id] = WholePage(page.id, page.type, config.is_training(page), _ratings(page, trial))
+        pages[page.id] = WholePage(page.id, page.type, config.is_kept_apart(page), _ratings(page, trial))
     if sum(len(page.ratings) for page in pages.values()) > MAX_RESPONSES:
         raise BadResult("invalid", f"more than {MAX_RESPONSES} responses")
     answers = _answers(sent.get("participant") or {}, config)

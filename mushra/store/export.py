@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from mushra.config.key import NO_KEY, Key, read_key
 from mushra.store import schema
 from mushra.store.failures import told
+from mushra.store.gold import GoldResult, gold_results
 from mushra.store.pages import Rating, pages_from_json
 from mushra.store.php_csv import csv_text, number_text
 from mushra.store.ratings import read_ratings, stored_ratings
@@ -59,7 +60,7 @@ def export(
             everything, with the configuration and versions.
         key: ``key.json`` of the test; then conditions stand where opaque names were.
         test: only this one's.
-        everything: also unfinished and excluded sessions and training pages ("json" always has them, marked).
+        everything: also unfinished and excluded sessions, training, gold ("json" always has them, marked).
 
     Raises:
         UserError: nothing to export, or it cannot be written.
@@ -150,10 +151,9 @@ def document(
         if test is not None:
             chosen = chosen.where(sessions.c.test == test)
         session_rows = connection.execute(chosen).all()
-        described = [_session(connection, row, names) for row in session_rows]
-    ratings = read_ratings(store, key=key, test=test, everything=True)
-    if session is not None:
-        ratings = ratings[ratings["session"] == session]
+        gold = gold_results(connection, test=test, sessions=None if session is None else [session])
+        described = [_session(connection, row, names, gold.get(row.id)) for row in session_rows]
+    ratings = read_ratings(store, key=key, test=test, session=session, everything=True)
     used = {row.test for row in session_rows}
     return {
         "format": EXPORT_FORMAT,
@@ -185,22 +185,24 @@ def document(
     }
 
 
-def _session(connection: sa.Connection, row: Any, key: Key) -> dict[str, Any]:
+def _session(connection: sa.Connection, row: Any, key: Key, gold: GoldResult | None) -> dict[str, Any]:
     pages, answers = schema.pages, schema.answers
     saved = connection.execute(
         sa.select(pages).where(pages.c.session == row.id).order_by(pages.c.position)
     ).all()
-    rated = stored_ratings(connection, session=row.id)
+    rated = stored_ratings(connection, sessions=[row.id])
     asked = connection.execute(
         sa.select(answers).where(answers.c.session == row.id).order_by(answers.c.position)
     )
-    own = pages_from_json(row.plan)
+    own, panel = pages_from_json(row.plan), json.loads(row.prolific or "null")
+    marks = {"gold_asked": gold.asked, "gold_failed": [list(one) for one in gold.failed]} if gold else {}
+    gold_pages = gold.pages if gold else frozenset()
     return {
         "session": row.id,
         "test": row.test,
         "kind": row.kind,
         "person": row.person if row.kind != "anonymous" else None,
-        "prolific": json.loads(row.prolific) if row.prolific else None,
+        "panel" if row.kind == "panel" else "prolific": panel,
         "uuid": row.uuid,
         "number": row.number,
         "slot": row.slot,
@@ -212,13 +214,15 @@ def _session(connection: sa.Connection, row: Any, key: Key) -> dict[str, Any]:
         "client": json.loads(row.client or "{}"),
         "excluded": row.excluded_at is not None,
         "excluded_reason": row.excluded_reason,
+        **marks,
         "answers": [{"name": answer.name, "value": answer.value} for answer in asked],
         "pages": [
             {
                 "page": page.page,
                 "trial": page.trial,
                 "type": page.type,
-                "training": page.training,
+                "training": page.training and page.trial not in gold_pages,
+                **({"gold": page.trial in gold_pages} if gold else {}),
                 "revision": page.revision,
                 "time_ms": page.time_ms,
                 "saved_at": _time(page.saved_at),

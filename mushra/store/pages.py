@@ -83,12 +83,14 @@ class SessionPage(_Model):
         trial: id of the page in the YAML.
         conditions: id of a signal -> its name in the results. On an ABX page the third is X.
         pair: of a page of our own types, the names in the order of `OwnTrial.pairs`.
+        gold: whether it is there to see who listens, which the browser is not told.
     """
 
     public: PublicPage
     trial: str
     conditions: dict[str, str]
     pair: tuple[str, str] | None = None
+    gold: bool = False
 
     @property
     def id(self) -> str:
@@ -97,6 +99,11 @@ class SessionPage(_Model):
     @property
     def type(self) -> str:
         return self.public.type
+
+    @property
+    def kept_apart(self) -> bool:
+        """Whether no result has its grades."""
+        return self.public.training or self.gold
 
 
 def pages_to_json(pages: list[SessionPage]) -> str:

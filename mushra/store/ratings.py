@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,17 +14,23 @@ import sqlalchemy as sa
 from mushra.config.key import NO_KEY, read_key
 from mushra.store import schema
 from mushra.store.given import nobody_gave
+from mushra.store.gold import GoldResult, gold_results
 from mushra.store.pages import Rating
 from mushra.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Columns of `read_ratings`; those of the questionnaire follow, as ``answer:NAME``.
+#: Columns of `read_ratings`; those of `GOLD_COLUMNS` follow where a test has gold items, then those of the
+#: questionnaire, as ``answer:NAME``.
 RATING_COLUMNS = (
     *("listener", "item", "condition", "score", "time_ms", "comment", "session", "test", "order", "position"),
     *("plays", "heard_ms", "moves", "training", "state", "excluded", "excluded_reason", "begun_at"),
 )
+
+
+#: Whether the item is gold, and how many gold grades of the session are wrong.
+GOLD_COLUMNS = ("gold", "gold_failures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,7 @@ class StoredRating(Rating):
         session: its id; ``number`` counts those of a test, ``kind`` says how it came.
         listener: as `schema.listeners` says.
         page: its id in the session; ``page_position`` and ``position`` (on the page) count from 0.
+        training: whether no result has it: of a training page, or a gold item (`mushra.store.gold`).
         trial: id of the page in the YAML.
     """
 
@@ -63,51 +70,61 @@ class StoredRating(Rating):
 
 
 def stored_ratings(
-    connection: sa.Connection, *, test: str | None = None, session: str | None = None, everything: bool = True
+    connection: sa.Connection,
+    *,
+    test: str | None = None,
+    sessions: Collection[str] | None = None,
+    everything: bool = True,
 ) -> list[StoredRating]:
     """Ratings in the order of sessions and pages.
 
     Args:
         connection: to the data base.
         test: only this one's.
-        session: only this one's.
-        everything: also training pages, unfinished and excluded sessions.
+        sessions: only of these.
+        everything: also training pages, gold items, unfinished and excluded sessions.
     """
-    sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
+    table, pages, ratings = schema.sessions, schema.pages, schema.ratings
     others = ("training", "page_position", "listener")
     names = [field.name for field in fields(StoredRating) if field.name not in others]
     query = (
-        sa.select(*(ratings.c[name] if name in ratings.c else sessions.c[name] for name in names))
+        sa.select(*(ratings.c[name] if name in ratings.c else table.c[name] for name in names))
         .add_columns(pages.c.training, pages.c.position.label("page_position"))
         .join(pages, (pages.c.session == ratings.c.session) & (pages.c.page == ratings.c.page))
-        .join(sessions, sessions.c.id == ratings.c.session)
-        .order_by(sessions.c.test, sessions.c.number, pages.c.position, ratings.c.position)
+        .join(table, table.c.id == ratings.c.session)
+        .order_by(table.c.test, table.c.number, pages.c.position, ratings.c.position)
     )
     if test is not None:
-        query = query.where(sessions.c.test == test)
-    if session is not None:
-        query = query.where(sessions.c.id == session)
+        query = query.where(table.c.test == test)
+    if sessions is not None:
+        query = query.where(table.c.id.in_(sorted(sessions)))
     if not everything:
-        query = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
+        query = query.where((table.c.state == "finished") & table.c.excluded_at.is_(None))
         query = query.where(pages.c.training.is_(False))
-    who = schema.listeners(connection)
+    who = schema.listeners(connection, sessions)
     found = connection.execute(query)
     columns = tuple(found.keys())
     rows = (dict(zip(columns, row, strict=True)) for row in found)
     return [StoredRating(**row, listener=who[row["session"]]) for row in rows]
 
 
-def stored_answers(connection: sa.Connection) -> dict[str, dict[str, str]]:
-    """Session -> its questionnaire, in its order."""
+def stored_answers(connection: sa.Connection, session: str | None = None) -> dict[str, dict[str, str]]:
+    """Session -> its questionnaire, in its order; of one session or of all."""
     answers = schema.answers
+    query = sa.select(answers).order_by(answers.c.session, answers.c.position)
     found: dict[str, dict[str, str]] = {}
-    for row in connection.execute(sa.select(answers).order_by(answers.c.session, answers.c.position)):
+    for row in connection.execute(query if session is None else query.where(answers.c.session == session)):
         found.setdefault(row.session, {})[row.name] = row.value
     return found
 
 
 def read_ratings(
-    target: str | Path | Store, *, key: Path | None = None, test: str | None = None, everything: bool = False
+    target: str | Path | Store,
+    *,
+    key: Path | None = None,
+    test: str | None = None,
+    session: str | None = None,
+    everything: bool = False,
 ) -> pd.DataFrame:
     """The MUSHRA ratings of a data base, one row each, columns `RATING_COLUMNS` and the questionnaire's.
 
@@ -119,22 +136,28 @@ def read_ratings(
         target: file, URL, or an open store.
         key: ``key.json`` of `mushra create`; then ``condition`` is what the opaque names stand for.
         test: only this one's.
-        everything: also training pages, unfinished and excluded sessions, which the columns tell.
+        session: only this one's.
+        everything: also training pages, gold items, unfinished and excluded sessions, which the columns tell.
 
     Raises:
         UserError: the data base or the key cannot be read.
     """
     if not isinstance(target, Store):
         with Store(target, create=False) as store:
-            return read_ratings(store, key=key, test=test, everything=everything)
+            return read_ratings(store, key=key, test=test, session=session, everything=everything)
     with target.read() as connection:
-        rows = stored_ratings(connection, test=test, everything=everything)
-        answers = stored_answers(connection)
-    return ratings_table(rows, answers, key)
+        only = None if session is None else [session]
+        rows = stored_ratings(connection, test=test, sessions=only, everything=everything)
+        answers = stored_answers(connection, session)
+        gold = gold_results(connection, test=test, sessions=only)
+    return ratings_table(rows, answers, gold, key)
 
 
 def ratings_table(
-    rows: Sequence[StoredRating], answers: dict[str, dict[str, str]], key: Path | None = None
+    rows: Sequence[StoredRating],
+    answers: dict[str, dict[str, str]],
+    gold: Mapping[str, GoldResult],
+    key: Path | None = None,
 ) -> pd.DataFrame:
     """The MUSHRA ratings among ``rows`` as `read_ratings` has them."""
     import pandas as pd
@@ -145,6 +168,9 @@ def ratings_table(
         if row.type != "mushra":
             continue
         details = row.details
+        own = gold.get(row.session)
+        is_gold = own is not None and row.trial in own.pages
+        marks = {"gold": is_gold, "gold_failures": len(own.failed) if own is not None else 0} if gold else {}
         records.append(
             {
                 "listener": row.listener,
@@ -158,11 +184,12 @@ def ratings_table(
                 "order": row.page_position + 1,
                 "position": row.position + 1,
                 **{name: details.get(name) for name in ("plays", "heard_ms", "moves")},
-                "training": row.training,
+                "training": row.training and not is_gold,
                 "state": row.state,
                 "excluded": row.excluded_at is not None,
                 "excluded_reason": row.excluded_reason or "",
                 "begun_at": datetime.fromtimestamp(row.created_at, UTC).isoformat(timespec="seconds"),
+                **marks,
                 **{f"answer:{name}": value for name, value in answers.get(row.session, {}).items()},
             }
         )

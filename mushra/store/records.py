@@ -18,12 +18,16 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
+from mushra.config.crowd import block_of
 from mushra.store import schema
 from mushra.store.pages import Checked, Rating, SessionPage, pages_from_json, pages_to_json, storable
 
-#: A session without a sign of life for so long counts as dropped: its place in the balance is given away.
+#: A session without a sign of life for so long counts as dropped unless its test says otherwise: its place in
+#: the balance is given away.
 DROPPED_AFTER_S = 2 * 3600.0
 
+#: Key of the completion code that a listener was shown, in what is known of their browser.
+CODE = "completion_code"
 #: Kinds of pages that hold nothing which a test could not be finished without.
 _OPTIONAL = ("generic", "volume")
 
@@ -54,29 +58,49 @@ class Conflict(Exception):
 
 
 @dataclass(frozen=True)
+class Places:
+    """What sessions of a test there are to be.
+
+    Attributes:
+        slots: block and row of the balanced order together, see `mushra.config.crowd.block_of`.
+        blocks: number of blocks.
+        quota: of each block so many sessions, finished or running; None: any number.
+        dropped_after_s: a session without a sign of life for so long has dropped out.
+    """
+
+    slots: int
+    blocks: int = 1
+    quota: int | None = None
+    dropped_after_s: float = DROPPED_AFTER_S
+
+
+@dataclass(frozen=True)
 class Arrival:
     """Someone who wants to take a test.
 
     Attributes:
         test: its id.
-        kind: "anonymous", "invitation" or "prolific".
+        kind: "anonymous", "invitation", "prolific" or "panel".
         person: what they are known by from one visit to the next; None: by nothing.
         key_sha256: of the key they will show.
         invitation: the token's hash.
-        prolific: pid, study and session.
+        panel: what Prolific (pid, study, session) or another panel (person, session) says of them.
+        known: whether it can be trusted who they are, so that they are given the session they have begun.
         once: a person who has finished cannot begin again.
+        places: what there is for whoever is new.
     """
 
     test: str
     kind: str
     key_sha256: str
     config: str
-    slots: int
+    places: Places
     language: str
     client: dict[str, Any] = field(default_factory=dict)
     person: str | None = None
     invitation: str | None = None
-    prolific: dict[str, str] | None = None
+    panel: dict[str, str] | None = None
+    known: bool = True
     once: bool = False
 
 
@@ -123,7 +147,8 @@ def begin(
         Id of the session; whether it is new.
 
     Raises:
-        Refused: test closed, invitation unknown or used, or one session per person and this one has had it.
+        Refused: test closed or full, invitation unknown or used, or one session per person and this one has
+            had it.
     """
     tests, sessions = schema.tests, schema.sessions
     # Locks the test's row: numbers, slots and invitations are given out one after the other.
@@ -136,7 +161,7 @@ def begin(
         return running, False
     if row.closed:
         raise Refused("closed", "This listening test is closed. Thank you for your interest.")
-    slot = _free_slot(connection, arrival.test, arrival.slots)
+    slot = _free_slot(connection, arrival.test, arrival.places)
     pages = pages_of(row.begun, slot)
     now = time.time()
     session = str(uuid4())
@@ -156,7 +181,7 @@ def begin(
             config=arrival.config,
             plan=pages_to_json(pages),
             client=json.dumps(arrival.client),
-            prolific=json.dumps(arrival.prolific) if arrival.prolific else None,
+            prolific=json.dumps(arrival.panel) if arrival.panel else None,
         )
     )
     _add_key(connection, session, arrival.key_sha256)
@@ -183,18 +208,23 @@ def _running(connection: sa.Connection, arrival: Arrival) -> str | None:
     if arrival.person is None:
         return None
     sessions = schema.sessions
-    found = connection.execute(
-        sa.select(sessions.c.id, sessions.c.state, sessions.c.prolific)
-        .where((sessions.c.test == arrival.test) & (sessions.c.person == arrival.person))
-        .order_by(sessions.c.number.desc())
-    ).all()
+    columns = (sessions.c.number, sessions.c.id, sessions.c.state, sessions.c.seen_at, sessions.c.prolific)
+    theirs = (sessions.c.test == arrival.test) & (sessions.c.person == arrival.person)
+    # Sorted here: SQLite would go through the whole test by its numbers to have them in order.
+    found = sorted(connection.execute(sa.select(*columns).where(theirs)), key=lambda row: -row.number)
     for row in found:
-        # Prolific gives a person who comes again a new session id; they go on only where one is all they get.
-        same = arrival.once or json.loads(row.prolific or "{}") == (arrival.prolific or {})
-        if row.state == "running" and same:
-            return str(row.id)
+        # Panels give a person who comes again a new session id; they go on only where one is all they get.
+        same = arrival.once or json.loads(row.prolific or "{}") == (arrival.panel or {})
         if row.state == "finished" and same:
             raise Refused("already_done", "You have already taken this listening test. Thank you!")
+        if row.state != "running" or not same:
+            continue
+        if arrival.known:
+            return str(row.id)
+        # Whoever writes another's name into the address must not get at what the other has answered. The
+        # browser in which the session was begun has its key, and does not ask.
+        if arrival.once and row.seen_at > time.time() - arrival.places.dropped_after_s:
+            raise Refused("elsewhere", "You have begun this test in another browser; please go on there.")
     return None
 
 
@@ -212,19 +242,26 @@ def _add_key(connection: sa.Connection, session: str, key_sha256: str) -> None:
     connection.execute(schema.session_keys.insert().values(key_sha256=key_sha256, session=session))
 
 
-def _free_slot(connection: sa.Connection, test: str, slots: int) -> int:
-    """The row of the balanced order that fewest people finished or are busy with, the first of several."""
+def _free_slot(connection: sa.Connection, test: str, places: Places) -> int:
+    """Of the block that fewest people finished or are busy with the row of which the same holds; of several
+    the first. Raises `Refused` if all blocks have their quota."""
     table = schema.sessions
-    counted = (table.c.state == "finished") | (table.c.seen_at > time.time() - DROPPED_AFTER_S)
+    counted = (table.c.state == "finished") | (table.c.seen_at > time.time() - places.dropped_after_s)
     rows = connection.execute(
         sa.select(table.c.slot, sa.func.count())
         .where((table.c.test == test) & table.c.slot.is_not(None) & table.c.excluded_at.is_(None) & counted)
         .group_by(table.c.slot)
     ).all()
-    counts = {int(slot): int(count) for slot, count in rows if slot < slots}
-    if len(counts) < slots:
-        return next(slot for slot in range(slots) if slot not in counts)
-    return min(counts, key=lambda slot: (counts[slot], slot))
+    counts = {int(slot): int(count) for slot, count in rows}
+    taken = [0] * places.blocks
+    for slot, number in counts.items():
+        taken[block_of(slot, places.blocks)] += number
+    block = min(range(places.blocks), key=lambda block: taken[block])
+    if places.quota is not None and taken[block] >= places.quota:
+        raise Refused("full", "This listening test has all the listeners it needs. Thank you!")
+    own = range(block, places.slots, places.blocks)
+    free = next((slot for slot in own if slot not in counts), None)
+    return min(own, key=lambda slot: counts[slot]) if free is None else free
 
 
 def is_session_id(text: str) -> bool:
@@ -236,7 +273,7 @@ def is_session_id(text: str) -> bool:
 class Session:
     """What does not change about a session: its pages and keys.
 
-    ``keys`` are the hashes of all keys that open it.
+    ``keys`` are the hashes of all keys that open it, ``panel`` is what a panel said of who takes it.
     """
 
     id: str
@@ -244,6 +281,7 @@ class Session:
     language: str
     pages: dict[str, SessionPage]
     keys: tuple[str, ...]
+    panel: dict[str, str] = field(default_factory=dict)
 
     def opened_by(self, key: str) -> bool:
         """Whether it is one of the session's keys; takes the same time whichever it is."""
@@ -260,7 +298,8 @@ def load_session(connection: sa.Connection, session: str) -> Session:
     if row is None or row.plan is None:
         raise Unknown
     found = connection.execute(sa.select(keys.c.key_sha256).where(keys.c.session == session)).scalars()
-    return Session(row.id, row.test, row.language, pages_from_json(row.plan), tuple(found))
+    panel = json.loads(row.prolific) if row.prolific else {}
+    return Session(row.id, row.test, row.language, pages_from_json(row.plan), tuple(found), panel)
 
 
 def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str, dict[str, Any]]]:
@@ -307,7 +346,7 @@ def save_page(connection: sa.Connection, session: Session, page: SessionPage, ch
             position=list(session.pages).index(page.id),
             trial=page.trial,
             type=page.type,
-            training=page.public.training,
+            training=page.kept_apart,
             revision=checked.revision,
             time_ms=checked.time_ms,
             result=result,
@@ -341,8 +380,16 @@ def replace_answers(connection: sa.Connection, session: str, given: Iterable[tup
         connection.execute(table.insert(), rows)
 
 
-def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str, int]) -> None:
+def finish(
+    connection: sa.Connection, session: Session, revision_of: Mapping[str, int], code: str | None = None
+) -> None:
     """Close a session whose pages are all there. Doing so again changes nothing.
+
+    Args:
+        connection: in a transaction.
+        session: to be closed.
+        revision_of: page -> revision that the browser has sent.
+        code: the completion code that the listener is shown.
 
     Raises:
         Unknown: the session was erased.
@@ -361,11 +408,12 @@ def finish(connection: sa.Connection, session: Session, revision_of: Mapping[str
     if missing:
         raise Conflict("missing", "pages are missing", missing)
     now = time.time()
-    connection.execute(
-        sa.update(sessions)
-        .where(sessions.c.id == session.id)
-        .values(state="finished", finished_at=now, seen_at=now)
-    )
+    values = {"state": "finished", "finished_at": now, "seen_at": now}
+    here = sessions.c.id == session.id
+    if code is not None:
+        client = connection.execute(sa.select(sessions.c.client).where(here)).scalar()
+        values["client"] = json.dumps({**json.loads(client or "{}"), CODE: code})
+    connection.execute(sa.update(sessions).where(here).values(values))
 
 
 def _optional(page: SessionPage) -> bool:

@@ -8,7 +8,7 @@ a slow hash would add nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import sqlalchemy as sa
 
@@ -53,9 +53,9 @@ sessions = sa.Table(
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("test", sa.ForeignKey("tests.test"), nullable=False),
-    #: anonymous, invitation, prolific; webmushra, import: a whole session that came in one piece.
+    #: anonymous, invitation, prolific, panel; webmushra, import: a whole session that came in one piece.
     sa.Column("kind", sa.String(16), nullable=False),
-    #: What tells people apart where that was asked for: name of the invitation, Prolific's id, hashed cookie.
+    #: What tells people apart where that was asked for: name of the invitation, a panel's id, hashed cookie.
     sa.Column("person", sa.String(200)),
     #: Order of beginning, from 0; seeds what is random about the session.
     sa.Column("number", sa.Integer, nullable=False),
@@ -69,9 +69,9 @@ sessions = sa.Table(
     sa.Column("config", sa.String(64)),
     #: JSON: the session's pages in its order, and what their signals are.
     sa.Column("plan", sa.Text),
-    #: JSON: sample rate and screen.
+    #: JSON: sample rate and screen, and the completion code that was shown.
     sa.Column("client", sa.Text),
-    #: JSON: Prolific's pid, study and session.
+    #: JSON: Prolific's pid, study and session, or person and session of another panel.
     sa.Column("prolific", sa.Text),
     #: Of a webMUSHRA client.
     sa.Column("uuid", sa.String(200)),
@@ -81,6 +81,9 @@ sessions = sa.Table(
     sa.Column("excluded_at", sa.Float),
     sa.UniqueConstraint("test", "number"),
     sa.Index("sessions_person", "test", "person"),
+    sa.Index("sessions_uuid", "uuid"),
+    # All that is asked about every session of a test, so that no row with its long plan is read for it.
+    sa.Index("sessions_state", "test", "slot", "state", "seen_at", "excluded_at", "number", "id"),
 )
 
 session_keys = sa.Table(
@@ -98,6 +101,7 @@ pages = sa.Table(
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("trial", sa.Text, nullable=False),
     sa.Column("type", sa.String(32), nullable=False),
+    #: Whether no result has its grades: of training, or gold (`mushra.store.gold` tells which).
     sa.Column("training", sa.Boolean, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("time_ms", sa.Float, nullable=False),
@@ -181,13 +185,23 @@ def insert_once(connection: sa.Connection, table: sa.Table, values: dict[str, ob
         pass
 
 
-def listeners(connection: sa.Connection) -> dict[str, str]:
+def listeners(connection: sa.Connection, only: Collection[str] | None = None) -> dict[str, str]:
     """Session -> listener: the session itself (webMUSHRA's uuid, where there is one), or of someone who has
-    had several of a test the first, whether that one counts or not."""
-    query = sa.select(sessions.c.id, sessions.c.test, sessions.c.person, sessions.c.uuid)
+    had several of a test the first, whether that one counts or not. Of the sessions ``only``, or of all."""
+    columns = (sessions.c.id, sessions.c.test, sessions.c.person, sessions.c.uuid)
+    query = sa.select(*columns).order_by(sessions.c.number)
     first: dict[tuple[str, str], str] = {}
+    if only is not None:
+        query = query.where(sessions.c.id.in_(sorted(only)))
+        same, theirs = sessions.alias(), sessions.alias()
+        people = sa.select(theirs.c.test, theirs.c.person).where(theirs.c.id.in_(sorted(only))).distinct()
+        several = people.where(theirs.c.person.is_not(None)).subquery()
+        earlier = sa.select(same.c.id, same.c.test, same.c.person, same.c.uuid).order_by(same.c.number)
+        known = (same.c.test == several.c.test) & (same.c.person == several.c.person)
+        for row in connection.execute(earlier.join(several, known)):
+            first.setdefault((row.test, row.person), row.uuid or row.id)
     found = {}
-    for row in connection.execute(query.order_by(sessions.c.number)):
+    for row in connection.execute(query):
         own = row.uuid or row.id
         found[row.id] = first.setdefault((row.test, row.person), own) if row.person else own
     return found
@@ -240,6 +254,10 @@ def prepare(connection: sa.Connection, where: str, *, create: bool = True) -> bo
         MIGRATIONS[version](connection)
         version += 1
         connection.execute(meta.update().where(meta.c.key == "schema_version").values(value=str(version)))
+    if create:
+        # One that came later is no other schema: older versions do without.
+        for index in sessions.indexes:
+            index.create(connection, checkfirst=True)
     missing = sorted(set(metadata.tables) - names)
     if missing:
         raise UserError(

@@ -50,12 +50,15 @@ class Judgements:
         problems: what was found while loading.
         sources: files that were read, and URLs of data bases.
         headphones: listener -> whether the headphone test was passed; of those who took it.
+        gold_failures: listener -> number of gold items of the test that were got wrong, of those who got some
+            wrong; None if the test has none. The items themselves are not in the table.
     """
 
     frame: pd.DataFrame
     problems: tuple[Problem, ...] = ()
     sources: tuple[str | Path, ...] = ()
     headphones: Mapping[str, bool] = field(default_factory=dict)
+    gold_failures: Mapping[str, int] | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:

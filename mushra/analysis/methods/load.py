@@ -12,6 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from mushra.analysis.formats import Rows, as_text, own_rows
+from mushra.analysis.gold import count_gold
 from mushra.analysis.load import ListenerIds, gather, in_one_line, read_database
 from mushra.analysis.methods.judgements import COLUMNS, METHODS, TYPES, Judgements
 from mushra.analysis.ratings import Problem
@@ -20,6 +21,7 @@ from mushra.analysis.tidy import drop_repeats, one_name
 from mushra.config.load import load_config
 from mushra.store import schema
 from mushra.store.failures import told
+from mushra.store.gold import GoldResult
 from mushra.store.pages import Rating
 from mushra.store.ratings import StoredRating
 from mushra.store.store import Store
@@ -150,7 +152,8 @@ def load(
     frame = _checked(frame.assign(method=frame["type"].replace(TYPES)), problems)
     frame = frame.sort_values(list(COLUMNS), kind="stable").reset_index(drop=True)
     present = {name: passed for name, passed in headphones.items() if name in set(frame["listener"])}
-    return Judgements(frame[list(COLUMNS)], tuple(problems), gathered.sources, present)
+    failures = count_gold(gathered.frame) if "gold_failures" in gathered.frame else None
+    return Judgements(frame[list(COLUMNS)], tuple(problems), gathered.sources, present, failures)
 
 
 def _read(source: Source, tests: Sequence[str], headphones: dict[str, bool]) -> Rows:
@@ -177,6 +180,8 @@ def _read(source: Source, tests: Sequence[str], headphones: dict[str, bool]) -> 
                         "listener": who[session["session"]],
                         "order": position + 1,
                         "training": page["training"],
+                        "gold": page.get("gold", False),
+                        **({"gold_failures": len(session["gold_failed"])} if "gold_failed" in session else {}),
                         **{name: session[name] for name in ("session", "test", "state", "excluded")},
                         **{f"answer:{asked['name']}": asked["value"] for asked in session["answers"]},
                     }
@@ -216,7 +221,9 @@ def _read_headphones(connection: sa.Connection, headphones: dict[str, bool]) -> 
             headphones[who[row.session]] = bool(check["passed"])
 
 
-def _table(rows: Sequence[StoredRating], answers: dict[str, dict[str, str]]) -> pd.DataFrame:
+def _table(
+    rows: Sequence[StoredRating], answers: dict[str, dict[str, str]], gold: Mapping[str, GoldResult]
+) -> pd.DataFrame:
     """Stored answers of pages that are no MUSHRA."""
     records = [
         {
@@ -225,7 +232,7 @@ def _table(rows: Sequence[StoredRating], answers: dict[str, dict[str, str]]) -> 
             "order": row.page_position + 1,
             "session": row.session,
             "test": row.test,
-            "training": row.training,
+            **_gold(gold.get(row.session), row.trial, training=row.training),
             "state": row.state,
             "excluded": row.excluded_at is not None,
             "moves": row.details.get("moves"),
@@ -236,6 +243,14 @@ def _table(rows: Sequence[StoredRating], answers: dict[str, dict[str, str]]) -> 
     ]
     columns = ["listener", "item", "condition", "score", "time_ms", "comment", "session", "test", "order"]
     return pd.DataFrame(records) if records else pd.DataFrame(columns=columns)
+
+
+def _gold(result: GoldResult | None, trial: str, *, training: bool) -> dict[str, Any]:
+    """Marks of a row of that page; gold items count nowhere, also on a page of training."""
+    if result is None:
+        return {"training": training}
+    is_gold = trial in result.pages
+    return {"training": training and not is_gold, "gold": is_gold, "gold_failures": len(result.failed)}
 
 
 def _judged(rating: Rating, kind: str, trial: str, place: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ SCALE = (1.0, 5.0)
 MIN_CORRELATION = 0.5
 #: Fewer equal scores than this say nothing about a listener.
 MIN_STRAIGHT = 5
-LISTENER_COLUMNS = ["listener", "n", "mean", "gold", "gold_failed", "headphones", "correlation"]
+LISTENER_COLUMNS = ["listener", "n", "mean", "gold_failed", "headphones", "correlation"]
 LISTENER_COLUMNS += ["straight", "verdict", "reason", "flags"]
 Verdict = Literal["stays", "failed", "kept", "asked"]
 _EXCLUDED = ("failed", "asked")
@@ -75,6 +75,7 @@ def analyze_opinions(
     margin: float | None = None,
     num_resamples: int = 10_000,
     gold: Gold | None = None,
+    gold_failures: Mapping[str, int] | None = None,
     headphones: Mapping[str, bool] | None = None,
     keep: Collection[str] = (),
     exclude: Collection[str] = (),
@@ -89,6 +90,7 @@ def analyze_opinions(
         margin: points within which two systems count as equivalent.
         num_resamples: of the bootstrap.
         gold: gold and trapping questions; their rows are no opinion scores.
+        gold_failures: listener -> number of questions got wrong that are not among the rows.
         headphones: listener -> whether the headphone test was passed.
         keep: listeners who stay whatever they failed; ``all`` for everybody.
         exclude: listeners who go.
@@ -103,17 +105,19 @@ def analyze_opinions(
         raise UserError("all answers are of gold questions; give only those that are none of the test")
     opinions = frame[~asked].assign(session=frame["listener"])
     ratings = Ratings(average_repeats(opinions, problems), ends=SCALE)
-    listeners = _screened(ratings, frame[asked], gold, headphones, keep, exclude)
+    failures = gold_failures or {}
+    listeners = _screened(ratings, frame[asked], gold, failures, headphones, keep, exclude)
     out = listeners.loc[listeners["verdict"].isin(_EXCLUDED), "listener"]
     if set(ratings.listeners) <= set(out):
         raise UserError(
             f"all {len(listeners)} listeners are excluded (the first because: "
             f"{listeners['reason'].iloc[0]}); keep some with --keep, or everybody with --keep all"
         )
+    has_gold = bool(gold) or gold_failures is not None
     options: dict[str, Any] = {"seed": seed, "margin": margin, "num_resamples": num_resamples}
     everybody = describe(ratings, **options)
     screened = describe(ratings.without(out), **options) if len(out) else everybody
-    return Opinions(method, listeners, screened, everybody, bool(gold), tuple(_notes(screened)))
+    return Opinions(method, listeners, screened, everybody, has_gold, tuple(_notes(screened)))
 
 
 def _notes(grades: Grades) -> list[str]:
@@ -129,6 +133,7 @@ def _screened(
     ratings: Ratings,
     asked: pd.DataFrame,
     gold: Gold,
+    failures: Mapping[str, int],
     headphones: Mapping[str, bool],
     keep: Collection[str],
     exclude: Collection[str],
@@ -139,13 +144,14 @@ def _screened(
         if number_text(row["score"]) not in expected:
             wrong.setdefault(row["listener"], []).append(f"{row['item']}: {row['score']:g}")
     agreement = listener_agreement(ratings.frame).set_index("listener")["correlation"]
-    questions = asked.groupby("listener").size()
     rows = []
     for listener in ratings.listeners:
         scores = ratings.frame.loc[ratings.frame["listener"] == listener, "score"].to_numpy()
         straight = len(scores) >= MIN_STRAIGHT and float(np.ptp(scores)) == 0
         failed = wrong.get(listener, [])
+        others = failures.get(listener, 0)
         reasons = [f"gold question {', '.join(failed)}"] if failed else []
+        reasons += [f"{count(others, 'gold item')} wrong"] if others else []
         if headphones.get(listener) is False:
             reasons.append("headphone test")
         verdict: Verdict = "failed" if reasons else "stays"
@@ -162,8 +168,7 @@ def _screened(
                 "listener": listener,
                 "n": len(scores),
                 "mean": float(scores.mean()),
-                "gold": int(questions.get(listener, 0)),
-                "gold_failed": len(failed),
+                "gold_failed": len(failed) + others,
                 "headphones": _HEADPHONES[headphones.get(listener)],
                 "correlation": correlation,
                 "straight": straight,
@@ -254,8 +259,7 @@ def section(result: Opinions) -> Section:
                 ("listener", text("listener")),
                 ("ratings", text("n")),
                 ("mean", fixed("mean")),
-                ("gold questions", text("gold")),
-                ("failed", text("gold_failed")),
+                ("gold questions failed", text("gold_failed")),
                 ("headphone test", text("headphones")),
                 ("correlation", fixed("correlation")),
                 ("verdict", lambda row: _VERDICTS[row["verdict"]]),

@@ -99,6 +99,7 @@ def analyze(
                 seed=seed,
                 margin=margin,
                 gold={pair: expected for pair, expected in (gold or {}).items() if pair in _pairs(frame)},
+                gold_failures=judgements.gold_failures,
                 headphones=judgements.headphones,
                 keep=keep,
                 exclude=exclude,

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mushra.server.progress import list_invitations, list_sessions, summary
+from mushra.server.crowd import summary
+from mushra.server.progress import list_invitations
 from mushra.store import export, records, schema
 from mushra.store import store as store_module
 from mushra.store.failures import StoreUnavailable
@@ -126,7 +127,7 @@ def test_sessions_through_the_api(database: str, serve: Any, listener: Any, answ
     assert len(files["small/mushra.csv"].splitlines()) == 1 + 12 * 6
     json.dumps(export.document(store))
     with store.read() as connection:
-        assert summary(list_sessions(connection, "small"))["finished"] == 12
+        assert summary(connection, "small")["finished"] == 12
 
 
 def test_strange_addresses_reach_no_data_base(database: str, serve: Any, listener: Any) -> None:

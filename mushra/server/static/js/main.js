@@ -14,7 +14,7 @@ import { Tab } from "./tabs.js";
 import { setLanguage, t } from "./texts.js";
 
 /** Answers of the server that are said in the listener's language. */
-const KNOWN_CODES = ["invitation_unknown", "invitation_used", "already_done", "closed", "prolific_needed", "unavailable"];
+const KNOWN_CODES = ["invitation_unknown", "invitation_used", "already_done", "closed", "prolific_needed", "panel_needed", "panel_unsigned", "elsewhere", "full", "unavailable"];
 /** Seconds until a call that failed for now is made again. */
 const RETRY_S = 5;
 
@@ -33,6 +33,8 @@ setLanguage(document.documentElement.lang);
 const identity = (() => {
   const invitation = query.get("t");
   const pid = query.get("PROLIFIC_PID");
+  const person = document.body.dataset.person;
+  if (person) return `panel:${query.get(person) ?? ""}`;
   if (invitation) return `invitation:${invitation}`;
   return pid ? `prolific:${query.get("STUDY_ID") ?? ""}:${pid}` : "anonymous";
 })();
@@ -228,7 +230,9 @@ function arrival({ context, deviceRate }) {
     device_channels: context.destination.maxChannelCount,
     screen: `${screen.width}x${screen.height}`,
   };
-  return { invitation: query.get("t"), prolific, language: document.documentElement.lang, client };
+  // Which of them say who comes is the server's to know.
+  const parameters = document.body.dataset.person ? Object.fromEntries(query) : undefined;
+  return { invitation: query.get("t"), prolific, parameters, language: document.documentElement.lang, client };
 }
 
 /**

@@ -106,6 +106,11 @@ export class Trial {
     return this.items.filter((item) => this.heard(item) < Math.min(HEARD_MS, 900 * length(item)));
   }
 
+  /** @param {number} seconds @returns {Item[]} those that were played for less, repeats included */
+  short(seconds) {
+    return this.items.filter((item) => Math.round(this.heard(item)) < 1000 * seconds);
+  }
+
   /** @param {Item} item @returns {boolean} whether it may be graded now */
   rateable(item) {
     if (!this._onlyPlaying) return true;
@@ -278,6 +283,21 @@ export class Trial {
     }
     this.onplay();
   }
+}
+
+/** @param {any} rules @returns {string|false} what they say about how long to listen */
+export const ruleSeconds = (rules) => rules.min_heard_s > 0 && t("ruleSeconds", { s: rules.min_heard_s });
+
+/**
+ * @param {any} rules
+ * @param {Trial} trial
+ * @param {Item[]} [items] of the trial, which are looked at
+ * @returns {string[]} which were not heard for as long as the rules ask, in words
+ */
+export function missingSeconds(rules, trial, items = trial.items) {
+  const found = rules.min_heard_s > 0 ? trial.short(rules.min_heard_s).filter((item) => items.includes(item)) : [];
+  const names = found.map((item) => item.name).join(", ");
+  return found.length ? [t("missingSeconds", { s: rules.min_heard_s, items: names })] : [];
 }
 
 /**

@@ -4,7 +4,7 @@
 import { element, markup } from "../dom.js";
 import { Scale } from "../scale.js";
 import { t } from "../texts.js";
-import { Trial, commentFields, itemOfKey, keyOfItem } from "../trial.js";
+import { Trial, commentFields, itemOfKey, keyOfItem, missingSeconds, ruleSeconds } from "../trial.js";
 
 /** @typedef {import("../trial.js").PageContext} PageContext */
 /** @typedef {import("../trial.js").PageView} PageView */
@@ -78,6 +78,7 @@ export function bs1116Page(page, context) {
 function ruleTexts(rules, best) {
   return [
     rules.must_hear_all && t("ruleHear"),
+    ruleSeconds(rules),
     rules.must_rate_all && t("ruleRate"),
     rules.one_at_100 && best,
     rules.only_playing_rated && t("rulePlaying"),
@@ -91,6 +92,7 @@ function asked(rules, trial) {
   const unrated = rules.must_rate_all ? trial.items.filter((item) => item.score === null) : [];
   return [
     ...(unheard.length ? [t("missingHear", { items: list(unheard) })] : []),
+    ...missingSeconds(rules, trial),
     ...(unrated.length ? [t("missingRate", { items: list(unrated) })] : []),
   ];
 }

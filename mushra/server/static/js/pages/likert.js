@@ -3,7 +3,7 @@
 
 import { button, element, markup } from "../dom.js";
 import { t } from "../texts.js";
-import { Trial, endedSignals, itemOfKey, keyOfItem } from "../trial.js";
+import { Trial, endedSignals, itemOfKey, keyOfItem, missingSeconds, ruleSeconds } from "../trial.js";
 import { ruleList } from "./graded.js";
 
 /** @typedef {import("../trial.js").Item} Item */
@@ -30,6 +30,7 @@ export function likertPage(page, context) {
   };
   const missingOf = (/** @type {Item} */ item) => [
     ...(heard(item) ? [] : [t(page.mustPlayback === "ended" ? "missingEnd" : "missingHear", { items: item.name })]),
+    ...missingSeconds(context.session.rules, trial, [item]),
     ...(page.mustRate && answers(item).includes(null) ? [t("missingRate", { items: item.name })] : []),
   ];
 
@@ -77,6 +78,7 @@ export function likertPage(page, context) {
   const rules = [
     page.mustPlayback === "ended" && t("ruleEnd"),
     page.mustPlayback === "processUpdate" && t("ruleHear"),
+    ruleSeconds(context.session.rules),
     page.mustRate && t("ruleRate"),
   ].filter(Boolean);
   return {

@@ -3,7 +3,7 @@
 
 import { element, markup } from "../dom.js";
 import { t } from "../texts.js";
-import { Trial, commentField, keyOfItem } from "../trial.js";
+import { Trial, commentField, keyOfItem, missingSeconds, ruleSeconds } from "../trial.js";
 import { ruleList } from "./graded.js";
 
 /**
@@ -32,7 +32,7 @@ export function pairedPage(page, context) {
   const players = trial.items.map((item, index) =>
     trial.playButton(item.id, item.name, t("playItem", { item: item.name }), keyOfItem(index)),
   );
-  const rules = hear ? [t("ruleHear")] : [];
+  const rules = [hear && t("ruleHear"), ruleSeconds(context.session.rules)].filter(Boolean);
   return {
     rules,
     content: [
@@ -47,6 +47,7 @@ export function pairedPage(page, context) {
       const unheard = hear ? trial.unheard() : [];
       return [
         ...(unheard.length ? [t("missingHear", { items: unheard.map((item) => item.name).join(", ") })] : []),
+        ...missingSeconds(context.session.rules, trial),
         ...(answer === null ? [t("missingAnswer")] : []),
       ];
     },

@@ -1,0 +1,90 @@
+"""What can be wrong between a test's pages and its blocks, gold items and panel: seen only across them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mushra.config.crowd import Gold
+from mushra.config.pages import (
+    HIDDEN_REFERENCE,
+    LikertPage,
+    MushraPage,
+    Page,
+    PageGroup,
+    PairedComparisonPage,
+    Section,
+    Trial,
+)
+from mushra.config.yaml_lines import Location
+
+
+def outermost(group: PageGroup, path: str = "") -> Iterator[tuple[str, PageGroup]]:
+    """The random lists that are in no other, in the order of the file, with where each stands in it."""
+    for index, entry in enumerate(group.pages):
+        if isinstance(entry, PageGroup):
+            here = f"{path}/{index}"
+            if entry.random:
+                yield here, entry
+            else:
+                yield from outermost(entry, here)
+
+
+def crowd_errors(section: Section, group: PageGroup) -> Iterator[tuple[Location, str]]:
+    """What is wrong: at which key of our section, and a sentence."""
+    if section.blocks is not None:
+        sizes = [len(found.pages) for _, found in outermost(group)]
+        if not sizes:
+            yield ("blocks",), "'blocks' is given, but no list begins with 'random', and only such are cut"
+        elif min(sizes) < section.blocks:
+            yield (
+                ("blocks",),
+                f"'blocks' is {section.blocks}; a random list has {min(sizes)} entries, so that some blocks"
+                f" would have none: give at most {min(sizes)}",
+            )
+    pages = {page.id: page for page in group.flat()}
+    seen = set[tuple[str, str]]()
+    for index, gold in enumerate(section.gold):
+        problem = _wrong(gold, pages.get(gold.page))
+        if (gold.page, gold.stimulus) in seen:
+            problem = f"'{gold.stimulus}' of page '{gold.page}' is there twice"
+        seen.add((gold.page, gold.stimulus))
+        if problem is not None:
+            yield ("gold", index), f"gold: {problem}"
+
+
+def _wrong(gold: Gold, page: Page | None) -> str | None:
+    if page is None:
+        return f"no page has the id '{gold.page}'"
+    if not isinstance(page, Trial | LikertPage):
+        return (
+            f"page '{page.id}' is of type {page.type}, which is not checked; give one with scores or answers"
+        )
+    known = list(page.stimuli)
+    if isinstance(page, Trial):
+        known += page.anchors()
+    if isinstance(page, MushraPage):
+        known.append(HIDDEN_REFERENCE)
+    if gold.stimulus not in known:
+        return f"page '{page.id}' has no stimulus '{gold.stimulus}'; it has {', '.join(known)}"
+    if isinstance(page, LikertPage) and (page.max_stimuli or len(known)) < len(known):
+        return f"page '{page.id}' draws some of its stimuli, so that not every listener would have it"
+    if isinstance(page, LikertPage) and len(page.response) > 1:
+        return f"page '{page.id}' has several scales; give a page with one"
+    in_words = isinstance(page, LikertPage | PairedComparisonPage)
+    if in_words != (gold.answers is not None) or in_words != (gold.low is None and gold.high is None):
+        wanted = (
+            "'answers', and neither 'low' nor 'high'" if in_words else "'low', 'high' or both, no 'answers'"
+        )
+        return f"page '{page.id}' is of type {page.type}: give {wanted}"
+    if not in_words:
+        low, high = gold.low, gold.high
+        if low is not None and high is not None and low > high:
+            return f"no score is from {low:g} to {high:g}; swap 'low' and 'high'"
+        return None
+    allowed = [gold.stimulus, HIDDEN_REFERENCE, "undecided"]
+    if isinstance(page, LikertPage):
+        allowed = [choice.value for choice in page.response[0]]
+    strange = [answer for answer in gold.answers or [] if answer not in allowed]
+    if strange or not gold.answers:
+        return f"'{(strange or [''])[0]}' is no answer of page '{page.id}'; it has {', '.join(allowed)}"
+    return None
