@@ -105,14 +105,15 @@ def drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
         frame = frame[~again]
     if "time_ms" not in frame:
         return frame
-    # The same scores after the same milliseconds on every page: one session under two ids.
+    # The same answers after the same milliseconds on every page: one session under two ids.
     seen: dict[tuple[Any, ...], str] = {}
     twins = []
-    columns = ["item", "condition", "score", "time_ms"]
+    said = ["item", "condition", "reference", "score", "reference_score", "answer", "time_ms"]
+    columns = [name for name in said if name in frame]
     for session, rows in frame.groupby("session", sort=False):
         if rows["time_ms"].isna().any() or not (rows["time_ms"] > 0).all():
             continue
-        signature = tuple(sorted(map(tuple, rows[columns].to_numpy(dtype=object))))
+        signature = tuple(sorted(map(tuple, rows[columns].astype(str).to_numpy())))
         if signature in seen:
             twins.append(session)
         seen.setdefault(signature, str(session))

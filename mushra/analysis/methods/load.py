@@ -21,7 +21,7 @@ from mushra.analysis.tidy import drop_repeats, one_name
 from mushra.config.load import load_config
 from mushra.store import schema
 from mushra.store.failures import told
-from mushra.store.gold import GoldResult
+from mushra.store.gold import GoldResult, gold_results
 from mushra.store.pages import Rating
 from mushra.store.ratings import StoredRating
 from mushra.store.store import Store
@@ -65,7 +65,9 @@ def _types(source: Source, tests: Sequence[str]) -> set[str]:
         counted = [
             page["type"]
             for one, page in pages
-            if one["state"] == "finished" and not one["excluded"] and not page["training"]
+            if one["state"] == "finished"
+            and not one["excluded"]
+            and not page["training"] | page.get("gold", False)
         ]
         return set(counted) or {page["type"] for _, page in pages} or {"mushra"}
     if "rating_stimulus" in head:
@@ -88,7 +90,9 @@ def _types_in_database(source: Source, tests: Sequence[str]) -> set[str]:
         query = query.where(sessions.c.test.in_(tests))
     counted = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
     with told(source.name), Store(source.path, create=False) as store, store.read() as connection:
-        found = connection.execute(counted.where(pages.c.training.is_(False))).scalars().all()
+        gold = {page for result in gold_results(connection).values() for page in result.pages}
+        counted = counted.where(pages.c.training.is_(False) & pages.c.trial.not_in(sorted(gold)))
+        found = connection.execute(counted).scalars().all()
         return set(found or connection.execute(query).scalars().all()) or {"mushra"}
 
 
@@ -181,7 +185,9 @@ def _read(source: Source, tests: Sequence[str], headphones: dict[str, bool]) -> 
                         "order": position + 1,
                         "training": page["training"],
                         "gold": page.get("gold", False),
-                        **({"gold_failures": len(session["gold_failed"])} if "gold_failed" in session else {}),
+                        **(
+                            {"gold_failures": len(session["gold_failed"])} if "gold_failed" in session else {}
+                        ),
                         **{name: session[name] for name in ("session", "test", "state", "excluded")},
                         **{f"answer:{asked['name']}": asked["value"] for asked in session["answers"]},
                     }

@@ -310,6 +310,7 @@ def golden(serve: Any, listener: Any, answer: Any) -> Any:
 
 def test_gold_is_flagged_and_counts_nowhere(golden: Any) -> None:
     from mushra import load
+    from mushra.analysis.methods.load import page_types
     from mushra.analysis.screening import doubtful, listener_figures
     from mushra.server.progress import list_sessions
     from mushra.store.export import document, render
@@ -341,10 +342,60 @@ def test_gold_is_flagged_and_counts_nowhere(golden: Any) -> None:
         assert ratings.gold_failures == {eve.listener: 2}
         assert doubtful(listener_figures(ratings)) == {eve.listener: "2 gold items wrong"}
         assert len(ratings.listeners) == 2
+    assert page_types(folder) == {"mushra"}
     # webMUSHRA's CSV says nothing of gold; the YAML beside it does, of the MUSHRA pages that it has.
     (folder / "mushra.csv").write_text(render(store, "webmushra", everything=True)["gold/mushra.csv"])
     ratings = load(folder / "mushra.csv")
     assert (ratings.items, ratings.gold_failures) == (("one",), {eve.listener: 1})
+
+
+QUALITY = """
+testname: Quality
+testId: quality
+pages:
+  - type: likert_single_stimulus
+    id: one
+    stimuli: {A: a.wav, B: b.wav}
+    response: [{value: 5}, {value: 4}, {value: 3}, {value: 2}, {value: 1}]
+  - type: likert_single_stimulus
+    id: trap
+    stimuli: {A: a.wav, B: b.wav}
+    response: [{value: 5}, {value: 4}, {value: 3}, {value: 2}, {value: 1}]
+  - {type: finish}
+"""
+
+
+def test_opinions_are_without_gold_and_without_who_got_it_wrong(
+    serve: Any, listener: Any, answer: Any
+) -> None:
+    from mushra.analysis.methods.load import load, page_types
+    from mushra.analysis.methods.pipeline import analyze
+    from mushra.store.export import document
+
+    app = serve(QUALITY, "{gold: [{page: trap, stimulus: A, answers: ['2']}]}")
+    store: Store = app.extensions["mushra"].store
+    for given, said in ((5, 2), (4, 2), (3, 4)):  # the same answers would be a session stored twice
+        one = listener(app)
+        with store.read() as connection:
+            trials = {
+                id: page.trial
+                for id, page in records.load_session(connection, one.session["id"]).pages.items()
+            }
+        for page in one.pages:
+            result = answer(page)
+            for rating in result.get("ratings", []):
+                rating["score"] = str(said if trials[page["id"]] == "trap" else given)
+            assert one.put(page, result).status_code == 200
+        assert one.finish().status_code == 200
+    folder = Path(store.name).parent
+    (folder / "results.json").write_text(json.dumps(document(store)))
+    for source in (folder, folder / "results.json"):
+        judgements = load(source)
+        assert page_types(source) == {"likert_single_stimulus"}
+        assert set(judgements.frame["item"]) == {"one"} and len(judgements.frame) == 6
+        result: Any = analyze(judgements).results["acr"]
+        assert len(result.everybody.ratings.listeners) == 3 and len(result.screened.ratings.listeners) == 2
+        assert set(result.listeners["reason"]) == {"", "1 gold item wrong"}
 
 
 def test_payments_list_everybody_and_no_cell_is_a_formula(
