@@ -227,6 +227,12 @@ class _Check:
                     f"asked {kbps}, got {nearest.kbps}",
                     "nearest_rate(kbps) must give the offered rate whose own kbps is asked",
                 )
+        for low, high in itertools.pairwise(nominal):
+            kbps = float(f"{math.sqrt(low * high):.4g}")
+            found = self.attempt("rate_at(kbps)", partial(codec.rate_at, kbps, channels))
+            if found is not None and found.kbps != kbps:
+                advice = "rate_at(kbps) must give a rate of exactly that kbps, or None for all"
+                self.problem(f"asked {kbps}, got {found.kbps}", advice)
         return rates
 
     # ---- one operating point ---------------------------------------------------------------------------

@@ -207,6 +207,14 @@ class Codec(ABC):
             return self.rates(channels)[0]
         return min(rates, key=lambda rate: (abs(math.log((rate.kbps or kbps) / kbps)), rate.kbps))
 
+    def rate_at(self, kbps: float, channels: int = 1) -> Rate | None:
+        """The operating point of exactly that nominal bitrate, or the nearest end of what there is, of codecs
+        whose bitrate can be set freely; None: there are no others than `rates`.
+
+        An evaluation at measured rates asks for bitrates of four significant digits, as many as a label has.
+        """
+        return None
+
     @abstractmethod
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         """Encode (batch, channels, samples) at ``sample_rate``; one `Encoded` per item of the batch.

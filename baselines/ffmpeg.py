@@ -221,6 +221,9 @@ class Opus(_FFmpegCodec):
         check_kbps(kbps)
         return self._rate(min(max(kbps, 6), self._highest[channels]))
 
+    def rate_at(self, kbps: float, channels: int = 1) -> Rate:
+        return self.nearest_rate(kbps, channels)
+
     def _rate(self, kbps: float) -> Rate:
         return Rate(kbps, {"sample_rate": self.sample_rate, "bit_rate": round(1000 * kbps)})
 
@@ -292,3 +295,12 @@ class Aac(_TableCodec):
         },
     }
     _bit_rates: ClassVar = {1: {8: 7000, 12: 11400}, 2: {}}
+
+    def rate_at(self, kbps: float, channels: int = 1) -> Rate:
+        """At the sample rate of the nearest bitrate of the table, from half of the lowest on."""
+        table = self.rates(channels)
+        nominal = [rate.kbps or 0.0 for rate in table]
+        kbps = min(max(kbps, nominal[0] / 2), nominal[-1])
+        asked = np.interp(kbps, [0.0, *nominal], [0, *(int(rate.settings["bit_rate"]) for rate in table)])
+        near = self.nearest_rate(kbps, channels)
+        return Rate(kbps, {**near.settings, "bit_rate": round(float(asked))})

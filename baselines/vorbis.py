@@ -58,6 +58,13 @@ class Vorbis(ClipCodec):
     def rates(self, channels: int = 1) -> Sequence[Rate]:
         return [Rate(kbps, {"quality": step / 10}) for step, kbps in enumerate(self._nominal_kbps[channels])]
 
+    def rate_at(self, kbps: float, channels: int = 1) -> Rate:
+        """Between two qualities libvorbis interpolates its settings; so are the nominal bitrates here."""
+        nominal = self._nominal_kbps[channels]
+        kbps = min(max(kbps, nominal[0]), nominal[-1])
+        steps = np.arange(len(nominal)) / 10
+        return Rate(kbps, {"quality": round(float(np.interp(kbps, nominal, steps)), 5)})
+
     def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
         channels, num_samples = audio.shape
         quality = rate.settings.get("quality")
