@@ -56,6 +56,10 @@ def encode(
         float,
         typer.Option(metavar="16", help="Bitrate in total over the channels; the model's nearest is taken."),
     ] = 16.0,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Try numbers of codebooks until the file meets the bitrate."),
+    ] = False,
     model: Model = None,
     device: Device = "cpu",
     force: Force = False,
@@ -63,11 +67,12 @@ def encode(
     """Encode audio files to .qnc files.
 
     Each channel is coded by itself, and audio of another sample rate is resampled; the file notes the
-    rate it had.
+    rate it had. An entropy-coded file takes more or less than the bitrate, as the command says; --exact
+    comes as near to it as a number of codebooks can.
     """
     jobs = _plan(inputs, output, ".qnc", force)
     from qincodec.codec import load
-    from qincodec.transcode import encode_file
+    from qincodec.transcode import encode_file, encode_to_rate
 
     codec = load(model, device=device)
 
@@ -75,10 +80,11 @@ def encode(
         from qincodec import audio
 
         with _readable(source) as path:
-            info = audio.info(path)
-            header, data = encode_file(
-                codec, path, codec.codebooks_for(kbps, info.channels), _of(source, progress)
-            )
+            if exact:
+                header, data = encode_to_rate(codec, path, kbps, _of(source, progress))
+            else:
+                number = codec.codebooks_for(kbps, audio.info(path).channels)
+                header, data = encode_file(codec, path, number, _of(source, progress))
         _write(target, data)
         resampled = "" if header.source_rate == header.sample_rate else f", from {header.source_rate} Hz"
         return (

@@ -5,6 +5,7 @@ A file is read, resampled, encoded, decoded and written block by block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,31 @@ def encode_file(
         if progress:
             progress("s", round(done / codec.frame_rate), round(header.num_frames / codec.frame_rate))
     return header, dumps(header, codes, codec.tables)
+
+
+def encode_to_rate(
+    codec: Qincodec, path: str | Path, kbps: float, progress: Progress | None = None
+) -> tuple[QncHeader, bytes]:
+    """`encode_file` with the number of codebooks whose file comes nearest to a bitrate, by ratio.
+
+    Entropy-coded files take more or less than `Qincodec.rates` says of the mean, so numbers of codebooks are
+    tried, from that of `Qincodec.codebooks_for` on, until those next to each other lie around the bitrate.
+
+    Raises:
+        UserError: as `encode_file` and `Qincodec.codebooks_for`.
+    """
+    channels = audio.info(path).channels
+    numbers = [count for count, _ in codec.rates(channels)]
+    low, at, high = -1, numbers.index(codec.codebooks_for(kbps, channels)), len(numbers)
+    tried: list[tuple[float, QncHeader, bytes]] = []
+    while low < at < high:
+        header, data = encode_file(codec, path, numbers[at], progress)
+        made = header.kbps(len(data))
+        tried.append((abs(math.log(made / kbps)), header, data))
+        low, high = (at, high) if made < kbps else (low, at)
+        at = min(max(round((at + 1) * kbps / made) - 1, low + 1), high - 1)
+    _, header, data = min(tried, key=lambda one: one[0])
+    return header, data
 
 
 def decode_file(
