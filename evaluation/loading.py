@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from evaluation.datasets.base import Clip
-from evaluation.records import Condition, MetricInfo
+from evaluation.records import AskedRate, Condition, MetricInfo
 from evaluation.results import CLIP_COLUMNS, QUIET_DBFS, Results
 from evaluation.rows import CodedRow, CodesRow, CodeStatistics, CorpusScore, FramesRow, ScoreRow
 from evaluation.run.store import (
@@ -27,6 +27,7 @@ from evaluation.run.store import (
 )
 from evaluation.statistics.codes import code_statistics
 from evaluation.statistics.distances import EmbeddedRun
+from evaluation.statistics.matching import ReadCondition, is_point_of, match, mixed_scores
 from evaluation.statistics.recordings import summarize
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
@@ -48,7 +49,7 @@ def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Resul
     kept there if it is open for writing.
     """
     loader = _Loader(store, progress)
-    results = loader.load(loader.run.conditions, loader.run.metrics)
+    results = loader.load(loader.run.conditions, loader.run.metrics, loader.run.asked)
     metrics = [metric for metric in loader.run.metrics if metric.embedding]
     if loader.run.floor and metrics:
         results.noise_floor = loader.load(loader.run.floor, metrics)
@@ -74,54 +75,90 @@ class _Loader:
         self.lost: dict[str, list[FramesRow]] = {info.name: [] for info in self.run.embeddings}
         self.embedded = [EmbeddedRun(store, info, self.settings, self.clips) for info in self.run.embeddings]
 
-    def load(self, conditions: Sequence[Condition], metrics: Sequence[MetricInfo]) -> Results:
-        records: list[dict[str, Any]] = []
-        corpus = []
-        decoded: list[list[dict[str, FramesRow]]] = []
+    def load(
+        self,
+        conditions: Sequence[Condition],
+        metrics: Sequence[MetricInfo],
+        asked: Sequence[AskedRate] = (),
+    ) -> Results:
+        """Results of these conditions, or of asked rates where they are operating points of codecs."""
         per_clip = [metric for metric in metrics if metric.per_clip]
         quiet: dict[str, float] = {}
-        n_pending = n_failed_scores = 0
-        for condition in conditions:
-            files = self.files.get(condition.point, {})
-            keys = {c.id: coded_key(condition, self.settings, c, files.get(c.id)) for c in self.clips}
-            rows = {clip.id: self.store.row(keys[clip.id], CodedRow) for clip in self.clips}
-            done = [row for row in rows.values() if row is not None]
-            delay = condition_delay((row.delay for row in done), self.settings.align)
-            for clip in self.clips:
-                row = rows[clip.id]
-                if row is None:
-                    n_pending += 1
-                    continue
-                records.append(_clip_record(condition, clip, row, delay))
-                if row.reference_dbfs is not None and row.reference_dbfs < QUIET_DBFS:
-                    quiet[clip.id] = row.reference_dbfs
-                for metric in per_clip:
-                    score = self.store.row(score_key(keys[clip.id], metric, delay), ScoreRow)
-                    records[-1][metric.name] = math.nan if score is None else score.value
-                    reason = "not scored yet" if score is None else score.reason
-                    n_failed_scores += score is not None and score.error is not None
-                    records[-1][f"{metric.name}_reason"] = row.error or reason
-            corpus.append(_code_statistics(condition, code_statistics(self.store, done)))
-            good = {name: keys[name] for name, row in rows.items() if row and row.error is None}
-            decoded.append([self._decoded_frames(embedded, good, delay) for embedded in self.embedded])
-        names = [name for metric in per_clip for name in (metric.name, f"{metric.name}_reason")]
+        counted = {"n_pending": 0, "n_failed_scores": 0}
+        rows = [self._read(condition, per_clip, quiet, counted) for condition in conditions]
+        points: list[ReadCondition] = []
+        others: list[ReadCondition] = []
+        if asked:
+            matched, rest = match(rows, asked, per_clip)
+            codecs = {wanted.codec for wanted in asked}
+            for row in rest:
+                point = any(is_point_of(row.condition, codec) for codec in codecs)
+                (points if point else others).append(row)
+            rows = [
+                *(row for row in others if row.condition.control),
+                *matched,
+                *(row for row in others if not row.condition.control),
+            ]
+        results = self._results(rows, metrics, quiet=quiet, **counted)
+        if points:
+            results.points = self._results(points, metrics)
+        results.asked = list(asked)
+        return results
+
+    def _read(
+        self,
+        condition: Condition,
+        metrics: Sequence[MetricInfo],
+        quiet: dict[str, float],
+        counted: dict[str, int],
+    ) -> ReadCondition:
+        """What the rows say of a condition; the last two are added to."""
+        files = self.files.get(condition.point, {})
+        keys = {c.id: coded_key(condition, self.settings, c, files.get(c.id)) for c in self.clips}
+        rows = {clip.id: self.store.row(keys[clip.id], CodedRow) for clip in self.clips}
+        done = [row for row in rows.values() if row is not None]
+        delay = condition_delay((row.delay for row in done), self.settings.align)
+        records: list[dict[str, Any]] = []
+        for clip in self.clips:
+            row = rows[clip.id]
+            if row is None:
+                counted["n_pending"] += 1
+                continue
+            records.append(_clip_record(condition, clip, row, delay))
+            if row.reference_dbfs is not None and row.reference_dbfs < QUIET_DBFS:
+                quiet[clip.id] = row.reference_dbfs
+            for metric in metrics:
+                score = self.store.row(score_key(keys[clip.id], metric, delay), ScoreRow)
+                records[-1][metric.name] = math.nan if score is None else score.value
+                reason = "not scored yet" if score is None else score.reason
+                counted["n_failed_scores"] += score is not None and score.error is not None
+                records[-1][f"{metric.name}_reason"] = row.error or reason
+        codes = _code_statistics(condition, code_statistics(self.store, done))
+        good = {name: keys[name] for name, row in rows.items() if row and row.error is None}
+        frames: list[tuple[dict[str, FramesRow], ...]] = [
+            (self._decoded_frames(embedded, good, delay),) for embedded in self.embedded
+        ]
+        return ReadCondition(condition, records, codes, frames)
+
+    def _results(self, rows: Sequence[ReadCondition], metrics: Sequence[MetricInfo], **rest: Any) -> Results:
+        names = [name for m in metrics if m.per_clip for name in (m.name, f"{m.name}_reason")]
+        records = [record for row in rows for record in row.records]
         return Results(
             clips=pd.DataFrame.from_records(records, columns=CLIP_COLUMNS + names),
-            conditions=list(conditions),
+            conditions=[row.condition for row in rows],
             metrics=list(metrics),
-            corpus=corpus,
+            corpus=[row.codes for row in rows],
             dataset=self.run.dataset,
             settings=self.settings,
             environment=self.store.read_environment(),
             summarize=partial(summarize, seed=self.settings.seed),
-            n_pending=n_pending,
-            n_failed_scores=n_failed_scores,
-            scores=self._scores(conditions, decoded),
+            scores=self._scores(rows),
             embeddings=list(self.run.embeddings),
             unavailable=self.run.unavailable,
             skipped=self.run.skipped,
-            quiet=quiet,
             remarks=[line for embedded in self.embedded for line in self._remarks(embedded)],
+            between={(row.condition.codec, row.condition.kbps): row.between for row in rows if row.between},
+            **rest,
         )
 
     def _decoded_frames(
@@ -139,31 +176,27 @@ class _Loader:
         found = [row for row in rows if row and row.error is None and not self.store.has_frames(row)]
         self.lost[embedded.info.name] += found
 
-    def _scores(
-        self, conditions: Sequence[Condition], decoded: list[list[dict[str, FramesRow]]]
-    ) -> list[CorpusScore]:
+    def _scores(self, conditions: Sequence[ReadCondition]) -> list[CorpusScore]:
         """Of every condition on all its clips, and on those that all codecs at its rate have."""
         scores = []
         total = len(conditions) * len(self.embedded)
         for number, embedded in enumerate(self.embedded):
             common: dict[float | None, set[str]] = {}
-            for condition, found in zip(conditions, decoded, strict=True):
-                if not condition.control and found[number]:
-                    names = set(found[number])
+            for row in conditions:
+                condition, names = row.condition, set(row.frames[number][0])
+                if not condition.control and names:
                     common[condition.kbps] = common.get(condition.kbps, names) & names
-            for index, (condition, found) in enumerate(zip(conditions, decoded, strict=True)):
+            for index, row in enumerate(conditions):
                 self.progress("comparing distributions", number * len(conditions) + index, total)
-                rows = found[number]
-                own = embedded.scores(condition.codec, condition.kbps, rows)
+                condition, names = row.condition, set(row.frames[number][0])
+                own = _condition_scores(embedded, row, number, names)
                 scores += own
                 if condition.control:
                     continue
                 shared = common.get(condition.kbps, set())
-                if shared == set(rows):
-                    scores += [replace(score, common=True) for score in own]
-                else:
-                    rows = {name: row for name, row in rows.items() if name in shared}
-                    scores += embedded.scores(condition.codec, condition.kbps, rows, common=True)
+                if shared != names:
+                    own = _condition_scores(embedded, row, number, shared)
+                scores += [replace(score, common=True) for score in own]
         return scores
 
     def _remarks(self, embedded: EmbeddedRun) -> list[str]:
@@ -196,6 +229,24 @@ class _Loader:
                 "singular, the Frechet distance is mostly bias"
             )
         return lines
+
+
+def _condition_scores(
+    embedded: EmbeddedRun, row: ReadCondition, number: int, names: set[str]
+) -> list[CorpusScore]:
+    """Distances of a condition on some of its clips; interpolated as the condition is.
+
+    Args:
+        number: of the embedding.
+    """
+    condition = row.condition
+    parts = [
+        embedded.scores(condition.codec, condition.kbps, {name: of[name] for name in of if name in names})
+        for of in row.frames[number]
+    ]
+    if row.between is None:
+        return parts[0]
+    return [mixed_scores(low, high, row.between.weight) for low, high in zip(*parts, strict=True)]
 
 
 def _code_statistics(condition: Condition, found: CodesRow | str | None) -> CodeStatistics:

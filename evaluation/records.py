@@ -219,7 +219,9 @@ class Settings:
         chunk_s: longest excerpt taken from a recording, seconds.
         chunks: "first" (one excerpt per recording) or "all".
         limit: number of recordings drawn from the data, None for all.
-        seed: of the draw and of the bootstrap.
+        seed: of the draw, of the pilot and of the bootstrap.
+        match: at which rate a codec meets the asked one: at that measured on this data
+            (`evaluation.statistics.matching`), or at the nominal one, as runs of earlier versions do.
     """
 
     sample_rate: Annotated[int, _whole(1, 10**6)] = 44100
@@ -229,6 +231,11 @@ class Settings:
     chunks: Literal["first", "all"] = "first"
     limit: CountedFrom1 | None = None
     seed: Count = 0
+    match: Literal["measured", "nominal"] = "nominal"
+
+    def to_json(self) -> dict[str, Any]:
+        """As in run.json: earlier versions know nominal rates only."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("match", "nominal")}
 
 
 @dataclass(frozen=True)
@@ -242,7 +249,7 @@ class Condition:
         settings: of the operating point.
         identity: what decides the codec's output (`baselines.codec.Codec.identity`).
         rate_is: "measured" (from the payload), "declared" (decoded elsewhere, as the user said),
-            "none".
+            "none"; of results "interpolated", between two operating points.
         control: a control stands once in the table, whatever rates were asked for.
     """
 
@@ -251,7 +258,7 @@ class Condition:
     nominal: Positive | None
     settings: Finite = field(default_factory=dict)
     identity: Finite = field(default_factory=dict)
-    rate_is: Literal["measured", "declared", "none"] = "measured"
+    rate_is: Literal["measured", "declared", "none", "interpolated"] = "measured"
     control: Flag = False
 
     @property
@@ -270,6 +277,35 @@ class Condition:
         point, "qincodec@15.88". Unlike `label`, it is the same for asked rates that chose the same point.
         """
         return f"{self.codec}@{self.rate_label}"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An operating point that the pilot measured.
+
+    Attributes:
+        nominal: its nominal bitrate; None if it has none.
+        kbps: measured on so many ``clips``.
+    """
+
+    nominal: Positive | None
+    kbps: Positive
+    clips: CountedFrom1
+
+
+@dataclass(frozen=True)
+class AskedRate:
+    """A rate that was asked of a codec, and is to be met at the measured rate.
+
+    Attributes:
+        codec: row label.
+        kbps: asked.
+        pilot: what was measured to find the operating points, in that order.
+    """
+
+    codec: Name
+    kbps: Positive
+    pilot: tuple[Tried, ...] = ()
 
 
 def label_of(codec: str, kbps: float | None) -> str:

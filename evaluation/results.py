@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from evaluation.records import Condition, DatasetInfo, EmbeddingInfo, MetricInfo, Settings
+from evaluation.records import AskedRate, Condition, DatasetInfo, EmbeddingInfo, MetricInfo, Settings
 from evaluation.rows import CodeStatistics, CorpusScore
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ SUMMARY_COLUMNS = [
     *("kbps_entropy", "control", "n", "n_failed", "n_recordings"),
     *("delay_samples", "delay_applied", "gain_db", "encode_rt", "decode_rt"),
 ]
+#: Columns of a summary at measured rates, behind all others.
+MATCH_COLUMNS = [
+    "interpolated",  # whether the row lies between two operating points
+    "kbps_below",  # measured rates of these two
+    "kbps_above",
+]
 #: A reference below this RMS is as good as empty, as one in antiphase is after the mix to mono, or one that
 #: is nothing but DC: what is scored is rounding.
 QUIET_DBFS = -80.0
@@ -56,6 +62,28 @@ def last_columns(name: str, *, per_clip: bool) -> list[str]:
     """Further columns of a metric, which stand behind those of all metrics: earlier versions lack them."""
     ends = ("median", "median_ci_low", "median_ci_high") if per_clip else ("limit_ci_low", "limit_ci_high")
     return [f"{name}_{end}" for end in ends]
+
+
+@dataclass(frozen=True)
+class Between:
+    """The two operating points that a row is interpolated between (`evaluation.statistics.matching`).
+
+    Attributes:
+        low: of the lower rate.
+        high: of the higher one.
+        kbps: measured, of both.
+        weight: of the higher one.
+    """
+
+    low: Condition
+    high: Condition
+    kbps: tuple[float, float]
+    weight: float
+
+    @property
+    def nearest(self) -> Condition:
+        """The one whose rate is nearer to that of the row."""
+        return self.low if self.weight <= 0.5 else self.high
 
 
 @dataclass
@@ -82,6 +110,9 @@ class Results:
         remarks: what else a reader of the embedding metrics should know, one line each.
         noise_floor: the same embedding metrics of references that were changed inaudibly; None without
             embedding metrics.
+        asked: what was asked of codecs at measured rates; nothing at nominal ones.
+        between: (codec, asked rate) of a row that is interpolated -> the operating points around it.
+        points: the operating points that were coded and are no row by themselves; None without any.
     """
 
     clips: pd.DataFrame
@@ -101,11 +132,23 @@ class Results:
     quiet: dict[str, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     noise_floor: Results | None = None
+    asked: list[AskedRate] = field(default_factory=list)
+    between: dict[tuple[str, float | None], Between] = field(default_factory=dict)
+    points: Results | None = None
 
     @property
     def clip_metrics(self) -> list[MetricInfo]:
         """Metrics with a value per clip: those that are columns of ``clips``."""
         return [metric for metric in self.metrics if metric.per_clip]
+
+    @property
+    def heard(self) -> list[Condition]:
+        """``conditions`` as they can be heard: of the two points around an asked rate the nearer one."""
+        between = {(c.codec, c.kbps): self.between.get((c.codec, c.kbps)) for c in self.conditions}
+        return [
+            replace(found.nearest, kbps=c.kbps) if (found := between[c.codec, c.kbps]) else c
+            for c in self.conditions
+        ]
 
     @cached_property
     def summary(self) -> pd.DataFrame:

@@ -9,14 +9,17 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip, Dataset
+from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import load_embeddings
+from evaluation.engine.matching import Found, Pilot, find_points, missing_points, with_points
 from evaluation.engine.request import DEFAULT_METRICS, ParsedRequest, Request, parse_request
 from evaluation.engine.runner import PreparedRun, Runner
 from evaluation.engine.scoring import describe
@@ -33,6 +36,9 @@ from qincodec.codec import check_device
 from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError
 from qincodec.core.files import StoreError
+
+#: How often points are added at most, once all clips are coded at those that were found.
+MAX_ROUNDS = 4
 
 
 def prepare(
@@ -109,35 +115,83 @@ def execute(
     folder = out or run.default_folder()
     first: RunStore | None = None
 
-    def open_first() -> None:
+    def open_first() -> Found | None:
         nonlocal first
         first = RunStore(folder)
         try:
-            _open(first, run, command)
+            found = None
+            if run.settings.match == "measured":
+                _describe_run(
+                    run, command, first
+                )  # refuses another configuration before anything is measured
+                found = _find_points(run, first, progress)
+            _open(first, run if found is None else _at_points(run, found), command)
+            return found
         except BaseException:
             first.close()
             raise
 
-    ranks.once(open_first)
+    found = ranks.once(open_first)
     with first or RunStore(folder, rank=ranks.rank) as store:
-        done = total = 0
-
-        def on_step(count: int) -> None:
-            nonlocal done
-            done += count
-            progress("coding and scoring", done, total)
-
-        def on_more(count: int) -> None:
-            nonlocal total
-            total += count
-
-        runner = Runner(store, run, ranks=ranks, on_step=on_step, on_more=on_more)
-        total = runner.steps()
-        try:
-            runner.run()
-        except StoreError as error:
-            raise StoreError(f"{error}; what was scored so far is kept") from error
+        for more in reversed(range(MAX_ROUNDS + 1)):
+            if found is not None:
+                run = _at_points(run, found)
+            _code(store, run, ranks, progress)
+            found = ranks.once(partial(_further_points, store, run, command)) if more else None
+            if found is None:
+                break
         return load_results(store, progress) if ranks.rank == 0 else load_results(store), folder
+
+
+def _code(store: RunStore, run: PreparedRun, ranks: Ranks, progress: Progress) -> None:
+    """Code and score all that is missing."""
+    done = total = 0
+
+    def on_step(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("coding and scoring", done, total)
+
+    def on_more(count: int) -> None:
+        nonlocal total
+        total += count
+
+    runner = Runner(store, run, ranks=ranks, on_step=on_step, on_more=on_more)
+    total = runner.steps()
+    try:
+        runner.run()
+    except StoreError as error:
+        raise StoreError(f"{error}; what was scored so far is kept") from error
+
+
+def _find_points(run: PreparedRun, store: RunStore, progress: Progress) -> Found:
+    """The operating points of a run at measured rates, before anything is coded."""
+    everything = run.dataset
+    if everything.shard is not None:  # all shards must have the same points
+        typed = run.request.typed
+        whole = replace(typed, dataset_options={**typed.dataset_options, "shard": None})
+        everything = _load_data(replace(run.request, typed=whole), progress)
+    coder = Coder(store, run.settings.sample_rate, run.settings.channels)
+    pilot = Pilot(coder, everything.clips, run.settings, run.workers)
+    return find_points(run.conditions, store.find_run(), pilot, progress)
+
+
+def _at_points(run: PreparedRun, found: Found) -> PreparedRun:
+    return replace(run, conditions=with_points(run.conditions, found.points), asked=found.asked)
+
+
+def _further_points(store: RunStore, run: PreparedRun, command: str | None) -> Found | None:
+    """All operating points, where what all clips took asks for more; they stand in run.json then."""
+    if not run.asked or run.dataset.shard is not None:
+        return None
+    more = missing_points(run.conditions, run.asked, run.settings, run.dataset.clips, store)
+    if not more:
+        return None
+    tested = [prepared for prepared in run.conditions if not prepared.condition.control]
+    coded = [(prepared.condition.codec, prepared.rate) for prepared in tested if prepared.rate is not None]
+    found = Found(run.asked, [*coded, *more])
+    store.write_run(_describe_run(_at_points(run, found), command, store))
+    return found
 
 
 def evaluate(
@@ -156,6 +210,7 @@ def evaluate(
     chunks: Literal["first", "all"] = "first",
     limit: int | None = None,
     seed: int = 0,
+    match: Literal["measured", "nominal"] = "measured",
     device: str = "cpu",
     batch_size: int = 8,
     workers: int | None = None,
@@ -169,7 +224,7 @@ def evaluate(
     Args:
         data: folder, glob, file, JSON-lines manifest, ``audiocaps:FOLDER``; None for the embedded demo.
         codecs: ``"opus,mine=qincodec:PATH"``.
-        kbps: asked rates in kbit/s, total over channels; each codec gives its nearest operating point.
+        kbps: asked rates in kbit/s, total over channels; see ``match``.
         out: run folder; an existing run of the same configuration is continued. None for ``runs/...``.
         conditions: ``{"NAME@KBPS": DIR}`` of files decoded elsewhere, or ``["NAME@KBPS=DIR"]``.
         metrics: names of metrics, and of embeddings, each of which stands for its four metrics. What cannot
@@ -181,7 +236,9 @@ def evaluate(
         chunk_s: longest excerpt of a recording, seconds.
         chunks: "first" or "all" excerpts of a recording.
         limit: draw that many recordings.
-        seed: of the draw and of the bootstrap.
+        seed: of the draw, of the pilot and of the bootstrap.
+        match: "measured": every row holds for its asked rate as measured on these data, within 3 %, or lies
+            between two operating points; "nominal": each codec gives its nearest nominal operating point.
         device: of codecs and metrics, "cpu" or "cuda".
         batch_size: clips at once.
         workers: threads; None for one per usable core.
@@ -210,7 +267,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         save_audio=save_audio,
-        settings=Settings(sample_rate, channels, align, chunk_s, chunks, limit, seed),
+        settings=Settings(sample_rate, channels, align, chunk_s, chunks, limit, seed, match),
         dataset_options=dataset_options,
     )
     run = prepare(parse_request(request), progress)
@@ -314,6 +371,7 @@ def _describe_run(
         settings=run.settings,
         dataset=describe_dataset(run.dataset),
         conditions=tuple(prepared.condition for prepared in run.conditions),
+        asked=tuple(run.asked),
         floor=tuple(prepared.condition for prepared in run.floor),
         metrics=tuple(metrics),
         embeddings=tuple(infos),

@@ -46,8 +46,12 @@ def test_the_files_of_a_run_are_the_ones_named(tmp_path: Path) -> None:
     listed = README.split("A run folder holds:")[1].split("From Python:")[0]
     names = set(re.findall(r"`([\w./]+)`", listed))
     found = {path.name + "/" * path.is_dir() for path in (tmp_path / "run").iterdir()}
-    # These need curves that overlap, and a codec with codebooks.
-    assert names - found <= {"bd_rate.csv", *(f"perplexity.{kind}" for kind in ("csv", "png", "svg"))}
+    # These need an interpolated row, curves that overlap, and a codec with codebooks.
+    assert names - found <= {
+        "points.csv",
+        "bd_rate.csv",
+        *(f"perplexity.{kind}" for kind in ("csv", "png", "svg")),
+    }
     assert found - names <= {".lock", "files.json"}
 
 

@@ -58,6 +58,13 @@ class _Evaluate(TyperGroup):
         return at
 
 
+class Match(StrEnum):
+    """Values of ``--match``."""
+
+    measured = "measured"
+    nominal = "nominal"
+
+
 class Chunks(StrEnum):
     """Values of ``--chunks``."""
 
@@ -94,6 +101,13 @@ def run(
     kbps: Annotated[
         str, typer.Option(metavar="8,16", help="Bitrates in kbit/s, total over the channels.")
     ] = "8,16",
+    match: Annotated[
+        Match,
+        typer.Option(
+            metavar="measured|nominal",
+            help="Each codec meets the bitrates as measured on these data, or gives its nearest nominal one.",
+        ),
+    ] = Match.measured,
     condition: Annotated[
         list[str] | None,
         typer.Option(
@@ -171,8 +185,9 @@ def run(
 ) -> None:
     """Evaluate audio codecs at matched bitrates: a table with intervals, plots and files, in one command.
 
-    Each codec gives its operating point nearest to each asked bitrate; the rate measured from its bytes
-    stands in the table. An interrupted run goes on where it was with the same command.
+    Rates are measured from the bytes. Each codec meets each asked bitrate within 3 %: by the operating point
+    that does, or by interpolation between the two around it, marked ~. An interrupted run goes on where it
+    was with the same command.
     """
     if context.invoked_subcommand is not None:
         return
@@ -194,7 +209,7 @@ def run(
         batch_size=batch_size,
         workers=workers,
         save_audio=save_audio,
-        settings=Settings(sample_rate, channels, not no_align, chunk, chunks.value, limit, seed),
+        settings=Settings(sample_rate, channels, not no_align, chunk, chunks.value, limit, seed, match.value),
         dataset_options={
             "audiocaps_list": audiocaps_list,
             "recording_pattern": recording_pattern,
@@ -234,11 +249,13 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
                 if speaks:
                     progress.note("coding and scoring a few clips to estimate from")
                     guess = estimate(prepared)
+                    matched = prepared.settings.match == "measured"
+                    more = "; matching rates may need more points" if matched else ""
                     print(
                         f"{guess.n_clips} clips x {guess.n_conditions} conditions: about "
                         f"{_duration(guess.time_s)} with {prepared.workers} workers and "
                         f"{guess.disk_bytes / 1e6:.1f} MB in {out or prepared.default_folder()} "
-                        f"(extrapolated from {guess.sample_clips} clips; nothing was written)"
+                        f"(extrapolated from {guess.sample_clips} clips{more}; nothing was written)"
                     )
                 return
             folder = out or prepared.default_folder()
@@ -261,6 +278,8 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
 
 def _operating_points(run: PreparedRun) -> Iterator[str]:
     """What each asked rate became, for codecs that have more to say than a number."""
+    if run.settings.match == "measured":  # only measuring will show
+        return
     for condition in (prepared.condition for prepared in run.conditions):
         if "num_codebooks" in condition.settings and condition.kbps is not None:
             settings = ", ".join(f"{name} {value}" for name, value in condition.settings.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,6 +127,13 @@ def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> 
         )
         for asked, rate in points
     ]
+
+
+def at_point(prepared: PreparedCondition, rate: Rate) -> PreparedCondition:
+    """The condition at another operating point of its codec, called by its nominal rate."""
+    settings = _as_read(f"codec '{prepared.condition.codec}': settings of rates()", dict(rate.settings))
+    condition = replace(prepared.condition, kbps=rate.kbps, nominal=rate.kbps, settings=settings)
+    return replace(prepared, condition=condition, rate=rate)
 
 
 def _as_read(what: str, value: Any) -> dict[str, Any]:

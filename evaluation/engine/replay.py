@@ -78,7 +78,7 @@ class RunAudio:
                 )
         check_device(device)
         self._codecs: dict[str, Codec | str] = {}
-        self._delays: dict[tuple[str, float | None], int] = {}
+        self._delays: dict[str, int] = {}
         self._lock = threading.RLock()
 
     def reference(self, clip: Clip) -> Audio:
@@ -114,7 +114,7 @@ class RunAudio:
 
     def delay(self, condition: Condition) -> int:
         """What is taken out of a condition, samples: the median over the whole run, as it was scored."""
-        key = (condition.codec, condition.kbps)
+        key = condition.point
         with self._lock:
             if key not in self._delays:
                 rows = (self.row(condition, clip) for clip in self._clips)

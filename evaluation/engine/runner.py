@@ -34,7 +34,7 @@ from evaluation.engine.noise_floor import noise_floor
 from evaluation.engine.request import ParsedRequest
 from evaluation.engine.scoring import describe, failed_score, score_batch
 from evaluation.metrics.base import Metric, Score
-from evaluation.records import MetricInfo, Settings
+from evaluation.records import AskedRate, MetricInfo, Settings
 from evaluation.rows import ClipRow, CodedRow, ScoreRow
 from evaluation.run.store import RunStore, coded_key, condition_delay, row_key, score_key
 from qincodec import audio
@@ -54,6 +54,8 @@ class PreparedRun:
         metrics: in table order.
         unavailable: name of a metric or embedding that cannot be computed here -> why.
         skipped: row label of a codec that was left out -> why.
+        asked: at measured rates, once operating points were found (`evaluation.engine.matching`): what they
+            are for. The conditions are these points then, and nominal ones before.
     """
 
     request: ParsedRequest
@@ -63,6 +65,7 @@ class PreparedRun:
     embeddings: list[Embedding]
     unavailable: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    asked: list[AskedRate] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -82,7 +85,7 @@ class PreparedRun:
     def default_folder(self) -> Path:
         """``runs/<data>-<hash>``: the same request finds its own run again and goes on with it."""
         content = row_key(
-            settings=asdict(self.settings),
+            settings=self.settings.to_json(),
             data=self.dataset.hash,
             conditions=[asdict(prepared.condition) for prepared in self.conditions],
             metrics=[[metric.name, metric.version] for metric in self.metrics],

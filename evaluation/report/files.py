@@ -26,6 +26,8 @@ SCHEMA_VERSION = 1
 _MISSING = {
     "kbps": "no rate was asked for",
     "kbps_nominal": "the condition has no nominal rate",
+    "kbps_below": "the row is not interpolated",
+    "kbps_above": "the row is not interpolated",
     "kbps_measured": "there is no bitstream and no declared rate",
     "kbps_measured_a": "there is no bitstream and no declared rate",
     "kbps_measured_b": "there is no bitstream and no declared rate",
@@ -49,7 +51,8 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     """Write every table and plot into ``folder``; returns their paths.
 
     ``clips.csv`` (a row per condition and clip), ``summary.csv``, ``summary.json``, ``table.md``,
-    ``table.tex`` (booktabs), ``tests.csv``, ``bd_rate.csv`` where there is a BD-rate, ``perplexity.csv`` (a
+    ``table.tex`` (booktabs), ``tests.csv``, ``points.csv`` (operating points that are no row of
+    ``summary.csv``) where there are any, ``bd_rate.csv`` where there is a BD-rate, ``perplexity.csv`` (a
     row per condition and codebook) where there are codes, and the plots. In CSV an infinite value is ``inf``,
     one that is not a number is empty, and the disclaimer of the data set is a column; in JSON both are null
     with the reason as ``<name>_reason``. `TIMING_COLUMNS` hold wall times, all else is reproducible.
@@ -73,7 +76,8 @@ def write_all(results: Results, folder: Path) -> list[Path]:
         "table.tex": latex(tables, lines, results.dataset.name),
         "tests.csv": _csv(results, tests),
     }
-    optional = {"bd_rate.csv": rates, "perplexity.csv": codebooks}
+    points = pd.DataFrame() if results.points is None else results.points.summary
+    optional = {"points.csv": points, "bd_rate.csv": rates, "perplexity.csv": codebooks}
     contents |= {name: _csv(results, frame) for name, frame in optional.items() if len(frame)}
     for name, content in contents.items():
         write_atomic(folder / name, content)
@@ -97,11 +101,11 @@ def _summary_json(
     entropy_reasons = {(entry.codec, entry.kbps): entry.kbps_entropy_reason for entry in results.corpus}
     conditions = _condition_records(results, summary, entropy_reasons)
     floor = results.noise_floor
-    content = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "disclaimer": disclaimer(results) or None,
         "dataset": results.dataset.to_json(),
-        "settings": asdict(results.settings),
+        "settings": results.settings.to_json(),
         "metrics": [asdict(metric) for metric in results.metrics],
         "n_pending": results.n_pending,
         "timing_columns": list(TIMING_COLUMNS),
@@ -117,6 +121,10 @@ def _summary_json(
         "notes": lines,
         "environment": results.environment,
     }
+    if results.settings.match == "measured":
+        points = results.points
+        content["asked"] = [asdict(asked) for asked in results.asked]
+        content["points"] = [] if points is None else _condition_records(points, points.summary, {})
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -135,11 +143,13 @@ def _condition_records(
                 reasons[f"{metric.name}_{end}"] = ci_reason or "unbiased: it does not depend on the number"
             if row.get(f"{metric.name}_limit") == row.get(f"{metric.name}_limit"):
                 for end in ("limit_ci_low", "limit_ci_high"):
-                    reasons[f"{metric.name}_{end}"] = "too few frames, or computed by an earlier version"
+                    reasons[f"{metric.name}_{end}"] = "too few frames, interpolated, or of an earlier version"
             for end in ("median_ci_low", "median_ci_high"):
                 reasons[f"{metric.name}_{end}"] = ci_reason or "an interval of a median needs six recordings"
             reasons[f"{metric.name}_median"] = reasons[metric.name]
         row |= {"settings": condition.settings, "identity": condition.identity}
+        if (between := results.between.get((condition.codec, condition.kbps))) is not None:
+            row["between"] = asdict(between)
         conditions.append(_record(row, reasons))
     return conditions
 

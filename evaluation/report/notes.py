@@ -22,11 +22,11 @@ from evaluation.report.tables import (
 from evaluation.results import QUIET_DBFS, Results
 from evaluation.statistics.few import FEW_RECORDINGS, MEASURED, needed, recording_means
 from evaluation.statistics.recordings import (
-    MAX_RATE_DEVIATION,
     MAX_RATE_SPREAD,
     condition_rows,
     metric_sample,
     rate_spread,
+    rate_tolerance,
 )
 from qincodec.core.errors import count
 
@@ -86,7 +86,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
     found += _random_weights(results)
     found += [Note("data", f"Data: {note}") for note in results.dataset.notes]
     found += _references(results)
-    found += _rates(summary)
+    found += _rates(results, summary)
     found += _delays(results, summary)
     for metric in results.clip_metrics:
         found += _values(results, summary, metric)
@@ -146,7 +146,7 @@ def _references(results: Results) -> Iterator[Note]:
         yield Note("references", text, "warning")
 
 
-def _rates(summary: pd.DataFrame) -> Iterator[Note]:
+def _rates(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
     spread = rate_spread(summary)
     unequal = spread[spread["flagged"].astype(bool)]
     if len(unequal):
@@ -166,8 +166,19 @@ def _rates(summary: pd.DataFrame) -> Iterator[Note]:
             f"{label} {'+' if deviation > 0 else '-'}{percent(abs(deviation))}"
             for label, deviation in zip(_labels(off), off["rate_deviation"], strict=True)
         ]
-        text = f"⚠ more than {percent(MAX_RATE_DEVIATION)} off the asked rate: {', '.join(parts)}"
+        why = ", which no operating point meets" if results.asked else ""
+        text = f"⚠ more than {percent(rate_tolerance(results))} off the asked rate{why}: {', '.join(parts)}"
         yield Note("rate", text, "warning")
+    if results.between:
+        parts = [
+            f"{row_label(*row)} ({' and '.join(map(kbps_text, between.kbps))})"
+            for row, between in results.between.items()
+        ]
+        text = (
+            "~ interpolated at the asked rate, linearly in rate, between the operating points around it:"
+            f" {', '.join(parts)}; their own values are in points.csv"
+        )
+        yield Note("rate", text)
     if (summary["rate_is"] == "declared").any():
         yield Note("rate", "† rate as declared: decoded elsewhere, no bitstream to measure")
     if summary["kbps_entropy"].notna().any():

@@ -67,7 +67,8 @@ def rate_distortion(
     *,
     columns: int = _PANELS_PER_ROW,
 ) -> Figure:
-    """One panel per metric, one curve per codec; bars are the intervals, hollow points declared rates.
+    """One panel per metric, one curve per codec; bars are the intervals, hollow points declared rates
+    and interpolated values.
 
     What has no rate (controls, folders without a declared one) is a horizontal line if it lies near the
     curves, and named in the panel's corner if not.
@@ -161,12 +162,15 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, codec: str, style: di
     colour, marker = style["color"], style["marker"]
     line: dict[str, Any] = {"color": colour, "linestyle": style["linestyle"], "linewidth": 1.5}
     axes.errorbar(x, y, bars, capsize=3, elinewidth=1, **line)
-    declared = (rows["rate_is"] == "declared").to_numpy()
-    for hollow in (False, True):
-        chosen = declared == hollow
+    kinds = {
+        "measured": codec,
+        "declared": f"{codec} (declared rate)",
+        "interpolated": f"{codec} (interpolated)",
+    }
+    for kind, label in kinds.items():
+        chosen = (rows["rate_is"] == kind).to_numpy()
         if chosen.any():
-            face = "white" if hollow else colour
-            label = f"{codec} (declared rate)" if hollow else codec
+            face = colour if kind == "measured" else "white"
             axes.plot(x[chosen], y[chosen], marker, color=colour, markerfacecolor=face)
             axes.plot([], [], marker=marker, markerfacecolor=face, label=label, **line)
 

@@ -220,8 +220,8 @@ def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
 
 
 def rate_cell(row: pd.Series) -> Cell:
-    """The measured rate, marked where it is far off the asked one or only declared."""
-    marks = ("⚠" if row["rate_off"] else "") + ("†" if row["rate_is"] == "declared" else "")
+    """The measured rate, marked where it is far off the asked one, only declared, or interpolated at."""
+    marks = ("⚠" if row["rate_off"] else "") + {"declared": "†", "interpolated": "~"}.get(row["rate_is"], "")
     return kbps_cell(row["kbps_measured"], marks, warn=row["rate_off"])
 
 
@@ -283,13 +283,14 @@ def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo
 
 
 def with_codebooks(results: Results) -> list[CodeStatistics]:
-    """Entries of ``results.corpus`` that have statistics of codebooks."""
-    return [entry for entry in results.corpus if entry.codebooks]
+    """Statistics of codes that have those of codebooks; of operating points that are no row, too."""
+    points = [] if results.points is None else results.points.corpus
+    return [entry for entry in [*results.corpus, *points] if entry.codebooks]
 
 
 def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
     """Perplexities, usage and entropy of every condition with codes; None if there is none."""
-    entries = {(entry.codec, entry.kbps): entry for entry in with_codebooks(results)}
+    entries = {(e.codec, e.kbps): e for e in results.corpus if not math.isnan(e.perplexity)}
 
     def cells(row: pd.Series, _: set[str]) -> list[Cell]:
         entry = entries.get((row["codec"], asked_rate(row["kbps"])))
@@ -304,7 +305,7 @@ def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
 
 def _codebook_cells(entry: CodeStatistics) -> list[Cell]:
     sizes = [book.size for book in entry.codebooks]
-    shape = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else f"{len(sizes)}"
+    shape = f"{len(sizes)} × {sizes[0]}" if len(set(sizes)) == 1 else f"{len(sizes)}" if sizes else None
     perplexities = [
         getattr(entry, name + corrected)
         for name in ("perplexity", "perplexity_of_mean")

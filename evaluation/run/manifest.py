@@ -7,15 +7,32 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from evaluation.datasets.base import Dataset
-from evaluation.records import Condition, DatasetInfo, EmbeddingInfo, MetricInfo, Settings, Text, read, short
+from evaluation.records import (
+    AskedRate,
+    Condition,
+    DatasetInfo,
+    EmbeddingInfo,
+    MetricInfo,
+    Settings,
+    Text,
+    read,
+    short,
+)
 from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, last_columns, metric_columns
 
 #: What tells the entries of run.json's lists apart, and what must not differ between two of one name.
-_NAMES = {"conditions": ("codec", "kbps"), "floor": ("codec",), "metrics": ("name",), "embeddings": ("name",)}
+_NAMES = {
+    "conditions": ("codec", "kbps"),
+    "asked": ("codec", "kbps"),
+    "floor": ("codec",),
+    "metrics": ("name",),
+    "embeddings": ("name",),
+}
 #: Metric of an embedding -> whether it has a value per clip.
 _KINDS = {"fm": True, "cos": True, "fd": False, "kad": False}
 _DECIDES = {
     "conditions": ("identity", "settings", "nominal"),
+    "asked": (),
     "floor": ("identity",),
     "metrics": ("version",),
     "embeddings": ("identity",),
@@ -29,7 +46,9 @@ class RunDescription:
     """run.json.
 
     Attributes:
-        conditions: in the order they were asked for.
+        conditions: what is coded, in the order it was asked for. At measured rates, those of codecs under
+            test are operating points, each at its own nominal rate, and ``asked`` are the rows of the tables.
+        asked: what is asked of codecs at measured rates; nothing at nominal ones.
         floor: conditions of the noise floor, which only metrics of embeddings are computed for.
         metrics: in the order they were asked for.
         embeddings: that metrics compare.
@@ -41,6 +60,7 @@ class RunDescription:
     settings: Settings
     dataset: DatasetInfo
     conditions: tuple[Condition, ...]
+    asked: tuple[AskedRate, ...] = ()
     floor: tuple[Condition, ...] = ()
     metrics: tuple[MetricInfo, ...]
     embeddings: tuple[EmbeddingInfo, ...] = ()
@@ -63,7 +83,14 @@ class RunDescription:
         return run
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "dataset": self.dataset.to_json()}
+        plain = {**asdict(self), "settings": self.settings.to_json(), "dataset": self.dataset.to_json()}
+        return plain if self.asked else {name: plain[name] for name in plain if name != "asked"}
+
+    @property
+    def points(self) -> tuple[Condition, ...]:
+        """Operating points that asked rates are read from."""
+        codecs = {asked.codec for asked in self.asked}
+        return tuple(c for c in self.conditions if c.codec in codecs and c.rate_is == "measured")
 
     def _check(self) -> None:
         for part in _NAMES:
@@ -104,6 +131,11 @@ class RunDescription:
             values = getattr(self.settings, spec.name), getattr(other.settings, spec.name)
             if values[0] != values[1]:
                 yield spec.name, *values
+        codecs = {point.codec: point.identity for point in self.points}
+        for point in other.points:
+            if codecs.get(point.codec, point.identity) != point.identity:  # both would be on one curve
+                yield f"identity of {short(point.codec)}", codecs[point.codec], point.identity
+                break
         for part in _NAMES:
             known = {_name(part, entry): entry for entry in getattr(self, part)}
             for entry in getattr(other, part):

@@ -22,13 +22,14 @@ from evaluation.records import Condition, MetricInfo
 from evaluation.results import SUMMARY_COLUMNS, Results, last_columns, metric_columns
 from evaluation.statistics.distances import corpus_columns, find_score, last_corpus_columns, paired_difference
 from evaluation.statistics.few import median, recording_means
+from evaluation.statistics.matching import TOLERANCE, match_columns
 from qincodec.core.errors import UserError
 
 #: Columns that hold wall time: the only ones that differ between two runs of the same evaluation.
 TIMING_COLUMNS = ("encode_s", "decode_s", "encode_rt", "decode_rt")
 #: Measured rates at one asked rate further apart than this (max / min - 1) make the column unfair.
 MAX_RATE_SPREAD = 0.05
-#: A measured rate further from the asked one than this (ratio - 1) is marked at the codec.
+#: A measured rate further from the asked one than this (ratio - 1) is marked, if nominal rates are matched.
 MAX_RATE_DEVIATION = 0.15
 #: Below this many pairs a two-sided Wilcoxon test cannot reach p < 0.05 (5 pairs: 2 / 2^5 = 0.0625).
 MIN_PAIRS = 6
@@ -173,6 +174,8 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     all of these, `evaluation.results.last_columns`: the median over recordings with its interval
     (`evaluation.statistics.few.median`), or the interval of ``M_limit``.
 
+    At measured rates follow `evaluation.results.MATCH_COLUMNS`.
+
     Everything is over the clips that did not fail. ``kbps_measured`` is total bits over total duration
     (the declared rate where ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1;
     ``encode_rt`` and ``decode_rt`` are seconds of audio per second of work; ``M`` is the mean of the
@@ -187,7 +190,7 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
         scored = rows[rows["error"].isna()]
         samples += [metric_sample(scored, metric.name) for metric in results.clip_metrics]
         entropy = corpus.get((condition.codec, asked_rate(condition.kbps)))
-        row = _condition_columns(condition, rows, scored)
+        row = _condition_columns(condition, rows, scored, rate_tolerance(results))
         row["kbps_entropy"] = math.nan if entropy is None else float(entropy)
         table.append(row)
     estimates = iter(bootstrap_means(samples, seed=seed, num_resamples=num_resamples))
@@ -202,7 +205,8 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
                 row.update(corpus_columns(score) | last_corpus_columns(score))
     columns = [name for m in results.metrics for name in metric_columns(m.name, per_clip=m.per_clip)]
     columns += [name for m in results.metrics for name in last_columns(m.name, per_clip=m.per_clip)]
-    return pd.DataFrame(table, columns=[*SUMMARY_COLUMNS, *columns])
+    summary = pd.DataFrame(table, columns=[*SUMMARY_COLUMNS, *columns])
+    return summary.join(match_columns(results)) if results.settings.match == "measured" else summary
 
 
 def asked_rate(kbps: float | None) -> float | None:
@@ -210,13 +214,15 @@ def asked_rate(kbps: float | None) -> float | None:
     return None if kbps is None or math.isnan(kbps) else float(kbps)
 
 
-def _condition_columns(condition: Condition, rows: pd.DataFrame, scored: pd.DataFrame) -> dict[str, Any]:
+def _condition_columns(
+    condition: Condition, rows: pd.DataFrame, scored: pd.DataFrame, most: float = math.inf
+) -> dict[str, Any]:
     asked = math.nan if condition.kbps is None else condition.kbps
     nominal = math.nan if condition.nominal is None else condition.nominal
     measured = math.nan
     if condition.rate_is == "declared":
         measured = asked if math.isnan(nominal) else nominal
-    elif condition.rate_is == "measured":
+    elif condition.rate_is in ("measured", "interpolated"):
         measured = _ratio(scored, "bytes", "duration_s") * 8 / 1000
     deviation = measured / asked - 1
     return {
@@ -226,7 +232,7 @@ def _condition_columns(condition: Condition, rows: pd.DataFrame, scored: pd.Data
         "kbps_measured": measured,
         "rate_is": condition.rate_is,
         "rate_deviation": deviation,
-        "rate_off": bool(abs(deviation) > MAX_RATE_DEVIATION + _RATIO_TOLERANCE),
+        "rate_off": bool(abs(deviation) > most + _RATIO_TOLERANCE),
         "control": condition.control,
         "n": len(scored),
         "n_failed": len(rows) - len(scored),
@@ -288,6 +294,10 @@ def asked_rates(results: Results) -> list[float | None]:
     """Asked rates of conditions that are not controls, ascending; None (no rate) last."""
     rates = {asked_rate(condition.kbps) for condition in results.conditions if not condition.control}
     return sorted(rates, key=lambda rate: math.inf if rate is None else rate)
+
+
+def rate_tolerance(results: Results) -> float:
+    return TOLERANCE if results.settings.match == "measured" else MAX_RATE_DEVIATION
 
 
 def rate_spread(summary: pd.DataFrame) -> pd.DataFrame:
@@ -418,7 +428,8 @@ def bd_rate(results: Results, summary: pd.DataFrame, *, anchor: str | None = Non
     et al. (2022, "Beyond Bjontegaard: Limits of Video Compression Performance Comparisons"). A curve
     needs `MIN_BD_POINTS` points and must be strictly monotone; the curves must share `MIN_BD_OVERLAP` of
     the range of metric values that they cover together. Otherwise ``bd_rate`` is NaN with a ``reason``.
-    Points with declared rates, or with infinite values left out of their mean, are not used.
+    Points with declared rates, or with infinite values left out of their mean, are not used; of interpolated
+    rows, the points around them are.
 
     Args:
         summary: from `summarize`.
@@ -431,6 +442,8 @@ def bd_rate(results: Results, summary: pd.DataFrame, *, anchor: str | None = Non
     Raises:
         UserError: ``anchor`` is not one of the codecs.
     """
+    if results.points is not None:
+        summary = pd.concat([summary, results.points.summary], ignore_index=True)
     codecs = list(dict.fromkeys(c.codec for c in results.conditions if not c.control))
     if anchor is not None and anchor not in codecs:
         raise UserError(f"BD-rate anchor '{anchor}' is not in this run; choose one of {', '.join(codecs)}")

@@ -124,7 +124,8 @@ class RunMaterial:
             description = store.read_run()
         self._store = store
         self.sample_rate = description.settings.sample_rate
-        self._conditions = _choose(description.conditions, codecs, kbps, run)
+        conditions = load(run).heard if description.asked else description.conditions
+        self._conditions = _choose(conditions, codecs, kbps, run)
         self.systems = [
             System(label, c.codec, c.kbps, c.identity.get("weights") or None)
             for label, c in self._conditions.items()

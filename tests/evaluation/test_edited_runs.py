@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from known import StepCodec, register_codecs
 from mutations import little_memory
+from nominal import evaluate
 
-from evaluation import evaluate, open_results
+from evaluation import open_results
 from evaluation.report import write_all
 from evaluation.report.compare import compare_runs, render_comparison
 from evaluation.report.files import _summary_json

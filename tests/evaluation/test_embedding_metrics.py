@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 import torch
 from known import FragileCodec, LateCodec, StepCodec, announce, frechet_distance, register_codecs
+from nominal import evaluate
 from toy_embedding import Absent, Bands, Fragile, OtherBands
 
-from evaluation import evaluate, open_results
+from evaluation import open_results
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import shift
 from evaluation.metrics.embedding import compare_frames

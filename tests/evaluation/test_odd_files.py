@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import soundfile
 from known import RATE, tone_and_noise
+from nominal import evaluate
 
-from evaluation import evaluate, open_results
+from evaluation import open_results
 from evaluation.datasets import load_dataset
 from evaluation.report import write_all
 from evaluation.report.html import write_html

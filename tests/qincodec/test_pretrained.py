@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nominal import evaluate
 
-from evaluation import evaluate
 from qincodec import model_folder
 from qincodec.codec import load
 from qincodec.training.config import load_config

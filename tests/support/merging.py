@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import torch
 from known import LateCodec, StepCodec
+from nominal import evaluate
 
 from baselines.codec import Encoded
-from evaluation import evaluate
 from evaluation.datasets import load_dataset
 from evaluation.loading import load_results, open_results
 from evaluation.report.files import write_all

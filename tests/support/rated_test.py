@@ -10,8 +10,8 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
+from nominal import evaluate
 
-from evaluation import evaluate
 from mushra.config.load import load_config
 from mushra.create.documents import Options
 from mushra.create.folder import create_test

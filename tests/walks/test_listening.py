@@ -187,7 +187,8 @@ def read(path: Path) -> np.ndarray:
 
 def test_si_sdr_is_that_of_the_decoded_files(shell: Shell, evaluated: Path) -> None:
     clips = pd.read_csv(evaluated / "clips.csv")
-    for row in clips.itertuples():
+    # An interpolated row has no audio of its own, only that of the points around it.
+    for row in clips[clips["kbps_nominal"].notna()].itertuples():
         (path,) = evaluated.glob(f"decoded/{row.codec}@{row.kbps_nominal:.4g}/{row.clip}.wav")
         decoded = read(path)
         reference = read(shell.folder / "recordings" / f"{row.clip}.flac")[: len(decoded)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,8 +22,8 @@ from evaluation.statistics.recordings import asked_rate
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
 
-#: Codec and asked rate -> the row of one clip.
-Rows = dict[tuple[str, float | None], dict[Any, Any]]
+#: Operating point (`Condition.point`) -> the row of one clip.
+Rows = dict[str, dict[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,19 @@ class CardMaker:
 
     def make(self, clip: Clip, why: Sequence[str]) -> Card:
         """The card of a clip; what cannot be heard stands there with the reason."""
-        # The control "reference" would be the first row once more.
-        others = [c for c in self.results.conditions if c.identity.get("name") != "reference"]
-        conditions = [None, *others]
+        shown = [("", None), *self._shown()]
+        conditions = [condition for _, condition in shown]
         with ThreadPoolExecutor(self.workers) as pool:
             loaded = list(pool.map(self._load, conditions, [clip] * len(conditions)))
         gain = media.playback_gain([part for part in loaded if not isinstance(part, str)])
         rate = self.sources.sample_rate
         levels = [None if isinstance(part, str) else media.levels(part, rate) for part in loaded]
         top = max((float(part.max()) for part in levels if part is not None), default=0.0)
-        records = self.results.clips[self.results.clips["clip"] == clip.id].to_dict("records")
-        rows = {(record["codec"], asked_rate(record["kbps"])): record for record in records}
+        rows = self._rows(self.results, clip) | self._rows(self.results.points, clip)
         signals = []
-        for condition, sound, level in zip(conditions, loaded, levels, strict=True):
+        for (label, condition), sound, level in zip(shown, loaded, levels, strict=True):
             signal = self._describe(condition, rows)
+            signal = replace(signal, label=f"{signal.label}{label}")
             if isinstance(sound, str) or level is None:
                 signals.append(replace(signal, problem=str(sound)))
                 continue
@@ -110,6 +109,24 @@ class CardMaker:
         rates = sorted({signal.kbps for signal in signals if signal.kbps}, key=float)
         return Card(clip, list(why), signals, rates, media.frequency_ticks(rate), remarks)
 
+    def _shown(self) -> Iterator[tuple[str, Condition]]:
+        """What is heard, and what is added to its label: of a row between two operating points, both."""
+        for condition in self.results.conditions:
+            between = self.results.between.get((condition.codec, condition.kbps))
+            if between is not None:
+                yield ", point below", replace(between.low, kbps=condition.kbps)
+                yield ", point above", replace(between.high, kbps=condition.kbps)
+            # The control "reference" would be the first row once more.
+            elif condition.identity.get("name") != "reference":
+                yield "", condition
+
+    def _rows(self, results: Results | None, clip: Clip) -> Rows:
+        if results is None:
+            return {}
+        records = results.clips[results.clips["clip"] == clip.id].to_dict("records")
+        by_rate = {(record["codec"], asked_rate(record["kbps"])): record for record in records}
+        return {c.point: by_rate.get((c.codec, asked_rate(c.kbps)), {}) for c in results.conditions}
+
     def _load(self, condition: Condition | None, clip: Clip) -> Audio | str:
         """The signal (None: the reference), or why there is none."""
         try:
@@ -124,7 +141,7 @@ class CardMaker:
     def _describe(self, condition: Condition | None, rows: Rows) -> Signal:
         if condition is None:
             return Signal("reference", "", "", [], None)
-        row = rows.get((condition.codec, condition.kbps), {})
+        row = rows.get(condition.point, {})
         asked = "" if condition.kbps is None else f"{condition.kbps:g}"
         measured = float(row.get("kbps_measured", math.nan))
         if condition.rate_is == "declared":

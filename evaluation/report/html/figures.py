@@ -112,10 +112,10 @@ def _rate_panel(
         for _, row in rows.iterrows():
             if not math.isnan(row[f"{name}_ci_low"]):
                 panel.bar(row["kbps_measured"], row[f"{name}_ci_low"], row[f"{name}_ci_high"], colour)
-            declared = row["rate_is"] == "declared"
-            rate = f"{'declared' if declared else 'measured'} {kbps_text(row['kbps_measured'])} kbps"
+            kind = {"declared": "declared", "interpolated": "interpolated at"}.get(row["rate_is"], "measured")
+            rate = f"{kind} {kbps_text(row['kbps_measured'])} kbps"
             title = f"{row_label(codec, row['kbps'])}, {rate}: {value_text(row, metric)}"
-            panel.marker(row["kbps_measured"], row[name], colour, title, hollow=declared)
+            panel.marker(row["kbps_measured"], row[name], colour, title, hollow=kind != "measured")
     for _, row in levels.iterrows():
         floor = row["rate_is"] == "noise floor"
         if floor and not metric.embedding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -92,7 +92,7 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "embeddings": results.embeddings,
         "attributions": attributions(results),
         "conditions": _conditions(results),
-        "settings": flat(asdict(results.settings)),
+        "settings": flat(results.settings.to_json()),
         "environment": flat(results.environment),
         "commands": list(commands),
         "excluded": _list("name, reason", [[*map(Cell, entry)] for entry in results.dataset.excluded]),
@@ -211,7 +211,8 @@ def _conditions(results: Results) -> Table:
         return Cell(", ".join(shown))
 
     rows = []
-    for c in results.conditions:
+    points = [] if results.points is None else results.points.conditions
+    for c in [*results.conditions, *points]:
         rates = Cell(c.kbps, "g"), Cell(c.nominal, ".4g"), Cell(c.rate_is)
         rows.append([Cell(c.codec), *rates, text(c.settings), text(c.identity)])
     return _list("codec, asked kbps, nominal kbps, the rate is, settings, identity", rows)

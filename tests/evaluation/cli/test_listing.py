@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from known import announce
+from nominal import evaluate
 
-from evaluation import evaluate
 from evaluation.cli.listing import _POINTS, codec_rows, embedding_rows, metric_rows, points, quantizer_rows
 from qincodec.core.errors import UserError
 

@@ -14,9 +14,10 @@ import pytest
 import soundfile
 import torch
 from known import RATE, FragileCodec, LateCodec, StepCodec, register_codecs
+from nominal import evaluate
 
 from baselines.codec import Encoded, Rate
-from evaluation import evaluate, open_results
+from evaluation import open_results
 from qincodec.core.errors import Unavailable, UserError
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from known import RATE, FragileCodec, LateCodec, StepCodec, register_codecs, tone_and_noise
-
-from evaluation import evaluate
+from nominal import evaluate
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from chromium import chromium, watch
 from known import RATE, tone_and_noise
+from nominal import evaluate
 
-from evaluation import evaluate
 from evaluation.report.html import write_html
 
 #: Presses a key and says where both signals were at the moment another one took over.

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from nominal import evaluate
 from page_text import parsed
 from typer.testing import CliRunner
 
-from evaluation import evaluate
 from evaluation.cli.evaluate import app
 from evaluation.loading import open_results
 from evaluation.report.html import write, write_html

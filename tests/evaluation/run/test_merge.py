@@ -20,8 +20,8 @@ import pytest
 import soundfile
 from known import RATE, announce, register_codecs, tone_and_noise
 from merging import NAMES, OPTIONS, OWN, PickyCodec, merge, rows_of, snapshot, split, tables
+from nominal import evaluate
 
-from evaluation import evaluate
 from evaluation.cli import merge as merge_cli
 from evaluation.datasets import load_dataset
 from evaluation.loading import open_results

@@ -17,10 +17,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from nominal import evaluate
 
 from baselines.codec import Codec, Encoded, Rate
 from baselines.registry import CODECS
-from evaluation import evaluate, open_results
+from evaluation import open_results
 from evaluation.cli.evaluate import main
 from evaluation.embeddings.logmel import LogMel
 from evaluation.report import write_all

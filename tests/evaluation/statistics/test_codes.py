@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from known import StepCodec, register_codecs
+from nominal import evaluate
 
 from baselines.codec import Encoded
-from evaluation import evaluate, open_results
+from evaluation import open_results
 from evaluation.statistics.codes import codebook_statistics
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from nominal import evaluate
 from scipy import stats
 from synthetic_results import make_results
 
-from evaluation import evaluate
 from evaluation.report.notes import notes
 from evaluation.report.tables import all_tables
 from evaluation.statistics.few import FEW_RECORDINGS, MEASURED, median, needed, recording_means

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from listening import N_CLIPS, RATE, recording
-
-from evaluation.session import evaluate
+from nominal import evaluate
 
 
 @pytest.fixture(scope="session")

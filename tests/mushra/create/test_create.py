@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 from listening import N_CLIPS, RATE, make, recording, signals
+from nominal import evaluate
 
-from evaluation.session import evaluate
 from mushra.check import check_config
 from mushra.config.load import load_config
 from mushra.config.pages import FinishPage, MushraPage

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from nominal import evaluate
 from scipy import stats
 from typer.testing import CliRunner
 
-from evaluation import evaluate
 from evaluation.metrics.si_sdr import SiSdr
 from evaluation.records import MetricInfo
 from mushra.analysis.ratings import Ratings

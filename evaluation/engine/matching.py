@@ -1,0 +1,293 @@
+"""Finds operating points for asked rates by measuring; `evaluation.statistics.matching` reads rows from them.
+
+Before a run a pilot encodes a few clips, drawn by the run's seed from all of the data, and scores nothing. A
+codec whose bitrate can be set freely (`Codec.rate_at`) is searched until the pilot is within
+`PILOT_TOLERANCE` of the asked rate, first on few clips, then on more: variable bitrates differ much from clip
+to clip. Of other codecs the point within `STEP_TOLERANCE` is taken, or the two around the asked rate. When
+all clips are coded, the same search goes on with what was measured on all of them, until every asked rate is
+met, lies between two points that are next to each other, or is out of reach (`missing_points`). A shard keeps
+to its pilot, which is the same for all shards.
+
+The points stand in run.json before anything is coded, so a run that goes on uses the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from baselines.codec import Codec, Rate, check_encoded
+from baselines.registry import of_plugin
+from evaluation.datasets.base import Clip
+from evaluation.engine.coding import Coder
+from evaluation.engine.conditions import PreparedCondition, at_point, checked_rates
+from evaluation.records import AskedRate, Settings, Tried
+from evaluation.rows import CodedRow
+from evaluation.run.manifest import RunDescription
+from evaluation.run.store import RunStore, coded_key
+from evaluation.statistics.matching import TOLERANCE, meets
+from qincodec import audio
+from qincodec.core.console import Progress
+from qincodec.core.plugins import FAULTS
+
+#: How near the pilot comes to the asked rate (ratio - 1): of a bitrate that can be set freely, of others.
+PILOT_TOLERANCE, STEP_TOLERANCE = 0.01, 0.02
+#: Clips of the pilot; of codecs whose bitrate can be set freely, it goes on with so many seconds of audio.
+PILOT_CLIPS, PILOT_S = 8, 600.0
+#: Points that are tried for one asked rate at most.
+MAX_TRIED = 12
+
+#: An operating point and its measured rate; NaN where nothing could be measured.
+Measured = tuple[Rate, float]
+
+
+def next_rate(
+    codec: Codec,
+    rates: Sequence[Rate],
+    channels: int,
+    tried: Sequence[Measured],
+    asked: float,
+    tolerance: float,
+) -> Rate | None:
+    """The operating point to measure next; None where those that were tried are enough, or there is no other.
+
+    Args:
+        rates: `Codec.rates`.
+        tried: with what was measured, in any order.
+        tolerance: how near to the asked rate (ratio - 1) is enough.
+    """
+    known = [(rate, kbps) for rate, kbps in tried if kbps > 0 and rate.kbps is not None]
+    if any(meets(kbps, asked, tolerance) for _, kbps in known):
+        return None
+    ladder = sorted({rate.label: rate for rate in rates if rate.kbps is not None}.values(), key=_nominal)
+    if not ladder:
+        return None if tried else rates[0]
+    if not tried:
+        return _at(codec, ladder, channels, asked, -math.inf, math.inf)
+    if not known:
+        return None
+    below = max((m for m in known if m[1] < asked), key=lambda m: m[1], default=None)
+    above = min((m for m in known if m[1] > asked), key=lambda m: m[1], default=None)
+    if below and above:
+        # On the line through both, in logarithms; well between them, so that it ends on any curve.
+        share = math.log(asked / below[1]) / math.log(above[1] / below[1])
+        low, high = _nominal(below[0]), _nominal(above[0])
+        guess = low * (high / low) ** min(max(share, 0.1), 0.9)
+    else:
+        rate, kbps = below or above or known[0]
+        low, high = (_nominal(rate), math.inf) if below else (-math.inf, _nominal(rate))
+        guess = _nominal(rate) * asked / kbps
+    found = _at(codec, ladder, channels, guess, low, high)
+    return None if found is None or found.label in {rate.label for rate, _ in tried} else found
+
+
+def _nominal(rate: Rate) -> float:
+    return rate.kbps or math.nan
+
+
+def _at(
+    codec: Codec, ladder: Sequence[Rate], channels: int, kbps: float, low: float, high: float
+) -> Rate | None:
+    """The operating point nearest to a nominal rate, strictly between two others."""
+    if (found := codec.rate_at(float(f"{kbps:.4g}"), channels)) is not None:
+        return found
+    between = [rate for rate in ladder if low < _nominal(rate) < high]
+    return min(between, key=lambda rate: abs(math.log(_nominal(rate) / kbps)), default=None)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a pilot found: the same on every rank, so codecs are called by their labels.
+
+    Attributes:
+        asked: in the order of the request.
+        points: (row label, operating point), each once.
+    """
+
+    asked: list[AskedRate]
+    points: list[tuple[str, Rate]]
+
+
+def find_points(
+    conditions: Sequence[PreparedCondition],
+    old: RunDescription | None,
+    pilot: Pilot,
+    progress: Progress,
+) -> Found:
+    """The operating points that meet the asked rates of ``conditions``, those of an earlier session first.
+
+    Args:
+        conditions: of a request, at nominal rates.
+        old: what the run folder holds.
+        pilot: measures what is not known yet.
+    """
+    wanted = [c for c in conditions if c.codec is not None and not c.condition.control]
+    known = {(asked.codec, asked.kbps): asked for asked in (old.asked if old else ())}
+    points = [(c.codec, Rate(c.nominal, c.settings)) for c in (old.points if old else ())]
+    found: list[AskedRate] = []
+    for number, prepared in enumerate(wanted):
+        progress("matching rates", number, len(wanted))
+        label, kbps = prepared.condition.codec, prepared.condition.kbps
+        assert kbps is not None
+        if (label, kbps) in known:
+            found.append(known[label, kbps])
+            continue
+        search = partial(pilot.search, prepared, kbps)
+        tried, chosen = of_plugin("codec", label, "rates() or rate_at()", search)
+        found.append(AskedRate(label, kbps, tuple(tried)))
+        points += [(label, rate) for rate in chosen]
+    progress("matching rates", len(wanted), len(wanted))
+    labels = {prepared.condition.codec for prepared in wanted}
+    unique = {(label, rate.label): (label, rate) for label, rate in points if label in labels}
+    return Found(found, list(unique.values()))
+
+
+def with_points(
+    conditions: Sequence[PreparedCondition], points: Sequence[tuple[str, Rate]]
+) -> list[PreparedCondition]:
+    """The conditions with those of codecs under test replaced by their operating points."""
+    coded: list[PreparedCondition] = []
+    for prepared in conditions:
+        if prepared.codec is None or prepared.condition.control:
+            coded.append(prepared)
+            continue
+        if any(prepared.codec is other.codec for other in coded):
+            continue
+        coded += [at_point(prepared, rate) for label, rate in points if label == prepared.condition.codec]
+    return coded
+
+
+def missing_points(
+    conditions: Sequence[PreparedCondition],
+    asked: Sequence[AskedRate],
+    settings: Settings,
+    clips: Sequence[Clip],
+    store: RunStore,
+) -> list[tuple[str, Rate]]:
+    """Further operating points that asked rates need, by what all clips took at those that are coded."""
+    measured: dict[str, list[Measured]] = {}
+    codecs: dict[str, Codec] = {}
+    for prepared in conditions:
+        condition = prepared.condition
+        if prepared.codec is None or prepared.rate is None or condition.control:
+            continue
+        codecs[condition.codec] = prepared.codec
+        rows = (store.row(coded_key(condition, settings, clip), CodedRow) for clip in clips)
+        scored = [row for row in rows if row is not None and row.error is None]
+        kbps = kbps_of([row.bytes or 0 for row in scored], [row.duration_s for row in scored])
+        measured.setdefault(condition.codec, []).append((prepared.rate, kbps))
+    found: dict[tuple[str, str], tuple[str, Rate]] = {}
+    for wanted in asked:
+        codec = codecs[wanted.codec]
+        rates = checked_rates(wanted.codec, codec, settings.channels)
+        tried = measured[wanted.codec]
+        rate = next_rate(codec, rates, settings.channels, tried, wanted.kbps, TOLERANCE)
+        if rate is not None:
+            found[wanted.codec, rate.label] = (wanted.codec, rate)
+    return list(found.values())
+
+
+def kbps_of(num_bytes: Sequence[int], durations_s: Sequence[float]) -> float:
+    """Total bits over total duration; NaN of nothing."""
+    return 8 * sum(num_bytes) / sum(durations_s) / 1000 if durations_s else math.nan
+
+
+@dataclass
+class Pilot:
+    """Measures rates on clips drawn from all of the data, the same for the same data and seed.
+
+    Args:
+        coder: reads the clips.
+        clips: of the whole data set, of all shards.
+        settings: of the run.
+        workers: threads that encode side by side; their number changes nothing.
+    """
+
+    coder: Coder
+    clips: Sequence[Clip]
+    settings: Settings
+    workers: int = 1
+    _measured: dict[tuple[str, str, int], tuple[float, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        readable = [clip for clip in self.clips if clip.error is None]
+        self._drawn = sorted(readable, key=self._draw)
+        ends = torch.tensor([clip.duration_s for clip in self._drawn]).cumsum(0)
+        self._few = min(PILOT_CLIPS, len(self._drawn))
+        self._many = max(self._few, int((ends <= PILOT_S).sum()))
+
+    def _draw(self, clip: Clip) -> tuple[str, str]:
+        return hashlib.sha256(f"{self.settings.seed}:{clip.id}".encode()).hexdigest(), clip.id
+
+    def search(self, prepared: PreparedCondition, asked: float) -> tuple[list[Tried], list[Rate]]:
+        """What was measured for an asked rate, in order, and the operating points that meet it best."""
+        codec, label = prepared.codec, prepared.condition.codec
+        assert codec is not None and prepared.rate is not None
+        channels = self.settings.channels
+        rates = checked_rates(label, codec, channels)
+        free = codec.rate_at(asked, channels) is not None
+        tolerance = PILOT_TOLERANCE if free else STEP_TOLERANCE
+        said: list[Tried] = []
+        tried: list[Measured] = []
+        first = None
+        for count in dict.fromkeys((self._few, self._many) if free else (self._few,)):
+            tried, rate = [], first or next_rate(codec, rates, channels, [], asked, tolerance)
+            while rate is not None and len(tried) < MAX_TRIED:
+                kbps, clips = self._kbps(label, codec, rate, count)
+                tried.append((rate, kbps))
+                if kbps > 0:
+                    said.append(Tried(rate.kbps, kbps, clips))
+                rate = next_rate(codec, rates, channels, tried, asked, tolerance)
+            first = min(tried, key=lambda m: _distance(m[1], asked))[0]
+        return said, self._chosen(tried, asked, tolerance)
+
+    def _chosen(self, tried: Sequence[Measured], asked: float, tolerance: float) -> list[Rate]:
+        """The point within the tolerance, else the closest below and above."""
+        ordered = sorted(tried, key=lambda m: _distance(m[1], asked))
+        if meets(ordered[0][1], asked, tolerance):
+            return [ordered[0][0]]
+        sides = (
+            next((rate for rate, kbps in ordered if kbps < asked), None),
+            next((rate for rate, kbps in ordered if kbps > asked), None),
+        )
+        return [rate for rate in sides if rate is not None] or [ordered[0][0]]
+
+    def _kbps(self, label: str, codec: Codec, rate: Rate, count: int) -> tuple[float, int]:
+        """Measured on the first clips of the draw, those left out that cannot be coded; and how many are
+        left."""
+        key = label, rate.label, count
+        if key not in self._measured:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # as in the run itself: each worker computes with one
+            try:
+                with ThreadPoolExecutor(self.workers) as pool:
+                    sizes = list(pool.map(lambda clip: self._size(codec, rate, clip), self._drawn[:count]))
+            finally:
+                torch.set_num_threads(threads)
+            known = [size for size in sizes if size is not None]
+            kbps = kbps_of([size[0] for size in known], [size[1] for size in known])
+            self._measured[key] = kbps, len(known)
+        return self._measured[key]
+
+    def _size(self, codec: Codec, rate: Rate, clip: Clip) -> tuple[int, float] | None:
+        """Bytes and seconds; None where that fails, which the run itself will report."""
+        try:
+            reference = self.coder.reference(clip)
+            given = audio.resample(reference, self.settings.sample_rate, codec.sample_rate)
+            encoded = codec.encode(torch.from_numpy(given)[None].to(codec.device, copy=True), rate)
+            size = len(check_encoded(codec.name, encoded, 1)[0].payload)
+        except KeyboardInterrupt:
+            raise
+        except FAULTS:
+            return None
+        return size, reference.shape[-1] / self.settings.sample_rate
+
+
+def _distance(kbps: float, asked: float) -> float:
+    return abs(math.log(kbps / asked)) if kbps > 0 else math.inf

@@ -1,0 +1,215 @@
+"""Rows at the rates that were asked for, read from the operating points that were coded.
+
+A codec's operating points, each with its rate measured over all clips, are its rate-distortion curve. A row
+of the tables is the point whose rate is within `TOLERANCE` of the asked one; where there is none, the value
+on the line between the two points around it. The line is linear in the rate: it is what a codec gives, and
+costs, that codes a share of its clips at one point and the rest at the other, so no row claims more than the
+codec can do. Beyond its points nothing is extrapolated: there the nearest point stands, and is marked.
+
+Every clip's value is interpolated with the same weights. So a mean is that of the interpolated clips, its
+interval comes from the same draws of recordings as any other, and pairs of codecs are compared clip by clip.
+The weights count as known: a draw of recordings does not change them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from evaluation.records import AskedRate, Condition, MetricInfo
+from evaluation.results import MATCH_COLUMNS, Between, Results
+from evaluation.rows import CodeStatistics, CorpusScore, FramesRow
+from evaluation.statistics.distributions import jackknife
+
+#: A measured rate meets the asked one if it is not further off (ratio - 1).
+TOLERANCE = 0.03
+# Comparing equal decimals that went through two roundings (16 * 1.03 against 16.48) needs some room.
+_ROOM = 1e-9
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where an asked rate lies among measured ones: indices of the points below and above it, and the weight
+    of the one above. Both are the same where one point is all there is to read."""
+
+    low: int
+    high: int
+    weight: float = 0.0
+
+
+def meets(kbps: float, asked: float, tolerance: float = TOLERANCE) -> bool:
+    """Whether a measured rate meets the asked one; NaN does not."""
+    return abs(kbps / asked - 1) <= tolerance + _ROOM
+
+
+def read_rate(rates: Sequence[float], asked: float) -> Reading:
+    """The point that meets the asked rate best, else the two closest around it, else the nearest.
+
+    Args:
+        rates: measured, of a codec's points; NaN where nothing was measured yet.
+    """
+    known = [index for index, rate in enumerate(rates) if rate > 0]
+    if not known:
+        return Reading(0, 0)
+    nearest = min(known, key=lambda index: (abs(math.log(rates[index] / asked)), rates[index]))
+    below = [index for index in known if rates[index] < asked]
+    above = [index for index in known if rates[index] > asked]
+    if meets(rates[nearest], asked) or not below or not above:
+        return Reading(nearest, nearest)
+    low, high = max(below, key=lambda index: rates[index]), min(above, key=lambda index: rates[index])
+    return Reading(low, high, (asked - rates[low]) / (rates[high] - rates[low]))
+
+
+def is_point_of(condition: Condition, codec: str) -> bool:
+    """Whether it is an operating point of the codec; files decoded elsewhere may have its name."""
+    return condition.codec == codec and condition.rate_is == "measured"
+
+
+@dataclass(frozen=True)
+class ReadCondition:
+    """What the rows of a run say of a condition, before anything is summed up.
+
+    Attributes:
+        records: rows of `Results.clips`.
+        codes: statistics of its codes.
+        frames: of each embedding, clip id -> row of its decoded frames: of the condition, or of both points
+            that it is interpolated between.
+        between: those points.
+    """
+
+    condition: Condition
+    records: list[dict[str, Any]]
+    codes: CodeStatistics
+    frames: list[tuple[dict[str, FramesRow], ...]] = field(default_factory=list)
+    between: Between | None = None
+
+    @property
+    def kbps(self) -> float:
+        """Measured over all clips that did not fail."""
+        scored = [record for record in self.records if record["error"] is None]
+        duration_s = sum(record["duration_s"] for record in scored)
+        return 8 * sum(record["bytes"] for record in scored) / duration_s / 1000 if duration_s else math.nan
+
+
+def match(
+    points: Sequence[ReadCondition], asked: Sequence[AskedRate], metrics: Sequence[MetricInfo]
+) -> tuple[list[ReadCondition], list[ReadCondition]]:
+    """A row for every asked rate, and the points that are no row by themselves.
+
+    Args:
+        points: of all codecs.
+        metrics: with a value per clip.
+    """
+    rows, used = [], set()
+    for wanted in asked:
+        own = [point for point in points if is_point_of(point.condition, wanted.codec)]
+        if not own:
+            continue
+        reading = read_rate([point.kbps for point in own], wanted.kbps)
+        low, high = own[reading.low], own[reading.high]
+        if low is high:
+            rows.append(_renamed(low, wanted.kbps))
+            used.add(id(low))
+        else:
+            rows.append(_interpolated(low, high, reading.weight, wanted.kbps, metrics))
+    return rows, [point for point in points if id(point) not in used]
+
+
+def _renamed(point: ReadCondition, kbps: float) -> ReadCondition:
+    return replace(
+        point,
+        condition=replace(point.condition, kbps=kbps),
+        records=[{**record, "kbps": float(kbps)} for record in point.records],
+        codes=replace(point.codes, kbps=kbps),
+    )
+
+
+def _interpolated(
+    low: ReadCondition, high: ReadCondition, weight: float, kbps: float, metrics: Sequence[MetricInfo]
+) -> ReadCondition:
+    names = [
+        "bytes",
+        "kbps_measured",
+        "gain_db",
+        "encode_s",
+        "decode_s",
+        *(metric.name for metric in metrics),
+    ]
+    others = {record["clip"]: record for record in high.records}
+    pairs = [(record, others[record["clip"]]) for record in low.records if record["clip"] in others]
+    records = []
+    for one, other in pairs:
+        record = {
+            **one,
+            "kbps": float(kbps),
+            "kbps_nominal": math.nan,
+            "error": one["error"] or other["error"],
+        }
+        for name in names:
+            record[name] = mixed(one[name], other[name], weight)
+        for name in ("delay_samples", "delay_applied"):
+            record[name] = one[name] if one[name] == other[name] else math.nan
+        for metric in metrics:
+            reason = f"{metric.name}_reason"
+            record[reason] = one[reason] or other[reason]
+            if math.isnan(record[metric.name]) and not record[reason]:
+                record[reason] = (
+                    "infinite at one of the two operating points, with the other sign at the other"
+                )
+        if record["error"]:
+            record |= dict.fromkeys([*names, "delay_samples", "delay_applied"], math.nan)
+        records.append(record)
+    between = Between(low.condition, high.condition, (low.kbps, high.kbps), weight)
+    condition = replace(low.condition, kbps=kbps, nominal=None, settings={}, rate_is="interpolated")
+    frames = []
+    for (one,), (other,) in zip(low.frames, high.frames, strict=True):
+        shared = one.keys() & other.keys()
+        frames.append(tuple({name: of[name] for name in of if name in shared} for of in (one, other)))
+    return ReadCondition(
+        condition, records, _mixed_codes(low.codes, high.codes, weight, kbps), frames, between
+    )
+
+
+def match_columns(results: Results) -> pd.DataFrame:
+    """`evaluation.results.MATCH_COLUMNS`, a row per condition."""
+    rows = []
+    for condition in results.conditions:
+        between = results.between.get((condition.codec, condition.kbps))
+        rows.append((between is not None, *(between.kbps if between else (math.nan, math.nan))))
+    return pd.DataFrame(rows, columns=MATCH_COLUMNS)
+
+
+def mixed(low: float, high: float, weight: float) -> float:
+    """On the line between two values; exactly theirs where they are equal, infinity included."""
+    return low if low == high else (1 - weight) * low + weight * high
+
+
+def _mixed_codes(low: CodeStatistics, high: CodeStatistics, weight: float, kbps: float) -> CodeStatistics:
+    names = ["kbps_entropy", "perplexity", "perplexity_miller_madow", "perplexity_of_mean"]
+    names += ["perplexity_of_mean_miller_madow", "usage"]
+    values: dict[str, Any] = {name: mixed(getattr(low, name), getattr(high, name), weight) for name in names}
+    reason = low.kbps_entropy_reason or high.kbps_entropy_reason
+    return CodeStatistics(low.codec, kbps, frames=low.frames, kbps_entropy_reason=reason, **values)
+
+
+def mixed_scores(low: CorpusScore, high: CorpusScore, weight: float) -> CorpusScore:
+    """A distance between distributions, interpolated, its interval by the jackknife of such values."""
+    reason = low.reason or high.reason
+    values: dict[str, Any] = {
+        name: mixed(getattr(low, name), getattr(high, name), weight) for name in ("value", "half", "limit")
+    }
+    blank = replace(low, low=math.nan, high=math.nan, limit_low=math.nan, limit_high=math.nan, left_out=())
+    found = replace(blank, **values, reason=reason, ci_reason=low.ci_reason or high.ci_reason)
+    if not low.left_out or low.sizes != high.sizes or len(low.left_out) != len(high.left_out):
+        return replace(
+            found, ci_reason=found.ci_reason or "the two operating points were not scored on the same clips"
+        )
+    left_out = tuple(mixed(a, b, weight) for a, b in zip(low.left_out, high.left_out, strict=True))
+    interval = jackknife(found.value, list(left_out), list(low.sizes))
+    # A Frechet distance is not negative, and its points' intervals end there.
+    least = 0.0 if min(low.low, high.low) >= 0 else -math.inf
+    return replace(found, left_out=left_out, low=max(least, interval.low), high=interval.high)
