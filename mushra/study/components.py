@@ -157,7 +157,9 @@ def count_systems(planned: Path) -> int:
         from evaluation.run.store import RunStore
 
         with RunStore(planned, write=False) as store:
-            return sum(not condition.control for condition in store.read_run().conditions)
+            run = store.read_run()
+        others = [c for c in run.conditions if not c.control and c not in run.points]
+        return len(run.asked) + len(others)
     yaml = (
         planned if planned.suffix in YAML_SUFFIXES else config_beside(planned) if planned.is_dir() else None
     )

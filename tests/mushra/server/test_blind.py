@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from nominal import evaluate
 
-from evaluation.session import evaluate
 from mushra.check import check_config
 from mushra.create.documents import Options
 from mushra.create.folder import create_test
