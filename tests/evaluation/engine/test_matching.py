@@ -17,6 +17,7 @@ from evaluation import evaluate, load
 from evaluation.engine.matching import MAX_TRIED, next_rate
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
+from evaluation.report.html.write import write_html
 from evaluation.run.merge import merge_runs
 from evaluation.run.store import RunStore
 from evaluation.statistics.matching import TOLERANCE
@@ -160,7 +161,10 @@ def test_rows_hold_for_the_asked_rates(known: None, short_clips: Path, tmp_path:
     assert points["kbps_nominal"].tolist() == [8, 11]
     table = (tmp_path / "run" / "table.md").read_text()
     assert "| sized | ~ 8.00 |" in table and "between the operating points around it: sized@8" in table
-    # What can be heard are operating points.
+    # What can be heard are operating points, in a report both.
+    page = write_html(tmp_path / "run", clips=1).page.read_text()
+    assert all(f"sized, point {side} at 8 kbps" in page for side in ("below", "above"))
+    assert "cannot be heard" not in page and "free at 8 kbps" in page
     heard = {c.label: c.point for c in results.heard}
     assert heard["sized@8"] == "sized@8" and heard["free@8"].startswith("free@8.")
     with RunStore(tmp_path / "run", write=False) as store:
