@@ -59,7 +59,7 @@ def run(
 
 
 Run = Callable[..., tuple[int, str, str]]
-SHORT = ("--limit", "1", "--chunk", "0.5", "--metrics", "si_sdr", "--workers", "1")
+SHORT = ("--limit", "1", "--chunk", "0.5", "--metrics", "si_sdr", "--workers", "1", "--match", "nominal")
 
 
 def test_the_list_has_every_file(run: Run, cache: Path) -> None:
