@@ -357,7 +357,8 @@ def _doubt(
     who += "; ..." if len(stay) > _MOST_NAMED else ""
     yield (
         f"{count(len(stay), 'listener')} {'stays' if len(stay) == 1 else 'stay'} in spite of flags ({who}). "
-        f"{without_doubt(ratings, screening, primary, unflagged)} --drop-flagged leaves them out."
+        f"{without_doubt(ratings, screening, primary, unflagged)} --drop-flagged leaves "
+        f"{'this listener' if len(stay) == 1 else 'them'} out."
     )
 
 

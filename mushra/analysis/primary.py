@@ -2,8 +2,9 @@
 
 1. With two or more systems, listeners and items: the mixed model of `mushra.analysis.mixed`, whose
    differences hold for other listeners and other items. All pairs are corrected after Holm.
-2. In it each pair has the variances of its own two systems where scores of a system crowd at an end of the
-   scale (`CEILING`) and the table is full: crowded scores vary little, and a common variance would fit none.
+2. In it each pair has the variances of its own two systems where the table is full and a common variance
+   would fit none: scores of a system crowd at an end of the scale (`CEILING`) and vary little, or a test
+   finds that systems vary unequally (`uneven`).
 3. With one item, or without an answer of the mixed model: Wilcoxon's test of the listeners' means, for other
    listeners and the same items.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,9 +133,16 @@ def _choice(ratings: Ratings, mixed: MixedModel) -> tuple[str, str]:
             f"every listener rated everything, but {share} or more of the scores of {names} are at an end of "
             "the scale, so each pair has its own variances"
         )
+    scores = balanced_table(ratings.frame, ratings.systems).scores
+    if found := uneven(scores, ratings.systems):
+        return OWN_VARIANCES, (
+            f"every listener rated everything, but scores of {found[1]} vary more than those of {found[0]} "
+            "(Pitman and Morgan's test, Holm), so each pair has its own variances"
+        )
     return MIXED, (
-        f"each of {listeners} listeners rated each of {items} items under all systems, and under "
-        f"{share} of any system's scores are at an end of the scale"
+        f"each of {listeners} listeners rated each of {items} items under all systems, under "
+        f"{share} of any system's scores are at an end of the scale, and no test finds that they vary "
+        "unequally"
     )
 
 
@@ -142,6 +150,29 @@ def crowded(ratings: Ratings) -> list[str]:
     """Systems with `CEILING` or more of their scores at an end of the scale."""
     ends = ratings.frame["score"].isin(ratings.ends).groupby(ratings.frame["condition"]).mean()
     return [name for name in ratings.systems if ends[name] >= CEILING]
+
+
+def uneven(scores: np.ndarray, systems: Sequence[str]) -> tuple[str, str] | None:
+    """Two systems, the first varying less than the second over listeners or items, if a test says so.
+
+    Of (listeners, systems, items).
+    Deviations from the mean of all systems, over listeners and over items. Two variables have the same
+    variance if their sum and their difference do not correlate (Pitman 1939, Morgan 1939); all pairs of
+    systems, both times, corrected after Holm. Two systems alone have one difference, and nothing unequal.
+    """
+    pairs, p = [], []
+    for means in (scores.mean(axis=2), scores.mean(axis=0).T) if len(systems) > 2 else ():
+        apart = means - means.mean(axis=1, keepdims=True)
+        for a, b in itertools.combinations(range(len(systems)), 2):
+            both, between = apart[:, a] + apart[:, b], apart[:, a] - apart[:, b]
+            if len(means) > 2 and min(np.ptp(both), np.ptp(between)) > 1e-9:
+                r, value = stats.pearsonr(both, between)
+                pairs.append((b, a) if r > 0 else (a, b))
+                p.append(float(value))
+    if not p or min(holm(p)) >= ALPHA:
+        return None
+    less, more = pairs[int(np.argmin(p))]
+    return systems[less], systems[more]
 
 
 def _row(

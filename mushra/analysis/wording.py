@@ -195,23 +195,26 @@ def primary_result(primary: Primary, mixed: MixedModel) -> str:
         return ""
     parts = []
     if primary.method in (MIXED, OWN_VARIANCES):
-        parts.append(f"Over all systems {_f_test(mixed.statistic, mixed.df1, mixed.df2, mixed.p)}")
+        common = "with variances common to them " if primary.method == OWN_VARIANCES else ""
+        parts.append(f"Over all systems {common}{_f_test(mixed.statistic, mixed.df1, mixed.df2, mixed.p)}")
     found = int((pairs["p_holm"] < ALPHA).sum())
     parts.append(
         f"a difference was found at {ALPHA:g} between {found} of {count(len(pairs), 'pair')} of systems"
     )
     text = "; ".join(parts)
     text = f"{text[0].upper()}{text[1:]}. "
+    if found < len(pairs):
+        text += "That no difference was found does not say that two systems are equal; see the intervals. "
     margin = pairs["margin"].iloc[0]
     if math.isnan(margin):
-        return (
-            text + "That no difference was found does not say that two systems are equal; see the intervals."
-        )
-    equal = int((pairs["p_equivalence_holm"] < ALPHA).sum())
-    return text + (
+        return text.rstrip()
+    equivalent = pairs["p_equivalence_holm"] < ALPHA
+    equal, both = int(equivalent.sum()), int((equivalent & (pairs["p_holm"] < ALPHA)).sum())
+    text += (
         f"{equal} of {count(len(pairs), 'pair')} {'is' if equal == 1 else 'are'} equivalent within "
         f"±{margin:g} points (two one-sided tests, Holm, {ALPHA:g})."
     )
+    return f"{text} {both} of these differ, too, by less than the margin." if both else text
 
 
 def letters_caption(primary: Primary) -> str:
@@ -251,13 +254,23 @@ EFFECT_NAMES = {"partial_eta_squared": "partial η²", "kendalls_w": "Kendall's 
 
 
 def _estimates(analysis: Analysis) -> str:
-    return (
+    text = (
         "Medians and quartiles are of the ratings. Means are over listeners, each with the mean of the items "
-        "he or she rated, and their 95 % confidence intervals are Student's over these listener means, "
+        "he or she rated"
+    )
+    if len(analysis.ratings.listeners) < 2:
+        return f"{text}; there is one listener, and no interval."
+    text += (
+        ", and their 95 % confidence intervals are Student's over these listener means, "
         "because the ratings of one listener are not independent; they hold for other listeners and the same "
         f"items. Beside them stand bootstrap intervals ({analysis.num_resamples:,} resamples of listeners, "
-        f"seed {analysis.seed}) and intervals for other listeners and other items (two-way random effects, "
-        "Satterthwaite's degrees of freedom)."
+        f"seed {analysis.seed})"
+    )
+    if analysis.intervals["crossed_low"].isna().all():
+        return f"{text}."
+    return (
+        f"{text} and intervals for other listeners and other items (two-way random effects, Satterthwaite's "
+        "degrees of freedom)."
     )
 
 
@@ -266,19 +279,29 @@ def _tests(analysis: Analysis) -> str:
     pairs = tests[(tests["test"] == WILCOXON) & (tests["family"] == SYSTEMS)]
     if pairs.empty:
         return "There are no two systems to compare."
+    if pairs["p"].isna().all():
+        return f"No pair of systems could be tested: {pairs['reason'].iloc[0]}."
     exact = int(pairs["n_listeners"].max()) <= MAX_EXACT_LISTENERS
     exchanges = "all exchanges" if exact else f"{analysis.num_permutations:,} permutations"
-    text = (
-        f"For sensitivity the {count(len(pairs), 'pair')} of systems were also compared with two-sided "
-        "Wilcoxon signed-rank tests of the listener means and with the permutation test of the median "
-        "difference of BS.1534-3 "
-        f"({exchanges}, all ratings of a listener exchanged together); p values were corrected after Holm, "
-        "Hochberg's are given beside them. "
-    )
-    found = int((pairs["p_holm"] < ALPHA).sum())
-    text += f"After Holm {found} of {len(pairs)} differences are significant at {ALPHA:g} by Wilcoxon's test"
     permuted = tests[(tests["test"] == PERMUTATION) & (tests["family"] == SYSTEMS)]
-    return f"{text}, {int((permuted['p_holm'] < ALPHA).sum())} by the permutation test."
+    ways = [
+        (
+            "the permutation test of the median difference of BS.1534-3 "
+            f"({exchanges}, all ratings of a listener exchanged together)",
+            permuted,
+            "the permutation test",
+        )
+    ]
+    if analysis.primary.method != LISTENERS:
+        ranks = "two-sided Wilcoxon signed-rank tests of the listener means"
+        ways.insert(0, (ranks, pairs, "Wilcoxon's test"))
+    shares = [f"{(rows['p_holm'] < ALPHA).sum()} by {name}" for _, rows, name in ways]
+    return (
+        f"For sensitivity systems were also compared in pairs ({len(pairs)}) with "
+        f"{' and with '.join(what for what, *_ in ways)}; p values were corrected after Holm, Hochberg's are "
+        f"given beside them. Differences that are significant at {ALPHA:g} after Holm: {join(shares)} of "
+        f"{len(pairs)}."
+    )
 
 
 def _overall(analysis: Analysis) -> str:

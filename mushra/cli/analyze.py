@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from mushra.cli.options import (
     Exclude,
     Keep,
     Key,
+    ListenerIds,
     Reference,
     Scale,
     Style,
@@ -102,12 +103,7 @@ def analyze(
             "Who answers otherwise is excluded.",
         ),
     ] = None,
-    listener_ids: Annotated[
-        Literal["global", "per-file"] | None,
-        typer.Option(
-            help="Whether the same listener id in two files is one person (global) or two (per-file)."
-        ),
-    ] = None,
+    listener_ids: ListenerIds = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the bootstrap and the permutations.")] = 0,
     permutations: Annotated[
         int, typer.Option(metavar="N", min=100, help="Of each permutation test.")

@@ -61,6 +61,13 @@ Tests = Annotated[
 DropItems = Annotated[
     list[str] | None, typer.Option("--drop-item", metavar="ITEM", help="Item to leave out; repeatable.")
 ]
+ListenerIds = Annotated[
+    Literal["global", "per-file"] | None,
+    typer.Option(
+        "--listener-ids",
+        help="Whether the same listener id in two files is one person (global) or two (per-file).",
+    ),
+]
 Keep = Annotated[
     list[str] | None,
     typer.Option(

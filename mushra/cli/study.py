@@ -15,6 +15,7 @@ from mushra.cli.options import (
     Exclude,
     Keep,
     Key,
+    ListenerIds,
     Reference,
     Scale,
     Style,
@@ -43,6 +44,7 @@ class _Selection:
     keep: list[str] | None = None
     exclude: list[str] | None = None
     key: Path | None = None
+    listener_ids: Literal["global", "per-file"] | None = None
 
 
 def _screened(
@@ -63,6 +65,7 @@ def _screened(
         scale=parse_scale(chosen.scale),
         tests=chosen.tests or [],
         drop_items=chosen.drop_items or [],
+        listener_ids=chosen.listener_ids,
     )
     notes = [f"{problem.kind}: {problem.detail}" for problem in ratings.problems]
     excluded = screen(ratings, keep=chosen.keep or [], exclude=chosen.exclude or []).excluded
@@ -153,6 +156,7 @@ def plan(
     scale: Scale = None,
     tests: Tests = None,
     drop_items: DropItems = None,
+    listener_ids: ListenerIds = None,
     keep: Keep = None,
     exclude: Exclude = None,
     simulations: Annotated[int, typer.Option(metavar="N", help="Tests to simulate.")] = 2000,
@@ -183,7 +187,9 @@ def plan(
         "item_condition": sd_item_condition,
         "residual": sd_residual,
     }
-    selection = _Selection(reference, anchors, systems, scale, tests, drop_items, keep, exclude, key)
+    selection = _Selection(
+        reference, anchors, systems, scale, tests, drop_items, keep, exclude, key, listener_ids
+    )
     components, systems_of_source, origin, notes = _components(given, source, database, conditions, selection)
     if num_systems is None:
         num_systems = count_systems(planned) if planned is not None else systems_of_source
@@ -227,8 +233,8 @@ def _components(
         raise UserError("both --from and --sd-... were given; give one: an earlier test or the numbers")
     if not source and (conditions or selection != _Selection()):
         raise UserError(
-            "--conditions, --key, --reference, --anchor, --system, --scale, --test, --drop-item, --keep and "
-            "--exclude are about an earlier test; give it with --from"
+            "--conditions, --key, --reference, --anchor, --system, --scale, --test, --drop-item, "
+            "--listener-ids, --keep and --exclude are about an earlier test; give it with --from"
         )
     if not source:
         missing = [f"--sd-{name.replace('_', '-')}" for name in given if name not in chosen]
@@ -290,6 +296,7 @@ def correlate(
     scale: Scale = None,
     tests: Tests = None,
     drop_items: DropItems = None,
+    listener_ids: ListenerIds = None,
     keep: Keep = None,
     exclude: Exclude = None,
     resamples: Annotated[int, typer.Option(metavar="N", help="Bootstrap resamples.")] = 2000,
@@ -324,7 +331,9 @@ def correlate(
     trials = read_key(test / KEY_NAME, whole=True).trials
     settings = heard.choose_settings(runs[0] if runs else None, metrics)
     files = [source for source in sources or [] if Path(source) not in runs] or [str(test)]
-    selection = _Selection(reference, anchors, systems, scale, tests, drop_items, keep, exclude)
+    selection = _Selection(
+        reference, anchors, systems, scale, tests, drop_items, keep, exclude, listener_ids=listener_ids
+    )
     ratings, notes = _screened(files, database, selection, test / KEY_NAME)
     with ProgressLine() as progress:
         rated = {item: trial for item, trial in trials.items() if item in ratings.items}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mushra.analysis.anova import balanced_table
-from mushra.analysis.primary import CEILING, crowded
+from mushra.analysis.primary import CEILING, crowded, uneven
 from mushra.analysis.ratings import Ratings
 from mushra.check import is_control
 from mushra.config.key import NO_KEY, read_key
@@ -104,6 +104,11 @@ def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Est
         notes.append(
             f"{100 * CEILING:g} % or more of the scores of {', '.join(ends)} are at an end of the scale and "
             "vary less: the plan holds for systems that vary as all of these on average"
+        )
+    elif found := uneven(table.scores, list(dict.fromkeys(chosen))):
+        notes.append(
+            f"scores of {found[1]} vary more than those of {found[0]}: the plan holds for systems that vary "
+            "as all of these on average"
         )
     notes += [
         f"the variance {name.replace('_', ' x ')} came out as {value:.3g}, taken as 0"

@@ -68,6 +68,11 @@ class Plan:
     num_simulations: int
     seed: int
 
+    @property
+    def population(self) -> str:
+        """For whom and what the answer holds; of one item alone nothing is said of others."""
+        return SAME_ITEMS if self.table["items"].max() == 1 else METHODS[self.method][1]
+
     def needed(self) -> dict[int, int | None]:
         """Items -> the least listeners from which on the target is met, None if it is not in the table."""
         power = self.table.pivot(index="listeners", columns="items", values="power").sort_index()
@@ -86,7 +91,7 @@ class Plan:
             "difference": self.difference,
             "systems": self.systems,
             "method": self.method,
-            "population": METHODS[self.method][1],
+            "population": self.population,
             "alpha": self.alpha,
             "target_power": self.target,
             "num_simulations": self.num_simulations,
@@ -355,14 +360,15 @@ def format_plan(result: Plan, origin: str) -> str:
         origin: where the components come from.
     """
     sd = result.components
-    name, population = METHODS[result.method]
+    name = METHODS[result.method][0]
     if result.method == "primary" and result.table["items"].min() == 1:
-        name += f" (with 1 item {METHODS['wilcoxon'][0]})"
+        name += f" (with 1 item {METHODS['wilcoxon'][0]}, for the same items)"
     pairs = math.comb(result.systems, 2)
     correction = f", {pairs} pairs corrected after Holm" if pairs > 1 else ""
     lines = [
         f"Power to find a difference of {result.difference:g} points between two of {result.systems} systems",
-        f"{name[0].upper()}{name[1:]}: for {population}; two-sided, alpha {result.alpha:g}{correction}",
+        f"{name[0].upper()}{name[1:]}: for {result.population}; two-sided, alpha {result.alpha:g}"
+        f"{correction}",
         f"Standard deviations in points ({origin}): listener x condition {sd.listener_condition:.3g}, "
         f"item x condition {sd.item_condition:.3g}, residual {sd.residual:.3g}",
         "",

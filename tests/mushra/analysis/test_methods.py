@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from synthetic_ratings import thin
+from synthetic_ratings import simulate, thin, tidy
 
 from mushra.analysis import wording
 from mushra.analysis.pipeline import analyze
@@ -53,6 +53,31 @@ def test_who_is_in_doubt_is_seen_with_the_result_without() -> None:
     beside = kept.sensitivity[[f"{name}_unflagged" for name in columns]].set_axis(columns, axis=1)
     pd.testing.assert_frame_equal(beside, dropped.sensitivity[columns])
     assert "without doubtful" in html(kept, [], []) and "without doubtful" not in html(dropped, [], [])
+
+
+def test_methods_claim_nothing_that_was_not_done() -> None:
+    """One listener: no interval, no test. One item: Wilcoxon's test is primary, for it alone."""
+    alone = wording.methods(analyze(with_roles(thin(listeners=1, items=8)), num_permutations=100))
+    assert alone[2].endswith("there is one listener, and no interval.")
+    assert alone[3].startswith("No pair of systems could be tested:")
+    one = wording.methods(analyze(with_roles(thin(listeners=8, items=1)), num_permutations=100))
+    assert "bootstrap" in one[2] and "other items" not in one[2]
+    assert "permutation test" in one[3] and "Wilcoxon" not in one[3]
+
+
+def test_different_and_equivalent_are_no_contradiction() -> None:
+    """Small certain differences are both; that one was not found is said with a margin, too."""
+    scores = simulate(
+        9, means=(60, 57, 57), listeners=30, items=20, sd_listener_condition=1, sd_item_condition=1
+    )
+    said = wording.primary_result(analyze(with_roles(tidy(scores)), margin=5, num_permutations=100))
+    assert "between 2 of 3 pairs of systems. That no difference was found does not say" in said
+    assert said.endswith(
+        "3 of 3 pairs are equivalent within ±5 points (two one-sided tests, Holm, 0.05). "
+        "2 of these differ, too, by less than the margin."
+    )
+    far = np.clip(simulate(9, means=(30, 50, 70), listeners=30, items=20, sd_listener_condition=1), 1, 99)
+    assert "no difference" not in wording.primary_result(analyze(with_roles(tidy(far)), num_permutations=100))
 
 
 def test_methods_say_what_each_rated_of_an_incomplete_design() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mushra.analysis.primary import (
     SAME_ITEMS,
     Primary,
     primary_analysis,
+    uneven,
 )
 from mushra.analysis.ratings import with_roles
 
@@ -45,6 +47,12 @@ RULE = {
     "full": (tidy(SCORES), MIXED, NEW_ITEMS, "each of 12 listeners rated each of 8 items"),
     "incomplete": (tidy(SCORES).iloc[:-3], MIXED, NEW_ITEMS, "some of the 12 x 8 x 3 ratings are missing"),
     "ceiling": (tidy(ceiling(SCORES)), OWN_VARIANCES, NEW_ITEMS, "of the scores of 3 systems are at an end"),
+    "unequal spread": (
+        tidy(simulate(1, means=(50, 55, 52), sd_listener_condition=np.array([[1.0], [1], [12]]))),
+        OWN_VARIANCES,
+        NEW_ITEMS,
+        "scores of C vary more than those of",
+    ),
     "one item": (tidy(SCORES[:, :, :1]), LISTENERS, SAME_ITEMS, "with one item"),
     "no error": (
         tidy(np.arange(8.0)[:, None, None] + np.arange(2.0)[:, None] + np.zeros(4)),
@@ -92,6 +100,34 @@ def test_own_variances_are_those_of_the_differences() -> None:
     assert [found["estimate"], found["ci_low"], found["ci_high"]] == pytest.approx(
         [expected.mean, expected.low, expected.high]
     )
+
+
+@pytest.mark.parametrize("spread", [1.0, 1.5, 3.0])
+def test_spread_is_unequal_where_the_tests_of_pitman_and_morgan_say_so(spread: float) -> None:
+    """Their t, from the ratio of the variances and the correlation (Snedecor and Cochran, section 10.8)."""
+    scores = simulate(
+        4, means=(50,) * 4, listeners=20, sd_listener_condition=5 * spread ** np.arange(4)[:, None]
+    )
+    expected = {}
+    for means in (scores.mean(axis=2), scores.mean(axis=0).T):
+        apart = means - means.mean(axis=1, keepdims=True)
+        covariance, n = np.cov(apart.T), len(means)
+        for a, b in itertools.combinations(range(4), 2):
+            ratio = covariance[a, a] / covariance[b, b]
+            r = np.corrcoef(apart[:, a], apart[:, b])[0, 1]
+            t = (ratio - 1) * math.sqrt((n - 2) / (4 * ratio * (1 - r**2)))
+            expected[a, b, n] = 2 * stats.t.sf(abs(t), n - 2)
+    least = min(expected, key=lambda key: expected[key])
+    found = uneven(scores, "ABCD")
+    assert (found is not None) == multipletests(list(expected.values()), method="holm")[0].any()
+    assert (found is not None) == (spread > 1)
+    assert found is None or found == ("ABCD"[least[0]], "ABCD"[least[1]])
+
+
+def test_what_always_agrees_is_no_error_of_the_test_of_spread() -> None:
+    assert uneven(np.full((6, 4, 5), 60.0), "ABCD") is None
+    assert uneven(SCORES[:, :2], "AB") is None
+    assert uneven(SCORES[:2, :, :2], "ABC") is None
 
 
 def test_systems_that_are_always_equal_share_a_letter() -> None:
