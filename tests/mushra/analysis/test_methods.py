@@ -70,14 +70,16 @@ def test_different_and_equivalent_are_no_contradiction() -> None:
     scores = simulate(
         9, means=(60, 57, 57), listeners=30, items=20, sd_listener_condition=1, sd_item_condition=1
     )
-    said = wording.primary_result(analyze(with_roles(tidy(scores)), margin=5, num_permutations=100))
+    found = analyze(with_roles(tidy(scores)), margin=5, num_permutations=100)
+    said = wording.primary_result(found.primary, found.mixed)
     assert "between 2 of 3 pairs of systems. That no difference was found does not say" in said
     assert said.endswith(
         "3 of 3 pairs are equivalent within ±5 points (two one-sided tests, Holm, 0.05). "
         "2 of these differ, too, by less than the margin."
     )
     far = np.clip(simulate(9, means=(30, 50, 70), listeners=30, items=20, sd_listener_condition=1), 1, 99)
-    assert "no difference" not in wording.primary_result(analyze(with_roles(tidy(far)), num_permutations=100))
+    found = analyze(with_roles(tidy(far)), num_permutations=100)
+    assert "no difference" not in wording.primary_result(found.primary, found.mixed)
 
 
 def test_methods_say_what_each_rated_of_an_incomplete_design() -> None:
