@@ -17,7 +17,7 @@ import torch
 from known import frechet_distance
 from scipy.spatial.distance import cdist
 
-from evaluation.statistics.distances import _summarise
+from evaluation.statistics.distances import KERNEL_SCALE, _summarise
 from evaluation.statistics.distributions import (
     NUM_GROUPS,
     Gaussian,
@@ -283,6 +283,55 @@ def test_the_limit_covers_long(
         f"{dim}, {recordings} x {frames}, {clustered}: FD {of_n:.3f}, of all {of_all:.3f}, limit {limit:.3f}"
     )
     assert of_n > 0.91 and limit > least and limit > of_all
+
+
+def kernel_covered(dim: int, recordings: int, frames: int, clustered: float, repeats: int) -> float:
+    """How often KAD's interval held its value of infinitely many frames.
+
+    For a, b normal with covariance v I each, E exp(-|a - b|^2 / 2 s^2) = (1 + 2 v / s^2)^(-dim / 2), times
+    exp(-|mean|^2 / (2 s^2 + 4 v)) for means that differ.
+    """
+    rng = np.random.default_rng(dim)
+    sigma, shift, scale = math.sqrt(dim), np.full(dim, 0.5 / math.sqrt(dim)), 0.8
+    far = float(shift @ shift)
+
+    def expected(variance: float, distance: float) -> float:
+        spread = sigma**2 + variance
+        return (sigma**2 / spread) ** (dim / 2) * math.exp(-distance / (2 * spread))
+
+    truth = KERNEL_SCALE * (expected(2, 0) + expected(2 * scale**2, 0) - 2 * expected(1 + scale**2, far))
+    num_groups = min(NUM_GROUPS, recordings)
+    sizes = [len(range(group, recordings, num_groups)) for group in range(num_groups)]
+    counts = np.array(sizes) * frames
+    starts = [0, *np.cumsum(counts)[:-1].tolist()]
+    pairs = np.outer(counts, counts) - np.diag(counts)
+    held = 0
+    for _ in range(repeats):
+        own = rng.normal(size=(recordings, 1, dim)) * math.sqrt(clustered)
+        x = own + math.sqrt(1 - clustered) * rng.normal(size=(recordings, frames, dim))
+        x = np.concatenate([x[group::num_groups].reshape(-1, dim) for group in range(num_groups)])
+        sums = kernel_sums(torch.from_numpy(x), torch.from_numpy(scale * x + shift), sigma, starts).numpy()
+
+        def distance(groups: Sequence[int], sums: np.ndarray = sums) -> float:
+            chosen = np.ix_(groups, groups)
+            return float(KERNEL_SCALE * sums[chosen].sum() / pairs[chosen].sum())
+
+        found = _summarise(distance, sizes, counts.tolist(), intervals=True, halves=False)
+        held += found.low <= truth <= found.high
+    return held / repeats
+
+
+def test_the_kernel_distance_covers() -> None:
+    assert kernel_covered(8, 20, 10, 0.0, 100) > 0.95 - 3 * 0.022
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("clustered", [0.0, 0.3])
+@pytest.mark.parametrize(("dim", "recordings", "frames"), [(8, 20, 10), (16, 40, 20), (64, 60, 20)])
+def test_the_kernel_distance_covers_long(dim: int, recordings: int, frames: int, clustered: float) -> None:
+    held = kernel_covered(dim, recordings, frames, clustered, 200)
+    print(f"{dim}, {recordings} x {frames}, {clustered}: KAD {held:.3f}")
+    assert held > 0.9
 
 
 def equal_codecs_kept_equal(dim: int, recordings: int, frames: int, clustered: float, repeats: int) -> float:
