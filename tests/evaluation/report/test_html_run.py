@@ -31,7 +31,7 @@ def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = write_html(small_run, out, clips=9)
     assert result.page == out / "index.html" and result.num_clips == 4
     assert [remark.partition("(")[0] for remark in result.remarks] == [
-        f"no audio of fragile at {kbps} kbps " for kbps in (4, 8)
+        f"no audio of fragile@{kbps} " for kbps in (4, 8)
     ]
     assert result.num_bytes == sum(map(len, contents(out).values()))
     return out
