@@ -70,7 +70,7 @@ def kill_and_resume(clip_folder: Path, tmp_path: Path, whole: Path, kills: int) 
 def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
     # So many rates that the signal comes in the midst of the work, however fast the machine.
     rates = ",".join(map(str, range(8, 128, 4)))
-    command = [*arguments(clip_folder, tmp_path / "run"), "--kbps", rates]
+    command = [*arguments(clip_folder, tmp_path / "run"), "--kbps", rates, "--match", "nominal"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
