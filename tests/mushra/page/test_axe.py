@@ -172,7 +172,7 @@ def test_every_page_of_an_administrator(site: Callable[..., Site], open_page: Ca
     page.get_by_text("Saved.").wait_for()
     check(page)
     page.get_by_role("button", name="Close the test").click()
-    page.get_by_text("Nobody new can begin").wait_for()
+    page.get_by_text("Nobody new can begin; who is in it").wait_for()
     check(page)
     page.get_by_role("navigation").get_by_role("link", name="Sessions").click()
     page.get_by_text("The test is closed").wait_for()
