@@ -388,8 +388,14 @@ def forget(
         if not yes:
             raise UserError(f"{what} would be erased for good, which --yes does; copies and exports stay")
         store.write(lambda connection: records.erase(connection, *sessions))
-        store.forget_erased()
+        left = store.forget_erased()
     print(f"{what} erased; erase them in copies and exports, too")
+    if left is not None:
+        print(
+            f"warning: '{left}' has them still, because another program reads the data base; end it, and look"
+            " whether the file is gone or empty",
+            file=sys.stderr,
+        )
 
 
 def export(

@@ -285,8 +285,10 @@ def erase(session: str) -> BaseResponse:
     if request.form.get("sure") != "erase":
         abort(400, "Type the word erase into the field: what is erased cannot be brought back.")
     here.store.write(lambda connection: records.erase(connection, session))
-    here.store.forget_erased()
     here.forget(session)
+    left = here.store.forget_erased()
+    if left is not None:
+        return Response(render_template("admin/erased.html", log=Path(left).name))
     return redirect(url_for("admin.overview"))
 
 

@@ -163,10 +163,22 @@ class Store:
                 time.sleep(0.02 * 2**attempt)
         raise AssertionError("unreachable")
 
-    def forget_erased(self) -> None:
-        """Have what was erased out of SQLite's log, too, as soon as nobody reads its past."""
-        if self._writer is not None:
-            _checkpoint(self._engine, "TRUNCATE", BUSY_TIMEOUT_S)
+    def forget_erased(self) -> str | None:
+        """Have what was erased out of SQLite's log, too; None once it is.
+
+        Otherwise the log that has it still, because somebody has been reading the data base's past for
+        `BUSY_TIMEOUT_S`: whoever has it open then cuts the log when they have ended.
+        """
+        if self._writer is None:
+            return None
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        # In short waits: who writes is held up meanwhile. And SQLite does not wait at all for another
+        # checkpoint, such as the one that follows each write.
+        while not _checkpoint(self._engine, "TRUNCATE", 0.1):
+            if time.monotonic() > deadline:
+                return f"{self.name}-wal"
+            time.sleep(0.05)
+        return None
 
     def backup(self, to: Path) -> None:
         """Copy a SQLite data base as it is at one moment, while others read and write. Raises `UserError`."""
@@ -281,8 +293,8 @@ class _Writer:
                 # Passive holds up nobody, and whoever writes next begins the log anew if all of it was
                 # brought in. When nobody writes, truncating it holds up nobody either.
                 _checkpoint(self._engine, "PASSIVE")
-                if not self._log_has_more.is_set():
-                    _checkpoint(self._engine, "TRUNCATE")
+                if not self._log_has_more.is_set() and not _checkpoint(self._engine, "TRUNCATE"):
+                    self._log_has_more.set()  # somebody reads; what was erased may not stay in it
             except (sqlite3.Error, SQLAlchemyError, UnicodeDecodeError) as error:
                 if sqlite_code(error) != sqlite3.SQLITE_READONLY:  # of which whoever writes is told
                     _log.warning("the data base's log cannot be brought into its file: %s", error)
@@ -445,14 +457,19 @@ def _set_wal(cursor: sqlite3.Cursor) -> None:
         time.sleep(0.01)
 
 
-def _checkpoint(engine: sa.Engine, mode: str, wait_s: float = 0.0) -> None:
-    """Bring SQLite's log into its file, as far as that goes without waiting longer for others."""
+def _checkpoint(engine: sa.Engine, mode: str, wait_s: float = 0.0) -> bool:
+    """Bring SQLite's log into its file, as far as that goes without waiting longer for others.
+
+    Returns:
+        Whether nobody was in the way.
+    """
     connection = engine.raw_connection()
     try:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={int(1000 * wait_s)}")
         try:
-            cursor.execute(f"PRAGMA wal_checkpoint({mode})")
+            busy, _, _ = cursor.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            return not busy
         finally:
             cursor.execute(f"PRAGMA busy_timeout={int(1000 * BUSY_TIMEOUT_S)}")
     finally:

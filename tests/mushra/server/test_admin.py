@@ -6,6 +6,8 @@ import io
 import json
 import re
 import sqlite3
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,57 @@ def test_erasing_leaves_nothing_of_a_listener(serve: Any, listener: Any, signed_
     assert b"I am Bo" in raw
     assert b"I am Ada" not in raw
     assert b"Lovelace" not in raw
+
+
+def test_erasing_says_when_the_log_has_it_still(
+    serve: Any, listener: Any, signed_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody reads the data base's past, which only the log has: until they end, it cannot be emptied."""
+    monkeypatch.setattr("mushra.store.store.BUSY_TIMEOUT_S", 0.2)
+    app = serve()
+    one = listener(app)
+    page = one.page("mushra")
+    ratings = [
+        {"signal": s["id"], "score": 100, "plays": 1, "moves": 1, "comment": "Ada"} for s in page["signals"]
+    ]
+    one.put(page, {"revision": 1, "time_ms": 1, "ratings": ratings})
+    name = Path(store(app).name)
+    log = Path(f"{name}-wal")
+    reader = sqlite3.connect(name, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM ratings WHERE comment = 'Ada'").fetchone() == (len(ratings),)
+    url = f"/admin/sessions/{one.session['id']}/erase"
+    answer = signed_in(app).post(url, data={"sure": "erase"}, headers=SAME)
+    assert answer.status_code == 200
+    assert "results.sqlite-wal”, the log of the data base, has it still" in answer.get_data(as_text=True)
+    assert one.get().status_code == 404
+    reader.close()
+    while log.exists() and log.stat().st_size:  # by itself, without another write
+        time.sleep(0.05)
+    assert b"Ada" not in name.read_bytes()
+
+
+def test_erasing_waits_for_another_checkpoint(serve: Any) -> None:
+    """For which SQLite itself does not wait."""
+    app = serve()
+    stop = threading.Event()
+
+    def bring_in() -> None:
+        connection = sqlite3.connect(store(app).name)
+        while not stop.is_set():
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        connection.close()
+
+    other = threading.Thread(target=bring_in)
+    other.start()
+    try:
+        for number in range(20):
+            store(app).set_meta("note", f"{number}")
+            assert store(app).forget_erased() is None
+            assert Path(f"{store(app).name}-wal").stat().st_size == 0
+    finally:
+        stop.set()
+        other.join()
 
 
 def test_quality_flags(serve: Any, listener: Any, answer: Any) -> None:
