@@ -284,6 +284,22 @@ def test_a_second_tab_is_told(begin: Begin) -> None:
     assert page.locator(".next").count() == 0
 
 
+def test_the_tab_that_stops_writes_its_draft_first(begin: Begin) -> None:
+    page, served = begin([{"type": "consent", "content": "<p>We keep it.</p>"}])
+    second = page.context.new_page()
+    second.goto(served.url)
+    second.get_by_role("button", name="Continue").click()
+    second.wait_for_selector("text=open in another tab")
+    # As if it were taken over before the time after which a change is written.
+    page.evaluate(
+        "() => { const later = setTimeout; window.setTimeout = (f, ms) => ms === 300 ? 0 : later(f, ms); }"
+    )
+    page.get_by_role("checkbox").check()
+    second.get_by_role("button", name="Continue here").click()
+    shown(second, "consent")
+    assert second.get_by_role("checkbox").is_checked()
+
+
 def test_a_tab_that_takes_over_goes_on_where_the_other_was(begin: Begin) -> None:
     page, served = begin([GENERIC, GENERIC | {"id": "two"}, GENERIC | {"id": "three"}])
     second, third = (page.context.new_page() for _ in range(2))

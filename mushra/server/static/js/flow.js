@@ -79,8 +79,8 @@ export class Flow {
 
   /** Stops for good: another tab has the session. */
   stop() {
+    this._keep(); // before it is stopped: afterwards the draft is the other tab's
     this._stopped = true;
-    this._keep();
     this._end.abort();
     this.player.close();
     this._loader.keep([]);
