@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from postgresql_server import Cluster, new_database, postgresql_server
@@ -72,6 +73,27 @@ def test_a_locked_file_is_said_to_be_and_waited_for(
     lock.execute("ROLLBACK")
     until_well(one.client)
     assert one.put(page, answer(page)).status_code == 200
+
+
+def test_who_asks_while_the_data_base_does_not_answer_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those who watch would hold all threads of the server for as long as the data base is away."""
+    monkeypatch.setattr(health, "WAIT_S", 0.2)
+    answers = threading.Event()
+
+    class Away:
+        def get_meta(self, _: str) -> None:
+            answers.wait()
+
+        def write(self, _: object) -> None:
+            pass
+
+    asked = health.Health(cast(Any, Away()))
+    began = time.monotonic()
+    assert not any(asked.well() for _ in range(50))
+    assert time.monotonic() - began < 50 * health.WAIT_S / 2
+    answers.set()
+    while not asked.well():
+        time.sleep(0.01)
 
 
 def test_who_waits_behind_a_write_that_hangs_is_told_soon(
