@@ -122,8 +122,17 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
     return Checked(result.revision, result.time_ms, cleaned, rows, answers)
 
 
-#: Types of pages on which the rule about seconds holds.
-_HEARD = ("mushra", "bs1116", "paired_comparison", "likert_multi_stimulus", "likert_single_stimulus")
+#: Types of pages on which the rule about seconds holds: all whose sounds are judged.
+_HEARD = (
+    "mushra",
+    "bs1116",
+    "paired_comparison",
+    "dcr",
+    "ab",
+    "abx",
+    "likert_multi_stimulus",
+    "likert_single_stimulus",
+)
 
 
 def _check_heard(page: SessionPage, rules: Rules, result: _Result) -> None:

@@ -50,6 +50,16 @@ def result(page: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {"revision": 1, "time_ms": 1500, "ratings": ratings, "answer": answer, **changes}
 
 
+def test_so_many_seconds_must_have_been_heard_on_these_pages_too(serve: Any, listener: Any) -> None:
+    one = listener(serve(YAML, "{rules: {min_heard_s: 1}}"))
+    for kind in ("ab", "abx", "dcr"):
+        page = one.page(kind)
+        refused = one.put(page, result(page))  # 900 ms each
+        assert (refused.status_code, refused.get_json()["code"]) == (400, "heard_too_short"), kind
+        ratings = [{**rating, "heard_ms": 1000} for rating in result(page)["ratings"]]
+        assert one.put(page, result(page, ratings=ratings)).status_code == 200, kind
+
+
 def test_a_listener_gets_every_pair(app: Any) -> None:
     (plan,) = plans(app, 1)
     assert Counter(page.trial for page in plan) == PAGES

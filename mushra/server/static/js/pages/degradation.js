@@ -3,7 +3,7 @@
 
 import { element, markup } from "../dom.js";
 import { t } from "../texts.js";
-import { Trial, commentField, endedSignals, keyOfItem } from "../trial.js";
+import { Trial, commentField, endedSignals, keyOfItem, missingSeconds, ruleSeconds } from "../trial.js";
 import { ruleList } from "./graded.js";
 
 /** Milliseconds of silence between the two. */
@@ -38,7 +38,7 @@ export function degradationPage(page, context) {
   const transport = trial.transport();
   const version = trial.playButton(item.id, item.name, t("playItem", { item: item.name }), keyOfItem(0));
   transport.querySelector(".reference")?.after(version);
-  const rules = [t("ruleDegradation")];
+  const rules = [t("ruleDegradation"), ruleSeconds(context.session.rules)].filter(Boolean);
   return {
     rules,
     content: [
@@ -53,6 +53,7 @@ export function degradationPage(page, context) {
       const items = [...names.keys()].filter((id) => !ended.has(id)).map((id) => names.get(id));
       return [
         ...(items.length ? [t("missingEnd", { items: items.join(", ") })] : []),
+        ...missingSeconds(context.session.rules, trial),
         ...(item.score === null ? [t("missingRate", { items: item.name })] : []),
       ];
     },
