@@ -20,7 +20,13 @@ import pandas as pd
 from scipy import stats
 
 from mushra.analysis import wording
-from mushra.analysis.methods.grades import Grades, contrast_table, describe, primary_facts
+from mushra.analysis.methods.grades import (
+    Grades,
+    contrast_table,
+    describe,
+    primary_facts,
+    without_spread,
+)
 from mushra.analysis.methods.judgements import names
 from mushra.analysis.methods.tables import Marks, Section, Shown, fixed, share, span, text
 from mushra.analysis.ratings import Problem, Ratings
@@ -112,7 +118,7 @@ def analyze_bs1116(
     options: dict[str, Any] = {"seed": seed, "margin": margin, "num_resamples": num_resamples}
     everybody = describe(ratings, **options)
     screened = describe(ratings.without(out), **options) if len(out) else everybody
-    return DifferenceGrades(listeners, screened, everybody, tuple(notes))
+    return DifferenceGrades(listeners, screened, everybody, (*notes, *without_spread(screened)))
 
 
 def expert_screening(

@@ -102,6 +102,18 @@ def both_interval(frame: pd.DataFrame) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def without_spread(grades: Grades) -> list[str]:
+    """A sentence on the conditions whose interval has no width; none where there is no such condition."""
+    width = grades.means["t_high"] - grades.means["t_low"]  # not a number with one listener
+    found = grades.means.loc[width < 1e-9, "condition"]
+    if found.empty:
+        return []
+    return [
+        f"All listeners gave the same mean to {', '.join(found)}: an interval without width says nothing"
+        " about other listeners."
+    ]
+
+
 def contrast_table(grades: Grades) -> Shown:
     """All pairs of systems."""
     pairs = grades.primary.contrasts

@@ -20,7 +20,13 @@ import pandas as pd
 
 from mushra.analysis import wording
 from mushra.analysis.agreement import listener_agreement
-from mushra.analysis.methods.grades import Grades, contrast_table, describe, primary_facts
+from mushra.analysis.methods.grades import (
+    Grades,
+    contrast_table,
+    describe,
+    primary_facts,
+    without_spread,
+)
 from mushra.analysis.methods.tables import Marks, Section, Shown, fixed, span, text
 from mushra.analysis.ratings import Problem, Ratings
 from mushra.analysis.tidy import average_repeats
@@ -126,7 +132,7 @@ def _notes(grades: Grades) -> list[str]:
         notes.append("There is one item: results hold for it alone, and for other listeners.")
     if len(grades.ratings.listeners) == 1:
         notes.append("There is one listener: no interval and no test is possible.")
-    return notes
+    return notes + without_spread(grades)
 
 
 def _screened(

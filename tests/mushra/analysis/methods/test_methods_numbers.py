@@ -303,6 +303,23 @@ def test_gold_questions_and_the_headphone_test_exclude_and_are_no_opinion() -> N
     assert kept.excluded == ()
 
 
+def test_an_interval_without_width_is_said_to_be_no_proof() -> None:
+    def rows(method: str, other: float) -> list[tuple[object, ...]]:
+        return [
+            (method, who, item, name, "reference", 4.1 if name == "A" else grade, other, "")
+            for who, grade in (("L1", 3.1), ("L2", 2.7))
+            for item in ("i1", "i2", "i3")
+            for name in ("A", "B")
+        ]
+
+    for found in (
+        analyze_opinions("acr", table(*rows("acr", math.nan)), [], seed=0),
+        analyze_bs1116(table(*rows("bs1116", 4.1)), [], seed=0),
+    ):
+        (note,) = [note for note in found.notes if "width" in note]
+        assert note.startswith("All listeners gave the same mean to A: ")
+
+
 def test_experts_are_those_whose_difference_grades_are_below_nought() -> None:
     grades = {"hears": [-1.0, -0.5, -1.2, -0.8, 0.1], "guesses": [-1.0, 1.1, 0.9, -0.7, 0.2]}
     rows = [
