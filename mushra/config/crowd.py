@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeGuard
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from mushra.config.values import Float, Own, Text
 
@@ -79,6 +79,13 @@ class Panel(Own):
         default=None,
         description="Has the signature of the two, without which nobody can begin. Default: none is asked.",
     )
+
+    @model_validator(mode="after")
+    def _apart(self) -> Panel:
+        names = [name for name in (self.person, self.session, self.sign) if name is not None]
+        if len(set(names)) < len(names):
+            raise ValueError("gives two of person, session and sign the same parameter; give each its own")
+        return self
 
 
 def signature(secret: str, test: str, person: str, session: str = "") -> str:

@@ -22,6 +22,7 @@ from mushra.server.files import Stimuli
 from mushra.server.session_pages import num_slots, session_pages
 from mushra.store import records, schema
 from mushra.store.store import Store
+from qincodec.core.errors import UserError
 
 TRIAL = "{{type: mushra, id: {}, reference: ref.wav, stimuli: {{A: a.wav, B: b.wav}}}}"
 
@@ -152,6 +153,13 @@ def test_whoever_drops_out_is_replaced_and_the_full_test_takes_nobody(serve: Any
 # Panels
 
 PANEL = "{identification: panel, panel: {person: PID, session: SID}, completion: {code: C1, redirect: '%s'}}"
+
+
+@pytest.mark.parametrize("names", ["person: P, session: P", "session: person", "person: P, sign: P"])
+def test_each_of_a_panels_parameters_has_a_name_of_its_own(make_folder: Any, names: str) -> None:
+    folder = make_folder(section=f"{{identification: panel, panel: {{{names}}}}}")
+    with pytest.raises(UserError, match="the same parameter; give each its own"):
+        load_config(folder)
 
 
 def test_a_panel_says_who_comes_and_gets_them_back(serve: Any, listener: Any) -> None:
