@@ -235,7 +235,7 @@ def section(result: Opinions) -> Section:
     before = everybody.means.set_index("condition")
     table = grades.means.assign(
         mos_all=grades.means["condition"].map(before["grand_mean"]),
-        letters=grades.means["condition"].map(letters).fillna(""),
+        letters=[letters.get(name, "") for name in grades.means["condition"]],
     ).sort_values(["grand_mean", "condition"], ascending=[False, True])
     columns = [
         ("condition", text("condition")),
