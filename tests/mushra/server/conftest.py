@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from webmushra_client import YAML
 
-from mushra.server import create_app
+from mushra.server import create_app, sign_in
 
 
 @pytest.fixture
@@ -37,3 +37,19 @@ def classic(checkout: Path, tmp_path: Path) -> Any:
     app = create_app(None, tmp_path / "classic.sqlite", webmushra_folder=checkout)
     yield app
     app.extensions["mushra"].store.close()
+
+
+@pytest.fixture
+def signed_in() -> Any:
+    """(app) -> a client that has used the admin link."""
+
+    def sign(app: Any) -> Any:
+        client = app.test_client()
+        token = sign_in.new_link(app.extensions["mushra"].store)
+        answer = client.post(
+            "/admin/sign-in", data={"token": token}, headers={"Sec-Fetch-Site": "same-origin"}
+        )
+        assert answer.status_code == 302
+        return client
+
+    return sign
