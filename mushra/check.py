@@ -99,7 +99,7 @@ def screening_warning(n_items: int) -> str | None:
     return (
         f"each listener rates {n_items} {'item' if n_items == 1 else 'items'}: under {MIN_SCREENED_ITEMS}"
         " screening excludes nobody by itself, because one slip breaks its rules; `mushra analyze` then names"
-        " who breaks them, and --exclude excludes"
+        " the listeners who break them, and --exclude leaves them out"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="Draw N recordings of the data.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Draw N recordings, with all their clips.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")]
 AudiocapsList = Annotated[
     Path | None, typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.")

@@ -421,7 +421,8 @@ def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[s
         )
     if zero := mixed.at_zero:
         notes.append(
-            f"Mixed model: the variance{'s' * (len(zero) > 1)} of {' and '.join(zero)} came out at zero or "
-            f"below; {'they were' if len(zero) > 1 else 'it was'} set to zero and the rest fitted again."
+            f"Mixed model of all systems: the variance{'s' * (len(zero) > 1)} of {' and '.join(zero)} came "
+            f"out at zero or below; {'they were' if len(zero) > 1 else 'it was'} set to zero and the "
+            "rest fitted again."
         )
     return tuple(notes)

@@ -120,7 +120,7 @@ def _screening(analysis: Analysis, rules: str) -> str:
     slipped = screening.with_verdict("slipped")
     few = f"fewer than {MIN_SCREENED_ITEMS} items, where a single slip is more than 15 %"
     stayed = f"{count(slipped, 'listener')} of {n} broke a rule and stayed."
-    text = f"Post-screening excludes who rates {rules}"
+    text = f"Post-screening excludes listeners who rate {rules}"
     if not rules:
         text = "No rule of post-screening could be applied for want of hidden reference and mid anchor."
     elif len(screening.out_of_reach) == n:

@@ -93,7 +93,7 @@ Identification = Annotated[
     typer.Option(
         metavar="WHO",
         help="Who may take part: anonymous (whoever has the link), invitation (named links of"
-        " `mushra invite`), prolific, or another panel. Default: anonymous.",
+        " `mushra invite`), prolific, or panel (another panel: --panel). Default: anonymous.",
     ),
 ]
 Blocks = Annotated[

@@ -18,7 +18,9 @@ class Rules(Own):
     """What a MUSHRA page asks before Next is unlocked; each rule is said on the page."""
 
     must_hear_all: Bool = Field(
-        default=True, title="All must be heard", description="Every signal must have been played."
+        default=True,
+        title="All must be heard",
+        description="Every signal must have been played for half a second.",
     )
     must_rate_all: Bool = Field(
         default=True, title="All must be rated", description="Every slider must have been set."
@@ -86,7 +88,7 @@ class Section(Own):
     )
     gold: list[Gold] = Field(
         default_factory=list,
-        description="Grades that are known beforehand; whose are wrong, is flagged.",
+        description="Grades that are known beforehand; a listener with a wrong one is flagged.",
     )
     order: Literal["latin", "random"] = Field(
         default="latin",

@@ -74,7 +74,7 @@ _TEXTS: dict[Language, dict[str, MethodTexts]] = {
         ),
         "abx": MethodTexts(
             "You will hear two versions of a short recording, A and B, and a third one, X, which is the same"
-            " as one of them. You say as which.",
+            " as one of them. You say which one X is.",
             "A, B and X",
             "<p>X is the same as A or the same as B. Listen to all three as often as you like.</p>",
         ),

@@ -104,7 +104,7 @@ def correlate(
     notes = []
     frame = ratings.frame[ratings.frame["condition"] != ratings.reference]
     if ratings.reference in ratings.conditions:
-        notes.append(f"the hidden reference ('{ratings.reference}') has no part in it")
+        notes.append(f"the hidden reference ('{ratings.reference}') is left out")
     merged = frame.merge(scores[["item", "condition"]].drop_duplicates(), on=["item", "condition"])
     for column in ("item", "condition"):
         lost = sorted(set(frame[column]) - set(merged[column]))
@@ -367,7 +367,8 @@ def _who_predicted(result: Correlations, labels: dict[str, str]) -> list[str]:
         ends = sorted(abs(row[end]) for end in ("ci_low", "ci_high"))
         lines.append(
             f"{labels[row['better']]} predicted listeners better than {labels[other]}: Spearman's rho "
-            f"over {what} is higher by {abs(row['difference']):.2f} [{ends[0]:.2f}, {ends[1]:.2f}]."
+            f"in the metric's direction, over {what}, is higher by {abs(row['difference']):.2f} "
+            f"[{ends[0]:.2f}, {ends[1]:.2f}]."
         )
     return lines or [f"The metrics cannot be told apart as predictors of listeners (Spearman, {what})."]
 

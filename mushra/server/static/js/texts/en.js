@@ -156,7 +156,7 @@ export default {
   consentMissing: "Tick the box if you agree; without it the test cannot go on.",
   volume: "Volume",
   volumeText: "Play the sound and set a comfortable volume.",
-  volumeFixed: "This volume holds for the whole test: please change it neither here nor on your device later.",
+  volumeFixed: "This volume holds for the whole test: please do not change it later, here or on your device.",
   volumeMissing: "Play the sound to set the volume.",
   headphones: "Headphone check",
   headphoneText: "You will hear three tones in a row. Which of them is the softest? Please wear your headphones.",
