@@ -174,7 +174,7 @@ def section(result: DifferenceGrades) -> Section:
         f"{count(len(everybody.ratings.items), 'item')} beside a hidden reference on the scale of impairment "
         f"from 1 to 5 (ITU-R BS.1116-3), {count(len(everybody.ratings.frame), 'difference grade')} in all. "
         "A difference grade is the grade of the condition minus that of the hidden reference. Post-screening "
-        "leaves out whose difference grades are not below 0 by a one-sided t test at 5 %: "
+        "leaves out listeners whose difference grades are not below 0 by a one-sided t test at 5 %: "
         f"{out} of {count(n, 'listener')} {'was' if out == 1 else 'were'} excluded"
         + (f", {kept} kept in spite of it. " if kept else ". ")
         + "Means are over listeners, with Student's 95 % intervals over their means, because the grades of "

@@ -225,7 +225,8 @@ def section(result: Opinions) -> Section:
     paragraph = (
         f"{what}: {count(len(everybody.ratings.frame), 'rating')} by {count(n, 'listener')} of "
         f"{count(len(everybody.ratings.items), 'item')} under "
-        f"{count(len(everybody.ratings.systems), 'condition')}. Screening leaves out who failed {failures}: "
+        f"{count(len(everybody.ratings.systems), 'condition')}. Screening leaves out listeners who "
+        f"failed {failures}: "
         f"{out} of {count(n, 'listener')} {'was' if out == 1 else 'were'} excluded. {mos} are means of all "
         f"ratings; their 95 % intervals are for {holds}"
         + (" (variance clustered by listeners and by items). " if several else ". ")

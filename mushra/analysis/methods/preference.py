@@ -378,8 +378,8 @@ def section(result: Preferences) -> Section:
         ),
         Shown(
             "pairs",
-            "Pairs: share that prefers a, ties as halves; the same after the model; and listeners who prefer "
-            "one more often.",
+            "Pairs: the share of answers for a (a tie is half of one), the same share by the model, and "
+            "how many listeners chose a or b more often.",
             pairs,
             [
                 ("a", text("a")),
