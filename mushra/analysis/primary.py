@@ -209,7 +209,8 @@ def _own_pair(
     if model.reason:
         difference = round(float(both[:, 0].mean() - both[:, 1].mean()), 9)
         return _without_test(a, b, len(scores), difference, model.reason)
-    return _row(a, b, model.n, model.contrasts[a, b], margin)
+    zero = f"variance of {' and '.join(model.at_zero)} set to zero" if model.at_zero else ""
+    return _row(a, b, model.n, model.contrasts[a, b], margin, zero)
 
 
 def _listeners_pair(ratings: Ratings, a: str, b: str, margin: float | None) -> dict[str, str | float]:

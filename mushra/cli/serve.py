@@ -283,6 +283,7 @@ def sign_in(test: Annotated[Path, _TEST], database: Database = None) -> None:
     test_id = load_config(test).test_id
     with Store(database or database_of(test), create=False) as store:
         print(f"{_address(store, test_id, None)}admin/sign-in#{new_link(store)}")
+        print(f"works where '{store.name}' is served, not at the server of a copy", file=sys.stderr)
 
 
 def _address(store: Store, test_id: str, public_url: str | None) -> str:
@@ -364,7 +365,10 @@ def backup(
 def forget(
     test: TestOrFile,
     listener: Annotated[
-        str, typer.Argument(metavar="LISTENER", help="As reports and the administrator's page name them.")
+        str,
+        typer.Argument(
+            metavar="LISTENER", help="Name in reports, on the administrator's page or in a panel."
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it the command says what it would.")] = (
         False
@@ -380,9 +384,11 @@ def forget(
     with store:
         with told(store.name), store.read() as connection:
             known = schema.listeners(connection)
+            people = schema.people(connection)
         if not known:
             raise UserError(f"nobody has begun a test of '{store.name}' yet; there is nothing to erase")
-        who = find_listener(listener, set(known.values()))
+        named = {known[session] for session, person in people.items() if person == listener}
+        who = min(named) if len(named) == 1 else find_listener(listener, set(known.values()))
         sessions = [session for session, one in known.items() if one == who]
         what = f"{count(len(sessions), 'session')} of {who}"
         if not yes:

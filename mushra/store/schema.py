@@ -207,6 +207,15 @@ def listeners(connection: sa.Connection, only: Collection[str] | None = None) ->
     return found
 
 
+def people(connection: sa.Connection) -> dict[str, str]:
+    """Session -> what an invitation or a panel calls who it is of, where one does."""
+    columns = (sessions.c.id, sessions.c.kind, sessions.c.person)
+    found = connection.execute(sa.select(*columns).where(sessions.c.kind != "anonymous"))
+    named = [(row.id, row.kind, row.person) for row in found if row.person]
+    # Prolific's are kept as study/participant.
+    return {id: who.partition("/")[2] if kind == "prolific" else who for id, kind, who in named}
+
+
 def older_version(connection: sa.Connection) -> int | None:
     """Version of a data base that `prepare` will bring to today's; None of any other."""
     if not sa.inspect(connection).has_table("meta"):

@@ -19,6 +19,9 @@ from mushra.config.locate import YAML_SUFFIXES, config_beside, key_beside
 from mushra.config.pages import MushraPage
 from qincodec.core.errors import UserError, count
 
+#: With fewer listeners or items an estimated spread of theirs is worth little.
+FEW = 5
+
 
 @dataclass(frozen=True)
 class Components:
@@ -100,6 +103,11 @@ def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Est
         )
     variances = _anova_estimates(scores)
     notes = [table.left_out] if table.left_out else []
+    if min(scores.shape[:2]) < FEW:
+        notes.append(
+            f"{count(scores.shape[0], 'listener')} and {count(scores.shape[1], 'item')} say little about how "
+            "much listeners and items differ: the plan may be far off"
+        )
     if ends := [name for name in crowded(ratings) if name in chosen]:
         notes.append(
             f"{100 * CEILING:g} % or more of the scores of {', '.join(ends)} are at an end of the scale and "

@@ -218,15 +218,18 @@ def section(result: Opinions) -> Section:
     n, out = len(everybody.ratings.listeners), len(result.excluded)
     several = grades.means["both_low"].notna().any()
     low, high = ("both_low", "both_high") if several else ("t_low", "t_high")
-    failures = " or ".join(
-        [*(["a gold or trapping question"] if result.has_gold else []), "the headphone test"]
+    checks = ["a gold or trapping question"] * result.has_gold
+    checks += ["the headphone test"] * bool(result.listeners["headphones"].any())
+    screening = (
+        f"Screening leaves out listeners who failed {' or '.join(checks)}: "
+        if checks
+        else "The test has no gold questions and no headphone test: "
     )
     holds = "other listeners and other items" if several else "other listeners and the same items"
     paragraph = (
         f"{what}: {count(len(everybody.ratings.frame), 'rating')} by {count(n, 'listener')} of "
         f"{count(len(everybody.ratings.items), 'item')} under "
-        f"{count(len(everybody.ratings.systems), 'condition')}. Screening leaves out listeners who "
-        f"failed {failures}: "
+        f"{count(len(everybody.ratings.systems), 'condition')}. {screening}"
         f"{out} of {count(n, 'listener')} {'was' if out == 1 else 'were'} excluded. {mos} are means of all "
         f"ratings; their 95 % intervals are for {holds}"
         + (" (variance clustered by listeners and by items). " if several else ". ")

@@ -303,6 +303,8 @@ def test_a_listener_is_forgotten_with_all_their_sessions(
     with pytest.raises(UserError, match=f"2 sessions of {name} would be erased for good, which --yes does"):
         command("forget", folder, name[:8])
     assert again.get().status_code == 200
+    with pytest.raises(UserError, match=rf"2 sessions of {name} would be erased"):
+        command("forget", folder, "Ada_of_Prolific")
     assert f"2 sessions of {name} erased" in command("forget", folder, name[:8], "--yes")
     assert {one.get().status_code for one in (first, again)} == {404}  # while it is served
     assert other.get().status_code == 200

@@ -284,7 +284,7 @@ def test_what_is_missing_or_negative_is_said() -> None:
     assert found.shape == (5, 4, 3)
     assert "1 of 6 listeners" in found.notes[0]
     negative = [name for name, value in found.variances.items() if value < 0]
-    assert negative and len(found.notes) == 1 + len(negative)
+    assert negative and len(found.notes) == 2 + len(negative)  # what is missing, and that it is little
     assert all(getattr(found.components, name) == 0 for name in negative)
 
 
