@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from mushra.config.crowd import Gold
 from mushra.config.pages import (
     HIDDEN_REFERENCE,
+    AbPage,
+    DcrPage,
     LikertPage,
     MushraPage,
     Page,
@@ -55,7 +57,9 @@ def crowd_errors(section: Section, group: PageGroup) -> Iterator[tuple[Location,
 def _wrong(gold: Gold, page: Page | None) -> str | None:
     if page is None:
         return f"no page has the id '{gold.page}'"
-    if not isinstance(page, Trial | LikertPage):
+    if isinstance(page, AbPage) and len(page.stimuli) > 2:
+        return f"page '{page.id}' has several pairs; give a page with two stimuli"
+    if not isinstance(page, Trial | LikertPage | AbPage | DcrPage):
         return (
             f"page '{page.id}' is of type {page.type}, which is not checked; give one with scores or answers"
         )
@@ -70,7 +74,9 @@ def _wrong(gold: Gold, page: Page | None) -> str | None:
         return f"page '{page.id}' draws some of its stimuli, so that not every listener would have it"
     if isinstance(page, LikertPage) and len(page.response) > 1:
         return f"page '{page.id}' has several scales; give a page with one"
-    in_words = isinstance(page, LikertPage | PairedComparisonPage)
+    if isinstance(page, AbPage) and gold.stimulus != known[0]:
+        return f"page '{page.id}' stores its answer under its first stimulus; give '{known[0]}'"
+    in_words = isinstance(page, LikertPage | PairedComparisonPage | AbPage)
     if in_words != (gold.answers is not None) or in_words != (gold.low is None and gold.high is None):
         wanted = (
             "'answers', and neither 'low' nor 'high'" if in_words else "'low', 'high' or both, no 'answers'"
@@ -82,7 +88,9 @@ def _wrong(gold: Gold, page: Page | None) -> str | None:
             return f"no score is from {low:g} to {high:g}; swap 'low' and 'high'"
         return None
     allowed = [gold.stimulus, HIDDEN_REFERENCE, "undecided"]
-    if isinstance(page, LikertPage):
+    if isinstance(page, AbPage):
+        allowed = known
+    elif isinstance(page, LikertPage):
         allowed = [choice.value for choice in page.response[0]]
     strange = [answer for answer in gold.answers or [] if answer not in allowed]
     if strange or not gold.answers:

@@ -98,6 +98,10 @@ def valid_result(page: dict[str, Any], score: int = 70) -> dict[str, Any]:
         ]
     elif page["type"] == "paired_comparison":
         result["answer"] = "s1"
+    elif page["type"] in ("ab", "abx", "dcr"):
+        graded = page["type"] == "dcr"
+        heard = {"score": 5 if graded else None, "plays": 1, "moves": 1, "heard_ms": 900}
+        result |= {"ratings": [{"signal": s, **heard} for s in signals], "answer": None if graded else "s1"}
     elif page["type"].startswith("likert"):
         result["ratings"] = [{"signal": s, "score": "2", "plays": 1, "moves": 1} for s in signals]
     elif page["type"] == "finish":

@@ -369,6 +369,8 @@ pages:
     id: trap
     stimuli: {A: a.wav, B: b.wav}
     response: [{value: 5}, {value: 4}, {value: 3}, {value: 2}, {value: 1}]
+  - {type: ab, id: quiet, stimuli: {A: a.wav, B: b.wav}}
+  - {type: dcr, id: same, reference: ref.wav, stimuli: {A: a.wav}}
   - {type: finish}
 """
 
@@ -380,19 +382,21 @@ def test_opinions_are_without_gold_and_without_who_got_it_wrong(
     from mushra.analysis.methods.pipeline import analyze
     from mushra.store.export import document
 
-    app = serve(QUALITY, "{gold: [{page: trap, stimulus: A, answers: ['2']}]}")
+    gold = "{page: trap, stimulus: A, answers: ['2']}, {page: quiet, stimulus: A, answers: [B]}"
+    app = serve(QUALITY, f"{{gold: [{gold}, {{page: same, stimulus: A, low: 5}}]}}")
     store: Store = app.extensions["mushra"].store
     for given, said in ((5, 2), (4, 2), (3, 4)):  # the same answers would be a session stored twice
         one = listener(app)
         with store.read() as connection:
-            trials = {
-                id: page.trial
-                for id, page in records.load_session(connection, one.session["id"]).pages.items()
-            }
+            session = records.load_session(connection, one.session["id"])
         for page in one.pages:
             result = answer(page)
             for rating in result.get("ratings", []):
-                rating["score"] = str(said if trials[page["id"]] == "trap" else given)
+                if page["type"] == "likert_single_stimulus":
+                    rating["score"] = str(said if session.pages[page["id"]].trial == "trap" else given)
+            if page["type"] == "ab":  # in a noisy place the worse of two sounds better
+                names = {name: id for id, name in session.pages[page["id"]].conditions.items()}
+                result["answer"] = names["B" if said == 2 else "A"]
             assert one.put(page, result).status_code == 200
         assert one.finish().status_code == 200
     folder = Path(store.name).parent
@@ -403,7 +407,7 @@ def test_opinions_are_without_gold_and_without_who_got_it_wrong(
         assert set(judgements.frame["item"]) == {"one"} and len(judgements.frame) == 6
         result: Any = analyze(judgements).results["acr"]
         assert len(result.everybody.ratings.listeners) == 3 and len(result.screened.ratings.listeners) == 2
-        assert set(result.listeners["reason"]) == {"", "1 gold item wrong"}
+        assert set(result.listeners["reason"]) == {"", "2 gold items wrong"}
 
 
 def test_payments_list_everybody_and_no_cell_is_a_formula(
