@@ -28,7 +28,7 @@ walks: setup-dev
 
 walk-newest: $(WALKS)/newest/.installed
 	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) $(INSTALLING)
-	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) -n $(JOBS) --dist loadfile tests/walks $(INSTALLING:%=--ignore %)
+	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) -n $(JOBS) --dist loadgroup tests/walks $(INSTALLING:%=--ignore %)
 
 # The commands of the pages are the same with any versions.
 walk-lowest: $(WALKS)/lowest/.installed

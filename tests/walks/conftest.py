@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,15 @@ from chromium import watch
 from listener import rate_with_keys, rate_with_mouse
 from postgresql_server import new_database, postgresql_server
 from walking import Ear, Grades, Shell, Take
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file share what its first one made, and go to one process; pages have a folder each."""
+    for item in items:
+        if item.path.parent == HERE and item.path.name != "test_pages.py":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session", autouse=True)

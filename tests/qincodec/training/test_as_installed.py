@@ -1,4 +1,7 @@
-"""The documented commands where no extra is installed, TensorBoard least of all."""
+"""The documented commands where no extra is installed, TensorBoard least of all.
+
+`make walks` takes the same path in environments of the wheel alone.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ import torch
 from qincodec import audio
 from qincodec.codec import load
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[3]
 
