@@ -186,7 +186,7 @@ def read_sessions(path: Path, named: Callable[[str], list[str] | None]) -> Itera
         if len(row) != len(header):
             raise UserError(
                 f"'{path}' row {number} has {len(row)} columns, its header {len(header)}: the questionnaire"
-                " was changed between sessions; mend the file before it is imported"
+                " was changed between sessions; correct the file before you import it"
             )
         cells = dict(zip(header, row, strict=True))
         who = (cells[_FIRST], cells.get("session_uuid", ""), *(cells[name] for name in names))

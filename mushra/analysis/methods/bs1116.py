@@ -3,7 +3,7 @@
 A difference grade (SDG) is the grade of the condition minus that of the hidden reference beside it: 0 where
 no difference was heard, above 0 where the wrong one was taken for the reference. BS.1116-3 looks at each
 listener's SDGs after the test: a one-sided t test asks whether their mean is below 0. Who does not pass may
-have guessed and is left out as no expert in this material. Results without that screening stand beside.
+have guessed and is left out as no expert in this material. The report also has the result without it.
 
 Where a system cannot be heard by anybody, nobody can pass on it: the test is over all conditions together.
 """

@@ -1,8 +1,8 @@
 """ACR and DCR: mean opinion scores, and the screening of listeners after P.808.
 
 Opinion scores of one listener, or of one item, are not independent: the interval that leads is for other
-listeners and other items (`mushra.analysis.methods.grades`). The plain interval of P.800, over all ratings,
-stands beside it and is too narrow.
+listeners and other items (`mushra.analysis.methods.grades`). The report also has the plain interval of
+P.800, over all ratings, which is too narrow.
 
 Who is left out: listeners who failed the headphone test, and those who answered a gold or trapping question
 otherwise than expected. For information alone: listeners whose scores are all the same, and those whose

@@ -357,21 +357,16 @@ def test_gold_is_flagged_and_counts_nowhere(golden: Any) -> None:
     assert (ratings.items, ratings.gold_failures) == (("one",), {eve.listener: 1})
 
 
-QUALITY = """
+FIVE = "response: [{value: 5}, {value: 4}, {value: 3}, {value: 2}, {value: 1}]"
+QUALITY = f"""
 testname: Quality
 testId: quality
 pages:
-  - type: likert_single_stimulus
-    id: one
-    stimuli: {A: a.wav, B: b.wav}
-    response: [{value: 5}, {value: 4}, {value: 3}, {value: 2}, {value: 1}]
-  - type: likert_single_stimulus
-    id: trap
-    stimuli: {A: a.wav, B: b.wav}
-    response: [{value: 5}, {value: 4}, {value: 3}, {value: 2}, {value: 1}]
-  - {type: ab, id: quiet, stimuli: {A: a.wav, B: b.wav}}
-  - {type: dcr, id: same, reference: ref.wav, stimuli: {A: a.wav}}
-  - {type: finish}
+  - {{type: likert_single_stimulus, id: one, stimuli: {{A: a.wav, B: b.wav}}, {FIVE}}}
+  - {{type: likert_single_stimulus, id: trap, stimuli: {{A: a.wav, B: b.wav}}, {FIVE}}}
+  - {{type: ab, id: quiet, stimuli: {{A: a.wav, B: b.wav}}}}
+  - {{type: dcr, id: same, reference: ref.wav, stimuli: {{A: a.wav}}}}
+  - {{type: finish}}
 """
 
 
