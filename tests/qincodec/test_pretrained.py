@@ -26,6 +26,7 @@ def test_the_configuration_of_its_name_goes_on_from_it(name: str) -> None:
     assert (model_folder.PRETRAINED / name / "README.md").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_on_real_audio_it_is_better_than_opus_at_16_kbps(
     shared: Callable[[str], Path], tmp_path: Path

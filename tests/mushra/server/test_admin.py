@@ -243,6 +243,9 @@ def test_scores_nobody_gave_are_told_with_whose_they_are(serve: Any, listener: A
     assert marked(other.session["id"]) == before
 
 
+@pytest.mark.parametrize(
+    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 def test_the_page_and_analyze_give_the_same_means(
     serve: Any,
     listener: Any,
