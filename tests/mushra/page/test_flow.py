@@ -300,6 +300,16 @@ def test_the_tab_that_stops_writes_its_draft_first(begin: Begin) -> None:
     assert second.get_by_role("checkbox").is_checked()
 
 
+def test_a_page_that_was_left_does_not_look_open(begin: Begin) -> None:
+    page, _ = begin([GENERIC, GENERIC | {"id": "two"}])
+    # In one go, before the next page has its draft and can take the place of this one.
+    told = "[document.querySelector('.place').innerText, document.querySelector('.next').disabled]"
+    assert page.evaluate(f"() => {{ document.querySelector('.next').click(); return {told}; }}") == [
+        "Page 2 of 2",
+        True,
+    ]
+
+
 def test_a_tab_that_takes_over_goes_on_where_the_other_was(begin: Begin) -> None:
     page, served = begin([GENERIC, GENERIC | {"id": "two"}, GENERIC | {"id": "three"}])
     second, third = (page.context.new_page() for _ in range(2))

@@ -116,6 +116,8 @@ export class Flow {
     this._end = new AbortController();
     const { signal } = this._end;
     this._view = null;
+    // The page that is left stands there until the next one has its draft and sounds: it must not look open.
+    if (this._next) this._next.disabled = true;
     this._index = index;
     const step = this.steps[index];
     this._storage.write(`${this.session.id}:place`, step.id);
