@@ -13,6 +13,7 @@ T = TypeVar("T")
 CODECS = Registry(
     "codec",
     "qincodec.codecs",
+    "baselines.codec:Codec",
     {
         "qincodec": "baselines.qincodec:Qincodec",
         "qincodec-continuous": "baselines.qincodec:Continuous",

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from baselines.codec import Codec
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.engine.coding import Coder
@@ -196,7 +197,7 @@ def _further_points(store: RunStore, run: PreparedRun, command: str | None) -> F
 
 def evaluate(
     data: str | Path | None = None,
-    codecs: str | Sequence[str] = "qincodec,opus,mp3",
+    codecs: str | Codec | Sequence[str | Codec] = "qincodec,opus,mp3",
     kbps: str | Sequence[float] = "8,16",
     *,
     out: str | Path | None = None,
@@ -223,7 +224,7 @@ def evaluate(
 
     Args:
         data: folder, glob, file, JSON-lines manifest, ``audiocaps:FOLDER``; None for the embedded demo.
-        codecs: ``"opus,mine=qincodec:PATH"``.
+        codecs: ``"opus,mine=qincodec:PATH,./my_codec.py:MuLaw"``, or objects too: ``[MyCodec(), "opus"]``.
         kbps: asked rates in kbit/s, total over channels; see ``match``.
         out: run folder; an existing run of the same configuration is continued. None for ``runs/...``.
         conditions: ``{"NAME@KBPS": DIR}`` of files decoded elsewhere, or ``["NAME@KBPS=DIR"]``.
@@ -257,7 +258,7 @@ def evaluate(
         conditions = [f"{name}={folder}" for name, folder in conditions.items()]
     request = Request(
         data=None if data is None else str(data),
-        codecs=[codecs] if isinstance(codecs, str) else codecs,
+        codecs=[codecs] if isinstance(codecs, str | Codec) else codecs,
         kbps=kbps,
         conditions=conditions,
         metrics=metrics,

@@ -14,6 +14,7 @@ import typer
 
 from qincodec.core.console import Progress, ProgressLine, run_command, version_option
 from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
+from qincodec.core.plugins import add_file
 from qincodec.training.cli import app as train_app
 
 if TYPE_CHECKING:
@@ -33,6 +34,25 @@ Model = Annotated[
         metavar="PATH",
         help="Folder of a model, name of a shipped one, or untrained:SIZE for random weights.",
         show_default="the first shipped model",
+    ),
+]
+
+
+def _add_files(texts: list[str] | None) -> list[str] | None:
+    from qincodec.quantizers import QUANTIZERS
+
+    for text in texts or []:
+        add_file(text, QUANTIZERS)
+    return texts
+
+
+PlugIn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plug-in",
+        metavar="FILE.py:CLASS",
+        help="The model's quantizer, in a Python file, which is run.",
+        callback=_add_files,
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
@@ -61,6 +81,7 @@ def encode(
         typer.Option("--exact", help="Try numbers of codebooks until the file meets the bitrate."),
     ] = False,
     model: Model = None,
+    plug_in: PlugIn = None,
     device: Device = "cpu",
     force: Force = False,
 ) -> None:
@@ -105,6 +126,7 @@ def decode(
         ),
     ],
     model: Model = None,
+    plug_in: PlugIn = None,
     subtype: Annotated[
         str | None,
         typer.Option(
@@ -163,6 +185,7 @@ def info(
     what: Annotated[
         str, typer.Argument(metavar="FILE|MODEL", help="A .qnc file, or a model as --model takes it.")
     ],
+    plug_in: PlugIn = None,
 ) -> None:
     """Show what a .qnc file or a model holds."""
     path = Path(what)

@@ -19,7 +19,7 @@ from qincodec.audio import resampled_length
 from qincodec.autoencoder import CHUNK_FRAMES, Autoencoder
 from qincodec.bitstream import ENTROPY_CODED, MODEL_ID_BYTES, PACKED, QncHeader, bits_per_frame
 from qincodec.code_tables import CodeTables
-from qincodec.core.errors import UserError, shown
+from qincodec.core.errors import UserError, shown, unknown
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.rvq import RVQ
@@ -363,7 +363,11 @@ def _trained(folder: Path) -> Qincodec:
         )
         quantizer = None
         if config["quantizer"] is not None:
-            kind = QUANTIZERS.load(str(config["quantizer"]["kind"]))
+            name = str(config["quantizer"]["kind"])
+            if name not in QUANTIZERS:
+                hint = "if it stands in a Python file, give --plug-in FILE.py:CLASS"
+                raise UserError(f"{unknown('quantizer', name, QUANTIZERS.names())}; {hint}")
+            kind = QUANTIZERS.load(name)
             with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's generator
                 quantizer = kind.from_config(config["quantizer"])
             quantizer.load_state_dict(parts["quantizer"])

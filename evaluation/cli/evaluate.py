@@ -94,8 +94,8 @@ def run(
         typer.Option(
             "--codecs",
             metavar="A,B",
-            help="Comma-separated: CODEC, CODEC:WEIGHTS or NAME=CODEC:WEIGHTS. Default: qincodec,opus,mp3,"
-            " or none if there is a --condition.",
+            help="Comma-separated: CODEC, CODEC:WEIGHTS or NAME=CODEC:WEIGHTS; a codec of yours as"
+            " FILE.py:CLASS. Default: qincodec,opus,mp3, or none if there is a --condition.",
         ),
     ] = None,
     kbps: Annotated[
@@ -116,7 +116,11 @@ def run(
         ),
     ] = None,
     metrics: Annotated[
-        str, typer.Option(metavar="M,N", help="Metrics; an embedding stands for its four (`evaluate list`).")
+        str,
+        typer.Option(
+            metavar="M,N",
+            help="Metrics; an embedding stands for its four (`evaluate list`); yours as FILE.py:CLASS.",
+        ),
     ] = "si_sdr,ms_mel,logmel,openl3",
     weights: Annotated[
         list[str] | None,
@@ -125,6 +129,7 @@ def run(
             help="Weights of a codec, or a file of your own for one of `evaluate weights`. Repeatable.",
         ),
     ] = None,
+    plug_in: options.PlugIn = None,
     offline: options.Offline = False,
     out: Annotated[
         Path | None,

@@ -36,6 +36,7 @@ def html(
             help="Weights of a codec that the run had from elsewhere than here. Repeatable.",
         ),
     ] = None,
+    plug_in: options.PlugIn = None,
     device: Annotated[str, typer.Option(metavar="D", help="Codecs decode on: cpu, cuda.")] = "cpu",
 ) -> None:
     """Write the report of a run as a folder that opens in any browser, offline: tables that sort, curves,

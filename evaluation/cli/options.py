@@ -8,6 +8,24 @@ from typing import Annotated
 import typer
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")]
+
+
+def _add_files(texts: list[str] | None) -> list[str] | None:
+    from evaluation.engine.plug_ins import add_files
+
+    add_files(texts or [])
+    return texts
+
+
+PlugIn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plug-in",
+        metavar="FILE.py:CLASS",
+        help="Codec, metric or quantizer in a Python file, which is run. Repeatable.",
+        callback=_add_files,
+    ),
+]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Draw N recordings, with all their clips.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")]
 AudiocapsList = Annotated[

@@ -7,6 +7,7 @@ from qincodec.core.plugins import Registry
 EMBEDDINGS = Registry(
     "embedding",
     "qincodec.embeddings",
+    "evaluation.embeddings.base:Embedding",
     {
         "logmel": "evaluation.embeddings.logmel:LogMel",
         "openl3": "evaluation.embeddings.openl3:OpenL3",

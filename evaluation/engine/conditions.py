@@ -55,8 +55,10 @@ def prepare_conditions(
     prepared: list[PreparedCondition] = []
     for spec in request.codecs:
         if spec.label not in lacks:
-            load = partial(CODECS.load(spec.codec), device=request.typed.device, weights=spec.weights)
-            codec = of_plugin("codec", spec.codec, "loading it", load)
+            codec = spec.given
+            if codec is None:
+                load = partial(CODECS.load(spec.codec), device=request.typed.device, weights=spec.weights)
+                codec = of_plugin("codec", spec.codec, "loading it", load)
             choose = partial(_codec_conditions, spec, codec, request)
             prepared += of_plugin("codec", spec.codec, "rates() or identity()", choose)
     for folder in request.rendered:
@@ -86,19 +88,24 @@ def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
     return rates
 
 
-def checked_identity(name: str, codec: Codec) -> dict[str, Any]:
+def checked_identity(name: str, codec: Codec, digest: str = "") -> dict[str, Any]:
     """What decides a codec's output, as run.json gives it back: the same codec must be the same when the run
-    goes on. Raises UserError for what a run folder cannot hold, in attributes too."""
+    goes on. Raises UserError for what a run folder cannot hold, in attributes too.
+
+    Args:
+        digest: of the code of a codec that is not installed: edited, it is another codec.
+    """
     check_whole(f"codec '{name}': sample_rate", codec.sample_rate, 0, 1_000_000)
     channels: Any = codec.channels
     if not isinstance(channels, tuple | list) or not {*channels} & {1, 2}:
         raise UserError(f"codec '{name}': channels is {shown(channels)}; needed is (1,), (2,) or (1, 2)")
-    return _as_read(f"codec '{name}': identity()", codec.identity())
+    identity = _as_read(f"codec '{name}': identity()", codec.identity())
+    return identity | {"code": digest} if digest else identity
 
 
 def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> list[PreparedCondition]:
     settings = request.typed.settings
-    identity = checked_identity(spec.codec, codec)
+    identity = checked_identity(spec.codec, codec, spec.digest)
     if codec.sample_rate == 0:
         codec.sample_rate = settings.sample_rate
     channels = settings.channels

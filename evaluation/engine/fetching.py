@@ -45,6 +45,8 @@ def find_lacks(specs: Sequence[CodecSpec]) -> dict[str, Lack]:
     """Row label -> why the codec cannot run here. Nothing is downloaded."""
     lacks = {}
     for spec in specs:
+        if spec.given is not None:
+            continue
         reason = unavailable(spec.codec, spec.weights)
         if reason is None:
             continue

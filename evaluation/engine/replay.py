@@ -6,7 +6,6 @@ evaluation's sample rate, and its condition's delay is taken out. Reports and li
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from baselines.registry import CODECS, unavailable
 from baselines.rendered import Rendered
 from evaluation.datasets.base import Clip
 from evaluation.engine.coding import Coder, fit_length
+from evaluation.engine.conditions import checked_identity
 from evaluation.engine.request import RenderedSpec
 from evaluation.records import Condition, label_of
 from evaluation.rows import CodedRow
@@ -198,13 +198,18 @@ class RunAudio:
     def _load_codec(self, condition: Condition) -> Codec:
         name = str(condition.identity.get("name", ""))
         path = self._weights.get(condition.codec) or self._weights.get(name)
+        if name not in CODECS and "code" in condition.identity:
+            raise UserError(
+                f"{condition.codec} is a codec in a Python file: say which with --plug-in FILE.py:CLASS, or"
+                " evaluate with --save-audio"
+            )
         reason = unavailable(name, path)
         if reason:
             raise UserError(f"{condition.codec} cannot decode here: {reason}; or evaluate with --save-audio")
         codec: Codec = CODECS.load(name)(device=self._device, weights=path)
         if codec.sample_rate == 0:
             codec.sample_rate = self.sample_rate
-        here = json.loads(json.dumps(codec.identity()))
+        here = checked_identity(name, codec, CODECS.digest(name))
         if here != condition.identity:
             parts = [part for part in condition.identity if condition.identity[part] != here.get(part)]
             part = parts[0] if parts else "settings"

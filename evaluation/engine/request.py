@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from baselines import weights
+from baselines.codec import Codec
 from baselines.registry import CODECS
 from evaluation.embeddings import EMBEDDINGS
+from evaluation.engine.plug_ins import digest_of
 from evaluation.metrics import METRICS
 from evaluation.records import Settings
 from qincodec.core.errors import UserError, unknown
+from qincodec.core.plugins import add_file, in_a_file
 
 #: Names of metrics, and of embeddings, each of which stands for its four.
 DEFAULT_METRICS = "si_sdr,ms_mel,logmel,openl3"
@@ -24,7 +27,7 @@ class Request:
     """What was asked for, as typed; see `evaluate` for the meaning of each."""
 
     data: str | None = None
-    codecs: Sequence[str] = ("qincodec,opus,mp3",)
+    codecs: Sequence[str | Codec] = ("qincodec,opus,mp3",)
     kbps: Sequence[float] | str = "8,16"
     conditions: Sequence[str] = ()
     metrics: Sequence[str] | str = DEFAULT_METRICS
@@ -40,11 +43,19 @@ class Request:
 
 @dataclass(frozen=True)
 class CodecSpec:
-    """``[NAME=]CODEC[:WEIGHTS]`` as typed after ``--codecs``."""
+    """``[NAME=]CODEC[:WEIGHTS]`` as typed after ``--codecs``, or a codec that was given as an object.
+
+    Attributes:
+        label: of its rows.
+        codec: name in `baselines.registry.CODECS`; of an object its own.
+        digest: of the code of a codec that is not installed, else "".
+    """
 
     label: str
     codec: str
     weights: str | None = None
+    given: Codec | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def parse_request(request: Request) -> ParsedRequest:
     kbps = parse_kbps(request.kbps)
     metrics, embeddings = choose_metrics(request.metrics)
     for spec in codecs:
-        if spec.codec not in CODECS:
+        if spec.given is None and spec.codec not in CODECS:
             CODECS.load(spec.codec)  # says which names are close
     _refuse_same_rows(codecs, rendered)
     if not codecs and not rendered:
@@ -112,20 +123,30 @@ def parse_kbps(text: str | Sequence[float]) -> list[float]:
     return rates
 
 
-def parse_codecs(text: str | Sequence[str]) -> list[CodecSpec]:
-    """Codecs of a comma-separated list, as ``"opus,mine=qincodec:PATH"``, or of several such lists."""
+def parse_codecs(text: str | Sequence[str | Codec]) -> list[CodecSpec]:
+    """Codecs of a comma-separated list, as ``"opus,mine=qincodec:PATH,./my_codec.py:MuLaw"``, or of several
+    such lists, or objects."""
     specs = []
-    lists = [text] if isinstance(text, str) else text
-    for item in (part.strip() for entry in lists for part in entry.split(",")):
-        if not item:
+    for entry in [text] if isinstance(text, str) else text:
+        if isinstance(entry, Codec):
+            _check_label(entry.name, "codecs", type(entry).__name__)
+            specs.append(CodecSpec(entry.name, entry.name, None, entry, digest_of(entry)))
             continue
+        specs += [_parse_codec(item.strip()) for item in entry.split(",") if item.strip()]
+    return specs
+
+
+def _parse_codec(item: str) -> CodecSpec:
+    if match := re.fullmatch(r"(?:([^=:]*)=)?(.+?\.py:[A-Za-z_]\w*)(?::(.+))?", item):
+        label, file, path = match.groups()
+        codec = add_file(file, CODECS)
+        label = codec if label is None else label
+    else:
         head, _, path = item.partition(":")
         label, separator, codec = head.partition("=")
-        if not separator:
-            codec = label
-        _check_label(label, "--codecs", item)
-        specs.append(CodecSpec(label, codec, path or None))
-    return specs
+        codec = codec if separator else label
+    _check_label(label, "--codecs", item)
+    return CodecSpec(label, codec, path or None, digest=CODECS.digest(codec))
 
 
 def parse_conditions(texts: Sequence[str]) -> list[RenderedSpec]:
@@ -159,7 +180,10 @@ def choose_metrics(text: str | Sequence[str]) -> tuple[list[str], list[str]]:
     Known ones only, in the order given.
     """
     names = text.split(",") if isinstance(text, str) else list(text)
-    chosen = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    given = [name.strip() for name in names if name.strip()]
+    chosen = list(
+        dict.fromkeys(add_file(name, METRICS, EMBEDDINGS) if in_a_file(name) else name for name in given)
+    )
     known = [*METRICS.names(), *EMBEDDINGS.names()]
     for name in chosen:
         if name not in METRICS and name not in EMBEDDINGS:

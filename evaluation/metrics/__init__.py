@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 METRICS = Registry(
     "metric",
     "qincodec.metrics",
+    "evaluation.metrics.base:Metric",
     {"si_sdr": "evaluation.metrics.si_sdr:SiSdr", "ms_mel": "evaluation.metrics.ms_mel:MsMel"},
 )
 
@@ -32,7 +33,10 @@ def load_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
         reason = why_not("metric", name, kind)
         try:
             if reason is None:
-                metrics.append(of_plugin("metric", name, "loading it", kind))
+                metric = of_plugin("metric", name, "loading it", kind)
+                if (digest := METRICS.digest(name)) and isinstance(getattr(metric, "version", None), str):
+                    metric.version += f"+{digest}"  # of its file: edited, its scores are others
+                metrics.append(metric)
         except Unavailable as error:
             reason = str(error)
         if reason is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
 from baselines.registry import of_plugin
+from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
 from evaluation.metrics.base import Score, attributes
 from evaluation.records import EmbeddingInfo, MetricInfo, check_fields, read
@@ -46,9 +47,11 @@ def describe_embedding(embedding: Embedding) -> EmbeddingInfo:
     said = attributes("embedding", name, embedding, _ATTRIBUTES)
     said["identity"] = of_plugin("embedding", name, "identity()", embedding.identity)
     try:
-        return read(EmbeddingInfo, said)
+        info = read(EmbeddingInfo, said)
     except ValueError as error:
         raise UserError(f"embedding {name}: {error}; set it in the class") from error
+    digest = EMBEDDINGS.digest(info.name)  # of its file: edited, its vectors are others
+    return replace(info, identity=info.identity | {"code": digest}) if digest else info
 
 
 def check_attributes(name: str, embedding: Embedding | type[Embedding]) -> None:

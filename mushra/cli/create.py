@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from evaluation.cli.options import PlugIn
 from mushra.cli.options import (
     Blocks,
     CompletionCode,
@@ -145,6 +146,7 @@ def create(
     weights: Annotated[
         list[str] | None, typer.Option(metavar="CODEC=PATH", help="Weights that the run used. Repeatable.")
     ] = None,
+    plug_in: PlugIn = None,
     device: Annotated[str, typer.Option(metavar="D", help="Codecs decode on: cpu, cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Of every choice.")] = 0,
     force: Annotated[

@@ -61,7 +61,8 @@ def shown(value: object) -> str:
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """For a message, before the known names: "did you mean opus or mp3? ", or nothing where none is close."""
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    as_known = {one.lower(): one for one in known}
+    close = [as_known[one] for one in difflib.get_close_matches(name.lower(), as_known, n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(close)}? " if close else ""
 
 

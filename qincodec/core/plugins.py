@@ -1,22 +1,127 @@
 """Named parts that load on first use: codecs, quantizers, metrics, embeddings.
 
 A registry knows the project's own parts by a table of ``"module:attribute"`` strings and those of
-third parties by an entry-point group, and imports neither until a name is asked for.
+third parties by an entry-point group, and imports neither until a name is asked for. A part may also come
+from a Python file, ``FILE.py:NAME``, for as long as this process runs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
+import inspect
+import re
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
-from qincodec.core.errors import UserError, said, unknown
+from qincodec.core.errors import UserError, did_you_mean, said, shown, unknown
 
 #: What somebody's part may raise and the program goes on: neither `sys.exit` nor a panic of Rust code, which
 #: is no `Exception` behind PyO3, may end it. `KeyboardInterrupt` is let through before this is caught, in
 #: worker threads, too: there, parts raise it if Ctrl-C has ended a process of theirs.
 FAULTS = BaseException
+
+
+_IN_A_FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A part out of a Python file.
+
+    Attributes:
+        part: what stands there under the name that was asked for.
+        given: ``FILE.py:NAME`` as typed.
+        digest: first 16 hexadecimal digits of the file's SHA-256. What the file imports is not in it.
+    """
+
+    part: Any
+    given: str
+    digest: str
+
+
+def in_a_file(text: str) -> bool:
+    """Whether ``text`` is ``FILE.py:NAME``.
+
+    >>> in_a_file("./my_codec.py:MuLaw"), in_a_file("qincodec:model/")
+    (True, False)
+    """
+    return _IN_A_FILE.fullmatch(text) is not None
+
+
+def load_file(text: str) -> Loaded:
+    """Run the Python file of ``FILE.py:NAME`` and return what it calls NAME.
+
+    A file is run once per content. What lies beside it can be imported by it, as by a script.
+
+    Raises:
+        UserError: there is no such file, it does not run, or it has no such name.
+    """
+    match = _IN_A_FILE.fullmatch(text)
+    if match is None:
+        raise UserError(f"'{text}' names no part of a file; give FILE.py:NAME, as in ./my_codec.py:MuLaw")
+    path, name = Path(match["file"]).expanduser().absolute(), match["name"]
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"'{text}': '{path}' cannot be read: {error.strerror}; give FILE.py:NAME") from error
+    values = vars(_run_file(path, digest))
+    if name not in values:
+        classes = [key for key, value in values.items() if isinstance(value, type)]
+        raise UserError(
+            f"'{text}': the file has no '{name}'; {did_you_mean(name, classes)}"
+            f"its classes are {', '.join(classes) or 'none'}"
+        )
+    return Loaded(values[name], text, digest)
+
+
+def add_file(text: str, *registries: Registry) -> str:
+    """Load a class of ``FILE.py:NAME`` into the registry of its kind; the name by which it is known there.
+
+    Raises:
+        UserError: the file cannot be loaded, it is of no kind of these, or its name is another's.
+    """
+    loaded = load_file(text)
+    for registry in registries:
+        if registry.takes(loaded.part):
+            return registry.add(loaded)
+    kinds = " or ".join(registry.kind for registry in registries)
+    lacks = sorted(getattr(loaded.part, "__abstractmethods__", ()))
+    what = "a class of another kind" if isinstance(loaded.part, type) else shown(loaded.part)
+    found = f"lacks {', '.join(lacks)}" if lacks else f"is {what}"
+    raise UserError(f"'{text}' {found}; needed here is a class of a {kinds}")
+
+
+def _attribute(path: str) -> Any:
+    """Of ``"module:attribute"``."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@cache
+def _run_file(path: Path, digest: str) -> Any:
+    """The module of a file, kept under a name of its own: two files may be called alike."""
+    module_name = f"qincodec_plug_in_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pickle look there
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except FAULTS as error:
+        del sys.modules[module_name]
+        raise UserError(f"'{path}' does not run: {said(error)}; correct it") from error
+    return module
 
 
 class Registry:
@@ -25,20 +130,58 @@ class Registry:
     Args:
         kind: what a name stands for, in the singular, for messages ("codec").
         group: entry-point group through which other packages add theirs ("qincodec.codecs").
+        base: class of all parts, as ``"module:attribute"``.
         builtin: name -> ``"module:attribute"`` of the project's own parts.
+        named_by: attribute of a class that holds its name.
     """
 
-    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+    def __init__(
+        self, kind: str, group: str, base: str, builtin: Mapping[str, str], named_by: str = "name"
+    ) -> None:
         self.kind = kind
         self.group = group
+        self._base = base
+        self._named_by = named_by
         self._builtin = dict(builtin)
+        self._loaded: dict[str, Loaded] = {}
+
+    def takes(self, part: object) -> bool:
+        """Whether it is a class of this kind, with all that is needed to make one."""
+        return (
+            isinstance(part, type)
+            and issubclass(part, _attribute(self._base))
+            and not inspect.isabstract(part)
+        )
+
+    def add(self, loaded: Loaded) -> str:
+        """Know a class out of a file by its name, which is returned, until this process ends.
+
+        Raises:
+            UserError: it has no name, or another part has it.
+        """
+        name = getattr(loaded.part, self._named_by, None)
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"'{loaded.given}' has no name; set '{self._named_by}' in the class, as text")
+        known = self._loaded.get(name)
+        same = known is not None and known.given == loaded.given  # it may have been edited since
+        if not same and name in self:
+            other = f"'{known.given}'" if known else "an installed one"
+            raise UserError(
+                f"'{loaded.given}' is a {self.kind} of the name '{name}', as is {other}; give it another name"
+            )
+        self._loaded[name] = loaded
+        return name
+
+    def digest(self, name: str) -> str:
+        """Of the file that a part came from, "" of what is installed."""
+        return self._loaded[name].digest if name in self._loaded else ""
 
     def _third_party(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
 
     def names(self) -> list[str]:
         """All known names, the project's own first, in the order of their table."""
-        return [*self._builtin, *sorted(set(self._third_party()) - set(self._builtin))]
+        return [*self._builtin, *sorted({*self._third_party(), *self._loaded} - {*self._builtin})]
 
     def ignored(self) -> list[tuple[str, str]]:
         """(name, why) of third parties' parts that cannot be asked for, since their name is taken."""
@@ -56,7 +199,7 @@ class Registry:
         return name in self._builtin
 
     def __contains__(self, name: str) -> bool:
-        return name in self._builtin or name in self._third_party()
+        return name in self._builtin or name in self._loaded or name in self._third_party()
 
     def load(self, name: str) -> Any:
         """The object registered as ``name``.
@@ -65,9 +208,10 @@ class Registry:
             UserError: the name is unknown (close names are suggested), or a third party's entry point
                 does not import.
         """
+        if name in self._loaded:
+            return self._loaded[name].part
         if name in self._builtin:
-            module, _, attribute = self._builtin[name].partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            return _attribute(self._builtin[name])
         point = self._third_party().get(name)
         if point is None:
             raise unknown(self.kind, name, self.names())

@@ -6,6 +6,7 @@ from qincodec.core.plugins import Registry
 QUANTIZERS = Registry(
     "quantizer",
     "qincodec.quantizers",
+    "qincodec.quantizers.base:Quantizer",
     {
         "rvq": "qincodec.quantizers.rvq:RVQ",
         "irvq": "qincodec.quantizers.irvq:IRVQ",
@@ -14,4 +15,5 @@ QUANTIZERS = Registry(
         "faiss_lsq": "qincodec.quantizers.faiss_additive:FaissLSQ",
         "fsq": "qincodec.quantizers.fsq:FSQ",
     },
+    named_by="kind",
 )

@@ -10,6 +10,7 @@ import typer
 
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import UserError
+from qincodec.core.plugins import add_file, in_a_file
 
 if TYPE_CHECKING:
     from qincodec.training.config import TrainingConfig
@@ -32,10 +33,21 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="K=V", help="Another value than the configuration's: stage1.steps=2000."),
 ]
+
+
+def _kind(text: str | None) -> str | None:
+    from qincodec.quantizers import QUANTIZERS
+
+    return add_file(text, QUANTIZERS) if text and in_a_file(text) else text
+
+
 Kind = Annotated[
     str | None,
     typer.Option(
-        "--kind", metavar="K", help="Quantizer: rvq, irvq, qinco2, faiss_rq, faiss_lsq, fsq or a plug-in's."
+        "--kind",
+        metavar="K",
+        help="Quantizer: rvq, irvq, qinco2, faiss_rq, faiss_lsq, fsq, a plug-in's, or FILE.py:CLASS.",
+        callback=_kind,
     ),
 ]
 Exclude = Annotated[

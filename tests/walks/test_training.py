@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 from audio_files import encode
-from pages import ROOT, commands, my_package
+from pages import ROOT, code, commands, my_package
 from walking import Shell, write_package
 
 pytestmark = pytest.mark.walk
@@ -49,9 +49,17 @@ def trained(shell: Shell) -> Shell:
 @pytest.fixture(scope="module")
 def extended(trained: Shell) -> Iterator[Shell]:
     """The commands of docs/extend.md with the quantizer of that page; then its decoder, fine-tuned."""
+    lines = walk("docs/extend.md")
+    for file, page, name in (("codec", "README.md", "MuLaw"), ("metric", "docs/extend.md", "Loudest")):
+        (trained.folder / f"my_{file}.py").write_text(code(page, name))
+    for command in [
+        line for line in lines if ".py:" in line
+    ]:  # with the class in a package, its name is taken
+        trained.run(command)
+    assert {"mulaw", "opus"} == set(pd.read_csv(trained.folder / "tried" / "summary.csv")["codec"])
     package = write_package(trained.folder / "package", "my_package", *my_package())
     with trained.installed(package, "my-package"):
-        for command in walk("docs/extend.md"):
+        for command in [line for line in lines if ".py:" not in line]:
             # A rate that the quantizer has: the page's table is of a model that was trained for longer.
             trained.run(command + (" --out uniform" if command.startswith("evaluate") else ""))
         trained.run("qincodec train finetune run --kind uniform")
