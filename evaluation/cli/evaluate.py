@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from evaluation.cli import options
 from evaluation.cli.html import html
 from evaluation.cli.merge import merge
+from evaluation.cli.new import new_app
 from evaluation.cli.paper import paper
 from evaluation.cli.showing import shown_anyway
 from evaluation.cli.weights import weights_app
@@ -339,6 +340,7 @@ for _command in (report, html, compare, merge, paper):
     app.command()(_command)
 app.command("list")(list_parts)
 app.add_typer(weights_app, name="weights")
+app.add_typer(new_app, name="new")
 
 
 def main() -> None:

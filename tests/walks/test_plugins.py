@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,24 @@ def test_the_embedding_has_its_distances(run: Path) -> None:
     assert summary.loc["reference", columns].tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     assert (summary.loc[["mulaw", "opus"], columns] > 1e-6).all(axis=None)
     assert summary.loc[["mulaw", "opus"], "kad_loudness"].notna().all()
+
+
+def test_a_new_codec_is_tried_checked_and_installed_as_it_says(plugged: Shell) -> None:
+    """The commands that `evaluate new codec` prints, in their order."""
+    said = plugged.run("evaluate new codec my-codec")
+    told = dict(re.findall(r"^(\w+) it: +(.*)$", said, flags=re.MULTILINE))
+    assert list(told) == ["Try", "Check", "Install"]
+    plugged.run(f"{told['Try']} --metrics si_sdr --limit 2 --out new")
+    tried = pd.read_csv(plugged.folder / "new" / "summary.csv").set_index("codec")
+    # 8 bits, 16,000 times a second.
+    assert tried.loc["my-codec", "kbps_measured"] == 128 and tried.loc["my-codec", "si_sdr"] > 10
+    (plugged.folder / "check_new.py").write_text(
+        "import sys\nsys.path.append('my-codec')\nfrom test_my_codec import *\ntest_it_keeps_the_promises()\n"
+    )
+    plugged.run("python check_new.py")  # pytest is not in this environment
+    plugged.run(told["Install"])
+    assert "my-codec" in plugged.run("evaluate list")
+    plugged.run("pip uninstall --quiet --yes my-codec")
 
 
 def test_the_weights_come_with_their_attribution(plugged: Shell) -> None:
