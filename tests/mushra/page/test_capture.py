@@ -85,10 +85,6 @@ def noise(seed: int) -> np.ndarray:
     return 0.9 * signal / np.abs(signal).max()
 
 
-# What records loses sound where the browser's audio thread does not get its turn: on a machine that is busy
-# a hole in the recording is no hole in what is played.  Later it may be less busy.
-@pytest.mark.alone
-@pytest.mark.flaky(reruns=5, reruns_delay=10)
 @pytest.mark.parametrize("rate", [44100, 48000])
 def test_what_is_heard_is_what_was_asked_for(
     site: Callable[..., Site], open_page: Callable[..., Any], rate: int
@@ -146,9 +142,12 @@ def test_what_is_heard_is_what_was_asked_for(
 
     # The right signals in the right order, each where the common time has it, to the frame.
     assert collapsed([name for _, _, name in stretches]) == collapsed(names)
-    gaps = [(b - a) / rate for (_, a, _), (b, _, _) in pairwise(stretches)]
-    assert min(gaps) > 0, "two signals at once"
-    assert max(gaps) <= 0.012, "a gap at a switch or at the loop's edge"
+    for (_, end, before), (start, _, after) in pairwise(stretches):
+        gap = (start - end) / rate
+        assert gap > 0, "two signals at once"
+        # A switch soon after the loop's edge: what sounds between the two gaps is too short to be a stretch.
+        two = before != after and start // length > end // length
+        assert gap <= (2 * 0.012 + 2 * fade / rate if two else 0.012), "a gap at a switch or at the loop's edge"
     assert np.abs(recorded[begin + stretches[-1][1] + fade + 1 :]).max() == 0, "silence after the pause"
 
 
