@@ -28,7 +28,7 @@ walks: setup-dev
 
 walk-newest: $(WALKS)/newest/.installed
 	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) $(INSTALLING)
-	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) -n $(JOBS) --dist loadgroup tests/walks $(INSTALLING:%=--ignore %)
+	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) -n $(JOBS) tests/walks $(INSTALLING:%=--ignore %)
 
 # The commands of the pages are the same with any versions; the whole listening test is walked on both data bases with
 # the newest versions, on PostgreSQL and in Firefox with the lowest, and on SQLite by the experimenter's walk.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +15,21 @@ from listener import rate_with_keys, rate_with_mouse
 from postgresql_server import new_database, postgresql_server
 from walking import Ear, Grades, Shell, Take
 
-HERE = Path(__file__).parent
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of a file share what its first one made, and go to one process; pages have a folder each.
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file share what its first one made, and go to one process; pages have a folder each."""
-    for item in items:
-        if item.path.parent == HERE and item.path.name != "test_pages.py":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    xdist's own groups (`--dist loadgroup`) are lost on their way with pytest 9: every process made all again.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return nodeid if path.endswith("test_pages.py") else path
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
