@@ -51,9 +51,16 @@ def make_demo(out: Path) -> Path:
     else:
         print(f"QINCODEC is left out: {missing}", file=sys.stderr)
     with ProgressLine() as progress:
-        # Encoded is all that is needed; SI-SDR is the metric that costs nothing, and so are nominal rates.
+        # Encoded is all that is needed, of the items and the training; SI-SDR is the metric that costs nothing, and
+        # so are nominal rates.
         evaluate(
-            codecs=codecs, kbps=[KBPS], out=out / RUN, metrics="si_sdr", match="nominal", progress=progress
+            codecs=codecs,
+            kbps=[KBPS],
+            limit=ITEMS + 1,
+            out=out / RUN,
+            metrics="si_sdr",
+            match="nominal",
+            progress=progress,
         )
         options = Options(
             items=ITEMS,
