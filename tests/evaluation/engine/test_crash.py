@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -14,6 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import evaluation.cli.evaluate  # noqa: F401  what a process of the command would import
+from evaluation.__main__ import main
 from evaluation.statistics.recordings import TIMING_COLUMNS
 
 COMMAND = [sys.executable, "-m", "evaluation"]
@@ -22,6 +26,27 @@ COMMAND = [sys.executable, "-m", "evaluation"]
 def arguments(clip_folder: Path, out: Path) -> list[str]:
     options = ["--codecs", "opus,mp3,pcm16", "--kbps", "8,16,24", "--batch-size", "2", "--workers", "2"]
     return [*COMMAND, str(clip_folder), *options, "--out", str(out)]
+
+
+def started(command: list[str]) -> multiprocessing.process.BaseProcess:
+    """A process of the command that has all its imports behind it, which are most of a short one."""
+
+    def run() -> None:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        sys.argv = ["evaluate", *command[len(COMMAND) :]]
+        main()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
+def finished(command: list[str]) -> None:
+    process = started(command)
+    process.join()
+    assert process.exitcode == 0
 
 
 def lines(run: Path) -> int:
@@ -37,7 +62,7 @@ def without_timings(run: Path) -> str:
 def whole(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one process that nothing interrupted, only to be read."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run(arguments(clip_folder, out), check=True, capture_output=True)
+    finished(arguments(clip_folder, out))
     return out
 
 
@@ -47,16 +72,14 @@ def kill_and_resume(clip_folder: Path, tmp_path: Path, whole: Path, kills: int) 
     chance = random.Random(kills)
     for target in sorted(chance.sample(range(total), kills)):
         have = lines(killed)
-        process = subprocess.Popen(
-            arguments(clip_folder, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        while process.poll() is None and lines(killed) <= target:
+        process = started(arguments(clip_folder, killed))
+        while process.is_alive() and lines(killed) <= target:
             time.sleep(0.002)
         time.sleep(chance.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
         assert lines(killed) >= have
-    subprocess.run(arguments(clip_folder, killed), check=True, capture_output=True)
+    finished(arguments(clip_folder, killed))
 
     assert without_timings(killed) == without_timings(whole)
     keys = [
