@@ -147,7 +147,9 @@ def test_what_is_heard_is_what_was_asked_for(
         assert gap > 0, "two signals at once"
         # A switch soon after the loop's edge: what sounds between the two gaps is too short to be a stretch.
         two = before != after and start // length > end // length
-        assert gap <= (2 * 0.012 + 2 * fade / rate if two else 0.012), "a gap at a switch or at the loop's edge"
+        assert gap <= (2 * 0.012 + 2 * fade / rate if two else 0.012), (
+            "a gap at a switch or at the loop's edge"
+        )
     assert np.abs(recorded[begin + stretches[-1][1] + fade + 1 :]).max() == 0, "silence after the pause"
 
 
