@@ -13,19 +13,17 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from baselines.codec import Codec, Encoded, Rate
-from qincodec.core.errors import said, shown
-from qincodec.core.plugins import FAULTS
-
-T = TypeVar("T")
+from baselines.trials import CallFailed, Trials
+from qincodec.core.errors import shown
 
 # Below it, a peak of the cross-correlation says nothing about delay (an untrained network, say).
 _MIN_CORRELATION = 0.5
@@ -111,55 +109,24 @@ def check_codec(
     return check.measurements
 
 
-class _Failed(Exception):
-    """A step that later ones build on went wrong; the problem is already on the list."""
-
-
-class _Check:
+class _Check(Trials):
     def __init__(self, codec: Codec, max_delay: int, seed: int) -> None:
-        self.codec = codec
+        super().__init__(codec, seed)
         self.max_delay = max_delay
-        self.random = np.random.default_rng(seed)
-        self.problems: dict[str, list[str]] = {}
         self.measurements: list[CodecMeasurement] = []
-        self._place = ""
-
-    def texts(self) -> list[str]:
-        """One line per problem: the advice, then where it was seen first."""
-        return [
-            f"{advice} [{places[0]}{f'; and {len(places) - 1} more' if len(places) > 1 else ''}]"
-            for advice, places in self.problems.items()
-        ]
-
-    def problem(self, seen: str, advice: str) -> None:
-        self.problems.setdefault(advice, []).append(f"{self._place}: {seen}" if self._place else seen)
-
-    def fail(self, seen: str, advice: str) -> NoReturn:
-        """A problem that leaves nothing to go on with."""
-        self.problem(seen, advice)
-        raise _Failed
-
-    def attempt(self, what: str, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except KeyboardInterrupt:
-            raise
-        except FAULTS as error:  # whatever an adapter raises is a finding
-            self.problem(said(error), f"{what} must not raise an error")
-            raise _Failed from error
 
     # ---- what is announced -----------------------------------------------------------------------------
 
     def run(self, rates: Sequence[Rate] | None, lengths: Sequence[int]) -> None:
         try:
             self.announcements()
-        except _Failed:
+        except CallFailed:
             return
         for channels in self.codec.channels:
-            self._place = _channels(channels)
+            self.place = _channels(channels)
             try:
                 offered = self.offered_rates(channels)
-            except _Failed:
+            except CallFailed:
                 continue
             points = list(rates or (offered[i] for i in sorted({0, len(offered) // 2, len(offered) - 1})))
             payload_bytes = [self.point(channels, rate) for rate in points]
@@ -239,139 +206,25 @@ class _Check:
 
     def point(self, channels: int, rate: Rate) -> int | None:
         """Everything that one second of sound can show; bytes of its payload, None if that failed."""
-        self._place = f"{_channels(channels)}, {rate.label} kbps"
+        self.place = f"{_channels(channels)}, {rate.label} kbps"
         # Odd, as real clips are; the second one quiet, so that anything shared across the batch shows.
         batch = torch.stack([self.sound(channels, self.codec.sample_rate + 1) for _ in range(2)])
         batch[1] *= 0.05
         try:
             encoded = self.encode(batch, rate)
             decoded = self.decode(encoded)
-        except _Failed:
+        except CallFailed:
             return None
         try:
             self.reproducible(batch, rate, encoded, decoded)
             agreement = self.alone(batch, rate, encoded, decoded)
             delay, correlation = self.in_time(batch[0].numpy(), decoded[0].numpy())
-        except _Failed:
+        except CallFailed:
             pass
         else:
             kbps = encoded[0].kbps
             self.measurements.append(CodecMeasurement(channels, rate, kbps, delay, correlation, agreement))
         return len(encoded[0].payload)
-
-    def sound(self, channels: int, num_samples: int) -> torch.Tensor:
-        """(channels, samples): a gliding harmonic tone over faint noise, another in each channel.
-
-        Tonal, so that codecs keep its waveform at low bitrates; gliding, so that it resembles itself at no
-        other delay.
-        """
-        time = np.arange(num_samples) / self.codec.sample_rate
-        rows = []
-        for _ in range(channels):
-            start, octaves = self.random.uniform(120, 180), self.random.uniform(0.7, 1.2)
-            cycles = start * (np.exp2(octaves * time) - 1) / (octaves * math.log(2))
-            tone = np.zeros(num_samples)
-            for harmonic in range(1, 11):
-                phase = self.random.uniform(0, 2 * math.pi)
-                tone += np.sin(2 * math.pi * harmonic * cycles + phase) / harmonic
-            rows.append(0.2 * tone + 0.002 * self.random.standard_normal(num_samples))
-        return torch.from_numpy(np.stack(rows).astype(np.float32))
-
-    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
-        given = audio.clone()
-        encoded = self.attempt("encode", lambda: self.codec.encode(audio, rate))
-        if not torch.equal(audio, given):
-            self.problem(
-                "the input changed", "encode must not change its input: copy before working in place"
-            )
-            audio.copy_(given)
-        if not isinstance(encoded, list) or len(encoded) != audio.shape[0]:
-            got = f"{len(encoded)} items" if isinstance(encoded, list) else type(encoded).__name__
-            self.fail(
-                f"got {got} for a batch of {audio.shape[0]}",
-                "encode must return a list, one Encoded per clip",
-            )
-        for clip in encoded:
-            self.one_encoded(clip, audio, rate)
-        return encoded
-
-    def one_encoded(self, clip: Encoded, audio: torch.Tensor, rate: Rate) -> None:
-        if not isinstance(clip, Encoded):
-            self.fail(f"got {type(clip).__name__}", "encode must return baselines.codec.Encoded objects")
-        got = (clip.sample_rate, clip.channels, clip.num_samples)
-        expected = (self.codec.sample_rate, *audio.shape[1:])
-        if got != expected:
-            self.fail(
-                f"{got}, expected {expected}",
-                "Encoded must state sample_rate, channels and num_samples of the audio that was given, before"
-                " any padding: decode returns as much, and the bitrate is counted over it",
-            )
-        if not isinstance(clip.payload, bytes):
-            self.fail(
-                f"it is {type(clip.payload).__name__}", "payload must be bytes, as a file would hold them"
-            )
-        if not clip.payload and rate.kbps is not None:
-            self.problem(
-                "no bytes", "payload must hold the coded bytes: the bitrate is measured from it, not computed"
-            )
-        self.codes(clip)
-
-    def codes(self, clip: Encoded) -> None:
-        if clip.codes is None:
-            if clip.codebook_sizes:
-                self.problem(f"{clip.codebook_sizes}", "codebook_sizes without codes: give both or neither")
-            return
-        codes, sizes = np.asarray(clip.codes), clip.codebook_sizes
-        if codes.ndim != 2 or codes.dtype.kind not in "iu" or len(sizes) != codes.shape[0]:
-            self.problem(
-                f"{codes.dtype} codes of shape {codes.shape}, {len(sizes)} codebook sizes",
-                "codes must be integers of shape (num_codebooks, frames), with one codebook size per row",
-            )
-        elif codes.size and (codes.min() < 0 or (codes >= np.array(sizes)[:, None]).any()):
-            self.problem(
-                f"codes from {codes.min()} to {codes.max()}, codebook sizes {tuple(sizes)}",
-                "codes must lie from 0 to their codebook's size - 1: perplexity and entropy count them",
-            )
-
-    def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
-        """Decode from what a run folder would hold, and check the shape of what comes back."""
-        restored = [
-            self.attempt(
-                "Encoded.to_bytes() and back (JSON values in side_info, integer codes)",
-                partial(_stored_and_read, clip),
-            )
-            for clip in encoded
-        ]
-        for clip, back in zip(encoded, restored, strict=True):
-            if back.side_info != clip.side_info:
-                self.problem(
-                    f"{clip.side_info!r} became {back.side_info!r}"[:200],
-                    "side_info must hold JSON values only (no tuples, arrays or integer keys)",
-                )
-        decoded = self.attempt(
-            "decode of clips restored from their bytes", lambda: self.codec.decode(restored)
-        )
-        expected = (len(encoded), encoded[0].channels, encoded[0].num_samples)
-        if not isinstance(decoded, torch.Tensor) or tuple(decoded.shape) != expected:
-            got = tuple(decoded.shape) if isinstance(decoded, torch.Tensor) else type(decoded).__name__
-            self.fail(
-                f"got {got}, expected {expected}",
-                "decode must return a tensor of shape (batch, channels, num_samples): pad before encoding"
-                " where frames need it, and cut exactly that off after decoding",
-            )
-        if not decoded.is_floating_point():
-            self.fail(
-                f"got {decoded.dtype}",
-                "decode must return float32 with full scale at 1.0 (nominal range [-1, 1]), neither integers"
-                " nor complex numbers",
-            )
-        if decoded.dtype != torch.float32:
-            self.problem(f"got {decoded.dtype}", "decode must return float32")
-        decoded = decoded.detach().cpu().float()
-        if not torch.isfinite(decoded).all():
-            count = int((~torch.isfinite(decoded)).sum())
-            self.fail(f"{count} samples", "decode must not return NaN or infinity")
-        return decoded
 
     def reproducible(
         self, batch: torch.Tensor, rate: Rate, encoded: Sequence[Encoded], decoded: torch.Tensor
@@ -455,7 +308,7 @@ class _Check:
     def more_for_more(
         self, channels: int, rates: Sequence[Rate], payload_bytes: Sequence[int | None]
     ) -> None:
-        self._place = _channels(channels)
+        self.place = _channels(channels)
         known = [
             (rate.kbps, size)
             for rate, size in zip(rates, payload_bytes, strict=True)
@@ -472,15 +325,11 @@ class _Check:
         clips = {f"length {length}": self.sound(channels, length) for length in lengths}
         clips["silence"] = torch.zeros(channels, self.codec.sample_rate // 2)
         for label, clip in clips.items():
-            self._place = f"{_channels(channels)}, {rate.label} kbps, {label}"
+            self.place = f"{_channels(channels)}, {rate.label} kbps, {label}"
             try:
                 self.decode(self.encode(clip[None], rate))
-            except _Failed:
+            except CallFailed:
                 continue
-
-
-def _stored_and_read(clip: Encoded) -> Encoded:
-    return Encoded.from_bytes(clip.to_bytes())
 
 
 def _channels(channels: int) -> str:
