@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from baselines.codec import Codec, Encoded, Rate
-from baselines.trials import CallFailed, Trials
+from baselines.trials import CallFailed, Trials, stored_and_read
 from qincodec.core.errors import shown
 
 # Below it, a peak of the cross-correlation says nothing about delay (an untrained network, say).
@@ -79,7 +79,8 @@ def check_codec(
     Checked, for each announced channel count: shapes, types, exact lengths, finite values; that decoding
     needs nothing but the serialized `Encoded`; that encoding and decoding are reproducible, the same alone
     and in a batch, and leave their input as it was; codes within their codebooks; sound that is in time,
-    of the right polarity and in the right channel; more bytes for more kbps; very short clips and silence.
+    of the right polarity and in the right channel; more bytes for more kbps; rates that are said to be
+    prefixes of others (`Codec.is_prefix`); very short clips and silence.
 
     Args:
         codec: an instance, ready to run. One with ``sample_rate`` 0 is checked at 44,100 Hz.
@@ -131,6 +132,7 @@ class _Check(Trials):
             points = list(rates or (offered[i] for i in sorted({0, len(offered) // 2, len(offered) - 1})))
             payload_bytes = [self.point(channels, rate) for rate in points]
             self.more_for_more(channels, points, payload_bytes)
+            self.prefixes(channels, points)
             for index in sorted({0, len(points) - 1}):
                 self.short_and_silent(channels, points[index], lengths)
 
@@ -321,6 +323,34 @@ class _Check(Trials):
                     "a higher kbps must give more bytes: is the rate used, and are the rates in order?",
                 )
 
+    def prefixes(self, channels: int, points: Sequence[Rate]) -> None:
+        """Where a rate is said to be a prefix of another, what is cut out must be what `encode` gives."""
+        batch = torch.stack([self.sound(channels, self.codec.sample_rate + 1) for _ in range(2)])
+        encoded: dict[str, list[Encoded]] = {}
+        for rate, of in itertools.permutations(points, 2):
+            self.place = f"{_channels(channels)}, {rate.label} of {of.label} kbps"
+            try:
+                if not self.attempt("is_prefix(rate, of)", partial(self.codec.is_prefix, rate, of)):
+                    continue
+                for one in (rate, of):
+                    if one.label not in encoded:
+                        encoded[one.label] = self.encode(batch, one)
+                for whole, direct in zip(encoded[of.label], encoded[rate.label], strict=True):
+                    # Restored from its bytes, as a run that goes on has it.
+                    cut = self.attempt("truncate", partial(self._cut, whole, rate))
+                    self.one_encoded(cut, batch, rate)
+                    if (difference := _difference(cut, direct)) is not None:
+                        self.fail(
+                            difference,
+                            "truncate must give what encode gives at that rate, to the byte: is_prefix must"
+                            " be False where a lower rate has other codes",
+                        )
+            except CallFailed:
+                continue
+
+    def _cut(self, whole: Encoded, rate: Rate) -> Encoded:
+        return self.codec.truncate(stored_and_read(whole), rate)
+
     def short_and_silent(self, channels: int, rate: Rate, lengths: Sequence[int]) -> None:
         clips = {f"length {length}": self.sound(channels, length) for length in lengths}
         clips["silence"] = torch.zeros(channels, self.codec.sample_rate // 2)
@@ -334,6 +364,28 @@ class _Check(Trials):
 
 def _channels(channels: int) -> str:
     return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+
+
+def _difference(cut: Encoded, direct: Encoded) -> str | None:
+    """What a clip that was cut out of a higher rate has else than one that was encoded at its own."""
+    if cut.to_bytes() == direct.to_bytes():
+        return None
+    a, b = (np.empty((0, 0)) if clip.codes is None else np.asarray(clip.codes) for clip in (cut, direct))
+    if a.shape != b.shape:
+        return f"codes of shape {a.shape}, encode gives {b.shape}"
+    if len(rows := np.flatnonzero((a != b).any(1))):
+        share = float(np.mean(a[rows[0]] != b[rows[0]]))
+        return f"codes differ from codebook {rows[0] + 1} of {len(a)} on: {share:.1%} of its own"
+    for name in ("codebook_sizes", "side_info", "payload"):
+        of_cut, of_direct = getattr(cut, name), getattr(direct, name)
+        if of_cut != of_direct:
+            if name != "payload":
+                return f"{name} {of_cut}, encode gives {of_direct}"[:200]
+            if len(of_cut) != len(of_direct):
+                return f"payload of {len(of_cut)} bytes, encode gives {len(of_direct)}"
+            at = next(n for n, pair in enumerate(zip(of_cut, of_direct, strict=True)) if pair[0] != pair[1])
+            return f"payloads of {len(of_cut)} bytes differ from byte {at} on"
+    return "the order of side_info differs"
 
 
 def _best_lag(x: np.ndarray, y: np.ndarray) -> tuple[int, float]:

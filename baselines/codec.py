@@ -10,7 +10,7 @@ import json
 import math
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -215,6 +215,18 @@ class Codec(ABC):
         """
         return None
 
+    def is_prefix(self, rate: Rate, of: Rate) -> bool:
+        """Whether `truncate` makes of what `encode` gives at the rate ``of`` what it gives at ``rate``.
+
+        So it is with a residual quantizer that chooses one code after the other, without looking ahead. An
+        evaluation then encodes once for both. Unless a codec says so, each rate is encoded.
+        """
+        return False
+
+    def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
+        """What `encode` gives at ``rate``, to the byte, cut out of what it gave at another (`is_prefix`)."""
+        raise NotImplementedError(f"codec '{self.name}' says that a rate is_prefix, and has no truncate")
+
     @abstractmethod
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         """Encode (batch, channels, samples) at ``sample_rate``; one `Encoded` per item of the batch.
@@ -284,6 +296,31 @@ class ClipCodec(Codec):
         for samples in decoded:
             check_decoded(self.name, samples, ("channels", "samples"), np.ndarray)
         return torch.from_numpy(np.stack(decoded)).to(self.device)
+
+
+def fewer_codebooks(rate: Rate, of: Rate) -> bool:
+    """Whether a rate has fewer codebooks than another (``num_codebooks``) and is the same otherwise."""
+    low, high = rate.settings.get("num_codebooks"), of.settings.get("num_codebooks")
+    same = {**rate.settings, "num_codebooks": None} == {**of.settings, "num_codebooks": None}
+    return isinstance(low, int) and isinstance(high, int) and low < high and same
+
+
+def first_codebooks(encoded: Encoded, rate: Rate) -> np.ndarray:
+    """The codes that a rate keeps (`fewer_codebooks`): (streams, num_codebooks, frames), int32.
+
+    Args:
+        encoded: ``num_codebooks`` is in its side information; its codes stand stream by stream.
+    """
+    most, keep = encoded.side_number("num_codebooks", 1, 1024), rate.settings["num_codebooks"]
+    if encoded.codes is None or len(encoded.codes) % most or not isinstance(keep, int) or keep > most:
+        raise UserError(f"encoded clip has no {keep} codebooks to keep; delete it and run again")
+    return encoded.codes.reshape(-1, most, encoded.codes.shape[-1])[:, :keep]
+
+
+def highest(codec: Codec, rate: Rate, rates: Iterable[Rate]) -> Rate:
+    """Of other rates the highest one that ``rate`` is a prefix of, or itself."""
+    above = [of for of in rates if (of.kbps or 0) > (rate.kbps or 0) and codec.is_prefix(rate, of)]
+    return max(above, key=lambda of: of.kbps or 0, default=rate)
 
 
 def check_batch(encoded: Sequence[Encoded]) -> None:

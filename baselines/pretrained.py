@@ -17,14 +17,22 @@ import math
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 import baselines.weights
-from baselines.codec import Codec, Encoded, Rate, check_batch, damaged
+from baselines.codec import (
+    Codec,
+    Encoded,
+    Rate,
+    check_batch,
+    damaged,
+    fewer_codebooks,
+    first_codebooks,
+)
 from baselines.lazy import Lazy
 from baselines.tensors import FOLDER
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
@@ -162,6 +170,23 @@ class PretrainedCodec(Codec):
             codes=codes.reshape(-1, codes.shape[-1]).astype(np.int32),
             codebook_sizes=sizes * codes.shape[0],
             side_info={"weights": self.weights_hash, "num_codebooks": int(codes.shape[1]), **side},
+        )
+
+    def is_prefix(self, rate: Rate, of: Rate) -> bool:
+        return fewer_codebooks(rate, of)
+
+    def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
+        codes = first_codebooks(encoded, rate)
+        streams, n, frames = codes.shape
+        most = len(encoded.codebook_sizes) // streams
+        extra = encoded.payload[payload_bytes(frames, streams, encoded.codebook_sizes[:most]) :]
+        sizes = encoded.codebook_sizes[:n]
+        return replace(
+            encoded,
+            payload=pack_codes(codes, sizes) + extra,
+            codes=codes.reshape(-1, frames),
+            codebook_sizes=sizes * streams,
+            side_info={**encoded.side_info, "num_codebooks": n},
         )
 
     def _unpacked(

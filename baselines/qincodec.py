@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.codec import Codec, Encoded, Rate, check_batch, damaged
+from baselines.codec import (
+    Codec,
+    Encoded,
+    Rate,
+    check_batch,
+    damaged,
+    fewer_codebooks,
+    first_codebooks,
+)
 from baselines.lazy import Lazy
 from qincodec import bitstream, model_folder
 from qincodec.core.errors import UserError, shown
@@ -49,18 +57,18 @@ class _Model(Codec):
             return str(error)
         return None
 
-    def _encoded(self, audio: torch.Tensor, payload: bytes, **rest: Any) -> Encoded:
-        return Encoded(payload, self.sample_rate, audio.shape[-2], audio.shape[-1], **rest)
-
     def _frames(self, clip: Encoded) -> int:
         return self.model.autoencoder.num_frames(clip.num_samples)
 
-    def _check_payload(self, clip: Encoded, num_bytes: int) -> None:
+    def _check_model(self, clip: Encoded) -> None:
         if clip.side_info.get("model") != self.weights_hash:
             raise UserError(
                 f"clip was encoded with {self.name} model {shown(clip.side_info.get('model'))}, the loaded"
                 f" one is {self.weights_hash}: give the model it was encoded with"
             )
+
+    def _check_payload(self, clip: Encoded, num_bytes: int) -> None:
+        self._check_model(clip)
         if len(clip.payload) != num_bytes:
             raise damaged(self.name, f"{len(clip.payload)} bytes instead of {num_bytes}")
 
@@ -80,18 +88,30 @@ class Qincodec(_Model):
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         self.check_audio(audio)
         n = int(rate.settings["num_codebooks"])
-        sizes = self._sizes(n)
         codes = self.model.encode(audio, num_codebooks=n).to("cpu", torch.int32).numpy()
-        return [
-            self._encoded(
-                audio,
-                bitstream.code(clip, sizes, self.model.tables),
-                codes=clip.reshape(-1, clip.shape[-1]),
-                codebook_sizes=sizes * len(clip),
-                side_info={"model": self.weights_hash, "num_codebooks": n},
-            )
-            for clip in codes
-        ]
+        return [self._of_codes(clip, audio.shape[-1]) for clip in codes]
+
+    def is_prefix(self, rate: Rate, of: Rate) -> bool:
+        quantizer = self.model.quantizer
+        return quantizer is not None and quantizer.prefix_encoded and fewer_codebooks(rate, of)
+
+    def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
+        self._check_model(encoded)
+        return self._of_codes(first_codebooks(encoded, rate), encoded.num_samples)
+
+    def _of_codes(self, codes: np.ndarray, num_samples: int) -> Encoded:
+        """A clip of codes (channels, num_codebooks, frames)."""
+        channels, n, frames = codes.shape
+        sizes = self._sizes(n)
+        return Encoded(
+            bitstream.code(codes, sizes, self.model.tables),
+            self.sample_rate,
+            channels,
+            num_samples,
+            codes=codes.reshape(-1, frames),
+            codebook_sizes=sizes * channels,
+            side_info={"model": self.weights_hash, "num_codebooks": n},
+        )
 
     def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
         check_batch(encoded)
@@ -136,8 +156,16 @@ class Continuous(_Model):
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         self.check_audio(audio)
         latents = self.model.encode_latents(audio).cpu().numpy().astype("<f4")
+        channels, num_samples = audio.shape[1:]
         return [
-            self._encoded(audio, clip.tobytes(), side_info={"model": self.weights_hash}) for clip in latents
+            Encoded(
+                clip.tobytes(),
+                self.sample_rate,
+                channels,
+                num_samples,
+                side_info={"model": self.weights_hash},
+            )
+            for clip in latents
         ]
 
     def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:

@@ -138,7 +138,7 @@ class Trials:
         restored = [
             self.attempt(
                 "Encoded.to_bytes() and back (JSON values in side_info, integer codes)",
-                partial(_stored_and_read, clip),
+                partial(stored_and_read, clip),
             )
             for clip in encoded
         ]
@@ -174,5 +174,5 @@ class Trials:
         return decoded
 
 
-def _stored_and_read(clip: Encoded) -> Encoded:
+def stored_and_read(clip: Encoded) -> Encoded:
     return Encoded.from_bytes(clip.to_bytes())

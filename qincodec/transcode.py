@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,14 @@ def encode_file(
         UserError: as `qincodec.audio.read`, and for a sample rate or a number of channels that a .qnc file
             cannot note.
     """
+    header, codes = _encode(codec, path, num_codebooks, progress)
+    return header, dumps(header, codes, codec.tables)
+
+
+def _encode(
+    codec: Qincodec, path: str | Path, num_codebooks: int, progress: Progress | None
+) -> tuple[QncHeader, np.ndarray[Any, Any]]:
+    """Header and codes (channels, num_codebooks, frames), int32."""
     info = audio.info(path)
     if info.channels > 255:
         raise UserError(f"'{path}' has {info.channels} channels, a .qnc file holds 255 at most: split it")
@@ -83,7 +91,7 @@ def encode_file(
         done += part.shape[2]
         if progress:
             progress("s", round(done / codec.frame_rate), round(header.num_frames / codec.frame_rate))
-    return header, dumps(header, codes, codec.tables)
+    return header, codes
 
 
 def encode_to_rate(
@@ -93,6 +101,7 @@ def encode_to_rate(
 
     Entropy-coded files take more or less than `Qincodec.rates` says of the mean, so numbers of codebooks are
     tried, from that of `Qincodec.codebooks_for` on, until those next to each other lie around the bitrate.
+    Where a rate is a prefix of a higher one (`Quantizer.prefix_encoded`), the file is encoded once.
 
     Raises:
         UserError: as `encode_file` and `Qincodec.codebooks_for`.
@@ -100,9 +109,13 @@ def encode_to_rate(
     channels = audio.info(path).channels
     numbers = [count for count, _ in codec.rates(channels)]
     low, at, high = -1, numbers.index(codec.codebooks_for(kbps, channels)), len(numbers)
+    prefixes = codec.quantizer is not None and codec.quantizer.prefix_encoded
+    whole = _encode(codec, path, numbers[-1], progress) if prefixes else None
     tried: list[tuple[float, QncHeader, bytes]] = []
     while low < at < high:
-        header, data = encode_file(codec, path, numbers[at], progress)
+        header, codes = whole or _encode(codec, path, numbers[at], progress)
+        header = replace(header, codebook_sizes=header.codebook_sizes[: numbers[at]])
+        data = dumps(header, codes[:, : numbers[at]], codec.tables)
         made = header.kbps(len(data))
         tried.append((abs(math.log(made / kbps)), header, data))
         low, high = (at, high) if made < kbps else (low, at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from baselines.codec import Codec, Encoded, Rate, check_decoded, check_encoded
+from baselines.codec import Codec, Encoded, Rate, check_decoded, check_encoded, highest
 from baselines.rendered import Rendered, RenderedClip
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.conditions import PreparedCondition
+from evaluation.rows import CodedRow
 from evaluation.run.store import RunStore
 from qincodec import audio
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
 from qincodec.core.files import write_atomic
+from qincodec.core.plugins import FAULTS
 
 
 @dataclass
@@ -29,13 +31,16 @@ class Batch:
     """Clips of the same length that are coded and scored at once, as audio.
 
     ``reference`` is (clips, channels, samples) at the evaluation's rate. What is computed from it is kept
-    as long as the batch is: codec inputs by sample rate, prepared metrics by (metric, delay).
+    as long as the batch is: codec inputs by sample rate, prepared metrics by (metric, delay), and what was
+    encoded at the highest rate of a codec, by `Condition.point` (`Coder`): clips and seconds, or None where
+    that failed.
     """
 
     clips: list[Clip]
     reference: torch.Tensor
     inputs: dict[int, torch.Tensor] = field(default_factory=dict)
     prepared: dict[tuple[str, int], Any] = field(default_factory=dict)
+    whole: dict[str, tuple[list[Encoded], float] | None] = field(default_factory=dict)
 
     def clip(self, index: int) -> Batch:
         """One of the clips by itself."""
@@ -44,7 +49,11 @@ class Batch:
 
 @dataclass
 class Coded:
-    """What a condition made of a batch: ``decoded`` like `Batch.reference`, and one entry per clip."""
+    """What a condition made of a batch: ``decoded`` like `Batch.reference`, and one entry per clip.
+
+    ``encode_s`` of a rate that was cut out of a higher one is the time of both: of encoding at the higher
+    one, which is no less than encoding at its own takes, and of cutting.
+    """
 
     decoded: torch.Tensor
     encoded: Sequence[Encoded | None]
@@ -57,12 +66,20 @@ class Coded:
 class Coder:
     """Reads references and makes what conditions make of them, at the evaluation's sample rate.
 
-    Its methods may be called from several threads.
+    Its methods may be called from several threads. Rates that are prefixes of a higher one
+    (`Codec.is_prefix`) are cut out of it: a batch is encoded once, at the highest rate of ``conditions``, or
+    not at all where its clips are there from an earlier session.
+
+    Attributes:
+        conditions: of the run. A coder that knows none encodes at every rate.
+        row: what is known of a clip in a condition.
     """
 
     store: RunStore
     sample_rate: int
     channels: int
+    conditions: Sequence[PreparedCondition] = ()
+    row: Callable[[PreparedCondition, Clip], CodedRow | None] = lambda prepared, clip: None
     _unchanged: Unchanged = field(default_factory=Unchanged)
 
     def reference(self, clip: Clip, what: str | None = None) -> Audio:
@@ -95,13 +112,10 @@ class Coder:
             samples = audio.resample(batch.reference.numpy(), self.sample_rate, codec.sample_rate)
             batch.inputs[codec.sample_rate] = torch.from_numpy(samples)
         given = batch.inputs[codec.sample_rate]
+        encoded, encode_s = self._encoded(codec, rate, batch, given)
         start = time.perf_counter()
-        encoded = check_encoded(
-            codec.name, codec.encode(given.to(codec.device, copy=True), rate), len(batch.clips)
-        )
-        encoded_at = time.perf_counter()
         decoded = _decoded(codec, encoded, given)
-        decoded_at = time.perf_counter()
+        decode_s = time.perf_counter() - start
         for clip, item in zip(batch.clips, encoded, strict=True):
             write_atomic(self.store.encoded_path(prepared.condition.point, clip.id), _bytes_of(item))
         count = len(batch.clips)
@@ -109,9 +123,40 @@ class Coder:
             self._fitted(decoded, codec, batch.reference.shape[-1]),
             encoded,
             [None] * count,
-            (encoded_at - start) / count,
-            (decoded_at - encoded_at) / count,
+            encode_s / count,
+            decode_s / count,
         )
+
+    def _encoded(
+        self, codec: Codec, rate: Rate, batch: Batch, given: torch.Tensor
+    ) -> tuple[list[Encoded], float]:
+        """A batch at a rate, cut out of a higher one where that can be; and seconds."""
+        own = {c.rate.label: c for c in self.conditions if c.codec is codec and c.rate is not None}
+        of = highest(codec, rate, [c.rate for c in own.values() if c.rate is not None])
+        whole = own.get(of.label)
+        if whole is None:
+            return _timed(codec, rate, given)
+        point = whole.condition.point
+        if of is not rate and point not in batch.whole:
+            batch.whole[point] = self._stored(whole, batch) or _timed_if_it_works(codec, of, given)
+        found = batch.whole.get(point)
+        if found is None:
+            return _timed(codec, rate, given)
+        if of is rate:
+            return found
+        start = time.perf_counter()
+        encoded = check_encoded(codec.name, [codec.truncate(clip, rate) for clip in found[0]], len(given))
+        return encoded, found[1] + time.perf_counter() - start
+
+    def _stored(self, prepared: PreparedCondition, batch: Batch) -> tuple[list[Encoded], float] | None:
+        """What was encoded before, and in how many seconds; None if that is not all there."""
+        rows = [self.row(prepared, clip) for clip in batch.clips]
+        done = [row for row in rows if row is not None and row.error is None and row.encode_s is not None]
+        try:
+            encoded = [self.store.read_encoded(row.encoded) for row in done]
+        except (OSError, UserError):
+            return None
+        return (encoded, sum(row.encode_s or 0 for row in done)) if len(done) == len(rows) else None
 
     def decode(
         self, codec: Codec, encoded: list[Encoded], length: int, given: torch.Tensor | None = None
@@ -155,6 +200,23 @@ def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:
 def fit_length(samples: torch.Tensor, length: int) -> torch.Tensor:
     """Cut or zero-pad (..., samples) to ``length``: rates that do not divide leave a sample over."""
     return functional.pad(samples, (0, length - samples.shape[-1]))
+
+
+def _timed(codec: Codec, rate: Rate, given: torch.Tensor) -> tuple[list[Encoded], float]:
+    """What a codec encodes, and in how many seconds."""
+    start = time.perf_counter()
+    encoded = check_encoded(codec.name, codec.encode(given.to(codec.device, copy=True), rate), len(given))
+    return encoded, time.perf_counter() - start
+
+
+def _timed_if_it_works(codec: Codec, rate: Rate, given: torch.Tensor) -> tuple[list[Encoded], float] | None:
+    """None where it fails: that is said where the rate is coded itself, and lower ones may work."""
+    try:
+        return _timed(codec, rate, given)
+    except KeyboardInterrupt:
+        raise
+    except FAULTS:
+        return None
 
 
 def _decoded(codec: Codec, encoded: list[Encoded], given: torch.Tensor | None) -> torch.Tensor:

@@ -22,7 +22,7 @@ from functools import partial
 
 import torch
 
-from baselines.codec import Codec, Rate, check_encoded
+from baselines.codec import Codec, Encoded, Rate, check_encoded, highest
 from baselines.registry import of_plugin
 from evaluation.datasets.base import Clip
 from evaluation.engine.coding import Coder
@@ -214,6 +214,8 @@ class Pilot:
     settings: Settings
     workers: int = 1
     _measured: dict[tuple[str, str, int], tuple[float, int]] = field(default_factory=dict)
+    #: (codec, rate, clip) -> what was encoded at the highest rate, and seconds of audio; None if that failed.
+    _whole: dict[tuple[str, str, str], tuple[Encoded, float] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         readable = [clip for clip in self.clips if clip.error is None]
@@ -239,7 +241,7 @@ class Pilot:
         for count in dict.fromkeys((self._few, self._many) if free else (self._few,)):
             tried, rate = [], first or next_rate(codec, rates, channels, [], asked, tolerance)
             while rate is not None and len(tried) < MAX_TRIED:
-                kbps, clips = self._kbps(label, codec, rate, count)
+                kbps, clips = self._kbps(label, codec, rate, rates, count)
                 tried.append((rate, kbps))
                 if kbps > 0:
                     said.append(Tried(rate.kbps, kbps, clips))
@@ -258,16 +260,21 @@ class Pilot:
         )
         return [rate for rate in sides if rate is not None] or [ordered[0][0]]
 
-    def _kbps(self, label: str, codec: Codec, rate: Rate, count: int) -> tuple[float, int]:
+    def _kbps(
+        self, label: str, codec: Codec, rate: Rate, rates: Sequence[Rate], count: int
+    ) -> tuple[float, int]:
         """Measured on the first clips of the draw, those left out that cannot be coded; and how many are
         left."""
         key = label, rate.label, count
         if key not in self._measured:
+            of = highest(codec, rate, rates)
+            self._whole = {at: whole for at, whole in self._whole.items() if at[0] == label}
             threads = torch.get_num_threads()
             torch.set_num_threads(1)  # as in the run itself: each worker computes with one
             try:
                 with ThreadPoolExecutor(self.workers) as pool:
-                    sizes = list(pool.map(lambda clip: self._size(codec, rate, clip), self._drawn[:count]))
+                    size = partial(self._size, label, codec, rate, of)
+                    sizes = list(pool.map(size, self._drawn[:count]))
             finally:
                 torch.set_num_threads(threads)
             known = [size for size in sizes if size is not None]
@@ -275,18 +282,39 @@ class Pilot:
             self._measured[key] = kbps, len(known)
         return self._measured[key]
 
-    def _size(self, codec: Codec, rate: Rate, clip: Clip) -> tuple[int, float] | None:
-        """Bytes and seconds; None where that fails, which the run itself will report."""
+    def _size(self, label: str, codec: Codec, rate: Rate, of: Rate, clip: Clip) -> tuple[int, float] | None:
+        """Bytes and seconds; None where that fails, which the run itself will report.
+
+        Args:
+            of: the highest rate that ``rate`` is a prefix of, at which a clip is encoded once.
+        """
+        key = label, of.label, clip.id
+        if of is not rate and key not in self._whole:
+            self._whole[key] = self._encoded(codec, of, clip)
+        whole = self._whole.get(key)
+        if whole is None or of is rate:
+            found = whole or self._encoded(codec, rate, clip)
+            return None if found is None else (len(found[0].payload), found[1])
         try:
-            reference = self.coder.reference(clip)
-            given = audio.resample(reference, self.settings.sample_rate, codec.sample_rate)
-            encoded = codec.encode(torch.from_numpy(given)[None].to(codec.device, copy=True), rate)
-            size = len(check_encoded(codec.name, encoded, 1)[0].payload)
+            (encoded,) = check_encoded(codec.name, [codec.truncate(whole[0], rate)], 1)
         except KeyboardInterrupt:
             raise
         except FAULTS:
             return None
-        return size, reference.shape[-1] / self.settings.sample_rate
+        return len(encoded.payload), whole[1]
+
+    def _encoded(self, codec: Codec, rate: Rate, clip: Clip) -> tuple[Encoded, float] | None:
+        """A clip and its seconds; None where that fails."""
+        try:
+            reference = self.coder.reference(clip)
+            given = audio.resample(reference, self.settings.sample_rate, codec.sample_rate)
+            encoded = codec.encode(torch.from_numpy(given)[None].to(codec.device, copy=True), rate)
+            (item,) = check_encoded(codec.name, encoded, 1)
+        except KeyboardInterrupt:
+            raise
+        except FAULTS:
+            return None
+        return item, reference.shape[-1] / self.settings.sample_rate
 
 
 def _distance(kbps: float, asked: float) -> float:

@@ -131,7 +131,8 @@ class Runner:
         self.save_audio = request.save_audio
         self.on_step = on_step
         self.on_more = on_more
-        self._coder = Coder(store, settings.sample_rate, settings.channels)
+        known = self.conditions, self._coded_row
+        self._coder = Coder(store, settings.sample_rate, settings.channels, *known)
         self._stop = threading.Event()
         #: Keys of scores that could not be computed in this session: a second attempt would fail likewise.
         self._failed: set[str] = set()

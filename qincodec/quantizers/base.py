@@ -64,6 +64,8 @@ class Quantizer(nn.Module, ABC):
         prefix_decodable: the first m columns of ``encode(x, m)`` decode by themselves, for every m up to
             ``num_codebooks``, so that one fitted quantizer serves every rate. Where False the only rate
             is that of all codebooks.
+        prefix_encoded: ``encode(x, m)`` is the first m columns of ``encode(x, n)`` for every n above m: each
+            code is chosen without regard to those after it. A beam search looks ahead and is not so.
         recordable: `_encode` and `_decode` neither look at values nor leave the device, so that training on a
             GPU can record them as a CUDA graph.
         dim: dimensions of a latent.
@@ -72,6 +74,7 @@ class Quantizer(nn.Module, ABC):
 
     kind: ClassVar[str]
     prefix_decodable: ClassVar[bool] = True
+    prefix_encoded: ClassVar[bool] = False
     recordable: ClassVar[bool] = False
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...]) -> None:

@@ -52,6 +52,7 @@ class IRVQ(EqualCodebooks):
     """
 
     kind = "irvq"
+    prefix_encoded = True
     recordable = True
     codebooks: torch.Tensor
     sigmas: torch.Tensor

@@ -98,6 +98,7 @@ class RVQ(AdditiveQuantizer):
     """
 
     kind = "rvq"
+    prefix_encoded = True
     recordable = True
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from baselines import CodecProblem, check_codec
-from baselines.codec import ClipCodec, Codec, Encoded, Rate
+from baselines.codec import ClipCodec, Codec, Encoded, Rate, fewer_codebooks, first_codebooks
 
 
 class Sound(Codec):
@@ -342,6 +343,77 @@ class Crashes(Sound):
         raise RuntimeError("CUDA error\nmany lines follow")
 
 
+class Layers(ClipCodec):
+    """Bits of samples, the highest first: a rate with fewer of them is a prefix of one with more."""
+
+    name, version, sample_rate = "layers", "1", 8000
+
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        return [Rate(8.0 * n, {"num_codebooks": n}) for n in (5, 6, 8)]
+
+    def is_prefix(self, rate: Rate, of: Rate) -> bool:
+        return fewer_codebooks(rate, of)
+
+    def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
+        return self._of(first_codebooks(encoded, rate)[0], encoded.num_samples)
+
+    def _of(self, bits: np.ndarray, num_samples: int) -> Encoded:
+        return Encoded(
+            np.packbits(bits.astype(np.uint8)).tobytes(),
+            self.sample_rate,
+            1,
+            num_samples,
+            codes=bits,
+            codebook_sizes=(2,) * len(bits),
+            side_info={"num_codebooks": len(bits)},
+        )
+
+    def levels(self, audio: np.ndarray, n: int) -> np.ndarray:
+        return np.clip(np.floor(audio[0] * 128) + 128, 0, 255).astype(np.int64)
+
+    def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
+        n = int(rate.settings["num_codebooks"])
+        bits = self.levels(audio, n)[None] >> np.arange(7, 7 - n, -1)[:, None] & 1
+        return self._of(bits, audio.shape[1])
+
+    def decode_clip(self, encoded: Encoded) -> np.ndarray:
+        n, most = encoded.side_info["num_codebooks"], encoded.num_samples
+        bits = np.unpackbits(np.frombuffer(encoded.payload, np.uint8))[: n * most].reshape(n, most)
+        levels = (bits.astype(np.int64) << np.arange(7, 7 - n, -1)[:, None]).sum(0) + 2 ** (7 - n) - 0.5
+        return (levels[None] / 128 - 1).astype(np.float32)
+
+
+class LooksAhead(Layers):
+    """Rounds to the rate, as is best: the codes of a lower rate are not those of a higher one."""
+
+    def levels(self, audio: np.ndarray, n: int) -> np.ndarray:
+        step = 2 ** (8 - n)
+        return np.clip(np.round((audio[0] * 128 + 128) / step) * step, 0, 256 - step).astype(np.int64)
+
+
+class CutsTooMuch(Layers):
+    def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
+        return self._of(first_codebooks(encoded, rate)[0][:-1], encoded.num_samples)
+
+
+class KeepsTheBytes(Layers):
+    def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
+        return replace(super().truncate(encoded, rate), payload=encoded.payload)
+
+
+class KeepsTheSideInfo(Layers):
+    def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
+        return replace(super().truncate(encoded, rate), side_info=encoded.side_info)
+
+
+class NothingToCut(Layers):
+    truncate = Codec.truncate
+
+
+def test_prefixes_are_tried_where_a_codec_says_that_it_has_some() -> None:
+    assert [row.rate.kbps for row in check_codec(Layers())] == [40, 48, 64]
+
+
 @pytest.mark.parametrize(
     ("codec", "advice"),
     [
@@ -383,6 +455,14 @@ class Crashes(Sound):
         (IgnoresTheRate, "a higher kbps must give more bytes"),
         (RatesMixedUp, "a higher kbps must give more bytes"),
         (FailsOnShortClips, "encode must not raise an error .*length 1:"),
+        (LooksAhead, r"to the byte: is_prefix must be False .*40 of 48 kbps: codes differ from codebook"),
+        (
+            CutsTooMuch,
+            r"must give what encode gives .*codes of shape \(4, 8001\), encode gives \(5,",
+        ),
+        (KeepsTheBytes, "truncate must give what encode gives .*payload of 6001 bytes, encode gives 5001"),
+        (KeepsTheSideInfo, r"truncate must give what encode gives .*side_info .*: 6}, encode gives .*: 5}"),
+        (NothingToCut, "truncate must not raise an error .*says that a rate is_prefix, and has no truncate"),
         (Crashes, "encode must not raise an error .*RuntimeError: CUDA error"),
     ],
 )

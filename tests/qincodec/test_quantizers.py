@@ -119,6 +119,18 @@ def test_every_prefix_is_a_rate(kind: str, fitted: dict[str, Quantizer]) -> None
     assert errors == sorted(errors, reverse=True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_encodes_prefixes_says_so(kind: str, fitted: dict[str, Quantizer]) -> None:
+    """And who looks ahead does not: a beam chooses other codes for a lower rate."""
+    quantizer, x = fitted[kind], data(500, seed=1)
+    if not quantizer.prefix_decodable:
+        assert not quantizer.prefix_encoded
+        return
+    whole = quantizer.encode(x)
+    same = [torch.equal(quantizer.encode(x, m), whole[:, :m]) for m in range(1, N)]
+    assert quantizer.prefix_encoded == all(same)
+
+
 @pytest.mark.parametrize("kind", ["faiss_lsq", "fsq"])
 def test_one_rate_only(kind: str, fitted: dict[str, Quantizer]) -> None:
     quantizer = fitted[kind]
