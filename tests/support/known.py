@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.codec import Codec, Encoded, Rate
+from baselines.codec import ClipCodec, Codec, Encoded, Rate, fewer_codebooks, first_codebooks
 from baselines.registry import CODECS
 from evaluation.statistics.distributions import Gaussian, Moments, frechet, frechet_of_few
 from qincodec.core.plugins import Registry
@@ -89,6 +89,46 @@ class FragileCodec(StepCodec):
 
     name = "fragile"
     fails_above = 0.44
+
+
+class LayersCodec(ClipCodec):
+    """Bits of samples, the highest first: a rate with fewer of them is a prefix of one with more."""
+
+    name, version, sample_rate = "layers", "1", RATE
+
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        return [Rate(self.sample_rate * n / 1000, {"num_codebooks": n}) for n in (5, 6, 8)]
+
+    def is_prefix(self, rate: Rate, of: Rate) -> bool:
+        return fewer_codebooks(rate, of)
+
+    def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
+        return self._of(first_codebooks(encoded, rate)[0], encoded.num_samples)
+
+    def _of(self, bits: np.ndarray, num_samples: int) -> Encoded:
+        return Encoded(
+            np.packbits(bits.astype(np.uint8)).tobytes(),
+            self.sample_rate,
+            1,
+            num_samples,
+            codes=bits,
+            codebook_sizes=(2,) * len(bits),
+            side_info={"num_codebooks": len(bits)},
+        )
+
+    def levels(self, audio: np.ndarray, n: int) -> np.ndarray:
+        return np.clip(np.floor(audio[0] * 128) + 128, 0, 255).astype(np.int64)
+
+    def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
+        n = int(rate.settings["num_codebooks"])
+        bits = self.levels(audio, n)[None] >> np.arange(7, 7 - n, -1)[:, None] & 1
+        return self._of(bits, audio.shape[1])
+
+    def decode_clip(self, encoded: Encoded) -> np.ndarray:
+        n, most = encoded.side_info["num_codebooks"], encoded.num_samples
+        bits = np.unpackbits(np.frombuffer(encoded.payload, np.uint8))[: n * most].reshape(n, most)
+        levels = (bits.astype(np.int64) << np.arange(7, 7 - n, -1)[:, None]).sum(0) + 2 ** (7 - n) - 0.5
+        return (levels[None] / 128 - 1).astype(np.float32)
 
 
 def register(patch: pytest.MonkeyPatch, registry: Registry, name: str, part: Any) -> None:
