@@ -20,7 +20,14 @@ from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import load_embeddings
-from evaluation.engine.matching import Found, Pilot, find_points, missing_points, with_points
+from evaluation.engine.matching import (
+    Found,
+    Pilot,
+    find_points,
+    known_points,
+    missing_points,
+    with_points,
+)
 from evaluation.engine.request import DEFAULT_METRICS, ParsedRequest, Request, parse_request
 from evaluation.engine.runner import PreparedRun, Runner
 from evaluation.engine.scoring import describe
@@ -122,9 +129,8 @@ def execute(
         try:
             found = None
             if run.settings.match == "measured":
-                _describe_run(
-                    run, command, first
-                )  # refuses another configuration before anything is measured
+                # Refuses another configuration before anything is measured.
+                _describe_run(_at_points(run, known_points(first.find_run())), command, first)
                 found = _find_points(run, first, progress)
             _open(first, run if found is None else _at_points(run, found), command)
             return found

@@ -65,9 +65,12 @@ def next_rate(
     known = [(rate, kbps) for rate, kbps in tried if kbps > 0 and rate.kbps is not None]
     if any(meets(kbps, asked, tolerance) for _, kbps in known):
         return None
-    ladder = sorted({rate.label: rate for rate in rates if rate.kbps is not None}.values(), key=_nominal)
-    if not ladder:
+    before = {rate.label for rate, _ in tried}
+    steps = {rate.label: rate for rate in rates if rate.kbps is not None}
+    if not steps:
         return None if tried else rates[0]
+    # What was tried and could not be measured is stepped over.
+    ladder = [rate for label, rate in steps.items() if label not in before]
     if not tried:
         return _at(codec, ladder, channels, asked, -math.inf, math.inf)
     if not known:
@@ -84,7 +87,7 @@ def next_rate(
         low, high = (_nominal(rate), math.inf) if below else (-math.inf, _nominal(rate))
         guess = _nominal(rate) * asked / kbps
     found = _at(codec, ladder, channels, guess, low, high)
-    return None if found is None or found.label in {rate.label for rate, _ in tried} else found
+    return None if found is None or found.label in before else found
 
 
 def _nominal(rate: Rate) -> float:
@@ -114,6 +117,14 @@ class Found:
     points: list[tuple[str, Rate]]
 
 
+def known_points(old: RunDescription | None) -> Found:
+    """What the earlier sessions of a run found."""
+    if old is None:
+        return Found([], [])
+    points = [(point.codec, Rate(point.nominal, point.settings)) for point in old.points]
+    return Found(list(old.asked), points)
+
+
 def find_points(
     conditions: Sequence[PreparedCondition],
     old: RunDescription | None,
@@ -128,8 +139,9 @@ def find_points(
         pilot: measures what is not known yet.
     """
     wanted = [c for c in conditions if c.codec is not None and not c.condition.control]
-    known = {(asked.codec, asked.kbps): asked for asked in (old.asked if old else ())}
-    points = [(c.codec, Rate(c.nominal, c.settings)) for c in (old.points if old else ())]
+    before = known_points(old)
+    known = {(asked.codec, asked.kbps): asked for asked in before.asked}
+    points = before.points
     found: list[AskedRate] = []
     for number, prepared in enumerate(wanted):
         progress("matching rates", number, len(wanted))

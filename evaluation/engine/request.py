@@ -115,7 +115,9 @@ def parse_kbps(text: str | Sequence[float]) -> list[float]:
         except ValueError:
             rate = 0.0
         if not 0 < rate < 1e5:
-            raise UserError(f"--kbps takes positive numbers of kbit/s, for example 8,16; got '{part}'")
+            raise UserError(
+                f"--kbps takes numbers of kbit/s above 0 and below 100000, for example 8,16; got '{part}'"
+            )
         if rate not in rates:
             rates.append(rate)
     if not rates:

@@ -14,7 +14,7 @@ The weights count as known: a draw of recordings does not change them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,7 +46,7 @@ def meets(kbps: float, asked: float, tolerance: float = TOLERANCE) -> bool:
     return abs(kbps / asked - 1) <= tolerance + _ROOM
 
 
-def read_rate(rates: Sequence[float], asked: float) -> Reading:
+def read_rate(rates: Sequence[float], asked: float, tolerance: float = TOLERANCE) -> Reading:
     """The point that meets the asked rate best, else the two closest around it, else the nearest.
 
     Args:
@@ -58,7 +58,7 @@ def read_rate(rates: Sequence[float], asked: float) -> Reading:
     nearest = min(known, key=lambda index: (abs(math.log(rates[index] / asked)), rates[index]))
     below = [index for index in known if rates[index] < asked]
     above = [index for index in known if rates[index] > asked]
-    if meets(rates[nearest], asked) or not below or not above:
+    if meets(rates[nearest], asked, tolerance) or not below or not above:
         return Reading(nearest, nearest)
     low, high = max(below, key=lambda index: rates[index]), min(above, key=lambda index: rates[index])
     return Reading(low, high, (asked - rates[low]) / (rates[high] - rates[low]))
@@ -88,11 +88,20 @@ class ReadCondition:
     between: Between | None = None
 
     @property
+    def coded(self) -> set[str]:
+        """The clips that did not fail."""
+        return {record["clip"] for record in self.records if record["error"] is None}
+
+    @property
     def kbps(self) -> float:
         """Measured over all clips that did not fail."""
-        scored = [record for record in self.records if record["error"] is None]
-        duration_s = sum(record["duration_s"] for record in scored)
-        return 8 * sum(record["bytes"] for record in scored) / duration_s / 1000 if duration_s else math.nan
+        return self.kbps_over(self.coded)
+
+    def kbps_over(self, clips: Collection[str]) -> float:
+        """Measured over some clips, of which none failed; NaN over none."""
+        chosen = [record for record in self.records if record["clip"] in clips]
+        duration_s = sum(record["duration_s"] for record in chosen)
+        return 8 * sum(record["bytes"] for record in chosen) / duration_s / 1000 if duration_s else math.nan
 
 
 def match(
@@ -111,11 +120,19 @@ def match(
             continue
         reading = read_rate([point.kbps for point in own], wanted.kbps)
         low, high = own[reading.low], own[reading.high]
+        if low is not high:
+            # A clip that failed at one of them has no value between them, so it is in neither's rate.
+            both, pair = low.coded & high.coded, (low, high)
+            rates = [point.kbps_over(both) for point in pair]
+            reading = read_rate(rates, wanted.kbps, tolerance=0)
+            low, high = pair[reading.low], pair[reading.high]
         if low is high:
             rows.append(_renamed(low, wanted.kbps))
             used.add(id(low))
         else:
-            rows.append(_interpolated(low, high, reading.weight, wanted.kbps, metrics))
+            kbps = rates[reading.low], rates[reading.high]
+            between = Between(low.condition, high.condition, kbps, reading.weight)
+            rows.append(_interpolated(low, high, between, wanted.kbps, metrics))
     return rows, [point for point in points if id(point) not in used]
 
 
@@ -129,8 +146,9 @@ def _renamed(point: ReadCondition, kbps: float) -> ReadCondition:
 
 
 def _interpolated(
-    low: ReadCondition, high: ReadCondition, weight: float, kbps: float, metrics: Sequence[MetricInfo]
+    low: ReadCondition, high: ReadCondition, between: Between, kbps: float, metrics: Sequence[MetricInfo]
 ) -> ReadCondition:
+    weight = between.weight
     names = [
         "bytes",
         "kbps_measured",
@@ -163,7 +181,6 @@ def _interpolated(
         if record["error"]:
             record |= dict.fromkeys([*names, "delay_samples", "delay_applied"], math.nan)
         records.append(record)
-    between = Between(low.condition, high.condition, (low.kbps, high.kbps), weight)
     condition = replace(low.condition, kbps=kbps, nominal=None, settings={}, rate_is="interpolated")
     frames = []
     for (one,), (other,) in zip(low.frames, high.frames, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from evaluation.run.merge import merge_runs
 from evaluation.run.store import RunStore
 from evaluation.statistics.matching import TOLERANCE
 from evaluation.statistics.recordings import TIMING_COLUMNS
+from qincodec.core.errors import UserError
 
 
 class SizedCodec(ClipCodec):
@@ -137,6 +139,11 @@ def test_of_steps_the_one_that_meets_a_rate_is_found_or_both_beside_it(asked: fl
     assert last <= {below, above}
 
 
+def test_a_step_that_cannot_be_measured_is_stepped_over() -> None:
+    tried = search(SizedCodec(), lambda kbps: math.nan if kbps == 11 else 0.9 * kbps, 8.5, TOLERANCE)
+    assert tried == [8, 11, 16]
+
+
 def test_rows_hold_for_the_asked_rates(known: None, short_clips: Path, tmp_path: Path) -> None:
     """The whole way, and again: what was found is not looked for again, nor is anything encoded."""
     wanted = {"kbps": [8, 1], "metrics": "amplitude,si_sdr", "out": tmp_path / "run", "workers": 1}
@@ -177,6 +184,22 @@ def test_rows_hold_for_the_asked_rates(known: None, short_clips: Path, tmp_path:
     fresh = evaluate(short_clips, "sized,free", **{**wanted, "out": tmp_path / "fresh", "workers": 2})
     columns = results.summary.columns.difference(TIMING_COLUMNS)
     pd.testing.assert_frame_equal(fresh.summary[columns], results.summary[columns])
+
+
+def test_a_run_goes_on_where_a_point_is_named_as_an_asked_rate(
+    known: None, short_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set to 10.08 the codec takes 10.08 (0.5 * 10.08 ** 1.3); of its `rates`, 11 is nearest to that."""
+    wanted = {"metrics": "si_sdr", "out": tmp_path / "run"}
+    for asked in ([10.08], [10.08], [10.08, 16]):
+        results = evaluate(short_clips, "free", asked, **wanted)
+        assert results.summary["kbps_measured"].tolist() == pytest.approx(asked, rel=0.011)
+    assert results.heard[0].nominal == 10.08
+    count = FreeCodec.encoded
+    monkeypatch.setattr(FreeCodec, "version", "2")  # is refused before anything is measured
+    with pytest.raises(UserError, match="identity of 'free' was"):
+        evaluate(short_clips, "free", [24], **wanted)
+    assert FreeCodec.encoded == count
 
 
 def test_what_the_pilot_missed_is_corrected_on_all_clips(

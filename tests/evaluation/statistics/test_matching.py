@@ -105,6 +105,21 @@ def test_what_failed_at_a_point_fails_between_them() -> None:
     assert math.isnan(values_of(row)[2]) and math.isnan(row.records[2]["bytes"])
 
 
+def test_a_row_between_points_holds_for_the_asked_rate_whatever_failed() -> None:
+    """The longest clip takes a third of the others' rate, and failed at the higher point."""
+    share = np.where(SECONDS == 3, 1 / 3, 1.0)
+    low, high = (point(kbps, share * kbps, share * kbps) for kbps in (6.0, 12.0))
+    high.records[4] |= {"error": "too long", "bytes": math.nan, "m": math.nan}
+    ((row,), rest) = match([low, high], [AskedRate("c", 8.0)], [METRIC])
+    assert row.kbps == pytest.approx(8, rel=1e-12) and row.between is not None and len(rest) == 2
+    assert row.between.kbps == pytest.approx((6, 12)) and low.kbps == pytest.approx(14 / 3)
+    assert np.delete(values_of(row), 4) == pytest.approx(8) and row.records[4]["error"] == "too long"
+    # Over the clips that both have, no value between them holds for 5 kbps: the nearer one stands, as it is.
+    ((row,), (other,)) = match([low, high], [AskedRate("c", 5.0)], [METRIC])
+    assert row.between is None and row.records == [r | {"kbps": 5.0} for r in low.records]
+    assert other is high
+
+
 def test_a_distance_between_distributions_is_interpolated_with_its_jackknife() -> None:
     sizes, weight = (2, 2, 1), 0.3
     low = CorpusScore("fd", "c", 8, 2.0, 1.0, 3.0, left_out=(2.1, 1.8, 2.2), sizes=sizes, half=2.4, limit=1.6)
