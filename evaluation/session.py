@@ -7,18 +7,18 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from baselines.codec import Codec
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip, Dataset
+from evaluation.engine.cluster import Cluster
 from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, prepare_conditions
-from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import load_embeddings
 from evaluation.engine.matching import (
     Found,
@@ -31,6 +31,7 @@ from evaluation.engine.matching import (
 from evaluation.engine.request import DEFAULT_METRICS, ParsedRequest, Request, parse_request
 from evaluation.engine.runner import PreparedRun, Runner
 from evaluation.engine.scoring import describe
+from evaluation.engine.worker import identities
 from evaluation.loading import load_results
 from evaluation.metrics import load_metrics
 from evaluation.metrics.base import describe_metric
@@ -52,7 +53,6 @@ MAX_ROUNDS = 4
 def prepare(
     request: ParsedRequest,
     progress: Progress = lambda *_: None,
-    ranks: Ranks | None = None,
     failed: str | None = None,
     dataset: Dataset | None = None,
 ) -> PreparedRun:
@@ -65,8 +65,7 @@ def prepare(
     typed = request.typed
     check_device(typed.device)
     conditions, skipped = prepare_conditions(request, failed)
-    ranks = ranks or Ranks()
-    embeddings, missing = load_embeddings(request.embeddings, typed.device, ranks)
+    embeddings, missing = load_embeddings(request.embeddings, typed.device)
     metrics, no_metrics = load_metrics(request.metrics)
     for metric in metrics:
         describe_metric(metric)  # refuses what a run folder cannot hold
@@ -75,9 +74,8 @@ def prepare(
     missing = no_metrics | missing
     if not metrics and not embeddings:
         raise Unavailable(f"no metric can be computed here: {'; '.join(missing.values())}")
-    dataset = dataset or ranks.once(lambda: _load_data(request, progress))
-    files = ranks.once(lambda: [_find_files(prepared, dataset.clips) for prepared in conditions])
-    conditions = [replace(prepared, files=found) for prepared, found in zip(conditions, files, strict=True)]
+    dataset = dataset or _load_data(request, progress)
+    conditions = [replace(prepared, files=_find_files(prepared, dataset.clips)) for prepared in conditions]
     run = PreparedRun(request, dataset, conditions, metrics, embeddings, missing, skipped)
     _describe_run(run)
     return run
@@ -111,46 +109,45 @@ def execute(
     out: Path | None = None,
     *,
     command: str | None = None,
-    ranks: Ranks | None = None,
     progress: Progress = lambda *_: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> tuple[Results, Path]:
     """Evaluate in folder ``out``, going on with what is there, and load the results.
+
+    Args:
+        note: called with a line about workers of a cluster that come or go.
 
     Raises:
         UserError: the folder holds a run of another configuration, is in use, or cannot be written.
     """
-    ranks = ranks or Ranks()
     folder = out or run.default_folder()
-    first: RunStore | None = None
-
-    def open_first() -> Found | None:
-        nonlocal first
-        first = RunStore(folder)
-        try:
-            found = None
-            if run.settings.match == "measured":
-                # Refuses another configuration before anything is measured.
-                _describe_run(_at_points(run, known_points(first.find_run())), command, first)
-                found = _find_points(run, first, progress)
-            _open(first, run if found is None else _at_points(run, found), command)
-            return found
-        except BaseException:
-            first.close()
-            raise
-
-    found = ranks.once(open_first)
-    with first or RunStore(folder, rank=ranks.rank) as store:
+    with RunStore(folder) as store, _cluster(run, note) or nullcontext() as cluster:
+        found = None
+        if run.settings.match == "measured":
+            # Refuses another configuration before anything is measured.
+            _describe_run(_at_points(run, known_points(store.find_run())), command, store)
+            found = _find_points(run, store, progress)
+        _open(store, run if found is None else _at_points(run, found), command)
         for more in reversed(range(MAX_ROUNDS + 1)):
             if found is not None:
                 run = _at_points(run, found)
-            _code(store, run, ranks, progress)
-            found = ranks.once(partial(_further_points, store, run, command)) if more else None
+            _code(store, run, cluster, progress)
+            found = _further_points(store, run, command) if more else None
             if found is None:
                 break
-        return load_results(store, progress) if ranks.rank == 0 else load_results(store), folder
+        return load_results(store, progress), folder
 
 
-def _code(store: RunStore, run: PreparedRun, ranks: Ranks, progress: Progress) -> None:
+def _cluster(run: PreparedRun, note: Callable[[str], None]) -> Cluster | None:
+    """The cluster that the request names, whose workers will have what this process has loaded."""
+    request = run.request
+    if request.typed.cluster is None:
+        return None
+    codecs = {c.condition.codec: c.condition.identity for c in run.conditions if c.codec is not None}
+    return Cluster(request.typed.cluster, request, identities(codecs, run.metrics, run.embeddings), note)
+
+
+def _code(store: RunStore, run: PreparedRun, cluster: Cluster | None, progress: Progress) -> None:
     """Code and score all that is missing."""
     done = total = 0
 
@@ -163,7 +160,7 @@ def _code(store: RunStore, run: PreparedRun, ranks: Ranks, progress: Progress) -
         nonlocal total
         total += count
 
-    runner = Runner(store, run, ranks=ranks, on_step=on_step, on_more=on_more)
+    runner = Runner(store, run, cluster=cluster, on_step=on_step, on_more=on_more)
     total = runner.steps()
     try:
         runner.run()
@@ -222,6 +219,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int | None = None,
     save_audio: bool = False,
+    cluster: str | None = None,
     skip_unavailable: bool = False,
     progress: Progress = lambda *_: None,
     **dataset_options: Any,
@@ -248,8 +246,9 @@ def evaluate(
             between two operating points; "nominal": each codec gives its nearest nominal operating point.
         device: of codecs and metrics, "cpu" or "cuda".
         batch_size: clips at once.
-        workers: threads; None for one per usable core.
+        workers: threads, or workers of the cluster; None for one per usable core, or per core or GPU there.
         save_audio: keep decoded audio as float32 WAV in the run folder.
+        cluster: "local", "auto" or HOST:PORT of a Ray cluster whose workers code and score.
         skip_unavailable: evaluate the rest where a codec cannot run here.
         progress: called with (what, done, total).
         dataset_options: further options of `evaluation.datasets.load_dataset`.
@@ -274,6 +273,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         save_audio=save_audio,
+        cluster=cluster,
         settings=Settings(sample_rate, channels, align, chunk_s, chunks, limit, seed, match),
         dataset_options=dataset_options,
     )

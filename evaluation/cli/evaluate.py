@@ -180,6 +180,7 @@ def run(
     device: options.Device = "cpu",
     batch_size: options.BatchSize = 8,
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -215,6 +216,7 @@ def run(
         batch_size=batch_size,
         workers=workers,
         save_audio=save_audio,
+        cluster=cluster,
         settings=Settings(sample_rate, channels, not no_align, chunk, chunks.value, limit, seed, match.value),
         dataset_options={
             "audiocaps_list": audiocaps_list,
@@ -227,59 +229,45 @@ def run(
 
 
 def _run(request: Request, out: Path | None, dry_run: bool) -> None:
-    from evaluation.engine.distributed import Ranks
     from evaluation.engine.fetching import fetch_weights
     from evaluation.engine.request import parse_request
     from evaluation.report import print_report, write_all
     from evaluation.session import check_folder, command_line, estimate, execute, prepare
 
-    ranks = Ranks.from_environment()
-    speaks = ranks.rank == 0
-    try:
-        with ProgressLine(enabled=speaks) as progress:
-            parsed = parse_request(request)
-            dataset = None
-            if out is not None:  # before anything is downloaded for a run that cannot be
-                dataset = ranks.once(lambda: check_folder(parsed, out, progress))
-            failed = None
-            if not dry_run:
-                failed = ranks.once(lambda: fetch_weights(parsed, progress))
-                if failed and speaks:
-                    progress.note(f"the download failed: {failed}")
-            prepared = prepare(parsed, progress, ranks, failed, dataset)
-            if speaks:
-                skipped = (prepared.skipped | prepared.unavailable).items()
-                for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(prepared)):
-                    progress.note(line)
-            if dry_run:
-                if speaks:
-                    progress.note("coding and scoring a few clips to estimate from")
-                    guess = estimate(prepared)
-                    matched = prepared.settings.match == "measured"
-                    more = "; matching rates may need more points" if matched else ""
-                    print(
-                        f"{guess.n_clips} clips x {guess.n_conditions} conditions: about "
-                        f"{_duration(guess.time_s)} with {prepared.workers} workers and "
-                        f"{guess.disk_bytes / 1e6:.1f} MB in {out or prepared.default_folder()} "
-                        f"(extrapolated from {guess.sample_clips} clips{more}; nothing was written)"
-                    )
-                return
-            folder = out or prepared.default_folder()
-            if speaks:
-                progress.note(f"run folder: {folder} (the same command goes on with it)")
-            results, folder = execute(
-                prepared, folder, command=command_line(), ranks=ranks, progress=progress
+    with ProgressLine() as progress:
+        parsed = parse_request(request)
+        # Before anything is downloaded for a run that cannot be.
+        dataset = None if out is None else check_folder(parsed, out, progress)
+        failed = None if dry_run else fetch_weights(parsed, progress)
+        if failed:
+            progress.note(f"the download failed: {failed}")
+        prepared = prepare(parsed, progress, failed, dataset)
+        skipped = (prepared.skipped | prepared.unavailable).items()
+        for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(prepared)):
+            progress.note(line)
+        if dry_run:
+            progress.note("coding and scoring a few clips to estimate from")
+            guess = estimate(prepared)
+            matched = prepared.settings.match == "measured"
+            more = "; matching rates may need more points" if matched else ""
+            print(
+                f"{guess.n_clips} clips x {guess.n_conditions} conditions: about "
+                f"{_duration(guess.time_s)} with {prepared.workers} workers and "
+                f"{guess.disk_bytes / 1e6:.1f} MB in {out or prepared.default_folder()} "
+                f"(extrapolated from {guess.sample_clips} clips{more}; nothing was written)"
             )
-            if speaks:
-                progress.done()
-                with shown_anyway(partial(print_report, results)):
-                    write_all(results, folder)
-        if speaks:
-            _print(results, folder)
-            if results.clips["error"].notna().any() or results.n_failed_scores:
-                raise SystemExit(EXIT_SOME_FAILED)
-    finally:
-        ranks.close()
+            return
+        folder = out or prepared.default_folder()
+        progress.note(f"run folder: {folder} (the same command goes on with it)")
+        results, folder = execute(
+            prepared, folder, command=command_line(), progress=progress, note=progress.note
+        )
+        progress.done()
+        with shown_anyway(partial(print_report, results)):
+            write_all(results, folder)
+    _print(results, folder)
+    if results.clips["error"].notna().any() or results.n_failed_scores:
+        raise SystemExit(EXIT_SOME_FAILED)
 
 
 def _operating_points(run: PreparedRun) -> Iterator[str]:

@@ -44,9 +44,9 @@ def html(
 
     What each codec encoded is decoded again from the run folder. Also for a run that was interrupted.
     """
-    from evaluation.engine.distributed import usable_cores
     from evaluation.engine.request import parse_conditions, parse_weights
     from evaluation.report.html import write_html
+    from evaluation.run.environment import usable_cores
 
     with ProgressLine() as progress:
         written = write_html(

@@ -43,6 +43,14 @@ Workers = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Threads that take batches side by side; their number changes no score. Default: one per core.",
+        help="Threads that take batches side by side, or workers of the cluster; their number changes no"
+        " score. Default: one per core, or per GPU of a cluster.",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="local|auto|HOST:PORT",
+        help="Code and score on a Ray cluster: of this machine, that of this host, or that at an address.",
     ),
 ]

@@ -17,12 +17,11 @@ from baselines.rendered import Rendered, RenderedClip
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.conditions import PreparedCondition
+from evaluation.engine.ledger import Ledger
 from evaluation.rows import CodedRow
-from evaluation.run.store import RunStore
 from qincodec import audio
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
-from qincodec.core.files import write_atomic
 from qincodec.core.plugins import FAULTS
 
 
@@ -51,12 +50,14 @@ class Batch:
 class Coded:
     """What a condition made of a batch: ``decoded`` like `Batch.reference`, and one entry per clip.
 
-    ``encode_s`` of a rate that was cut out of a higher one is the time of both: of encoding at the higher
-    one, which is no less than encoding at its own takes, and of cutting.
+    ``files`` say where what was encoded is kept (`Ledger.write_encoded`). ``encode_s`` of a rate that was cut
+    out of a higher one is the time of both: of encoding at the higher one, which is no less than encoding at
+    its own takes, and of cutting.
     """
 
     decoded: torch.Tensor
     encoded: Sequence[Encoded | None]
+    files: Sequence[str | None]
     notes: Sequence[str | None]
     encode_s: float | None = None  # per clip
     decode_s: float | None = None
@@ -75,12 +76,12 @@ class Coder:
         row: what is known of a clip in a condition.
     """
 
-    store: RunStore
+    store: Ledger
     sample_rate: int
     channels: int
+    unchanged: Unchanged = field(default_factory=Unchanged)
     conditions: Sequence[PreparedCondition] = ()
     row: Callable[[PreparedCondition, Clip], CodedRow | None] = lambda prepared, clip: None
-    _unchanged: Unchanged = field(default_factory=Unchanged)
 
     def reference(self, clip: Clip, what: str | None = None) -> Audio:
         """(channels, samples) of a clip.
@@ -90,7 +91,7 @@ class Coder:
                 has scored.
         """
         read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
-        samples, sample_rate = self._unchanged.read(clip.path, clip.content_hash, read, what)
+        samples, sample_rate = self.unchanged.read(clip.path, clip.content_hash, read, what)
         return audio.resample(audio.mix(samples, self.channels), sample_rate, self.sample_rate)
 
     def code(self, prepared: PreparedCondition, batch: Batch) -> Coded:
@@ -100,9 +101,9 @@ class Coder:
             loaded = [self._rendered(prepared, clip) for clip in batch.clips]
             length = batch.reference.shape[-1]
             decoded = torch.stack([fit_length(torch.from_numpy(clip.audio), length) for clip in loaded])
-            return Coded(decoded, none, ["; ".join(clip.notes) or None for clip in loaded])
+            return Coded(decoded, none, none, ["; ".join(clip.notes) or None for clip in loaded])
         if prepared.change is not None:
-            return Coded(prepared.change(batch.reference, self.sample_rate), none, none)
+            return Coded(prepared.change(batch.reference, self.sample_rate), none, none, none)
         codec, rate = prepared.codec, prepared.rate
         assert codec is not None and rate is not None
         return self._encode(prepared, codec, rate, batch)
@@ -116,12 +117,15 @@ class Coder:
         start = time.perf_counter()
         decoded = _decoded(codec, encoded, given)
         decode_s = time.perf_counter() - start
-        for clip, item in zip(batch.clips, encoded, strict=True):
-            write_atomic(self.store.encoded_path(prepared.condition.point, clip.id), _bytes_of(item))
+        files = [
+            self.store.write_encoded(prepared.condition.point, clip.id, _bytes_of(item))
+            for clip, item in zip(batch.clips, encoded, strict=True)
+        ]
         count = len(batch.clips)
         return Coded(
             self._fitted(decoded, codec, batch.reference.shape[-1]),
             encoded,
+            files,
             [None] * count,
             encode_s / count,
             decode_s / count,
@@ -177,7 +181,7 @@ class Coder:
 
     def rendered(self, folder: Rendered, path: Path, fingerprint: str, clip: Clip) -> RenderedClip:
         """A clip that was decoded elsewhere, from the file that was found for it."""
-        info = self._unchanged.read(clip.path, clip.content_hash, partial(audio.info, clip.path))
+        info = self.unchanged.read(clip.path, clip.content_hash, partial(audio.info, clip.path))
         load = partial(
             folder.load,
             clip.id,
@@ -188,7 +192,7 @@ class Coder:
             sample_rate=self.sample_rate,
             channels=self.channels,
         )
-        return self._unchanged.read(path, fingerprint, load)
+        return self.unchanged.read(path, fingerprint, load)
 
 
 def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:

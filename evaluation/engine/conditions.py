@@ -13,7 +13,7 @@ from baselines.registry import CODECS, of_plugin
 from baselines.rendered import Rendered
 from evaluation.engine.fetching import find_lacks, refuse
 from evaluation.engine.request import CodecSpec, ParsedRequest
-from evaluation.records import Condition, DecodedFile
+from evaluation.records import Condition, DecodedFile, Settings
 from qincodec.core.errors import UserError, check_whole, said, shown
 
 if TYPE_CHECKING:
@@ -55,10 +55,7 @@ def prepare_conditions(
     prepared: list[PreparedCondition] = []
     for spec in request.codecs:
         if spec.label not in lacks:
-            codec = spec.given
-            if codec is None:
-                load = partial(CODECS.load(spec.codec), device=request.typed.device, weights=spec.weights)
-                codec = of_plugin("codec", spec.codec, "loading it", load)
+            codec = load_codec(spec, request.typed.device)
             choose = partial(_codec_conditions, spec, codec, request)
             prepared += of_plugin("codec", spec.codec, "rates() or identity()", choose)
     for folder in request.rendered:
@@ -69,6 +66,23 @@ def prepare_conditions(
     if not prepared:
         raise refuse(request, lacks, failed)
     return prepared, {label: lack.said(failed) for label, lack in lacks.items()}
+
+
+def load_codec(spec: CodecSpec, device: str) -> Codec:
+    """A codec, ready to code on ``device``."""
+    if spec.given is not None:
+        return spec.given
+    load = partial(CODECS.load(spec.codec), device=device, weights=spec.weights)
+    codec: Codec = of_plugin("codec", spec.codec, "loading it", load)
+    return codec
+
+
+def identify(spec: CodecSpec, codec: Codec, settings: Settings) -> dict[str, Any]:
+    """What decides a codec's output; one that takes any sample rate is given the evaluation's."""
+    identity = checked_identity(spec.codec, codec, spec.digest)
+    if codec.sample_rate == 0:
+        codec.sample_rate = settings.sample_rate
+    return identity
 
 
 def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
@@ -105,9 +119,7 @@ def checked_identity(name: str, codec: Codec, digest: str = "") -> dict[str, Any
 
 def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> list[PreparedCondition]:
     settings = request.typed.settings
-    identity = checked_identity(spec.codec, codec, spec.digest)
-    if codec.sample_rate == 0:
-        codec.sample_rate = settings.sample_rate
+    identity = identify(spec, codec, settings)
     channels = settings.channels
     if channels not in codec.channels:
         raise UserError(

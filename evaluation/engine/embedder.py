@@ -14,7 +14,7 @@ from baselines.registry import of_plugin, why_not
 from evaluation.datasets.base import Clip
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding, centred_frames
-from evaluation.engine.distributed import Ranks
+from evaluation.engine.ledger import Ledger
 from evaluation.engine.scoring import describe
 from evaluation.metrics.base import Score
 from evaluation.metrics.checks import not_finite
@@ -26,8 +26,7 @@ from evaluation.metrics.embedding import (
     embedding_metrics,
 )
 from evaluation.records import MetricInfo, Settings
-from evaluation.rows import FramesRow
-from evaluation.run.store import RunStore, frames_key, reference_frames_key
+from evaluation.run.store import frames_key, reference_frames_key
 from qincodec.core.errors import Unavailable, UserError
 from qincodec.core.files import StoreError
 from qincodec.core.plugins import FAULTS
@@ -36,14 +35,11 @@ from qincodec.core.plugins import FAULTS
 Frames = np.ndarray | str
 
 
-def load_embeddings(
-    names: Sequence[str], device: str, ranks: Ranks
-) -> tuple[list[Embedding], dict[str, str]]:
-    """Those that can be computed here, and why the others cannot. Rank 0 loads first: it may download."""
+def load_embeddings(names: Sequence[str], device: str) -> tuple[list[Embedding], dict[str, str]]:
+    """Those that can be computed here, and why the others cannot."""
     loaded: list[Embedding] = []
     reasons: dict[str, str] = {}
-
-    def load(name: str) -> None:
+    for name in names:
         try:
             kind = EMBEDDINGS.load(name)
             # Our own download what they lack, and say themselves why they cannot.
@@ -54,16 +50,6 @@ def load_embeddings(
             loaded.append(of_plugin("embedding", name, "loading it", partial(kind, device=device)))
         except Unavailable as error:
             reasons[name] = str(error)
-
-    def load_all() -> dict[str, str]:
-        for name in names:
-            load(name)
-        return reasons
-
-    reasons = ranks.once(load_all)
-    if ranks.rank != 0:
-        for name in [name for name in names if name not in reasons]:
-            load(name)
     return loaded, reasons
 
 
@@ -75,12 +61,12 @@ class Embedder:
     one end, as they do beyond the ends of every clip.
 
     Args:
-        store: open run folder.
+        store: takes the frames, and has those that are known.
         embedding: loaded.
         settings: of the run; its ``sample_rate`` and ``channels`` count.
     """
 
-    def __init__(self, store: RunStore, embedding: Embedding, settings: Settings) -> None:
+    def __init__(self, store: Ledger, embedding: Embedding, settings: Settings) -> None:
         self.store = store
         self.embedding = embedding
         self.settings = settings
@@ -88,10 +74,9 @@ class Embedder:
         self.clip_metrics = [metric for metric in embedding_metrics(self.info) if metric.per_clip]
         self._identity = self.info.identity
 
-    def is_done(self, clip: Clip, coded: str, delay: int) -> bool:
-        """Whether both embeddings of a clip are there."""
-        keys = (self._reference_key(clip), frames_key(self._identity, coded, delay))
-        return all(self.store.has_frames(self.store.row(key, FramesRow)) for key in keys)
+    def keys(self, clip: Clip, coded: str, delay: int) -> tuple[str, str]:
+        """Of the frames of a clip's reference, and of what stands under ``coded``."""
+        return self._reference_key(clip), frames_key(self._identity, coded, delay)
 
     def score(
         self,
@@ -142,9 +127,9 @@ class Embedder:
         new: dict[int, np.ndarray] = {}
         bad = not_finite(audio, what)
         for index, key in enumerate(keys):
-            row = self.store.row(key, FramesRow)
-            if row is not None and self.store.has_frames(row):
-                found[index] = self.store.read_frames(row)
+            known = self.store.frames(key)
+            if known is not None:
+                found[index] = known
                 continue
             try:
                 if bad[index]:

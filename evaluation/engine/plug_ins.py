@@ -15,6 +15,8 @@ from qincodec.core.errors import UserError
 from qincodec.core.plugins import add_file
 from qincodec.quantizers import QUANTIZERS
 
+_REGISTRIES = CODECS, METRICS, EMBEDDINGS, QUANTIZERS
+
 
 def add_files(texts: Sequence[str]) -> None:
     """Know codecs, metrics, embeddings and quantizers of ``FILE.py:NAME`` by their names.
@@ -23,7 +25,12 @@ def add_files(texts: Sequence[str]) -> None:
         UserError: a file cannot be loaded, a class is none of these, or its name is another's.
     """
     for text in texts:
-        add_file(text, CODECS, METRICS, EMBEDDINGS, QUANTIZERS)
+        add_file(text, *_REGISTRIES)
+
+
+def added_files() -> list[str]:
+    """What `add_files` and names of codecs and metrics that were such files have added."""
+    return [text for registry in _REGISTRIES for text in registry.files()]
 
 
 def digest_of(codec: Codec) -> str:

@@ -37,6 +37,7 @@ class Request:
     batch_size: int = 8
     workers: int | None = None
     save_audio: bool = False
+    cluster: str | None = None
     settings: Settings = field(default_factory=Settings)
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,6 +92,8 @@ def parse_request(request: Request) -> ParsedRequest:
         UserError: something in it cannot be understood or is known not to work.
     """
     _check_numbers(request)
+    if request.cluster is not None:
+        check_cluster(request.cluster)
     given = request.weights if isinstance(request.weights, Mapping) else parse_weights(request.weights)
     codecs = _give_weights(parse_codecs(request.codecs), given)
     rendered = parse_conditions(request.conditions)
@@ -174,6 +177,16 @@ def parse_weights(texts: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--weights takes CODEC=PATH, for example qincodec=model/; got '{text}'")
         weights[name] = path
     return weights
+
+
+def check_cluster(address: str) -> None:
+    """Refuse what is no value of ``--cluster``."""
+    host_and_port = r"(\[[\da-fA-F:]+\]|[\w.-]+):\d{1,5}"
+    if address not in ("auto", "local") and not re.fullmatch(host_and_port, address):
+        raise UserError(
+            f"--cluster is '{address}'; give local (this machine), auto (the Ray cluster that this host belongs"
+            " to) or HOST:PORT as `ray start --head` prints it, without a scheme"
+        )
 
 
 def choose_metrics(text: str | Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,43 +6,38 @@ the second pass scores what has no score at that delay yet. For codecs that comp
 nothing to do. Embeddings, the expensive part, wait for the second pass where the clips of a batch do not show
 one delay: they would have to be made again.
 
-A batch is always computed whole, in the same composition, whatever part of it is already known: batched
-kernels may round differently in another batch, and a resumed run must end in the same bytes.
+What a batch takes is done by `evaluation.engine.evaluator`: in threads of this process, or on the workers of
+a cluster (`evaluation.engine.cluster`), to the same bytes.
 """
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.embeddings.base import Embedding
-from evaluation.engine.alignment import estimate_delay, level_dbfs
-from evaluation.engine.coding import Batch, Coded, Coder, make_batches
+from evaluation.engine.coding import make_batches
 from evaluation.engine.conditions import PreparedCondition
-from evaluation.engine.distributed import Ranks, usable_cores
-from evaluation.engine.embedder import Embedder
+from evaluation.engine.evaluator import Evaluator, Work
 from evaluation.engine.noise_floor import noise_floor
 from evaluation.engine.request import ParsedRequest
-from evaluation.engine.scoring import describe, failed_score, score_batch
-from evaluation.metrics.base import Metric, Score
-from evaluation.records import AskedRate, MetricInfo, Settings
-from evaluation.rows import ClipRow, CodedRow, ScoreRow
-from evaluation.run.store import RunStore, coded_key, condition_delay, row_key, score_key
+from evaluation.metrics.base import Metric
+from evaluation.records import AskedRate, Settings
+from evaluation.rows import CodedRow, FramesRow, ScoreRow
+from evaluation.run.environment import usable_cores
+from evaluation.run.store import RunStore, condition_delay, row_key, score_key
 from qincodec import audio
 from qincodec.core.errors import UserError
-from qincodec.core.files import StoreError, explain_os_errors
-from qincodec.core.plugins import FAULTS
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from evaluation.engine.cluster import Cluster
 
 
 @dataclass
@@ -101,8 +96,8 @@ class Runner:
     Args:
         store: open run folder.
         run: what to evaluate.
-        ranks: the processes that share the run.
-        on_step: called with the number of (clip, condition) pairs just finished, from any worker.
+        cluster: whose workers do the batches; None: threads of this process.
+        on_step: called with the number of (clip, condition) pairs just finished, from any thread.
         on_more: called with the number of pairs that the second pass adds.
     """
 
@@ -111,31 +106,23 @@ class Runner:
         store: RunStore,
         run: PreparedRun,
         *,
-        ranks: Ranks | None = None,
+        cluster: Cluster | None = None,
         on_step: Callable[[int], None] = lambda count: None,
         on_more: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.store = store
         request, settings = run.request.typed, run.settings
         self.conditions = [*run.conditions, *run.floor]
-        self.metrics = run.metrics
         self.settings = settings
-        self.embedders = [Embedder(store, embedding, settings) for embedding in run.embeddings]
-        self.ranks = ranks or Ranks()
         self.clips = [clip for clip in run.dataset.clips if clip.error is None]
         self.unreadable = [clip for clip in run.dataset.clips if clip.error is not None]
-        batches = make_batches(self.clips, request.batch_size)
-        self.batches = batches[self.ranks.rank :: self.ranks.world_size]
+        self.batches = make_batches(self.clips, request.batch_size)
         self.workers = run.workers
-        self.device = torch.device(request.device)
-        self.save_audio = request.save_audio
+        self.cluster = cluster
         self.on_step = on_step
         self.on_more = on_more
-        known = self.conditions, self._coded_row
-        self._coder = Coder(store, settings.sample_rate, settings.channels, *known)
-        self._stop = threading.Event()
-        #: Keys of scores that could not be computed in this session: a second attempt would fail likewise.
-        self._failed: set[str] = set()
+        typed = request.device, request.save_audio
+        self._evaluator = Evaluator(store, settings, self.conditions, run.metrics, run.embeddings, *typed)
 
     def run(self) -> None:
         """Code and score all that is missing. Rows of finished work stay, whatever ends the run.
@@ -143,53 +130,46 @@ class Runner:
         Raises:
             StoreError: the run folder cannot be written any more.
         """
+        evaluator = self._evaluator
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            if self.ranks.rank == 0:
-                for prepared in self.conditions:
-                    for clip in self.unreadable:
-                        self._append(self._failures(prepared, clip, None, clip.error or ""))
-            self._each(self.batches, self._first_pass)
-            self.ranks.barrier()
-            self.store.refresh()
+            for prepared in self.conditions:
+                for clip in self.unreadable:
+                    evaluator.append(evaluator.failures(prepared, clip, None, clip.error or ""))
+            self._each(map(self._uncoded, self.batches))
             delays = [
                 condition_delay(map(partial(self._delay, prepared), self.clips), self.settings.align)
                 for prepared in self.conditions
             ]
             pairs = list(zip(self.conditions, delays, strict=True))
-            todo = [
-                (clips, [p for p in pairs if self._unscored(p[0], clips, p[1])]) for clips in self.batches
+            works = [
+                Work(clips, [p for p in pairs if self._unscored(p[0], clips, p[1])]) for clips in self.batches
             ]
-            todo = [(clips, conditions) for clips, conditions in todo if conditions]
-            self.on_more(sum(len(clips) * len(conditions) for clips, conditions in todo))
-            self._each(todo, lambda item: self._work(*item))
-            self.ranks.barrier()
-            self.store.refresh()
+            self.on_more(sum(work.steps for work in works))
+            self._each(works)
         finally:
             torch.set_num_threads(threads)
 
     def steps(self) -> int:
-        """Number of (clip, condition) pairs this rank goes through in the first pass."""
-        return sum(map(len, self.batches)) * len(self.conditions)
-
-    def _key(self, prepared: PreparedCondition, clip: Clip) -> str:
-        return coded_key(prepared.condition, self.settings, clip, prepared.files.get(clip.id))
-
-    def _coded_row(self, prepared: PreparedCondition, clip: Clip) -> CodedRow | None:
-        return self.store.row(self._key(prepared, clip), CodedRow)
+        """Number of (clip, condition) pairs of the first pass."""
+        return len(self.clips) * len(self.conditions)
 
     def _delay(self, prepared: PreparedCondition, clip: Clip) -> int | None:
-        row = self._coded_row(prepared, clip)
+        row = self._evaluator.coded_row(prepared, clip)
         return None if row is None else row.delay
 
-    def _each(self, items: Sequence[T], work: Callable[[T], None]) -> None:
-        """Run ``work`` on every item with as many threads as there are workers; an error stops them all."""
+    def _each(self, works: Iterable[Work]) -> None:
+        """Do the work on every batch, here or on the cluster; an error stops it all."""
+        works = (work for work in works if work.todo)
+        if self.cluster is not None:
+            self.cluster.evaluate(works, self._evaluator, self.store, self.on_step)
+            return
         pending: set[Future[None]] = set()
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                for item in items:
-                    pending.add(pool.submit(work, item))
+                for work in works:
+                    pending.add(pool.submit(self._evaluator.work, work, self.on_step))
                     if len(pending) > self.workers:  # one waits in line, the rest are not read yet
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         for future in done:
@@ -197,239 +177,51 @@ class Runner:
                 for future in pending:
                     future.result()
             except BaseException:
-                self._stop.set()  # workers look at it between conditions
+                self._evaluator.stop.set()
                 for future in pending:
                     future.cancel()
                 raise
 
-    def _first_pass(self, clips: list[Clip]) -> None:
+    def _uncoded(self, clips: list[Clip]) -> Work:
+        """What the first pass does of a batch."""
         todo = [prepared for prepared in self.conditions if not self._coded(prepared, clips)]
         self.on_step(len(clips) * (len(self.conditions) - len(todo)))
-        self._work(clips, [(prepared, None) for prepared in todo])
+        return Work(clips, [(prepared, None) for prepared in todo])
 
     def _coded(self, prepared: PreparedCondition, clips: list[Clip]) -> bool:
         """Whether the first pass has nothing to do; what failed is tried again."""
         for clip in clips:
-            row = self._coded_row(prepared, clip)
+            row = self._evaluator.coded_row(prepared, clip)
             if row is None or row.error is not None:
                 return False
-            if self._saves(prepared) and not self._is_saved(prepared, clip, row.duration_s):
+            if self._evaluator.saves(prepared) and not self._is_saved(prepared, clip, row.duration_s):
                 return False
         return True
 
     def _unscored(self, prepared: PreparedCondition, clips: list[Clip], delay: int) -> bool:
         """Whether any clip that was coded lacks a score at ``delay``."""
+        evaluator = self._evaluator
         for clip in clips:
-            key = self._key(prepared, clip)
+            key = evaluator.key(prepared, clip)
             row = self.store.row(key, CodedRow)
             if row is None or row.error is not None:
                 continue
-            if self._lacks_metric(prepared, key, delay):
+            if evaluator.lacks_metric(prepared, key, delay):
                 return True
-            if not all(embedder.is_done(clip, key, delay) for embedder in self.embedders):
-                return True
-            if any(
-                self.store.row(score_key(key, metric, delay), ScoreRow) is None
-                for embedder in self.embedders
-                for metric in embedder.clip_metrics
-            ):
-                return True
+            for embedder in evaluator.embedders:
+                frames = embedder.keys(clip, key, delay)
+                if not all(self.store.has_frames(self.store.row(name, FramesRow)) for name in frames):
+                    return True
+                scores = (score_key(key, metric, delay) for metric in embedder.clip_metrics)
+                if any(self.store.row(name, ScoreRow) is None for name in scores):
+                    return True
         return False
-
-    def _lacks_metric(self, prepared: PreparedCondition, key: str, delay: int) -> bool:
-        keys = (score_key(key, metric, delay) for metric in self.metrics if prepared.change is None)
-        rows = ((score, self.store.row(score, ScoreRow)) for score in keys)
-        return any(row is None or (row.error and score not in self._failed) for score, row in rows)
-
-    def _saves(self, prepared: PreparedCondition) -> bool:
-        return self.save_audio and prepared.change is None
-
-    def _work(self, clips: list[Clip], todo: Sequence[tuple[PreparedCondition, int | None]]) -> None:
-        if not todo:
-            return
-        batches = self._load(clips, todo)
-        for prepared, delay in todo:
-            if self._stop.is_set():
-                return
-            for batch in batches:
-                self._evaluate(prepared, batch, delay)
-            self.on_step(len(clips))
-
-    def _load(self, clips: list[Clip], todo: Sequence[tuple[PreparedCondition, int | None]]) -> list[Batch]:
-        """Read clips into batches of one length each; what cannot be read fails for all conditions."""
-        by_length: dict[int, list[tuple[Clip, torch.Tensor]]] = {}
-        for clip in clips:
-            try:
-                samples = self._coder.reference(clip)
-            except KeyboardInterrupt:
-                raise
-            except FAULTS as error:
-                for prepared, delay in todo:
-                    self._append(self._failures(prepared, clip, delay, describe(error)))
-                continue
-            by_length.setdefault(samples.shape[-1], []).append((clip, torch.from_numpy(samples)))
-        batches = []
-        for _, members in sorted(by_length.items()):
-            readable, tensors = zip(*members, strict=True)
-            batches.append(Batch(list(readable), torch.stack(tensors)))
-        return batches
-
-    def _evaluate(self, prepared: PreparedCondition, batch: Batch, delay: int | None) -> None:
-        """One condition on one batch: code what has no row, score at ``delay`` or the batch's own."""
-        known = [self._coded_row(prepared, clip) for clip in batch.clips]
-        try:
-            coded = self._decode_again(prepared, batch, known) or self._coder.code(prepared, batch)
-            rows = self._rows(prepared, batch, coded, delay)
-        except (StoreError, KeyboardInterrupt):
-            raise
-        except FAULTS as error:
-            if len(batch.clips) == 1:
-                rows = self._failures(prepared, batch.clips[0], delay, describe(error))
-            else:  # each clip by itself, so that only the one at fault is lost
-                for index in range(len(batch.clips)):
-                    self._evaluate(prepared, batch.clip(index), delay)
-                return
-        self._append(rows)
-
-    def _decode_again(
-        self, prepared: PreparedCondition, batch: Batch, known: list[CodedRow | None]
-    ) -> Coded | None:
-        """Decode what an earlier session encoded; None if that is not all there."""
-        done = [row for row in known if row is not None and row.error is None]
-        if prepared.codec is None or len(done) < len(known):
-            return None
-        try:
-            encoded = [self.store.read_encoded(row.encoded) for row in done]
-        except (OSError, UserError):
-            return None
-        given = batch.inputs.get(prepared.codec.sample_rate)
-        decoded = self._coder.decode(prepared.codec, encoded, batch.reference.shape[-1], given)
-        return Coded(decoded, encoded, [None] * len(encoded))
-
-    def _rows(
-        self, prepared: PreparedCondition, batch: Batch, coded: Coded, delay: int | None
-    ) -> list[ClipRow]:
-        """Coded and score rows of a batch, and the decoded files where they are asked for."""
-        reference, decoded = batch.reference.to(self.device), coded.decoded.to(self.device)
-        aligned = estimate_delay(reference, decoded, self.settings.sample_rate)
-        if delay is None:
-            own = [item.delay_samples for item in aligned]
-            delay = condition_delay(own, self.settings.align)
-            delays = {*own} - {None}
-            certain = not self.settings.align or len(delays) <= 1
-        else:
-            certain = True
-        coded_rows = []
-        duration_s = reference.shape[-1] / self.settings.sample_rate
-        for index, clip in enumerate(batch.clips):
-            encoded = coded.encoded[index]
-            path = self.store.encoded_path(prepared.condition.point, clip.id).relative_to(self.store.folder)
-            coded_rows.append(
-                CodedRow(
-                    codec=prepared.condition.codec,
-                    rate=prepared.condition.rate_label,
-                    clip=clip.id,
-                    key=self._key(prepared, clip),
-                    duration_s=duration_s,
-                    bytes=None if encoded is None else len(encoded.payload),
-                    delay=aligned[index].delay_samples,
-                    gain_db=aligned[index].gain_db,
-                    encode_s=coded.encode_s,
-                    decode_s=coded.decode_s,
-                    encoded=None if encoded is None else str(path),
-                    codebooks=0 if encoded is None else len(encoded.codebook_sizes),
-                    note=coded.notes[index] or aligned[index].reason,
-                    reference_dbfs=level_dbfs(batch.reference[index]),
-                    error=None,
-                )
-            )
-            if self._saves(prepared):
-                self._save(prepared, clip, coded.decoded[index])
-        keys = [row.key for row in coded_rows]
-        scores: list[tuple[Metric | MetricInfo, list[Score]]] = []
-        if any(self._lacks_metric(prepared, key, delay) for key in keys):
-            rate = self.settings.sample_rate
-            scores += [(m, score_batch(m, batch, reference, decoded, delay, rate)) for m in self.metrics]
-        for embedder in self.embedders if certain else []:
-            try:
-                scores += embedder.score(batch.clips, keys, batch.reference, coded.decoded, delay)
-            except (StoreError, KeyboardInterrupt):
-                raise
-            except FAULTS as error:
-                failed = [failed_score(embedder.info.name, error)] * len(batch.clips)
-                scores += [(metric, failed) for metric in embedder.clip_metrics]
-        rows: list[ClipRow] = [*coded_rows]
-        for index, clip in enumerate(batch.clips):
-            rows += [self._score_row(prepared, clip, info, delay, found[index]) for info, found in scores]
-        return rows
-
-    def _score_row(
-        self, prepared: PreparedCondition, clip: Clip, metric: Metric | MetricInfo, delay: int, score: Score
-    ) -> ScoreRow:
-        key = score_key(self._key(prepared, clip), metric, delay)
-        if score.failed:
-            self._failed.add(key)
-        return ScoreRow(
-            codec=prepared.condition.codec,
-            rate=prepared.condition.rate_label,
-            clip=clip.id,
-            key=key,
-            metric=metric.name,
-            delay=delay,
-            value=score.value,
-            reason=score.reason,
-            error=score.reason if score.failed else None,
-        )
-
-    def _failures(
-        self, prepared: PreparedCondition, clip: Clip, delay: int | None, reason: str
-    ) -> list[ClipRow]:
-        """Rows of a clip that failed: of its coding, or, if that is done, of every score at ``delay``.
-
-        Of what is coded, the first pass (no ``delay`` yet) says nothing: the second tries it again.
-        """
-        row = self._coded_row(prepared, clip)
-        if row is not None and row.error is None:
-            if delay is None:
-                return []
-            metrics: list[Metric | MetricInfo] = [] if prepared.change else [*self.metrics]
-            metrics += [metric for embedder in self.embedders for metric in embedder.clip_metrics]
-            failed = Score(math.nan, reason, failed=True)
-            return [self._score_row(prepared, clip, metric, delay, failed) for metric in metrics]
-        return [
-            CodedRow(
-                codec=prepared.condition.codec,
-                rate=prepared.condition.rate_label,
-                clip=clip.id,
-                key=self._key(prepared, clip),
-                delay=None,
-                error=reason,
-            )
-        ]
-
-    def _append(self, rows: Sequence[ClipRow]) -> None:
-        """Append what is new: known results stay as they are, a failure is written once."""
-        self.store.append([row for row in rows if row.is_news_after(self.store.row(row.key, type(row)))])
-
-    def _save(self, prepared: PreparedCondition, clip: Clip, decoded: torch.Tensor) -> None:
-        path = self._audio_path(prepared, clip)
-        with explain_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if not torch.isfinite(decoded).all():
-            raise UserError("the decoder returned NaN or infinity, which --save-audio cannot keep")
-        try:
-            audio.write(path, decoded.numpy(), self.settings.sample_rate, "float32")
-        except UserError as error:
-            raise StoreError(str(error)) from error
 
     def _is_saved(self, prepared: PreparedCondition, clip: Clip, duration_s: float) -> bool:
         """Whether the decoded audio is there and whole."""
-        path = self._audio_path(prepared, clip)
+        path = self.store.decoded_path(prepared.condition.point, clip.id)
         try:
             length = round(duration_s * self.settings.sample_rate)
             return path.exists() and audio.info(path).num_samples == length
         except UserError:
             return False
-
-    def _audio_path(self, prepared: PreparedCondition, clip: Clip) -> Path:
-        return self.store.decoded_path(prepared.condition.point, clip.id)

@@ -44,6 +44,11 @@ def describe_environment(device: str, workers: int) -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _commit() -> str | None:
     """Commit of the source tree the package runs from, with "+changes" if it has any; None if installed."""
     root = Path(qincodec.__file__).resolve().parents[1]

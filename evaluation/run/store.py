@@ -41,8 +41,9 @@ from evaluation.datasets.base import Clip
 from evaluation.records import Condition, DecodedFile, MetricInfo, Settings, Text, loads, read, short
 from evaluation.rows import FramesRow, Row, read_row
 from evaluation.run.manifest import RunDescription
+from qincodec import audio
 from qincodec.core.errors import UserError
-from qincodec.core.files import explain_os_errors, safe_name, write_atomic
+from qincodec.core.files import StoreError, explain_os_errors, safe_name, write_atomic
 
 if TYPE_CHECKING:
     from evaluation.metrics.base import Metric
@@ -393,6 +394,15 @@ class RunStore:
             return False
         return size >= row.end
 
+    def frames(self, key: str) -> np.ndarray | None:
+        """The (frames, dim) float32 that the row under ``key`` points to; None if they are not there.
+
+        Raises:
+            UserError: something else is there.
+        """
+        row = self.row(key, FramesRow)
+        return self.read_frames(row) if row is not None and self.has_frames(row) else None
+
     def read_frames(self, row: FramesRow) -> np.ndarray:
         """The (frames, dim) float32 that ``row`` points to; see `has_frames`.
 
@@ -417,6 +427,12 @@ class RunStore:
         """Where the encoded clip of an operating point (`Condition.point`) is kept."""
         return self.folder / "encoded" / safe_name(point) / f"{clip_id}.enc"
 
+    def write_encoded(self, point: str, clip_id: str, data: bytes) -> str:
+        """Keep an encoded clip; returns the ``encoded`` of its row."""
+        path = self.encoded_path(point, clip_id)
+        write_atomic(path, data)
+        return str(path.relative_to(self.folder))
+
     def read_encoded(self, file: str | None) -> Encoded:
         """What a coded row says was encoded. Raises OSError where it is gone, UserError if it is damaged."""
         return Encoded.from_bytes((self.folder / str(file)).read_bytes())
@@ -424,6 +440,16 @@ class RunStore:
     def decoded_path(self, point: str, clip_id: str) -> Path:
         """Where ``--save-audio`` puts the decoded clip."""
         return self.folder / "decoded" / safe_name(point) / f"{clip_id}.wav"
+
+    def write_decoded(self, point: str, clip_id: str, samples: np.ndarray, sample_rate: int) -> None:
+        """Keep (channels, samples) of a decoded clip as float32 WAV."""
+        path = self.decoded_path(point, clip_id)
+        with explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            audio.write(path, samples, sample_rate, "float32")
+        except UserError as error:
+            raise StoreError(str(error)) from error
 
     def read_run(self) -> RunDescription:
         """run.json. Raises UserError if there is none yet, or it is damaged."""

@@ -172,6 +172,10 @@ class Registry:
         self._loaded[name] = loaded
         return name
 
+    def files(self) -> list[str]:
+        """``FILE.py:NAME`` of all parts that came from a file."""
+        return [loaded.given for loaded in self._loaded.values()]
+
     def digest(self, name: str) -> str:
         """Of the file that a part came from, "" of what is installed."""
         return self._loaded[name].digest if name in self._loaded else ""

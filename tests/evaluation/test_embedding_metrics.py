@@ -21,7 +21,6 @@ from nominal import evaluate
 from toy_embedding import Absent, Bands, Fragile, OtherBands
 
 from evaluation import open_results
-from evaluation.engine.distributed import Ranks
 from evaluation.engine.embedder import shift
 from evaluation.metrics.embedding import compare_frames
 from evaluation.report.compare import compare_runs
@@ -325,7 +324,7 @@ def test_ranks_share_why_an_embedding_is_missing(monkeypatch: pytest.MonkeyPatch
     from evaluation.engine.embedder import load_embeddings
 
     replace_plug_in(monkeypatch, Absent)
-    loaded, reasons = load_embeddings(["bands", "logmel"], "cpu", Ranks())
+    loaded, reasons = load_embeddings(["bands", "logmel"], "cpu")
     assert [e.name for e in loaded] == ["logmel"] and set(reasons) == {"bands"}
 
 

@@ -1,0 +1,377 @@
+"""``--cluster``: batches done by workers on a Ray cluster, while this process plans, writes and reports.
+
+A worker is an actor for each core, or each GPU, that holds the models (`evaluation.engine.worker`). All that
+it makes of a batch it sends back, and that counts once, when it has arrived: workers, hosts and networks may
+fail at any moment, and only the batches that were with them are done again. A batch that ends one worker
+after the other is split, by condition and then by clip, until the one at fault is found, which fails.
+
+Ray is imported where it is used: nothing else needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from baselines import weights
+from evaluation.engine.conditions import PreparedCondition
+from evaluation.engine.evaluator import Evaluator, Work
+from evaluation.engine.ledger import Gathered, Known
+from evaluation.engine.plug_ins import added_files
+from evaluation.engine.request import ParsedRequest, parse_weights
+from evaluation.engine.worker import BatchOrder, Lacks, Order, Ordered, Ready, Setup, Tree, Worker
+from evaluation.metrics.base import Metric
+from evaluation.records import MetricInfo
+from evaluation.rows import Row, ScoreRow
+from evaluation.run.environment import usable_cores
+from evaluation.run.store import RunStore, condition_delay, score_key
+from qincodec import model_folder
+from qincodec.core.errors import Unavailable, UserError, said
+
+#: Batches that are with a worker at once: one is computed, one waits.
+IN_LINE = 2
+#: So many workers end one after the other with the same work before it is split, or fails.
+MAX_ENDS = 3
+#: Seconds between two looks at who has come or gone.
+LOOK_S = 1.0
+#: Seconds without any worker before that is said.
+SILENCE_S = 30.0
+
+
+class Job(Protocol):
+    """Something that a worker does."""
+
+    def order(self) -> Order:
+        """What it is sent: made then, so that all is known that came before."""
+
+    def take(self, found: Any) -> None:
+        """What it made of it."""
+
+    def parts(self) -> list[Job]:
+        """Smaller ones that give the same together; none if there are none."""
+
+    def fail(self, reason: str) -> None:
+        """It cannot be done."""
+
+
+@dataclass
+class _Task:
+    job: Job
+    #: How many workers it has ended.
+    ends: int = 0
+
+
+@dataclass
+class _Hired:
+    """An actor, and what it has to do: (reference to what will come back, task); None: to get ready."""
+
+    actor: Any
+    in_line: dict[Any, _Task | None] = field(default_factory=dict)
+    is_ready: bool = False
+
+
+class Cluster:
+    """Workers of a Ray cluster, for one run. Use as a context manager.
+
+    Args:
+        address: "local" (this machine), "auto" (the cluster that this host belongs to) or HOST:PORT.
+        request: of the run.
+        expected: what the workers must have, too (`evaluation.engine.worker.identities`).
+        note: called with a line about workers that come or go.
+
+    Raises:
+        UserError: there is no such cluster.
+        Unavailable: Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        request: ParsedRequest,
+        expected: Mapping[str, Any],
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        typed = request.typed
+        self._note = note
+        self._asked = typed.workers
+        self._resource = "GPU" if typed.device.startswith("cuda") else "CPU"
+        if self._resource == "GPU":  # Ray shows each worker its own alone
+            request = replace(request, typed=replace(typed, device="cuda"))
+        plug_ins = added_files()
+        setup = Setup(request, _trees(request, plug_ins), plug_ins, expected)
+        self._trees = setup.trees
+        self._hired: list[_Hired] = []
+        self._failed_starts = 0
+        self._heard = time.monotonic()
+        self._ray = _import_ray()
+        self._joined = not self._ray.is_initialized()
+        if self._joined:
+            _join(self._ray, address, typed.workers)
+        self._setup = self._ray.put(setup)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hired in self._hired:
+            self._ray.kill(hired.actor)
+        self._hired.clear()
+        if self._joined:
+            self._ray.shutdown()
+
+    def describe(self) -> dict[str, Any]:
+        """For environment.json: the cluster as it is now."""
+        resources = self._ray.cluster_resources()
+        hosts = sum(node["Alive"] for node in self._ray.nodes())
+        numbers = {name.lower() + "s": int(resources.get(name, 0)) for name in ("CPU", "GPU")}
+        return {"ray": self._ray.__version__, "hosts": hosts, **numbers}
+
+    def evaluate(
+        self, works: Iterable[Work], evaluator: Evaluator, store: RunStore, on_step: Callable[[int], None]
+    ) -> None:
+        """Do the work on batches, and write what comes of it. For the rest see `Evaluator.work`."""
+        self.each(_Batch(work, evaluator, store, on_step) for work in works)
+
+    def each(self, jobs: Iterable[Job]) -> None:
+        """Have every job done once.
+
+        Raises:
+            UserError: a host cannot take part, or no worker starts.
+        """
+        todo: deque[_Task] = deque()
+        rest = (_Task(job) for job in jobs)
+        looked = -LOOK_S
+        while self._hand_out(todo, rest):
+            if time.monotonic() - looked >= LOOK_S:
+                self._hire()
+                looked = time.monotonic()
+            self._say_silence()
+            refs = {ref: hired for hired in self._hired for ref in hired.in_line}
+            if not refs:
+                time.sleep(LOOK_S)
+                continue
+            done, _ = self._ray.wait(list(refs), timeout=LOOK_S)
+            for ref in done:
+                if refs[ref] in self._hired:  # not lost with another of these
+                    todo.extendleft(self._receive(refs[ref], ref))
+
+    def _hand_out(self, todo: deque[_Task], rest: Iterator[_Task]) -> int:
+        """Give everybody who is ready something to do; returns how many tasks are known not to be done."""
+        for place in range(IN_LINE):
+            for hired in self._hired:
+                if not hired.is_ready or len(hired.in_line) > place:
+                    continue
+                task = todo.popleft() if todo else next(rest, None)
+                if task is None:
+                    break
+                hired.in_line[self._send(hired, task, {})] = task
+        count = sum(task is not None for hired in self._hired for task in hired.in_line.values())
+        if not count and not todo and (task := next(rest, None)) is not None:
+            todo.append(task)  # nobody is ready yet
+        return count + len(todo)
+
+    def _send(self, hired: _Hired, task: _Task, contents: Mapping[str, Mapping[str, bytes]]) -> Any:
+        return hired.actor.do.remote(task.job.order(), contents)
+
+    def _receive(self, hired: _Hired, ref: Any) -> list[_Task]:
+        """Take what came back; what has to be done again."""
+        task = hired.in_line.pop(ref)
+        try:
+            found = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+        except self._ray.exceptions.RayError as error:
+            return self._lost(hired, task, error)
+        self._heard = time.monotonic()
+        if isinstance(found, Lacks):
+            contents = {name: self._content(name) for name in found.names}
+            if task is None:
+                hired.in_line[hired.actor.prepare.remote(contents)] = None
+            else:
+                hired.in_line[self._send(hired, task, contents)] = task
+        elif task is None:
+            assert isinstance(found, Ready)
+            hired.is_ready, self._failed_starts = True, 0
+        else:
+            task.job.take(found)
+        return []
+
+    def _lost(self, hired: _Hired, task: _Task | None, error: Exception) -> list[_Task]:
+        """A worker has ended: what it had to do. The first in line is what it was at."""
+        self._hired.remove(hired)
+        self._ray.kill(hired.actor)
+        reason = str(error).strip().splitlines()[-1].strip()
+        if task is None:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_ENDS:
+                raise UserError(
+                    f"{MAX_ENDS} workers ended before they were ready: {reason}; every host of the cluster "
+                    "needs the same version of this program: pip install 'qincodec[cluster]' there"
+                )
+            return []
+        self._note(f"a worker was lost ({reason}); what it had is done again")
+        again = [other for other in (task, *hired.in_line.values()) if other is not None]
+        task.ends += 1
+        if task.ends < MAX_ENDS:
+            return again[::-1]
+        if parts := task.job.parts():
+            return [*again[:0:-1], *(_Task(part) for part in reversed(parts))]
+        task.job.fail(
+            f"{MAX_ENDS} workers ended one after the other while they worked on this clip: a crash of the "
+            "codec or a metric, or too little memory"
+        )
+        return again[:0:-1]
+
+    def _content(self, name: str) -> dict[str, bytes]:
+        """What a worker lacks; nothing if it is gone here, too."""
+        if tree := self._trees.get(name):
+            return {below: (tree.path / below).read_bytes() for below in tree.digests}
+        path = weights.find(name) if name in weights.FILES else Path(name)
+        try:
+            return {} if path is None else {".": path.read_bytes()}
+        except OSError:
+            return {}
+
+    def _hire(self) -> None:
+        """As many workers as there are cores or GPUs: hosts may have come or gone."""
+        there = int(self._ray.cluster_resources().get(self._resource, 0))
+        kind = {"num_cpus": 1, "num_gpus": 1} if self._resource == "GPU" else {"num_cpus": 1}
+        for _ in range(max(1, self._asked or there) - len(self._hired)):
+            actor = self._ray.remote(Worker).options(**kind, max_restarts=0).remote(self._setup)
+            self._hired.append(_Hired(actor, {actor.prepare.remote({}): None}))
+
+    def _say_silence(self) -> None:
+        if any(hired.is_ready for hired in self._hired) or time.monotonic() - self._heard < SILENCE_S:
+            return
+        self._heard = time.monotonic()
+        free = int(self._ray.available_resources().get(self._resource, 0))
+        self._note(f"no worker has started yet: the cluster has {free} free {self._resource}s; waiting")
+
+
+@dataclass
+class _Batch:
+    """A `Work` as a `Job`."""
+
+    work: Work
+    evaluator: Evaluator
+    store: RunStore
+    on_step: Callable[[int], None]
+
+    def order(self) -> BatchOrder:
+        known = Known()
+        for prepared, delay in self.work.todo:
+            self._tell(known, prepared, delay)
+        todo = [self._ordered(prepared, delay) for prepared, delay in self.work.todo]
+        return BatchOrder(self.work.clips, todo, Gathered(known))
+
+    def _ordered(self, prepared: PreparedCondition, delay: int | None) -> Ordered:
+        files = {clip.id: prepared.files[clip.id] for clip in self.work.clips if clip.id in prepared.files}
+        paths: dict[str, Path] = {}
+        if (folder := prepared.rendered) is not None:
+            there = (clip for clip in self.work.clips if files[clip.id].fingerprint is not None)
+            paths = {clip.id: folder.find(clip.id, clip.path.name).absolute() for clip in there}
+        return Ordered(prepared.condition, files, paths, delay)
+
+    def _tell(self, known: Known, prepared: PreparedCondition, delay: int | None) -> None:
+        """What the run folder holds of a condition on this batch."""
+        evaluator, store = self.evaluator, self.store
+        rows = [(clip, evaluator.coded_row(prepared, clip)) for clip in self.work.clips]
+        coded = [(clip, row) for clip, row in rows if row is not None]
+        found: list[Row | None] = [row for _, row in coded]
+        if delay is None:
+            delay = condition_delay((row.delay for _, row in coded), evaluator.settings.align)
+        for clip, row in coded:
+            if row.error is not None:
+                continue
+            scored: list[Metric | MetricInfo] = [*evaluator.metrics]
+            scored += [metric for embedder in evaluator.embedders for metric in embedder.clip_metrics]
+            found += [store.row(score_key(row.key, metric, delay), ScoreRow) for metric in scored]
+            try:
+                if prepared.codec is not None:
+                    known.encoded[str(row.encoded)] = store.read_encoded(row.encoded)
+                for embedder in evaluator.embedders:
+                    for key in embedder.keys(clip, row.key, delay):
+                        if (frames := store.frames(key)) is not None:
+                            known.frames[key] = frames
+            except (OSError, UserError):
+                pass  # the worker makes them again
+        known.rows.update((row.key, row) for row in found if row is not None)
+
+    def take(self, found: Gathered) -> None:
+        rows = found.write_to(self.store)
+        self.evaluator.failed.update(row.key for row in rows if isinstance(row, ScoreRow) and row.error)
+        self.evaluator.append(rows)
+        self.on_step(self.work.steps)
+
+    def parts(self) -> list[Job]:
+        clips, todo = self.work.clips, self.work.todo
+        if len(todo) > 1:  # in the same batch each gives the same
+            works = [Work(clips, [one]) for one in todo]
+        else:
+            works = [Work([clip], todo) for clip in clips] if len(clips) > 1 else []
+        return [replace(self, work=work) for work in works]
+
+    def fail(self, reason: str) -> None:
+        for prepared, delay in self.work.todo:
+            for clip in self.work.clips:
+                self.evaluator.append(self.evaluator.failures(prepared, clip, delay, reason))
+        self.on_step(self.work.steps)
+
+
+def _trees(request: ParsedRequest, plug_ins: Sequence[str]) -> dict[str, Tree]:
+    """Files that the request names."""
+    trees = {text: Tree.of(Path(text.rpartition(":")[0]).expanduser()) for text in plug_ins}
+    for spec in request.codecs:
+        if spec.weights is None or spec.weights in model_folder.shipped():
+            continue
+        path = Path(spec.weights).expanduser()
+        if path.exists():
+            trees[f"{spec.label}:"] = Tree.of(path)
+    given = request.typed.weights
+    names = given if isinstance(given, Mapping) else parse_weights(given)
+    for name in names:
+        path_of = weights.find(name) if name in weights.FILES else None
+        if path_of is not None:
+            trees[name] = Tree.of(path_of)
+    return trees
+
+
+def _import_ray() -> Any:
+    # Set before Ray is imported. The user's own word counts.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise Unavailable(f"--cluster needs Ray ({said(error)}): pip install 'qincodec[cluster]'") from error
+    return ray
+
+
+def _join(ray: Any, address: str, workers: int | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        ray.init(address="local", num_cpus=workers or usable_cores(), include_dashboard=False, **quiet)
+        return
+    try:
+        if address != "auto":  # Ray would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        ray.init(address=address, **quiet)
+    except Exception as error:  # Ray raises whatever its network gives it
+        start = "start one with `ray start --head`" if address == "auto" else "`ray status` there tells"
+        raise UserError(
+            f"--cluster {address}: no Ray cluster answers ({said(error)}); {start}, or give --cluster local "
+            "for this machine alone"
+        ) from error

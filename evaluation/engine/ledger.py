@@ -1,0 +1,139 @@
+"""What the work on a batch reads from a run folder and adds to it: in the folder, or far away from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from baselines.codec import Encoded
+from evaluation.rows import ClipRow, CodedRow, FramesRow, Row, ScoreRow
+from evaluation.run.store import RunStore
+
+R = TypeVar("R", bound=Row)
+
+
+class Ledger(Protocol):
+    """The part of `RunStore` that coding and scoring use; `Gathered` has it, too."""
+
+    def row(self, key: str, kind: type[R]) -> R | None: ...
+
+    def append(self, rows: Sequence[Row]) -> None: ...
+
+    def read_encoded(self, file: str | None) -> Encoded: ...
+
+    def write_encoded(self, point: str, clip_id: str, data: bytes) -> str: ...
+
+    def write_decoded(self, point: str, clip_id: str, samples: np.ndarray, sample_rate: int) -> None: ...
+
+    def frames(self, key: str) -> np.ndarray | None: ...
+
+    def append_frames(
+        self, embedding: str, keys: Sequence[str], clips: Sequence[np.ndarray], silent: Sequence[int]
+    ) -> None: ...
+
+
+@dataclass
+class Known:
+    """What a run folder holds already.
+
+    Attributes:
+        rows: by key.
+        encoded: by the ``encoded`` of their rows.
+        frames: by key of their rows, which are not among ``rows``.
+    """
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    encoded: dict[str, Encoded] = field(default_factory=dict)
+    frames: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class Gathered:
+    """Stands for a run folder on a host that has none: knows what it was told, keeps what is added."""
+
+    known: Known = field(default_factory=Known)
+    new_rows: dict[str, Row] = field(default_factory=dict)
+    #: What stands for its file -> operating point, clip, bytes.
+    new_encoded: dict[str, tuple[str, str, bytes]] = field(default_factory=dict)
+    #: Operating point, clip, samples, sample rate.
+    new_decoded: list[tuple[str, str, np.ndarray, int]] = field(default_factory=list)
+    #: Key -> embedding, frames, how many of them are silent.
+    new_frames: dict[str, tuple[str, np.ndarray, int]] = field(default_factory=dict)
+
+    def row(self, key: str, kind: type[R]) -> R | None:
+        row = self.new_rows.get(key) or self.known.rows.get(key)
+        assert row is None or isinstance(row, kind)  # the run folder gave it as one
+        return row
+
+    def append(self, rows: Sequence[Row]) -> None:
+        self.new_rows.update((row.key, row) for row in rows)
+
+    def read_encoded(self, file: str | None) -> Encoded:
+        if str(file) not in self.known.encoded:
+            raise FileNotFoundError(str(file))
+        return self.known.encoded[str(file)]
+
+    def write_encoded(self, point: str, clip_id: str, data: bytes) -> str:
+        """Where it is kept is the run folder's to say: what comes back stands for it until `write_to`."""
+        name = f"{point}/{clip_id}"
+        self.new_encoded[name] = point, clip_id, data
+        return name
+
+    def write_decoded(self, point: str, clip_id: str, samples: np.ndarray, sample_rate: int) -> None:
+        self.new_decoded.append((point, clip_id, samples, sample_rate))
+
+    def frames(self, key: str) -> np.ndarray | None:
+        new = self.new_frames.get(key)
+        return self.known.frames.get(key) if new is None else new[1]
+
+    def append_frames(
+        self, embedding: str, keys: Sequence[str], clips: Sequence[np.ndarray], silent: Sequence[int]
+    ) -> None:
+        for key, frames, count in zip(keys, clips, silent, strict=True):
+            self.new_frames[key] = embedding, frames, count
+
+    def additions(self) -> Gathered:
+        """What was added, without what was known: that is sent back."""
+        return replace(self, known=Known())
+
+    def renamed(self, names: Mapping[str, str]) -> Gathered:
+        """The same with other names of files in what rows say of failures."""
+
+        def told(row: Row) -> Row:
+            if not isinstance(row, ClipRow) or row.error is None:
+                return row
+            error = row.error
+            for old, new in names.items():
+                error = error.replace(old, new)
+            return replace(row, error=error, **({"reason": error} if isinstance(row, ScoreRow) else {}))
+
+        return replace(self, new_rows={key: told(row) for key, row in self.new_rows.items()})
+
+    def write_to(self, store: RunStore) -> list[ClipRow]:
+        """Add to a run folder all that was added here, files before the rows that speak of them.
+
+        Returns:
+            The rows, which name the files as the folder does; they are not appended yet.
+        """
+        for point, clip_id, samples, sample_rate in self.new_decoded:
+            store.write_decoded(point, clip_id, samples, sample_rate)
+        for embedding in dict.fromkeys(name for name, _, _ in self.new_frames.values()):
+            new = {
+                key: (frames, silent)
+                for key, (name, frames, silent) in self.new_frames.items()
+                if name == embedding and not store.has_frames(store.row(key, FramesRow))
+            }
+            if new:
+                frames, silent = zip(*new.values(), strict=True)
+                store.append_frames(embedding, list(new), list(frames), list(silent))
+        files = {name: store.write_encoded(*encoded) for name, encoded in self.new_encoded.items()}
+        rows = [row for row in self.new_rows.values() if isinstance(row, ClipRow)]
+        return [
+            replace(row, encoded=files.get(row.encoded or "", row.encoded))
+            if isinstance(row, CodedRow)
+            else row
+            for row in rows
+        ]

@@ -1,0 +1,336 @@
+"""A worker of a cluster: holds the models on its host, and does what a batch of clips takes.
+
+It is told all that is known and sends back all that it made, so it needs no run folder. Data and weights it
+takes from its own disk where they lie under the same path with the same content; else it names what it
+`Lacks`, and is asked again with the content beside the question.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from baselines import weights
+from baselines.codec import Codec, Rate
+from baselines.registry import missing_weights
+from baselines.rendered import Rendered
+from evaluation.datasets.base import Clip
+from evaluation.datasets.unchanged import Unchanged
+from evaluation.embeddings import EMBEDDINGS
+from evaluation.embeddings.base import Embedding
+from evaluation.engine.conditions import PreparedCondition, identify, load_codec
+from evaluation.engine.embedder import load_embeddings
+from evaluation.engine.evaluator import Evaluator, Work
+from evaluation.engine.ledger import Gathered
+from evaluation.engine.noise_floor import noise_floor
+from evaluation.engine.plug_ins import add_files
+from evaluation.engine.request import CodecSpec, ParsedRequest
+from evaluation.metrics import load_metrics
+from evaluation.metrics.base import Metric, describe_metric
+from evaluation.metrics.embedding import describe_embedding
+from evaluation.records import Condition, DecodedFile
+from qincodec.codec import check_device
+from qincodec.core.errors import UserError
+from qincodec.core.files import file_sha256
+
+#: Content that is sent: a file's path there -> path below it -> bytes; "." is the file itself.
+Contents = Mapping[str, Mapping[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Lacks:
+    """What a worker must be sent before it can go on: paths of files of the driver, names of weights."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A file or folder on the driver's host: path below it ("." for a file itself) -> SHA-256."""
+
+    path: Path
+    digests: Mapping[str, str]
+
+    @classmethod
+    def of(cls, path: Path) -> Tree:
+        path = path.absolute()
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        return cls(path, {file.relative_to(path).as_posix(): file_sha256(file) for file in files})
+
+    def is_here(self) -> bool:
+        """Whether this host has the same under the same path."""
+        files = ((self.path / name, digest) for name, digest in self.digests.items())
+        return all(file.is_file() and file_sha256(file) == digest for file, digest in files)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all workers of a run load.
+
+    Attributes:
+        request: of the run.
+        trees: files that it names: label of a codec with ":" behind it, name of `baselines.weights.FILES`,
+            or one of ``plug_ins`` -> what is there.
+        plug_ins: parts out of Python files, ``FILE.py:NAME`` as typed.
+        expected: what the driver has loaded: name -> what decides its output (`identities`).
+    """
+
+    request: ParsedRequest
+    trees: Mapping[str, Tree]
+    plug_ins: Sequence[str]
+    expected: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker that has loaded all of it."""
+
+    host: str
+
+
+class Order(Protocol):
+    """What a worker is asked to do.
+
+    Attributes:
+        files: path on the driver's host -> leading hex digits of its SHA-256.
+    """
+
+    @property
+    def files(self) -> Mapping[Path, str]: ...
+
+    def work(self, worker: Worker, places: Mapping[Path, Path]) -> Any:
+        """Do it.
+
+        Args:
+            places: where on this host the content of each of ``files`` lies.
+        """
+
+
+def identities(
+    codecs: Mapping[str, dict[str, Any]], metrics: Sequence[Metric], embeddings: Sequence[Embedding]
+) -> dict[str, Any]:
+    """What decides the output of each part of a run: the same on all hosts, or their rows would differ.
+
+    Args:
+        codecs: row label -> identity.
+    """
+    found: dict[str, Any] = {f"codec {label}": identity for label, identity in codecs.items()}
+    found |= {f"metric {metric.name}": describe_metric(metric) for metric in metrics}
+    found |= {f"embedding {embedding.name}": describe_embedding(embedding) for embedding in embeddings}
+    return found
+
+
+class Worker:
+    """One of them. It computes with one thread, as threads of one process do."""
+
+    def __init__(self, setup: Setup) -> None:
+        torch.set_num_threads(1)
+        os.environ["QINCODEC_OFFLINE"] = "1"  # the driver sends what is lacking
+        self.setup = setup
+        self.settings = setup.request.typed.settings
+        self.unchanged = Unchanged()
+        self.codecs: dict[str, Codec] = {}
+        self.metrics: list[Metric] = []
+        self.embeddings: list[Embedding] = []
+        self._temporary = tempfile.TemporaryDirectory(prefix="evaluate-worker-")
+        self._folder = Path(self._temporary.name)
+        self._weights: dict[str, Path] = {}
+
+    # --- models ------------------------------------------------------------------------------------------
+
+    def prepare(self, contents: Contents) -> Ready | Lacks:
+        """Load what the run needs.
+
+        Raises:
+            UserError: something is not to be had here, or is not what the driver has.
+        """
+        host = socket.gethostname()
+        try:
+            for name, files in contents.items():
+                self._weights[name] = self._keep(
+                    f"weights-{len(self._weights)}", files, self._file_name(name)
+                )
+            lacking = self._lacking()
+            if lacking:
+                return Lacks(tuple(dict.fromkeys(lacking)))
+            self._load()
+        except UserError as error:
+            raise UserError(
+                f"a worker on host {host} cannot take part: {error}; install the same packages on all hosts"
+            ) from error
+        return Ready(host)
+
+    def _lacking(self) -> list[str]:
+        """Weights that are not here; the others are taken in use."""
+        for name, tree in self.setup.trees.items():
+            if name not in self._weights and tree.is_here():
+                self._weights[name] = tree.path
+        lacking = [name for name in self.setup.trees if name not in self._weights]
+        if lacking:
+            return lacking
+        for name in self._weights:
+            if name in weights.FILES:
+                weights.use(name, self._weights[name])
+        for text in self.setup.plug_ins:
+            add_files([f"{self._weights[text]}:{text.rpartition(':')[2]}"])
+        for spec in self._specs():
+            if spec.given is None:
+                lacking += missing_weights(spec.codec, spec.weights)
+        for embedding in self._names("embedding", self.setup.request.embeddings):
+            file = getattr(EMBEDDINGS.load(embedding), "weights_name", None)
+            if file is not None and weights.find(file) is None:
+                lacking.append(file)
+        return lacking
+
+    def _file_name(self, name: str) -> str:
+        tree = self.setup.trees.get(name)
+        return "weights" if tree is None else tree.path.name
+
+    def _specs(self) -> list[CodecSpec]:
+        """Codecs of the run, with weights as they lie here."""
+        specs = [spec for spec in self.setup.request.codecs if f"codec {spec.label}" in self.setup.expected]
+        places = {spec.label: self._weights.get(f"{spec.label}:") for spec in specs}
+        return [
+            spec if (place := places[spec.label]) is None else replace(spec, weights=str(place))
+            for spec in specs
+        ]
+
+    def _names(self, kind: str, names: Sequence[str]) -> list[str]:
+        """Those that the driver has, too."""
+        return [name for name in names if f"{kind} {name}" in self.setup.expected]
+
+    def _load(self) -> None:
+        request = self.setup.request
+        check_device(request.typed.device)
+        found = {}
+        for spec in self._specs():
+            self.codecs[spec.label] = load_codec(spec, request.typed.device)
+            found[spec.label] = identify(spec, self.codecs[spec.label], self.settings)
+        self.metrics, reasons = load_metrics(self._names("metric", request.metrics))
+        self.embeddings, others = load_embeddings(
+            self._names("embedding", request.embeddings), request.typed.device
+        )
+        for reason in (reasons | others).values():
+            raise UserError(reason)
+        here = identities(found, self.metrics, self.embeddings)
+        for name, expected in self.setup.expected.items():
+            if here[name] != expected:
+                raise UserError(f"{name} is {here[name]} there and {expected} where the run began")
+
+    # --- work --------------------------------------------------------------------------------------------
+
+    def do(self, order: Order, contents: Contents) -> Any:
+        """What is ordered, or what it `Lacks`.
+
+        Args:
+            contents: of files that lie elsewhere. One without content is nowhere: that shows in its rows.
+        """
+        sent: dict[Path, Path] = {}
+        places: dict[Path, Path] = {}
+        lacking = []
+        for number, (path, digest) in enumerate(order.files.items()):
+            if files := contents.get(str(path)):
+                places[path] = sent[path] = self._keep(f"data-{number}", files, path.name)
+            elif str(path) in contents or self._is_here(path, digest):
+                places[path] = path
+            else:
+                lacking.append(str(path))
+        try:
+            if lacking:
+                return Lacks(tuple(lacking))
+            found = order.work(self, places)
+            # What is said of a copy is meant of the file.
+            return found.renamed({str(copy): str(path) for path, copy in sent.items()})
+        finally:
+            for path in sent.values():
+                path.unlink(missing_ok=True)
+
+    def _is_here(self, path: Path, digest: str) -> bool:
+        try:
+            return self.unchanged.read(path, digest, lambda: True)
+        except UserError:
+            return False
+
+    def _keep(self, name: str, files: Mapping[str, bytes], file_name: str) -> Path:
+        """Write what was sent; ``file_name``: of a file by itself."""
+        root = self._folder / name / file_name
+        for relative, content in files.items():
+            path = root / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return root
+
+
+class _SentFolder(Rendered):
+    """Of a folder of decoded files, those of a batch: the driver has found them."""
+
+    def __init__(self, label: str, kbps: float | None, paths: Mapping[str, Path]) -> None:
+        self.label, self.kbps, self._paths = label, kbps, paths
+
+    def find(self, clip_id: str, source_name: str) -> Path:
+        return self._paths[clip_id]
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """One condition of a `BatchOrder`.
+
+    Attributes:
+        files: of one that was decoded elsewhere: clip id -> its file.
+        paths: likewise -> where it lies on the driver's host.
+        delay: see `Work.todo`.
+    """
+
+    condition: Condition
+    files: Mapping[str, DecodedFile]
+    paths: Mapping[str, Path]
+    delay: int | None
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """The work on a batch; what comes back is what was added to a ledger that knew what is ``known``."""
+
+    clips: list[Clip]
+    todo: list[Ordered]
+    known: Gathered
+
+    @property
+    def files(self) -> Mapping[Path, str]:
+        found = {clip.path: clip.content_hash for clip in self.clips}
+        for ordered in self.todo:
+            found |= {path: ordered.files[clip].fingerprint or "" for clip, path in ordered.paths.items()}
+        return found
+
+    def work(self, worker: Worker, places: Mapping[Path, Path]) -> Gathered:
+        clips = [replace(clip, path=places[clip.path]) for clip in self.clips]
+        typed = worker.setup.request.typed
+        evaluator = Evaluator(
+            self.known,
+            worker.settings,
+            worker.metrics,
+            worker.embeddings,
+            typed.device,
+            typed.save_audio,
+            worker.unchanged,
+        )
+        todo = [(self._prepared(worker, ordered, places), ordered.delay) for ordered in self.todo]
+        evaluator.work(Work(clips, todo))
+        return self.known.additions()
+
+    def _prepared(self, worker: Worker, ordered: Ordered, places: Mapping[Path, Path]) -> PreparedCondition:
+        condition = ordered.condition
+        if codec := worker.codecs.get(condition.codec):
+            return PreparedCondition(condition, codec, Rate(condition.nominal, condition.settings))
+        if ordered.files:
+            paths = {clip: places[path] for clip, path in ordered.paths.items()}
+            rendered = _SentFolder(condition.codec, condition.kbps, paths)
+            return PreparedCondition(condition, rendered=rendered, files=ordered.files)
+        return next(prepared for prepared in noise_floor() if prepared.condition == condition)
