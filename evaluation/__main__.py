@@ -1,4 +1,4 @@
-"""``python -m evaluation``: the command ``evaluate``, in the form torchrun starts."""
+"""``python -m evaluation``: the command ``evaluate``, also where no program of that name is on the path."""
 
 from qincodec.start import start
 

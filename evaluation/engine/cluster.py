@@ -360,6 +360,8 @@ def _import_ray() -> Any:
 
 
 def _join(ray: Any, address: str, workers: int | None) -> None:
+    # What befalls a host Ray prints to stdout, which is the result's. That a worker was lost we say ourselves.
+    ray._private.worker._worker_logs_enabled = False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         ray.init(address="local", num_cpus=workers or usable_cores(), include_dashboard=False, **quiet)

@@ -106,7 +106,7 @@ def _at(
 
 @dataclass(frozen=True)
 class Found:
-    """What a pilot found: the same on every rank, so codecs are called by their labels.
+    """What a pilot found; it stands in run.json, so codecs are called by their labels.
 
     Attributes:
         asked: in the order of the request.

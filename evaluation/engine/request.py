@@ -184,8 +184,8 @@ def check_cluster(address: str) -> None:
     host_and_port = r"(\[[\da-fA-F:]+\]|[\w.-]+):\d{1,5}"
     if address not in ("auto", "local") and not re.fullmatch(host_and_port, address):
         raise UserError(
-            f"--cluster is '{address}'; give local (this machine), auto (the Ray cluster that this host belongs"
-            " to) or HOST:PORT as `ray start --head` prints it, without a scheme"
+            f"--cluster is '{address}'; give local (this machine), auto (the Ray cluster of this host) or"
+            " HOST:PORT as `ray start --head` prints it, without a scheme"
         )
 
 

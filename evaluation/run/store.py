@@ -395,11 +395,7 @@ class RunStore:
         return size >= row.end
 
     def frames(self, key: str) -> np.ndarray | None:
-        """The (frames, dim) float32 that the row under ``key`` points to; None if they are not there.
-
-        Raises:
-            UserError: something else is there.
-        """
+        """What `read_frames` gives of the row under ``key``; None if there is nothing."""
         row = self.row(key, FramesRow)
         return self.read_frames(row) if row is not None and self.has_frames(row) else None
 

@@ -1,6 +1,6 @@
 """Distances between the distributions of two sets of frames, and their intervals.
 
-`Moments` are the sums a Gaussian is fitted from: those of parts of the data, of ranks or of interrupted runs
+`Moments` are the sums a Gaussian is fitted from: those of parts of the data, of shards or of interrupted runs
 add up. `frechet` is the Frechet distance between two Gaussians (Dowson and Landau, 1982), `kernel_sums` the
 terms of an unbiased kernel distance (Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012). Everything
 is float64 and gives the same bits for the same frames in the same order on one thread.

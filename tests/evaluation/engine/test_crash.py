@@ -121,27 +121,6 @@ def test_killed_ten_times(clip_folder: Path, tmp_path: Path, whole: Path) -> Non
     kill_and_resume(clip_folder, tmp_path, whole, 10)
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
-def test_ranks_agree_with_one_process(clip_folder: Path, tmp_path: Path, whole: Path, ranks: int) -> None:
-    together = tmp_path / "together"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command = [*torchrun, "-m", *arguments(clip_folder, together)[2:]]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert len(list((together / "rows").iterdir())) == ranks
-    assert without_timings(together) == without_timings(whole)
-    assert (together / "plots").is_dir() == (whole / "plots").is_dir()
-
-
-def test_a_mistake_under_torchrun_ends_all_ranks(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "evaluation", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode != 0
-    assert result.stderr.count("evaluate: ") == 1
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_run_survives_being_moved(tmp_path: Path, whole: Path) -> None:
     moved, before = tmp_path / "moved", (whole / "summary.csv").read_bytes()
     shutil.copytree(whole, moved)

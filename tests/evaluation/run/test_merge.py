@@ -8,8 +8,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -393,37 +391,6 @@ def test_merged_shards_are_the_whole(
     evaluate(data, "steps,picky", [4, 8], out=tmp_path / "of2", shard="2/2", **OPTIONS)
     with pytest.raises(UserError, match=r"shards of different wholes: parts 3 and 2; the hosts must"):
         merge_runs(tmp_path / "x", [runs[0], tmp_path / "of2"])
-
-
-@pytest.mark.long
-def test_ranks_with_a_shared_folder_and_a_host_without(data: Path, tmp_path: Path) -> None:
-    """torchrun's ranks make one part (the third has no batch), another process the other."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    options = [str(data), "--codecs", "opus,pcm16", "--kbps", "16", "--metrics", "si_sdr,logmel"]
-    starts: list[tuple[str, list[str], list[str]]] = [
-        ("whole", [sys.executable], []),
-        ("ranks", torchrun, ["--shard", "1/2", "--batch-size", "2"]),
-        ("alone", [sys.executable], ["--shard", "2/2"]),
-    ]
-    for out, start, more in starts:
-        command = [*start, "-m", "evaluation", *options, *more, "--out", str(tmp_path / out)]
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode in (0, 1, 3), result.stderr
-    assert len(list((tmp_path / "ranks" / "rows").iterdir())) == 3
-    merge = [
-        sys.executable,
-        "-m",
-        "evaluation",
-        "merge",
-        *(str(tmp_path / n) for n in ("out", "ranks", "alone")),
-    ]
-    result = subprocess.run(merge, capture_output=True, text=True)
-    assert result.returncode == 3 and "merged 2 runs: 10 clips" in result.stderr, result.stderr
-    assert "opus@16: its delay over all clips is" in result.stderr  # the halves found others
-    command = [sys.executable, "-m", "evaluation", *options, "--out", str(tmp_path / "out")]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode in (0, 1, 3), result.stderr
-    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5", ""])
