@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from baselines.codec import Codec
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip, Dataset
@@ -63,9 +65,10 @@ def prepare(
         dataset: what `check_folder` has loaded.
     """
     typed = request.typed
-    check_device(typed.device)
-    conditions, skipped = prepare_conditions(request, failed)
-    embeddings, missing = load_embeddings(request.embeddings, typed.device)
+    here = _on_this_host(request)
+    check_device(here.typed.device)
+    conditions, skipped = prepare_conditions(here, failed)
+    embeddings, missing = load_embeddings(request.embeddings, here.typed.device)
     metrics, no_metrics = load_metrics(request.metrics)
     for metric in metrics:
         describe_metric(metric)  # refuses what a run folder cannot hold
@@ -127,7 +130,7 @@ def execute(
             # Refuses another configuration before anything is measured.
             _describe_run(_at_points(run, known_points(store.find_run())), command, store)
             found = _find_points(run, store, progress)
-        _open(store, run if found is None else _at_points(run, found), command)
+        _open(store, run if found is None else _at_points(run, found), command, cluster)
         for more in reversed(range(MAX_ROUNDS + 1)):
             if found is not None:
                 run = _at_points(run, found)
@@ -136,6 +139,14 @@ def execute(
             if found is None:
                 break
         return load_results(store, progress), folder
+
+
+def _on_this_host(request: ParsedRequest) -> ParsedRequest:
+    """The request as the process loads it that leads a cluster: the GPUs may be on the other hosts."""
+    typed = request.typed
+    if typed.cluster is None or not typed.device.startswith("cuda") or torch.cuda.is_available():
+        return request
+    return replace(request, typed=replace(typed, device="cpu"))
 
 
 def _cluster(run: PreparedRun, note: Callable[[str], None]) -> Cluster | None:
@@ -349,7 +360,7 @@ def _find_files(prepared: PreparedCondition, clips: Sequence[Clip]) -> dict[str,
     return files
 
 
-def _open(store: RunStore, run: PreparedRun, command: str | None) -> None:
+def _open(store: RunStore, run: PreparedRun, command: str | None, cluster: Cluster | None) -> None:
     """Check the folder against what is to run and write what describes it."""
     described = _describe_run(run, command, store)
     files = {
@@ -359,7 +370,8 @@ def _open(store: RunStore, run: PreparedRun, command: str | None) -> None:
     }
     store.write_clips(run.dataset.clips)
     store.write_files(store.read_files() | files)
-    store.write_environment(describe_environment(run.request.typed.device, run.workers))
+    environment = describe_environment(run.request.typed.device, run.workers)
+    store.write_environment(environment | ({} if cluster is None else {"cluster": cluster.describe()}))
     store.write_run(described)
 
 

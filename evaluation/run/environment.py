@@ -28,7 +28,8 @@ def describe_environment(device: str, workers: int) -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    cuda = device.startswith("cuda") and torch.cuda.is_available()  # of a cluster, others may have the GPUs
+    gpu = torch.cuda.get_device_name(device) if cuda else None
     return {
         "qincodec": qincodec.__version__,
         "commit": _commit(),
