@@ -64,7 +64,6 @@ def prepare(
         failed: why a download that was tried has failed; it is not advised again then.
         dataset: what `check_folder` has loaded.
     """
-    typed = request.typed
     here = _on_this_host(request)
     check_device(here.typed.device)
     conditions, skipped = prepare_conditions(here, failed)

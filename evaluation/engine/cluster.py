@@ -257,7 +257,9 @@ class Cluster:
             return
         self._heard = time.monotonic()
         free = int(self._ray.available_resources().get(self._resource, 0))
-        self._note(f"no worker has started yet: the cluster has {free} free {self._resource}s; waiting")
+        self._note(
+            f"no worker is ready ({len(self._hired)} are wanted, {free} {self._resource}s are free): waiting"
+        )
 
 
 @dataclass
@@ -360,7 +362,7 @@ def _import_ray() -> Any:
 
 
 def _join(ray: Any, address: str, workers: int | None) -> None:
-    # What befalls a host Ray prints to stdout, which is the result's. That a worker was lost we say ourselves.
+    # Ray prints to stdout, which is the result's, what befalls a host; that a worker was lost we say ourselves.
     ray._private.worker._worker_logs_enabled = False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":

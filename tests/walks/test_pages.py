@@ -29,7 +29,7 @@ SKIPPED = {
     "evaluate weights fetch": "downloads weights from their authors",
     "evaluate DATA --codecs dac,encodec,opus": "needs weights that are downloaded",
     "pip install 'qincodec[cluster]'": "is on no index yet; the wheel is installed",
-    "evaluate DATA --cluster": "needs Ray, which is an extra; tests/evaluation/engine/test_cluster.py has a cluster",
+    "evaluate DATA --cluster": "needs Ray, an extra; test_cluster.py has a cluster",
     "python tests/support/measured_rates.py": "needs a checkout; test_rates.py is in `make test`",
     "python tests/support/measured_methods.py": "needs a checkout; test_methods_rates.py is in `make test`",
     "mushra serve test2": "test_experimenter.py opens a closed test on its page",
