@@ -16,12 +16,15 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from baselines import weights
+from baselines.codec import highest
+from evaluation.datasets.base import Clip
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.evaluator import Evaluator, Work
 from evaluation.engine.ledger import Gathered, Known
@@ -30,7 +33,7 @@ from evaluation.engine.request import ParsedRequest, parse_weights
 from evaluation.engine.worker import BatchOrder, Lacks, Order, Ordered, Ready, Setup, Tree, Worker
 from evaluation.metrics.base import Metric
 from evaluation.records import MetricInfo
-from evaluation.rows import Row, ScoreRow
+from evaluation.rows import CodedRow, Row, ScoreRow
 from evaluation.run.environment import usable_cores
 from evaluation.run.store import RunStore, condition_delay, score_key
 from qincodec import model_folder
@@ -270,13 +273,21 @@ class _Batch:
     evaluator: Evaluator
     store: RunStore
     on_step: Callable[[int], None]
+    #: Of a batch that ended workers: each rate is encoded by itself, for a higher one may be at fault.
+    is_part: bool = False
 
     def order(self) -> BatchOrder:
         known = Known()
         for prepared, delay in self.work.todo:
             self._tell(known, prepared, delay)
         todo = [self._ordered(prepared, delay) for prepared, delay in self.work.todo]
-        return BatchOrder(self.work.clips, todo, Gathered(known))
+        codecs = set() if self.is_part else {prepared.condition.codec for prepared, _ in self.work.todo}
+        conditions = [c for c in self.evaluator.conditions if c.codec and c.condition.codec in codecs]
+        there = {prepared.condition.point for prepared, _ in self.work.todo}
+        for prepared in _wholes(conditions):
+            if prepared.condition.point not in there:
+                self._tell_coded(known, prepared)
+        return BatchOrder(self.work.clips, todo, [c.condition for c in conditions], Gathered(known))
 
     def _ordered(self, prepared: PreparedCondition, delay: int | None) -> Ordered:
         files = {clip.id: prepared.files[clip.id] for clip in self.work.clips if clip.id in prepared.files}
@@ -286,12 +297,22 @@ class _Batch:
             paths = {clip.id: folder.find(clip.id, clip.path.name).absolute() for clip in there}
         return Ordered(prepared.condition, files, paths, delay)
 
+    def _tell_coded(self, known: Known, prepared: PreparedCondition) -> list[tuple[Clip, CodedRow]]:
+        """What was made of this batch in a condition."""
+        rows = [(clip, self.evaluator.coded_row(prepared, clip)) for clip in self.work.clips]
+        coded = [(clip, row) for clip, row in rows if row is not None]
+        for _, row in coded:
+            known.rows[row.key] = row
+            if prepared.codec is not None and row.error is None:
+                with suppress(OSError, UserError):  # the worker makes it again
+                    known.encoded[str(row.encoded)] = self.store.read_encoded(row.encoded)
+        return coded
+
     def _tell(self, known: Known, prepared: PreparedCondition, delay: int | None) -> None:
         """What the run folder holds of a condition on this batch."""
         evaluator, store = self.evaluator, self.store
-        rows = [(clip, evaluator.coded_row(prepared, clip)) for clip in self.work.clips]
-        coded = [(clip, row) for clip, row in rows if row is not None]
-        found: list[Row | None] = [row for _, row in coded]
+        coded = self._tell_coded(known, prepared)
+        found: list[Row | None] = []
         if delay is None:
             delay = condition_delay((row.delay for _, row in coded), evaluator.settings.align)
         for clip, row in coded:
@@ -300,15 +321,11 @@ class _Batch:
             scored: list[Metric | MetricInfo] = [*evaluator.metrics]
             scored += [metric for embedder in evaluator.embedders for metric in embedder.clip_metrics]
             found += [store.row(score_key(row.key, metric, delay), ScoreRow) for metric in scored]
-            try:
-                if prepared.codec is not None:
-                    known.encoded[str(row.encoded)] = store.read_encoded(row.encoded)
+            with suppress(OSError, UserError):
                 for embedder in evaluator.embedders:
                     for key in embedder.keys(clip, row.key, delay):
                         if (frames := store.frames(key)) is not None:
                             known.frames[key] = frames
-            except (OSError, UserError):
-                pass  # the worker makes them again
         known.rows.update((row.key, row) for row in found if row is not None)
 
     def take(self, found: Gathered) -> None:
@@ -323,13 +340,25 @@ class _Batch:
             works = [Work(clips, [one]) for one in todo]
         else:
             works = [Work([clip], todo) for clip in clips] if len(clips) > 1 else []
-        return [replace(self, work=work) for work in works]
+        return [replace(self, work=work, is_part=True) for work in works]
 
     def fail(self, reason: str) -> None:
         for prepared, delay in self.work.todo:
             for clip in self.work.clips:
                 self.evaluator.append(self.evaluator.failures(prepared, clip, delay, reason))
         self.on_step(self.work.steps)
+
+
+def _wholes(conditions: Sequence[PreparedCondition]) -> list[PreparedCondition]:
+    """Those that others are cut out of (`Coder`)."""
+    rates = [(c.codec, c.rate) for c in conditions]
+    found = []
+    for prepared in conditions:
+        own = [rate for codec, rate in rates if codec is prepared.codec and rate is not None]
+        assert prepared.codec is not None
+        if any(highest(prepared.codec, rate, own) is prepared.rate is not rate for rate in own):
+            found.append(prepared)
+    return found
 
 
 def _trees(request: ParsedRequest, plug_ins: Sequence[str]) -> dict[str, Tree]:
@@ -362,7 +391,7 @@ def _import_ray() -> Any:
 
 
 def _join(ray: Any, address: str, workers: int | None) -> None:
-    # Ray prints to stdout, which is the result's, what befalls a host; that a worker was lost we say ourselves.
+    # What befalls a host Ray prints to stdout, which is the result's. Of workers we tell ourselves.
     ray._private.worker._worker_logs_enabled = False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":

@@ -86,9 +86,7 @@ class Evaluator:
         #: Keys of scores that could not be computed in this session: a second attempt would fail likewise.
         self.failed: set[str] = set()
         seen = unchanged or Unchanged()
-        self._coder = Coder(
-            ledger, settings.sample_rate, settings.channels, seen, conditions, self.coded_row
-        )
+        self._coder = Coder(ledger, settings.sample_rate, settings.channels, seen, conditions, self.coded_row)
 
     def work(self, work: Work, on_step: Callable[[int], None] = lambda count: None) -> None:
         """Code and score a batch.

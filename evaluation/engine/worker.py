@@ -224,6 +224,11 @@ class Worker:
             if here[name] != expected:
                 raise UserError(f"{name} is {here[name]} there and {expected} where the run began")
 
+    def coded(self, condition: Condition) -> PreparedCondition:
+        """A condition of a codec."""
+        rate = Rate(condition.nominal, condition.settings)
+        return PreparedCondition(condition, self.codecs[condition.codec], rate)
+
     # --- work --------------------------------------------------------------------------------------------
 
     def do(self, order: Order, contents: Contents) -> Any:
@@ -296,10 +301,15 @@ class Ordered:
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """The work on a batch; what comes back is what was added to a ledger that knew what is ``known``."""
+    """The work on a batch; what comes back is what was added to a ledger that knew what is ``known``.
+
+    Attributes:
+        conditions: of the run, see `Evaluator`.
+    """
 
     clips: list[Clip]
     todo: list[Ordered]
+    conditions: list[Condition]
     known: Gathered
 
     @property
@@ -315,6 +325,7 @@ class BatchOrder:
         evaluator = Evaluator(
             self.known,
             worker.settings,
+            [worker.coded(condition) for condition in self.conditions],
             worker.metrics,
             worker.embeddings,
             typed.device,
@@ -327,8 +338,8 @@ class BatchOrder:
 
     def _prepared(self, worker: Worker, ordered: Ordered, places: Mapping[Path, Path]) -> PreparedCondition:
         condition = ordered.condition
-        if codec := worker.codecs.get(condition.codec):
-            return PreparedCondition(condition, codec, Rate(condition.nominal, condition.settings))
+        if condition.codec in worker.codecs:
+            return worker.coded(condition)
         if ordered.files:
             paths = {clip: places[path] for clip, path in ordered.paths.items()}
             rendered = _SentFolder(condition.codec, condition.kbps, paths)

@@ -182,12 +182,12 @@ def test_a_worker_asks_for_what_its_host_lacks(clip_folder: Path, tmp_path: Path
     away = replace(clip, path=tmp_path / "away" / "a.wav")
 
     def fresh() -> BatchOrder:
-        return BatchOrder([away], [Ordered(condition, {}, {}, None)], Gathered())
+        return BatchOrder([away], [Ordered(condition, {}, {}, None)], [], Gathered())
 
     assert worker.do(fresh(), {}) == Lacks((str(away.path),))
     sent = worker.do(fresh(), {str(away.path): {".": clip.path.read_bytes()}})
     here = Gathered()
-    Evaluator(here, asked.typed.settings, run.metrics, run.embeddings, "cpu", False).work(
+    Evaluator(here, asked.typed.settings, run.conditions, run.metrics, run.embeddings, "cpu", False).work(
         Work([clip], [(run.conditions[0], None)])
     )
     times = {"encode_s": None, "decode_s": None}
@@ -215,9 +215,9 @@ def test_what_a_folder_is_told_again_changes_nothing(clip_folder: Path, tmp_path
     made = Gathered()
     typed = run.request.typed
     with RunStore(tmp_path / "run") as store:
-        there = Evaluator(made, typed.settings, run.metrics, run.embeddings, "cpu", False)
+        there = Evaluator(made, typed.settings, run.conditions, run.metrics, run.embeddings, "cpu", False)
         there.work(Work(run.dataset.clips[:2], [(run.conditions[0], None)]))
-        here = Evaluator(store, typed.settings, run.metrics, run.embeddings, "cpu", False)
+        here = Evaluator(store, typed.settings, run.conditions, run.metrics, run.embeddings, "cpu", False)
         job = cluster._Batch(
             Work(run.dataset.clips[:2], [(run.conditions[0], None)]), here, store, lambda count: None
         )
