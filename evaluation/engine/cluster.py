@@ -108,7 +108,7 @@ class Cluster:
         self._resource = "GPU" if typed.device.startswith("cuda") else "CPU"
         if self._resource == "GPU":  # Ray shows each worker its own alone
             request = replace(request, typed=replace(typed, device="cuda"))
-        plug_ins = added_files()
+        plug_ins = [text for text in added_files() if _plug_in_file(text).is_file()]
         setup = Setup(request, _trees(request, plug_ins), plug_ins, expected)
         self._trees = setup.trees
         self._hired: list[_Hired] = []
@@ -361,9 +361,14 @@ def _wholes(conditions: Sequence[PreparedCondition]) -> list[PreparedCondition]:
     return found
 
 
+def _plug_in_file(text: str) -> Path:
+    """Of ``FILE.py:NAME``."""
+    return Path(text.rpartition(":")[0]).expanduser()
+
+
 def _trees(request: ParsedRequest, plug_ins: Sequence[str]) -> dict[str, Tree]:
     """Files that the request names."""
-    trees = {text: Tree.of(Path(text.rpartition(":")[0]).expanduser()) for text in plug_ins}
+    trees = {text: Tree.of(_plug_in_file(text)) for text in plug_ins}
     for spec in request.codecs:
         if spec.weights is None or spec.weights in model_folder.shipped():
             continue

@@ -34,7 +34,7 @@ import numpy as np
 from baselines.codec import ClipCodec, Encoded, Rate
 
 class Waiting(ClipCodec):
-    name, version, sample_rate, channels = "waiting", "1", 16000, (1,)
+    name, version, sample_rate, channels = {name!r}, "1", 16000, (1,)
     folder, workers, deadly = Path({folder!r}), {workers}, {deadly}
 
     def rates(self, channels=1):
@@ -63,7 +63,8 @@ def codec(tmp_path: Path) -> Any:
         pids = tmp_path / f"pids-{workers}"
         pids.mkdir()
         file = tmp_path / "waiting.py"
-        file.write_text(CODEC.format(folder=str(pids), workers=workers, deadly=deadly))
+        values = {"name": tmp_path.name, "folder": str(pids), "workers": workers, "deadly": deadly}
+        file.write_text(CODEC.format(**values))
         return f"{file}:Waiting"
 
     return write
