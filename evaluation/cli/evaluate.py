@@ -234,6 +234,8 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     from evaluation.report import print_report, write_all
     from evaluation.session import check_folder, command_line, estimate, execute, prepare
 
+    if dry_run and request.cluster is not None:
+        raise UserError("--dry-run estimates for this machine alone; leave --cluster or --dry-run out")
     with ProgressLine() as progress:
         parsed = parse_request(request)
         # Before anything is downloaded for a run that cannot be.

@@ -249,6 +249,15 @@ def test_what_is_no_cluster(
     assert end.value.code == 2 and why in capsys.readouterr().err
 
 
+def test_a_dry_run_is_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate", "--cluster", "auto", "--dry-run"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and "for this machine alone" in capsys.readouterr().err
+
+
 def test_without_ray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
