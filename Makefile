@@ -7,8 +7,10 @@ JOBS ?= 3
 WALKS = .walks
 # Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
 SHARED = -n $(JOBS) --dist worksteal
+# Files with tests that measure time: to find them among all takes longer than they do.
+ALONE = $$(grep -rl --include='test_*.py' 'mark\.alone' tests)
 
-.PHONY: demo test test-shared test-long test-webmushra walks walk-newest walk-lowest lint style types setup setup-dev clean
+.PHONY: demo test test-shared test-long test-webmushra walks walk-environments walk-newest walk-lowest lint style types setup setup-dev clean
 
 demo: $(VENV)/.installed
 	$(BIN)/evaluate
@@ -16,7 +18,7 @@ demo: $(VENV)/.installed
 # The type checker has one process: tests keep the other cores busy.
 test: style
 	$(MAKE) --no-print-directory -j2 types test-shared
-	$(BIN)/pytest -m "alone and not long and not gpu"
+	$(BIN)/pytest -m "alone and not long and not gpu" $(ALONE)
 
 test-shared: setup-dev
 	$(BIN)/pytest $(SHARED) -m "not long and not gpu and not alone and not walk"
@@ -25,6 +27,8 @@ test-shared: setup-dev
 # with the lowest of pyproject.toml.
 walks: setup-dev
 	$(MAKE) --no-print-directory -j$(JOBS) --output-sync=target walk-newest walk-lowest
+
+walk-environments: $(WALKS)/newest/.installed $(WALKS)/lowest/.installed
 
 walk-newest: $(WALKS)/newest/.installed
 	QINCODEC_WALK_BIN=$(<D)/bin $(WALK) $(INSTALLING)
@@ -42,7 +46,7 @@ INSTALLING = tests/walks/test_plugins.py tests/walks/test_training.py
 
 test-long: setup-dev
 	$(BIN)/pytest $(SHARED) --timeout 3600 -m "not alone and not walk"
-	$(BIN)/pytest --timeout 3600 -m alone
+	$(BIN)/pytest --timeout 3600 -m alone $(ALONE)
 
 # webMUSHRA's licence forbids to ship it: PATH is a checkout of yours.
 test-webmushra: setup-dev
@@ -68,22 +72,23 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "python3 -m venv failed; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 
+# Python compiles what is imported; to compile all at once takes most of a minute.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --no-compile --editable .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
-# Made anew each time, for what users get is what is in it; setuptools adds to a `build` that is there.
+# Made anew each time, for what users get is what is in it; setuptools adds to a `build` that is there, and reads and
+# writes the folder that the checkout's own installation does.
 .PHONY: $(WALKS)/wheel
-$(WALKS)/wheel:
+$(WALKS)/wheel: | $(VENV)/.installed
 	rm -rf build $@
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $@ .
 	$(PYTHON) tests/walks/lowest.py pyproject.toml >$(WALKS)/lowest.txt
 
-# Python compiles what is imported; all of it would take most of a minute.
 INSTALL = pip install --quiet --only-binary :all: --no-compile
 
 $(WALKS)/newest/.installed: $(WALKS)/wheel
