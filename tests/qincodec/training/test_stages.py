@@ -310,27 +310,26 @@ def command(run, sounds, *more):
     path = run.parent / "config.yaml"
     run.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(TINY))
-    arguments = [str(sounds), "--config", str(path), "--out", str(run), "--accelerator", "cpu", *more]
-    return ["-m", "qincodec", "train", "autoencoder", *arguments]
+    options = ["--config", str(path), "--out", str(run), "--accelerator", "cpu", *more]
+    return ["autoencoder", str(sounds), *options]
 
 
 @pytest.mark.timeout(1800)
 def test_two_processes_train_as_one(tmp_path, sounds):
     """gloo, global batch 4 in both: the same losses but for the order of sums."""
     steps = ["--set", "stage1.steps=3"]
-    subprocess.run([sys.executable, *command(tmp_path / "one" / "run", sounds, *steps)], check=True)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    train_app(command(tmp_path / "one" / "run", sounds, *steps), standalone_mode=False)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "qincodec"]
     two = command(tmp_path / "two" / "run", sounds, *steps)
-    subprocess.run([sys.executable, *launcher, *two], check=True)
+    subprocess.run([sys.executable, *launcher, "train", *two], check=True)
     one, two = (losses(tmp_path / name / "run" / "autoencoder") for name in ("one", "two"))
     assert_same_losses(one, two)
 
 
 def run_killed(arguments, step):
-    """Start a training that dies of SIGKILL when ``step`` has been logged; nothing of it stays.
+    """Start a training that kills itself when ``step`` has been logged, however long its start takes.
 
-    It kills itself: however long its start takes on a busy machine, it dies at that step. The test's own time
-    limit ends a wait that has no end.
+    Nothing of it stays. The test's own time limit ends a wait that has no end.
     """
     killer = (
         "import os, runpy, signal, sys\n"
@@ -340,7 +339,7 @@ def run_killed(arguments, step):
         "    write(self, name, at, values)\n"
         f"    if at == {step}: os.kill(os.getpid(), signal.SIGKILL)\n"
         "Log.write = killed\n"
-        f"sys.argv = ['qincodec', *{arguments[2:]!r}]\n"
+        f"sys.argv = ['qincodec', 'train', *{arguments!r}]\n"
         "runpy.run_module('qincodec', run_name='__main__')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", killer], start_new_session=True)
@@ -365,13 +364,13 @@ def alive_in_session(session):
 def test_resumed_after_sigkill_bit_for_bit(tmp_path, sounds):
     steps = ["--set", "stage1.steps=14", "--set", "run.validate_every=7", "--set", "data.workers=1"]
     straight, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    subprocess.run([sys.executable, *command(straight, sounds, *steps)], check=True)
+    train_app(command(straight, sounds, *steps), standalone_mode=False)
     run_killed(command(killed, sounds, *steps), step=5)
     saved = Checkpoints(killed / "autoencoder" / "checkpoints", 2).steps()
     assert (saved, len(losses(killed / "autoencoder"))) == ([2, 4], 5)
     # What a kill in the middle of a write leaves behind.
     (killed / "autoencoder" / "checkpoints" / "step-000000099.part").write_bytes(b"half")
-    subprocess.run([sys.executable, *command(killed, sounds, *steps)], check=True)
+    train_app(command(killed, sounds, *steps), standalone_mode=False)
     assert load(straight / "autoencoder" / "model").hash == load(killed / "autoencoder" / "model").hash
     assert losses(straight / "autoencoder") == losses(killed / "autoencoder")
     last = [Checkpoints(run / "autoencoder" / "checkpoints", 2).load_last() for run in (straight, killed)]
