@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -286,16 +287,23 @@ def of_systems(number: int, *, own: int = 0) -> pd.DataFrame:
     return frame[place.isna() | ((place - first) % number < own)].reset_index(drop=True)
 
 
-@pytest.mark.parametrize(("number", "own"), [(3, 0), (13, 0), (14, 0), (30, 0), (30, 6)])
-def test_any_number_of_systems(number: int, own: int) -> None:
+@cache
+def analysed(number: int, own: int) -> tuple[Analysis, list[tuple[int, int]]]:
+    """The analysis of `of_systems`, and its steps."""
     steps: list[tuple[int, int]] = []
-    ratings = with_roles(of_systems(number, own=own))
     analysis = analyze(
-        ratings,
+        with_roles(of_systems(number, own=own)),
         num_permutations=100,
         num_resamples=100,
         progress=lambda what, done, total: steps.append((done, total)),
     )
+    return analysis, steps
+
+
+@pytest.mark.parametrize(("number", "own"), [(3, 0), (13, 0), (14, 0), (30, 0), (30, 6)])
+def test_any_number_of_systems(number: int, own: int) -> None:
+    ratings = with_roles(of_systems(number, own=own))
+    analysis, steps = analysed(number, own)
     assert len(analysis.ratings.systems) == number
     pairs = math.comb(number, 2) + number
     assert steps == [(done, pairs + 5) for done in range(pairs + 6)]
@@ -334,10 +342,10 @@ def test_what_only_displays_stops_nothing(redirection: str, tmp_path: Path) -> N
 
 def test_what_many_pairs_cannot_show_is_said() -> None:
     """Eight listeners agree at best with p = 2/256: not enough for 435 pairs after Holm."""
-    analysis = analyze(with_roles(of_systems(30)), num_permutations=100, num_resamples=100)
+    analysis, _ = analysed(30, 0)
     assert set(analysis.letters) == set(analysis.ratings.systems)  # from the mixed model, which can
     assert any("cannot find a difference among 435 pairs" in note for note in analysis.notes)
-    few = analyze(with_roles(of_systems(3)), num_permutations=100, num_resamples=100)
+    few, _ = analysed(3, 0)
     assert set(few.letters) == set(few.ratings.systems)
     assert not any("pairs" in note for note in few.notes)
 
