@@ -7,8 +7,6 @@ JOBS ?= 3
 WALKS = .walks
 # Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
 SHARED = -n $(JOBS) --dist worksteal
-# Files with tests that measure time: to find them among all takes longer than they do.
-ALONE = $$(grep -rl --include='test_*.py' 'mark\.alone' tests)
 
 .PHONY: demo test test-shared test-long test-webmushra walks walk-environments walk-newest walk-lowest lint style types setup setup-dev clean
 
@@ -18,10 +16,9 @@ demo: $(VENV)/.installed
 # The type checker has one process: tests keep the other cores busy.
 test: style
 	$(MAKE) --no-print-directory -j2 types test-shared
-	$(BIN)/pytest -m "alone and not long and not gpu" $(ALONE)
 
 test-shared: setup-dev
-	$(BIN)/pytest $(SHARED) -m "not long and not gpu and not alone and not walk"
+	$(BIN)/pytest $(SHARED) -m "not long and not gpu and not walk"
 
 # Whole paths as users take them, in environments of the wheel alone: with the newest versions that pip finds, and
 # with the lowest of pyproject.toml.
@@ -46,7 +43,7 @@ INSTALLING = tests/walks/test_plugins.py tests/walks/test_training.py
 
 test-long: setup-dev
 	$(BIN)/pytest $(SHARED) --timeout 3600 -m "not alone and not walk"
-	$(BIN)/pytest --timeout 3600 -m alone $(ALONE)
+	$(BIN)/pytest --timeout 3600 -m alone
 
 # webMUSHRA's licence forbids to ship it: PATH is a checkout of yours.
 test-webmushra: setup-dev

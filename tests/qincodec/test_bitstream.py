@@ -400,7 +400,7 @@ def fuzz(count: int, seed: int) -> None:
             data = mutate(seeds[int(random.integers(0, len(seeds)))], random)
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-            begin = time.perf_counter()
+            begin = time.process_time()
             try:
                 header, codes = loads(data, tables)
             except UserError as error:
@@ -409,7 +409,7 @@ def fuzz(count: int, seed: int) -> None:
             else:
                 assert codes.shape == (header.channels, header.num_codebooks, header.num_frames)
                 assert (codes >= 0).all()
-            assert time.perf_counter() - begin < 5
+            assert time.process_time() - begin < 5
             # 32 bits for every bit of the file, and room for a block's bits as bytes.
             assert tracemalloc.get_traced_memory()[1] - before < 200 * len(data) + 2e6
     finally:

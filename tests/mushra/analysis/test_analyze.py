@@ -461,7 +461,6 @@ def large(listeners: int) -> pd.DataFrame:
     return frame.assign(time_ms=np.arange(len(frame)) // 10 * 7)
 
 
-@pytest.mark.alone
 def test_a_hundred_listeners_in_seconds() -> None:
     start = time.process_time()
     analysis = analyze(with_roles(large(100)))

@@ -287,7 +287,6 @@ def test_processes_and_progress(tmp_path: Path) -> None:
     assert calls[-1] == (2100, 2100) and calls == sorted(calls)
 
 
-@pytest.mark.alone
 def test_many_files_open_at_once_and_in_little_memory(tmp_path: Path) -> None:
     count = 100_000
     candidates = [Candidate(f"{i // 1000:03}/{i:08}.flac", 10**6, i, f"r{i // 2}") for i in range(count)]
@@ -298,10 +297,10 @@ def test_many_files_open_at_once_and_in_little_memory(tmp_path: Path) -> None:
     module._write(Listing(tmp_path, "folder", candidates), tmp_path / "m", headers, "state", "source")
     Manifest.open(tmp_path / "m")
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     manifest = Manifest.open(tmp_path / "m")
     assert (len(manifest), manifest.id(99_999)) == (count, "099/00099999.flac")
-    elapsed, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    elapsed, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert elapsed < 0.1 and peak < 500_000
     assert len(pickle.dumps(manifest)) < 1000
