@@ -51,8 +51,7 @@ def make_demo(out: Path) -> Path:
     else:
         print(f"QINCODEC is left out: {missing}", file=sys.stderr)
     with ProgressLine() as progress:
-        # Encoded is all that is needed, of the items and the training; SI-SDR is the metric that costs nothing, and
-        # so are nominal rates.
+        # Encoded is all that is needed, of the items and the training; SI-SDR and nominal rates cost nothing.
         evaluate(
             codecs=codecs,
             kbps=[KBPS],
