@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -287,8 +288,13 @@ def test_entropy_coded_files(run, tmp_path: Path) -> None:
     assert "entropy-coded" in out
 
 
-def test_exact_is_the_number_of_codebooks_that_comes_nearest(run, tmp_path: Path) -> None:
-    """Of all numbers, tried one by one, where tables were counted on louder audio than is coded."""
+def test_exact_is_the_number_of_codebooks_that_comes_nearest(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all numbers, tried one by one, where tables were counted on louder audio than is coded.
+
+    The file is encoded once, since a residual quantizer's codes of a lower rate are a prefix.
+    """
     loud = 0.2 * torch.randn(1, 1, 88_200, generator=torch.Generator().manual_seed(0))
     soundfile.write(tmp_path / "in.wav", 0.001 * loud[0, 0, :22_050].numpy(), 44_100, subtype="FLOAT")
     packing = load("untrained:tiny")
@@ -297,16 +303,28 @@ def test_exact_is_the_number_of_codebooks_that_comes_nearest(run, tmp_path: Path
     tables = CodeTables.count(codes, packing.quantizer.codebook_sizes)
     model = Qincodec(packing.autoencoder, packing.quantizer, tables=tables)
     model.save(tmp_path / "model")
-    made = {}
+    made, whole = {}, {}
     for number, _ in model.rates():
         header, data = files.encode_file(model, tmp_path / "in.wav", number)
         made[number] = header.kbps(len(data))
+        whole[number] = data
+    encoded: list[int | None] = []
+    encode_blocks = Qincodec.encode_blocks
+
+    def counted(model: Qincodec, blocks: Any, num_codebooks: int | None = None) -> Any:
+        encoded.append(num_codebooks)
+        return encode_blocks(model, blocks, num_codebooks)
+
+    monkeypatch.setattr(Qincodec, "encode_blocks", counted)
     for kbps in (12, 17):
         options = ["--kbps", kbps, "--exact", "--model", tmp_path / "model"]
         code, _, err = run("encode", tmp_path / "in.wav", "-o", tmp_path / f"{kbps}.qnc", *options)
         best = min(made, key=lambda number: abs(np.log(made[number] / kbps)))
         assert code == 0 and f"of {best} codebooks" in err and f"{made[best]:.2f} kbps" in err
         assert best != model.codebooks_for(kbps)
+        assert (tmp_path / f"{kbps}.qnc").read_bytes() == whole[best]
+        assert encoded == [model.rates()[-1][0]]
+        encoded.clear()
 
 
 # ---- the command itself --------------------------------------------------------------------------------
