@@ -203,6 +203,34 @@ def test_a_worker_asks_for_what_its_host_lacks(clip_folder: Path, tmp_path: Path
         assert why in row.error and str(away.path) in row.error
 
 
+def test_files_that_were_decoded_elsewhere_are_sent(clip_folder: Path, tmp_path: Path) -> None:
+    """What one process makes of them; one that is missing fails in both."""
+    folder = tmp_path / "decoded"
+    folder.mkdir()
+    shutil.copy(clip_folder / "a.wav", folder)
+    rendered = [f"mine@8={folder}"]
+    asked = parse_request(replace(request(clip_folder, "pcm16"), conditions=rendered))
+    run = prepare(asked)
+    condition = next(c for c in run.conditions if c.condition.codec == "mine")
+    clips = [clip for clip in run.dataset.clips if clip.id in ("a", "b")]
+    identity = {c.condition.codec: c.condition.identity for c in run.conditions if c.codec is not None}
+    worker = Worker(Setup(asked, {}, [], identities(identity, run.metrics, run.embeddings)))
+    assert isinstance(worker.prepare({}), Ready)
+    with RunStore(tmp_path / "run") as store:
+        parts = run.conditions, run.metrics, run.embeddings
+        here = Evaluator(store, asked.typed.settings, *parts, "cpu", False)
+        job = cluster._Batch(Work(clips, [(condition, None)]), here, store, lambda count: None)
+        order = job.order()
+        contents = {str(path): {".": path.read_bytes()} for path in order.files}
+        assert folder / "a.wav" in order.files and len(contents) == 3
+        (tmp_path / "decoded").rename(tmp_path / "away")
+        sent = worker.do(order, contents)
+        (tmp_path / "away").rename(folder)
+        here.work(Work(clips, [(condition, None)]))
+        known = {key: store.row(key, type(row)) for key, row in sent.new_rows.items()}
+    assert sent.new_rows == known and {row.error is None for row in known.values()} == {True, False}
+
+
 def test_a_worker_with_another_model_takes_no_part(clip_folder: Path) -> None:
     asked = parse_request(request(clip_folder, "pcm16"))
     worker = Worker(Setup(asked, {}, [], {"codec pcm16": {"name": "pcm16", "version": "0"}}))
