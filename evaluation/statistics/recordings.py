@@ -1,4 +1,4 @@
-"""Intervals, paired tests, BD-rate and rate checks, all computed from `evaluation.results.Results`.
+"""Intervals, paired tests and rate checks, all computed from `evaluation.results.Results`.
 
 The unit of every interval and test is the source recording: excerpts and takes of one recording are not
 independent, so whole recordings are resampled and tests compare one number per recording.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,13 @@ from scipy import stats
 
 from evaluation.records import Condition, MetricInfo
 from evaluation.results import SUMMARY_COLUMNS, Results, last_columns, metric_columns
+from evaluation.statistics.bd_rate import bd_rate as bd_rate
+from evaluation.statistics.bootstrap import Estimate
+from evaluation.statistics.bootstrap import Sample as Sample
+from evaluation.statistics.bootstrap import bootstrap_means as bootstrap_means
 from evaluation.statistics.distances import corpus_columns, find_score, last_corpus_columns, paired_difference
 from evaluation.statistics.few import median, recording_means
 from evaluation.statistics.matching import TOLERANCE, match_columns
-from qincodec.core.errors import UserError
 
 #: Columns that hold wall time: the only ones that differ between two runs of the same evaluation.
 TIMING_COLUMNS = ("encode_s", "decode_s", "encode_rt", "decode_rt")
@@ -33,97 +34,10 @@ MAX_RATE_SPREAD = 0.05
 MAX_RATE_DEVIATION = 0.15
 #: Below this many pairs a two-sided Wilcoxon test cannot reach p < 0.05 (5 pairs: 2 / 2^5 = 0.0625).
 MIN_PAIRS = 6
-#: Points per curve that BD-rate was defined for (ITU-T VCEG-M33).
-MIN_BD_POINTS = 4
-#: Shared part of the two curves' metric ranges below which BD-rate says nothing about the rest.
-MIN_BD_OVERLAP = 0.5
 SIGNIFICANCE = 0.05
 
-# Resamples at once, and numbers of them: their memory must not grow with the data.
-_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE = 500, 2**20
 # Comparing equal decimals that went through two roundings (16 * 1.15 against 18.4) needs some room.
 _RATIO_TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over clips and its 95 % interval over recordings.
-
-    ``mean`` is NaN without values; ``low`` and ``high`` are NaN with fewer than two recordings.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    n_recordings: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Finite values, one per clip, and the recording each belongs to (both 1-D, same length)."""
-
-    recordings: np.ndarray
-    values: np.ndarray
-
-
-def bootstrap_means(samples: Sequence[Sample], *, seed: int, num_resamples: int = 10_000) -> list[Estimate]:
-    """Mean and 95 % cluster-bootstrap interval of each sample.
-
-    Recordings are drawn with replacement; the statistic is the mean over all values of the drawn
-    recordings. Samples over the same recordings see the same draws. The result does not depend on the
-    order of values. The quantiles are Hesterberg's expanded percentiles (2015, "What Teachers Should Know
-    About the Bootstrap", section 4.2): the plain ones are too narrow by the factor
-    sqrt((n - 1) / n) * z / t for n recordings, which matters below some thirty. The interval always
-    contains the mean.
-    """
-    estimates: list[Estimate] = [Estimate(math.nan, math.nan, math.nan, 0, 0)] * len(samples)
-    groups: dict[tuple[str, ...], list[tuple[int, np.ndarray, np.ndarray]]] = defaultdict(list)
-    for index, sample in enumerate(samples):
-        if len(sample.values) == 0:
-            continue
-        # Sorted first: floating-point sums depend on the order of their terms.
-        order = np.lexsort((sample.values, sample.recordings))
-        recordings, inverse = np.unique(sample.recordings[order], return_inverse=True)
-        sums = np.bincount(inverse, weights=sample.values[order])
-        counts = np.bincount(inverse).astype(float)
-        groups[tuple(recordings)].append((index, sums, counts))
-    for recordings_of_group, members in groups.items():
-        sums = np.stack([member[1] for member in members], axis=1)  # (recordings, samples)
-        counts = np.stack([member[2] for member in members], axis=1)
-        means = sums.sum(axis=0) / counts.sum(axis=0)
-        low = high = np.full(len(members), math.nan)
-        size = len(recordings_of_group)
-        if size > 1:
-            resampled = _resampled_means(sums, counts, seed=seed, num_resamples=num_resamples)
-            tail = expanded_tail(size)
-            low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
-            low, high = np.minimum(low, means), np.maximum(high, means)
-        for column, (index, _, count) in enumerate(members):
-            estimates[index] = Estimate(
-                float(means[column]), float(low[column]), float(high[column]), int(count.sum()), size
-            )
-    return estimates
-
-
-def expanded_tail(size: int) -> float:
-    """Tail of Hesterberg's expanded 95 % percentile interval from ``size`` independent units, two or more."""
-    return float(stats.norm.cdf(-math.sqrt(size / (size - 1)) * stats.t.ppf(0.975, size - 1)))
-
-
-def _resampled_means(sums: np.ndarray, counts: np.ndarray, *, seed: int, num_resamples: int) -> np.ndarray:
-    """(num_resamples, samples) means from (recordings, samples) sums and counts."""
-    size = len(sums)
-    generator = np.random.default_rng(seed)
-    parts = []
-    at_once = max(1, min(_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE // size))
-    for start in range(0, num_resamples, at_once):
-        rows = min(at_once, num_resamples - start)
-        drawn = generator.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
-        # einsum, not BLAS, whose sums depend on the number of threads and of columns in the last bit.
-        parts.append(np.einsum("br,rk->bk", weights, sums) / np.einsum("br,rk->bk", weights, counts))
-    return np.concatenate(parts)
 
 
 # Rows of a condition
@@ -412,89 +326,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = np.arange(len(order), 0, -1) * p[order]
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return [float(value) for value in adjusted]
-
-
-# BD-rate
-
-_BD_COLUMNS = ["metric", "anchor", "codec", "bd_rate", "overlap", "n_points_anchor", "n_points", "method"]
-_BD_COLUMNS += ["reason"]
-
-
-def bd_rate(results: Results, summary: pd.DataFrame, *, anchor: str | None = None) -> pd.DataFrame:
-    """Bjontegaard delta rate of every codec against ``anchor``, per metric, over measured rates.
-
-    The average difference in rate at equal metric, in percent; negative: the codec needs less than the
-    anchor. Akima interpolation of log rate over the metric, the most accurate one according to Herglotz
-    et al. (2022, "Beyond Bjontegaard: Limits of Video Compression Performance Comparisons"). A curve
-    needs `MIN_BD_POINTS` points and must be strictly monotone; the curves must share `MIN_BD_OVERLAP` of
-    the range of metric values that they cover together. Otherwise ``bd_rate`` is NaN with a ``reason``.
-    Points with declared rates, or with infinite values left out of their mean, are not used; of interpolated
-    rows, the points around them are.
-
-    Args:
-        summary: from `summarize`.
-        anchor: codec to compare with; default: the first with enough points.
-
-    Returns:
-        Columns ``metric, anchor, codec, bd_rate, overlap, n_points_anchor, n_points, method, reason``;
-        no row if fewer than two codecs are there or none has enough points.
-
-    Raises:
-        UserError: ``anchor`` is not one of the codecs.
-    """
-    if results.points is not None:
-        summary = pd.concat([summary, results.points.summary], ignore_index=True)
-    codecs = list(dict.fromkeys(c.codec for c in results.conditions if not c.control))
-    if anchor is not None and anchor not in codecs:
-        raise UserError(f"BD-rate anchor '{anchor}' is not in this run; choose one of {', '.join(codecs)}")
-    rows = []
-    for metric in results.metrics:
-        curves = {codec: _curve(summary, codec, metric) for codec in codecs}
-        enough = [codec for codec in codecs if len(curves[codec][0]) >= MIN_BD_POINTS]
-        reference = anchor or next(iter(enough), None)
-        if reference is None:
-            continue
-        for codec in codecs:
-            if codec != reference:
-                value, overlap, reason = _bd_rate(reference, curves[reference], codec, curves[codec])
-                points = (len(curves[reference][0]), len(curves[codec][0]))
-                rows.append((metric.name, reference, codec, value, overlap, *points, "akima", reason))
-    return pd.DataFrame(rows, columns=_BD_COLUMNS)
-
-
-def _curve(summary: pd.DataFrame, codec: str, metric: MetricInfo) -> tuple[np.ndarray, np.ndarray]:
-    """(rates, quality) in ascending order of rate; quality is the metric, negated if lower is better."""
-    rows = summary[(summary["codec"] == codec) & ~summary["control"].astype(bool)]
-    rows = rows[(rows["rate_is"] == "measured") & (rows[f"{metric.name}_inf"] == 0)]
-    points = rows[["kbps_measured", metric.name]].astype(float).dropna()
-    # Two asked rates can lead to one operating point.
-    points = points[points["kbps_measured"] > 0].drop_duplicates().sort_values("kbps_measured")
-    quality = points[metric.name].to_numpy() * (1 if metric.higher_is_better else -1)
-    return points["kbps_measured"].to_numpy(), quality
-
-
-def _bd_rate(
-    anchor: str,
-    anchor_curve: tuple[np.ndarray, np.ndarray],
-    codec: str,
-    codec_curve: tuple[np.ndarray, np.ndarray],
-) -> tuple[float, float, str]:
-    """(BD-rate in percent, overlap, reason)."""
-    for name, (rates, quality) in ((anchor, anchor_curve), (codec, codec_curve)):
-        if len(rates) < MIN_BD_POINTS:
-            return math.nan, math.nan, f"{name} has {len(rates)} usable rates, {MIN_BD_POINTS} are needed"
-        if (np.diff(rates) <= 0).any() or (np.diff(quality) <= 0).any():
-            return math.nan, math.nan, f"{name} does not get better with every step in rate"
-    lows, highs = zip(*((q.min(), q.max()) for _, q in (anchor_curve, codec_curve)), strict=True)
-    overlap = float(max(min(highs) - max(lows), 0) / (max(highs) - min(lows)))
-    if overlap < MIN_BD_OVERLAP:
-        reason = f"the curves share {overlap:.0%} of their range, {MIN_BD_OVERLAP:.0%} needed"
-        return math.nan, overlap, reason
-    import bjontegaard  # pulls in pyplot
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns below 75 % overlap, which has its own column here
-        value = bjontegaard.bd_rate(
-            *anchor_curve, *codec_curve, method="akima", require_matching_points=False, min_overlap=0
-        )
-    return float(value), overlap, ""

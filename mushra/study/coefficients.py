@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from evaluation.statistics.recordings import expanded_tail
+from evaluation.statistics.bootstrap import expanded_tail
 from qincodec.core.errors import count
 
 COEFFICIENTS = ("pearson", "spearman", "kendall")
@@ -46,7 +46,7 @@ def _kendall(x: np.ndarray, y: np.ndarray) -> float:
 def coefficient_interval(point: float, sample: np.ndarray, units: int) -> tuple[float, float]:
     """95 % interval of a correlation coefficient from its finite bootstrap resamples.
 
-    Percentiles, expanded for few units (`evaluation.statistics.recordings.expanded_tail`), and the point.
+    Percentiles, expanded for few units (`evaluation.statistics.bootstrap.expanded_tail`), and the point.
     Noise of a test pulls coefficients towards 0, that of its resamples once more: percentiles alone lie too
     near to 0. So the end away from 0 is at least as far from the point as the other one, on Fisher's z scale.
 

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit
 
-from evaluation.statistics.recordings import expanded_tail
+from evaluation.statistics.bootstrap import expanded_tail
 from mushra.analysis.methods.bs1116 import analyze_bs1116
 from mushra.analysis.methods.detection import abx_independent, analyze_detection
 from mushra.analysis.methods.judgements import COLUMNS
