@@ -113,6 +113,7 @@ class Results:
         asked: what was asked of codecs at measured rates; nothing at nominal ones.
         between: (codec, asked rate) of a row that is interpolated -> the operating points around it.
         points: the operating points that were coded and are no row by themselves; None without any.
+        estimates: means and intervals that were computed (`evaluation.statistics.bootstrap`).
     """
 
     clips: pd.DataFrame
@@ -135,6 +136,7 @@ class Results:
     asked: list[AskedRate] = field(default_factory=list)
     between: dict[tuple[str, float | None], Between] = field(default_factory=dict)
     points: Results | None = None
+    estimates: dict[bytes, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def clip_metrics(self) -> list[MetricInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-# Resamples at once, and numbers of them: their memory must not grow with the data.
-_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE = 500, 2**20
+from evaluation.statistics.few import recording_sums
+
+# Resamples at once, and numbers of them: they fit into a cache of the processor.
+_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE = 500, 2**18
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """Finite values, one per clip, and the recording each belongs to (both 1-D, same length)."""
+    """Finite values, one per clip, and the recording each belongs to (both 1-D, same length).
+
+    Recordings are names, or whole numbers in the order of the names.
+    """
 
     recordings: np.ndarray
     values: np.ndarray
 
 
-def bootstrap_means(samples: Sequence[Sample], *, seed: int, num_resamples: int = 10_000) -> list[Estimate]:
+def bootstrap_means(
+    samples: Sequence[Sample],
+    *,
+    seed: int,
+    num_resamples: int = 10_000,
+    known: dict[bytes, Estimate] | None = None,
+) -> list[Estimate]:
     """Mean and 95 % cluster-bootstrap interval of each sample.
 
     Recordings are drawn with replacement; the statistic is the mean over all values of the drawn
@@ -45,34 +57,37 @@ def bootstrap_means(samples: Sequence[Sample], *, seed: int, num_resamples: int 
     About the Bootstrap", section 4.2): the plain ones are too narrow by the factor
     sqrt((n - 1) / n) * z / t for n recordings, which matters below some thirty. The interval always
     contains the mean.
+
+    Args:
+        known: what earlier calls found, by a hash of what it came from; added to.
     """
-    estimates: list[Estimate] = [Estimate(math.nan, math.nan, math.nan, 0, 0)] * len(samples)
-    groups: dict[tuple[str, ...], list[tuple[int, np.ndarray, np.ndarray]]] = defaultdict(list)
-    for index, sample in enumerate(samples):
+    known = {} if known is None else known
+    keys: list[bytes | None] = []
+    # By number of recordings: it and the seed are all that decides the draws, which take most of the time.
+    wanted: dict[int, dict[bytes, tuple[np.ndarray, np.ndarray]]] = defaultdict(dict)
+    for sample in samples:
         if len(sample.values) == 0:
+            keys.append(None)
             continue
-        # Sorted first: floating-point sums depend on the order of their terms.
-        order = np.lexsort((sample.values, sample.recordings))
-        recordings, inverse = np.unique(sample.recordings[order], return_inverse=True)
-        sums = np.bincount(inverse, weights=sample.values[order])
-        counts = np.bincount(inverse).astype(float)
-        groups[tuple(recordings)].append((index, sums, counts))
-    for recordings_of_group, members in groups.items():
-        sums = np.stack([member[1] for member in members], axis=1)  # (recordings, samples)
-        counts = np.stack([member[2] for member in members], axis=1)
-        means = sums.sum(axis=0) / counts.sum(axis=0)
+        sums, counts = recording_sums(sample.recordings, sample.values)
+        content = sums.tobytes() + counts.tobytes()
+        key = hashlib.sha256(b"%d %d " % (seed, num_resamples) + content).digest()
+        keys.append(key)
+        if key not in known:
+            wanted[len(sums)][key] = sums, counts
+    for size, members in wanted.items():
+        sums, counts = (np.stack(columns) for columns in zip(*members.values(), strict=True))
+        means = sums.sum(axis=1) / counts.sum(axis=1)  # sums and counts are (samples, recordings)
         low = high = np.full(len(members), math.nan)
-        size = len(recordings_of_group)
         if size > 1:
             resampled = _resampled_means(sums, counts, seed=seed, num_resamples=num_resamples)
             tail = expanded_tail(size)
             low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
             low, high = np.minimum(low, means), np.maximum(high, means)
-        for column, (index, _, count) in enumerate(members):
-            estimates[index] = Estimate(
-                float(means[column]), float(low[column]), float(high[column]), int(count.sum()), size
-            )
-    return estimates
+        for key, mean, *ends, n in zip(members, means, low, high, counts.sum(axis=1), strict=True):
+            known[key] = Estimate(float(mean), float(ends[0]), float(ends[1]), int(n), size)
+    nothing = Estimate(math.nan, math.nan, math.nan, 0, 0)
+    return [nothing if key is None else known[key] for key in keys]
 
 
 def expanded_tail(size: int) -> float:
@@ -81,15 +96,21 @@ def expanded_tail(size: int) -> float:
 
 
 def _resampled_means(sums: np.ndarray, counts: np.ndarray, *, seed: int, num_resamples: int) -> np.ndarray:
-    """(num_resamples, samples) means from (recordings, samples) sums and counts."""
-    size = len(sums)
+    """(num_resamples, samples) means from (samples, recordings) sums and counts."""
+    size = sums.shape[1]
+    # Most samples are over the same clips, and most data sets have a clip per recording.
+    different = {row.tobytes(): row for row in counts}
+    column = [list(different).index(row.tobytes()) for row in counts]
+    divisors = np.stack(list(different.values()))
     generator = np.random.default_rng(seed)
     parts = []
     at_once = max(1, min(_RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE // size))
     for start in range(0, num_resamples, at_once):
         rows = min(at_once, num_resamples - start)
-        drawn = generator.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
+        drawn = generator.integers(size, size=(rows, size))
+        drawn += size * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
         # einsum, not BLAS, whose sums depend on the number of threads and of columns in the last bit.
-        parts.append(np.einsum("br,rk->bk", weights, sums) / np.einsum("br,rk->bk", weights, counts))
+        values = np.einsum("br,kr->bk", weights, sums)
+        parts.append(values / np.einsum("br,kr->bk", weights, divisors)[:, column])
     return np.concatenate(parts)

@@ -40,11 +40,22 @@ class Median:
     high: float
 
 
+def recording_sums(recordings: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sum and the number of each recording's values, in the order of the recordings; the same bits in
+    any order of the values."""
+    if len(values) == 0:
+        return np.empty(0), np.empty(0)
+    # Sorted first: floating-point sums depend on the order of their terms.
+    order = np.lexsort((values, recordings))
+    names = recordings[order]
+    group = np.concatenate([[0], np.cumsum(names[1:] != names[:-1])])
+    return np.bincount(group, weights=values[order]), np.bincount(group).astype(float)
+
+
 def recording_means(recordings: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The mean of each recording's values; the same bits in any order of them."""
-    order = np.lexsort((values, recordings))
-    _, inverse, counts = np.unique(recordings[order], return_inverse=True, return_counts=True)
-    return np.bincount(inverse, weights=values[order]) / counts if len(values) else np.empty(0)
+    sums, counts = recording_sums(recordings, values)
+    return sums / counts
 
 
 def median(values: np.ndarray) -> Median:

@@ -43,11 +43,66 @@ _RATIO_TOLERANCE = 1e-9
 # Rows of a condition
 
 
+def _places(clips: pd.DataFrame, codec: str, kbps: float | None) -> slice | np.ndarray:
+    """Where the rows of a condition stand; a slice, which copies nothing, where they stand together."""
+    asked = clips["kbps"].isna() if kbps is None or math.isnan(kbps) else clips["kbps"] == kbps
+    places = np.flatnonzero((clips["codec"] == codec).to_numpy(dtype=bool) & asked.to_numpy(dtype=bool))
+    together = len(places) > 0 and places[-1] - places[0] + 1 == len(places)
+    return slice(places[0], places[-1] + 1) if together else places
+
+
 def condition_rows(results: Results, codec: str, kbps: float | None) -> pd.DataFrame:
     """All rows of one condition; ``kbps`` None or NaN for conditions without an asked rate."""
-    clips = results.clips
-    asked = clips["kbps"].isna() if kbps is None or math.isnan(kbps) else clips["kbps"] == kbps
-    return clips[(clips["codec"] == codec) & asked]
+    return results.clips.iloc[_places(results.clips, codec, kbps)]
+
+
+def _numbers(names: pd.Series) -> np.ndarray:
+    """Whole numbers in the order of the names: sorted and compared in a small part of the time."""
+    codes, different = pd.factorize(names)
+    order = np.argsort(np.asarray(different, dtype=object), kind="stable")
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.arange(len(order))
+    return numbers[codes]
+
+
+class _Samples:
+    """Samples of the conditions and of pairs of them, without copies of `Results.clips`."""
+
+    def __init__(self, results: Results) -> None:
+        self.clips = results.clips
+        self.recordings = _numbers(results.clips["recording"])
+        self.good = results.clips["error"].isna().to_numpy()
+
+    def of(self, condition: Condition, metric: MetricInfo) -> Sample:
+        """Of the clips that did not fail."""
+        places = _places(self.clips, condition.codec, condition.kbps)
+        values = self.clips[metric.name].iloc[places].to_numpy(dtype=float)
+        known = np.isfinite(values) & self.good[places]
+        return Sample(self.recordings[places][known], values[known])
+
+    def difference(self, a: Condition, b: Condition, metric: MetricInfo) -> Sample:
+        """`difference_sample` of the clips with a finite value for both."""
+        places = [_places(self.clips, condition.codec, condition.kbps) for condition in (a, b)]
+        values = [self.clips[metric.name].iloc[place].to_numpy(dtype=float) for place in places]
+        recordings = [self.recordings[place] for place in places]
+        clips = [self.clips["clip"].iloc[place] for place in places]
+        if np.array_equal(recordings[0], recordings[1]) and (clips[0].array == clips[1].array).all():
+            known = np.isfinite(values[0]) & np.isfinite(values[1])
+            return Sample(recordings[0][known], values[0][known] - values[1][known])
+        tables = zip(clips, recordings, values, strict=True)
+        rows_a, rows_b = (pd.DataFrame({"clip": c, "recording": r, metric.name: v}) for c, r, v in tables)
+        pairs = paired_sample(rows_a, rows_b, metric.name, ["clip"])
+        return Sample(pairs["recording"].to_numpy(), (pairs["a"] - pairs["b"]).to_numpy())
+
+
+def _pairs(results: Results) -> list[tuple[MetricInfo, Condition, Condition]]:
+    """What `paired_tests` compares, in this order."""
+    conditions = {(c.codec, asked_rate(c.kbps)): c for c in results.conditions if not c.control}
+    return [
+        (metric, a, b)
+        for metric, kbps in itertools.product(results.metrics, asked_rates(results))
+        for a, b in itertools.combinations([c for (_, rate), c in conditions.items() if rate == kbps], 2)
+    ]
 
 
 def metric_sample(rows: pd.DataFrame, metric: str) -> Sample:
@@ -97,26 +152,30 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     not a number. ``M_reason`` says why there is no mean, ``M_ci_reason`` why there is no interval.
     """
     corpus = {(entry.codec, asked_rate(entry.kbps)): entry.kbps_entropy for entry in results.corpus}
+    found = _Samples(results)
+    own = list(itertools.product(results.conditions, results.clip_metrics))
+    samples = [found.of(condition, metric) for condition, metric in own]
+    # Pairs as well: they see the same draws, and `paired_tests` finds them done.
+    both = [found.difference(a, b, metric) for metric, a, b in _pairs(results) if metric.per_clip]
+    estimates = bootstrap_means(
+        samples + both, seed=seed, num_resamples=num_resamples, known=results.estimates
+    )
+    of_metrics = zip(samples, estimates[: len(samples)], strict=True)
     table: list[dict[str, Any]] = []
-    samples: list[Sample] = []
     for condition in results.conditions:
-        rows = condition_rows(results, condition.codec, condition.kbps).sort_values("clip")
-        scored = rows[rows["error"].isna()]
-        samples += [metric_sample(scored, metric.name) for metric in results.clip_metrics]
-        entropy = corpus.get((condition.codec, asked_rate(condition.kbps)))
-        row = _condition_columns(condition, rows, scored, rate_tolerance(results))
-        row["kbps_entropy"] = math.nan if entropy is None else float(entropy)
-        table.append(row)
-    estimates = iter(bootstrap_means(samples, seed=seed, num_resamples=num_resamples))
-    for condition, row in zip(results.conditions, table, strict=True):
         rows = condition_rows(results, condition.codec, condition.kbps)
+        row = _condition_columns(condition, rows, rate_tolerance(results))
+        entropy = corpus.get((condition.codec, asked_rate(condition.kbps)))
+        row["kbps_entropy"] = math.nan if entropy is None else float(entropy)
         for metric in results.clip_metrics:
-            row.update(_metric_columns(metric.name, next(estimates), rows))
-            row.update(_median_columns(metric.name, rows))
+            sample, estimate = next(of_metrics)
+            row.update(_metric_columns(metric.name, estimate, rows))
+            row.update(_median_columns(metric.name, sample))
         for metric in results.metrics:
             if not metric.per_clip:
                 score = find_score(results, metric.name, condition.codec, condition.kbps)
                 row.update(corpus_columns(score) | last_corpus_columns(score))
+        table.append(row)
     columns = [name for m in results.metrics for name in metric_columns(m.name, per_clip=m.per_clip)]
     columns += [name for m in results.metrics for name in last_columns(m.name, per_clip=m.per_clip)]
     summary = pd.DataFrame(table, columns=[*SUMMARY_COLUMNS, *columns])
@@ -128,48 +187,57 @@ def asked_rate(kbps: float | None) -> float | None:
     return None if kbps is None or math.isnan(kbps) else float(kbps)
 
 
-def _condition_columns(
-    condition: Condition, rows: pd.DataFrame, scored: pd.DataFrame, most: float = math.inf
-) -> dict[str, Any]:
-    asked = math.nan if condition.kbps is None else condition.kbps
-    nominal = math.nan if condition.nominal is None else condition.nominal
-    measured = math.nan
+def _scored(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """These columns of the rows that did not fail."""
+    failed = rows["error"].notna().to_numpy()
+    return rows.loc[~failed, list(columns)] if failed.any() else rows[list(columns)]
+
+
+def _kbps_measured(condition: Condition, rows: pd.DataFrame) -> float:
     if condition.rate_is == "declared":
-        measured = asked if math.isnan(nominal) else nominal
-    elif condition.rate_is in ("measured", "interpolated"):
-        measured = _ratio(scored, "bytes", "duration_s") * 8 / 1000
+        known = condition.kbps if condition.nominal is None else condition.nominal
+        return math.nan if known is None else known
+    if condition.rate_is in ("measured", "interpolated"):
+        return _ratio(_scored(rows, ["bytes", "duration_s"])) * 8 / 1000
+    return math.nan
+
+
+def _condition_columns(condition: Condition, rows: pd.DataFrame, most: float) -> dict[str, Any]:
+    if not rows["clip"].is_monotonic_increasing:
+        rows = rows.sort_values("clip")  # sums depend on the order of their terms
+    asked = math.nan if condition.kbps is None else condition.kbps
+    measured = _kbps_measured(condition, rows)
     deviation = measured / asked - 1
+    estimated = _scored(rows, ["delay_samples", "delay_applied", "gain_db"]).astype(float)
     return {
         "codec": condition.codec,
         "kbps": asked,
-        "kbps_nominal": nominal,
+        "kbps_nominal": math.nan if condition.nominal is None else condition.nominal,
         "kbps_measured": measured,
         "rate_is": condition.rate_is,
         "rate_deviation": deviation,
         "rate_off": bool(abs(deviation) > most + _RATIO_TOLERANCE),
         "control": condition.control,
-        "n": len(scored),
-        "n_failed": len(rows) - len(scored),
-        "n_recordings": scored["recording"].nunique(),
-        "delay_samples": float(scored["delay_samples"].astype(float).median()),
-        "delay_applied": float(scored["delay_applied"].astype(float).median()),
-        "gain_db": float(scored["gain_db"].astype(float).median()),
-        "encode_rt": _ratio(scored, "duration_s", "encode_s"),
-        "decode_rt": _ratio(scored, "duration_s", "decode_s"),
+        "n": len(estimated),
+        "n_failed": len(rows) - len(estimated),
+        "n_recordings": _scored(rows, ["recording"])["recording"].nunique(),
+        **{str(name): float(estimated[name].median()) for name in estimated},
+        "encode_rt": _ratio(_scored(rows, ["duration_s", "encode_s"])),
+        "decode_rt": _ratio(_scored(rows, ["duration_s", "decode_s"])),
     }
 
 
-def _ratio(rows: pd.DataFrame, numerator: str, denominator: str) -> float:
-    """Sum over sum, over the rows that have both; NaN if none has."""
-    both = rows[[numerator, denominator]].astype(float).dropna()
+def _ratio(rows: pd.DataFrame) -> float:
+    """Sum over sum of two columns, over the rows that have both; NaN if none has."""
+    numerator, denominator = rows.columns
+    both = rows.astype(float).dropna()
     total = float(both[denominator].sum())
     return float(both[numerator].sum()) / total if total > 0 else math.nan
 
 
 def _metric_columns(name: str, estimate: Estimate, rows: pd.DataFrame) -> dict[str, Any]:
-    scored = rows[rows["error"].isna()]
-    values = scored[name].to_numpy(dtype=float)
-    num_infinite = int(np.isinf(values).sum())
+    scored = _scored(rows, [name, f"{name}_reason"])
+    num_infinite = int(np.isinf(scored[name].to_numpy(dtype=float)).sum())
     reason = ci_reason = ""
     if estimate.n == 0:
         reason = _why_no_mean(scored[f"{name}_reason"], len(rows), len(scored), num_infinite)
@@ -180,8 +248,7 @@ def _metric_columns(name: str, estimate: Estimate, rows: pd.DataFrame) -> dict[s
     return dict(zip(metric_columns(name, per_clip=True), found, strict=True))
 
 
-def _median_columns(name: str, rows: pd.DataFrame) -> dict[str, float]:
-    sample = metric_sample(rows[rows["error"].isna()], name)
+def _median_columns(name: str, sample: Sample) -> dict[str, float]:
     found = median(recording_means(sample.recordings, sample.values))
     values = (found.value, found.low, found.high)
     return dict(zip(last_columns(name, per_clip=True), values, strict=True))
@@ -255,34 +322,29 @@ def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) ->
     ``winner`` is the better codec, "n.s."
     if p_holm is not below 0.05 or mean and ranks disagree, "" without a test.
     """
-    conditions = {(c.codec, asked_rate(c.kbps)): c for c in results.conditions if not c.control}
     measured = {
-        key: _condition_columns(condition, rows, rows[rows["error"].isna()])["kbps_measured"]
-        for key, condition in conditions.items()
-        for rows in [condition_rows(results, *key)]
+        (c.codec, c.kbps): _kbps_measured(c, condition_rows(results, c.codec, c.kbps))
+        for c in results.conditions
+        if not c.control
     }
+    found = _Samples(results)
     table: list[dict[str, Any]] = []
     sampled: list[dict[str, Any]] = []
     samples: list[Sample] = []
-    for metric, kbps in itertools.product(results.metrics, asked_rates(results)):
-        codecs = [codec for codec, rate in conditions if rate == kbps]
-        for codec_a, codec_b in itertools.combinations(codecs, 2):
-            asked = math.nan if kbps is None else kbps
-            rates = measured[codec_a, kbps], measured[codec_b, kbps]
-            pair = (metric.name, asked, codec_a, codec_b, *rates)
-            row: dict[str, Any] = dict(zip(PAIR_COLUMNS, pair, strict=True))
-            table.append(row)
-            if not metric.per_clip:
-                a, b = (
-                    find_score(results, metric.name, codec, kbps, common=True) for codec in (codec_a, codec_b)
-                )
-                row.update(paired_difference(a, b), rank_biserial=math.nan)
-                continue
-            rows_a, rows_b = (condition_rows(results, codec, kbps) for codec in (codec_a, codec_b))
-            samples.append(difference_sample(paired_sample(rows_a, rows_b, metric.name, ["clip"])))
-            row.update(_wilcoxon(samples[-1]))
-            sampled.append(row)
-    estimates = bootstrap_means(samples, seed=seed, num_resamples=num_resamples)
+    for metric, a, b in _pairs(results):
+        asked = math.nan if a.kbps is None else a.kbps
+        rates = measured[a.codec, a.kbps], measured[b.codec, b.kbps]
+        pair = (metric.name, asked, a.codec, b.codec, *rates)
+        row: dict[str, Any] = dict(zip(PAIR_COLUMNS, pair, strict=True))
+        table.append(row)
+        if not metric.per_clip:
+            scores = [find_score(results, metric.name, c.codec, a.kbps, common=True) for c in (a, b)]
+            row.update(paired_difference(*scores), rank_biserial=math.nan)
+            continue
+        samples.append(found.difference(a, b, metric))
+        row.update(_wilcoxon(samples[-1]))
+        sampled.append(row)
+    estimates = bootstrap_means(samples, seed=seed, num_resamples=num_resamples, known=results.estimates)
     for row, estimate in zip(sampled, estimates, strict=True):
         row.update(n_recordings=estimate.n_recordings, n_clips=estimate.n, difference=estimate.mean)
         row.update(ci_low=estimate.low, ci_high=estimate.high)
