@@ -9,21 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from evaluation.datasets.base import Clip
 from evaluation.records import AskedRate, Condition, MetricInfo
 from evaluation.results import CLIP_COLUMNS, QUIET_DBFS, Results
 from evaluation.rows import CodedRow, CodesRow, CodeStatistics, CorpusScore, FramesRow, ScoreRow
+from evaluation.run.columns import Found
+from evaluation.run.keys import coded_keys, frames_key, reference_frames_key, score_keys
 from evaluation.run.store import (
     FRAMES_AGAIN,
     LIST_AGAIN,
     RunStore,
-    coded_key,
     condition_delay,
-    frames_key,
-    reference_frames_key,
-    score_key,
 )
 from evaluation.statistics.codes import code_statistics
 from evaluation.statistics.distances import EmbeddedRun
@@ -56,6 +55,12 @@ def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Resul
     return results
 
 
+#: Column -> attribute of `Clip`.
+_OF_CLIPS = {"clip": "id"} | {
+    name: name for name in ("recording", "content_hash", "category", "start_s", "duration_s")
+}
+
+
 class _Loader:
     """What the conditions of a run and those of its noise floor share."""
 
@@ -64,10 +69,18 @@ class _Loader:
         self.run = store.read_run()
         self.progress = progress
         self.settings = self.run.settings
-        self.clips = store.read_clips()
-        if len(self.clips) != self.run.dataset.n_clips:  # means and intervals would be of other clips
+        self.clips: list[Clip] = []
+        columns: dict[str, list[Any]] = {name: [] for name in _OF_CLIPS}
+        for clip in store.each_clip():
+            for name, values in columns.items():
+                values.append(getattr(clip, _OF_CLIPS[name]))
+            if self.run.embeddings:
+                self.clips.append(clip)
+        #: As objects: numbers are part of keys, as they were written.
+        self.table = pd.DataFrame({name: _objects(values) for name, values in columns.items()})
+        if len(self.table) != self.run.dataset.n_clips:  # means and intervals would be of other clips
             raise UserError(
-                f"{store.folder / 'clips.jsonl'} lists {len(self.clips)} clips, run.json says "
+                f"{store.folder / 'clips.jsonl'} lists {len(self.table)} clips, run.json says "
                 f"{self.run.dataset.n_clips}: the list was cut or edited; {LIST_AGAIN}"
             )
         self.files = store.read_files()
@@ -114,37 +127,38 @@ class _Loader:
     ) -> ReadCondition:
         """What the rows say of a condition; the last two are added to."""
         files = self.files.get(condition.point, {})
-        keys = {c.id: coded_key(condition, self.settings, c, files.get(c.id)) for c in self.clips}
-        rows = {clip.id: self.store.row(keys[clip.id], CodedRow) for clip in self.clips}
-        done = [row for row in rows.values() if row is not None]
-        delay = condition_delay((row.delay for row in done), self.settings.align)
-        records: list[dict[str, Any]] = []
-        for clip in self.clips:
-            row = rows[clip.id]
-            if row is None:
-                counted["n_pending"] += 1
-                continue
-            records.append(_clip_record(condition, clip, row, delay))
-            if row.reference_dbfs is not None and row.reference_dbfs < QUIET_DBFS:
-                quiet[clip.id] = row.reference_dbfs
-            for metric in metrics:
-                score = self.store.row(score_key(keys[clip.id], metric, delay), ScoreRow)
-                records[-1][metric.name] = math.nan if score is None else score.value
-                reason = "not scored yet" if score is None else score.reason
-                counted["n_failed_scores"] += score is not None and score.error is not None
-                records[-1][f"{metric.name}_reason"] = row.error or reason
-        codes = _code_statistics(condition, code_statistics(self.store, done))
-        good = {name: keys[name] for name, row in rows.items() if row and row.error is None}
-        frames: list[tuple[dict[str, FramesRow], ...]] = [
-            (self._decoded_frames(embedded, good, delay),) for embedded in self.embedded
-        ]
-        return ReadCondition(condition, records, codes, frames)
+        coded = self.store.find(coded_keys(condition, self.settings, self.table, files), CodedRow)
+        counted["n_pending"] += int((~coded.there).sum())
+        clips = self.table[coded.there]
+        coded = coded.where(coded.there)
+        delay = self._delay(coded.numbers("delay"))
+        errors = coded.texts("error")
+        loud = coded.numbers("reference_dbfs")
+        soft = loud < QUIET_DBFS
+        quiet.update(zip(clips["clip"][soft].tolist(), loud[soft].tolist(), strict=True))
+        rows = _clip_columns(condition, clips, coded, errors, delay)
+        for metric in metrics:
+            scores = self.store.find(score_keys(coded.keys, metric, delay), ScoreRow)
+            rows[metric.name] = scores.numbers("value")
+            reasons = np.where(scores.there, scores.texts("reason"), "not scored yet")
+            rows[f"{metric.name}_reason"] = _objects(np.where(errors.astype(bool), errors, reasons))
+            counted["n_failed_scores"] += int(pd.notna(scores.texts("error")).sum())
+        codes = _code_statistics(condition, code_statistics(self.store, coded))
+        frames: list[tuple[dict[str, FramesRow], ...]] = []
+        if self.embedded:
+            good = coded.where(pd.isna(errors))
+            names = dict(zip(clips["clip"][pd.isna(errors)], good.keys.hex(), strict=True))
+            frames = [(self._decoded_frames(embedded, names, delay),) for embedded in self.embedded]
+        return ReadCondition(condition, rows, codes, frames)
+
+    def _delay(self, delays: np.ndarray) -> int:
+        """`condition_delay` of the delays of all clips, NaN where there is none."""
+        return condition_delay(delays[~np.isnan(delays)].astype(int).tolist(), self.settings.align)
 
     def _results(self, rows: Sequence[ReadCondition], metrics: Sequence[MetricInfo], **rest: Any) -> Results:
         names = [name for m in metrics if m.per_clip for name in (m.name, f"{m.name}_reason")]
-        records = [record for row in rows for record in row.records]
         return Results(
-            clips=pd.DataFrame.from_records(records, columns=CLIP_COLUMNS + names),
+            clips=_united([row.clips for row in rows], CLIP_COLUMNS + names),
             conditions=[row.condition for row in rows],
             metrics=list(metrics),
             corpus=[row.codes for row in rows],
@@ -257,29 +271,47 @@ def _code_statistics(condition: Condition, found: CodesRow | str | None) -> Code
     return replace(blank, **{name: getattr(found, name) for name in names if name != "codec"})
 
 
-def _clip_record(condition: Condition, clip: Clip, row: CodedRow, delay: int) -> dict[str, Any]:
-    """One row of `Results.clips`, without its metrics."""
-    failed = row.error is not None
-    duration_s = clip.duration_s if failed else row.duration_s
-    size = row.bytes if condition.rate_is == "measured" else None
-    return {
-        "codec": condition.codec,
+def _clip_columns(
+    condition: Condition, clips: pd.DataFrame, coded: Found[CodedRow], errors: np.ndarray, delay: int
+) -> pd.DataFrame:
+    """The rows of `Results.clips` of a condition, without their metrics; texts are objects."""
+    failed = pd.notna(errors)
+    duration_s = np.where(failed, clips["duration_s"].astype(float), coded.numbers("duration_s"))
+    size = coded.numbers("bytes") if condition.rate_is == "measured" else np.full(len(clips), math.nan)
+    size[failed] = math.nan
+    columns: dict[str, Any] = {
+        "codec": _objects([condition.codec] * len(clips)),
         "kbps": _number(condition.kbps),
         "kbps_nominal": _number(condition.nominal),
-        "kbps_measured": math.nan if size is None else 8 * size / duration_s / 1000,
-        "clip": clip.id,
-        "recording": clip.recording,
-        "content_hash": clip.content_hash,
-        "category": clip.category,
+        "kbps_measured": 8 * size / duration_s / 1000,
+        **{name: _objects(clips[name]) for name in ("clip", "recording", "content_hash", "category")},
         "duration_s": duration_s,
-        "bytes": math.nan if size is None else size,
-        "delay_samples": _number(row.delay),
-        "delay_applied": math.nan if failed else delay,
-        "gain_db": _number(row.gain_db),
-        "encode_s": _number(row.encode_s),
-        "decode_s": _number(row.decode_s),
-        "error": row.error,
+        "bytes": _whole(size),
+        "delay_samples": coded.numbers("delay"),
+        "delay_applied": _whole(np.where(failed, math.nan, delay)),
+        "gain_db": coded.numbers("gain_db"),
+        "encode_s": coded.numbers("encode_s"),
+        "decode_s": coded.numbers("decode_s"),
+        "error": _objects(errors),
     }
+    return pd.DataFrame(columns, index=range(len(clips)))
+
+
+def _united(parts: Sequence[pd.DataFrame], names: list[str]) -> pd.DataFrame:
+    """One frame of rows of several conditions, its texts as pandas keeps texts."""
+    if not sum(map(len, parts)):
+        return pd.DataFrame.from_records([], columns=names)
+    return pd.DataFrame({name: np.concatenate([part[name].to_numpy() for part in parts]) for name in names})
+
+
+def _objects(texts: Any) -> pd.Series:
+    """Texts as they are, and None: as a type of its own, pandas would copy them and keep NaN for None."""
+    return pd.Series(np.asarray(texts, dtype=object), dtype=object)
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Counts as whole numbers, where all are known."""
+    return values if np.isnan(values).any() else values.astype(np.int64)
 
 
 def _number(value: float | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -262,6 +263,20 @@ def read_row(line: bytes) -> Row:
         return other
     except ValidationError as error:
         raise ValueError(explain(error)) from error
+
+
+def read_rows(lines: Sequence[bytes]) -> list[Row]:
+    """`read_row` of many lines in half the time. Raises ValueError if it fails for any."""
+    try:
+        rows: list[Row] = adapter(list[_Known]).validate_json(b"[%b]" % b",".join(lines))
+    except ValidationError:
+        rows = []
+    # Lines that are no rows by themselves could be some together.
+    if len(rows) == len(lines) and all(
+        row.key.encode() in line for row, line in zip(rows, lines, strict=True)
+    ):
+        return rows
+    return list(map(read_row, lines))
 
 
 def _known(record: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from evaluation.report.plots import write_plots
 from evaluation.report.tables import all_tables, codebook_frame, disclaimer, with_noise_floor
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.statistics.recordings import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
-from qincodec.core.files import write_atomic
+from qincodec.core.files import explain_os_errors, whole_file, write_atomic
 
 SCHEMA_VERSION = 1
+
+_ROWS_AT_ONCE = 2**17
 
 # Why a number is missing, where the summary itself does not say.
 _MISSING = {
@@ -50,8 +52,8 @@ _MISSING = {
 def write_all(results: Results, folder: Path) -> list[Path]:
     """Write every table and plot into ``folder``; returns their paths.
 
-    ``clips.csv`` (a row per condition and clip), ``summary.csv``, ``summary.json``, ``table.md``,
-    ``table.tex`` (booktabs), ``tests.csv``, ``points.csv`` (operating points that are no row of
+    ``clips.csv`` and ``clips.parquet`` (a row per condition and clip), ``summary.csv``, ``summary.json``,
+    ``table.md``, ``table.tex`` (booktabs), ``tests.csv``, ``points.csv`` (operating points that are no row of
     ``summary.csv``) where there are any, ``bd_rate.csv`` where there is a BD-rate, ``perplexity.csv`` (a
     row per condition and codebook) where there are codes, and the plots. In CSV an infinite value is ``inf``,
     one that is not a number is empty, and the disclaimer of the data set is a column; in JSON both are null
@@ -69,7 +71,6 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     lines = [note.text for note in notes(results, summary)]
     codebooks = codebook_frame(results)
     contents = {
-        "clips.csv": _csv(results, results.clips[[*CLIP_COLUMNS, *scores]]),
         "summary.csv": _csv(results, with_noise_floor(results, summary)),
         "summary.json": _summary_json(results, summary, tests, rates, lines),
         "table.md": markdown(tables, lines),
@@ -79,17 +80,56 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     points = pd.DataFrame() if results.points is None else results.points.summary
     optional = {"points.csv": points, "bd_rate.csv": rates, "perplexity.csv": codebooks}
     contents |= {name: _csv(results, frame) for name, frame in optional.items() if len(frame)}
+    clips = _with_disclaimer(results, results.clips[[*CLIP_COLUMNS, *scores]])
+    _write_table(folder / "clips.csv", lambda path: _write_csv(clips, path))
+    _write_table(folder / "clips.parquet", lambda path: _write_parquet(clips, path))
     for name, content in contents.items():
         write_atomic(folder / name, content)
     for name in optional.keys() - contents.keys():
         (folder / name).unlink(missing_ok=True)  # of an earlier state of the same run
-    return [folder / name for name in contents] + write_plots(results, summary, folder)
+    names = ["clips.csv", "clips.parquet", *contents]
+    return [folder / name for name in names] + write_plots(results, summary, folder)
+
+
+def _with_disclaimer(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(disclaimer=disclaimer(results)) if disclaimer(results) else frame
 
 
 def _csv(results: Results, frame: pd.DataFrame) -> str:
-    if disclaimer(results):
-        frame = frame.assign(disclaimer=disclaimer(results))
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    return str(_with_disclaimer(results, frame).to_csv(index=False, lineterminator="\n"))
+
+
+# A row per condition and clip: too many to be one text
+
+
+def _write_table(path: Path, write: Callable[[Path], None]) -> None:
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            write(temporary)
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        frame.to_csv(file, index=False, lineterminator="\n")
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """In blocks, so that a copy of the whole is never made; what is not a number is null."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
+    schema = pa.schema(
+        [
+            (name, pa.from_numpy_dtype(frame[name].dtype) if numeric[name] else pa.string())
+            for name in frame.columns
+        ]
+    )
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, max(1, len(frame)), _ROWS_AT_ONCE):
+            block = frame.iloc[start : start + _ROWS_AT_ONCE]
+            writer.write_table(pa.Table.from_pandas(block, schema, preserve_index=False))
 
 
 # JSON

@@ -22,7 +22,6 @@ twice.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import itertools
 import json
 import os
@@ -38,15 +37,22 @@ import numpy as np
 
 from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
-from evaluation.records import Condition, DecodedFile, MetricInfo, Settings, Text, loads, read, short
-from evaluation.rows import FramesRow, Row, read_row
+from evaluation.records import DecodedFile, Text, loads, read, short
+from evaluation.rows import FramesRow, Row, read_row, read_rows
+from evaluation.run.columns import Found, Rows, encoded_file
+from evaluation.run.keys import Keys
+from evaluation.run.keys import coded_key as coded_key
+from evaluation.run.keys import frames_key as frames_key
+from evaluation.run.keys import reference_frames_key as reference_frames_key
+from evaluation.run.keys import row_key as row_key
+from evaluation.run.keys import score_key as score_key
 from evaluation.run.manifest import RunDescription
 from qincodec import audio
 from qincodec.core.errors import UserError
 from qincodec.core.files import StoreError, explain_os_errors, safe_name, write_atomic
 
 if TYPE_CHECKING:
-    from evaluation.metrics.base import Metric
+    pass
 
 SCHEMA_VERSION = 1
 
@@ -58,61 +64,7 @@ FRAMES_AGAIN = "run the same `evaluate` command again to have them computed agai
 
 R = TypeVar("R", bound=Row)
 
-
-def row_key(**content: Any) -> str:
-    """Hash of a canonical JSON object: 24 hex digits of its SHA-256."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:24]
-
-
-def coded_key(condition: Condition, settings: Settings, clip: Clip, file: DecodedFile | None = None) -> str:
-    """Key of the row that says what a condition made of a clip.
-
-    Args:
-        settings: of the run; its ``sample_rate`` and ``channels`` count here.
-        file: the clip's file where it was decoded elsewhere.
-    """
-    return row_key(
-        kind="coded",
-        codec=condition.identity,
-        settings=condition.settings,
-        nominal=condition.nominal,
-        sample_rate=settings.sample_rate,
-        channels=settings.channels,
-        clip=clip.id,
-        content=clip.content_hash,
-        start_s=clip.start_s,
-        duration_s=clip.duration_s,
-        file=None if file is None else file.text,
-    )
-
-
-def score_key(coded: str, metric: Metric | MetricInfo, delay: int) -> str:
-    """Key of the row that holds one metric of what stands under ``coded``, after a shift by ``delay``."""
-    return row_key(kind="score", coded=coded, metric=metric.name, version=metric.version, delay=delay)
-
-
-def reference_frames_key(embedding: dict[str, Any], settings: Settings, clip: Clip) -> str:
-    """Key of the row that says where the embedding of a reference stands: shared by all codecs.
-
-    Args:
-        embedding: its identity.
-        settings: of the run; its ``sample_rate`` and ``channels`` count here.
-    """
-    return row_key(
-        kind="frames",
-        embedding=embedding,
-        sample_rate=settings.sample_rate,
-        channels=settings.channels,
-        content=clip.content_hash,
-        start_s=clip.start_s,
-        duration_s=clip.duration_s,
-    )
-
-
-def frames_key(embedding: dict[str, Any], coded: str, delay: int) -> str:
-    """Key of the row that says where the embedding of what stands under ``coded`` stands."""
-    return row_key(kind="frames", embedding=embedding, coded=coded, delay=delay)
+_BYTES_AT_ONCE = 2**22
 
 
 def condition_delay(delays: Iterable[int | None], align: bool) -> int:
@@ -188,8 +140,7 @@ class RunStore:
     def __init__(self, folder: Path, *, rank: int = 0, write: bool = True) -> None:
         self.folder = folder
         self.rank = rank
-        #: Rows as they are written: parsed, they would take three times the memory.
-        self._rows: dict[str, bytes] = {}
+        self._rows = Rows()
         self._read_to: dict[Path, int] = {}
         self._thread_lock = threading.Lock()
         self._lock_handle: int | None = None
@@ -269,18 +220,30 @@ class RunStore:
         offset = self._read_to.get(path, 0)
         with path.open("rb") as file:
             file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # another rank is writing it, or was killed there
+            complete = True
+            while complete and (lines := file.readlines(_BYTES_AT_ONCE)):
+                complete = lines[-1].endswith(b"\n")
+                if not complete:
+                    del lines[-1]  # another rank is writing it, or was killed there
                 try:
-                    self._rows[read_row(line).key] = line
-                except ValueError as error:
-                    raise UserError(
-                        f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
-                        "scored again"
-                    ) from error
-                offset += len(line)
+                    self._rows.add(read_rows(lines), lines)
+                except ValueError:
+                    self._explain_damage(path, lines, offset)
+                    raise
+                offset += sum(map(len, lines))
         self._read_to[path] = offset
+
+    @staticmethod
+    def _explain_damage(path: Path, lines: Sequence[bytes], offset: int) -> None:
+        for line in lines:
+            try:
+                read_row(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
+                    "scored again"
+                ) from error
+            offset += len(line)
 
     def row(self, key: str, kind: type[R]) -> R | None:
         """The last row written under ``key``, or None.
@@ -288,19 +251,28 @@ class RunStore:
         Raises:
             UserError: it is of another kind.
         """
-        line = self._rows.get(key)
-        row = None if line is None else read_row(line)
+        row = self._rows.get(key)
         if row is not None and not isinstance(row, kind):
-            wanted = fields(kind)[0].default
-            raise UserError(
-                f"rows of {self.folder} were edited: under the key {key} of a '{wanted}' row stands one of "
-                f"kind {row.kind!a}; remove that line to have its clip scored again"
-            )
+            raise self._stranger(row, kind)
         return row
+
+    def find(self, keys: Keys, kind: type[R]) -> Found[R]:
+        """`row` of many keys, in columns."""
+        found, stranger = self._rows.find(keys, kind)
+        if stranger is not None:
+            raise self._stranger(stranger, kind)
+        return found
+
+    def _stranger(self, row: Row, kind: type[Row]) -> UserError:
+        wanted = fields(kind)[0].default
+        return UserError(
+            f"rows of {self.folder} were edited: under the key {row.key} of a '{wanted}' row stands one of "
+            f"kind {row.kind!a}; remove that line to have its clip scored again"
+        )
 
     def rows(self) -> Iterator[Row]:
         """All rows, in the order they were written."""
-        return map(read_row, self._rows.values())
+        return iter(self._rows)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append rows in one write and have them on the disk before returning. Thread-safe."""
@@ -321,8 +293,7 @@ class RunStore:
             except OSError:
                 os.ftruncate(self._append_handle, start)  # half a row must not stay before later ones
                 raise
-            for row, line in zip(rows, lines, strict=True):
-                self._rows[row.key] = line
+            self._rows.add(rows, lines)
 
     @property
     def writable(self) -> bool:
@@ -421,7 +392,7 @@ class RunStore:
 
     def encoded_path(self, point: str, clip_id: str) -> Path:
         """Where the encoded clip of an operating point (`Condition.point`) is kept."""
-        return self.folder / "encoded" / safe_name(point) / f"{clip_id}.enc"
+        return self.folder / encoded_file(point, clip_id)
 
     def write_encoded(self, point: str, clip_id: str, data: bytes) -> str:
         """Keep an encoded clip; returns the ``encoded`` of its row."""
@@ -488,21 +459,28 @@ class RunStore:
         write_atomic(self.folder / "clips.jsonl", "".join(lines))
 
     def read_clips(self) -> list[Clip]:
+        return list(self.each_clip())
+
+    def each_clip(self) -> Iterator[Clip]:
+        """The clips one by one: a list of a million takes a gigabyte."""
         path = self.folder / "clips.jsonl"
-        # Not at other ends of lines: names may hold those.
-        lines = _read_text(path, LIST_AGAIN).split("\n")
-        clips: dict[str, Clip] = {}
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                clip = read(Clip, loads(line))
-                if clip.id in clips:
-                    raise ValueError(f"clip {short(clip.id)} is there twice")
-                clips[clip.id] = clip
-            except ValueError as error:
-                raise UserError(f"{path} is damaged, line {number}: {error}; {LIST_AGAIN}") from error
-        return list(clips.values())
+        seen: set[str] = set()
+        try:
+            # Not at other ends of lines: names may hold those.
+            with path.open(encoding="utf-8", newline="\n") as file:
+                for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
+                    try:
+                        clip = read(Clip, loads(line))
+                        if clip.id in seen:
+                            raise ValueError(f"clip {short(clip.id)} is there twice")
+                    except ValueError as error:
+                        raise UserError(f"{path} is damaged, line {number}: {error}; {LIST_AGAIN}") from error
+                    seen.add(clip.id)
+                    yield clip
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}; {LIST_AGAIN}") from error
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         write_atomic(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

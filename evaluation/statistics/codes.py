@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 
 from evaluation.rows import Codebook, CodedRow, CodesRow
+from evaluation.run.columns import Found
 from evaluation.run.store import RunStore, row_key
 from qincodec.core.errors import UserError
 
@@ -16,7 +18,7 @@ VERSION = "1"
 _LARGEST_CODEBOOK = 2**24
 
 
-def code_statistics(store: RunStore, rows: Sequence[CodedRow]) -> CodesRow | str | None:
+def code_statistics(store: RunStore, rows: Found[CodedRow]) -> CodesRow | str | None:
     """What the codes of a condition tell, over all frames of all its clips (`CodeStatistics`).
 
     Read from the encoded clips once; kept as a row of the run folder.
@@ -27,10 +29,11 @@ def code_statistics(store: RunStore, rows: Sequence[CodedRow]) -> CodesRow | str
     Returns:
         None for codecs without codes; why there are no statistics; or the row.
     """
-    rows = [row for row in rows if row.error is None and row.codebooks]
-    if not rows:
+    rows = rows.where(pd.isna(rows.texts("error")))
+    rows = rows.where(rows.numbers("codebooks") > 0)
+    if not len(rows.keys):
         return None
-    key = row_key(kind="codes", version=VERSION, members=sorted(row.key for row in rows))
+    key = row_key(kind="codes", version=VERSION, members=sorted(rows.keys.hex()))
     known = store.row(key, CodesRow)
     if known is not None:
         return known
@@ -40,10 +43,12 @@ def code_statistics(store: RunStore, rows: Sequence[CodedRow]) -> CodesRow | str
     return found
 
 
-def _count(store: RunStore, rows: Sequence[CodedRow], key: str) -> CodesRow | str | None:
+def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | str | None:
     counts: list[np.ndarray] = []
     frames, duration_s = 0, 0.0
+    codec = rate = ""
     for row in rows:
+        codec, rate = codec or row.codec, rate or row.rate
         try:
             encoded = store.read_encoded(row.encoded)
         except (OSError, UserError):
@@ -70,8 +75,8 @@ def _count(store: RunStore, rows: Sequence[CodedRow], key: str) -> CodesRow | st
     corrected = float(np.mean([book.entropy_bits_miller_madow for book in books]))
     return CodesRow(
         key=key,
-        codec=rows[0].codec,
-        rate=rows[0].rate,
+        codec=codec,
+        rate=rate,
         kbps_entropy=sum(book.kbps_entropy for book in books),
         frames=frames,
         codebooks=tuple(books),

@@ -14,10 +14,11 @@ The weights count as known: a draw of recordings does not change them.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from evaluation.records import AskedRate, Condition, MetricInfo
@@ -74,7 +75,7 @@ class ReadCondition:
     """What the rows of a run say of a condition, before anything is summed up.
 
     Attributes:
-        records: rows of `Results.clips`.
+        clips: rows of `Results.clips`; texts as objects, None where there is none.
         codes: statistics of its codes.
         frames: of each embedding, clip id -> row of its decoded frames: of the condition, or of both points
             that it is interpolated between.
@@ -82,26 +83,26 @@ class ReadCondition:
     """
 
     condition: Condition
-    records: list[dict[str, Any]]
+    clips: pd.DataFrame
     codes: CodeStatistics
     frames: list[tuple[dict[str, FramesRow], ...]] = field(default_factory=list)
     between: Between | None = None
 
     @property
-    def coded(self) -> set[str]:
+    def coded(self) -> pd.Index:
         """The clips that did not fail."""
-        return {record["clip"] for record in self.records if record["error"] is None}
+        return pd.Index(self.clips.loc[self.clips["error"].isna(), "clip"])
 
     @property
     def kbps(self) -> float:
         """Measured over all clips that did not fail."""
         return self.kbps_over(self.coded)
 
-    def kbps_over(self, clips: Collection[str]) -> float:
+    def kbps_over(self, clips: pd.Index) -> float:
         """Measured over some clips, of which none failed; NaN over none."""
-        chosen = [record for record in self.records if record["clip"] in clips]
-        duration_s = sum(record["duration_s"] for record in chosen)
-        return 8 * sum(record["bytes"] for record in chosen) / duration_s / 1000 if duration_s else math.nan
+        chosen = self.clips[self.clips["clip"].isin(clips)]
+        duration_s = chosen["duration_s"].sum()
+        return float(8 * chosen["bytes"].sum(skipna=False) / duration_s / 1000) if duration_s else math.nan
 
 
 def match(
@@ -122,7 +123,7 @@ def match(
         low, high = own[reading.low], own[reading.high]
         if low is not high:
             # A clip that failed at one of them has no value between them, so it is in neither's rate.
-            both, pair = low.coded & high.coded, (low, high)
+            both, pair = low.coded.intersection(high.coded), (low, high)
             rates = [point.kbps_over(both) for point in pair]
             reading = read_rate(rates, wanted.kbps, tolerance=0)
             low, high = pair[reading.low], pair[reading.high]
@@ -140,7 +141,7 @@ def _renamed(point: ReadCondition, kbps: float) -> ReadCondition:
     return replace(
         point,
         condition=replace(point.condition, kbps=kbps),
-        records=[{**record, "kbps": float(kbps)} for record in point.records],
+        clips=point.clips.assign(kbps=float(kbps)),
         codes=replace(point.codes, kbps=kbps),
     )
 
@@ -149,46 +150,42 @@ def _interpolated(
     low: ReadCondition, high: ReadCondition, between: Between, kbps: float, metrics: Sequence[MetricInfo]
 ) -> ReadCondition:
     weight = between.weight
-    names = [
-        "bytes",
-        "kbps_measured",
-        "gain_db",
-        "encode_s",
-        "decode_s",
-        *(metric.name for metric in metrics),
-    ]
-    others = {record["clip"]: record for record in high.records}
-    pairs = [(record, others[record["clip"]]) for record in low.records if record["clip"] in others]
-    records = []
-    for one, other in pairs:
-        record = {
-            **one,
-            "kbps": float(kbps),
-            "kbps_nominal": math.nan,
-            "error": one["error"] or other["error"],
-        }
-        for name in names:
-            record[name] = mixed(one[name], other[name], weight)
-        for name in ("delay_samples", "delay_applied"):
-            record[name] = one[name] if one[name] == other[name] else math.nan
-        for metric in metrics:
-            reason = f"{metric.name}_reason"
-            record[reason] = one[reason] or other[reason]
-            if math.isnan(record[metric.name]) and not record[reason]:
-                record[reason] = (
-                    "infinite at one of the two operating points, with the other sign at the other"
-                )
-        if record["error"]:
-            record |= dict.fromkeys([*names, "delay_samples", "delay_applied"], math.nan)
-        records.append(record)
+    names = ["bytes", "kbps_measured", "gain_db", "encode_s", "decode_s", *(m.name for m in metrics)]
+    places = pd.Index(high.clips["clip"]).get_indexer(low.clips["clip"])
+    one = low.clips[places >= 0].reset_index(drop=True)
+    other = high.clips.iloc[places[places >= 0]].reset_index(drop=True)
+    clips = one.assign(kbps=float(kbps), kbps_nominal=math.nan, error=_either(one["error"], other["error"]))
+    for name in names:
+        clips[name] = _mixed_columns(one[name], other[name], weight)
+    for name in ("delay_samples", "delay_applied"):
+        clips[name] = one[name].where(one[name] == other[name])
+    for metric in metrics:
+        why = f"{metric.name}_reason"
+        clips[why] = _either(one[why], other[why])
+        unknown = clips[metric.name].isna() & ~clips[why].astype(bool)
+        clips.loc[unknown, why] = (
+            "infinite at one of the two operating points, with the other sign at the other"
+        )
+    if (failed := clips["error"].astype(bool)).any():
+        for name in (*names, "delay_samples", "delay_applied"):
+            clips[name] = clips[name].mask(failed)
     condition = replace(low.condition, kbps=kbps, nominal=None, settings={}, rate_is="interpolated")
     frames = []
     for (one,), (other,) in zip(low.frames, high.frames, strict=True):
         shared = one.keys() & other.keys()
         frames.append(tuple({name: of[name] for name in of if name in shared} for of in (one, other)))
-    return ReadCondition(
-        condition, records, _mixed_codes(low.codes, high.codes, weight, kbps), frames, between
-    )
+    return ReadCondition(condition, clips, _mixed_codes(low.codes, high.codes, weight, kbps), frames, between)
+
+
+def _either(one: pd.Series, other: pd.Series) -> pd.Series:
+    """The text of one, of the other where it has none."""
+    return pd.Series(np.where(one.astype(bool), one, other), dtype=object)
+
+
+def _mixed_columns(low: pd.Series, high: pd.Series, weight: float) -> pd.Series:
+    """`mixed` of many values."""
+    with np.errstate(invalid="ignore"):  # infinity with both signs
+        return low.where(low == high, (1 - weight) * low + weight * high)
 
 
 def match_columns(results: Results) -> pd.DataFrame:

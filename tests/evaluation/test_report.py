@@ -271,7 +271,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_files_are_there_and_named(written: Path) -> None:
     names = {path.name for path in written.iterdir()}
     assert names == {
-        *("clips.csv", "summary.csv", "summary.json", "table.md", "table.tex", "tests.csv"),
+        *("clips.csv", "clips.parquet", "summary.csv", "summary.json", "table.md", "table.tex", "tests.csv"),
         *("rate_distortion.png", "rate_distortion.svg"),
     }
 
@@ -303,6 +303,8 @@ def test_csv_files_give_back_the_frames(written: Path) -> None:
     for name in ("si_sdr", "ms_mel", "bytes", "encode_s", "kbps"):
         np.testing.assert_array_equal(clips[name], results.clips[name].astype(float))
     assert ",inf," in (written / "clips.csv").read_text() and "nan" not in (written / "clips.csv").read_text()
+    read = pd.read_parquet(written / "clips.parquet")
+    pd.testing.assert_frame_equal(read, clips, check_dtype=False, check_exact=True)
     summary = pd.read_csv(written / "summary.csv")
     for name in ("kbps_measured", "si_sdr", "si_sdr_ci_low", "ms_mel_ci_high", "si_sdr_inf"):
         np.testing.assert_array_equal(summary[name], results.summary[name].astype(float))

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from evaluation.records import AskedRate, Condition, MetricInfo
@@ -29,11 +30,12 @@ def point(nominal: float, rates: np.ndarray, values: np.ndarray, codec: str = "c
         }
         for index, (duration, rate, value) in enumerate(zip(SECONDS, rates, values, strict=True))
     ]
-    return ReadCondition(Condition(codec, nominal, nominal), records, CodeStatistics(codec, nominal))
+    clips = pd.DataFrame(records).astype({"error": object, "m_reason": object})
+    return ReadCondition(Condition(codec, nominal, nominal), clips, CodeStatistics(codec, nominal))
 
 
 def values_of(row: ReadCondition) -> np.ndarray:
-    return np.array([record["m"] for record in row.records])
+    return row.clips["m"].to_numpy()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_of_scores_that_are_linear_in_rate_a_row_is_the_truth() -> None:
     assert row.condition.rate_is == "interpolated" and row.condition.label == "c@15.5"
     assert row.kbps == pytest.approx(15.5, rel=1e-12)
     assert values_of(row) == pytest.approx(base + slope * share * 15.5, rel=1e-12)
-    assert [record["kbps_measured"] for record in row.records] == pytest.approx(share * 15.5)
+    assert row.clips["kbps_measured"].to_numpy() == pytest.approx(share * 15.5)
     assert row.between is not None and row.between.kbps == pytest.approx((12, 20))
     # The point that meets a rate is a row itself; the one that only others are read from is listed.
     assert exact.condition == replace(points[1].condition, kbps=12.1) and exact.between is None
@@ -87,7 +89,7 @@ def test_the_interval_is_that_of_the_same_draws_of_recordings() -> None:
     random = np.random.default_rng(2)
     low, high = (point(kbps, np.full(6, kbps), random.standard_normal(6)) for kbps in (8.0, 16.0))
     ((row,), _) = match([low, high], [AskedRate("c", 14.0)], [METRIC])
-    names = np.array([record["recording"] for record in row.records])
+    names = row.clips["recording"].to_numpy(dtype=str)
     (found,) = bootstrap_means([Sample(names, values_of(row))], seed=7, num_resamples=500)
     mixed_values = 0.25 * values_of(low) + 0.75 * values_of(high)
     (expected,) = bootstrap_means([Sample(names, mixed_values)], seed=7, num_resamples=500)
@@ -96,27 +98,27 @@ def test_the_interval_is_that_of_the_same_draws_of_recordings() -> None:
 
 def test_what_failed_at_a_point_fails_between_them() -> None:
     low, high = (point(kbps, np.full(6, kbps), np.full(6, kbps)) for kbps in (8.0, 16.0))
-    high.records[2] |= {"error": "too loud", "bytes": math.nan, "m": math.nan}
-    low.records[4] |= {"m": math.inf}
-    del high.records[5]  # not coded yet
+    high.clips.loc[2, ["error", "bytes", "m"]] = ["too loud", math.nan, math.nan]
+    low.clips.loc[4, "m"] = math.inf
+    high.clips.drop(index=5, inplace=True)  # not coded yet
     ((row,), _) = match([low, high], [AskedRate("c", 12.0)], [METRIC])
-    assert [record["error"] for record in row.records] == [None, None, "too loud", None, None]
+    assert row.clips["error"].tolist() == [None, None, "too loud", None, None]
     assert values_of(row)[[0, 1, 3, 4]].tolist() == [12, 12, 12, math.inf]
-    assert math.isnan(values_of(row)[2]) and math.isnan(row.records[2]["bytes"])
+    assert math.isnan(values_of(row)[2]) and math.isnan(row.clips["bytes"][2])
 
 
 def test_a_row_between_points_holds_for_the_asked_rate_whatever_failed() -> None:
     """The longest clip takes a third of the others' rate, and failed at the higher point."""
     share = np.where(SECONDS == 3, 1 / 3, 1.0)
     low, high = (point(kbps, share * kbps, share * kbps) for kbps in (6.0, 12.0))
-    high.records[4] |= {"error": "too long", "bytes": math.nan, "m": math.nan}
+    high.clips.loc[4, ["error", "bytes", "m"]] = ["too long", math.nan, math.nan]
     ((row,), rest) = match([low, high], [AskedRate("c", 8.0)], [METRIC])
     assert row.kbps == pytest.approx(8, rel=1e-12) and row.between is not None and len(rest) == 2
     assert row.between.kbps == pytest.approx((6, 12)) and low.kbps == pytest.approx(14 / 3)
-    assert np.delete(values_of(row), 4) == pytest.approx(8) and row.records[4]["error"] == "too long"
+    assert np.delete(values_of(row), 4) == pytest.approx(8) and row.clips["error"][4] == "too long"
     # Over the clips that both have, no value between them holds for 5 kbps: the nearer one stands, as it is.
     ((row,), (other,)) = match([low, high], [AskedRate("c", 5.0)], [METRIC])
-    assert row.between is None and row.records == [r | {"kbps": 5.0} for r in low.records]
+    assert row.between is None and row.clips.equals(low.clips.assign(kbps=5.0))
     assert other is high
 
 
