@@ -3,8 +3,9 @@
 ``python benchmarks/big_run.py --clips 4000`` writes the store of a complete run with made-up scores at a
 quarter, half and all of that size, and measures in a process each, for time and peak memory: writing rows and
 encoded files, planning, resuming (everything is there: what a run costs besides coding and scoring), loading,
-the summary with its intervals, all tables, and merging. It prints each per clip and condition, how it grows
-(time ~ clips^x; 1 is what can be extrapolated), and what a million clips would take. The folder goes again.
+the summary with its intervals, all tables, and merging. It prints the CPU time of each per clip and
+condition, how it grows (time ~ clips^x; 1 is what can be extrapolated), and what a million clips would take,
+by the clock as well. The folder goes again.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def write(folder: Path, clips: list[Clip], conditions: list[Condition]) -> None:
         store.append(rows)
 
 
-# Each phase runs in a process of its own and gives (what, seconds) for each of its steps.
+# Each phase runs in a process of its own and gives (what, seconds, CPU seconds, peak) for each of its steps.
 
 
 def run_phase(name: str, folder: Path, count: int, num_conditions: int, per_recording: int) -> None:
@@ -111,13 +112,14 @@ def run_phase(name: str, folder: Path, count: int, num_conditions: int, per_reco
     from evaluation.run.merge import merge_runs
 
     clips, conditions = clips_of(count, per_recording), conditions_of(num_conditions)
-    steps: list[tuple[str, float, float]] = []
+    steps: list[tuple[str, float, float, float]] = []
 
     def measured(what: str, work: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         result = work()
+        cpu = time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        steps.append((what, time.perf_counter() - start, peak))
+        steps.append((what, time.perf_counter() - start, cpu, peak))
         return result
 
     measured("(start)", lambda: None)
@@ -128,11 +130,12 @@ def run_phase(name: str, folder: Path, count: int, num_conditions: int, per_reco
         os.fsync = sync
         lines = [Row(key=f"{index:024}", kind="x" * 180) for index in range(_ROWS_AT_ONCE)]
         with RunStore(folder.parent / "synced") as store:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             for _ in range(_SYNCS):
                 store.append(lines)
-            seconds = (time.perf_counter() - start) / (8 * _SYNCS)
-        steps.append(("syncing a batch of 8 at a time", seconds * count * num_conditions, steps[-1][2]))
+            times = (time.perf_counter() - start, time.process_time() - cpu)
+        seconds, cpu = (taken / (8 * _SYNCS) * count * num_conditions for taken in times)
+        steps.append(("syncing a batch of 8 at a time", seconds, cpu, steps[-1][3]))
     elif name == "files":
         target = folder.parent / "files"
 
@@ -164,8 +167,8 @@ PHASES = ("write", "files", "resume", "report", "merge")
 
 def measure(
     count: int, num_conditions: int, per_recording: int, keep: Path | None
-) -> dict[tuple[str, str], tuple[float, float]]:
-    """(phase, step) -> seconds and peak memory in MiB above that of the imports."""
+) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """(phase, step) -> seconds, CPU seconds and peak memory in MiB above that of the imports."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="big-run-", dir=keep) as temporary:
         folder = Path(temporary) / "run"
@@ -176,14 +179,14 @@ def measure(
             if done.returncode:
                 raise SystemExit(f"phase '{phase}' at {count} clips failed:\n{done.stderr[-2000:]}")
             steps = json.loads(done.stdout.splitlines()[-1])
-            for what, seconds, peak in steps[1:]:
-                found[phase, what] = seconds, peak - steps[0][2]
+            for what, seconds, cpu, peak in steps[1:]:
+                found[phase, what] = seconds, cpu, peak - steps[0][3]
         rows = sum(path.stat().st_size for path in (folder / "rows").iterdir())
-        found["disk", "rows"] = (rows / 2**20, 0.0)
-        found["disk", "list of clips"] = ((folder / "clips.jsonl").stat().st_size / 2**20, 0.0)
+        found["disk", "rows"] = (rows / 2**20, 0.0, 0.0)
+        found["disk", "list of clips"] = ((folder / "clips.jsonl").stat().st_size / 2**20, 0.0, 0.0)
         files = [path for path in (folder.parent / "files").rglob("*") if path.is_file()]
         blocks = sum(path.stat().st_blocks * 512 for path in files) - len(files) * len(_PAYLOAD)
-        found["disk", "rounding of encoded files"] = (blocks / 2**20, 0.0)
+        found["disk", "rounding of encoded files"] = (blocks / 2**20, 0.0, 0.0)
     return found
 
 
@@ -210,22 +213,28 @@ def main() -> None:
     pairs, more = options.clips * options.conditions, options.clips - sizes[0]
     factor = options.target / more
     print(f"{options.clips} clips x {options.conditions} conditions; {options.target} clips extrapolated")
-    print(f"{'':42} {'us/pair':>9} {'grows':>7} {'peak B/pair':>12} {'target':>10} {'target peak':>12}")
-    for key, (seconds, peak) in found[-1].items():
-        slope, peak_slope = seconds - found[0][key][0], peak - found[0][key][1]
+    heads = f"{'CPU us/pair':>12} {'grows':>7} {'peak B/pair':>12} {'CPU':>10} {'clock':>10} {'peak':>10}"
+    print(f"{'':42} {heads}")
+    for key, (seconds, cpu, peak) in found[-1].items():
+        first = found[0][key]
+        slope, cpu_slope, peak_slope = seconds - first[0], cpu - first[1], peak - first[2]
         if key[0] == "disk":
             size, whole = seconds * 2**20 / pairs, slope * factor / 1024
-            print(f"{'disk: ' + key[1]:42} {size:22.0f} B/pair {whole:10.1f} GiB")
+            print(f"{'disk: ' + key[1]:42} {size:25.0f} B/pair {whole:27.1f} GiB")
             continue
-        grows = math.log(seconds / found[0][key][0], options.clips / sizes[0])
         # A step that does not grow visibly is lost in what else the machine does.
-        seen = seconds > 0.1 and slope > 0
-        each, whole = (f"{1e6 * slope / more / options.conditions:.1f}", f"{slope * factor / 60:.1f} min")
-        print(
-            f"{': '.join(key):42} {each if seen else '-':>9} {f'x^{grows:.2f}' if seen else '-':>7} "
-            f"{peak_slope * 2**20 / more / options.conditions:12.0f} {whole if seen else '-':>10} "
-            f"{peak_slope * factor / 1024:8.1f} GiB"
-        )
+        shown = [
+            f"{'-':>12} {'-':>7}",
+            f"{'-':>10}",
+            f"{slope * factor / 60:6.1f} min" if slope > 0 else f"{'-':>10}",
+        ]
+        if cpu > 0.1 and cpu_slope > 0:
+            grows = math.log(cpu / first[1], options.clips / sizes[0])
+            shown[0] = f"{1e6 * cpu_slope / more / options.conditions:12.1f} {f'x^{grows:.2f}':>7}"
+            shown[1] = f"{cpu_slope * factor / 60:6.1f} min"
+        memory = f"{peak_slope * 2**20 / more / options.conditions:12.0f}"
+        whole = peak_slope * factor / 1024
+        print(f"{': '.join(key):42} {shown[0]} {memory} {shown[1]} {shown[2]} {whole:6.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ class _Table:
     def row(self, place: int, key: str) -> Row:
         values: dict[str, Any] = {}
         for name, dtype in self.dtypes.items():
-            value = self.column(name)[place].item()
+            value = self._columns[name].all().item(place)
             if dtype is _TEXTS:
                 value = self.texts.text(value)
             elif (dtype is _WHOLE and value == _NO_NUMBER) or (value != value and name not in _NAN):
@@ -229,8 +229,15 @@ class Rows:
                 return read_row(line)
             if not _is_hash(key):
                 return None
-            number = int(self._find(Keys(bytes.fromhex(key)))[0])
-            return None if number < 0 else self._row(number, key)
+            self._sort()
+            highs, lows = self._high.all(), self._low.all()
+            high, low = np.uint64(int(key[:16], 16)), int(key[16:], 16)
+            for place in range(int(highs.searchsorted(high)), len(highs)):
+                if highs[place] != high:
+                    break
+                if lows[place] == low:
+                    return self._row(self._order.all().item(place), key)
+            return None
 
     def find(self, keys: Keys, kind: type[R]) -> tuple[Found[R], Row | None]:
         """What stands under the keys, and a row that is of another kind, if there is one."""
@@ -260,7 +267,7 @@ class Rows:
         yield from map(read_row, list(self._others.values()))
 
     def _row(self, number: int, key: str) -> Row:
-        kind, place = int(self._kinds.all()[number]), int(self._places.all()[number])
+        kind, place = self._kinds.all().item(number), self._places.all().item(number)
         return (
             read_row(self._lines[place])
             if kind == _LINE
