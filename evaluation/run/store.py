@@ -64,7 +64,7 @@ FRAMES_AGAIN = "run the same `evaluate` command again to have them computed agai
 
 R = TypeVar("R", bound=Row)
 
-_BYTES_AT_ONCE = 2**22
+_BYTES_AT_ONCE = 2**23
 
 
 def condition_delay(delays: Iterable[int | None], align: bool) -> int:
