@@ -32,6 +32,8 @@ from qincodec.core.errors import UserError
 _LAYOUTS = {1: "mono", 2: "stereo"}
 # LAME aborts the whole process near 1e5 times full scale. Nothing meant for playing comes close.
 _HIGHEST_PEAK = 1000.0
+# Frames that go to the encoder in one call of PyAV, whose own work for a call is a tenth of coding one.
+_FRAMES = 256
 # Reproducible bytes: without it the AAC encoder writes FFmpeg's version into the first packet.
 _ENCODER_FLAGS = {"flags": "+bitexact"}
 # The delay is removed here, by one rule for all; the Opus decoder would remove its own.
@@ -124,11 +126,13 @@ class _FFmpegCodec(ClipCodec):
         context.open()
         size = context.frame_size
         # Delay and look-ahead of all three are under four frames.
-        padded = np.zeros((channels, (math.ceil(num_samples / size) + 4) * size), dtype=np.float32)
-        padded[:, :num_samples] = audio
+        total = (math.ceil(num_samples / size) + 4) * size
         packets: list[Any] = []
-        for start in range(0, padded.shape[1], size):
-            block = np.ascontiguousarray(padded[:, start : start + size])
+        for start in range(0, total, _FRAMES * size):
+            block = np.ascontiguousarray(audio[:, start : start + _FRAMES * size])
+            missing = min(_FRAMES * size, total - start) - block.shape[1]
+            if missing:
+                block = np.pad(block, ((0, 0), (0, missing)))
             if self._sample_format == "flt":
                 block = np.ascontiguousarray(block.T).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(block, format=self._sample_format, layout=layout)
@@ -146,7 +150,6 @@ class _FFmpegCodec(ClipCodec):
         num_samples = encoded.side_number("coded_samples", 1, 2**40)
         padding = encoded.side_number("padding", 0, 2**31)
         context: Any = av.CodecContext.create(self._decoder, "r")
-        blocks: list[np.ndarray] = []
         try:
             context.sample_rate = sample_rate
             context.layout = _LAYOUTS[encoded.channels]
@@ -156,11 +159,18 @@ class _FFmpegCodec(ClipCodec):
             if ends[-1] != len(encoded.payload):
                 raise ValueError(f"{len(encoded.payload)} bytes instead of {ends[-1]}")
             packets = [av.Packet(encoded.payload[start:end]) for start, end in itertools.pairwise(ends)]
+            decoded = av.AudioFifo()
             for packet in (*packets, None):
                 for frame in context.decode(packet):
-                    block = frame.to_ndarray()
-                    blocks.append(block.reshape(-1, encoded.channels).T if frame.format.is_packed else block)
-            audio = np.concatenate(blocks, axis=1)[:, padding:][:, :num_samples]
+                    if frame.layout.nb_channels != encoded.channels:  # the FIFO would read past its planes
+                        raise ValueError(f"a frame decodes to {frame.layout.nb_channels} channels")
+                    decoded.write(frame)
+            if (whole := decoded.read()) is None:
+                raise ValueError("no frame decodes")
+            audio = whole.to_ndarray()
+            if whole.format.is_packed:
+                audio = audio.reshape(-1, encoded.channels).T
+            audio = audio[:, padding:][:, :num_samples]
             if audio.dtype != np.float32 or audio.shape != (encoded.channels, num_samples):
                 raise ValueError(f"decodes to {audio.dtype} of shape {audio.shape}")
         # KeyError and TypeError: side information that lacks something, or holds something else.

@@ -289,6 +289,32 @@ def test_damaged_clips_are_refused_in_one_line(cls: type[_FFmpegCodec]) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("cls", CODECS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_payload_of_other_channels_is_refused_or_decoded_to_those_that_are_said(
+    cls: type[_FFmpegCodec], channels: int
+) -> None:
+    codec = cls()
+    encoded = code(codec, noise((channels, 9600), codec.sample_rate), codec.nearest_rate(64, channels))[0]
+    encoded.channels = said = 3 - channels
+    try:
+        assert codec.decode([encoded]).shape == (1, said, 9600)
+    except UserError as error:
+        assert f"encoded {codec.name} clip is damaged" in str(error)
+
+
+@pytest.mark.parametrize("cls", CODECS)
+def test_frames_handed_over_at_once_are_coded_as_one_by_one(
+    cls: type[_FFmpegCodec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = cls()
+    samples = noise((2, 7 * codec.sample_rate), codec.sample_rate)  # more frames than one call takes
+    rate = codec.nearest_rate(112, 2)
+    at_once = codec.encode_clip(samples, rate).to_bytes()
+    monkeypatch.setattr("baselines.ffmpeg._FRAMES", 1)
+    assert codec.encode_clip(samples, rate).to_bytes() == at_once
+
+
 def test_what_cannot_be_encoded_is_refused() -> None:
     codec, rate = Mp3(), Mp3().rates()[0]
     for wrong, reason in [
