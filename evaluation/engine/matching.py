@@ -1,12 +1,13 @@
 """Finds operating points for asked rates by measuring; `evaluation.statistics.matching` reads rows from them.
 
 Before a run a pilot encodes a few clips, drawn by the run's seed from all of the data, and scores nothing. A
-codec whose bitrate can be set freely (`Codec.rate_at`) is searched until the pilot is within
-`PILOT_TOLERANCE` of the asked rate, first on few clips, then on more: variable bitrates differ much from clip
-to clip. Of other codecs the point within `STEP_TOLERANCE` is taken, or the two around the asked rate. When
-all clips are coded, the same search goes on with what was measured on all of them, until every asked rate is
-met, lies between two points that are next to each other, or is out of reach (`missing_points`). A shard keeps
-to its pilot, which is the same for all shards.
+codec whose bitrate can be set freely (`Codec.rate_at`) is searched first on few clips, then on more:
+variable bitrates differ much from clip to clip. It aims at `PILOT_TOLERANCE` of the asked rate and after
+`PATIENCE` points takes `STEP_TOLERANCE`: where an encoder changes its mode its bitrate jumps, and nearer may
+not be had. Of other codecs the point within `STEP_TOLERANCE` is taken, or the two around the asked rate.
+When all clips are coded, the same search goes on with what was measured on all of them, until every asked
+rate is met, lies between two points that are next to each other, or is out of reach (`missing_points`). A
+shard keeps to its pilot, which is the same for all shards.
 
 The points stand in run.json before anything is coded, so a run that goes on uses the same.
 """
@@ -38,6 +39,8 @@ from qincodec.core.plugins import FAULTS
 
 #: How near the pilot comes to the asked rate (ratio - 1): of a bitrate that can be set freely, of others.
 PILOT_TOLERANCE, STEP_TOLERANCE = 0.01, 0.02
+#: Points of a codec that can be set freely for which the pilot aims at the first of these.
+PATIENCE = 3
 #: Clips of the pilot; of codecs whose bitrate can be set freely, it goes on with so many seconds of audio.
 PILOT_CLIPS, PILOT_S = 8, 600.0
 #: Points that are tried for one asked rate at most.
@@ -228,13 +231,17 @@ class Pilot:
     _measured: dict[tuple[str, str, int], tuple[float, int]] = field(default_factory=dict)
     #: (codec, rate, clip) -> what was encoded at the highest rate, and seconds of audio; None if that failed.
     _whole: dict[tuple[str, str, str], tuple[Encoded, float] | None] = field(default_factory=dict)
+    #: What codecs of one sample rate are given, by (sample rate, clip): the same at every rate that is tried.
+    _inputs: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         readable = [clip for clip in self.clips if clip.error is None]
         self._drawn = sorted(readable, key=self._draw)
         ends = torch.tensor([clip.duration_s for clip in self._drawn]).cumsum(0)
         self._few = min(PILOT_CLIPS, len(self._drawn))
-        self._many = max(self._few, int((ends <= PILOT_S).sum()))
+        within = int((ends <= PILOT_S).sum())
+        self._many = max(self._few, within)
+        self._kept = {clip.id for clip in self._drawn[:within]}
 
     def _draw(self, clip: Clip) -> tuple[str, str]:
         return hashlib.sha256(f"{self.settings.seed}:{clip.id}".encode()).hexdigest(), clip.id
@@ -246,25 +253,26 @@ class Pilot:
         channels = self.settings.channels
         rates = checked_rates(label, codec, channels)
         free = codec.rate_at(asked, channels) is not None
-        tolerance = PILOT_TOLERANCE if free else STEP_TOLERANCE
         said: list[Tried] = []
         tried: list[Measured] = []
         first = None
         for count in dict.fromkeys((self._few, self._many) if free else (self._few,)):
-            tried, rate = [], first or next_rate(codec, rates, channels, [], asked, tolerance)
+            tried, rate = [], first or next_rate(codec, rates, channels, [], asked, STEP_TOLERANCE)
+            aim = PILOT_TOLERANCE if free and count == self._many else STEP_TOLERANCE
             while rate is not None and len(tried) < MAX_TRIED:
                 kbps, clips = self._kbps(label, codec, rate, rates, count)
                 tried.append((rate, kbps))
                 if kbps > 0:
                     said.append(Tried(rate.kbps, kbps, clips))
-                rate = next_rate(codec, rates, channels, tried, asked, tolerance)
+                near = aim if len(tried) < PATIENCE else STEP_TOLERANCE
+                rate = next_rate(codec, rates, channels, tried, asked, near)
             first = min(tried, key=lambda m: _distance(m[1], asked))[0]
-        return said, self._chosen(tried, asked, tolerance)
+        return said, self._chosen(tried, asked)
 
-    def _chosen(self, tried: Sequence[Measured], asked: float, tolerance: float) -> list[Rate]:
+    def _chosen(self, tried: Sequence[Measured], asked: float) -> list[Rate]:
         """The point within the tolerance, else the closest below and above."""
         ordered = sorted(tried, key=lambda m: _distance(m[1], asked))
-        if meets(ordered[0][1], asked, tolerance):
+        if meets(ordered[0][1], asked, STEP_TOLERANCE):
             return [ordered[0][0]]
         sides = (
             next((rate for rate, kbps in ordered if kbps < asked), None),
@@ -281,6 +289,7 @@ class Pilot:
         if key not in self._measured:
             of = highest(codec, rate, rates)
             self._whole = {at: whole for at, whole in self._whole.items() if at[0] == label}
+            self._inputs = {at: kept for at, kept in self._inputs.items() if at[0] == codec.sample_rate}
             threads = torch.get_num_threads()
             torch.set_num_threads(1)  # as in the run itself: each worker computes with one
             try:
@@ -318,15 +327,25 @@ class Pilot:
     def _encoded(self, codec: Codec, rate: Rate, clip: Clip) -> tuple[Encoded, float] | None:
         """A clip and its seconds; None where that fails."""
         try:
-            reference = self.coder.reference(clip)
-            given = audio.resample(reference, self.settings.sample_rate, codec.sample_rate)
-            encoded = codec.encode(torch.from_numpy(given)[None].to(codec.device, copy=True), rate)
+            given = self._given(codec, clip)
+            encoded = codec.encode(given.to(codec.device, copy=True), rate)
             (item,) = check_encoded(codec.name, encoded, 1)
         except KeyboardInterrupt:
             raise
         except FAULTS:
             return None
-        return item, reference.shape[-1] / self.settings.sample_rate
+        return item, given.shape[-1] / codec.sample_rate
+
+    def _given(self, codec: Codec, clip: Clip) -> torch.Tensor:
+        """(1, channels, samples) at the codec's sample rate, kept until a codec of another comes."""
+        key = codec.sample_rate, clip.id
+        if (kept := self._inputs.get(key)) is not None:
+            return kept
+        samples = audio.resample(self.coder.reference(clip), self.settings.sample_rate, codec.sample_rate)
+        given = torch.from_numpy(samples)[None]
+        if clip.id in self._kept:
+            self._inputs[key] = given
+        return given
 
 
 def _distance(kbps: float, asked: float) -> float:
