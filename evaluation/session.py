@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import tempfile
-import time
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +32,7 @@ from evaluation.engine.matching import (
 from evaluation.engine.request import DEFAULT_METRICS, ParsedRequest, Request, parse_request
 from evaluation.engine.runner import PreparedRun, Runner
 from evaluation.engine.scoring import describe
+from evaluation.engine.speeds import Speeds
 from evaluation.engine.worker import identities
 from evaluation.loading import load_results
 from evaluation.metrics import load_metrics
@@ -113,11 +113,13 @@ def execute(
     command: str | None = None,
     progress: Progress = lambda *_: None,
     note: Callable[[str], None] = lambda line: None,
+    speeds: Callable[[str], None] = lambda text: None,
 ) -> tuple[Results, Path]:
     """Evaluate in folder ``out``, going on with what is there, and load the results.
 
     Args:
         note: called with a line about workers of a cluster that come or go.
+        speeds: called with how fast codecs have been so far, as text.
 
     Raises:
         UserError: the folder holds a run of another configuration, is in use, or cannot be written.
@@ -133,7 +135,7 @@ def execute(
         for more in reversed(range(MAX_ROUNDS + 1)):
             if found is not None:
                 run = _at_points(run, found)
-            _code(store, run, cluster, progress)
+            _code(store, run, cluster, progress, speeds, further=more < MAX_ROUNDS)
             found = _further_points(store, run, command) if more else None
             if found is None:
                 break
@@ -157,18 +159,33 @@ def _cluster(run: PreparedRun, note: Callable[[str], None]) -> Cluster | None:
     return Cluster(request.typed.cluster, request, identities(codecs, run.metrics, run.embeddings), note)
 
 
-def _code(store: RunStore, run: PreparedRun, cluster: Cluster | None, progress: Progress) -> None:
-    """Code and score all that is missing."""
-    done = total = 0
+def _code(
+    store: RunStore,
+    run: PreparedRun,
+    cluster: Cluster | None,
+    progress: Progress,
+    show_speeds: Callable[[str], None],
+    further: bool,
+) -> None:
+    """Code and score all that is missing, in two phases, each with a total of its own.
+
+    Args:
+        further: points are there that rates needed when all clips were coded at the first ones.
+    """
+    phase, done, total = "coding points that rates lack" if further else "coding and scoring", 0, 0
+    speeds, lock = Speeds(), threading.Lock()
+    store.on_append = speeds.add
 
     def on_step(count: int) -> None:
         nonlocal done
-        done += count
-        progress("coding and scoring", done, total)
+        with lock:  # workers call it
+            done += count
+            show_speeds(str(speeds))
+            progress(phase, done, total)
 
     def on_more(count: int) -> None:
-        nonlocal total
-        total += count
+        nonlocal phase, done, total
+        phase, done, total = "scoring at each codec's delay", 0, count
 
     runner = Runner(store, run, cluster=cluster, on_step=on_step, on_more=on_more)
     total = runner.steps()
@@ -176,6 +193,8 @@ def _code(store: RunStore, run: PreparedRun, cluster: Cluster | None, progress: 
         runner.run()
     except StoreError as error:
         raise StoreError(f"{error}; what was scored so far is kept") from error
+    finally:
+        show_speeds("")
 
 
 def _find_points(run: PreparedRun, store: RunStore, progress: Progress) -> Found:
@@ -293,37 +312,6 @@ def evaluate(
 
     write_all(results, folder)
     return results
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would take, extrapolated from a few of its clips."""
-
-    n_clips: int
-    n_conditions: int
-    sample_clips: int
-    time_s: float
-    disk_bytes: int
-
-
-def estimate(run: PreparedRun) -> Estimate:
-    """Code and score one batch of typical clips in a temporary folder and extrapolate (``--dry-run``)."""
-    clips = sorted((c for c in run.dataset.clips if c.error is None), key=lambda c: (c.duration_s, c.id))
-    if not clips:
-        raise UserError("no readable clip to estimate from; check the data")
-    count = min(len(clips), run.request.typed.batch_size)
-    start = (len(clips) - count) // 2
-    sample = clips[start : start + count]
-    with tempfile.TemporaryDirectory(prefix="evaluate-dry-run-") as temporary:
-        with RunStore(Path(temporary) / "run") as store:
-            began = time.perf_counter()
-            Runner(store, replace(run, dataset=replace(run.dataset, clips=sample))).run()
-            seconds = time.perf_counter() - began
-        sizes = sum(path.stat().st_size for path in Path(temporary).rglob("*") if path.is_file())
-    share = sum(clip.duration_s for clip in clips) / sum(clip.duration_s for clip in sample)
-    batches = -(-len(clips) // run.request.typed.batch_size)
-    parallel = min(run.workers, batches)
-    return Estimate(len(clips), len(run.conditions), count, seconds * share / parallel, int(sizes * share))
 
 
 def _load_data(request: ParsedRequest, progress: Progress) -> Dataset:

@@ -229,10 +229,11 @@ def run(
 
 
 def _run(request: Request, out: Path | None, dry_run: bool) -> None:
+    from evaluation.engine.estimate import estimate
     from evaluation.engine.fetching import fetch_weights
     from evaluation.engine.request import parse_request
     from evaluation.report import print_report, write_all
-    from evaluation.session import check_folder, command_line, estimate, execute, prepare
+    from evaluation.session import check_folder, command_line, execute, prepare
 
     if dry_run and request.cluster is not None:
         raise UserError("--dry-run estimates for this machine alone; leave --cluster or --dry-run out")
@@ -251,18 +252,24 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
             progress.note("coding and scoring a few clips to estimate from")
             guess = estimate(prepared)
             matched = prepared.settings.match == "measured"
-            more = "; matching rates may need more points" if matched else ""
+            more = "; measured rates may need more or fewer points" if matched else ""
             print(
                 f"{guess.n_clips} clips x {guess.n_conditions} conditions: about "
                 f"{_duration(guess.time_s)} with {prepared.workers} workers and "
                 f"{guess.disk_bytes / 1e6:.1f} MB in {out or prepared.default_folder()} "
-                f"(extrapolated from {guess.sample_clips} clips{more}; nothing was written)"
+                f"(extrapolated from {guess.sample_s:.3g} s of {guess.sample_clips} clips{more}; nothing was "
+                "written)"
             )
             return
         folder = out or prepared.default_folder()
         progress.note(f"run folder: {folder} (the same command goes on with it)")
         results, folder = execute(
-            prepared, folder, command=command_line(), progress=progress, note=progress.note
+            prepared,
+            folder,
+            command=command_line(),
+            progress=progress,
+            note=progress.note,
+            speeds=progress.below,
         )
         progress.done()
         with shown_anyway(partial(print_report, results)):

@@ -27,7 +27,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from statistics import median_low
@@ -146,6 +146,8 @@ class RunStore:
         self._lock_handle: int | None = None
         self._append_handle: int | None = None
         self._frames_files: dict[Path, Path] = {}
+        #: Called with rows that were just written.
+        self.on_append: Callable[[Sequence[Row]], None] = lambda rows: None
         try:
             if write:
                 self._open_for_writing()
@@ -294,6 +296,7 @@ class RunStore:
                 os.ftruncate(self._append_handle, start)  # half a row must not stay before later ones
                 raise
             self._rows.add(rows, lines)
+        self.on_append(rows)
 
     @property
     def writable(self) -> bool:

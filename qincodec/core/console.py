@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, escaped
@@ -79,7 +79,7 @@ class ProgressLine:
         self._enabled = enabled
         self._bar: Any = None
         self._task: Any = None
-        self._what = self._detail = ""
+        self._what = self._detail = self._below = ""
         self._last_line = time.monotonic()
 
     def __enter__(self) -> ProgressLine:
@@ -111,6 +111,10 @@ class ProgressLine:
             self._bar = None
         self._what = ""
 
+    def below(self, text: str) -> None:
+        """Text under the bar, from the next call on, until it is replaced; on a terminal only."""
+        self._below = text
+
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
         if self._enabled:
             self._show(self._progress, what, done, total, detail)
@@ -127,13 +131,22 @@ class ProgressLine:
     def _draw(self, what: str, done: int, total: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        line = self
+
+        class Bar(Progress):
+            def get_renderables(self) -> Iterator[Any]:
+                yield self.make_tasks_table(self.tasks)
+                if line._below:
+                    yield Text(line._below)
 
         if what != self._what:
             self.done()
             self._what = what
-            self._bar = Progress(
+            self._bar = Bar(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("left"),

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from known import RATE, register, register_codecs, tone_and_noise
+from phases import Phases
 
 from baselines.codec import ClipCodec, Encoded, Rate
 from evaluation import evaluate, load
@@ -208,7 +209,11 @@ def test_what_the_pilot_missed_is_corrected_on_all_clips(
     register_codecs(monkeypatch, MoodyCodec, FreeMoodyCodec)
     monkeypatch.setattr("evaluation.engine.matching.PILOT_CLIPS", 1)
     monkeypatch.setattr("evaluation.engine.matching.PILOT_S", 0.0)
-    results = evaluate(short_clips, "moody,free-moody", [9], metrics="si_sdr", out=tmp_path / "run")
+    phases = Phases()
+    wanted = {"metrics": "si_sdr", "out": tmp_path / "run", "progress": phases}
+    results = evaluate(short_clips, "moody,free-moody", [9], **wanted)
+    phases.check()
+    assert "coding points that rates lack" in phases.names
     assert (results.summary["kbps_measured"] / 9 - 1).abs().max() <= TOLERANCE + 1e-9
     assert not results.summary["rate_off"].any()
     pilot = [asked.pilot[-1] for asked in results.asked]

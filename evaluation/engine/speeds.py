@@ -1,0 +1,52 @@
+"""How fast codecs are, while a run goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from evaluation.rows import CodedRow, Row
+
+
+@dataclass
+class Seconds:
+    """Sums over clips: of audio, and of wall time that its encoding and decoding took."""
+
+    audio: float = 0.0
+    encode: float = 0.0
+    decode: float = 0.0
+
+
+@dataclass
+class Speeds:
+    """What the clips that were coded in this session took, by (codec, rate) as rows have them.
+
+    `add` may be called from several threads.
+    """
+
+    by_condition: dict[tuple[str, str], Seconds] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Count rows that were just written; those of clips that nothing was encoded of add nothing."""
+        with self._lock:
+            for row in rows:
+                if isinstance(row, CodedRow) and row.encode_s and row.decode_s:
+                    sums = self.by_condition.setdefault((row.codec, row.rate), Seconds())
+                    sums.audio += row.duration_s
+                    sums.encode += row.encode_s
+                    sums.decode += row.decode_s
+
+    def __str__(self) -> str:
+        """``"× real time, encoding/decoding: opus@8=153/900, mp3@8=214/2133"``; "" before there is any."""
+        with self._lock:
+            shown = [
+                f"{codec}@{rate}={_factor(sums.audio / sums.encode)}/{_factor(sums.audio / sums.decode)}"
+                for (codec, rate), sums in self.by_condition.items()
+            ]
+        return f"× real time, encoding/decoding: {', '.join(shown)}" if shown else ""
+
+
+def _factor(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
