@@ -33,10 +33,11 @@ from evaluation import evaluate
 from evaluation.datasets import load_dataset
 from evaluation.engine.estimate import estimate
 from evaluation.engine.request import Request, parse_request
+from evaluation.records import Settings
 from evaluation.session import prepare
 from qincodec import audio
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def best(*calls: Callable[[], Any]) -> list[float]:
@@ -70,9 +71,7 @@ def decode_by_frame(codec: ffmpeg._FFmpegCodec, encoded: Encoded) -> np.ndarray:
 
 
 def compare_ffmpeg(clips: list[np.ndarray], sample_rate: int) -> None:
-    print(
-        f"{'':12}{'encode, frame by frame':>24}{'in one call':>24}{'decode, array a frame':>24}{'FIFO':>22}"
-    )
+    print("times real time      encode: frame by frame, at once       decode: array by array, FIFO")
     seconds = sum(clip.shape[1] for clip in clips) / sample_rate
     for codec in (ffmpeg.Opus(), ffmpeg.Mp3(), ffmpeg.Aac()):
         for kbps in (16, 64):
@@ -98,8 +97,8 @@ def compare_ffmpeg(clips: list[np.ndarray], sample_rate: int) -> None:
             assert all(map(np.array_equal, by_frame(), fifo(), strict=True))
             slow, fast, old, new = best(one_by_one, at_once, by_frame, fifo)
             print(
-                f"{codec.name}@{kbps:<7}{seconds / slow:18.0f} x real{seconds / fast:12.0f}, {slow / fast:5.2f} x"
-                f"{seconds / old:17.0f} x real{seconds / new:12.0f}, {old / new:5.2f} x"
+                f"{codec.name}@{kbps:<7}{seconds / slow:26.0f}{seconds / fast:10.0f} ({slow / fast:.2f} x)"
+                f"{seconds / old:26.0f}{seconds / new:10.0f} ({old / new:.2f} x)"
             )
 
 
@@ -117,8 +116,8 @@ def compare_threads(clips: list[np.ndarray]) -> None:
 
 def compare_dry_run(data: Path, codecs: str, limit: int) -> None:
     options: dict[str, Any] = {"metrics": "si_sdr,ms_mel,logmel", "workers": 1}
-    run = prepare(parse_request(Request(str(data), codecs, "8,16", **options)))
-    run.dataset.clips[:] = run.dataset.clips[:limit]
+    request = Request(str(data), codecs, "8,16", settings=Settings(limit=limit), **options)
+    run = prepare(parse_request(request))
     with patch.object(time, "perf_counter", time.process_time):
         began = time.process_time()
         guess = estimate(run)
@@ -145,9 +144,7 @@ def compare_commands() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--limit", type=int, default=40)
     parser.add_argument("--codecs", default="opus,mp3,aac,vorbis")
