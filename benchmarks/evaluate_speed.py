@@ -94,7 +94,7 @@ def compare_ffmpeg(clips: list[np.ndarray], sample_rate: int) -> None:
             def fifo(codec: Any = codec, encoded: Any = encoded) -> list[np.ndarray]:
                 return [codec.decode_clip(clip) for clip in encoded]
 
-            assert all(map(np.array_equal, by_frame(), fifo(), strict=True))
+            assert all(map(np.array_equal, by_frame(), fifo()))
             slow, fast, old, new = best(one_by_one, at_once, by_frame, fifo)
             print(
                 f"{codec.name}@{kbps:<7}{seconds / slow:26.0f}{seconds / fast:10.0f} ({slow / fast:.2f} x)"

@@ -16,7 +16,8 @@ from phases import Phases
 
 from baselines.codec import ClipCodec, Encoded, Rate
 from evaluation import evaluate, load
-from evaluation.engine.matching import MAX_TRIED, next_rate
+from evaluation.engine.coding import Coder
+from evaluation.engine.matching import MAX_TRIED, PATIENCE, next_rate
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
 from evaluation.report.html.write import write_html
@@ -79,6 +80,16 @@ class MoodyCodec(SizedCodec):
 class FreeMoodyCodec(FreeCodec):
     name = "free-moody"
     encode_clip = MoodyCodec.encode_clip
+
+
+class SteppedCodec(FreeCodec):
+    """Takes any bitrate, and gives the nearest power of 1.03."""
+
+    name = "stepped"
+
+    @staticmethod
+    def kbps(nominal: float) -> float:
+        return float(1.03 ** round(math.log(nominal, 1.03)))
 
 
 class Amplitude(Metric):
@@ -221,6 +232,21 @@ def test_what_the_pilot_missed_is_corrected_on_all_clips(
     # Or the test would not show what it says.
     by_clip = results.clips.groupby("codec")["kbps_measured"]
     assert ((by_clip.max() / by_clip.min()) > 1.1).all()
+
+
+def test_one_point_is_taken_where_nearer_is_not_to_be_had(
+    known: None, short_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10.03 and 10.33 the first is 1.2 % off; and the pilot reads no clip twice."""
+    register_codecs(monkeypatch, SteppedCodec)
+    read: list[str] = []
+    reference = Coder.reference
+    monkeypatch.setattr(Coder, "reference", lambda self, clip: read.append(clip.id) or reference(self, clip))
+    results = evaluate(short_clips, "stepped", [10.15], metrics="si_sdr", out=tmp_path / "run")
+    (row,) = results.summary.itertuples()
+    assert row.kbps_measured == pytest.approx(1.03**78, rel=2e-3) and results.points is None
+    assert len(results.asked[0].pilot) == PATIENCE
+    assert sorted(read) == ["0", "0", "1", "1", "2", "2"]  # by the pilot, by the run
 
 
 def test_shards_agree_and_add_up_to_the_whole(known: None, short_clips: Path, tmp_path: Path) -> None:
