@@ -258,8 +258,9 @@ class Pilot:
         first = None
         for count in dict.fromkeys((self._few, self._many) if free else (self._few,)):
             tried, rate = [], first or next_rate(codec, rates, channels, [], asked, STEP_TOLERANCE)
-            aim = PILOT_TOLERANCE if free and count == self._many else STEP_TOLERANCE
-            while rate is not None and len(tried) < MAX_TRIED:
+            begins = free and count < self._many  # a place to begin with more clips at is all that is sought
+            aim = PILOT_TOLERANCE if free and not begins else STEP_TOLERANCE
+            while rate is not None and len(tried) < (PATIENCE if begins else MAX_TRIED):
                 kbps, clips = self._kbps(label, codec, rate, rates, count)
                 tried.append((rate, kbps))
                 if kbps > 0:
