@@ -2,8 +2,8 @@
 
 FFmpeg: encoding with many frames in one call of PyAV beside a frame at a time, decoding into a FIFO beside an
 array for each frame, and two threads beside one; the bytes must be the same. The dry run: CPU time that it
-takes and that it says, beside CPU time of the run itself. Ratios are of CPU time but for threads; peers
-alternate, and the best of all rounds counts.
+takes and that it says, beside CPU time of the run itself without its report. Ratios are of CPU time but for
+threads; peers alternate, and the best of all rounds counts.
 
     python benchmarks/evaluate_speed.py AUDIO_FOLDER [--limit 40] [--codecs opus,mp3,aac,vorbis]
 """
@@ -29,12 +29,11 @@ import torch
 
 from baselines import ffmpeg
 from baselines.codec import Encoded
-from evaluation import evaluate
 from evaluation.datasets import load_dataset
 from evaluation.engine.estimate import estimate
 from evaluation.engine.request import Request, parse_request
 from evaluation.records import Settings
-from evaluation.session import prepare
+from evaluation.session import execute, prepare
 from qincodec import audio
 
 ROUNDS = 3
@@ -116,7 +115,7 @@ def compare_threads(clips: list[np.ndarray]) -> None:
 
 def compare_dry_run(data: Path, codecs: str, limit: int) -> None:
     options: dict[str, Any] = {"metrics": "si_sdr,ms_mel,logmel", "workers": 1}
-    request = Request(str(data), codecs, "8,16", settings=Settings(limit=limit), **options)
+    request = Request(str(data), codecs, "8,16", settings=Settings(limit=limit, match="measured"), **options)
     run = prepare(parse_request(request))
     with patch.object(time, "perf_counter", time.process_time):
         began = time.process_time()
@@ -124,7 +123,7 @@ def compare_dry_run(data: Path, codecs: str, limit: int) -> None:
         dry_s = time.process_time() - began
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        evaluate(data, codecs, "8,16", limit=limit, out=Path(folder) / "run", **options)
+        execute(run, Path(folder) / "run")
     run_s = time.process_time() - began
     print(
         f"{codecs} at 8,16 on {guess.n_clips} clips: the dry run took {dry_s:.1f} s of CPU time and said"
