@@ -97,7 +97,7 @@ class _Loader:
         """Results of these conditions, or of asked rates where they are operating points of codecs."""
         per_clip = [metric for metric in metrics if metric.per_clip]
         quiet: dict[str, float] = {}
-        counted = {"n_pending": 0, "n_failed_scores": 0}
+        counted = {"n_pending": 0, "n_unscored": 0, "n_failed_scores": 0}
         rows = [self._read(condition, per_clip, quiet, counted) for condition in conditions]
         points: list[ReadCondition] = []
         others: list[ReadCondition] = []
@@ -142,6 +142,7 @@ class _Loader:
             rows[metric.name] = scores.numbers("value")
             reasons = np.where(scores.there, scores.texts("reason"), "not scored yet")
             rows[f"{metric.name}_reason"] = _objects(np.where(errors.astype(bool), errors, reasons))
+            counted["n_unscored"] += int((~scores.there & ~errors.astype(bool)).sum())
             counted["n_failed_scores"] += int(pd.notna(scores.texts("error")).sum())
         codes = _code_statistics(condition, code_statistics(self.store, coded))
         frames: list[tuple[dict[str, FramesRow], ...]] = []

@@ -362,6 +362,11 @@ class ShardInfo:
     recordings: Count
     of: Text
 
+    @property
+    def missing(self) -> list[int]:
+        """Indices of the other parts of the whole."""
+        return [index for index in range(1, self.count + 1) if index not in self.indices]
+
 
 @dataclass(frozen=True)
 class LowRates:

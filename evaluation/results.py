@@ -101,6 +101,7 @@ class Results:
         environment: versions, commit, command lines, machine.
         summarize: makes ``summary``, on first use (`evaluation.statistics.recordings`).
         n_pending: (condition, clip) pairs without a row yet; 0 unless the run was interrupted.
+        n_unscored: scores of coded clips that were not computed yet at the delay over all clips.
         n_failed_scores: scores of coded clips that a metric could not compute; ``<metric>_reason`` says why.
         scores: of metrics that are not per clip.
         embeddings: that metrics compare.
@@ -125,6 +126,7 @@ class Results:
     environment: dict[str, Any]
     summarize: Callable[[Results], pd.DataFrame] = field(repr=False)
     n_pending: int = 0
+    n_unscored: int = 0
     n_failed_scores: int = 0
     scores: list[CorpusScore] = field(default_factory=list)
     embeddings: list[EmbeddingInfo] = field(default_factory=list)

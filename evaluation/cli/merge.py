@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from qincodec.core.console import ProgressLine
 from qincodec.core.errors import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
+    from evaluation.results import Results
     from evaluation.run.merge import Merged
 
 
@@ -25,10 +27,10 @@ def merge(
     """Merge runs of parts of a data set (`evaluate --shard`), or of one data set on several machines, into
     one run, as if one process had made it.
 
-    `evaluate report`, `compare` and `html` read it, and the command of the runs, without --shard and with
-    --out OUT, goes on with it. The runs are only read; files are linked where the file system can.
-    Interrupted, or with more runs, the same command goes on. Runs of other options, codecs, weights or
-    metrics are refused; so are unfinished ones.
+    The command of the runs, without --shard and with --out OUT, goes on with it: it computes what only all
+    parts together show, and what none of them has. The runs are only read; files are linked where the file
+    system can. Interrupted, or with more runs, the same command goes on. Runs of other options, codecs,
+    weights or metrics are refused.
     """
     from evaluation.loading import load_results
     from evaluation.report import print_report, write_all
@@ -41,60 +43,37 @@ def merge(
         with RunStore(out) as store:
             results = load_results(store, progress)
         progress.note(
-            f"merged {len(runs)} run{'s' * (len(runs) != 1)}: {merged.num_clips} clips, {merged.new_rows} "
-            f"rows and {merged.new_files} files new in {out}"
+            f"merged {len(runs)} run{'s' * (len(runs) != 1)}: {merged.run.dataset.n_clips} clips, "
+            f"{merged.new_rows} rows and {merged.new_files} files new in {out}"
         )
-        for line in _remarks(merged):
+        remarks = list(_remarks(merged, results, out))
+        for line in remarks:
             progress.note(line)
         progress.done()
         with shown_anyway(partial(print_report, results)):
             write_all(results, out)
     print_report(results)
     print(f"\nTables, plots and rows: {out}")
-    if merged.not_scored or merged.lost or merged.missing_shards or results.clips["error"].notna().any():
+    if remarks or results.clips["error"].notna().any():
         raise SystemExit(EXIT_SOME_FAILED)
 
 
-def _remarks(merged: Merged) -> Iterator[str]:
+def _remarks(merged: Merged, results: Results, out: Path) -> Iterator[str]:
     """What is left to do."""
-    for label, count in merged.not_scored.items():
+    if (shard := merged.run.dataset.shard) is not None:
+        yield f"missing shards: {', '.join(map(str, shard.missing))}; merge again with those too"
+        return  # it is another run than that of the whole until then
+    found = [results, results.noise_floor] if results.noise_floor else [results]
+    if left := sum(part.n_pending + part.n_unscored for part in found):
         yield (
-            f"{label}: its delay over all clips is {merged.delays[label]} samples; {count} of "
-            f"{merged.num_clips} clips were scored at another one and are not scored yet"
+            f"{left} results are missing: no part has them, or not at the delay over all clips; to compute "
+            f"them: {_finishing(merged.run.commands, out)}"
         )
-    if merged.not_scored:
-        if command := _finishing(merged):
-            yield f"to score them from what was encoded: {command}"
-        else:
-            clips = shlex.quote(str(merged.folder / "clips.jsonl"))
-            yield (
-                "to score them from what was encoded: the command of the runs, without --shard, on "
-                f"{clips} and with --out {shlex.quote(str(merged.folder))}"
-            )
-    if merged.lost:
-        yield (
-            f"{merged.lost} encoded clip{'s are' if merged.lost > 1 else ' is'} gone from the runs: scores"
-            " stay, statistics of codes and audio cannot be had"
-        )
-    if merged.missing_shards:
-        numbers, several = ", ".join(map(str, merged.missing_shards)), len(merged.missing_shards) > 1
-        which = f"shards {numbers} are missing" if several else f"shard {numbers} is missing"
-        yield f"this is a part of the data: {which}; merge again with {'them' if several else 'it'}"
 
 
-def _finishing(merged: Merged) -> str | None:
-    """The command of the runs for the whole; None if theirs differ in more than --shard and --out."""
-    commands = set()
-    for command in merged.run.commands:
-        words = shlex.split(command)
-        if "merge" in words:
-            continue
-        for option in ("--shard", "--out"):
-            while option in words:
-                place = words.index(option)
-                del words[place : place + 2]
-            words = [word for word in words if not word.startswith(f"{option}=")]
-        commands.add(tuple(words))
-    if len(commands) != 1:
-        return None
-    return shlex.join([*commands.pop(), "--out", str(merged.folder)])
+def _finishing(commands: Sequence[str], out: Path) -> str:
+    """The command of the runs for the whole; in words if theirs differ in more than --shard and --out."""
+    option = re.compile(r" --(?:shard|out)[ =](?:'[^']*'|\S)+")
+    whole = {option.sub("", command) for command in commands if " merge " not in command}
+    start = whole.pop() if len(whole) == 1 else "the command of the runs, without --shard, on all data, with"
+    return f"{start} --out {shlex.quote(str(out))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.datasets.files import ListedFile
@@ -55,29 +55,19 @@ def shard_note(info: ShardInfo, n_recordings: int) -> str:
     return f"{several} {numbers} of {info.count}: {n_recordings} of {info.recordings} recordings"
 
 
-def unite_shards(shards: Mapping[str, ShardInfo | None]) -> tuple[ShardInfo | None, list[int]]:
-    """Parts of one whole taken together, and the numbers that are missing.
-
-    None and [] where a run is not a part: nobody can say what the whole would be.
-
-    Args:
-        shards: of each run, by the name of the run.
+def unite_shards(shards: Sequence[ShardInfo | None]) -> ShardInfo | None:
+    """Parts of one whole taken together; None if one is no part: nobody can say what the whole would be.
 
     Raises:
         UserError: they are of different wholes.
     """
-    known = {name: shard for name, shard in shards.items() if shard is not None}
+    known = [shard for shard in shards if shard is not None]
     if len(known) < len(shards):
-        return None, []
-    first, whole = next(iter(known.items()))
-    for name, shard in known.items():
-        for what, text in (("count", "parts"), ("of", "data"), ("recordings", "recordings")):
-            had, got = getattr(whole, what), getattr(shard, what)
-            if had != got:
-                raise UserError(
-                    f"{first} and {name} are shards of different wholes: {text} {had} and {got}; the hosts "
-                    "must hold the same files, and split them in as many parts"
-                )
-    indices = sorted({index for shard in known.values() for index in shard.indices})
-    missing = [index for index in range(1, whole.count + 1) if index not in indices]
-    return replace(whole, indices=tuple(indices)), missing
+        return None
+    wholes = sorted({f"{shard.count} parts of data {shard.of}" for shard in known})
+    if len(wholes) > 1:
+        raise UserError(
+            f"the runs are shards of different wholes: {' and '.join(wholes)}; the hosts must hold the same "
+            "files, and split them in as many parts"
+        )
+    return replace(known[0], indices=tuple(sorted({index for shard in known for index in shard.indices})))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import random
@@ -24,8 +23,7 @@ from evaluation.cli import merge as merge_cli
 from evaluation.datasets import load_dataset
 from evaluation.loading import open_results
 from evaluation.run import merge as merging_runs
-from evaluation.run.merge import Merged, merge_runs
-from evaluation.run.store import RunStore
+from evaluation.run.merge import merge_runs
 from qincodec.core.errors import UserError
 
 
@@ -119,16 +117,19 @@ def test_the_delay_is_that_of_the_whole_and_evaluate_finishes(
     assert end.value.code == 3
     told = capsys.readouterr().err
     delay = open_results(whole("jitter")).summary["delay_applied"].iloc[0]
-    assert f"its delay over all clips is {delay:.0f} samples" in told
-    assert "are not scored yet" in told and f"--out {out}" in told
-    clips = open_results(out).clips
+    assert "results are missing: no part has them, or not at the delay" in told and f"--out {out}" in told
+    merged = open_results(out)
+    clips = merged.clips
+    assert merged.n_unscored == sum(
+        (clips[f"{m.name}_reason"] == "not scored yet").sum() for m in merged.clip_metrics
+    )
     assert (clips["si_sdr_reason"] == "not scored yet").sum() > 0
     assert (clips["delay_applied"].dropna() == delay).all()
     evaluate(data, "jitter", [4, 8], out=out, **OPTIONS)
     assert tables(out) == tables(whole("jitter"))
     with pytest.raises(SystemExit) as end:
         merge_cli.merge(out, runs)  # finished, and stays so; j.wav failed
-    assert end.value.code == 3 and "not scored yet" not in capsys.readouterr().err
+    assert end.value.code == 3 and "missing" not in capsys.readouterr().err
     assert tables(out) == tables(whole("jitter"))
 
 
@@ -156,11 +157,10 @@ def test_what_failed_on_one_machine_only_has_not_failed(
     assert tables(tmp_path / "out") == tables(tmp_path / "b")
 
 
-def test_payloads_and_audio_are_linked_and_what_is_lost_is_told(data: Path, tmp_path: Path) -> None:
+def test_payloads_and_audio_are_linked(data: Path, tmp_path: Path) -> None:
     (run,) = split(data, tmp_path, [NAMES[:3]], "steps", save_audio=True)
-    (run / "encoded" / "steps@4" / "a.enc").unlink()
-    merged = merge_runs(tmp_path / "out", [run])
-    assert merged.lost == 1
+    (run / "encoded" / "steps@4" / "a.enc").unlink()  # as a user may to save space
+    merge_runs(tmp_path / "out", [run])
     for name in ("encoded/steps@8/a.enc", "decoded/steps@4/b.wav"):
         assert (tmp_path / "out" / name).samefile(run / name)
     (frames,) = (tmp_path / "out" / "embeddings" / "bands").iterdir()
@@ -279,27 +279,14 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_set("settings", "seed", 5), "are no parts of one run: seed is 0 and 5"),
-        (_set("settings", "sample_rate", 48000), "sample_rate is 44100 and 48000"),
-        (_set("conditions", 0, "identity", {"name": "other"}), "identity of 'steps' is .* and {'name'"),
+        (_set("settings", "seed", 5), "are no parts of one run: seed is 5, before it was 0"),
+        (_set("settings", "sample_rate", 48000), "sample_rate is 48000, before it was 44100"),
+        (_set("conditions", 0, "identity", {"name": "other"}), "identity of 'steps' is {'name'"),
         (_set("conditions", 0, "settings", {"bits": 5}), "settings of 'steps' is"),
-        (_set("metrics", 0, "version", "77"), "version of 'si_sdr' is .* and 77"),
+        (_set("metrics", 0, "version", "77"), "version of 'si_sdr' is 77"),
         (_set("embeddings", 0, "identity", {"version": "1", "weights": "x"}), "identity of 'bands' is"),
         (_set("floor", 0, "identity", {"version": "2"}), "identity of '16 bits, dithered' is"),
         (_set("schema_version", 99), "has run schema 99"),
-        (
-            _rows(kind="score", metric="si_sdr", clip="c", to={"value": 3.0}),
-            "'c' of steps@4: si_sdr is .* 3.0",
-        ),
-        (_rows(kind="coded", codec="steps", clip="c", to={"bytes": 1}), "clip 'c' of steps@4: bytes is"),
-        (
-            _rows(kind="coded", codec="steps", clip="d"),
-            "part1 is not finished: steps@4 has no result for 1 of",
-        ),
-        (
-            _rows(kind="score", metric="fm_bands", clip="d"),
-            "part1 is not finished: 1 clips .* have no fm_bands",
-        ),
         (
             _rows(kind="coded", codec="steps", clip="d", to={"encoded": "../x"}),
             "'encoded' is '../x'; needed is a file below the run folder",
@@ -320,15 +307,33 @@ def test_what_is_no_part_of_one_run_is_refused(
         assert not (tmp_path / "out").exists()
 
 
-def test_rounding_of_another_machine_is_no_conflict(
+def test_of_two_results_under_one_key_the_first_counts(
     two: Callable[[Path], list[Path]], tmp_path: Path
 ) -> None:
     runs = two(tmp_path)
-    edit_rows(runs[1], lambda row: {**row, "value": row["value"] * (1 + 1e-9)} if "metric" in row else row)
+    edit_rows(runs[1], lambda row: {**row, "value": row["value"] + 1} if "metric" in row else row)
     merge_runs(tmp_path / "out", runs)
-    values = {row["key"]: row["value"] for row in rows_of(runs[0]) if row["kind"] == "score"}
-    mine = {row["key"]: row["value"] for row in rows_of(tmp_path / "out") if row["kind"] == "score"}
-    assert all(mine[key] == value for key, value in values.items())  # of two, the first
+    values = {row["key"]: row["value"] for run in runs[::-1] for row in rows_of(run) if "value" in row}
+    assert {row["key"]: row["value"] for row in rows_of(tmp_path / "out") if "value" in row} == values
+
+
+def test_parts_that_are_not_finished_are_finished_in_the_whole(
+    data: Path, whole: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = split(data, tmp_path, [NAMES[:5], NAMES[5:]], "steps,picky")
+    lost = {"codec": "steps", "clip": "g"}
+    edit_rows(runs[1], lambda row: None if lost.items() <= row.items() else row)
+    edit_rows(runs[0], lambda row: None if row.get("metric") == "fm_bands" else row)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as end:
+        merge_cli.merge(out, runs)
+    assert end.value.code == 3
+    results = open_results(out)
+    assert results.n_pending == 2 and results.n_unscored > 0
+    left = results.n_pending + results.n_unscored + results.noise_floor.n_unscored
+    assert f"{left} results are missing" in capsys.readouterr().err
+    evaluate(data, "steps,picky", [4, 8], out=out, **OPTIONS)
+    assert tables(out) == tables(whole("steps,picky"))
 
 
 def test_clips_of_one_id_that_are_not_the_same(data: Path, tmp_path: Path) -> None:
@@ -379,7 +384,7 @@ def test_merged_shards_are_the_whole(
     out = tmp_path / "out"
     with pytest.raises(SystemExit):
         merge_cli.merge(out, runs[::2])
-    assert "shard 2 is missing; merge again with it" in capsys.readouterr().err
+    assert "missing shards: 2; merge again with those too" in capsys.readouterr().err
     entry = json.loads((out / "run.json").read_text())["dataset"]
     assert any(note.startswith("shards 1, 3 of 3: ") for note in entry["notes"])
     for _ in range(2):
@@ -389,7 +394,9 @@ def test_merged_shards_are_the_whole(
         assert run["dataset"] == one["dataset"]
     evaluate(data, "steps,picky", [4, 8], out=out, **OPTIONS)  # the same data: nothing to refuse
     evaluate(data, "steps,picky", [4, 8], out=tmp_path / "of2", shard="2/2", **OPTIONS)
-    with pytest.raises(UserError, match=r"shards of different wholes: parts 3 and 2; the hosts must"):
+    with pytest.raises(
+        UserError, match=r"shards of different wholes: 2 parts of .* and 3 parts of .*; the hosts must"
+    ):
         merge_runs(tmp_path / "x", [runs[0], tmp_path / "of2"])
 
 
@@ -412,15 +419,9 @@ def test_more_shards_than_recordings(data: Path) -> None:
             "evaluate d --codecs a --out 'of all'",
         ),
         (["python -m evaluation d --out x", "evaluate merge o x"], "python -m evaluation d --out 'of all'"),
-        (["evaluate d1 --out x", "evaluate d2 --out y"], "the command of the runs, without --shard, on "),
+        (["evaluate 'a b' --out '/x y' --codecs c"], "evaluate 'a b' --codecs c --out 'of all'"),
+        (["evaluate d1 --out x", "evaluate d2 --out y"], "the command of the runs, without --shard, on all"),
     ],
 )
-def test_the_command_that_finishes_is_printed(
-    whole: Callable[[str], Path], commands: list[str], expected: str
-) -> None:
-    with RunStore(whole("steps,picky"), write=False) as store:
-        run = dataclasses.replace(store.read_run(), commands=tuple(commands))
-    merged = Merged(Path("of all"), run, 2, not_scored={"a": 1}, delays={"a": 3})
-    assert any(
-        f"to score them from what was encoded: {expected}" in line for line in merge_cli._remarks(merged)
-    )
+def test_the_command_that_finishes_is_printed(commands: list[str], expected: str) -> None:
+    assert merge_cli._finishing(commands, Path("of all")).startswith(expected)
