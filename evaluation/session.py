@@ -22,6 +22,7 @@ from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.embedder import load_embeddings
 from evaluation.engine.matching import (
+    PILOT_FILES,
     Found,
     Pilot,
     find_points,
@@ -199,14 +200,27 @@ def _code(
 
 def _find_points(run: PreparedRun, store: RunStore, progress: Progress) -> Found:
     """The operating points of a run at measured rates, before anything is coded."""
-    everything = run.dataset
-    if everything.shard is not None:  # all shards must have the same points
-        typed = run.request.typed
-        whole = replace(typed, dataset_options={**typed.dataset_options, "shard": None})
-        everything = _load_data(replace(run.request, typed=whole), progress)
     coder = Coder(store, run.settings.sample_rate, run.settings.channels)
-    pilot = Pilot(coder, everything.clips, run.settings, run.workers)
+    pilot = Pilot(coder, run.dataset.clips, run.settings, run.workers)
+    if run.dataset.shard is not None:  # all shards must have the same points
+        pilot = replace(pilot, clips=_drawn_clips(run.request, pilot, progress))
     return find_points(run.conditions, store.find_run(), pilot, progress)
+
+
+def _drawn_clips(request: ParsedRequest, pilot: Pilot, progress: Progress) -> list[Clip]:
+    """Clips of the whole data set of a shard, as many as a pilot of all of them draws.
+
+    No more files are opened than that takes, where clips can be drawn by the names of their files.
+    """
+    typed = request.typed
+    sample = PILOT_FILES if typed.settings.chunks == "first" else None
+    while True:
+        options = {**typed.dataset_options, "shard": None, "sample": sample}
+        whole = replace(request, typed=replace(typed, dataset_options=options))
+        clips = _load_data(whole, progress).clips
+        if sample is None or len(clips) < sample or replace(pilot, clips=clips).is_full:
+            return clips
+        sample *= 2
 
 
 def _at_points(run: PreparedRun, found: Found) -> PreparedRun:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from evaluation.datasets import audiocaps, folder
 from evaluation.datasets.base import Clip, Dataset
-from evaluation.datasets.files import Listing, cut, draw, look_at, low_rates
+from evaluation.datasets.files import Listing, cut, draw, drawn_at, look_at, low_rates
 from evaluation.datasets.shards import Shard, shard_note
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
@@ -27,6 +27,7 @@ def load_dataset(
     limit: int | None = None,
     seed: int = 0,
     shard: str | None = None,
+    sample: int | None = None,
     sample_rate: int = 44100,
     recording_pattern: str | None = None,
     audiocaps_list: str | Path | None = None,
@@ -55,6 +56,7 @@ def load_dataset(
         limit: evaluate that many recordings, drawn at random; a larger limit holds all of a smaller one.
         seed: of that draw.
         shard: "I/N": part I of N of what was drawn (`evaluation.datasets.shards.Shard`).
+        sample: look at so many of the files only, drawn at random; a larger sample holds a smaller one.
         sample_rate: of the evaluation, Hz. Lower files are noted; of AudioCaps they are refused.
         recording_pattern: regular expression with one group, searched in the id of each file; the group's
             text is its recording. Files it is not found in are their own recording. A manifest's
@@ -83,13 +85,15 @@ def load_dataset(
     if shard is not None:
         entries, part = Shard.parse(shard).take(entries)
         notes.append(shard_note(part, len({entry.recording for entry in entries})))
+    if sample is not None:
+        entries = sorted(entries, key=lambda entry: drawn_at(entry.id, seed))[:sample]
     files = look_at((entry.path for entry in entries), progress)
     if isinstance(data, str) and data.startswith(_AUDIOCAPS):
         files, low = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
     else:
         low = low_rates(files, sample_rate, ": nothing above half their rate to code")
     clips, tails = cut(entries, files, chunk_s, chunks)
-    if part is None and all(clip.error for clip in clips):  # of a part, that may be so
+    if part is None and sample is None and all(clip.error for clip in clips):  # of a part, that may be so
         raise UserError(
             f"none of the {len(clips)} clips of '{data or 'demo'}' can be read; the first: {clips[0].error}"
         )

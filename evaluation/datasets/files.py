@@ -89,11 +89,14 @@ def draw(entries: Sequence[ListedFile], limit: int, seed: int) -> list[ListedFil
     Nested: what a limit draws, every larger limit draws too, whatever else joins the data.
     """
 
-    def order(recording: str) -> bytes:
-        return hashlib.sha256(f"{seed}:{recording}".encode()).digest()
-
-    drawn = set(sorted({entry.recording for entry in entries}, key=order)[:limit])
+    names = {entry.recording for entry in entries}
+    drawn = set(sorted(names, key=lambda name: drawn_at(name, seed))[:limit])
     return [entry for entry in entries if entry.recording in drawn]
+
+
+def drawn_at(name: str, seed: int) -> tuple[bytes, str]:
+    """Where a recording or clip stands in a draw: what sorts names at random."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest(), name
 
 
 def cut(

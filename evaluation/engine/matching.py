@@ -14,7 +14,6 @@ The points stand in run.json before anything is coded, so a run that goes on use
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ import torch
 from baselines.codec import Codec, Encoded, Rate, check_encoded, highest
 from baselines.registry import of_plugin
 from evaluation.datasets.base import Clip
+from evaluation.datasets.files import drawn_at
 from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, at_point, checked_rates
 from evaluation.records import AskedRate, Settings, Tried
@@ -43,6 +43,8 @@ PILOT_TOLERANCE, STEP_TOLERANCE = 0.01, 0.02
 PATIENCE = 3
 #: Clips of the pilot; of codecs whose bitrate can be set freely, it goes on with so many seconds of audio.
 PILOT_CLIPS, PILOT_S = 8, 600.0
+#: Files that a shard looks at first, for a pilot of all of the data; twice as many if they are too few.
+PILOT_FILES = 256
 #: Points that are tried for one asked rate at most.
 MAX_TRIED = 12
 
@@ -228,23 +230,25 @@ class Pilot:
     clips: Sequence[Clip]
     settings: Settings
     workers: int = 1
-    _measured: dict[tuple[str, str, int], tuple[float, int]] = field(default_factory=dict)
+    _measured: dict[tuple[str, str, int], tuple[float, int]] = field(default_factory=dict, init=False)
     #: (codec, rate, clip) -> what was encoded at the highest rate, and seconds of audio; None if that failed.
-    _whole: dict[tuple[str, str, str], tuple[Encoded, float] | None] = field(default_factory=dict)
+    _whole: dict[tuple[str, str, str], tuple[Encoded, float] | None] = field(default_factory=dict, init=False)
     #: What codecs of one sample rate are given, by (sample rate, clip): the same at every rate that is tried.
-    _inputs: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
+    _inputs: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         readable = [clip for clip in self.clips if clip.error is None]
-        self._drawn = sorted(readable, key=self._draw)
+        self._drawn = sorted(readable, key=lambda clip: drawn_at(clip.id, self.settings.seed))
         ends = torch.tensor([clip.duration_s for clip in self._drawn]).cumsum(0)
         self._few = min(PILOT_CLIPS, len(self._drawn))
         within = int((ends <= PILOT_S).sum())
         self._many = max(self._few, within)
         self._kept = {clip.id for clip in self._drawn[:within]}
 
-    def _draw(self, clip: Clip) -> tuple[str, str]:
-        return hashlib.sha256(f"{self.settings.seed}:{clip.id}".encode()).hexdigest(), clip.id
+    @property
+    def is_full(self) -> bool:
+        """Whether clips further down the draw would change nothing."""
+        return len(self._drawn) > self._many
 
     def search(self, prepared: PreparedCondition, asked: float) -> tuple[list[Tried], list[Rate]]:
         """What was measured for an asked rate, in order, and the operating points that meet it best."""

@@ -38,7 +38,7 @@ SKIPPED = {
 #: `make demo` or a command before has evaluated more: the search of QINCODEC's codes is most of a walk.
 STANDS_FOR = {
     "evaluate --codecs qincodec,opus,mp3": "evaluate --chunk 1 --codecs qincodec,opus,mp3",
-    "--codecs A,B": "--codecs opus,mp3 --kbps 16",
+    "--codecs A,B": "--codecs opus,mp3 --kbps 16 --chunk 1",
     "b=qincodec:MODEL_B": "b=qincodec:MODEL_B --chunk 1",
 }
 ELSEWHERE = {"docs/train.md", "docs/extend.md", "docs/hosting.md"}

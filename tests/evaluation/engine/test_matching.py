@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import torch
 from known import RATE, register, register_codecs, tone_and_noise
 from phases import Phases
 
+import evaluation.datasets
 from baselines.codec import ClipCodec, Encoded, Rate
 from evaluation import evaluate, load
 from evaluation.engine.coding import Coder
@@ -249,16 +251,32 @@ def test_one_point_is_taken_where_nearer_is_not_to_be_had(
     assert sorted(read) == ["0", "0", "1", "1", "2", "2"]  # by the pilot, by the run
 
 
-def test_shards_agree_and_add_up_to_the_whole(known: None, short_clips: Path, tmp_path: Path) -> None:
-    wanted = {"kbps": [8], "metrics": "amplitude", "batch_size": 1}
+@pytest.mark.parametrize("pilot", [8, 1])
+def test_shards_agree_and_add_up_to_the_whole(
+    known: None, short_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pilot: int
+) -> None:
+    """Of a pilot of one clip, which misses the rates of all clips, too: the whole adds points then."""
+    register_codecs(monkeypatch, SizedCodec, MoodyCodec, FreeMoodyCodec)
+    monkeypatch.setattr("evaluation.engine.matching.PILOT_CLIPS", pilot)
+    monkeypatch.setattr("evaluation.engine.matching.PILOT_S", 0.0)
+    monkeypatch.setattr("evaluation.session.PILOT_FILES", 2)
+    codecs, wanted = "sized,moody,free-moody", {"kbps": [9], "metrics": "amplitude", "batch_size": 1}
+    whole = evaluate(short_clips, codecs, **wanted, out=tmp_path / "whole")
+    looked: list[Any] = []
+    look_at = evaluation.datasets.look_at
+    monkeypatch.setattr("evaluation.datasets.look_at", lambda *a: looked.append(look_at(*a)) or looked[-1])
     for part in "12":
-        evaluate(short_clips, "sized,free", **wanted, shard=f"{part}/2", out=tmp_path / part)
+        evaluate(short_clips, codecs, **wanted, shard=f"{part}/2", out=tmp_path / part)
+    # Files opened for a part, and then for the pilot until it is full.
+    assert [len(files) for files in looked] == ([2, 2, 1, 2] if pilot == 1 else [2, 2, 3, 1, 2, 3])
     merge_runs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
-    whole = evaluate(short_clips, "sized,free", **wanted, out=tmp_path / "whole")
-    columns = whole.summary.columns.difference(TIMING_COLUMNS)
     merged = load(tmp_path / "merged")
-    assert merged.n_pending == 0 and merged.asked == whole.asked
-    pd.testing.assert_frame_equal(merged.summary[columns], whole.summary[columns])
+    assert merged.n_pending == merged.n_unscored == 0 and merged.asked == whole.asked
+    assert merged.summary["rate_off"].any() == (pilot == 1)
+    merged = evaluate(short_clips, codecs, **wanted, out=tmp_path / "merged")
+    for one, other in ((merged, whole), (merged.points, whole.points)):
+        columns = other.summary.columns.difference(TIMING_COLUMNS)
+        pd.testing.assert_frame_equal(one.summary[columns], other.summary[columns])
 
 
 def test_nominal_rates_are_as_ever(known: None, short_clips: Path, tmp_path: Path) -> None:
