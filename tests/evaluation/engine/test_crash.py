@@ -117,8 +117,8 @@ def test_killed_three_times(clip_folder: Path, tmp_path: Path, whole: Path) -> N
 
 
 @pytest.mark.long
-def test_killed_ten_times(clip_folder: Path, tmp_path: Path, whole: Path) -> None:
-    kill_and_resume(clip_folder, tmp_path, whole, 10)
+def test_killed_thirty_times(clip_folder: Path, tmp_path: Path, whole: Path) -> None:
+    kill_and_resume(clip_folder, tmp_path, whole, 30)
 
 
 def test_a_run_survives_being_moved(tmp_path: Path, whole: Path) -> None:

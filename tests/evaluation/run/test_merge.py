@@ -185,13 +185,24 @@ def test_copies_where_there_are_no_links(
     assert tables(tmp_path / "out") == tables(whole("jitter"))
 
 
+@pytest.mark.parametrize(
+    "kills",
+    [
+        (1, 2, 4, 5, 9, 20),
+        pytest.param((1, 2, 3, 4, *(5 + n % 3 for n in range(26))), marks=pytest.mark.long, id="30"),
+    ],
+)
 def test_killed_at_any_moment_it_goes_on(
-    data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    whole: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kills: tuple[int, ...],
 ) -> None:
     runs = split(data, tmp_path, [NAMES[:5], NAMES[5:]], "steps,picky")
     monkeypatch.setattr(merging_runs, "_ROWS_AT_ONCE", 6)
     out = tmp_path / "out"
-    for calls in (1, 2, 4, 5, 9, 20):
+    for calls in kills:
         child = os.fork()
         if child == 0:
             _kill_after(calls)
