@@ -117,9 +117,9 @@ def _unite_runs(parts: Sequence[_Part]) -> RunDescription:
     for part in parts[1:]:
         for what, had, got in run.differences(part.run):
             raise UserError(
-                f"{part.folder} and {parts[0].folder} are no parts of one run: {what} is "
-                f"{one_line(str(got), 200)}, before it was {one_line(str(had), 200)}; evaluate all with the "
-                "same options, codecs and weights"
+                f"{parts[0].folder} and {part.folder} are no parts of one run: {what} is "
+                f"{one_line(str(had), 200)} and {one_line(str(got), 200)}; evaluate both with the same "
+                "options, codecs and weights"
             )
         run = run.united(part.run)
     return run

@@ -290,11 +290,11 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_set("settings", "seed", 5), "are no parts of one run: seed is 5, before it was 0"),
-        (_set("settings", "sample_rate", 48000), "sample_rate is 48000, before it was 44100"),
-        (_set("conditions", 0, "identity", {"name": "other"}), "identity of 'steps' is {'name'"),
+        (_set("settings", "seed", 5), "are no parts of one run: seed is 0 and 5"),
+        (_set("settings", "sample_rate", 48000), "sample_rate is 44100 and 48000"),
+        (_set("conditions", 0, "identity", {"name": "other"}), "identity of 'steps' is .* and {'name'"),
         (_set("conditions", 0, "settings", {"bits": 5}), "settings of 'steps' is"),
-        (_set("metrics", 0, "version", "77"), "version of 'si_sdr' is 77"),
+        (_set("metrics", 0, "version", "77"), "version of 'si_sdr' is .* and 77"),
         (_set("embeddings", 0, "identity", {"version": "1", "weights": "x"}), "identity of 'bands' is"),
         (_set("floor", 0, "identity", {"version": "2"}), "identity of '16 bits, dithered' is"),
         (_set("schema_version", 99), "has run schema 99"),
