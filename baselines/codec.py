@@ -171,6 +171,7 @@ class Codec(ABC):
         control: a control (`reference`, `pcm16`) stands in the table once, at its own rate, whatever
             ``--kbps`` asks.
         weights_hash: identifies the loaded weights; "" for codecs without.
+        of_encoding: entries of `identity` that decide how clips are encoded and not how they are decoded.
     """
 
     name: str
@@ -179,6 +180,7 @@ class Codec(ABC):
     channels: tuple[int, ...] = (1,)
     control: bool = False
     weights_hash: str = ""
+    of_encoding: tuple[str, ...] = ()
 
     def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
         if weights is not None:

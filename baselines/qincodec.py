@@ -35,10 +35,11 @@ else:
 class _Model(Codec):
     channels = (1, 2)
     _VERSION = "1"
+    _SEARCH: str | None = None
 
     def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
         super().__init__(device=device)
-        self.model = codec.load(weights, device=device)
+        self.model = codec.load(weights, device=device, search=self._SEARCH)
         self.version = self._VERSION if self.model.trained else f"{self._VERSION}-untrained"
         self.sample_rate = self.model.sample_rate
         self.weights_hash = self.model.hash[:16]
@@ -77,10 +78,13 @@ class Qincodec(_Model):
     """The codec at every rate its quantizer has; each channel is coded by itself.
 
     The payload is the codes as `qincodec.bitstream.code` makes them: entropy-coded if the model has tables.
-    ``codes`` of an `Encoded` are the codebooks of the first channel, then those of the second.
+    ``codes`` of an `Encoded` are the codebooks of the first channel, then those of the second. How codes are
+    looked for is part of the `identity`.
     """
 
     name = "qincodec"
+    of_encoding = ("quantizer",)
+    _SEARCH = "default"
 
     def rates(self, channels: int = 1) -> Sequence[Rate]:
         return [Rate(kbps, {"num_codebooks": n}) for n, kbps in self.model.rates(channels)]
@@ -139,6 +143,20 @@ class Qincodec(_Model):
             return super().identity()
         quantizer = {"kind": self.model.quantizer.kind, **self.model.quantizer.settings()}
         return {**super().identity(), "quantizer": quantizer}
+
+
+class Fast(Qincodec):
+    """The codec with the search preset of that name."""
+
+    name = "qincodec-fast"
+    _SEARCH = "fast"
+
+
+class Best(Qincodec):
+    """The codec with the search preset of that name."""
+
+    name = "qincodec-best"
+    _SEARCH = "best"
 
 
 class Continuous(_Model):

@@ -16,6 +16,8 @@ CODECS = Registry(
     "baselines.codec:Codec",
     {
         "qincodec": "baselines.qincodec:Qincodec",
+        "qincodec-fast": "baselines.qincodec:Fast",
+        "qincodec-best": "baselines.qincodec:Best",
         "qincodec-continuous": "baselines.qincodec:Continuous",
         "dac": "baselines.dac:Dac",
         "dac-24khz": "baselines.dac:Dac24",

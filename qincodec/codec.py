@@ -301,14 +301,21 @@ class Qincodec:
         return length
 
 
-def load(name_or_path: str | Path | None = None, *, device: str | torch.device = "cpu") -> Qincodec:
+def load(
+    name_or_path: str | Path | None = None, *, device: str | torch.device = "cpu", search: str | None = None
+) -> Qincodec:
     """A model by the name of a shipped one (None: the first), by folder, or ``untrained:SIZE``.
+
+    ``search`` is how its quantizer looks for codes: "fast", "default" or "best", as the commands have it
+    (`Quantizer.searching`); None: to the letter as the model was saved. The model is the same, and so is its
+    hash.
 
     Untrained models have random weights that depend on nothing but the size; they code every signal to
     noise and are for tests and benchmarks.
 
     Raises:
-        UserError: no such model, a damaged one, an unknown size, or a device that is not there.
+        UserError: no such model, a damaged one, an unknown size, a device that is not there, or a search the
+            quantizer does not have.
     """
     where = check_device(device)
     if isinstance(name_or_path, str) and name_or_path.startswith(UNTRAINED):
@@ -318,6 +325,9 @@ def load(name_or_path: str | Path | None = None, *, device: str | torch.device =
     codec.autoencoder.to(where)
     if codec.quantizer is not None:
         codec.quantizer.to(where)
+        if search is not None:
+            assert codec.hash  # of the model as it was saved
+            codec.quantizer.searching(search)
     return codec
 
 

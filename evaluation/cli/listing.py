@@ -33,6 +33,8 @@ DATASETS = {
 #: Operating points of the codecs whose networks take seconds to load; a test loads them and compares.
 _POINTS = {
     "qincodec": "0.8269, 1.667, 2.507, 3.349, 4.19, 5.027, ... 23.4 kbps at 44.1 kHz",
+    "qincodec-fast": "0.8269, 1.667, 2.507, 3.349, 4.19, 5.027, ... 23.4 kbps at 44.1 kHz",
+    "qincodec-best": "0.8269, 1.667, 2.507, 3.349, 4.19, 5.027, ... 23.4 kbps at 44.1 kHz",
     "qincodec-continuous": "no rate",
     "dac": "0.8613, 1.723, 2.584, 3.445, 4.307, 5.168, ... 15.5 kbps at 44.1 kHz",
     "dac-24khz": "0.75, 1.5, 2.25, 3, 3.75, 4.5, ... 24 kbps at 24 kHz",

@@ -210,6 +210,7 @@ class RunAudio:
         if codec.sample_rate == 0:
             codec.sample_rate = self.sample_rate
         here = checked_identity(name, codec, CODECS.digest(name))
+        here |= {part: condition.identity[part] for part in codec.of_encoding if part in condition.identity}
         if here != condition.identity:
             parts = [part for part in condition.identity if condition.identity[part] != here.get(part)]
             part = parts[0] if parts else "settings"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import nn
 
-from qincodec.core.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.quantizers.latents import Latents, LatentsLike
 
 #: Largest numbers of a configuration, which may be anybody's; nothing is made before they are checked.
@@ -218,6 +218,18 @@ class Quantizer(nn.Module, ABC):
             return cls(**values)
         except TypeError as error:
             raise UserError(f"configuration of quantizer '{cls.kind}' does not fit: {error}") from error
+
+    def searching(self, preset: str) -> None:
+        """Look for codes as a preset of `qincodec.quantizers.beam` says: "fast", "default" or "best".
+
+        Raises:
+            UserError: another name, or a quantizer that has no search to make faster or better.
+        """
+        if preset != "default":
+            raise UserError(
+                f"quantizer '{self.kind}' has no beam search, so none that is {shown(preset)}: its search is"
+                " 'default' only"
+            )
 
     def settings(self) -> dict[str, Any]:
         """Run-time settings that change the output (search widths, precision): JSON values."""

@@ -7,13 +7,15 @@ first two layers::
     h_0 = P_in c + W [P_in c; x_hat] + b  =  table[c] + W_x x_hat
 
 The plain codebook that picks A candidates for each of the B reconstructions also says how far each of all
-A * B candidates is likely to end from the target. ``shortlist`` evaluates the likeliest of them only.
+A * B candidates is likely to end from the target. ``shortlist`` evaluates the likeliest of them only, and on
+a CPU these are looked for among all B * K at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -24,27 +26,29 @@ from qincodec.quantizers.base import squared_distances
 #: Entries of a group in `smallest`.
 _GROUP = 8
 #: Candidates whose activations are in the processor's cache at a time.
-_ROWS = 2048
+_ROWS = 4096
 #: Candidates of a vector in a stage that are held at a time.
 _MOST_EVALUATED = 1 << 18
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+#: Names of `Search.preset` and the share of a model's own beam and shortlist that each takes.
+PRESETS = {"fast": 0.5, "default": 1, "best": 2}
 
 
 @dataclass(frozen=True)
 class Search:
     """How QINCO2 looks for codes; the decoder needs none of it.
 
-    Measured by benchmarks/qinco2_speed.py for size M, D = 32, K = 1024, N = 9 on two cores with AVX-512 and
-    its bfloat16, over the full search of A = 16 and B = 32 by the definition: ``shortlist=64`` has the same
-    codes and 11 times the speed; ``shortlist=32`` 0.3 % more squared error and 17 times the speed, which is
-    1.3 times real time; with "bfloat16" 19 and 32 times, 1.3 and 2.1 times real time. Error falls with B
-    more than with anything else. On processors without bfloat16 arithmetic that precision is slow.
+    docs/speed.md has speed and error of the settings, measured by benchmarks/qinco2_speed.py. Error falls
+    with B more than with anything else.
 
     Attributes:
         candidates: A, codewords of each stage that are considered for each partial reconstruction.
         beam: B, partial reconstructions that are kept after each stage.
         shortlist: of the A * B candidates of a stage, those the network evaluates; None evaluates all.
-        precision: of the network within the search, "float32" or "bfloat16". Distances are float32.
+        precision: "float32", or "bfloat16": network and pre-selection then multiply numbers rounded to
+            bfloat16, sum in float32 and round what comes out. The errors by which reconstructions are kept
+            are float32. It is one definition on every processor: those that lack such products round and
+            multiply in float32, about as fast as "float32".
     """
 
     candidates: int = 16
@@ -67,6 +71,20 @@ class Search:
                 f"search: precision must be {' or '.join(PRECISIONS)}, got {shown(self.precision)}"
             )
 
+    def preset(self, name: str) -> Search:
+        """This search in bfloat16, with its beam and shortlist as they are ("default"), halved or doubled.
+
+        Raises:
+            UserError: another name.
+        """
+        if name not in PRESETS:
+            raise UserError(f"search must be fast, default or best; got {shown(name)}")
+        beam, shortlist = (
+            None if width is None else max(1, min(most, int(width * PRESETS[name])))
+            for width, most in ((self.beam, 1 << 12), (self.shortlist, _MOST_EVALUATED))
+        )
+        return replace(self, beam=beam, shortlist=shortlist, precision="bfloat16")
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Search:
         """Of the values of a configuration. Raises UserError for names that are unknown and numbers too."""
@@ -78,24 +96,69 @@ class Search:
             ) from error
 
 
+@lru_cache
+def multiplies_bfloat16(kind: str) -> bool:
+    """Whether devices of that kind ("cpu", "cuda") multiply bfloat16 faster than float32."""
+    if kind != "cpu":
+        return True
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())
+
+
 class StageTables(NamedTuple):
     """One stage, ready for the search.
 
     Attributes:
         codebook: (K, dim), float32.
-        preselection: (K, dim), float32.
+        likeness: (dim + 4, K), which `_guesses` multiplies by.
         table: (K, width), what the first two layers make of each codeword.
         by_reconstruction: (width, dim), float32.
         blocks: (up, down) of each residual block.
         out: (dim, width).
+        rounds: the values are bfloat16's and kept in float32, and so are results.
     """
 
     codebook: torch.Tensor
-    preselection: torch.Tensor
+    likeness: torch.Tensor
     table: torch.Tensor
     by_reconstruction: torch.Tensor
     blocks: tuple[tuple[torch.Tensor, ...], ...]
     out: torch.Tensor
+    rounds: bool
+
+    @classmethod
+    def of(
+        cls,
+        codebook: torch.Tensor,
+        preselection: torch.Tensor,
+        table: torch.Tensor,
+        by_reconstruction: torch.Tensor,
+        blocks: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        out: torch.Tensor,
+        precision: str,
+    ) -> StageTables:
+        """The stage of float32 tensors, where ``preselection`` is (K, dim)."""
+        rounds = precision == "bfloat16" and not multiplies_bfloat16(codebook.device.type)
+
+        def stored(x: torch.Tensor) -> torch.Tensor:
+            x = x.to(PRECISIONS[precision])
+            return x.float() if rounds else x
+
+        norm = preselection.square().sum(1, keepdim=True)
+        likeness = torch.cat([-2 * preselection, *_two_parts(norm), torch.ones_like(norm).expand(-1, 2)], 1)
+        return cls(
+            codebook=codebook,
+            likeness=stored(likeness.T.contiguous()),
+            table=stored(table),
+            by_reconstruction=by_reconstruction.contiguous(),
+            blocks=tuple((stored(up), stored(down)) for up, down in blocks),
+            out=stored(out),
+            rounds=rounds,
+        )
+
+    def rounded(self, x: torch.Tensor) -> torch.Tensor:
+        """``x``, rounded in place where products are not."""
+        return x.copy_(x.bfloat16()) if self.rounds else x
 
 
 class Found(NamedTuple):
@@ -139,14 +202,16 @@ def evaluate(
         by_beam: (beams, width), ``by_reconstruction`` times each partial reconstruction.
         row: (rows,) beam of each row.
     """
-    step = stage.codebook[code]
+    step = stage.codebook.index_select(0, code)
     size = len(code) if code.is_cuda else _ROWS
     for part, codes, rows in zip(step.split(size), code.split(size), row.split(size), strict=True):
-        h = stage.table[codes]
-        h += by_beam[rows]
+        h = stage.table.index_select(0, codes)
+        h += by_beam.index_select(0, rows)
+        stage.rounded(h)
         for up, down in stage.blocks:
-            h.addmm_(torch.relu_(h @ up.T), down.T)
-        part += h @ stage.out.T
+            inner = stage.rounded(torch.relu_(h @ up.T))
+            stage.rounded(h.addmm_(inner, down.T))
+        part += stage.rounded(h @ stage.out.T)
     return step
 
 
@@ -166,20 +231,22 @@ def search(x: torch.Tensor, first: torch.Tensor, stages: Sequence[StageTables], 
     x_hat = first[code]
     history.append((torch.zeros_like(code), code, x_hat))
 
+    frames = torch.arange(n, device=x.device)[:, None]
     for number, stage in enumerate(stages):
+        beams = x_hat.shape[1]
         residual = x[:, None] - x_hat
-        parent, code = _candidates(residual, stage.preselection, how)
+        parent, code = _candidates(stage.rounded(_guesses(residual, stage)), how)
         by_beam = (x_hat.flatten(0, 1) @ stage.by_reconstruction.T).to(stage.table.dtype)
-        row = (parent + x_hat.shape[1] * torch.arange(n, device=x.device)[:, None]).flatten()
-        step = evaluate(stage, code.flatten(), by_beam, row)
-        error = (residual.flatten(0, 1)[row] - step).square().sum(1).view(n, -1)
+        row = (parent + beams * frames).flatten()
+        step = evaluate(stage, code.flatten(), stage.rounded(by_beam), row)
+        error = (residual.flatten(0, 1).index_select(0, row) - step).square_().sum(1).view(n, -1)
 
-        _, best = smallest(error, 1 if number == len(stages) - 1 else min(how.beam, code.shape[1]))
+        evaluated = code.shape[1]
+        _, best = smallest(error, 1 if number == len(stages) - 1 else min(how.beam, evaluated))
         parent, code = parent.gather(1, best), code.gather(1, best)
-        wide = best[:, :, None].expand(-1, -1, dim)
-        x_hat = x_hat.gather(1, parent[:, :, None].expand(-1, -1, dim)) + step.view(n, -1, dim).gather(
-            1, wide
-        )
+        x_hat = x_hat.flatten(0, 1).index_select(0, (parent + beams * frames).flatten())
+        x_hat += step.index_select(0, (best + evaluated * frames).flatten())
+        x_hat = x_hat.view(n, -1, dim)
         history.append((parent, code, x_hat))
 
     at = torch.zeros(n, 1, dtype=torch.int64, device=x.device)
@@ -191,22 +258,63 @@ def search(x: torch.Tensor, first: torch.Tensor, stages: Sequence[StageTables], 
     return Found(torch.cat(codes[::-1], 1), torch.cat(partials[::-1], 1))
 
 
-def _candidates(
-    residual: torch.Tensor, preselection: torch.Tensor, how: Search
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(beam, codeword) of the candidates of (n, beams, dim) residuals, both (n, candidates)."""
-    n, beams, _ = residual.shape
-    size, width = len(preselection), how.candidates
-    guess = squared_distances(residual, preselection)
-    norm = residual.square().sum(2, keepdim=True)  # differs between beams, and is not in the distances
-    short = how.shortlist is not None and how.shortlist < beams * width
-    if short and width == size:
-        _, at = smallest((guess + norm).flatten(1), how.shortlist or 0)
+def _two_parts(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers whose sum is x though each is rounded to bfloat16: to 17 bits."""
+    high = x.bfloat16().to(x.dtype)
+    return high, x - high
+
+
+def _guesses(residual: torch.Tensor, stage: StageTables) -> torch.Tensor:
+    """(n, beams, K) squared distances of (n, beams, dim) residuals from the codewords of the pre-selection.
+
+    Less what all of a vector have in common, so that rounding to bfloat16 is finest where they are smallest.
+    One product gives them: of (r, 1, 1, ||r||^2 in two parts) and (-2 c, ||c||^2 in two parts, 1, 1).
+    """
+    norm = residual.square().sum(2, keepdim=True)
+    norm -= norm.amin(1, keepdim=True)
+    left = torch.cat([residual, torch.ones_like(norm).expand(-1, -1, 2), *_two_parts(norm)], 2)
+    left = stage.rounded(left.to(stage.likeness.dtype))
+    return (left.flatten(0, 1) @ stage.likeness).view(*residual.shape[:2], -1)
+
+
+def _candidates(guess: torch.Tensor, how: Search) -> tuple[torch.Tensor, torch.Tensor]:
+    """(beam, codeword) of the candidates, both (n, candidates), by (n, beams, K) guessed distances.
+
+    Changes ``guess``.
+    """
+    n, beams, size = guess.shape
+    width = how.candidates
+    shortlist = beams * width if how.shortlist is None else how.shortlist
+    short = shortlist < beams * width
+    if short and (width == size or not guess.is_cuda):
+        at = _few_of_each(guess, width, shortlist)
         return at // size, at % size
     guess, code = smallest(guess, width)
-    parent = torch.arange(beams, device=residual.device).repeat_interleave(width).expand(n, -1)
+    parent = torch.arange(beams, device=guess.device).repeat_interleave(width).expand(n, -1)
     code = code.flatten(1)
     if not short:
         return parent, code
-    _, at = smallest((guess + norm).flatten(1), how.shortlist or 0)
+    _, at = smallest(guess.flatten(1), shortlist)
     return parent.gather(1, at), code.gather(1, at)
+
+
+def _few_of_each(guess: torch.Tensor, width: int, count: int) -> torch.Tensor:
+    """(n, count) indices into B * K of the smallest of (n, B, K), at most ``width`` of each of the B.
+
+    A beam that has more is left with its ``width`` smallest, and its vector is looked through once more;
+    that is seldom.
+    """
+    n, beams, size = guess.shape
+    _, at = smallest(guess.flatten(1), count)
+    for _ in range(beams if width < size else 0):
+        beam = at // size
+        taken = torch.zeros(n, beams, dtype=torch.int64, device=at.device)
+        frame, beam = (taken.scatter_add_(1, beam, torch.ones_like(beam)) > width).nonzero().T
+        if not len(frame):
+            break
+        full = guess[frame, beam]
+        values, kept = smallest(full, width)
+        guess[frame, beam] = full.fill_(torch.inf).scatter_(1, kept, values)
+        frame = frame.unique()
+        _, at[frame] = smallest(guess[frame].flatten(1), count)
+    return at

@@ -21,7 +21,7 @@ from torch import nn
 
 from qincodec.core.errors import UserError, check_whole
 from qincodec.quantizers.base import EqualCodebooks
-from qincodec.quantizers.beam import PRECISIONS, Found, Search, StageTables, search
+from qincodec.quantizers.beam import Found, Search, StageTables, search
 from qincodec.quantizers.rvq import RVQ
 
 #: The paper's sizes; QINCODEC uses M.
@@ -30,8 +30,8 @@ SIZES: dict[str, dict[str, int]] = {
     "M": {"num_blocks": 4, "width": 384, "hidden": 384},
     "L": {"num_blocks": 16, "width": 384, "hidden": 384},
 }
-#: Distances that are computed at once in a search: 32 MB of them.
-_DISTANCES = 1 << 23
+#: Distances that are computed at once in a search: what fits in a CPU's cache, and on a GPU.
+_DISTANCES_CPU, _DISTANCES_GPU = 1 << 21, 1 << 27
 #: Of all networks together: 0.8 GB.
 _MOST_WEIGHTS = 200_000_000
 
@@ -154,14 +154,15 @@ class QINCO2Model(EqualCodebooks):
         """The stages after the first as the search needs them; kept until a parameter changes."""
         key = (precision, *((p.data_ptr(), p._version) for p in self.parameters()))
         if self._tables is None or self._tables[0] != key:
-            self._tables = (key, self._make_tables(PRECISIONS[precision]))
+            self._tables = (key, self._make_tables(precision))
         return self._tables[1]
 
     def forget_tables(self) -> None:
         """For changes of parameters that torch does not count: those of a recorded step."""
         self._tables = None
 
-    def _make_tables(self, dtype: torch.dtype) -> list[StageTables]:
+    @torch.no_grad()
+    def _make_tables(self, precision: str) -> list[StageTables]:
         stages = []
         for number, network in enumerate(self.networks):
             assert isinstance(network, ImplicitCodebook)
@@ -170,16 +171,17 @@ class QINCO2Model(EqualCodebooks):
             h = network.project_in(codebook)
             h = h + nn.functional.linear(h, network.condition.weight[:, :width], network.condition.bias)
             stages.append(
-                StageTables(
+                StageTables.of(
                     codebook=codebook,
-                    preselection=self.preselection[number].detach(),
-                    table=h.detach().to(dtype),
-                    by_reconstruction=network.condition.weight[:, width:].detach().contiguous(),
-                    blocks=tuple(
-                        tuple(layer.get_parameter("weight").detach().to(dtype) for layer in block)
-                        for block in zip(network.up, network.down, strict=True)
-                    ),
-                    out=network.project_out.weight.detach().to(dtype),
+                    preselection=self.preselection[number],
+                    table=h,
+                    by_reconstruction=network.condition.weight[:, width:],
+                    blocks=[
+                        (up.get_parameter("weight").detach(), down.get_parameter("weight").detach())
+                        for up, down in zip(network.up, network.down, strict=True)
+                    ],
+                    out=network.project_out.weight.detach(),
+                    precision=precision,
                 )
             )
         return stages
@@ -190,13 +192,13 @@ class QINCO2Model(EqualCodebooks):
         size = self.codebook_size
         if how.candidates > size:
             raise UserError(f"A = {how.candidates} candidates are more than the {size} codewords of a stage")
-        if how.beam * size > (most := 16 * _DISTANCES):
+        if how.beam * size > (most := _DISTANCES_GPU):
             raise UserError(
                 f"a search of beam {how.beam} over {size} codewords needs {how.beam * size} distances at"
                 f" once, {most} are allowed: give a beam of {most // size} at most"
             )
         stages = self.tables(how.precision)[: num_codebooks - 1]
-        chunk = max(1, _DISTANCES * (16 if z.is_cuda else 1) // (size * how.beam))
+        chunk = max(1, (_DISTANCES_GPU if z.is_cuda else _DISTANCES_CPU) // (size * how.beam))
         parts = [search(rows, self.codebooks[0].detach(), stages, how) for rows in z.split(chunk)]
         return Found(torch.cat([part.codes for part in parts]), torch.cat([part.partials for part in parts]))
 
@@ -222,5 +224,10 @@ class QINCO2Model(EqualCodebooks):
     def config(self) -> dict[str, Any]:
         return {**super().config(), **self.sizes, "search": asdict(self.search)}
 
+    def searching(self, preset: str) -> None:
+        self.search = self.search.preset(preset)
+
     def settings(self) -> dict[str, Any]:
-        return asdict(self.search)
+        # Once the pre-selection was float32 in either precision; scores of then are not those of now.
+        more = {} if self.search.precision == "float32" else {"preselection": self.search.precision}
+        return asdict(self.search) | more

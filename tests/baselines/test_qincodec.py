@@ -148,6 +148,13 @@ def test_models_and_settings_are_told_apart(tmp_path: Path) -> None:
     settings = searching.model.quantizer.settings()
     assert settings
     assert searching.identity()["quantizer"] == {"kind": "qinco2", **settings}
+    others = [CODECS.load(f"qincodec-{name}")(weights=str(tmp_path / "qinco2")) for name in ("fast", "best")]
+    widths = [codec.identity()["quantizer"]["beam"] for codec in (others[0], searching, others[1])]
+    assert widths == [16, 32, 64]
+    assert {codec.weights_hash for codec in others} == {searching.weights_hash}
+    audio = 0.2 * torch.randn(1, 1, 5000, generator=torch.Generator().manual_seed(0))
+    clips = others[0].encode(audio, others[0].rates()[0])
+    assert torch.equal(searching.decode(clips), others[1].decode(clips))
 
 
 # ---- what is refused -----------------------------------------------------------------------------------

@@ -234,6 +234,27 @@ def test_truncated_files_are_named(run, tmp_path: Path) -> None:
 # ---- info ----------------------------------------------------------------------------------------------
 
 
+def test_wider_searches_err_less_and_all_are_decoded(run, tmp_path: Path) -> None:
+    """With the shipped model. What the file holds is decoded to is not asked of the search."""
+    values = noise(tmp_path / "in.wav", 0.5)
+    model, errors = load("small"), {}
+    latents = model.encode_latents(torch.from_numpy(values)[None])
+    for search in ("fast", "default", "best"):
+        path = tmp_path / f"{search}.qnc"
+        assert run("encode", tmp_path / "in.wav", "-o", path, "--kbps", 4, "--search", search)[0] == 0
+        header, codes = loads(path.read_bytes(), model.tables)
+        assert header.model == model.model_id
+        assert model.quantizer is not None
+        decoded = model.quantizer.decode(torch.from_numpy(codes[0].T.astype(np.int64)))
+        errors[search] = float((decoded - latents[0, 0]).square().mean())
+    assert errors["fast"] > errors["default"] > errors["best"]
+    code, _, stderr = run("encode", tmp_path / "in.wav", "-o", tmp_path / "no.qnc", "--search", "slow")
+    assert (code, stderr.strip()) == (2, "qincodec: search must be fast, default or best; got 'slow'")
+    code, _, stderr = run("encode", tmp_path / "in.wav", "-o", tmp_path / "no.qnc", "--search", "best", *TINY)
+    assert code == 2
+    assert "quantizer 'rvq' has no beam search, so none that is 'best'" in stderr
+
+
 def test_info_of_a_file_and_of_a_model(run, tmp_path: Path) -> None:
     noise(tmp_path / "in.wav", 1.0, 48_000)
     run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", *TINY)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from qincodec.core.errors import UserError
+from qincodec.quantizers import beam
 from qincodec.quantizers.beam import Search, smallest
 from qincodec.quantizers.qinco2 import QINCO2, SIZES, Training
 from qincodec.quantizers.rvq import RVQ
@@ -190,6 +191,46 @@ def test_bfloat16_search_is_close(trained: QINCO2, rvq_and_data) -> None:
     assert mse(trained, x, Search(4, 8, precision="bfloat16")) <= mse(trained, x, Search(4, 8)) * 1.005
 
 
+def test_bfloat16_is_one_definition_on_every_processor(
+    trained: QINCO2, rvq_and_data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of bfloat16, and of float32 rounded to it: they differ in the order of sums only."""
+    x, how = rvq_and_data[1][:500], Search(4, 8, shortlist=12, precision="bfloat16")
+    found = []
+    for native in (True, False):
+        monkeypatch.setattr(beam, "multiplies_bfloat16", lambda kind: native)  # noqa: B023
+        model = copy.deepcopy(trained)
+        model.forget_tables()
+        model.search = how
+        found.append(model.encode(x))
+        (stage, *_) = model.tables("bfloat16")
+        assert stage.out.dtype == (torch.bfloat16 if native else torch.float32)
+        assert torch.equal(stage.out.float(), stage.out.bfloat16().float())
+    assert (found[0] == found[1]).all(1).float().mean() > 0.97
+    errors = [float((trained.decode(codes) - x).square().mean()) for codes in found]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("width", [3, 16, 64])
+def test_a_shortlist_takes_at_most_a_of_every_beam(width: int) -> None:
+    """Beside the definition: the A nearest of each beam, and of these the nearest. One beam is far ahead."""
+    random = torch.Generator().manual_seed(width)
+    guess = torch.randn(40, 8, 64, generator=random) + 3 * torch.arange(8)[:, None]
+    expected = guess.sort(-1).values[..., :width].flatten(1).sort(-1).values[:, :20]
+    beams, codes = beam._candidates(guess.clone(), Search(width, 8, shortlist=20))
+    assert torch.equal(guess[torch.arange(40)[:, None], beams, codes].sort(-1).values, expected)
+
+
+def test_guesses_are_squared_distances() -> None:
+    model = random_network()
+    residual = 5 * torch.randn(7, 3, DIM, generator=torch.Generator().manual_seed(0))
+    exact = torch.cdist(residual.double(), model.preselection[0].double()).square()
+    exact -= residual.double().square().sum(2).amin(1)[:, None, None]
+    for precision, tolerance in (("float32", 1e-5), ("bfloat16", 2e-2)):
+        guess = beam._guesses(residual, model.tables(precision)[0])
+        assert (guess - exact).abs().max() < tolerance * exact.abs().max()
+
+
 def test_codes_of_a_frame_do_not_depend_on_the_batch(trained: QINCO2, rvq_and_data) -> None:
     x = rvq_and_data[1][:200]
     alone = torch.cat([trained.encode(frame[None]) for frame in x])
@@ -211,9 +252,23 @@ def test_tables_follow_the_parameters() -> None:
 def test_search_settings_are_reported_and_checked() -> None:
     model = QINCO2(DIM, N, K, **SIZES["S"])
     model.search = Search(4, 2, shortlist=6, precision="bfloat16")
-    expected = {"candidates": 4, "beam": 2, "shortlist": 6, "precision": "bfloat16"}
+    expected = {
+        "candidates": 4,
+        "beam": 2,
+        "shortlist": 6,
+        "precision": "bfloat16",
+        "preselection": "bfloat16",
+    }
     assert model.settings() == expected
     assert QINCO2.from_config(model.config()).settings() == expected
+    model.search = Search(4, 3, shortlist=7)
+    widths = {"fast": (1, 3), "default": (3, 7), "best": (6, 14)}
+    for name, (beams, shortlist) in widths.items():
+        preset = Search(4, beams, shortlist, "bfloat16")
+        assert model.search.preset(name) == preset
+    with pytest.raises(UserError, match="search must be fast, default or best; got 'faster'"):
+        model.searching("faster")
+    assert Search(2, 1).preset("fast").beam == 1
     with pytest.raises(UserError, match="candidates must be a whole number from 1 to 65536, got 0"):
         Search(candidates=0)
     with pytest.raises(UserError, match="float32 or bfloat16"):

@@ -170,6 +170,16 @@ def test_another_model_is_not_passed_off_as_the_one_that_was_scored(
     assert "steps was made with version '1', here it is '2'" in remarks
 
 
+def test_what_only_encoding_depends_on_may_have_changed(
+    damaged_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from baselines.registry import CODECS
+
+    monkeypatch.setattr(CODECS.load("steps"), "version", "2")
+    monkeypatch.setattr(CODECS.load("steps"), "of_encoding", ("version",))
+    assert "steps was made with" not in "\n".join(write_html(damaged_run, clips=1).remarks)
+
+
 # Mistakes
 
 
