@@ -79,11 +79,13 @@ class Search:
         """
         if name not in PRESETS:
             raise UserError(f"search must be fast, default or best; got {shown(name)}")
-        beam, shortlist = (
-            None if width is None else max(1, min(most, int(width * PRESETS[name])))
-            for width, most in ((self.beam, 1 << 12), (self.shortlist, _MOST_EVALUATED))
+        share, shortlist = PRESETS[name], self.shortlist
+        return replace(
+            self,
+            beam=min(1 << 12, max(1, int(self.beam * share))),
+            shortlist=shortlist and min(_MOST_EVALUATED, max(1, int(shortlist * share))),
+            precision="bfloat16",
         )
-        return replace(self, beam=beam, shortlist=shortlist, precision="bfloat16")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Search:
