@@ -13,6 +13,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 #: (window length, mel bands) of the scales of MS-Mel; the hop is a quarter of the window.
@@ -21,13 +22,16 @@ MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (
 MEL_FLOOR = 1e-5
 
 _PADDING = max(window for window, _ in MEL_SCALES) // 2
-#: Samples whose spectra are computed at once, at about 100 bytes each: so few on a CPU that they stay in its
-#: cache and their memory is not handed back to the system after each step (half the time at 2**18), enough to
-#: keep a GPU busy.
+#: Samples whose spectra are computed at once, at about 60 bytes each: so few on a CPU that they stay in its
+#: cache and their memory is not handed back to the system after each step, enough to keep a GPU busy.
 _BLOCK_CPU, _BLOCK_GPU = 2**17, 2**22
 #: Mel bands multiplied at once on a CPU. Neighbouring bands need few neighbouring bins, so groups skip most
 #: of the zeros of a large filter bank.
 _BANDS_CPU = 16
+#: Samples that `si_sdr` converts to float64 at once.
+_BLOCK_SUMS = 2**17
+#: Samples beyond this are left to torch: the squares of their spectra overflow, and so no score is theirs.
+_LOUDEST = 1e12
 
 
 def si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
@@ -54,6 +58,10 @@ def si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
 
 def _si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
     """`si_sdr` of one item: float64 copies of a whole batch would take several times its memory."""
+    if reference.device.type == "cpu" and not (reference.requires_grad or estimate.requires_grad):
+        ratio_db = _si_sdr_of_sums(reference, estimate)
+        if ratio_db is not None:
+            return torch.tensor(ratio_db, dtype=torch.float64)
     reference, estimate = remove_mean(reference).flatten(), remove_mean(estimate).flatten()
     # For identical signals both products are the same bits, so the gain is exactly 1 and nothing remains.
     energy = torch.dot(reference, reference)
@@ -63,6 +71,32 @@ def _si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
     ratio = 10 * torch.log10(gain.square() * energy / torch.dot(residual, residual))
     silent = (energy == 0) | (torch.dot(estimate, estimate) == 0)
     return torch.where(silent, math.nan, ratio)
+
+
+def _si_sdr_of_sums(reference: torch.Tensor, estimate: torch.Tensor) -> float | None:
+    """`_si_sdr` from five float64 sums, without copies of the signals: several times as fast.
+
+    None where their differences would lose more than seven of 16 digits: beyond 70 dB, below -70 dB, where a
+    signal is tiny beside its mean (as silence is); and where samples are not finite.
+    """
+    with_means, centred = [0.0] * 3, [0.0] * 3  # <r, r>, <r, e>, <e, e>
+    for r, e in zip(reference, estimate, strict=True):
+        sums = torch.zeros(5, dtype=torch.float64)
+        for x, y in zip(r.split(_BLOCK_SUMS), e.split(_BLOCK_SUMS), strict=True):
+            x, y = x.double(), y.double()
+            sums += torch.stack([torch.dot(x, x), torch.dot(x, y), torch.dot(y, y), x.sum(), y.sum()])
+        *products, total_r, total_e = sums.tolist()
+        of_means = [a * b / len(r) for a, b in ((total_r, total_r), (total_r, total_e), (total_e, total_e))]
+        with_means = [a + b for a, b in zip(with_means, products, strict=True)]
+        centred = [a + b - c for a, b, c in zip(centred, products, of_means, strict=True)]
+    (energy, product, estimate_energy), (loud_energy, _, loud_estimate) = centred, with_means
+    if not energy > 1e-7 * loud_energy:
+        return None
+    target = product * product / energy
+    residual = estimate_energy - target
+    if not (target > 1e-7 * loud_estimate and residual > 1e-7 * loud_estimate):
+        return None
+    return 10 * math.log10(target / residual)
 
 
 def remove_mean(audio: torch.Tensor) -> torch.Tensor:
@@ -102,16 +136,17 @@ def ms_mel(
     for items in _item_blocks(estimate):
         padded = _pad(estimate[items])
         other = _pad(reference[items]) if isinstance(reference, torch.Tensor) else None
+        in_numpy = _suits_numpy(padded) and (other is None or _suits_numpy(other))
         distance = padded.new_zeros(len(padded))
         for scale, (window, bands) in enumerate(MEL_SCALES):
             size = channels * bands * _frame_count(samples, window)
             for frames in _frame_blocks(padded, samples, window):
-                spectrum = _log_mel(padded, sample_rate, scale, frames)
+                spectrum = _log_mel(padded, sample_rate, scale, frames, in_numpy)
                 if other is None:
                     target = reference[scale][items, :, :, frames]
                 else:
-                    target = _log_mel(other, sample_rate, scale, frames)
-                distance = distance + (spectrum - target).abs().sum((1, 2, 3)) / size
+                    target = _log_mel(other, sample_rate, scale, frames, in_numpy)
+                distance = distance + spectrum.sub_(target).abs_().sum((1, 2, 3)) / size
         distances.append(distance)
     return torch.cat(distances)
 
@@ -135,17 +170,20 @@ def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]
         ValueError: a shape that is not (batch, channels, samples).
     """
     _check_shapes(audio.shape)
-    samples = audio.shape[-1]
-    spectra: list[list[torch.Tensor]] = [[] for _ in MEL_SCALES]
-    for items in _item_blocks(audio):
-        padded = _pad(audio[items])
+    items, channels, samples = audio.shape
+    dtype = torch.promote_types(audio.dtype, torch.float32)
+    spectra = [
+        audio.new_empty(items, channels, bands, _frame_count(samples, window), dtype=dtype)
+        for window, bands in MEL_SCALES
+    ]
+    for part in _item_blocks(audio):
+        padded = _pad(audio[part])
+        in_numpy = _suits_numpy(padded)
         for scale, (window, _) in enumerate(MEL_SCALES):
-            blocks = [
-                _log_mel(padded, sample_rate, scale, frames)
-                for frames in _frame_blocks(padded, samples, window)
-            ]
-            spectra[scale].append(_join(blocks, -1))
-    return [_join(parts, 0) for parts in spectra]
+            for frames in _frame_blocks(padded, samples, window):
+                block = _log_mel(padded, sample_rate, scale, frames, in_numpy)
+                spectra[scale][part, :, :, frames] = block
+    return spectra
 
 
 def mel_filter_bank(sample_rate: int, window: int, bands: int) -> torch.Tensor:
@@ -190,20 +228,52 @@ def _constants(
         return hann, groups
 
 
-def _log_mel(padded: torch.Tensor, sample_rate: int, scale: int, frames: slice) -> torch.Tensor:
+def _log_mel(
+    padded: torch.Tensor, sample_rate: int, scale: int, frames: slice, in_numpy: bool
+) -> torch.Tensor:
     """Log-mel spectra (items, channels, bands, frames) of some frames of `_pad`'s output."""
     hann, groups = _constants(sample_rate, scale, padded.dtype, padded.device)
     window, hop = len(hann), len(hann) // 4
     start = _PADDING - window // 2 + frames.start * hop
     segment = padded[..., start : start + (frames.stop - frames.start - 1) * hop + window]
-    spectrum = torch.fft.rfft(segment.flatten(0, 1).unfold(-1, window, hop) * hann)
+    spectrum = torch.fft.rfft(segment.unfold(-1, window, hop) * hann)
+    mel = (_log_mel_numpy if in_numpy else _log_mel_torch)(spectrum.flatten(0, -2), groups)
+    return mel.unflatten(1, spectrum.shape[:-1]).movedim(0, 2)
+
+
+def _log_mel_torch(spectrum: torch.Tensor, groups: list[tuple[slice, torch.Tensor]]) -> torch.Tensor:
+    """(frames, bins) -> (bands, frames), differentiable and on any device."""
     # Four times as fast as abs(); the clamp, far below MEL_FLOOR, keeps the root's gradient finite at 0.
     squares = torch.view_as_real(spectrum).square()
-    magnitude = (squares[..., 0] + squares[..., 1]).clamp_(min=1e-30).sqrt_().mT
-    with torch.autocast(padded.device.type, enabled=False):  # half precision would change the distance
-        bands = [torch.bmm(part.expand(len(magnitude), -1, -1), magnitude[:, bins]) for bins, part in groups]
-    mel = _join(bands, 1).clamp_(min=MEL_FLOOR).log10_()
-    return mel.unflatten(0, padded.shape[:2])
+    magnitude = (squares[..., 0] + squares[..., 1]).clamp_(min=1e-30).sqrt_()
+    with torch.autocast(spectrum.device.type, enabled=False):  # half precision would change the distance
+        bands = [weights @ magnitude[:, bins].mT for bins, weights in groups]
+    return _join(bands, 0).clamp_(min=MEL_FLOOR).log10_()
+
+
+def _log_mel_numpy(spectrum: torch.Tensor, groups: list[tuple[slice, torch.Tensor]]) -> torch.Tensor:
+    """The same on the CPU, to the rounding: NumPy's absolute value and logarithm are three times as fast."""
+    with np.errstate(divide="ignore"):
+        magnitude = torch.from_numpy(np.abs(spectrum.numpy()))
+        mel = magnitude.new_empty(sum(len(weights) for _, weights in groups), len(magnitude))
+        with torch.autocast("cpu", enabled=False):
+            by_bin = magnitude.mT
+            for (bins, weights), bands in zip(groups, mel.split(_BANDS_CPU), strict=True):
+                torch.mm(weights, by_bin[bins], out=bands)
+        values = mel.numpy()
+        # Not np.log10, which is slow but on the newest processors. The floor comes last, so that it is exact.
+        np.log(values, out=values)
+        values *= 1 / math.log(10)
+        np.maximum(values, math.log10(MEL_FLOOR), out=values)
+    return mel
+
+
+def _suits_numpy(padded: torch.Tensor) -> bool:
+    """Whether `_log_mel_numpy` may take it: no gradient is asked for, and no sample is NaN or enormous."""
+    if padded.device.type != "cpu" or padded.requires_grad:
+        return False
+    low, high = padded.aminmax()
+    return bool(low > -_LOUDEST and high < _LOUDEST)
 
 
 def _pad(audio: torch.Tensor) -> torch.Tensor:

@@ -34,12 +34,16 @@ class SiSdr(Metric):
     def score(self, prepared: torch.Tensor, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
         """`Score` per item; NaN and why where reference or output is silent (constant) or not finite."""
         values = distances.si_sdr(prepared, decoded).tolist()
-        not_numbers = zip(not_finite(prepared, "reference"), not_finite(decoded, "output"), strict=True)
-        scores = []
-        for index, (value, reasons) in enumerate(zip(values, not_numbers, strict=True)):
-            reason = reasons[0] or reasons[1]
-            if reason is None and math.isnan(value):
-                heard = distances.remove_mean(prepared[index]).any()
-                reason = "silent output" if heard else "silent reference"
-            scores.append(Score(value, None) if reason is None else Score(math.nan, reason))
-        return scores
+        return [
+            Score(math.nan, _reason(r, d)) if math.isnan(value) else Score(value)
+            for value, r, d in zip(values, prepared, decoded, strict=True)
+        ]
+
+
+def _reason(reference: torch.Tensor, decoded: torch.Tensor) -> str:
+    """Why the signals (channels, samples) have no SI-SDR."""
+    for signal, what in ((reference, "reference"), (decoded, "output")):
+        (reason,) = not_finite(signal[None], what)
+        if reason is not None:
+            return reason
+    return "silent output" if distances.remove_mean(reference).any() else "silent reference"

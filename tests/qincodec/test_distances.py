@@ -174,6 +174,32 @@ def test_ms_mel_gradient_is_finite_in_silence(reference: torch.Tensor) -> None:
     assert still.grad is not None and not still.grad.any()
 
 
+@pytest.mark.parametrize("rate", [8000, RATE])
+def test_ms_mel_with_a_gradient_is_that_without(rate: int) -> None:
+    # Two implementations: NumPy has no gradient, and torch is slower.
+    reference, decoded = noise(3, 2, 9000), noise(3, 2, 9000, seed=1)
+    reference[0, :, 2000:6000] = decoded[0, :, 4000:8000] = 0
+    decoded[2, 1] *= 1e-4
+    expected = ms_mel(reference, decoded, rate)
+    found = ms_mel(reference, decoded.clone().requires_grad_(), rate)
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-6, atol=0)
+    assert ms_mel(reference, reference.clone().requires_grad_(), rate).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("db", [0, 25, 69.9, 70.1, 100])
+@pytest.mark.parametrize("offset", [0, 0.3, 30])
+def test_si_sdr_is_that_of_extended_precision(db: float, offset: float) -> None:
+    reference = noise(1, 2, 140_000) + offset
+    decoded = 0.5 * reference + 10 ** (-db / 20) * noise(1, 2, 140_000, seed=1) - 2 * offset
+    r, d = (
+        (signal - signal.mean(-1, keepdims=True)).ravel()
+        for signal in (part[0].numpy().astype(np.longdouble) for part in (reference, decoded))
+    )
+    target = (r @ d) / (r @ r) * r
+    expected = float(10 * np.log10((target @ target) / ((target - d) @ (target - d))))
+    assert si_sdr(reference, decoded).item() == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("db", [-30, 0, 20, 60, 110, 150])
 def test_si_sdr_of_orthogonal_noise_is_known(db: float) -> None:
     reference = remove_mean(noise(1, 1, 5000))
