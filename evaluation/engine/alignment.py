@@ -19,6 +19,8 @@ POLARITY_MARGIN = 0.05
 LEAST_CORRELATION = 0.1
 #: Least share of both signals' energy in the overlap; a shift that leaves less is not considered.
 LEAST_OVERLAP_ENERGY = 0.1
+#: More than a correlation coefficient in float32 is off. What it cannot decide is computed in float64.
+FLOAT32_ERROR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,47 @@ def estimate_delay(
     Raises:
         ValueError: the shapes differ.
     """
-    if reference.shape != decoded.shape:
-        raise ValueError(
-            f"reference and decoded differ in shape: {tuple(reference.shape)}, {tuple(decoded.shape)}"
-        )
-    max_delay = min(round(max_delay_s * sample_rate), reference.shape[-1] // 2)
-    reasons = zip(not_finite(reference, "reference"), not_finite(decoded, "output"), strict=True)
-    return [
-        Alignment(None, None, first or second) if first or second else _align(r, d, max_delay)
-        for r, d, (first, second) in zip(reference, decoded, reasons, strict=True)
-    ]
+    return Aligner(reference, sample_rate, max_delay_s).estimate(decoded)
+
+
+class Aligner:
+    """`estimate_delay` against references that are compared more than once: their spectra are kept.
+
+    Args:
+        reference: (batch, channels, samples).
+        sample_rate: Hz.
+        max_delay_s: longest delay looked for, seconds.
+    """
+
+    def __init__(self, reference: torch.Tensor, sample_rate: int, max_delay_s: float = 0.1) -> None:
+        self.reference = reference
+        self._max_delay = min(round(max_delay_s * sample_rate), reference.shape[-1] // 2)
+        self._reasons = not_finite(reference, "reference")
+        self._prepared: dict[int, _Reference] = {}
+
+    def estimate(self, decoded: torch.Tensor) -> list[Alignment]:
+        """As `estimate_delay`, of ``decoded`` (batch, channels, samples)."""
+        if self.reference.shape != decoded.shape:
+            raise ValueError(
+                f"reference and decoded differ in shape: {tuple(self.reference.shape)}, "
+                f"{tuple(decoded.shape)}"
+            )
+        reasons = zip(self._reasons, not_finite(decoded, "output"), strict=True)
+        return [
+            Alignment(None, None, first or second) if first or second else self._align(index, decoded[index])
+            for index, (first, second) in enumerate(reasons)
+        ]
+
+    def _align(self, index: int, decoded: torch.Tensor) -> Alignment:
+        reach = self._max_delay + 1  # one more on each side tells whether the last shift is a maximum
+        if index not in self._prepared:
+            self._prepared[index] = _Reference(_Signal(self.reference[index], torch.float32, reach))
+        reference, quick = self._prepared[index], _Signal(decoded, torch.float32, reach)
+        clear = _clear_peak(_correlation(reference, quick))
+        if clear is not None:
+            return _alignment(reference.signal, quick, *clear)
+        exact = _Reference(_Signal(self.reference[index], torch.float64, reach))
+        return _align(exact, _Signal(decoded, torch.float64, reach), self._max_delay)
 
 
 def apply_delay(
@@ -110,20 +143,53 @@ def apply_delay(
     return reference[..., -delay:], decoded[..., : samples + delay]
 
 
-def _align(reference: torch.Tensor, decoded: torch.Tensor, max_delay: int) -> Alignment:
-    """`estimate_delay` for one item, (channels, samples)."""
-    reference, decoded = remove_mean(reference), remove_mean(decoded)
-    if not reference.any():
+class _Signal:
+    """One signal (channels, samples) without its means.
+
+    Attributes:
+        reach: longest shift.
+        centred: (channels, samples) in the type that is asked for.
+        without_first: float64 energy of all but the first 0, 1 ... reach samples.
+        without_last: of all but the last.
+    """
+
+    def __init__(self, signal: torch.Tensor, dtype: torch.dtype, reach: int) -> None:
+        self.reach = reach
+        if dtype == torch.float64:
+            self.centred = remove_mean(signal)
+        else:
+            mean = signal.sum(-1, keepdim=True, dtype=torch.float64) / signal.shape[-1]
+            self.centred = signal.to(dtype) - mean.to(dtype)
+        energy = self.centred.square().sum(dtype=torch.float64)
+        ends = (self.centred[:, :reach], self.centred[:, -reach:].flip(-1))
+        dropped = [functional.pad(end.double().square().sum(0), (1, 0)).cumsum(0) for end in ends]
+        self.without_first, self.without_last = (energy - part for part in dropped)
+
+
+class _Reference:
+    """A reference with the spectra of its sections; see `_correlation`."""
+
+    def __init__(self, signal: _Signal) -> None:
+        self.signal = signal
+        samples, reach = signal.centred.shape[-1], signal.reach
+        lengths = [factor << power for power in range(8, 15) for factor in (3, 4, 5)]
+        # Of the sections of one signal, and the one transform back, which takes as long as seven.
+        cost = {size: (-(-samples // (size - 2 * reach)) + 7) * size for size in lengths if size > 3 * reach}
+        self.length = min(cost, key=lambda size: cost[size]) if cost else 1 << (6 * reach).bit_length()
+        self.step = self.length - 2 * reach
+        self.count = -(-samples // self.step)
+        self.missing = self.count * self.step - samples
+        sections = functional.pad(signal.centred, (0, self.missing)).unflatten(-1, (self.count, self.step))
+        self.spectra = torch.fft.rfft(sections, self.length).conj()
+
+
+def _align(reference: _Reference, decoded: _Signal, max_delay: int) -> Alignment:
+    """`estimate_delay` for one item in float64, which decides every case."""
+    if not reference.signal.centred.any():
         return Alignment(None, None, "silent reference")
-    if not decoded.any():
+    if not decoded.centred.any():
         return Alignment(None, None, "silent output")
-    reach = max_delay + 1  # one more on each side tells whether the last shift is a maximum
-    energy, decoded_energy = _overlap_energies(reference, decoded, reach)
-    enough = (energy >= LEAST_OVERLAP_ENERGY * energy[reach]) & (
-        decoded_energy >= LEAST_OVERLAP_ENERGY * decoded_energy[reach]
-    )
-    products = _cross_correlation(reference, decoded, reach)
-    correlation = torch.where(enough, products / (energy * decoded_energy).sqrt(), 0.0)
+    correlation, _ = _correlation(reference, decoded)
     upright, inverted = _peak(correlation), _peak(-correlation)
     peak, height = upright
     flipped = inverted[1] > (1 + POLARITY_MARGIN) * height
@@ -133,10 +199,49 @@ def _align(reference: torch.Tensor, decoded: torch.Tensor, max_delay: int) -> Al
         return Alignment(None, None, f"no peak of the correlation within +-{max_delay} samples")
     if height < LEAST_CORRELATION:
         return Alignment(None, None, f"output does not resemble the reference (correlation {height:.2f})")
-    delay = peak - reach
-    r, d = apply_delay(reference, decoded, delay)
-    gain = float((r * d).sum() / (r * r).sum())  # not from the transforms: identical signals get exactly 0 dB
+    return _alignment(reference.signal, decoded, peak, flipped)
+
+
+def _alignment(reference: _Signal, decoded: _Signal, peak: int, flipped: bool) -> Alignment:
+    delay = peak - reference.reach
+    r, d = apply_delay(reference.centred, decoded.centred, delay)
+    # Not from the transforms: identical signals get exactly 0 dB.
+    gain = _dot(r, d) / _dot(r, r)
     return Alignment(delay, 20 * math.log10(abs(gain)), "polarity is inverted" if flipped else None)
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Sum of products in float64, in blocks that stay in the cache."""
+    total = torch.zeros((), dtype=torch.float64, device=a.device)
+    for of_a, of_b in zip(a, b, strict=True):
+        for x, y in zip(of_a.split(2**16), of_b.split(2**16), strict=True):
+            total += torch.dot(x.double(), y.double())
+    return float(total)
+
+
+def _clear_peak(found: tuple[torch.Tensor, bool]) -> tuple[int, bool] | None:
+    """Index of the peak and whether the polarity is inverted, if float32 is enough to say what `_align` says.
+
+    It is where one maximum is higher than all that matters by more than `FLOAT32_ERROR`.
+    """
+    correlation, everywhere = found
+    lowest, highest = (float(end) for end in correlation.aminmax())
+    upright = (1 + POLARITY_MARGIN) * highest
+    if not everywhere or abs(upright + lowest) <= 4 * FLOAT32_ERROR:
+        return None
+    flipped = -lowest > upright
+    if flipped:
+        correlation, highest = -correlation, -lowest
+    if highest < LEAST_CORRELATION + FLOAT32_ERROR:
+        return None
+    inner, slack = correlation[1:-1], 2 * FLOAT32_ERROR
+    near = inner >= (1 - PEAK_TOLERANCE) * highest - 2 * slack
+    maxima = (inner >= correlation[:-2] - slack) & (inner >= correlation[2:] - slack) & near
+    candidates = maxima.nonzero().flatten().tolist()
+    ends = max(float(correlation[0]), float(correlation[-1]))
+    if len(candidates) != 1 or ends > highest - slack:
+        return None
+    return candidates[0] + 1, flipped
 
 
 def _peak(correlation: torch.Tensor) -> tuple[int | None, float]:
@@ -155,39 +260,25 @@ def _peak(correlation: torch.Tensor) -> tuple[int | None, float]:
     return chosen, float(correlation[chosen])
 
 
-def _cross_correlation(reference: torch.Tensor, decoded: torch.Tensor, reach: int) -> torch.Tensor:
-    """``sum_n r[n] d[n + k]`` over samples and channels, for k from -reach to reach.
+def _correlation(reference: _Reference, decoded: _Signal) -> tuple[torch.Tensor, bool]:
+    """Correlation coefficients for shifts from -reach to reach, and whether each shift leaves enough energy.
 
-    Section by section: each section of the reference meets that of the decoded signal which is ``reach``
-    longer on both sides, so no shift wraps around. Their spectra add up. Several times as fast as one long
-    transform, and in little memory.
+    Where one does not, its coefficient is 0. The products come section by section: each section of the
+    reference meets that of the decoded signal which is ``reach`` longer on both sides, so no shift wraps
+    around. Their spectra add up. Several times as fast as one long transform, and in little memory.
     """
-    length = max(4096, 1 << (6 * reach).bit_length())
-    step = length - 2 * reach
-    count = -(-reference.shape[-1] // step)
-    missing = count * step - reference.shape[-1]
-    sections = functional.pad(reference, (0, missing)).unflatten(-1, (count, step))
-    longer = functional.pad(decoded, (reach, missing + reach)).unfold(-1, length, step)
-    spectrum = torch.zeros(length // 2 + 1, dtype=torch.complex128, device=reference.device)
-    for r, d in zip(sections.split(16, 1), longer.split(16, 1), strict=True):
-        spectrum += (torch.fft.rfft(r, length).conj() * torch.fft.rfft(d)).sum((0, 1))
-    return torch.fft.irfft(spectrum, length)[: 2 * reach + 1]
-
-
-def _overlap_energies(
-    reference: torch.Tensor, decoded: torch.Tensor, reach: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Energies of both signals where they overlap, for shifts from -reach to reach."""
-
-    def without_first(signal: torch.Tensor) -> torch.Tensor:
-        energy = signal.square().sum(0)
-        dropped = functional.pad(energy, (1, reach))[: reach + 1].cumsum(0)
-        return energy.sum() - dropped
-
+    reach = decoded.reach
+    padded = functional.pad(decoded.centred, (reach, reference.missing + reach))
+    longer = padded.unfold(-1, reference.length, reference.step)
+    spectrum: torch.Tensor | float = 0.0
+    for r, d in zip(reference.spectra.split(16, 1), longer.split(16, 1), strict=True):
+        spectrum = spectrum + (r * torch.fft.rfft(d)).sum((0, 1))
+    products = torch.fft.irfft(spectrum, reference.length)[: 2 * reach + 1].double()
     # A positive shift k pairs r[:-k] with d[k:], a negative one the other way round.
-    early_reference, late_reference = without_first(reference), without_first(reference.flip(-1))
-    early_decoded, late_decoded = without_first(decoded), without_first(decoded.flip(-1))
-    return (
-        torch.cat([early_reference.flip(0)[:-1], late_reference]),
-        torch.cat([late_decoded.flip(0)[:-1], early_decoded]),
+    energy = torch.cat([reference.signal.without_first.flip(0)[:-1], reference.signal.without_last])
+    decoded_energy = torch.cat([decoded.without_last.flip(0)[:-1], decoded.without_first])
+    enough = (energy >= LEAST_OVERLAP_ENERGY * energy[reach]) & (
+        decoded_energy >= LEAST_OVERLAP_ENERGY * decoded_energy[reach]
     )
+    correlation = torch.where(enough, products / (energy * decoded_energy).sqrt(), 0.0)
+    return correlation, bool(enough.all())

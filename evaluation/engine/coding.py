@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from baselines.codec import Codec, Encoded, Rate, check_decoded, check_encoded, 
 from baselines.rendered import Rendered, RenderedClip
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
+from evaluation.engine.alignment import Aligner, level_dbfs
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.ledger import Ledger
 from evaluation.rows import CodedRow
@@ -30,9 +31,9 @@ class Batch:
     """Clips of the same length that are coded and scored at once, as audio.
 
     ``reference`` is (clips, channels, samples) at the evaluation's rate. What is computed from it is kept
-    as long as the batch is: codec inputs by sample rate, prepared metrics by (metric, delay), and what was
-    encoded at the highest rate of a codec, by `Condition.point` (`Coder`): clips and seconds, or None where
-    that failed.
+    as long as the batch is: codec inputs by sample rate, prepared metrics by (metric, delay), what delays are
+    estimated against, and what was encoded at the highest rate of a codec, by `Condition.point` (`Coder`):
+    clips and seconds, or None where that failed.
     """
 
     clips: list[Clip]
@@ -40,6 +41,11 @@ class Batch:
     inputs: dict[int, torch.Tensor] = field(default_factory=dict)
     prepared: dict[tuple[str, int], Any] = field(default_factory=dict)
     whole: dict[str, tuple[list[Encoded], float] | None] = field(default_factory=dict)
+    aligner: Aligner | None = None
+
+    @cached_property
+    def levels_dbfs(self) -> list[float]:
+        return [level_dbfs(reference) for reference in self.reference]
 
     def clip(self, index: int) -> Batch:
         """One of the clips by itself."""

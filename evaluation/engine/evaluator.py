@@ -16,7 +16,7 @@ import torch
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
 from evaluation.embeddings.base import Embedding
-from evaluation.engine.alignment import estimate_delay, level_dbfs
+from evaluation.engine.alignment import Aligner
 from evaluation.engine.coding import Batch, Coded, Coder
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.embedder import Embedder
@@ -177,8 +177,10 @@ class Evaluator:
         self, prepared: PreparedCondition, batch: Batch, coded: Coded, delay: int | None
     ) -> list[ClipRow]:
         """Coded and score rows of a batch, and the decoded files where they are asked for."""
-        reference, decoded = batch.reference.to(self.device), coded.decoded.to(self.device)
-        aligned = estimate_delay(reference, decoded, self.settings.sample_rate)
+        if batch.aligner is None:
+            batch.aligner = Aligner(batch.reference.to(self.device), self.settings.sample_rate)
+        reference, decoded = batch.aligner.reference, coded.decoded.to(self.device)
+        aligned = batch.aligner.estimate(decoded)
         if delay is None:
             own = [item.delay_samples for item in aligned]
             delay = condition_delay(own, self.settings.align)
@@ -205,7 +207,7 @@ class Evaluator:
                     encoded=coded.files[index],
                     codebooks=0 if encoded is None else len(encoded.codebook_sizes),
                     note=coded.notes[index] or aligned[index].reason,
-                    reference_dbfs=level_dbfs(batch.reference[index]),
+                    reference_dbfs=batch.levels_dbfs[index],
                     error=None,
                 )
             )

@@ -13,7 +13,8 @@ import scipy.signal
 import soundfile
 import torch
 
-from evaluation.engine.alignment import Alignment, apply_delay, estimate_delay, level_dbfs
+from evaluation.engine import alignment
+from evaluation.engine.alignment import Aligner, Alignment, apply_delay, estimate_delay, level_dbfs
 
 RATE = 44100
 CLIPS = ["amen", "dog", "rain", "speech", "strings"]
@@ -49,6 +50,49 @@ def tone(hz: float, samples: int = 20000) -> torch.Tensor:
 def align(reference: torch.Tensor, decoded: torch.Tensor) -> Alignment:
     (result,) = estimate_delay(reference, decoded, RATE)
     return result
+
+
+def test_float32_decides_what_float64_does(
+    clips: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hum, cut = tone(40) + 0.02 * tone(4000), noise(1, 1, 20000)
+    cut[..., 200:] *= 1e-3  # most energy in the first samples: some shifts leave too little of it
+    signals = [
+        *clips.values(),
+        noise(1, 2, 9000),
+        tone(441),
+        tone(440),
+        hum,
+        cut,
+        noise(1, 1, 50),
+        tone(1000) + 3,
+    ]
+    pairs = [
+        (signal, decoded)
+        for number, signal in enumerate(signals)
+        for decoded in (
+            delayed(signal, 200) + 0.01 * noise(*signal.shape, seed=number),
+            -0.5 * delayed(signal, -17),
+            noise(*signal.shape, seed=number),
+            0.1 * noise(*signal.shape, seed=number) + 0.1 * signal,
+        )
+    ]
+    decisions = []
+    for decide in (alignment._clear_peak, lambda found: None):
+        monkeypatch.setattr(alignment, "_clear_peak", decide)
+        decisions.append([align(*pair) for pair in pairs])
+    for quick, exact in zip(*decisions, strict=True):
+        assert (quick.delay_samples, quick.reason) == (exact.delay_samples, exact.reason)
+        assert quick.gain_db == pytest.approx(exact.gain_db, abs=1e-4)
+
+
+def test_references_are_prepared_once(clips: dict[str, torch.Tensor]) -> None:
+    reference = torch.cat([*clips.values()])
+    aligner = Aligner(reference, RATE)
+    for delay in (-300, 12):
+        found = aligner.estimate(delayed(reference, delay))
+        assert found == estimate_delay(reference, delayed(reference, delay), RATE)
+        assert [item.delay_samples for item in found] == [delay] * len(reference)
 
 
 def test_golden_pairs(shared: Callable[[str], Path]) -> None:
