@@ -136,7 +136,7 @@ def ms_mel(
     for items in _item_blocks(estimate):
         padded = _pad(estimate[items])
         other = _pad(reference[items]) if isinstance(reference, torch.Tensor) else None
-        in_numpy = _suits_numpy(padded) and (other is None or _suits_numpy(other))
+        in_numpy = suits_numpy(padded) and (other is None or suits_numpy(other))
         distance = padded.new_zeros(len(padded))
         for scale, (window, bands) in enumerate(MEL_SCALES):
             size = channels * bands * _frame_count(samples, window)
@@ -178,7 +178,7 @@ def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]
     ]
     for part in _item_blocks(audio):
         padded = _pad(audio[part])
-        in_numpy = _suits_numpy(padded)
+        in_numpy = suits_numpy(padded)
         for scale, (window, _) in enumerate(MEL_SCALES):
             for frames in _frame_blocks(padded, samples, window):
                 block = _log_mel(padded, sample_rate, scale, frames, in_numpy)
@@ -211,16 +211,41 @@ def mel_filter_bank(sample_rate: int, window: int, bands: int) -> torch.Tensor:
     return triangles * 2 / (high - low)
 
 
+def log_mel(frames: torch.Tensor, sample_rate: int, num_bands: int, in_numpy: bool) -> torch.Tensor:
+    """``log10(max(mel magnitude, 1e-5))`` of frames under a periodic Hann window.
+
+    Args:
+        frames: (..., window).
+        sample_rate: Hz.
+        num_bands: number of bands of `mel_filter_bank`.
+        in_numpy: faster; only where `suits_numpy` says so of the signal.
+
+    Returns:
+        (num_bands, ...).
+    """
+    hann, groups = _constants(sample_rate, frames.shape[-1], num_bands, frames.dtype, frames.device)
+    spectrum = torch.fft.rfft(frames * hann)
+    bands = (_log_mel_numpy if in_numpy else _log_mel_torch)(spectrum.flatten(0, -2), groups)
+    return bands.unflatten(1, spectrum.shape[:-1])
+
+
+def suits_numpy(audio: torch.Tensor) -> bool:
+    """Whether `log_mel` may use NumPy: no gradient is asked for, and no sample is NaN or enormous."""
+    if audio.device.type != "cpu" or audio.requires_grad:
+        return False
+    low, high = audio.aminmax()
+    return bool(low > -_LOUDEST and high < _LOUDEST)
+
+
 @functools.lru_cache(maxsize=64)
 def _constants(
-    sample_rate: int, scale: int, dtype: torch.dtype, device: torch.device
+    sample_rate: int, window: int, num_bands: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]]]:
-    """Window and mel filters of a scale: the bins a group of bands needs, and its (bands, bins) weights."""
-    window, bands = MEL_SCALES[scale]
+    """Window and mel filters: the bins that a group of bands needs, and its (bands, bins) weights."""
     with torch.inference_mode(False):  # or the first metric would leave tensors that no loss can use
-        bank = mel_filter_bank(sample_rate, window, bands).to(device, dtype)
+        bank = mel_filter_bank(sample_rate, window, num_bands).to(device, dtype)
         groups = []
-        for group in bank.split(_BANDS_CPU if device.type == "cpu" else bands):
+        for group in bank.split(_BANDS_CPU if device.type == "cpu" else num_bands):
             used = group.any(0).nonzero().flatten().tolist() or [0]
             bins = slice(used[0], used[-1] + 1)
             groups.append((bins, group[:, bins].contiguous()))
@@ -232,13 +257,11 @@ def _log_mel(
     padded: torch.Tensor, sample_rate: int, scale: int, frames: slice, in_numpy: bool
 ) -> torch.Tensor:
     """Log-mel spectra (items, channels, bands, frames) of some frames of `_pad`'s output."""
-    hann, groups = _constants(sample_rate, scale, padded.dtype, padded.device)
-    window, hop = len(hann), len(hann) // 4
+    window, num_bands = MEL_SCALES[scale]
+    hop = window // 4
     start = _PADDING - window // 2 + frames.start * hop
     segment = padded[..., start : start + (frames.stop - frames.start - 1) * hop + window]
-    spectrum = torch.fft.rfft(segment.unfold(-1, window, hop) * hann)
-    mel = (_log_mel_numpy if in_numpy else _log_mel_torch)(spectrum.flatten(0, -2), groups)
-    return mel.unflatten(1, spectrum.shape[:-1]).movedim(0, 2)
+    return log_mel(segment.unfold(-1, window, hop), sample_rate, num_bands, in_numpy).movedim(0, 2)
 
 
 def _log_mel_torch(spectrum: torch.Tensor, groups: list[tuple[slice, torch.Tensor]]) -> torch.Tensor:
@@ -268,14 +291,6 @@ def _log_mel_numpy(spectrum: torch.Tensor, groups: list[tuple[slice, torch.Tenso
     return mel
 
 
-def _suits_numpy(padded: torch.Tensor) -> bool:
-    """Whether `_log_mel_numpy` may take it: no gradient is asked for, and no sample is NaN or enormous."""
-    if padded.device.type != "cpu" or padded.requires_grad:
-        return False
-    low, high = padded.aminmax()
-    return bool(low > -_LOUDEST and high < _LOUDEST)
-
-
 def _pad(audio: torch.Tensor) -> torch.Tensor:
     """The signals in at least float32, extended by reflection for the longest window."""
     audio = audio.to(torch.promote_types(audio.dtype, torch.float32))
@@ -289,9 +304,10 @@ def _pad(audio: torch.Tensor) -> torch.Tensor:
 
 
 def _item_blocks(audio: torch.Tensor) -> Iterator[slice]:
-    """Slices of a batch, each of at least one item and else of a block's size."""
+    """Slices of a batch: a block on a GPU, an item on a CPU, where it has the same bits in every batch."""
     items, channels, samples = audio.shape
-    step = max(1, _block(audio) // (channels * (samples + 2 * _PADDING)))
+    together = 1 if audio.device.type == "cpu" else _BLOCK_GPU // (channels * (samples + 2 * _PADDING))
+    step = max(1, together)
     for start in range(0, items, step):
         yield slice(start, min(start + step, items))
 

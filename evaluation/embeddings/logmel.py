@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from baselines.lazy import Lazy, inference_mode
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 else:
     torch, functional, distances = Lazy("torch"), Lazy("torch.nn.functional"), Lazy("qincodec.distances")
 
-WINDOW, HOP_LENGTH, NUM_MELS, FLOOR = 2048, 1024, 40, 1e-5
+WINDOW, HOP_LENGTH, NUM_MELS = 2048, 1024, 40
 
 
 class LogMel(Embedding):
@@ -38,20 +37,14 @@ class LogMel(Embedding):
     def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
         frame, hop = (2 * round(seconds * sample_rate / 2) for seconds in (self.frame_s, self.hop_s))
         frames = centred_frames(audio.to(self.device), frame, hop)
-        return torch.cat([_statistics(part, sample_rate) for part in frames.split(64)]).cpu()
+        in_numpy = distances.suits_numpy(frames)
+        return torch.cat([_statistics(part, sample_rate, in_numpy) for part in frames.split(64)]).cpu()
 
 
-def _statistics(frames: torch.Tensor, sample_rate: int) -> torch.Tensor:
+def _statistics(frames: torch.Tensor, sample_rate: int, in_numpy: bool) -> torch.Tensor:
     """(frames, samples) -> (frames, 80)."""
-    window, bank = _constants(sample_rate, frames.device)
     steps = -(-frames.shape[-1] // HOP_LENGTH)
     padded = functional.pad(frames, (0, (steps - 1) * HOP_LENGTH + WINDOW - frames.shape[-1]))
-    magnitude = torch.fft.rfft(padded.unfold(-1, WINDOW, HOP_LENGTH) * window).abs()
-    mel = (magnitude @ bank).clamp(min=FLOOR).log10()
-    return torch.cat([mel.mean(1), mel.std(1, correction=0)], -1)
-
-
-@lru_cache(maxsize=8)
-def _constants(sample_rate: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    window = torch.hann_window(WINDOW, dtype=torch.float64).float().to(device)
-    return window, distances.mel_filter_bank(sample_rate, WINDOW, NUM_MELS).float().T.contiguous().to(device)
+    windows = padded.unfold(-1, WINDOW, HOP_LENGTH)
+    mel = distances.log_mel(windows, sample_rate, NUM_MELS, in_numpy)
+    return torch.cat([mel.mean(-1), mel.std(-1, correction=0)]).T
