@@ -243,12 +243,12 @@ def _constants(
 ) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]]]:
     """Window and mel filters: the bins that a group of bands needs, and its (bands, bins) weights."""
     with torch.inference_mode(False):  # or the first metric would leave tensors that no loss can use
-        bank = mel_filter_bank(sample_rate, window, num_bands).to(device, dtype)
+        bank = mel_filter_bank(sample_rate, window, num_bands).to(dtype)
         groups = []
         for group in bank.split(_BANDS_CPU if device.type == "cpu" else num_bands):
             used = group.any(0).nonzero().flatten().tolist() or [0]
             bins = slice(used[0], used[-1] + 1)
-            groups.append((bins, group[:, bins].contiguous()))
+            groups.append((bins, group[:, bins].contiguous().to(device)))
         hann = torch.hann_window(window, dtype=torch.float64).to(device, dtype)
         return hann, groups
 

@@ -78,8 +78,11 @@ def estimate_delay(
 class Aligner:
     """`estimate_delay` against references that are compared more than once: their spectra are kept.
 
+    Attributes:
+        reference: as given.
+
     Args:
-        reference: (batch, channels, samples).
+        reference: (batch, channels, samples), on the device to compute on.
         sample_rate: Hz.
         max_delay_s: longest delay looked for, seconds.
     """

@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,19 @@ def test_ms_mel_gradient_is_finite_in_silence(reference: torch.Tensor) -> None:
     still = torch.zeros(1, 1, 3000, requires_grad=True)
     ms_mel(reference, still, RATE).backward()
     assert still.grad is not None and not still.grad.any()
+
+
+def test_all_is_computed_where_the_signals_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever needed a value on the CPU, or mixed devices, would fail on this one, which has no autocast.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    reference, decoded = torch.empty(3, 2, 9000, device="meta"), torch.empty(3, 2, 9000, device="meta")
+    spectra = log_mel_spectra(reference, RATE)
+    for found in (
+        ms_mel(reference, decoded, RATE),
+        ms_mel(spectra, decoded, RATE),
+        si_sdr(reference, decoded),
+    ):
+        assert found.device.type == "meta" and found.shape == (3,)
 
 
 @pytest.mark.parametrize("rate", [8000, RATE])
