@@ -279,7 +279,6 @@ def _clip_columns(
     failed = pd.notna(errors)
     duration_s = np.where(failed, clips["duration_s"].astype(float), coded.numbers("duration_s"))
     size = coded.numbers("bytes") if condition.rate_is == "measured" else np.full(len(clips), math.nan)
-    size[failed] = math.nan
     columns: dict[str, Any] = {
         "codec": _objects([condition.codec] * len(clips)),
         "kbps": _number(condition.kbps),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from evaluation.report.plots import write_plots
 from evaluation.report.tables import all_tables, codebook_frame, disclaimer, with_noise_floor
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.statistics.recordings import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
-from qincodec.core.files import explain_os_errors, whole_file, write_atomic
+from qincodec.core.files import result_file, write_atomic
 
 SCHEMA_VERSION = 1
 
@@ -81,8 +81,10 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     optional = {"points.csv": points, "bd_rate.csv": rates, "perplexity.csv": codebooks}
     contents |= {name: _csv(results, frame) for name, frame in optional.items() if len(frame)}
     clips = _with_disclaimer(results, results.clips[[*CLIP_COLUMNS, *scores]])
-    _write_table(folder / "clips.csv", lambda path: _write_csv(clips, path))
-    _write_table(folder / "clips.parquet", lambda path: _write_parquet(clips, path))
+    with result_file(folder / "clips.csv") as path:
+        _write_csv(clips, path)
+    with result_file(folder / "clips.parquet") as path:
+        _write_parquet(clips, path)
     for name, content in contents.items():
         write_atomic(folder / name, content)
     for name in optional.keys() - contents.keys():
@@ -100,13 +102,6 @@ def _csv(results: Results, frame: pd.DataFrame) -> str:
 
 
 # A row per condition and clip: too many to be one text
-
-
-def _write_table(path: Path, write: Callable[[Path], None]) -> None:
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            write(temporary)
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:

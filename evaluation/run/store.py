@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from statistics import median_low
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -50,9 +50,6 @@ from evaluation.run.manifest import RunDescription
 from qincodec import audio
 from qincodec.core.errors import UserError
 from qincodec.core.files import StoreError, explain_os_errors, safe_name, write_atomic
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA_VERSION = 1
 

@@ -103,13 +103,20 @@ def replacing(path: Path, *, large: bool = False) -> Iterator[Path]:
         yield temporary
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file of a result folder, which is made if need be. Raises StoreError."""
+@contextmanager
+def result_file(path: Path) -> Iterator[Path]:
+    """`whole_file` for a file of a result folder, which is made if need be. Raises StoreError."""
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
-            # The parts of file names that are not UTF-8 come out as JSON's and Python's escapes.
-            temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+            yield temporary
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file of a result folder, which is made if need be. Raises StoreError."""
+    with result_file(path) as temporary:
+        # The parts of file names that are not UTF-8 come out as JSON's and Python's escapes.
+        temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 def link_or_copy(path: Path, target: Path) -> None:
