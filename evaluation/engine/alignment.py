@@ -217,13 +217,13 @@ def _alignment(reference: _Signal, decoded: _Signal, peak: int, flipped: bool) -
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Sum of products of (channels, samples); blocks of it are summed in float64."""
+    """Sum of products of (channels, samples) in float64, in blocks that stay in the cache."""
     blocks = [
-        torch.dot(x, y)
+        torch.dot(x.double(), y.double())
         for of_a, of_b in zip(a, b, strict=True)
-        for x, y in zip(of_a.split(2**14), of_b.split(2**14), strict=True)
+        for x, y in zip(of_a.split(2**15), of_b.split(2**15), strict=True)
     ]
-    return float(torch.stack(blocks).sum(dtype=torch.float64))
+    return float(torch.stack(blocks).sum())
 
 
 def _clear_peak(found: tuple[torch.Tensor, bool]) -> tuple[int, bool] | None:
