@@ -50,7 +50,7 @@ Workers = Annotated[
 Cluster = Annotated[
     str | None,
     typer.Option(
-        metavar="local|auto|HOST:PORT",
-        help="Code and score on a Ray cluster: of this machine, that of this host, or that at an address.",
+        metavar="ADDRESS",
+        help="Code and score on a Ray cluster: local (this machine), auto (that of this host) or HOST:PORT.",
     ),
 ]
