@@ -73,12 +73,14 @@ class Between:
         high: of the higher one.
         kbps: measured, of both.
         weight: of the higher one.
+        delays: taken out of both, samples; NaN where nothing is scored.
     """
 
     low: Condition
     high: Condition
     kbps: tuple[float, float]
     weight: float
+    delays: tuple[float, float]
 
     @property
     def nearest(self) -> Condition:

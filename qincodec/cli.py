@@ -97,8 +97,8 @@ def encode(
 
     Each channel is coded by itself, and audio of another sample rate is resampled; the file notes the
     rate it had. An entropy-coded file takes more or less than the bitrate, as the command says; --exact
-    comes as near to it as a number of codebooks can. --search trades time for error: fast takes half as
-    long as default, best twice as long; decoding takes the same, with the same model.
+    comes as near to it, by ratio, as a number of codebooks can. --search trades time for error: fast takes
+    half as long as default, best twice as long; decoding takes the same, with the same model.
     """
     jobs = _plan(inputs, output, ".qnc", force)
     from qincodec.codec import load
@@ -116,9 +116,12 @@ def encode(
                 number = codec.codebooks_for(kbps, audio.info(path).channels)
                 header, data = encode_file(codec, path, number, _of(source, progress))
         _write(target, data)
+        made = header.kbps(len(data))
+        if exact and abs(made - kbps) > 0.03 * kbps:
+            progress.note(f"{source}: no number of codebooks comes nearer to {kbps:g} kbps than {made:.2f}")
         resampled = "" if header.source_rate == header.sample_rate else f", from {header.source_rate} Hz"
         return (
-            f"{header.duration_s:.2f} s, {header.kbps(len(data)):.2f} kbps ({_channels(header.channels)} of"
+            f"{header.duration_s:.2f} s, {made:.2f} kbps ({_channels(header.channels)} of"
             f" {header.num_codebooks} codebooks){resampled}"
         )
 

@@ -163,8 +163,8 @@ class Cluster:
             if not refs:
                 time.sleep(LOOK_S)
                 continue
-            done, _ = self._ray.wait(list(refs), timeout=LOOK_S)
-            for ref in done:
+            done = set(self._ray.wait(list(refs), timeout=LOOK_S)[0])
+            for ref in [ref for ref in refs if ref in done]:  # in the order in which a worker does them
                 if refs[ref] in self._hired:  # not lost with another of these
                     todo.extendleft(self._receive(refs[ref], ref))
 
@@ -188,7 +188,6 @@ class Cluster:
 
     def _receive(self, hired: _Hired, ref: Any) -> list[_Task]:
         """Take what came back; what has to be done again."""
-        task = hired.in_line.pop(ref)
         try:
             found = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
@@ -196,7 +195,8 @@ class Cluster:
                 raise error.cause from None
             raise
         except self._ray.exceptions.RayError as error:
-            return self._lost(hired, task, error)
+            return self._lost(hired, error)
+        task = hired.in_line.pop(ref)
         self._heard = time.monotonic()
         if isinstance(found, Lacks):
             contents = {name: self._content(name) for name in found.names}
@@ -211,11 +211,13 @@ class Cluster:
             task.job.take(found)
         return []
 
-    def _lost(self, hired: _Hired, task: _Task | None, error: Exception) -> list[_Task]:
+    def _lost(self, hired: _Hired, error: Exception) -> list[_Task]:
         """A worker has ended: what it had to do. The first in line is what it was at."""
+        task, *others = hired.in_line.values()
         self._hired.remove(hired)
         self._ray.kill(hired.actor)
-        reason = str(error).strip().splitlines()[-1].strip()
+        # Of Ray's text the event, not the paragraph on what often causes it.
+        reason = str(error).strip().splitlines()[-1].partition(" Worker exit type")[0].strip().rstrip(".")
         if task is None:
             self._failed_starts += 1
             if self._failed_starts >= MAX_ENDS:
@@ -225,7 +227,7 @@ class Cluster:
                 )
             return []
         self._note(f"a worker was lost ({reason}); what it had is done again")
-        again = [other for other in (task, *hired.in_line.values()) if other is not None]
+        again = [task, *(other for other in others if other is not None)]
         task.ends += 1
         if task.ends < MAX_ENDS:
             return again[::-1]

@@ -214,6 +214,11 @@ class RunAudio:
         if here != condition.identity:
             parts = [part for part in condition.identity if condition.identity[part] != here.get(part)]
             part = parts[0] if parts else "settings"
+            if part == "code":
+                raise UserError(
+                    f"{condition.codec} was made with another version of its file; give the file as it was,"
+                    " or evaluate with another --out"
+                )
             raise UserError(
                 f"{condition.codec} was made with {part} {condition.identity.get(part)!r}, here it is"
                 f" {here.get(part)!r}; give --weights {condition.codec}=PATH with those of the run, or"

@@ -150,6 +150,11 @@ def _parse_codec(item: str) -> CodecSpec:
         head, _, path = item.partition(":")
         label, separator, codec = head.partition("=")
         codec = codec if separator else label
+    if item.endswith(".py") or ("/" in label and ":" not in item):
+        raise UserError(
+            f"--codecs: '{item}' names no class of a file; give FILE.py:CLASS, with neither comma nor = in"
+            " the path (--plug-in takes any path, and --codecs the name of the class then)"
+        )
     _check_label(label, "--codecs", item)
     return CodecSpec(label, codec, path or None, digest=CODECS.digest(codec))
 

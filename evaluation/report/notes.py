@@ -166,7 +166,9 @@ def _rates(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             f"{label} {'+' if deviation > 0 else '-'}{percent(abs(deviation))}"
             for label, deviation in zip(_labels(off), off["rate_deviation"], strict=True)
         ]
-        why = ", which no operating point meets" if results.asked else ""
+        # Of a part, points may be those that all of the data need.
+        known = results.asked and results.dataset.shard is None
+        why = ", which no operating point meets" if known else ""
         text = f"⚠ more than {percent(rate_tolerance(results))} off the asked rate{why}: {', '.join(parts)}"
         yield Note("rate", text, "warning")
     if results.between:
@@ -176,7 +178,7 @@ def _rates(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
         ]
         text = (
             "~ interpolated at the asked rate, linearly in rate, between the operating points around it:"
-            f" {', '.join(parts)}; their own values are in points.csv"
+            f" {', '.join(parts)}; their own values are rows here or in points.csv"
         )
         yield Note("rate", text)
     if (summary["rate_is"] == "declared").any():
@@ -192,10 +194,14 @@ def _labels(rows: pd.DataFrame) -> list[str]:
 
 def _delays(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
     applied = summary[summary["delay_applied"].fillna(0) != 0]
-    if applied.empty:
-        return
     labels = _labels(applied)
     parts = [f"{name} {delay:+.0f}" for name, delay in zip(labels, applied["delay_applied"], strict=True)]
+    for asked, between in results.between.items():
+        low, high = between.delays
+        if low != high and not math.isnan(low + high):
+            parts.append(f"{row_label(*asked)} {low:+.0f} and {high:+.0f}")
+    if not parts:
+        return
     yield Note("delay", f"Delay taken out before scoring, samples: {', '.join(parts)}")
     near = round(DELAY_AGREEMENT_S * results.settings.sample_rate)
     doubts = []

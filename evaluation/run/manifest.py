@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -134,7 +134,8 @@ class RunDescription:
         codecs = {point.codec: point.identity for point in self.points}
         for point in other.points:
             if codecs.get(point.codec, point.identity) != point.identity:  # both would be on one curve
-                yield f"identity of {short(point.codec)}", codecs[point.codec], point.identity
+                had, got = _unlike(codecs[point.codec], point.identity)
+                yield f"identity of {short(point.codec)}", had, got
                 break
         for part in _NAMES:
             known = {_name(part, entry): entry for entry in getattr(self, part)}
@@ -142,11 +143,8 @@ class RunDescription:
                 before = known.get(_name(part, entry))
                 for what in _DECIDES[part] if before is not None else ():
                     if getattr(before, what) != getattr(entry, what):
-                        yield (
-                            f"{what} of {short(_name(part, entry)[0])}",
-                            getattr(before, what),
-                            getattr(entry, what),
-                        )
+                        had, got = _unlike(getattr(before, what), getattr(entry, what))
+                        yield f"{what} of {short(_name(part, entry)[0])}", had, got
 
     def united(self, other: RunDescription) -> RunDescription:
         """What either has, in the order of this one; settings and data are the other's.
@@ -189,3 +187,12 @@ def describe_dataset(dataset: Dataset) -> DatasetInfo:
         shard=dataset.shard,
         low_rates=dataset.low_rates,
     )
+
+
+def _unlike(had: Any, got: Any) -> tuple[Any, Any]:
+    """Of two mappings what differs, for a message; of other values these."""
+    if not (isinstance(had, Mapping) and isinstance(got, Mapping)):
+        return had, got
+    names = [name for name in {**had, **got} if had.get(name) != got.get(name)]
+    before, now = (", ".join(f"{name} {one.get(name)!r}" for name in names) for one in (had, got))
+    return before, now

@@ -159,8 +159,8 @@ def _unite_files(parts: Sequence[_Part]) -> dict[str, dict[str, DecodedFile]]:
 def _unite_data(entries: Sequence[DatasetInfo], clips: list[Clip]) -> Dataset:
     shard = unite_shards([entry.shard for entry in entries])
     low = next((entry.low_rates for entry in entries if entry.low_rates), None)
-    # What counts something of a part is counted in the whole.
-    of_parts = [shard_note(e.shard, e.n_recordings) for e in entries if e.shard and shard]
+    # What counts something of a part is counted in the whole, or said of nothing if that is not known.
+    of_parts = [shard_note(e.shard, e.n_recordings) for e in entries if e.shard]
     of_parts += [entry.low_rates.note for entry in entries if entry.low_rates]
     notes = _distinct(note for entry in entries for note in entry.notes if note not in of_parts)
     if low is not None:

@@ -98,6 +98,11 @@ class ReadCondition:
         """Measured over all clips that did not fail."""
         return self.kbps_over(self.coded)
 
+    @property
+    def delay(self) -> float:
+        """Taken out before scoring, samples; NaN where nothing is scored."""
+        return float(self.clips["delay_applied"].astype(float).max())
+
     def kbps_over(self, clips: pd.Index) -> float:
         """Measured over some clips, of which none failed; NaN over none."""
         chosen = self.clips[self.clips["clip"].isin(clips)]
@@ -132,7 +137,8 @@ def match(
             used.add(id(low))
         else:
             kbps = rates[reading.low], rates[reading.high]
-            between = Between(low.condition, high.condition, kbps, reading.weight)
+            delays = low.delay, high.delay
+            between = Between(low.condition, high.condition, kbps, reading.weight, delays)
             rows.append(_interpolated(low, high, between, wanted.kbps, metrics))
     return rows, [point for point in points if id(point) not in used]
 

@@ -37,6 +37,7 @@ _NAME_QUESTIONS = re.compile(
 _PYMUSHRA = {"listener": "questionaire_uuid", "item": "wm_id", "condition": "responses_stimulus"}
 _PYMUSHRA |= {"score": "responses_score", "time_ms": "responses_time", "comment": "responses_comment"}
 _PYMUSHRA |= {"test": "wm_testId"}
+_SURROGATES = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
@@ -361,9 +362,25 @@ def _split_sessions(frame: pd.DataFrame) -> list[str]:
 # JSON
 
 
+def parse_json(text: str) -> Any:
+    """`json.loads`, with U+FFFD for lone surrogates, which JSON can hold and no table can."""
+    content = json.loads(text)
+    return _whole(content) if _SURROGATES.search(text) else content
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(one) for key, one in value.items()}
+    return value
+
+
 def _read_json(path: Path, text: str, columns: Mapping[str, str]) -> Rows:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}; export it again") from error
     if isinstance(content, dict) and isinstance(content.get("ratings"), list):

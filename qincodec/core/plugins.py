@@ -167,7 +167,8 @@ class Registry:
         if not same and name in self:
             other = f"'{known.given}'" if known else "an installed one"
             raise UserError(
-                f"'{loaded.given}' is a {self.kind} of the name '{name}', as is {other}; give it another name"
+                f"'{loaded.given}' is a {self.kind} of the name '{name}', as is {other}; set another"
+                f" '{self._named_by}' in the class"
             )
         self._loaded[name] = loaded
         return name

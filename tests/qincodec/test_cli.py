@@ -337,12 +337,15 @@ def test_exact_is_the_number_of_codebooks_that_comes_nearest(
         return encode_blocks(model, blocks, num_codebooks)
 
     monkeypatch.setattr(Qincodec, "encode_blocks", counted)
-    for kbps in (12, 17):
+    for kbps in (12, 17, 23):
         options = ["--kbps", kbps, "--exact", "--model", tmp_path / "model"]
         code, _, err = run("encode", tmp_path / "in.wav", "-o", tmp_path / f"{kbps}.qnc", *options)
         best = min(made, key=lambda number: abs(np.log(made[number] / kbps)))
         assert code == 0 and f"of {best} codebooks" in err and f"{made[best]:.2f} kbps" in err
-        assert best != model.codebooks_for(kbps)
+        assert (f"no number of codebooks comes nearer to {kbps} kbps" in err) == (
+            abs(made[best] / kbps - 1) > 0.03
+        )
+        assert (best == model.codebooks_for(kbps)) == (kbps == 23)  # beyond what all codebooks give
         assert (tmp_path / f"{kbps}.qnc").read_bytes() == whole[best]
         assert encoded == [model.rates()[-1][0]]
         encoded.clear()

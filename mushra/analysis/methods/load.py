@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from mushra.analysis.formats import Rows, as_text, own_rows
+from mushra.analysis.formats import Rows, as_text, own_rows, parse_json
 from mushra.analysis.gold import count_gold
 from mushra.analysis.load import ListenerIds, gather, in_one_line, read_database
 from mushra.analysis.methods.judgements import COLUMNS, METHODS, TYPES, Judgements
@@ -200,7 +200,7 @@ def _read(source: Source, tests: Sequence[str], headphones: dict[str, bool]) -> 
 def _sessions(path: Path) -> list[dict[str, Any]]:
     """Sessions of an export as JSON; none of another JSON file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return []  # what is wrong with it is said by who reads it as MUSHRA ratings
     sessions = content.get("sessions") if isinstance(content, dict) else None

@@ -121,7 +121,7 @@ def test_a_report_plays_it_when_told_where_it_is(files: Path) -> None:
         file = files / "my_mulaw.py"
         file.write_text(file.read_text() + "\n")
         add_file("./my_mulaw.py:MuLaw", CODECS)
-        with pytest.raises(UserError, match="mulaw was made with code"):
+        with pytest.raises(UserError, match="mulaw was made with another version of its file"):
             RunAudio(store).decoded(condition, clip)
     CODECS._loaded.clear()
     file.write_text(file.read_text()[:-1])
@@ -144,6 +144,8 @@ def test_a_model_with_a_quantizer_in_a_file(files: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "written", "said"),
     [
+        ("./a,b/mine.py:MuLaw", None, "'./a' names no class of a file; .* neither comma nor ="),
+        ("./mine.py", None, "'./mine.py' names no class of a file"),
         ("./gone.py:MuLaw", None, "gone.py' cannot be read: No such file"),
         (
             "./mine.py:MuLow",
@@ -165,7 +167,7 @@ def test_a_model_with_a_quantizer_in_a_file(files: Path) -> None:
         (
             "./mine.py:Opus",
             "from baselines.ffmpeg import Opus as Old\nclass Opus(Old): ...",
-            "is a codec of the name 'opus', as is an installed one; give it another name",
+            "is a codec of the name 'opus', as is an installed one; set another 'name' in the class",
         ),
     ],
 )

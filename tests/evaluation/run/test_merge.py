@@ -292,7 +292,10 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
     [
         (_set("settings", "seed", 5), "are no parts of one run: seed is 0 and 5"),
         (_set("settings", "sample_rate", 48000), "sample_rate is 44100 and 48000"),
-        (_set("conditions", 0, "identity", {"name": "other"}), "identity of 'steps' is .* and {'name'"),
+        (
+            _set("conditions", 0, "identity", {"name": "other"}),
+            "identity of 'steps' is name 'steps', .* and name 'other'",
+        ),
         (_set("conditions", 0, "settings", {"bits": 5}), "settings of 'steps' is"),
         (_set("metrics", 0, "version", "77"), "version of 'si_sdr' is .* and 77"),
         (_set("embeddings", 0, "identity", {"version": "1", "weights": "x"}), "identity of 'bands' is"),
@@ -403,6 +406,8 @@ def test_merged_shards_are_the_whole(
         assert tables(out) == tables(whole("steps,picky"))
         run, one = (json.loads((folder / "run.json").read_text()) for folder in (out, whole("steps,picky")))
         assert run["dataset"] == one["dataset"]
+    mixed = merge_runs(tmp_path / "mixed", [whole("steps,picky"), runs[1]]).run.dataset
+    assert mixed.n_clips == run["dataset"]["n_clips"] and not any("shard" in note for note in mixed.notes)
     evaluate(data, "steps,picky", [4, 8], out=out, **OPTIONS)  # the same data: nothing to refuse
     evaluate(data, "steps,picky", [4, 8], out=tmp_path / "of2", shard="2/2", **OPTIONS)
     with pytest.raises(

@@ -219,7 +219,7 @@ def test_options_without_meaning(run: Path, tmp_path: Path, options: dict[str, A
         ({"codecs": "opus"}, "has no codec 'opus'; it has mp3, pcm16"),
         ({"kbps": "8"}, "has no 'mp3@8'; it has mp3@16, mp3@32, pcm16"),
         ({"codecs": ""}, "no condition of .* was chosen"),
-        ({"kbps": "x"}, "--kbps takes positive numbers"),
+        ({"kbps": "x"}, "--kbps takes numbers of kbit/s above 0"),
         ({"folders": ["mp3@8=/"]}, "no condition of .* that was chosen"),
     ],
 )
