@@ -17,6 +17,7 @@ import torch
 from baselines.codec import Codec
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip, Dataset
+from evaluation.datasets.remote import without_secrets
 from evaluation.engine.cluster import Cluster
 from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, prepare_conditions
@@ -270,7 +271,8 @@ def evaluate(
     """Evaluate codecs on audio; the command ``evaluate`` from Python.
 
     Args:
-        data: folder, glob, file, JSON-lines manifest, ``audiocaps:FOLDER``; None for the embedded demo.
+        data: folder, glob, file, JSON-lines manifest, an address of one of these, ``audiocaps:FOLDER``; None
+            for the embedded demo.
         codecs: ``"opus,mine=qincodec:PATH,./my_codec.py:MuLaw"``, or objects too: ``[MyCodec(), "opus"]``.
         kbps: asked rates in kbit/s, total over channels; see ``match``.
         out: run folder; an existing run of the same configuration is continued. None for ``runs/...``.
@@ -425,7 +427,8 @@ def _refuse_other_configuration(folder: Path, old: RunDescription, new: RunDescr
 
 
 def command_line() -> str:
-    """The command as typed, for the manifest."""
+    """The command as typed, for the manifest; without passwords and tokens in addresses."""
     script = Path(sys.argv[0])
     module = script.name == "__main__.py"
-    return shlex.join([*(["python", "-m", script.parent.name] if module else [script.name]), *sys.argv[1:]])
+    arguments = map(without_secrets, sys.argv[1:])
+    return shlex.join([*(["python", "-m", script.parent.name] if module else [script.name]), *arguments])

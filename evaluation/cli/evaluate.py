@@ -87,7 +87,8 @@ def run(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="Folder, glob, file, JSON-lines manifest, or audiocaps:FOLDER. Default: the demo clips.",
+            help="Folder, glob, file, JSON-lines manifest, or an address of one of these (s3://BUCKET/FOLDER,"
+            " gs://, hf://, https://); or audiocaps:FOLDER. Default: the demo clips.",
         ),
     ] = None,
     codecs: Annotated[

@@ -26,6 +26,7 @@ DATASETS = {
     "demo": "twelve made-up 5 s clips that come with the project; the default",
     "FOLDER, GLOB, FILE": "any audio libsndfile or FFmpeg reads; searched with its subfolders",
     "LIST.jsonl": "one JSON object a line: path, and optionally id, recording, category, start_s, duration_s",
+    "s3://, gs://, hf://, https://": "an address of one of these: what is drawn is copied into the cache",
     "audiocaps:FOLDER": "AudioCaps' test list with your copy of its audio (--audiocaps-list CSV)",
 }
 

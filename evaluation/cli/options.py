@@ -34,7 +34,7 @@ AudiocapsList = Annotated[
 Offline = Annotated[
     bool,
     typer.Option(
-        "--offline", help="Download no weights; neither is any with QINCODEC_OFFLINE=1 in the environment."
+        "--offline", help="Download no weights and no data; so does QINCODEC_OFFLINE=1 in the environment."
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="Of neural codecs and metrics: cpu, cuda.")]

@@ -20,7 +20,7 @@ def paper(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="audiocaps:FOLDER is the paper's; or a folder, glob or manifest. Default: the demo clips.",
+            help="audiocaps:FOLDER is the paper's; or as for `evaluate`. Default: the demo clips.",
         ),
     ] = None,
     training: Annotated[

@@ -1,11 +1,11 @@
-"""Data sets: the embedded demo, folders, globs, files, manifests, and AudioCaps."""
+"""Data sets: the embedded demo, folders, globs, files and manifests, here or at an address; and AudioCaps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from evaluation.datasets import audiocaps, folder
+from evaluation.datasets import audiocaps, folder, remote
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.files import Listing, cut, draw, drawn_at, look_at, low_rates
 from evaluation.datasets.shards import Shard, shard_note
@@ -48,7 +48,9 @@ def load_dataset(
     Args:
         data: None or "demo": the embedded demo ("./demo" is a folder of that name). A folder, searched
             with all folders below it; a glob (``**`` for any folders); an audio file; a JSON-lines list
-            file (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are.
+            file (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are. Each of
+            these also as an address that fsspec reads, such as "s3://bucket/folder": what is drawn is
+            copied into the cache.
             "audiocaps:FOLDER": the clips of AudioCaps' test list in FOLDER
             (`evaluation.datasets.audiocaps.find`).
         chunk_s: length of an excerpt in seconds, at least 0.1; ``math.inf``: whole files.
@@ -87,6 +89,7 @@ def load_dataset(
         notes.append(shard_note(part, len({entry.recording for entry in entries})))
     if sample is not None:
         entries = sorted(entries, key=lambda entry: drawn_at(entry.id, seed))[:sample]
+    remote.fetch(listing.sources, (entry.path for entry in entries), progress)
     files = look_at((entry.path for entry in entries), progress)
     if isinstance(data, str) and data.startswith(_AUDIOCAPS):
         files, low = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
@@ -95,7 +98,7 @@ def load_dataset(
     clips, tails = cut(entries, files, chunk_s, chunks)
     if part is None and sample is None and all(clip.error for clip in clips):  # of a part, that may be so
         raise UserError(
-            f"none of the {len(clips)} clips of '{data or 'demo'}' can be read; the first: {clips[0].error}"
+            f"none of the {len(clips)} clips of '{_shown(data)}' can be read; the first: {clips[0].error}"
         )
     return Dataset(
         name=listing.name,
@@ -115,7 +118,7 @@ def find_data(
     audiocaps_list: str | Path | None = None,
     allow_resampled: bool = False,
 ) -> Listing:
-    """What `load_dataset` finds by names alone: no file of the data set is opened.
+    """What `load_dataset` finds by names alone: no file of the data set is opened, or fetched.
 
     Raises:
         UserError: nothing of that name, no audio in it, or an argument that has no meaning.
@@ -127,12 +130,16 @@ def find_data(
     if isinstance(data, str) and data.startswith(_AUDIOCAPS):
         if recording_pattern is not None:
             raise UserError("recordings of AudioCaps are its videos; leave the recording pattern out")
+        if remote.is_address(data.removeprefix(_AUDIOCAPS)):
+            raise UserError(
+                f"'{_shown(data)}' is an address; AudioCaps is read from a folder of this machine"
+            )
         return audiocaps.find(data.removeprefix(_AUDIOCAPS), audiocaps_list)
     if audiocaps_list is not None:
-        raise UserError(f"a list of AudioCaps goes with audiocaps:FOLDER, not with '{data or 'demo'}'")
+        raise UserError(f"a list of AudioCaps goes with audiocaps:FOLDER, not with '{_shown(data)}'")
     if allow_resampled:
         raise UserError(
-            f"--allow-resampled goes with audiocaps:FOLDER; of '{data or 'demo'}' no sample rate is refused"
+            f"--allow-resampled goes with audiocaps:FOLDER; of '{_shown(data)}' no sample rate is refused"
         )
     if data is not None and not str(data):
         raise UserError("the data set's name is empty; leave it out for the demo")
@@ -147,3 +154,8 @@ def find_data(
     if pattern is not None:
         pattern.check()
     return listing
+
+
+def _shown(data: str | Path | None) -> str:
+    """For messages."""
+    return remote.without_secrets(str(data or "demo"))

@@ -19,6 +19,7 @@ import av
 import soundfile
 
 from evaluation.datasets.base import Clip
+from evaluation.datasets.remote import Source
 from evaluation.datasets.unchanged import SETTLED_S, stamp_of
 from evaluation.records import LowRates
 from qincodec import audio
@@ -60,13 +61,18 @@ class ListedFile:
 
 @dataclass
 class Listing:
-    """What a way of naming data found, before any file is opened. See `Dataset` for the other fields."""
+    """What a way of naming data found, before any file is opened. See `Dataset` for the other fields.
+
+    Attributes:
+        sources: where files come from that are copies in the cache (`evaluation.datasets.remote.fetch`).
+    """
 
     name: str
     entries: list[ListedFile]
     excluded: list[tuple[str, str]] = field(default_factory=list)
     disclaimer: str | None = None
     notes: list[str] = field(default_factory=list)
+    sources: Mapping[Path, Source] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from evaluation.datasets import remote
 from evaluation.datasets.files import ListedFile, Listing, excerpt_id
 from qincodec.audio import EXTENSIONS
 from qincodec.core.errors import UserError
@@ -35,20 +36,25 @@ _ESC50_CLASSES = """
 RecordingRule = Callable[[str], str]
 
 #: What DATA may be.
-WAYS = "a folder, a glob, an audio file, a manifest (.jsonl), audiocaps:FOLDER or demo"
+WAYS = (
+    "a folder, a glob, an audio file, a manifest (.jsonl), an address of one of these (s3://bucket/folder),"
+    " audiocaps:FOLDER or demo"
+)
 
 
 def find(data: str | Path, recording: RecordingRule) -> Listing:
     """What ``data`` names, see `evaluation.datasets.load_dataset`.
 
     Args:
-        data: folder, glob, file or manifest.
+        data: folder, glob, file or manifest, or an address of one.
         recording: from a file's id to its recording, where no manifest names it.
 
     Raises:
         UserError: nothing of that name, no audio in it, a manifest that cannot be understood.
     """
-    given = Path(data).expanduser()
+    if isinstance(data, str) and remote.is_address(data):
+        return _find_remote(data, recording)
+    given = Path(str(data).removeprefix("file://")).expanduser()
     path = _normal(given)
     try:
         is_folder, exists = path.is_dir(), path.exists() or path.is_symlink()
@@ -69,6 +75,22 @@ def find(data: str | Path, recording: RecordingRule) -> Listing:
     if glob.has_magic(str(given)):
         return _glob(str(given), data, recording)
     raise UserError(f"no such data: '{data}'; give {WAYS}")
+
+
+def _find_remote(data: str, recording: RecordingRule) -> Listing:
+    found = remote.find(data)
+    path, shown = found.address.local, remote.without_secrets(data)
+    if found.is_file and path.suffix.lower() == ".jsonl":
+        remote.fetch(found.sources, [path])
+        return read_manifest(path, recording, found.address)
+    if found.is_file:
+        listing = _listing(path.stem, path.parent, [path], [], shown, recording)
+    else:
+        audio = [file for file in found.sources if file.suffix.lower() in EXTENSIONS]
+        others = [file for file in found.sources if file.suffix.lower() not in EXTENSIONS]
+        listing = _listing(path.name, path, audio, others, shown, recording)
+    listing.sources = found.sources
+    return listing
 
 
 def scan(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -249,17 +271,27 @@ def _esc_class(stem: str) -> str | None:
 # --- manifests ----------------------------------------------------------------------------------------
 
 
-def read_manifest(file: Path, recording: RecordingRule) -> Listing:
+def read_manifest(file: Path, recording: RecordingRule, address: remote.Address | None = None) -> Listing:
     """The rows of a manifest: JSON lines.
 
-    Each line is an object with ``path`` (relative to the manifest, or absolute) and, if wanted, ``id``,
-    ``recording``, ``category``, ``start_s``, ``duration_s``, ``sha256`` or ``content_hash``; other keys
-    are left alone. Without ``id`` it is the path below the file's folder (below the folder all files
+    Each line is an object with ``path`` (relative to the manifest, absolute, or an address) and, if wanted,
+    ``id``, ``recording``, ``category``, ``start_s``, ``duration_s``, ``sha256`` or ``content_hash``; other
+    keys are left alone. Without ``id`` it is the path below the file's folder (below the folder all files
     share, if some lie elsewhere), without extension, and ``@<start>s``.
+
+    Args:
+        address: what ``file`` is a copy of.
     """
     file = _normal(file)
     rows = _rows(file)
-    paths = [_normal(file.parent / row["path"]) for row in rows]
+    sources: dict[Path, remote.Source] = {}
+    paths = [_row_path(row["path"], file, address, sources) for row in rows]
+    here = [row for row, path in zip(rows, paths, strict=True) if path not in sources]
+    if sources and here and not all(row.get("id") for row in rows):
+        raise UserError(
+            f"manifest '{file}' has addresses and files of this machine ('{here[0]['path']}'): give each row"
+            " an 'id', or make two manifests"
+        )
     root = file.parent
     if not all(path.is_relative_to(root) for path in paths):
         root = Path(os.path.commonpath([path.parent for path in paths]))
@@ -279,7 +311,25 @@ def read_manifest(file: Path, recording: RecordingRule) -> Listing:
                 content_hash=row.get("sha256") or row.get("content_hash"),
             )
         )
-    return Listing(_readable(file.stem), entries)
+    return Listing(_readable(file.stem), entries, sources=sources)
+
+
+def _row_path(
+    text: str, file: Path, address: remote.Address | None, sources: dict[Path, remote.Source]
+) -> Path:
+    """The file that a row names; what it is a copy of is added to ``sources``."""
+    if remote.is_address(text):
+        source = remote.Address.parse(text)
+    elif address is not None and not text.startswith("/"):
+        source = address.beside(text)
+    else:
+        return _normal(file.parent / text.removeprefix("file://"))
+    if sources.setdefault(source.local, remote.Source(source)).address != source:
+        raise UserError(
+            f"manifest '{file}' has two addresses that differ only in what follows '?': '{source.shown}';"
+            " make two manifests"
+        )
+    return source.local
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

@@ -50,7 +50,9 @@ def create(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Instead of a run: folder, glob or manifest of references."),
+        typer.Option(
+            metavar="DIR", help="Instead of a run: folder, glob, manifest or address of references."
+        ),
     ] = None,
     condition: Annotated[
         list[str] | None,
