@@ -150,7 +150,7 @@ def _parse_codec(item: str) -> CodecSpec:
         head, _, path = item.partition(":")
         label, separator, codec = head.partition("=")
         codec = codec if separator else label
-    if item.endswith(".py") or ("/" in label and ":" not in item):
+    if item.endswith(".py") or ("/" in item and ":" not in item and "=" not in item):
         raise UserError(
             f"--codecs: '{item}' names no class of a file; give FILE.py:CLASS, with neither comma nor = in"
             " the path (--plug-in takes any path, and --codecs the name of the class then)"
