@@ -18,7 +18,7 @@ test: style
 	$(MAKE) --no-print-directory -j2 types test-shared
 
 test-shared: setup-dev
-	$(BIN)/pytest $(SHARED) -m "not long and not gpu and not walk"
+	$(BIN)/pytest $(SHARED) --durations=10 -m "not long and not gpu and not walk"
 
 # Whole paths as users take them, in environments of the wheel alone: with the newest versions that pip finds, and
 # with the lowest of pyproject.toml.
