@@ -139,7 +139,7 @@ def compare_commands() -> None:
             subprocess.run([sys.executable, "-m", *command.split()], check=True, capture_output=True)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-        print(f"python -m {command}: {min(taken):.2f} s of CPU time")
+        print(f"start of python -m {command}: {min(taken):.2f} s of CPU time")
 
 
 def main() -> None:
