@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Two more than the two cores of a small machine: tests that wait for a browser or a server leave theirs idle.
-JOBS ?= 4
+# One more than the two cores of a small machine: tests that wait for a browser or a server leave theirs idle.
+JOBS ?= 3
 WALKS = .walks
 # Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
 SHARED = -n $(JOBS) --dist worksteal

@@ -14,6 +14,28 @@ MUTE = "--mute-audio"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", MUTE]
 
 
+#: Playwright while somebody uses it: (what ends it, itself, number of users).
+_RUNNING: list[Any] = []
+
+
+@contextmanager
+def _playwright() -> Iterator[Any]:
+    """One for all in this process: a second one is refused beside it, and modules overlap in it."""
+    from playwright.sync_api import sync_playwright
+
+    if not _RUNNING:
+        manager = sync_playwright()
+        _RUNNING[:] = manager, manager.__enter__(), 0
+    _RUNNING[2] += 1
+    try:
+        yield _RUNNING[1]
+    finally:
+        _RUNNING[2] -= 1
+        if not _RUNNING[2]:
+            _RUNNING[0].__exit__(None, None, None)
+            _RUNNING.clear()
+
+
 @contextmanager
 def chromium() -> Iterator[Callable[..., Any]]:
     """(more arguments) -> a browser, started once for each set of them; skips where there is none.
@@ -22,9 +44,7 @@ def chromium() -> Iterator[Callable[..., Any]]:
     """
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}: pages are tested in a real browser (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
+    with _playwright() as playwright:
         browsers: dict[tuple[str, ...], Any] = {}
 
         def start(*more: str, environment: dict[str, str] | None = None) -> Any:
