@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qincodec.core.console import Progress, ProgressLine, run_command, version_option
+from qincodec.core.console import Progress, ProgressLine, plug_in_option, run_command, version_option
 from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
 from qincodec.core.plugins import add_file
 from qincodec.training.cli import app as train_app
@@ -38,22 +38,15 @@ Model = Annotated[
 ]
 
 
-def _add_files(texts: list[str] | None) -> list[str] | None:
+def _add_file(text: str) -> None:
     from qincodec.quantizers import QUANTIZERS
 
-    for text in texts or []:
-        add_file(text, QUANTIZERS)
-    return texts
+    add_file(text, QUANTIZERS)
 
 
 PlugIn = Annotated[
     list[str] | None,
-    typer.Option(
-        "--plug-in",
-        metavar="FILE.py:CLASS",
-        help="The model's quantizer, in a Python file, which is run.",
-        callback=_add_files,
-    ),
+    plug_in_option(_add_file, "The model's quantizer, in a Python file, which is run."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 Search = Annotated[

@@ -7,24 +7,20 @@ from typing import Annotated
 
 import typer
 
+from qincodec.core.console import plug_in_option
+
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `evaluate --out` wrote.")]
 
 
-def _add_files(texts: list[str] | None) -> list[str] | None:
+def _add_file(text: str) -> None:
     from evaluation.engine.plug_ins import add_files
 
-    add_files(texts or [])
-    return texts
+    add_files([text])
 
 
 PlugIn = Annotated[
     list[str] | None,
-    typer.Option(
-        "--plug-in",
-        metavar="FILE.py:CLASS",
-        help="Codec, metric or quantizer in a Python file, which is run. Repeatable.",
-        callback=_add_files,
-    ),
+    plug_in_option(_add_file, "Codec, metric or quantizer in a Python file, which is run. Repeatable."),
 ]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Draw N recordings, with all their clips.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")]

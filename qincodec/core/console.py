@@ -43,6 +43,18 @@ def run_command(app: Typer, arguments: list[str], program: str, interrupted: str
         raise
 
 
+def plug_in_option(add: Callable[[str], object], help: str) -> Any:
+    """The option ``--plug-in``: hands each ``FILE.py:CLASS`` to ``add`` before the command begins."""
+    import typer
+
+    def add_all(texts: list[str] | None) -> list[str] | None:
+        for text in texts or []:
+            add(text)
+        return texts
+
+    return typer.Option("--plug-in", metavar="FILE.py:CLASS", help=help, callback=add_all)
+
+
 def version_option(program: str) -> Any:
     """``--version`` of a Typer application: prints the program's name and version and ends it."""
     import typer
