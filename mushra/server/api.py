@@ -68,6 +68,8 @@ def stimulus(token: str) -> Response:
     response.cache_control.immutable = True
     response.headers.pop("Content-Disposition", None)
     response.headers.pop("Last-Modified", None)
+    # Says what max-age says, to the second of the request: the files of a page would differ in it.
+    response.headers.pop("Expires", None)
     wrap = request.environ.get("wsgi.file_wrapper")
     part = response.content_range.start if response.status_code == 206 else None
     if part is not None and wrap is ReadOnlyFileBasedBuffer:
