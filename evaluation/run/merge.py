@@ -5,9 +5,9 @@ the merged folder is what one process would have left after the same work, and `
 with it: it codes what no part has, adds operating points that asked rates need on all clips, and scores anew,
 from what was encoded, where the delay of a condition, a median over all its clips, is not that of a part.
 
-Nothing is written into the runs. Files are hard links where the file system has them; that is safe, as ranks
-append to no file but their own, and frames get other names here. Rows are written after the files they point
-to, so a merge that is killed goes on where it was.
+Nothing is written into the runs. Files are hard links where the file system has them; that is safe, as what a
+run appends to gets another name here. Rows are written after the files they point to, so a merge that is
+killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class _Union:
         return row if new else None
 
     def _bring_frames(self, file: str) -> str:
-        """Frames under a name of their own, that no rank appends to."""
+        """Frames under a name of their own, that no run appends to."""
         path = self.part.folder / file
         status = path.stat()
         stamp = row_key(file=[status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns])

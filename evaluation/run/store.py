@@ -6,17 +6,20 @@ Layout::
     clips.jsonl         the clips, in order (`evaluation.datasets.base.Clip.to_json`)
     files.json          of conditions decoded elsewhere: fingerprint of each clip's file, or why there is none
     environment.json    versions, commit, machine
-    rows/rank-N.jsonl   one line per row, appended by rank N only
+    rows/rank-0.jsonl   one line per row
     encoded/C@R/CLIP    what codec C made of CLIP at rate R (`baselines.codec.Encoded.to_bytes`)
     decoded/C@R/CLIP.wav   with --save-audio, float32
-    embeddings/E/rank-N.f32   frames of embedding E, appended by rank N only; rows say where a clip's are
-        (rank-N-1.f32 once that was cut or lost)
+    embeddings/E/rank-0.f32   frames of embedding E; rows say where a clip's are (rank-0-1.f32 once that was
+        cut or lost)
 
 Kinds of rows: ``coded`` (bytes, times, delay, gain, error), ``score`` (one metric), ``frames`` (where the
 embedding of a clip stands), ``corpus`` and ``codes`` (what was computed from all clips of a condition). A
 row's key is a hash of all that decides its content (`coded_key`, `score_key` ...): never the label of a
 codec, always its identity; so another model never gets a score that is not its own, and nothing is computed
 twice.
+
+One process writes. Earlier versions let several, each to files with its number (``rank-1.jsonl``): these are
+read.
 """
 
 from __future__ import annotations
@@ -60,6 +63,9 @@ LIST_AGAIN = "run the same `evaluate` command again to have the list written aga
 FRAMES_AGAIN = "run the same `evaluate` command again to have them computed again"
 
 R = TypeVar("R", bound=Row)
+
+#: What rows are appended to.
+_ROWS = "rank-0.jsonl"
 
 _BYTES_AT_ONCE = 2**23
 
@@ -122,11 +128,10 @@ def _read_json(path: Path, advice: str = "start a new run") -> dict[str, Any] | 
 
 
 class RunStore:
-    """One run folder, opened by one rank. Use as a context manager.
+    """One run folder. Use as a context manager.
 
     Args:
         folder: the run folder.
-        rank: names the file this process appends to; rank 0 also holds the lock of the folder.
         write: False opens for reading only: no lock, nothing created.
 
     Raises:
@@ -134,11 +139,9 @@ class RunStore:
             cannot be written.
     """
 
-    def __init__(self, folder: Path, *, rank: int = 0, write: bool = True) -> None:
+    def __init__(self, folder: Path, *, write: bool = True) -> None:
         self.folder = folder
-        self.rank = rank
         self._rows = Rows()
-        self._read_to: dict[Path, int] = {}
         self._thread_lock = threading.Lock()
         self._lock_handle: int | None = None
         self._append_handle: int | None = None
@@ -154,7 +157,7 @@ class RunStore:
                     "`evaluate --out` wrote"
                 )
             self.find_run()
-            self.refresh()
+            self._read_rows()
         except BaseException:
             self.close()
             raise
@@ -176,18 +179,15 @@ class RunStore:
         rows = self.folder / "rows"
         with explain_os_errors(self.folder, "choose another run folder"):
             rows.mkdir(parents=True, exist_ok=True)
-            if self.rank == 0:
-                self._lock_handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-                try:
-                    fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(
-                        f"another evaluation is writing to {self.folder}; wait for it or choose another run"
-                        " folder"
-                    ) from None
-            self._append_handle = os.open(
-                rows / f"rank-{self.rank}.jsonl", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644
-            )
+            self._lock_handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+            try:
+                fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another evaluation is writing to {self.folder}; wait for it or choose another run"
+                    " folder"
+                ) from None
+            self._append_handle = os.open(rows / _ROWS, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
             self._cut_torn_line(self._append_handle)
 
     @staticmethod
@@ -207,30 +207,27 @@ class RunStore:
 
     # Rows
 
-    def refresh(self) -> None:
-        """Read the rows that this and other ranks have appended since the last look."""
+    def _read_rows(self) -> None:
         for path in sorted((self.folder / "rows").glob("rank-*.jsonl")):
             try:
-                self._read_rows(path)
+                self._read_file_of_rows(path)
             except OSError as error:
                 raise UserError(f"{path} cannot be read: {error.strerror}; put it back") from error
 
-    def _read_rows(self, path: Path) -> None:
-        offset = self._read_to.get(path, 0)
+    def _read_file_of_rows(self, path: Path) -> None:
+        offset = 0
         with path.open("rb") as file:
-            file.seek(offset)
             complete = True
             while complete and (lines := file.readlines(_BYTES_AT_ONCE)):
                 complete = lines[-1].endswith(b"\n")
                 if not complete:
-                    del lines[-1]  # another rank is writing it, or was killed there
+                    del lines[-1]  # another process is writing it, or was killed there
                 try:
                     self._rows.add(read_rows(lines), lines)
                 except ValueError:
                     self._explain_damage(path, lines, offset)
                     raise
                 offset += sum(map(len, lines))
-        self._read_to[path] = offset
 
     @staticmethod
     def _explain_damage(path: Path, lines: Sequence[bytes], offset: int) -> None:
@@ -340,7 +337,7 @@ class RunStore:
         self.append(rows)
 
     def _frames_file(self, folder: Path) -> Path:
-        """Where this rank appends: to another file than one that was cut or lost, whose rows would point to
+        """What frames are appended to: another file than one that was cut or lost, whose rows would point to
         what is appended now."""
         if folder not in self._frames_files:
             ends: dict[str, int] = {}
@@ -348,7 +345,7 @@ class RunStore:
                 if isinstance(row, FramesRow):
                     ends[row.file] = max(ends.get(row.file, 0), row.end)
             for number in itertools.count():
-                path = folder / f"rank-{self.rank}{f'-{number}' if number else ''}.f32"
+                path = folder / f"rank-0{f'-{number}' if number else ''}.f32"
                 size = path.stat().st_size if path.exists() else 0
                 if size >= ends.get(str(path.relative_to(self.folder)), 0):
                     self._frames_files[folder] = path

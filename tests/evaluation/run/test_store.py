@@ -78,22 +78,18 @@ def test_a_line_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
         RunStore(tmp_path / "run")
 
 
-def test_rows_of_other_ranks_are_read(tmp_path: Path) -> None:
-    with RunStore(tmp_path / "run") as first, RunStore(tmp_path / "run", rank=1) as second:
-        second.append(rows(2))
-        assert first.row("k1", ScoreRow) is None
-        first.refresh()
-        assert first.row("k1", ScoreRow) == rows(2)[1]
-        # A row another rank has half written is left for the next look.
-        line = json.dumps(rows(1, start=9)[0].to_json()).encode()
-        with (tmp_path / "run" / "rows" / "rank-1.jsonl").open("ab") as file:
-            file.write(line[:20])
-        first.refresh()
-        assert first.row("k9", ScoreRow) is None
-        with (tmp_path / "run" / "rows" / "rank-1.jsonl").open("ab") as file:
-            file.write(line[20:] + b"\n")
-        first.refresh()
-        assert first.row("k9", ScoreRow) == rows(1, start=9)[0]
+def test_rows_that_earlier_versions_wrote_side_by_side_are_read(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "run") as store:
+        store.append(rows(1))
+    lines = [json.dumps(row.to_json()) + "\n" for row in rows(3, start=1)]
+    (tmp_path / "run" / "rows" / "rank-1.jsonl").write_text("".join(lines)[:-20])  # killed in its last row
+    before = (tmp_path / "run" / "rows" / "rank-1.jsonl").read_bytes()
+    with RunStore(tmp_path / "run") as store:
+        assert list(store.rows()) == rows(3)
+        store.append(rows(1, start=3))
+    assert (tmp_path / "run" / "rows" / "rank-1.jsonl").read_bytes() == before
+    with RunStore(tmp_path / "run") as store:
+        assert sorted(store.rows(), key=lambda row: row.key) == rows(4)
 
 
 def test_two_evaluations_cannot_write_to_one_run(tmp_path: Path) -> None:
