@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
+import numpy as np
 import pandas as pd
 
 from evaluation.records import Condition, MetricInfo
@@ -18,11 +19,13 @@ from evaluation.results import Results
 from evaluation.statistics.distances import find_score, paired_difference
 from evaluation.statistics.recordings import (
     PAIR_COLUMNS,
+    Sample,
     asked_rate,
     bootstrap_means,
-    condition_rows,
-    difference_sample,
-    paired_sample,
+    common_places,
+    condition_places,
+    name_numbers,
+    row_numbers,
 )
 from qincodec.core.errors import UserError
 
@@ -66,7 +69,8 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
     _refuse_other_settings(a, b)
     metrics = _common_metrics(a, b)
     pairs = _pair_conditions(a, b)
-    on = ["clip", "recording", "duration_s", "content_hash"]
+    common = _common_rows(a, b, pairs)
+    recordings = name_numbers(a.clips["recording"])
     measured = [
         {(row["codec"], asked_rate(row["kbps"])): row["kbps_measured"] for _, row in run.summary.iterrows()}
         for run in (a, b)
@@ -75,7 +79,7 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
     sampled = []
     samples = []
     for metric in metrics:
-        for one, other in pairs:
+        for (one, other), (here, there) in zip(pairs, common, strict=True):
             rates = measured[0][one.codec, one.kbps], measured[1][other.codec, other.kbps]
             asked = math.nan if one.kbps is None else one.kbps
             pair = (metric.name, asked, one.codec, other.codec, *rates)
@@ -86,11 +90,15 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
                 second = find_score(b, metric.name, other.codec, other.kbps)
                 row.update(paired_difference(second, first), mean_a=first.value, mean_b=second.value)
                 continue
-            first_rows = condition_rows(a, one.codec, one.kbps)
-            second_rows = condition_rows(b, other.codec, other.kbps)
-            common = paired_sample(first_rows, second_rows, metric.name, on)
-            samples.append(difference_sample(common, sign=-1))
-            row.update(mean_a=float(common["a"].mean()), mean_b=float(common["b"].mean()), reason="")
+            values_a, values_b = (
+                run.clips[metric.name].iloc[places].to_numpy(dtype=float)
+                for run, places in ((a, here), (b, there))
+            )
+            known = np.isfinite(values_a) & np.isfinite(values_b)
+            values_a, values_b = values_a[known], values_b[known]
+            samples.append(Sample(recordings[here][known], values_b - values_a))
+            means = (float(values.mean()) if len(values) else math.nan for values in (values_a, values_b))
+            row.update(zip(("mean_a", "mean_b"), means, strict=True), reason="")
             sampled.append(row)
     if samples and not any(len(sample.values) for sample in samples):
         raise UserError(
@@ -166,6 +174,22 @@ def _pair_conditions(a: Results, b: Results) -> list[tuple[Condition, Condition]
             "runs of the same codecs and rates"
         )
     return pairs
+
+
+def _common_rows(
+    a: Results, b: Results, pairs: list[tuple[Condition, Condition]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Which rows of the two runs are of the same clips, for each pair of conditions."""
+    numbers = row_numbers([a.clips, b.clips], ["clip", "recording", "duration_s", "content_hash"])
+    found = []
+    for pair in pairs:
+        places = [
+            np.arange(len(run.clips))[condition_places(run.clips, condition.codec, condition.kbps)]
+            for run, condition in zip((a, b), pair, strict=True)
+        ]
+        common = common_places(*(own[where] for own, where in zip(numbers, places, strict=True)))
+        found.append((places[0][common[0]], places[1][common[1]]))
+    return found
 
 
 def _data(run: Results) -> str:

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ _RATIO_TOLERANCE = 1e-9
 # Rows of a condition
 
 
-def _places(clips: pd.DataFrame, codec: str, kbps: float | None) -> slice | np.ndarray:
+def condition_places(clips: pd.DataFrame, codec: str, kbps: float | None) -> slice | np.ndarray:
     """Where the rows of a condition stand; a slice, which copies nothing, where they stand together."""
     asked = clips["kbps"].isna() if kbps is None or math.isnan(kbps) else clips["kbps"] == kbps
     places = np.flatnonzero((clips["codec"] == codec).to_numpy(dtype=bool) & asked.to_numpy(dtype=bool))
@@ -53,10 +54,10 @@ def _places(clips: pd.DataFrame, codec: str, kbps: float | None) -> slice | np.n
 
 def condition_rows(results: Results, codec: str, kbps: float | None) -> pd.DataFrame:
     """All rows of one condition; ``kbps`` None or NaN for conditions without an asked rate."""
-    return results.clips.iloc[_places(results.clips, codec, kbps)]
+    return results.clips.iloc[condition_places(results.clips, codec, kbps)]
 
 
-def _numbers(names: pd.Series) -> np.ndarray:
+def name_numbers(names: pd.Series) -> np.ndarray:
     """Whole numbers in the order of the names: sorted and compared in a small part of the time."""
     codes, different = pd.factorize(names)
     order = np.argsort(np.asarray(different, dtype=object), kind="stable")
@@ -65,34 +66,60 @@ def _numbers(names: pd.Series) -> np.ndarray:
     return numbers[codes]
 
 
+def row_numbers(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> list[np.ndarray]:
+    """Whole numbers of the rows of tables, equal where all of these columns are."""
+    numbers = np.zeros(sum(map(len, tables)), np.int64)
+    for name in columns:
+        codes = pd.factorize(pd.concat([table[name] for table in tables]))[0]
+        numbers = np.unique(numbers * (len(codes) + 1) + codes, return_inverse=True)[1]
+    return np.split(numbers, np.cumsum([len(table) for table in tables])[:-1])
+
+
+def common_places(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where in ``a`` and where in ``b`` the numbers stand that both have, in the order of ``a``.
+
+    Raises:
+        ValueError: a number stands in one of them twice.
+    """
+    if any(len(np.unique(numbers)) < len(numbers) for numbers in (a, b)):
+        raise ValueError("a condition has a clip twice")
+    _, here, there = np.intersect1d(a, b, assume_unique=True, return_indices=True)
+    order = np.argsort(here)
+    return here[order], there[order]
+
+
 class _Samples:
     """Samples of the conditions and of pairs of them, without copies of `Results.clips`."""
 
     def __init__(self, results: Results) -> None:
         self.clips = results.clips
-        self.recordings = _numbers(results.clips["recording"])
+        self.recordings = name_numbers(results.clips["recording"])
         self.good = results.clips["error"].isna().to_numpy()
 
     def of(self, condition: Condition, metric: MetricInfo) -> Sample:
         """Of the clips that did not fail."""
-        places = _places(self.clips, condition.codec, condition.kbps)
+        places = condition_places(self.clips, condition.codec, condition.kbps)
         values = self.clips[metric.name].iloc[places].to_numpy(dtype=float)
         known = np.isfinite(values) & self.good[places]
         return Sample(self.recordings[places][known], values[known])
 
     def difference(self, a: Condition, b: Condition, metric: MetricInfo) -> Sample:
-        """`difference_sample` of the clips with a finite value for both."""
-        places = [_places(self.clips, condition.codec, condition.kbps) for condition in (a, b)]
+        """a - b of the clips with a finite value for both."""
+        places = [condition_places(self.clips, condition.codec, condition.kbps) for condition in (a, b)]
         values = [self.clips[metric.name].iloc[place].to_numpy(dtype=float) for place in places]
         recordings = [self.recordings[place] for place in places]
         clips = [self.clips["clip"].iloc[place] for place in places]
-        if np.array_equal(recordings[0], recordings[1]) and (clips[0].array == clips[1].array).all():
-            known = np.isfinite(values[0]) & np.isfinite(values[1])
-            return Sample(recordings[0][known], values[0][known] - values[1][known])
-        tables = zip(clips, recordings, values, strict=True)
-        rows_a, rows_b = (pd.DataFrame({"clip": c, "recording": r, metric.name: v}) for c, r, v in tables)
-        pairs = paired_sample(rows_a, rows_b, metric.name, ["clip"])
-        return Sample(pairs["recording"].to_numpy(), (pairs["a"] - pairs["b"]).to_numpy())
+        if not (np.array_equal(recordings[0], recordings[1]) and (clips[0].array == clips[1].array).all()):
+            common = common_places(*(self._rows[place] for place in places))
+            values = [column[where] for column, where in zip(values, common, strict=True)]
+            recordings = [column[where] for column, where in zip(recordings, common, strict=True)]
+        known = np.isfinite(values[0]) & np.isfinite(values[1])
+        return Sample(recordings[0][known], values[0][known] - values[1][known])
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """Numbers of the clips. Not all conditions have the same in large runs, but mostly they do."""
+        return row_numbers([self.clips], ["clip", "recording"])[0]
 
 
 def _pairs(results: Results) -> list[tuple[MetricInfo, Condition, Condition]]:
@@ -110,24 +137,6 @@ def metric_sample(rows: pd.DataFrame, metric: str) -> Sample:
     values = rows[metric].to_numpy(dtype=float)
     finite = np.isfinite(values)
     return Sample(rows["recording"].to_numpy(dtype=str)[finite], values[finite])
-
-
-def paired_sample(rows_a: pd.DataFrame, rows_b: pd.DataFrame, metric: str, on: list[str]) -> pd.DataFrame:
-    """Clips with a finite ``metric`` in both: columns ``recording, a, b``, matched by the columns ``on``."""
-    keys = list(dict.fromkeys([*on, "recording"]))
-    pairs = rows_a[[*keys, metric]].merge(
-        rows_b[[*keys, metric]], on=keys, suffixes=("_a", "_b"), validate="one_to_one"
-    )
-    pairs = pairs.rename(columns={f"{metric}_a": "a", f"{metric}_b": "b"})
-    return pairs[np.isfinite(pairs["a"].astype(float)) & np.isfinite(pairs["b"].astype(float))]
-
-
-def difference_sample(pairs: pd.DataFrame, sign: int = 1) -> Sample:
-    """The differences ``sign * (a - b)`` of `paired_sample`."""
-    return Sample(
-        pairs["recording"].to_numpy(dtype=str),
-        sign * (pairs["a"].to_numpy(dtype=float) - pairs["b"].to_numpy(dtype=float)),
-    )
 
 
 # Summary

@@ -317,6 +317,25 @@ def test_paired_tests_against_enumeration() -> None:
     assert set(best["winner"]) == {"c"}  # higher SI-SDR, lower MS-Mel
 
 
+def test_codecs_that_lack_other_clips_are_compared_on_those_of_both() -> None:
+    found = []
+    for lacking in ({"a": ["rec000/take0", "rec003/take1"], "b": ["rec008/take0"]}, {}):
+        results = make_results(codecs={"a": 0, "b": 0.2}, num_recordings=9, clips_per_recording=2)
+        clips, gone = results.clips, ["rec000/take0", "rec003/take1", "rec008/take0"]
+        for codec in ("a", "b"):
+            lost = clips["clip"].isin(lacking.get(codec, gone)) & (clips["codec"] == codec)
+            clips = clips[~lost]
+        results.clips = clips.sample(frac=1, random_state=0) if lacking else clips
+        found.append(paired_tests(results, seed=0, num_resamples=FAST))
+    compared = [column for column in found[0] if not column.startswith("kbps_measured")]
+    pd.testing.assert_frame_equal(found[0][compared], found[1][compared], check_exact=True)
+    assert set(found[0]["n_clips"]) == {15}
+
+    results.clips = pd.concat([results.clips, results.clips[:1]])
+    with pytest.raises(ValueError, match="a condition has a clip twice"):
+        paired_tests(results, seed=0, num_resamples=FAST)
+
+
 def test_several_clips_count_as_one_recording() -> None:
     results = make_results(num_recordings=7, clips_per_recording=4)
     row = paired_tests(results, seed=0, num_resamples=FAST).iloc[0]
