@@ -12,10 +12,9 @@ from evaluation.paper.printed import CURVE_RATES
 from evaluation.paper.tables import PaperFigure, Point, Series
 from evaluation.report.drawing import (
     CODEC_COLOURS,
-    FORMATS,
     add_legend,
     codec_style,
-    file_of,
+    files_of,
     new_figure,
     rate_axis,
 )
@@ -43,7 +42,7 @@ def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
     drawing.suptitle(title, fontsize="small", parse_math=False)
     if len(labels) > 1 or figure.name != "fig2":
         add_legend(drawing, all_axes, ncols=3, fontsize="small")
-    return {kind: file_of(drawing, kind, salt=figure.name) for kind in FORMATS}
+    return files_of(drawing, salt=figure.name)
 
 
 def _bars(points: Sequence[Point]) -> list[list[float]]:

@@ -63,21 +63,33 @@ def add_legend(figure: Figure, panels: Iterable[Axes], **style: Any) -> None:
         figure.legend([*handles.values()], [*handles], loc="outside lower center", frameon=False, **style)
 
 
-def file_of(figure: Figure, kind: str, *, salt: str = "", dpi: int = 150) -> bytes:
-    """The figure as PNG, SVG or PDF: the same bytes for the same figure.
+def files_of(
+    figure: Figure, kinds: Sequence[str] = FORMATS, *, salt: str = "", dpi: int = 150
+) -> dict[str, bytes]:
+    """The figure in each of these formats: the same bytes for the same figure.
 
     Args:
-        kind: of `FORMATS`.
+        kinds: of `FORMATS`.
         salt: of the ids in an SVG, which are random otherwise; "" for that of the style in force.
     """
     import matplotlib
 
-    data = io.BytesIO()
     # Type 42 keeps text in a PDF searchable, and journals refuse matplotlib's own Type 3.
     settings: dict[Any, Any] = {"pdf.fonttype": 42} | ({"svg.hashsalt": salt} if salt else {})
-    with matplotlib.rc_context(settings):
-        figure.savefig(data, format=kind, dpi=dpi, metadata=_METADATA[kind])
-    return data.getvalue()
+    no_layout: dict[Any, Any] = {"figure.autolayout": False, "figure.constrained_layout.use": False}
+    files = {}
+    with matplotlib.rc_context(settings | no_layout):
+        # Laid out once and not for each format, which takes most of the time; at the picture's resolution,
+        # since small text is wider in fine pixels than in coarse ones.
+        figure.set_dpi(dpi)
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+            figure.set_layout_engine(None)  # with "none" all would be drawn twice, once for nothing
+        for kind in kinds:
+            data = io.BytesIO()
+            figure.savefig(data, format=kind, dpi=dpi, metadata=_METADATA[kind])
+            files[kind] = data.getvalue()
+    return files
 
 
 def data_uri(kind: str, data: bytes) -> str:

@@ -19,7 +19,7 @@ from evaluation.report.drawing import (
     MARKERS,
     add_legend,
     codec_style,
-    file_of,
+    files_of,
     new_figure,
     rate_axis,
 )
@@ -49,14 +49,15 @@ def write_plots(results: Results, summary: pd.DataFrame, folder: Path) -> list[P
     if with_codebooks(results):
         figures["perplexity"] = perplexity(results)
     paths = []
+    kinds = ("png", "svg")
     for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            path = folder / f"{name}.{kind}"
-            if figure is None:
-                path.unlink(missing_ok=True)
-                continue
-            write_atomic(path, file_of(figure, kind, salt=name))
-            paths.append(path)
+        if figure is None:
+            for kind in kinds:
+                (folder / f"{name}.{kind}").unlink(missing_ok=True)
+            continue
+        for kind, content in files_of(figure, kinds, salt=name).items():
+            paths.append(folder / f"{name}.{kind}")
+            write_atomic(paths[-1], content)
     return paths
 
 

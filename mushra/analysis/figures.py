@@ -11,10 +11,9 @@ from typing import Any
 
 import matplotlib
 import matplotlib.style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.report.drawing import FORMATS, file_of
+from evaluation.report.drawing import files_of
 from qincodec.core.errors import UserError, did_you_mean
 from qincodec.core.files import write_atomic
 
@@ -123,22 +122,10 @@ def _style_settings(style: str | Path) -> dict[Any, Any]:
     return settings
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of ``width`` x ``height`` inches that needs no display."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Write ``stem.png``, ``.svg`` and ``.pdf`` into ``folder``; the same figure gives the same bytes."""
-    # Laid out once and not for each format, which takes most of the time; at the picture's resolution, since
-    # small text is wider in fine pixels than in coarse ones.
-    figure.set_dpi(_DPI)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
     paths = []
-    for kind in FORMATS:
+    for kind, content in files_of(figure, dpi=_DPI).items():
         paths.append(folder / f"{stem}.{kind}")
-        write_atomic(paths[-1], file_of(figure, kind, dpi=_DPI))
+        write_atomic(paths[-1], content)
     return paths

@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from evaluation.report.drawing import COLOURS, NEUTRAL
+from evaluation.report.drawing import COLOURS, NEUTRAL, new_figure
 from mushra.analysis.agreement import listener_agreement
 from mushra.analysis.description import t_interval
-from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
+from mushra.analysis.figures import WIDTHS, save, style_context
 from mushra.analysis.layout import CHARACTER, Layout, Place, arrange, label_axis
 from mushra.analysis.ratings import Ratings
 from qincodec.core.errors import count

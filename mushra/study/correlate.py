@@ -25,9 +25,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.records import MetricInfo, number_to_json
-from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
+from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL, new_figure
 from evaluation.report.tables import heading
-from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
+from mushra.analysis.figures import WIDTHS, save, style_context
 from mushra.analysis.layout import codec_and_kbps, display_name
 from mushra.analysis.ratings import Ratings
 from mushra.store.php_csv import neutral_cell

@@ -30,8 +30,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import special
 
-from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL
-from mushra.analysis.figures import WIDTHS, new_figure
+from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL, new_figure
+from mushra.analysis.figures import WIDTHS
 from mushra.analysis.mixed import SINGULAR
 from mushra.analysis.primary import NEW_ITEMS, SAME_ITEMS
 from mushra.analysis.significance import ALPHA

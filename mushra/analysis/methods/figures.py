@@ -7,8 +7,8 @@ from pathlib import Path
 
 import matplotlib
 
-from evaluation.report.drawing import NEUTRAL
-from mushra.analysis.figures import WIDTHS, new_figure, save, style_context
+from evaluation.report.drawing import NEUTRAL, new_figure
+from mushra.analysis.figures import WIDTHS, save, style_context
 from mushra.analysis.layout import arrange, label_axis
 from mushra.analysis.methods.tables import Marks
 

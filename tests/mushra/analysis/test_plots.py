@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from evaluation.report.drawing import COLOURS
+from evaluation.report.drawing import COLOURS, new_figure
 from mushra.analysis import plots
 from mushra.analysis.agreement import listener_agreement
-from mushra.analysis.figures import new_figure, style_context
+from mushra.analysis.figures import style_context
 from mushra.analysis.layout import arrange, label_axis
 from mushra.analysis.plots import _figure_of_items, bounded_density, draw_all
 from mushra.analysis.ratings import Ratings
