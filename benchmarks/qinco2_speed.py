@@ -66,7 +66,8 @@ def timed(action: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
 
 
 def trained(arguments: argparse.Namespace, train: object) -> QINCO2:
-    model = QINCO2(DIM, N, K, **SIZES["M"])
+    # Searches are compared below; none is to be made wider at the end of the training.
+    model = QINCO2(DIM, N, K, **SIZES["M"], search=Search())
     if arguments.state.exists():
         model.load_state_dict(torch.load(arguments.state, weights_only=True))
         return model

@@ -22,7 +22,7 @@ from qincodec.core.errors import UserError
 from qincodec.quantizers.base import EqualCodebooks, Fitting
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents
-from qincodec.quantizers.rvq import _DISTANCES, MAX_FRAMES, nearest, next_codebook
+from qincodec.quantizers.rvq import _DISTANCES, MAX_FRAMES, check_k_means, nearest, next_codebook
 
 #: No standard deviation is taken as smaller than this part of its stage's global one.
 _FLOOR = 1e-2
@@ -33,9 +33,10 @@ class IRVQ(EqualCodebooks):
     """Residual vector quantizer that divides each residual by its cluster's standard deviation.
 
     `fit` takes ``max_frames``: one codebook after the other is fitted on up to so many frames, held in
-    memory; an interrupted fit goes on at the codebook it was at. A cluster's standard deviations are of the
-    frames that `selection` gives it. Those of clusters with fewer than two frames are the stage's global
-    ones, and none is less than 1 % of the global one.
+    memory, by ``k_means`` ("minibatch", as in the paper, or "lloyd"); an interrupted fit goes on at the
+    codebook it was at. A cluster's standard deviations are of the frames that `selection` gives it. Those of
+    clusters with fewer than two frames are the stage's global ones, and none is less than 1 % of the global
+    one.
 
     Args:
         dim: dimensions of a latent.
@@ -102,9 +103,12 @@ class IRVQ(EqualCodebooks):
             scale = scale * self.sigmas[n, codes[:, n]]
         return x
 
-    def _fit(self, latents: Latents, how: Fitting, max_frames: int = MAX_FRAMES) -> None:
+    def _fit(
+        self, latents: Latents, how: Fitting, max_frames: int = MAX_FRAMES, k_means: str = "minibatch"
+    ) -> None:
+        check_k_means(k_means)
         latents.check(self.dim, self.codebook_size)
-        state = FitState(how.state_dir, self, latents, seed=how.seed, max_frames=max_frames)
+        state = FitState(how.state_dir, self, latents, seed=how.seed, max_frames=max_frames, k_means=k_means)
         done = state.load()
         x = torch.from_numpy(latents.sample(max_frames, how.seed)).to(self.codebooks.device)
         r, scale = x, torch.ones_like(x)
@@ -113,7 +117,7 @@ class IRVQ(EqualCodebooks):
                 codebook, sigma = done["codebooks"][n].to(x.device), done["sigmas"][n].to(x.device)
                 code = self._select(r, scale, codebook)
             else:
-                codebook = next_codebook(r, n, self.codebook_size, how.seed)
+                codebook = next_codebook(r, n, self.codebook_size, how.seed, k_means)
                 code = self._select(r, scale, codebook)
                 sigma = cluster_deviations(r - codebook[code], code, self.codebook_size)
             scale, r = scale * sigma[code], (r - codebook[code]) / sigma[code]

@@ -1,29 +1,39 @@
-"""Residual vector quantization, each codebook by mini-batch k-means (QINCODEC paper, III-A and V-E)."""
+"""Residual vector quantization, each codebook by k-means of what is left (QINCODEC paper, III-A and V-E)."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from qincodec.core.errors import UserError, shown
 from qincodec.quantizers.base import EqualCodebooks, Fitting, squared_distances
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents
 
 #: Frames a codebook of k-means is fitted on in the paper.
 MAX_FRAMES = 5_000_000
-#: Passes of `k_means` over all rows on a GPU.
-_PASSES = 30
+#: Ways to fit a codebook, see `k_means`.
+K_MEANS = ("minibatch", "lloyd")
+#: Passes of `lloyd` over all rows.
+_PASSES = 25
 #: Frames times codewords whose distances are computed at once (64 MB of them).
 _DISTANCES = 1 << 24
 
 
-def k_means(rows: torch.Tensor, clusters: int, seed: int) -> torch.Tensor:
+def check_k_means(name: str) -> None:
+    """Raise UserError for a name that is not one of `K_MEANS`."""
+    if name not in K_MEANS:
+        raise UserError(f"unknown k_means {shown(name)}: it is {' or '.join(K_MEANS)}")
+
+
+def k_means(rows: torch.Tensor, clusters: int, seed: int, how: str = "minibatch") -> torch.Tensor:
     """(clusters, dim) centroids of (n, dim) rows, on the rows' device.
 
-    On the CPU scikit-learn's mini-batch k-means with batches of 3K, as in the paper; elsewhere Lloyd's
-    algorithm on all rows, where a pass over them takes less time than a batch.
+    Args:
+        how: "minibatch", scikit-learn's mini-batch k-means with batches of 3K, as in the paper, computed on
+            the CPU; or `lloyd`, whose error is a few percent lower.
     """
-    if rows.device.type != "cpu":
+    if how == "lloyd":
         return lloyd(rows, clusters, seed)
     # On use: encoding and decoding do not need it, and it takes a second to import.
     from sklearn.cluster import MiniBatchKMeans
@@ -32,11 +42,15 @@ def k_means(rows: torch.Tensor, clusters: int, seed: int) -> torch.Tensor:
     model = MiniBatchKMeans(clusters, batch_size=3 * clusters, random_state=seed, n_init="auto")
     # The batches are too small to share: more threads are slower on a busy machine and round otherwise.
     with threadpool_limits(1):
-        return torch.from_numpy(np.asarray(model.fit(rows.numpy()).cluster_centers_, dtype=np.float32))
+        centers = np.asarray(model.fit(rows.cpu().numpy()).cluster_centers_, dtype=np.float32)
+    return torch.from_numpy(centers).to(rows.device)
 
 
 def lloyd(rows: torch.Tensor, clusters: int, seed: int, passes: int = _PASSES) -> torch.Tensor:
-    """`k_means` in plain torch, from rows drawn at random; a cluster that gets none begins anew at a row."""
+    """(clusters, dim) centroids of (n, dim) rows by Lloyd's algorithm, on the rows' device.
+
+    It begins at rows drawn at random; a cluster that gets none begins anew at another.
+    """
     random = torch.Generator().manual_seed(seed)
     centroids = rows[torch.randperm(len(rows), generator=random)[:clusters].to(rows.device)]
     for _ in range(passes):
@@ -48,11 +62,11 @@ def lloyd(rows: torch.Tensor, clusters: int, seed: int, passes: int = _PASSES) -
     return centroids
 
 
-def next_codebook(residual: torch.Tensor, n: int, size: int, seed: int) -> torch.Tensor:
-    """(size, dim) codewords of stage ``n`` by k-means of its residuals; all but the first hold zero, as 0."""
+def next_codebook(residual: torch.Tensor, n: int, size: int, seed: int, how: str) -> torch.Tensor:
+    """(size, dim) codewords of stage ``n`` by `k_means` of its residuals; all but the first hold 0."""
     if n == 0:
-        return k_means(residual, size, seed)
-    codebook = k_means(residual, size - 1, seed + n)
+        return k_means(residual, size, seed, how)
+    codebook = k_means(residual, size - 1, seed + n, how)
     return torch.cat([codebook.new_zeros(1, codebook.shape[1]), codebook])
 
 
@@ -89,7 +103,8 @@ class RVQ(AdditiveQuantizer):
 
     Every codebook but the first holds the zero vector, so that one more codebook never makes the error
     of a frame larger. `fit` takes ``max_frames``: one codebook after the other is fitted on up to so many
-    frames, held in memory; an interrupted fit goes on at the codebook it was at.
+    frames, held in memory, by ``k_means`` ("minibatch", as in the paper, or "lloyd"); an interrupted fit goes
+    on at the codebook it was at.
 
     Args:
         dim: dimensions of a latent.
@@ -113,16 +128,19 @@ class RVQ(AdditiveQuantizer):
             codes.append(code)
         return torch.stack(codes, 1)
 
-    def _fit(self, latents: Latents, how: Fitting, max_frames: int = MAX_FRAMES) -> None:
+    def _fit(
+        self, latents: Latents, how: Fitting, max_frames: int = MAX_FRAMES, k_means: str = "minibatch"
+    ) -> None:
+        check_k_means(k_means)
         latents.check(self.dim, self.codebook_size)
-        state = FitState(how.state_dir, self, latents, seed=how.seed, max_frames=max_frames)
+        state = FitState(how.state_dir, self, latents, seed=how.seed, max_frames=max_frames, k_means=k_means)
         done = state.load()
         residual = torch.from_numpy(latents.sample(max_frames, how.seed)).to(self.codebooks.device)
         for n in range(self.num_codebooks):
             if n < len(done.get("codebooks", ())):
                 codebook = done["codebooks"][n].to(residual.device)
             else:
-                codebook = next_codebook(residual, n, self.codebook_size, how.seed)
+                codebook = next_codebook(residual, n, self.codebook_size, how.seed, k_means)
             residual -= codebook[nearest(residual, codebook)]
             self.codebooks[n] = codebook
             state.save({"codebooks": self.codebooks[: n + 1].cpu().clone()})

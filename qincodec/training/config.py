@@ -133,6 +133,8 @@ class QuantizerStage(_Part):
         max_frames: latents to fit on at most; the paper takes 60 million for QINCO2.
         options: further arguments of the quantizer (``num_blocks: 2`` of qinco2).
         training: of qinco2, fields of `qincodec.quantizers.qinco2.Training`.
+        k_means: of rvq and irvq: mini-batches as in the paper, or Lloyd's algorithm on all latents, for which
+            a GPU needs no more time. QINCO2 begins at an RVQ by Lloyd's.
     """
 
     kind: str = "qinco2"
@@ -141,6 +143,7 @@ class QuantizerStage(_Part):
     max_frames: int = Field(default=60_000_000, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    k_means: Literal["minibatch", "lloyd"] = "minibatch"
 
 
 class FinetuneStage(_Part):

@@ -61,6 +61,8 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
         more: dict[str, Any] = {}
         if settings.kind == "qinco2":
             more = {"validation": held_out, "training": qinco2_training(settings.training)}
+        elif settings.kind in ("rvq", "irvq"):
+            more = {"k_means": settings.k_means}
         quantizer.fit(latents, seed=run.config.seed, state_dir=folder, progress=report, **more)
     tables = count_codes(quantizer, latents, held_out, device)
     errors = relative_errors(quantizer, held_out, device)

@@ -214,6 +214,33 @@ def test_lloyd_gives_empty_clusters_a_row() -> None:
     assert distances.min(1).values.max() < 1e-5 and distances.min(0).values.max() < 1e-5
 
 
+def test_lloyd_is_as_good_as_faiss() -> None:
+    """FAISS' k-means of as many passes; the mean over starts, of which each ends elsewhere."""
+    faiss = pytest.importorskip("faiss")
+    x = data(4000)
+
+    def error(centroids: torch.Tensor) -> float:
+        return float(torch.cdist(x, centroids).min(1).values.square().mean())
+
+    ours = [error(lloyd(x, 64, seed)) for seed in range(5)]
+    theirs = []
+    for seed in range(5):
+        means = faiss.Kmeans(DIM, 64, niter=25, seed=seed, max_points_per_centroid=10_000)
+        means.train(x.numpy())
+        theirs.append(error(torch.from_numpy(means.centroids)))
+    assert np.mean(ours) < 1.01 * np.mean(theirs)
+
+
+@pytest.mark.parametrize("kind", [RVQ, IRVQ])
+def test_lloyd_or_mini_batches(kind: type[RVQ | IRVQ]) -> None:
+    x = data(3000)
+    quantizer = kind(DIM, 2, K)
+    quantizer.fit(x, seed=5, k_means="lloyd")
+    torch.testing.assert_close(quantizer.codebooks[0], lloyd(x, K, seed=5))
+    with pytest.raises(UserError, match="unknown k_means 'elkan': it is minibatch or lloyd"):
+        quantizer.fit(x, k_means="elkan")
+
+
 def test_rvq_first_codebook_is_scikit_learn_s() -> None:
     from sklearn.cluster import MiniBatchKMeans
 

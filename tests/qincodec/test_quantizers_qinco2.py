@@ -16,7 +16,7 @@ import torch
 from qincodec.core.errors import UserError
 from qincodec.quantizers import beam
 from qincodec.quantizers.beam import Search, smallest
-from qincodec.quantizers.qinco2 import QINCO2, SIZES, Training
+from qincodec.quantizers.qinco2 import QINCO2, SIZES, Training, widen
 from qincodec.quantizers.rvq import RVQ
 
 DIM, N, K = 6, 4, 16
@@ -284,6 +284,44 @@ def test_smallest_is_exact(size: int, k: int) -> None:
     values, indices = smallest(x, k)
     assert torch.equal(values.sort(-1).values, x.sort(-1).values[..., :k])
     assert torch.equal(x.gather(-1, indices), values)
+
+
+def test_learning_rate_is_a_ramp_and_a_quarter_of_a_cosine() -> None:
+    training = Training(epochs=10, ramp_epochs=2, lr=0.5)
+    rates = [training.rate(step, 100) for step in range(1000)]
+    assert max(rates) == rates[199] == rates[200] == 0.5
+    assert rates[0] == pytest.approx(0.5 / 200)
+    # Two thirds of the way of the fall a half is left, as of cos(60 degrees).
+    assert rates[200 + 800 * 2 // 3] == pytest.approx(0.25, rel=2e-3)
+    assert rates[-1] == pytest.approx(0.5 * math.pi / 2 / 800, rel=1e-3)
+
+
+def test_training_begins_at_lloyd_s_codebooks() -> None:
+    """Steps of no length leave the start, on whatever device the mini-batches of RVQ would be computed."""
+    x = data(3000)
+    model = QINCO2(DIM, N, K, num_blocks=1, width=8, hidden=8, search=Search(4, 4))
+    model.fit(x, validation=data(500, 1), training=Training(epochs=1, lr=0, noise=0, ramp_epochs=0))
+    start = RVQ(DIM, N, K)
+    start.fit((x - model.mean) / model.scale, k_means="lloyd")
+    used = model.codebooks.detach() - start.codebooks
+    assert used.abs().max() < 1e-4
+
+
+def test_a_shortlist_that_costs_too_much_is_widened() -> None:
+    """Networks that were never trained: the pre-selection knows nothing of what they make of a codeword."""
+    model, x = random_network(), data(300)
+    with torch.no_grad():
+        model.preselection.normal_()
+    model.search = Search(8, 8, shortlist=2)
+    full = mse(model, x, Search(8, 8))
+    assert mse(model, x, model.search) > 1.05 * full
+    widen(model, x)
+    assert 2 < model.search.shortlist <= 64
+    assert mse(model, x, model.search) <= 1.0101 * full
+    assert mse(model, x, Search(8, 8, shortlist=model.search.shortlist // 2)) > 1.0099 * full
+    wide = model.search
+    widen(model, x)
+    assert model.search == wide
 
 
 def test_an_epoch_without_a_batch_is_told_by_its_numbers() -> None:
