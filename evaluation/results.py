@@ -48,6 +48,8 @@ MATCH_COLUMNS = [
 #: A reference below this RMS is as good as empty, as one in antiphase is after the mix to mono, or one that
 #: is nothing but DC: what is scored is rounding.
 QUIET_DBFS = -80.0
+#: More categories than this are no groups that a table could show.
+MAX_CATEGORIES = 50
 #: Of distances between distributions.
 EXTRA_COLUMNS = ("frames", "half", "half_frames", "limit")
 
@@ -160,3 +162,22 @@ class Results:
     def summary(self) -> pd.DataFrame:
         """One row per condition with intervals (`evaluation.statistics.recordings.summarize`)."""
         return self.summarize(self)
+
+    @cached_property
+    def categories(self) -> dict[str, Results]:
+        """Category -> results of its clips, by name; "" for clips without one. Empty unless there are from 2
+        to `MAX_CATEGORIES`.
+
+        With the metrics of clips alone: distances between distributions and statistics of codes are of all.
+        """
+        of_clips = self.clips["category"].where(self.clips["category"].notna(), "")
+        names = sorted(of_clips.unique())
+        if not 2 <= len(names) <= MAX_CATEGORIES:
+            return {}
+        metrics = self.clip_metrics
+        of_all: dict[str, Any] = {"corpus": [], "scores": [], "embeddings": [], "remarks": [], "points": None}
+        parts = ((name, self.clips[of_clips == name].reset_index(drop=True)) for name in names)
+        return {
+            name: replace(self, clips=part, metrics=metrics, noise_floor=None, **of_all)
+            for name, part in parts
+        }

@@ -106,7 +106,7 @@ def test_no_output_is_cut_off() -> None:
     """What a terminal's edge cuts off leaves a bracket open, or ends in the middle of a known sentence."""
     text = (DOCS / "evaluate.md").read_text(encoding="utf-8")
     blocks = [part for part in text.split("```")[1::2] if part.startswith("\n")]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         assert block.count("(") == block.count(")") and block.count("[") == block.count("]"), block
         assert max(map(len, block.splitlines())) <= 118

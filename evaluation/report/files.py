@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evaluation.report.categories import category_frame
 from evaluation.report.markup import latex, markdown
 from evaluation.report.notes import notes
 from evaluation.report.plots import write_plots
@@ -55,7 +56,8 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     ``clips.csv`` and ``clips.parquet`` (a row per condition and clip), ``summary.csv``, ``summary.json``,
     ``table.md``, ``table.tex`` (booktabs), ``tests.csv``, ``points.csv`` (operating points that are no row of
     ``summary.csv``) where there are any, ``bd_rate.csv`` where there is a BD-rate, ``perplexity.csv`` (a
-    row per condition and codebook) where there are codes, and the plots. In CSV an infinite value is ``inf``,
+    row per condition and codebook) where there are codes, ``summary_by_category.csv`` (a row per category and
+    condition) where there are categories, and the plots. In CSV an infinite value is ``inf``,
     one that is not a number is empty, and the disclaimer of the data set is a column; in JSON both are null
     with the reason as ``<name>_reason``. `TIMING_COLUMNS` hold wall times, all else is reproducible.
 
@@ -79,6 +81,7 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     }
     points = pd.DataFrame() if results.points is None else results.points.summary
     optional = {"points.csv": points, "bd_rate.csv": rates, "perplexity.csv": codebooks}
+    optional["summary_by_category.csv"] = category_frame(results)
     contents |= {name: _csv(results, frame) for name, frame in optional.items() if len(frame)}
     clips = _with_disclaimer(results, results.clips[[*CLIP_COLUMNS, *scores]])
     with result_file(folder / "clips.csv") as path:

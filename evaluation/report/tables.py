@@ -179,10 +179,10 @@ def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = Fals
         headings += [heading(metric), *([f"median {metric.label}"] if medians else [])]
     headings += ["n", "failed"]
     headings += [title for title, _ in [*optional, *speeds]]
-    return Table(headings, _sections(results, summary, metrics, cells), "Scores")
+    return Table(headings, rate_sections(results, summary, metrics, cells), "Scores")
 
 
-def _sections(
+def rate_sections(
     results: Results,
     summary: pd.DataFrame,
     metrics: Sequence[MetricInfo],
@@ -269,7 +269,7 @@ def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo
                 line.append(Cell(row[f"{frechet}_limit"], f".{places}f", (limits[0], limits[1])))
         return [*line, Cell(row[f"{frechet}_n"]), Cell(row[f"{frechet}_frames"])]
 
-    sections = _sections(results, summary, metrics, cells)
+    sections = rate_sections(results, summary, metrics, cells)
     if (floor := results.noise_floor) is not None:
         lines = [cells(row, set(), floor) for _, row in floor.summary.iterrows()]
         sections.append(Section("noise floor", lines))
@@ -296,7 +296,7 @@ def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
         entry = entries.get((row["codec"], asked_rate(row["kbps"])))
         return [Cell(row["codec"]), rate_cell(row), *_codebook_cells(entry)] if entry else []
 
-    sections = _sections(results, summary, [], cells)
+    sections = rate_sections(results, summary, [], cells)
     if not sections:
         return None
     headings = ["codec", "kbps", "codebooks", "frames", "mean 2^H", "corrected", "2^mean H", "corrected"]

@@ -14,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from evaluation.report.categories import category_note, category_table
 from evaluation.report.notes import notes
 from evaluation.report.tables import BOLD, Cell, Table, all_tables
 from evaluation.results import Results
@@ -39,7 +40,11 @@ def print_wide(renderable: object, file: IO[str] | None = None) -> None:
 
 def render(results: Results, summary: pd.DataFrame) -> Report:
     """The report as something rich can print at any width."""
-    return Report(all_tables(results, summary), [note.text for note in notes(results, summary)])
+    tables, lines = all_tables(results, summary), [note.text for note in notes(results, summary)]
+    table, line = category_table(results, summary), category_note(results)
+    if table is not None:
+        tables.insert(1, table)
+    return Report(tables, [lines[0], *([line] if line else []), *lines[1:]])
 
 
 @dataclass(frozen=True)

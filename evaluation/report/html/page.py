@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.report.categories import categories
 from evaluation.report.drawing import templates
 from evaluation.report.html import figures
 from evaluation.report.notes import attributions, notes
@@ -19,6 +20,7 @@ from evaluation.report.tables import (
     Section,
     Table,
     all_tables,
+    build_table,
     decimals,
     heading,
     kbps_text,
@@ -80,6 +82,14 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "tables": all_tables(results, summary, medians=True),
         "legend": figures.legend(results),
         "curves": figures.rate_distortion(results, everything),
+        "categories": [
+            {
+                "text": part.text,
+                "table": build_table(part.results, part.results.summary, medians=True),
+                "curves": figures.rate_distortion(part.results, part.results.summary),
+            }
+            for part in categories(results)
+        ],
         "has_floor": results.noise_floor is not None,
         "speed": figures.speed(results, summary),
         "perplexity": figures.perplexity(results),
