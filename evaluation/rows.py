@@ -205,9 +205,45 @@ class Codebook:
     kbps_entropy: Amount
 
 
+@dataclass(frozen=True, slots=True)
+class CodebookPair:
+    """What two codebooks, counted from 1, share (`evaluation.statistics.joint_codes`).
+
+    Attributes:
+        used: pairs of entries that occur.
+    """
+
+    first: CountedFrom1
+    second: CountedFrom1
+    used: Count
+    mutual_bits: Amount
+    mutual_bits_shuffled: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class JointCodes:
+    """Statistics of the codebooks together (`evaluation.statistics.joint_codes`).
+
+    Attributes:
+        frames: that they are from: a part of a large set.
+        used: different frames among them.
+    """
+
+    frames: CountedFrom1
+    used: Count
+    entropy_bits: Amount
+    entropy_bits_miller_madow: Amount
+    pairs: tuple[CodebookPair, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodesRow(Row):
-    """Statistics of all codes of a condition (`evaluation.statistics.codes.code_statistics`)."""
+    """Statistics of all codes of a condition (`evaluation.statistics.codes.code_statistics`).
+
+    Attributes:
+        duration_s: of the clips they are from; None in rows of earlier versions.
+        joint: None in those, and for one codebook.
+    """
 
     kind: Literal["codes"] = "codes"
     codec: Text
@@ -220,13 +256,15 @@ class CodesRow(Row):
     perplexity_of_mean: Amount
     perplexity_of_mean_miller_madow: Amount
     usage: Amount
+    duration_s: Positive | None = None
+    joint: JointCodes | None = None
 
     def __post_init__(self) -> None:
         if not self.codebooks:
             raise ValueError("'codebooks' is empty; needed is one or more")
 
     def to_json(self) -> dict[str, Any]:
-        return {**Row.to_json(self), "codebooks": [asdict(book) for book in self.codebooks]}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,6 +387,8 @@ class CodeStatistics:
         perplexity: mean of 2^H over codebooks.
         perplexity_of_mean: 2^mean(H).
         usage: mean share of entries that occur.
+        duration_s: of all clips; None where nothing is known of it, as of interpolated rows.
+        joint: of the codebooks together, if there are several.
     """
 
     codec: str
@@ -361,11 +401,36 @@ class CodeStatistics:
     perplexity_of_mean: float = math.nan
     perplexity_of_mean_miller_madow: float = math.nan
     usage: float = math.nan
+    duration_s: float | None = None
+    joint: JointCodes | None = None
     kbps_entropy_reason: str = ""
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second of audio."""
+        return self.frames / self.duration_s if self.duration_s else math.nan
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Codes of all codebooks per second of audio."""
+        tokens = sum(book.frames for book in self.codebooks)
+        return tokens / self.duration_s if self.duration_s else math.nan
+
+    @property
+    def bits_per_token(self) -> float:
+        """Mean of log2 of the codebooks' sizes over all codes."""
+        tokens = sum(book.frames for book in self.codebooks)
+        return (
+            sum(book.frames * math.log2(book.size) for book in self.codebooks) / tokens
+            if tokens
+            else math.nan
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What applies."""
         found = {"codec": self.codec, "kbps": self.kbps, **_known(self)}
         if self.codebooks:
             found["codebooks"] = [asdict(book) for book in self.codebooks]
+        if self.joint is not None:
+            found["joint"] = asdict(self.joint)
         return found

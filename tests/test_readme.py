@@ -50,6 +50,8 @@ def test_the_files_of_a_run_are_the_ones_named(tmp_path: Path) -> None:
     assert names - found <= {
         "points.csv",
         "bd_rate.csv",
+        "tokens.csv",
+        "mutual_information.csv",
         *(f"perplexity.{kind}" for kind in ("csv", "png", "svg")),
     }
     assert found - names <= {".lock", "files.json"}

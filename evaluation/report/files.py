@@ -16,7 +16,14 @@ from evaluation.report.categories import category_frame
 from evaluation.report.markup import latex, markdown
 from evaluation.report.notes import notes
 from evaluation.report.plots import write_plots
-from evaluation.report.tables import all_tables, codebook_frame, disclaimer, with_noise_floor
+from evaluation.report.tables import (
+    all_tables,
+    codebook_frame,
+    disclaimer,
+    pair_frame,
+    token_frame,
+    with_noise_floor,
+)
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.statistics.recordings import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
 from qincodec.core.files import result_file, write_atomic
@@ -55,11 +62,12 @@ def write_all(results: Results, folder: Path) -> list[Path]:
 
     ``clips.csv`` and ``clips.parquet`` (a row per condition and clip), ``summary.csv``, ``summary.json``,
     ``table.md``, ``table.tex`` (booktabs), ``tests.csv``, ``points.csv`` (operating points that are no row of
-    ``summary.csv``) where there are any, ``bd_rate.csv`` where there is a BD-rate, ``perplexity.csv`` (a
-    row per condition and codebook) where there are codes, ``summary_by_category.csv`` (a row per category and
-    condition) where there are categories, and the plots. In CSV an infinite value is ``inf``,
-    one that is not a number is empty, and the disclaimer of the data set is a column; in JSON both are null
-    with the reason as ``<name>_reason``. `TIMING_COLUMNS` hold wall times, all else is reproducible.
+    ``summary.csv``) where there are any, ``bd_rate.csv`` where there is a BD-rate, where there are codes
+    ``perplexity.csv`` (a row per condition and codebook), ``tokens.csv`` (per condition) and
+    ``mutual_information.csv`` (per pair of codebooks), where there are categories ``summary_by_category.csv``
+    (a row per category and condition), and the plots. In CSV an infinite value is ``inf``, one that is not a
+    number is empty, and the disclaimer of the data set is a column; in JSON both are null with the reason as
+    ``<name>_reason``. `TIMING_COLUMNS` hold wall times, all else is reproducible.
 
     Raises:
         UserError: a file cannot be written.
@@ -81,6 +89,7 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     }
     points = pd.DataFrame() if results.points is None else results.points.summary
     optional = {"points.csv": points, "bd_rate.csv": rates, "perplexity.csv": codebooks}
+    optional |= {"tokens.csv": token_frame(results), "mutual_information.csv": pair_frame(results)}
     optional["summary_by_category.csv"] = category_frame(results)
     contents |= {name: _csv(results, frame) for name, frame in optional.items() if len(frame)}
     clips = _with_disclaimer(results, results.clips[[*CLIP_COLUMNS, *scores]])

@@ -338,6 +338,14 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             "Madow's correction; usage: share of entries that occur. Each codebook: perplexity.csv"
         )
         yield Note("codebooks", text)
+        text = (
+            "Tokens: codes of all codebooks per second of audio; H: entropy per token, mean over codebooks,"
+            " and with Miller and Madow's correction; joint H: of all codes of a frame, at most log2 of n"
+            " frames, a lower bound where most frames are distinct; I: mutual information in bits, mean over"
+            " pairs of codebooks, biased high; shuffled: of the same codes in shuffled frames, which share"
+            " nothing: what I is above that is shared. Each pair: mutual_information.csv"
+        )
+        yield Note("codebooks", text)
 
 
 def attributions(results: Results) -> list[str]:

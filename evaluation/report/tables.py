@@ -320,6 +320,86 @@ def _codebook_cells(entry: CodeStatistics) -> list[Cell]:
     ]
 
 
+def token_table(results: Results, summary: pd.DataFrame) -> Table | None:
+    """What a language model on the codes would see: rates of frames and tokens, entropies, what codebooks
+    share; None where there are no codes. Operating points that are no row have rows here: an interpolated row
+    has no codes of its own."""
+    points = [] if results.points is None else [results.points.summary]
+    rows = pd.concat([summary, *points], ignore_index=True)
+    entries = {(e.codec, e.kbps): e for e in with_codebooks(results) if e.duration_s}
+    rows = rows[[(c, asked_rate(k)) in entries for c, k in zip(rows["codec"], rows["kbps"], strict=True)]]
+    lines = []
+    for _, row in rows.iterrows():
+        entry = entries[row["codec"], asked_rate(row["kbps"])]
+        values = _token_values(entry)
+        shown = [Cell(values[name], form) for name, (_, form) in _TOKEN_COLUMNS.items()]
+        lines.append([Cell(row["codec"]), kbps_cell(row["kbps_measured"]), *shown])
+    headings = ["codec", "kbps", *(title for title, _ in _TOKEN_COLUMNS.values())]
+    return Table(headings, [Section("tokens", lines)], "Tokens") if lines else None
+
+
+#: Of `token_table`: column of ``tokens.csv`` -> heading and form.
+_TOKEN_COLUMNS = {
+    "frame_rate": ("frames/s", ".4g"),
+    "tokens_per_second": ("tokens/s", ".4g"),
+    "bits_per_token": ("bits/token", ".4g"),
+    "usage": ("usage", ".1%"),
+    "entropy_bits": ("H/token", ".2f"),
+    "entropy_bits_miller_madow": ("corrected", ".2f"),
+    "joint_entropy_bits": ("joint H/frame", ".2f"),
+    "mutual_bits": ("mean I", ".3f"),
+    "mutual_bits_shuffled": ("shuffled", ".3f"),
+    "joint_frames": ("n frames", ""),
+    "joint_distinct": ("distinct", ".1%"),
+}
+
+
+def _token_values(entry: CodeStatistics) -> dict[str, float | None]:
+    books, joint = entry.codebooks, entry.joint
+    pairs = () if joint is None else joint.pairs
+    return {
+        "frames": entry.frames,
+        "frame_rate": entry.frame_rate,
+        "tokens_per_second": entry.tokens_per_second,
+        "bits_per_token": entry.bits_per_token,
+        "codebooks": len(books),
+        "usage": entry.usage,
+        "entropy_bits": float(np.mean([book.entropy_bits for book in books])),
+        "entropy_bits_miller_madow": float(np.mean([book.entropy_bits_miller_madow for book in books])),
+        "joint_frames": None if joint is None else joint.frames,
+        "joint_distinct": None if joint is None else joint.used / joint.frames,
+        "joint_entropy_bits": None if joint is None else joint.entropy_bits,
+        "joint_entropy_bits_miller_madow": None if joint is None else joint.entropy_bits_miller_madow,
+        **{
+            name: float(np.mean([getattr(pair, name) for pair in pairs])) if pairs else None
+            for name in ("mutual_bits", "mutual_bits_shuffled")
+        },
+    }
+
+
+def token_frame(results: Results) -> pd.DataFrame:
+    """One row per condition with codes, for ``tokens.csv``."""
+    return pd.DataFrame(
+        [
+            {"codec": entry.codec, "kbps": entry.kbps, **_token_values(entry)}
+            for entry in with_codebooks(results)
+            if entry.duration_s
+        ]
+    )
+
+
+def pair_frame(results: Results) -> pd.DataFrame:
+    """One row per condition and pair of codebooks, for ``mutual_information.csv``."""
+    return pd.DataFrame(
+        [
+            {"codec": entry.codec, "kbps": entry.kbps, "frames": entry.joint.frames, **asdict(pair)}
+            for entry in with_codebooks(results)
+            if entry.joint is not None
+            for pair in entry.joint.pairs
+        ]
+    )
+
+
 def codebook_frame(results: Results) -> pd.DataFrame:
     """One row per condition and codebook, for ``perplexity.csv``."""
     return pd.DataFrame(
@@ -332,11 +412,11 @@ def codebook_frame(results: Results) -> pd.DataFrame:
 
 
 def all_tables(results: Results, summary: pd.DataFrame, *, medians: bool = False) -> list[Table]:
-    """The main table, one per embedding, and the codebooks' where there are any."""
-    codebooks = codebook_table(results, summary)
+    """The main table, one per embedding, and those of codebooks and tokens where there are any."""
+    codes = [codebook_table(results, summary), token_table(results, summary)]
     main = build_table(results, summary, medians=medians)
     embeddings = [embedding_table(results, summary, info) for info in results.embeddings]
-    return [main, *embeddings, *([codebooks] if codebooks else [])]
+    return [main, *embeddings, *filter(None, codes)]
 
 
 def disclaimer(results: Results) -> str:

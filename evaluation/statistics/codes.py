@@ -1,4 +1,4 @@
-"""Statistics of a codec's codes: perplexity, entropy and usage of every codebook."""
+"""Statistics of a codec's codes: perplexity, entropy and usage of every codebook, and of all together."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import pandas as pd
 from evaluation.rows import Codebook, CodedRow, CodesRow
 from evaluation.run.columns import Found
 from evaluation.run.store import RunStore, row_key
+from evaluation.statistics.joint_codes import KeptCodes, joint_statistics
 from qincodec.core.errors import UserError
 
-VERSION = "1"
+VERSION = "2"
+# Without statistics of codebooks together.
+_OLD_VERSION = "1"
 # Entries. A damaged file must not make the counts take all memory.
 _LARGEST_CODEBOOK = 2**24
 
@@ -33,20 +36,22 @@ def code_statistics(store: RunStore, rows: Found[CodedRow]) -> CodesRow | str | 
     rows = rows.where(rows.numbers("codebooks") > 0)
     if not len(rows.keys):
         return None
-    key = row_key(kind="codes", version=VERSION, members=sorted(rows.keys.hex()))
+    members = sorted(rows.keys.hex())
+    key, old = (row_key(kind="codes", version=v, members=members) for v in (VERSION, _OLD_VERSION))
     known = store.row(key, CodesRow)
     if known is not None:
         return known
     found = _count(store, rows, key)
     if isinstance(found, CodesRow) and store.writable:
         store.append([found])
-    return found
+    return found if isinstance(found, CodesRow) else store.row(old, CodesRow) or found
 
 
 def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | str | None:
     counts: list[np.ndarray] = []
     frames, duration_s = 0, 0.0
     codec = rate = ""
+    kept = KeptCodes()
     for row in rows:
         codec, rate = codec or row.codec, rate or row.rate
         try:
@@ -66,6 +71,7 @@ def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | st
             return f"{row.encoded} has other codebooks than its codec"
         for count, codes in zip(counts, encoded.codes, strict=True):
             count += np.bincount(codes, minlength=len(count))
+        kept.add(row.key, encoded.codes)
         frames += encoded.codes.shape[1]
         duration_s += row.duration_s
     if not counts or not frames:
@@ -85,6 +91,8 @@ def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | st
         perplexity_of_mean=2**bits,
         perplexity_of_mean_miller_madow=2**corrected,
         usage=float(np.mean([book.usage for book in books])),
+        duration_s=duration_s,
+        joint=joint_statistics(kept.joined()) if len(books) > 1 else None,
     )
 
 

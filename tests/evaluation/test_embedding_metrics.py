@@ -328,11 +328,12 @@ def test_ranks_share_why_an_embedding_is_missing(monkeypatch: pytest.MonkeyPatch
 
 def test_tables_are_whole(clip_folder: Path, tmp_path: Path) -> None:
     results: Results = evaluate(clip_folder, "steps", [4, 8], metrics="si_sdr,bands", out=tmp_path / "run")
-    main, bands, codebooks = all_tables(results, results.summary)
+    main, bands, codebooks, tokens = all_tables(results, results.summary)
     assert "SI-SDR (dB) ↑" in main.headings and not any("bands" in h for h in main.headings)
     assert [section.heading for section in bands.sections] == ["4 kbps", "8 kbps", "noise floor"]
     assert codebooks.headings[2:5] == ["codebooks", "frames", "mean 2^H"]
-    for table in (main, bands, codebooks):
+    assert tokens.headings[2:5] == ["frames/s", "tokens/s", "bits/token"]
+    for table in (main, bands, codebooks, tokens):
         assert all(len(row) == len(table.headings) for section in table.sections for row in section.rows)
     latex = (tmp_path / "run" / "table.tex").read_text()
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 4
