@@ -2,8 +2,12 @@
 
 A worker is an actor for each core, or each GPU, that holds the models (`evaluation.engine.worker`). All that
 it makes of a batch it sends back, and that counts once, when it has arrived: workers, hosts and networks may
-fail at any moment, and only the batches that were with them are done again. A batch that ends one worker
-after the other is split, by condition and then by clip, until the one at fault is found, which fails.
+fail at any moment, and only the batches that were with them are done again. A batch that ends its worker is
+split by condition, which changes nothing of what comes back, and if it ends one worker after the other by
+clip, until the one at fault is found, which fails. Each such clip costs the start of several workers, so a
+condition with several of them in a row is put off until all else is done. It goes on from the other end of
+the data, as the first clips may differ from the rest (they are the shortest), and is given up if that ends
+workers, too.
 
 Ray is imported where it is used: nothing else needs it.
 """
@@ -14,8 +18,8 @@ import logging
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,8 +45,10 @@ from qincodec.core.errors import Unavailable, UserError, said
 
 #: Batches that are with a worker at once: one is computed, one waits.
 IN_LINE = 2
-#: So many workers end one after the other with the same work before it is split, or fails.
+#: So many workers end one after the other with the same work before it is split by clip, or fails.
 MAX_ENDS = 3
+#: So many clips of a condition in a row fail like that before it is put off, and again before it is given up.
+MAX_CLIPS = 2
 #: Seconds between two looks at who has come or gone.
 LOOK_S = 1.0
 #: Seconds without any worker before that is said.
@@ -58,8 +64,16 @@ class Job(Protocol):
     def take(self, found: Any) -> None:
         """What it made of it."""
 
+    @property
+    def points(self) -> list[str]:
+        """The conditions that it is of (`Condition.point`)."""
+
+    def part(self, points: Set[str]) -> Job | None:
+        """What of it is of these conditions; None if nothing is."""
+
     def parts(self) -> list[Job]:
-        """Smaller ones that give the same together; none if there are none."""
+        """Smaller ones that give the same together, one for each condition if there are several; none if
+        there are none."""
 
     def fail(self, reason: str) -> None:
         """It cannot be done."""
@@ -70,6 +84,8 @@ class _Task:
     job: Job
     #: How many workers it has ended.
     ends: int = 0
+    #: Whether it was put off.
+    is_late: bool = False
 
 
 @dataclass
@@ -113,6 +129,11 @@ class Cluster:
         self._trees = setup.trees
         self._hired: list[_Hired] = []
         self._failed_starts = 0
+        #: How many clips in a row have failed because they ended workers, by condition and `_Task.is_late`.
+        self._ended: Counter[tuple[str, bool]] = Counter()
+        self._late: list[_Task] = []
+        #: Condition -> why.
+        self._given_up: dict[str, str] = {}
         self._heard = time.monotonic()
         self._ray = _import_ray()
         self._joined = not self._ray.is_initialized()
@@ -174,14 +195,33 @@ class Cluster:
             for hired in self._hired:
                 if not hired.is_ready or len(hired.in_line) > place:
                     continue
-                task = todo.popleft() if todo else next(rest, None)
+                task = self._next(todo, rest)
                 if task is None:
                     break
                 hired.in_line[self._send(hired, task, {})] = task
         count = sum(task is not None for hired in self._hired for task in hired.in_line.values())
         if not count and not todo and (task := next(rest, None)) is not None:
             todo.append(task)  # nobody is ready yet
-        return count + len(todo)
+        return count + len(todo) + len(self._late)
+
+    def _next(self, todo: deque[_Task], rest: Iterator[_Task]) -> _Task | None:
+        """The next task, without what was given up or is put off."""
+        while True:
+            task = todo.popleft() if todo else next(rest, None)
+            if task is None and self._late:
+                task = self._late.pop()
+            if task is None:
+                return None
+            points = set(task.job.points)
+            for point in points & self._given_up.keys():
+                if (gone := task.job.part({point})) is not None:
+                    gone.fail(self._given_up[point])
+            points -= self._given_up.keys()
+            late = {point for point in points if self._ended[point, False] >= MAX_CLIPS and not task.is_late}
+            if (put_off := task.job.part(late)) is not None:
+                self._late.append(_Task(put_off, is_late=True))
+            if (job := task.job.part(points - late)) is not None:
+                return replace(task, job=job)
 
     def _send(self, hired: _Hired, task: _Task, contents: Mapping[str, Mapping[str, bytes]]) -> Any:
         return hired.actor.do.remote(task.job.order(), contents)
@@ -209,6 +249,8 @@ class Cluster:
             hired.is_ready, self._failed_starts = True, 0
         else:
             task.job.take(found)
+            for point in task.job.points:
+                self._ended[point, False] = self._ended[point, True] = 0
         return []
 
     def _lost(self, hired: _Hired, error: Exception) -> list[_Task]:
@@ -229,15 +271,28 @@ class Cluster:
         self._note(f"a worker was lost ({reason}); what it had is done again")
         again = [task, *(other for other in others if other is not None)]
         task.ends += 1
-        if task.ends < MAX_ENDS:
+        if task.ends < (MAX_ENDS if len(task.job.points) == 1 else 1):
             return again[::-1]
         if parts := task.job.parts():
-            return [*again[:0:-1], *(_Task(part) for part in reversed(parts))]
+            return [*again[:0:-1], *(_Task(part, is_late=task.is_late) for part in reversed(parts))]
         task.job.fail(
             f"{MAX_ENDS} workers ended one after the other while they worked on this clip: a crash of the "
             "codec or a metric, or too little memory"
         )
+        for point in task.job.points:
+            self._count_failed(point, task.is_late)
         return again[:0:-1]
+
+    def _count_failed(self, point: str, is_late: bool) -> None:
+        """A clip of a condition has failed because it ended workers."""
+        self._ended[point, is_late] += 1
+        if is_late and self._ended[point, True] >= MAX_CLIPS and point not in self._given_up:
+            self._given_up[point] = (
+                f"given up: {MAX_CLIPS} of the first clips and {MAX_CLIPS} of the last ended {MAX_ENDS} "
+                f"workers each at {point}, by a crash of the codec or a metric, or too little memory; the "
+                "same command tries again"
+            )
+            self._note(self._given_up[point])
 
     def _content(self, name: str) -> dict[str, bytes]:
         """What a worker lacks; nothing if it is gone here, too."""
@@ -275,15 +330,20 @@ class _Batch:
     evaluator: Evaluator
     store: RunStore
     on_step: Callable[[int], None]
-    #: Of a batch that ended workers: each rate is encoded by itself, for a higher one may be at fault.
-    is_part: bool = False
+    #: Codecs whose rates are encoded each by itself: a higher one, out of which they would be cut, may have
+    #: ended workers.
+    apart: frozenset[str] = frozenset()
+
+    @property
+    def points(self) -> list[str]:
+        return [prepared.condition.point for prepared, _ in self.work.todo]
 
     def order(self) -> BatchOrder:
         known = Known()
         for prepared, delay in self.work.todo:
             self._tell(known, prepared, delay)
         todo = [self._ordered(prepared, delay) for prepared, delay in self.work.todo]
-        codecs = set() if self.is_part else {prepared.condition.codec for prepared, _ in self.work.todo}
+        codecs = {prepared.condition.codec for prepared, _ in self.work.todo} - self.apart
         conditions = [c for c in self.evaluator.conditions if c.codec and c.condition.codec in codecs]
         there = {prepared.condition.point for prepared, _ in self.work.todo}
         for prepared in _wholes(conditions):
@@ -336,13 +396,21 @@ class _Batch:
         self.evaluator.append(rows)
         self.on_step(self.work.steps)
 
+    def part(self, points: Set[str]) -> _Batch | None:
+        kept = [one for one in self.work.todo if one[0].condition.point in points]
+        if len(kept) == len(self.work.todo):
+            return self
+        left = {p.condition.codec for p, _ in self.work.todo if p.condition.point not in points}
+        return replace(self, work=replace(self.work, todo=kept), apart=self.apart | left) if kept else None
+
     def parts(self) -> list[Job]:
         clips, todo = self.work.clips, self.work.todo
         if len(todo) > 1:  # in the same batch each gives the same
             works = [Work(clips, [one]) for one in todo]
         else:
             works = [Work([clip], todo) for clip in clips] if len(clips) > 1 else []
-        return [replace(self, work=work, is_part=True) for work in works]
+        apart = self.apart | {prepared.condition.codec for prepared, _ in todo}
+        return [replace(self, work=work, apart=apart) for work in works]
 
     def fail(self, reason: str) -> None:
         for prepared, delay in self.work.todo:

@@ -152,6 +152,20 @@ def test_a_host_that_is_lost_and_none_that_has_the_data(
     )
 
 
+def test_what_kills_its_worker_fails_alone(
+    tmp_path: Path, lab: Lab, nodes: Any, codec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of three clips, so that the other worker does what is left and none has to be waited for."""
+    monkeypatch.setattr(cluster, "MAX_ENDS", 1)
+    asked = request(lab.recordings, codec(deadly=0.5), cluster=nodes.address)
+    asked = replace(asked, kbps="16", metrics="si_sdr", batch_size=1)
+    found = evaluated(asked, tmp_path / "run")
+    coded = {row["clip"]: row["error"] for row in found.values() if row["kind"] == "coded"}
+    assert "ended one after the other" in coded.pop("loud")
+    assert coded == {"one": None, "two": None}
+
+
+@pytest.mark.long
 def test_what_kills_every_worker_fails_alone(
     tmp_path: Path, lab: Lab, nodes: Any, codec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

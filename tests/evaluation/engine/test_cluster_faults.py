@@ -1,0 +1,120 @@
+"""What is done on a cluster about work that ends workers. Ray is a stand-in here: no process starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from known import RATE, LayersCodec, StepCodec, register_codecs, tone_and_noise
+from nominal import evaluate
+from standin_ray import Death, StandInRay
+
+from baselines.codec import Encoded, Rate
+from evaluation.engine import cluster
+from evaluation.results import Results
+
+
+class DeadlyCodec(StepCodec):
+    """Ends its worker at 8 kbps on clips of these peaks."""
+
+    name = "deadly"
+    peaks: tuple[float, ...] = tuple(n / 10 for n in range(1, 9))
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        if rate.kbps == 8 and round(float(audio.abs().max()), 2) in self.peaks:
+            raise Death
+        return super().encode(audio, rate)
+
+
+class DeadlyLayers(LayersCodec):
+    """Ends its worker at its highest rate."""
+
+    name = "deadly-layers"
+
+    def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
+        if rate.settings["num_codebooks"] == 8:
+            raise Death
+        return super().encode_clip(audio, rate)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> StandInRay:
+    """One core."""
+    register_codecs(monkeypatch, StepCodec, DeadlyCodec, DeadlyLayers)
+    found = StandInRay(1)
+    monkeypatch.setattr(cluster, "_import_ray", lambda: found)
+    monkeypatch.setattr(cluster, "LOOK_S", 0.0)
+    monkeypatch.setenv("QINCODEC_OFFLINE", "1")  # workers set it
+    monkeypatch.setattr("evaluation.report.files.write_plots", lambda *_: [])
+    return found
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight, each louder than the one before it."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(8):
+        sound = tone_and_noise(number, 0.3)
+        sound *= (number + 1) / 10 / abs(sound).max()
+        soundfile.write(folder / f"{number}.wav", sound, RATE, subtype="FLOAT")
+    return folder
+
+
+def coded(clips: Path, out: Path, **options: Any) -> Results:
+    """At two rates, of which one is deadly, and a codec that works."""
+    wanted: dict[str, Any] = {"metrics": "si_sdr", "batch_size": 2, "cluster": "local", "out": out}
+    return evaluate(clips, "deadly,steps", [4, 8], **{**wanted, **options})
+
+
+def without_times(results: Results) -> pd.DataFrame:
+    return results.clips.drop(columns=["encode_s", "decode_s"])
+
+
+def test_a_condition_that_always_ends_its_worker_is_given_up(
+    ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two of the first clips and two of the last; all else has its scores, and a run that goes on tries
+    again."""
+    found = coded(clips, tmp_path / "run")
+    failed = found.clips[found.clips["error"].notna()]
+    assert set(zip(failed["codec"], failed["kbps"], strict=True)) == {("deadly", 8.0)}
+    assert len(failed) == 8 and len(found.clips) == 4 * 8
+    reasons = failed["error"].value_counts()
+    (given_up,) = (reason for reason in reasons.index if reason.startswith("given up: 2 of the first clips"))
+    assert set(failed.loc[failed["error"] != given_up, "clip"]) == {"0", "1", "6", "7"}
+    # A batch of two clips: whole, of that condition alone, and each clip; of the last batch not whole.
+    assert ray.deaths == 1 + 2 * (3 + 2 * 3)
+    monkeypatch.setattr(DeadlyCodec, "peaks", ())
+    again = coded(clips, tmp_path / "run")
+    assert again.clips["error"].isna().all()
+    whole = coded(clips, tmp_path / "whole", cluster=None)
+    pd.testing.assert_frame_equal(without_times(again), without_times(whole))
+
+
+def test_clips_that_end_their_workers_fail_alone(
+    ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many in a row as a condition is put off for; it goes on with the others."""
+    ray.cores = 3
+    monkeypatch.setattr(cluster, "MAX_ENDS", 1)
+    monkeypatch.setattr(DeadlyCodec, "peaks", (0.1, 0.2, 0.5))
+    found = coded(clips, tmp_path / "run", batch_size=1)
+    failed = found.clips[found.clips["error"].notna()]
+    assert sorted(failed["clip"]) == ["0", "1", "4"]
+    assert failed["error"].str.contains("ended one after the other while they worked on this clip").all()
+
+
+def test_a_rate_that_ends_workers_takes_no_lower_one_with_it(
+    ray: StandInRay, clips: Path, tmp_path: Path
+) -> None:
+    """Lower rates of such a codec are cut out of the highest one; of one that is given up, they are not."""
+    found = evaluate(
+        clips, "deadly-layers", [220.5, 264.6, 352.8], metrics="si_sdr", cluster="local", out=tmp_path / "run"
+    )
+    failed = found.clips[found.clips["error"].notna()]
+    assert set(failed["kbps"]) == {352.8} and len(failed) == 8
