@@ -32,7 +32,7 @@ from evaluation.datasets.base import Clip
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.evaluator import Evaluator, Work
 from evaluation.engine.ledger import Gathered, Known
-from evaluation.engine.plug_ins import added_files
+from evaluation.engine.plug_ins import added_sources
 from evaluation.engine.request import ParsedRequest, parse_weights
 from evaluation.engine.worker import BatchOrder, Lacks, Order, Ordered, Ready, Setup, Tree, Worker
 from evaluation.metrics.base import Metric
@@ -124,8 +124,7 @@ class Cluster:
         self._resource = "GPU" if typed.device.startswith("cuda") else "CPU"
         if self._resource == "GPU":  # Ray shows each worker its own alone
             request = replace(request, typed=replace(typed, device="cuda"))
-        plug_ins = [text for text in added_files() if _plug_in_file(text).is_file()]
-        setup = Setup(request, _trees(request, plug_ins), plug_ins, expected)
+        setup = Setup(request, _trees(request), added_sources(), expected)
         self._trees = setup.trees
         self._hired: list[_Hired] = []
         self._failed_starts = 0
@@ -295,9 +294,13 @@ class Cluster:
             self._note(self._given_up[point])
 
     def _content(self, name: str) -> dict[str, bytes]:
-        """What a worker lacks; nothing if it is gone here, too."""
+        """What a worker lacks; nothing if it is gone here, too.
+
+        Raises:
+            UserError: weights are not what the run began with.
+        """
         if tree := self._trees.get(name):
-            return {below: (tree.path / below).read_bytes() for below in tree.digests}
+            return tree.read()
         path = weights.find(name) if name in weights.FILES else Path(name)
         try:
             return {} if path is None else {".": path.read_bytes()}
@@ -431,14 +434,9 @@ def _wholes(conditions: Sequence[PreparedCondition]) -> list[PreparedCondition]:
     return found
 
 
-def _plug_in_file(text: str) -> Path:
-    """Of ``FILE.py:NAME``."""
-    return Path(text.rpartition(":")[0]).expanduser()
-
-
-def _trees(request: ParsedRequest, plug_ins: Sequence[str]) -> dict[str, Tree]:
-    """Files that the request names."""
-    trees = {text: Tree.of(_plug_in_file(text)) for text in plug_ins}
+def _trees(request: ParsedRequest) -> dict[str, Tree]:
+    """Weights that the request names."""
+    trees = {}
     for spec in request.codecs:
         if spec.weights is None or spec.weights in model_folder.shipped():
             continue

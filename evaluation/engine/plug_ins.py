@@ -12,7 +12,7 @@ from baselines.registry import CODECS
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.metrics import METRICS
 from qincodec.core.errors import UserError
-from qincodec.core.plugins import add_file
+from qincodec.core.plugins import Source, add_file
 from qincodec.quantizers import QUANTIZERS
 
 _REGISTRIES = CODECS, METRICS, EMBEDDINGS, QUANTIZERS
@@ -28,9 +28,9 @@ def add_files(texts: Sequence[str]) -> None:
         add_file(text, *_REGISTRIES)
 
 
-def added_files() -> list[str]:
+def added_sources() -> list[Source]:
     """What `add_files` and names of codecs and metrics that were such files have added."""
-    return [text for registry in _REGISTRIES for text in registry.files()]
+    return [source for registry in _REGISTRIES for source in registry.sources()]
 
 
 def digest_of(codec: Codec) -> str:

@@ -7,10 +7,13 @@ takes from its own disk where they lie under the same path with the same content
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +33,7 @@ from evaluation.engine.embedder import load_embeddings
 from evaluation.engine.evaluator import Evaluator, Work
 from evaluation.engine.ledger import Gathered
 from evaluation.engine.noise_floor import noise_floor
-from evaluation.engine.plug_ins import add_files
+from evaluation.engine.plug_ins import add_files, digest_of
 from evaluation.engine.request import CodecSpec, ParsedRequest
 from evaluation.metrics import load_metrics
 from evaluation.metrics.base import Metric, describe_metric
@@ -39,6 +42,7 @@ from evaluation.records import Condition, DecodedFile
 from qincodec.codec import check_device
 from qincodec.core.errors import UserError
 from qincodec.core.files import file_sha256
+from qincodec.core.plugins import Source
 
 #: Content that is sent: a file's path there -> path below it -> bytes; "." is the file itself.
 Contents = Mapping[str, Mapping[str, bytes]]
@@ -64,6 +68,26 @@ class Tree:
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         return cls(path, {file.relative_to(path).as_posix(): file_sha256(file) for file in files})
 
+    def read(self) -> dict[str, bytes]:
+        """Path below it -> content.
+
+        Raises:
+            UserError: it is something else by now.
+        """
+        found = {}
+        for below, digest in self.digests.items():
+            path = self.path / below
+            try:
+                found[below] = path.read_bytes()
+            except OSError as error:
+                raise UserError(f"'{path}' cannot be read: {error.strerror}; put it back") from error
+            if hashlib.sha256(found[below]).hexdigest() != digest:
+                raise UserError(
+                    f"'{path}' has changed since the run began; put the old file back, or evaluate again in "
+                    "a new run folder"
+                )
+        return found
+
     def is_here(self) -> bool:
         """Whether this host has the same under the same path."""
         files = ((self.path / name, digest) for name, digest in self.digests.items())
@@ -76,15 +100,16 @@ class Setup:
 
     Attributes:
         request: of the run.
-        trees: files that it names: label of a codec with ":" behind it, name of `baselines.weights.FILES`,
-            or one of ``plug_ins`` -> what is there.
-        plug_ins: parts out of Python files, ``FILE.py:NAME`` as typed.
+        trees: weights that it names: label of a codec with ":" behind it, or name of
+            `baselines.weights.FILES` -> what is there.
+        plug_ins: parts out of Python files, as they were when the run began: all workers have these, also
+            those that start when a file was edited.
         expected: what the driver has loaded: name -> what decides its output (`identities`).
     """
 
     request: ParsedRequest
     trees: Mapping[str, Tree]
-    plug_ins: Sequence[str]
+    plug_ins: Sequence[Source]
     expected: Mapping[str, Any]
 
 
@@ -178,8 +203,8 @@ class Worker:
         for name in self._weights:
             if name in weights.FILES:
                 weights.use(name, self._weights[name])
-        for text in self.setup.plug_ins:
-            add_files([f"{self._weights[text]}:{text.rpartition(':')[2]}"])
+        for number, source in enumerate(self.setup.plug_ins):
+            add_files([f"{self._file_of(source, number)}:{source.name}"])
         for spec in self._specs():
             if spec.given is None:
                 lacking += missing_weights(spec.codec, spec.weights)
@@ -189,18 +214,33 @@ class Worker:
                 lacking.append(file)
         return lacking
 
+    def _file_of(self, source: Source, number: int) -> Path:
+        """The plug-in's file where it is still what it was, else a copy."""
+        with suppress(OSError):
+            if source.path.read_bytes() == source.content:
+                return source.path
+        if (beside := str(source.path.parent)) not in sys.path:
+            sys.path.append(beside)  # its other files may be here
+        return self._keep(f"plug-in-{number}", {".": source.content}, source.path.name)
+
     def _file_name(self, name: str) -> str:
         tree = self.setup.trees.get(name)
         return "weights" if tree is None else tree.path.name
 
     def _specs(self) -> list[CodecSpec]:
-        """Codecs of the run, with weights as they lie here."""
+        """Codecs of the run, with weights as they lie here, and objects with the hash of the code they have
+        here: what is sent of them is a name, and values."""
         specs = [spec for spec in self.setup.request.codecs if f"codec {spec.label}" in self.setup.expected]
         places = {spec.label: self._weights.get(f"{spec.label}:") for spec in specs}
-        return [
-            spec if (place := places[spec.label]) is None else replace(spec, weights=str(place))
-            for spec in specs
-        ]
+        found = []
+        for spec in specs:
+            if (place := places[spec.label]) is not None:
+                spec = replace(spec, weights=str(place))
+            # The code of a class of the script or notebook itself is sent.
+            if spec.given is not None and type(spec.given).__module__ != "__main__":
+                spec = replace(spec, digest=digest_of(spec.given))
+            found.append(spec)
+        return found
 
     def _names(self, kind: str, names: Sequence[str]) -> list[str]:
         """Those that the driver has, too."""

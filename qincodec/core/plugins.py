@@ -32,18 +32,36 @@ _IN_A_FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
+class Source:
+    """A Python file as it was read, and the name of a part in it. The file may have been edited since.
+
+    Attributes:
+        path: absolute.
+    """
+
+    path: Path
+    name: str
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256. What the file imports is not in it."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A part out of a Python file.
 
     Attributes:
         part: what stands there under the name that was asked for.
         given: ``FILE.py:NAME`` as typed.
-        digest: first 16 hexadecimal digits of the file's SHA-256. What the file imports is not in it.
+        source: what was run.
     """
 
     part: Any
     given: str
-    digest: str
+    source: Source
 
 
 def in_a_file(text: str) -> bool:
@@ -68,17 +86,17 @@ def load_file(text: str) -> Loaded:
         raise UserError(f"'{text}' names no part of a file; give FILE.py:NAME, as in ./my_codec.py:MuLaw")
     path, name = Path(match["file"]).expanduser().absolute(), match["name"]
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        source = Source(path, name, path.read_bytes())
     except OSError as error:
         raise UserError(f"'{text}': '{path}' cannot be read: {error.strerror}; give FILE.py:NAME") from error
-    values = vars(_run_file(path, digest))
+    values = vars(_run_file(path, source.content))
     if name not in values:
         classes = [key for key, value in values.items() if isinstance(value, type)]
         raise UserError(
             f"'{text}': the file has no '{name}'; {did_you_mean(name, classes)}"
             f"its classes are {', '.join(classes) or 'none'}"
         )
-    return Loaded(values[name], text, digest)
+    return Loaded(values[name], text, source)
 
 
 def add_file(text: str, *registries: Registry) -> str:
@@ -105,17 +123,21 @@ def _attribute(path: str) -> Any:
 
 
 @cache
-def _run_file(path: Path, digest: str) -> Any:
-    """The module of a file, kept under a name of its own: two files may be called alike."""
-    module_name = f"qincodec_plug_in_{path.stem}_{digest}"
+def _run_file(path: Path, content: bytes) -> Any:
+    """The module of a file, kept under a name of its own: two files may be called alike.
+
+    Scores are kept under the hash of ``content``, so that is what runs: the file may be edited meanwhile, and
+    Python's ``__pycache__`` knows it by a time in whole seconds.
+    """
+    module_name = f"qincodec_plug_in_{path.stem}_{hashlib.sha256(content).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pickle look there
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
     except KeyboardInterrupt:
         raise
     except FAULTS as error:
@@ -173,13 +195,13 @@ class Registry:
         self._loaded[name] = loaded
         return name
 
-    def files(self) -> list[str]:
-        """``FILE.py:NAME`` of all parts that came from a file."""
-        return [loaded.given for loaded in self._loaded.values()]
+    def sources(self) -> list[Source]:
+        """Of all parts that came from a file."""
+        return [loaded.source for loaded in self._loaded.values()]
 
     def digest(self, name: str) -> str:
         """Of the file that a part came from, "" of what is installed."""
-        return self._loaded[name].digest if name in self._loaded else ""
+        return self._loaded[name].source.digest if name in self._loaded else ""
 
     def _third_party(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ import soundfile
 import torch
 from known import RATE, LayersCodec, StepCodec, register_codecs, tone_and_noise
 from nominal import evaluate
+from pages import code
 from standin_ray import Death, StandInRay
 
+import evaluation
 from baselines.codec import Encoded, Rate
+from baselines.registry import CODECS
+from evaluation.embeddings import EMBEDDINGS
 from evaluation.engine import cluster
+from evaluation.engine.worker import Tree
+from evaluation.metrics import METRICS
 from evaluation.results import Results
+from qincodec.core.errors import UserError
+from qincodec.quantizers import QUANTIZERS
 
 
 class DeadlyCodec(StepCodec):
@@ -118,3 +127,56 @@ def test_a_rate_that_ends_workers_takes_no_lower_one_with_it(
     )
     failed = found.clips[found.clips["error"].notna()]
     assert set(failed["kbps"]) == {352.8} and len(failed) == 8
+
+
+def test_a_plug_in_that_is_edited_meanwhile_stays_what_it_was(
+    ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a worker that starts afterwards, as in a process that has loaded it."""
+    for registry in (CODECS, METRICS, EMBEDDINGS, QUANTIZERS):
+        monkeypatch.setattr(registry, "_loaded", {})
+    file = tmp_path / "my_codec.py"
+    file.write_text("from beside import BITS\n" + code("README.md", "MuLaw").replace("127", "BITS"))
+    (tmp_path / "beside.py").write_text("BITS = 127\n")
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")  # puts sys.path back
+    options: dict[str, Any] = {"metrics": "si_sdr", "match": "nominal", "batch_size": 8}
+    whole = evaluation.evaluate(clips, f"{file}:MuLaw", [64], out=tmp_path / "whole", **options)
+    hire = cluster.Cluster._hire
+
+    def edit_first(self: cluster.Cluster) -> None:
+        if not ray.actors:
+            file.write_text(file.read_text().replace("BITS * level", "9 * level"))
+            CODECS._loaded.clear()  # another process
+        hire(self)
+
+    monkeypatch.setattr(cluster.Cluster, "_hire", edit_first)
+    options |= {"cluster": "local", "out": tmp_path / "run"}
+    found = evaluation.evaluate(clips, f"{file}:MuLaw", [64], **options)
+    assert "9 * level" in file.read_text() and CODECS._loaded["mulaw"].source.path != file
+    pd.testing.assert_frame_equal(without_times(found), without_times(whole))
+
+
+def test_an_object_whose_code_is_another_at_a_worker_takes_no_part(
+    ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent of it is the name of its class, which a worker imports, edited by then or its own."""
+    file = tmp_path / "some_codec.py"
+    file.write_text(code("README.md", "MuLaw"))
+    monkeypatch.syspath_prepend(tmp_path)
+    codec = importlib.import_module("some_codec").MuLaw()
+    hire = cluster.Cluster._hire
+    monkeypatch.setattr(cluster.Cluster, "_hire", lambda self: file.write_text("# edited") and hire(self))
+    with pytest.raises(UserError, match=r"codec mulaw is .* there and .* where the run began"):
+        evaluate(clips, [codec], [64], metrics="si_sdr", cluster="local", out=tmp_path / "run")
+
+
+def test_weights_that_change_meanwhile_are_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"old")
+    tree = Tree.of(tmp_path / "weights")
+    assert tree.read() == {".": b"old"}
+    (tmp_path / "weights").write_bytes(b"new")
+    with pytest.raises(UserError, match="weights' has changed since the run began; put the old file back"):
+        tree.read()
+    (tmp_path / "weights").unlink()
+    with pytest.raises(UserError, match="weights' cannot be read: No such file or directory; put it back"):
+        tree.read()
