@@ -16,6 +16,7 @@ from lab import Lab
 from evaluation.cli.evaluate import main
 from evaluation.engine import cluster
 from evaluation.engine.evaluator import Evaluator, Work
+from evaluation.engine.jobs import BatchJob
 from evaluation.engine.ledger import Gathered
 from evaluation.engine.request import Request, parse_request
 from evaluation.engine.worker import BatchOrder, Lacks, Ordered, Ready, Setup, Tree, Worker, identities
@@ -233,7 +234,7 @@ def test_files_that_were_decoded_elsewhere_are_sent(clip_folder: Path, tmp_path:
     with RunStore(tmp_path / "run") as store:
         parts = run.conditions, run.metrics, run.embeddings
         here = Evaluator(store, asked.typed.settings, *parts, "cpu", False)
-        job = cluster._Batch(Work(clips, [(condition, None)]), here, store, lambda count: None)
+        job = BatchJob(Work(clips, [(condition, None)]), here, store, lambda count: None)
         order = job.order()
         contents = {str(path): {".": path.read_bytes()} for path in order.files}
         assert folder / "a.wav" in order.files and len(contents) == 3
@@ -261,7 +262,7 @@ def test_what_a_folder_is_told_again_changes_nothing(clip_folder: Path, tmp_path
         there = Evaluator(made, typed.settings, run.conditions, run.metrics, run.embeddings, "cpu", False)
         there.work(Work(run.dataset.clips[:2], [(run.conditions[0], None)]))
         here = Evaluator(store, typed.settings, run.conditions, run.metrics, run.embeddings, "cpu", False)
-        job = cluster._Batch(
+        job = BatchJob(
             Work(run.dataset.clips[:2], [(run.conditions[0], None)]), here, store, lambda count: None
         )
         job.take(made.additions())
