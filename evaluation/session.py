@@ -25,6 +25,7 @@ from evaluation.engine.embedder import load_embeddings
 from evaluation.engine.matching import (
     PILOT_FILES,
     Found,
+    InThreads,
     Pilot,
     find_points,
     known_points,
@@ -34,6 +35,7 @@ from evaluation.engine.matching import (
 from evaluation.engine.request import DEFAULT_METRICS, ParsedRequest, Request, parse_request
 from evaluation.engine.runner import PreparedRun, Runner
 from evaluation.engine.scoring import describe
+from evaluation.engine.sizes import Sizes
 from evaluation.engine.speeds import Speeds
 from evaluation.engine.worker import identities
 from evaluation.loading import load_results
@@ -132,7 +134,7 @@ def execute(
         if run.settings.match == "measured":
             # Refuses another configuration before anything is measured.
             _describe_run(_at_points(run, known_points(store.find_run())), command, store)
-            found = _find_points(run, store, progress)
+            found = _find_points(run, store, cluster, progress)
         _open(store, run if found is None else _at_points(run, found), command, cluster)
         for more in reversed(range(MAX_ROUNDS + 1)):
             if found is not None:
@@ -199,10 +201,11 @@ def _code(
         show_speeds("")
 
 
-def _find_points(run: PreparedRun, store: RunStore, progress: Progress) -> Found:
+def _find_points(run: PreparedRun, store: RunStore, cluster: Cluster | None, progress: Progress) -> Found:
     """The operating points of a run at measured rates, before anything is coded."""
-    coder = Coder(store, run.settings.sample_rate, run.settings.channels)
-    pilot = Pilot(coder, run.dataset.clips, run.settings, run.workers)
+    sizes = Sizes(Coder(store, run.settings.sample_rate, run.settings.channels))
+    measure = InThreads(sizes, run.workers) if cluster is None else cluster.measure
+    pilot = Pilot(measure, run.dataset.clips, run.settings)
     if run.dataset.shard is not None:  # all shards must have the same points
         pilot = replace(pilot, clips=_drawn_clips(run.request, pilot, progress))
     return find_points(run.conditions, store.find_run(), pilot, progress)

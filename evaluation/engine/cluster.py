@@ -26,11 +26,20 @@ from types import TracebackType
 from typing import Any
 
 from baselines import weights
+from baselines.codec import Codec, Rate
+from evaluation.datasets.base import Clip
 from evaluation.engine.evaluator import Evaluator, Work
-from evaluation.engine.jobs import BatchJob, Job
+from evaluation.engine.jobs import BatchJob, ClipJob, Job
 from evaluation.engine.plug_ins import added_sources
 from evaluation.engine.request import ParsedRequest, parse_weights
-from evaluation.engine.worker import Lacks, Ready, Setup, Tree, Worker
+from evaluation.engine.sizes import Size
+from evaluation.engine.worker import (
+    Lacks,
+    Ready,
+    Setup,
+    Tree,
+    Worker,
+)
 from evaluation.run.environment import usable_cores
 from evaluation.run.store import RunStore
 from qincodec import model_folder
@@ -100,6 +109,8 @@ class Cluster:
         #: How many clips in a row have failed because they ended workers, by condition and `_Task.is_late`.
         self._ended: Counter[tuple[str, bool]] = Counter()
         self._late: list[_Task] = []
+        #: Codecs whose highest rate ended workers in the pilot: the others are not cut out of it.
+        self._alone: set[str] = set()
         #: Condition -> why.
         self._given_up: dict[str, str] = {}
         self._heard = time.monotonic()
@@ -133,6 +144,12 @@ class Cluster:
     ) -> None:
         """Do the work on batches, and write what comes of it. For the rest see `Evaluator.work`."""
         self.each(BatchJob(work, evaluator, store, on_step) for work in works)
+
+    def measure(self, label: str, codec: Codec, rate: Rate, of: Rate, clips: list[Clip]) -> list[Size]:
+        """What clips of a pilot take (`evaluation.engine.sizes.Measure`)."""
+        found: dict[str, Size] = {}
+        self.each(ClipJob(clip, label, rate, of, found, self._alone) for clip in clips)
+        return [found.get(clip.id) for clip in clips]
 
     def each(self, jobs: Iterable[Job]) -> None:
         """Have every job done once.

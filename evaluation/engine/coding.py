@@ -171,7 +171,11 @@ class Coder:
     def decode(
         self, codec: Codec, encoded: list[Encoded], length: int, given: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(clips, channels, ``length``) of what was encoded from ``given``, if that is known; on the CPU."""
+        """(clips, channels, ``length``) of what was encoded from ``given``, if that is known; on the CPU.
+
+        Whatever the codec's device, soxr resamples there: a filter of another library on a GPU has other
+        coefficients, and scores would depend on the device. Alignment and metrics take it back to theirs.
+        """
         return self._fitted(_decoded(codec, encoded, given), codec, length)
 
     def _fitted(self, decoded: torch.Tensor, codec: Codec, length: int) -> torch.Tensor:

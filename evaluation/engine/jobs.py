@@ -1,4 +1,4 @@
-"""What workers of a cluster are given to do, as the driver knows it: batches to code and score."""
+"""What workers of a cluster are given to do, as the driver knows it: batches to code, clips of a pilot."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from baselines.codec import highest
+from baselines.codec import Rate, highest
 from evaluation.datasets.base import Clip
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.evaluator import Evaluator, Work
 from evaluation.engine.ledger import Gathered, Known
-from evaluation.engine.worker import BatchOrder, Order, Ordered
+from evaluation.engine.sizes import Size
+from evaluation.engine.worker import BatchOrder, Order, Ordered, Sized, SizeOrder
 from evaluation.metrics.base import Metric
 from evaluation.records import MetricInfo
 from evaluation.rows import CodedRow, Row, ScoreRow
@@ -140,6 +141,42 @@ class BatchJob:
             for clip in self.work.clips:
                 self.evaluator.append(self.evaluator.failures(prepared, clip, delay, reason))
         self.on_step(self.work.steps)
+
+
+@dataclass
+class ClipJob:
+    """What a clip of the pilot takes, as a `Job`; where it cannot be coded, nothing is ``found``."""
+
+    clip: Clip
+    label: str
+    rate: Rate
+    of: Rate
+    found: dict[str, Size]
+    #: Codecs whose rates are encoded each by itself.
+    alone: set[str]
+
+    @property
+    def points(self) -> list[str]:
+        return [f"{self.label}@{self.rate.label}"]
+
+    def order(self) -> SizeOrder:
+        return SizeOrder(self.clip, self.label, self.rate, self.rate if self.label in self.alone else self.of)
+
+    def take(self, found: Sized) -> None:
+        self.found[self.clip.id] = found.size
+
+    def part(self, points: Set[str]) -> ClipJob | None:
+        return self if points & {*self.points} else None
+
+    def parts(self) -> list[Job]:
+        """By itself, if it was to be cut out of a higher rate, which may be at fault."""
+        if self.of.label == self.rate.label:
+            return []
+        self.alone.add(self.label)
+        return [replace(self, of=self.rate)]
+
+    def fail(self, reason: str) -> None:
+        """The run itself will report it."""
 
 
 def _wholes(conditions: Sequence[PreparedCondition]) -> list[PreparedCondition]:

@@ -22,20 +22,18 @@ from functools import partial
 
 import torch
 
-from baselines.codec import Codec, Encoded, Rate, check_encoded, highest
+from baselines.codec import Codec, Rate, highest
 from baselines.registry import of_plugin
 from evaluation.datasets.base import Clip
 from evaluation.datasets.files import drawn_at
-from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, at_point, checked_rates
+from evaluation.engine.sizes import Measure, Size, Sizes
 from evaluation.records import AskedRate, Settings, Tried
 from evaluation.rows import CodedRow
 from evaluation.run.manifest import RunDescription
 from evaluation.run.store import RunStore, coded_key
 from evaluation.statistics.matching import TOLERANCE, meets
-from qincodec import audio
 from qincodec.core.console import Progress
-from qincodec.core.plugins import FAULTS
 
 #: How near the pilot comes to the asked rate (ratio - 1): of a bitrate that can be set freely, of others.
 PILOT_TOLERANCE, STEP_TOLERANCE = 0.01, 0.02
@@ -216,34 +214,44 @@ def kbps_of(num_bytes: Sequence[int], durations_s: Sequence[float]) -> float:
 
 
 @dataclass
+class InThreads:
+    """Measures clips in threads of this process; their number changes nothing."""
+
+    sizes: Sizes
+    workers: int = 1
+
+    def __call__(self, label: str, codec: Codec, rate: Rate, of: Rate, clips: list[Clip]) -> list[Size]:
+        self.sizes.turn_to(label, codec)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in the run itself: each worker computes with one
+        try:
+            with ThreadPoolExecutor(self.workers) as pool:
+                return list(pool.map(partial(self.sizes.size, label, codec, rate, of), clips))
+        finally:
+            torch.set_num_threads(threads)
+
+
+@dataclass
 class Pilot:
     """Measures rates on clips drawn from all of the data, the same for the same data and seed.
 
     Args:
-        coder: reads the clips.
+        measure: encodes clips (`InThreads`, or the workers of a cluster).
         clips: of the whole data set, of all shards.
         settings: of the run.
-        workers: threads that encode side by side; their number changes nothing.
     """
 
-    coder: Coder
+    measure: Measure
     clips: Sequence[Clip]
     settings: Settings
-    workers: int = 1
     _measured: dict[tuple[str, str, int], tuple[float, int]] = field(default_factory=dict, init=False)
-    #: (codec, rate, clip) -> what was encoded at the highest rate, and seconds of audio; None if that failed.
-    _whole: dict[tuple[str, str, str], tuple[Encoded, float] | None] = field(default_factory=dict, init=False)
-    #: What codecs of one sample rate are given, by (sample rate, clip): the same at every rate that is tried.
-    _inputs: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         readable = [clip for clip in self.clips if clip.error is None]
         self._drawn = sorted(readable, key=lambda clip: drawn_at(clip.id, self.settings.seed))
         ends = torch.tensor([clip.duration_s for clip in self._drawn]).cumsum(0)
         self._few = min(PILOT_CLIPS, len(self._drawn))
-        within = int((ends <= PILOT_S).sum())
-        self._many = max(self._few, within)
-        self._kept = {clip.id for clip in self._drawn[:within]}
+        self._many = max(self._few, int((ends <= PILOT_S).sum()))
 
     @property
     def is_full(self) -> bool:
@@ -293,64 +301,11 @@ class Pilot:
         key = label, rate.label, count
         if key not in self._measured:
             of = highest(codec, rate, rates)
-            self._whole = {at: whole for at, whole in self._whole.items() if at[0] == label}
-            self._inputs = {at: kept for at, kept in self._inputs.items() if at[0] == codec.sample_rate}
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # as in the run itself: each worker computes with one
-            try:
-                with ThreadPoolExecutor(self.workers) as pool:
-                    size = partial(self._size, label, codec, rate, of)
-                    sizes = list(pool.map(size, self._drawn[:count]))
-            finally:
-                torch.set_num_threads(threads)
+            sizes = self.measure(label, codec, rate, of, self._drawn[:count])
             known = [size for size in sizes if size is not None]
             kbps = kbps_of([size[0] for size in known], [size[1] for size in known])
             self._measured[key] = kbps, len(known)
         return self._measured[key]
-
-    def _size(self, label: str, codec: Codec, rate: Rate, of: Rate, clip: Clip) -> tuple[int, float] | None:
-        """Bytes and seconds; None where that fails, which the run itself will report.
-
-        Args:
-            of: the highest rate that ``rate`` is a prefix of, at which a clip is encoded once.
-        """
-        key = label, of.label, clip.id
-        if of is not rate and key not in self._whole:
-            self._whole[key] = self._encoded(codec, of, clip)
-        whole = self._whole.get(key)
-        if whole is None or of is rate:
-            found = whole or self._encoded(codec, rate, clip)
-            return None if found is None else (len(found[0].payload), found[1])
-        try:
-            (encoded,) = check_encoded(codec.name, [codec.truncate(whole[0], rate)], 1)
-        except KeyboardInterrupt:
-            raise
-        except FAULTS:
-            return None
-        return len(encoded.payload), whole[1]
-
-    def _encoded(self, codec: Codec, rate: Rate, clip: Clip) -> tuple[Encoded, float] | None:
-        """A clip and its seconds; None where that fails."""
-        try:
-            given = self._given(codec, clip)
-            encoded = codec.encode(given.to(codec.device, copy=True), rate)
-            (item,) = check_encoded(codec.name, encoded, 1)
-        except KeyboardInterrupt:
-            raise
-        except FAULTS:
-            return None
-        return item, given.shape[-1] / codec.sample_rate
-
-    def _given(self, codec: Codec, clip: Clip) -> torch.Tensor:
-        """(1, channels, samples) at the codec's sample rate, kept until a codec of another comes."""
-        key = codec.sample_rate, clip.id
-        if (kept := self._inputs.get(key)) is not None:
-            return kept
-        samples = audio.resample(self.coder.reference(clip), self.settings.sample_rate, codec.sample_rate)
-        given = torch.from_numpy(samples)[None]
-        if clip.id in self._kept:
-            self._inputs[key] = given
-        return given
 
 
 def _distance(kbps: float, asked: float) -> float:

@@ -28,6 +28,7 @@ from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
+from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, identify, load_codec
 from evaluation.engine.embedder import load_embeddings
 from evaluation.engine.evaluator import Evaluator, Work
@@ -35,6 +36,7 @@ from evaluation.engine.ledger import Gathered
 from evaluation.engine.noise_floor import noise_floor
 from evaluation.engine.plug_ins import add_files, digest_of
 from evaluation.engine.request import CodecSpec, ParsedRequest
+from evaluation.engine.sizes import Size, Sizes
 from evaluation.metrics import load_metrics
 from evaluation.metrics.base import Metric, describe_metric
 from evaluation.metrics.embedding import describe_embedding
@@ -164,6 +166,8 @@ class Worker:
         self.codecs: dict[str, Codec] = {}
         self.metrics: list[Metric] = []
         self.embeddings: list[Embedding] = []
+        coder = Coder(Gathered(), self.settings.sample_rate, self.settings.channels, self.unchanged)
+        self.sizes = Sizes(coder)
         self._temporary = tempfile.TemporaryDirectory(prefix="evaluate-worker-")
         self._folder = Path(self._temporary.name)
         self._weights: dict[str, Path] = {}
@@ -360,6 +364,7 @@ class BatchOrder:
         return found
 
     def work(self, worker: Worker, places: Mapping[Path, Path]) -> Gathered:
+        worker.sizes.forget()  # there is no pilot any more
         clips = [replace(clip, path=places[clip.path]) for clip in self.clips]
         typed = worker.setup.request.typed
         evaluator = Evaluator(
@@ -385,3 +390,34 @@ class BatchOrder:
             rendered = _SentFolder(condition.codec, condition.kbps, paths)
             return PreparedCondition(condition, rendered=rendered, files=ordered.files)
         return next(prepared for prepared in noise_floor() if prepared.condition == condition)
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What comes back of a `SizeOrder`."""
+
+    size: Size
+
+    def renamed(self, names: Mapping[str, str]) -> Sized:
+        """It names no file."""
+        return self
+
+
+@dataclass(frozen=True)
+class SizeOrder:
+    """What a clip of the pilot takes (`Sizes.size`)."""
+
+    clip: Clip
+    label: str
+    rate: Rate
+    of: Rate
+
+    @property
+    def files(self) -> Mapping[Path, str]:
+        return {self.clip.path: self.clip.content_hash}
+
+    def work(self, worker: Worker, places: Mapping[Path, Path]) -> Sized:
+        clip = replace(self.clip, path=places[self.clip.path])
+        codec = worker.codecs[self.label]
+        worker.sizes.turn_to(self.label, codec)
+        return Sized(worker.sizes.size(self.label, codec, self.rate, self.of, clip))

@@ -21,7 +21,7 @@ from baselines.codec import Encoded, Rate
 from baselines.registry import CODECS
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.engine import cluster
-from evaluation.engine.worker import Tree
+from evaluation.engine.worker import SizeOrder, Tree
 from evaluation.metrics import METRICS
 from evaluation.results import Results
 from qincodec.core.errors import UserError
@@ -54,7 +54,7 @@ class DeadlyLayers(LayersCodec):
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> StandInRay:
     """One core."""
-    register_codecs(monkeypatch, StepCodec, DeadlyCodec, DeadlyLayers)
+    register_codecs(monkeypatch, StepCodec, DeadlyCodec, LayersCodec, DeadlyLayers)
     found = StandInRay(1)
     monkeypatch.setattr(cluster, "_import_ray", lambda: found)
     monkeypatch.setattr(cluster, "LOOK_S", 0.0)
@@ -127,6 +127,31 @@ def test_a_rate_that_ends_workers_takes_no_lower_one_with_it(
     )
     failed = found.clips[found.clips["error"].notna()]
     assert set(failed["kbps"]) == {352.8} and len(failed) == 8
+
+
+def test_the_pilot_is_encoded_by_the_workers(
+    ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same points, rates and rows; a highest rate that ends workers does not hide what lies below it."""
+    asked: list[str] = []
+    work = SizeOrder.work
+    monkeypatch.setattr(
+        SizeOrder, "work", lambda self, *given: (asked.append(self.label), work(self, *given))[1]
+    )
+    options: dict[str, Any] = {"metrics": "si_sdr", "batch_size": 8}
+    found, whole = (
+        evaluation.evaluate(clips, "opus,layers", [24, 250], out=tmp_path / str(c), cluster=c, **options)
+        for c in ("local", None)
+    )
+    assert found.asked == whole.asked and set(asked) == {"opus", "layers"}
+    pd.testing.assert_frame_equal(without_times(found), without_times(whole))
+    deadly = evaluation.evaluate(
+        clips, "deadly-layers", [250], out=tmp_path / "deadly", cluster="local", **options
+    )
+    assert ray.deaths == cluster.MAX_ENDS and deadly.clips["error"].isna().all()
+    row, expected = deadly.summary.iloc[0], whole.summary.set_index(["codec", "kbps"]).loc["layers", 250]
+    for name in ("interpolated", "kbps_below", "kbps_above", "si_sdr"):
+        assert row[name] == expected[name]
 
 
 def test_a_plug_in_that_is_edited_meanwhile_stays_what_it_was(
