@@ -212,6 +212,8 @@ class _Loader:
                 if shared != names:
                     own = _condition_scores(embedded, row, number, shared)
                 scores += [replace(score, common=True) for score in own]
+        if total:
+            self.progress("comparing distributions", total, total)
         return scores
 
     def _remarks(self, embedded: EmbeddedRun) -> list[str]:

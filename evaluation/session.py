@@ -30,6 +30,7 @@ from evaluation.engine.matching import (
     find_points,
     known_points,
     missing_points,
+    names_of_points,
     with_points,
 )
 from evaluation.engine.request import DEFAULT_METRICS, ParsedRequest, Request, parse_request
@@ -70,8 +71,14 @@ def prepare(
     """
     here = _on_this_host(request)
     check_device(here.typed.device)
-    conditions, skipped = prepare_conditions(here, failed)
+    parts = len(here.codecs) + len(here.embeddings)
+
+    def on_loaded(done: int) -> None:
+        progress("loading models", done, parts)
+
+    conditions, skipped = prepare_conditions(here, failed, on_loaded)
     embeddings, missing = load_embeddings(request.embeddings, here.typed.device)
+    on_loaded(parts)
     metrics, no_metrics = load_metrics(request.metrics)
     for metric in metrics:
         describe_metric(metric)  # refuses what a run folder cannot hold
@@ -129,7 +136,7 @@ def execute(
         UserError: the folder holds a run of another configuration, is in use, or cannot be written.
     """
     folder = out or run.default_folder()
-    with RunStore(folder) as store, _cluster(run, note) or nullcontext() as cluster:
+    with RunStore(folder) as store, _cluster(run, note, progress) or nullcontext() as cluster:
         found = None
         if run.settings.match == "measured":
             # Refuses another configuration before anything is measured.
@@ -154,13 +161,17 @@ def _on_this_host(request: ParsedRequest) -> ParsedRequest:
     return replace(request, typed=replace(typed, device="cpu"))
 
 
-def _cluster(run: PreparedRun, note: Callable[[str], None]) -> Cluster | None:
+def _cluster(run: PreparedRun, note: Callable[[str], None], progress: Progress) -> Cluster | None:
     """The cluster that the request names, whose workers will have what this process has loaded."""
     request = run.request
     if request.typed.cluster is None:
         return None
     codecs = {c.condition.codec: c.condition.identity for c in run.conditions if c.codec is not None}
-    return Cluster(request.typed.cluster, request, identities(codecs, run.metrics, run.embeddings), note)
+    expected = identities(codecs, run.metrics, run.embeddings)
+    progress("joining the cluster", 0, 1)
+    cluster = Cluster(request.typed.cluster, request, expected, note)
+    progress("joining the cluster", 1, 1)
+    return cluster
 
 
 def _code(
@@ -177,7 +188,7 @@ def _code(
         further: points are there that rates needed when all clips were coded at the first ones.
     """
     phase, done, total = "coding points that rates lack" if further else "coding and scoring", 0, 0
-    speeds, lock = Speeds(), threading.Lock()
+    speeds, lock = Speeds(names_of_points(run.conditions, run.asked)), threading.Lock()
     store.on_append = speeds.add
 
     def on_step(count: int) -> None:

@@ -272,8 +272,13 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
             note=progress.note,
             speeds=progress.below,
         )
-        progress.done()
-        with shown_anyway(partial(print_report, results)):
+        progress("writing tables and plots", 0, 1)
+
+        def show() -> None:
+            progress.done()
+            print_report(results)
+
+        with shown_anyway(show):
             write_all(results, folder)
     _print(results, folder)
     if results.clips["error"].notna().any() or results.n_failed_scores:

@@ -197,9 +197,10 @@ def look_at(paths: Iterable[Path], progress: Progress = lambda *_: None) -> dict
 
     Args:
         paths: absolute; repeated ones are looked at once.
-        progress: called after each file.
+        progress: called before the first file and after each.
     """
     unique = list(dict.fromkeys(paths))
+    progress("reading data", 0, len(unique))
     known = _read_cache()
     fresh: dict[str, Any] = {}
     files: dict[Path, File] = {}

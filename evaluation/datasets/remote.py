@@ -179,7 +179,7 @@ def fetch(
 
     Args:
         sources: of copies; other paths are left alone.
-        progress: called after each file.
+        progress: called before the first file and after each.
 
     Raises:
         UserError: an original cannot be read, or offline a copy is not there; what was fetched is kept.
@@ -196,6 +196,7 @@ def fetch(
                 f" '{sources[missing[0]].address.shown}': run the same command once{where_allowed()}"
             )
         return
+    progress("fetching data", 0, len(wanted))
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
         jobs = pool.map(lambda path: _bring(path, sources[path], copies), wanted)

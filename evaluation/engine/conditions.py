@@ -35,12 +35,15 @@ class PreparedCondition:
 
 
 def prepare_conditions(
-    request: ParsedRequest, failed: str | None = None
+    request: ParsedRequest,
+    failed: str | None = None,
+    on_loaded: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[PreparedCondition], dict[str, str]]:
     """Load every codec and choose its operating points, nearest to the asked rates, before any work starts.
 
     Args:
         failed: why a download that was tried has failed; it is not advised again then.
+        on_loaded: called with the number of codecs that are loaded.
 
     Returns:
         The conditions, and for each codec that was left out its label and why.
@@ -53,11 +56,13 @@ def prepare_conditions(
     if lacks and not request.typed.skip_unavailable:
         raise refuse(request, lacks, failed)
     prepared: list[PreparedCondition] = []
-    for spec in request.codecs:
+    for done, spec in enumerate(request.codecs):
+        on_loaded(done)
         if spec.label not in lacks:
             codec = load_codec(spec, request.typed.device)
             choose = partial(_codec_conditions, spec, codec, request)
             prepared += of_plugin("codec", spec.codec, "rates() or identity()", choose)
+    on_loaded(len(request.codecs))
     for folder in request.rendered:
         label, kbps, identity = folder.label, folder.kbps, {"name": "rendered", "label": folder.label}
         rate_is: Literal["none", "declared"] = "none" if kbps is None else "declared"

@@ -28,7 +28,7 @@ from evaluation.datasets.base import Clip
 from evaluation.datasets.files import drawn_at
 from evaluation.engine.conditions import PreparedCondition, at_point, checked_rates
 from evaluation.engine.sizes import Measure, Size, Sizes
-from evaluation.records import AskedRate, Settings, Tried
+from evaluation.records import AskedRate, Settings, Tried, label_of
 from evaluation.rows import CodedRow
 from evaluation.run.manifest import RunDescription
 from evaluation.run.store import RunStore, coded_key
@@ -176,6 +176,21 @@ def with_points(
             continue
         coded += [at_point(prepared, rate) for label, rate in points if label == prepared.condition.codec]
     return coded
+
+
+def names_of_points(
+    conditions: Sequence[PreparedCondition], asked: Sequence[AskedRate]
+) -> dict[tuple[str, str], str]:
+    """What conditions are called in tables, by (codec, rate) as rows have them: an operating point is called
+    by the asked rate that the pilot's measurement of it is nearest to."""
+    measured = {(of.codec, tried.nominal): tried.kbps for of in asked for tried in of.pilot}
+    names: dict[tuple[str, str], str] = {}
+    for condition in (prepared.condition for prepared in conditions):
+        kbps = measured.get((condition.codec, condition.nominal), condition.nominal or math.nan)
+        wanted = [of.kbps for of in asked if of.codec == condition.codec]
+        nearest = min(wanted, key=lambda rate: _distance(kbps, rate), default=condition.kbps)
+        names.setdefault((condition.codec, condition.rate_label), label_of(condition.codec, nearest))
+    return names
 
 
 def missing_points(

@@ -97,7 +97,8 @@ class Runner:
         store: open run folder.
         run: what to evaluate.
         cluster: whose workers do the batches; None: threads of this process.
-        on_step: called with the number of (clip, condition) pairs just finished, from any thread.
+        on_step: called with the number of (clip, condition) pairs just finished, from any thread; first with
+            that of those that were there.
         on_more: called with the number of pairs that the second pass adds.
     """
 
@@ -137,7 +138,9 @@ class Runner:
             for prepared in self.conditions:
                 for clip in self.unreadable:
                     evaluator.append(evaluator.failures(prepared, clip, None, clip.error or ""))
-            self._each(map(self._uncoded, self.batches))
+            works = [self._uncoded(clips) for clips in self.batches]
+            self.on_step(self.steps() - sum(work.steps for work in works))
+            self._each(works)
             delays = [
                 condition_delay(map(partial(self._delay, prepared), self.clips), self.settings.align)
                 for prepared in self.conditions
@@ -185,7 +188,6 @@ class Runner:
     def _uncoded(self, clips: list[Clip]) -> Work:
         """What the first pass does of a batch."""
         todo = [prepared for prepared in self.conditions if not self._coded(prepared, clips)]
-        self.on_step(len(clips) * (len(self.conditions) - len(todo)))
         return Work(clips, [(prepared, None) for prepared in todo])
 
     def _coded(self, prepared: PreparedCondition, clips: list[Clip]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from evaluation.rows import CodedRow, Row
@@ -23,8 +23,12 @@ class Speeds:
     """What the clips that were coded in this session took, by (codec, rate) as rows have them.
 
     `add` may be called from several threads.
+
+    Args:
+        names: of these conditions, as they are shown; several with one name are shown as one.
     """
 
+    names: Mapping[tuple[str, str], str] = field(default_factory=dict)
     by_condition: dict[tuple[str, str], Seconds] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -40,11 +44,17 @@ class Speeds:
 
     def __str__(self) -> str:
         """``"× real time, encoding/decoding: opus@8=153/900, mp3@8=214/2133"``; "" before there is any."""
+        found: dict[str, Seconds] = {}
         with self._lock:
-            shown = [
-                f"{codec}@{rate}={_factor(sums.audio / sums.encode)}/{_factor(sums.audio / sums.decode)}"
-                for (codec, rate), sums in self.by_condition.items()
-            ]
+            for (codec, rate), sums in self.by_condition.items():
+                of = found.setdefault(self.names.get((codec, rate), f"{codec}@{rate}"), Seconds())
+                of.audio += sums.audio
+                of.encode += sums.encode
+                of.decode += sums.decode
+        shown = [
+            f"{name}={_factor(sums.audio / sums.encode)}/{_factor(sums.audio / sums.decode)}"
+            for name, sums in found.items()
+        ]
         return f"× real time, encoding/decoding: {', '.join(shown)}" if shown else ""
 
 

@@ -20,7 +20,7 @@ from evaluation.engine.request import Request, parse_request
 from evaluation.engine.speeds import Speeds
 from evaluation.records import Settings
 from evaluation.rows import CodedRow
-from evaluation.session import prepare
+from evaluation.session import execute, prepare
 
 
 class ShiftingCodec(StepCodec):
@@ -90,6 +90,26 @@ def test_phases_have_totals_that_stay_and_end_at_their_end(
         assert ("scoring at each codec's delay" in phases.names) == first
         assert ("coding and scoring", 10, 10) in phases.calls
     assert ("scoring at each codec's delay", 2, 2) not in phases.calls
+    # A run that goes on begins at what is there.
+    phases = Phases()
+    evaluate(clips, "shifting", [4, 8, 12], out=tmp_path / "run", progress=phases, **wanted)
+    assert next(call for call in phases.calls if call[0] == "coding and scoring") == (
+        "coding and scoring",
+        10,
+        15,
+    )
+    assert phases.names[0] == "loading models"
+
+
+def test_speeds_are_of_the_rows_of_the_tables(clips: Path, tmp_path: Path) -> None:
+    """The points between which a row lies have nominal rates that nobody asked for."""
+    options = Settings(match="measured")
+    request = Request(str(clips), ["mp3,opus"], [13, 90], metrics="si_sdr", settings=options)
+    shown: list[str] = []
+    results, _ = execute(prepare(parse_request(request)), tmp_path / "run", speeds=shown.append)
+    assert results.points is not None  # or the test would not show what it says
+    names = [part.partition("=")[0] for part in shown[-2].partition(": ")[2].split(", ")]
+    assert sorted(names) == ["mp3@13", "mp3@90", "opus@13", "opus@90"]
 
 
 def test_speeds_are_audio_over_time() -> None:
