@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 
 from baselines.codec import Codec
-from evaluation.datasets import load_dataset
+from evaluation.datasets import find_data, load_dataset
 from evaluation.datasets.base import Clip, Dataset
+from evaluation.datasets.files import Listing
 from evaluation.datasets.remote import without_secrets
 from evaluation.engine.cluster import Cluster
 from evaluation.engine.coding import Coder
@@ -61,12 +62,14 @@ def prepare(
     request: ParsedRequest,
     progress: Progress = lambda *_: None,
     failed: str | None = None,
+    listing: Listing | None = None,
     dataset: Dataset | None = None,
 ) -> PreparedRun:
     """Load codecs, metrics and data. Raises UserError before any work is done.
 
     Args:
         failed: why a download that was tried has failed; it is not advised again then.
+        listing: what `find_listing` has found.
         dataset: what `check_folder` has loaded.
     """
     here = _on_this_host(request)
@@ -87,15 +90,23 @@ def prepare(
     missing = no_metrics | missing
     if not metrics and not embeddings:
         raise Unavailable(f"no metric can be computed here: {'; '.join(missing.values())}")
-    dataset = dataset or _load_data(request, progress)
+    listing = listing or find_listing(request)
+    dataset = dataset or _load_data(request, listing, progress)
     conditions = [replace(prepared, files=_find_files(prepared, dataset.clips)) for prepared in conditions]
-    run = PreparedRun(request, dataset, conditions, metrics, embeddings, missing, skipped)
+    whole = None if dataset.shard is None else listing
+    run = PreparedRun(request, dataset, conditions, metrics, embeddings, missing, skipped, whole=whole)
     _describe_run(run)
     return run
 
 
+def find_listing(request: ParsedRequest) -> Listing:
+    """What the data are by names alone: an address is listed once for a run."""
+    options = {name: value for name, value in request.typed.dataset_options.items() if name != "sample"}
+    return find_data(request.typed.data, **options)
+
+
 def check_folder(
-    request: ParsedRequest, folder: Path, progress: Progress = lambda *_: None
+    request: ParsedRequest, folder: Path, listing: Listing, progress: Progress = lambda *_: None
 ) -> Dataset | None:
     """Refuse a run folder that cannot take the request, as far as that shows before anything is downloaded.
 
@@ -109,7 +120,7 @@ def check_folder(
     old = find_run(folder)
     if old is None:
         return None
-    dataset = _load_data(request, progress)
+    dataset = _load_data(request, listing, progress)
     new = RunDescription(
         settings=request.typed.settings, dataset=describe_dataset(dataset), conditions=(), metrics=()
     )
@@ -218,21 +229,21 @@ def _find_points(run: PreparedRun, store: RunStore, cluster: Cluster | None, pro
     measure = InThreads(sizes, run.workers) if cluster is None else cluster.measure
     pilot = Pilot(measure, run.dataset.clips, run.settings)
     if run.dataset.shard is not None:  # all shards must have the same points
-        pilot = replace(pilot, clips=_drawn_clips(run.request, pilot, progress))
+        pilot = replace(pilot, clips=_drawn_clips(run, pilot, progress))
     return find_points(run.conditions, store.find_run(), pilot, progress)
 
 
-def _drawn_clips(request: ParsedRequest, pilot: Pilot, progress: Progress) -> list[Clip]:
+def _drawn_clips(run: PreparedRun, pilot: Pilot, progress: Progress) -> list[Clip]:
     """Clips of the whole data set of a shard, as many as a pilot of all of them draws.
 
     No more files are opened than that takes, where clips can be drawn by the names of their files.
     """
-    typed = request.typed
+    typed = run.request.typed
     sample = PILOT_FILES if typed.settings.chunks == "first" else None
     while True:
         options = {**typed.dataset_options, "shard": None, "sample": sample}
-        whole = replace(request, typed=replace(typed, dataset_options=options))
-        clips = _load_data(whole, progress).clips
+        whole = replace(run.request, typed=replace(typed, dataset_options=options))
+        clips = _load_data(whole, run.whole or find_listing(whole), progress).clips
         if sample is None or len(clips) < sample or replace(pilot, clips=clips).is_full:
             return clips
         sample *= 2
@@ -344,7 +355,7 @@ def evaluate(
     return results
 
 
-def _load_data(request: ParsedRequest, progress: Progress) -> Dataset:
+def _load_data(request: ParsedRequest, listing: Listing, progress: Progress) -> Dataset:
     typed, settings = request.typed, request.typed.settings
     return load_dataset(
         typed.data,
@@ -353,6 +364,7 @@ def _load_data(request: ParsedRequest, progress: Progress) -> Dataset:
         limit=settings.limit,
         seed=settings.seed,
         sample_rate=settings.sample_rate,
+        listing=listing,
         progress=progress,
         **typed.dataset_options,
     )

@@ -26,7 +26,7 @@ from qincodec.core.console import ProgressLine, run_command, version_option
 from qincodec.core.errors import EXIT_SOME_FAILED, UserError
 
 if TYPE_CHECKING:
-    from evaluation.engine.request import Request
+    from evaluation.engine.request import ParsedRequest, Request
     from evaluation.engine.runner import PreparedRun
     from evaluation.results import Results
 
@@ -231,21 +231,14 @@ def run(
 
 def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     from evaluation.engine.estimate import estimate
-    from evaluation.engine.fetching import fetch_weights
     from evaluation.engine.request import parse_request
     from evaluation.report import print_report, write_all
-    from evaluation.session import check_folder, command_line, execute, prepare
+    from evaluation.session import command_line, execute
 
     if dry_run and request.cluster is not None:
         raise UserError("--dry-run estimates for this machine alone; leave --cluster or --dry-run out")
     with ProgressLine() as progress:
-        parsed = parse_request(request)
-        # Before anything is downloaded for a run that cannot be.
-        dataset = None if out is None else check_folder(parsed, out, progress)
-        failed = None if dry_run else fetch_weights(parsed, progress)
-        if failed:
-            progress.note(f"the download failed: {failed}")
-        prepared = prepare(parsed, progress, failed, dataset)
+        prepared = _prepared(parse_request(request), out, dry_run, progress)
         skipped = (prepared.skipped | prepared.unavailable).items()
         for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(prepared)):
             progress.note(line)
@@ -283,6 +276,19 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
     _print(results, folder)
     if results.clips["error"].notna().any() or results.n_failed_scores:
         raise SystemExit(EXIT_SOME_FAILED)
+
+
+def _prepared(request: ParsedRequest, out: Path | None, dry_run: bool, progress: ProgressLine) -> PreparedRun:
+    """What will run. Whatever can be known to be amiss is said before anything is downloaded."""
+    from evaluation.engine.fetching import fetch_weights
+    from evaluation.session import check_folder, find_listing, prepare
+
+    listing = find_listing(request)
+    dataset = None if out is None else check_folder(request, out, listing, progress)
+    failed = None if dry_run else fetch_weights(request, progress)
+    if failed:
+        progress.note(f"the download failed: {failed}")
+    return prepare(request, progress, failed, listing, dataset)
 
 
 def _operating_points(run: PreparedRun) -> Iterator[str]:

@@ -32,6 +32,7 @@ def load_dataset(
     recording_pattern: str | None = None,
     audiocaps_list: str | Path | None = None,
     allow_resampled: bool = False,
+    listing: Listing | None = None,
     progress: Progress = lambda *_: None,
 ) -> Dataset:
     """The clips that ``data`` stands for, each with its hash, length and recording.
@@ -66,6 +67,7 @@ def load_dataset(
         audiocaps_list: CSV file for "audiocaps:FOLDER", see `evaluation.datasets.audiocaps.find`.
         allow_resampled: take files of AudioCaps below ``sample_rate``. Without it they are clips with an
             ``error``, and more than half of them a UserError.
+        listing: what `find_data` has found of the same; None: it is asked.
         progress: called as files are read.
 
     Raises:
@@ -77,8 +79,8 @@ def load_dataset(
         raise UserError(f"chunks '{chunks}' is not known; give first or all")
     if limit is not None and limit < 1:
         raise UserError(f"a limit of {limit} recordings leaves nothing; give at least 1 or leave it out")
-    listing = find_data(data, shard, recording_pattern, audiocaps_list, allow_resampled)
-    entries, notes = listing.entries, listing.notes
+    listing = listing or find_data(data, shard, recording_pattern, audiocaps_list, allow_resampled)
+    entries, notes = listing.entries, [*listing.notes]
     recordings = len({entry.recording for entry in entries})
     if limit is not None and limit < recordings:
         entries = draw(entries, limit, seed)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from baselines import weights, weights_files
 from baselines.registry import missing_weights, unavailable, works_alone
-from evaluation.datasets import find_data
 from evaluation.engine.request import CodecSpec, ParsedRequest
 from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError
@@ -87,17 +86,16 @@ def refuse(request: ParsedRequest, lacks: Mapping[str, Lack], failed: str | None
 
 
 def fetch_weights(request: ParsedRequest, progress: Progress) -> str | None:
-    """Download what the codecs lack, once everything else that was asked for is known to be there.
+    """Download what the codecs lack; everything else that was asked for is known to be there by then.
 
     Returns:
         Why a download failed, where the request leaves out what cannot run; None if none did.
 
     Raises:
-        UserError: no such data, a codec cannot run whatever is downloaded, or a download failed.
+        UserError: a codec cannot run whatever is downloaded, or a download failed.
     """
     lacks = find_lacks(request.codecs)
     typed = request.typed
-    find_data(typed.data, **typed.dataset_options)
     if lacks and not typed.skip_unavailable and not all(lack.files for lack in lacks.values()):
         raise refuse(request, lacks)
     if weights.is_offline():

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from evaluation.datasets.base import Clip, Dataset
+from evaluation.datasets.files import Listing
 from evaluation.embeddings.base import Embedding
 from evaluation.engine.coding import make_batches
 from evaluation.engine.conditions import PreparedCondition
@@ -51,6 +52,7 @@ class PreparedRun:
         skipped: row label of a codec that was left out -> why.
         asked: at measured rates, once operating points were found (`evaluation.engine.matching`): what they
             are for. The conditions are these points then, and nominal ones before.
+        whole: of a shard, what was found of all of the data.
     """
 
     request: ParsedRequest
@@ -61,6 +63,7 @@ class PreparedRun:
     unavailable: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     asked: list[AskedRate] = field(default_factory=list)
+    whole: Listing | None = None
 
     @property
     def settings(self) -> Settings:

@@ -21,6 +21,7 @@ from data_sets import ids, sound
 from fsspec.implementations.memory import MemoryFileSystem
 
 from evaluation import evaluate
+from evaluation.cli.evaluate import main
 from evaluation.datasets import Dataset, load_dataset
 from evaluation.datasets.remote import without_secrets
 from evaluation.session import command_line
@@ -100,6 +101,25 @@ def server(folder: Path) -> Iterator[str]:
 
 def but_paths(dataset: Dataset) -> Dataset:
     return replace(dataset, clips=[replace(clip, path=Path()) for clip in dataset.clips])
+
+
+@pytest.mark.parametrize("shard", [[], ["--shard", "1/2"]])
+def test_an_address_is_listed_once_for_a_run(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: list[str]
+) -> None:
+    """By the command, and by a shard, whose pilot is of all of the data; also when it goes on."""
+    listed: list[str] = []
+    find = MemoryFileSystem.find
+    monkeypatch.setattr(
+        MemoryFileSystem, "find", lambda self, *a, **o: (listed.append(a[0]), find(self, *a, **o))[1]
+    )
+    words = ["evaluate", address, "--codecs", "opus", "--kbps", "16", "--metrics", "si_sdr", *shard]
+    monkeypatch.setattr("sys.argv", [*words, "--out", str(tmp_path / "run")])
+    monkeypatch.setattr("evaluation.report.files.write_plots", lambda *_: [])
+    for times in (1, 2):
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code and len(listed) == times
 
 
 NAMES = (
