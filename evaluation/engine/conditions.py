@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from baselines.codec import Codec, Rate
+from baselines.codec import Codec, Rate, highest
 from baselines.registry import CODECS, of_plugin
 from baselines.rendered import Rendered
 from evaluation.engine.fetching import find_lacks, refuse
@@ -132,6 +132,8 @@ def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> 
             f"has {channels}; evaluate with --channels {codec.channels[0]} or leave it out"
         )
     rates = checked_rates(spec.codec, codec, channels)
+    for rate in rates:  # asked of it when a rate is measured or coded, and a fault is told here
+        of_plugin("codec", spec.codec, "is_prefix()", partial(highest, codec, rate, rates))
     points: list[tuple[float | None, Rate]] = [(None, rate) for rate in rates]
     if not codec.control:
         points = [(asked, codec.nearest_rate(asked, channels)) for asked in request.kbps]

@@ -154,7 +154,7 @@ def find_points(
             found.append(known[label, kbps])
             continue
         search = partial(pilot.search, prepared, kbps)
-        tried, chosen = of_plugin("codec", label, "rates(), rate_at() or is_prefix()", search)
+        tried, chosen = of_plugin("codec", label, "rates() or rate_at()", search)
         found.append(AskedRate(label, kbps, tuple(tried)))
         points += [(label, rate) for rate in chosen]
     progress("matching rates", len(wanted), len(wanted))

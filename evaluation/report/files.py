@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evaluation.records import Condition
 from evaluation.report.categories import category_frame
 from evaluation.report.markup import latex, markdown
 from evaluation.report.notes import notes
@@ -62,12 +63,13 @@ def write_all(results: Results, folder: Path) -> list[Path]:
 
     ``clips.csv`` and ``clips.parquet`` (a row per condition and clip), ``summary.csv``, ``summary.json``,
     ``table.md``, ``table.tex`` (booktabs), ``tests.csv``, ``points.csv`` (operating points that are no row of
-    ``summary.csv``) where there are any, ``bd_rate.csv`` where there is a BD-rate, where there are codes
-    ``perplexity.csv`` (a row per condition and codebook), ``tokens.csv`` (per condition) and
-    ``mutual_information.csv`` (per pair of codebooks), where there are categories ``summary_by_category.csv``
-    (a row per category and condition), and the plots. In CSV an infinite value is ``inf``, one that is not a
-    number is empty, and the disclaimer of the data set is a column; in JSON both are null with the reason as
-    ``<name>_reason``. `TIMING_COLUMNS` hold wall times, all else is reproducible.
+    ``summary.csv``; ``lower_of`` and ``upper_of`` are the asked rates whose rows lie above and below) where
+    there are any, ``bd_rate.csv`` where there is a BD-rate, where there are codes ``perplexity.csv`` (a row
+    per condition and codebook), ``tokens.csv`` (per condition) and ``mutual_information.csv`` (per pair of
+    codebooks), where there are categories ``summary_by_category.csv`` (a row per category and condition), and
+    the plots. In CSV an infinite value is ``inf``, one that is not a number is empty, and the disclaimer of
+    the data set is a column; in JSON both are null with the reason as ``<name>_reason``. `TIMING_COLUMNS`
+    hold wall times, all else is reproducible.
 
     Raises:
         UserError: a file cannot be written.
@@ -87,8 +89,7 @@ def write_all(results: Results, folder: Path) -> list[Path]:
         "table.tex": latex(tables, lines, results.dataset.name),
         "tests.csv": _csv(results, tests),
     }
-    points = pd.DataFrame() if results.points is None else results.points.summary
-    optional = {"points.csv": points, "bd_rate.csv": rates, "perplexity.csv": codebooks}
+    optional = {"points.csv": _points(results), "bd_rate.csv": rates, "perplexity.csv": codebooks}
     optional |= {"tokens.csv": token_frame(results), "mutual_information.csv": pair_frame(results)}
     optional["summary_by_category.csv"] = category_frame(results)
     contents |= {name: _csv(results, frame) for name, frame in optional.items() if len(frame)}
@@ -103,6 +104,22 @@ def write_all(results: Results, folder: Path) -> list[Path]:
         (folder / name).unlink(missing_ok=True)  # of an earlier state of the same run
     names = ["clips.csv", "clips.parquet", *contents]
     return [folder / name for name in names] + write_plots(results, summary, folder)
+
+
+def _points(results: Results) -> pd.DataFrame:
+    """Operating points that are no row by themselves, and the asked rates whose rows lie between them."""
+    if results.points is None:
+        return pd.DataFrame()
+    between = list(results.between.items())
+
+    def asked(condition: Condition, side: str) -> str:
+        return " ".join(f"{kbps:g}" for (_, kbps), of in between if getattr(of, side) == condition)
+
+    conditions = results.points.conditions
+    return results.points.summary.assign(
+        lower_of=[asked(condition, "low") for condition in conditions],
+        upper_of=[asked(condition, "high") for condition in conditions],
+    )
 
 
 def _with_disclaimer(results: Results, frame: pd.DataFrame) -> pd.DataFrame:

@@ -180,6 +180,7 @@ def test_rows_hold_for_the_asked_rates(known: None, short_clips: Path, tmp_path:
     )
     points = pd.read_csv(tmp_path / "run" / "points.csv")
     assert points["kbps_nominal"].tolist() == [8, 11]
+    assert points["lower_of"].fillna(0).tolist() == [8, 0] and points["upper_of"].fillna(0).tolist() == [0, 8]
     table = (tmp_path / "run" / "table.md").read_text()
     assert "| sized | ~ 8.00 |" in table and "between the operating points around it: sized@8" in table
     # What can be heard are operating points, in a report both.
@@ -286,6 +287,17 @@ def test_nominal_rates_are_as_ever(known: None, short_clips: Path, tmp_path: Pat
     run = (tmp_path / "run" / "run.json").read_text()
     assert "asked" not in run and '"match"' not in run
     assert load(tmp_path / "run").settings.match == "nominal"
+
+
+@pytest.mark.parametrize("match", ["measured", "nominal"])
+def test_a_fault_of_is_prefix_is_told_in_the_same_words(
+    known: None, short_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, match: Any
+) -> None:
+    monkeypatch.setattr(SizedCodec, "is_prefix", lambda self, rate, of: 1 / 0)
+    words = r"codec 'sized': is_prefix\(\) raises ZeroDivisionError: division by zero; correct it or leave"
+    with pytest.raises(UserError, match=words):
+        evaluate(short_clips, "sized", [8, 16], metrics="si_sdr", match=match, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_real_codecs_meet_the_rate_or_say_so(short_clips: Path, tmp_path: Path) -> None:
