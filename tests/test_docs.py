@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -112,6 +113,25 @@ def test_no_output_is_cut_off() -> None:
         assert max(map(len, block.splitlines())) <= 118
     means = " ".join(blocks[-1].split("Means over", 1)[1].split())
     assert means.endswith("not corrected for the number of rows")
+
+
+def test_what_evaluate_takes_from_python_is_told() -> None:
+    """Names and defaults of the table, against the signatures."""
+    from evaluation import evaluate
+    from evaluation.datasets import load_dataset
+
+    section = (DOCS / "evaluate.md").read_text(encoding="utf-8").split("## From Python")[1].split("\n## ")[0]
+    rows = [row.split("|")[1:3] for row in section.splitlines() if row.startswith("| `")]
+    told = {}
+    for names, values in rows:
+        found = re.findall(r"`(\w+)`", names), re.findall(r"`([^`]+)`", values) or ["nothing"]
+        told |= dict(zip(*found, strict=True))
+    own, more = (inspect.signature(function).parameters for function in (evaluate, load_dataset))
+    options = ("shard", "recording_pattern", "audiocaps_list", "allow_resampled")
+    defaults = {name: of.default for name, of in own.items() if of.kind is not of.VAR_KEYWORD}
+    defaults |= {name: more[name].default for name in options}
+    shown = {name: repr(value).replace("'", '"') for name, value in defaults.items() if name != "progress"}
+    assert told == shown | {"progress": "nothing"}
 
 
 def test_every_guide_is_linked() -> None:
