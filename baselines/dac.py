@@ -59,8 +59,8 @@ class Dac(PretrainedCodec):
 
     name = "dac"
     sample_rate = 44100
-    _gain: ClassVar[float] = 0.7  # its activations amplify
-    _released: ClassVar[dict[str, str]] = {"8kbps": "dac-8kbps", "16kbps": "dac-16kbps"}
+    gain: ClassVar[float] = 0.7  # its activations amplify
+    released: ClassVar[dict[str, str]] = {"8kbps": "dac-8kbps", "16kbps": "dac-16kbps"}
     #: Constructor arguments of each released model, for random weights.
     _architectures: ClassVar[dict[str, dict[str, Any]]] = {
         "8kbps": {"n_codebooks": 9},
@@ -82,7 +82,7 @@ class Dac(PretrainedCodec):
             done = network.num_codebooks
         return points
 
-    def _add(self, label: str, model: nn.Module) -> None:
+    def add(self, label: str, model: nn.Module) -> None:
         network = _Network(model, self.device)
         if network.sample_rate != self.sample_rate:
             raise UserError(
@@ -91,11 +91,11 @@ class Dac(PretrainedCodec):
             )
         self._networks[label] = network
 
-    def _load(self, path: Path) -> nn.Module:
+    def load(self, path: Path) -> nn.Module:
         return from_folder(transformers.DacModel, path) if path.is_dir() else load_original(path)
 
     @classmethod
-    def _untrained(cls, label: str, size: str) -> nn.Module:
+    def untrained(cls, label: str, size: str) -> nn.Module:
         wanted = {"sampling_rate": cls.sample_rate, **cls._architectures[label]}
         if size == "tiny":
             wanted |= {"encoder_hidden_size": 4, "decoder_hidden_size": 64, "hidden_size": 64}
@@ -110,17 +110,17 @@ class Dac(PretrainedCodec):
             )
         return self._networks[label]
 
-    def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
+    def encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
         label = rate.settings.get("model", "")
         network = self._network(label, f"rate {rate.label}")
-        n = self._num_codebooks(rate, network.num_codebooks)
+        n = self.num_codebooks(rate, network.num_codebooks)
         codes = torch.cat([network.encode(row[None, None], n) for row in audio])
-        return self._encoded(audio, codes.cpu().numpy(), network.codebook_size, model=label)
+        return self.pack(audio, codes.cpu().numpy(), network.codebook_size, model=label)
 
-    def _decode_clip(self, clip: Encoded) -> torch.Tensor:
+    def decode_clip(self, clip: Encoded) -> torch.Tensor:
         network = self._network(str(clip.side_info.get("model", "")), "an encoded clip")
         frames = network.num_frames(clip.num_samples)
-        codes, _ = self._unpacked(clip, frames, clip.channels, network.codebook_size)
+        codes, _ = self.unpack(clip, frames, clip.channels, network.codebook_size)
         return torch.cat([network.decode(row[None], clip.num_samples)[0] for row in codes])
 
 
@@ -129,7 +129,7 @@ class Dac24(Dac):
 
     name = "dac-24khz"
     sample_rate = 24000
-    _released: ClassVar[dict[str, str]] = {"24khz": "dac-24khz"}
+    released: ClassVar[dict[str, str]] = {"24khz": "dac-24khz"}
     _architectures: ClassVar[dict[str, dict[str, Any]]] = {
         "24khz": {"n_codebooks": 32, "downsampling_ratios": [2, 4, 5, 8]}
     }
@@ -140,7 +140,7 @@ class Dac16(Dac):
 
     name = "dac-16khz"
     sample_rate = 16000
-    _released: ClassVar[dict[str, str]] = {"16khz": "dac-16khz"}
+    released: ClassVar[dict[str, str]] = {"16khz": "dac-16khz"}
     _architectures: ClassVar[dict[str, dict[str, Any]]] = {
         "16khz": {"n_codebooks": 12, "downsampling_ratios": [2, 4, 5, 8]}
     }

@@ -52,7 +52,7 @@ class Encodec(PretrainedCodec):
 
     name = "encodec"
     sample_rate = 48000
-    _released: ClassVar[dict[str, str]] = {"48khz": "encodec-48khz"}
+    released: ClassVar[dict[str, str]] = {"48khz": "encodec-48khz"}
 
     def rates(self, channels: int = 1) -> Sequence[Rate]:
         bits_per_segment = [n * self._bits * self._frames(self._segment) for n in range(1, self._most + 1)]
@@ -61,7 +61,7 @@ class Encodec(PretrainedCodec):
             for n, bits in enumerate(bits_per_segment, 1)
         ]
 
-    def _add(self, label: str, model: Any) -> None:
+    def add(self, label: str, model: Any) -> None:
         config = model.config
         for field, value in FIXED.items():
             if getattr(config, field) != value:
@@ -79,11 +79,11 @@ class Encodec(PretrainedCodec):
         ramp = torch.linspace(0, 1, self._segment + 2, device=self.device)[1:-1]
         self._window = 0.5 - (ramp - 0.5).abs()
 
-    def _load(self, path: Path) -> nn.Module:
+    def load(self, path: Path) -> nn.Module:
         return from_folder(transformers.EncodecModel, path) if path.is_dir() else load_original(path)
 
     @classmethod
-    def _untrained(cls, label: str, size: str) -> nn.Module:
+    def untrained(cls, label: str, size: str) -> nn.Module:
         tiny = {"num_filters": 4, "hidden_size": 16, "codebook_dim": 16} if size == "tiny" else {}
         return _model(16, **tiny)
 
@@ -96,8 +96,8 @@ class Encodec(PretrainedCodec):
         starts = range(0, num_samples, self._stride)
         return [(start, min(self._segment, num_samples - start)) for start in starts]
 
-    def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
-        n = self._num_codebooks(rate, self._most)
+    def encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
+        n = self.num_codebooks(rate, self._most)
         # The kbit/s by which `EncodecModel`'s quantizer understands that number of codebooks.
         bandwidth = n * self._bits * self._model.config.frame_rate / 1000
         codes, scales = [], []
@@ -110,13 +110,13 @@ class Encodec(PretrainedCodec):
             codes.append(self._model.quantizer.encode(latents, bandwidth)[:, 0].int())
         packed = np.array(scales, dtype=_SCALE).tobytes()
         stream = torch.cat(codes, dim=-1)[None].cpu().numpy()
-        return self._encoded(audio, stream, self._codebook_size, packed)
+        return self.pack(audio, stream, self._codebook_size, packed)
 
-    def _decode_clip(self, clip: Encoded) -> torch.Tensor:
+    def decode_clip(self, clip: Encoded) -> torch.Tensor:
         segments = self._segments(clip.num_samples)
         frames = [self._frames(length) for _, length in segments]
         size = _SCALE.itemsize * len(segments)
-        codes, packed = self._unpacked(clip, sum(frames), 1, self._codebook_size, size)
+        codes, packed = self.unpack(clip, sum(frames), 1, self._codebook_size, size)
         scales = np.frombuffer(packed, dtype=_SCALE)
         if not np.isfinite(scales).all():
             raise UserError(f"encoded {self.name} clip is damaged: scales {scales[:3]}; delete it, run again")

@@ -36,13 +36,13 @@ class Mimi(PretrainedCodec):
 
     name = "mimi"
     sample_rate = 24000
-    _released: ClassVar[dict[str, str]] = {"released": "mimi"}
+    released: ClassVar[dict[str, str]] = {"released": "mimi"}
 
     def rates(self, channels: int = 1) -> Sequence[Rate]:
         bits_per_s = channels * self._bits * self.sample_rate / self._hop_length
         return [Rate(n * bits_per_s / 1000, {"num_codebooks": n}) for n in range(1, self._most + 1)]
 
-    def _add(self, label: str, model: Any) -> None:
+    def add(self, label: str, model: Any) -> None:
         config = model.config
         if config.sampling_rate != self.sample_rate:
             raise UserError(
@@ -58,15 +58,15 @@ class Mimi(PretrainedCodec):
         attention_s = config.num_hidden_layers * config.sliding_window / config.encodec_frame_rate
         self._context = math.ceil(attention_s * config.frame_rate) + 16
 
-    def _load(self, path: Path) -> nn.Module:
+    def load(self, path: Path) -> nn.Module:
         return from_folder(transformers.MimiModel, path) if path.is_dir() else load_released(path)
 
     @classmethod
-    def _untrained(cls, label: str, size: str) -> nn.Module:
+    def untrained(cls, label: str, size: str) -> nn.Module:
         return transformers.MimiModel(transformers.MimiConfig(**TINY if size == "tiny" else {}))
 
-    def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
-        n = self._num_codebooks(rate, self._most)
+    def encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
+        n = self.num_codebooks(rate, self._most)
         hop, frames = self._hop_length, self._frames(audio.shape[-1])
         padded = nn.functional.pad(audio, (0, frames * hop - audio.shape[-1]))
         streams = []
@@ -77,14 +77,14 @@ class Mimi(PretrainedCodec):
                 codes = self._model.encode(piece, num_quantizers=n).audio_codes
                 parts.append(codes[..., block.keep_from : block.keep_to].int())
             streams.append(torch.cat(parts, dim=-1))
-        return self._encoded(audio, torch.cat(streams).cpu().numpy(), self._codebook_size)
+        return self.pack(audio, torch.cat(streams).cpu().numpy(), self._codebook_size)
 
     def _frames(self, num_samples: int) -> int:
         return -(-num_samples // self._hop_length)
 
-    def _decode_clip(self, clip: Encoded) -> torch.Tensor:
+    def decode_clip(self, clip: Encoded) -> torch.Tensor:
         hop, frames = self._hop_length, self._frames(clip.num_samples)
-        codes, _ = self._unpacked(clip, frames, clip.channels, self._codebook_size)
+        codes, _ = self.unpack(clip, frames, clip.channels, self._codebook_size)
         rows = []
         for row in codes:
             parts = []

@@ -57,26 +57,26 @@ class PretrainedCodec(Codec):
     """
 
     channels = (1, 2)
-    _VERSION: ClassVar[str] = "1"
+    version = "1"
     #: Label of each released model -> its name in `baselines.weights.FILES`.
-    _released: ClassVar[Mapping[str, str]] = {}
+    released: ClassVar[Mapping[str, str]] = {}
     #: Of random weights, see `randomize`.
-    _gain: ClassVar[float] = 1.0
+    gain: ClassVar[float] = 1.0
 
     def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
         super().__init__(device=device)
         size = _untrained_size(self.name, weights)
-        self.version = self._VERSION if size is None else f"{self._VERSION}-untrained"
+        self.version = self.version if size is None else f"{self.version}-untrained"
         hashes = []
         if size is not None:
-            for label in self._released:
-                model = randomize(self._untrained(label, size), self._gain)
-                self._add(label, model)
+            for label in self.released:
+                model = randomize(self.untrained(label, size), self.gain)
+                self.add(label, model)
                 hashes.append(model_hash({}, dict(model.state_dict()))[:16])
         else:
             for label, path in self._sources(weights, baselines.weights.obtain).items():
                 assert path is not None  # `obtain` gives one or raises
-                self._add(label, self._load(path))
+                self.add(label, self.load(path))
                 hashes.append(_path_hash(path)[:16])
         self.weights_hash = "-".join(hashes)
 
@@ -90,7 +90,7 @@ class PretrainedCodec(Codec):
         if _untrained_size(cls.name, weights) is not None:
             return []
         sources = cls._sources(weights, baselines.weights.find)
-        return [cls._released[label] for label, path in sources.items() if path is None]
+        return [cls.released[label] for label, path in sources.items() if path is None]
 
     @classmethod
     def unavailable(cls, weights: str | None = None) -> str | None:
@@ -111,19 +111,19 @@ class PretrainedCodec(Codec):
         if weights is not None:
             return None
         missing = cls.missing()
-        here = [label for label, name in cls._released.items() if name not in missing]
+        here = [label for label, name in cls.released.items() if name not in missing]
         return f"{cls.name}:{here[0]}" if here and missing else None
 
     @classmethod
     def _sources(cls, given: str | None, get: Callable[[str], Path | None]) -> dict[str, Path | None]:
         """Label and path of each model; the label is "" for a path the user gave."""
         if given is None:
-            return {label: get(name) for label, name in cls._released.items()}
-        if given in cls._released:
-            return {given: get(cls._released[given])}
+            return {label: get(name) for label, name in cls.released.items()}
+        if given in cls.released:
+            return {given: get(cls.released[given])}
         path = Path(given).expanduser()
         if not path.exists():
-            labels = ", ".join(cls._released)
+            labels = ", ".join(cls.released)
             raise UserError(
                 f"codec '{cls.name}': there is no '{given}'; give the path of a weights file, {labels},"
                 f" or {UNTRAINED} for random weights"
@@ -131,21 +131,21 @@ class PretrainedCodec(Codec):
         return {"": path}
 
     @abstractmethod
-    def _add(self, label: str, model: nn.Module) -> None:
+    def add(self, label: str, model: nn.Module) -> None:
         """Take a model in use, under its label."""
 
     @abstractmethod
-    def _load(self, path: Path) -> nn.Module:
+    def load(self, path: Path) -> nn.Module:
         """The model in a file or folder. Raises UserError if it is not one of this codec's."""
 
     @classmethod
     @abstractmethod
-    def _untrained(cls, label: str, size: str) -> nn.Module:
+    def untrained(cls, label: str, size: str) -> nn.Module:
         """A model of ``size``, its weights yet to be drawn."""
 
     # ---- what is stored --------------------------------------------------------------------------------
 
-    def _num_codebooks(self, rate: Rate, most: int) -> int:
+    def num_codebooks(self, rate: Rate, most: int) -> int:
         n = rate.settings.get("num_codebooks")
         if not (isinstance(n, int) and 1 <= n <= most):
             raise UserError(
@@ -154,7 +154,7 @@ class PretrainedCodec(Codec):
             )
         return n
 
-    def _encoded(
+    def pack(
         self, audio: torch.Tensor, codes: np.ndarray, codebook_size: int, extra: bytes = b"", **side: Any
     ) -> Encoded:
         """A clip of audio (channels, samples), as given, with codes (streams, num_codebooks, frames).
@@ -189,7 +189,7 @@ class PretrainedCodec(Codec):
             side_info={**encoded.side_info, "num_codebooks": n},
         )
 
-    def _unpacked(
+    def unpack(
         self, clip: Encoded, frames: int, streams: int, codebook_size: int, extra: int = 0
     ) -> tuple[torch.Tensor, bytes]:
         """Codes (streams, num_codebooks, frames) and the ``extra`` bytes behind them."""
@@ -211,19 +211,19 @@ class PretrainedCodec(Codec):
     def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
         check_batch(encoded)
         with torch.inference_mode():
-            return torch.stack([self._decode_clip(clip) for clip in encoded])
+            return torch.stack([self.decode_clip(clip) for clip in encoded])
 
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         self.check_audio(audio)
         with torch.inference_mode():
-            return [self._encode_clip(clip, rate) for clip in audio.to(self.device)]
+            return [self.encode_clip(clip, rate) for clip in audio.to(self.device)]
 
     @abstractmethod
-    def _encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
+    def encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
         """Encode float32 (channels, samples)."""
 
     @abstractmethod
-    def _decode_clip(self, clip: Encoded) -> torch.Tensor:
+    def decode_clip(self, clip: Encoded) -> torch.Tensor:
         """Decode to float32 (channels, num_samples)."""
 
 

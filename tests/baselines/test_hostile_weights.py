@@ -91,9 +91,9 @@ def test_an_encodec_file_of_any_size_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", [Dac, Encodec, Mimi])
 @pytest.mark.parametrize("value", [10**9, 2**19, "x", None, -5, [10**6] * 50])
 def test_a_configuration_of_any_size_is_refused(codec: type, value: Any, tmp_path: Path) -> None:
-    label = next(iter(codec._released))  # type: ignore[attr-defined]
+    label = next(iter(codec.released))  # type: ignore[attr-defined]
     folder = tmp_path / "model"
-    codec._untrained(label, "tiny").save_pretrained(folder)  # type: ignore[attr-defined]
+    codec.untrained(label, "tiny").save_pretrained(folder)  # type: ignore[attr-defined]
     config = json.loads((folder / "config.json").read_text())
     numbers = [name for name, held in config.items() if type(held) is int and held > 0]
     assert len(numbers) > 3
