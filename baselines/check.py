@@ -23,6 +23,7 @@ import torch
 
 from baselines.codec import Codec, Encoded, Rate
 from baselines.trials import CallFailed, Trials, stored_and_read
+from qincodec.audio import resample
 from qincodec.core.errors import shown
 
 # Below it, a peak of the cross-correlation says nothing about delay (an untrained network, say).
@@ -220,7 +221,9 @@ class _Check(Trials):
         try:
             self.reproducible(batch, rate, encoded, decoded)
             agreement = self.alone(batch, rate, encoded, decoded)
-            delay, correlation = self.in_time(batch[0].numpy(), decoded[0].numpy())
+            codec = self.codec
+            heard = resample(decoded[0].numpy(), codec.output_sample_rate, codec.sample_rate)
+            delay, correlation = self.in_time(batch[0].numpy(), heard[:, : batch.shape[-1]])
         except CallFailed:
             pass
         else:
@@ -257,10 +260,12 @@ class _Check(Trials):
         agreement = 1.0
         for index, clip in enumerate(encoded):
             (single,) = self.encode(batch[index : index + 1].clone(), rate)
-            if clip.codes is None or single.codes is None or clip.codes.shape != single.codes.shape:
+            ours, theirs = _rows(clip), _rows(single)
+            if not ours or [len(row) for row in ours] != [len(row) for row in theirs]:
                 same = float(single.payload == clip.payload)
             else:
-                same = float(np.mean(np.equal(single.codes, clip.codes))) if np.size(clip.codes) else 1.0
+                equal = np.concatenate(ours) == np.concatenate(theirs)
+                same = float(np.mean(equal)) if len(equal) else 1.0
             agreement = min(agreement, same)
             error = float((self.decode([clip])[0] - decoded[index]).abs().max())
             if error > _TOLERANCE:
@@ -366,16 +371,22 @@ def _channels(channels: int) -> str:
     return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
 
 
+def _rows(clip: Encoded) -> list[np.ndarray]:
+    """One of each codebook."""
+    return [] if clip.codes is None else [np.asarray(row) for row in clip.codes]
+
+
 def _difference(cut: Encoded, direct: Encoded) -> str | None:
     """What a clip that was cut out of a higher rate has else than one that was encoded at its own."""
     if cut.to_bytes() == direct.to_bytes():
         return None
-    a, b = (np.empty((0, 0)) if clip.codes is None else np.asarray(clip.codes) for clip in (cut, direct))
-    if a.shape != b.shape:
-        return f"codes of shape {a.shape}, encode gives {b.shape}"
-    if len(rows := np.flatnonzero((a != b).any(1))):
-        share = float(np.mean(a[rows[0]] != b[rows[0]]))
-        return f"codes differ from codebook {rows[0] + 1} of {len(a)} on: {share:.1%} of its own"
+    a, b = _rows(cut), _rows(direct)
+    if [len(row) for row in a] != [len(row) for row in b]:
+        shapes = (f"({len(rows)}, {max(map(len, rows), default=0)})" for rows in (a, b))
+        return "codes of shape {}, encode gives {}".format(*shapes)
+    for number, (ours, theirs) in enumerate(zip(a, b, strict=True), 1):
+        if share := float(np.mean(ours != theirs)) if len(ours) else 0.0:
+            return f"codes differ from codebook {number} of {len(a)} on: {share:.1%} of its own"
     for name in ("codebook_sizes", "side_info", "payload"):
         of_cut, of_direct = getattr(cut, name), getattr(direct, name)
         if of_cut != of_direct:

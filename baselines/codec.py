@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import struct
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,7 +62,8 @@ class Encoded:
         sample_rate: of the audio that `Codec.decode` gives back, Hz.
         channels: of that audio.
         num_samples: of that audio, per channel.
-        codes: (num_codebooks, frames) integers, or None for codecs without codebooks.
+        codes: (num_codebooks, frames) integers; where codebooks have different numbers of frames, a tuple
+            of one row each; None for codecs without codebooks.
         codebook_sizes: number of entries of each codebook, one per row of ``codes``.
         side_info: JSON-able values a file format would carry in its headers (packet sizes, encoder
             delay); needed to decode, not counted.
@@ -70,7 +73,7 @@ class Encoded:
     sample_rate: int
     channels: int
     num_samples: int
-    codes: np.ndarray | None = None
+    codes: np.ndarray | tuple[np.ndarray, ...] | None = None
     codebook_sizes: tuple[int, ...] = ()
     side_info: dict[str, Any] = field(default_factory=dict)
 
@@ -83,6 +86,11 @@ class Encoded:
         """Measured bitrate: 8 * payload bytes / duration / 1000."""
         return 8 * len(self.payload) / self.duration_s / 1000
 
+    @property
+    def frames(self) -> int:
+        """Frames of the codebook that has most; 0 without codes."""
+        return 0 if self.codes is None else max((len(row) for row in self.codes), default=0)
+
     def side_number(self, name: str, least: int, most: int) -> int:
         """A whole number of the side information. Raises UserError, with the range, if it is none."""
         return check_whole(f"encoded clip: side_info {name}", self.side_info.get(name), least, most)
@@ -93,24 +101,26 @@ class Encoded:
             return
         if len(self.codebook_sizes) != len(self.codes):
             raise ValueError(f"codes of {len(self.codes)} codebooks, sizes of {len(self.codebook_sizes)}")
-        sizes = np.array(self.codebook_sizes)[:, None]
-        if ((self.codes < 0) | (self.codes >= sizes)).any():
-            raise ValueError("codes lie outside their codebooks")
+        for row, size in zip(self.codes, self.codebook_sizes, strict=True):
+            if ((row < 0) | (row >= size)).any():
+                raise ValueError("codes lie outside their codebooks")
 
     _MAGIC: ClassVar[bytes] = b"QENC\x01"
 
     def to_bytes(self) -> bytes:
         """Serialize for a run folder: magic, header length, JSON header, codes (int32), payload."""
+        rows: Sequence[np.ndarray] = [] if self.codes is None else [np.asarray(row) for row in self.codes]
         # same_kind: fractions would be cut off.
-        codes = (
-            b"" if self.codes is None else np.asarray(self.codes).astype("<i4", "C", "same_kind").tobytes()
-        )
+        codes = b"".join(row.astype("<i4", "C", "same_kind").tobytes() for row in rows)
+        shape: Any = None
+        if self.codes is not None:
+            shape = [row.shape for row in rows] if isinstance(self.codes, tuple) else np.shape(self.codes)
         header = json.dumps(
             {
                 "sample_rate": self.sample_rate,
                 "channels": self.channels,
                 "num_samples": self.num_samples,
-                "codes_shape": None if self.codes is None else list(self.codes.shape),
+                "codes_shape": shape,
                 "codebook_sizes": list(self.codebook_sizes),
                 "side_info": self.side_info,
                 "payload_bytes": len(self.payload),
@@ -139,15 +149,18 @@ class Encoded:
             )
             if not isinstance(clip.side_info, dict):
                 raise ValueError("side_info is not an object")
-            shape, payload_at = header["codes_shape"], start + length
-            if shape is not None:
-                rows, frames = (check_whole("codes_shape", size, 0, 2**40) for size in shape)
-                payload_at += 4 * rows * frames
+            codes_at = start + length
+            shapes = _shapes(header["codes_shape"])
+            payload_at = codes_at + 4 * sum(map(math.prod, shapes))
             if len(data) != payload_at + check_whole("payload_bytes", header["payload_bytes"], 0, 2**40):
                 raise ValueError("truncated")
-            if shape is not None:
-                codes = np.frombuffer(data, dtype="<i4", count=rows * frames, offset=start + length)
-                clip.codes = codes.reshape(rows, frames)
+            parts = []
+            for shape in shapes:
+                part = np.frombuffer(data, dtype="<i4", count=math.prod(shape), offset=codes_at)
+                parts.append(part.reshape(shape))
+                codes_at += part.nbytes
+            if header["codes_shape"] is not None:
+                clip.codes = parts[0] if len(shapes[0]) == 2 else tuple(parts)
                 clip.check_codes()
         except KeyError as error:
             raise UserError(f"encoded clip has no {error} in its header; delete it and run again") from error
@@ -157,6 +170,21 @@ class Encoded:
         return clip
 
 
+def _shapes(stored: Any) -> list[tuple[int, ...]]:
+    """Of the arrays that ``codes_shape`` in a header tells of: ``[rows, frames]`` of one, ``[[frames], ...]``
+    of a row each, None of none."""
+    if stored is None:
+        return []
+    ragged = len(stored) > 0 and all(isinstance(row, list) for row in stored)
+    shapes = [
+        tuple(check_whole("codes_shape", size, 0, 2**40) for size in row)
+        for row in (stored if ragged else [stored])
+    ]
+    if any(len(shape) != (1 if ragged else 2) for shape in shapes):
+        raise ValueError(f"codes_shape is {stored!r}"[:100])
+    return shapes
+
+
 class Codec(ABC):
     """A codec that can be evaluated. A new one is one subclass and one registry line (or entry point).
 
@@ -164,7 +192,8 @@ class Codec(ABC):
         name: as typed after ``--codecs``.
         version: of whatever decides the output (library, encoder, format of the payload). Scores are
             kept under it, so change it when the output changes.
-        sample_rate: of the audio `encode` takes and `decode` returns, Hz. The evaluation resamples.
+        sample_rate: of the audio `encode` takes, Hz, and that `decode` returns (`output_sample_rate` where
+            that is another). The evaluation resamples.
             0 means any rate: whoever uses the codec assigns the rate of its audio to the instance
             (``codec.sample_rate = 44100``) before anything else, and nothing is resampled.
         channels: channel counts the codec codes as they are. The evaluation refuses others.
@@ -172,6 +201,8 @@ class Codec(ABC):
             ``--kbps`` asks.
         weights_hash: identifies the loaded weights; "" for codecs without.
         of_encoding: entries of `identity` that decide how clips are encoded and not how they are decoded.
+        seed: of the noise that a stochastic decoder draws, so that a clip is always decoded to the same
+            audio (`seeded`); None if it draws none. Part of `identity`.
     """
 
     name: str
@@ -181,6 +212,7 @@ class Codec(ABC):
     control: bool = False
     weights_hash: str = ""
     of_encoding: tuple[str, ...] = ()
+    seed: int | None = None
 
     def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
         if weights is not None:
@@ -191,6 +223,16 @@ class Codec(ABC):
     def device(self) -> torch.device:
         """Where it computes."""
         return torch.device(self._device)
+
+    @property
+    def output_sample_rate(self) -> int:
+        """Of the audio that `decode` returns, Hz. A codec that decodes to another rate than it encodes has it
+        as an attribute, ``output_sample_rate = 24000``."""
+        return self.sample_rate
+
+    def output_length(self, num_samples: int) -> int:
+        """Samples that `decode` returns of a clip of ``num_samples``: as long in time, rounded up."""
+        return -(-num_samples * self.output_sample_rate // self.sample_rate)
 
     @classmethod
     def unavailable(cls, weights: str | None = None) -> str | None:
@@ -231,7 +273,8 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
-        """Encode (batch, channels, samples) at ``sample_rate``; one `Encoded` per item of the batch.
+        """Encode (batch, channels, samples) at ``sample_rate``; one `Encoded` per item of the batch, which
+        states the rate and number of samples that `decode` returns (`output_length`).
 
         What comes back must not depend on the other items of the batch.
         """
@@ -274,7 +317,8 @@ class Codec(ABC):
 
         Subclasses with run-time settings (precision, search widths) add them here.
         """
-        return {"name": self.name, "version": self.version, "weights": self.weights_hash}
+        seed = {} if self.seed is None else {"seed": self.seed}
+        return {"name": self.name, "version": self.version, "weights": self.weights_hash, **seed}
 
 
 class ClipCodec(Codec):
@@ -300,6 +344,22 @@ class ClipCodec(Codec):
         return torch.from_numpy(np.stack(decoded)).to(self.device)
 
 
+_drawing = threading.Lock()  # torch's generator is one for all threads
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """What a stochastic decoder decodes a clip in: torch draws the same noise each time, and goes on afterwards
+    as if none had been drawn. Of other noise on another kind of device. With None nothing is changed."""
+    if seed is None:
+        yield
+        return
+    kind = "cuda" if device.type == "cpu" else device.type
+    with _drawing, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=kind):
+        torch.manual_seed(seed)
+        yield
+
+
 def fewer_codebooks(rate: Rate, of: Rate) -> bool:
     """Whether a rate has fewer codebooks than another (``num_codebooks``) and is the same otherwise."""
     low, high = rate.settings.get("num_codebooks"), of.settings.get("num_codebooks")
@@ -314,7 +374,7 @@ def first_codebooks(encoded: Encoded, rate: Rate) -> np.ndarray:
         encoded: ``num_codebooks`` is in its side information; its codes stand stream by stream.
     """
     most, keep = encoded.side_number("num_codebooks", 1, 1024), rate.settings["num_codebooks"]
-    if encoded.codes is None or len(encoded.codes) % most or not isinstance(keep, int) or keep > most:
+    if not isinstance(encoded.codes, np.ndarray) or len(encoded.codes) % most or not isinstance(keep, int) or keep > most:
         raise UserError(f"encoded clip has no {keep} codebooks to keep; delete it and run again")
     return encoded.codes.reshape(-1, most, encoded.codes.shape[-1])[:, :keep]
 

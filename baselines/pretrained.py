@@ -164,9 +164,9 @@ class PretrainedCodec(Codec):
         sizes = (codebook_size,) * codes.shape[1]
         return Encoded(
             pack_codes(codes, sizes) + extra,
-            self.sample_rate,
+            self.output_sample_rate,
             audio.shape[0],
-            audio.shape[1],
+            self.output_length(audio.shape[1]),
             codes=codes.reshape(-1, codes.shape[-1]).astype(np.int32),
             codebook_sizes=sizes * codes.shape[0],
             side_info={"weights": self.weights_hash, "num_codebooks": int(codes.shape[1]), **side},

@@ -99,12 +99,14 @@ class Trials:
         if not isinstance(clip, Encoded):
             self.fail(f"got {type(clip).__name__}", "encode must return baselines.codec.Encoded objects")
         got = (clip.sample_rate, clip.channels, clip.num_samples)
-        expected = (self.codec.sample_rate, *audio.shape[1:])
+        codec, channels = self.codec, audio.shape[1]
+        expected = (codec.output_sample_rate, channels, codec.output_length(audio.shape[2]))
         if got != expected:
             self.fail(
                 f"{got}, expected {expected}",
                 "Encoded must state sample_rate, channels and num_samples of the audio that was given, before"
-                " any padding: decode returns as much, and the bitrate is counted over it",
+                " any padding (at output_sample_rate where that is another): decode returns as much, and the"
+                " bitrate is counted over it",
             )
         if not isinstance(clip.payload, bytes):
             self.fail(
@@ -121,15 +123,19 @@ class Trials:
             if clip.codebook_sizes:
                 self.problem(f"{clip.codebook_sizes}", "codebook_sizes without codes: give both or neither")
             return
-        codes, sizes = np.asarray(clip.codes), clip.codebook_sizes
-        if codes.ndim != 2 or codes.dtype.kind not in "iu" or len(sizes) != codes.shape[0]:
+        sizes = clip.codebook_sizes
+        rows = [np.asarray(row) for row in clip.codes]
+        if len(sizes) != len(rows) or any(row.ndim != 1 or row.dtype.kind not in "iu" for row in rows):
+            kinds = " and ".join(sorted({f"{row.dtype} of shape {row.shape}" for row in rows})[:3])
             self.problem(
-                f"{codes.dtype} codes of shape {codes.shape}, {len(sizes)} codebook sizes",
-                "codes must be integers of shape (num_codebooks, frames), with one codebook size per row",
+                f"{len(rows)} rows ({kinds}), {len(sizes)} codebook sizes",
+                "codes must be integers of shape (num_codebooks, frames), or a tuple of rows where codebooks"
+                " have different numbers of frames, with one codebook size per row",
             )
-        elif codes.size and (codes.min() < 0 or (codes >= np.array(sizes)[:, None]).any()):
+        elif any(len(row) and not 0 <= row.min() <= row.max() < size for row, size in zip(rows, sizes, strict=True)):
+            lowest, highest = min(row.min() for row in rows), max(row.max() for row in rows)
             self.problem(
-                f"codes from {codes.min()} to {codes.max()}, codebook sizes {tuple(sizes)}",
+                f"codes from {lowest} to {highest}, codebook sizes {tuple(sizes)}",
                 "codes must lie from 0 to their codebook's size - 1: perplexity and entropy count them",
             )
 

@@ -70,6 +70,8 @@ def points(name: str, weights: str | None = None) -> str:
     rates = [rate.label for rate in checked_rates(name, codec, 1)]
     shown = ", ".join(rates) if len(rates) <= 8 else f"{', '.join(rates[:6])}, ... {rates[-1]}"
     hertz = "" if codec.control else f" at {codec.sample_rate / 1000:g} kHz"
+    if codec.output_sample_rate != codec.sample_rate:
+        hertz += f", {codec.output_sample_rate / 1000:g} out"
     return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"
 
 

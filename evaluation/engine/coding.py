@@ -179,7 +179,7 @@ class Coder:
         return self._fitted(_decoded(codec, encoded, given), codec, length)
 
     def _fitted(self, decoded: torch.Tensor, codec: Codec, length: int) -> torch.Tensor:
-        samples = audio.resample(decoded.float().numpy(), codec.sample_rate, self.sample_rate)
+        samples = audio.resample(decoded.float().numpy(), codec.output_sample_rate, self.sample_rate)
         return fit_length(torch.from_numpy(samples), length)
 
     def _rendered(self, prepared: PreparedCondition, clip: Clip) -> RenderedClip:
@@ -234,9 +234,11 @@ def _timed_if_it_works(codec: Codec, rate: Rate, given: torch.Tensor) -> tuple[l
 
 
 def _decoded(codec: Codec, encoded: list[Encoded], given: torch.Tensor | None) -> torch.Tensor:
-    """What a codec decodes, on the CPU; UserError if that is no audio, or none of the shape of ``given``."""
+    """What a codec decodes, on the CPU; UserError if that is no audio, or not as long as ``given``."""
     decoded = codec.decode(encoded)
-    shape = ("batch", "channels", "samples") if given is None else tuple(given.shape)
+    shape: tuple[int | str, ...] = ("batch", "channels", "samples")
+    if given is not None:
+        shape = (*given.shape[:2], codec.output_length(given.shape[2]))
     check_decoded(codec.name, decoded, shape, torch.Tensor)
     return decoded.detach().cpu()
 

@@ -121,7 +121,7 @@ def _sums(coder: Coder, row: CodedRow, clip: Clip, codec: Qincodec) -> dict[str,
         raise UserError(
             f"'{error.filename}' is gone ({error.strerror}): give another --out to evaluate anew"
         ) from error
-    assert codes is not None and codec.quantizer is not None
+    assert isinstance(codes, np.ndarray) and codec.quantizer is not None
     # The way audio took to the codec when it was coded.
     samples = audio.resample(coder.reference(clip), coder.sample_rate, codec.sample_rate)
     with torch.inference_mode():

@@ -71,8 +71,9 @@ def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | st
             return f"{row.encoded} has other codebooks than its codec"
         for count, codes in zip(counts, encoded.codes, strict=True):
             count += np.bincount(codes, minlength=len(count))
-        kept.add(row.key, encoded.codes)
-        frames += encoded.codes.shape[1]
+        if isinstance(encoded.codes, np.ndarray):
+            kept.add(row.key, encoded.codes)
+        frames += encoded.frames
         duration_s += row.duration_s
     if not counts or not frames:
         return None
@@ -92,7 +93,7 @@ def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | st
         perplexity_of_mean_miller_madow=2**corrected,
         usage=float(np.mean([book.usage for book in books])),
         duration_s=duration_s,
-        joint=joint_statistics(kept.joined()) if len(books) > 1 else None,
+        joint=None if len(books) == 1 or kept.empty else joint_statistics(kept.joined()),
     )
 
 

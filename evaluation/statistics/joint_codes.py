@@ -38,6 +38,11 @@ class KeptCodes:
         while self._frames - self._clips[-1][1].shape[1] >= MAX_FRAMES:
             self._frames -= self._clips.pop()[1].shape[1]
 
+    @property
+    def empty(self) -> bool:
+        """Nothing is kept: there were no clips, or their codebooks have no common frames."""
+        return not self._clips
+
     def joined(self) -> np.ndarray:
         """(codebooks, frames) of all that is kept."""
         return np.concatenate([codes for _, codes in self._clips], axis=1)

@@ -44,6 +44,24 @@ def test_bytes_by_hand_are_read() -> None:
     assert without.codes is None and without.payload == b"abcd"
 
 
+def test_codebooks_of_different_numbers_of_frames() -> None:
+    """A row each, one behind the other."""
+    rows = (np.array([3, 1]), np.array([0, 15, 7, 2]), np.array([], int))
+    data = clip(
+        {**HEADER, "codes_shape": [[2], [4], [0]], "codebook_sizes": [4, 16, 2]},
+        np.concatenate(rows).astype("<i4").tobytes(),
+    )
+    found = Encoded.from_bytes(data)
+    assert isinstance(found.codes, tuple) and found.frames == 4
+    for row, expected in zip(found.codes, rows, strict=True):
+        np.testing.assert_array_equal(row, expected)
+    assert found.to_bytes() == data
+    found.codes = rows
+    assert found.to_bytes() == data
+    with pytest.raises(UserError, match="codes lie outside their codebooks"):
+        Encoded.from_bytes(data.replace(b"[4, 16, 2]", b"[4, 15, 2]"))
+
+
 @pytest.mark.parametrize("name", list(HEADER))
 def test_what_is_missing_is_named(name: str) -> None:
     with pytest.raises(UserError, match=f"has no '{name}' in its header; delete it and run again"):
@@ -59,7 +77,10 @@ def test_what_is_missing_is_named(name: str) -> None:
         ({"channels": "1"}, "channels must be a whole number from 1 to 65536, got '1'"),
         ({"codes_shape": [-2, -3]}, "codes_shape must be a whole number from 0 to"),
         ({"codes_shape": [1 << 39, 1 << 39]}, "truncated"),
-        ({"codes_shape": [6]}, "cannot be read"),
+        ({"codes_shape": [6]}, r"codes_shape is \[6\]"),
+        ({"codes_shape": [[6], [1, 2]]}, r"codes_shape is \[\[6\], \[1, 2\]\]"),
+        ({"codes_shape": [[1 << 39], [1 << 39]]}, "truncated"),
+        ({"codes_shape": 6}, "cannot be read"),
         ({"codebook_sizes": [16]}, "codes of 2 codebooks, sizes of 1"),
         ({"codebook_sizes": [16, 7]}, "codes lie outside their codebooks"),
         ({"codebook_sizes": 16}, "cannot be read"),
