@@ -349,8 +349,9 @@ _drawing = threading.Lock()  # torch's generator is one for all threads
 
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """What a stochastic decoder decodes a clip in: torch draws the same noise each time, and goes on afterwards
-    as if none had been drawn. Of other noise on another kind of device. With None nothing is changed."""
+    """What a stochastic decoder decodes a clip in: torch draws the same noise each time, and goes on
+    afterwards as if none had been drawn. The noise is another on another kind of device. With None nothing is
+    changed."""
     if seed is None:
         yield
         return
@@ -374,9 +375,15 @@ def first_codebooks(encoded: Encoded, rate: Rate) -> np.ndarray:
         encoded: ``num_codebooks`` is in its side information; its codes stand stream by stream.
     """
     most, keep = encoded.side_number("num_codebooks", 1, 1024), rate.settings["num_codebooks"]
-    if not isinstance(encoded.codes, np.ndarray) or len(encoded.codes) % most or not isinstance(keep, int) or keep > most:
+    if (
+        not isinstance(encoded.codes, np.ndarray)
+        or len(encoded.codes) % most
+        or not isinstance(keep, int)
+        or keep > most
+    ):
         raise UserError(f"encoded clip has no {keep} codebooks to keep; delete it and run again")
-    return encoded.codes.reshape(-1, most, encoded.codes.shape[-1])[:, :keep]
+    codes = np.asarray(encoded.codes)
+    return codes.reshape(-1, most, codes.shape[-1])[:, :keep]
 
 
 def highest(codec: Codec, rate: Rate, rates: Iterable[Rate]) -> Rate:

@@ -91,7 +91,7 @@ class Dac(PretrainedCodec):
             )
         self._networks[label] = network
 
-    def load(self, path: Path) -> nn.Module:
+    def load(self, path: Path, *more: Path) -> nn.Module:
         return from_folder(transformers.DacModel, path) if path.is_dir() else load_original(path)
 
     @classmethod

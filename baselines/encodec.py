@@ -1,6 +1,6 @@
-"""EnCodec at 48 kHz (Defossez et al., 2022), through transformers' `EncodecModel`.
+"""EnCodec at 48 and at 24 kHz (Defossez et al., 2022), through transformers' `EncodecModel`.
 
-The model is stereo and codes segments of 1 s that overlap by 1 %, each by itself and scaled by its RMS
+The 48 kHz model is stereo and codes segments of 1 s that overlap by 1 %, each by itself and scaled by its RMS
 value. The loop over segments is written here, so that a clip's last segment is as short as in the original,
 any number of codebooks can be used, and the networks' memory does not grow with the clip.
 """
@@ -19,7 +19,8 @@ import numpy as np
 from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec
-from baselines.tensors import from_folder, from_tensors, read_tensors
+from baselines.tensors import from_folder, from_tensors, parametrized, read_tensors
+from baselines.transformers_codec import Layout, TransformersCodec
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 else:
     torch, nn, transformers = Lazy("torch"), Lazy("torch.nn"), Lazy("transformers")
 
-#: What is fixed in the 48 kHz model and does not show in its tensors.
+#: What is fixed in the 48 kHz model and does not show in its tensors, and in the 24 kHz one.
 FIXED: dict[str, Any] = {
     "sampling_rate": 48000,
     "audio_channels": 2,
@@ -38,6 +39,15 @@ FIXED: dict[str, Any] = {
     "overlap": 0.01,
     "norm_type": "time_group_norm",
     "use_causal_conv": False,
+}
+FIXED_24: dict[str, Any] = {
+    "sampling_rate": 24000,
+    "audio_channels": 1,
+    "normalize": False,
+    "chunk_length_s": None,
+    "overlap": None,
+    "norm_type": "weight_norm",
+    "use_causal_conv": True,
 }
 _SCALE = np.dtype("<f4")
 
@@ -63,12 +73,7 @@ class Encodec(PretrainedCodec):
 
     def add(self, label: str, model: Any) -> None:
         config = model.config
-        for field, value in FIXED.items():
-            if getattr(config, field) != value:
-                raise UserError(
-                    f"codec '{self.name}' is EnCodec's 48 kHz model; this model has {field}"
-                    f" {getattr(config, field)} instead of {value}"
-                )
+        _refuse_other(self.name, config, FIXED)
         self._model = model.eval().to(self.device)
         self._segment, self._stride = config.chunk_length, config.chunk_stride
         self._hop_length = math.prod(config.upsampling_ratios)
@@ -79,13 +84,12 @@ class Encodec(PretrainedCodec):
         ramp = torch.linspace(0, 1, self._segment + 2, device=self.device)[1:-1]
         self._window = 0.5 - (ramp - 0.5).abs()
 
-    def load(self, path: Path) -> nn.Module:
+    def load(self, path: Path, *more: Path) -> nn.Module:
         return from_folder(transformers.EncodecModel, path) if path.is_dir() else load_original(path)
 
     @classmethod
     def untrained(cls, label: str, size: str) -> nn.Module:
-        tiny = {"num_filters": 4, "hidden_size": 16, "codebook_dim": 16} if size == "tiny" else {}
-        return _model(16, **tiny)
+        return _model(16, FIXED, **(_TINY if size == "tiny" else {}))
 
     def _frames(self, num_samples: int) -> int:
         """Frames of a segment."""
@@ -135,11 +139,60 @@ class Encodec(PretrainedCodec):
         return audio if clip.channels == 2 else audio.mean(dim=0, keepdim=True)
 
 
+class Encodec24(TransformersCodec):
+    """EnCodec's 24 kHz model: 1 to 32 codebooks of 10 bits, 75 frames per second, each channel by itself.
+
+    Trained with 2, 4, 8, 16 and 32 codebooks; the others are the first ones of more.
+    """
+
+    name = "encodec-24khz"
+    sample_rate = 24000
+    released: ClassVar = {"24khz": "encodec-24khz"}
+    model_class = "EncodecModel"
+
+    def layout(self, config: Any) -> Layout:
+        _refuse_other(self.name, config, FIXED_24)
+        bits_per_s = (config.codebook_size - 1).bit_length() * config.frame_rate
+        most = int(1000 * config.target_bandwidths[-1] // bits_per_s)
+        return Layout(config.sampling_rate, config.hop_length, config.codebook_size, most)
+
+    def load(self, path: Path, *more: Path) -> nn.Module:
+        return super().load(path, *more) if path.is_dir() else load_original(path, FIXED_24)
+
+    @classmethod
+    def untrained(cls, label: str, size: str) -> nn.Module:
+        return _model(32, FIXED_24, **(_TINY if size == "tiny" else {}))
+
+    def encode_channel(self, samples: torch.Tensor, num_codebooks: int) -> torch.Tensor:
+        # The quantizer understands kbit/s, which it rounds down to codebooks.
+        bandwidth = (num_codebooks + 0.5) * (self.rates()[0].kbps or 0)
+        codes: torch.Tensor = self.model.quantizer.encode(self.model.encoder(samples[None, None]), bandwidth)
+        return codes[:, 0]
+
+    def decode_channel(self, codes: torch.Tensor) -> torch.Tensor:
+        audio: torch.Tensor = self.model.decoder(self.model.quantizer.decode(codes[:, None]))
+        return audio[0, 0]
+
+
+def _refuse_other(name: str, config: Any, fixed: dict[str, Any]) -> None:
+    hertz = f"{fixed['sampling_rate'] // 1000} kHz"
+    for field, value in fixed.items():
+        if getattr(config, field) != value:
+            raise UserError(
+                f"codec '{name}' is EnCodec's {hertz} model; this model has {field}"
+                f" {getattr(config, field)} instead of {value}"
+            )
+
+
 # ---- the original file ---------------------------------------------------------------------------------
 
 
-def load_original(path: Path) -> nn.Module:
+def load_original(path: Path, fixed: dict[str, Any] = FIXED) -> nn.Module:
     """The model in a file of the original release: a dictionary of tensors, from which its sizes are read.
+
+    Args:
+        path: of the file.
+        fixed: what is not in it.
 
     Raises:
         UserError: it is something else, or damaged.
@@ -148,23 +201,27 @@ def load_original(path: Path) -> nn.Module:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"weights '{path}' are no EnCodec model: there is no dictionary of tensors in it")
     tensors = {_rename(name): tensor for name, tensor in content.items()}
+    weight = parametrized("weight_v") if fixed["norm_type"] == "weight_norm" else "weight"
+    hertz = f"{fixed['sampling_rate'] // 1000} kHz"
     try:
-        filters, channels, _ = tensors["encoder.layers.0.conv.weight"].shape
+        filters, channels, _ = tensors[f"encoder.layers.0.conv.{weight}"].shape
         codebook_size, hidden = tensors["quantizer.layers.0.codebook.embed"].shape
         # Convolutions 3, 6, 9, 12 downsample, by half their kernel.
-        ratios = [tensors[f"encoder.layers.{n}.conv.weight"].shape[-1] // 2 for n in (12, 9, 6, 3)]
+        ratios = [tensors[f"encoder.layers.{n}.conv.{weight}"].shape[-1] // 2 for n in (12, 9, 6, 3)]
     except (KeyError, ValueError, AttributeError) as error:
         raise UserError(
-            f"weights '{path}' are no 48 kHz EnCodec model of the original release ({error}); `evaluate"
+            f"weights '{path}' are no {hertz} EnCodec model of the original release ({error}); `evaluate"
             " weights` names the official file"
         ) from error
-    if channels != 2:
+    if channels != fixed["audio_channels"]:
         raise UserError(
-            f"weights '{path}' are of an EnCodec model of {channels} channel; the 48 kHz one has 2"
+            f"weights '{path}' are of an EnCodec model of {channels} channel; the {hertz} one has"
+            f" {fixed['audio_channels']}"
         )
     make = partial(
         _model,
         len({name for name in tensors if name.endswith(".codebook.embed")}),
+        fixed,
         num_filters=filters,
         hidden_size=hidden,
         codebook_dim=hidden,
@@ -174,10 +231,15 @@ def load_original(path: Path) -> nn.Module:
     return from_tensors(make, tensors, path, "EnCodec")
 
 
-def _model(num_codebooks: int, **sizes: Any) -> nn.Module:
-    # The last of the bandwidths sets the number of codebooks: 150 frames of 10 bits each.
+#: Sizes of the smallest models, for tests.
+_TINY = {"num_filters": 4, "hidden_size": 16, "codebook_dim": 16}
+
+
+def _model(num_codebooks: int, fixed: dict[str, Any], **sizes: Any) -> nn.Module:
+    # The last of the bandwidths sets the number of codebooks: 320 samples a frame, 10 bits a code.
+    bandwidth = num_codebooks * 10 * fixed["sampling_rate"] / 320 / 1000
     return transformers.EncodecModel(
-        transformers.EncodecConfig(**FIXED, **sizes, target_bandwidths=[1.5 * num_codebooks])
+        transformers.EncodecConfig(**fixed, **sizes, target_bandwidths=[bandwidth])
     )
 
 
@@ -185,5 +247,5 @@ def _rename(name: str) -> str:
     """transformers' name of a tensor; names of no known pattern stay, and will be found unknown."""
     name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
     name = re.sub(r"\.(conv|convtr)\.\1\.", ".conv.", name)
-    name = re.sub(r"\.(conv|convtr)\.norm\.", ".norm.", name)
+    name = parametrized(re.sub(r"\.(conv|convtr)\.norm\.", ".norm.", name))
     return re.sub(r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook.", name)

@@ -58,7 +58,7 @@ class Mimi(PretrainedCodec):
         attention_s = config.num_hidden_layers * config.sliding_window / config.encodec_frame_rate
         self._context = math.ceil(attention_s * config.frame_rate) + 16
 
-    def load(self, path: Path) -> nn.Module:
+    def load(self, path: Path, *more: Path) -> nn.Module:
         return from_folder(transformers.MimiModel, path) if path.is_dir() else load_released(path)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Base class of codecs with a pretrained network: which weights are meant, and what is stored of a clip.
+"""Base classes of codecs with a pretrained network: which weights are meant, and what is stored of a clip.
 
 Weights of such a codec are, as typed after its name or ``--weights NAME=``:
 
@@ -32,11 +32,12 @@ from baselines.codec import (
     damaged,
     fewer_codebooks,
     first_codebooks,
+    seeded,
 )
 from baselines.lazy import Lazy
 from baselines.tensors import FOLDER
 from qincodec.bitstream import pack_codes, payload_bytes, unpack_codes
-from qincodec.core.errors import UserError, shown
+from qincodec.core.errors import Unavailable, UserError, shown
 from qincodec.model_folder import model_hash
 
 if TYPE_CHECKING:
@@ -58,13 +59,17 @@ class PretrainedCodec(Codec):
 
     channels = (1, 2)
     version = "1"
-    #: Label of each released model -> its name in `baselines.weights.FILES`.
-    released: ClassVar[Mapping[str, str]] = {}
+    #: Label of each released model -> name of its file in `baselines.weights`, or names where it has several.
+    released: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}
+    #: Name of each file of a folder that is a model.
+    folder: ClassVar[tuple[str, ...]] = FOLDER
     #: Of random weights, see `randomize`.
     gain: ClassVar[float] = 1.0
 
     def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
         super().__init__(device=device)
+        if reason := self.cannot_run():
+            raise Unavailable(reason)
         size = _untrained_size(self.name, weights)
         self.version = self.version if size is None else f"{self.version}-untrained"
         hashes = []
@@ -74,10 +79,9 @@ class PretrainedCodec(Codec):
                 self.add(label, model)
                 hashes.append(model_hash({}, dict(model.state_dict()))[:16])
         else:
-            for label, path in self._sources(weights, baselines.weights.obtain).items():
-                assert path is not None  # `obtain` gives one or raises
-                self.add(label, self.load(path))
-                hashes.append(_path_hash(path)[:16])
+            for label, paths in self._sources(weights, baselines.weights.obtain).items():
+                self.add(label, self.load(*paths))
+                hashes.append(self._hash(paths)[:16])
         self.weights_hash = "-".join(hashes)
 
     @classmethod
@@ -87,13 +91,28 @@ class PretrainedCodec(Codec):
         Raises:
             UserError: ``weights`` means nothing, or a cached file is not what it should be.
         """
-        if _untrained_size(cls.name, weights) is not None:
+        if _untrained_size(cls.name, weights) is not None or cls.cannot_run():
             return []
-        sources = cls._sources(weights, baselines.weights.find)
-        return [cls.released[label] for label, path in sources.items() if path is None]
+        absent: dict[str, None] = {}
+
+        def find(name: str) -> Path:
+            found = baselines.weights.find(name)
+            if found is None:
+                absent[name] = None
+            return found or Path()
+
+        cls._sources(weights, find)
+        return list(absent)
+
+    @classmethod
+    def cannot_run(cls) -> str | None:
+        """Why it cannot run here whatever the weights, in one line: a package that is not there, say."""
+        return None
 
     @classmethod
     def unavailable(cls, weights: str | None = None) -> str | None:
+        if reason := cls.cannot_run():
+            return reason
         try:
             missing = cls.missing(weights)
         except UserError as error:
@@ -111,32 +130,57 @@ class PretrainedCodec(Codec):
         if weights is not None:
             return None
         missing = cls.missing()
-        here = [label for label, name in cls.released.items() if name not in missing]
+        here = [label for label in cls.released if not {*cls._names(label)} & {*missing}]
         return f"{cls.name}:{here[0]}" if here and missing else None
 
     @classmethod
-    def _sources(cls, given: str | None, get: Callable[[str], Path | None]) -> dict[str, Path | None]:
-        """Label and path of each model; the label is "" for a path the user gave."""
-        if given is None:
-            return {label: get(name) for label, name in cls.released.items()}
-        if given in cls.released:
-            return {given: get(cls.released[given])}
+    def _names(cls, label: str) -> tuple[str, ...]:
+        """Of the files of a released model."""
+        names = cls.released[label]
+        return (names,) if isinstance(names, str) else names
+
+    @classmethod
+    def _sources(cls, given: str | None, get: Callable[[str], Path]) -> dict[str, tuple[Path, ...]]:
+        """Label and paths of each model; the label is "" for a path the user gave."""
+        if given is None or given in cls.released:
+            labels = cls.released if given is None else [given]
+            return {label: tuple(map(get, cls._names(label))) for label in labels}
         path = Path(given).expanduser()
         if not path.exists():
-            labels = ", ".join(cls.released)
+            ours = ", ".join(cls.released)
             raise UserError(
-                f"codec '{cls.name}': there is no '{given}'; give the path of a weights file, {labels},"
+                f"codec '{cls.name}': there is no '{given}'; give the path of a weights file, {ours},"
                 f" or {UNTRAINED} for random weights"
             )
-        return {"": path}
+        return {"": (path,)}
+
+    @classmethod
+    def _hash(cls, paths: Sequence[Path]) -> str:
+        """SHA-256 of a model's file, or of those of all its files: 64 hexadecimal digits."""
+        if len(paths) == 1 and paths[0].is_dir():
+            paths = [paths[0] / name for name in cls.folder]
+        found = [baselines.weights.sha256(path) for path in paths]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
     @abstractmethod
     def add(self, label: str, model: nn.Module) -> None:
         """Take a model in use, under its label."""
 
     @abstractmethod
-    def load(self, path: Path) -> nn.Module:
-        """The model in a file or folder. Raises UserError if it is not one of this codec's."""
+    def load(self, path: Path, *more: Path) -> nn.Module:
+        """The model in a file or folder, or in the files of a released model, in the order of `released`.
+        Raises UserError if it is not one of this codec's."""
+
+    def files(self, path: Path, *more: Path) -> list[Path]:
+        """What `load` was given, if it is the files of a model or a folder that has them."""
+        if more:
+            return [path, *more]
+        files = [path / name for name in self.folder]
+        for file in files:
+            if not file.is_file():
+                needed = " and ".join(self.folder)
+                raise UserError(f"codec '{self.name}': there is no '{file}'; give a folder with {needed}")
+        return files
 
     @classmethod
     @abstractmethod
@@ -211,7 +255,11 @@ class PretrainedCodec(Codec):
     def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
         check_batch(encoded)
         with torch.inference_mode():
-            return torch.stack([self.decode_clip(clip) for clip in encoded])
+            return torch.stack([self._seeded(clip) for clip in encoded])
+
+    def _seeded(self, clip: Encoded) -> torch.Tensor:
+        with seeded(self.seed, self.device):
+            return self.decode_clip(clip)
 
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         self.check_audio(audio)
@@ -262,17 +310,6 @@ def blocks(frames: int, size: int, before: int, after: int | None = None) -> Ite
         end = min(start + size, frames)
         first, stop = max(0, start - before), min(end + (before if after is None else after), frames)
         yield Block(first, stop, start - first, end - first)
-
-
-# ---- identity ----------------------------------------------------------------------------------------
-
-
-def _path_hash(path: Path) -> str:
-    """SHA-256 of a model's file or folder, 64 hexadecimal digits."""
-    if not path.is_dir():
-        return baselines.weights.sha256(path)
-    parts = "".join(baselines.weights.sha256(path / name) for name in FOLDER)
-    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 # ---- random weights ------------------------------------------------------------------------------------

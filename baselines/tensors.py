@@ -99,6 +99,12 @@ def _check_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> No
         )
 
 
+def parametrized(name: str) -> str:
+    """What torch's weight norm calls a tensor now that it once called ``..weight_g`` or ``..weight_v``."""
+    name = re.sub(r"(^|\.)weight_g$", r"\1parametrizations.weight.original0", name)
+    return re.sub(r"(^|\.)weight_v$", r"\1parametrizations.weight.original1", name)
+
+
 def from_folder(kind: Any, folder: Path) -> nn.Module:
     """A model as transformers writes it: ``config.json`` and ``model.safetensors``.
 
@@ -108,28 +114,38 @@ def from_folder(kind: Any, folder: Path) -> nn.Module:
     for name in FOLDER:
         if not (folder / name).is_file():
             raise UserError(f"model folder '{folder}' has no {name}; give a folder as transformers writes it")
-    _refuse_other_config(kind, folder)
+    _refuse_other_config(kind, *(folder / name for name in FOLDER))
     return from_pretrained(kind, folder, folder, local_files_only=True, use_safetensors=True)
 
 
-def _refuse_other_config(kind: Any, folder: Path) -> None:
+def from_files(kind: Any, config: Path, tensors: Path) -> nn.Module:
+    """`from_folder` of files that lie in two places."""
+    from safetensors.torch import load_file
+
+    _refuse_other_config(kind, config, tensors)
+    known = kind.config_class.from_json_file(config)
+    return from_pretrained(kind, None, tensors, config=known, state_dict=load_file(tensors))
+
+
+def _refuse_other_config(kind: Any, path: Path, stored_at: Path) -> None:
     """Refuse numbers larger than in any model, or more values than are stored, before any take memory."""
     from safetensors import SafetensorError, safe_open
 
-    path = folder / FOLDER[0]
     try:
         if path.stat().st_size > 1 << 20:
             raise ValueError("it has more than a megabyte")
         config = json.loads(path.read_text(encoding="utf-8"))
         _refuse_numbers(config)
-        with safe_open(folder / FOLDER[1], "pt") as tensors:
+        with safe_open(stored_at, "pt") as tensors:
             stored = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
         empty = empty_model(lambda: kind(kind.config_class(**config)))
         described = sum(part.numel() for part in empty.parameters())
         if described > stored:
             raise ValueError(f"a model of {described} values, of which {stored} are stored")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"model folder '{folder}' cannot be read: {error}; get its files again") from error
+        raise UserError(
+            f"model '{stored_at}' with '{path}' cannot be read: {error}; get the files again"
+        ) from error
     except Exception as error:  # transformers raises what it likes
         text = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"'{path}' describes no {kind.__name__}: {text}; get the file again") from error

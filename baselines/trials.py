@@ -132,10 +132,12 @@ class Trials:
                 "codes must be integers of shape (num_codebooks, frames), or a tuple of rows where codebooks"
                 " have different numbers of frames, with one codebook size per row",
             )
-        elif any(len(row) and not 0 <= row.min() <= row.max() < size for row, size in zip(rows, sizes, strict=True)):
-            lowest, highest = min(row.min() for row in rows), max(row.max() for row in rows)
+        elif any(
+            len(row) and not 0 <= row.min() <= row.max() < size for row, size in zip(rows, sizes, strict=True)
+        ):
+            found = np.concatenate(rows)
             self.problem(
-                f"codes from {lowest} to {highest}, codebook sizes {tuple(sizes)}",
+                f"codes from {found.min()} to {found.max()}, codebook sizes {tuple(sizes)}",
                 "codes must lie from 0 to their codebook's size - 1: perplexity and entropy count them",
             )
 

@@ -8,6 +8,7 @@ the user's cache folder. With ``QINCODEC_OFFLINE=1`` (or ``HF_HUB_OFFLINE=1``) n
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from baselines import download
@@ -34,6 +35,25 @@ _OPENL3_CONTENTS = (
 )
 _OPENL3 = "Cramer, Wu, Salamon and Bello, Look, Listen, and Learn More, ICASSP 2019 (New York University)"
 _UNSTATED = "not stated by its authors (their code is MIT)"
+_HUGGING_FACE = "https://huggingface.co"
+_WAVTOKENIZER = "Ji et al., WavTokenizer, ICLR 2025; converted by the Swiss AI Initiative"
+_SNAC = "Siuzdak et al., SNAC: Multi-Scale Neural Audio Codec, 2024"
+
+
+def _folder(
+    name: str,
+    repository: str,
+    licence: str,
+    attribution: str,
+    tensors: str = "model.safetensors",
+    revision: str = "main",
+    sha256: str | None = None,
+) -> Iterator[WeightsFile]:
+    """The two files of a repository on Hugging Face that is a model, of the codec of that name."""
+    url = f"{_HUGGING_FACE}/{repository}/resolve/{revision}"
+    facts = (name, licence, attribution)
+    yield WeightsFile(f"{name}-config", f"{name}-config.json", f"{url}/config.json", *facts)
+    yield WeightsFile(name, f"{name}{Path(tensors).suffix}", f"{url}/{tensors}", *facts, sha256=sha256)
 
 
 #: Every pretrained file the project can use, by name.
@@ -54,6 +74,15 @@ FILES: dict[str, WeightsFile] = {
             sha256_prefix="7e698e3e",
         ),
         WeightsFile(
+            "encodec-24khz",
+            "encodec_24khz-d7cc33bc.th",
+            f"{_ENCODEC_FILES}/encodec_24khz-d7cc33bc.th",
+            "encodec-24khz",
+            _UNSTATED,
+            _ENCODEC,
+            sha256_prefix="d7cc33bc",
+        ),
+        WeightsFile(
             "mimi",
             "mimi-89091b3e.safetensors",
             "https://huggingface.co/kyutai/mimi/resolve/89091b3e466eb6a9d11e537bf26b144f194978f7/model.safetensors",
@@ -63,6 +92,45 @@ FILES: dict[str, WeightsFile] = {
             size=384_649_828,
             sha256="bac7e85083dcded655d24eaadde7e6eea34c0da1b35fa2d284e641bd2b942a5e",
         ),
+        *_folder("wavtokenizer", "swiss-ai/wavtokenizer-large-unify-40token", "MIT", _WAVTOKENIZER),
+        *_folder("wavtokenizer-75", "swiss-ai/wavtokenizer-large-speech-75token-v2", "MIT", _WAVTOKENIZER),
+        *_folder(
+            "xcodec2",
+            "HKUSTAudio/xcodec2-hf",
+            "CC BY-NC 4.0",
+            "Ye et al., Llasa: Scaling Train-Time and Inference-Time Compute, 2025",
+        ),
+        *_folder(
+            "xcodec",
+            "hf-audio/xcodec-hubert-general-balanced",
+            "not stated by its authors",
+            "Ye et al., Codec Does Matter, AAAI 2025; converted by Hugging Face",
+        ),
+        *_folder(
+            "neucodec",
+            "neuphonic/neucodec",
+            "Apache-2.0",
+            "Julian et al., Finite Scalar Quantization Enables Redundant and Transmission-Robust Neural Audio"
+            " Compression at Low Bit-rates, 2025 (Neuphonic)",
+        ),
+        *_folder(
+            "snac",
+            "hubertsiuzdak/snac_44khz",
+            "MIT",
+            _SNAC,
+            "pytorch_model.bin",
+            revision="ee450a3185df57275028352155544c3d7c4fd9ed",
+            sha256="b0a676cbdc8d1cc53186f6d777bc956fb7932ceacdc657a4c3741646e9e7ead0",
+        ),
+        *_folder(
+            "snac-32khz",
+            "hubertsiuzdak/snac_32khz",
+            "MIT",
+            _SNAC,
+            "pytorch_model.bin",
+            sha256="bfee2f057c1e287443786bedab377b5176b430e911417683977b7af71ea3ba65",
+        ),
+        *_folder("snac-24khz", "hubertsiuzdak/snac_24khz", "MIT", _SNAC, "pytorch_model.bin"),
         *(
             WeightsFile(
                 name, filename, f"{_OPENL3_FILES}/{filename}", "openl3", "CC BY 4.0", _OPENL3, git_blob=blob
@@ -73,6 +141,22 @@ FILES: dict[str, WeightsFile] = {
 }
 
 _explicit: dict[str, Path] = {}
+
+
+def add(file: WeightsFile) -> None:
+    """Know a file of somebody's codec or embedding, whose module calls this: it is listed, fetched, verified
+    and found as those of the project are.
+
+    Raises:
+        UserError: another file has its name, or its name in the cache.
+    """
+    for known in FILES.values():
+        if known != file and (known.name == file.name or known.filename == file.filename):
+            raise UserError(
+                f"weights '{file.name}' ('{file.filename}') of {file.used_by}: {known.used_by} has weights"
+                f" '{known.name}' ('{known.filename}'); take other names"
+            )
+    FILES[file.name] = file
 
 
 def entry(name: str) -> WeightsFile:

@@ -26,7 +26,7 @@ class WeightsFile:
     Attributes:
         name: what `evaluate weights fetch NAME` and `--weights NAME=PATH` take.
         filename: in the cache folder.
-        url: its official place, pinned to a release or revision.
+        url: its official place, pinned to a release or revision if its content is not known otherwise.
         used_by: name of the codec or embedding that needs it.
         licence: of the weights.
         attribution: whom to cite.

@@ -41,7 +41,16 @@ _POINTS = {
     "dac-24khz": "0.75, 1.5, 2.25, 3, 3.75, 4.5, ... 24 kbps at 24 kHz",
     "dac-16khz": "0.5, 1, 1.5, 2, 2.5, 3, ... 6 kbps at 16 kHz",
     "encodec": "1.547, 3.063, 4.578, 6.093, 7.608, 9.123, ... 24.27 kbps at 48 kHz",
+    "encodec-24khz": "0.75, 1.5, 2.25, 3, 3.75, 4.5, ... 24 kbps at 24 kHz",
     "mimi": "0.1375, 0.275, 0.4125, 0.55, 0.6875, 0.825, ... 4.4 kbps at 24 kHz",
+    "wavtokenizer": "0.48 kbps at 24 kHz",
+    "wavtokenizer-75": "0.9 kbps at 24 kHz",
+    "xcodec2": "0.8 kbps at 16 kHz",
+    "xcodec": "0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4 kbps at 16 kHz",
+    "neucodec": "0.8 kbps at 16 kHz, 24 out",
+    "snac": "2.584 kbps at 44.1 kHz",
+    "snac-32khz": "1.875 kbps at 32 kHz",
+    "snac-24khz": "0.9844 kbps at 24 kHz",
 }
 
 

@@ -22,6 +22,7 @@ def show(context: typer.Context) -> None:
         return
     from baselines import weights, weights_files
 
+    _load_plug_ins()
     print(f"Cache: {weights_files.folder()} (set QINCODEC_CACHE for another place)")
     for file in weights.FILES.values():
         print(f"\n{file.name}, for {file.used_by}")
@@ -30,6 +31,21 @@ def show(context: typer.Context) -> None:
         print(f"  licence  {file.licence}; {file.attribution}")
         print(f"  digest   {file.published or 'none was published: the first copy is trusted and recorded'}")
         print(f"  here     {_state(file)}")
+
+
+def _load_plug_ins() -> None:
+    """What has weights of its own adds them when its module is loaded."""
+    from contextlib import suppress
+
+    from baselines.registry import CODECS
+    from evaluation.embeddings import EMBEDDINGS
+    from qincodec.core.errors import UserError
+
+    for registry in (CODECS, EMBEDDINGS):
+        for name in registry.names():
+            if not registry.is_own(name):
+                with suppress(UserError):
+                    registry.load(name)
 
 
 def _state(file: WeightsFile) -> str:
@@ -67,6 +83,7 @@ def fetch(
     """
     from baselines import weights
 
+    _load_plug_ins()
     wanted: dict[str, None] = {}
     for name in names:
         group = [] if name in weights.FILES else weights.files_of(name)

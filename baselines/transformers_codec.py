@@ -1,0 +1,130 @@
+"""Base of codecs whose networks are a model of transformers: what they share, which is nearly all."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from baselines.codec import Encoded, Rate
+from baselines.lazy import Lazy
+from baselines.pretrained import PretrainedCodec
+from baselines.tensors import from_files
+from qincodec.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from torch import nn
+else:
+    torch, transformers = Lazy("torch"), Lazy("transformers")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a model's configuration says of its codes.
+
+    Attributes:
+        sample_rate: of the audio that it encodes, Hz.
+        hop_length: samples of that audio per frame.
+        codebook_size: entries of every codebook.
+        num_codebooks: at most.
+    """
+
+    sample_rate: int
+    hop_length: int
+    codebook_size: int
+    num_codebooks: int = 1
+
+
+class TransformersCodec(PretrainedCodec):
+    """A codec of a model of transformers that codes one channel; each channel is coded by itself.
+
+    A codec says what its model is called, what its configuration means (`layout`), and how a channel becomes
+    codes and codes become a channel. Its models are folders as transformers writes them, or the released pair
+    of files. Clips go through the networks whole, as the authors' own code has it, so memory grows with the
+    longest clip: where the networks have attention over all of it, with its square.
+    """
+
+    #: Class of transformers, and the first version that has it.
+    model_class: ClassVar[str]
+    since: ClassVar[str] = "5"
+    #: Of the configuration of random weights: what differs from transformers' default, in either size.
+    full: ClassVar[Mapping[str, Any]] = {}
+    tiny: ClassVar[Mapping[str, Any]]
+
+    @abstractmethod
+    def layout(self, config: Any) -> Layout:
+        """What the model's configuration says."""
+
+    @abstractmethod
+    def encode_channel(self, samples: torch.Tensor, num_codebooks: int) -> torch.Tensor:
+        """Codes (num_codebooks, frames) of (samples,), as many frames as `num_frames` says."""
+
+    @abstractmethod
+    def decode_channel(self, codes: torch.Tensor) -> torch.Tensor:
+        """(samples,), as many as are wanted or more, of codes (num_codebooks, frames)."""
+
+    def num_frames(self, num_samples: int) -> int:
+        """Of a clip that is decoded to that many samples."""
+        hop = self.output_length(self.hop_length)
+        return -(-num_samples // hop)
+
+    # ---- of all of them --------------------------------------------------------------------------------
+
+    @property
+    def hop_length(self) -> int:
+        return self._layout.hop_length
+
+    @classmethod
+    def cannot_run(cls) -> str | None:
+        here = version("transformers")
+        if _numbers(here) >= _numbers(cls.since):
+            return None
+        return (
+            f"codec '{cls.name}' needs transformers {cls.since} or newer, {here} is installed: run"
+            f" `pip install 'transformers>={cls.since}'`"
+        )
+
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        layout = self._layout
+        bits = channels * (layout.codebook_size - 1).bit_length()
+        per_codebook = bits * layout.sample_rate / layout.hop_length / 1000
+        return [Rate(n * per_codebook, {"num_codebooks": n}) for n in range(1, layout.num_codebooks + 1)]
+
+    def add(self, label: str, model: Any) -> None:
+        self._layout = self.layout(model.config)
+        if self._layout.sample_rate != self.sample_rate:
+            raise UserError(
+                f"codec '{self.name}' runs at {self.sample_rate} Hz, the model at {self._layout.sample_rate}"
+                f" Hz; give one of {self.name}'s own"
+            )
+        self.model = model.eval().to(self.device)
+
+    def load(self, path: Path, *more: Path) -> nn.Module:
+        return from_files(getattr(transformers, self.model_class), *self.files(path, *more))
+
+    @classmethod
+    def untrained(cls, label: str, size: str) -> nn.Module:
+        kind = getattr(transformers, cls.model_class)
+        model: nn.Module = kind(kind.config_class(**{**cls.full, **(cls.tiny if size == "tiny" else {})}))
+        return model
+
+    def encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
+        n = self.num_codebooks(rate, self._layout.num_codebooks)
+        codes = torch.stack([self.encode_channel(row, n) for row in audio])
+        return self.pack(audio, codes.cpu().numpy(), self._layout.codebook_size)
+
+    def decode_clip(self, clip: Encoded) -> torch.Tensor:
+        frames = self.num_frames(clip.num_samples)
+        codes, _ = self.unpack(clip, frames, clip.channels, self._layout.codebook_size)
+        return torch.stack([self.decode_channel(row)[: clip.num_samples] for row in codes])
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version."""
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
