@@ -234,7 +234,8 @@ def load_original(path: Path) -> nn.Module:
         value = arguments.get(name)
         if name == "latent_dim" and value is None:
             continue
-        values = value if name.endswith("_rates") and isinstance(value, list | tuple) and value else [value]
+        listed = name == "codebook_dim" or name.endswith("_rates")
+        values = value if listed and isinstance(value, list | tuple) and value else [value]
         most = _LARGEST_NUMBER if name == "n_codebooks" else _LARGEST
         if not (len(values) <= _LARGEST_NUMBER and all(type(v) is int and 0 < v <= most for v in values)):
             raise UserError(
@@ -242,11 +243,26 @@ def load_original(path: Path) -> nn.Module:
                 " `evaluate weights` names the official files"
             )
         wanted[ours] = list(value) if isinstance(value, list | tuple) else value
+    dims = wanted["codebook_dim"]
+    if isinstance(dims, list) and len(dims) != wanted["n_codebooks"]:
+        raise UserError(
+            f"weights '{path}' are no DAC model of the original release: {len(dims)} numbers of codebook_dim"
+            f" for {wanted['n_codebooks']} codebooks; `evaluate weights` names the official files"
+        )
     return from_tensors(partial(_model, **wanted), _fold(tensors), path, "DAC")
 
 
-def _model(**arguments: Any) -> nn.Module:
-    return transformers.DacModel(transformers.DacConfig(**arguments))
+def _model(codebook_dim: int | list[int] = 8, **arguments: Any) -> nn.Module:
+    """A `DacModel`; its codebooks may have a dimension each, as in the original."""
+    dims = codebook_dim if isinstance(codebook_dim, list) else [codebook_dim]
+    config = transformers.DacConfig(codebook_dim=dims[0], **arguments)
+    model: Any = transformers.DacModel(config)
+    for index, dim in enumerate(dims):
+        if dim != dims[0]:
+            own = transformers.DacConfig(codebook_dim=dim, **arguments)
+            model.quantizer.quantizers[index] = type(model.quantizer.quantizers[0])(own)
+    found: nn.Module = model
+    return found
 
 
 def _fold(tensors: dict[str, Any]) -> dict[str, Any]:

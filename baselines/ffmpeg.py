@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import av
 import av.error
@@ -28,6 +28,9 @@ import numpy as np
 from baselines.codec import ClipCodec, Encoded, Rate, check_kbps, damaged
 from qincodec.audio import resample
 from qincodec.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 _LAYOUTS = {1: "mono", 2: "stereo"}
 # LAME aborts the whole process near 1e5 times full scale. Nothing meant for playing comes close.
@@ -54,7 +57,7 @@ class _FFmpegCodec(ClipCodec):
     _encoder: ClassVar[str]
     _decoder: ClassVar[str]
     _sample_format: ClassVar[str] = "fltp"
-    _encoder_options: ClassVar[dict[str, str]] = {}
+    _encoder_options: Mapping[str, str] = {}
     _decoder_options: ClassVar[dict[str, str]] = {}
 
     @classmethod
@@ -196,7 +199,10 @@ class _TableCodec(_FFmpegCodec):
 
 
 class Opus(_FFmpegCodec):
-    """Opus by libopus at 48 kHz: its music mode (application "audio"), 20 ms frames, full complexity.
+    """Opus by libopus at 48 kHz: its music mode (application "audio"), 20 ms frames.
+
+    At its full complexity, 10, unless another is given, as in ``opus:complexity=5``: the encoder's effort, of
+    which the decoder knows nothing.
 
     Variable bitrate, libopus' default: the bitrate asked is what it aims at on average over all kinds of
     sound, and single clips take from half to twice as much. Any bitrate can be asked from 6 kbit/s to 256
@@ -210,10 +216,11 @@ class Opus(_FFmpegCodec):
 
     name = "opus"
     sample_rate = 48000
+    of_encoding = ("options",)
     _encoder = "libopus"
     _decoder = "libopus"
     _sample_format = "flt"
-    _encoder_options: ClassVar[dict[str, str]] = {
+    _encoder_options: Mapping[str, str] = {
         "application": "audio",
         "vbr": "on",
         "frame_duration": "20",
@@ -222,6 +229,16 @@ class Opus(_FFmpegCodec):
     # The decoder gives 16 bits unless asked.
     _decoder_options: ClassVar[dict[str, str]] = {"request_sample_fmt": "flt"}
     _highest: ClassVar[dict[int, int]] = {1: 256, 2: 510}
+
+    def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
+        super().__init__(device=device)
+        if weights is not None:
+            levels = {f"complexity={level}": str(level) for level in range(11)}
+            if weights not in levels:
+                raise UserError(
+                    f"codec 'opus' takes complexity=0 to complexity=10 behind its colon; got {weights}"
+                )
+            self._encoder_options = {**self._encoder_options, "compression_level": levels[weights]}
 
     def rates(self, channels: int = 1) -> Sequence[Rate]:
         steps = (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 510)

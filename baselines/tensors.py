@@ -199,6 +199,12 @@ def _refuse_packed(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+    if any(entry.filename.endswith(".data/extern_modules") for entry in entries):
+        raise UserError(
+            f"weights '{path}' are a package of torch.package, which is program code and is not run: give the"
+            " file of tensors alone; DAC writes it as weights.pth with save_to_folder, or with"
+            " save(path, package=False)"
+        )
     packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     if packed or sum(entry.file_size for entry in entries) > size:
         raise UserError(

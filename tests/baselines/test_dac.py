@@ -93,6 +93,46 @@ def test_a_folder_of_transformers_is_the_same_model(shared: Shared, tmp_path: Pa
         Dac(weights=str(tmp_path / "hub"))
 
 
+def test_a_dimension_for_each_codebook(shared: Shared, tmp_path: Path) -> None:
+    """Two more dimensions of the third codebook, in which everything is zero, change nothing."""
+    content = torch.load(shared("golden/dac/tiny8k.pth"), weights_only=True)
+    tensors, place = content["state_dict"], "quantizer.quantizers.2"
+    content["metadata"]["kwargs"]["codebook_dim"] = [8, 8, 10, 8, 8, 8, 8, 8, 8]
+    pad = torch.nn.functional.pad
+    for name, places in {
+        "codebook.weight": (0, 2),
+        "in_proj.bias": (0, 2),
+        "out_proj.weight_v": (0, 0, 0, 2),
+    }.items():
+        tensors[f"{place}.{name}"] = pad(tensors[f"{place}.{name}"], places)
+    tensors[f"{place}.in_proj.weight_v"] = pad(
+        tensors[f"{place}.in_proj.weight_v"], (0, 0, 0, 0, 0, 2), value=1
+    )
+    tensors[f"{place}.in_proj.weight_g"] = pad(tensors[f"{place}.in_proj.weight_g"], (0, 0, 0, 0, 0, 2))
+    torch.save(content, tmp_path / "listed.pth")
+    golden = np.load(shared("golden/dac/tiny8k.npz"))
+    codec = Dac(weights=str(tmp_path / "listed.pth"))
+    (clip,) = codec.encode(torch.from_numpy(golden["input"]), rate_of(codec, 9))
+    assert np.array_equal(np.asarray(clip.codes), golden["codes_9"][0])
+    expected = torch.from_numpy(golden["audio_9"])
+    torch.testing.assert_close(codec.decode([clip]), expected, atol=1e-4, rtol=0)
+    content["metadata"]["kwargs"]["codebook_dim"] = [8, 8]
+    torch.save(content, tmp_path / "short.pth")
+    with pytest.raises(UserError, match="2 numbers of codebook_dim for 9 codebooks"):
+        Dac(weights=str(tmp_path / "short.pth"))
+
+
+def test_a_package_as_dac_saves_it_by_default(tmp_path: Path) -> None:
+    """It is named, with the file that is wanted; the program in it is not run."""
+    ran = tmp_path / "ran"
+    with torch.package.PackageExporter(tmp_path / "package.pth") as exporter:
+        exporter.save_source_string("DAC", f"open({str(ran)!r}, 'w').close()")
+        exporter.save_text("DAC", "DAC.pth", "x")
+    with pytest.raises(UserError, match=r"a package of torch\.package.*weights\.pth with save_to_folder"):
+        Dac(weights=str(tmp_path / "package.pth"))
+    assert not ran.exists()
+
+
 # ---- the interface -------------------------------------------------------------------------------------
 
 

@@ -359,3 +359,19 @@ def test_real_speech_is_in_time(cls: type[_FFmpegCodec], shared: Callable[[str],
         decoded = code(codec, samples, codec.nearest_rate(kbps))[1]
         assert abs(lag(samples[0], decoded[0])) <= (2 if cls is Opus and kbps == 16 else 0)
         assert snr_db(samples, decoded) > (0 if kbps == 16 else 8)
+
+
+def test_opus_has_other_complexities() -> None:
+    """The encoder's alone: what decodes one decodes all."""
+    samples, rate = noise((1, 24_000), 48_000), Opus().nearest_rate(32)
+    full, _ = code(Opus(), samples, rate)
+    given, _ = code(Opus(weights="complexity=10"), samples, rate)
+    low = Opus(weights="complexity=0")
+    least, decoded = code(low, samples, rate)
+    assert given.payload == full.payload != least.payload
+    assert Opus(weights="complexity=10").identity() == Opus().identity()
+    differing = {key for key, value in low.identity().items() if value != Opus().identity()[key]}
+    assert differing == {"options"} == {*Opus.of_encoding}
+    assert np.array_equal(Opus().decode([least]).numpy()[0], decoded)
+    with pytest.raises(UserError, match="takes complexity=0 to complexity=10 behind its colon; got fast"):
+        Opus(weights="fast")
