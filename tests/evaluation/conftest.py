@@ -31,3 +31,11 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (name, seconds) in enumerate(lengths.items()):
         soundfile.write(folder / f"{name}.wav", tone_and_noise(seed, seconds), RATE, subtype="FLOAT")
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of other things: figures are made, but drawing them takes longer than a small run."""
+    monkeypatch.setattr(
+        "evaluation.report.plots.files_of", lambda figure, kinds, **_: dict.fromkeys(kinds, b"")
+    )
