@@ -7,11 +7,17 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
+from baselines.lazy import Lazy
 from evaluation.statistics.few import recording_sums
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:  # not before a run, which it would hold up
+    stats = Lazy("scipy.stats")
 
 # Resamples at once, and numbers of them: they fit into a cache of the processor.
 _RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE = 500, 2**18

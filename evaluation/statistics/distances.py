@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from scipy import stats
 
+from baselines.lazy import Lazy
 from evaluation.datasets.base import Clip
 from evaluation.metrics.embedding import FRECHET, KERNEL, embedding_metrics
 from evaluation.records import EmbeddingInfo, Settings, number_to_json
@@ -38,6 +37,12 @@ from evaluation.statistics.distributions import (
     jackknife_groups,
     kernel_sums,
 )
+
+if TYPE_CHECKING:
+    import torch
+    from scipy import stats
+else:  # which take seconds, and much of a report needs neither
+    torch, stats = Lazy("torch"), Lazy("scipy.stats")
 
 #: Above this (the smaller of frames and dimensions) a distance takes so long that it is computed once only.
 MAX_RESAMPLED_SIZE = 1024

@@ -13,10 +13,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from scipy import stats
+
+from baselines.lazy import Lazy
+
+if TYPE_CHECKING:
+    import torch
+    from scipy import stats
+else:  # which take seconds, and what has no embedding needs neither
+    torch, stats = Lazy("torch"), Lazy("scipy.stats")
 
 #: Groups of recordings that the jackknife leaves out, one at a time.
 NUM_GROUPS = 20

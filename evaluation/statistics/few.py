@@ -9,9 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+
+from baselines.lazy import Lazy
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:  # not before a run, which it would hold up
+    stats = Lazy("scipy.stats")
 
 #: Below it, an interval of a mean is not to be trusted to cover 95 %.
 FEW_RECORDINGS = 20

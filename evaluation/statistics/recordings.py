@@ -11,12 +11,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from baselines.lazy import Lazy
 from evaluation.records import Condition, MetricInfo
 from evaluation.results import SUMMARY_COLUMNS, Results, last_columns, metric_columns
 from evaluation.statistics.bd_rate import bd_rate as bd_rate
@@ -26,6 +26,11 @@ from evaluation.statistics.bootstrap import bootstrap_means as bootstrap_means
 from evaluation.statistics.distances import corpus_columns, find_score, last_corpus_columns, paired_difference
 from evaluation.statistics.few import median, recording_means
 from evaluation.statistics.matching import TOLERANCE, match_columns
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:  # not before a run, which it would hold up
+    stats = Lazy("scipy.stats")
 
 #: Columns that hold wall time: the only ones that differ between two runs of the same evaluation.
 TIMING_COLUMNS = ("encode_s", "decode_s", "encode_rt", "decode_rt")

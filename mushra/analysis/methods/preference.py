@@ -20,10 +20,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from scipy import sparse, stats
 from scipy.special import expit
-from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from evaluation.statistics.recordings import holm
 from mushra.analysis import wording
@@ -205,8 +203,13 @@ def bradley_terry(table: pd.DataFrame, systems: Sequence[str]) -> tuple[np.ndarr
         table: ``listener, a, b, win``.
         systems: all that are in it; their strengths must be finite.
     """
+    # A second and a half, for tests with pairs alone
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_linear_model import GLM
+    from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
+
     groups = pd.factorize(table["listener"])[0]
-    model = sm.GLM(table["win"].to_numpy(), _design(table, systems), family=sm.families.Binomial())
+    model = GLM(table["win"].to_numpy(), _design(table, systems), family=Binomial())
     with warnings.catch_warnings():
         # What does not separate can still be fitted to the last digit: answers that are all ties.
         warnings.simplefilter("ignore", PerfectSeparationWarning)
