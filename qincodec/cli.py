@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qincodec.core.console import Progress, ProgressLine, plug_in_option, run_command, version_option
+from qincodec.core.console import (
+    Progress,
+    ProgressLine,
+    plug_in_option,
+    run_command,
+    starting,
+    version_option,
+)
 from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
 from qincodec.core.plugins import add_file
 from qincodec.training.cli import app as train_app
@@ -94,10 +101,11 @@ def encode(
     half as long as default, best twice as long; decoding takes the same, with the same model.
     """
     jobs = _plan(inputs, output, ".qnc", force)
-    from qincodec.codec import load
-    from qincodec.transcode import encode_file, encode_to_rate
+    with starting():
+        from qincodec.codec import load
+        from qincodec.transcode import encode_file, encode_to_rate
 
-    codec = load(model, device=device, search=search)
+        codec = load(model, device=device, search=search)
 
     def work(source: Path, target: Path, progress: ProgressLine) -> str:
         from qincodec import audio
@@ -150,11 +158,12 @@ def decode(
     if subtype not in (None, "float32", "pcm16", "pcm24"):
         raise UserError(f"--subtype {subtype} is unknown: give float32, pcm16 or pcm24")
     jobs = _plan(inputs, output, ".wav", force)
-    from qincodec.bitstream import loads, loads_header
-    from qincodec.codec import load
-    from qincodec.transcode import decode_file
+    with starting():
+        from qincodec.bitstream import loads, loads_header
+        from qincodec.codec import load
+        from qincodec.transcode import decode_file
 
-    codec = load(model, device=device)
+        codec = load(model, device=device)
 
     def work(source: Path, target: Path, progress: ProgressLine) -> str:
         data = _qnc_bytes(source)

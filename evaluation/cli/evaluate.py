@@ -22,13 +22,14 @@ from evaluation.cli.new import new_app
 from evaluation.cli.paper import paper
 from evaluation.cli.showing import shown_anyway
 from evaluation.cli.weights import weights_app
-from qincodec.core.console import ProgressLine, run_command, version_option
+from qincodec.core.console import run_command, starting, version_option
 from qincodec.core.errors import EXIT_SOME_FAILED, UserError
 
 if TYPE_CHECKING:
     from evaluation.engine.request import ParsedRequest, Request
     from evaluation.engine.runner import PreparedRun
     from evaluation.results import Results
+    from qincodec.core.console import ProgressLine
 
 
 class _Evaluate(TyperGroup):
@@ -230,14 +231,15 @@ def run(
 
 
 def _run(request: Request, out: Path | None, dry_run: bool) -> None:
-    from evaluation.engine.estimate import estimate
-    from evaluation.engine.request import parse_request
-    from evaluation.report import print_report, write_all
-    from evaluation.session import command_line, execute
+    with starting():
+        from evaluation.engine.estimate import estimate
+        from evaluation.engine.request import parse_request
+        from evaluation.report import print_report, write_all
+        from evaluation.session import command_line, execute
 
     if dry_run and request.cluster is not None:
         raise UserError("--dry-run estimates for this machine alone; leave --cluster or --dry-run out")
-    with ProgressLine() as progress:
+    with starting() as progress:
         prepared = _prepared(parse_request(request), out, dry_run, progress)
         skipped = (prepared.skipped | prepared.unavailable).items()
         for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(prepared)):

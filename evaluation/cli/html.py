@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evaluation.cli import options
-from qincodec.core.console import ProgressLine
+from qincodec.core.console import ProgressLine, starting
 
 
 def html(
@@ -44,9 +44,10 @@ def html(
 
     What each codec encoded is decoded again from the run folder. Also for a run that was interrupted.
     """
-    from evaluation.engine.request import parse_conditions, parse_weights
-    from evaluation.report.html import write_html
-    from evaluation.run.environment import usable_cores
+    with starting():
+        from evaluation.engine.request import parse_conditions, parse_weights
+        from evaluation.report.html import write_html
+        from evaluation.run.environment import usable_cores
 
     with ProgressLine() as progress:
         written = write_html(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evaluation.cli.showing import shown_anyway
-from qincodec.core.console import ProgressLine
+from qincodec.core.console import ProgressLine, starting
 from qincodec.core.errors import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
@@ -32,11 +32,12 @@ def merge(
     system can. Interrupted, or with more runs, the same command goes on. Runs of other options, codecs,
     weights or metrics are refused.
     """
-    from evaluation.loading import load_results
-    from evaluation.report import print_report, write_all
-    from evaluation.run.merge import merge_runs
-    from evaluation.run.store import RunStore
-    from evaluation.session import command_line
+    with starting():
+        from evaluation.loading import load_results
+        from evaluation.report import print_report, write_all
+        from evaluation.run.merge import merge_runs
+        from evaluation.run.store import RunStore
+        from evaluation.session import command_line
 
     with ProgressLine() as progress:
         merged = merge_runs(out, runs, command=command_line(), progress=progress)

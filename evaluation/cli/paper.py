@@ -11,7 +11,7 @@ import typer
 
 from evaluation.cli import options
 from evaluation.cli.showing import shown_anyway
-from qincodec.core.console import ProgressLine
+from qincodec.core.console import starting
 from qincodec.core.errors import EXIT_SOME_FAILED
 
 
@@ -67,8 +67,9 @@ def paper(
     What cannot run here stands in its row with the reason. Writes paper.html, tables.tex, paper.json and the
     figures; an interrupted run goes on with the same command.
     """
-    from evaluation.paper.report import PAGE, print_paper, write_all
-    from evaluation.paper.run import RUN, PaperRequest, reproduce
+    with starting():
+        from evaluation.paper.report import PAGE, print_paper, write_all
+        from evaluation.paper.run import RUN, PaperRequest, reproduce
 
     if offline:
         os.environ["QINCODEC_OFFLINE"] = "1"
@@ -87,7 +88,7 @@ def paper(
         workers=workers,
         dataset_options={"audiocaps_list": audiocaps_list, "allow_resampled": allow_resampled},
     )
-    with ProgressLine() as progress:
+    with starting() as progress:
         found = reproduce(request, out, progress)
         progress.done()
         with shown_anyway(partial(print_paper, found)):

@@ -127,12 +127,14 @@ def analyze(
 
     MUSHRA pages after ITU-R BS.1534-3; beside them BS.1116, AB, ABX, paired comparison, ACR and DCR pages.
     """
-    from mushra.analysis.methods.load import page_types
-    from mushra.analysis.methods.report import summary as summary_of_others
-    from mushra.analysis.methods.report import write_all as write_others
-    from mushra.analysis.report import write_all
-    from mushra.analysis.wording import summary
-    from qincodec.core.console import ProgressLine
+    from qincodec.core.console import ProgressLine, starting
+
+    with starting(enabled=not quiet):
+        from mushra.analysis.methods.load import page_types
+        from mushra.analysis.methods.report import summary as summary_of_others
+        from mushra.analysis.methods.report import write_all as write_others
+        from mushra.analysis.report import write_all
+        from mushra.analysis.wording import summary
 
     shared = {
         "key": key,

@@ -23,7 +23,7 @@ from mushra.cli.options import (
     Redirect,
     section_values,
 )
-from qincodec.core.console import ProgressLine
+from qincodec.core.console import ProgressLine, starting
 from qincodec.core.errors import EXIT_USER_ERROR, UserError, count
 
 if TYPE_CHECKING:
@@ -161,11 +161,12 @@ def create(
     hidden reference and anchors where the method has them, webMUSHRA's YAML, and the key to the names, which
     stays with you.
     """
-    from evaluation.engine.request import parse_weights
-    from mushra.create.documents import Options
-    from mushra.create.folder import create_test
-    from mushra.create.instructions import read_instructions
-    from mushra.create.material import FolderMaterial, RunMaterial
+    with starting():
+        from evaluation.engine.request import parse_weights
+        from mushra.create.documents import Options
+        from mushra.create.folder import create_test
+        from mushra.create.instructions import read_instructions
+        from mushra.create.material import FolderMaterial, RunMaterial
 
     if preset is not None:
         if method != "mushra":

@@ -23,7 +23,7 @@ from mushra.cli.options import (
     Tests,
     parse_scale,
 )
-from qincodec.core.console import ProgressLine
+from qincodec.core.console import ProgressLine, starting
 from qincodec.core.errors import UserError, count
 
 if TYPE_CHECKING:
@@ -175,11 +175,12 @@ def plan(
     """
     import json
 
-    from mushra.analysis.figures import check_style, save, style_context
-    from mushra.study.components import count_systems
-    from mushra.study.power import draw_plan, format_plan
-    from mushra.study.power import plan as plan_test
-    from qincodec.core.files import write_atomic
+    with starting():
+        from mushra.analysis.figures import check_style, save, style_context
+        from mushra.study.components import count_systems
+        from mushra.study.power import draw_plan, format_plan
+        from mushra.study.power import plan as plan_test
+        from qincodec.core.files import write_atomic
 
     check_style(style)
     given = {
@@ -316,11 +317,12 @@ def correlate(
     """
     from dataclasses import replace
 
-    from mushra.analysis.figures import check_style
-    from mushra.config.key import read_key
-    from mushra.config.locate import KEY_NAME
-    from mushra.study import correlate as study
-    from mushra.study import heard
+    with starting():
+        from mushra.analysis.figures import check_style
+        from mushra.config.key import read_key
+        from mushra.config.locate import KEY_NAME
+        from mushra.study import correlate as study
+        from mushra.study import heard
 
     check_style(style)
     if resamples < 100:

@@ -91,7 +91,8 @@ class ProgressLine:
         self._enabled = enabled
         self._bar: Any = None
         self._task: Any = None
-        self._what = self._detail = self._below = ""
+        self._detail = self._below = ""
+        self._shown = ("", False)
         self._last_line = time.monotonic()
 
     def __enter__(self) -> ProgressLine:
@@ -121,7 +122,7 @@ class ProgressLine:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        self._what = ""
+        self._shown = ("", False)
 
     def below(self, text: str) -> None:
         """Text under the bar, from the next call on, until it is replaced; on a terminal only."""
@@ -153,19 +154,26 @@ class ProgressLine:
                 if line._below:
                     yield Text(line._below)
 
-        if what != self._what:
+        counted = done > 0 or total > 0
+        if (what, counted) != self._shown:
             self.done()
-            self._what = what
+            self._shown = what, counted
+            of_how_much = [MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left")] if counted else []
             self._bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("left"),
+                *of_how_much,
                 TextColumn("{task.fields[detail]}"),
                 console=Console(stderr=True),
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(what, total=total, detail=self._detail)
-        self._bar.update(self._task, completed=done, total=total, detail=self._detail)
+            self._task = self._bar.add_task(what, total=total or None, detail=self._detail)
+        self._bar.update(self._task, completed=done, total=total or None, detail=self._detail)
+
+
+def starting(*, enabled: bool = True) -> ProgressLine:
+    """A context for imports and models, which take seconds: a terminal shows that the program has begun."""
+    line = ProgressLine(enabled=enabled)
+    line("starting", 0, 0)
+    return line

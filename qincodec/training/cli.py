@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qincodec.core.console import ProgressLine
+from qincodec.core.console import ProgressLine, starting
 from qincodec.core.errors import UserError
 from qincodec.core.plugins import add_file, in_a_file
 
@@ -81,10 +81,9 @@ def start(
         from qincodec.training.quantizer import make_quantizer
 
         make_quantizer(settings.stage2, settings.shape.latent_dim)
-    first = os.environ.get("RANK", "0") == "0"
-    with ProgressLine(enabled=first) as progress:
+    with starting(enabled=_speaks()) as progress:
         run = TrainingRun.create(out, settings, data, exclude_audiocaps, progress)
-        if first:
+        if _speaks():
             _describe(run, progress)
     _stages(stages, run, accelerator)
 
@@ -146,6 +145,11 @@ def _changed(config: TrainingConfig, changes: dict[str, str]) -> TrainingConfig:
     return parse_config(values, "--set")
 
 
+def _speaks() -> bool:
+    """Under torchrun rank 0 speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _pairs(changes: list[str] | None) -> dict[str, str]:
     pairs = {}
     for text in changes or []:
@@ -157,7 +161,8 @@ def _pairs(changes: list[str] | None) -> dict[str, str]:
 
 
 def _stages(stages: list[int], run: TrainingRun, accelerator: str) -> None:
-    from qincodec.training.loop import launch
+    with starting(enabled=_speaks()):
+        from qincodec.training.loop import launch
 
     fabric = launch(run.config.run, accelerator)
     summaries = []

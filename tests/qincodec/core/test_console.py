@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from qincodec.core.console import ProgressLine
+from qincodec.core.console import ProgressLine, starting
 
 SPEEDS = "× real time: " + ", ".join(f"codec-{number}@16=153/900" for number in range(12))
 
@@ -37,3 +37,14 @@ def test_a_terminal_of_80_columns_shows_the_bar_and_what_is_below(monkeypatch: p
 
 def test_a_pipe_gets_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(io.StringIO(), monkeypatch) == ""
+
+
+def test_what_cannot_be_counted_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = Terminal()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stderr", stderr)
+    with starting() as progress:
+        before = stderr.getvalue()
+        progress("reading data", 1, 3)
+    assert "starting" in before and "0/" not in before and "left" not in before
+    assert "1/3" in stderr.getvalue() and "left" in stderr.getvalue()
