@@ -75,7 +75,10 @@ def test_help_fits_80_columns(words: tuple[str, ...], run: Any) -> None:
         ("--device cpu wieghts", "No such command 'wieghts'. Did you mean 'weights'?"),
         ("weights fecth dac", "No such command 'fecth'. Did you mean 'fetch'?"),
         ("nowhere", "no such data: 'nowhere'; give a folder"),
-        ("nowhere --codecs opus", "or a command: report, html, compare, merge, paper, list, weights"),
+        (
+            "nowhere --codecs opus",
+            "or a command: report, html, compare, merge, tokenize, paper, list, weights",
+        ),
         ("list.csv", "no such data: 'list.csv'"),
         ("./report", "no such data: './report'"),
         ("--device cpu html nowhere", "nowhere is not a run"),  # --device is an option of html

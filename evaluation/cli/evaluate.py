@@ -21,6 +21,7 @@ from evaluation.cli.merge import merge
 from evaluation.cli.new import new_app
 from evaluation.cli.paper import paper
 from evaluation.cli.showing import shown_anyway
+from evaluation.cli.tokenize import tokenize
 from evaluation.cli.weights import weights_app
 from qincodec.core.console import run_command, starting, version_option
 from qincodec.core.errors import EXIT_SOME_FAILED, UserError
@@ -347,7 +348,7 @@ def list_parts() -> None:
     print_listing()
 
 
-for _command in (report, html, compare, merge, paper):
+for _command in (report, html, compare, merge, tokenize, paper):
     app.command()(_command)
 app.command("list")(list_parts)
 app.add_typer(weights_app, name="weights")

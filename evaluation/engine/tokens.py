@@ -1,0 +1,378 @@
+"""``evaluate tokenize``: the codes of a data set as arrays for those who train language models on them.
+
+A folder holds ``tokens.json`` (what was asked, and in the end what came of it), ``index.parquet`` (a row per
+clip) and shards, ``shard-00000.safetensors``: an array per clip under the clip's id. Clips may be read in any
+order without reading the rest, nothing is unpickled, and the same request gives the same bytes.
+
+A batch is kept when it is done, in ``.partial/`` until its shard is whole, so an interrupted run goes on
+where it was. Batches depend on data and batch size alone: kernels may round otherwise in another batch.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
+
+from baselines.codec import Codec, Encoded, Rate, check_encoded
+from evaluation.datasets import load_dataset
+from evaluation.datasets.base import Clip, Dataset
+from evaluation.engine.coding import Coder, make_batches
+from evaluation.engine.conditions import PreparedCondition, prepare_conditions
+from evaluation.engine.ledger import Gathered
+from evaluation.engine.request import ParsedRequest
+from evaluation.engine.scoring import describe
+from evaluation.run.environment import usable_cores
+from qincodec.codec import check_device
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError
+from qincodec.core.files import write_atomic
+from qincodec.core.plugins import FAULTS
+
+#: Clips of a shard.
+SHARD_CLIPS = 1024
+_DESCRIPTION = "tokens.json"
+_NO_CODES = "codec '{}' has no codebooks, so there are no tokens; `evaluate list` shows the other codecs"
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """What was written.
+
+    Attributes:
+        folder: of it.
+        clips: that have codes.
+        failed: that have none.
+        tokens: codes of all codebooks of all clips.
+        duration_s: of the clips that have codes.
+        rate: operating point of the codec.
+        notes: what is to be said of the data.
+    """
+
+    folder: Path
+    clips: int
+    failed: int
+    tokens: int
+    duration_s: float
+    rate: Rate
+    notes: tuple[str, ...] = ()
+
+
+def tokenize(
+    request: ParsedRequest, out: Path, failed: str | None = None, progress: Progress = lambda *_: None
+) -> Tokenized:
+    """Write the codes of a data set to a folder, going on with what is there.
+
+    Args:
+        request: with one codec and one bitrate, which chooses the nearest nominal operating point.
+        failed: why a download of its weights failed.
+        progress: called with clips done and their number, from any thread.
+
+    Raises:
+        UserError: the codec has no codebooks or cannot run, or the folder holds something else.
+        StoreError: the folder cannot be written.
+    """
+    check_device(request.typed.device)
+    ((prepared, *_), _) = prepare_conditions(request, failed)
+    codec = prepared.codec
+    if codec is None or prepared.rate is None:
+        raise UserError("tokens come from a codec; give --codec")
+    settings = request.typed.settings
+    dataset = load_dataset(
+        request.typed.data,
+        chunk_s=settings.chunk_s,
+        chunks=settings.chunks,
+        limit=settings.limit,
+        seed=settings.seed,
+        sample_rate=codec.sample_rate,
+        progress=progress,
+        **request.typed.dataset_options,
+    )
+    asked = _describe(request, prepared, codec, dataset)
+    _check_folder(out, asked)
+    _check_codec(codec, prepared.rate, settings.channels)
+    write_atomic(out / _DESCRIPTION, _as_json(asked))
+    work = _Tokenizer(codec, prepared.rate, settings.channels, request.typed.batch_size, out)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in an evaluation: workers side by side, and the same bytes with any number
+    try:
+        workers = request.typed.workers or usable_cores()
+        rows = work.all_shards(dataset.clips, workers, progress)
+    finally:
+        torch.set_num_threads(threads)
+    return replace(_finish(out, asked, rows, prepared.rate), notes=tuple(dataset.notes))
+
+
+def _check_codec(codec: Codec, rate: Rate, channels: int) -> None:
+    """Refuse a codec without codes before all data have been encoded."""
+    try:
+        silence = torch.zeros(1, channels, codec.sample_rate, device=codec.device)
+        (encoded,) = check_encoded(codec.name, codec.encode(silence, rate), 1)
+    except KeyboardInterrupt:
+        raise
+    except FAULTS:
+        return  # what it does with the data, their rows will tell
+    if encoded.codes is None:
+        raise UserError(_NO_CODES.format(codec.name))
+
+
+def _describe(
+    request: ParsedRequest, prepared: PreparedCondition, codec: Codec, dataset: Dataset
+) -> dict[str, Any]:
+    condition, settings = prepared.condition, request.typed.settings
+    return {
+        "codec": condition.codec,
+        "identity": condition.identity,
+        "kbps": condition.nominal,
+        "rate": condition.settings,
+        "sample_rate": codec.sample_rate,
+        "channels": settings.channels,
+        "data": dataset.name,
+        "data_hash": dataset.hash,
+        "clips": len(dataset.clips),
+        "longest_clip_s": settings.chunk_s,
+        "batch_size": request.typed.batch_size,
+        "shard_clips": SHARD_CLIPS,
+    }
+
+
+def _as_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _check_folder(out: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds something else."""
+    try:
+        known = json.loads((out / _DESCRIPTION).read_bytes())
+    except FileNotFoundError:
+        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no tokens; choose another --out") from None
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out / _DESCRIPTION} cannot be read: {error}; choose another --out") from error
+    different = [
+        f"{name} was {known.get(name)}, now {asked[name]}"
+        for name in asked
+        if not isinstance(known, dict) or known.get(name) != asked[name]
+    ]
+    if different:
+        raise UserError(
+            f"{out} holds other tokens: {'; '.join(different)[:500]}; choose another --out, or ask for the"
+            " same to go on with it"
+        )
+
+
+@dataclass(frozen=True)
+class _Tokenizer:
+    codec: Codec
+    rate: Rate
+    channels: int
+    batch_size: int
+    out: Path
+
+    def all_shards(self, clips: Sequence[Clip], workers: int, progress: Progress) -> list[dict[str, Any]]:
+        """Rows of the index, of all clips in their order."""
+        coder = Coder(Gathered(), self.codec.sample_rate, self.channels)
+        rows: list[dict[str, Any]] = []
+
+        def shown(start: int, done: int) -> None:
+            progress("tokenizing", start + done, len(clips))
+
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for number, start in enumerate(range(0, len(clips), SHARD_CLIPS)):
+                    shown(start, 0)
+                    mine = clips[start : start + SHARD_CLIPS]
+                    path = self.out / f"shard-{number:05d}.safetensors"
+                    own = _read_rows(path)
+                    if own is None or any(row["error"] for row in own):  # what failed is tried again
+                        own = self._shard(
+                            path,
+                            coder,
+                            mine,
+                            pool,
+                            partial(shown, start),
+                        )
+                    rows += [row | {"shard": path.name} for row in own]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return rows
+
+    def _shard(
+        self,
+        path: Path,
+        coder: Coder,
+        clips: Sequence[Clip],
+        pool: ThreadPoolExecutor,
+        on_done: Callable[[int], None],
+    ) -> list[dict[str, Any]]:
+        parts = self.out / ".partial"
+        batches = make_batches(clips, self.batch_size)
+        files = [parts / f"{path.stem}-{number:04d}.safetensors" for number in range(len(batches))]
+        done = 0
+        self._take_apart(path, batches, files)
+        for batch, _ in zip(batches, pool.map(partial(self._batch, coder), batches, files), strict=True):
+            done += len(batch)
+            on_done(done)
+        arrays = {name: array for file in files for name, array in load_file(file).items()}
+        rows = [row for file in files for row in _read_rows(file) or []]
+        rows.sort(key=lambda row: str(row["id"]))
+        _write(path, arrays, rows)
+        for file in files:
+            file.unlink()
+        return rows
+
+    def _take_apart(self, path: Path, batches: Sequence[Sequence[Clip]], files: Sequence[Path]) -> None:
+        """Keep what is good of a shard some of whose clips have failed."""
+        known = {row["id"]: row for row in _read_rows(path) or []}
+        if not known:
+            return
+        arrays = load_file(path)
+        for batch, file in zip(batches, files, strict=True):
+            rows = [known[clip.id] for clip in batch]
+            if not any(row["error"] for row in rows):
+                _write(file, {clip.id: arrays[clip.id] for clip in batch}, rows)
+
+    def _batch(self, coder: Coder, clips: Sequence[Clip], file: Path) -> None:
+        """Tokenize a batch into a file, unless that is there and nothing in it failed."""
+        known = _read_rows(file)
+        if known is not None and not any(row["error"] for row in known):
+            return
+        found: dict[str, _Codes | str] = {}
+        by_length: dict[int, list[tuple[Clip, torch.Tensor]]] = {}
+        for clip in clips:
+            try:
+                if clip.error:
+                    raise UserError(clip.error)
+                samples = torch.from_numpy(coder.reference(clip))
+                by_length.setdefault(samples.shape[-1], []).append((clip, samples))
+            except KeyboardInterrupt:
+                raise
+            except FAULTS as error:
+                found[clip.id] = describe(error)
+        for _, members in sorted(by_length.items()):
+            found |= self._encode(members)
+        arrays = {name: codes.array for name, codes in found.items() if isinstance(codes, _Codes)}
+        _write(file, arrays, [_row(clip, found[clip.id]) for clip in clips])
+
+    def _encode(self, members: Sequence[tuple[Clip, torch.Tensor]]) -> dict[str, _Codes | str]:
+        """Codes of clips of one length by clip id, or why there are none."""
+        given = torch.stack([samples for _, samples in members]).to(self.codec.device)
+        try:
+            encoded = check_encoded(self.codec.name, self.codec.encode(given, self.rate), len(members))
+            items = zip(members, encoded, strict=True)
+            return {clip.id: _Codes.of(self.codec, item) for (clip, _), item in items}
+        except KeyboardInterrupt:
+            raise
+        except FAULTS as error:
+            if len(members) == 1:
+                return {members[0][0].id: describe(error)}
+            alone = [self._encode([member]) for member in members]  # so that only the one at fault is lost
+            return {name: codes for part in alone for name, codes in part.items()}
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Codes of a clip: (codebooks, frames); one codebook behind the other where their frames differ."""
+
+    array: np.ndarray
+    frames: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, codec: Codec, encoded: Encoded) -> _Codes:
+        if encoded.codes is None or not encoded.codebook_sizes:
+            raise UserError(_NO_CODES.format(codec.name))
+        rows, sizes = [np.asarray(row) for row in encoded.codes], encoded.codebook_sizes
+        if len(rows) != len(sizes) or any(
+            row.size and not 0 <= row.min() <= row.max() < size for row, size in zip(rows, sizes, strict=True)
+        ):
+            raise UserError(f"codec '{codec.name}': codes lie outside their codebooks")
+        rows = [row.astype(np.int16 if max(sizes) <= 2**15 else np.int32) for row in rows]
+        frames = tuple(map(len, rows))
+        array = np.stack(rows) if len(set(frames)) == 1 else np.concatenate(rows)
+        return cls(array, frames, tuple(sizes))
+
+
+def _row(clip: Clip, found: _Codes | str) -> dict[str, Any]:
+    """Of the index."""
+    row: dict[str, Any] = {
+        "id": clip.id,
+        "recording": clip.recording,
+        "category": clip.category,
+        "start_s": clip.start_s,
+        "duration_s": clip.duration_s,
+    }
+    if isinstance(found, str):
+        return row | {"codebooks": 0, "frames": [], "sizes": [], "error": found}
+    sizes = {"codebooks": len(found.frames), "frames": list(found.frames), "sizes": list(found.sizes)}
+    return row | sizes | {"error": None}
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Arrays and, in the header, their rows. One entry: safetensors writes several in any order."""
+    write_atomic(path, save(dict(arrays), {"clips": json.dumps(rows)}))
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]] | None:
+    """None if there is no whole file."""
+    try:
+        with safe_open(path, "numpy") as file:
+            rows: list[dict[str, Any]] = json.loads(file.metadata()["clips"])
+            return rows
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _finish(out: Path, asked: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], rate: Rate) -> Tokenized:
+    """The index, and what came of it in ``tokens.json``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    good = [row for row in rows if row["error"] is None]
+    if not good:
+        raise UserError(f"none of the {len(rows)} clips has tokens; the first: {rows[0]['error']}")
+    ragged = any(len(set(row["frames"])) > 1 for row in good)
+    columns: dict[str, tuple[pa.DataType, Any]] = {
+        "id": (pa.string(), lambda row: row["id"]),
+        "shard": (pa.string(), lambda row: row["shard"]),
+        "recording": (pa.string(), lambda row: row["recording"]),
+        "category": (pa.string(), lambda row: row["category"]),
+        "start_s": (pa.float64(), lambda row: row["start_s"]),
+        "duration_s": (pa.float64(), lambda row: row["duration_s"]),
+        "codebooks": (pa.int32(), lambda row: row["codebooks"]),
+        "frames": (pa.int64(), lambda row: max(row["frames"], default=0)),
+        "error": (pa.string(), lambda row: row["error"]),
+    }
+    if ragged:
+        columns["codebook_frames"] = (pa.list_(pa.int64()), lambda row: row["frames"])
+    table = pa.table({name: pa.array(map(of, rows), kind) for name, (kind, of) in columns.items()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_atomic(out / "index.parquet", sink.getvalue().to_pybytes())
+    tokens, duration_s = sum(sum(row["frames"]) for row in good), sum(row["duration_s"] for row in good)
+    found = Tokenized(out, len(good), len(rows) - len(good), tokens, duration_s, rate)
+    result = {
+        "codebook_sizes": good[0]["sizes"],
+        "clips_with_tokens": found.clips,
+        "clips_failed": found.failed,
+        "tokens": tokens,
+        "duration_s": duration_s,
+    }
+    write_atomic(out / _DESCRIPTION, _as_json({**asked, "result": result}))
+    shutil.rmtree(out / ".partial", ignore_errors=True)
+    return found

@@ -1,0 +1,188 @@
+"""`evaluate tokenize`: the codes are the codec's, whatever interrupts it, and load as the guide says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from known import RATE, FragileCodec, LayersCodec, StepCodec, register_codecs
+from pages import blocks
+
+from baselines.codec import Encoded, Rate
+from evaluation.engine import tokens
+from evaluation.engine.request import Request, parse_request
+from evaluation.records import Settings
+from qincodec import audio
+from qincodec.core.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _codecs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "SHARD_CLIPS", 3)
+    register_codecs(monkeypatch, LayersCodec, StepCodec, FragileCodec)
+
+
+def tokenize(
+    data: Path, out: Path, codec: str = "layers", kbps: float = 6 * RATE / 1000, **typed: Any
+) -> Any:
+    settings = Settings(chunk_s=30.0, chunks="all", match="nominal")
+    request = Request(str(data), [codec], [kbps], settings=settings, **{"batch_size": 2, **typed})
+    return tokens.tokenize(parse_request(request), out)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_tokens_are_the_codes_and_load_as_the_guide_says(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tokenize(clip_folder, tmp_path / "tokens")
+    assert found.clips == 7 and found.failed == 0 and found.rate.settings == {"num_codebooks": 6}
+    (loading,) = (block for block in blocks("docs/evaluate.md", "python") if "load_file" in block)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(loading, names)
+    index = names["index"]
+    assert index.id.tolist() == ["a", "b", "c", "d", "f", "g", "sub/e"]
+    assert index["shard"].nunique() == 3 and index["error"].isna().all()
+    codec = LayersCodec()
+    for _, row in index.iterrows():
+        given, _ = audio.read(clip_folder / f"{row['id']}.wav")
+        (direct,) = codec.encode(torch.from_numpy(given)[None], found.rate)
+        codes = names["load_file"](f"tokens/{row['shard']}")[row["id"]]
+        assert codes.dtype == np.int16 and codes.shape == (6, row["frames"]) == (
+            row["codebooks"],
+            given.shape[1],
+        )
+        np.testing.assert_array_equal(codes, direct.codes)
+        torch.testing.assert_close(
+            codec.decode([codec._of(codes, given.shape[1])]), codec.decode([direct]), rtol=0, atol=0
+        )
+    np.testing.assert_array_equal(names["codes"], names["load_file"]("tokens/shard-00000.safetensors")["a"])
+    said = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
+    assert said["result"]["codebook_sizes"] == [2] * 6
+    assert said["result"]["tokens"] == found.tokens == (index["frames"] * index["codebooks"]).sum()
+
+
+def test_an_interrupted_run_ends_in_the_same_bytes(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenize(clip_folder, tmp_path / "whole", workers=1)
+    calls: list[int] = []
+    encode = LayersCodec.encode
+
+    def counted(self: LayersCodec, given: torch.Tensor, rate: Rate) -> list[Encoded]:
+        calls.append(len(given))
+        if len(calls) in (3, 6):
+            raise KeyboardInterrupt
+        return encode(self, given, rate)
+
+    monkeypatch.setattr(LayersCodec, "encode", counted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(clip_folder, tmp_path / "cut", workers=1)
+    assert not (tmp_path / "cut" / "index.parquet").exists()
+    tokenize(clip_folder, tmp_path / "cut", workers=3)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    # A second of silence is tried each time; of the data only the two cut batches were encoded twice.
+    assert sum(calls) - 3 <= 7 + 2 * 2
+    calls.clear()
+    tokenize(clip_folder, tmp_path / "cut")
+    assert calls == [1] and contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_what_fails_is_a_row_and_tried_again(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tokenize(clip_folder, tmp_path / "tokens", "fragile", 8)
+    index = pd.read_parquet(tmp_path / "tokens" / "index.parquet").set_index("id")
+    assert 0 < found.failed == index["error"].notna().sum() < 7
+    assert index["error"].dropna().str.contains("too loud for this codec").all()
+    assert (index["frames"].eq(0) == index["error"].notna()).all()
+    monkeypatch.setattr(FragileCodec, "fails_above", 9.9)
+    assert tokenize(clip_folder, tmp_path / "tokens", "fragile", 8).failed == 0
+    tokenize(clip_folder, tmp_path / "whole", "fragile", 8)
+    assert contents(tmp_path / "tokens") == contents(tmp_path / "whole")
+
+
+def test_refusals(clip_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="codec 'opus' has no codebooks"):
+        tokenize(clip_folder, tmp_path / "none", "opus", 16)
+    assert not (tmp_path / "none").exists()
+    tokenize(clip_folder, tmp_path / "tokens", "steps", 8)
+    with pytest.raises(UserError, match=r"holds other tokens: .*kbps was 8\.0, now 12\.0"):
+        tokenize(clip_folder, tmp_path / "tokens", "steps", 12)
+    with pytest.raises(UserError, match="not empty and holds no tokens"):
+        tokenize(clip_folder, clip_folder)
+
+
+def test_codebooks_of_different_frame_counts_are_one_behind_the_other() -> None:
+    rows = (np.array([1, 2]), np.array([3, 4, 5, 40000]))
+    encoded = Encoded(b"", RATE, 1, 100, codes=rows, codebook_sizes=(4, 65536))  # type: ignore[arg-type]
+    found = tokens._Codes.of(LayersCodec(), encoded)
+    assert found.array.dtype == np.int32 and found.frames == (2, 4)
+    np.testing.assert_array_equal(found.array, [1, 2, 3, 4, 5, 40000])
+
+
+_KILLED = """
+import os, signal
+from pathlib import Path
+from baselines.codec import ClipCodec, Encoded, Rate
+
+class Killed(ClipCodec):
+    name, version, sample_rate = "killed", "1", 44100
+    def rates(self, channels=1):
+        return [Rate(8.0)]
+    def encode_clip(self, audio, rate):
+        count = Path("{count}")
+        count.write_text(count.read_text() + ".")
+        if len(count.read_text()) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        codes = (audio * 100).astype("int32") + 128
+        return Encoded(codes.tobytes(), 44100, 1, audio.shape[1], codes=codes, codebook_sizes=(256,))
+    def decode_clip(self, encoded):
+        raise AssertionError
+"""
+
+
+@pytest.mark.long
+def test_a_killed_process_is_gone_on_with(clip_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "count").write_text("")
+    (tmp_path / "codec.py").write_text(_KILLED.format(count=tmp_path / "count"))
+
+    def run(out: str) -> int:
+        typed = f"{clip_folder} --codec ./codec.py:Killed --kbps 8 --batch-size 1 --workers 1 --out {out}"
+        command = [sys.executable, "-m", "evaluation", "tokenize", *typed.split()]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
+
+    assert run("tokens") == -signal.SIGKILL
+    assert run("tokens") == 0 == run("whole")
+    assert len((tmp_path / "count").read_text()) == (1 + 3) + (1 + 5) + (1 + 7)
+    assert contents(tmp_path / "tokens") == contents(tmp_path / "whole")
+
+
+@pytest.mark.long
+def test_qincodec_decodes_its_tokens_as_the_guide_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from baselines.registry import CODECS
+
+    found = tokenize(Path("demo"), tmp_path / "tokens", "qincodec-fast", 4)
+    loading, decoding = (block for block in blocks("docs/evaluate.md", "python") if "codes" in block)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(loading + decoding, names)
+    codec = CODECS.load("qincodec-fast")()
+    clip = Path(__file__).parents[3] / "evaluation" / "datasets" / "demo" / f"{names['index'].id[0]}.flac"
+    given, _ = audio.read(clip)
+    direct = codec.decode(codec.encode(torch.from_numpy(given)[None], found.rate))
+    torch.testing.assert_close(names["audio"][0, :, : given.shape[1]], direct[0], rtol=0, atol=1e-6)
