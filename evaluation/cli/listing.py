@@ -27,6 +27,10 @@ DATASETS = {
     "FOLDER, GLOB, FILE": "any audio libsndfile or FFmpeg reads; searched with its subfolders",
     "LIST.jsonl": "one JSON object a line: path, and optionally id, recording, category, start_s, duration_s",
     "s3://, gs://, hf://, https://": "an address of one of these: what is drawn is copied into the cache",
+    "vctk:FOLDER": "VCTK: recordings are its speakers, first microphone only",
+    "musdb:FOLDER": "MUSDB18 or MUSDB18-HQ: recordings are its songs, categories mixture, vocals, drums ...",
+    "daps:FOLDER": "DAPS: recordings are its speakers, categories its devices and rooms",
+    "fsd50k:FOLDER": "FSD50K: categories are the most general labels of its ground truth",
     "audiocaps:FOLDER": "AudioCaps' test list with your copy of its audio (--audiocaps-list CSV)",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evaluation.datasets import audiocaps, folder, remote
+from evaluation.datasets import audiocaps, folder, layouts, remote
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.files import Listing, cut, draw, drawn_at, look_at, low_rates
 from evaluation.datasets.shards import Shard, shard_note
@@ -52,6 +52,7 @@ def load_dataset(
             file (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are. Each of
             these also as an address that fsspec reads, such as "s3://bucket/folder": what is drawn is
             copied into the cache.
+            "vctk:FOLDER" and so on: the data set of that name (`evaluation.datasets.layouts`).
             "audiocaps:FOLDER": the clips of AudioCaps' test list in FOLDER
             (`evaluation.datasets.audiocaps.find`).
         chunk_s: length of an excerpt in seconds, at least 0.1; ``math.inf``: whole files.
@@ -147,6 +148,11 @@ def find_data(
         raise UserError("the data set's name is empty; leave it out for the demo")
     pattern = None if recording_pattern is None else folder.RecordingPattern(recording_pattern)
     recording = pattern or folder.recording_of
+    kind, colon, rest = str(data or "").partition(":")
+    if colon and kind in layouts.LAYOUTS:
+        if pattern is not None:
+            raise UserError(f"recordings of {kind}: are in its layout; leave the recording pattern out")
+        return layouts.find(kind, rest, lambda root: folder.find(root, recording))
     if data is None or data == "demo":
         listing = folder.read_manifest(_DEMO, recording)
         count = len(listing.entries)

@@ -38,7 +38,7 @@ RecordingRule = Callable[[str], str]
 #: What DATA may be.
 WAYS = (
     "a folder, a glob, an audio file, a manifest (.jsonl), an address of one of these (s3://bucket/folder),"
-    " audiocaps:FOLDER or demo"
+    " audiocaps:FOLDER, vctk:FOLDER and its like (`evaluate list`) or demo"
 )
 
 
