@@ -90,7 +90,8 @@ def run(
         typer.Argument(
             metavar="DATA",
             help="Folder, glob, file, JSON-lines manifest, or an address of one of these (s3://BUCKET/FOLDER,"
-            " gs://, hf://, https://); or audiocaps:FOLDER. Default: the demo clips.",
+            " gs://, hf://, https://); a WebDataset tar; hf:NAME; vctk:FOLDER, audiocaps:FOLDER and others"
+            " (`evaluate list`). Default: the demo clips.",
         ),
     ] = None,
     codecs: Annotated[

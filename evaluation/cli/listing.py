@@ -27,6 +27,8 @@ DATASETS = {
     "FOLDER, GLOB, FILE": "any audio libsndfile or FFmpeg reads; searched with its subfolders",
     "LIST.jsonl": "one JSON object a line: path, and optionally id, recording, category, start_s, duration_s",
     "s3://, gs://, hf://, https://": "an address of one of these: what is drawn is copied into the cache",
+    "SHARD.tar, FOLDER, GLOB of tars": "WebDataset: KEY.flac, and KEY.json with category and recording",
+    "hf:NAME[@CONFIG][:SPLIT]": "a data set of the library datasets, of the hub or of a folder",
     "vctk:FOLDER": "VCTK: recordings are its speakers, first microphone only",
     "musdb:FOLDER": "MUSDB18 or MUSDB18-HQ: recordings are its songs, categories mixture, vocals, drums ...",
     "daps:FOLDER": "DAPS: recordings are its speakers, categories its devices and rooms",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evaluation.datasets import audiocaps, folder, layouts, remote
+from evaluation.datasets import audiocaps, folder, layouts, packed, remote
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.files import Listing, cut, draw, drawn_at, look_at, low_rates
 from evaluation.datasets.shards import Shard, shard_note
@@ -52,6 +52,8 @@ def load_dataset(
             file (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are. Each of
             these also as an address that fsspec reads, such as "s3://bucket/folder": what is drawn is
             copied into the cache.
+            A WebDataset tar, or a folder or glob of some; "hf:NAME[@CONFIG][:SPLIT]": a data set of the
+            library ``datasets`` (both `evaluation.datasets.packed`).
             "vctk:FOLDER" and so on: the data set of that name (`evaluation.datasets.layouts`).
             "audiocaps:FOLDER": the clips of AudioCaps' test list in FOLDER
             (`evaluation.datasets.audiocaps.find`).
@@ -92,7 +94,7 @@ def load_dataset(
         notes.append(shard_note(part, len({entry.recording for entry in entries})))
     if sample is not None:
         entries = sorted(entries, key=lambda entry: drawn_at(entry.id, seed))[:sample]
-    remote.fetch(listing.sources, (entry.path for entry in entries), progress)
+    listing.fetch((entry.path for entry in entries), progress)
     files = look_at((entry.path for entry in entries), progress)
     if isinstance(data, str) and data.startswith(_AUDIOCAPS):
         files, low = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
@@ -153,7 +155,9 @@ def find_data(
         if pattern is not None:
             raise UserError(f"recordings of {kind}: are in its layout; leave the recording pattern out")
         return layouts.find(kind, rest, lambda root: folder.find(root, recording))
-    if data is None or data == "demo":
+    if isinstance(data, str) and data.startswith(packed.HF) and not remote.is_address(data):
+        listing = packed.find_hf(data, recording)
+    elif data is None or data == "demo":
         listing = folder.read_manifest(_DEMO, recording)
         count = len(listing.entries)
         listing.disclaimer = f"demo: {count} made-up clips, not comparable with published figures"

@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -19,7 +19,6 @@ import av
 import soundfile
 
 from evaluation.datasets.base import Clip
-from evaluation.datasets.remote import Source
 from evaluation.datasets.unchanged import SETTLED_S, stamp_of
 from evaluation.records import LowRates
 from qincodec import audio
@@ -64,7 +63,7 @@ class Listing:
     """What a way of naming data found, before any file is opened. See `Dataset` for the other fields.
 
     Attributes:
-        sources: where files come from that are copies in the cache (`evaluation.datasets.remote.fetch`).
+        fetch: brings files of ``entries`` that are copies in the cache up to date.
     """
 
     name: str
@@ -72,7 +71,7 @@ class Listing:
     excluded: list[tuple[str, str]] = field(default_factory=list)
     disclaimer: str | None = None
     notes: list[str] = field(default_factory=list)
-    sources: Mapping[Path, Source] = field(default_factory=dict)
+    fetch: Callable[[Iterable[Path], Progress], None] = lambda paths, progress: None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from evaluation.datasets import remote
+from evaluation.datasets import packed, remote
 from evaluation.datasets.files import ListedFile, Listing, excerpt_id
 from qincodec.audio import EXTENSIONS
 from qincodec.core.errors import UserError
@@ -38,6 +39,7 @@ RecordingRule = Callable[[str], str]
 #: What DATA may be.
 WAYS = (
     "a folder, a glob, an audio file, a manifest (.jsonl), an address of one of these (s3://bucket/folder),"
+    " a WebDataset tar, hf:NAME,"
     " audiocaps:FOLDER, vctk:FOLDER and its like (`evaluate list`) or demo"
 )
 
@@ -62,9 +64,14 @@ def find(data: str | Path, recording: RecordingRule) -> Listing:
         raise UserError(f"'{data}' cannot be read: {error.strerror}; give {WAYS}") from error
     if is_folder:
         files, others = scan(path)
+        tars = [file for file in others if packed.is_tar(file)]
+        if tars and not files:
+            return packed.find_tars(path.name or "files", tars, recording)
         return _listing(path.name or "files", path, files, others, data, recording)
     if path.suffix.lower() == ".jsonl" and exists:
         return read_manifest(path, recording)
+    if packed.is_tar(path) and exists:
+        return packed.find_tars(path.stem, [path], recording)
     if path.suffix.lower() in EXTENSIONS and exists:
         return _listing(path.stem, path.parent, [path], [], data, recording)
     if exists:
@@ -89,7 +96,7 @@ def _find_remote(data: str, recording: RecordingRule) -> Listing:
         audio = [file for file in found.sources if file.suffix.lower() in EXTENSIONS]
         others = [file for file in found.sources if file.suffix.lower() not in EXTENSIONS]
         listing = _listing(path.name, path, audio, others, shown, recording)
-    listing.sources = found.sources
+    listing.fetch = partial(remote.fetch, found.sources)
     return listing
 
 
@@ -149,6 +156,9 @@ def _glob(pattern: str, data: str | Path, recording: RecordingRule) -> Listing:
         for file in files[0]:
             (audio if file.suffix.lower() in EXTENSIONS else others).add(file)
         others.update(files[1])
+    tars = sorted(path for path in others if packed.is_tar(path))
+    if tars and not audio:
+        return packed.find_tars(root.name or "files", tars, recording)
     if not audio and not others:
         raise UserError(f"nothing matches '{data}'; quote the pattern, ** stands for any folders; or {WAYS}")
     return _listing(root.name or "files", root, sorted(audio), sorted(others), data, recording)
@@ -311,7 +321,7 @@ def read_manifest(file: Path, recording: RecordingRule, address: remote.Address 
                 content_hash=row.get("sha256") or row.get("content_hash"),
             )
         )
-    return Listing(_readable(file.stem), entries, sources=sources)
+    return Listing(_readable(file.stem), entries, fetch=partial(remote.fetch, sources))
 
 
 def _row_path(

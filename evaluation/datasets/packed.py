@@ -1,0 +1,233 @@
+"""Audio inside other files: WebDataset tars, and data sets of the library ``datasets`` (``hf:NAME``).
+
+What is drawn is written to the cache as files, so that everything after it sees a local folder. Nothing is
+decoded here: the bytes are those that lie in the tar or in the data set, and are read as any file is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from baselines.weights import is_offline
+from evaluation.datasets.files import ListedFile, Listing
+from qincodec.audio import EXTENSIONS
+from qincodec.core.console import Progress
+from qincodec.core.errors import UserError, one_line, said
+from qincodec.core.files import cache_folder, write_atomic
+
+HF = "hf:"
+_KEYS = ("category", "recording")
+#: What copies of AudioCaps and of speech call what clips are cut from.
+_RECORDINGS = ("recording", "youtube_id", "speaker_id")
+
+
+def _cached(kind: str, *identity: object) -> Path:
+    digest = hashlib.sha256(json.dumps([str(part) for part in identity]).encode()).hexdigest()[:16]
+    return (cache_folder() / kind / digest).absolute()
+
+
+def _fetch(
+    contents: Mapping[Path, Callable[[], bytes]],
+    paths: Iterable[Path],
+    progress: Progress = lambda *_: None,
+) -> None:
+    """Write those of ``paths`` that are not there yet. A file there is whole, and its folder has the name of
+    what it came from, so it is what it was."""
+    wanted = [path for path in dict.fromkeys(paths) if not path.exists()]
+    for done, path in enumerate(wanted, start=1):
+        try:
+            content = contents[path]()
+        except (OSError, UserError):
+            continue  # of this clip alone, which is found missing
+        write_atomic(path, content)
+        progress("unpacking data", done, len(wanted))
+
+
+# --- tars ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    tar: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.tar.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def is_tar(path: Path) -> bool:
+    return path.suffix.lower() == ".tar"
+
+
+def find_tars(name: str, tars: Sequence[Path], recording: Callable[[str], str]) -> Listing:
+    """The audio in WebDataset tars: ``KEY.flac``, and if there is one, ``KEY.json`` beside it, whose
+    ``category`` and ``recording`` count.
+
+    A clip's id is its key; of several tars, with the tar's name in front. Without a category, it is the first
+    folder of the key.
+
+    Raises:
+        UserError: a tar cannot be read, is compressed, or no audio is in any.
+    """
+    entries, contents, others = [], {}, 0
+    for tar in tars:
+        status = tar.stat()
+        root = _cached("tars", tar.absolute(), status.st_size, status.st_mtime_ns)
+        members = dict(_members(tar))
+        for member, place in members.items():
+            path = PurePosixPath(member)
+            if path.suffix.lower() not in EXTENSIONS:
+                others += path.suffix.lower() != ".json"
+                continue
+            key = member[: -len(path.suffix)]
+            said_of = _json_of(members.get(f"{key}.json"), tar, key)
+            number = f"{tar.stem}/{key}" if len(tars) > 1 else key
+            folders = path.parts[:-1]
+            entries.append(
+                ListedFile(
+                    id=number,
+                    label=number,
+                    path=root / member,
+                    recording=said_of.get("recording") or recording(number),
+                    category=said_of.get("category") or (folders[0] if folders else None),
+                )
+            )
+            contents[root / member] = place.read
+    if not entries:
+        raise UserError(f"no audio in {len(tars)} tar files, such as '{tars[0]}': {others} other files")
+    return Listing(name, entries, fetch=partial(_fetch, contents))
+
+
+def _members(tar: Path) -> Iterator[tuple[str, _Member]]:
+    """Files by their names, hidden ones left out."""
+    try:
+        with tarfile.open(tar, "r:") as archive:  # uncompressed: anything may be read without the rest
+            for member in archive:
+                parts = PurePosixPath(member.name).parts
+                if (
+                    not member.isreg()
+                    or member.issparse()
+                    or any(part.startswith(".") for part in parts[-1:])
+                ):
+                    continue
+                if member.name.startswith("/") or ".." in parts or "\0" in member.name:
+                    raise UserError(f"'{tar}' names a file outside of it: {member.name!a}; make it anew")
+                name = PurePosixPath(*(part for part in parts if part != ".")).as_posix()
+                yield name, _Member(tar, member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(
+            f"'{tar}' cannot be read: {one_line(str(error))}; needed is a whole tar that is not compressed"
+        ) from error
+
+
+def _json_of(member: _Member | None, tar: Path, key: str) -> dict[str, str]:
+    """What the file of metadata beside an audio file says that is known here."""
+    if member is None:
+        return {}
+    try:
+        content = json.loads(member.read())
+    except ValueError as error:
+        raise UserError(f"'{key}.json' in '{tar}' is no JSON: {error}") from error
+    known = content if isinstance(content, dict) else {}
+    return {name: known[name] for name in _KEYS if isinstance(known.get(name), str)}
+
+
+# --- the library datasets --------------------------------------------------------------------------------
+
+
+def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
+    """A data set of the library ``datasets``: ``hf:NAME[@CONFIG][:SPLIT]``.
+
+    NAME is one of the Hugging Face hub, or a folder that the library has written (``save_to_disk``) or can
+    read. A clip's id is its column ``id``, or else its number. Its recording is the first of the columns
+    `_RECORDINGS`, its category the column ``category``, or else the first column of class labels.
+
+    Raises:
+        UserError: the library is not installed or cannot load it, it has several splits and none is named, or
+            no column of audio.
+    """
+    match = re.fullmatch(r"hf:([^@:]+)(?:@([^@:]+))?(?::([^@:]+))?", text)
+    if match is None:
+        raise UserError(f"'{text}': give hf:NAME, hf:NAME:SPLIT or hf:NAME@CONFIG:SPLIT")
+    name, config, split = match.groups()
+    data = _load(text, name, config, split)
+    import datasets
+
+    audio = [column for column, kind in data.features.items() if isinstance(kind, datasets.Audio)]
+    if not audio:
+        raise UserError(f"'{text}' has no column of audio: {', '.join(data.features)}")
+    sounds = data.select_columns([audio[0]]).cast_column(audio[0], datasets.Audio(decode=False))
+    labels = {key: kind for key, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
+    of_rows = [key for key in ("id", "category", *_RECORDINGS, *labels) if key in data.features]
+    table = data.select_columns(list(dict.fromkeys(of_rows)))[:] if of_rows else {}
+    for key, kind in labels.items():
+        table[key] = [None if value is None else kind.int2str(value) for value in table[key]]
+    root = _cached("hf", text, data._fingerprint)
+    entries, contents = [], {}
+    for number in range(len(data)):
+        words = {key: str(values[number]) for key, values in table.items() if _is_name(values[number])}
+        clip = words.get("id", f"{number:06d}")
+        path = root / f"{number:06d}"
+        source = next((words[key] for key in _RECORDINGS if key in words), None)
+        category = next((words[key] for key in ("category", *labels) if key in words), None)
+        entries.append(ListedFile(clip, clip, path, source or recording(clip), category))
+        contents[path] = partial(_bytes_of, sounds, number, audio[0])
+    name = re.sub(r"\W+", "-", Path(name).name) + (f"-{split}" if split else "")
+    notes = [f"the audio is column '{audio[0]}', of {len(audio)}"] if len(audio) > 1 else []
+    return Listing(name, entries, notes=notes, fetch=partial(_fetch, contents))
+
+
+def _is_name(value: object) -> bool:
+    """Whether it can name a clip or a group of some."""
+    return isinstance(value, str | int) and re.fullmatch(r"[\w-][\w.+& -]{,200}", str(value)) is not None
+
+
+def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
+    if is_offline():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the library is imported
+        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            f"'{text}' needs the library datasets, which is not installed: pip install 'qincodec[hf]'"
+        ) from error
+    folder = Path(name).expanduser()
+    datasets.disable_progress_bars()
+    try:
+        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+            found = datasets.load_from_disk(str(folder))
+        else:
+            found = datasets.load_dataset(str(folder) if folder.exists() else name, config)
+    except Exception as error:  # it raises whatever its readers do
+        raise UserError(f"'{text}' cannot be loaded: {one_line(said(error), 500)}") from error
+    if not isinstance(found, dict):
+        if split is not None:
+            raise UserError(f"'{text}' has no splits; leave :{split} out")
+        return found
+    if split is None and len(found) > 1:
+        raise UserError(f"'{text}' has splits {', '.join(found)}; give one, as {text}:{next(iter(found))}")
+    if split is not None and split not in found:
+        raise UserError(f"'{text}' has no split '{split}'; it has {', '.join(found)}")
+    return found[split] if split is not None else next(iter(found.values()))
+
+
+def _bytes_of(data: Any, number: int, column: str) -> bytes:
+    value = data[number][column] or {}
+    if value.get("bytes"):
+        return bytes(value["bytes"])
+    if not value.get("path"):
+        raise UserError(f"row {number} of the data set has no audio in column '{column}'")
+    return Path(value["path"]).read_bytes()

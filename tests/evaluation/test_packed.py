@@ -1,0 +1,146 @@
+"""Audio in tars and in data sets of the library `datasets`: the clips of a folder of the same files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from evaluation.datasets import load_dataset
+from evaluation.datasets.base import Clip
+from qincodec import audio
+from qincodec.core.errors import UserError
+
+
+def sound(seed: int) -> bytes:
+    data = io.BytesIO()
+    soundfile.write(data, np.random.default_rng(seed).uniform(-0.5, 0.5, 4410), 44100, format="FLAC")
+    return data.getvalue()
+
+
+SOUNDS = {"dog/1": sound(1), "dog/2": sound(2), "cat/3": sound(3)}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+
+
+def pack(tar: Path, files: dict[str, bytes]) -> Path:
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(tar, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return tar
+
+
+def said(clips: list[Clip]) -> list[tuple[Any, ...]]:
+    return [(c.id, c.content_hash, c.duration_s, c.recording, c.category) for c in clips]
+
+
+def test_a_tar_is_its_files(tmp_path: Path) -> None:
+    files = {f"./{key}.flac": content for key, content in SOUNDS.items()}
+    tar = pack(tmp_path / "set.tar", files | {"dog/1.txt": b"a dog", "dog/.hidden.flac": b""})
+    for key, content in SOUNDS.items():
+        path = tmp_path / "set" / f"{key}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    packed, plain = load_dataset(tar), load_dataset(tmp_path / "set")
+    assert said(packed.clips) == said(plain.clips) and packed.hash == plain.hash
+    for one, other in zip(packed.clips, plain.clips, strict=True):
+        np.testing.assert_array_equal(audio.read(one.path)[0], audio.read(other.path)[0])
+    # Only what is drawn is unpacked, and a tar that has changed is another one.
+    (tmp_path / "cache").rename(tmp_path / "old")
+    assert len(load_dataset(tar, limit=1).clips) == 1
+    assert len([path for path in (tmp_path / "cache" / "tars").rglob("*") if path.is_file()]) == 1
+    pack(tar, {"dog/1.flac": SOUNDS["cat/3"]})
+    assert [clip.content_hash for clip in load_dataset(tar).clips] == [plain.clips[0].content_hash]
+
+
+def test_shards_and_what_their_json_says(tmp_path: Path) -> None:
+    about = json.dumps({"category": "animal", "recording": "tape", "text": "a dog"}).encode()
+    for number in range(2):
+        key = f"{number}-a"
+        pack(tmp_path / f"s-{number}.tar", {f"{key}.flac": sound(number), f"{key}.json": about})
+    for data in (tmp_path, f"{tmp_path}/s-*.tar"):
+        clips = load_dataset(data).clips
+        assert [clip.id for clip in clips] == ["s-0/0-a", "s-1/1-a"]
+        assert {(clip.recording, clip.category) for clip in clips} == {("tape", "animal")}
+
+
+def test_tars_that_are_refused(tmp_path: Path) -> None:
+    good = pack(tmp_path / "good.tar", {"a.flac": SOUNDS["dog/1"]}).read_bytes()
+    for name, content, why in (
+        ("zipped", gzip.compress(good), "whole tar that is not compressed"),
+        ("cut", good[:700], "whole tar that is not compressed"),
+        ("text", pack(tmp_path / "t", {"a.txt": b"x"}).read_bytes(), "no audio in 1 tar files"),
+        ("out", pack(tmp_path / "o", {"../a.flac": SOUNDS["dog/1"]}).read_bytes(), "names a file outside"),
+        (
+            "json",
+            pack(tmp_path / "j", {"a.flac": SOUNDS["dog/1"], "a.json": b"{"}).read_bytes(),
+            "is no JSON",
+        ),
+    ):
+        tar = tmp_path / f"{name}.tar"
+        tar.write_bytes(content)
+        with pytest.raises(UserError, match=why):
+            load_dataset(tar)
+
+
+def test_a_data_set_of_the_library(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    rows = {
+        "audio": [{"bytes": content, "path": "x.flac"} for content in SOUNDS.values()],
+        "label": [0, 0, 1],
+        "youtube_id": ["v1", "v2", "-3"],
+        "text": ["a", "b", "c"],
+    }
+    kinds = {
+        "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+        "label": datasets.ClassLabel(names=["dog", "cat"]),
+        "youtube_id": datasets.Value("string"),
+        "text": datasets.Value("string"),
+    }
+    # As a column of audio, the library would encode it with torchcodec; it stores the same.
+    written = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    written = written.cast_column("audio", datasets.Audio())
+    both = datasets.DatasetDict({"train": written, "test": written.select([2])})
+    both.save_to_disk(str(tmp_path / "disk"))
+    (tmp_path / "parquet" / "data").mkdir(parents=True)
+    written.to_parquet(str(tmp_path / "parquet" / "data" / "train-00000-of-00001.parquet"))
+
+    whole = load_dataset(f"hf:{tmp_path / 'disk'}:train")
+    assert [(c.id, c.recording, c.category) for c in whole.clips] == [
+        ("000000", "v1", "dog"),
+        ("000001", "v2", "dog"),
+        ("000002", "-3", "cat"),
+    ]
+    assert [clip.path.read_bytes() for clip in whole.clips] == list(SOUNDS.values())
+    assert whole.name == "disk-train" and not any(clip.error for clip in whole.clips)
+    assert said(load_dataset(f"hf:{tmp_path / 'parquet'}").clips) == said(whole.clips)
+    (one,) = load_dataset(f"hf:{tmp_path / 'disk'}:test").clips
+    assert one.path.read_bytes() == SOUNDS["cat/3"]
+    for data, why in (
+        (f"hf:{tmp_path / 'disk'}", "has splits train, test; give one"),
+        (f"hf:{tmp_path / 'disk'}:dev", "has no split 'dev'; it has train, test"),
+        ("hf:", "give hf:NAME"),
+        (f"hf:{tmp_path / 'nowhere'}", "cannot be loaded"),
+    ):
+        with pytest.raises(UserError, match=why):
+            load_dataset(data)
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'qincodec\[hf\]'"):
+        load_dataset("hf:somebody/something:test")
