@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from pages import blocks, code
 
 from qincodec import audio
+from qincodec.core.errors import UserError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PACKAGES = ("qincodec", "baselines", "evaluation", "mushra")
@@ -162,3 +164,56 @@ def test_the_examples_of_extend_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     decoded = reference.clone()
     decoded[1, 0, 5] = 0.1
     assert [round(s.value) for s in Loudest().score(reference, decoded, RATE)] == [-180, -20]
+
+
+def test_a_codec_with_weights_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs with random weights and with a file, its file is listed, and lies in the cache like ours."""
+    import torch
+
+    from baselines import check_codec, weights
+
+    monkeypatch.setattr(weights, "FILES", dict(weights.FILES))
+    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("QINCODEC_OFFLINE", "1")
+    (tmp_path / "my_blockvq.py").write_text(code("docs/extend.md", "BlockVq"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from my_blockvq import BlockVq  # type: ignore[import-not-found]
+
+    codec = BlockVq(weights="untrained")
+    assert codec.version == "1-untrained"
+    check_codec(codec, lengths=(1, 333))
+    assert "evaluate weights fetch block-vq" in str(BlockVq.unavailable())
+    assert weights.entry("block-vq").licence == "MIT"
+    path = weights.cached_path("block-vq")
+    path.parent.mkdir(parents=True)
+    torch.save({"weight": torch.full((256, 8), 0.25)}, path)
+    released = BlockVq()
+    (clip,) = released.encode(torch.randn(1, 1, 100), released.rates()[0])
+    assert torch.equal(released.decode([clip]), torch.full((1, 1, 100), 0.25))
+    assert clip.kbps == pytest.approx(16, rel=0.05)
+    with pytest.raises(UserError, match=r"block-vq has weights 'block-vq'.*take other names"):
+        weights.add(replace(weights.entry("block-vq"), name="other"))
+
+
+def test_the_table_of_codecs() -> None:
+    """Every codec is in it, with its sample rate and the licence of its weights."""
+    from baselines import weights
+    from baselines.registry import CODECS
+
+    text = (DOCS / "codecs.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    seen = []
+    for names, _, hertz, licence, needs in rows:
+        for name in re.findall(r"`([\w-]+)`", names):
+            kind = CODECS.load(name)
+            seen.append(name)
+            licences = {file.licence for file in weights.files_of(name)}
+            assert licences in ({licence}, set()) and (licences or licence in ("none", "shipped, MIT"))
+            given, out = getattr(kind, "sample_rate", 0), vars(kind).get("output_sample_rate")
+            shown = f"{given / 1000:g}" + (f", {out / 1000:g} out" if out else "")
+            assert hertz in ([shown] if given else ["any", "44.1"])  # QINCODEC's is its model's
+            since = getattr(kind, "since", "5")
+            assert ("[snac]" in needs) == name.startswith("snac")
+            assert (f"transformers {since} " in needs) == (since != "5")
+    own = [name for name in CODECS.names() if CODECS.is_own(name)]
+    assert sorted(seen) == sorted(own)

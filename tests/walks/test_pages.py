@@ -47,7 +47,7 @@ ELSEWHERE = {"docs/train.md", "docs/extend.md", "docs/hosting.md"}
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     """A folder with what the pages take for granted: recordings, files of other codecs, models, ratings."""
-    for name in ("DATA", "recordings", "decoded/lyra", "decoded/mine"):
+    for name in ("DATA", "recordings", "decoded/lyra", "decoded/mine", "decoded/vocos"):
         (tmp_path / name).mkdir(parents=True)
     random = np.random.default_rng(0)
     for index, path in enumerate(sorted(DEMO.glob("*.flac"))):
@@ -57,7 +57,7 @@ def shell(tmp_path: Path) -> Shell:
             continue
         shutil.copy(path, tmp_path / "recordings")
         coded = sound + 0.01 * random.standard_normal(sound.shape)
-        for folder in ("decoded", "decoded/lyra", "decoded/mine"):
+        for folder in ("decoded", "decoded/lyra", "decoded/mine", "decoded/vocos"):
             soundfile.write(tmp_path / folder / f"{path.stem}.wav", coded, rate)
     soundfile.write(tmp_path / "in.wav", *soundfile.read(DEMO / "speech_english.flac"))
     for name in ("MODEL_A", "MODEL_B"):
