@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -183,6 +184,28 @@ def test_a_folder_of_another_rate_is_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "hub")  # type: ignore[operator]
     with pytest.raises(UserError, match="runs at 24000 Hz, the model at 16000 Hz"):
         WavTokenizer(weights=str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decoder_num_layers": 10**9},
+        {"codebook_size": 1 << 19},
+        {"hidden_size": "x"},
+        {"upsampling_ratios": []},
+    ],
+)
+def test_a_configuration_that_the_tensors_do_not_fit_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    if reason := WavTokenizer.cannot_run():
+        pytest.skip(reason)
+    WavTokenizer.untrained("unify-40", "tiny").save_pretrained(tmp_path)  # type: ignore[operator]
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(UserError) as caught:
+        WavTokenizer(weights=str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_older_transformers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from flaky_server import Site, serve
+from known import announce
+from pages import code
 
 from baselines import download, weights
 from baselines.weights import FILES
@@ -71,6 +74,27 @@ def test_the_list_has_every_file(run: Run, cache: Path) -> None:
             assert part in out
     assert out.count("none was published") == 18  # DAC, and most of what Hugging Face holds
     assert not cache.exists()
+
+
+def test_files_of_installed_codecs_are_listed_and_fetched(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The guide's, announced as an installed package does it; one that does not import hides no other."""
+    monkeypatch.setattr(weights, "FILES", dict(FILES))
+    monkeypatch.syspath_prepend(tmp_path)
+    with serve(Site(b"x" * 1000)) as site:
+        text = code("docs/extend.md", "BlockVq")
+        (tmp_path / "block_vq.py").write_text(text.replace("https://example.org/", site.url))
+        announce(
+            monkeypatch,
+            EntryPoint("broken", "no_such_module:Codec", "qincodec.codecs"),
+            EntryPoint("block-vq", "block_vq:BlockVq", "qincodec.codecs"),
+        )
+        status, out, _ = run("weights")
+        assert status == 0 and "block-vq, for block-vq" in out
+        status, out, _ = run("weights", "fetch", "block-vq")
+    name, path = out.split()
+    assert (status, name, Path(path).read_bytes()) == (0, "block-vq", b"x" * 1000)
 
 
 def test_fetch(run: Run, cache: Path, sites: dict[str, Site]) -> None:
