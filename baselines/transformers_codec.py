@@ -14,6 +14,7 @@ from baselines.codec import Encoded, Rate
 from baselines.lazy import Lazy
 from baselines.pretrained import PretrainedCodec
 from baselines.tensors import from_files
+from qincodec.bitstream import bits_per_frame
 from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ class Layout:
         hop_length: samples of that audio per frame.
         codebook_size: entries of every codebook.
         num_codebooks: at most.
+        output_sample_rate: of the audio that it decodes to, Hz; None if it is the same.
     """
 
     sample_rate: int
     hop_length: int
     codebook_size: int
     num_codebooks: int = 1
+    output_sample_rate: int | None = None
 
 
 class TransformersCodec(PretrainedCodec):
@@ -92,17 +95,22 @@ class TransformersCodec(PretrainedCodec):
 
     def rates(self, channels: int = 1) -> Sequence[Rate]:
         layout = self._layout
-        bits = channels * (layout.codebook_size - 1).bit_length()
-        per_codebook = bits * layout.sample_rate / layout.hop_length / 1000
-        return [Rate(n * per_codebook, {"num_codebooks": n}) for n in range(1, layout.num_codebooks + 1)]
+        kilo_frames = channels * layout.sample_rate / layout.hop_length / 1000
+        return [
+            Rate(bits_per_frame([layout.codebook_size] * n) * kilo_frames, {"num_codebooks": n})
+            for n in range(1, layout.num_codebooks + 1)
+        ]
 
     def add(self, label: str, model: Any) -> None:
         self._layout = self.layout(model.config)
-        if self._layout.sample_rate != self.sample_rate:
-            raise UserError(
-                f"codec '{self.name}' runs at {self.sample_rate} Hz, the model at {self._layout.sample_rate}"
-                f" Hz; give one of {self.name}'s own"
-            )
+        ours = (self.sample_rate, self.output_sample_rate)
+        theirs = (self._layout.sample_rate, self._layout.output_sample_rate or self._layout.sample_rate)
+        for own, other in zip(ours, theirs, strict=True):
+            if own != other:
+                raise UserError(
+                    f"codec '{self.name}' runs at {own} Hz, the model at {other} Hz; give one of"
+                    f" {self.name}'s own"
+                )
         self.model = model.eval().to(self.device)
 
     def load(self, path: Path, *more: Path) -> nn.Module:

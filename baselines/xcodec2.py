@@ -97,8 +97,12 @@ class NeuCodec(Xcodec2):
     _edge = 0
 
     def layout(self, config: Any) -> Layout:
-        hop = config.encoder_hop_length
-        return Layout(config.input_sampling_rate, hop, math.prod(config.quantization_levels))
+        return Layout(
+            config.input_sampling_rate,
+            config.encoder_hop_length,
+            math.prod(config.quantization_levels),
+            output_sample_rate=config.output_sampling_rate,
+        )
 
     def num_frames(self, num_samples: int) -> int:
         return TransformersCodec.num_frames(self, num_samples)

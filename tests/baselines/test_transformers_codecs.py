@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import SeamlessM4TFeatureExtractor
+import transformers
 
 from baselines import check_codec, transformers_codec, weights
 from baselines.encodec import Encodec24
@@ -50,7 +50,7 @@ def speech(edge: int) -> Callable[[Any, torch.Tensor, int], Coded]:
         padded = torch.nn.functional.pad(audio, (0, 1))
         padded = torch.nn.functional.pad(padded, (0, -padded.shape[-1] % 320))
         heard = torch.nn.functional.pad(padded, (edge, edge))[0, 0].numpy()
-        extractor = SeamlessM4TFeatureExtractor()
+        extractor = transformers.SeamlessM4TFeatureExtractor()
         features = extractor(heard, sampling_rate=16000, return_tensors="pt")["input_features"]
         codes = model.encode(padded, input_features=features).audio_codes
         return codes[0], model.decode(codes).audio_values
@@ -176,14 +176,18 @@ def test_the_original_file_of_encodec(tmp_path: Path) -> None:
         CODECS.load("encodec")(weights=str(tmp_path / "original.th"))
 
 
-def test_a_folder_of_another_rate_is_refused(tmp_path: Path) -> None:
-    if reason := WavTokenizer.cannot_run():
+@pytest.mark.parametrize(
+    ("name", "field", "ours"),
+    [("wavtokenizer", "sampling_rate", 24000), ("neucodec", "output_sampling_rate", 24000)],
+)
+def test_a_folder_of_another_rate_is_refused(name: str, field: str, ours: int, tmp_path: Path) -> None:
+    kind = CODECS.load(name)
+    if reason := kind.cannot_run():
         pytest.skip(reason)
-    model = WavTokenizer.untrained("unify-40", "tiny")
-    model.config.sampling_rate = 16000  # type: ignore[union-attr]
-    model.save_pretrained(tmp_path / "hub")  # type: ignore[operator]
-    with pytest.raises(UserError, match="runs at 24000 Hz, the model at 16000 Hz"):
-        WavTokenizer(weights=str(tmp_path / "hub"))
+    model = getattr(transformers, kind.model_class)
+    model(model.config_class(**kind.tiny, **{field: 48000})).save_pretrained(tmp_path / "hub")
+    with pytest.raises(UserError, match=f"runs at {ours} Hz, the model at 48000 Hz"):
+        kind(weights=str(tmp_path / "hub"))
 
 
 @pytest.mark.parametrize(
