@@ -14,7 +14,7 @@ import pandas as pd
 
 from evaluation.datasets.base import Clip
 from evaluation.records import AskedRate, Condition, MetricInfo
-from evaluation.results import CLIP_COLUMNS, QUIET_DBFS, Results
+from evaluation.results import CLIP_COLUMNS, NOT_SPEECH, QUIET_DBFS, Results
 from evaluation.rows import CodedRow, CodesRow, CodeStatistics, CorpusScore, FramesRow, ScoreRow
 from evaluation.run.columns import Found
 from evaluation.run.keys import coded_keys, frames_key, reference_frames_key, score_keys
@@ -139,11 +139,15 @@ class _Loader:
         rows = _clip_columns(condition, clips, coded, errors, delay)
         for metric in metrics:
             scores = self.store.find(score_keys(coded.keys, metric, delay), ScoreRow)
-            rows[metric.name] = scores.numbers("value")
+            wanted = np.ones(len(clips), bool)
+            if metric.speech_only:
+                wanted = clips["category"].map(metric.wants).to_numpy(bool)
+            rows[metric.name] = np.where(wanted, scores.numbers("value"), math.nan)
             reasons = np.where(scores.there, scores.texts("reason"), "not scored yet")
+            reasons = np.where(wanted, reasons, NOT_SPEECH)
             rows[f"{metric.name}_reason"] = _objects(np.where(errors.astype(bool), errors, reasons))
-            counted["n_unscored"] += int((~scores.there & ~errors.astype(bool)).sum())
-            counted["n_failed_scores"] += int(pd.notna(scores.texts("error")).sum())
+            counted["n_unscored"] += int((~scores.there & ~errors.astype(bool) & wanted).sum())
+            counted["n_failed_scores"] += int((pd.notna(scores.texts("error")) & wanted).sum())
         codes = _code_statistics(condition, code_statistics(self.store, coded))
         frames: list[tuple[dict[str, FramesRow], ...]] = []
         if self.embedded:

@@ -320,6 +320,9 @@ class MetricInfo:
     Attributes:
         embedding: name of the embedding it compares, or "".
         per_clip: False for a distance between distributions: a number per condition, not per clip.
+        sample_rate: that it wants signals at, Hz; None: the evaluation's.
+        channels: that it wants, 1 being the mean of all; None: the evaluation's.
+        speech_only: clips that are not marked as speech have no score of it.
     """
 
     name: Name
@@ -330,6 +333,30 @@ class MetricInfo:
     definition: Text
     embedding: Text = ""
     per_clip: Flag = True
+    sample_rate: Annotated[int, _whole(1, 10**6)] | None = None
+    channels: Annotated[int, _whole(1, 2)] | None = None
+    speech_only: Flag = False
+
+    def wants(self, category: object) -> bool:
+        """Whether a clip of a category has a score of it."""
+        return not self.speech_only or is_speech(category)
+
+    @property
+    def takes(self) -> str:
+        """In what form it takes clips, and which: "16 kHz, mono, speech"; "" for all as they are."""
+        rate = "" if self.sample_rate is None else f"{self.sample_rate / 1000:g} kHz"
+        channels = {None: "", 1: "mono", 2: "stereo"}[self.channels]
+        return ", ".join(filter(None, (rate, channels, "speech" if self.speech_only else "")))
+
+    def to_json(self) -> dict[str, Any]:
+        """As in run.json, without what says nothing."""
+        optional = ("sample_rate", "channels", "speech_only")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
+
+
+def is_speech(category: object) -> bool:
+    """Whether a clip of a category is marked as speech; data frames have None or NaN for none."""
+    return isinstance(category, str) and category.casefold() == "speech"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ MATCH_COLUMNS = [
 QUIET_DBFS = -80.0
 #: More categories than this are no groups that a table could show.
 MAX_CATEGORIES = 50
+#: Why a clip has no score of a metric that is made for speech.
+NOT_SPEECH = "not marked as speech"
 #: Of distances between distributions.
 EXTRA_COLUMNS = ("frames", "half", "half_frames", "limit")
 

@@ -82,7 +82,7 @@ def prepare(
     conditions, skipped = prepare_conditions(here, failed, on_loaded)
     embeddings, missing = load_embeddings(request.embeddings, here.typed.device)
     on_loaded(parts)
-    metrics, no_metrics = load_metrics(request.metrics)
+    metrics, no_metrics = load_metrics(request.metrics, request.typed.speech)
     for metric in metrics:
         describe_metric(metric)  # refuses what a run folder cannot hold
     for embedding in embeddings:
@@ -275,6 +275,7 @@ def evaluate(
     out: str | Path | None = None,
     conditions: Mapping[str, str | Path] | Sequence[str] = (),
     metrics: str | Sequence[str] = DEFAULT_METRICS,
+    speech: bool = False,
     weights: Mapping[str, str] | None = None,
     sample_rate: int = 44100,
     channels: int = 1,
@@ -304,6 +305,7 @@ def evaluate(
         conditions: ``{"NAME@KBPS": DIR}`` of files decoded elsewhere, or ``["NAME@KBPS=DIR"]``.
         metrics: names of metrics, and of embeddings, each of which stands for its four metrics. What cannot
             be computed here is left out, with the reason in `Results.unavailable`.
+        speech: metrics that are made for speech score all clips, not only those of category "speech".
         weights: codec name -> path of its weights; or a name of `evaluate weights`, as "openl3".
         sample_rate: of the evaluation, Hz.
         channels: of the evaluation.
@@ -337,6 +339,7 @@ def evaluate(
         kbps=kbps,
         conditions=conditions,
         metrics=metrics,
+        speech=speech,
         weights=weights or {},
         skip_unavailable=skip_unavailable,
         device=device,

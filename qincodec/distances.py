@@ -1,7 +1,8 @@
 """Distances between two signals: the kernels that training losses and evaluation metrics share.
 
 SI-SDR (Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019) and MS-Mel, the multi-scale mel
-distance of DAC (Kumar et al., "High-fidelity audio compression with improved RVQGAN", NeurIPS 2023).
+distance of DAC (Kumar et al., "High-fidelity audio compression with improved RVQGAN", NeurIPS 2023); the
+distance of short-time spectra of the same source, and the log-spectral distance.
 
 Audio is (batch, channels, samples) in and one value per item out. All is differentiable torch code for any
 device, and an item's value does not depend on its company beyond float rounding.
@@ -20,6 +21,10 @@ import torch
 MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 #: Mel magnitudes below this count as this.
 MEL_FLOOR = 1e-5
+#: Window lengths of the STFT distance, and that of the log-spectral distance; the hop is a quarter.
+STFT_WINDOWS, LSD_WINDOW = (2048, 512), 2048
+#: Magnitudes of bins below this count as this in a logarithm.
+STFT_FLOOR = 1e-5
 
 _PADDING = max(window for window, _ in MEL_SCALES) // 2
 #: Samples whose spectra are computed at once, at about 60 bytes each: so few on a CPU that they stay in its
@@ -186,6 +191,66 @@ def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]
     return spectra
 
 
+def stft_distance(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
+    """Multi-resolution STFT distance, as the evaluation of DAC has it.
+
+    The sum over windows of 2048 and 512 samples of two means over channels, frames and bins, of
+    ``| |R| - |E| |`` and of ``|log10 max(|R|, 1e-5)^2 - log10 max(|E|, 1e-5)^2|``, where R and E are the
+    short-time spectra under a periodic Hann window, a hop of a quarter, centred, with reflected ends, not
+    normalised. (``MultiScaleSTFTLoss`` of descript-audio-codec 1.0.0 with its defaults, which
+    ``scripts/evaluate.py`` prints as ``stft-44k``.) Symmetric, 0 for identical signals, without unit.
+
+    Args:
+        reference: (batch, channels, samples).
+        estimate: same shape.
+
+    Returns:
+        (batch,) float64; NaN where a signal holds NaN or infinity.
+
+    Raises:
+        ValueError: shapes that differ or are not (batch, channels, samples).
+    """
+    _check_shapes(reference.shape, estimate.shape)
+    distance = estimate.new_zeros(len(estimate), dtype=torch.float64)
+    for window in STFT_WINDOWS:
+        for items, r, e in _magnitudes(reference, estimate, window):
+            size = r[0, :, 0].numel() * _frame_count(estimate.shape[-1], window)
+            logs = (part.clamp(min=STFT_FLOOR).log10() for part in (r, e))
+            apart = (r - e).abs() + 2 * torch.sub(*logs).abs()
+            distance[items] += apart.sum((1, 2, 3), dtype=torch.float64) / size
+    return distance
+
+
+def log_spectral_distance(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
+    """Log-spectral distance, as papers on codecs and bandwidth extension have it.
+
+    The mean over channels and frames of the root of the mean over bins of
+    ``(log10 max(|R|, 1e-5)^2 - log10 max(|E|, 1e-5)^2)^2``, where R and E are the short-time spectra under a
+    periodic Hann window of 2048 samples, hop 512, centred, with reflected ends, not normalised. (Gray and
+    Markel, "Distance measures for speech processing", IEEE TASSP 1976, with frames and logarithms of Lee and
+    Han, "NU-Wave", Interspeech 2021.) Symmetric, 0 for identical signals, without unit: 1 is 10 dB.
+    Its gradient is not finite where frames are alike: no loss for training.
+
+    Args:
+        reference: (batch, channels, samples).
+        estimate: same shape.
+
+    Returns:
+        (batch,) float64; NaN where a signal holds NaN or infinity.
+
+    Raises:
+        ValueError: shapes that differ or are not (batch, channels, samples).
+    """
+    _check_shapes(reference.shape, estimate.shape)
+    distance = estimate.new_zeros(len(estimate), dtype=torch.float64)
+    size = estimate.shape[1] * _frame_count(estimate.shape[-1], LSD_WINDOW)
+    for items, r, e in _magnitudes(reference, estimate, LSD_WINDOW):
+        logs = (part.clamp(min=STFT_FLOOR).log10() for part in (r, e))
+        frames = 2 * torch.sub(*logs).square().mean(-1).sqrt()
+        distance[items] += frames.sum((1, 2), dtype=torch.float64) / size
+    return distance
+
+
 def mel_filter_bank(sample_rate: int, window: int, bands: int) -> torch.Tensor:
     """Triangular mel filters from 0 Hz to Nyquist on Slaney's scale, each of unit area over frequency in Hz.
 
@@ -258,10 +323,27 @@ def _log_mel(
 ) -> torch.Tensor:
     """Log-mel spectra (items, channels, bands, frames) of some frames of `_pad`'s output."""
     window, num_bands = MEL_SCALES[scale]
+    return log_mel(_framed(padded, window, frames), sample_rate, num_bands, in_numpy).movedim(0, 2)
+
+
+def _magnitudes(
+    reference: torch.Tensor, estimate: torch.Tensor, window: int
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Slices of items, and of these the spectra of some frames of both, (items, channels, frames, bins)."""
+    for items in _item_blocks(estimate):
+        padded = _pad(reference[items]), _pad(estimate[items])
+        hann = torch.hann_window(window, dtype=torch.float64).to(padded[0])
+        for frames in _frame_blocks(padded[1], estimate.shape[-1], window):
+            r, e = (torch.fft.rfft(_framed(part, window, frames) * hann).abs() for part in padded)
+            yield items, r, e
+
+
+def _framed(padded: torch.Tensor, window: int, frames: slice) -> torch.Tensor:
+    """Some frames of `_pad`'s output, (..., frames, window); the hop is a quarter."""
     hop = window // 4
     start = _PADDING - window // 2 + frames.start * hop
     segment = padded[..., start : start + (frames.stop - frames.start - 1) * hop + window]
-    return log_mel(segment.unfold(-1, window, hop), sample_rate, num_bands, in_numpy).movedim(0, 2)
+    return segment.unfold(-1, window, hop)
 
 
 def _log_mel_torch(spectrum: torch.Tensor, groups: list[tuple[slice, torch.Tensor]]) -> torch.Tensor:

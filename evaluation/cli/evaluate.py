@@ -127,6 +127,12 @@ def run(
             help="Metrics; an embedding stands for its four (`evaluate list`); yours as FILE.py:CLASS.",
         ),
     ] = "si_sdr,ms_mel,logmel,openl3",
+    speech: Annotated[
+        bool,
+        typer.Option(
+            "--speech", help="Metrics for speech score all clips, not only those of category speech."
+        ),
+    ] = False,
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -214,6 +220,7 @@ def run(
         kbps=kbps,
         conditions=condition or [],
         metrics=metrics,
+        speech=speech,
         weights=weights or [],
         skip_unavailable=skip_unavailable,
         device=device,

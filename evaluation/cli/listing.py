@@ -90,14 +90,14 @@ def points(name: str, weights: str | None = None) -> str:
     return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"
 
 
-def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
-    """(name, unit, better, status, definition) of every known metric; plug-ins are tried on noise."""
+def metric_rows() -> Iterator[tuple[str, str, str, str, str, str]]:
+    """(name, unit, better, status, clips it takes, definition) of every known metric; plug-ins are tried."""
     columns = {*CLIP_COLUMNS, *SUMMARY_COLUMNS}
     for name in METRICS.names():
         try:
             metrics, reasons = load_metrics([name])
             if reasons:
-                yield name, "", "", f"not here: {reasons[name]}", ""
+                yield name, "", "", f"not here: {reasons[name]}", "", ""
                 continue
             info = describe_metric(metrics[0])
             own = {*metric_columns(info.name), *last_columns(info.name, per_clip=info.per_clip)}
@@ -107,23 +107,26 @@ def metric_rows() -> Iterator[tuple[str, str, str, str, str]]:
                 _try(metrics[0])
             columns |= own
             better = "higher" if info.higher_is_better else "lower"
-            yield name, info.unit or "-", better, "ready", info.definition
+            yield name, info.unit or "-", better, "ready", info.takes or "as they are", info.definition
         except UserError as error:
-            yield name, "", "", f"broken: {error}", ""
+            yield name, "", "", f"broken: {error}", "", ""
     for name, why in METRICS.ignored():
-        yield name, "", "", why, ""
+        yield name, "", "", why, "", ""
 
 
 def _try(metric: Metric) -> None:
     """Score half a second of noise, two items at once. Raises UserError as a run would say it."""
     import torch
 
-    from evaluation.engine.scoring import checked_scores
+    from evaluation.engine.scoring import Form, checked_scores
 
-    noise = 0.1 * torch.randn(2, 2, 1, 22050, generator=torch.Generator().manual_seed(0))
+    form = Form.of(metric)
+    noise = 0.1 * torch.randn(2, 2, form.channels or 1, 22050, generator=torch.Generator().manual_seed(0))
 
     def score() -> list[Score]:
-        found = metric.score(metric.prepare(noise[0], 44100), noise[1], 44100)
+        rate = form.sample_rate or 44100
+        reference, decoded = (form.make(part, 44100) for part in noise)
+        found = metric.score(metric.prepare(reference, rate), decoded, rate)
         return checked_scores(metric.name, found, 2)
 
     of_plugin("metric", metric.name, "score() of noise", score)
@@ -163,7 +166,7 @@ def print_listing() -> None:
     console = Console() if Console().is_terminal else Console(width=160)
     parts: list[tuple[str, str, Iterable[tuple[str, ...]]]] = [
         ("Codecs", "codec|mono operating points|status", codec_rows()),
-        ("Metrics", "metric|unit|better|status|definition", metric_rows()),
+        ("Metrics", "metric|unit|better|status|takes|definition", metric_rows()),
         ("Embeddings (metrics FD, KAD, FM, cosine)", "embedding|status|definition", embedding_rows()),
         ("Quantizers", "quantizer|status", quantizer_rows()),
         ("Data sets", "DATA|what it is", DATASETS.items()),

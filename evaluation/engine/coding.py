@@ -31,16 +31,19 @@ class Batch:
     """Clips of the same length that are coded and scored at once, as audio.
 
     ``reference`` is (clips, channels, samples) at the evaluation's rate. What is computed from it is kept
-    as long as the batch is: codec inputs by sample rate, prepared metrics by (metric, delay), what delays are
-    estimated against, and what was encoded at the highest rate of a codec, by `Condition.point` (`Coder`):
-    clips and seconds, or None where that failed.
+    as long as the batch is: codec inputs by sample rate, prepared metrics by (metric, delay), references as
+    metrics take them by form and delay (`evaluation.engine.scoring`), what delays are estimated against, and
+    what was encoded at the highest rate of a codec, by `Condition.point` (`Coder`): clips and seconds, or
+    None where that failed.
     """
 
     clips: list[Clip]
     reference: torch.Tensor
     inputs: dict[int, torch.Tensor] = field(default_factory=dict)
     prepared: dict[tuple[str, int], Any] = field(default_factory=dict)
+    forms: dict[Any, torch.Tensor] = field(default_factory=dict)
     whole: dict[str, tuple[list[Encoded], float] | None] = field(default_factory=dict)
+    parts: dict[tuple[int, ...], Batch] = field(default_factory=dict)
     aligner: Aligner | None = None
 
     @cached_property
@@ -50,6 +53,14 @@ class Batch:
     def clip(self, index: int) -> Batch:
         """One of the clips by itself."""
         return Batch([self.clips[index]], self.reference[index : index + 1])
+
+    def part(self, indices: tuple[int, ...]) -> Batch:
+        """Some of the clips, with what is computed from them alone."""
+        if len(indices) == len(self.clips):
+            return self
+        if indices not in self.parts:
+            self.parts[indices] = Batch([self.clips[i] for i in indices], self.reference[list(indices)])
+        return self.parts[indices]
 
 
 @dataclass

@@ -21,7 +21,7 @@ from evaluation.engine.coding import Batch, Coded, Coder
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.embedder import Embedder
 from evaluation.engine.ledger import Ledger
-from evaluation.engine.scoring import describe, failed_score, score_batch
+from evaluation.engine.scoring import Signals, describe, failed_score, is_for
 from evaluation.metrics.base import Metric, Score
 from evaluation.records import MetricInfo, Settings
 from evaluation.rows import ClipRow, CodedRow, ScoreRow
@@ -110,10 +110,14 @@ class Evaluator:
     def coded_row(self, prepared: PreparedCondition, clip: Clip) -> CodedRow | None:
         return self.ledger.row(self.key(prepared, clip), CodedRow)
 
-    def lacks_metric(self, prepared: PreparedCondition, key: str, delay: int) -> bool:
-        keys = (score_key(key, metric, delay) for metric in self.metrics if prepared.change is None)
+    def lacks_metric(self, prepared: PreparedCondition, clip: Clip, key: str, delay: int) -> bool:
+        keys = (score_key(key, metric, delay) for metric in self._metrics(prepared, clip))
         rows = ((score, self.ledger.row(score, ScoreRow)) for score in keys)
         return any(row is None or (row.error and score not in self.failed) for score, row in rows)
+
+    def _metrics(self, prepared: PreparedCondition, clip: Clip) -> list[Metric]:
+        """Those that a clip has scores of."""
+        return [m for m in self.metrics if is_for(m, clip)] if prepared.change is None else []
 
     def saves(self, prepared: PreparedCondition) -> bool:
         return self.save_audio and prepared.change is None
@@ -214,10 +218,11 @@ class Evaluator:
             if self.saves(prepared):
                 self._save(prepared, clip, coded.decoded[index])
         keys = [row.key for row in coded_rows]
-        scores: list[tuple[Metric | MetricInfo, list[Score]]] = []
-        if any(self.lacks_metric(prepared, key, delay) for key in keys):
-            rate = self.settings.sample_rate
-            scores += [(m, score_batch(m, batch, reference, decoded, delay, rate)) for m in self.metrics]
+        scores: list[tuple[Metric | MetricInfo, Sequence[Score | None]]] = []
+        pairs = zip(batch.clips, keys, strict=True)
+        if any(self.lacks_metric(prepared, clip, key, delay) for clip, key in pairs):
+            signals = Signals(batch, reference, decoded, delay, self.settings.sample_rate)
+            scores += [(metric, signals.score(metric)) for metric in self.metrics]
         for embedder in self.embedders if certain else []:
             try:
                 scores += embedder.score(batch.clips, keys, batch.reference, coded.decoded, delay)
@@ -228,7 +233,9 @@ class Evaluator:
                 scores += [(metric, failed) for metric in embedder.clip_metrics]
         rows: list[ClipRow] = [*coded_rows]
         for index, clip in enumerate(batch.clips):
-            rows += [self._score_row(prepared, clip, info, delay, found[index]) for info, found in scores]
+            for info, found in scores:
+                score = found[index]
+                rows += [] if score is None else [self._score_row(prepared, clip, info, delay, score)]
         return rows
 
     def _score_row(
@@ -260,7 +267,7 @@ class Evaluator:
         if row is not None and row.error is None:
             if delay is None:
                 return []
-            metrics: list[Metric | MetricInfo] = [] if prepared.change else [*self.metrics]
+            metrics: list[Metric | MetricInfo] = [*self._metrics(prepared, clip)]
             metrics += [metric for embedder in self.embedders for metric in embedder.clip_metrics]
             failed = Score(math.nan, reason, failed=True)
             return [self._score_row(prepared, clip, metric, delay, failed) for metric in metrics]

@@ -32,6 +32,7 @@ class Request:
     conditions: Sequence[str] = ()
     metrics: Sequence[str] | str = DEFAULT_METRICS
     weights: Sequence[str] | Mapping[str, str] = ()
+    speech: bool = False
     skip_unavailable: bool = False
     device: str = "cpu"
     batch_size: int = 8

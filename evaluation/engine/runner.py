@@ -211,7 +211,7 @@ class Runner:
             row = self.store.row(key, CodedRow)
             if row is None or row.error is not None:
                 continue
-            if evaluator.lacks_metric(prepared, key, delay):
+            if evaluator.lacks_metric(prepared, clip, key, delay):
                 return True
             for embedder in evaluator.embedders:
                 frames = embedder.keys(clip, key, delay)

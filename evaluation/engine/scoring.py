@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from evaluation.datasets.base import Clip
 from evaluation.engine.alignment import apply_delay
 from evaluation.engine.coding import Batch
 from evaluation.metrics.base import Metric, Score
-from evaluation.records import is_text, is_value
+from evaluation.records import is_speech, is_text, is_value
+from qincodec import audio
 from qincodec.core.errors import UserError, one_line, said, shown
 from qincodec.core.files import StoreError
 from qincodec.core.plugins import FAULTS
@@ -22,37 +24,119 @@ def describe(error: BaseException) -> str:
     return one_line(str(error)) if isinstance(error, UserError) else said(error)
 
 
-def score_batch(
-    metric: Metric, batch: Batch, reference: torch.Tensor, decoded: torch.Tensor, delay: int, sample_rate: int
-) -> list[Score]:
-    """A `Score` per clip of the batch; ``failed`` with the metric's name and reason where it raises.
+@dataclass(frozen=True)
+class Form:
+    """How a metric takes signals (`Metric`)."""
+
+    sample_rate: int | None = None
+    channels: int | None = None
+    device: str | None = None
+
+    @classmethod
+    def of(cls, metric: Metric) -> Form:
+        return cls(metric.sample_rate, metric.channels, metric.device)
+
+    def make(self, signals: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        """Of signals (clips, channels, samples) at a rate; maybe the same tensor."""
+        if self.channels == 1 and signals.shape[1] > 1:
+            signals = signals.double().mean(1, keepdim=True).to(signals.dtype)
+        device = torch.device(self.device or signals.device)
+        if self.sample_rate not in (None, sample_rate):
+            resampled = audio.resample(signals.cpu().numpy(), sample_rate, self.sample_rate)
+            signals = torch.from_numpy(resampled)
+        return signals.to(device)
+
+
+class Signals:
+    """The references of a batch beside what a condition made of them, for all metrics.
+
+    Each form is made once: of the decoded signals for all metrics that take it, of the references for all
+    conditions as well.
 
     Args:
+        batch: keeps what is made of its references.
         reference: (clips, channels, samples), on the device of the metrics.
         decoded: same shape, not shifted yet.
         delay: taken out of ``decoded``, samples.
         sample_rate: Hz.
     """
-    if reference.shape[-1] <= abs(delay):
-        reason = f"clip is shorter than the delay of {delay} samples"
-        return [Score(math.nan, reason)] * len(batch.clips)
-    # Copies: what a metric writes into its tensors must reach no other metric and no codec.
-    shifted_reference, shifted = (part.clone() for part in apply_delay(reference, decoded, delay))
-    try:
-        if (metric.name, delay) not in batch.prepared:
-            batch.prepared[metric.name, delay] = metric.prepare(shifted_reference, sample_rate)
-        found = metric.score(batch.prepared[metric.name, delay], shifted, sample_rate)
-        return checked_scores(metric.name, found, len(batch.clips))
-    except (StoreError, KeyboardInterrupt):
-        raise
-    except FAULTS as error:
-        if len(batch.clips) == 1:
-            return [failed_score(metric.name, error)]
-    # Each clip by itself, so that only the one at fault has no score.
-    return [
-        score_batch(metric, batch.clip(i), reference[i : i + 1], decoded[i : i + 1], delay, sample_rate)[0]
-        for i in range(len(batch.clips))
-    ]
+
+    def __init__(
+        self, batch: Batch, reference: torch.Tensor, decoded: torch.Tensor, delay: int, sample_rate: int
+    ) -> None:
+        self.batch = batch
+        self.delay = delay
+        self._reference = reference
+        self._decoded = decoded
+        self._sample_rate = sample_rate
+        self._forms: dict[Form, torch.Tensor] = {}
+        self._parts: dict[tuple[int, ...], Signals] = {}
+
+    def score(self, metric: Metric) -> list[Score | None]:
+        """Per clip of the batch a `Score`, or None where the metric is not for it.
+
+        ``failed`` with the metric's name and reason where it raises.
+        """
+        clips = self.batch.clips
+        wanted = tuple(i for i, clip in enumerate(clips) if is_for(metric, clip))
+        if not wanted:
+            return [None] * len(clips)
+        if len(wanted) < len(clips) and wanted not in self._parts:
+            self._parts[wanted] = self._part(self.batch.part(wanted), list(wanted))
+        found = dict(zip(wanted, self._parts.get(wanted, self)._score(metric), strict=True))
+        return [found.get(index) for index in range(len(clips))]
+
+    def _score(self, metric: Metric) -> list[Score]:
+        """A `Score` per clip."""
+        if reason := self._reason(metric):
+            return [Score(math.nan, reason)] * len(self.batch.clips)
+        try:
+            return checked_scores(metric.name, self._ask(metric), len(self.batch.clips))
+        except (StoreError, KeyboardInterrupt):
+            raise
+        except FAULTS as error:
+            if len(self.batch.clips) == 1:
+                return [failed_score(metric.name, error)]
+        # Each clip by itself, so that only the one at fault has no score.
+        alone = (self._part(self.batch.clip(i), [i]) for i in range(len(self.batch.clips)))
+        return [signals._score(metric)[0] for signals in alone]
+
+    def _reason(self, metric: Metric) -> str:
+        """Why it has no score of any of the clips, or ""."""
+        channels, samples = self._reference.shape[1:]
+        if samples <= abs(self.delay):
+            return f"clip is shorter than the delay of {self.delay} samples"
+        if metric.channels == 2 and channels == 1:
+            return f"{metric.label} takes two channels, the evaluation has one; --channels 2"
+        return ""
+
+    def _ask(self, metric: Metric) -> object:
+        form, prepared = Form.of(metric), self.batch.prepared
+        rate = form.sample_rate or self._sample_rate
+        # Copies: what a metric writes into its tensors must reach no other metric and no codec.
+        decoded = self._in_form(form).clone()
+        if (metric.name, self.delay) not in prepared:
+            reference = self.batch.forms[form, self.delay].clone()
+            prepared[metric.name, self.delay] = metric.prepare(reference, rate)
+        return metric.score(prepared[metric.name, self.delay], decoded, rate)
+
+    def _in_form(self, form: Form) -> torch.Tensor:
+        """The decoded signals; the references are in the batch then."""
+        if form not in self._forms:
+            reference, decoded = apply_delay(self._reference, self._decoded, self.delay)
+            self._forms[form] = form.make(decoded, self._sample_rate)
+            if (form, self.delay) not in self.batch.forms:
+                self.batch.forms[form, self.delay] = form.make(reference, self._sample_rate)
+        return self._forms[form]
+
+    def _part(self, batch: Batch, indices: list[int]) -> Signals:
+        parts = self._reference[indices], self._decoded[indices]
+        return Signals(batch, *parts, self.delay, self._sample_rate)
+
+
+def is_for(metric: Metric, clip: Clip) -> bool:
+    """Whether a clip has a score of a metric."""
+    return not metric.speech_only or is_speech(clip.category)
 
 
 def failed_score(name: str, error: BaseException) -> Score:

@@ -257,7 +257,7 @@ class Worker:
         for spec in self._specs():
             self.codecs[spec.label] = load_codec(spec, request.typed.device)
             found[spec.label] = identify(spec, self.codecs[spec.label], self.settings)
-        self.metrics, reasons = load_metrics(self._names("metric", request.metrics))
+        self.metrics, reasons = load_metrics(self._names("metric", request.metrics), request.typed.speech)
         self.embeddings, others = load_embeddings(
             self._names("embedding", request.embeddings), request.typed.device
         )

@@ -16,12 +16,26 @@ METRICS = Registry(
     "metric",
     "qincodec.metrics",
     "evaluation.metrics.base:Metric",
-    {"si_sdr": "evaluation.metrics.si_sdr:SiSdr", "ms_mel": "evaluation.metrics.ms_mel:MsMel"},
+    {
+        "si_sdr": "evaluation.metrics.si_sdr:SiSdr",
+        "ms_mel": "evaluation.metrics.ms_mel:MsMel",
+        "stft": "evaluation.metrics.spectral:Stft",
+        "lsd": "evaluation.metrics.spectral:Lsd",
+        "visqol": "evaluation.metrics.perceptual:Visqol",
+        "visqol_speech": "evaluation.metrics.perceptual:VisqolSpeech",
+        "2f": "evaluation.metrics.perceptual:TwoF",
+        "pesq": "evaluation.metrics.speech:Pesq",
+        "stoi": "evaluation.metrics.speech:Stoi",
+        "estoi": "evaluation.metrics.speech:Estoi",
+    },
 )
 
 
-def load_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
+def load_metrics(names: Sequence[str], speech: bool = False) -> tuple[list[Metric], dict[str, str]]:
     """Those that can be computed here, and why the others cannot.
+
+    Args:
+        speech: all clips are speech: metrics that are made for it score every clip.
 
     Raises:
         UserError: one does not import, cannot be made, or is not what a metric must be.
@@ -36,6 +50,8 @@ def load_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
                 metric = of_plugin("metric", name, "loading it", kind)
                 if (digest := METRICS.digest(name)) and isinstance(getattr(metric, "version", None), str):
                     metric.version += f"+{digest}"  # of its file: edited, its scores are others
+                if speech:
+                    metric.speech_only = False
                 metrics.append(metric)
         except Unavailable as error:
             reason = str(error)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from baselines.lazy import Lazy
 from qincodec.core.errors import UserError, one_line
@@ -48,6 +48,12 @@ class Metric(ABC):
         unit: "dB", or "" for none.
         higher_is_better: direction of the arrow.
         definition: one sentence, printed in reports.
+        sample_rate: that it wants signals at, Hz: they are resampled once for all metrics that want the same.
+            None: the rate of the evaluation.
+        channels: that it wants: 1, the mean of all channels; 2, and clips of an evaluation in mono have no
+            score. None: those of the evaluation.
+        device: "cpu": it always gets tensors there. None: on the device of the evaluation.
+        speech_only: it is made for speech: clips of other categories have no score, but with ``--speech``.
     """
 
     name: str
@@ -56,6 +62,10 @@ class Metric(ABC):
     unit: str
     higher_is_better: bool
     definition: str
+    sample_rate: int | None = None
+    channels: Literal[1, 2] | None = None
+    device: Literal["cpu"] | None = None
+    speech_only: bool = False
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -67,7 +77,7 @@ class Metric(ABC):
 
         Args:
             reference: (batch, channels, samples), float32.
-            sample_rate: Hz.
+            sample_rate: of the signals, Hz.
         """
         return reference
 
@@ -95,11 +105,15 @@ def describe_metric(metric: Metric) -> MetricInfo:
     Raises:
         UserError: an attribute is absent or not what it must be.
     """
-    from evaluation.records import MetricInfo, read
+    from evaluation.records import MetricInfo, read, short
 
-    names = ("name", "label", "version", "unit", "higher_is_better", "definition")
+    names = ["name", "label", "version", "unit", "higher_is_better", "definition"]
+    names += ["sample_rate", "channels", "device", "speech_only"]
+    said = attributes("metric", type(metric).__name__, metric, names)
     try:
-        found = read(MetricInfo, attributes("metric", type(metric).__name__, metric, names))
+        if (device := said.pop("device", None)) not in (None, "cpu"):
+            raise ValueError(f"'device' is {short(device)}; needed is 'cpu' or None")
+        found = read(MetricInfo, said)
     except ValueError as error:
         raise UserError(f"metric {type(metric).__name__}: {error}; set it in the class") from error
     return replace(found, definition=one_line(found.definition))

@@ -170,7 +170,7 @@ def _summary_json(
         "disclaimer": disclaimer(results) or None,
         "dataset": results.dataset.to_json(),
         "settings": results.settings.to_json(),
-        "metrics": [asdict(metric) for metric in results.metrics],
+        "metrics": [metric.to_json() for metric in results.metrics],
         "n_pending": results.n_pending,
         "timing_columns": list(TIMING_COLUMNS),
         "conditions": conditions,

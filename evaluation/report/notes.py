@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from evaluation.records import MetricInfo
+from evaluation.records import MetricInfo, is_speech
 from evaluation.report.tables import (
     disclaimer,
     kbps_text,
@@ -88,6 +88,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
     found += _references(results)
     found += _rates(results, summary)
     found += _delays(results, summary)
+    found += _speech(results)
     for metric in results.clip_metrics:
         found += _values(results, summary, metric)
     found += _intervals(results, summary)
@@ -219,6 +220,19 @@ def _delays(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
         yield Note("delay", text, "warning")
 
 
+def _speech(results: Results) -> Iterator[Note]:
+    """How many clips metrics for speech leave out."""
+    labels = [metric.label for metric in results.clip_metrics if metric.speech_only]
+    clips = results.clips.drop_duplicates("clip")
+    left_out = int((~clips["category"].map(is_speech).astype(bool)).sum()) if labels else 0
+    if left_out:
+        text = (
+            f"For speech: {', '.join(labels)}: only clips of category speech have a score; {left_out} of "
+            f"{len(clips)} clips are of another or of none; --speech scores all"
+        )
+        yield Note("values", text, "warning" if left_out == len(clips) else "information")
+
+
 def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> Iterator[Note]:
     """Infinite values and values that are not a number."""
 
@@ -232,12 +246,24 @@ def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> Iter
         yield note("infinite, left out of the mean", infinite, f"{metric.name}_inf")
     scored = results.clips[results.clips["error"].isna()]
     unknown = scored[scored[metric.name].isna()]
+    left_out = unknown.iloc[:0]  # `_speech` tells of them
+    if metric.speech_only:
+        wanted = unknown["category"].map(metric.wants).astype(bool)
+        left_out, unknown = unknown[~wanted], unknown[wanted]
     reasons = Counter(str(reason) for reason in unknown[f"{metric.name}_reason"])
     for part in _top(reasons, "clips.csv"):
         yield Note("values", f"{metric.label} not a number: {part}")
-    fewer = summary[summary[f"{metric.name}_n"] + summary[f"{metric.name}_inf"] < summary["n"]]
+    rows = zip(summary["codec"], summary["kbps"], strict=True)
+    asked = summary["n"] - [len(_of(left_out, *row)) if len(left_out) else 0 for row in rows]
+    fewer = summary[summary[f"{metric.name}_n"] + summary[f"{metric.name}_inf"] < asked]
     if len(fewer):
         yield note("is the mean of fewer clips than n", fewer, f"{metric.name}_n")
+
+
+def _of(clips: pd.DataFrame, codec: str, kbps: float) -> pd.DataFrame:
+    """The rows of a condition."""
+    same = clips["kbps"].isna() if math.isnan(kbps) else clips["kbps"] == kbps
+    return clips[(clips["codec"] == codec) & same]
 
 
 def _intervals(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
@@ -252,7 +278,7 @@ def _intervals(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             means = recording_means(sample.recordings, sample.values)
             if 2 <= len(means) < FEW_RECORDINGS:
                 fewest = min(fewest, len(means))
-            elif len(means) and (needs := needed(means)) > len(means):
+            elif len(means) > 1 and (needs := needed(means)) > len(means):
                 skewed.setdefault(metric.label, []).append(f"{label} ({needs})")
     where = "the median with an interval that covers is in summary.csv and in the HTML report"
     if fewest < math.inf:
@@ -295,7 +321,8 @@ def _definition(metrics: list[MetricInfo], version: str) -> Note:
     """Of metrics that share one definition."""
     better = "higher" if metrics[0].higher_is_better else "lower"
     labels = ", ".join(metric.label for metric in metrics)
-    text = f"{labels}, version {version}, {better} is better: {metrics[0].definition}"
+    takes = f" ({metrics[0].takes})" if metrics[0].takes else ""
+    text = f"{labels}, version {version}{takes}, {better} is better: {metrics[0].definition}"
     return Note("definition", text)
 
 

@@ -84,6 +84,7 @@ class RunDescription:
 
     def to_json(self) -> dict[str, Any]:
         plain = {**asdict(self), "settings": self.settings.to_json(), "dataset": self.dataset.to_json()}
+        plain["metrics"] = [metric.to_json() for metric in self.metrics]
         return plain if self.asked else {name: plain[name] for name in plain if name != "asked"}
 
     @property

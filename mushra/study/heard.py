@@ -16,9 +16,10 @@ import torch
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
 from evaluation.engine.request import choose_metrics
+from evaluation.engine.scoring import Form
 from evaluation.loading import load
 from evaluation.metrics import METRICS
-from evaluation.metrics.base import Metric, Score
+from evaluation.metrics.base import Metric, Score, describe_metric
 from evaluation.metrics.embedding import (
     COSINE,
     MATCHING,
@@ -56,10 +57,7 @@ class Settings:
     @property
     def infos(self) -> list[MetricInfo]:
         """All metrics, in the order of their columns."""
-        infos = [
-            MetricInfo(m.name, m.label, m.version, m.unit, m.higher_is_better, m.definition)
-            for m in self.metrics
-        ]
+        infos = [describe_metric(metric) for metric in self.metrics]
         for embedding in self.embeddings:
             infos += [info for info in embedding_metrics(describe_embedding(embedding)) if info.per_clip]
         return infos
@@ -75,7 +73,8 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
 
     Args:
         run: of ``evaluate``: its metrics, sample rate and channels are used, so that what is correlated is
-            what its tables show. None: all metrics without an embedding, stimuli as they are.
+            what its tables show. None: all metrics without an embedding that are not for speech alone,
+            stimuli as they are.
         names: of metrics and embeddings to use instead, comma-separated.
 
     Raises:
@@ -103,7 +102,11 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
     for registry, chosen in ((METRICS, wanted), (EMBEDDINGS, embeddings)):
         for name in chosen:
             try:
-                loaded[name] = registry.load(name)()
+                part = registry.load(name)()
+                if run is None and names is None and getattr(part, "speech_only", False):
+                    notes.append(f"{name} left out: it is for speech alone; name it with --metrics")
+                    continue
+                loaded[name] = part
             except Exception as error:  # a plug-in's own fault, too, leaves out that one only
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 if names is not None:
@@ -149,7 +152,7 @@ def score_trials(
     for item, trial in trials.items():
         reference, sample_rate = _read(folder / str(trial.reference), settings)
         of_reference = [
-            *(_attempt(metric.prepare, reference, sample_rate) for metric in settings.metrics),
+            *(_attempt(_prepare, metric, reference, sample_rate) for metric in settings.metrics),
             *(_attempt(_embed, embedding, reference, sample_rate) for embedding in settings.embeddings),
         ]
         for condition, signal in signals[item].items():
@@ -168,7 +171,7 @@ def score_trials(
                 )
             scores: list[Score] = []
             for metric, prepared in zip(settings.metrics, of_reference, strict=False):
-                scores += _scores(1, metric.score, prepared, decoded, sample_rate)
+                scores += _scores(1, _score, prepared, metric, decoded, sample_rate)
             for embedding, frames in zip(
                 settings.embeddings, of_reference[len(settings.metrics) :], strict=True
             ):
@@ -215,6 +218,17 @@ def _scores(number: int, function: Callable[..., Any], prepared: Any, *arguments
     """``number`` scores of one signal; of a metric that fails without a value and with the reason."""
     found = prepared if isinstance(prepared, _Failure) else _attempt(function, prepared, *arguments)
     return [Score(math.nan, found.reason)] * number if isinstance(found, _Failure) else found[:number]
+
+
+def _prepare(metric: Metric, reference: torch.Tensor, sample_rate: int) -> Any:
+    """Of a reference, in the form that the metric takes."""
+    form = Form.of(metric)
+    return metric.prepare(form.make(reference, sample_rate).clone(), form.sample_rate or sample_rate)
+
+
+def _score(prepared: Any, metric: Metric, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
+    form = Form.of(metric)
+    return metric.score(prepared, form.make(decoded, sample_rate).clone(), form.sample_rate or sample_rate)
 
 
 def _distances(

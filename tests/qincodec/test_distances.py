@@ -1,4 +1,4 @@
-"""SI-SDR and MS-Mel against golden values, closed forms, another implementation and what must not matter."""
+"""Distances against golden values, closed forms, another implementation and what must not matter."""
 
 from __future__ import annotations
 
@@ -13,9 +13,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.signal import get_window, stft
 
 from qincodec import distances
-from qincodec.distances import MEL_SCALES, log_mel_spectra, mel_filter_bank, ms_mel, remove_mean, si_sdr
+from qincodec.distances import (
+    MEL_SCALES,
+    log_mel_spectra,
+    log_spectral_distance,
+    mel_filter_bank,
+    ms_mel,
+    remove_mean,
+    si_sdr,
+    stft_distance,
+)
 
 RATE = 44100
 
@@ -277,3 +287,79 @@ def test_wrong_shapes_are_refused(reference: tuple[int, ...], decoded: tuple[int
     for distance in (si_sdr, lambda r, d: ms_mel(r, d, RATE)):
         with pytest.raises(ValueError, match=r"differ in shape|must be \(batch, channels, samples\)"):
             distance(torch.ones(reference), torch.ones(decoded))
+
+
+# Distances of short-time spectra
+
+
+def plain_spectra(signal: np.ndarray, window: int) -> np.ndarray:
+    """Magnitudes (frames, bins) by SciPy, which scales by the window's sum and pads as it is told."""
+    padded = np.pad(signal.astype(np.float64), window // 2, mode="reflect")
+    hann = get_window("hann", window)
+    _, _, spectra = stft(
+        padded, window=hann, nperseg=window, noverlap=3 * window // 4, boundary=None, padded=False
+    )
+    return np.abs(spectra.T) * hann.sum()
+
+
+def plain_logs(signal: np.ndarray, window: int) -> np.ndarray:
+    return np.log10(np.maximum(plain_spectra(signal, window), 1e-5) ** 2)
+
+
+def test_stft_distance_and_lsd_are_those_of_scipy(
+    golden: tuple[list[dict[str, float]], torch.Tensor, torch.Tensor],
+) -> None:
+    _, reference, decoded = golden
+    reference, decoded = reference[::6, :, :60001], decoded[::6, :, :60001]
+    expected_stft, expected_lsd = [], []
+    for r, d in zip(reference[:, 0].numpy(), decoded[:, 0].numpy(), strict=True):
+        parts = 0.0
+        for window in (2048, 512):
+            parts += np.abs(plain_spectra(r, window) - plain_spectra(d, window)).mean()
+            parts += np.abs(plain_logs(r, window) - plain_logs(d, window)).mean()
+        expected_stft.append(parts)
+        expected_lsd.append(np.sqrt(np.square(plain_logs(r, 2048) - plain_logs(d, 2048)).mean(1)).mean())
+    # Bins at the floor of 1e-5 are rounding in float32.
+    assert stft_distance(reference, decoded).tolist() == pytest.approx(expected_stft, rel=2e-4)
+    assert log_spectral_distance(reference, decoded).tolist() == pytest.approx(expected_lsd, rel=2e-4)
+    exactly = stft_distance(reference.double(), decoded.double())
+    assert exactly.tolist() == pytest.approx(expected_stft, rel=1e-9)
+    exactly = log_spectral_distance(reference.double(), decoded.double())
+    assert exactly.tolist() == pytest.approx(expected_lsd, rel=1e-9)
+
+
+def test_a_gain_is_its_logarithm_in_every_bin() -> None:
+    signal = noise(2, 2, 9000).double()
+    assert log_spectral_distance(signal, 0.5 * signal).tolist() == pytest.approx([2 * math.log10(2)] * 2)
+    apart = stft_distance(signal, 0.5 * signal) - stft_distance(signal, 0.25 * signal) * (0.5 / 0.75)
+    # Magnitudes are proportional to 1 - gain and cancel; two windows' logarithms remain.
+    logs = 2 * 2 * (math.log10(2) - math.log10(4) * 0.5 / 0.75)
+    assert apart.tolist() == pytest.approx([logs] * 2)
+
+
+@pytest.mark.parametrize("distance", [stft_distance, log_spectral_distance])
+def test_spectral_distances_of_what_is_alike_silent_short_or_broken(
+    distance: Callable[..., torch.Tensor],
+) -> None:
+    signal = noise(3, 2, 5000)
+    assert distance(signal, signal.clone()).tolist() == [0] * 3
+    assert distance(torch.zeros(1, 1, 300), torch.zeros(1, 1, 300)).tolist() == [0]
+    assert torch.isfinite(distance(noise(1, 1, 1), noise(1, 1, 1, seed=1))).all()
+    other = noise(3, 2, 5000, seed=1)
+    together = distance(signal, other)
+    assert together.tolist() == distance(other, signal).tolist()
+    assert together[1:].tolist() == pytest.approx(distance(signal[1:], other[1:]).tolist(), rel=1e-6)
+    other[0, 1, 7] = math.nan
+    assert distance(signal, other).isnan().tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="differ in shape"):
+        distance(signal, other[:, :1])
+
+
+@pytest.mark.parametrize("distance", [stft_distance, log_spectral_distance])
+def test_spectral_distances_in_blocks(
+    distance: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal, other = noise(2, 1, 20000), noise(2, 1, 20000, seed=1)
+    whole = distance(signal, other)
+    monkeypatch.setattr(distances, "_BLOCK_CPU", 3000)
+    assert distance(signal, other).tolist() == pytest.approx(whole.tolist(), rel=1e-6)
