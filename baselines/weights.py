@@ -34,6 +34,7 @@ _OPENL3_CONTENTS = (
     ("openl3-music", "openl3_audio_mel256_music-v0_4_0.h5.gz", "15e483646fa3d4091a463f0affbb706e6bbbb098"),
 )
 _OPENL3 = "Cramer, Wu, Salamon and Bello, Look, Listen, and Learn More, ICASSP 2019 (New York University)"
+_CLAP_FILES = "https://huggingface.co/laion/clap-htsat-unfused/resolve"
 _UNSTATED = "not stated by its authors (their code is MIT)"
 _HUGGING_FACE = "https://huggingface.co"
 _WAVTOKENIZER = "Ji et al., WavTokenizer, ICLR 2025; converted by the Swiss AI Initiative"
@@ -136,6 +137,15 @@ FILES: dict[str, WeightsFile] = {
                 name, filename, f"{_OPENL3_FILES}/{filename}", "openl3", "CC BY 4.0", _OPENL3, git_blob=blob
             )
             for name, filename, blob in _OPENL3_CONTENTS
+        ),
+        WeightsFile(
+            "clap",
+            "clap-htsat-unfused-8fa0f1c6.bin",
+            f"{_CLAP_FILES}/8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a/pytorch_model.bin",
+            "clap",
+            "Apache 2.0",
+            "Wu, Chen, Zhang, Hui, Berg-Kirkpatrick and Dubnov, Large-Scale Contrastive Language-Audio"
+            " Pretraining, ICASSP 2023 (LAION)",
         ),
     )
 }

@@ -16,5 +16,6 @@ EMBEDDINGS = Registry(
         "openl3-music-6144": "evaluation.embeddings.openl3:OpenL3MusicWide",
         "openl3-mel128": "evaluation.embeddings.openl3:OpenL3Mel128",
         "openl3-linear": "evaluation.embeddings.openl3:OpenL3Linear",
+        "clap": "evaluation.embeddings.clap:Clap",
     },
 )

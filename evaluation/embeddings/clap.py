@@ -1,0 +1,120 @@
+"""LAION-CLAP (Wu et al., "Large-scale Contrastive Language-Audio Pretraining", ICASSP 2023), its audio half.
+
+Network and front end are those of transformers (`ClapAudioModelWithProjection`, `ClapFeatureExtractor`); the
+weights are LAION's own file, read as tensors alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baselines import weights
+from baselines.lazy import Lazy, inference_mode
+from baselines.tensors import from_tensors, read_tensors
+from evaluation.embeddings.base import Embedding, centred_frames
+from qincodec.core.errors import Unavailable, UserError
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from torch import nn
+    from torch.nn import functional
+
+    from qincodec import audio as audio_files
+else:
+    torch, functional, transformers = Lazy("torch"), Lazy("torch.nn.functional"), Lazy("transformers")
+    audio_files = Lazy("qincodec.audio")
+
+SAMPLE_RATE = 48000
+#: Frames in the network at once.
+_FRAMES_CPU, _FRAMES_GPU = 2, 32
+
+
+class Clap(Embedding):
+    """The unfused HTSAT model, 512 values per 10 s."""
+
+    name = "clap"
+    label = "CLAP"
+    version = "clap-htsat-unfused/1"
+    dim = 512
+    frame_s = 10.0  # what the network takes
+    hop_s = 1.0
+    weights_name = "clap"
+    definition = (
+        "LAION-CLAP, HTSAT unfused, 512 values of unit length per frame of 10 s every 1 s (centred, zeros "
+        "beyond the ends), of the mono mix at 48 kHz."
+    )
+
+    def __init__(self, *, device: str | torch.device = "cpu") -> None:
+        super().__init__(device=device)
+        try:
+            path = weights.obtain(self.weights_name)
+            self.network = load_released(path).to(self.device)
+        except Unavailable:
+            raise
+        except UserError as error:
+            raise Unavailable(str(error)) from error
+        file = weights.entry(self.weights_name)
+        self.attribution = f"CLAP weights: {file.attribution}, {file.licence}"
+        digest = hashlib.sha256()
+        for tensor in self.network.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        self.weights_hash = digest.hexdigest()[:16]
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        try:
+            return None if weights.find(cls.weights_name) else weights.why_unavailable(cls.weights_name)
+        except UserError as error:
+            return str(error)
+
+    @inference_mode
+    def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        resampled = audio_files.resample(audio.cpu().numpy(), sample_rate, SAMPLE_RATE)
+        length, hop = (round(seconds * SAMPLE_RATE) for seconds in (self.frame_s, self.hop_s))
+        frames = centred_frames(torch.from_numpy(resampled), length, hop)
+        step = _FRAMES_CPU if self.device.type == "cpu" else _FRAMES_GPU
+        return torch.cat([self.embed_frames(part) for part in frames.split(step)])
+
+    def embed_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        """(frames, 480000) at 48 kHz -> (frames, dim)."""
+        found = _front_end()(list(frames.numpy()), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        vectors = self.network(input_features=found["input_features"].float().to(self.device)).audio_embeds
+        return functional.normalize(vectors, dim=-1).cpu()
+
+
+@functools.cache
+def _front_end() -> Any:
+    # As the model was trained; transformers' defaults are those of its fused sibling.
+    return transformers.ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc")
+
+
+def load_released(path: Path, config: Any = None) -> nn.Module:
+    """The audio half of LAION's ``pytorch_model.bin``.
+
+    Args:
+        config: a `ClapAudioConfig`; None for the released architecture, which is transformers' default.
+
+    Raises:
+        UserError: it is something else, or damaged.
+    """
+    config = config or transformers.ClapAudioConfig()
+
+    def make() -> nn.Module:
+        return transformers.ClapAudioModelWithProjection(config)
+
+    content = read_tensors(path)
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"weights '{path}' are no model's tensors; `evaluate weights` names the official file"
+        )
+    halves = ("audio_model.", "audio_projection.")
+    tensors = {name: tensor for name, tensor in content.items() if str(name).startswith(halves)}
+    # Tables of indices follow from the configuration, and not every version of transformers stores them.
+    state = make().state_dict().items()
+    tensors |= {name: value for name, value in state if name.endswith("relative_position_index")}
+    return from_tensors(make, tensors, path, "CLAP").eval()
