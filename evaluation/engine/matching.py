@@ -83,14 +83,24 @@ def next_rate(
     if below and above:
         # On the line through both, in logarithms; well between them, so that it ends on any curve.
         share = math.log(asked / below[1]) / math.log(above[1] / below[1])
-        low, high = _nominal(below[0]), _nominal(above[0])
-        guess = low * (high / low) ** min(max(share, 0.1), 0.9)
+        ends = _nominal(below[0]), _nominal(above[0])
+        low, high = min(ends), max(ends)
+        guess = ends[0] * (ends[1] / ends[0]) ** min(max(share, 0.1), 0.9)
     else:
-        rate, kbps = below or above or known[0]
-        low, high = (_nominal(rate), math.inf) if below else (-math.inf, _nominal(rate))
-        guess = _nominal(rate) * asked / kbps
+        # From the last point in the direction: near another one a measured rate may go the other way.
+        known.sort(key=lambda m: _nominal(m[0]))
+        falls = _falls(known[0], known[-1])
+        is_up = bool(below) is not falls
+        rate, kbps = known[-1] if is_up else known[0]
+        low, high = (_nominal(rate), math.inf) if is_up else (-math.inf, _nominal(rate))
+        guess = _nominal(rate) * (kbps / asked if falls else asked / kbps)
     found = _at(codec, ladder, channels, guess, low, high)
     return None if found is None or found.label in before else found
+
+
+def _falls(first: Measured, last: Measured) -> bool:
+    """Whether a measured rate falls as the nominal one rises, by two points well apart."""
+    return _nominal(last[0]) > 1.2 * _nominal(first[0]) and last[1] < 0.95 * first[1]
 
 
 def _nominal(rate: Rate) -> float:

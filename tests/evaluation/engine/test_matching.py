@@ -153,6 +153,28 @@ def test_of_steps_the_one_that_meets_a_rate_is_found_or_both_beside_it(asked: fl
     assert last <= {below, above}
 
 
+def test_a_curve_that_goes_the_other_way_for_a_while_is_followed() -> None:
+    """As of an encoder on one clip: at 7.4 it takes more than at 8."""
+
+    def curve(nominal: float) -> float:
+        return 8.7 if nominal > 7.9 else 9.0 if nominal > 6.6 else 1.3 * nominal
+
+    tried = search(FreeCodec(), curve, 8.0, 0.01)
+    assert curve(tried[1]) > curve(tried[0]) and curve(tried[-1]) == pytest.approx(8, rel=0.01)
+
+
+@pytest.mark.parametrize("asked", [6.5, 9.0, 20.0])
+def test_a_measured_rate_that_falls_as_the_nominal_one_rises_is_found(asked: float) -> None:
+    tried = search(FreeCodec(), lambda kbps: 200 / kbps, asked, 0.01)
+    assert 200 / tried[-1] == pytest.approx(asked, rel=0.01) and len(tried) <= 6
+    steps = search(SizedCodec(), lambda kbps: 100 / kbps, asked, TOLERANCE)
+    ladder = [100 / kbps for kbps in (32, 16, 11, 8, 4)]
+    found = {100 / kbps for kbps in steps}
+    near = {max(kbps for kbps in ladder if kbps < asked), min(kbps for kbps in ladder if kbps > asked)}
+    assert near <= found or any(abs(kbps / asked - 1) <= TOLERANCE for kbps in found)
+    assert len(steps) <= 4
+
+
 def test_a_step_that_cannot_be_measured_is_stepped_over() -> None:
     tried = search(SizedCodec(), lambda kbps: math.nan if kbps == 11 else 0.9 * kbps, 8.5, TOLERANCE)
     assert tried == [8, 11, 16]
@@ -287,6 +309,27 @@ def test_nominal_rates_are_as_ever(known: None, short_clips: Path, tmp_path: Pat
     run = (tmp_path / "run" / "run.json").read_text()
     assert "asked" not in run and '"match"' not in run
     assert load(tmp_path / "run").settings.match == "nominal"
+
+
+def test_clips_that_take_nothing_and_two_rates_at_one_point(
+    known: None, short_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an empty payload no rate can be met; 7.1 and 7.3 are both met by 7.2."""
+
+    class EmptyCodec(SizedCodec):
+        name = "empty"
+
+        @staticmethod
+        def kbps(nominal: float) -> float:
+            return 0.0
+
+    register_codecs(monkeypatch, EmptyCodec)
+    results = evaluate(short_clips, "empty,sized", [7.1, 7.3], metrics="si_sdr", out=tmp_path / "run")
+    summary = results.summary.set_index("codec")
+    assert (summary.loc["empty", "kbps_measured"] == 0).all() and summary.loc["empty", "rate_off"].all()
+    sized = summary.loc["sized"]
+    assert sized["kbps_nominal"].tolist() == [8, 8] and not sized["rate_off"].any()
+    assert sized["si_sdr"].nunique() == 1 and results.points is None
 
 
 @pytest.mark.parametrize("match", ["measured", "nominal"])
