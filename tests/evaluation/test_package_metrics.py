@@ -21,7 +21,7 @@ from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric, Score
 
 RATE = 44100
-#: Name -> what a perfect copy has. PESQ: the mapping of P.862.2 at its best; ViSQOL: what the package publishes of
+#: Name -> what a perfect copy has. PESQ: the mapping of P.862.2 at its best; ViSQOL: what the package says of
 #: the C++ program's conformance test with identical signals.
 PERFECT = {
     "pesq": 0.999 + 4 / (1 + math.exp(-1.3669 * 4.5 + 3.8224)),
