@@ -29,7 +29,7 @@ _TINY: dict[str, Any] = {
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
     "head_dim": 32,
-    "encoder_hidden_size": 2,
+    "encoder_hidden_size": 1,
     "quantization_dim": 80,
     "semantic_model_config": {
         **_SPEECH_MODEL,

@@ -190,15 +190,7 @@ def test_a_folder_of_another_rate_is_refused(name: str, field: str, ours: int, t
         kind(weights=str(tmp_path / "hub"))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"decoder_num_layers": 10**9},
-        {"codebook_size": 1 << 19},
-        {"hidden_size": "x"},
-        {"upsampling_ratios": []},
-    ],
-)
+@pytest.mark.parametrize("change", [{"codebook_size": 1 << 19}, {"upsampling_ratios": []}])
 def test_a_configuration_that_the_tensors_do_not_fit_is_refused(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
