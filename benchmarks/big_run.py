@@ -1,11 +1,11 @@
 """What a run of a million clips takes, from a smaller one: rows without audio, everything else as it is.
 
 ``python benchmarks/big_run.py --clips 4000`` writes the store of a complete run with made-up scores at a
-quarter, half and all of that size, and measures in a process each, for time and peak memory: writing rows and
-encoded files, planning, resuming (everything is there: what a run costs besides coding and scoring), loading,
-the summary with its intervals, all tables, and merging. It prints the CPU time of each per clip and
-condition, how it grows (time ~ clips^x; 1 is what can be extrapolated), and what a million clips would take,
-by the clock as well. The folder goes again.
+quarter, half and all of that size, and measures in a process each, for time and peak memory: writing rows,
+encoded clips as files and, as large runs do, in tar files, planning, resuming (everything is there: what a
+run costs besides coding and scoring), loading, the summary with its intervals, all tables, and merging. It
+prints the CPU time of each per clip and condition, how it grows (time ~ clips^x; 1 is what can be
+extrapolated), and what a million clips would take, by the clock as well. The folder goes again.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from baselines.codec import Encoded
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.request import ParsedRequest, Request
 from evaluation.engine.runner import PreparedRun, Runner
 from evaluation.records import Condition, MetricInfo, Settings
-from evaluation.rows import CodedRow, Row, ScoreRow
+from evaluation.rows import CodedRow, Place, Row, ScoreRow
+from evaluation.run import encoded as encoded_clips
 from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import RunStore, coded_key, score_key
-from qincodec.core.files import write_atomic
 
 _METRICS = ("si_sdr", "ms_mel")
 _ROWS_AT_ONCE = 8 * (1 + len(_METRICS))  # a batch of clips, as the runner writes them
 _SYNCS = 50
-_PAYLOAD = bytes(5000)  # 5 s at 8 kbps
+_ENCODED = Encoded(bytes(5000), 44100, 1, 5 * 44100).to_bytes()  # at 8 kbps
 _SCORED: dict[str, Any] = {"error": None, "reason": None}
 _CODED: dict[str, Any] = {"error": None, "duration_s": 5.0, "bytes": 5000, "gain_db": -0.0123456789012345}
 _CODED |= {"encode_s": 0.0123456789, "decode_s": 0.0123456789}
@@ -89,11 +91,12 @@ def write(folder: Path, clips: list[Clip], conditions: list[Condition]) -> None:
         )
         rows: list[Row] = []
         for condition in conditions:
-            for clip, value in zip(clips, random.normal(10, 3, len(clips)).tolist(), strict=True):
+            values = random.normal(10, 3, len(clips)).tolist()
+            for number, (clip, value) in enumerate(zip(clips, values, strict=True)):
                 key = coded_key(condition, settings, clip)
                 place: dict[str, Any] = {"codec": condition.codec, "rate": "8", "clip": clip.id, "delay": 0}
-                encoded = f"encoded/{condition.codec}@8/{clip.id}.enc"
-                rows.append(CodedRow(key=key, encoded=encoded, **_CODED, **place))
+                kept = Place(f"encoded/{condition.codec}@8/clips-00000.tar", 512 + 6144 * number)
+                rows.append(CodedRow(key=key, **_CODED, **place).at(kept))
                 for info in infos:
                     score = score_key(key, info, 0)
                     rows.append(ScoreRow(key=score, metric=info.name, value=value, **_SCORED, **place))
@@ -101,6 +104,22 @@ def write(folder: Path, clips: list[Clip], conditions: list[Condition]) -> None:
                     store.append(rows)
                     rows = []
         store.append(rows)
+
+
+def keep_encoded(store: RunStore, clips: list[Clip], conditions: list[Condition]) -> list[CodedRow]:
+    """The rows of clips whose encoded bytes are kept."""
+    return [
+        CodedRow(key=clip.id, codec=condition.codec, rate="8", clip=clip.id, delay=0, **_CODED).at(
+            store.write_encoded(condition.point, clip.id, _ENCODED, known=Place())
+        )
+        for condition in conditions
+        for clip in clips
+    ]
+
+
+def read_encoded(store: RunStore, rows: list[CodedRow]) -> None:
+    for row in rows:
+        store.read_encoded(row)
 
 
 # Each phase runs in a process of its own and gives (what, seconds, CPU seconds, peak) for each of its steps.
@@ -137,13 +156,12 @@ def run_phase(name: str, folder: Path, count: int, num_conditions: int, per_reco
         seconds, cpu = (taken / (8 * _SYNCS) * count * num_conditions for taken in times)
         steps.append(("syncing a batch of 8 at a time", seconds, cpu, steps[-1][3]))
     elif name == "files":
-        target = folder.parent / "files"
-
-        def write_files() -> None:
-            for clip in clips:
-                write_atomic(target / f"{clip.id}.enc", _PAYLOAD)
-
-        measured("encoded files, written", write_files)
+        for kind, most in (("files", count), ("tar files", 0)):
+            encoded_clips.MOST_FILES = most
+            with RunStore(folder.parent / kind) as store:
+                store.write_clips(clips)
+                rows = measured(f"{kind}, written", partial(keep_encoded, store, clips, conditions))
+                measured(f"{kind}, read", partial(read_encoded, store, rows))
     elif name == "resume":
         request = ParsedRequest(Request(workers=1), [], [], [], [], [])
         prepared = [PreparedCondition(condition) for condition in conditions]
@@ -184,9 +202,10 @@ def measure(
         rows = sum(path.stat().st_size for path in (folder / "rows").iterdir())
         found["disk", "rows"] = (rows / 2**20, 0.0, 0.0)
         found["disk", "list of clips"] = ((folder / "clips.jsonl").stat().st_size / 2**20, 0.0, 0.0)
-        files = [path for path in (folder.parent / "files").rglob("*") if path.is_file()]
-        blocks = sum(path.stat().st_blocks * 512 for path in files) - len(files) * len(_PAYLOAD)
-        found["disk", "rounding of encoded files"] = (blocks / 2**20, 0.0, 0.0)
+        for kind in ("files", "tar files"):
+            files = [path for path in (folder.parent / kind / "encoded").rglob("*") if path.is_file()]
+            blocks = sum(path.stat().st_blocks * 512 for path in files)
+            found["disk", f"encoded clips in {kind}"] = (blocks / 2**20, 0.0, 0.0)
     return found
 
 

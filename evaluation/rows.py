@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, ValidationError
 
@@ -69,6 +69,18 @@ class ClipRow(Row):
         }
 
 
+class Place(NamedTuple):
+    """Where an encoded clip is kept (`evaluation.run.encoded`).
+
+    Attributes:
+        file: below the run folder; None: nothing was encoded.
+        offset: of a tar file: where the bytes of the clip begin. None: the file is the clip's own.
+    """
+
+    file: str | None = None
+    offset: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodedRow(ClipRow):
     """What a condition made of a clip. With an ``error``, the rest says nothing.
@@ -78,7 +90,8 @@ class CodedRow(ClipRow):
         delay: estimated, samples; None if it cannot be.
         gain_db: estimated; None likewise.
         encode_s: wall time; None if nothing was encoded this time.
-        encoded: the encoded clip's file, relative to the run folder.
+        encoded: the encoded clip's `Place`: its file.
+        offset: likewise, where in the file.
         codebooks: number of them; 0 for codecs without codes.
         note: what loading or aligning it had to say.
         reference_dbfs: RMS of the reference without DC, as it was scored; None in rows of earlier versions.
@@ -92,6 +105,7 @@ class CodedRow(ClipRow):
     encode_s: Amount | None = None
     decode_s: Amount | None = None
     encoded: File | None = None
+    offset: Count | None = None
     codebooks: Count = 0
     note: Text | None = None
     reference_dbfs: Number | None = None
@@ -100,9 +114,18 @@ class CodedRow(ClipRow):
         if self.error is None and math.isnan(self.duration_s):
             raise ValueError("'duration_s' is missing")
 
+    @property
+    def place(self) -> Place:
+        return Place(self.encoded, self.offset)
+
+    def at(self, place: Place) -> CodedRow:
+        """The row of the clip where it is kept at another place."""
+        return replace(self, encoded=place.file, offset=place.offset)
+
     def to_json(self) -> dict[str, Any]:
         if self.error is None:
-            return ClipRow.to_json(self)
+            found = ClipRow.to_json(self)
+            return found if self.offset is not None else {n: v for n, v in found.items() if n != "offset"}
         names = ("kind", "key", "codec", "rate", "clip", "delay", "error")
         return {name: getattr(self, name) for name in names}
 

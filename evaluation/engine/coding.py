@@ -19,7 +19,7 @@ from evaluation.datasets.unchanged import Unchanged
 from evaluation.engine.alignment import Aligner, level_dbfs
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.ledger import Ledger
-from evaluation.rows import CodedRow
+from evaluation.rows import CodedRow, Place
 from qincodec import audio
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
@@ -67,14 +67,14 @@ class Batch:
 class Coded:
     """What a condition made of a batch: ``decoded`` like `Batch.reference`, and one entry per clip.
 
-    ``files`` say where what was encoded is kept (`Ledger.write_encoded`). ``encode_s`` of a rate that was cut
-    out of a higher one is the time of both: of encoding at the higher one, which is no less than encoding at
-    its own takes, and of cutting.
+    ``places`` say where what was encoded is kept (`Ledger.write_encoded`). ``encode_s`` of a rate that was
+    cut out of a higher one is the time of both: of encoding at the higher one, which is no less than encoding
+    at its own takes, and of cutting.
     """
 
     decoded: torch.Tensor
     encoded: Sequence[Encoded | None]
-    files: Sequence[str | None]
+    places: Sequence[Place]
     notes: Sequence[str | None]
     encode_s: float | None = None  # per clip
     decode_s: float | None = None
@@ -113,14 +113,14 @@ class Coder:
 
     def code(self, prepared: PreparedCondition, batch: Batch) -> Coded:
         """Code a batch; what codecs encode goes to the run folder."""
-        none = [None] * len(batch.clips)
+        none, nowhere = [None] * len(batch.clips), [Place()] * len(batch.clips)
         if prepared.rendered is not None:
             loaded = [self._rendered(prepared, clip) for clip in batch.clips]
             length = batch.reference.shape[-1]
             decoded = torch.stack([fit_length(torch.from_numpy(clip.audio), length) for clip in loaded])
-            return Coded(decoded, none, none, ["; ".join(clip.notes) or None for clip in loaded])
+            return Coded(decoded, none, nowhere, ["; ".join(clip.notes) or None for clip in loaded])
         if prepared.change is not None:
-            return Coded(prepared.change(batch.reference, self.sample_rate), none, none, none)
+            return Coded(prepared.change(batch.reference, self.sample_rate), none, nowhere, none)
         codec, rate = prepared.codec, prepared.rate
         assert codec is not None and rate is not None
         return self._encode(prepared, codec, rate, batch)
@@ -134,15 +134,18 @@ class Coder:
         start = time.perf_counter()
         decoded = _decoded(codec, encoded, given)
         decode_s = time.perf_counter() - start
-        files = [
-            self.store.write_encoded(prepared.condition.point, clip.id, _bytes_of(item))
-            for clip, item in zip(batch.clips, encoded, strict=True)
+        rows = [self.row(prepared, clip) for clip in batch.clips]
+        places = [
+            self.store.write_encoded(
+                prepared.condition.point, clip.id, _bytes_of(item), Place() if row is None else row.place
+            )
+            for clip, item, row in zip(batch.clips, encoded, rows, strict=True)
         ]
         count = len(batch.clips)
         return Coded(
             self._fitted(decoded, codec, batch.reference.shape[-1]),
             encoded,
-            files,
+            places,
             [None] * count,
             encode_s / count,
             decode_s / count,
@@ -174,7 +177,7 @@ class Coder:
         rows = [self.row(prepared, clip) for clip in batch.clips]
         done = [row for row in rows if row is not None and row.error is None and row.encode_s is not None]
         try:
-            encoded = [self.store.read_encoded(row.encoded) for row in done]
+            encoded = [self.store.read_encoded(row) for row in done]
         except (OSError, UserError):
             return None
         return (encoded, sum(row.encode_s or 0 for row in done)) if len(done) == len(rows) else None

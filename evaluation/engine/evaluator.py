@@ -24,7 +24,7 @@ from evaluation.engine.ledger import Ledger
 from evaluation.engine.scoring import Signals, describe, failed_score, is_for
 from evaluation.metrics.base import Metric, Score
 from evaluation.records import MetricInfo, Settings
-from evaluation.rows import ClipRow, CodedRow, ScoreRow
+from evaluation.rows import ClipRow, CodedRow, Place, ScoreRow
 from evaluation.run.store import coded_key, condition_delay, score_key
 from qincodec.core.errors import UserError
 from qincodec.core.files import StoreError
@@ -124,7 +124,17 @@ class Evaluator:
 
     def append(self, rows: Sequence[ClipRow]) -> None:
         """Append what is new: known results stay as they are, a failure is written once."""
-        self.ledger.append([row for row in rows if row.is_news_after(self.ledger.row(row.key, type(row)))])
+        self.ledger.append([new for row in rows if (new := self._new(row)) is not None])
+
+    def _new(self, row: ClipRow) -> ClipRow | None:
+        """What a row adds to those that are known."""
+        known = self.ledger.row(row.key, type(row))
+        if row.is_news_after(known):
+            return row
+        if not isinstance(row, CodedRow) or row.place == Place():
+            return None
+        assert isinstance(known, CodedRow)
+        return known.at(row.place) if row.place != known.place else None  # what was kept there is gone
 
     def _load(self, clips: list[Clip], todo: Sequence[tuple[PreparedCondition, int | None]]) -> list[Batch]:
         """Read clips into batches of one length each; what cannot be read fails for all conditions."""
@@ -170,12 +180,12 @@ class Evaluator:
         if prepared.codec is None or len(done) < len(known):
             return None
         try:
-            encoded = [self.ledger.read_encoded(row.encoded) for row in done]
+            encoded = [self.ledger.read_encoded(row) for row in done]
         except (OSError, UserError):
             return None
         given = batch.inputs.get(prepared.codec.sample_rate)
         decoded = self._coder.decode(prepared.codec, encoded, batch.reference.shape[-1], given)
-        return Coded(decoded, encoded, [row.encoded for row in done], [None] * len(encoded))
+        return Coded(decoded, encoded, [row.place for row in done], [None] * len(encoded))
 
     def _rows(
         self, prepared: PreparedCondition, batch: Batch, coded: Coded, delay: int | None
@@ -208,7 +218,8 @@ class Evaluator:
                     gain_db=aligned[index].gain_db,
                     encode_s=coded.encode_s,
                     decode_s=coded.decode_s,
-                    encoded=coded.files[index],
+                    encoded=coded.places[index].file,
+                    offset=coded.places[index].offset,
                     codebooks=0 if encoded is None else len(encoded.codebook_sizes),
                     note=coded.notes[index] or aligned[index].reason,
                     reference_dbfs=batch.levels_dbfs[index],

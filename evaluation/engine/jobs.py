@@ -91,7 +91,7 @@ class BatchJob:
             known.rows[row.key] = row
             if prepared.codec is not None and row.error is None:
                 with suppress(OSError, UserError):  # the worker makes it again
-                    known.encoded[str(row.encoded)] = self.store.read_encoded(row.encoded)
+                    known.encoded[row.key] = self.store.read_encoded(row)
         return coded
 
     def _tell(self, known: Known, prepared: PreparedCondition, delay: int | None) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from baselines.codec import Encoded
-from evaluation.rows import ClipRow, CodedRow, FramesRow, Row, ScoreRow
+from evaluation.rows import ClipRow, CodedRow, FramesRow, Place, Row, ScoreRow
 from evaluation.run.store import RunStore
 
 R = TypeVar("R", bound=Row)
@@ -22,9 +22,9 @@ class Ledger(Protocol):
 
     def append(self, rows: Sequence[Row]) -> None: ...
 
-    def read_encoded(self, file: str | None) -> Encoded: ...
+    def read_encoded(self, row: CodedRow) -> Encoded: ...
 
-    def write_encoded(self, point: str, clip_id: str, data: bytes) -> str: ...
+    def write_encoded(self, point: str, clip_id: str, data: bytes, known: Place) -> Place: ...
 
     def write_decoded(self, point: str, clip_id: str, samples: np.ndarray, sample_rate: int) -> None: ...
 
@@ -41,7 +41,7 @@ class Known:
 
     Attributes:
         rows: by key.
-        encoded: by the ``encoded`` of their rows.
+        encoded: by key of their rows.
         frames: by key of their rows, which are not among ``rows``.
     """
 
@@ -56,8 +56,8 @@ class Gathered:
 
     known: Known = field(default_factory=Known)
     new_rows: dict[str, Row] = field(default_factory=dict)
-    #: What stands for its file -> operating point, clip, bytes.
-    new_encoded: dict[str, tuple[str, str, bytes]] = field(default_factory=dict)
+    #: What stands for its file -> operating point, clip, bytes, where it is kept so far.
+    new_encoded: dict[str, tuple[str, str, bytes, Place]] = field(default_factory=dict)
     #: Operating point, clip, samples, sample rate.
     new_decoded: list[tuple[str, str, np.ndarray, int]] = field(default_factory=list)
     #: Key -> embedding, frames, how many of them are silent.
@@ -71,16 +71,16 @@ class Gathered:
     def append(self, rows: Sequence[Row]) -> None:
         self.new_rows.update((row.key, row) for row in rows)
 
-    def read_encoded(self, file: str | None) -> Encoded:
-        if str(file) not in self.known.encoded:
-            raise FileNotFoundError(str(file))
-        return self.known.encoded[str(file)]
+    def read_encoded(self, row: CodedRow) -> Encoded:
+        if row.key not in self.known.encoded:
+            raise FileNotFoundError(str(row.encoded))
+        return self.known.encoded[row.key]
 
-    def write_encoded(self, point: str, clip_id: str, data: bytes) -> str:
+    def write_encoded(self, point: str, clip_id: str, data: bytes, known: Place) -> Place:
         """Where it is kept is the run folder's to say: what comes back stands for it until `write_to`."""
         name = f"{point}/{clip_id}"
-        self.new_encoded[name] = point, clip_id, data
-        return name
+        self.new_encoded[name] = point, clip_id, data, known
+        return Place(name)
 
     def write_decoded(self, point: str, clip_id: str, samples: np.ndarray, sample_rate: int) -> None:
         self.new_decoded.append((point, clip_id, samples, sample_rate))
@@ -129,11 +129,9 @@ class Gathered:
             if new:
                 frames, silent = zip(*new.values(), strict=True)
                 store.append_frames(embedding, list(new), list(frames), list(silent))
-        files = {name: store.write_encoded(*encoded) for name, encoded in self.new_encoded.items()}
+        places = {name: store.write_encoded(*encoded) for name, encoded in self.new_encoded.items()}
         rows = [row for row in self.new_rows.values() if isinstance(row, ClipRow)]
         return [
-            replace(row, encoded=files.get(row.encoded or "", row.encoded))
-            if isinstance(row, CodedRow)
-            else row
+            row.at(places.get(row.encoded or "", row.place)) if isinstance(row, CodedRow) else row
             for row in rows
         ]

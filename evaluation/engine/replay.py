@@ -136,11 +136,11 @@ class RunAudio:
         if condition.identity.get("name") == "rendered":
             return self._from_folder(condition, clip, notes)
         try:
-            encoded = self._store.read_encoded(row.encoded)
+            encoded = self._store.read_encoded(row)
         except OSError as error:
             raise UserError(
-                f"what {condition.label} encoded is gone ({row.encoded}: {error.strerror}); run"
-                " `evaluate` with the same options again to have it back"
+                f"what {condition.label} encoded is gone ({row.encoded}: {error.strerror}); evaluate with"
+                " another --out to have it again"
             ) from error
         codec = self._codec(condition)
         try:

@@ -116,7 +116,7 @@ def latent_error(
 
 def _sums(coder: Coder, row: CodedRow, clip: Clip, codec: Qincodec) -> dict[str, Any]:
     try:
-        codes = coder.store.read_encoded(row.encoded).codes
+        codes = coder.store.read_encoded(row).codes
     except OSError as error:
         raise UserError(
             f"'{error.filename}' is gone ({error.strerror}): give another --out to evaluate anew"

@@ -30,7 +30,7 @@ _OF_CLIPS: _Dtypes = {"codec": _TEXTS, "rate": _TEXTS, "clip": _TEXTS, "error": 
 _CODED: _Dtypes = {
     **_OF_CLIPS,
     **dict.fromkeys(("duration_s", "gain_db", "encode_s", "decode_s", "reference_dbfs"), _REAL),
-    **dict.fromkeys(("bytes", "delay", "codebooks"), _WHOLE),
+    **dict.fromkeys(("bytes", "delay", "codebooks", "offset"), _WHOLE),
     **dict.fromkeys(("encoded", "note"), _TEXTS),
 }
 _SCORES: _Dtypes = {**_OF_CLIPS, "metric": _TEXTS, "delay": _WHOLE, "value": _REAL, "reason": _TEXTS}
@@ -56,9 +56,14 @@ _safe_name = cache(safe_name)
 _is_hash = re.compile(f"[0-9a-f]{{{2 * SIZE}}}").fullmatch
 
 
+def encoded_folder(point: str) -> str:
+    """Where the encoded clips of an operating point (`Condition.point`) are kept, below the run folder."""
+    return f"encoded/{_safe_name(point)}"
+
+
 def encoded_file(point: str, clip: str) -> str:
-    """Where the encoded clip of an operating point (`Condition.point`) is kept, below the run folder."""
-    return f"encoded/{_safe_name(point)}/{clip}.enc"
+    """The file of an encoded clip that has one of its own, below the run folder."""
+    return f"{encoded_folder(point)}/{clip}.enc"
 
 
 class _Texts:
@@ -250,6 +255,18 @@ class Rows:
             wrong = np.flatnonzero(there)[self._kinds.all()[numbers[there]] != self._numbers[kind]]
             stranger = self._row(int(numbers[wrong[0]]), keys.hex()[wrong[0]]) if len(wrong) else None
             return Found(keys, places, self._tables[kind]), stranger
+
+    def last_offsets(self) -> dict[str, int]:
+        """The largest ``offset`` of coded rows, by the file that it is in."""
+        with self._lock:
+            self._settle()
+            table = self._tables[CodedRow]
+            inside = table.column("offset") != _NO_NUMBER
+            files, places = np.unique(table.column("encoded")[inside], return_inverse=True)
+            largest = np.full(len(files), -1)
+            np.maximum.at(largest, places, table.column("offset")[inside])
+            names = map(table.texts.text, files.tolist())
+            return {str(name): last for name, last in zip(names, largest.tolist(), strict=True)}
 
     def __iter__(self) -> Iterator[Row]:
         """In the order in which their keys came."""

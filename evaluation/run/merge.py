@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.shards import shard_note, unite_shards
 from evaluation.records import DatasetInfo, DecodedFile, short
-from evaluation.rows import ClipRow, CodedRow, FramesRow, Row
+from evaluation.rows import ClipRow, CodedRow, FramesRow, Place, Row
 from evaluation.run.environment import unite_environments
 from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import RunStore, row_key
@@ -192,6 +192,8 @@ class _Union:
     whole: RunStore
     part: RunStore
     merged: Merged
+    #: Files of the part -> their names in the whole.
+    brought: dict[str, str] = field(default_factory=dict)
 
     def write(self) -> None:
         rows = self.part.rows()
@@ -207,7 +209,7 @@ class _Union:
             assert known is None or isinstance(known, FramesRow)
             if self.whole.has_frames(known) or not self.part.has_frames(row):
                 return None
-            return replace(row, file=self._bring_frames(row.file))
+            return replace(row, file=self._bring_file(row.file))
         if not isinstance(row, ClipRow):  # of a kind that is not known nothing but the key was read
             return row if known is None and type(row) is not Row else None
         assert known is None or isinstance(known, ClipRow)
@@ -215,18 +217,37 @@ class _Union:
         if isinstance(row, CodedRow) and row.error is None:
             decoded = self.part.decoded_path(row.point, row.clip)
             self._link(decoded, self.whole.decoded_path(row.point, row.clip), new)
-            if row.encoded is not None:
-                self._link(self.part.folder / row.encoded, self.whole.folder / row.encoded, new)
+            assert known is None or isinstance(known, CodedRow)
+            return self._bring_encoded(row, None if new else known)
         return row if new else None
 
-    def _bring_frames(self, file: str) -> str:
-        """Frames under a name of their own, that no run appends to."""
-        path = self.part.folder / file
-        status = path.stat()
-        stamp = row_key(file=[status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns])
-        name = str(PurePosixPath(file).with_name(f"from-{stamp}.f32"))
-        self._link(path, self.whole.folder / name, new=False)
-        return name
+    def _bring_encoded(self, row: CodedRow, known: CodedRow | None) -> CodedRow | None:
+        """`_bring` of a clip that was coded.
+
+        Args:
+            known: the row of the whole that stays; None: ``row`` takes its place.
+        """
+        if row.encoded is None:
+            return row if known is None else None
+        if row.offset is None:
+            self._link(self.part.folder / row.encoded, self.whole.folder / row.encoded, known is None)
+        if known is not None and (self.whole.has_encoded(known) or not self.part.has_encoded(row)):
+            return None
+        file = row.encoded if row.offset is None else self._bring_file(row.encoded)
+        found = (known or row).at(Place(file, row.offset))
+        return found if found != known else None
+
+    def _bring_file(self, file: str) -> str:
+        """A file that the part may still append to, under a name of its own, that no run appends to."""
+        if file not in self.brought:
+            path = self.part.folder / file
+            status = path.stat() if path.exists() else None
+            # Of one that is gone nothing must be found under the name either.
+            of = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else (file,)
+            name = PurePosixPath(file).with_name(f"from-{row_key(file=[*of])}{path.suffix}")
+            self._link(path, self.whole.folder / name, new=False)
+            self.brought[file] = str(name)
+        return self.brought[file]
 
     def _link(self, path: Path, target: Path, new: bool) -> None:
         """A link to a file if it exists, or a copy where there are no links between the two places.

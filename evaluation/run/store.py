@@ -7,7 +7,8 @@ Layout::
     files.json          of conditions decoded elsewhere: fingerprint of each clip's file, or why there is none
     environment.json    versions, commit, machine
     rows/rank-0.jsonl   one line per row
-    encoded/C@R/CLIP    what codec C made of CLIP at rate R (`baselines.codec.Encoded.to_bytes`)
+    encoded/C@R/CLIP.enc   what codec C made of CLIP at rate R (`baselines.codec.Encoded.to_bytes`); in large
+        runs inside of encoded/C@R/clips-N.tar (`evaluation.run.encoded`)
     decoded/C@R/CLIP.wav   with --save-audio, float32
     embeddings/E/rank-0.f32   frames of embedding E; rows say where a clip's are (rank-0-1.f32 once that was
         cut or lost)
@@ -41,8 +42,9 @@ import numpy as np
 from baselines.codec import Encoded
 from evaluation.datasets.base import Clip
 from evaluation.records import DecodedFile, Text, loads, read, short
-from evaluation.rows import FramesRow, Row, read_row, read_rows
-from evaluation.run.columns import Found, Rows, encoded_file
+from evaluation.rows import CodedRow, FramesRow, Place, Row, read_row, read_rows
+from evaluation.run.columns import Found, Rows
+from evaluation.run.encoded import EncodedClips
 from evaluation.run.keys import Keys
 from evaluation.run.keys import coded_key as coded_key
 from evaluation.run.keys import frames_key as frames_key
@@ -142,6 +144,7 @@ class RunStore:
     def __init__(self, folder: Path, *, write: bool = True) -> None:
         self.folder = folder
         self._rows = Rows()
+        self._encoded = EncodedClips(folder, self._rows.last_offsets)
         self._thread_lock = threading.Lock()
         self._lock_handle: int | None = None
         self._append_handle: int | None = None
@@ -173,6 +176,7 @@ class RunStore:
             if handle is not None:
                 os.close(handle)
         self._append_handle = self._lock_handle = None
+        self._encoded.close()
 
     def _open_for_writing(self) -> None:
         refuse_strangers(self.folder)
@@ -281,6 +285,7 @@ class RunStore:
         data = b"".join(lines)
         assert self._append_handle is not None, "opened for reading only"
         with self._thread_lock, explain_os_errors(self.folder / "rows"):
+            self._encoded.sync()
             start = os.fstat(self._append_handle).st_size
             try:
                 while data:
@@ -387,19 +392,21 @@ class RunStore:
 
     # Files beside the rows
 
-    def encoded_path(self, point: str, clip_id: str) -> Path:
-        """Where the encoded clip of an operating point (`Condition.point`) is kept."""
-        return self.folder / encoded_file(point, clip_id)
+    def write_encoded(self, point: str, clip_id: str, data: bytes, known: Place) -> Place:
+        """Keep an encoded clip of an operating point (`Condition.point`); returns what its row is to say.
 
-    def write_encoded(self, point: str, clip_id: str, data: bytes) -> str:
-        """Keep an encoded clip; returns the ``encoded`` of its row."""
-        path = self.encoded_path(point, clip_id)
-        write_atomic(path, data)
-        return str(path.relative_to(self.folder))
+        Args:
+            known: what its row says so far.
+        """
+        return self._encoded.write(point, clip_id, data, known)
 
-    def read_encoded(self, file: str | None) -> Encoded:
+    def read_encoded(self, row: CodedRow) -> Encoded:
         """What a coded row says was encoded. Raises OSError where it is gone, UserError if it is damaged."""
-        return Encoded.from_bytes((self.folder / str(file)).read_bytes())
+        return Encoded.from_bytes(self._encoded.read(row.clip, row.place))
+
+    def has_encoded(self, row: CodedRow) -> bool:
+        """Whether what a coded row says was encoded is there."""
+        return self._encoded.has(row.clip, row.place)
 
     def decoded_path(self, point: str, clip_id: str) -> Path:
         """Where ``--save-audio`` puts the decoded clip."""
@@ -452,6 +459,7 @@ class RunStore:
         self._write_json("files.json", plain)
 
     def write_clips(self, clips: list[Clip]) -> None:
+        self._encoded.expect(len(clips))
         lines = [json.dumps(clip.to_json(), ensure_ascii=False) + "\n" for clip in clips]
         write_atomic(self.folder / "clips.jsonl", "".join(lines))
 

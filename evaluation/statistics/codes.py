@@ -55,7 +55,7 @@ def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | st
     for row in rows:
         codec, rate = codec or row.codec, rate or row.rate
         try:
-            encoded = store.read_encoded(row.encoded)
+            encoded = store.read_encoded(row)
         except (OSError, UserError):
             return f"{row.encoded} is gone or damaged"
         if encoded.codes is None:

@@ -168,21 +168,54 @@ def test_payloads_and_audio_are_linked(data: Path, tmp_path: Path) -> None:
     assert not frames.name.startswith("rank-")  # or going on would append to the run's own
 
 
+def _refuse_links(*_: object) -> None:
+    raise OSError(18, "Invalid cross-device link")
+
+
 def test_copies_where_there_are_no_links(
     data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = split(data, tmp_path, [NAMES[:5], NAMES[5:]], "jitter")
-
-    def refuse(*_: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", _refuse_links)
     merge(tmp_path / "out", runs)
     assert not (tmp_path / "out" / "encoded/jitter@8/a.enc").samefile(runs[0] / "encoded/jitter@8/a.enc")
     for run in runs:  # nothing of it is needed any more
         shutil.rmtree(run)
     evaluate(data, "jitter", [4, 8], out=tmp_path / "out", **OPTIONS)
     assert tables(tmp_path / "out") == tables(whole("jitter"))
+
+
+def test_tar_files_of_large_runs_are_linked_or_copied(
+    data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.run.encoded.MOST_FILES", 2)
+    runs = split(data, tmp_path, [NAMES[:5], NAMES[5:]], "jitter")
+    edit_rows(runs[1], lambda row: None if row.get("clip") == "g" and row.get("rate") == "8" else row)
+    link = os.link
+    monkeypatch.setattr(
+        os, "link", lambda path, to: (link if runs[0] in path.parents else _refuse_links)(path, to)
+    )
+    before = [snapshot(run) for run in runs]
+    merge_runs(tmp_path / "out", runs)
+    again = merge_runs(tmp_path / "out", runs)
+    assert (again.new_rows, again.new_files) == (0, 0)
+    brought = sorted((tmp_path / "out" / "encoded" / "jitter@8").iterdir())
+    own = [run / "encoded" / "jitter@8" / "clips-00000.tar" for run in runs]
+    assert [path.suffix for path in brought] == [".tar", ".tar"]
+    assert [any(new.samefile(path) for new in brought) for path in own] == [True, False]
+    # The whole encodes what is missing, into a file of its own. Its delays ask for all that was encoded.
+    results = evaluate(data, "jitter", [4, 8], out=tmp_path / "out", **OPTIONS)
+    assert results.n_pending == 0 and tables(tmp_path / "out") == tables(whole("jitter"))
+    assert {*(tmp_path / "out" / "encoded" / "jitter@8").iterdir()} - {*brought} == {
+        tmp_path / "out" / "encoded" / "jitter@8" / "clips-00000.tar"
+    }
+    assert [snapshot(run) for run in runs] == before
+    # A file that is lost comes back with the part that has it, and nothing else does.
+    brought[0].unlink()
+    again = merge_runs(tmp_path / "out", runs)
+    assert (again.new_rows, again.new_files) == (0, 1) and brought[0].exists()
+    merge_runs(tmp_path / "more", [tmp_path / "out"])
+    assert tables(tmp_path / "more") == tables(whole("jitter"))
 
 
 @pytest.mark.parametrize(
