@@ -308,12 +308,22 @@ class Worker:
             return False
 
     def _keep(self, name: str, files: Mapping[str, bytes], file_name: str) -> Path:
-        """Write what was sent; ``file_name``: of a file by itself."""
+        """Write what was sent; ``file_name``: of a file by itself.
+
+        Raises:
+            UserError: that cannot be, as where the disk is full.
+        """
         root = self._folder / name / file_name
-        for relative, content in files.items():
-            path = root / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        try:
+            for relative, content in files.items():
+                path = root / relative
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        except OSError as error:
+            raise UserError(
+                f"host {socket.gethostname()} cannot keep what it is sent in '{self._folder}': "
+                f"{error.strerror}; free some space there, or start Ray there with another TMPDIR"
+            ) from error
         return root
 
 

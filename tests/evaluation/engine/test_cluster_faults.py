@@ -21,7 +21,7 @@ from baselines.codec import Encoded, Rate
 from baselines.registry import CODECS
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.engine import cluster
-from evaluation.engine.worker import SizeOrder, Tree
+from evaluation.engine.worker import Setup, SizeOrder, Tree, Worker
 from evaluation.metrics import METRICS
 from evaluation.results import Results
 from qincodec.core.errors import UserError
@@ -205,3 +205,23 @@ def test_weights_that_change_meanwhile_are_not_sent(tmp_path: Path) -> None:
     (tmp_path / "weights").unlink()
     with pytest.raises(UserError, match="weights' cannot be read: No such file or directory; put it back"):
         tree.read()
+
+
+def test_a_host_that_cannot_keep_what_it_is_sent_says_so(
+    ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the run in a line; what was scored stays, and the same command goes on."""
+    monkeypatch.setattr(Worker, "_is_here", lambda self, path, digest: path.stem < "6")
+    init = Worker.__init__
+
+    def with_a_file_for_a_folder(self: Worker, setup: Setup) -> None:
+        init(self, setup)
+        self._folder = tmp_path / "full"
+        self._folder.touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "__init__", with_a_file_for_a_folder)
+        with pytest.raises(UserError, match=r"host .* cannot keep what it is sent in '.*full': Not a dir"):
+            coded(clips, tmp_path / "run", batch_size=1)
+    monkeypatch.setattr(DeadlyCodec, "peaks", ())
+    assert coded(clips, tmp_path / "run", batch_size=1).clips["error"].isna().all()

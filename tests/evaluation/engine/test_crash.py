@@ -11,12 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 import evaluation.cli.evaluate  # noqa: F401  what a process of the command would import
+from evaluation import load
 from evaluation.__main__ import main
 from evaluation.statistics.recordings import TIMING_COLUMNS
 
@@ -110,6 +113,44 @@ def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
     assert "the same command goes on from there" in stderr
     assert "Traceback" not in stderr
     assert stdout == ""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_ctrl_c_with_workers_leaves_no_process_and_goes_on(clip_folder: Path, tmp_path: Path) -> None:
+    """As from a terminal: all processes of the command get it. What they started is known by a variable."""
+    pytest.importorskip("ray")
+    rates = ["--kbps", ",".join(map(str, range(8, 128, 8))), "--match", "nominal", "--metrics", "si_sdr"]
+    command = [*arguments(clip_folder, tmp_path / "run"), *rates, "--cluster", "local"]
+    mark = f"OF_THIS_TEST={tmp_path}"
+
+    def left() -> list[str]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark.encode() in (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_text())
+        return found
+
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options["env"] = {**os.environ, "OF_THIS_TEST": str(tmp_path)}
+    process = subprocess.Popen(
+        command,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
+    while process.poll() is None and not lines(tmp_path / "run"):
+        time.sleep(0.01)
+    assert any("raylet" in name for name in left())
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in stderr, stderr
+    while left():  # they may be at their end
+        time.sleep(0.1)
+    done = subprocess.run(command, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "run").n_pending == 0
 
 
 def test_killed_three_times(clip_folder: Path, tmp_path: Path, whole: Path) -> None:
