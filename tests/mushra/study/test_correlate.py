@@ -17,6 +17,7 @@ from nominal import evaluate
 from scipy import stats
 from typer.testing import CliRunner
 
+from evaluation.metrics.base import Score
 from evaluation.metrics.si_sdr import SiSdr
 from evaluation.records import MetricInfo
 from mushra.analysis.ratings import Ratings
@@ -328,6 +329,23 @@ def test_metrics_are_those_of_the_files(tmp_path: Path) -> None:
     }
     assert found == pytest.approx(known, abs=1e-3)
     assert set(scores["si_sdr_reason"]) == {""}
+
+
+def test_a_metric_takes_what_was_heard_at_its_own_rate(tmp_path: Path) -> None:
+    class Low(SiSdr):
+        sample_rate, speech_only = 8000, True
+
+        def score(self, prepared: Any, decoded: Any, sample_rate: int) -> list[Score]:
+            assert sample_rate == 8000 and prepared.shape == decoded.shape == (1, 1, 4000)
+            return super().score(prepared[..., 400:-400], decoded[..., 400:-400], sample_rate)
+
+    known = make_test(tmp_path, items=1)
+    settings = replace(choose_settings(None, "si_sdr"), metrics=(Low(),))
+    scores = score_trials(tmp_path, read_key(tmp_path / KEY_NAME, whole=True).trials, settings)
+    assert scores["si_sdr"].tolist() == pytest.approx(list(known.values()), abs=0.05)
+    everything = choose_settings(None)
+    assert not any(metric.speech_only for metric in everything.metrics)
+    assert any("pesq left out" in note for note in everything.notes)
 
 
 def test_a_run_decides_metrics_rate_and_channels(tmp_path: Path) -> None:
