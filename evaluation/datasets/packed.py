@@ -211,8 +211,12 @@ def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
             found = datasets.load_from_disk(str(folder))
         else:
             found = datasets.load_dataset(str(folder) if folder.exists() else name, config)
-    except Exception as error:  # it raises whatever its readers do
-        raise UserError(f"'{text}' cannot be loaded: {one_line(said(error), 500)}") from error
+    except Exception as error:  # it raises whatever its readers do, and wraps the reason
+        why: BaseException = error
+        while why.__cause__ is not None:
+            why = why.__cause__
+        hint = f"; a folder of audio files is evaluated without {HF}" if folder.is_dir() else ""
+        raise UserError(f"'{text}' cannot be loaded: {one_line(said(why), 500)}{hint}") from error
     if not isinstance(found, dict):
         if split is not None:
             raise UserError(f"'{text}' has no splits; leave :{split} out")

@@ -21,6 +21,7 @@ from evaluation.engine import tokens
 from evaluation.engine.request import Request, parse_request
 from evaluation.records import Settings
 from qincodec import audio
+from qincodec.core.console import run_command
 from qincodec.core.errors import UserError
 
 
@@ -112,6 +113,37 @@ def test_what_fails_is_a_row_and_tried_again(
     assert tokenize(clip_folder, tmp_path / "tokens", "fragile", 8).failed == 0
     tokenize(clip_folder, tmp_path / "whole", "fragile", 8)
     assert contents(tmp_path / "tokens") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("codec", "code"), [("steps", None), ("fragile", 3)])
+def test_the_command_says_what_it_wrote(
+    codec: str, code: int | None, clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evaluation.cli.evaluate import app
+
+    out = tmp_path / "tokens"
+    typed = [
+        "tokenize",
+        str(clip_folder),
+        "--codec",
+        codec,
+        "--kbps",
+        "8",
+        "--channels",
+        "2",
+        "--out",
+        str(out),
+    ]
+    with pytest.raises(SystemExit) as end:
+        run_command(app, typed, "evaluate")
+    assert end.value.code == (code or 0)
+    index = pd.read_parquet(out / "index.parquet")
+    good = index[index["error"].isna()]
+    assert set(good["codebooks"]) == {2}  # a row of codes for each channel
+    said = capsys.readouterr().out
+    tokens_, seconds = (good["frames"] * 2).sum(), good["duration_s"].sum()
+    assert f"{tokens_} tokens of {len(good)} clips, {seconds:.1f} s" in said and f"{codec} at 8 kbps" in said
+    assert (f"{7 - len(good)} clips failed" in said) == (code == 3)
 
 
 def test_refusals(clip_folder: Path, tmp_path: Path) -> None:
