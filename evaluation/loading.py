@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ from evaluation.run.store import (
     RunStore,
     condition_delay,
 )
+from evaluation.statistics.analysis import analysis
 from evaluation.statistics.codes import code_statistics
 from evaluation.statistics.distances import EmbeddedRun
 from evaluation.statistics.matching import ReadCondition, is_point_of, match, mixed_scores
-from evaluation.statistics.recordings import summarize
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
 
@@ -170,7 +169,7 @@ class _Loader:
             dataset=self.run.dataset,
             settings=self.settings,
             environment=self.store.read_environment(),
-            summarize=partial(summarize, seed=self.settings.seed),
+            analysis=analysis(self.settings.seed),
             scores=self._scores(rows),
             embeddings=list(self.run.embeddings),
             unavailable=self.run.unavailable,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -277,6 +277,11 @@ class Condition:
         point, "qincodec@15.88". Unlike `label`, it is the same for asked rates that chose the same point.
         """
         return f"{self.codec}@{self.rate_label}"
+
+
+def is_untrained(identity: Mapping[str, Any]) -> bool:
+    """Adapters say "untrained" in their version when their weights were never trained."""
+    return str(identity.get("version", "")).endswith("untrained")
 
 
 @dataclass(frozen=True)

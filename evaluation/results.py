@@ -92,6 +92,44 @@ class Between:
         return self.low if self.weight <= 0.5 else self.high
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What the tests say of the codecs at one asked rate by one metric (`evaluation.statistics.findings`).
+
+    Attributes:
+        metric: its name.
+        kbps: asked.
+        best: the codec with the best mean.
+        ties: codecs that no test tells from it, the better mean first.
+        worse: codecs that are worse by a test, the better mean first.
+        nearest: the one of ``worse`` by the smallest difference; "" where there is none.
+        lead: that difference of means, positive whether higher or lower is better; NaN where there is none.
+        ci_low, ci_high: its 95 % interval.
+        n_recordings: the fewest that a test had.
+    """
+
+    metric: str
+    kbps: float
+    best: str
+    ties: tuple[str, ...]
+    worse: tuple[str, ...]
+    nearest: str
+    lead: float
+    ci_low: float
+    ci_high: float
+    n_recordings: int
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What computes the numbers of `Results` (`evaluation.statistics.analysis`)."""
+
+    summary: Callable[[Results], pd.DataFrame]
+    tests: Callable[[Results], pd.DataFrame]
+    bd_rate: Callable[[Results], pd.DataFrame]
+    findings: Callable[[Results], list[Finding]]
+
+
 @dataclass
 class Results:
     """Everything a report is made of.
@@ -105,7 +143,7 @@ class Results:
         dataset: what was evaluated on.
         settings: how.
         environment: versions, commit, command lines, machine.
-        summarize: makes ``summary``, on first use (`evaluation.statistics.recordings`).
+        analysis: computes ``summary``, ``tests``, ``bd_rate`` and ``findings``, each on first use.
         n_pending: (condition, clip) pairs without a row yet; 0 unless the run was interrupted.
         n_unscored: scores of coded clips that were not computed yet at the delay over all clips.
         n_failed_scores: scores of coded clips that a metric could not compute; ``<metric>_reason`` says why.
@@ -130,7 +168,7 @@ class Results:
     dataset: DatasetInfo
     settings: Settings
     environment: dict[str, Any]
-    summarize: Callable[[Results], pd.DataFrame] = field(repr=False)
+    analysis: Analysis = field(repr=False)
     n_pending: int = 0
     n_unscored: int = 0
     n_failed_scores: int = 0
@@ -163,7 +201,22 @@ class Results:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row per condition with intervals (`evaluation.statistics.recordings.summarize`)."""
-        return self.summarize(self)
+        return self.analysis.summary(self)
+
+    @cached_property
+    def tests(self) -> pd.DataFrame:
+        """Every pair of codecs at every asked rate (`evaluation.statistics.recordings.paired_tests`)."""
+        return self.analysis.tests(self)
+
+    @cached_property
+    def bd_rate(self) -> pd.DataFrame:
+        """Bjontegaard delta rates (`evaluation.statistics.bd_rate.bd_rate`); no row below four rates."""
+        return self.analysis.bd_rate(self)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What may be claimed of the best codec at each rate (`evaluation.statistics.findings.findings`)."""
+        return self.analysis.findings(self)
 
     @cached_property
     def categories(self) -> dict[str, Results]:

@@ -139,7 +139,7 @@ def test_everything_else_is_an_evaluation(line: str, data: str | None, run: Any,
     asked: list[Any] = []
     monkeypatch.setattr(evaluation.cli.evaluate, "_run", lambda *arguments: asked.append(arguments))
     assert run("evaluate", *line.split())[0] == 0
-    ((request, out, dry_run),) = asked
+    ((request, out, dry_run, _),) = asked
     assert request.data == data
     assert request.kbps == ("8" if "--kbps" in line else "8,16")
     assert (str(out) == "report") == ("--out" in line) and dry_run == ("--dry-run" in line)

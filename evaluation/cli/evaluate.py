@@ -198,6 +198,7 @@ def run(
             help="Check everything, estimate time and disk, write no run. Missing weights are fetched.",
         ),
     ] = False,
+    explain: options.Explain = False,
     version: Annotated[bool, version_option("evaluate")] = False,
 ) -> None:
     """Evaluate audio codecs at matched bitrates: a table with intervals, plots and files, in one command.
@@ -236,10 +237,10 @@ def run(
             "shard": shard,
         },
     )
-    _run(request, out, dry_run)
+    _run(request, out, dry_run, explain)
 
 
-def _run(request: Request, out: Path | None, dry_run: bool) -> None:
+def _run(request: Request, out: Path | None, dry_run: bool, explain: bool) -> None:
     with starting():
         from evaluation.engine.estimate import estimate
         from evaluation.engine.request import parse_request
@@ -280,11 +281,11 @@ def _run(request: Request, out: Path | None, dry_run: bool) -> None:
 
         def show() -> None:
             progress.done()
-            print_report(results)
+            print_report(results, explain=explain)
 
         with shown_anyway(show):
             write_all(results, folder)
-    _print(results, folder)
+    _print(results, folder, explain)
     if results.clips["error"].notna().any() or results.n_failed_scores:
         raise SystemExit(EXIT_SOME_FAILED)
 
@@ -318,24 +319,25 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _print(results: Results, folder: Path) -> None:
+def _print(results: Results, folder: Path, explain: bool) -> None:
     from evaluation.report import print_report
 
-    print_report(results)
+    print_report(results, explain=explain)
     print(f"\nTables, plots and rows: {folder}")
 
 
-def report(run: options.Run) -> None:
+def report(run: options.Run, explain: options.Explain = False) -> None:
     """Build tables, files and plots of a run again from its rows; also of one that was interrupted."""
     from evaluation.loading import load
     from evaluation.report import print_report, write_all
 
     results = load(run)
     with shown_anyway(
-        partial(print_report, results), "copy the run folder to where you may write, and report on the copy"
+        partial(print_report, results, explain=explain),
+        "copy the run folder to where you may write, and report on the copy",
     ):
         write_all(results, run)
-    _print(results, run)
+    _print(results, run, explain)
 
 
 def compare(

@@ -33,6 +33,9 @@ Offline = Annotated[
         "--offline", help="Download no weights and no data; so does QINCODEC_OFFLINE=1 in the environment."
     ),
 ]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Print what each metric and column is below the tables, too.")
+]
 Device = Annotated[str, typer.Option(metavar="D", help="Of neural codecs and metrics: cpu, cuda.")]
 BatchSize = Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")]
 Workers = Annotated[

@@ -13,8 +13,8 @@ from evaluation.paper import printed as content
 from evaluation.paper.latents import DEFINITION, LatentError
 from evaluation.paper.models import Model
 from evaluation.paper.printed import Column, WantedRow
-from evaluation.records import Condition, DatasetInfo
-from evaluation.report.notes import is_untrained, notes
+from evaluation.records import Condition, DatasetInfo, is_untrained
+from evaluation.report.notes import notes
 from evaluation.results import Results
 
 OPENL3 = "openl3"

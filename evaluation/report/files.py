@@ -14,19 +14,23 @@ import pandas as pd
 
 from evaluation.records import Condition
 from evaluation.report.categories import category_frame
+from evaluation.report.findings import sentences
 from evaluation.report.markup import latex, markdown
 from evaluation.report.notes import notes
 from evaluation.report.plots import write_plots
+from evaluation.report.sharing import shareable_results
 from evaluation.report.tables import (
     all_tables,
+    caption,
     codebook_frame,
+    compact_table,
     disclaimer,
     pair_frame,
     token_frame,
     with_noise_floor,
 )
 from evaluation.results import CLIP_COLUMNS, Results
-from evaluation.statistics.recordings import TIMING_COLUMNS, bd_rate, paired_tests, rate_spread
+from evaluation.statistics.recordings import TIMING_COLUMNS, rate_spread
 from qincodec.core.files import result_file, write_atomic
 
 SCHEMA_VERSION = 1
@@ -69,24 +73,23 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     codebooks), where there are categories ``summary_by_category.csv`` (a row per category and condition), and
     the plots. In CSV an infinite value is ``inf``, one that is not a number is empty, and the disclaimer of
     the data set is a column; in JSON both are null with the reason as ``<name>_reason``. `TIMING_COLUMNS`
-    hold wall times, all else is reproducible.
+    hold wall times, all else is reproducible. No path of this machine is in any of them
+    (`evaluation.report.sharing`).
 
     Raises:
         UserError: a file cannot be written.
     """
-    summary = results.summary
-    seed = results.settings.seed
-    tests = paired_tests(results, seed=seed)
-    rates = bd_rate(results, summary)
+    results = shareable_results(results)
+    summary, tests, rates = results.summary, results.tests, results.bd_rate
     scores = [name for metric in results.clip_metrics for name in (metric.name, f"{metric.name}_reason")]
     tables = all_tables(results, summary)
-    lines = [note.text for note in notes(results, summary)]
+    lines = [*sentences(results), *(note.text for note in notes(results, summary))]
     codebooks = codebook_frame(results)
     contents = {
         "summary.csv": _csv(results, with_noise_floor(results, summary)),
         "summary.json": _summary_json(results, summary, tests, rates, lines),
         "table.md": markdown(tables, lines),
-        "table.tex": latex(tables, lines, results.dataset.name),
+        "table.tex": latex(compact_table(results, summary), caption(results, summary), lines),
         "tests.csv": _csv(results, tests),
     }
     optional = {"points.csv": _points(results), "bd_rate.csv": rates, "perplexity.csv": codebooks}
@@ -180,6 +183,7 @@ def _summary_json(
         "skipped": results.skipped,
         "corpus": [entry.to_json() for entry in results.corpus],
         "tests": _records(tests),
+        "findings": [_record(asdict(finding), {"": ""}) for finding in results.findings],
         "bd_rate": _records(rates),
         "rate_spread": _records(rate_spread(summary)),
         "notes": lines,

@@ -47,6 +47,8 @@ _LATEX: dict[str, str | int | None] = {
     "⚠": r"$\ast$",
     "†": r"$\dagger$",
     "–": "--",
+    "±": r"$\pm$",
+    "…": r"\ldots{}",
     "<": "$<$",
     ">": "$>$",
     "|": "$|$",
@@ -60,19 +62,56 @@ def latex_text(text: str) -> str:
     return "{}".join(part.translate(str.maketrans(_LATEX)) for part in unjoined)
 
 
-def latex(tables: Sequence[Table], lines: list[str], name: str) -> str:
-    r"""A ``table`` for ``\usepackage{booktabs}``: the best values in bold, the notes below."""
+# In comments: that of the marks which the table has instead.
+_PLAIN = str.maketrans({"⚠": "*", "†": "dagger:", "×": "x", "–": "-", "…": "...", "↑": "up", "↓": "down"})
+#: Metrics side by side in a table over two columns of a page; further ones stand below.
+METRICS_PER_TABULAR = 6
+
+
+def latex(table: Table, caption: str, lines: Sequence[str]) -> str:
+    r"""A ``table*`` for ``\usepackage{booktabs}``: the best in bold, intervals as ±, notes in comments.
+
+    Args:
+        table: its first ``num_keys`` columns are repeated where it is too wide for one.
+    """
     out = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
+        r"% needs \usepackage{booktabs}; over both columns of a page",
+        r"\begin{table*}",
         r"\centering",
-        rf"\caption{{Codecs on {latex_text(name)}. {BOLD}.}}",
+        rf"\caption{{{latex_text(caption)}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{4pt}",
     ]
-    for table in tables:
-        out += [*tabular(table), "", r"\medskip"]
-    out.append(r"\footnotesize\raggedright")
-    out += [rf"{latex_text(line)}\par" for line in lines]
-    return "\n".join([*out, r"\end{table}"]) + "\n"
+    rest = range(table.num_keys, len(table.headings))
+    for start in rest[::METRICS_PER_TABULAR]:
+        columns = [*range(table.num_keys), *rest[start - table.num_keys :][:METRICS_PER_TABULAR]]
+        out += ["", r"\medskip"] if start != rest[0] else []
+        out += _compact(table, columns)
+    out.append(r"\end{table*}")
+    comments = [f"% {' '.join(line.translate(_PLAIN).split())}" for line in lines]
+    return "\n".join([*out, *comments]) + "\n"
+
+
+def _compact(table: Table, columns: Sequence[int]) -> list[str]:
+    """A ``tabular`` of these columns; rules between the groups, which the rates in their rows tell."""
+
+    def text(cell: Cell) -> str:
+        low, high = cell.interval
+        value = latex_text(cell.text)
+        value = rf"\textbf{{{value}}}" if cell.best else value
+        if not cell.interval_text or low is None or high is None:
+            return value
+        return rf"{value} $\pm$ {(high - low) / 2:{cell.form}}"
+
+    out = [
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(columns) - 1)}@{{}}}}",
+        r"\toprule",
+        rf"{' & '.join(latex_text(table.headings[index]) for index in columns)} \\",
+    ]
+    for section in table.sections:
+        out.append(r"\midrule")
+        out += [rf"{' & '.join(text(row[index]) for index in columns)} \\" for row in section.rows]
+    return [*out, r"\bottomrule", r"\end{tabular}"]
 
 
 def tabular(table: Table, columns: str = "") -> list[str]:

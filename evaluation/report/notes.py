@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-from evaluation.records import MetricInfo, is_speech
+from evaluation.records import MetricInfo, is_speech, is_untrained
 from evaluation.report.tables import (
     disclaimer,
     kbps_text,
@@ -44,7 +44,7 @@ class Note:
 
     Attributes:
         kind: what it is about; "definition" and "attribution" stand elsewhere in a report that has a place
-            for them.
+            for them; "reading" says what a column is; "left out" and "unavailable" are of the environment.
         text: the line.
         severity: "warning" for what must not be missed: scores that do not mean what they seem to.
     """
@@ -63,9 +63,9 @@ class Note:
         "failed",
         "unavailable",
         "embedding",
+        "reading",
         "definition",
         "attribution",
-        "codebooks",
         "settings",
         "codec",
     ]
@@ -74,15 +74,13 @@ class Note:
 
 
 def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
-    """The notes of all tables, in the order of a report."""
+    """The notes of all tables, in the order of a report: of the environment last, before the definitions."""
     found = [_data(results, summary)]
     if disclaimer(results):
         found.append(Note("disclaimer", disclaimer(results), "warning"))
     if results.n_pending:
         text = f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
         found.append(Note("unfinished", text, "warning"))
-    left_out = results.skipped.items()
-    found += [Note("left out", f"Left out, cannot run here: {label}: {why}") for label, why in left_out]
     found += _random_weights(results)
     found += [Note("data", f"Data: {note}") for note in results.dataset.notes]
     found += _references(results)
@@ -93,8 +91,18 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
         found += _values(results, summary, metric)
     found += _intervals(results, summary)
     found += _failures(results)
-    found += [_definition([m], m.version) for m in results.metrics if not m.embedding]
-    return [*found, *_embeddings(results, summary)]
+    found += _embeddings(results, summary)
+    found += _environment(results)
+    found += _definitions(results)
+    return [*found, *(Note("attribution", text) for text in attributions(results))]
+
+
+def _environment(results: Results) -> Iterator[Note]:
+    """What could not be done here."""
+    for label, why in results.skipped.items():
+        yield Note("left out", f"Left out, cannot run here: {label}: {why}")
+    for name, reason in results.unavailable.items():
+        yield Note("unavailable", f"Unavailable: {name}: {reason}", "warning")
 
 
 def _data(results: Results, summary: pd.DataFrame) -> Note:
@@ -113,11 +121,6 @@ def _data(results: Results, summary: pd.DataFrame) -> Note:
     if summary.loc[~summary["control"].astype(bool), "n"].nunique() > 1:
         line += "; n differs: tests.csv compares codecs on the clips both have"
     return Note("data", line)
-
-
-def is_untrained(identity: Mapping[str, Any]) -> bool:
-    """Adapters say "untrained" in their version when their weights were never trained."""
-    return str(identity.get("version", "")).endswith("untrained")
 
 
 def _random_weights(results: Results) -> Iterator[Note]:
@@ -186,7 +189,7 @@ def _rates(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
         yield Note("rate", "† rate as declared: decoded elsewhere, no bitstream to measure")
     if summary["kbps_entropy"].notna().any():
         text = "entropy: kbps that an ideal memoryless entropy coder of the codes would need"
-        yield Note("rate", text)
+        yield Note("reading", text)
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:
@@ -326,9 +329,21 @@ def _definition(metrics: list[MetricInfo], version: str) -> Note:
     return Note("definition", text)
 
 
+def _definitions(results: Results) -> Iterator[Note]:
+    metrics = [metric for metric in results.metrics if metric.embedding]
+    yield from (_definition([m], m.version) for m in results.metrics if not m.embedding)
+    definitions: dict[str, list[MetricInfo]] = {}
+    for metric in metrics:
+        definitions.setdefault(metric.definition, []).append(metric)
+    for members in definitions.values():
+        yield _definition(members, members[0].version.partition("/")[0])
+    for info in results.embeddings:
+        weights = f", weights {info.identity['weights']}" if info.identity.get("weights") else ""
+        text = f"{info.label}, version {info.identity['version']}{weights}: {info.definition}"
+        yield Note("definition", text)
+
+
 def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
-    for name, reason in results.unavailable.items():
-        yield Note("unavailable", f"Unavailable: {name}: {reason}", "warning")
     yield from (Note("embedding", remark) for remark in results.remarks)
     metrics = [metric for metric in results.metrics if metric.embedding]
     everything = with_noise_floor(results, summary)
@@ -347,24 +362,14 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             "frames: fewer give a higher FD; extrapolated: to infinitely many frames, linear in 1 / frames, "
             "with its own interval; FM, cos: means over clips"
         )
-        yield Note("embedding", text)
-    definitions: dict[str, list[MetricInfo]] = {}
-    for metric in metrics:
-        definitions.setdefault(metric.definition, []).append(metric)
-    for members in definitions.values():
-        yield _definition(members, members[0].version.partition("/")[0])
-    for info in results.embeddings:
-        weights = f", weights {info.identity['weights']}" if info.identity.get("weights") else ""
-        text = f"{info.label}, version {info.identity['version']}{weights}: {info.definition}"
-        yield Note("definition", text)
-    yield from (Note("attribution", text) for text in attributions(results))
+        yield Note("reading", text)
     if with_codebooks(results):
         text = (
             "Perplexity 2^H, H = -sum p log2 p over all frames of all clips, at most the size of a codebook; "
             "mean over codebooks of 2^H, and 2^mean(H); biased low on few frames, beside it with Miller and "
             "Madow's correction; usage: share of entries that occur. Each codebook: perplexity.csv"
         )
-        yield Note("codebooks", text)
+        yield Note("reading", text)
         text = (
             "Tokens: codes of all codebooks per second of audio; H: entropy per token, mean over codebooks,"
             " and with Miller and Madow's correction; joint H: of all codes of a frame, at most log2 of n"
@@ -372,7 +377,7 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             " pairs of codebooks, biased high; shuffled: of the same codes in shuffled frames, which share"
             " nothing: what I is above that is shared. Each pair: mutual_information.csv"
         )
-        yield Note("codebooks", text)
+        yield Note("reading", text)
 
 
 def attributions(results: Results) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.metrics.embedding import FRECHET
-from evaluation.records import EmbeddingInfo, MetricInfo, label_of
+from evaluation.records import EmbeddingInfo, MetricInfo, is_untrained, label_of
 from evaluation.results import Results, last_columns
 from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import asked_rate, asked_rates, condition_rows
@@ -238,6 +238,53 @@ def metric_cell(results: Results, row: pd.Series, metric: MetricInfo, places: in
     if row["control"]:  # often near zero or far above the codecs
         places = max(places, decimals(pd.Series([mean]), pd.Series([high - low])))
     return Cell(mean, f".{places}f", (low, high), best=best)
+
+
+# For a paper
+
+
+def compact_table(results: Results, summary: pd.DataFrame) -> Table:
+    """Codec, rate and all metrics, with the noise floor as the last group."""
+    codecs = summary[~summary["control"].astype(bool)]
+    widths = {m.name: codecs[f"{m.name}_ci_high"] - codecs[f"{m.name}_ci_low"] for m in results.metrics}
+    places = {m.name: decimals(codecs[m.name], widths[m.name]) for m in results.metrics}
+
+    def cells(row: pd.Series, best: set[str], part: Results = results) -> list[Cell]:
+        known = {metric.name for metric in part.metrics}
+        line = [Cell(row["codec"]), rate_cell(row)]
+        for metric in results.metrics:
+            of = (part, row, metric, places[metric.name], metric.name in best)
+            line.append(metric_cell(*of) if metric.name in known else Cell(None))
+        return line
+
+    sections = rate_sections(results, summary, results.metrics, cells)
+    if (floor := results.noise_floor) is not None:
+        sections.append(
+            Section("noise floor", [cells(row, set(), floor) for _, row in floor.summary.iterrows()])
+        )
+    return Table(["codec", "kbps", *map(heading, results.metrics)], sections)
+
+
+def caption(results: Results, summary: pd.DataFrame) -> str:
+    """What has to stand at a table that is taken out of its report."""
+    clips = sorted({int(n) for n in summary["n"]}) or [0]
+    span = f"{clips[0]}" if len(clips) == 1 else f"{clips[0]} to {clips[-1]}"
+    parts = [
+        f"{results.dataset.name}: means over {span} clips of {results.dataset.n_recordings} recordings"
+        f" ± half the 95% interval. {BOLD}."
+    ]
+    marks = {
+        "⚠": summary["rate_off"].astype(bool).any(),
+        "†": (summary["rate_is"] == "declared").any(),
+        "~": (summary["rate_is"] == "interpolated").any(),
+    }
+    said = {"⚠": "off the asked rate", "†": "declared rate", "~": "interpolated at the asked rate"}
+    if shown := [f"{mark} {said[mark]}" for mark in said if marks[mark]]:
+        parts.append(f"{', '.join(shown)}.")
+    untrained = list(dict.fromkeys(c.codec for c in results.conditions if is_untrained(c.identity)))
+    if untrained:
+        parts.append(f"RANDOM WEIGHTS, never trained: {', '.join(untrained)}; scores mean nothing.")
+    return " ".join([*parts, disclaimer(results)]).strip()
 
 
 # Embeddings

@@ -15,18 +15,24 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from evaluation.report.categories import category_note, category_table
+from evaluation.report.findings import HOW, sentences
 from evaluation.report.notes import notes
 from evaluation.report.tables import BOLD, Cell, Table, all_tables
 from evaluation.results import Results
 
 #: Wide enough for any table: piped output is not wrapped, so that it can be searched and cut.
 _UNLIMITED = 10_000
+EXPLAIN = "What each metric and column is: evaluate report RUN --explain"
 _ASCII = str.maketrans({"↑": "(up)", "↓": "(down)", "⚠": "!", "†": "+", "×": "x", "–": "-", "…": "..."})
 
 
-def print_report(results: Results, file: IO[str] | None = None) -> None:
-    """Print the table and its notes to ``file`` (stdout), as wide as the terminal or, piped, as needed."""
-    print_wide(render(results, results.summary), file)
+def print_report(results: Results, file: IO[str] | None = None, *, explain: bool = False) -> None:
+    """Print the table and its notes to ``file`` (stdout), as wide as the terminal or, piped, as needed.
+
+    Args:
+        explain: with what each metric and column is.
+    """
+    print_wide(render(results, results.summary, explain=explain), file)
 
 
 def print_wide(renderable: object, file: IO[str] | None = None) -> None:
@@ -38,13 +44,15 @@ def print_wide(renderable: object, file: IO[str] | None = None) -> None:
     console.print(renderable, crop=False)
 
 
-def render(results: Results, summary: pd.DataFrame) -> Report:
+def render(results: Results, summary: pd.DataFrame, *, explain: bool = False) -> Report:
     """The report as something rich can print at any width."""
-    tables, lines = all_tables(results, summary), [note.text for note in notes(results, summary)]
+    said = [note for note in notes(results, summary) if explain or note.kind not in ("definition", "reading")]
+    lines = [note.text for note in said] + ([] if explain else [EXPLAIN])
+    tables = all_tables(results, summary)
     table, line = category_table(results, summary), category_note(results)
     if table is not None:
         tables.insert(1, table)
-    return Report(tables, [lines[0], *([line] if line else []), *lines[1:]])
+    return Report(tables, [lines[0], *([line] if line else []), *lines[1:]], sentences(results))
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,12 @@ class Report:
 
     In one line per row if that fits; else with the intervals below the means; else in several tables
     below each other that repeat what identifies a row. What is said of a section stands below the table.
+    What was found, in words, stands before the other lines.
     """
 
     tables: Sequence[Table]
     lines: Sequence[str]
+    findings: Sequence[str] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for table in self.tables:
@@ -64,6 +74,9 @@ class Report:
                 yield from _fitted(table, console, options)
             said = [f"{section.heading}: {section.text}" for section in table.sections if section.text]
             yield from _wrapped(said, console, options)
+        if self.findings:
+            yield from _wrapped([*self.findings, HOW], console, options)
+            yield Text()
         lines = list(self.lines)
         if console.is_terminal and any(table.has_best for table in self.tables):
             lines.insert(1, BOLD)

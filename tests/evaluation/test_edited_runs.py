@@ -23,7 +23,7 @@ from evaluation.report.files import _summary_json
 from evaluation.report.html import write_html
 from evaluation.report.markup import latex, markdown
 from evaluation.report.notes import notes
-from evaluation.report.tables import all_tables
+from evaluation.report.tables import all_tables, caption, compact_table
 from evaluation.results import Results
 from evaluation.run.merge import merge_runs
 from evaluation.statistics.recordings import bd_rate, paired_tests
@@ -75,7 +75,7 @@ def everything_of(results: Results) -> None:
     _summary_json(results, summary, tests, rates, lines)
     tables = all_tables(results, summary)
     markdown(tables, lines)
-    latex(tables, lines, results.dataset.name)
+    latex(compact_table(results, summary), caption(results, summary), lines)
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:

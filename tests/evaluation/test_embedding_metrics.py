@@ -336,4 +336,5 @@ def test_tables_are_whole(clip_folder: Path, tmp_path: Path) -> None:
     for table in (main, bands, codebooks, tokens):
         assert all(len(row) == len(table.headings) for section in table.sections for row in section.rows)
     latex = (tmp_path / "run" / "table.tex").read_text()
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 4
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+    assert all(metric.label in latex for metric in results.metrics) and "16 bits, dithered" in latex

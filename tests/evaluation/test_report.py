@@ -7,6 +7,8 @@ import io
 import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from rich.console import Console
 from synthetic_results import SI_SDR, make_results, troubled
 
 from evaluation.report import print_report, render, write_all
-from evaluation.report.markup import latex_text
+from evaluation.report.markup import latex, latex_text
 from evaluation.report.notes import notes
 from evaluation.report.plots import rate_distortion
-from evaluation.report.tables import build_table, decimals, kbps_text, percent
+from evaluation.report.tables import build_table, caption, compact_table, decimals, kbps_text, percent
+from evaluation.report.terminal import EXPLAIN
 from evaluation.results import Results
 from evaluation.statistics.recordings import TIMING_COLUMNS, summarize
 from qincodec.core.errors import UserError
@@ -60,7 +63,7 @@ def printed(results: Results, width: int, *, terminal: bool = True, colour: bool
         color_system="standard" if colour else None,
         highlight=False,
     )
-    console.print(render(results, results.summary), crop=False)
+    console.print(render(results, results.summary, explain=True), crop=False)
     return file.getvalue()
 
 
@@ -129,7 +132,7 @@ def test_a_control_near_zero_is_not_rounded_away() -> None:
 
 def test_piped_output_is_plain_and_unwrapped() -> None:
     file = io.StringIO()
-    print_report(many(), file)
+    print_report(many(), file, explain=True)
     text = file.getvalue()
     assert "\x1b" not in text and "Bold" not in text
     header = next(line for line in text.splitlines() if line.startswith("codec"))
@@ -137,6 +140,20 @@ def test_piped_output_is_plain_and_unwrapped() -> None:
     assert sum(line.startswith("opus") for line in text.splitlines()) == 4
     for line in note_lines(many()):
         assert line in text.splitlines()
+
+
+def test_what_a_metric_is_is_explained_on_request() -> None:
+    def said(explain: bool) -> list[str]:
+        file = io.StringIO()
+        print_report(difficult(), file, explain=explain)
+        return file.getvalue().splitlines()
+
+    found = notes(difficult(), difficult().summary)
+    explained = [note.text for note in found if note.kind in ("definition", "reading")]
+    assert len(explained) == 3 and set(explained) <= set(said(True))
+    assert said(True)[-2:] == explained[-2:]  # what the metrics are comes last
+    assert [line for line in said(True) if line not in explained] == said(False)[:-1]
+    assert said(False)[-1] == EXPLAIN and "evaluate report RUN --explain" in EXPLAIN
 
 
 @pytest.mark.parametrize("rate_factor", [{}, {"above": 1.2}, {"above": 0.8}])
@@ -395,15 +412,51 @@ def test_latex_is_balanced_escaped_and_rectangular(written: Path) -> None:
     text = (written / "table.tex").read_text(encoding="utf-8")
     bare = text.replace(r"\{", "").replace(r"\}", "")
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
-    for name in ("table", "tabular"):
+    for name in ("table*", "tabular"):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
     rows = text.split(r"\toprule")[1].split(r"\bottomrule")[0].split(r"\\")
     cells = [len(re.findall(r"(?<!\\)&", row)) for row in rows if "&" in row]
-    assert set(cells) == {8} and len(cells) == 7
-    assert r"clip\_1 \& gave up at 50 \%" in text
+    assert set(cells) == {3} and len(cells) == 7
+    comments = text.split(r"\end{table*}")[1].splitlines()[1:]
+    assert len(comments) == len(note_lines(difficult())) and all(line.startswith("% ") for line in comments)
+    assert "clip_1 & gave up at 50 %" in "".join(comments)
     assert r"SI-SDR (dB) $\uparrow$" in text and r"MS-Mel $\downarrow$" in text
     assert text.count(r"\textbf{") == BOLD_VALUES
     text.encode("ascii")
+
+
+def wide() -> Results:
+    """Names and numbers as long as they come, and more metrics than stand side by side."""
+    codecs = {"qincodec-best": 0.0, "encodec_48khz": 2.0, "opus": 3.0}
+    results = make_results(
+        codecs=codecs, control=True, declared=True, rates=(8, 128), rate_factor={"opus": 1.2}
+    )
+    for number in range(7):
+        info = dataclasses.replace(
+            SI_SDR, name=f"m{number}", label=f"FD-OL3-{number}", unit="", per_clip=True
+        )
+        results.metrics.append(info)
+        results.clips[info.name] = results.clips["ms_mel"] * 100
+        results.clips[f"{info.name}_reason"] = None
+    return results
+
+
+@pytest.mark.parametrize("make", [difficult, wide])
+def test_latex_compiles_and_fits_two_columns(make: Any, tmp_path: Path) -> None:
+    program = next(filter(None, map(shutil.which, ("pdflatex", "tectonic"))), None)
+    if program is None:
+        pytest.skip("needs pdflatex or tectonic (apt-get install texlive-latex-recommended)")
+    results = make()
+    lines = note_lines(results)
+    table = latex(compact_table(results, results.summary), caption(results, results.summary), lines)
+    body = f"\\begin{{document}}\n{table}\\end{{document}}\n"
+    preamble = "\\documentclass[twocolumn]{article}\n\\usepackage{booktabs}\n"
+    (tmp_path / "page.tex").write_text(preamble + body, encoding="utf-8")
+    options = ["-interaction=nonstopmode", "-halt-on-error"] if "pdflatex" in program else ["--keep-logs"]
+    done = subprocess.run([program, *options, "page.tex"], cwd=tmp_path, capture_output=True, text=True)
+    log = (tmp_path / "page.log").read_text(encoding="utf-8", errors="replace")
+    assert done.returncode == 0 and (tmp_path / "page.pdf").stat().st_size > 0, log[-3000:]
+    assert "Overfull" not in log and "Missing character" not in log, log[-3000:]
 
 
 def test_latex_text() -> None:

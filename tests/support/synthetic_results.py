@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 from evaluation.records import Condition, DatasetInfo, MetricInfo, Settings, read
 from evaluation.results import CLIP_COLUMNS, Results
 from evaluation.rows import CodeStatistics
-from evaluation.statistics.recordings import summarize
+from evaluation.statistics.analysis import analysis
 
 SI_SDR = MetricInfo(
     "si_sdr", "SI-SDR", "1", "dB", True, "scale-invariant signal-to-distortion ratio of the whole clip"
@@ -103,7 +102,7 @@ def make_results(
         ),
         settings=Settings(seed=seed),
         environment={"python": "3.11", "commit": "0" * 40},
-        summarize=partial(summarize, seed=seed),
+        analysis=analysis(seed),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,8 +64,10 @@ def value_text(row: pd.Series, metric: MetricInfo) -> str:
     return f"{text}{infinite}, {row['n_failed']} failed"
 
 
-def rate_distortion(results: Results, everything: pd.DataFrame) -> list[Figure]:
-    """A panel per metric over the measured rate.
+def rate_distortion(
+    results: Results, everything: pd.DataFrame, metrics: Sequence[MetricInfo]
+) -> list[Figure]:
+    """A panel per metric of ``metrics`` over the measured rate.
 
     Args:
         everything: the summary, with the noise floor (`evaluation.report.tables.with_noise_floor`).
@@ -74,7 +77,7 @@ def rate_distortion(results: Results, everything: pd.DataFrame) -> list[Figure]:
     curves, levels = everything[on_axis], everything[~on_axis]
     asked = sorted(curves["kbps"].dropna().unique())
     rates = finite_range([*curves["kbps_measured"], *asked]) or (1.0, 2.0)
-    return [_rate_panel(metric, curves, levels, rates, asked, colours) for metric in results.metrics]
+    return [_rate_panel(metric, curves, levels, rates, asked, colours) for metric in metrics]
 
 
 def _rate_panel(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from evaluation.report.categories import categories
 from evaluation.report.drawing import templates
+from evaluation.report.findings import FIRST, HOW, listed, sentences, silence
 from evaluation.report.html import figures
 from evaluation.report.notes import attributions, notes
 from evaluation.report.tables import (
@@ -28,11 +29,16 @@ from evaluation.report.tables import (
     with_noise_floor,
 )
 from evaluation.results import Results
-from evaluation.statistics.recordings import bd_rate, paired_tests
 from qincodec.core.errors import count
 
 #: Failures that are listed one by one.
 MAX_FAILURES = 200
+#: Kinds of notes that stand at the top in full, and of those that stand in the last section.
+_STAMPS = ("disclaimer", "unfinished", "weights")
+_ENVIRONMENT = ("left out", "unavailable")
+_ELSEWHERE = (*_STAMPS, *_ENVIRONMENT)
+#: What warnings are about, in the line that they are folded into.
+_ABOUT = {"rate": "rates", "delay": "delays", "failed": "failures", "embedding": "embeddings"}
 
 
 def fill_in(template: str, **values: Any) -> str:
@@ -71,22 +77,37 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
     """
     summary = results.summary
     everything = with_noise_floor(results, summary)
-    tests = paired_tests(results, seed=results.settings.seed)
     shown = [note for note in notes(results, summary) if note.kind not in ("definition", "attribution")]
+    warnings = [note for note in shown if note.severity == "warning" and note.kind not in _ELSEWHERE]
+    said = sentences(results)
+    main, *others = all_tables(results, summary, medians=True)
+    plain = [metric for metric in results.metrics if not metric.embedding]
+    embedded = [metric for metric in results.metrics if metric.embedding]
     return {
         "name": results.dataset.name,
         "codecs": list(dict.fromkeys(c.codec for c in results.conditions)),
+        "scope": _scope(results),
         "facts": _facts(results),
-        "stamps": [note.text for note in shown if note.severity == "warning"],
-        "notes": [note.text for note in shown if note.severity != "warning"],
-        "tables": all_tables(results, summary, medians=True),
+        "stamps": [note.text for note in shown if note.kind in _STAMPS],
+        "findings": said[:FIRST],
+        "more_findings": said[FIRST:],
+        "how_found": HOW,
+        "silence": silence(results),
+        "warnings": [note.text for note in warnings],
+        "warned_of": listed(list(dict.fromkeys(_ABOUT.get(note.kind, note.kind) for note in warnings))),
+        "notes": [n.text for n in shown if n.severity != "warning" and n.kind not in _ELSEWHERE],
+        "missing_here": [note.text for note in shown if note.kind in _ENVIRONMENT],
+        "main": main,
+        "embedding_tables": others[: len(results.embeddings)],
+        "codebook_tables": others[len(results.embeddings) :],
         "legend": figures.legend(results),
-        "curves": figures.rate_distortion(results, everything),
+        "curves": figures.rate_distortion(results, everything, plain),
+        "embedding_curves": figures.rate_distortion(results, everything, embedded),
         "categories": [
             {
                 "text": part.text,
                 "table": build_table(part.results, part.results.summary, medians=True),
-                "curves": figures.rate_distortion(part.results, part.results.summary),
+                "curves": figures.rate_distortion(part.results, part.results.summary, part.results.metrics),
             }
             for part in categories(results)
         ],
@@ -94,8 +115,8 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "speed": figures.speed(results, summary),
         "perplexity": figures.perplexity(results),
         "distributions": figures.distributions(results),
-        "matrices": _matrices(results, tests),
-        "bd_rates": _bd_table(results, summary),
+        "matrices": _matrices(results),
+        "bd_rates": _bd_table(results),
         "failures": _failures(results),
         "num_failures": int(results.clips["error"].notna().sum()),
         "metrics": results.metrics,
@@ -107,6 +128,15 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "commands": list(commands),
         "excluded": _list("name, reason", [[*map(Cell, entry)] for entry in results.dataset.excluded]),
     }
+
+
+def _scope(results: Results) -> str:
+    data, settings = results.dataset, results.settings
+    channels = {1: "mono", 2: "stereo"}[settings.channels]
+    return (
+        f"{count(data.n_clips, 'clip')} of {count(data.n_recordings, 'recording')},"
+        f" {settings.sample_rate / 1000:g} kHz {channels}"
+    )
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -130,10 +160,10 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 # Paired tests
 
 
-def _matrices(results: Results, tests: pd.DataFrame) -> list[tuple[str, list[Table]]]:
+def _matrices(results: Results) -> list[tuple[str, list[Table]]]:
     parts = []
     for metric in results.metrics:
-        own = tests[tests["metric"] == metric.name]
+        own = results.tests[results.tests["metric"] == metric.name]
         matrices = [
             _matrix(None if key == -1 else float(key), rows)
             for key, rows in own.groupby(own["kbps"].fillna(-1), sort=True)
@@ -182,7 +212,7 @@ def _difference(row: pd.Series, first: str, sign: int, places: int) -> Differenc
     return Difference(value, f"+.{places}f", (low, high), verdict=verdict, detail=detail)
 
 
-def _bd_table(results: Results, summary: pd.DataFrame) -> Table:
+def _bd_table(results: Results) -> Table:
     labels = {metric.name: metric.label for metric in results.metrics}
     rows = [
         [
@@ -194,7 +224,7 @@ def _bd_table(results: Results, summary: pd.DataFrame) -> Table:
             Cell(f"{row['n_points']} and {row['n_points_anchor']}"),
             Cell(row["reason"]),
         ]
-        for _, row in bd_rate(results, summary).iterrows()
+        for _, row in results.bd_rate.iterrows()
     ]
     return _list("metric, codec, anchor, BD-rate %, overlap %, points, why not", rows)
 

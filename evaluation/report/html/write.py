@@ -14,6 +14,7 @@ from evaluation.loading import load_results
 from evaluation.report.html import media, page, selection
 from evaluation.report.html.assets import GENERATOR, Assets
 from evaluation.report.html.clips import Card, CardMaker, missing_sounds
+from evaluation.report.sharing import shareable, shareable_results
 from evaluation.results import Results
 from evaluation.run.store import RunStore
 from qincodec.core.console import Progress
@@ -96,7 +97,7 @@ def render_page(
     style: str = "",
     script: str = "",
 ) -> str:
-    """The page; all text from the run is escaped.
+    """The page; all text from the run is escaped, and tells no path of this machine.
 
     Args:
         cards: clips to hear.
@@ -106,9 +107,9 @@ def render_page(
     """
     return page.fill_in(
         "report.html.j2",
-        **page.page_content(results, commands),
-        cards=cards,
-        remarks=remarks,
+        **page.page_content(shareable_results(results), shareable([*commands])),
+        cards=shareable([*cards]),
+        remarks=shareable([*remarks]),
         how=selection.HOW,
         generator=GENERATOR,
         range_db=media.RANGE_DB,

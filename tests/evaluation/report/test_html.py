@@ -167,6 +167,11 @@ def test_every_cell_and_note_stands_in_the_page(make: type[Results]) -> None:
     assert "evaluate --seed 0" in page.text and "commit" in page.text and "0" * 40 in page.text
 
 
+def folded_warnings(html: str) -> list[str]:
+    part = html.partition('<details class="warnings">')[2].partition("</details>")[0]
+    return re.findall(r"<li>(.*?)</li>", part)
+
+
 def test_what_nobody_may_miss_is_a_stamp() -> None:
     results = difficult()
     results.n_pending = 3
@@ -174,8 +179,13 @@ def test_what_nobody_may_miss_is_a_stamp() -> None:
     results.conditions[0] = dataclasses.replace(first, identity={"version": "1-untrained"})
     html = render_page(results)
     stamps = re.findall(r'<p class="stamp">(.*?)</p>', html)
-    for beginning in ("Demo data", "Unfinished: 3", "RANDOM WEIGHTS", "Failed: opus", "⚠ more than 15%"):
+    for beginning in ("Demo data", "Unfinished: 3", "RANDOM WEIGHTS"):
         assert any(stamp.startswith(beginning) for stamp in stamps), beginning
+    folded = folded_warnings(html)
+    for beginning in ("Failed: opus", "⚠ more than 15%"):
+        assert any(warning.startswith(beginning) for warning in folded), beginning
+    summary = "4 warnings: rates, intervals and failures"
+    assert f'<details class="warnings"><summary>{summary}</summary>' in html and len(folded) == 4
     failures = html.partition('id="failures"')[2].partition("</section>")[0]
     assert failures.count(">RuntimeError: encoder refused the clip_1 &amp; gave up at 50 %</td>") == 2
 
@@ -210,10 +220,8 @@ def test_notes_stand_at_the_top_by_their_severity_and_not_by_their_first_word() 
     results.remarks.append("Failed is what this remark does not say")
     results.metrics[1] = dataclasses.replace(results.metrics[1], definition="")  # every text ends with it
     html = render_page(results)
-    stamps = re.findall(r'<p class="stamp">(.*?)</p>', html)
     warnings = [n.text for n in notes(results, results.summary) if n.severity == "warning"]
-    assert warnings and stamps[: len(warnings)] == [str(escape(text)) for text in warnings]
-    assert not any("this remark" in stamp for stamp in stamps)
+    assert warnings and folded_warnings(html) == [str(escape(text)) for text in warnings]
     assert "<li>Failed is what this remark does not say</li>" in html
 
 
@@ -243,7 +251,7 @@ def test_matrices_say_what_the_tests_say() -> None:
 
 def test_curves_show_every_mean_with_its_numbers() -> None:
     results = difficult()
-    figures = rate_distortion(results, with_noise_floor(results, results.summary))
+    figures = rate_distortion(results, with_noise_floor(results, results.summary), results.metrics)
     svg = str(figures[0].svg)
     parsed(svg)
     for _, row in results.summary.iterrows():

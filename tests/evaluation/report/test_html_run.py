@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,20 @@ def test_sounds_are_what_was_scored(small_run: Path, written: Path) -> None:
         assert soundfile.info(sounds[f"sub-d-{codec}-8"]).subtype == "PCM_24"
         np.testing.assert_allclose(heard[: len(kept) - delay], kept[delay:], atol=2**-24)
         assert not heard[len(kept) - delay :].any()
+
+
+def test_nothing_that_is_shared_tells_where_the_run_was_made(small_run: Path, written: Path) -> None:
+    """run.json keeps the command, and rows keep what failed, as those need it who go on with the run."""
+    root = small_run.parent.parent
+    told = []
+    for folder in (small_run, written):
+        for path in folder.iterdir():
+            if path.suffix in (".csv", ".md", ".tex", ".html", ".svg") or path.name == "summary.json":
+                told += [path.name] if str(root).encode() in path.read_bytes() else []
+    assert told == []
+    everything = "".join(path.read_text() for path in small_run.glob("*.json"))
+    for secret in (str(root), socket.gethostname()):
+        assert secret not in everything  # what a run keeps of itself has none of it, either
 
 
 def test_a_clip_beyond_full_scale_is_turned_down_as_a_whole(written: Path, small_run: Path) -> None:

@@ -273,3 +273,7 @@ function onKey(event, players) {
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
 const players = [...document.querySelectorAll(".clip")].map((card) => new Player(card));
 document.addEventListener("keydown", (event) => onKey(event, players));
+// On paper nothing can be unfolded.
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+});

@@ -1,0 +1,106 @@
+"""What may leave the house: results without paths of a machine and without addresses that failed.
+
+Messages name files and addresses in full, for those who have to mend something: on the terminal, in rows and
+in run.json. CSV, JSON, Markdown, LaTeX and pages are sent to others, to whom a file's own name says enough.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, TypeVar, cast
+
+from evaluation.results import Results
+
+T = TypeVar("T")
+
+#: Fields of `Results` that hold messages or describe the machine.
+_TEXTS = (
+    *("conditions", "between", "corpus", "dataset", "environment", "scores", "unavailable", "skipped"),
+    "remarks",
+)
+
+_NAME = r"[^\s/\\'\"`<>|,;:()\[\]{}]"
+# Addresses, then paths from a root, those in quotes with all of their spaces first.
+_PLACE = re.compile(
+    rf"""
+    (?P<address>\b[a-z][a-z0-9+.-]*://[^\s'"`<>]*[^\s'"`<>.,;:)])
+  | (?P<quote>['"`])(?P<quoted>(?:~?/|[A-Za-z]:\\|\\\\)[^'"`\n]*)(?P=quote)
+  | (?<![\w.~/\\:)\]}}-])(?P<path>(?:~/|/|[A-Za-z]:\\|\\\\){_NAME}+(?:[/\\]{_NAME}+)*[/\\]?)
+    """,
+    re.VERBOSE,
+)
+_HOME = re.compile(r"(?:/(?:home|Users)|[A-Za-z]:\\Users)[/\\][^/\\]+[/\\]?|/root/?|~/?")
+
+
+def shareable(value: T) -> T:
+    """Every path and address in a text cut down to the name at its end: ``…/talk.wav``.
+
+    Of a mapping, list, tuple or record, the same with all texts in it so; itself where nothing changes.
+    """
+    return cast(T, _shareable(value))
+
+
+def _shareable(value: Any) -> Any:
+    if isinstance(value, str):
+        text = _PLACE.sub(_cut, value)
+        return value if text == value else text
+    if isinstance(value, Mapping):
+        entries = {name: _shareable(entry) for name, entry in value.items()}
+        return entries if any(entries[name] is not value[name] for name in entries) else value
+    if isinstance(value, list | tuple):
+        parts = [_shareable(entry) for entry in value]
+        return type(value)(parts) if any(a is not b for a, b in zip(parts, value, strict=True)) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {spec.name: getattr(value, spec.name) for spec in fields(value) if spec.init}
+        new = {name: other for name, entry in own.items() if (other := _shareable(entry)) is not entry}
+        return replace(value, **new) if new else value
+    return value
+
+
+def _cut(found: re.Match[str]) -> str:
+    if (address := found["address"]) is not None:
+        return _last(PurePosixPath(urllib.parse.urlsplit(address).path).name)
+    quote = found["quote"] or ""
+    path = found["quoted"] or found["path"]
+    if _HOME.fullmatch(path):
+        return f"{quote}~{quote}"
+    windows = re.match(r"[A-Za-z]:\\|\\\\", path) is not None
+    return quote + _last((PureWindowsPath if windows else PurePosixPath)(path).name) + quote
+
+
+def _last(name: str) -> str:
+    return f"…/{name}" if name else "…"
+
+
+def shareable_results(results: Results) -> Results:
+    """The results with every message and description made `shareable`; the same object where nothing changes.
+
+    Names (clips, recordings, codecs) and numbers stay; what metrics and embeddings say of themselves, too: it
+    holds addresses of papers and licences.
+    """
+    changed: dict[str, Any] = {}
+    texts = {}
+    for name in ("error", *(f"{metric.name}_reason" for metric in results.clip_metrics)):
+        # Each different text is looked at once: there may be millions of rows.
+        found = {text: _shareable(text) for text in results.clips[name].dropna().unique()}
+        if any(text != other for text, other in found.items()):
+            texts[name] = results.clips[name].map(lambda text, found=found: found.get(text, text))
+    if texts:
+        changed["clips"] = results.clips.assign(**texts)
+    for name in _TEXTS:
+        old = getattr(results, name)
+        if (value := _shareable(old)) is not old:
+            changed[name] = value
+    for name in ("points", "noise_floor"):
+        part = getattr(results, name)
+        if part is not None and (other := shareable_results(part)) is not part:
+            changed[name] = other
+    if not changed:
+        return results
+    copy = replace(results, **changed)
+    copy.estimates = results.estimates  # of the same numbers
+    return copy

@@ -1,0 +1,18 @@
+"""All numbers of `Results`, which come before statistics in the order of imports and are given them here."""
+
+from __future__ import annotations
+
+from evaluation.results import Analysis
+from evaluation.statistics.bd_rate import bd_rate
+from evaluation.statistics.findings import findings
+from evaluation.statistics.recordings import paired_tests, summarize
+
+
+def analysis(seed: int) -> Analysis:
+    """How a run's numbers are computed; ``seed`` is that of its settings."""
+    return Analysis(
+        summary=lambda results: summarize(results, seed=seed),
+        tests=lambda results: paired_tests(results, seed=seed),
+        bd_rate=lambda results: bd_rate(results, results.summary),
+        findings=lambda results: findings(results, results.summary, results.tests),
+    )
