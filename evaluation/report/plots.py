@@ -23,13 +23,24 @@ from evaluation.report.drawing import (
     new_figure,
     rate_axis,
 )
-from evaluation.report.tables import disclaimer, heading, row_label, with_codebooks, with_noise_floor
+from evaluation.report.tables import (
+    disclaimer,
+    heading,
+    rate_heading,
+    row_label,
+    with_codebooks,
+    with_noise_floor,
+)
 from evaluation.results import Results
+from evaluation.rows import CodeStatistics
 from qincodec.core.files import write_atomic
 
 _LINES = ("-", "--", ":", "-.")
-_PANEL_INCHES = (5.2, 4.0)
-_PANELS_PER_ROW = 3
+#: Two panels are as wide as a page's text, so that letters are printed as large as they are drawn.
+_PANEL_INCHES = (3.5, 2.8)
+_PANELS_PER_ROW = 2
+#: From light to dark in grey, too, and the same to people with any kind of colour blindness.
+_RATE_COLOURS = "viridis"
 
 
 def write_plots(results: Results, summary: pd.DataFrame, folder: Path) -> list[Path]:
@@ -45,7 +56,7 @@ def write_plots(results: Results, summary: pd.DataFrame, folder: Path) -> list[P
         figures["rate_distortion"] = rate_distortion(results, summary, plain)
     if others:
         everything = with_noise_floor(results, summary)
-        figures["embeddings"] = rate_distortion(results, everything, others, columns=4)
+        figures["embeddings"] = rate_distortion(results, everything, others)
     if with_codebooks(results):
         figures["perplexity"] = perplexity(results)
     paths = []
@@ -65,8 +76,6 @@ def rate_distortion(
     results: Results,
     summary: pd.DataFrame,
     metrics: Sequence[MetricInfo] | None = None,
-    *,
-    columns: int = _PANELS_PER_ROW,
 ) -> Figure:
     """One panel per metric, one curve per codec; bars are the intervals, hollow points declared rates
     and interpolated values.
@@ -75,10 +84,10 @@ def rate_distortion(
     curves, and named in the panel's corner if not.
     """
     metrics = results.metrics if metrics is None else metrics
-    columns = min(len(metrics), columns)
+    columns = min(len(metrics), _PANELS_PER_ROW)
     rows = math.ceil(len(metrics) / columns)
     width, height = _PANEL_INCHES
-    figure = new_figure(max(columns * width, 6), rows * height + 1.1)
+    figure = new_figure(max(columns * width, 5), rows * height + 1.0)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     styles = _styles(summary)
     for axes, metric in zip(panels, metrics, strict=False):
@@ -100,32 +109,56 @@ def rate_distortion(
 
 
 def perplexity(results: Results) -> Figure:
-    """Perplexity of every codebook, one line per codec and rate; dotted: the size of the codebooks."""
+    """Perplexity of every codebook: a panel per codec, a line per rate; dotted: the size of the codebooks."""
     entries = with_codebooks(results)
-    figure = new_figure(7, 4.6)
-    axes = figure.subplots()
     codecs = list(dict.fromkeys(entry.codec for entry in entries))
-    most = max(len(entry.codebooks) for entry in entries)
-    for index, entry in enumerate(entries):
-        colour = CODEC_COLOURS[codecs.index(entry.codec) % len(CODEC_COLOURS)]
-        values = [book.perplexity for book in entry.codebooks]
-        label = f"{row_label(entry.codec, entry.kbps)} ({entry.frames} frames)"
-        style: dict[str, Any] = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
-        axes.plot(range(1, len(values) + 1), values, label=label, linewidth=1.2, **style)
-    for size in sorted({book.size for entry in entries for book in entry.codebooks}):
-        axes.axhline(size, color="0.45", linestyle=":", linewidth=1)
-        axes.annotate(f"{size} entries", (1, size), fontsize="x-small", color="0.35", va="bottom")
-    axes.set_xticks(range(1, most + 1, max(1, most // 16)))
-    axes.set_xlabel("codebook")
-    axes.set_ylabel("perplexity ↑")
-    axes.set_ylim(bottom=0)
-    axes.grid(True, color="0.9")
-    axes.set_axisbelow(True)
-    note = textwrap.fill(disclaimer(results), width=80)
+    columns = min(len(codecs), _PANELS_PER_ROW)
+    rows = math.ceil(len(codecs) / columns)
+    width, height = _PANEL_INCHES
+    figure = new_figure(max(columns * width, 4.5), rows * height + 0.6)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, codec in zip(panels, codecs, strict=False):
+        _draw_codebooks(axes, codec, [entry for entry in entries if entry.codec == codec])
+    for axes in panels[len(codecs) :]:
+        axes.set_visible(False)
+    books = [book for entry in entries for book in entry.codebooks]
+    panels[0].set_ylim(0, 1.1 * max(max(book.size, book.perplexity) for book in books))
+    note = textwrap.fill(disclaimer(results), width=int(figure.get_figwidth() * 12))
     title = f"{results.dataset.name}: perplexity 2^H of each codebook"
     figure.suptitle(f"{title}\n{note}".strip(), fontsize="medium", parse_math=False)
-    add_legend(figure, [axes], ncols=2, fontsize="small")
     return figure
+
+
+def _draw_codebooks(axes: Axes, codec: str, entries: Sequence[CodeStatistics]) -> None:
+    """Lines from light to dark with the rate; lower rates, often prefixes of higher ones, on top."""
+    import matplotlib
+
+    rates = sorted(entries, key=lambda entry: math.inf if entry.kbps is None else entry.kbps)
+    colours = matplotlib.colormaps[_RATE_COLOURS](np.linspace(0.85, 0.0, len(rates)))
+    for index, entry in enumerate(rates):
+        values = [book.perplexity for book in entry.codebooks]
+        size = 4 + 5 * index / max(1, len(rates) - 1)
+        style: dict[str, Any] = {"marker": MARKERS[index % len(MARKERS)], "markersize": size}
+        style |= {"color": colours[index], "linewidth": 1 + size / 6, "zorder": 3 - index / len(rates)}
+        axes.plot(range(1, len(values) + 1), values, label=rate_heading(entry.kbps), **style)
+    for size in sorted({book.size for entry in entries for book in entry.codebooks}):
+        axes.axhline(size, color="0.45", linestyle=":", linewidth=1)
+        axes.annotate(
+            *(f"{size} entries", (0.02, size)),
+            xycoords=("axes fraction", "data"),
+            **{"fontsize": "x-small", "color": "0.35", "va": "bottom"},
+        )
+    most = max(len(entry.codebooks) for entry in entries)
+    axes.set_xticks(range(1, most + 1, max(1, most // 8)))
+    axes.set_xlim(0.5, most + 0.5)
+    frames = sorted({entry.frames for entry in entries})
+    number = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]} to {frames[-1]}"
+    axes.set_title(f"{codec}, {number} frames", fontsize="small", parse_math=False)
+    axes.set_xlabel("codebook")
+    axes.set_ylabel("perplexity ↑")
+    axes.grid(True, color="0.9")
+    axes.set_axisbelow(True)
+    axes.legend(fontsize="x-small", loc="best", framealpha=0.8)
 
 
 def _styles(summary: pd.DataFrame) -> dict[str, dict[str, str]]:

@@ -7,26 +7,21 @@ import io
 import json
 import math
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
 from rich.console import Console
 from synthetic_results import SI_SDR, make_results, troubled
 
 from evaluation.report import print_report, render, write_all
-from evaluation.report.markup import latex, latex_text
 from evaluation.report.notes import notes
-from evaluation.report.plots import rate_distortion
-from evaluation.report.tables import build_table, caption, compact_table, decimals, kbps_text, percent
+from evaluation.report.tables import build_table, decimals, kbps_text, percent
 from evaluation.report.terminal import EXPLAIN
 from evaluation.results import Results
-from evaluation.statistics.recordings import TIMING_COLUMNS, summarize
+from evaluation.statistics.recordings import TIMING_COLUMNS
 from qincodec.core.errors import UserError
 
 DISCLAIMER = "Demo data: synthetic sounds, not a benchmark."
@@ -425,48 +420,6 @@ def test_latex_is_balanced_escaped_and_rectangular(written: Path) -> None:
     text.encode("ascii")
 
 
-def wide() -> Results:
-    """Names and numbers as long as they come, and more metrics than stand side by side."""
-    codecs = {"qincodec-best": 0.0, "encodec_48khz": 2.0, "opus": 3.0}
-    results = make_results(
-        codecs=codecs, control=True, declared=True, rates=(8, 128), rate_factor={"opus": 1.2}
-    )
-    for number in range(7):
-        info = dataclasses.replace(
-            SI_SDR, name=f"m{number}", label=f"FD-OL3-{number}", unit="", per_clip=True
-        )
-        results.metrics.append(info)
-        results.clips[info.name] = results.clips["ms_mel"] * 100
-        results.clips[f"{info.name}_reason"] = None
-    return results
-
-
-@pytest.mark.parametrize("make", [difficult, wide])
-def test_latex_compiles_and_fits_two_columns(make: Any, tmp_path: Path) -> None:
-    program = next(filter(None, map(shutil.which, ("pdflatex", "tectonic"))), None)
-    if program is None:
-        pytest.skip("needs pdflatex or tectonic (apt-get install texlive-latex-recommended)")
-    results = make()
-    lines = note_lines(results)
-    table = latex(compact_table(results, results.summary), caption(results, results.summary), lines)
-    body = f"\\begin{{document}}\n{table}\\end{{document}}\n"
-    preamble = "\\documentclass[twocolumn]{article}\n\\usepackage{booktabs}\n"
-    (tmp_path / "page.tex").write_text(preamble + body, encoding="utf-8")
-    options = ["-interaction=nonstopmode", "-halt-on-error"] if "pdflatex" in program else ["--keep-logs"]
-    done = subprocess.run([program, *options, "page.tex"], cwd=tmp_path, capture_output=True, text=True)
-    log = (tmp_path / "page.log").read_text(encoding="utf-8", errors="replace")
-    assert done.returncode == 0 and (tmp_path / "page.pdf").stat().st_size > 0, log[-3000:]
-    assert "Overfull" not in log and "Missing character" not in log, log[-3000:]
-
-
-def test_latex_text() -> None:
-    assert latex_text(r"a_b\c{d}~^#$&%") == (
-        r"a\_b\textbackslash{}c\{d\}\textasciitilde{}\textasciicircum{}\#\$\&\%"
-    )
-    assert latex_text("--no-align, ---, a–b, -1") == "-{}-no-align, -{}-{}-, a--b, -1"
-    assert latex_text("two\n\nparagraphs") == "two paragraphs"
-
-
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match="cannot write"):
@@ -484,48 +437,6 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         write_all(make_results(seed=1), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-# Plots
-
-
-def test_curves_stand_at_measured_rates_with_their_intervals() -> None:
-    results = difficult()
-    summary = results.summary
-    figure = rate_distortion(results, summary)
-    assert DISCLAIMER in figure.get_suptitle() and "n = 9–10 clips of 10 recordings" in figure.get_suptitle()
-    axes = figure.axes[0]
-    assert axes.get_ylabel() == "SI-SDR (dB) ↑" and axes.get_xscale() == "log"
-    opus = summary[summary["codec"] == "opus"]
-    line = next(line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-")
-    np.testing.assert_allclose(line.get_xdata(), opus["kbps_measured"])
-    np.testing.assert_allclose(line.get_ydata(), opus["si_sdr"])
-    bars = axes.collections[0].get_segments()  # type: ignore[attr-defined]
-    np.testing.assert_allclose([bar[:, 1] for bar in bars], opus[["si_sdr_ci_low", "si_sdr_ci_high"]])
-    hollow = {line.get_label() for line in axes.lines if to_hex(line.get_markerfacecolor()) == "#ffffff"}
-    assert "rendered (declared rate)" in hollow and "opus" not in hollow
-    assert axes.get_title(loc="left") == "reference: infinite"
-    assert figure.axes[1].get_title(loc="left") == "reference: 0, off the scale"
-
-
-def test_controls_near_the_curves_are_lines() -> None:
-    results = make_results(control=True)
-    results.clips.loc[results.clips["codec"] == "reference", "si_sdr"] = 7.0
-    figure = rate_distortion(results, summarize(results, seed=0, num_resamples=100))
-    level = next(line for line in figure.axes[0].lines if line.get_label() == "reference")
-    assert list(level.get_ydata()) == [7.0, 7.0]
-
-
-@pytest.mark.parametrize("recordings", [1, 3])
-def test_plots_of_very_little(recordings: int) -> None:
-    """One recording (no intervals), a codec without any score, controls only."""
-    results = make_results(num_recordings=recordings, control=True, dataset={"name": "cost $5 and $6 _x"})
-    results.clips.loc[results.clips["codec"] == "opus", "si_sdr"] = math.nan
-    figure = rate_distortion(results, results.summary)
-    assert "opus@8: no finite mean" in figure.axes[0].get_title(loc="left")
-    figure.draw_without_rendering()
-    results.conditions = [c for c in results.conditions if c.control]
-    rate_distortion(results, summarize(results, seed=0)).draw_without_rendering()
 
 
 def test_random_weights_and_notes_of_the_data_stand_below_every_table() -> None:
