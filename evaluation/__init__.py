@@ -9,13 +9,12 @@ TYPE_CHECKING = False  # without `typing`, which takes longer to import than all
 if TYPE_CHECKING:
     from typing import Any
 
-    from evaluation.loading import load, open_results
-    from evaluation.results import Results
+    from evaluation.notebook import Results, load, open_results
     from evaluation.session import evaluate
 
 __all__ = ["Results", "evaluate", "load", "open_results"]
 
-_HOMES = {"evaluate": "session", "load": "loading", "open_results": "loading", "Results": "results"}
+_HOMES = {"evaluate": "session", "load": "notebook", "open_results": "notebook", "Results": "notebook"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,8 @@ from evaluation.statistics.matching import ReadCondition, is_point_of, match, mi
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
 
+R = TypeVar("R", bound=Results)
+
 
 def load(folder: str | Path) -> Results:
     """Results of the run in ``folder``, complete or not. Raises UserError if it is not a run."""
@@ -46,11 +48,16 @@ def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Resul
     What has to be computed from all clips is computed here where the run folder does not hold it yet, and
     kept there if it is open for writing.
     """
+    return load_results_as(Results, store, progress)
+
+
+def load_results_as(kind: type[R], store: RunStore, progress: Progress) -> R:
+    """`load_results`, of this kind of `Results`."""
     loader = _Loader(store, progress)
-    results = loader.load(loader.run.conditions, loader.run.metrics, loader.run.asked)
+    results = loader.load(kind, loader.run.conditions, loader.run.metrics, loader.run.asked)
     metrics = [metric for metric in loader.run.metrics if metric.embedding]
     if loader.run.floor and metrics:
-        results.noise_floor = loader.load(loader.run.floor, metrics)
+        results.noise_floor = loader.load(Results, loader.run.floor, metrics)
     return results
 
 
@@ -89,10 +96,11 @@ class _Loader:
 
     def load(
         self,
+        kind: type[R],
         conditions: Sequence[Condition],
         metrics: Sequence[MetricInfo],
         asked: Sequence[AskedRate] = (),
-    ) -> Results:
+    ) -> R:
         """Results of these conditions, or of asked rates where they are operating points of codecs."""
         per_clip = [metric for metric in metrics if metric.per_clip]
         quiet: dict[str, float] = {}
@@ -111,9 +119,9 @@ class _Loader:
                 *matched,
                 *(row for row in others if not row.condition.control),
             ]
-        results = self._results(rows, metrics, quiet=quiet, **counted)
+        results = self._results(kind, rows, metrics, quiet=quiet, **counted)
         if points:
-            results.points = self._results(points, metrics)
+            results.points = self._results(Results, points, metrics)
         results.asked = list(asked)
         return results
 
@@ -159,9 +167,11 @@ class _Loader:
         """`condition_delay` of the delays of all clips, NaN where there is none."""
         return condition_delay(delays[~np.isnan(delays)].astype(int).tolist(), self.settings.align)
 
-    def _results(self, rows: Sequence[ReadCondition], metrics: Sequence[MetricInfo], **rest: Any) -> Results:
+    def _results(
+        self, kind: type[R], rows: Sequence[ReadCondition], metrics: Sequence[MetricInfo], **rest: Any
+    ) -> R:
         names = [name for m in metrics if m.per_clip for name in (m.name, f"{m.name}_reason")]
-        return Results(
+        return kind(
             clips=_united([row.clips for row in rows], CLIP_COLUMNS + names),
             conditions=[row.condition for row in rows],
             metrics=list(metrics),

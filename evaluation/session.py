@@ -40,12 +40,12 @@ from evaluation.engine.scoring import describe
 from evaluation.engine.sizes import Sizes
 from evaluation.engine.speeds import Speeds
 from evaluation.engine.worker import identities
-from evaluation.loading import load_results
+from evaluation.loading import load_results_as
 from evaluation.metrics import load_metrics
 from evaluation.metrics.base import describe_metric
 from evaluation.metrics.embedding import describe_embedding, embedding_metrics
+from evaluation.notebook import Results
 from evaluation.records import DecodedFile, Settings
-from evaluation.results import Results
 from evaluation.run.environment import describe_environment
 from evaluation.run.manifest import RunDescription, describe_dataset
 from evaluation.run.store import RunStore, find_run, refuse_strangers
@@ -161,7 +161,7 @@ def execute(
             found = _further_points(store, run, command) if more else None
             if found is None:
                 break
-        return load_results(store, progress), folder
+        return load_results_as(Results, store, progress), folder
 
 
 def _on_this_host(request: ParsedRequest) -> ParsedRequest:

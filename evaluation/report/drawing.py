@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,12 +35,24 @@ def codec_style(index: int) -> dict[str, str]:
     return {"color": CODEC_COLOURS[index % len(CODEC_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
+@cache
+def _figure_type() -> type[Figure]:
+    from matplotlib.figure import Figure
+
+    class Drawn(Figure):
+        """A notebook shows it, whether or not pyplot is there."""
+
+        def _repr_png_(self) -> bytes:
+            return file_of(self, "png")
+
+    return Drawn
+
+
 def new_figure(width: float, height: float) -> Figure:
     """One that is drawn without a window; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _figure_type()(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -89,7 +89,7 @@ def write_all(results: Results, folder: Path) -> list[Path]:
         "summary.csv": _csv(results, with_noise_floor(results, summary)),
         "summary.json": _summary_json(results, summary, tests, rates, lines),
         "table.md": markdown(tables, lines),
-        "table.tex": latex(compact_table(results, summary), caption(results, summary), lines),
+        "table.tex": latex_of(results),
         "tests.csv": _csv(results, tests),
     }
     optional = {"points.csv": _points(results), "bd_rate.csv": rates, "perplexity.csv": codebooks}
@@ -107,6 +107,13 @@ def write_all(results: Results, folder: Path) -> list[Path]:
         (folder / name).unlink(missing_ok=True)  # of an earlier state of the same run
     names = ["clips.csv", "clips.parquet", *contents]
     return [folder / name for name in names] + write_plots(results, summary, folder)
+
+
+def latex_of(results: Results) -> str:
+    """``table.tex``."""
+    summary = results.summary
+    lines = [*sentences(results), *(note.text for note in notes(results, summary))]
+    return latex(compact_table(results, summary), caption(results, summary), lines)
 
 
 def _points(results: Results) -> pd.DataFrame:

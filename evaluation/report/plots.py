@@ -146,7 +146,9 @@ def _draw_codebooks(axes: Axes, codec: str, entries: Sequence[CodeStatistics]) -
         axes.annotate(
             *(f"{size} entries", (0.02, size)),
             xycoords=("axes fraction", "data"),
-            **{"fontsize": "x-small", "color": "0.35", "va": "bottom"},
+            fontsize="x-small",
+            color="0.35",
+            va="bottom",
         )
     most = max(len(entry.codebooks) for entry in entries)
     axes.set_xticks(range(1, most + 1, max(1, most // 8)))

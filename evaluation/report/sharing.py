@@ -13,15 +13,19 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar, cast
 
-from evaluation.results import Results
+from evaluation.results import Between, Results
 
 T = TypeVar("T")
 
-#: Fields of `Results` that hold messages or describe the machine.
-_TEXTS = (
-    *("conditions", "between", "corpus", "dataset", "environment", "scores", "unavailable", "skipped"),
-    "remarks",
-)
+#: Fields of `Results` that hold messages or describe the machine, and which fields of their records do so.
+#: Names stay: by them records find each other.
+_TEXTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("environment", "unavailable", "skipped", "remarks"), ()),
+    "conditions": ("settings", "identity"),
+    "dataset": ("disclaimer", "excluded", "notes"),
+    "corpus": ("kbps_entropy_reason",),
+    "scores": ("reason", "ci_reason"),
+}
 
 _NAME = r"[^\s/\\'\"`<>|,;:()\[\]{}]"
 # Addresses, then paths from a root, those in quotes with all of their spaces first.
@@ -29,7 +33,7 @@ _PLACE = re.compile(
     rf"""
     (?P<address>\b[a-z][a-z0-9+.-]*://[^\s'"`<>]*[^\s'"`<>.,;:)])
   | (?P<quote>['"`])(?P<quoted>(?:~?/|[A-Za-z]:\\|\\\\)[^'"`\n]*)(?P=quote)
-  | (?<![\w.~/\\:)\]}}-])(?P<path>(?:~/|/|[A-Za-z]:\\|\\\\){_NAME}+(?:[/\\]{_NAME}+)*[/\\]?)
+  | (?<![\w.~/\\:<)\]}}-])(?P<path>(?:~/|/|[A-Za-z]:\\|\\\\){_NAME}+(?:[/\\]{_NAME}+)*[/\\]?)
     """,
     re.VERBOSE,
 )
@@ -91,10 +95,13 @@ def shareable_results(results: Results) -> Results:
             texts[name] = results.clips[name].map(lambda text, found=found: found.get(text, text))
     if texts:
         changed["clips"] = results.clips.assign(**texts)
-    for name in _TEXTS:
+    for name, parts in _TEXTS.items():
         old = getattr(results, name)
-        if (value := _shareable(old)) is not old:
+        if (value := _messages(old, parts)) is not old:
             changed[name] = value
+    between = {key: _between(entry) for key, entry in results.between.items()}
+    if any(between[key] is not entry for key, entry in results.between.items()):
+        changed["between"] = between
     for name in ("points", "noise_floor"):
         part = getattr(results, name)
         if part is not None and (other := shareable_results(part)) is not part:
@@ -104,3 +111,21 @@ def shareable_results(results: Results) -> Results:
     copy = replace(results, **changed)
     copy.estimates = results.estimates  # of the same numbers
     return copy
+
+
+def _messages(value: Any, parts: tuple[str, ...]) -> Any:
+    """A record, or a list of them, with these fields made `shareable`; all of what is none, without any."""
+    if not parts:
+        return _shareable(value)
+    if isinstance(value, list):
+        records = [_messages(record, parts) for record in value]
+        return records if any(a is not b for a, b in zip(records, value, strict=True)) else value
+    found = {name: (getattr(value, name), _shareable(getattr(value, name))) for name in parts}
+    new = {name: other for name, (old, other) in found.items() if other is not old}
+    return replace(value, **new) if new else value
+
+
+def _between(value: Between) -> Between:
+    low, high = (_messages(condition, _TEXTS["conditions"]) for condition in (value.low, value.high))
+    same = low is value.low and high is value.high
+    return value if same else replace(value, low=low, high=high)

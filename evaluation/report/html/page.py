@@ -34,9 +34,9 @@ from qincodec.core.errors import count
 #: Failures that are listed one by one.
 MAX_FAILURES = 200
 #: Kinds of notes that stand at the top in full, and of those that stand in the last section.
-_STAMPS = ("disclaimer", "unfinished", "weights")
+STAMPS = ("disclaimer", "unfinished", "weights")
 _ENVIRONMENT = ("left out", "unavailable")
-_ELSEWHERE = (*_STAMPS, *_ENVIRONMENT)
+_ELSEWHERE = (*STAMPS, *_ENVIRONMENT)
 #: What warnings are about, in the line that they are folded into.
 _ABOUT = {"rate": "rates", "delay": "delays", "failed": "failures", "embedding": "embeddings"}
 
@@ -88,7 +88,7 @@ def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
         "codecs": list(dict.fromkeys(c.codec for c in results.conditions)),
         "scope": _scope(results),
         "facts": _facts(results),
-        "stamps": [note.text for note in shown if note.kind in _STAMPS],
+        "stamps": [note.text for note in shown if note.kind in STAMPS],
         "findings": said[:FIRST],
         "more_findings": said[FIRST:],
         "how_found": HOW,

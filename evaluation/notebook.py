@@ -1,0 +1,71 @@
+"""Results as `evaluate` and `load` give them: those of `evaluation.results`, which also show themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import evaluation.results
+from evaluation.loading import load_results_as
+from evaluation.run.store import RunStore
+from qincodec.core.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(repr=False)
+class Results(evaluation.results.Results):
+    """What a run holds. A notebook shows it as its findings, its table and what a reader must know."""
+
+    def __repr__(self) -> str:
+        data, names = self.dataset, [condition.label for condition in self.conditions]
+        of = ", ".join(metric.name for metric in self.metrics)
+        return f"Results of {data.name}, {data.n_clips} clips: {of} of {', '.join(names)}"
+
+    def _repr_html_(self) -> str:
+        from evaluation.report.html.excerpt import excerpt
+
+        return excerpt(self)
+
+    def plot(self, metrics: str | Sequence[str] | None = None) -> Figure:
+        """Every metric over the measured rate, with intervals; a notebook shows it, ``savefig`` keeps it.
+
+        Args:
+            metrics: names, as a list or with commas; None for those that need no embedding, or all if every
+                one does.
+
+        Raises:
+            UserError: the run has no such metric.
+        """
+        from evaluation.report.plots import rate_distortion
+        from evaluation.report.tables import with_noise_floor
+
+        known = {metric.name: metric for metric in self.metrics}
+        if isinstance(metrics, str):
+            metrics = [name.strip() for name in metrics.split(",")]
+        for name in metrics or ():
+            if name not in known:
+                raise UserError(f"the run has no metric '{name}'; it has {', '.join(known)}")
+        plain = [name for name in known if not known[name].embedding]
+        chosen = [known[name] for name in metrics or plain or known]
+        floor = any(metric.embedding for metric in chosen)
+        return rate_distortion(self, with_noise_floor(self, self.summary) if floor else self.summary, chosen)
+
+    def to_latex(self) -> str:
+        r"""A ``table*`` for ``\usepackage{booktabs}``, as in ``table.tex``."""
+        from evaluation.report.files import latex_of
+        from evaluation.report.sharing import shareable_results
+
+        return latex_of(shareable_results(self))
+
+
+def load(folder: str | Path) -> Results:
+    """Results of the run in ``folder``, complete or not. Raises UserError if it is not a run."""
+    with RunStore(Path(folder), write=False) as store:
+        return load_results_as(Results, store, lambda *_: None)
+
+
+open_results = load  # its earlier name

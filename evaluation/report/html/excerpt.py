@@ -1,0 +1,28 @@
+"""What a notebook shows of results: findings, the main table, warnings folded, as a piece of HTML."""
+
+from __future__ import annotations
+
+from evaluation.report.findings import FIRST, sentences, silence
+from evaluation.report.html.page import STAMPS, fill_in
+from evaluation.report.notes import notes
+from evaluation.report.sharing import shareable_results
+from evaluation.report.tables import BOLD, build_table
+from evaluation.results import Results
+
+
+def excerpt(results: Results) -> str:
+    """Without a script, a picture or a style that others could see; all text from the run is escaped."""
+    results = shareable_results(results)
+    said = notes(results, results.summary)
+    shown = [note for note in said if note.kind not in (*STAMPS, "definition", "reading", "attribution")]
+    return fill_in(
+        "excerpt.html.j2",
+        table=build_table(results, results.summary),
+        stamps=[note.text for note in said if note.kind in STAMPS],
+        findings=sentences(results)[:FIRST],
+        silence=silence(results),
+        scope=shown[0].text,
+        notes=[note.text for note in shown[1:]],
+        num_warnings=sum(note.severity == "warning" for note in shown),
+        bold=BOLD,
+    )
