@@ -1,7 +1,8 @@
-"""Makes the pictures of the listening page: ``python tools/make_screenshots.py docs/images``.
+"""Makes the pictures of pages: ``python tools/make_screenshots.py docs/images [--report RUN]``.
 
-A page with six items, the third one playing, in windows of several sizes, light and dark. Needs Chromium and
-what the tests need (``make setup-dev``): the page is served and driven as they do it.
+Of the listening page: a page with six items, the third one playing, in windows of several sizes, light and
+dark. With ``--report``, of the HTML report of a run instead: its first screen, and below it the first clip to
+hear. Needs Chromium and what the tests need (``make setup-dev``), which serve and drive the page alike.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from listener import listen, rate_with_keys, shown, start
 from listening_material import GENERIC, mushra
 from listening_site import Site
+
+from evaluation.report.html import write_html
 
 #: Name of a window -> its width and height in CSS pixels, and how many pixels of a screen one of them is.
 WINDOWS = {
@@ -46,10 +49,31 @@ def photograph(page: Any, path: Path) -> None:
     picture.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def photograph_report(run: Path, path: Path) -> None:
+    """The first screen, and the card of the first clip."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        report = write_html(run, Path(folder) / "report", clips=1)
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(report.page.as_uri())
+        parts = [page.screenshot(), page.locator(".clip").first.screenshot()]
+        browser.close()
+    first, card = (Image.open(io.BytesIO(part)).convert("RGB") for part in parts)
+    both = Image.new("RGB", (first.width, first.height + card.height + 20), "white")
+    both.paste(first, (0, 0))
+    both.paste(card, ((first.width - card.width) // 2, first.height + 10))
+    both.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the pictures")
-    out = parser.parse_args().out
+    parser.add_argument("--report", type=Path, metavar="RUN", help="run whose report is photographed")
+    given = parser.parse_args()
+    out = given.out
+    if given.report is not None:
+        photograph_report(given.report, out / "report.png")
+        return
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     trial = mushra(reference="excerpt.wav", stimuli=dict.fromkeys("ABCDE", "excerpt.wav"))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
