@@ -150,9 +150,10 @@ class FinetuneStage(_Part):
     """Stage 3.
 
     Attributes:
-        steps: not in the paper; ours.
-        codebooks: how many are used: one number as in the paper, or several of which each step draws one,
-            so that one decoder serves every rate.
+        steps: ours; the paper says "a few extra epochs".
+        codebooks: how many are used: one number, a decoder of one rate, as in the paper's form, or (ours)
+            several of which each step draws one, so that one decoder serves every rate. The paper does not
+            say which number; 9 are the 16 kbps of its Table I, by which it shows what fine-tuning gains.
         lr: learning rate it starts with; None goes on where stage 1 ended, as in the paper.
         ema: as in stage 1, of the decoder: its batches differ in their rate, and an average serves them all.
         search: of qinco2 while training, fields of `qincodec.quantizers.beam.Search`; None: as it is used
@@ -161,7 +162,7 @@ class FinetuneStage(_Part):
     """
 
     steps: int = Field(default=200_000, ge=1, le=MAX_STEPS)
-    codebooks: tuple[int, ...] = (2, 5, 9, 14)
+    codebooks: tuple[int, ...] = (9,)
     lr: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
     search: dict[str, Any] | None = None

@@ -25,7 +25,11 @@ def test_the_papers_configurations(latent_dim):
     )
     assert (config.optimizer.clip_discriminator, config.optimizer.clip_generator) == (10, 1000)
     assert config.stage2.kind == "qinco2"
+    assert config.stage2.k_means == "minibatch"
     assert config.stage3.lr is None
+    # One rate: the number of codebooks nearest to 16 kbps, by the paper's bitrate = N log2 K F.
+    per_codebook = math.log2(1024) * 44_100 / 256
+    assert config.stage3.codebooks == (round(16_000 / per_codebook),)
     # What is ours is off.
     assert config.losses.waveform == config.stage1.latent_noise == config.stage1.ema == 0
     assert config.discriminators.start_step == 0
@@ -36,6 +40,11 @@ def test_every_shipped_configuration_loads():
     assert {"paper-d16", "paper-d32", "paper-d64", "small"} <= set(shipped())
     for name in shipped():
         load_config(name)
+
+
+def test_a_decoder_for_every_rate_is_an_option():
+    config = load_config("paper-d32", {"stage3.codebooks": "[2, 5, 9, 14]"})
+    assert config.stage3.codebooks == (2, 5, 9, 14)
 
 
 def test_learning_rate_by_the_formula():
