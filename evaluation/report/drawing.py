@@ -43,7 +43,7 @@ def _figure_type() -> type[Figure]:
         """A notebook shows it, whether or not pyplot is there."""
 
         def _repr_png_(self) -> bytes:
-            return file_of(self, "png")
+            return files_of(self, ["png"])["png"]
 
     return Drawn
 
