@@ -181,7 +181,7 @@ def _shapes(stored: Any) -> list[tuple[int, ...]]:
         for row in (stored if ragged else [stored])
     ]
     if any(len(shape) != (1 if ragged else 2) for shape in shapes):
-        raise ValueError(f"codes_shape is {stored!r}"[:100])
+        raise ValueError(f"codes have shape {stored!r}"[:100] + ", not (codebooks, frames)")
     return shapes
 
 

@@ -147,7 +147,7 @@ def test_a_codec_with_tuples_goes_on_with_its_run(lab: Lab) -> None:
         ({"num_samples": -1}, "num_samples must be a whole number from 1"),
         ({"codes": np.array([[9]]), "codebook_sizes": (4,)}, "codes lie outside their codebooks"),
         ({"codes": np.array([[0.5]]), "codebook_sizes": (4,)}, "Cannot cast array data from dtype"),
-        ({"codes": np.array([1]), "codebook_sizes": (4,)}, "not enough values to unpack"),
+        ({"codes": np.array([1]), "codebook_sizes": (4,)}, "codes have shape [1], not (codebooks, frames)"),
     ],
 )
 def test_what_could_not_be_decoded_again_fails_its_clip(
