@@ -195,7 +195,7 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check everything, estimate time and disk, write no run. Missing weights are fetched.",
+            help="Check everything, estimate time and disk, write no run. Missing weights of embeddings are fetched.",
         ),
     ] = False,
     explain: options.Explain = False,
