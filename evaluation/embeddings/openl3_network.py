@@ -30,7 +30,7 @@ BATCH_NORM_EPS = 1e-3
 LAYERS = ((64, False), (64, True), (128, False), (128, True), (256, False), (256, True), (512, False))
 EMBEDDING_DIM = 512
 #: Maps from which on a convolution is faster by Winograd's algorithm: measured, two frames at once.
-_WINOGRAD_FROM = 256
+_WINOGRAD_FROM = 128
 
 
 def to_48k(audio: torch.Tensor, sample_rate: int) -> torch.Tensor:

@@ -7,6 +7,8 @@ Networks", CVPR 2016): 16 values of the output from 36 of the input in 36 produc
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -47,18 +49,27 @@ class WinogradConv2d(nn.Conv2d):
         x = functional.pad(
             x.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height)
         )
-        # Tiles of 6 x 6, each 4 beside the last: (36, tiles, channels).
         image, row, column, _ = x.stride()
-        shape, strides = (6, 6, batch, rows, columns, channels), (row, column, image, 4 * row, 4 * column, 1)
-        tiles = x.as_strided(shape, strides).reshape(36, -1)
-        products = (_both_ways(_INPUT) @ tiles).view(36, -1, channels).bmm(self._transformed)
-        values = (_both_ways(_OUTPUT) @ products.flatten(1)).view(4, 4, batch, rows, columns, -1)
-        values = values.permute(2, 3, 0, 4, 1, 5).reshape(batch, 4 * rows, 4 * columns, -1)
+        maps = x.new_empty(batch, rows, 4, columns, 4, self.out_channels)
+        # About as many tiles at once as channels: enough for the products, few enough for the cache.
+        step = max(1, round(channels / (batch * columns)))
+        for top in range(0, rows, step):
+            count = min(step, rows - top)
+            # Tiles of 6 x 6, each 4 beside the last: (36, tiles, channels).
+            shape = 6, 6, batch, count, columns, channels
+            strides = row, column, image, 4 * row, 4 * column, 1
+            tiles = x[:, 4 * top :].as_strided(shape, strides).reshape(36, -1)
+            products = (_both_ways(_INPUT) @ tiles).view(36, -1, channels).bmm(self._transformed)
+            values = (_both_ways(_OUTPUT) @ products.flatten(1)).view(4, 4, batch, count, columns, -1)
+            maps[:, top : top + count] = values.permute(2, 3, 0, 4, 1, 5)
         assert self.bias is not None
-        return (values[:, :height, :width] + self.bias).permute(0, 3, 1, 2)
+        maps = maps.view(batch, 4 * rows, 4 * columns, -1)[:, :height, :width] + self.bias
+        return maps.permute(0, 3, 1, 2)
 
 
+@lru_cache(maxsize=2)
 def _both_ways(matrix: tuple[tuple[int, ...], ...]) -> torch.Tensor:
     """The transform of the columns and of the rows of a tile, as one matrix."""
-    one_way = torch.tensor(matrix, dtype=torch.float32)
-    return torch.kron(one_way, one_way)
+    with torch.inference_mode(False):  # kept, also for who asks for gradients
+        one_way = torch.tensor(matrix, dtype=torch.float32)
+        return torch.kron(one_way, one_way)
