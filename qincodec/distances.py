@@ -10,33 +10,26 @@ device, and an item's value does not depend on its company beyond float rounding
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-#: (window length, mel bands) of the scales of MS-Mel; the hop is a quarter of the window.
-MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
-#: Mel magnitudes below this count as this.
-MEL_FLOOR = 1e-5
+from qincodec.spectra import MEL_FLOOR as MEL_FLOOR
+from qincodec.spectra import MEL_SCALES as MEL_SCALES
+from qincodec.spectra import MelBlocks, frame_blocks, frame_count, framed, item_blocks, pad
+from qincodec.spectra import log_mel as log_mel
+from qincodec.spectra import mel_filter_bank as mel_filter_bank
+from qincodec.spectra import suits_numpy as suits_numpy
+
 #: Window lengths of the STFT distance, and that of the log-spectral distance; the hop is a quarter.
 STFT_WINDOWS, LSD_WINDOW = (2048, 512), 2048
 #: Magnitudes of bins below this count as this in a logarithm.
 STFT_FLOOR = 1e-5
-
-_PADDING = max(window for window, _ in MEL_SCALES) // 2
-#: Samples whose spectra are computed at once, at about 60 bytes each: so few on a CPU that they stay in its
-#: cache and their memory is not handed back to the system after each step, enough to keep a GPU busy.
-_BLOCK_CPU, _BLOCK_GPU = 2**17, 2**22
-#: Mel bands multiplied at once on a CPU. Neighbouring bands need few neighbouring bins, so groups skip most
-#: of the zeros of a large filter bank.
-_BANDS_CPU = 16
 #: Samples that `si_sdr` converts to float64 at once.
 _BLOCK_SUMS = 2**17
-#: Samples beyond this are left to torch: the squares of their spectra overflow, and so no score is theirs.
-_LOUDEST = 1e12
 
 
 def si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
@@ -111,9 +104,19 @@ def remove_mean(audio: torch.Tensor) -> torch.Tensor:
     return audio - audio.sum(-1, keepdim=True) / audio.shape[-1]
 
 
-def ms_mel(
-    reference: torch.Tensor | Sequence[torch.Tensor], estimate: torch.Tensor, sample_rate: int
-) -> torch.Tensor:
+@dataclass(frozen=True)
+class MelReference:
+    """A signal that `ms_mel` compares with more than once; `mel_reference` makes it.
+
+    Attributes:
+        spectra: per scale of `MEL_SCALES` (batch, channels, bands, frames), ``max(mel magnitude, 1e-5)``,
+            float32, or float64 for float64 input; together 4.4 values per sample.
+    """
+
+    spectra: list[torch.Tensor]
+
+
+def ms_mel(reference: torch.Tensor | MelReference, estimate: torch.Tensor, sample_rate: int) -> torch.Tensor:
     """Multi-scale mel distance, as DAC's training loss defines it.
 
     The sum over the scales of the mean over channels, bands and frames of the absolute difference of
@@ -121,7 +124,7 @@ def ms_mel(
     is finite everywhere; in silence it is 0.
 
     Args:
-        reference: (batch, channels, samples), or its `log_mel_spectra` where it is compared more than once.
+        reference: (batch, channels, samples), or its `mel_reference` where it is compared more than once.
         estimate: (batch, channels, samples).
         sample_rate: Hz.
 
@@ -135,25 +138,52 @@ def ms_mel(
         _check_shapes(reference.shape, estimate.shape)
     else:
         _check_shapes(estimate.shape)
-        _check_spectra(reference, estimate.shape)
+        _check_spectra(reference.spectra, estimate.shape)
     _, channels, samples = estimate.shape
+    shares = [
+        1 / (math.log(10) * channels * bands * frame_count(samples, window)) for window, bands in MEL_SCALES
+    ]
+    mel_blocks = MelBlocks(estimate.shape, sample_rate)
     distances = []
-    for items in _item_blocks(estimate):
-        padded = _pad(estimate[items])
-        other = _pad(reference[items]) if isinstance(reference, torch.Tensor) else None
-        in_numpy = suits_numpy(padded) and (other is None or suits_numpy(other))
+    for items in item_blocks(estimate):
+        padded = pad(estimate[items])
+        in_numpy = suits_numpy(padded)
+        if isinstance(reference, torch.Tensor):
+            other = pad(reference[items])
+            in_numpy = in_numpy and suits_numpy(other)
+            targets = mel_blocks.joined(other, in_numpy)
+        else:
+            targets = [part[items] for part in reference.spectra]
         distance = padded.new_zeros(len(padded))
-        for scale, (window, bands) in enumerate(MEL_SCALES):
-            size = channels * bands * _frame_count(samples, window)
-            for frames in _frame_blocks(padded, samples, window):
-                spectrum = _log_mel(padded, sample_rate, scale, frames, in_numpy)
-                if other is None:
-                    target = reference[scale][items, :, :, frames]
-                else:
-                    target = _log_mel(other, sample_rate, scale, frames, in_numpy)
-                distance = distance + spectrum.sub_(target).abs_().sum((1, 2, 3)) / size
+        for scale, frames, mel in mel_blocks(padded, in_numpy):
+            target = targets[scale][..., frames]
+            # One logarithm, of the ratio, says what the difference of two would.
+            if in_numpy:
+                ratio = mel.div_(target)
+                in_place = ratio.numpy()
+                np.log(in_place, out=in_place)
+                ratio.abs_()
+            else:
+                ratio = (mel / target).log().abs()
+            distance = distance.add(ratio.sum((1, 2, 3)), alpha=shares[scale])
         distances.append(distance)
     return torch.cat(distances)
+
+
+def mel_reference(audio: torch.Tensor, sample_rate: int) -> MelReference:
+    """What `ms_mel` needs of ``audio`` (batch, channels, samples), computed once.
+
+    Raises:
+        ValueError: a shape that is not (batch, channels, samples).
+    """
+    _check_shapes(audio.shape)
+    mel_blocks = MelBlocks(audio.shape, sample_rate)
+    spectra = mel_blocks.room(audio)
+    for items in item_blocks(audio):
+        padded = pad(audio[items])
+        for scale, frames, mel in mel_blocks(padded, suits_numpy(padded)):
+            spectra[scale][items, ..., frames] = mel
+    return MelReference(spectra)
 
 
 def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]:
@@ -174,21 +204,7 @@ def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]
     Raises:
         ValueError: a shape that is not (batch, channels, samples).
     """
-    _check_shapes(audio.shape)
-    items, channels, samples = audio.shape
-    dtype = torch.promote_types(audio.dtype, torch.float32)
-    spectra = [
-        audio.new_empty(items, channels, bands, _frame_count(samples, window), dtype=dtype)
-        for window, bands in MEL_SCALES
-    ]
-    for part in _item_blocks(audio):
-        padded = _pad(audio[part])
-        in_numpy = suits_numpy(padded)
-        for scale, (window, _) in enumerate(MEL_SCALES):
-            for frames in _frame_blocks(padded, samples, window):
-                block = _log_mel(padded, sample_rate, scale, frames, in_numpy)
-                spectra[scale][part, :, :, frames] = block
-    return spectra
+    return [mel.log10() for mel in mel_reference(audio, sample_rate).spectra]
 
 
 def stft_distance(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
@@ -214,7 +230,7 @@ def stft_distance(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tens
     distance = estimate.new_zeros(len(estimate), dtype=torch.float64)
     for window in STFT_WINDOWS:
         for items, r, e in _magnitudes(reference, estimate, window):
-            size = r[0, :, 0].numel() * _frame_count(estimate.shape[-1], window)
+            size = r[0, :, 0].numel() * frame_count(estimate.shape[-1], window)
             logs = (part.clamp(min=STFT_FLOOR).log10() for part in (r, e))
             apart = (r - e).abs() + 2 * torch.sub(*logs).abs()
             distance[items] += apart.sum((1, 2, 3), dtype=torch.float64) / size
@@ -243,7 +259,7 @@ def log_spectral_distance(reference: torch.Tensor, estimate: torch.Tensor) -> to
     """
     _check_shapes(reference.shape, estimate.shape)
     distance = estimate.new_zeros(len(estimate), dtype=torch.float64)
-    size = estimate.shape[1] * _frame_count(estimate.shape[-1], LSD_WINDOW)
+    size = estimate.shape[1] * frame_count(estimate.shape[-1], LSD_WINDOW)
     for items, r, e in _magnitudes(reference, estimate, LSD_WINDOW):
         logs = (part.clamp(min=STFT_FLOOR).log10() for part in (r, e))
         frames = 2 * torch.sub(*logs).square().mean(-1).sqrt()
@@ -251,169 +267,16 @@ def log_spectral_distance(reference: torch.Tensor, estimate: torch.Tensor) -> to
     return distance
 
 
-def mel_filter_bank(sample_rate: int, window: int, bands: int) -> torch.Tensor:
-    """Triangular mel filters from 0 Hz to Nyquist on Slaney's scale, each of unit area over frequency in Hz.
-
-    The scale (Slaney, Auditory Toolbox, 1998; the default of librosa) has 15 linear steps up to 1 kHz and a
-    factor of 6.4 in 27 steps above. Filters narrower than the distance of two bins may be all zero.
-
-    Args:
-        sample_rate: Hz.
-        window: length of the Fourier transform.
-        bands: number of filters.
-
-    Returns:
-        (bands, window // 2 + 1) float64, for magnitudes.
-    """
-    knee_hz, knee, hz_per_mel, log_step = 1000.0, 15.0, 200 / 3, math.log(6.4) / 27
-    nyquist = sample_rate / 2
-    top = nyquist / hz_per_mel if nyquist < knee_hz else knee + math.log(nyquist / knee_hz) / log_step
-    mels = torch.linspace(0, top, bands + 2, dtype=torch.float64)
-    edges = torch.where(mels < knee, mels * hz_per_mel, knee_hz * torch.exp((mels - knee) * log_step))
-    bins = torch.linspace(0, nyquist, window // 2 + 1, dtype=torch.float64)
-    low, centre, high = (edges[start : start + bands, None] for start in range(3))
-    triangles = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp(min=0)
-    return triangles * 2 / (high - low)
-
-
-def log_mel(frames: torch.Tensor, sample_rate: int, num_bands: int, in_numpy: bool) -> torch.Tensor:
-    """``log10(max(mel magnitude, 1e-5))`` of frames under a periodic Hann window.
-
-    Args:
-        frames: (..., window).
-        sample_rate: Hz.
-        num_bands: number of bands of `mel_filter_bank`.
-        in_numpy: faster; only where `suits_numpy` says so of the signal.
-
-    Returns:
-        (num_bands, ...).
-    """
-    hann, groups = _constants(sample_rate, frames.shape[-1], num_bands, frames.dtype, frames.device)
-    spectrum = torch.fft.rfft(frames * hann)
-    bands = (_log_mel_numpy if in_numpy else _log_mel_torch)(spectrum.flatten(0, -2), groups)
-    return bands.unflatten(1, spectrum.shape[:-1])
-
-
-def suits_numpy(audio: torch.Tensor) -> bool:
-    """Whether `log_mel` may use NumPy: no gradient is asked for, and no sample is NaN or enormous."""
-    if audio.device.type != "cpu" or audio.requires_grad:
-        return False
-    low, high = audio.aminmax()
-    return bool(low > -_LOUDEST and high < _LOUDEST)
-
-
-@functools.lru_cache(maxsize=64)
-def _constants(
-    sample_rate: int, window: int, num_bands: int, dtype: torch.dtype, device: torch.device
-) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]]]:
-    """Window and mel filters: the bins that a group of bands needs, and its (bands, bins) weights."""
-    with torch.inference_mode(False):  # or the first metric would leave tensors that no loss can use
-        bank = mel_filter_bank(sample_rate, window, num_bands).to(dtype)
-        groups = []
-        for group in bank.split(_BANDS_CPU if device.type == "cpu" else num_bands):
-            used = group.any(0).nonzero().flatten().tolist() or [0]
-            bins = slice(used[0], used[-1] + 1)
-            groups.append((bins, group[:, bins].contiguous().to(device)))
-        hann = torch.hann_window(window, dtype=torch.float64).to(device, dtype)
-        return hann, groups
-
-
-def _log_mel(
-    padded: torch.Tensor, sample_rate: int, scale: int, frames: slice, in_numpy: bool
-) -> torch.Tensor:
-    """Log-mel spectra (items, channels, bands, frames) of some frames of `_pad`'s output."""
-    window, num_bands = MEL_SCALES[scale]
-    return log_mel(_framed(padded, window, frames), sample_rate, num_bands, in_numpy).movedim(0, 2)
-
-
 def _magnitudes(
     reference: torch.Tensor, estimate: torch.Tensor, window: int
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Slices of items, and of these the spectra of some frames of both, (items, channels, frames, bins)."""
-    for items in _item_blocks(estimate):
-        padded = _pad(reference[items]), _pad(estimate[items])
+    for items in item_blocks(estimate):
+        padded = pad(reference[items]), pad(estimate[items])
         hann = torch.hann_window(window, dtype=torch.float64).to(padded[0])
-        for frames in _frame_blocks(padded[1], estimate.shape[-1], window):
-            r, e = (torch.fft.rfft(_framed(part, window, frames) * hann).abs() for part in padded)
+        for frames in frame_blocks(padded[1], estimate.shape[-1], window):
+            r, e = (torch.fft.rfft(framed(part, window, frames) * hann).abs() for part in padded)
             yield items, r, e
-
-
-def _framed(padded: torch.Tensor, window: int, frames: slice) -> torch.Tensor:
-    """Some frames of `_pad`'s output, (..., frames, window); the hop is a quarter."""
-    hop = window // 4
-    start = _PADDING - window // 2 + frames.start * hop
-    segment = padded[..., start : start + (frames.stop - frames.start - 1) * hop + window]
-    return segment.unfold(-1, window, hop)
-
-
-def _log_mel_torch(spectrum: torch.Tensor, groups: list[tuple[slice, torch.Tensor]]) -> torch.Tensor:
-    """(frames, bins) -> (bands, frames), differentiable and on any device."""
-    # Four times as fast as abs(); the clamp, far below MEL_FLOOR, keeps the root's gradient finite at 0.
-    squares = torch.view_as_real(spectrum).square()
-    magnitude = (squares[..., 0] + squares[..., 1]).clamp_(min=1e-30).sqrt_()
-    with torch.autocast(spectrum.device.type, enabled=False):  # half precision would change the distance
-        bands = [weights @ magnitude[:, bins].mT for bins, weights in groups]
-    return _join(bands, 0).clamp_(min=MEL_FLOOR).log10_()
-
-
-def _log_mel_numpy(spectrum: torch.Tensor, groups: list[tuple[slice, torch.Tensor]]) -> torch.Tensor:
-    """The same on the CPU, to the rounding: NumPy's absolute value and logarithm are three times as fast."""
-    with np.errstate(divide="ignore"):
-        magnitude = torch.from_numpy(np.abs(spectrum.numpy()))
-        mel = magnitude.new_empty(sum(len(weights) for _, weights in groups), len(magnitude))
-        with torch.autocast("cpu", enabled=False):
-            by_bin = magnitude.mT
-            for (bins, weights), bands in zip(groups, mel.split(_BANDS_CPU), strict=True):
-                torch.mm(weights, by_bin[bins], out=bands)
-        values = mel.numpy()
-        # Not np.log10, which is slow but on the newest processors. The floor comes last, so that it is exact.
-        np.log(values, out=values)
-        values *= 1 / math.log(10)
-        np.maximum(values, math.log10(MEL_FLOOR), out=values)
-    return mel
-
-
-def _pad(audio: torch.Tensor) -> torch.Tensor:
-    """The signals in at least float32, extended by reflection for the longest window."""
-    audio = audio.to(torch.promote_types(audio.dtype, torch.float32))
-    samples = audio.shape[-1]
-    if samples > _PADDING:
-        head, tail = audio[..., 1 : _PADDING + 1].flip(-1), audio[..., -_PADDING - 1 : -1].flip(-1)
-        return torch.cat([head, audio, tail], -1)
-    period = max(2 * (samples - 1), 1)
-    index = torch.arange(-_PADDING, samples + _PADDING, device=audio.device) % period
-    return audio[..., torch.minimum(index, period - index)] if samples > 1 else audio[..., index]
-
-
-def _item_blocks(audio: torch.Tensor) -> Iterator[slice]:
-    """Slices of a batch: a block on a GPU, an item on a CPU, where it has the same bits in every batch."""
-    items, channels, samples = audio.shape
-    together = 1 if audio.device.type == "cpu" else _BLOCK_GPU // (channels * (samples + 2 * _PADDING))
-    step = max(1, together)
-    for start in range(0, items, step):
-        yield slice(start, min(start + step, items))
-
-
-def _frame_blocks(padded: torch.Tensor, samples: int, window: int) -> Iterator[slice]:
-    """Slices of the frames of a scale; more than one for signals longer than a block."""
-    items, channels, _ = padded.shape
-    frames = _frame_count(samples, window)
-    blocks = -(-items * channels * samples // _block(padded))
-    step = -(-frames // blocks)
-    for start in range(0, frames, step):
-        yield slice(start, min(start + step, frames))
-
-
-def _join(parts: list[torch.Tensor], dim: int) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)  # cat would copy a single one
-
-
-def _block(audio: torch.Tensor) -> int:
-    return _BLOCK_CPU if audio.device.type == "cpu" else _BLOCK_GPU
-
-
-def _frame_count(samples: int, window: int) -> int:
-    return 1 + samples // (window // 4)
 
 
 def _check_shapes(*shapes: torch.Size) -> None:
@@ -426,6 +289,6 @@ def _check_shapes(*shapes: torch.Size) -> None:
 
 def _check_spectra(spectra: Sequence[torch.Tensor], shape: torch.Size) -> None:
     """That `log_mel_spectra` belong to audio of a shape."""
-    expected = [(*shape[:2], bands, _frame_count(shape[2], window)) for window, bands in MEL_SCALES]
+    expected = [(*shape[:2], bands, frame_count(shape[2], window)) for window, bands in MEL_SCALES]
     if [tuple(part.shape) for part in spectra] != expected:
         raise ValueError(f"the reference's spectra do not belong to audio of shape {tuple(shape)}")

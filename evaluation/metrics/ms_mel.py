@@ -20,9 +20,9 @@ else:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The reference's `log_mel_spectra`, 18 bytes per sample, and why an item has no score."""
+    """What is compared with, 18 bytes per sample, and why an item of it has no score."""
 
-    spectra: list[torch.Tensor]
+    reference: distances.MelReference
     reasons: list[str | None]
 
 
@@ -42,17 +42,16 @@ class MsMel(Metric):
 
     @inference_mode
     def prepare(self, reference: torch.Tensor, sample_rate: int) -> Prepared:
-        return Prepared(distances.log_mel_spectra(reference, sample_rate), not_finite(reference, "reference"))
+        return Prepared(distances.mel_reference(reference, sample_rate), not_finite(reference, "reference"))
 
     @inference_mode
     def score(self, prepared: Prepared, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
         """`Score` per item; silence has a value; NaN only where samples or their squares are not finite."""
-        values = distances.ms_mel(prepared.spectra, decoded, sample_rate).tolist()
-        reasons = zip(prepared.reasons, not_finite(decoded, "output"), strict=True)
+        values = distances.ms_mel(prepared.reference, decoded, sample_rate).tolist()
         scores = []
-        for value, (of_reference, of_output) in zip(values, reasons, strict=True):
-            reason = of_reference or of_output
-            if reason is None and not math.isfinite(value):
-                reason = "samples are too large to compare"
-            scores.append(Score(value, None) if reason is None else Score(math.nan, reason))
+        for value, item, reason in zip(values, decoded, prepared.reasons, strict=True):
+            if reason is None and not math.isfinite(value):  # as it is wherever the output is not finite
+                (of_output,) = not_finite(item[None], "output")
+                reason = of_output or "samples are too large to compare"
+            scores.append(Score(value) if reason is None else Score(math.nan, reason))
         return scores

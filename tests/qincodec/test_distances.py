@@ -15,12 +15,13 @@ import soundfile
 import torch
 from scipy.signal import get_window, stft
 
-from qincodec import distances
+from qincodec import spectra
 from qincodec.distances import (
     MEL_SCALES,
     log_mel_spectra,
     log_spectral_distance,
     mel_filter_bank,
+    mel_reference,
     ms_mel,
     remove_mean,
     si_sdr,
@@ -139,20 +140,20 @@ def test_an_item_does_not_depend_on_its_company(
     assert torch.equal(together, alone)  # the same bits: a resumed run ends in the same bytes
     order = torch.tensor([3, 1, 4, 0, 2])
     assert torch.equal(distance(reference[order], decoded[order]), alone[order])
-    monkeypatch.setattr(distances, "_BLOCK_CPU", 4096)  # frames in many blocks
+    monkeypatch.setattr(spectra, "_BLOCK_CPU", 4096)  # frames in many blocks
     torch.testing.assert_close(distance(reference, decoded), together, atol=1e-6, rtol=0)
 
 
 def test_spectra_may_be_kept() -> None:
     reference, decoded = noise(3, 2, 20000), noise(3, 2, 20000, seed=1)
-    spectra = log_mel_spectra(reference, RATE)
-    assert [tuple(part.shape) for part in spectra] == [
+    kept = mel_reference(reference, RATE)
+    assert [tuple(part.shape) for part in kept.spectra] == [
         (3, 2, bands, 1 + 20000 // (window // 4)) for window, bands in MEL_SCALES
     ]
-    assert torch.equal(ms_mel(spectra, decoded, RATE), ms_mel(reference, decoded, RATE))
-    assert ms_mel(spectra, reference, RATE).tolist() == [0, 0, 0]
+    assert torch.equal(ms_mel(kept, decoded, RATE), ms_mel(reference, decoded, RATE))
+    assert ms_mel(kept, reference, RATE).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="do not belong"):
-        ms_mel(spectra, decoded[..., :-100], RATE)
+        ms_mel(kept, decoded[..., :-100], RATE)
 
 
 def test_ms_mel_is_not_weakened_by_autocast_or_half_precision_input() -> None:
@@ -166,7 +167,7 @@ def test_ms_mel_is_not_weakened_by_autocast_or_half_precision_input() -> None:
 
 def test_ms_mel_gradient_is_that_of_finite_differences() -> None:
     # Also after a first use under inference_mode, whose tensors no gradient could flow through.
-    distances._constants.cache_clear()
+    spectra._constants.cache_clear()
     reference, decoded = noise(1, 1, 40).double(), noise(1, 1, 40, seed=1).double()
     with torch.inference_mode():
         ms_mel(reference, decoded, 16000)
@@ -189,10 +190,10 @@ def test_all_is_computed_where_the_signals_are(monkeypatch: pytest.MonkeyPatch) 
     # Whatever needed a value on the CPU, or mixed devices, would fail on this one, which has no autocast.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     reference, decoded = torch.empty(3, 2, 9000, device="meta"), torch.empty(3, 2, 9000, device="meta")
-    spectra = log_mel_spectra(reference, RATE)
+    kept = mel_reference(reference, RATE)
     for found in (
         ms_mel(reference, decoded, RATE),
-        ms_mel(spectra, decoded, RATE),
+        ms_mel(kept, decoded, RATE),
         si_sdr(reference, decoded),
     ):
         assert found.device.type == "meta" and found.shape == (3,)
@@ -361,5 +362,5 @@ def test_spectral_distances_in_blocks(
 ) -> None:
     signal, other = noise(2, 1, 20000), noise(2, 1, 20000, seed=1)
     whole = distance(signal, other)
-    monkeypatch.setattr(distances, "_BLOCK_CPU", 3000)
+    monkeypatch.setattr(spectra, "_BLOCK_CPU", 3000)
     assert distance(signal, other).tolist() == pytest.approx(whole.tolist(), rel=1e-6)
