@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy import fft
 from torch.nn import functional
 
 from evaluation.metrics.checks import not_finite
@@ -108,7 +109,8 @@ class Aligner:
         reach = self._max_delay + 1  # one more on each side tells whether the last shift is a maximum
         if index not in self._prepared:
             self._prepared[index] = _Reference(_Signal(self.reference[index], torch.float32, reach))
-        reference, quick = self._prepared[index], _Signal(decoded, torch.float32, reach)
+        reference = self._prepared[index]
+        quick = _Signal(decoded, torch.float32, reach, exact_energy=False)
         if not math.isfinite(quick.energy):
             (reason,) = not_finite(decoded[None], "output")
             if reason is not None:
@@ -159,14 +161,18 @@ class _Signal:
         without_last: of all but the last.
     """
 
-    def __init__(self, signal: torch.Tensor, dtype: torch.dtype, reach: int) -> None:
+    def __init__(
+        self, signal: torch.Tensor, dtype: torch.dtype, reach: int, *, exact_energy: bool = True
+    ) -> None:
         self.reach = reach
         if dtype == torch.float64:
             self.centred = remove_mean(signal)
         else:
             mean = signal.sum(-1, keepdim=True, dtype=torch.float64) / signal.shape[-1]
             self.centred = signal.to(dtype) - mean.to(dtype)
-        self.energy = _dot(self.centred, self.centred)
+        self.energy = 0.0 if exact_energy else float(self.centred.square().sum())
+        if not self.energy > 1e-20:  # where squares in float32 may have vanished
+            self.energy = _dot(self.centred, self.centred)
         ends = (self.centred[:, :reach], self.centred[:, -reach:].flip(-1))
         dropped = [functional.pad(end.double().square().sum(0), (1, 0)).cumsum(0) for end in ends]
         self.without_first, self.without_last = (self.energy - part for part in dropped)
@@ -186,7 +192,10 @@ class _Reference:
         self.count = -(-samples // self.step)
         self.missing = self.count * self.step - samples
         sections = functional.pad(signal.centred, (0, self.missing)).unflatten(-1, (self.count, self.step))
-        self.spectra = torch.fft.rfft(sections, self.length).conj()
+        self.spectra = torch.fft.rfft(sections, self.length).conj().resolve_conj()
+        # Of what overlaps, for shifts from -reach to reach, and whether that is enough.
+        self.energy = torch.cat([signal.without_first.flip(0)[:-1], signal.without_last])
+        self.enough = self.energy >= LEAST_OVERLAP_ENERGY * self.energy[reach]
 
 
 def _align(reference: _Reference, decoded: _Signal, max_delay: int) -> Alignment:
@@ -212,7 +221,8 @@ def _alignment(reference: _Signal, decoded: _Signal, peak: int, flipped: bool) -
     delay = peak - reference.reach
     r, d = apply_delay(reference.centred, decoded.centred, delay)
     # Not from the transforms: identical signals get exactly 0 dB.
-    gain = _dot(r, d) / _dot(r, r)
+    energy = (reference.without_last if delay >= 0 else reference.without_first)[abs(delay)]
+    gain = _dot(r, d) / float(energy)
     return Alignment(delay, 20 * math.log10(abs(gain)), "polarity is inverted" if flipped else None)
 
 
@@ -280,12 +290,16 @@ def _correlation(reference: _Reference, decoded: _Signal) -> tuple[torch.Tensor,
     spectrum: torch.Tensor | float = 0.0
     for r, d in zip(reference.spectra.split(16, 1), longer.split(16, 1), strict=True):
         spectrum = spectrum + (r * torch.fft.rfft(d)).sum((0, 1))
-    products = torch.fft.irfft(spectrum, reference.length)[: 2 * reach + 1].double()
+    products = _transform_back(spectrum, reference.length)[: 2 * reach + 1].double()
     # A positive shift k pairs r[:-k] with d[k:], a negative one the other way round.
-    energy = torch.cat([reference.signal.without_first.flip(0)[:-1], reference.signal.without_last])
     decoded_energy = torch.cat([decoded.without_last.flip(0)[:-1], decoded.without_first])
-    enough = (energy >= LEAST_OVERLAP_ENERGY * energy[reach]) & (
-        decoded_energy >= LEAST_OVERLAP_ENERGY * decoded_energy[reach]
-    )
-    correlation = torch.where(enough, products / (energy * decoded_energy).sqrt(), 0.0)
+    enough = reference.enough & (decoded_energy >= LEAST_OVERLAP_ENERGY * decoded_energy[reach])
+    correlation = torch.where(enough, products / (reference.energy * decoded_energy).sqrt(), 0.0)
     return correlation, bool(enough.all())
+
+
+def _transform_back(spectrum: torch.Tensor, length: int) -> torch.Tensor:
+    """``torch.fft.irfft``; on a CPU SciPy's, which keeps its plan: most of the time of a single transform."""
+    if spectrum.device.type != "cpu":
+        return torch.fft.irfft(spectrum, length)
+    return torch.from_numpy(fft.irfft(spectrum.numpy(), length))
