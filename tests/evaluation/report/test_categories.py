@@ -36,7 +36,7 @@ def test_a_category_is_a_data_set_of_its_own(two: Results, tmp_path: Path) -> No
     assert frame["category"].tolist() == ["kind 0"] * 5 + ["kind 1"] * 5
     for name, rows in frame.groupby("category"):
         own = two.clips[two.clips["category"] == name].reset_index(drop=True)
-        alone = two.summarize(replace(two, clips=own, corpus=[]))
+        alone = replace(two, clips=own, corpus=[]).summary
         for column in ("n", "n_recordings", "kbps_measured", "si_sdr", "si_sdr_ci_low", "ms_mel_ci_high"):
             np.testing.assert_array_equal(rows[column], alone[column].astype(float))
         means = own[own["codec"] == "opus"].groupby("kbps")["si_sdr"].mean()
