@@ -62,7 +62,8 @@ def photograph_report(run: Path, path: Path) -> None:
     both = Image.new("RGB", (first.width, first.height + card.height + 20), "white")
     both.paste(first, (0, 0))
     both.paste(card, ((first.width - card.width) // 2, first.height + 10))
-    both.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    # Spectrograms would take all colours of a smaller palette, and codecs lose theirs.
+    both.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:
