@@ -195,7 +195,7 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check everything, estimate time and disk, write no run. Missing weights of embeddings are fetched.",
+            help="Check everything, estimate time and disk, write no run. Embeddings fetch missing weights.",
         ),
     ] = False,
     explain: options.Explain = False,
