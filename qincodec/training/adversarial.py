@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from qincodec.autoencoder import Autoencoder
@@ -28,6 +27,9 @@ from qincodec.training.losses import (
     feature_matching_loss,
     waveform_loss,
 )
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 #: How fast `Generator.latent_power` follows.
 _POWER_RATE = 0.01
@@ -314,24 +316,6 @@ class AdversarialStep:
         if self.discriminators is not None:
             self.discriminators.load_state_dict(state["discriminators"])
             load_state(self.discriminator_optimizer, state["discriminator_optimizer"])
-
-
-def latent_noise(
-    indices: Sequence[int], frames: int, dim: int, level: float, seed: int
-) -> torch.Tensor | None:
-    """Noise of `Generator.forward` for the crops of these numbers; None for ``level`` 0.
-
-    Returns:
-        (crops, frames, dim), normal; a crop's standard deviation is uniform between half of ``level`` and it.
-    """
-    if not level:
-        return None
-    rows = []
-    for index in indices:
-        random = np.random.Generator(np.random.Philox(key=[seed, 2 * index + 1]))
-        deviation = level * random.uniform(0.5, 1.0)
-        rows.append(deviation * random.standard_normal((frames, dim), dtype=np.float32))
-    return torch.from_numpy(np.stack(rows).astype(np.float32))
 
 
 def draw_codebooks(choices: Sequence[int], seed: int, step: int) -> int:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from qincodec import architectures
 from qincodec.autoencoder import AutoencoderConfig
@@ -20,6 +19,9 @@ from qincodec.training.loop import Stage, train
 from qincodec.training.run import TrainingRun
 from qincodec.training.validation import Validation
 from qincodec.transform_path import TransformAutoencoder
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 #: Crops that a transform path is fitted to before the first step.
 _TRANSFORM_CROPS = 1000

@@ -431,3 +431,33 @@ class Recordings:
                 f"the cache of decoded audio needs {missing / 1e9:.1f} GB more, '{cache}' has"
                 f" {free / 1e9:.1f} GB left: give a folder with more room, or convert the files to FLAC"
             )
+
+
+class NoisyCrops(Dataset[tuple[torch.Tensor, ...]]):
+    """Crops, each with `latent_noise` if there is some; workers draw it, a GPU does not wait."""
+
+    def __init__(self, crops: CropDataset, frames: int, dim: int, level: float, seed: int) -> None:
+        self._crops, self._frames, self._dim, self._level, self._seed = crops, frames, dim, level, seed
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        noise = latent_noise([index], self._frames, self._dim, self._level, self._seed)
+        crop = self._crops[index]
+        return (crop,) if noise is None else (crop, noise[0])
+
+
+def latent_noise(
+    indices: Sequence[int], frames: int, dim: int, level: float, seed: int
+) -> torch.Tensor | None:
+    """Noise on latents for the crops of these numbers, as `Generator.forward` adds it; None for ``level`` 0.
+
+    Returns:
+        (crops, frames, dim), normal; a crop's standard deviation is uniform between half of ``level`` and it.
+    """
+    if not level:
+        return None
+    rows = []
+    for index in indices:
+        random = np.random.Generator(np.random.Philox(key=[seed, 2 * index + 1]))
+        deviation = level * random.uniform(0.5, 1.0)
+        rows.append(deviation * random.standard_normal((frames, dim), dtype=np.float32))
+    return torch.from_numpy(np.stack(rows).astype(np.float32))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from qincodec.codec import Qincodec
 from qincodec.core.errors import UserError
@@ -22,6 +21,9 @@ from qincodec.training.discriminators import Discriminators
 from qincodec.training.loop import Stage, train
 from qincodec.training.run import TrainingRun, write_json
 from qincodec.training.validation import Validation
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:

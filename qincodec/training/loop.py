@@ -16,23 +16,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from qincodec.autoencoder import Autoencoder
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import UserError
-from qincodec.training.adversarial import AdversarialStep, latent_noise
+from qincodec.training import data, workers
+from qincodec.training.adversarial import AdversarialStep
 from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.config import RunConfig, TrainingConfig
-from qincodec.training.data import CropDataset
 from qincodec.training.log import Log
 from qincodec.training.run import write_json
 from qincodec.training.validation import Validation
-from qincodec.training.workers import prepare_worker
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def launch(run: RunConfig, accelerator: str = "auto") -> Fabric:
@@ -41,6 +42,8 @@ def launch(run: RunConfig, accelerator: str = "auto") -> Fabric:
     Raises:
         UserError: no such accelerator here.
     """
+    from lightning_fabric import Fabric  # which takes seconds; all but training itself goes without
+
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(ranks)))
@@ -70,7 +73,7 @@ class Stage:
         step: models and optimizers.
         validation: None on all ranks but the first.
         codebooks: step -> number of codebooks, None without a quantizer.
-        noise: level of `latent_noise`.
+        noise: level of `qincodec.training.data.latent_noise`.
         ema: see `AutoencoderStage`; averages of weights that are not trained stay as they are.
         first_crop: number of the first crop it draws, so that stage 3 does not repeat stage 1.
         depends_on: JSON values besides data, losses and optimizer that its checkpoints are only good for.
@@ -103,7 +106,7 @@ class Stage:
             self.averaged.load_state_dict(state["averaged"])
 
 
-def train(fabric: Fabric, config: TrainingConfig, crops: CropDataset, stage: Stage) -> dict[str, Any]:
+def train(fabric: Fabric, config: TrainingConfig, crops: data.CropDataset, stage: Stage) -> dict[str, Any]:
     """Run a stage to its end, from its last checkpoint if there is one, and leave its best weights loaded.
 
     Returns:
@@ -245,37 +248,25 @@ class _Batches(torch.utils.data.Sampler[list[int]]):
             step += 1
 
 
-class _Items(Dataset[tuple[torch.Tensor, ...]]):
-    """Crops, each with the noise on its latents if there is some; workers draw it, a GPU does not wait."""
-
-    def __init__(self, config: TrainingConfig, crops: CropDataset, level: float) -> None:
-        shape = config.shape
-        self._crops, self._level, self._seed = crops, level, config.seed
-        self._shape = config.crop_samples // shape.hop_length, shape.latent_dim
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-        noise = latent_noise([index], *self._shape, self._level, self._seed)
-        crop = self._crops[index]
-        return (crop,) if noise is None else (crop, noise[0])
-
-
 def _loader(
-    config: TrainingConfig, crops: CropDataset, stage: Stage, indices: _Indices, start: int
+    config: TrainingConfig, crops: data.CropDataset, stage: Stage, indices: _Indices, start: int
 ) -> DataLoader[tuple[torch.Tensor, ...]]:
-    workers = config.data.workers
-    # Forked from a server that has imported all they need: a fork of this process copies the locks of torch's
-    # threads, a spawned one imports torch anew.
-    context = multiprocessing.get_context("forkserver") if workers else None
+    processes = config.data.workers
+    # Forked from a server that has imported all they need, and no more, for it takes seconds: a fork of this
+    # process copies the locks of torch's threads, a spawned one imports torch anew.
+    context = multiprocessing.get_context("forkserver") if processes else None
     if context:
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload([data.__name__, workers.__name__])
+    shape = config.shape
+    frames = config.crop_samples // shape.hop_length
     return DataLoader(
-        _Items(config, crops, stage.noise),
+        data.NoisyCrops(crops, frames, shape.latent_dim, stage.noise, config.seed),
         batch_sampler=_Batches(indices, start),
-        num_workers=workers,
+        num_workers=processes,
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=4 if processes else None,
         multiprocessing_context=context,
-        worker_init_fn=prepare_worker if workers else None,
+        worker_init_fn=workers.prepare_worker if processes else None,
     )
 
 

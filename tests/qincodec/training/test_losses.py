@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from qincodec.training.adversarial import draw_codebooks, latent_noise
+from qincodec.training.adversarial import draw_codebooks
+from qincodec.training.data import latent_noise
 from qincodec.training.discriminators import BANDS, PERIODS, STFT_WINDOWS, Discriminators
 from qincodec.training.losses import (
     adversarial_loss,
