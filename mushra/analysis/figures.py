@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import matplotlib
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from evaluation.report.drawing import files_of
+from evaluation.report.drawing import FORMATS, files_of
 from qincodec.core.errors import UserError, did_you_mean
 from qincodec.core.files import write_atomic
 
@@ -122,10 +122,10 @@ def _style_settings(style: str | Path) -> dict[Any, Any]:
     return settings
 
 
-def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
+def save(figure: Figure, folder: Path, stem: str, kinds: Sequence[str] = FORMATS) -> list[Path]:
     """Write ``stem.png``, ``.svg`` and ``.pdf`` into ``folder``; the same figure gives the same bytes."""
     paths = []
-    for kind, content in files_of(figure, dpi=_DPI).items():
+    for kind, content in files_of(figure, kinds, dpi=_DPI).items():
         paths.append(folder / f"{stem}.{kind}")
         write_atomic(paths[-1], content)
     return paths

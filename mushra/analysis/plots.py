@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from evaluation.report.drawing import COLOURS, NEUTRAL, new_figure
+from evaluation.report.drawing import COLOURS, FORMATS, NEUTRAL, new_figure
 from mushra.analysis.agreement import listener_agreement
 from mushra.analysis.description import t_interval
 from mushra.analysis.figures import WIDTHS, save, style_context
@@ -52,6 +52,7 @@ def draw_all(
     letters: dict[str, str] | None = None,
     population: str = "",
     captions: bool = False,
+    kinds: Sequence[str] = FORMATS,
 ) -> list[Path]:
     """Draw everything as PNG, SVG and PDF; the same input gives the same bytes.
 
@@ -67,6 +68,7 @@ def draw_all(
         letters: of compact letter groups, condition -> "ab"; shown above the means.
         population: for whom the letters hold, such as "other listeners and other items".
         captions: whether each figure has its caption (`caption`) inside, for figures that stand alone.
+        kinds: of files, if not all of them.
 
     Returns:
         Paths of all files, the figure for two columns before the one for one.
@@ -89,12 +91,12 @@ def draw_all(
                 if name == "means" and letters:
                     _write_letters(axes, layout, table, letters, width)
                 stem = name if kind == "two_columns" else f"{name}_{kind}"
-                paths += save(figure, folder, stem)
+                paths += save(figure, folder, stem, kinds)
         for page, start in enumerate(range(0, len(ratings.items), _ITEMS_PER_FIGURE), start=1):
             items = ratings.items[start : start + _ITEMS_PER_FIGURE]
             figure = _figure_of_items(frame, items, layout, note("items"))
-            paths += save(figure, folder, "items" if page == 1 else f"items_{page}")
-        paths += save(_figure_of_listeners(frame, layout), folder, "listeners")
+            paths += save(figure, folder, "items" if page == 1 else f"items_{page}", kinds)
+        paths += save(_figure_of_listeners(frame, layout), folder, "listeners", kinds)
     return paths
 
 

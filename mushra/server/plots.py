@@ -123,6 +123,7 @@ def _draw_mushra(analysis: Analysis, folder: Path) -> dict[str, Any]:
         letters=analysis.letters,
         population=analysis.primary.population,
         captions=True,
+        kinds=("png",),
     )
     problems = [f"{problem.kind}: {problem.detail}" for problem in analysis.loaded.problems]
     if other := other_scale(analysis.loaded.frame["score"]):
