@@ -287,7 +287,7 @@ def _correlation(reference: _Reference, decoded: _Signal) -> tuple[torch.Tensor,
     reach = decoded.reach
     padded = functional.pad(decoded.centred, (reach, reference.missing + reach))
     longer = padded.unfold(-1, reference.length, reference.step)
-    spectrum: torch.Tensor | float = 0.0
+    spectrum = reference.spectra.new_zeros(reference.spectra.shape[-1])
     for r, d in zip(reference.spectra.split(16, 1), longer.split(16, 1), strict=True):
         spectrum = spectrum + (r * torch.fft.rfft(d)).sum((0, 1))
     products = _transform_back(spectrum, reference.length)[: 2 * reach + 1].double()
