@@ -5,23 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from chromium import chromium, watch
-from known import register_codecs, tone_and_noise
+from known import register, register_codecs, tone_and_noise
 
 from baselines.codec import ClipCodec, Codec, Encoded, Rate
 from evaluation import evaluate
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.metrics import METRICS
+from evaluation.metrics.base import Metric, Score
 from evaluation.report.html import write_html
 
 pytestmark = pytest.mark.long
 
 RATE, BITS, CLIPS, SECONDS = 8000, (1, 2, 3, 4), 100, 2.0
 MOST_SECONDS, MOST_BYTES = 90, 80_000_000
+#: Metrics of packages that take a second per clip or want speech: the report has them, with made-up values.
+STAND_INS = ("visqol", "visqol_speech", "2f", "pesq", "stoi", "estoi")
 
 
 class Companded(ClipCodec):
@@ -59,6 +63,18 @@ def codecs() -> list[type[Codec]]:
     return [type(f"Mu{mu}", (Companded,), {"name": f"mu{mu}", "steepness": float(mu)}) for mu in steepness]
 
 
+def stand_in(name: str) -> type[Metric]:
+    """Called what the metric is called, and quick: the mean distance of samples."""
+
+    def score(self: Metric, reference: Any, decoded: Any, sample_rate: int) -> list[Score]:
+        return [Score(value) for value in -(reference - decoded).abs().mean((1, 2))]
+
+    real = METRICS.load(name)
+    names = ("name", "label", "unit", "higher_is_better", "definition")
+    said = {attribute: getattr(real, attribute) for attribute in names}
+    return type("StandIn", (Metric,), {**said, "version": "0", "score": score})
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     clips = tmp_path_factory.mktemp("clips")
@@ -69,6 +85,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         own = codecs()
         register_codecs(patch, *own)
+        for name in STAND_INS:
+            register(patch, METRICS, name, stand_in(name))
         names = ",".join([*METRICS.names(), *EMBEDDINGS.names()])
         evaluate(clips, [codec() for codec in own], [8, 16, 24, 32], metrics=names, out=run)
         yield run
