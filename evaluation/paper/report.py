@@ -15,21 +15,16 @@ from rich.text import Text
 from evaluation.paper import printed as content
 from evaluation.paper.figures import draw
 from evaluation.paper.listening import OWN_TEST
-from evaluation.paper.sheets import Sheet, figure_sheet, table_sheet
-from evaluation.paper.tables import Reproduction
+from evaluation.paper.sheets import Sheet, not_run, sheets
+from evaluation.paper.tables import NOT_RUN_HERE, Reproduction
 from evaluation.report.drawing import FORMATS, data_uri
 from evaluation.report.html.page import fill_in, flat, static
 from evaluation.report.markup import latex_text, tabular
-from evaluation.report.terminal import Report, print_wide
+from evaluation.report.terminal import Box, Report, print_wide
 from qincodec.core.files import write_atomic
 
 SCHEMA_VERSION = 1
 PAGE, TABLES, NUMBERS = "paper.html", "tables.tex", "paper.json"
-
-
-def sheets(found: Reproduction) -> list[Sheet]:
-    """All tables, then all figures."""
-    return [*map(table_sheet, found.tables), *map(figure_sheet, found.figures)]
 
 
 def write_all(found: Reproduction, folder: Path) -> list[Path]:
@@ -65,7 +60,7 @@ def _json(found: Reproduction) -> str:
     for table, source in zip(plain["tables"], found.tables, strict=True):
         for row, original in zip(table["rows"], source.rows, strict=True):
             for name, entry in row["entries"].items():
-                entry["difference"] = original.entries[name].difference
+                entry["difference"] = original.entries[name].difference if found.comparable else None
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "paper": content.CITATION, **plain}
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -76,9 +71,18 @@ def _json(found: Reproduction) -> str:
 def print_paper(found: Reproduction) -> None:
     """Print all tables and the numbers of all figures: to the terminal's width there, unwrapped elsewhere."""
     parts: list[RenderableType] = [Report([], [content.CITATION, found.data_note, found.summary]), Text()]
-    for sheet in sheets(found):
-        parts += [Report([], [f"{sheet.name}. {sheet.title}"]), Report([sheet.table], sheet.notes), Text()]
+    everything = sheets(found)
+    for sheet in (sheet for sheet in everything if sheet.ran):
+        parts += _printed(sheet)
+    if missing := not_run(found):
+        parts += [Box(NOT_RUN_HERE, missing), Text()]
+    for sheet in (sheet for sheet in everything if not sheet.ran):
+        parts += _printed(sheet)
     print_wide(Group(*parts, Report([], found.notes)))
+
+
+def _printed(sheet: Sheet) -> list[RenderableType]:
+    return [Report([], [f"{sheet.name}. {sheet.title}"]), Report([sheet.table], sheet.notes), Text()]
 
 
 # LaTeX
@@ -99,7 +103,8 @@ def latex(everything: Sequence[Sheet], found: Reproduction) -> str:
         out += [r"\resizebox{\linewidth}{!}{%", *tabular(sheet.table), r"}\par\footnotesize\raggedright"]
         out += [rf"{latex_text(note)}\par" for note in sheet.notes]
         out.append(r"\end{table*}")
-    out += ["", r"\begin{footnotesize}", *(rf"\noindent {latex_text(note)}\par" for note in found.notes)]
+    notes = [*(f"{NOT_RUN_HERE}: {line}" for line in not_run(found)), *found.notes]
+    out += ["", r"\begin{footnotesize}", *(rf"\noindent {latex_text(note)}\par" for note in notes)]
     return "\n".join([*out, r"\end{footnotesize}"]) + "\n"
 
 
@@ -117,5 +122,6 @@ def _html(everything: Sequence[Sheet], found: Reproduction, pictures: dict[str, 
         found=found,
         facts=[(name.replace("_", " "), value) for name, value in flat(data | found.environment)],
         sheets=everything,
+        box=(NOT_RUN_HERE, not_run(found)),
         images={name: data_uri("svg", files["svg"]) for name, files in pictures.items() if files},
     )

@@ -102,6 +102,7 @@ def reproduce(request: PaperRequest, out: Path, progress: Progress = lambda *_: 
     return Reproduction(
         session.dataset,
         _data_note(request, session.dataset),
+        _is_papers(request),
         [model for entries in models.values() for model in entries],
         tables,
         figures,
@@ -286,12 +287,16 @@ def _latent_errors(
     return found
 
 
+def _is_papers(request: PaperRequest) -> bool:
+    return (request.data or "").startswith("audiocaps:")
+
+
 def _data_note(request: PaperRequest, data: DatasetInfo) -> str:
     count = f"{data.n_clips} clips of {data.n_recordings} recordings"
-    if not (request.data or "").startswith("audiocaps:"):
+    if not _is_papers(request):
         return (
             f"not the paper's data: {data.name}, {count}; the paper's values are of {content.TEST_SET}, so"
-            " a difference says nothing about a codec"
+            " differences to them would say nothing about a codec and are not given"
         )
     whole = data.n_clips == content.TEST_SET_CLIPS
     text = f"the paper's data: {content.TEST_SET}, {count}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from evaluation.paper.printed import Column
-from evaluation.paper.tables import Entry, PaperFigure, PaperTable, Point, Row
+from evaluation.paper.tables import Entry, PaperFigure, PaperTable, Point, Reproduction, Row
 from evaluation.report.tables import MISSING, Cell, Section, Table, decimals, kbps_cell
 
 NOT_RUN = "not run"
@@ -17,23 +17,64 @@ _NOTHING = Cell("")
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table, or the numbers of a figure; ``figure``: the name of its picture, "" if there is none."""
+    """A table, or the numbers of a figure.
+
+    Attributes:
+        missing: (what could not run, why).
+        ran: something in it was computed here.
+        figure: the name of its picture; "" if there is none.
+    """
 
     name: str
     title: str
     table: Table
     notes: list[str]
+    missing: list[tuple[str, str]]
+    ran: bool
     figure: str = ""
 
 
-def table_sheet(table: PaperTable) -> Sheet:
-    """A section for each row of the paper: here, at half the data, the paper, the difference."""
+def sheets(found: Reproduction) -> list[Sheet]:
+    """Tables, then figures; behind them those that have nothing but the paper's values."""
+    shown = (sheet for sheet in _all(found) if sheet.table.sections)
+    return sorted(shown, key=lambda sheet: not sheet.ran)
+
+
+def not_run(found: Reproduction) -> list[str]:
+    """Each reason once, with all that could not run for it and where that would stand."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for sheet in _all(found):
+        for label, reason in sheet.missing:
+            places.setdefault(reason, {}).setdefault(label, []).append(sheet.name)
+    lines = []
+    for reason, labels in places.items():
+        what = "; ".join(f"{label} ({', '.join(names)})" for label, names in labels.items())
+        lines.append(f"{what}: {reason}")
+    return lines
+
+
+def _all(found: Reproduction) -> list[Sheet]:
+    tables = [table_sheet(table, found.comparable) for table in found.tables]
+    return [*tables, *map(figure_sheet, found.figures)]
+
+
+def table_sheet(table: PaperTable, differences: bool) -> Sheet:
+    """A section for each row of the paper, those that ran first: here, at half the data, the paper, and with
+    ``differences`` what lies between."""
     headings = ["", "kbps", *(column.heading for column in table.columns), "n"]
-    sections = [_section(row, table.columns) for row in table.rows]
-    return Sheet(f"Table {table.name}", table.title, Table(headings, sections), table.notes)
+    rows = sorted(table.rows, key=lambda row: bool(row.reason))
+    sections = [_section(row, table.columns, differences) for row in rows]
+    return Sheet(
+        f"Table {table.name}",
+        table.title,
+        Table(headings, [section for section in sections if section.rows]),
+        table.notes,
+        [(row.wanted.label, row.reason) for row in table.rows if row.reason] + table.missing,
+        any(not row.reason for row in table.rows),
+    )
 
 
-def _section(row: Row, columns: list[Column]) -> Section:
+def _section(row: Row, columns: list[Column], with_differences: bool) -> Section:
     entries = [row.entries[column.key] for column in columns]
     forms = [_form(entry, column) for entry, column in zip(entries, columns, strict=True)]
 
@@ -55,12 +96,12 @@ def _section(row: Row, columns: list[Column]) -> Section:
             lines.append([_NOTHING if cell.value is None else cell for cell in cells])
     papers = [entry.paper for entry in entries]
     known = any(paper is not None for paper in papers)
-    lines.append(line("paper", papers, kbps=Cell(row.kbps if known else None, "g")))
+    if known or lines:
+        lines.append(line("paper", papers, kbps=Cell(row.kbps if known else None, "g")))
     differences = [entry.difference for entry in entries]
-    if any(difference is not None for difference in differences):
+    if with_differences and any(difference is not None for difference in differences):
         lines.append(line("difference", differences, sign="+"))
-    said = [row.model, f"{NOT_RUN}: {row.reason}" if row.reason else ""]
-    return Section(row.wanted.label, lines, row.kbps, "; ".join(filter(None, said)))
+    return Section(row.wanted.label, lines, row.kbps, row.model)
 
 
 def _form(estimate: Entry | Point, column: Column | None = None) -> str:
@@ -97,11 +138,12 @@ def figure_sheet(figure: PaperFigure) -> Sheet:
                 value = Cell(point.value, _form(point), (point.low, point.high))
                 rows.append([label, *asked, place, value, Cell(point.n)])
         sections.append(Section(panel, rows))
-    sections += [Section(label, [], text=f"{NOT_RUN}: {reason}") for label, reason in figure.missing]
     return Sheet(
         f"Fig. {figure.name.removeprefix('fig')}",
         figure.title,
         Table(headings, sections, num_keys=1 if figure.name == "fig3" else 2),
         [FIGURE_LOST, *figure.notes],
+        figure.missing,
+        bool(figure.series),
         figure.name if figure.series else "",
     )

@@ -20,6 +20,8 @@ from evaluation.results import Results
 OPENL3 = "openl3"
 #: Behind a curve's name: a picture goes where its table does not.
 RANDOM = " (random weights)"
+#: Above the reasons of all that could not run.
+NOT_RUN_HERE = "Not run here"
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,13 @@ class Row:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One of the paper's tables."""
+    """One of the paper's tables; ``missing``: (columns that are not in it, why)."""
 
     name: str
     title: str
     columns: list[Column]
     rows: list[Row]
+    missing: list[tuple[str, str]]
     notes: list[str]
 
 
@@ -116,10 +119,16 @@ class PaperFigure:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """All of it."""
+    """All of it.
+
+    Attributes:
+        data_note: what the data are, in words.
+        comparable: they are the paper's, so that a difference to its values says something.
+    """
 
     data: DatasetInfo
     data_note: str
+    comparable: bool
     models: list[Model]
     tables: list[PaperTable]
     figures: list[PaperFigure]
@@ -135,7 +144,7 @@ class Reproduction:
         drawn = sum(bool(figure.series) for figure in self.figures)
         return (
             f"{ran} of {len(rows)} rows of the tables ran and {drawn} of {len(self.figures)} figures could be"
-            " drawn; what could not says why"
+            f" drawn; what could not stands under '{NOT_RUN_HERE}'"
         )
 
 
@@ -193,7 +202,7 @@ class TableMaker:
         rows = [self._row(wanted, kbps, self._columns) for wanted in content.COMPARISON]
         title = f"QINCODEC and competing codecs at {kbps:g} kbps"
         notes = self._table_notes(rows) + self._pair_notes()
-        return PaperTable(name, title, list(self._columns), rows, notes)
+        return PaperTable(name, title, list(self._columns), rows, self._missing_columns(), notes)
 
     def _pair_notes(self) -> list[str]:
         """On models that stand for one before and after fine-tuning, and are not."""
@@ -217,7 +226,11 @@ class TableMaker:
         if len(used) > 1:
             notes.append("The quantizers belong to different encoders: their latent MSE cannot be compared")
         title = f"Offline quantizers at {kbps:g} kbps, after step 2 (no fine-tuning)"
-        return PaperTable("III", title, columns, rows, notes + self._table_notes(rows))
+        notes += self._table_notes(rows)
+        return PaperTable("III", title, columns, rows, self._missing_columns(), notes)
+
+    def _missing_columns(self) -> list[tuple[str, str]]:
+        return [("FD-OL3, FM-OL3", self.no_embeddings[OPENL3])] if OPENL3 in self.no_embeddings else []
 
     def _row(self, wanted: WantedRow, kbps: float, columns: Sequence[Column], compared: bool = True) -> Row:
         """A row; ``compared``: with the paper's values, where it has any."""
@@ -297,8 +310,6 @@ class TableMaker:
 
     def _table_notes(self, rows: Sequence[Row]) -> list[str]:
         notes = []
-        if OPENL3 in self.no_embeddings:
-            notes.append(f"FD-OL3, FM-OL3 not run: {self.no_embeddings[OPENL3]}")
         if self._columns[-1] in content.SUBSTITUTES:
             notes.append("FD-logmel and FM-logmel are not the paper's: other features, on another scale")
         frames = {}

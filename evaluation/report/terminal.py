@@ -11,6 +11,7 @@ import pandas as pd
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
+from rich.panel import Panel
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -81,6 +82,21 @@ class Report:
         if console.is_terminal and any(table.has_best for table in self.tables):
             lines.insert(1, BOLD)
         yield from _wrapped(lines, console, options)
+
+
+@dataclass(frozen=True)
+class Box:
+    """Lines in a frame under a title; without the frame where the output is piped."""
+
+    title: str
+    lines: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.is_terminal:
+            yield Panel(Report([], self.lines), title=self.title, title_align="left")
+        else:
+            yield Text(self.title)
+            yield Report([], self.lines)
 
 
 def _wrapped(lines: Sequence[str], console: Console, options: ConsoleOptions) -> RenderResult:
