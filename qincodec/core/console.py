@@ -36,6 +36,15 @@ def run_command(app: Typer, arguments: list[str], program: str, interrupted: str
         if os.environ.get("RANK", "0") == "0":
             print(f"{program}: {escaped(str(error))}", file=sys.stderr)  # names of files may hold anything
         raise SystemExit(EXIT_USER_ERROR) from None
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(
+            f"{program}: this needs PyTorch (package 'torch'), which is not installed; a listening test's"
+            " server does without. Install all of the program: `pip install .` in the checkout",
+            file=sys.stderr,
+        )
+        raise SystemExit(EXIT_USER_ERROR) from None
     except SystemExit as end:
         # Typer makes exit code 130 of Ctrl-C, without a word.
         if end.code == EXIT_INTERRUPTED and interrupted is not None:

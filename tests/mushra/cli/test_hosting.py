@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -235,10 +236,80 @@ def test_the_containers_fit_each_other_and_the_server() -> None:
     assert f"location {options['prefix']} " in (HOSTING / "nginx.conf").read_text()
 
 
+#: Of packages whose module has another name.
+MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL", "markdown-it-py": "markdown_it"}
+WITHOUT_TORCH = """
+import importlib.util, sys
+from pathlib import Path
+
+blocked, conftest, test, out = set(sys.argv[1].split(",")), *map(Path, sys.argv[2:])
+
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+sys.meta_path.insert(0, Blocked())
+from mushra.cli.main import app as command_line
+from mushra.config.load import load_config
+from mushra.server import create_app
+from qincodec.core.console import run_command
+
+spec = importlib.util.spec_from_file_location("listeners", conftest)
+listeners = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(listeners)
+app = create_app(load_config(test), test / "results.sqlite")
+page = app.test_client().get("/")
+assert page.status_code == 200 and b"<script" in page.data
+for _ in range(2):
+    listeners.Listener(app).take()
+app.extensions["mushra"].store.close()
+
+
+def run(*arguments):
+    try:
+        run_command(command_line, [*map(str, arguments)], "mushra")
+    except SystemExit as end:
+        return end.code or 0
+
+
+assert run("check", test) == 0
+assert run("export", test, "--out", out, "--format", "tidy") == 0
+assert not blocked & {name.partition(".")[0] for name in sys.modules}
+assert run("create", "--reference", test, "--condition", f"a={test}", "--out", test.parent / "new") == 2
+"""
+
+
+def test_a_server_needs_no_torch(make_folder: Callable[..., Path], listener: Any, tmp_path: Path) -> None:
+    """With nothing of what hosting/requirements.txt leaves out, it serves and saves a test and exports it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (HOSTING / "requirements.txt").read_text().splitlines()
+    wanted = {line for line in lines if not line.startswith("#")}
+    assert wanted < set(project["dependencies"])  # the package's versions
+    left_out = [re.split("[<>=]", one)[0] for one in set(project["dependencies"]) - wanted]
+    modules = {MODULES.get(name, name.replace("-", "_")) for name in left_out} - {"PIL"}  # matplotlib's
+    assert {"torch", "transformers", "lightning_fabric", "sklearn"} <= modules
+    test = make_folder()
+    conftest = ROOT / "tests" / "mushra" / "conftest.py"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, ",".join(modules), conftest, test, tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "this needs PyTorch (package 'torch'), which is not installed" in done.stderr
+    rows = (tmp_path / "out" / "ratings.csv").read_text().splitlines()
+    stored = read_ratings(test / "results.sqlite")
+    assert len(rows) == len(stored) + 1 and stored["session"].nunique() == 2
+
+
 def test_the_image_has_the_packages_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     docker = (HOSTING / "Dockerfile").read_text()
-    (torch,) = [one for one in project["dependencies"] if one.startswith("torch")]
-    assert f'"torch{torch[torch.rindex("<") :]}"' in docker
-    assert "[postgresql]" in docker and "postgresql" in project["optional-dependencies"]
+    (driver,) = project["optional-dependencies"]["postgresql"]
+    assert f'-r /src/docs/hosting/requirements.txt "{driver}"' in docker and "--no-deps /src" in docker
+    assert f"'{driver}'" in (ROOT / "docs" / "hosting.md").read_text()
     assert "mushra" in project["scripts"] and 'ENTRYPOINT ["mushra"]' in docker
