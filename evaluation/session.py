@@ -270,7 +270,7 @@ def _further_points(store: RunStore, run: PreparedRun, command: str | None) -> F
 def evaluate(
     data: str | Path | None = None,
     codecs: str | Codec | Sequence[str | Codec] = "qincodec,opus,mp3",
-    kbps: str | Sequence[float] = "8,16",
+    kbps: str | float | Sequence[float] = "8,16",
     *,
     out: str | Path | None = None,
     conditions: Mapping[str, str | Path] | Sequence[str] = (),
@@ -300,7 +300,7 @@ def evaluate(
         data: folder, glob, file, JSON-lines manifest, an address of one of these, ``audiocaps:FOLDER``; None
             for the embedded demo.
         codecs: ``"opus,mine=qincodec:PATH,./my_codec.py:MuLaw"``, or objects too: ``[MyCodec(), "opus"]``.
-        kbps: asked rates in kbit/s, total over channels; see ``match``.
+        kbps: asked rates in kbit/s, total over channels: ``"8,16"``, ``[8, 16]`` or ``8``; see ``match``.
         out: run folder; an existing run of the same configuration is continued. None for ``runs/...``.
         conditions: ``{"NAME@KBPS": DIR}`` of files decoded elsewhere, or ``["NAME@KBPS=DIR"]``.
         metrics: names of metrics, and of embeddings, each of which stands for its four metrics. What cannot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Request:
 
     data: str | None = None
     codecs: Sequence[str | Codec] = ("qincodec,opus,mp3",)
-    kbps: Sequence[float] | str = "8,16"
+    kbps: float | Sequence[float] | str = "8,16"
     conditions: Sequence[str] = ()
     metrics: Sequence[str] | str = DEFAULT_METRICS
     weights: Sequence[str] | Mapping[str, str] = ()
@@ -109,14 +109,16 @@ def parse_request(request: Request) -> ParsedRequest:
     return ParsedRequest(request, codecs, rendered, kbps, metrics, embeddings)
 
 
-def parse_kbps(text: str | Sequence[float]) -> list[float]:
+def parse_kbps(given: str | float | Sequence[float]) -> list[float]:
     """``"8,16"`` -> [8.0, 16.0]: positive, in the order given, duplicates dropped."""
-    parts = text.split(",") if isinstance(text, str) else list(text)
-    rates = []
+    parts: Sequence[Any] = (
+        given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else [given]
+    )
+    rates: list[float] = []
     for part in parts:
         try:
             rate = float(part)
-        except ValueError:
+        except (TypeError, ValueError):
             rate = 0.0
         if not 0 < rate < 1e5:
             raise UserError(

@@ -18,6 +18,7 @@ from nominal import evaluate
 
 from baselines.codec import Encoded, Rate
 from evaluation import open_results
+from evaluation.engine.request import parse_kbps
 from qincodec.core.errors import Unavailable, UserError
 
 
@@ -324,6 +325,8 @@ def test_another_configuration_is_refused_and_nothing_is_lost(clip_folder: Path,
         ),
         ({"kbps": "-3"}, "got '-3'"),
         ({"kbps": "nan"}, "got 'nan'"),
+        ({"kbps": 0}, "got '0'"),
+        ({"kbps": [None]}, "got 'None'"),
         ({"weights": {"dac": "x"}}, "--weights names 'dac', which is not among --codecs"),
         ({"conditions": ["theirs"]}, "--condition takes NAME=DIR or NAME@KBPS=DIR; got 'theirs'"),
         ({"codecs": "mono", "channels": 2}, "codec 'mono' codes 1 channel"),
@@ -340,6 +343,11 @@ def test_bad_requests_get_one_line_before_any_work(
         evaluate(clip_folder, **{"codecs": "steps", **arguments}, out=tmp_path / "run")  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kbps", [8, 8.0, np.float32(8), "8", [8], (8, "8")])
+def test_one_rate_may_be_a_number(kbps: object) -> None:
+    assert parse_kbps(kbps) == [8.0]  # type: ignore[arg-type]
 
 
 def test_codecs_that_cannot_run_are_all_named_or_skipped(clip_folder: Path, tmp_path: Path) -> None:
