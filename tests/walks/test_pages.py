@@ -1,7 +1,8 @@
 """Every command of README and the guides, in the order of the page, in one folder, whatever its fence.
 
 Those of docs/train.md and docs/extend.md are walked by test_training.py; those of docs/hosting.md change a
-machine, and are tried by tests/mushra/cli/test_hosting.py.
+machine, and are tried by tests/mushra/cli/test_hosting.py; those of docs/reproduce.md want GPUs, and
+tests/test_reproduce.py runs them on a miniature.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ STANDS_FOR = {
     "--codecs A,B": "--codecs opus,mp3 --kbps 16 --chunk 1",
     "b=qincodec:MODEL_B": "b=qincodec:MODEL_B --chunk 1",
 }
-ELSEWHERE = {"docs/train.md", "docs/extend.md", "docs/hosting.md"}
+ELSEWHERE = {"docs/train.md", "docs/extend.md", "docs/hosting.md", "docs/reproduce.md"}
 
 
 @pytest.fixture
