@@ -20,7 +20,13 @@ from evaluation.report.tables import (
     with_noise_floor,
 )
 from evaluation.results import QUIET_DBFS, Results
-from evaluation.statistics.few import FEW_RECORDINGS, MEASURED, needed, recording_means
+from evaluation.statistics.few import (
+    FEW_RECORDINGS,
+    MEASURED,
+    MEDIAN_RECORDINGS,
+    needed,
+    recording_means,
+)
 from evaluation.statistics.recordings import (
     MAX_RATE_SPREAD,
     condition_rows,
@@ -283,21 +289,22 @@ def _intervals(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
                 fewest = min(fewest, len(means))
             elif len(means) > 1 and (needs := needed(means)) > len(means):
                 skewed.setdefault(metric.label, []).append(f"{label} ({needs})")
-    where = "the median with an interval that covers is in summary.csv and in the HTML report"
+    where = "; the median with an interval that covers is in summary.csv and in the HTML report"
     if fewest < math.inf:
         size, *rates = next(entry for entry in reversed(MEASURED) if entry[0] <= fewest)
+        nearest = f" (the nearest number below the {fewest} here)" if size < fewest else ""
         normal, long_tail, outliers = (f"{100 * rate:.0f}%" for rate in rates)
         text = (
-            f"Few recordings: simulated with {size}, the 95% interval of a mean held the truth in {normal} "
-            f"of cases with normal values, {long_tail} with a long tail, {outliers} with rare outliers; "
-            f"{where}"
+            f"Few recordings: simulated with {size}{nearest}, the 95% interval of a mean held the truth in "
+            f"{normal} of cases with normal values, {long_tail} with a long tail, {outliers} with rare "
+            f"outliers{where if fewest >= MEDIAN_RECORDINGS else ''}"
         )
         yield Note("intervals", text, "warning")
     for name, labels in skewed.items():
         shown = labels[:MAX_REASONS] + (["..."] if len(labels) > MAX_REASONS else [])
         text = (
             f"Skewed: {name} of {', '.join(shown)}: the 95% interval of the mean covers less, Cochran's rule "
-            f"asks for as many recordings as the brackets say; {where}"
+            f"asks for as many recordings as the brackets say{where}"
         )
         yield Note("intervals", text, "warning")
 

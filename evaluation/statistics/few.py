@@ -22,6 +22,8 @@ else:  # not before a run, which it would hold up
 
 #: Below it, an interval of a mean is not to be trusted to cover 95 %.
 FEW_RECORDINGS = 20
+#: Below it, a median has no 95 % interval (`median`).
+MEDIAN_RECORDINGS = 6
 #: Cochran's rule of thumb ("Sampling Techniques", 3rd edition, 1977): n above 25 times the
 #: squared skewness, or a 95 % interval of a mean fails in more than 6 % of all samples.
 COCHRAN = 25

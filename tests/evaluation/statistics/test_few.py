@@ -103,9 +103,13 @@ def test_measured_rates_long(size: int, column: int) -> None:
 
 
 def test_notes_on_few_and_on_skewed_recordings() -> None:
-    few = make_results(num_recordings=8)
-    texts = [note.text for note in notes(few, few.summary) if note.kind == "intervals"]
-    assert len(texts) == 1 and "simulated with 8" in texts[0] and "59% with rare outliers" in texts[0]
+    for number, simulated in ((3, "2 (the nearest number below the 3 here), "), (6, "6, "), (8, "8, ")):
+        few = make_results(num_recordings=number)
+        [text] = [note.text for note in notes(few, few.summary) if note.kind == "intervals"]
+        assert f"simulated with {simulated}" in text
+        # It sends a reader to the median's interval only where the table has one.
+        assert ("the median with an interval" in text) == few.summary["si_sdr_median_ci_low"].notna().all()
+    assert text.split("; ")[0].endswith("59% with rare outliers")
     many = make_results(num_recordings=40, control=True)
     assert not [note for note in notes(many, many.summary) if note.kind == "intervals"]
     chosen = (many.clips["codec"] == "opus") & (many.clips["clip"] == "rec003/take0")
