@@ -23,7 +23,8 @@ def markdown(tables: Sequence[Table], lines: list[str]) -> str:
         headings = [_markdown_text(title) for title in table.headings]
         out += [row(headings), row(["---", *["---:"] * (len(table.headings) - 1)])]
         for section in table.sections:
-            out.append(row([f"**{section.heading}**", *[""] * (len(table.headings) - 1)]))
+            if section.heading:
+                out.append(row([f"**{section.heading}**", *[""] * (len(table.headings) - 1)]))
             out += [row([text(cell) for cell in cells]) for cells in section.rows]
         out.append("")
     return "\n".join([*out, *(f"- {_markdown_text(line)}" for line in [BOLD, *lines])]) + "\n"

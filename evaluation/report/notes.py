@@ -378,11 +378,12 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
         )
         yield Note("reading", text)
         text = (
-            "Tokens: codes of all codebooks per second of audio; H: entropy per token, mean over codebooks,"
-            " and with Miller and Madow's correction; joint H: of all codes of a frame, at most log2 of n"
+            "Tokens: codes of all codebooks per second of audio; H: entropy per token, mean over codebooks;"
+            " joint H: of all codes of a frame, at most log2 of n"
             " frames, a lower bound where most frames are distinct; I: mutual information in bits, mean over"
             " pairs of codebooks, biased high; shuffled: of the same codes in shuffled frames, which share"
-            " nothing: what I is above that is shared. Each pair: mutual_information.csv"
+            " nothing: what I is above that is shared. Each pair: mutual_information.csv; with corrections:"
+            " tokens.csv"
         )
         yield Note("reading", text)
 

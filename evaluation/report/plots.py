@@ -110,7 +110,7 @@ def rate_distortion(
 
 def perplexity(results: Results) -> Figure:
     """Perplexity of every codebook: a panel per codec, a line per rate; dotted: the size of the codebooks."""
-    entries = with_codebooks(results)
+    entries = [point.codes for point in with_codebooks(results)]
     codecs = list(dict.fromkeys(entry.codec for entry in entries))
     columns = min(len(codecs), _PANELS_PER_ROW)
     rows = math.ceil(len(codecs) / columns)

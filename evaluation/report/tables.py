@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -329,10 +330,29 @@ def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo
 # Codebooks
 
 
-def with_codebooks(results: Results) -> list[CodeStatistics]:
-    """Statistics of codes that have those of codebooks; of operating points that are no row, too."""
-    points = [] if results.points is None else results.points.corpus
-    return [entry for entry in [*results.corpus, *points] if entry.codebooks]
+class CodedPoint(NamedTuple):
+    """Statistics of the codes of an operating point, and its rate as measured; NaN where there is none."""
+
+    codes: CodeStatistics
+    kbps: float
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What identifies it in a file."""
+        return {"codec": self.codes.codec, "kbps": self.codes.kbps, "kbps_measured": self.kbps}
+
+
+def with_codebooks(results: Results) -> list[CodedPoint]:
+    """Statistics of codes that have those of codebooks, in the order of codecs, then of measured rates; of
+    operating points that are no row, too: an interpolated row has no codes of its own."""
+    found = []
+    for part in filter(None, (results, results.points)):
+        if entries := [entry for entry in part.corpus if entry.codebooks]:
+            rows = (part.summary[name] for name in ("codec", "kbps", "kbps_measured"))
+            rates = {(codec, asked_rate(kbps)): rate for codec, kbps, rate in zip(*rows, strict=True)}
+            found += [CodedPoint(e, rates.get((e.codec, e.kbps), math.nan)) for e in entries]
+    codecs = list(dict.fromkeys(point.codes.codec for point in found))
+    return sorted(found, key=lambda p: (codecs.index(p.codes.codec), math.isnan(p.kbps), p.kbps))
 
 
 def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
@@ -367,32 +387,26 @@ def _codebook_cells(entry: CodeStatistics) -> list[Cell]:
     ]
 
 
-def token_table(results: Results, summary: pd.DataFrame) -> Table | None:
+def token_table(results: Results) -> Table | None:
     """What a language model on the codes would see: rates of frames and tokens, entropies, what codebooks
-    share; None where there are no codes. Operating points that are no row have rows here: an interpolated row
-    has no codes of its own."""
-    points = [] if results.points is None else [results.points.summary]
-    rows = pd.concat([summary, *points], ignore_index=True)
-    entries = {(e.codec, e.kbps): e for e in with_codebooks(results) if e.duration_s}
-    rows = rows[[(c, asked_rate(k)) in entries for c, k in zip(rows["codec"], rows["kbps"], strict=True)]]
+    share; None where there are no codes."""
     lines = []
-    for _, row in rows.iterrows():
-        entry = entries[row["codec"], asked_rate(row["kbps"])]
-        values = _token_values(entry)
-        shown = [Cell(values[name], form) for name, (_, form) in _TOKEN_COLUMNS.items()]
-        lines.append([Cell(row["codec"]), kbps_cell(row["kbps_measured"]), *shown])
+    for entry, kbps in with_codebooks(results):
+        if entry.duration_s:
+            values = _token_values(entry)
+            shown = [Cell(values[name], form) for name, (_, form) in _TOKEN_COLUMNS.items()]
+            lines.append([Cell(entry.codec), kbps_cell(kbps), *shown])
     headings = ["codec", "kbps", *(title for title, _ in _TOKEN_COLUMNS.values())]
-    return Table(headings, [Section("tokens", lines)], "Tokens") if lines else None
+    return Table(headings, [Section("", lines)], "Tokens") if lines else None
 
 
-#: Of `token_table`: column of ``tokens.csv`` -> heading and form.
+#: Of `token_table`: column of ``tokens.csv`` -> heading and form. No more of them: a page of 1280 pixels must
+#: show all. Usage stands in `codebook_table`.
 _TOKEN_COLUMNS = {
     "frame_rate": ("frames/s", ".4g"),
     "tokens_per_second": ("tokens/s", ".4g"),
     "bits_per_token": ("bits/token", ".4g"),
-    "usage": ("usage", ".1%"),
     "entropy_bits": ("H/token", ".2f"),
-    "entropy_bits_miller_madow": ("corrected", ".2f"),
     "joint_entropy_bits": ("joint H/frame", ".2f"),
     "mutual_bits": ("mean I", ".3f"),
     "mutual_bits_shuffled": ("shuffled", ".3f"),
@@ -428,9 +442,9 @@ def token_frame(results: Results) -> pd.DataFrame:
     """One row per condition with codes, for ``tokens.csv``."""
     return pd.DataFrame(
         [
-            {"codec": entry.codec, "kbps": entry.kbps, **_token_values(entry)}
-            for entry in with_codebooks(results)
-            if entry.duration_s
+            point.columns | _token_values(point.codes)
+            for point in with_codebooks(results)
+            if point.codes.duration_s
         ]
     )
 
@@ -439,10 +453,10 @@ def pair_frame(results: Results) -> pd.DataFrame:
     """One row per condition and pair of codebooks, for ``mutual_information.csv``."""
     return pd.DataFrame(
         [
-            {"codec": entry.codec, "kbps": entry.kbps, "frames": entry.joint.frames, **asdict(pair)}
-            for entry in with_codebooks(results)
-            if entry.joint is not None
-            for pair in entry.joint.pairs
+            point.columns | {"frames": joint.frames, **asdict(pair)}
+            for point in with_codebooks(results)
+            if (joint := point.codes.joint) is not None
+            for pair in joint.pairs
         ]
     )
 
@@ -451,16 +465,16 @@ def codebook_frame(results: Results) -> pd.DataFrame:
     """One row per condition and codebook, for ``perplexity.csv``."""
     return pd.DataFrame(
         [
-            {"codec": entry.codec, "kbps": entry.kbps, "codebook": number, **asdict(book)}
-            for entry in with_codebooks(results)
-            for number, book in enumerate(entry.codebooks, 1)
+            point.columns | {"codebook": number, **asdict(book)}
+            for point in with_codebooks(results)
+            for number, book in enumerate(point.codes.codebooks, 1)
         ]
     )
 
 
 def all_tables(results: Results, summary: pd.DataFrame, *, medians: bool = False) -> list[Table]:
     """The main table, one per embedding, and those of codebooks and tokens where there are any."""
-    codes = [codebook_table(results, summary), token_table(results, summary)]
+    codes = [codebook_table(results, summary), token_table(results)]
     main = build_table(results, summary, medians=medians)
     embeddings = [embedding_table(results, summary, info) for info in results.embeddings]
     return [main, *embeddings, *filter(None, codes)]

@@ -139,7 +139,7 @@ def _rate_panel(
 def perplexity(results: Results) -> list[Figure]:
     """Perplexity of every codebook, a panel per asked rate, a curve per codec; no panel without codes."""
     colours = codec_colours(results)
-    entries = with_codebooks(results)
+    entries = [point.codes for point in with_codebooks(results)]
     return [
         _perplexity(kbps, own, colours)
         for kbps in dict.fromkeys(entry.kbps for entry in entries)

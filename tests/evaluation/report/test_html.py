@@ -17,9 +17,9 @@ from evaluation.report.html.figures import distributions, perplexity, rate_disto
 from evaluation.report.html.svg import ticks
 from evaluation.report.html.write import render_page
 from evaluation.report.notes import notes
-from evaluation.report.tables import Cell, all_tables, with_noise_floor
+from evaluation.report.tables import Cell, all_tables, pair_frame, token_frame, with_noise_floor
 from evaluation.results import Results
-from evaluation.rows import Codebook
+from evaluation.rows import Codebook, CodebookPair, JointCodes
 from evaluation.statistics.recordings import paired_tests
 
 NASTY = "<script>alert('x')</script>\"&amp;"
@@ -283,6 +283,38 @@ def test_perplexity_of_every_codebook() -> None:
     [figure] = perplexity(results)
     assert "codebook 2: 41.5, 1000 frames" in str(figure.svg)
     assert figure.keys[0].label == "qincodec: 2 codebooks, 1000 frames"
+
+
+def with_points() -> Results:
+    """Codes of rows at two asked rates, and of operating points, one of them with an asked rate's name."""
+    results = make_results(num_recordings=2)
+    points = make_results(num_recordings=2, rates=(9.5, 16.0), rate_factor={"qincodec": 0.8})
+    joint = JointCodes(100, 50, 5.0, 5.5, (CodebookPair(1, 2, 40, 0.5, 0.25),))
+    for part in (results, points):
+        book = Codebook(64, 64, 1.0, 1000, 5.0, 5.0, 30.0, 31.0, 0.5)
+        part.corpus = [
+            dataclasses.replace(entry, codebooks=(book, book), duration_s=10.0, joint=joint)
+            for entry in part.corpus
+        ]
+    results.points = points
+    return results
+
+
+def test_tokens_stand_in_the_order_of_measured_rates() -> None:
+    results = with_points()
+    measured, nominal = [7.6, 8.0, 12.8, 16.0], [9.5, 8.0, 16.0, 16.0]
+    for frame in (token_frame(results), pair_frame(results)):
+        np.testing.assert_allclose(frame["kbps_measured"], measured, atol=0.01)
+        assert frame["kbps"].tolist() == nominal
+    tokens = all_tables(results, results.summary)[-1]
+    [section] = tokens.sections
+    assert [row[1].text for row in section.rows] == [f"{kbps:.2f}" for kbps in measured]
+    html = render_page(results)
+    table = html.partition('aria-label="Tokens"')[2].partition("</table>")[0]
+    assert table.count('<th scope="col">') == len(tokens.headings)
+    assert "asked kbps" not in table and 'class="group"' not in table
+    scores = html.partition('aria-label="Scores"')[2].partition("</table>")[0]
+    assert "asked kbps" in scores and 'colspan="12"' in scores  # a median beside each mean
 
 
 def all_failed() -> Results:
