@@ -24,15 +24,15 @@ from evaluation.report.drawing import (
     rate_axis,
 )
 from evaluation.report.tables import (
+    CodedPoint,
     disclaimer,
     heading,
-    rate_heading,
+    measured_heading,
     row_label,
     with_codebooks,
     with_noise_floor,
 )
 from evaluation.results import Results
-from evaluation.rows import CodeStatistics
 from qincodec.core.files import write_atomic
 
 _LINES = ("-", "--", ":", "-.")
@@ -110,18 +110,18 @@ def rate_distortion(
 
 def perplexity(results: Results) -> Figure:
     """Perplexity of every codebook: a panel per codec, a line per rate; dotted: the size of the codebooks."""
-    entries = [point.codes for point in with_codebooks(results)]
-    codecs = list(dict.fromkeys(entry.codec for entry in entries))
+    points = with_codebooks(results)
+    codecs = list(dict.fromkeys(point.codes.codec for point in points))
     columns = min(len(codecs), _PANELS_PER_ROW)
     rows = math.ceil(len(codecs) / columns)
     width, height = _PANEL_INCHES
     figure = new_figure(max(columns * width, 4.5), rows * height + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, codec in zip(panels, codecs, strict=False):
-        _draw_codebooks(axes, codec, [entry for entry in entries if entry.codec == codec])
+        _draw_codebooks(axes, codec, [point for point in points if point.codes.codec == codec])
     for axes in panels[len(codecs) :]:
         axes.set_visible(False)
-    books = [book for entry in entries for book in entry.codebooks]
+    books = [book for point in points for book in point.codes.codebooks]
     panels[0].set_ylim(0, 1.1 * max(max(book.size, book.perplexity) for book in books))
     note = textwrap.fill(disclaimer(results), width=int(figure.get_figwidth() * 12))
     title = f"{results.dataset.name}: perplexity 2^H of each codebook"
@@ -129,18 +129,18 @@ def perplexity(results: Results) -> Figure:
     return figure
 
 
-def _draw_codebooks(axes: Axes, codec: str, entries: Sequence[CodeStatistics]) -> None:
-    """Lines from light to dark with the rate; lower rates, often prefixes of higher ones, on top."""
+def _draw_codebooks(axes: Axes, codec: str, points: Sequence[CodedPoint]) -> None:
+    """Lines from light to dark with the measured rate; lower rates, often prefixes of higher ones, on top."""
     import matplotlib
 
-    rates = sorted(entries, key=lambda entry: math.inf if entry.kbps is None else entry.kbps)
-    colours = matplotlib.colormaps[_RATE_COLOURS](np.linspace(0.85, 0.0, len(rates)))
-    for index, entry in enumerate(rates):
+    entries = [point.codes for point in points]
+    colours = matplotlib.colormaps[_RATE_COLOURS](np.linspace(0.85, 0.0, len(points)))
+    for index, (entry, kbps, _) in enumerate(points):
         values = [book.perplexity for book in entry.codebooks]
-        size = 4 + 5 * index / max(1, len(rates) - 1)
+        size = 4 + 5 * index / max(1, len(points) - 1)
         style: dict[str, Any] = {"marker": MARKERS[index % len(MARKERS)], "markersize": size}
-        style |= {"color": colours[index], "linewidth": 1 + size / 6, "zorder": 3 - index / len(rates)}
-        axes.plot(range(1, len(values) + 1), values, label=rate_heading(entry.kbps), **style)
+        style |= {"color": colours[index], "linewidth": 1 + size / 6, "zorder": 3 - index / len(points)}
+        axes.plot(range(1, len(values) + 1), values, label=measured_heading([kbps]), **style)
     for size in sorted({book.size for entry in entries for book in entry.codebooks}):
         axes.axhline(size, color="0.45", linestyle=":", linewidth=1)
         axes.annotate(

@@ -108,6 +108,12 @@ def kbps_text(kbps: float) -> str:
     return kbps_cell(kbps).text
 
 
+def measured_heading(rates: Sequence[float]) -> str:
+    """Above what has these measured rates: "7.54 kbps", "7.98 to 8.03 kbps"."""
+    ends = [kbps_text(rate) for rate in (min(rates), max(rates))]
+    return f"{' to '.join(dict.fromkeys(ends))} kbps"
+
+
 def rate_heading(kbps: float | None) -> str:
     """Above all that has the same asked rate."""
     return "no rate asked" if kbps is None else f"{kbps:g} kbps"
@@ -331,10 +337,12 @@ def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo
 
 
 class CodedPoint(NamedTuple):
-    """Statistics of the codes of an operating point, and its rate as measured; NaN where there is none."""
+    """Statistics of the codes of an operating point, its rate as measured (NaN where there is none), and
+    whether it is a row by itself: what `CodeStatistics.kbps` says was asked for then."""
 
     codes: CodeStatistics
     kbps: float
+    is_row: bool
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -350,7 +358,7 @@ def with_codebooks(results: Results) -> list[CodedPoint]:
         if entries := [entry for entry in part.corpus if entry.codebooks]:
             rows = (part.summary[name] for name in ("codec", "kbps", "kbps_measured"))
             rates = {(codec, asked_rate(kbps)): rate for codec, kbps, rate in zip(*rows, strict=True)}
-            found += [CodedPoint(e, rates.get((e.codec, e.kbps), math.nan)) for e in entries]
+            found += [CodedPoint(e, rates.get((e.codec, e.kbps), math.nan), part is results) for e in entries]
     codecs = list(dict.fromkeys(point.codes.codec for point in found))
     return sorted(found, key=lambda p: (codecs.index(p.codes.codec), math.isnan(p.kbps), p.kbps))
 
@@ -391,7 +399,7 @@ def token_table(results: Results) -> Table | None:
     """What a language model on the codes would see: rates of frames and tokens, entropies, what codebooks
     share; None where there are no codes."""
     lines = []
-    for entry, kbps in with_codebooks(results):
+    for entry, kbps, _ in with_codebooks(results):
         if entry.duration_s:
             values = _token_values(entry)
             shown = [Cell(values[name], form) for name, (_, form) in _TOKEN_COLUMNS.items()]

@@ -12,9 +12,16 @@ from markupsafe import Markup
 
 from evaluation.records import MetricInfo
 from evaluation.report.html.svg import NUM_COLOURS, Panel, finite_range, number, shape
-from evaluation.report.tables import heading, kbps_text, rate_heading, row_label, with_codebooks
+from evaluation.report.tables import (
+    CodedPoint,
+    heading,
+    kbps_text,
+    measured_heading,
+    rate_heading,
+    row_label,
+    with_codebooks,
+)
 from evaluation.results import Results
-from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import asked_rates, condition_rows
 
 #: Points of a distribution's curve; more could not be told apart.
@@ -137,22 +144,26 @@ def _rate_panel(
 
 
 def perplexity(results: Results) -> list[Figure]:
-    """Perplexity of every codebook, a panel per asked rate, a curve per codec; no panel without codes."""
+    """Perplexity of every codebook, a curve per codec; no panel without codes.
+
+    A panel per asked rate and per further operating point, in the order of measured rates, which are their
+    titles: nobody asked for the nominal rate of an operating point.
+    """
     colours = codec_colours(results)
-    entries = [point.codes for point in with_codebooks(results)]
-    return [
-        _perplexity(kbps, own, colours)
-        for kbps in dict.fromkeys(entry.kbps for entry in entries)
-        if (own := [entry for entry in entries if entry.kbps == kbps])
-    ]
+    panels: dict[object, list[CodedPoint]] = {}
+    for point in sorted(with_codebooks(results), key=lambda point: point.kbps):
+        same = point.codes.kbps if point.is_row else (point.codes.codec, point.codes.kbps)
+        panels.setdefault(same, []).append(point)
+    return [_perplexity(points, colours) for points in panels.values()]
 
 
-def _perplexity(kbps: float | None, entries: list[CodeStatistics], colours: dict[str, int]) -> Figure:
+def _perplexity(points: list[CodedPoint], colours: dict[str, int]) -> Figure:
+    entries = [point.codes for point in points]
     most = max(len(entry.codebooks) for entry in entries)
     sizes = sorted({book.size for entry in entries for book in entry.codebooks})
     highest = max(book.perplexity for entry in entries for book in entry.codebooks)
     panel = Panel(
-        rate_heading(kbps),
+        measured_heading([point.kbps for point in points]),
         (1, max(most, 2)),
         (0.0, float(max(highest, sizes[0]))),
         x_label="codebook",
@@ -162,14 +173,15 @@ def _perplexity(kbps: float | None, entries: list[CodeStatistics], colours: dict
     for size in shown:
         panel.level(size, f"{size} entries: the highest perplexity such a codebook can have")
     keys = []
-    for entry in entries:
+    for entry, kbps, _ in points:
+        rate = f"{kbps_text(kbps)} kbps"
         codec, values = entry.codec, [book.perplexity for book in entry.codebooks]
         colour = colours.get(codec, len(colours))
         panel.line(list(enumerate(values, 1)), colour, title=codec)
         for book, value in enumerate(values, 1):
-            title = f"{row_label(codec, kbps)}, codebook {book}: {value:.1f}, {entry.frames} frames"
+            title = f"{codec}, {rate}, codebook {book}: {value:.1f}, {entry.frames} frames"
             panel.marker(book, value, colour, title)
-        keys.append(Key.of(f"{codec}: {len(values)} codebooks, {entry.frames} frames", colour))
+        keys.append(Key.of(f"{codec}, {rate}: {len(values)} codebooks, {entry.frames} frames", colour))
     remarks = [f"– – {size} entries" for size in shown]
     return Figure(panel.render(f"Perplexity of each codebook, {panel.title}"), remarks, keys)
 

@@ -282,7 +282,10 @@ def test_perplexity_of_every_codebook() -> None:
     results.corpus[0] = dataclasses.replace(results.corpus[0], codebooks=tuple(books))
     [figure] = perplexity(results)
     assert "codebook 2: 41.5, 1000 frames" in str(figure.svg)
-    assert figure.keys[0].label == "qincodec: 2 codebooks, 1000 frames"
+    assert figure.keys[0].label == "qincodec, 8.00 kbps: 2 codebooks, 1000 frames"
+    figures = perplexity(with_points())
+    titles = [re.findall(r'class="title"[^>]*>([^<]*)<', str(figure.svg)) for figure in figures]
+    assert titles == [["7.60 kbps"], ["8.00 kbps"], ["12.80 kbps"], ["16.00 kbps"]]
 
 
 def with_points() -> Results:

@@ -46,7 +46,8 @@ def test_controls_near_the_curves_are_lines() -> None:
 
 def with_codes(points: dict[tuple[str, float], list[float]], size: int) -> Results:
     """(codec, kbps) -> perplexity of each of its codebooks."""
-    results = make_results(codecs=dict.fromkeys((codec for codec, _ in points), 0.0))
+    rates = sorted({kbps for _, kbps in points})
+    results = make_results(codecs=dict.fromkeys((codec for codec, _ in points), 0.0), rates=rates)
     results.corpus = [
         CodeStatistics(
             codec,
@@ -65,10 +66,10 @@ def test_rates_are_told_apart_in_the_figure_of_perplexity() -> None:
     first, second = figure.axes[:2]
     assert [axes.get_title() for axes in (first, second)] == ["a, 1000 frames", "b, 1000 frames"]
     lines = {str(line.get_label()): line for line in first.lines if "kbps" in str(line.get_label())}
-    assert list(lines) == ["2 kbps", "4 kbps", "8 kbps"]
+    assert list(lines) == ["2.00 kbps", "4.00 kbps", "8.00 kbps"]
     for (codec, kbps), values in points.items():
         if codec == "a":
-            np.testing.assert_array_equal(lines[f"{kbps:g} kbps"].get_ydata(), values)
+            np.testing.assert_array_equal(lines[f"{kbps:.2f} kbps"].get_ydata(), values)
     # By marker and by colour, which are told apart in grey, too: luminance of sRGB after Rec. 709.
     assert len({line.get_marker() for line in lines.values()}) == 3
     grey = [float(np.dot([0.2126, 0.7152, 0.0722], to_rgb(line.get_color()))) for line in lines.values()]
