@@ -12,7 +12,7 @@ from qincodec.core.errors import count
 
 #: More columns than this no terminal shows well.
 MAX_COLUMNS = 8
-_ALL = "every metric: summary_by_category.csv and the HTML report"
+_ALL = "summary_by_category.csv and the HTML report"
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def category_note(results: Results) -> str | None:
         at_most = f"{different} categories, too many for tables (at most {MAX_CATEGORIES})"
         return f"{at_most}; a manifest may group them"
     if len(found) > MAX_COLUMNS:
-        return f"By category ({len(found)}), {_ALL}"
+        return f"By category ({len(found)}), every metric: {_ALL}"
     metric = next((metric for metric in results.clip_metrics if not metric.embedding), None)
-    clips = ", ".join(f"{part.name} {part.results.clips['clip'].nunique()}" for part in found)
+    # Names of people's categories may have commas.
+    clips = "; ".join(f"{part.name} {part.results.clips['clip'].nunique()}" for part in found)
     shown = f"{metric.label}, mean [95% interval over recordings], n = " if metric else "n = "
-    return f"By category: {shown}{clips}; {_ALL}"
+    return f"By category: {shown}{clips}. Every metric: {_ALL}"

@@ -49,12 +49,16 @@ def test_a_category_is_a_data_set_of_its_own(
 
 def test_terminal_shows_the_first_metric_by_category(two: Results) -> None:
     file = io.StringIO()
-    print_report(two, file)
+    names = two.clips["category"].replace("kind 0", "baby, crying")
+    print_report(replace(two, clips=two.clips.assign(category=names)), file)
     shown = file.getvalue()
     row = two.categories["kind 1"].summary.iloc[0]
-    assert re.search(r"codec +kbps +kind 0 +kind 1", shown)
+    assert re.search(r"codec +kbps +baby, crying +kind 1", shown)
     assert f"{row['si_sdr']:.2f} [{row['si_sdr_ci_low']:.2f}, {row['si_sdr_ci_high']:.2f}]" in shown
-    assert "By category: SI-SDR, mean [95% interval over recordings], n = kind 0 16, kind 1 16;" in shown
+    assert (
+        "By category: SI-SDR, mean [95% interval over recordings], n = baby, crying 16; kind 1 16. Every"
+        in shown
+    )
 
 
 def test_page_has_tables_and_curves_of_each_category(two: Results) -> None:
