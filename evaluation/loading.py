@@ -13,7 +13,7 @@ import pandas as pd
 
 from evaluation.datasets.base import Clip
 from evaluation.records import AskedRate, Condition, MetricInfo
-from evaluation.results import CLIP_COLUMNS, NOT_SPEECH, QUIET_DBFS, Results
+from evaluation.results import CLIP_COLUMNS, NOT_SCORED, NOT_SPEECH, QUIET_DBFS, Results
 from evaluation.rows import CodedRow, CodesRow, CodeStatistics, CorpusScore, FramesRow, ScoreRow
 from evaluation.run.columns import Found
 from evaluation.run.keys import coded_keys, frames_key, reference_frames_key, score_keys
@@ -150,7 +150,7 @@ class _Loader:
             if metric.speech_only:
                 wanted = clips["category"].map(metric.wants).to_numpy(bool)
             rows[metric.name] = np.where(wanted, scores.numbers("value"), math.nan)
-            reasons = np.where(scores.there, scores.texts("reason"), "not scored yet")
+            reasons = np.where(scores.there, scores.texts("reason"), NOT_SCORED)
             reasons = np.where(wanted, reasons, NOT_SPEECH)
             rows[f"{metric.name}_reason"] = _objects(np.where(errors.astype(bool), errors, reasons))
             counted["n_unscored"] += int((~scores.there & ~errors.astype(bool) & wanted).sum())

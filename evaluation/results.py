@@ -52,6 +52,8 @@ QUIET_DBFS = -80.0
 MAX_CATEGORIES = 50
 #: Why a clip has no score of a metric that is made for speech.
 NOT_SPEECH = "not marked as speech"
+#: Why a clip that was coded has no score: none was computed at the delay over all clips yet.
+NOT_SCORED = "not scored yet"
 #: Of distances between distributions.
 EXTRA_COLUMNS = ("frames", "half", "half_frames", "limit")
 

@@ -48,13 +48,13 @@ def merge(
             f"{merged.new_rows} rows and {merged.new_files} files new in {out}"
         )
         remarks = list(_remarks(merged, results, out))
-        for line in remarks:
-            progress.note(line)
         progress.done()
         with shown_anyway(partial(print_report, results)):
             write_all(results, out)
     print_report(results)
-    print(f"\nTables, plots and rows: {out}")
+    print(f"\nTables, plots and rows: {out}", flush=True)
+    for line in remarks:  # last: above the tables it would scroll away
+        progress.note(line)
     if remarks or results.clips["error"].notna().any():
         raise SystemExit(EXIT_SOME_FAILED)
 

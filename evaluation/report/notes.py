@@ -87,6 +87,12 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
     if results.n_pending:
         text = f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
         found.append(Note("unfinished", text, "warning"))
+    if results.n_unscored:
+        text = (
+            f"Unfinished, ⚠ at n: {results.n_unscored} scores of coded clips are still to be computed at the "
+            "delay over all clips; n counts the clips that have all theirs; `evaluate` on all data goes on"
+        )
+        found.append(Note("unfinished", text, "warning"))
     found += _random_weights(results)
     found += [Note("data", f"Data: {note}") for note in results.dataset.notes]
     found += _references(results)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from evaluation.metrics.embedding import FRECHET
 from evaluation.records import EmbeddingInfo, MetricInfo, is_untrained, label_of
-from evaluation.results import Results, last_columns
+from evaluation.results import NOT_SCORED, Results, last_columns
 from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import asked_rate, asked_rates, condition_rows
 
@@ -177,7 +177,7 @@ def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = Fals
             if medians:
                 middle, *ends = (row[name] for name in last_columns(metric.name, per_clip=True))
                 line.append(Cell(middle, line[-1].form or ".2f", (ends[0], ends[1])))
-        line += [Cell(row["n"]), Cell(row["n_failed"], warn=row["n_failed"] > 0)]
+        line += [_n_cell(results, row), Cell(row["n_failed"], warn=row["n_failed"] > 0)]
         line += [kbps_cell(row[name]) for _, name in optional]
         return line + [Cell(row[name], ".0f" if row[name] >= 10 else ".2g") for _, name in speeds]
 
@@ -187,6 +187,16 @@ def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = Fals
     headings += ["n", "failed"]
     headings += [title for title, _ in [*optional, *speeds]]
     return Table(headings, rate_sections(results, summary, metrics, cells), "Scores")
+
+
+def _n_cell(results: Results, row: pd.Series) -> Cell:
+    """The clips that have all their scores, marked where more of them were coded."""
+    if not results.n_unscored:
+        return Cell(row["n"])
+    rows = condition_rows(results, row["codec"], row["kbps"])
+    names = [f"{metric.name}_reason" for metric in results.clip_metrics]
+    waiting = int(((rows[names] == NOT_SCORED).any(axis=1) & rows["error"].isna()).sum())
+    return Cell(row["n"] - waiting, marks="⚠" * (waiting > 0), warn=waiting > 0)
 
 
 def rate_sections(

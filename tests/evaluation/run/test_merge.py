@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from nominal import evaluate
 from evaluation.cli import merge as merge_cli
 from evaluation.datasets import load_dataset
 from evaluation.loading import open_results
+from evaluation.report.tables import build_table
 from evaluation.run import merge as merging_runs
 from evaluation.run.merge import merge_runs
 from qincodec.core.errors import UserError
@@ -112,12 +115,14 @@ def test_the_delay_is_that_of_the_whole_and_evaluate_finishes(
     ordered = list(dict.fromkeys(clips.sort_values("delay_samples")["clip"]))
     runs = split(data, tmp_path, [[*ordered[:4], "j"], ordered[4:]], "jitter")
     out = tmp_path / "out"
-    with pytest.raises(SystemExit) as end:
+    told = io.StringIO()  # stdout and stderr, in their order
+    with redirect_stdout(told), redirect_stderr(told), pytest.raises(SystemExit) as end:
         merge_cli.merge(out, runs)
     assert end.value.code == 3
-    told = capsys.readouterr().err
+    *above, last = told.getvalue().splitlines()
     delay = open_results(whole("jitter")).summary["delay_applied"].iloc[0]
-    assert "results are missing: no part has them, or not at the delay" in told and f"--out {out}" in told
+    assert "results are missing: no part has them, or not at the delay" in last and f"--out {out}" in last
+    assert any(line.startswith("Unfinished, ⚠ at n: ") for line in above)
     merged = open_results(out)
     clips = merged.clips
     assert merged.n_unscored == sum(
@@ -125,6 +130,10 @@ def test_the_delay_is_that_of_the_whole_and_evaluate_finishes(
     )
     assert (clips["si_sdr_reason"] == "not scored yet").sum() > 0
     assert (clips["delay_applied"].dropna() == delay).all()
+    (asked,) = (section for section in build_table(merged, merged.summary).sections if section.kbps == 4)
+    number = asked.rows[0][build_table(merged, merged.summary).headings.index("n")]
+    scored = clips[(clips["kbps"] == 4) & clips[[m.name for m in merged.clip_metrics]].notna().all(axis=1)]
+    assert number.text == f"⚠ {len(scored)}" and 0 < len(scored) < 9
     evaluate(data, "jitter", [4, 8], out=out, **OPTIONS)
     assert tables(out) == tables(whole("jitter"))
     with pytest.raises(SystemExit) as end:
