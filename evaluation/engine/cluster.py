@@ -19,7 +19,7 @@ import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +43,7 @@ from evaluation.engine.worker import (
 from evaluation.run.environment import usable_cores
 from evaluation.run.store import RunStore
 from qincodec import model_folder
-from qincodec.core.errors import Unavailable, UserError, said
+from qincodec.core.errors import Unavailable, UserError, count, said
 
 #: Batches that are with a worker at once: one is computed, one waits.
 IN_LINE = 2
@@ -108,6 +108,10 @@ class Cluster:
         self._failed_starts = 0
         #: How many clips in a row have failed because they ended workers, by condition and `_Task.is_late`.
         self._ended: Counter[tuple[str, bool]] = Counter()
+        #: The clips that are counted there, by condition, in their order.
+        self._culprits: dict[str, dict[str, None]] = {}
+        #: Work of which it was said that it was lost.
+        self._told: set[str] = set()
         self._late: list[_Task] = []
         #: Codecs whose highest rate ended workers in the pilot: the others are not cut out of it.
         self._alone: set[str] = set()
@@ -236,6 +240,7 @@ class Cluster:
             task.job.take(found)
             for point in task.job.points:
                 self._ended[point, False] = self._ended[point, True] = 0
+                self._culprits.pop(point, None)
         return []
 
     def _lost(self, hired: _Hired, error: Exception) -> list[_Task]:
@@ -253,7 +258,10 @@ class Cluster:
                     "needs the same version of this program: pip install 'qincodec[cluster]' there"
                 )
             return []
-        self._note(f"a worker was lost ({reason}); what it had is done again")
+        what = f"{_some(task.job.points, 'condition')}, {_some(task.job.clips, 'clip')}"
+        if what not in self._told:  # it may end `MAX_ENDS` workers
+            self._told.add(what)
+            self._note(f"a worker was lost ({reason}) with {what}; what it had is done again")
         again = [task, *(other for other in others if other is not None)]
         task.ends += 1
         if task.ends < (MAX_ENDS if len(task.job.points) == 1 else 1):
@@ -265,6 +273,7 @@ class Cluster:
             "codec or a metric, or too little memory"
         )
         for point in task.job.points:
+            self._culprits.setdefault(point, {}).update(dict.fromkeys(task.job.clips))
             self._count_failed(point, task.is_late)
         return again[:0:-1]
 
@@ -273,9 +282,9 @@ class Cluster:
         self._ended[point, is_late] += 1
         if is_late and self._ended[point, True] >= MAX_CLIPS and point not in self._given_up:
             self._given_up[point] = (
-                f"given up: {MAX_CLIPS} of the first clips and {MAX_CLIPS} of the last ended {MAX_ENDS} "
-                f"workers each at {point}, by a crash of the codec or a metric, or too little memory; the "
-                "same command tries again"
+                f"given up: {point} ended {MAX_ENDS} workers or more on each of "
+                f"{_some([*self._culprits[point]], 'clip')}: a crash of the codec or a metric, or too little "
+                "memory; the same command tries again"
             )
             self._note(self._given_up[point])
 
@@ -309,6 +318,13 @@ class Cluster:
         self._note(
             f"no worker is ready ({len(self._hired)} are wanted, {free} {self._resource}s are free): waiting"
         )
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    """ "clip a", "4 clips (a, b, c, d)", "12 clips (a, b, c, d, ...)"."""
+    if len(names) == 1:
+        return f"{what} {names[0]}"
+    return f"{count(len(names), what)} ({', '.join([*names[:4], *(['...'] if len(names) > 4 else [])])})"
 
 
 def _trees(request: ParsedRequest) -> dict[str, Tree]:

@@ -35,6 +35,10 @@ class Job(Protocol):
     def points(self) -> list[str]:
         """The conditions that it is of (`Condition.point`)."""
 
+    @property
+    def clips(self) -> list[str]:
+        """Ids of the clips that it is of."""
+
     def part(self, points: Set[str]) -> Job | None:
         """What of it is of these conditions; None if nothing is."""
 
@@ -61,6 +65,10 @@ class BatchJob:
     @property
     def points(self) -> list[str]:
         return [prepared.condition.point for prepared, _ in self.work.todo]
+
+    @property
+    def clips(self) -> list[str]:
+        return [clip.id for clip in self.work.clips]
 
     def order(self) -> BatchOrder:
         known = Known()
@@ -158,6 +166,10 @@ class ClipJob:
     @property
     def points(self) -> list[str]:
         return [f"{self.label}@{self.rate.label}"]
+
+    @property
+    def clips(self) -> list[str]:
+        return [self.clip.id]
 
     def order(self) -> SizeOrder:
         return SizeOrder(self.clip, self.label, self.rate, self.rate if self.label in self.alone else self.of)

@@ -80,6 +80,14 @@ def coded(clips: Path, out: Path, **options: Any) -> Results:
     return evaluate(clips, "deadly,steps", [4, 8], **{**wanted, **options})
 
 
+def notes_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that clusters say from now on."""
+    told: list[str] = []
+    init = cluster.Cluster.__init__
+    monkeypatch.setattr(cluster.Cluster, "__init__", lambda self, *given: init(self, *given[:3], told.append))
+    return told
+
+
 def without_times(results: Results) -> pd.DataFrame:
     return results.clips.drop(columns=["encode_s", "decode_s"])
 
@@ -89,20 +97,42 @@ def test_a_condition_that_always_ends_its_worker_is_given_up(
 ) -> None:
     """After two of the first clips and two of the last; all else has its scores, and a run that goes on tries
     again."""
+    told = notes_of(monkeypatch)
     found = coded(clips, tmp_path / "run")
     failed = found.clips[found.clips["error"].notna()]
     assert set(zip(failed["codec"], failed["kbps"], strict=True)) == {("deadly", 8.0)}
     assert len(failed) == 8 and len(found.clips) == 4 * 8
     reasons = failed["error"].value_counts()
-    (given_up,) = (reason for reason in reasons.index if reason.startswith("given up: 2 of the first clips"))
+    (given_up,) = (reason for reason in reasons.index if reason.startswith("given up: "))
     assert set(failed.loc[failed["error"] != given_up, "clip"]) == {"0", "1", "6", "7"}
     # A batch of two clips: whole, of that condition alone, and each clip; of the last batch not whole.
     assert ray.deaths == 1 + 2 * (3 + 2 * 3)
+    assert "deadly@8 ended 3 workers or more on each of 4 clips (0, 1, 6, 7)" in given_up
+    assert told[-1] == given_up and len(told) == len(set(told)) == 1 + 1 + 2 + 1 + 2 + 1
+    assert "4 conditions (deadly@4, deadly@8, steps@4, steps@8), 2 clips (0, 1); what it had is" in told[0]
+    assert [line.partition(" with ")[2] for line in told[1:4]] == [
+        f"condition deadly@8, {what}; what it had is done again"
+        for what in ("2 clips (0, 1)", "clip 0", "clip 1")
+    ]
     monkeypatch.setattr(DeadlyCodec, "peaks", ())
     again = coded(clips, tmp_path / "run")
     assert again.clips["error"].isna().all()
     whole = coded(clips, tmp_path / "whole", cluster=None)
     pd.testing.assert_frame_equal(without_times(again), without_times(whole))
+
+
+def test_clips_that_end_workers_in_the_pilot_as_well_are_counted_once(
+    ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the first clips and the last ones."""
+    told = notes_of(monkeypatch)
+    for number in (0, 1):
+        (tmp_path / f"{number}.wav").symlink_to(clips / f"{number}.wav")
+    found = evaluation.evaluate(
+        tmp_path, "deadly", [8], metrics="si_sdr", cluster="local", out=tmp_path / "run"
+    )
+    assert "ended 3 workers or more on each of 2 clips (0, 1): a crash" in told[-1]
+    assert len(told) == len(set(told)) and found.clips["error"].notna().all()
 
 
 def test_clips_that_end_their_workers_fail_alone(
