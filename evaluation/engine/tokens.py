@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,7 @@ from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.ledger import Gathered
 from evaluation.engine.request import ParsedRequest
 from evaluation.engine.scoring import describe
+from evaluation.records import short
 from evaluation.run.environment import usable_cores
 from qincodec.codec import check_device
 from qincodec.core.console import Progress
@@ -160,16 +161,41 @@ def _check_folder(out: Path, asked: Mapping[str, Any]) -> None:
         return
     except (OSError, ValueError) as error:
         raise UserError(f"{out / _DESCRIPTION} cannot be read: {error}; choose another --out") from error
-    different = [
-        f"{name} was {known.get(name)}, now {asked[name]}"
-        for name in asked
-        if not isinstance(known, dict) or known.get(name) != asked[name]
-    ]
-    if different:
+    if not isinstance(known, dict):
+        raise UserError(f"{out / _DESCRIPTION} describes no tokens; choose another --out")
+    if different := "; ".join(_differences(known, asked)):
         raise UserError(
-            f"{out} holds other tokens: {'; '.join(different)[:500]}; choose another --out, or ask for the"
-            " same to go on with it"
+            f"{out} holds other tokens: {different}; choose another --out, or ask for the same to go on with"
+            " it"
         )
+
+
+#: What is another of itself if one of these is: it is not said besides.
+_FOLLOWS = {
+    "identity": {"codec"},
+    "sample_rate": {"codec", "identity"},
+    "rate": {"codec", "identity", "kbps"},
+    "data_hash": {"data"},
+    "clips": {"data"},
+}
+
+
+def _differences(known: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    """What tokens were made of and are asked for, in words, each difference once."""
+    other = [name for name in asked if known.get(name) != asked[name]]
+    for name in other:
+        was, now = known.get(name), asked[name]
+        if _FOLLOWS.get(name, set()) & {*other}:
+            continue
+        if name == "identity":
+            parts = [part for part in now if not isinstance(was, dict) or was.get(part) != now[part]]
+            yield f"codec {asked['codec']} has changed ({', '.join(parts) or 'its identity'})"
+        elif name == "rate":
+            yield f"the settings of {asked['kbps']} kbps have changed"
+        elif name == "data_hash":
+            yield f"the clips of {asked['data']} have changed"
+        else:
+            yield f"{name.replace('_', ' ')} was {short(was)}, now {short(now)}"
 
 
 @dataclass(frozen=True)

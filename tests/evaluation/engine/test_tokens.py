@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,20 @@ def test_refusals(clip_folder: Path, tmp_path: Path) -> None:
     tokenize(clip_folder, tmp_path / "tokens", "steps", 8)
     with pytest.raises(UserError, match=r"holds other tokens: .*kbps was 8\.0, now 12\.0"):
         tokenize(clip_folder, tmp_path / "tokens", "steps", 12)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(next(clip_folder.glob("*.wav")), other)
+    with pytest.raises(UserError) as refused:
+        tokenize(other, tmp_path / "tokens", "layers")
+    assert str(refused.value) == (
+        f"{tmp_path / 'tokens'} holds other tokens: codec was 'steps', now 'layers'; kbps was 8.0, now "
+        f"{6 * RATE / 1000}; data was '{clip_folder.name}', now 'other'; choose another --out, or ask for "
+        "the same to go on with it"
+    )
+    description = tmp_path / "tokens" / "tokens.json"
+    description.write_text(description.read_text().replace('"version": "1"', '"version": "0"'))
+    with pytest.raises(UserError, match=r"tokens: codec steps has changed \(version\); choose another --out"):
+        tokenize(clip_folder, tmp_path / "tokens", "steps", 8)
     with pytest.raises(UserError, match="not empty and holds no tokens"):
         tokenize(clip_folder, clip_folder)
 
