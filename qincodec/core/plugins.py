@@ -91,7 +91,8 @@ def load_file(text: str) -> Loaded:
         raise UserError(f"'{text}': '{path}' cannot be read: {error.strerror}; give FILE.py:NAME") from error
     values = vars(_run_file(path, source.content))
     if name not in values:
-        classes = [key for key, value in values.items() if isinstance(value, type)]
+        own = values["__name__"]  # not of what it imports
+        classes = [k for k, of in values.items() if isinstance(of, type) and of.__module__ == own]
         raise UserError(
             f"'{text}': the file has no '{name}'; {did_you_mean(name, classes)}"
             f"its classes are {', '.join(classes) or 'none'}"

@@ -149,8 +149,8 @@ def test_a_model_with_a_quantizer_in_a_file(files: Path) -> None:
         ("./gone.py:MuLaw", None, "gone.py' cannot be read: No such file"),
         (
             "./mine.py:MuLow",
-            "class MuLaw: ...",
-            r"has no 'MuLow'; did you mean MuLaw\? its classes are MuLaw",
+            "from baselines.codec import ClipCodec, Rate\nclass MuLaw: ...",
+            r"has no 'MuLow'; did you mean MuLaw\? its classes are MuLaw$",
         ),
         (
             "./mine.py:MuLaw",
