@@ -144,6 +144,8 @@ def test_every_guide_is_linked() -> None:
 def test_the_examples_of_extend_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
+    from evaluation.metrics.base import Metric, describe_metric
+
     for name in ("Uniform", "Loudest"):
         (tmp_path / f"my_{name.lower()}.py").write_text(code("docs/extend.md", name))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -164,6 +166,10 @@ def test_the_examples_of_extend_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     decoded = reference.clone()
     decoded[1, 0, 5] = 0.1
     assert [round(s.value) for s in Loudest().score(reference, decoded, RATE)] == [-180, -20]
+    for name in ("name", "label", "version", "unit", "higher_is_better", "definition"):
+        lacking = type("Lacking", (Metric,), {n: of for n, of in vars(Loudest).items() if n != name})
+        with pytest.raises(UserError, match=f"metric Lacking: '{name}' is missing; set it in the class"):
+            describe_metric(lacking())
 
 
 def test_a_codec_with_weights_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,8 @@ def test_the_codec_is_checked_as_the_page_says(plugged: Shell) -> None:
     (plugged.folder / "check.py").write_text(
         next(b for b in blocks("docs/extend.md", "python") if "check_codec" in b)
     )
-    plugged.run("python check.py")
+    # Eight bits a sample, 8,000 a second, in one channel and two, in time.
+    assert plugged.run("python check.py").splitlines() == ["1 64 64.0 0", "2 128 128.0 0"]
 
 
 def test_the_codec_has_the_rate_that_it_has(run: Path) -> None:
