@@ -87,6 +87,8 @@ def points(name: str, weights: str | None = None) -> str:
     hertz = "" if codec.control else f" at {codec.sample_rate / 1000:g} kHz"
     if codec.output_sample_rate != codec.sample_rate:
         hertz += f", {codec.output_sample_rate / 1000:g} out"
+    if (lowest := codec.rate_at(1e-3, 1)) and (highest := codec.rate_at(1e6, 1)):
+        hertz += f"; to match measured rates any from {lowest.label} to {highest.label}"
     return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"
 
 

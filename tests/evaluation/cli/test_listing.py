@@ -289,6 +289,12 @@ def test_what_cannot_run_here_is_left_out_with_the_reason(plugins: None, tmp_pat
     assert "Unavailable: licensed: its licence server" in (tmp_path / "run" / "table.md").read_text()
 
 
+def test_the_range_that_is_searched_for_a_measured_rate_is_said() -> None:
+    """Of AAC it begins at half of its lowest bitrate; MP3 has those of its table alone."""
+    assert points("aac").endswith(" kbps at 44.1 kHz; to match measured rates any from 4 to 160")
+    assert points("mp3").endswith("... 320 kbps at 44.1 kHz")
+
+
 @pytest.mark.parametrize("name", _POINTS)
 def test_the_operating_points_are_those_of_the_codecs(name: str) -> None:
     assert _POINTS[name] == points(name, None if name.startswith("qincodec") else "untrained:tiny")
