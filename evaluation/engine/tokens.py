@@ -11,9 +11,11 @@ where it was. Batches depend on data and batch size alone: kernels may round oth
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,10 +36,11 @@ from evaluation.engine.request import ParsedRequest
 from evaluation.engine.scoring import describe
 from evaluation.records import short
 from evaluation.run.environment import usable_cores
+from evaluation.run.store import lock_folder
 from qincodec.codec import check_device
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
-from qincodec.core.files import write_atomic
+from qincodec.core.files import explain_os_errors, write_atomic
 from qincodec.core.plugins import FAULTS
 
 #: Clips of a shard.
@@ -102,16 +105,35 @@ def tokenize(
     asked = _describe(request, prepared, codec, dataset)
     _check_folder(out, asked)
     _check_codec(codec, prepared.rate, settings.channels)
-    write_atomic(out / _DESCRIPTION, _as_json(asked))
     work = _Tokenizer(codec, prepared.rate, settings.channels, request.typed.batch_size, out)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in an evaluation: workers side by side, and the same bytes with any number
-    try:
-        workers = request.typed.workers or usable_cores()
+    workers = request.typed.workers or usable_cores()
+    with _locked(out), _one_thread():
+        _check_folder(out, asked)  # another process may have written it in between
+        write_atomic(out / _DESCRIPTION, _as_json(asked))
         rows = work.all_shards(dataset.clips, workers, progress)
+        return replace(_finish(out, asked, rows, prepared.rate), notes=tuple(dataset.notes))
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    with explain_os_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        handle = lock_folder(out)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in an evaluation: workers side by side, and the same bytes with any number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
-    return replace(_finish(out, asked, rows, prepared.rate), notes=tuple(dataset.notes))
 
 
 def _check_codec(codec: Codec, rate: Rate, channels: int) -> None:

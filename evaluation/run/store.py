@@ -110,6 +110,21 @@ def refuse_strangers(folder: Path) -> None:
         )
 
 
+def lock_folder(folder: Path) -> int:
+    """Handle of a folder's lock, held until it is closed. UserError: another process writes there."""
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if not isinstance(error, BlockingIOError):
+            raise
+        raise UserError(
+            f"another evaluation is writing to {folder}; wait for it or choose another run folder"
+        ) from None
+    return handle
+
+
 def _read_text(path: Path, advice: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -183,14 +198,7 @@ class RunStore:
         rows = self.folder / "rows"
         with explain_os_errors(self.folder, "choose another run folder"):
             rows.mkdir(parents=True, exist_ok=True)
-            self._lock_handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-            try:
-                fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another evaluation is writing to {self.folder}; wait for it or choose another run"
-                    " folder"
-                ) from None
+            self._lock_handle = lock_folder(self.folder)
             self._append_handle = os.open(rows / _ROWS, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
             self._cut_torn_line(self._append_handle)
 

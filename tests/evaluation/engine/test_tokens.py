@@ -172,6 +172,23 @@ def test_refusals(clip_folder: Path, tmp_path: Path) -> None:
         tokenize(clip_folder, clip_folder)
 
 
+def test_one_process_writes_a_folder(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second: list[str] = []
+    all_shards = tokens._Tokenizer.all_shards
+
+    def meanwhile(self: tokens._Tokenizer, *given: Any) -> Any:
+        monkeypatch.setattr(tokens._Tokenizer, "all_shards", all_shards)
+        with pytest.raises(UserError, match="another evaluation is writing to") as refused:
+            tokenize(clip_folder, tmp_path / "tokens", "steps", 8)
+        second.append(str(refused.value))
+        return all_shards(self, *given)
+
+    monkeypatch.setattr(tokens._Tokenizer, "all_shards", meanwhile)
+    assert tokenize(clip_folder, tmp_path / "tokens", "steps", 8).clips == 7 and len(second) == 1
+
+
 def test_codebooks_of_different_frame_counts_are_one_behind_the_other() -> None:
     rows = (np.array([1, 2]), np.array([3, 4, 5, 40000]))
     encoded = Encoded(b"", RATE, 1, 100, codes=rows, codebook_sizes=(4, 65536))  # type: ignore[arg-type]
