@@ -11,6 +11,7 @@ where it was. Batches depend on data and batch size alone: kernels may round oth
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.ledger import Gathered
 from evaluation.engine.request import ParsedRequest
 from evaluation.engine.scoring import describe
-from evaluation.records import short
+from evaluation.records import loads, short
 from evaluation.run.environment import usable_cores
 from evaluation.run.store import lock_folder
 from qincodec.codec import check_device
@@ -46,6 +47,8 @@ from qincodec.core.plugins import FAULTS
 #: Clips of a shard.
 SHARD_CLIPS = 1024
 _DESCRIPTION = "tokens.json"
+#: What a row says of codes.
+_FOUND = ("codebooks", "frames", "sizes", "error")
 _NO_CODES = "codec '{}' has no codebooks, so there are no tokens; `evaluate list` shows the other codecs"
 
 
@@ -176,7 +179,9 @@ def _as_json(content: Mapping[str, Any]) -> str:
 def _check_folder(out: Path, asked: Mapping[str, Any]) -> None:
     """Refuse a folder that holds something else."""
     try:
-        known = json.loads((out / _DESCRIPTION).read_bytes())
+        known = loads((out / _DESCRIPTION).read_bytes())
+        if not isinstance(known, dict):
+            raise ValueError("it is no JSON object")
     except FileNotFoundError:
         if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no tokens; choose another --out") from None
@@ -242,7 +247,7 @@ class _Tokenizer:
                     shown(start, 0)
                     mine = clips[start : start + SHARD_CLIPS]
                     path = self.out / f"shard-{number:05d}.safetensors"
-                    own = _read_rows(path)
+                    own = _read_rows(path, mine)
                     if own is None or any(row["error"] for row in own):  # what failed is tried again
                         own = self._shard(
                             path,
@@ -269,21 +274,24 @@ class _Tokenizer:
         batches = make_batches(clips, self.batch_size)
         files = [parts / f"{path.stem}-{number:04d}.safetensors" for number in range(len(batches))]
         done = 0
-        self._take_apart(path, batches, files)
+        self._take_apart(path, clips, batches, files)
         for batch, _ in zip(batches, pool.map(partial(self._batch, coder), batches, files), strict=True):
             done += len(batch)
             on_done(done)
         arrays = {name: array for file in files for name, array in load_file(file).items()}
-        rows = [row for file in files for row in _read_rows(file) or []]
+        parts_rows = zip(files, batches, strict=True)
+        rows = [row for file, batch in parts_rows for row in _read_rows(file, batch) or []]
         rows.sort(key=lambda row: str(row["id"]))
         _write(path, arrays, rows)
         for file in files:
             file.unlink()
         return rows
 
-    def _take_apart(self, path: Path, batches: Sequence[Sequence[Clip]], files: Sequence[Path]) -> None:
+    def _take_apart(
+        self, path: Path, clips: Sequence[Clip], batches: Sequence[Sequence[Clip]], files: Sequence[Path]
+    ) -> None:
         """Keep what is good of a shard some of whose clips have failed."""
-        known = {row["id"]: row for row in _read_rows(path) or []}
+        known = {row["id"]: row for row in _read_rows(path, clips) or []}
         if not known:
             return
         arrays = load_file(path)
@@ -294,7 +302,7 @@ class _Tokenizer:
 
     def _batch(self, coder: Coder, clips: Sequence[Clip], file: Path) -> None:
         """Tokenize a batch into a file, unless that is there and nothing in it failed."""
-        known = _read_rows(file)
+        known = _read_rows(file, clips)
         if known is not None and not any(row["error"] for row in known):
             return
         found: dict[str, _Codes | str] = {}
@@ -376,12 +384,17 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[Mapping[
     write_atomic(path, save(dict(arrays), {"clips": json.dumps(rows)}))
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]] | None:
-    """None if there is no whole file."""
+def _read_rows(path: Path, clips: Sequence[Clip]) -> list[dict[str, Any]] | None:
+    """None if there is no whole file of just these clips: folders are copied and edited."""
     try:
         with safe_open(path, "numpy") as file:
-            rows: list[dict[str, Any]] = json.loads(file.metadata()["clips"])
-            return rows
+            rows: list[dict[str, Any]] = loads(file.metadata()["clips"])
+            for clip, row in zip(clips, rows, strict=True):
+                if row != _row(clip, "") | {name: row[name] for name in _FOUND}:
+                    return None
+            good = {row["id"]: sum(row["frames"]) for row in rows if row["error"] is None}
+            sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            return rows if good == sizes else None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 
@@ -422,5 +435,8 @@ def _finish(out: Path, asked: Mapping[str, Any], rows: Sequence[Mapping[str, Any
         "duration_s": duration_s,
     }
     write_atomic(out / _DESCRIPTION, _as_json({**asked, "result": result}))
+    for path in out.glob("shard-*.safetensors"):
+        if path.name not in {row["shard"] for row in rows[::SHARD_CLIPS]}:
+            path.unlink()  # of nothing in the index
     shutil.rmtree(out / ".partial", ignore_errors=True)
     return found

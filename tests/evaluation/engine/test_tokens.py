@@ -16,6 +16,8 @@ import pytest
 import torch
 from known import RATE, FragileCodec, LayersCodec, StepCodec, register_codecs
 from pages import blocks
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
 
 from baselines.codec import Encoded, Rate
 from evaluation.engine import tokens
@@ -145,6 +147,36 @@ def test_the_command_says_what_it_wrote(
     tokens_, seconds = (good["frames"] * 2).sum(), good["duration_s"].sum()
     assert f"{tokens_} tokens of {len(good)} clips, {seconds:.1f} s" in said and f"{codec} at 8 kbps" in said
     assert (f"{7 - len(good)} clips failed" in said) == (code == 3)
+
+
+def test_shards_that_were_damaged_are_done_again(clip_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tokens"
+    tokenize(clip_folder, out, "steps", 8)
+    whole = contents(out)
+    first, second = (out / f"shard-0000{number}.safetensors" for number in (0, 1))
+    rows = json.loads(safe_open(first, "numpy").metadata()["clips"])
+    arrays = load_file(first)
+    short = {name: array[..., 1:] for name, array in arrays.items()}
+    for given, said in (
+        ({name: arrays[name] for name in list(arrays)[1:]}, rows),
+        (arrays | {"stranger": arrays["a"]}, rows),
+        (short, rows),
+        (arrays, [1, 2, 3]),
+        (arrays, [{}] * 3),
+        (arrays, {"a": 1, "b": 2, "c": 3}),
+        ({}, [{"error": "x"}] * 3),
+        (arrays, [row | {"frames": 5} for row in rows]),
+    ):
+        first.write_bytes(save(given, {"clips": json.dumps(said)}))
+        tokenize(clip_folder, out, "steps", 8)
+        assert contents(out) == whole
+    second.write_bytes(first.read_bytes())
+    (out / "shard-00007.safetensors").write_bytes(first.read_bytes())
+    tokenize(clip_folder, out, "steps", 8)
+    assert contents(out) == whole
+    (out / "tokens.json").write_text("[]")
+    with pytest.raises(UserError, match="it is no JSON object; choose another --out"):
+        tokenize(clip_folder, out, "steps", 8)
 
 
 def test_refusals(clip_folder: Path, tmp_path: Path) -> None:
