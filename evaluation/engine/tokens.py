@@ -311,6 +311,8 @@ class _Tokenizer:
             try:
                 if clip.error:
                     raise UserError(clip.error)
+                if clip.id == "__metadata__":
+                    raise UserError("safetensors keeps the name __metadata__ for itself; rename the file")
                 samples = torch.from_numpy(coder.reference(clip))
                 by_length.setdefault(samples.shape[-1], []).append((clip, samples))
             except KeyboardInterrupt:

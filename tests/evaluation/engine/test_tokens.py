@@ -118,6 +118,17 @@ def test_what_fails_is_a_row_and_tried_again(
     assert contents(tmp_path / "tokens") == contents(tmp_path / "whole")
 
 
+def test_the_name_that_safetensors_keeps_is_an_error_of_its_clip(clip_folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "__metadata__"):
+        (tmp_path / "data" / f"{name}.wav").parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{name}.wav").write_bytes((clip_folder / "a.wav").read_bytes())
+    for _ in range(2):
+        found = tokenize(tmp_path / "data", tmp_path / "tokens", "steps", 8)
+        assert (found.clips, found.failed) == (1, 1)
+    index = pd.read_parquet(tmp_path / "tokens" / "index.parquet").set_index("id")
+    assert "rename the file" in index["error"]["__metadata__"]
+
+
 @pytest.mark.parametrize(("codec", "code"), [("steps", None), ("fragile", 3)])
 def test_the_command_says_what_it_wrote(
     codec: str, code: int | None, clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
