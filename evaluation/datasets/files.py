@@ -6,14 +6,18 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import time
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePath
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 import av
 import soundfile
@@ -25,6 +29,8 @@ from qincodec import audio
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError, one_line
 from qincodec.core.files import cache_folder, file_sha256, whole_file
+
+P = TypeVar("P", bound=PurePath)
 
 #: A tail of a file that is shorter than this is no clip under ``chunks="all"``.
 MIN_TAIL_S = 1.0
@@ -56,6 +62,31 @@ class ListedFile:
     start_s: float = 0.0
     duration_s: float | None = None
     content_hash: str | None = None
+
+
+def file_ids(files: Iterable[P], root: P) -> dict[P, str]:
+    """Id of each file: its path below ``root`` without the extension, which is kept where ids would clash.
+
+    Two ids clash if they differ in case only, or if one could be that of a chunk ("x@5s"). A character that
+    no table can hold stands as in an address: "a%0Ab" for a line feed, "%FF" for a byte that is not UTF-8.
+    """
+    relative = {path: readable(path.relative_to(root).as_posix()) for path in files}
+    stems = {path: name.removesuffix(path.suffix) for path, name in relative.items()}
+    count = Counter(stem.casefold() for stem in stems.values())
+    return {
+        path: relative[path] if count[stem.casefold()] > 1 or re.search(r"@[\d.]+s$", stem) else stem
+        for path, stem in stems.items()
+    }
+
+
+def readable(name: str) -> str:
+    """A name normalised, its control characters and bytes that are not UTF-8 escaped."""
+    return "".join(
+        quote(c, errors="surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass")
+        if unicodedata.category(c) in ("Cc", "Cs")
+        else c
+        for c in unicodedata.normalize("NFC", name)
+    )
 
 
 @dataclass

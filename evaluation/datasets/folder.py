@@ -8,14 +8,13 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 from evaluation.datasets import packed, remote
-from evaluation.datasets.files import ListedFile, Listing, excerpt_id
+from evaluation.datasets.files import ListedFile, Listing, excerpt_id, file_ids, readable
 from qincodec.audio import EXTENSIONS
 from qincodec.core.errors import UserError
 
@@ -174,7 +173,7 @@ def _listing(
     entries = [
         ListedFile(ids[path], ids[path], path, recording(ids[path]), categories[path]) for path in files
     ]
-    return Listing(_readable(name), entries)
+    return Listing(readable(name), entries)
 
 
 def no_audio(data: str | Path, others: list[Path]) -> str:
@@ -186,31 +185,6 @@ def no_audio(data: str | Path, others: list[Path]) -> str:
 
 
 # --- names ---------------------------------------------------------------------------------------------
-
-
-def file_ids(files: Iterable[Path], root: Path) -> dict[Path, str]:
-    """Id of each file: its path below ``root`` without the extension, which is kept where ids would clash.
-
-    Two ids clash if they differ in case only, or if one could be that of a chunk ("x@5s"). A character that
-    no table can hold stands as in an address: "a%0Ab" for a line feed, "%FF" for a byte that is not UTF-8.
-    """
-    relative = {path: _readable(path.relative_to(root).as_posix()) for path in files}
-    stems = {path: name.removesuffix(path.suffix) for path, name in relative.items()}
-    count = Counter(stem.casefold() for stem in stems.values())
-    return {
-        path: relative[path] if count[stem.casefold()] > 1 or re.search(r"@[\d.]+s$", stem) else stem
-        for path, stem in stems.items()
-    }
-
-
-def _readable(name: str) -> str:
-    """Normalised, control characters and bytes that are not UTF-8 escaped."""
-    return "".join(
-        quote(c, errors="surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass")
-        if unicodedata.category(c) in ("Cc", "Cs")
-        else c
-        for c in unicodedata.normalize("NFC", name)
-    )
 
 
 def recording_of(file_id: str) -> str:
@@ -266,7 +240,7 @@ def _categories(files: list[Path]) -> dict[Path, str | None]:
     categories: dict[Path, str | None] = {}
     for path in files:
         folders = path.relative_to(common).parts[:-1]
-        categories[path] = _readable(folders[0]) if folders else _esc_class(path.stem)
+        categories[path] = readable(folders[0]) if folders else _esc_class(path.stem)
     return categories
 
 
@@ -321,7 +295,7 @@ def read_manifest(file: Path, recording: RecordingRule, address: remote.Address 
                 content_hash=row.get("sha256") or row.get("content_hash"),
             )
         )
-    return Listing(_readable(file.stem), entries, fetch=partial(remote.fetch, sources))
+    return Listing(readable(file.stem), entries, fetch=partial(remote.fetch, sources))
 
 
 def _row_path(
