@@ -16,6 +16,7 @@ from evaluation.engine.plug_ins import digest_of
 from evaluation.metrics import METRICS
 from evaluation.records import Settings
 from qincodec.core.errors import UserError, unknown
+from qincodec.core.files import safe_name
 from qincodec.core.plugins import add_file, in_a_file
 
 #: Names of metrics, and of embeddings, each of which stands for its four.
@@ -275,6 +276,14 @@ def _refuse_same_rows(codecs: Sequence[CodecSpec], rendered: Sequence[RenderedSp
     for row in rows:
         if rows.count(row) > 1 or (row[1] is not None and (row[0], None) in rows and row[0] in labels):
             raise UserError(f"two conditions would stand in rows named '{row[0]}'; give one another name")
+    folders: dict[str, str] = {}
+    for label, _ in rows:
+        other = folders.setdefault(safe_name(label).casefold(), label)
+        if other != label:
+            raise UserError(
+                f"'{other}' and '{label}' would have one folder of clips, where neither space and _ nor case"
+                " tell names apart; give one another name"
+            )
 
 
 def _check_label(label: str, option: str, given: str) -> None:

@@ -56,7 +56,7 @@ class EncodedClips:
         self.folder = folder
         self._is_large = False
         self._confirmed = cache(confirmed)  # before this process appends anything
-        self._files: dict[str, _TarFile] = {}
+        self._files: dict[str, _TarFile] = {}  # by folder: points of rows named almost alike may share one
         self._lock = threading.Lock()
 
     def expect(self, num_clips: int) -> None:
@@ -137,13 +137,14 @@ class EncodedClips:
 
     def _open_file(self, point: str) -> _TarFile:
         """What the clips of a point are appended to."""
-        tar = self._files.get(point)
+        folder = encoded_folder(point)
+        tar = self._files.get(folder)
         if tar is None or tar.size >= FULL:
             if tar is not None:
                 _sync(tar)
-                os.close(self._files.pop(point).handle)
+                os.close(self._files.pop(folder).handle)
             first = 0 if tar is None else tar.number + 1
-            tar = self._files[point] = self._opened(self.folder / encoded_folder(point), first)
+            tar = self._files[folder] = self._opened(self.folder / folder, first)
         return tar
 
     def _opened(self, folder: Path, first: int) -> _TarFile:

@@ -318,6 +318,8 @@ def test_another_configuration_is_refused_and_nothing_is_lost(clip_folder: Path,
         ({"metrics": "si_sdrr"}, r"unknown metric 'si_sdrr': did you mean si_sdr\?"),
         ({"codecs": ""}, "nothing to evaluate"),
         ({"codecs": "steps,steps"}, "two codecs would stand in rows named 'steps'"),
+        ({"codecs": "a b=steps,a_b=late"}, "'a b' and 'a_b' would have one folder of clips"),
+        ({"codecs": "a=steps", "conditions": ["A@8=x"]}, "'a' and 'A' would have one folder of clips"),
         ({"codecs": "a/b=steps"}, "'a/b' in 'a/b=steps' cannot name a row"),
         (
             {"kbps": "8,x"},

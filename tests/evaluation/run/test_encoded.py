@@ -112,6 +112,15 @@ def test_a_large_run_has_tar_files(tmp_path: Path) -> None:
     assert list(found) == [f"{name}.enc" for name in NAMES]
 
 
+def test_points_with_one_folder_do_not_cut_each_other(tmp_path: Path) -> None:
+    """Codecs of an earlier run may be named so."""
+    with opened(tmp_path / "run") as store:
+        points = [("a b@8", "1"), ("a_b@8", "2"), ("a b@8", "3")]
+        places = [store.write_encoded(point, name, bytes_of(name), Place()) for point, name in points]
+    found = [(tmp_path / "run" / str(place.file)).read_bytes()[place.offset :] for place in places]
+    assert all(data.startswith(bytes_of(name)) for data, (_, name) in zip(found, points, strict=True))
+
+
 def test_a_run_that_grew_goes_on_with_its_files(tmp_path: Path) -> None:
     with opened(tmp_path / "run", num_clips=2) as store:
         add(store, NAMES[:2])
