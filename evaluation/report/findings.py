@@ -40,9 +40,8 @@ def sentences(results: Results) -> list[str]:
 
 def _verdict(finding: Finding) -> tuple[object, ...]:
     """What is the same of findings that one clause can say."""
-    pair = len(finding.ties) + len(finding.worse) == 1
     if not finding.worse:
-        return (True, frozenset({finding.best, *finding.ties}) if pair else None)
+        return (True, frozenset({finding.best, *finding.ties}))
     return (bool(finding.ties), finding.best, frozenset(finding.ties), frozenset(finding.worse))
 
 

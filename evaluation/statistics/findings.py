@@ -9,7 +9,7 @@ import pandas as pd
 from evaluation.records import MetricInfo, is_untrained
 from evaluation.results import Finding, Results
 from evaluation.statistics.few import FEW_RECORDINGS
-from evaluation.statistics.recordings import MAX_RATE_SPREAD, asked_rates
+from evaluation.statistics.recordings import MAX_RATE_SPREAD, SIGNIFICANCE, asked_rates
 
 
 def findings(results: Results, summary: pd.DataFrame, tests: pd.DataFrame) -> list[Finding]:
@@ -24,7 +24,8 @@ def findings(results: Results, summary: pd.DataFrame, tests: pd.DataFrame) -> li
       left are more than `MAX_RATE_SPREAD` apart;
     * from fewer than `FEW_RECORDINGS` recordings: an interval of a mean covers less than it says there, and
       that two codecs are not told apart says nothing;
-    * where a pair has no test, or a test contradicts the means, which clips that failed can bring about.
+    * where a pair has no test, or a test contradicts the means, which clips that failed can bring about;
+    * where a test of ranks tells two apart, and their means do not: skewed values can do that.
 
     Args:
         summary: from `summarize`.
@@ -61,10 +62,14 @@ def _finding(metric: MetricInfo, rows: pd.DataFrame, tests: pd.DataFrame) -> Fin
         row = pair.iloc[0]
         numbers.append(row["n_recordings"])
         if row["winner"] == "n.s.":
+            if row["p_holm"] < SIGNIFICANCE:
+                return None
             ties.append(other)
         elif row["winner"] == best:
             turn = sign if row["codec_a"] == best else -sign
             low, high = sorted((turn * row["ci_low"], turn * row["ci_high"]))
+            if not low > 0:
+                return None
             worse.append((float(turn * row["difference"]), float(low), float(high), other))
         else:
             return None

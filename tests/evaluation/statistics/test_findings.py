@@ -86,6 +86,30 @@ def test_no_test_tells_the_best_of_equals() -> None:
     assert sentences(scored(same)) == ["At 8 kbps, by SI-SDR and MS-Mel, no test tells the best of 3 codecs"]
 
 
+def test_codecs_that_no_test_tells_apart_are_counted_at_each_rate() -> None:
+    same = {(codec, 8.0): (around(5), around(1)) for codec in "abcd"}
+    same |= {(codec, 16.0): (around(5), around(1)) for codec in "abcd"}
+    results = scored(same)
+    off = (results.clips["codec"] == "d") & (results.clips["kbps"] == 16)
+    results.clips.loc[off, "bytes"] *= 3  # it misses the rate, and no claim is made of it
+    assert sentences(results) == [
+        f"At {rate} kbps, by SI-SDR and MS-Mel, no test tells the best of {number} codecs"
+        for rate, number in ((8, 4), (16, 3))
+    ]
+
+
+@pytest.mark.parametrize("outlier", [-15.0, -40.0])
+def test_silent_where_ranks_tell_two_apart_and_means_do_not(outlier: float) -> None:
+    """a is better by most recordings and far worse by one: by the mean a little better, or worse."""
+    a = around(1, 0.2)
+    a[0] = outlier
+    results = scored({("a", 8.0): (a, around(1)), ("b", 8.0): (np.zeros(N), around(1))})
+    row = results.tests[results.tests["metric"] == "si_sdr"].iloc[0]
+    assert row["p_holm"] < 0.05 and row["ci_low"] < 0 < row["ci_high"]
+    assert row["winner"] == ("a" if outlier == -15 else "n.s.")
+    assert {f.metric for f in results.findings} == {"ms_mel"}
+
+
 def test_claims_keep_to_holms_correction() -> None:
     """A difference with p below 5 % by itself is none among the tests of all pairs and rates."""
     random = np.random.default_rng(1)
