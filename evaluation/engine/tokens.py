@@ -188,8 +188,6 @@ def _check_folder(out: Path, asked: Mapping[str, Any]) -> None:
         return
     except (OSError, ValueError) as error:
         raise UserError(f"{out / _DESCRIPTION} cannot be read: {error}; choose another --out") from error
-    if not isinstance(known, dict):
-        raise UserError(f"{out / _DESCRIPTION} describes no tokens; choose another --out")
     if different := "; ".join(_differences(known, asked)):
         raise UserError(
             f"{out} holds other tokens: {different}; choose another --out, or ask for the same to go on with"
