@@ -286,6 +286,7 @@ def _intervals(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
     codecs = summary[~summary["control"].astype(bool)]
     skewed: dict[str, list[str]] = {}
     fewest = math.inf
+    single: dict[str, None] = {}
     for label, (_, row) in zip(_labels(codecs), codecs.iterrows(), strict=True):
         rows = condition_rows(results, row["codec"], row["kbps"])
         for metric in results.clip_metrics:
@@ -293,8 +294,12 @@ def _intervals(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             means = recording_means(sample.recordings, sample.values)
             if 2 <= len(means) < FEW_RECORDINGS:
                 fewest = min(fewest, len(means))
+            elif len(means) == 1:
+                single[metric.label] = None
             elif len(means) > 1 and (needs := needed(means)) > len(means):
                 skewed.setdefault(metric.label, []).append(f"{label} ({needs})")
+    if single and summary["n_recordings"].max() > 1:  # else the first note says it of all
+        yield Note("intervals", f"No interval: {', '.join(single)}, where only one recording has a score")
     where = "; the median with an interval that covers is in summary.csv and in the HTML report"
     if fewest < math.inf:
         size, *rates = next(entry for entry in reversed(MEASURED) if entry[0] <= fewest)

@@ -112,6 +112,13 @@ def test_notes_on_few_and_on_skewed_recordings() -> None:
     assert text.split("; ")[0].endswith("59% with rare outliers")
     many = make_results(num_recordings=40, control=True)
     assert not [note for note in notes(many, many.summary) if note.kind == "intervals"]
+    one = make_results(num_recordings=40)
+    one.clips.loc[one.clips["recording"] != "rec003", "ms_mel"] = math.nan
+    texts = [note.text for note in notes(one, one.summary) if note.kind == "intervals"]
+    assert texts == ["No interval: MS-Mel, where only one recording has a score"]
+    assert one.summary["ms_mel_ci_low"].isna().all() and one.summary["ms_mel"].notna().all()
+    alone = make_results(num_recordings=1)  # which the note of the data says of all metrics
+    assert not [note for note in notes(alone, alone.summary) if note.kind == "intervals"]
     chosen = (many.clips["codec"] == "opus") & (many.clips["clip"] == "rec003/take0")
     many.clips.loc[chosen & (many.clips["kbps"] == 8), "si_sdr"] = -60.0
     texts = [note.text for note in notes(many, many.summary) if note.kind == "intervals"]
