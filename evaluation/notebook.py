@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Results(evaluation.results.Results):
-    """What a run holds. A notebook shows it as its findings, its table and what a reader must know."""
+    """What a run holds. A notebook shows it as its findings, its table and what a reader must know; ``print``
+    as a short table."""
 
     def __repr__(self) -> str:
         data, names = self.dataset, [condition.label for condition in self.conditions]
         of = ", ".join(metric.name for metric in self.metrics)
         return f"Results of {data.name}, {data.n_clips} clips: {of} of {', '.join(names)}"
+
+    def __str__(self) -> str:
+        from evaluation.report.notes import notes
+        from evaluation.report.sharing import shareable_results
+        from evaluation.report.tables import compact_table
+        from evaluation.report.terminal import Report, print_wide
+
+        results = shareable_results(self)
+        said = notes(results, results.summary)
+        lines = [said[0], *(note for note in said if note.kind in ("disclaimer", "unfinished", "weights"))]
+        file = io.StringIO()
+        print_wide(Report([compact_table(results, results.summary)], [note.text for note in lines]), file)
+        return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
     def _repr_html_(self) -> str:
         from evaluation.report.html.excerpt import excerpt

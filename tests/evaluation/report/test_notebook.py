@@ -60,6 +60,20 @@ def test_text_of_strangers_is_only_text_and_tells_no_path() -> None:
     assert "alice" not in page.text and "no file …/x.wav" in page.text
 
 
+def test_print_shows_a_short_table() -> None:
+    results = shown(
+        make_results(codecs={"a": 0.0, "b": 1.0}, rate_factor={"b": 1.02}, dataset={"disclaimer": "Made up."})
+    )
+    text = str(results)
+    for _, row in results.summary.iterrows():
+        value = f"{row['si_sdr']:.2f} [{row['si_sdr_ci_low']:.2f}, {row['si_sdr_ci_high']:.2f}]"
+        assert any(
+            line.split()[:2] == [row["codec"], f"{row['kbps_measured']:.2f}"] and value in line
+            for line in text.splitlines()
+        )
+    assert "MS-Mel ↓" in text and "dec ×RT" not in text and "Made up." in text and "10 recordings" in text
+
+
 def test_plot() -> None:
     results = shown(troubled())
     assert [axes.get_ylabel() for axes in results.plot().axes] == ["SI-SDR (dB) ↑", "MS-Mel ↓"]
