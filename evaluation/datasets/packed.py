@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from baselines.weights import is_offline
-from evaluation.datasets.files import ListedFile, Listing
+from evaluation.datasets.files import ListedFile, Listing, file_ids, readable
+from evaluation.records import is_text, loads
 from qincodec.audio import EXTENSIONS
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError, one_line, said
@@ -26,6 +27,8 @@ from qincodec.core.files import cache_folder, write_atomic
 
 HF = "hf:"
 _KEYS = ("category", "recording")
+#: Bytes of a part of an id: files of a run are called by it, and have 255 at most.
+_LONGEST_NAME = 200
 #: What copies of AudioCaps and of speech call what clips are cut from.
 _RECORDINGS = ("recording", "youtube_id", "speaker_id")
 
@@ -75,8 +78,8 @@ def find_tars(name: str, tars: Sequence[Path], recording: Callable[[str], str]) 
     """The audio in WebDataset tars: ``KEY.flac``, and if there is one, ``KEY.json`` beside it, whose
     ``category`` and ``recording`` count.
 
-    A clip's id is its key; of several tars, with the tar's name in front. Without a category, it is the first
-    folder of the key.
+    A clip's id is its key, written as that of a file in a folder; of several tars, with the tar's name in
+    front. Without a category, it is the first folder of the key.
 
     Raises:
         UserError: a tar cannot be read, is compressed, or no audio is in any.
@@ -84,30 +87,31 @@ def find_tars(name: str, tars: Sequence[Path], recording: Callable[[str], str]) 
     entries, contents, others = [], {}, 0
     for tar in tars:
         status = tar.stat()
-        root = _cached("tars", tar.absolute(), status.st_size, status.st_mtime_ns)
+        root = _cached("tars", "numbered", tar.absolute(), status.st_size, status.st_mtime_ns)
         members = dict(_members(tar))
-        for member, place in members.items():
-            path = PurePosixPath(member)
-            if path.suffix.lower() not in EXTENSIONS:
-                others += path.suffix.lower() != ".json"
-                continue
-            key = member[: -len(path.suffix)]
-            said_of = _json_of(members.get(f"{key}.json"), tar, key)
-            number = f"{tar.stem}/{key}" if len(tars) > 1 else key
-            folders = path.parts[:-1]
+        audio = [path for path in map(PurePosixPath, members) if path.suffix.lower() in EXTENSIONS]
+        others += sum(not name.lower().endswith(".json") for name in members) - len(audio)
+        for number, (path, key) in enumerate(file_ids(audio, PurePosixPath()).items()):
+            if max(map(len, key.encode().split(b"/"))) > _LONGEST_NAME:
+                key = f"{key[:40].replace('/', '-')}-{number:06d}"
+            clip = f"{readable(tar.stem)}/{key}" if len(tars) > 1 else key
+            said_of = _json_of(members, path, tar)
+            # Names in a tar may be too long for a file, or need a folder where another needs a file.
+            place = root / f"{number:06d}{path.suffix.lower()}"
+            category = readable(path.parts[0]) if len(path.parts) > 1 else None
             entries.append(
                 ListedFile(
-                    id=number,
-                    label=number,
-                    path=root / member,
-                    recording=said_of.get("recording") or recording(number),
-                    category=said_of.get("category") or (folders[0] if folders else None),
+                    id=clip,
+                    label=clip,
+                    path=place,
+                    recording=said_of.get("recording") or recording(clip),
+                    category=said_of.get("category") or category,
                 )
             )
-            contents[root / member] = place.read
+            contents[place] = members[path.as_posix()].read
     if not entries:
         raise UserError(f"no audio in {len(tars)} tar files, such as '{tars[0]}': {others} other files")
-    return Listing(name, entries, fetch=partial(_fetch, contents))
+    return Listing(readable(name), entries, fetch=partial(_fetch, contents))
 
 
 def _members(tar: Path) -> Iterator[tuple[str, _Member]]:
@@ -132,16 +136,18 @@ def _members(tar: Path) -> Iterator[tuple[str, _Member]]:
         ) from error
 
 
-def _json_of(member: _Member | None, tar: Path, key: str) -> dict[str, str]:
-    """What the file of metadata beside an audio file says that is known here."""
-    if member is None:
+def _json_of(members: Mapping[str, _Member], audio: PurePosixPath, tar: Path) -> dict[str, str]:
+    """What the metadata beside an audio file say that is known here. WebDataset ends keys at a first dot."""
+    names = [f"{audio.with_suffix('')}.json", f"{audio.with_name(audio.name.partition('.')[0])}.json"]
+    name = next((name for name in names if name in members), None)
+    if name is None:
         return {}
     try:
-        content = json.loads(member.read())
+        content = loads(members[name].read())
     except ValueError as error:
-        raise UserError(f"'{key}.json' in '{tar}' is no JSON: {error}") from error
+        raise UserError(f"'{readable(name)}' in '{tar}' is no JSON: {error}") from error
     known = content if isinstance(content, dict) else {}
-    return {name: known[name] for name in _KEYS if isinstance(known.get(name), str)}
+    return {name: known[name] for name in _KEYS if is_text(known.get(name))}
 
 
 # --- the library datasets --------------------------------------------------------------------------------

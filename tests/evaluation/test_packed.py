@@ -78,6 +78,22 @@ def test_shards_and_what_their_json_says(tmp_path: Path) -> None:
         assert {(clip.recording, clip.category) for clip in clips} == {("tape", "animal")}
 
 
+def test_names_that_no_file_could_have(tmp_path: Path) -> None:
+    animal, deaf = (
+        json.dumps({"category": "animal"}).encode(),
+        b'{"category": "\\ud800", "recording": "\\udfff"}',
+    )
+    names = ("a\nb", "c\udcff", "d", "d.flac/e", "x" * 300, "1.left", "1.right")
+    files = {f"{name}.flac": sound(number) for number, name in enumerate(names)}
+    tar = pack(tmp_path / "t.tar", files | {"1.json": animal, "d.json": deaf, "d.wav": sound(9)})
+    clips = {clip.id: clip for clip in load_dataset(tar).clips}
+    ids = ["a%0Ab", "c%FF", "d.flac", "d.flac/e", f"{'x' * 40}-000004", "1.left", "1.right"]
+    assert clips.keys() == {*ids, "d.wav"} and not any(clip.error for clip in clips.values())
+    assert [clips[name].path.read_bytes() for name in ids] == list(files.values())
+    assert {name for name in clips if clips[name].category == "animal"} == {"1.left", "1.right"}
+    assert (clips["d.flac"].recording, clips["d.flac"].category) == ("d.flac", None)
+
+
 def test_tars_that_are_refused(tmp_path: Path) -> None:
     good = pack(tmp_path / "good.tar", {"a.flac": SOUNDS["dog/1"]}).read_bytes()
     for name, content, why in (
@@ -89,6 +105,11 @@ def test_tars_that_are_refused(tmp_path: Path) -> None:
             "json",
             pack(tmp_path / "j", {"a.flac": SOUNDS["dog/1"], "a.json": b"{"}).read_bytes(),
             "is no JSON",
+        ),
+        (
+            "deep",
+            pack(tmp_path / "d", {"a.flac": SOUNDS["dog/1"], "a.json": b"[" * 100000}).read_bytes(),
+            "is no JSON: it is nested too deeply",
         ),
     ):
         tar = tmp_path / f"{name}.tar"
