@@ -30,8 +30,8 @@ class Layout:
 
     title: str
     shape: str
-    place: Callable[[PurePosixPath, Mapping[str, str]], Placed | str | None]
-    tables: Callable[[Path], Mapping[str, str]] = lambda root: {}
+    place: Callable[[PurePosixPath, Mapping[str, str | None]], Placed | str | None]
+    tables: Callable[[Path], Mapping[str, str | None]] = lambda root: {}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def find(name: str, folder: str, scan: Callable[[Path], Listing]) -> Listing:
     return Listing(name, entries, excluded, notes=notes)
 
 
-def _vctk(path: PurePosixPath, _: Mapping[str, str]) -> Placed | str | None:
+def _vctk(path: PurePosixPath, _: Mapping[str, str | None]) -> Placed | str | None:
     match = re.fullmatch(r"([ps]\d+)_\d+(_mic[12])?", path.stem)
     if match is None or path.parent.name != match[1]:
         return None
@@ -91,7 +91,7 @@ def _vctk(path: PurePosixPath, _: Mapping[str, str]) -> Placed | str | None:
 _STEMS = ("mixture", "vocals", "drums", "bass", "other")
 
 
-def _musdb(path: PurePosixPath, _: Mapping[str, str]) -> Placed | str | None:
+def _musdb(path: PurePosixPath, _: Mapping[str, str | None]) -> Placed | str | None:
     if path.name.endswith(".stem.mp4"):  # its first stream is the mixture
         return Placed(path.name.removesuffix(".stem.mp4"), "mixture")
     if path.stem in _STEMS and len(path.parts) > 1:
@@ -99,14 +99,14 @@ def _musdb(path: PurePosixPath, _: Mapping[str, str]) -> Placed | str | None:
     return None
 
 
-def _daps(path: PurePosixPath, _: Mapping[str, str]) -> Placed | str | None:
+def _daps(path: PurePosixPath, _: Mapping[str, str | None]) -> Placed | str | None:
     match = re.fullmatch(r"([fm]\d+)_script\d+_(.+)", path.stem)
     if match is None or path.parent.name != match[2]:
         return None
     return Placed(match[1], match[2])
 
 
-def _fsd50k(path: PurePosixPath, labels: Mapping[str, str]) -> Placed | str | None:
+def _fsd50k(path: PurePosixPath, labels: Mapping[str, str | None]) -> Placed | str | None:
     if not re.fullmatch(r"(FSD50K\.)?(dev|eval)_audio", path.parent.name) or not path.stem.isdigit():
         return None
     if path.stem not in labels:
@@ -114,16 +114,18 @@ def _fsd50k(path: PurePosixPath, labels: Mapping[str, str]) -> Placed | str | No
     return Placed(f"freesound-{path.stem}", labels[path.stem])
 
 
-def _fsd50k_labels(root: Path) -> Mapping[str, str]:
+def _fsd50k_labels(root: Path) -> Mapping[str, str | None]:
     """The most general label of each file: labels stand from the special to the general."""
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     tables = [path for path in sorted(root.rglob("*.csv")) if path.name in ("dev.csv", "eval.csv")]
     for table in tables:
         try:
             with table.open(encoding="utf-8", newline="") as stream:
-                for row in csv.DictReader(stream):
-                    found[row["fname"]] = row["labels"].split(",")[-1]
-        except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
+                for row in (reader := csv.DictReader(stream)):
+                    if row["labels"] is None:
+                        raise csv.Error(f"line {reader.line_num} has no labels")
+                    found[row["fname"]] = row["labels"].split(",")[-1] or None
+        except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
             raise UserError(
                 f"'{table}' is no ground truth of FSD50K: {error}; needed are columns fname and labels"
             ) from error

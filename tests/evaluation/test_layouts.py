@@ -94,6 +94,15 @@ def test_fsd50k(tmp_path: Path) -> None:
     ]
 
 
+def test_fsd50k_without_labels(tmp_path: Path) -> None:
+    audio = make(tmp_path, "FSD50K.eval_audio/1.wav")
+    (tmp_path / "eval.csv").write_text("fname,labels\n1,\n")
+    assert found(f"fsd50k:{audio}") == {"FSD50K.eval_audio/1": ("freesound-1", None)}
+    (tmp_path / "eval.csv").write_text("fname,labels\n1\n")
+    with pytest.raises(UserError, match="line 2 has no labels; needed are columns fname and labels"):
+        find_data(f"fsd50k:{audio}")
+
+
 def test_refusals(tmp_path: Path) -> None:
     make(tmp_path, "a.wav")
     for data, said in (
