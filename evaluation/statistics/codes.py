@@ -102,14 +102,16 @@ def codebook_statistics(counts: np.ndarray, duration_s: float) -> Codebook:
 
     ``entropy_bits`` is H = -sum p log2 p, ``perplexity`` is 2^H, both biased low on little data. Miller and
     Madow's correction (Miller, "Note on the bias of information estimates", 1955) adds (used - 1) / (2 frames
-    ln 2) bits; what exceeds log2 of the size counts as that. ``usage`` is the share of entries that occur,
-    ``kbps_entropy`` H times the frames per second.
+    ln 2) bits; what exceeds log2 of the size counts as that. Without frames the entropy is 0. ``usage`` is
+    the share of entries that occur, ``kbps_entropy`` H times the frames per second.
     """
     frames, used = int(counts.sum()), int((counts > 0).sum())
-    p = counts[counts > 0] / frames
-    entropy = max(0.0, float(-np.sum(p * np.log2(p))))
-    corrected = min(entropy + (used - 1) / (2 * frames * math.log(2)), math.log2(len(counts)))
-    corrected = max(corrected, entropy)  # log2 of the size, rounded
+    entropy = corrected = 0.0
+    if frames:
+        p = counts[counts > 0] / frames
+        entropy = max(0.0, float(-np.sum(p * np.log2(p))))
+        corrected = min(entropy + (used - 1) / (2 * frames * math.log(2)), math.log2(len(counts)))
+        corrected = max(corrected, entropy)  # log2 of the size, rounded
     return Codebook(
         size=len(counts),
         used=used,

@@ -40,8 +40,8 @@ class KeptCodes:
 
     @property
     def empty(self) -> bool:
-        """Nothing is kept: there were no clips, or their codebooks have no common frames."""
-        return not self._clips
+        """No frame is kept: there were no clips, or their codebooks have no common frames."""
+        return not self._frames
 
     def joined(self) -> np.ndarray:
         """(codebooks, frames) of all that is kept."""

@@ -120,3 +120,23 @@ def test_an_evaluation_of_it(clip_folder: Path, tmp_path: Path) -> None:
     assert entry.kbps_entropy == pytest.approx(kbps)
     assert entry.frames == entry.codebooks[0].frames == pytest.approx(16000 * seconds, abs=len(stored))
     assert open_results(tmp_path / "run").corpus == results.corpus
+
+
+class Unused(Odd):
+    """`Odd` with a first codebook that has no frames: none at all in short clips."""
+
+    name = "unused"
+
+    def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
+        clips = super().encode(audio, rate)
+        kept = audio.shape[2] if audio.shape[2] >= self.sample_rate else 0
+        rows = [clip.codes[1][:kept] for clip in clips if clip.codes is not None]
+        none = np.zeros(0, np.int32)
+        return [replace(clip, codes=(none, row)) for clip, row in zip(clips, rows, strict=True)]
+
+
+def test_a_codebook_without_frames_has_statistics(clip_folder: Path, tmp_path: Path) -> None:
+    results = evaluate(clip_folder, [Unused()], [132], metrics="si_sdr", out=tmp_path / "run")
+    unused, used = results.corpus[0].codebooks
+    assert (unused.frames, unused.perplexity) == (0, 1) and used.frames > 0
+    assert results.corpus[0].perplexity == pytest.approx((1 + used.perplexity) / 2)

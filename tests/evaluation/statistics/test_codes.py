@@ -24,6 +24,9 @@ def test_uniform_and_constant_codes() -> None:
     assert uniform.kbps_entropy == pytest.approx(3 * 100 / 1000)
     constant = codebook_statistics(np.array([0, 50, 0, 0]), duration_s=1.0)
     assert constant.perplexity == 1 and constant.entropy_bits == 0 and constant.usage == 0.25
+    unused = codebook_statistics(np.zeros(4, np.int64), duration_s=1.0)
+    assert (unused.perplexity, unused.perplexity_miller_madow) == (1, 1)
+    assert (unused.frames, unused.used, unused.entropy_bits, unused.kbps_entropy) == (0, 0, 0, 0)
 
 
 def test_miller_madow_by_hand() -> None:
