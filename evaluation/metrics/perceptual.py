@@ -109,3 +109,5 @@ class TwoF(PackageMetric):
             return float(estimate(decoded, reference, fs=sample_rate))
         except ValueError as error:  # "Could not find a bound"
             raise NoScore("no passage of the reference is loud enough for PEAQ") from error
+        except IndexError as error:  # of frames between the bounds, where there is none
+            raise NoScore("no passage of the reference is long enough for PEAQ") from error

@@ -124,6 +124,13 @@ def test_2f_is_what_the_package_says_compiled(pair: Pairs) -> None:
     assert score(metric_of("2f"), *pair("opus16", 2.0)).value == pytest.approx(COMPILED_2F, abs=1e-5)
 
 
+def test_2f_has_no_score_of_a_single_click() -> None:
+    click = np.zeros(RATE, np.float32)
+    click[RATE // 2] = 0.9
+    found = score(metric_of("2f"), click, 0.9 * click)
+    assert found.reason == "no passage of the reference is long enough for PEAQ" and not found.failed
+
+
 def test_pesq_takes_no_clip_that_its_program_has_no_room_for(pair: Pairs) -> None:
     """With more than 50 utterances it would end the process."""
     metric = metric_of("pesq")
