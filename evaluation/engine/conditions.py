@@ -115,7 +115,8 @@ def checked_identity(name: str, codec: Codec, digest: str = "") -> dict[str, Any
         digest: of the code of a codec that is not installed: edited, it is another codec.
     """
     check_whole(f"codec '{name}': sample_rate", codec.sample_rate, 0, 1_000_000)
-    check_whole(f"codec '{name}': output_sample_rate", codec.output_sample_rate, 0, 1_000_000)
+    least = min(codec.sample_rate, 1)  # 0, any rate, is no rate to resample from
+    check_whole(f"codec '{name}': output_sample_rate", codec.output_sample_rate, least, 1_000_000)
     channels: Any = codec.channels
     if not isinstance(channels, tuple | list) or not {*channels} & {1, 2}:
         raise UserError(f"codec '{name}': channels is {shown(channels)}; needed is (1,), (2,) or (1, 2)")

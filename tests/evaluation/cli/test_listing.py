@@ -58,6 +58,7 @@ another("Ints", Raises, rates=lambda self, channels=1: [8, 16])
 another("Zero", Raises, rates=lambda self, channels=1: [Rate(0.0)])
 another("Nan", Raises, rates=lambda self, channels=1: [Rate(float("nan"))])
 another("Fast", StepCodec, sample_rate=10**9)
+another("Still", StepCodec, output_sample_rate=0)
 another("Anonymous", StepCodec, identity=raising(OSError("no licence file")))
 another("Device", StepCodec, identity=lambda self: {"device": torch.device("cpu")})
 another("Infinite", StepCodec, identity=lambda self: {"gain": float("inf")})
@@ -146,6 +147,7 @@ LISTED = {
         "ints": "broken: codec 'ints': rates() returned [8, 16]; needed is a list, each a Rate",
         "generator": "broken: codec 'generator': rates() returned <generator",
         "fast": "broken: codec 'fast': sample_rate must be a whole number from 0 to 1000000, got 1000",
+        "still": "broken: codec 'still': output_sample_rate must be a whole number from 1 to 1000000, got 0",
         "deaf": "broken: codec 'deaf': channels is None; needed is (1,), (2,) or (1, 2)",
         "anonymous": "broken: codec 'anonymous': identity() raises OSError: no licence file; correct it",
         "device": "broken: codec 'device': identity(): TypeError: Object of type device is not JSON",
