@@ -361,7 +361,7 @@ class MetricInfo:
 
 def is_speech(category: object) -> bool:
     """Whether a clip of a category is marked as speech; data frames have None or NaN for none."""
-    return isinstance(category, str) and category.casefold() == "speech"
+    return isinstance(category, str) and category.strip().casefold() == "speech"
 
 
 @dataclass(frozen=True)

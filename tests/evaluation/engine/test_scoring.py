@@ -105,7 +105,7 @@ def test_a_metric_that_wants_two_channels_says_so_of_mono() -> None:
 
 
 def test_metrics_for_speech_get_clips_of_speech_alone() -> None:
-    batch, decoded = batch_of("speech", "music", None, "Speech")
+    batch, decoded = batch_of("speech", "music", None, " Speech ")
     metric = Seen(speech_only=True)
     found = Signals(batch, batch.reference, decoded, 0, RATE).score(metric)
     assert [score is None for score in found] == [False, True, True, False]
