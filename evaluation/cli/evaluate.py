@@ -254,6 +254,8 @@ def _run(request: Request, out: Path | None, dry_run: bool, explain: bool) -> No
         skipped = (prepared.skipped | prepared.unavailable).items()
         for line in (*(f"skipped {k}: {why}" for k, why in skipped), *_operating_points(prepared)):
             progress.note(line)
+        for line in _without_clips(prepared):
+            progress.note(line)
         if dry_run:
             progress.note("coding and scoring a few clips to estimate from")
             guess = estimate(prepared)
@@ -301,6 +303,18 @@ def _prepared(request: ParsedRequest, out: Path | None, dry_run: bool, progress:
     if failed:
         progress.note(f"the download failed: {failed}")
     return prepare(request, progress, failed, listing, dataset)
+
+
+def _without_clips(run: PreparedRun) -> Iterator[str]:
+    """Metrics that no clip will have a score of, said before hours of coding."""
+    from evaluation.records import is_speech
+
+    labels = [metric.label for metric in run.metrics if metric.speech_only]
+    if labels and not any(is_speech(clip.category) for clip in run.dataset.clips):
+        yield (
+            f"For speech: {', '.join(labels)}: no clip is of category speech, and none will have a score;"
+            " --speech scores all"
+        )
 
 
 def _operating_points(run: PreparedRun) -> Iterator[str]:

@@ -141,6 +141,16 @@ def test_clips_that_are_not_speech_are_left_out_and_counted(lab: Lab) -> None:
     assert lab.evaluate("steps", "si_sdr,spoken").clips["spoken"].notna().sum() == 1
 
 
+def test_a_metric_for_speech_without_speech_is_named_before_coding(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.metric(ForSpeech)
+    assert lab.run("steps", "spoken", "--dry-run") == 0
+    assert "For speech: Spoken: no clip is of category speech" in capsys.readouterr().err
+    assert lab.run("steps", "spoken", "--dry-run", "--speech") == 0
+    assert "For speech" not in capsys.readouterr().err
+
+
 def test_forms_are_taken_after_the_delay(lab: Lab) -> None:
     """A tone that is late by whole samples at 44.1 kHz is in time at another rate, too."""
     taken: list[tuple[torch.Tensor, torch.Tensor]] = []
