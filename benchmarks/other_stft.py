@@ -20,7 +20,7 @@ from rich.progress import track
 
 from evaluation.engine.replay import RunAudio
 from evaluation.engine.request import parse_conditions
-from evaluation.report.tables import row_label
+from evaluation.report.cells import row_label
 from evaluation.run.store import RunStore
 from evaluation.statistics.recordings import Sample, bootstrap_means
 from qincodec.core.errors import UserError

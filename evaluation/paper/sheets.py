@@ -8,7 +8,7 @@ import pandas as pd
 
 from evaluation.paper.printed import Column
 from evaluation.paper.tables import Entry, PaperFigure, PaperTable, Point, Reproduction, Row
-from evaluation.report.tables import MISSING, Cell, Section, Table, decimals, kbps_cell
+from evaluation.report.cells import MISSING, Cell, Section, Table, decimals, kbps_cell
 
 NOT_RUN = "not run"
 FIGURE_LOST = f"paper: {MISSING} (the data of its figures are lost in our copy)"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from evaluation.report.tables import Cell, Table, decimals, heading, metric_cell, rate_cell, rate_sections
+from evaluation.report.cells import Cell, Table, decimals, heading
+from evaluation.report.tables import metric_cell, rate_cell, rate_sections
 from evaluation.results import MAX_CATEGORIES, Results
 from qincodec.core.errors import count
 

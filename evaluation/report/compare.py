@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation.records import Condition, MetricInfo
+from evaluation.report.cells import MISSING, Cell, Section, Table, decimals, heading, row_label
 from evaluation.report.notes import Note
-from evaluation.report.tables import MISSING, Cell, Section, Table, decimals, disclaimer, heading, row_label
+from evaluation.report.tables import disclaimer
 from evaluation.report.terminal import Report, print_wide
 from evaluation.results import Results
 from evaluation.statistics.distances import find_score, paired_difference

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from evaluation.records import MetricInfo
-from evaluation.report.tables import decimals
+from evaluation.report.cells import decimals
 from evaluation.results import Finding, Results
 from evaluation.statistics.few import FEW_RECORDINGS
 

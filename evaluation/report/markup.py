@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from evaluation.report.tables import BOLD, Cell, Table
+from evaluation.report.cells import BOLD, Cell, Table
 
 
 def markdown(tables: Sequence[Table], lines: list[str]) -> str:

@@ -11,14 +11,8 @@ from typing import Literal
 import pandas as pd
 
 from evaluation.records import MetricInfo, is_speech, is_untrained
-from evaluation.report.tables import (
-    disclaimer,
-    kbps_text,
-    percent,
-    row_label,
-    with_codebooks,
-    with_noise_floor,
-)
+from evaluation.report.cells import kbps_text, percent, row_label
+from evaluation.report.tables import disclaimer, with_codebooks, with_noise_floor
 from evaluation.results import QUIET_DBFS, Results
 from evaluation.statistics.few import (
     FEW_RECORDINGS,

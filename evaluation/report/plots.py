@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.records import MetricInfo
+from evaluation.report.cells import heading, measured_heading, row_label
 from evaluation.report.drawing import (
     CODEC_COLOURS,
     MARKERS,
@@ -23,15 +24,7 @@ from evaluation.report.drawing import (
     new_figure,
     rate_axis,
 )
-from evaluation.report.tables import (
-    CodedPoint,
-    disclaimer,
-    heading,
-    measured_heading,
-    row_label,
-    with_codebooks,
-    with_noise_floor,
-)
+from evaluation.report.tables import CodedPoint, disclaimer, with_codebooks, with_noise_floor
 from evaluation.results import Results
 from qincodec.core.files import write_atomic
 

@@ -16,9 +16,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from evaluation.report.categories import category_note, category_table
+from evaluation.report.cells import BOLD, Cell, Table
 from evaluation.report.findings import HOW, sentences
 from evaluation.report.notes import notes
-from evaluation.report.tables import BOLD, Cell, Table, all_tables
+from evaluation.report.tables import all_tables
 from evaluation.results import Results
 
 #: Wide enough for any table: piped output is not wrapped, so that it can be searched and cut.

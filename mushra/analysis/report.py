@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evaluation.report.cells import Cell, Section, Table
 from evaluation.report.drawing import data_uri, templates
 from evaluation.report.markup import latex_text, tabular
-from evaluation.report.tables import Cell, Section, Table
 from mushra.analysis import wording
 from mushra.analysis.mixed import MixedModel
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis

@@ -25,8 +25,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.records import MetricInfo, number_to_json
+from evaluation.report.cells import heading
 from evaluation.report.drawing import COLOURS, MARKERS, NEUTRAL, new_figure
-from evaluation.report.tables import heading
 from mushra.analysis.figures import WIDTHS, save, style_context
 from mushra.analysis.layout import codec_and_kbps, display_name
 from mushra.analysis.ratings import Ratings

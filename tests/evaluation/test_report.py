@@ -17,8 +17,9 @@ from rich.console import Console
 from synthetic_results import SI_SDR, make_results, troubled
 
 from evaluation.report import print_report, render, write_all
+from evaluation.report.cells import decimals, kbps_text, percent
 from evaluation.report.notes import notes
-from evaluation.report.tables import build_table, decimals, kbps_text, percent
+from evaluation.report.tables import build_table
 from evaluation.report.terminal import EXPLAIN
 from evaluation.results import Results
 from evaluation.statistics.recordings import TIMING_COLUMNS

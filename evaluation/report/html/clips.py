@@ -13,10 +13,10 @@ import numpy as np
 from evaluation.datasets.base import Clip
 from evaluation.engine.replay import RunAudio
 from evaluation.records import Condition
+from evaluation.report.cells import MISSING, kbps_text, row_label
 from evaluation.report.html import media
 from evaluation.report.html.assets import Assets
 from evaluation.report.html.figures import codec_colours
-from evaluation.report.tables import MISSING, kbps_text, row_label
 from evaluation.results import Results
 from evaluation.statistics.recordings import asked_rate
 from qincodec.audio import Audio

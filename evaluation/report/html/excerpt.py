@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from evaluation.report.cells import BOLD
 from evaluation.report.findings import FIRST, sentences, silence
 from evaluation.report.html.page import STAMPS, fill_in
 from evaluation.report.notes import notes
 from evaluation.report.sharing import shareable_results
-from evaluation.report.tables import BOLD, build_table
+from evaluation.report.tables import build_table
 from evaluation.results import Results
 
 

@@ -11,16 +11,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from evaluation.records import MetricInfo
+from evaluation.report.cells import heading, kbps_text, measured_heading, rate_heading, row_label
 from evaluation.report.html.svg import NUM_COLOURS, Panel, finite_range, number, shape
-from evaluation.report.tables import (
-    CodedPoint,
-    heading,
-    kbps_text,
-    measured_heading,
-    rate_heading,
-    row_label,
-    with_codebooks,
-)
+from evaluation.report.tables import CodedPoint, with_codebooks
 from evaluation.results import Results
 from evaluation.statistics.recordings import asked_rates, condition_rows
 

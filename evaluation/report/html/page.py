@@ -11,23 +11,12 @@ from typing import Any
 import pandas as pd
 
 from evaluation.report.categories import categories
+from evaluation.report.cells import MISSING, Cell, Section, Table, decimals, heading, kbps_text, rate_heading
 from evaluation.report.drawing import templates
 from evaluation.report.findings import FIRST, HOW, listed, sentences, silence
 from evaluation.report.html import figures
 from evaluation.report.notes import attributions, notes
-from evaluation.report.tables import (
-    MISSING,
-    Cell,
-    Section,
-    Table,
-    all_tables,
-    build_table,
-    decimals,
-    heading,
-    kbps_text,
-    rate_heading,
-    with_noise_floor,
-)
+from evaluation.report.tables import all_tables, build_table, with_noise_floor
 from evaluation.results import Results
 from qincodec.core.errors import count
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from evaluation.report.cells import Cell, Table
+from evaluation.report.cells import Section as Rows
 from evaluation.report.drawing import data_uri, templates
 from evaluation.report.markup import latex_text, tabular
-from evaluation.report.tables import Cell, Table
-from evaluation.report.tables import Section as Rows
 from mushra.analysis import report
 from mushra.analysis.methods.pipeline import MethodsAnalysis
 from mushra.analysis.methods.tables import Section

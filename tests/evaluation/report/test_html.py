@@ -12,12 +12,13 @@ from markupsafe import escape
 from page_text import parsed
 from synthetic_results import SI_SDR, make_results, troubled
 
+from evaluation.report.cells import Cell
 from evaluation.report.html import media, selection
 from evaluation.report.html.figures import distributions, perplexity, rate_distortion
 from evaluation.report.html.svg import ticks
 from evaluation.report.html.write import render_page
 from evaluation.report.notes import notes
-from evaluation.report.tables import Cell, all_tables, pair_frame, token_frame, with_noise_floor
+from evaluation.report.tables import all_tables, pair_frame, token_frame, with_noise_floor
 from evaluation.results import Results
 from evaluation.rows import Codebook, CodebookPair, JointCodes
 from evaluation.statistics.recordings import paired_tests
