@@ -157,8 +157,9 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
     """A data set of the library ``datasets``: ``hf:NAME[@CONFIG][:SPLIT]``.
 
     NAME is one of the Hugging Face hub, or a folder that the library has written (``save_to_disk``) or can
-    read. A clip's id is its column ``id``, or else its number. Its recording is the first of the columns
-    `_RECORDINGS`, its category the column ``category``, or else the first column of class labels.
+    read. A clip's id is its column ``id``, or else its number; numbers are the ids of all where a value is
+    there twice. Its recording is the first of the columns `_RECORDINGS`, its category the column
+    ``category``, or else the first column of class labels.
 
     Raises:
         UserError: the library is not installed or cannot load it, it has several splits and none is named, or
@@ -182,10 +183,14 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
         table[key] = [None if value is None else kind.int2str(value) for value in table[key]]
     root = _cached("hf", text, data._fingerprint)
     entries, contents = [], {}
-    for number in range(len(data)):
+    numbers = [f"{number:06d}" for number in range(len(data))]
+    given = zip(table.get("id", numbers), numbers, strict=True)
+    ids = [str(value) if _is_name(value) else number for value, number in given]
+    if len(set(ids)) < len(ids):
+        ids = numbers
+    for number, clip in enumerate(ids):
         words = {key: str(values[number]) for key, values in table.items() if _is_name(values[number])}
-        clip = words.get("id", f"{number:06d}")
-        path = root / f"{number:06d}"
+        path = root / numbers[number]
         source = next((words[key] for key in _RECORDINGS if key in words), None)
         category = next((words[key] for key in ("category", *labels) if key in words), None)
         entries.append(ListedFile(clip, clip, path, source or recording(clip), category))
@@ -211,9 +216,12 @@ def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
             f"'{text}' needs the library datasets, which is not installed: pip install 'qincodec[hf]'"
         ) from error
     folder = Path(name).expanduser()
+    saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+    if saved and config is not None:
+        raise UserError(f"'{text}' was saved to disk and has no configurations; leave @{config} out")
     datasets.disable_progress_bars()
     try:
-        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+        if saved:
             found = datasets.load_from_disk(str(folder))
         else:
             found = datasets.load_dataset(str(folder) if folder.exists() else name, config)
@@ -221,6 +229,11 @@ def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
         why: BaseException = error
         while why.__cause__ is not None:
             why = why.__cause__
+        if isinstance(why, ImportError):  # the library decodes with a package of its own what is no table
+            raise UserError(
+                f"'{text}' cannot be loaded: {HF} reads data sets in Parquet or Arrow, not folders of audio"
+                f" or tars, which are evaluated without {HF} ({one_line(said(why))})"
+            ) from error
         hint = f"; a folder of audio files is evaluated without {HF}" if folder.is_dir() else ""
         raise UserError(f"'{text}' cannot be loaded: {one_line(said(why), 500)}{hint}") from error
     if not isinstance(found, dict):

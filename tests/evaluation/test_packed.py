@@ -153,12 +153,35 @@ def test_a_data_set_of_the_library(tmp_path: Path) -> None:
     assert one.path.read_bytes() == SOUNDS["cat/3"]
     for data, why in (
         (f"hf:{tmp_path / 'disk'}", "has splits train, test; give one"),
+        (f"hf:{tmp_path / 'disk'}@all:test", "has no configurations; leave @all out"),
         (f"hf:{tmp_path / 'disk'}:dev", "has no split 'dev'; it has train, test"),
         ("hf:", "give hf:NAME"),
         (f"hf:{tmp_path / 'nowhere'}", "cannot be loaded"),
     ):
         with pytest.raises(UserError, match=why):
             load_dataset(data)
+
+
+def test_ids_that_are_there_twice_give_way_to_numbers(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    kinds = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    for ids, shown in ((["a", "a"], ["000000", "000001"]), (["a", None], ["000001", "a"])):
+        rows = {"audio": [{"bytes": SOUNDS[f"dog/{n}"], "path": "x.flac"} for n in (1, 2)], "id": ids}
+        features = datasets.Features({"audio": kinds, "id": datasets.Value("string")})
+        written = datasets.Dataset.from_dict(rows, features=features).cast_column("audio", datasets.Audio())
+        written.save_to_disk(str(tmp_path / shown[1]))
+        assert [clip.id for clip in load_dataset(f"hf:{tmp_path / shown[1]}").clips] == shown
+
+
+def test_an_import_that_the_library_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("building failed") from ModuleNotFoundError("No module named 'torchcodec'")
+
+    monkeypatch.setattr(datasets, "load_dataset", fails)
+    with pytest.raises(UserError, match="in Parquet or Arrow, not folders of audio or tars"):
+        load_dataset(f"hf:{tmp_path}")
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
