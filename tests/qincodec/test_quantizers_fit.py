@@ -257,7 +257,9 @@ def test_learning_rate_ramps_and_falls() -> None:
     training = Training(epochs=60, lr=8e-4, ramp_epochs=3)
     rates = [training.rate(step, 100) for step in range(6000)]
     assert rates[0] == pytest.approx(8e-4 / 300) and rates[299] == pytest.approx(8e-4) == max(rates)
-    assert rates[300 + 2850] == pytest.approx(4e-4, rel=1e-6) and rates[-1] < 1e-9
+    # A quarter of a cosine: at two thirds of it a half is left, as of cos(60 degrees).
+    assert rates[300 + 3800] == pytest.approx(4e-4, rel=1e-6)
+    assert rates[-1] == pytest.approx(8e-4 * math.pi / 2 / 5700, rel=1e-6)
     assert rates[300:] == sorted(rates[300:], reverse=True)
 
 

@@ -286,16 +286,6 @@ def test_smallest_is_exact(size: int, k: int) -> None:
     assert torch.equal(x.gather(-1, indices), values)
 
 
-def test_learning_rate_is_a_ramp_and_a_quarter_of_a_cosine() -> None:
-    training = Training(epochs=10, ramp_epochs=2, lr=0.5)
-    rates = [training.rate(step, 100) for step in range(1000)]
-    assert max(rates) == rates[199] == rates[200] == 0.5
-    assert rates[0] == pytest.approx(0.5 / 200)
-    # Two thirds of the way of the fall a half is left, as of cos(60 degrees).
-    assert rates[200 + 800 * 2 // 3] == pytest.approx(0.25, rel=2e-3)
-    assert rates[-1] == pytest.approx(0.5 * math.pi / 2 / 800, rel=1e-3)
-
-
 def test_training_begins_at_lloyd_s_codebooks() -> None:
     """Steps of no length leave the start, on whatever device the mini-batches of RVQ would be computed."""
     x = data(3000)
