@@ -19,6 +19,7 @@ from evaluation.records import (
     short,
 )
 from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, last_columns, metric_columns
+from qincodec.core.files import safe_name
 
 #: What tells the entries of run.json's lists apart, and what must not differ between two of one name.
 _NAMES = {
@@ -138,6 +139,12 @@ class RunDescription:
                 had, got = _unlike(codecs[point.codec], point.identity)
                 yield f"identity of {short(point.codec)}", had, got
                 break
+        labels = {condition.codec for condition in self.conditions}
+        folders = {safe_name(label).casefold(): label for label in labels}
+        for label in dict.fromkeys(condition.codec for condition in other.conditions):
+            had = folders.get(safe_name(label).casefold())
+            if had is not None and label not in labels:  # each would overwrite the other's clips
+                yield "the row with this folder of clips", short(had), short(label)
         for part in _NAMES:
             known = {_name(part, entry): entry for entry in getattr(self, part)}
             for entry in getattr(other, part):

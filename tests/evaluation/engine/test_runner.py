@@ -308,6 +308,8 @@ def test_another_configuration_is_refused_and_nothing_is_lost(clip_folder: Path,
         evaluate(clip_folder / "sub", "steps", [8], out=run)
     with pytest.raises(UserError, match="identity of 'steps' was"):
         evaluate(clip_folder, "steps=late", [8], out=run)
+    with pytest.raises(UserError, match="the row with this folder of clips was 'steps', now 'Steps'"):
+        evaluate(clip_folder, "Steps=late", [8], out=run)
     pd.testing.assert_frame_equal(open_results(run).clips, first.clips)
 
 
