@@ -26,7 +26,7 @@ __all__ = ["QINCO2", "SIZES", "Training"]
 
 #: By how much a shortlist may raise the squared error, and the held-out frames on which that is measured.
 _SHORTLIST_COST = 0.01
-_WIDEN_FRAMES = 256
+_WIDEN_FRAMES = 128
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import MimiConfig, MimiModel
 
 from baselines import check_codec, mimi
 from baselines.mimi import Mimi
@@ -85,6 +84,8 @@ def test_released_names(tiny: Mimi, tmp_path: Path) -> None:
         "quantizer.semantic_residual_vector_quantizer.layers.0.codebook.embed_sum",
     ):
         assert name in tensors
+    from transformers import MimiConfig  # where it is used: collecting tests takes no models
+
     path, config = tmp_path / "model.safetensors", MimiConfig(**mimi.TINY)
     save_file(tensors, path)
     loaded = mimi.load_released(path, config).state_dict()
@@ -101,6 +102,8 @@ def test_released_names(tiny: Mimi, tmp_path: Path) -> None:
 
 def test_the_released_architecture() -> None:
     """350 tensors of 96,151,393 values, as people who have the file report."""
+    from transformers import MimiConfig, MimiModel
+
     with torch.device("meta"):
         tensors = MimiModel(MimiConfig()).state_dict()
     assert (len(tensors), sum(tensor.numel() for tensor in tensors.values())) == (350, 96_151_393)

@@ -128,7 +128,7 @@ def copy_of(run: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "count", [150, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
+    "count", [60, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
 )
 @little_memory()
 def test_edited_runs_are_told_or_read(finished: Path, tmp_path: Path, count: int) -> None:

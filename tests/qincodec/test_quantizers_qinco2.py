@@ -328,7 +328,7 @@ def test_the_benchmark_runs_with_few_steps(tmp_path: Path) -> None:
     np.save(tmp_path / "latents.npy", random.standard_normal((8000, 32)).astype(np.float32))
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "qinco2_speed.py"
     where = [f"--{name}={tmp_path / 'latents.npy'}" for name in ("train", "held-out")]
-    how = [f"--state={tmp_path / 'm.pt'}", "--steps=6", "--vectors=2", "--reference-vectors=1"]
+    how = [f"--state={tmp_path / 'm.pt'}", "--steps=2", "--vectors=2", "--reference-vectors=1"]
     done = subprocess.run([sys.executable, str(script), *where, *how], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "plain (16, 32)" in done.stdout
