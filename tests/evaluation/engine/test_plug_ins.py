@@ -16,6 +16,7 @@ from baselines.codec import ClipCodec
 from baselines.registry import CODECS
 from evaluation import evaluate
 from evaluation.embeddings import EMBEDDINGS
+from evaluation.engine.plug_ins import digest_of
 from evaluation.engine.replay import RunAudio
 from evaluation.metrics import METRICS
 from evaluation.results import Results
@@ -92,6 +93,34 @@ def test_an_object_beside_a_name(files: Path) -> None:
 
     with pytest.raises(UserError, match=r"the object Opus\(\) has the name of codec 'opus'"):
         of_codecs([Opus()], files / "other")
+
+
+NOTEBOOK = """
+from baselines.codec import ClipCodec, Encoded, Rate
+
+class Cell(ClipCodec):
+    name, version, sample_rate = "cell", "1", 44100
+    def rates(self, channels=1):
+        return [Rate(8.0)]
+    def encode_clip(self, samples, rate, keep=2):
+        return Encoded(bytes(keep), 44100, *samples.shape)
+    def decode_clip(self, encoded):
+        return None if encoded.channels in {1, 2} else [0 for _ in range(3)]
+"""
+
+
+def test_a_class_of_a_notebook_is_known_by_what_it_does() -> None:
+    """Python has neither a file nor a text of it: another session and other lines change nothing."""
+
+    def digest(text: str, file: str = "<cell 1>") -> str:
+        namespace = {"__name__": "a notebook"}
+        exec(compile(text, file, "exec"), namespace)
+        return digest_of(namespace["Cell"]())  # type: ignore[operator]
+
+    first = digest(NOTEBOOK)
+    assert digest("\n\n" + NOTEBOOK, "<cell 7>") == first
+    for old, new in (("{1, 2}", "{1, 3}"), ("range(3)", "range(4)"), ("keep=2", "keep=3"), ('"1"', '"2"')):
+        assert digest(NOTEBOOK.replace(old, new)) != first, new
 
 
 def test_an_edited_file_never_gets_an_old_score(files: Path) -> None:
