@@ -7,16 +7,15 @@ weights are LAION's own file, read as tensors alone.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines import weights
 from baselines.lazy import Lazy, inference_mode
 from baselines.tensors import from_tensors, read_tensors
-from evaluation.embeddings.base import Embedding, centred_frames
-from qincodec.core.errors import Unavailable, UserError
+from evaluation.embeddings.base import centred_frames
+from evaluation.embeddings.pretrained import PretrainedEmbedding, hash_of
+from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +33,7 @@ SAMPLE_RATE = 48000
 _FRAMES_CPU, _FRAMES_GPU = 2, 32
 
 
-class Clap(Embedding):
+class Clap(PretrainedEmbedding):
     """The unfused HTSAT model, 512 values per 10 s."""
 
     name = "clap"
@@ -51,26 +50,9 @@ class Clap(Embedding):
 
     def __init__(self, *, device: str | torch.device = "cpu") -> None:
         super().__init__(device=device)
-        try:
-            path = weights.obtain(self.weights_name)
-            self.network = load_released(path).to(self.device)
-        except Unavailable:
-            raise
-        except UserError as error:
-            raise Unavailable(str(error)) from error
-        file = weights.entry(self.weights_name)
-        self.attribution = f"CLAP weights: {file.attribution}, {file.licence}"
-        digest = hashlib.sha256()
-        for tensor in self.network.state_dict().values():
-            digest.update(tensor.cpu().numpy().tobytes())
-        self.weights_hash = digest.hexdigest()[:16]
-
-    @classmethod
-    def unavailable(cls) -> str | None:
-        try:
-            return None if weights.find(cls.weights_name) else weights.why_unavailable(cls.weights_name)
-        except UserError as error:
-            return str(error)
+        self.network = self.read_weights(load_released).to(self.device)
+        self.attribution = f"CLAP weights: {self.attribution}"
+        self.weights_hash = hash_of(t.cpu().numpy() for t in self.network.state_dict().values())
 
     @inference_mode
     def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:

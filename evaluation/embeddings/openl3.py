@@ -7,13 +7,12 @@ embeddings.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
-from baselines import weights
 from baselines.lazy import Lazy, inference_mode
-from evaluation.embeddings.base import Embedding, centred_frames
-from qincodec.core.errors import Unavailable, UserError
+from evaluation.embeddings.base import centred_frames
+from evaluation.embeddings.pretrained import PretrainedEmbedding, hash_of
+from qincodec.core.errors import Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,7 @@ else:
 _FRAMES_CPU, _FRAMES_GPU = 2, 64
 
 
-class OpenL3(Embedding):
+class OpenL3(PretrainedEmbedding):
     """Environmental model, 512 values per second of audio: FD-OL3 of the literature."""
 
     name = "openl3"
@@ -47,28 +46,10 @@ class OpenL3(Embedding):
 
     def __init__(self, *, device: str | torch.device = "cpu") -> None:
         super().__init__(device=device)
-        try:
-            path = weights.obtain(self.weights_name)
-            layers = openl3.read_weights(path)
-        except Unavailable:
-            raise
-        except UserError as error:
-            raise Unavailable(str(error)) from error
-        file = weights.entry(self.weights_name)
-        self.attribution = f"OpenL3 weights: {file.attribution}, {file.licence}"
-        digest = hashlib.sha256()
-        for _, arrays in layers:
-            for array in arrays:
-                digest.update(array.astype("<f4").tobytes())
-        self.weights_hash = digest.hexdigest()[:16]
+        layers = self.read_weights(openl3.read_weights)
+        self.attribution = f"OpenL3 weights: {self.attribution}"
+        self.weights_hash = hash_of(array.astype("<f4") for _, arrays in layers for array in arrays)
         self.network = openl3.build_network(layers).to(self.device)
-
-    @classmethod
-    def unavailable(cls) -> str | None:
-        try:
-            return None if weights.find(cls.weights_name) else weights.why_unavailable(cls.weights_name)
-        except UserError as error:
-            return str(error)
 
     @inference_mode
     def embed(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
