@@ -1,4 +1,4 @@
-"""``evaluate list``: what can be evaluated here, and what mends the rest."""
+"""``evaluate list``: what runs on this machine, and what the rest needs."""
 
 from __future__ import annotations
 

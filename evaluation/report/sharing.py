@@ -1,7 +1,7 @@
-"""What may leave the house: results without paths of a machine and without addresses that failed.
+"""Results that are sent to others: without paths of this machine and without addresses that failed.
 
-Messages name files and addresses in full, for those who have to mend something: on the terminal, in rows and
-in run.json. CSV, JSON, Markdown, LaTeX and pages are sent to others, to whom a file's own name says enough.
+The terminal, the rows of a run and run.json give files and addresses in full, because their reader may have
+to repair something. CSV, JSON, Markdown, LaTeX and HTML are sent to others, who need only the name of a file.
 """
 
 from __future__ import annotations
