@@ -182,8 +182,13 @@ class Autoencoder(nn.Module):
         self._add_constants()
 
     def _add_constants(self) -> None:
-        """Buffers that follow from the configuration and are not stored."""
-        self.register_buffer("window", torch.hann_window(self.config.n_fft), persistent=False)
+        """Buffers that follow from the configuration and are not stored.
+
+        On the CPU, whatever the default device is: on meta, where `from_tensors` makes modules, functions
+        like these import torch's compiler, a second of CPU time.
+        """
+        window = torch.hann_window(self.config.n_fft, device="cpu")
+        self.register_buffer("window", window, persistent=False)
 
     @classmethod
     def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, torch.Tensor]) -> Self:
@@ -199,7 +204,6 @@ class Autoencoder(nn.Module):
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"weights do not fit the autoencoder's configuration: {reason[:300]}") from error
-        model._add_constants()
         return model
 
     @property

@@ -123,7 +123,9 @@ class TransformAutoencoder(Autoencoder):
         if config.envelope_latents:
             self.envelope_analysis = EnvelopeAnalysis(config.envelope_latents)
             self.envelope_synthesis = EnvelopeSynthesis(self.triangles)
-        self.register_buffer("noise", torch.randn(NOISE_FRAMES * config.hop_length))
+        self.register_buffer("noise", torch.empty(NOISE_FRAMES * config.hop_length))
+        if not self.noise.is_meta:  # on meta it would import torch's compiler
+            self.noise.normal_()
         self._begin_as_transform()
 
     def _add_constants(self) -> None:
@@ -336,7 +338,7 @@ class EnvelopeAnalysis(nn.Module):
 
     def __init__(self, bands: int) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(_ENVELOPE_SCALE * torch.eye(bands))
+        self.matrix = nn.Parameter(_ENVELOPE_SCALE * torch.eye(bands, device="cpu"))
         self.offset = nn.Parameter(torch.zeros(bands))
 
     def forward(self, spectrum: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
@@ -387,10 +389,11 @@ def envelope_triangles(sample_rate: int, n_fft: int, count: int) -> torch.Tensor
     Each is a triangle that reaches to its neighbours' middles, so a bin's weights sum to 1.
     """
     bins = n_fft // 2 + 1
-    logarithm = torch.arange(bins - envelope_bins(sample_rate, n_fft), bins).float().log()
+    lowest = bins - envelope_bins(sample_rate, n_fft)
+    logarithm = torch.arange(lowest, bins, device="cpu").float().log()
     span = logarithm[-1] - logarithm[0]
     place = (logarithm - logarithm[0]) / span.clamp(min=_TINY) * (count - 1)
-    return (1 - (place[:, None] - torch.arange(count)).abs()).clamp(min=0)
+    return (1 - (place[:, None] - torch.arange(count, device="cpu")).abs()).clamp(min=0)
 
 
 def _band_levels(spectrum: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
@@ -408,13 +411,13 @@ def _gain(logarithm: torch.Tensor) -> torch.Tensor:
 def _cosines(n_fft: int) -> torch.Tensor:
     """(n_fft, n_fft / 2): orthonormal basis of the modified discrete cosine transform, without a window."""
     hop = n_fft // 2
-    n, k = torch.arange(n_fft)[:, None], torch.arange(hop)
+    n, k = torch.arange(n_fft, device="cpu")[:, None], torch.arange(hop, device="cpu")
     return math.sqrt(2 / hop) * torch.cos(math.pi / hop * (n + 0.5 + hop / 2) * (k + 0.5))
 
 
 def _from_spectrum(n_fft: int, bins: int, basis: torch.Tensor) -> torch.Tensor:
     """(2 * bins, D): real and imaginary parts of a frame's lowest bins to products with ``basis``."""
-    unit = torch.eye(2 * bins).to(basis)
+    unit = torch.eye(2 * bins, device="cpu").to(basis)
     real, imaginary = F.pad(unit.unflatten(-1, (2, bins)), (0, n_fft // 2 + 1 - bins)).unbind(-2)
     return torch.fft.irfft(torch.complex(real, imaginary), n=n_fft) @ basis
 

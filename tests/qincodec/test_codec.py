@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,14 @@ def test_untrained_weights_are_always_the_same_and_leave_the_generator_alone(tin
     assert again.hash == tiny.hash
     assert not again.trained
     assert load("untrained:small").hash != tiny.hash
+
+
+def test_a_stored_model_loads_without_torchs_compiler() -> None:
+    """Which takes a second of CPU time to import, four times as long as all else."""
+    code = "import sys; from qincodec import codec; codec.load()"
+    code += "; sys.exit(' '.join({'torch._dynamo', 'sympy'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
 
 
 def test_rates_are_the_papers() -> None:
