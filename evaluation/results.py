@@ -187,6 +187,11 @@ class Results:
     estimates: dict[bytes, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
+    def unfinished(self) -> bool:
+        """Whether a clip still lacks a result: means are provisional then, and nothing is claimed."""
+        return self.n_pending + self.n_unscored > 0
+
+    @property
     def clip_metrics(self) -> list[MetricInfo]:
         """Metrics with a value per clip: those that are columns of ``clips``."""
         return [metric for metric in self.metrics if metric.per_clip]

@@ -246,7 +246,7 @@ class TableMaker:
         return Row(
             wanted,
             kbps,
-            "" if summary["n"] else f"all {summary['n_failed']} clips failed",
+            "" if summary["n_recordings"] else f"all {summary['n_failed']} clips failed",
             self._model_text(key, kbps),
             _number(summary["kbps_measured"]),
             int(summary["n"]),

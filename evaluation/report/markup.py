@@ -19,6 +19,7 @@ def markdown(tables: Sequence[Table], lines: list[str]) -> str:
         return f"{mean} {_markdown_text(cell.interval_text)}".strip()
 
     out = []
+    lines = [BOLD, *lines] if any(table.has_best for table in tables) else lines
     for table in tables:
         headings = [_markdown_text(title) for title in table.headings]
         out += [row(headings), row(["---", *["---:"] * (len(table.headings) - 1)])]
@@ -27,7 +28,7 @@ def markdown(tables: Sequence[Table], lines: list[str]) -> str:
                 out.append(row([f"**{section.heading}**", *[""] * (len(table.headings) - 1)]))
             out += [row([text(cell) for cell in cells]) for cells in section.rows]
         out.append("")
-    return "\n".join([*out, *(f"- {_markdown_text(line)}" for line in [BOLD, *lines])]) + "\n"
+    return "\n".join([*out, *(f"- {_markdown_text(line)}" for line in lines)]) + "\n"
 
 
 def _markdown_text(text: str) -> str:

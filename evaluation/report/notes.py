@@ -116,7 +116,7 @@ def _data(results: Results, summary: pd.DataFrame) -> Note:
     line = f"Data: {data.name}, {count(data.n_clips, 'clip')} of {count(data.n_recordings, 'recording')}"
     if data.n_excluded:
         line += f", {data.n_excluded} excluded"
-    recordings = summary.loc[summary["n"] > 0, "n_recordings"]
+    recordings = summary.loc[summary["n_recordings"] > 0, "n_recordings"]
     if len(recordings) == 0:
         return Note("data", f"{line}; nothing could be scored")
     if recordings.max() < 2:

@@ -22,7 +22,7 @@ from evaluation.report.cells import (
     kbps_cell,
     rate_heading,
 )
-from evaluation.results import NOT_SCORED, Results, last_columns
+from evaluation.results import Results, last_columns
 from evaluation.rows import CodeStatistics
 from evaluation.statistics.recordings import asked_rate, asked_rates, condition_rows
 
@@ -71,12 +71,9 @@ def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = Fals
 
 def _n_cell(results: Results, row: pd.Series) -> Cell:
     """The clips that have all their scores, marked where more of them were coded."""
-    if not results.n_unscored:
-        return Cell(row["n"])
-    rows = condition_rows(results, row["codec"], row["kbps"])
-    names = [f"{metric.name}_reason" for metric in results.clip_metrics]
-    waiting = int(((rows[names] == NOT_SCORED).any(axis=1) & rows["error"].isna()).sum())
-    return Cell(row["n"] - waiting, marks="⚠" * (waiting > 0), warn=waiting > 0)
+    coded = len(condition_rows(results, row["codec"], row["kbps"])) - row["n_failed"]
+    waiting = bool(row["n"] < coded)
+    return Cell(row["n"], marks="⚠" * waiting, warn=waiting)
 
 
 def rate_sections(
@@ -86,6 +83,8 @@ def rate_sections(
     cells: Callable[[pd.Series, set[str]], list[Cell]],
 ) -> list[Section]:
     """Controls, asked rates, what has no rate.
+
+    Of an unfinished run no row is the best: more clips may turn it.
 
     Args:
         cells: of a row that is the best by these metrics; [] leaves it out.
@@ -97,7 +96,7 @@ def rate_sections(
         groups.append((rate_heading(kbps), kbps, summary[~control & asked]))
     sections = []
     for title, rate, rows in groups:
-        winners = {metric.name: best_rows(rows, metric) for metric in metrics}
+        winners = {} if results.unfinished else {metric.name: best_rows(rows, metric) for metric in metrics}
         lines = [cells(row, {m for m in winners if index in winners[m]}) for index, row in rows.iterrows()]
         sections.append(Section(title, list(filter(None, lines)), rate))
     return [section for section in sections if section.rows]
@@ -168,7 +167,7 @@ def caption(results: Results, summary: pd.DataFrame) -> str:
     span = f"{clips[0]}" if len(clips) == 1 else f"{clips[0]} to {clips[-1]}"
     parts = [
         f"{results.dataset.name}: means over {span} clips of {results.dataset.n_recordings} recordings"
-        f" ± half the 95% interval. {BOLD}."
+        f" ± half the 95% interval. {'UNFINISHED, so provisional' if results.unfinished else BOLD}."
     ]
     marks = {
         "⚠": summary["rate_off"].astype(bool).any(),

@@ -31,7 +31,7 @@ def findings(results: Results, summary: pd.DataFrame, tests: pd.DataFrame) -> li
         summary: from `summarize`.
         tests: from `paired_tests`.
     """
-    if results.n_pending or results.n_unscored:
+    if results.unfinished:
         return []
     untrained = {c.codec for c in results.conditions if is_untrained(c.identity)}
     fair = ~summary["control"].astype(bool) & ~summary["rate_off"].astype(bool)

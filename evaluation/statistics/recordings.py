@@ -18,7 +18,7 @@ import pandas as pd
 
 from baselines.lazy import Lazy
 from evaluation.records import Condition, MetricInfo
-from evaluation.results import SUMMARY_COLUMNS, Results, last_columns, metric_columns
+from evaluation.results import NOT_SCORED, SUMMARY_COLUMNS, Results, last_columns, metric_columns
 from evaluation.statistics.bd_rate import bd_rate as bd_rate
 from evaluation.statistics.bootstrap import Estimate
 from evaluation.statistics.bootstrap import Sample as Sample
@@ -159,7 +159,8 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
 
     At measured rates follow `evaluation.results.MATCH_COLUMNS`.
 
-    Everything is over the clips that did not fail. ``kbps_measured`` is total bits over total duration
+    Everything is over the clips that did not fail; ``n`` counts those that have all their scores, which in an
+    unfinished run may be fewer than have one metric's. ``kbps_measured`` is total bits over total duration
     (the declared rate where ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1;
     ``encode_rt`` and ``decode_rt`` are seconds of audio per second of work; ``M`` is the mean of the
     ``M_n`` finite values, ``M_inf`` counts infinite ones, which are left out of it; the rest of ``n`` is
@@ -179,6 +180,7 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     for condition in results.conditions:
         rows = condition_rows(results, condition.codec, condition.kbps)
         row = _condition_columns(condition, rows, rate_tolerance(results))
+        row["n"] -= num_waiting(rows, results.clip_metrics)
         entropy = corpus.get((condition.codec, asked_rate(condition.kbps)))
         row["kbps_entropy"] = math.nan if entropy is None else float(entropy)
         for metric in results.clip_metrics:
@@ -205,6 +207,15 @@ def _scored(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """These columns of the rows that did not fail."""
     failed = rows["error"].notna().to_numpy()
     return rows.loc[~failed, list(columns)] if failed.any() else rows[list(columns)]
+
+
+def num_waiting(rows: pd.DataFrame, metrics: Sequence[MetricInfo]) -> int:
+    """Clips that were coded and lack a score that is still to be computed."""
+    waiting = np.zeros(len(rows), bool)
+    for metric in metrics:
+        unknown = np.flatnonzero(rows[metric.name].isna())
+        waiting[unknown] |= (rows[f"{metric.name}_reason"].iloc[unknown] == NOT_SCORED).to_numpy(bool)
+    return int(waiting.sum())
 
 
 def _kbps_measured(condition: Condition, rows: pd.DataFrame) -> float:

@@ -15,15 +15,16 @@ def excerpt(results: Results) -> str:
     """Without a script, a picture or a style that others could see; all text from the run is escaped."""
     results = shareable_results(results)
     said = notes(results, results.summary)
+    table = build_table(results, results.summary)
     shown = [note for note in said if note.kind not in (*STAMPS, "definition", "reading", "attribution")]
     return fill_in(
         "excerpt.html.j2",
-        table=build_table(results, results.summary),
+        table=table,
         stamps=[note.text for note in said if note.kind in STAMPS],
         findings=sentences(results)[:FIRST],
         silence=silence(results),
         scope=shown[0].text,
         notes=[note.text for note in shown[1:]],
         num_warnings=sum(note.severity == "warning" for note in shown),
-        bold=BOLD,
+        bold=f" {BOLD}." if table.has_best else "",
     )

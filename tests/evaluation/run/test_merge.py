@@ -24,6 +24,7 @@ from nominal import evaluate
 from evaluation.cli import merge as merge_cli
 from evaluation.datasets import load_dataset
 from evaluation.loading import open_results
+from evaluation.report.files import latex_of
 from evaluation.report.tables import build_table
 from evaluation.run import merge as merging_runs
 from evaluation.run.merge import merge_runs
@@ -386,6 +387,12 @@ def test_parts_that_are_not_finished_are_finished_in_the_whole(
     assert end.value.code == 3
     results = open_results(out)
     assert results.n_pending == 2 and results.n_unscored > 0
+    coded = len(NAMES[5:]) - 2  # by steps, of the part with all metrics: one is lost, one is no audio
+    of_steps = results.summary[results.summary["codec"] == "steps"]
+    assert set(of_steps["n"]) == set(of_steps["fm_bands_n"]) == {coded}
+    assert set(of_steps["si_sdr_n"]) == {coded + 5}
+    written = latex_of(results)
+    assert "UNFINISHED, so provisional" in written and "textbf" not in written and "Bold" not in written
     left = results.n_pending + results.n_unscored + results.noise_floor.n_unscored
     assert f"{left} results are missing" in capsys.readouterr().err
     evaluate(data, "steps,picky", [4, 8], out=out, **OPTIONS)
