@@ -107,6 +107,8 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
         rows = _mushra(page, rules, result)
     elif page.type in _RATINGS:
         rows = _RATINGS[page.type](page, result)
+        if rules.must_hear_all and page.type in ("bs1116", "paired_comparison"):
+            _all_heard(page, _by_signal(page, result))
     elif page.type == "consent":
         _check_consent(page, result)
     elif page.type == "finish":

@@ -94,10 +94,11 @@ def valid_result(page: dict[str, Any], score: int = 70) -> dict[str, Any]:
         ]
     elif page["type"] == "bs1116":
         result["ratings"] = [
-            {"signal": s, "score": v, "moves": 1} for s, v in zip(signals, (5.0, 3.7), strict=True)
+            {"signal": s, "score": v, "plays": 1, "moves": 1}
+            for s, v in zip(signals, (5.0, 3.7), strict=True)
         ]
     elif page["type"] == "paired_comparison":
-        result["answer"] = "s1"
+        result |= {"ratings": [{"signal": s, "plays": 1} for s in signals], "answer": "s1"}
     elif page["type"] in ("ab", "abx", "dcr"):
         graded = page["type"] == "dcr"
         heard = {"score": 5 if graded else None, "plays": 1, "moves": 1, "heard_ms": 900}
