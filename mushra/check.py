@@ -24,6 +24,7 @@ from mushra.config.pages import (
     OwnTrial,
     Page,
     PageGroup,
+    Section,
     TestConfig,
     Trial,
     VolumePage,
@@ -103,6 +104,17 @@ def screening_warning(n_items: int) -> str | None:
     )
 
 
+def share_warning(section: Section, longest: int) -> str | None:
+    """What it means that a listener is to be given more entries than the longest random list or block has."""
+    asked = section.items_per_listener
+    if asked is None or asked <= longest:
+        return None
+    if not longest:
+        return f"items_per_listener is {asked}, but the test has no random list to share out"
+    what = "a block of the longest random list" if section.blocks else "the longest random list"
+    return f"items_per_listener is {asked}, but {what} has {longest} entries: each listener gets all of them"
+
+
 def check_config(path: Path, root: Path | None = None) -> list[Finding]:
     """All that is wrong with a test or worth knowing about it, its audio and its key included, by line.
 
@@ -175,6 +187,9 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
     yield from _check_limits(config, pages, sounds, key)
     yield from _telling_names(config, pages, key)
     yield from _trained_on(config, pages, sounds, key)
+    longest = max(PageGroup(config.pages).random_lengths(config.section.blocks or 1), default=0)
+    if warning := share_warning(config.section, longest):
+        yield Remark("warning", None, warning)
     if key is not NO_KEY:
         yield from _check_key(pages, sounds, key)
 

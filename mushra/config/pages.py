@@ -356,6 +356,14 @@ class PageGroup:
             else:
                 yield entry
 
+    def random_lengths(self, blocks: int) -> Iterator[int]:
+        """Entries of every random list, at most, if outermost ones are cut into so many blocks."""
+        if self.random:
+            yield -(-len(self.pages) // blocks)
+        for entry in self.pages:
+            if isinstance(entry, PageGroup):
+                yield from entry.random_lengths(1 if self.random else blocks)
+
 
 def is_training(page: str, named: Collection[str] | None = None) -> bool:
     """Whether the page of that id is training, for pages, submissions and files: one that the configuration

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Literal
 
 import qincodec
-from mushra.check import excerpt_warning, items_warning, screening_warning, signals_warning
+from mushra.check import excerpt_warning, items_warning, screening_warning, share_warning, signals_warning
 from mushra.config.key import Key, KeySignal, KeyTrial
 from mushra.config.locate import KEY_FORMAT
 from mushra.config.methods import Method, method_texts
@@ -282,6 +282,8 @@ def _test_warnings(material: Material, options: Options, all_trials: Sequence[Tr
     n_items = _items_of_a_listener(options, len(trials))
     if options.method == "mushra":
         yield from _mushra_warnings(options, trials, len(systems), n_items)
+    if warning := share_warning(options.section, -(-len(trials) // (options.section.blocks or 1))):
+        yield warning
     asked = _effort(material, options)
     if n_items * asked.times > MANY_PAGES:
         yield (

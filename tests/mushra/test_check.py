@@ -131,6 +131,24 @@ def test_what_a_listener_is_given_decides_about_screening(tmp_path: Path) -> Non
         assert [text[:27] for text in found] == ["each listener rates 6 items"] * (few == 6)
 
 
+def test_more_items_per_listener_than_there_are(tmp_path: Path) -> None:
+    """10 trials in one random list: blocks of 3 and 4."""
+    path = audio_test(tmp_path, n_trials=10)
+    config = yaml.safe_load(path.read_text())
+
+    def said(pages: list[object], **section: int) -> str:
+        path.write_text(yaml.safe_dump({**config, "pages": pages, "qincodec": section}))
+        return "".join(text for text in remarks(path, "warning") if text.startswith("items_per_listener"))
+
+    shuffled: list[object] = [["random", *config["pages"]]]
+    assert not said(shuffled, items_per_listener=10) and not said(shuffled, items_per_listener=4, blocks=3)
+    assert "longest random list has 10 entries" in said(shuffled, items_per_listener=11)
+    assert "a block of the longest random list has 4 entries" in said(
+        shuffled, items_per_listener=5, blocks=3
+    )
+    assert "no random list" in said(config["pages"], items_per_listener=5)
+
+
 def test_names_shown_to_listeners_are_warned_about(tmp_path: Path) -> None:
     path = audio_test(tmp_path, showConditionNames=True)
     assert sum("'showConditionNames' shows listeners" in text for text in remarks(path, "warning")) == 5

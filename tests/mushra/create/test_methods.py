@@ -92,6 +92,7 @@ def test_options_of_a_method(create: Any, tmp_path: Path) -> None:
     assert f"warning: a listener gets 66 pages, over {MANY_PAGES}" in printed
     assert [page.trials for page in pages()] == [11, 11]
     assert "warning: a listener" not in create("abx", "--presentations", "10")
+    assert "items_per_listener is 99, but" in create("acr", "--items-per-listener", "99")
     assert "Each listener gets 4 sounds: 1 item x 4 signals" in create("acr", "--items-per-listener", "1")
     report = json.loads((tmp_path / "test" / "create_report.json").read_text())
     assert report["effort"] == {"items": 1, "times": 4, "unit": "sound", "of": "signal"}
