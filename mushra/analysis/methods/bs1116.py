@@ -186,7 +186,7 @@ def section(result: DifferenceGrades) -> Section:
             f"{name}_all": grades.means["condition"].map(before[name])
             for name in ("n_listeners", "mean", "t_low", "t_high")
         },
-        letters=grades.means["condition"].map(grades.primary.letters).fillna(""),
+        letters=[grades.primary.letters.get(name, "") for name in grades.means["condition"]],
     ).sort_values(["mean", "condition"], ascending=[False, True])
     columns = [
         ("condition", text("condition")),
