@@ -41,7 +41,7 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _p_equals(p: float) -> str:
+def p_equals(p: float) -> str:
     return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
 
 
@@ -234,7 +234,7 @@ def _primary(analysis: Analysis) -> str:
 
 
 def _f_test(statistic: float, df1: float, df2: float, p: float) -> str:
-    return f"F({df1:.0f}, {df2:.1f}) = {statistic:.2f}, {_p_equals(p)}"
+    return f"F({df1:.0f}, {df2:.1f}) = {statistic:.2f}, {p_equals(p)}"
 
 
 #: Names of tests and of what they test, in words.
@@ -313,7 +313,7 @@ def _overall(analysis: Analysis) -> str:
     else:
         parts.append(
             f"Friedman's test over the listener means of the systems: χ²({friedman['df1']:.0f}) = "
-            f"{friedman['statistic']:.2f}, {_p_equals(friedman['p'])}, Kendall's W = "
+            f"{friedman['statistic']:.2f}, {p_equals(friedman['p'])}, Kendall's W = "
             f"{friedman['effect']:.2f}."
         )
     names = {"condition": "system", "item": "item", "condition:item": "system by item"}
@@ -325,7 +325,7 @@ def _overall(analysis: Analysis) -> str:
         else:
             effects.append(
                 f"{name} F({row['df1']:.1f}, {row['df2']:.1f}) = {row['statistic']:.2f}, "
-                f"{_p_equals(row['p'])}, ε = {row['epsilon']:.2f}, partial η² = {row['effect']:.2f}"
+                f"{p_equals(row['p'])}, ε = {row['epsilon']:.2f}, partial η² = {row['effect']:.2f}"
             )
     if len({row["reason"] for row in anova}) == 1 and all(math.isnan(row["p"]) for row in anova):
         effects = [f"no test ({anova[0]['reason']})"]

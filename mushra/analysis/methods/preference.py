@@ -50,6 +50,8 @@ PAIR_COLUMNS += ["sign_p", "sign_p_holm"]
 LISTENER_COLUMNS = ["listener", "n", "ties", "pairs", "triads", "circular", "zeta", "remark"]
 #: A variance of no more is none.
 _NO_SPREAD = 1e-12
+#: More pairs without a preference are not named in words.
+_PAIRS_IN_WORDS = 3
 
 
 @dataclass(frozen=True)
@@ -349,7 +351,7 @@ def section(result: Preferences) -> Section:
         "Shares of each pair have 95 % intervals over listeners (Korn and Graubard 1998) and a two-sided "
         "sign test over listeners, each with the system preferred more often."
     )
-    paragraphs = [paragraph, _fit_words(fit)]
+    paragraphs = [*result_words(pairs), paragraph, _fit_words(fit)]
     if panel["triads"]:
         triads, circular = int(people["triads"].sum()), int(people["circular"].sum())
         zeta = people["zeta"].mean() if people["zeta"].notna().any() else math.nan
@@ -435,6 +437,30 @@ def section(result: Preferences) -> Section:
     return Section(
         "ab", "AB: preferences", tuple(filter(None, paragraphs)), tuple(notes), tables, figure, facts
     )
+
+
+def result_words(pairs: pd.DataFrame) -> list[str]:
+    """A paragraph on what was preferred, by the model's test where it has one; pairs without a preference
+    are counted where they are many."""
+    found, others = [], []
+    for row in pairs.to_dict("records"):
+        by_model = not math.isnan(row["model_p_holm"])
+        p = row["model_p_holm"] if by_model else row["sign_p_holm"]
+        own = ("model_share", "model_low", "model_high") if by_model else ("share", "ci_low", "ci_high")
+        a, b, value, low, high = (row[name] for name in ("a", "b", *own))
+        if value < 0.5:
+            a, b, value, low, high = b, a, 1 - value, 1 - high, 1 - low
+        interval = share_span("low", "high")({"low": low, "high": high})
+        test = f"{wording.p_equals(p)} by {'the model' if by_model else 'the sign test'}"
+        said = f"{percent(value)} of the answers (95 % interval {interval}; {test})"
+        if p < ALPHA and low > 0.5:
+            found.append(f"{a} was preferred to {b}: {said}.")
+        else:
+            others.append(f"No preference between {a} and {b} was found: {a} has {said}.")
+    if len(others) > _PAIRS_IN_WORDS:
+        others = [f"No preference was found in {count(len(others), 'pair')}."]
+    corrected = " All p are corrected after Holm." if len(pairs) > 1 else ""
+    return [" ".join([*found, *others]) + corrected] if found or others else []
 
 
 def _fit_words(fit: Fit) -> str:

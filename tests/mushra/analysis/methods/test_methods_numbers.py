@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from mushra.analysis.methods.bs1116 import analyze_bs1116
 from mushra.analysis.methods.detection import (
@@ -22,7 +22,7 @@ from mushra.analysis.methods.detection import (
 from mushra.analysis.methods.grades import both_interval
 from mushra.analysis.methods.judgements import COLUMNS
 from mushra.analysis.methods.opinion import analyze_opinions
-from mushra.analysis.methods.preference import analyze_preferences, kendall_zeta
+from mushra.analysis.methods.preference import analyze_preferences, kendall_zeta, section
 from mushra.analysis.methods.shares import clustered_share, detectable
 from mushra.analysis.mixed import full_table_model
 
@@ -66,6 +66,26 @@ def test_strengths_have_the_greatest_likelihood() -> None:
     assert found.strengths["strength"].to_numpy() == pytest.approx([*best, -best.sum()], abs=1e-5)
     assert found.strengths["wins"].tolist() == [14 + 1 + 17, 6 + 1 + 12.5, 3 + 9.5]
     assert found.tie_share == pytest.approx(3 / 64)
+
+
+def test_the_report_begins_with_what_was_preferred() -> None:
+    def first(*wins: int) -> str:
+        return section(analyze_preferences(preferences({("A", "B"): (*wins, 0)}, listeners=6))).paragraphs[0]
+
+    # Four listeners prefer B three times of four, two of them always.
+    share = 20 / 24
+    residuals = np.array([3.0] * 4 + [4.0] * 2) - 4 * share
+    error = math.sqrt(6 / 5 * (residuals**2).sum()) / (24 * share * (1 - share))
+    t = math.log(share / (1 - share)) / error
+    low, high = 100 * special.expit(error * (t + np.array([-1, 1]) * stats.t.ppf(0.975, 5)))
+    p = 2 * stats.t.sf(t, 5)
+    assert first(4, 20) == (
+        f"B was preferred to A: 83.3 % of the answers (95 % interval {low:.1f} to {high:.1f} %;"
+        f" {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'} by the model)."
+    )
+    even = first(12, 12)  # of every listener, so that the model has no interval
+    assert even.startswith("No preference between A and B was found: A has 50.0 % of the answers (95 %")
+    assert even.endswith("; p = 1.000 by the sign test).")
 
 
 def test_intervals_of_differences_are_those_of_a_logit_model_with_another_reference() -> None:
