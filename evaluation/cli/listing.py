@@ -9,8 +9,10 @@ from importlib.util import find_spec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from baselines.registry import CODECS, of_plugin, unavailable, why_not
+from baselines import weights
+from baselines.registry import CODECS, missing_weights, of_plugin, unavailable, why_not, works_alone
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
 from evaluation.engine.conditions import checked_identity, checked_rates
@@ -64,8 +66,12 @@ def codec_rows() -> Iterator[tuple[str, str, str]]:
     """(name, operating points, status) of every known codec."""
     for name in CODECS.names():
         try:
-            reason = unavailable(name)
-            if reason:
+            if files := missing_weights(name):
+                # What else mends it stands once below the table.
+                alone = f"{alone} works alone; " if (alone := works_alone(name)) else ""
+                fetch = f"evaluate weights fetch {' '.join(files)}{weights.where_allowed()}"
+                yield name, _POINTS.get(name, ""), f"not here: no weights; {alone}{fetch}"
+            elif reason := unavailable(name):
                 yield name, "", f"not here: {reason}"
             else:
                 shown = _POINTS.get(name) or of_plugin("codec", name, "rates()", partial(points, name))
@@ -173,12 +179,16 @@ def print_listing() -> None:
         ("Quantizers", "quantizer|status", quantizer_rows()),
         ("Data sets", "DATA|what it is", DATASETS.items()),
     ]
-    tables = []
+    tables: list[Table | Text] = []
+    advice = f"Files of weights lie in '{weights.folder()}'; `evaluate weights` says where each is from;"
+    advice += " --weights NAME=PATH takes one from elsewhere."
     for title, columns, rows in parts:
         table = Table(*columns.split("|"), title=title, title_justify="left", title_style="bold", box=None)
         for row in rows:
             table.add_row(*map(escape, row))
         tables.append(table)
+        if title == "Codecs":
+            tables.append(Text(advice))
     for table in tables:  # all at once, whatever the slowest took
         console.print(table)
         console.print()

@@ -222,6 +222,17 @@ def test_each_plug_in_is_a_line(plugins: None) -> None:
             assert "\n" not in said and len(said) < 1500
 
 
+def test_a_codec_without_weights_is_a_short_line_that_ends_in_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path))
+    monkeypatch.delenv("QINCODEC_OFFLINE", raising=False)
+    found = {name: row for name, *row in codec_rows()}
+    fetch = "evaluate weights fetch"
+    assert found["dac"] == [_POINTS["dac"], f"not here: no weights; {fetch} dac-8kbps dac-16kbps"]
+    assert found["mimi"] == [_POINTS["mimi"], f"not here: no weights; {fetch} mimi"]
+
+
 def test_a_part_whose_name_is_taken_is_a_line_of_its_own(
     plugins: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
