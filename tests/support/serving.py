@@ -14,9 +14,18 @@ RUN = "from mushra.cli.main import app; app()"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that the system gives to nobody who asks for any, for a minute.
+
+    A connection to it was just closed from here, so it waits (TIME_WAIT). Servers bind it all the same: they
+    set SO_REUSEADDR.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            listener.accept()[0].close()
+        return int(listener.getsockname()[1])
 
 
 class Server:
