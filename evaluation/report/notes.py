@@ -14,6 +14,8 @@ from evaluation.records import MetricInfo, is_speech, is_untrained
 from evaluation.report.cells import kbps_text, percent, row_label
 from evaluation.report.tables import disclaimer, with_codebooks, with_noise_floor
 from evaluation.results import QUIET_DBFS, Results
+from evaluation.run.columns import encoded_folder
+from evaluation.run.encoded import MOST_FILES
 from evaluation.statistics.few import (
     FEW_RECORDINGS,
     MEASURED,
@@ -88,6 +90,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
         )
         found.append(Note("unfinished", text, "warning"))
     found += _random_weights(results)
+    found += _shared_folders(results)
     found += [Note("data", f"Data: {note}") for note in results.dataset.notes]
     found += _references(results)
     found += _rates(results, summary)
@@ -101,6 +104,23 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
     found += _environment(results)
     found += _definitions(results)
     return [*found, *(Note("attribution", text) for text in attributions(results))]
+
+
+def _shared_folders(results: Results) -> Iterator[Note]:
+    """Earlier versions let rows of two names keep their clips in one folder, one over the other's."""
+    if results.dataset.n_clips > MOST_FILES:
+        return  # in tar files each has its own place
+    codecs: dict[str, dict[str, None]] = {}
+    for condition in (c for part in (results, results.points) if part for c in part.conditions):
+        if condition.rate_is == "measured":
+            codecs.setdefault(encoded_folder(condition.point), {})[condition.codec] = None
+    shared = dict.fromkeys(tuple(names) for names in codecs.values() if len(names) > 1)
+    for names in shared:
+        text = (
+            f"{' and '.join(repr(name) for name in names)} kept their encoded clips in one folder, so scores "
+            "may be of the other: evaluate again with names that differ by more than space and _"
+        )
+        yield Note("data", text, "warning")
 
 
 def _environment(results: Results) -> Iterator[Note]:
