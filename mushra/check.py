@@ -110,7 +110,7 @@ def share_warning(section: Section, longest: int) -> str | None:
     if asked is None or asked <= longest:
         return None
     if not longest:
-        return f"items_per_listener is {asked}, but the test has no random list to share out"
+        return f"items_per_listener is {asked}, but the test has no random list: it has no effect"
     what = "a block of the longest random list" if section.blocks else "the longest random list"
     return f"items_per_listener is {asked}, but {what} has {longest} entries: each listener gets all of them"
 

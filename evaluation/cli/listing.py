@@ -180,8 +180,8 @@ def print_listing() -> None:
         ("Data sets", "DATA|what it is", DATASETS.items()),
     ]
     tables: list[Table | Text] = []
-    advice = f"Files of weights lie in '{weights.folder()}'; `evaluate weights` says where each is from;"
-    advice += " --weights NAME=PATH takes one from elsewhere."
+    advice = f"Weights are read from '{weights.folder()}'. `evaluate weights` lists their sources;"
+    advice += " --weights NAME=PATH reads another file."
     for title, columns, rows in parts:
         table = Table(*columns.split("|"), title=title, title_justify="left", title_style="bold", box=None)
         for row in rows:

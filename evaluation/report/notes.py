@@ -117,8 +117,9 @@ def _shared_folders(results: Results) -> Iterator[Note]:
     shared = dict.fromkeys(tuple(names) for names in codecs.values() if len(names) > 1)
     for names in shared:
         text = (
-            f"{' and '.join(repr(name) for name in names)} kept their encoded clips in one folder, so scores "
-            "may be of the other: evaluate again with names that differ by more than space and _"
+            f"{' and '.join(repr(name) for name in names)} share one folder of encoded clips, a fault of an "
+            "earlier version; their scores may be wrong: evaluate again with names that differ by more than "
+            "space and _"
         )
         yield Note("data", text, "warning")
 

@@ -222,8 +222,10 @@ def test_quiet_results_have_few_notes() -> None:
 def test_rows_that_shared_a_folder_of_clips_are_told() -> None:
     """Which an earlier version let happen: their run folders are still read."""
     results = make_results(codecs={"a b": 0, "mp3": 1, "a_b": 2})
-    (line,) = [line for line in note_lines(results) if "in one folder" in line]
-    assert line.startswith("'a b' and 'a_b' kept their encoded clips in one folder, so scores may be of")
+    (line,) = [line for line in note_lines(results) if "one folder" in line]
+    assert line.startswith(
+        "'a b' and 'a_b' share one folder of encoded clips, a fault of an earlier version;"
+    )
 
 
 def test_many_failures_are_summed_up() -> None:
