@@ -13,7 +13,7 @@ import torch
 
 from qincodec.autoencoder import Autoencoder, AutoencoderConfig
 from qincodec.core.errors import UserError, check_whole, unknown
-from qincodec.transform_path import TransformAutoencoder, TransformConfig
+from qincodec.transform_path import WAVEFORM_TO_HZ, TransformAutoencoder, TransformConfig
 
 #: Configurations by name. The paper does not give its widths; these are Vocos'.
 SIZES = {
@@ -52,6 +52,9 @@ def to_dict(config: AutoencoderConfig) -> dict[str, Any]:
     fields = dataclasses.asdict(config)
     envelope = fields.pop("envelope_latents", 0)
     transform = isinstance(config, TransformConfig)
+    # Models of before this field had the default, and must keep their hash.
+    if fields.get("waveform_to_hz") == WAVEFORM_TO_HZ:
+        del fields["waveform_to_hz"]
     return {**fields, "transform_path": transform, "envelope_latents": envelope}
 
 

@@ -281,6 +281,13 @@ class Autoencoder(nn.Module):
         """
         return self.synthesis(self._decode_spectrum(latents, first_frame))
 
+    def decode_parts(
+        self, latents: torch.Tensor, first_frame: int | torch.Tensor = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`decode`, and the part of it that follows the waveform: here all of it."""
+        audio = self.decode(latents, first_frame)
+        return audio, audio
+
     def _decode_spectrum(self, latents: torch.Tensor, first_frame: int | torch.Tensor) -> torch.Tensor:
         """m, p = V G(Z); X' = min(e^m, 100) e^(ip)."""
         # The transform exists in float32 only, and a phase needs it, whatever precision the maps run in.

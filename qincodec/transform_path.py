@@ -30,18 +30,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qincodec._audio_files import SAMPLE_RATES
 from qincodec.autoencoder import MAX_MAGNITUDE, Autoencoder, AutoencoderConfig, Widths
-from qincodec.core.errors import UserError, check_whole
+from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.distances import MEL_SCALES, log_mel_spectra
 
 #: Coefficients of a frame are divided by this power of its level,
 LEVEL_POWER = 0.65
 #: and then raised to this power, each by itself.
 COEFFICIENT_POWER = 0.75
-#: Frequency up to which the waveform is coded; above, there is noise alone.
+#: Frequency up to which the waveform is coded, unless a configuration says otherwise; above, there is noise
+#: alone.
 WAVEFORM_TO_HZ = 3400.0
 #: Frequency from which on latents of levels tell how much noise there is.
 ENVELOPE_FROM_HZ = 1600.0
+#: Highest frequency that a configuration may name: Nyquist's of the highest sample rate.
+_MOST_HZ = SAMPLE_RATES[-1] // 2
 #: Frames after which the noise repeats: 3 s at a hop of 512, 1.5 s at the paper's.
 NOISE_FRAMES = 256
 
@@ -55,6 +59,8 @@ _SMALLEST_SQUARE = 1e-5
 _TINY = 1e-12
 #: Level that `TransformAnalysis.fit` adds to a frame's before it divides by it.
 _FIT_LEVEL = 0.005
+#: Power of a component's level that `TransformAnalysis.fit` divides it by: 1 whitens.
+_WHITENING = 0.5
 #: Magnitude under which a band counts as silent, and how many units of a latent a factor of e in level is.
 _SILENT_BAND, _ENVELOPE_SCALE = 3e-4, 0.25
 #: Of `steady_noise`: steps, their first length, bands of equal power, level at which the noise is looked at.
@@ -66,19 +72,26 @@ class TransformConfig(AutoencoderConfig):
     """Shape of a `TransformAutoencoder`.
 
     Attributes:
-        envelope_latents: how many of the latents, the last, carry levels above the waveform's band.
+        envelope_latents: how many of the latents, the last, carry levels above `ENVELOPE_FROM_HZ`.
+        waveform_to_hz: highest frequency at which the waveform is coded.
     """
 
     envelope_latents: int = 0
+    waveform_to_hz: float = WAVEFORM_TO_HZ
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole("autoencoder: envelope_latents", self.envelope_latents, 0, 4096)
+        to_hz = self.waveform_to_hz
+        if type(to_hz) not in (int, float) or not 0 < to_hz <= _MOST_HZ:
+            raise UserError(
+                f"autoencoder: waveform_to_hz must be above 0 and at most {_MOST_HZ} Hz, got {shown(to_hz)}"
+            )
         most = min(self.hop_length, self.waveform_bins)
         if not 0 < self.waveform_latents <= most:
             raise UserError(
                 f"autoencoder: with transform_path, latent_dim less envelope_latents must be at least 1 and"
-                f" at most {most} (bins below {WAVEFORM_TO_HZ:g} Hz), got {self.waveform_latents}; a longer"
+                f" at most {most} (bins below {to_hz:g} Hz), got {self.waveform_latents}; a longer"
                 " hop_length has more"
             )
         if self.envelope_latents > (bins := envelope_bins(self.sample_rate, self.n_fft)):
@@ -89,8 +102,8 @@ class TransformConfig(AutoencoderConfig):
 
     @property
     def waveform_bins(self) -> int:
-        """Lowest bins, below `WAVEFORM_TO_HZ`, one at least."""
-        return min(self.n_bins, max(1, round(WAVEFORM_TO_HZ * self.n_fft / self.sample_rate)))
+        """Lowest bins, below `waveform_to_hz`, one at least."""
+        return min(self.n_bins, max(1, round(self.waveform_to_hz * self.n_fft / self.sample_rate)))
 
     @property
     def waveform_latents(self) -> int:
@@ -171,8 +184,24 @@ class TransformAutoencoder(Autoencoder):
             latents = torch.cat([latents, self.envelope_analysis(spectrum, self.triangles)], dim=-1)
         return latents * _gain(gain) + offset
 
+    def decode_parts(
+        self, latents: torch.Tensor, first_frame: int | torch.Tensor = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`decode`, and beside it what it would be without the noise."""
+        low, noise = self._spectra(latents, first_frame)
+        low = F.pad(low, (0, noise.shape[-1] - low.shape[-1]))
+        return self.synthesis(low + noise), self.synthesis(low)
+
     def _decode_spectrum(self, latents: torch.Tensor, first_frame: int | torch.Tensor) -> torch.Tensor:
-        of_waveform, bins = self.config.waveform_latents, self.config.waveform_bins
+        low, noise = self._spectra(latents, first_frame)
+        bins = low.shape[-1]
+        return torch.cat([low + noise[..., :bins], noise[..., bins:]], dim=-1)
+
+    def _spectra(
+        self, latents: torch.Tensor, first_frame: int | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Complex bins of the waveform, (rows, frames, waveform_bins), and of the noise, all of them."""
+        of_waveform = self.config.waveform_latents
         hidden = self.decoder(torch.cat([latents, level(latents[..., :of_waveform]).log()], dim=-1))
         gain, log_magnitude, scale, offset = self.head(hidden).float().split(self.config.head_parts, dim=-1)
         latents = latents * _gain(scale) + offset
@@ -182,8 +211,7 @@ class TransformAutoencoder(Autoencoder):
             log_magnitude = log_magnitude + F.pad(high, (log_magnitude.shape[-1] - high.shape[-1], 0))
         frames = first_frame + torch.arange(latents.shape[1], device=latents.device)
         noise = noise_spectra(self.noise, self.window)[frames % NOISE_FRAMES]
-        added = smoothed(_gain(log_magnitude)) * noise
-        return torch.cat([low + added[..., :bins], added[..., bins:]], dim=-1)
+        return low, smoothed(_gain(log_magnitude)) * noise
 
 
 def envelope_bins(sample_rate: int, n_fft: int) -> int:
@@ -291,7 +319,9 @@ class TransformAnalysis(nn.Module):
     def fit(self, synthesis: TransformSynthesis, spectra: Iterable[torch.Tensor]) -> None:
         """Set this and ``synthesis`` to the D strongest principal components of these spectra's coefficients.
 
-        They are whitened: noise on the latents is then the same part of each.
+        They are whitened by half: a component of a hundredth of the power has latents of a tenth of it. Noise
+        on the latents is the same on each. Whitened latents would spend as many bits on the weakest component
+        as on the strongest; others would leave the weak ones, and their bands, without any.
 
         Args:
             spectra: (rows, frames, n_fft / 2 + 1) complex; every frame counts by the power of its level that
@@ -308,8 +338,8 @@ class TransformAnalysis(nn.Module):
         powers, components = torch.linalg.eigh(covariance.double().cpu())
         latent_dim = self.matrix.shape[1]
         basis = cosines @ components.flip(1)[:, :latent_dim].to(cosines)
-        scales = powers.flip(0)[:latent_dim].clamp(min=1e-6 * float(powers[-1])).sqrt().to(cosines)
-        scales /= scales.square().mean().sqrt()
+        scales = powers.flip(0)[:latent_dim].clamp(min=1e-6 * float(powers[-1])) ** (_WHITENING / 2)
+        scales = (scales / scales.square().mean().sqrt()).to(cosines)
         self.matrix.copy_(_ANALYSIS_SCALE * _from_spectrum(self.n_fft, self.bins, basis) / scales)
         synthesis.matrix.copy_(_to_spectrum(basis, self.bins) * scales[:, None])
 

@@ -25,6 +25,7 @@ from qincodec.training.losses import (
     adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
+    level_loss,
     waveform_loss,
 )
 
@@ -64,8 +65,8 @@ class Generator(nn.Module):
         noise: torch.Tensor | None = None,
         num_codebooks: int | None = None,
         step: int | torch.Tensor = 0,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, samples) -> decoded audio of that shape, and the latents' mean squares, (latent_dim,).
+    ) -> Generated:
+        """Encode and decode.
 
         Args:
             audio: (batch, samples).
@@ -82,8 +83,9 @@ class Generator(nn.Module):
         else:
             latents = quantized(self.autoencoder, self.quantizer, audio, num_codebooks)
             power = latents.square().mean((0, 1))
-        decoded = self.autoencoder.decode(latents, first_frame=step * latents.shape[1])
-        return decoded[:, : audio.shape[1]].float(), power
+        parts = self.autoencoder.decode_parts(latents, first_frame=step * latents.shape[1])
+        decoded, waveform = (part[:, : audio.shape[1]].float() for part in parts)
+        return Generated(decoded, waveform, power)
 
     def _noise_level(self, latents: torch.Tensor) -> torch.Tensor:
         """The noise's unit for every crop, (batch, 1, 1): what a quantizer's error would be a fixed part of.
@@ -113,6 +115,20 @@ def quantized(
         # Past the checks of `Quantizer.encode`, which look at values: a GPU would have to wait for them.
         codes = quantizer._encode(latents.flatten(0, 1), num_codebooks or quantizer.num_codebooks)
         return quantizer._decode(codes).unflatten(0, latents.shape[:2])
+
+
+class Generated(NamedTuple):
+    """What a `Generator` makes of a batch.
+
+    Attributes:
+        audio: (batch, samples), decoded.
+        waveform: the part of it that follows the waveform, see `Autoencoder.decode_parts`.
+        power: (latent_dim,), the latents' mean squares.
+    """
+
+    audio: torch.Tensor
+    waveform: torch.Tensor
+    power: torch.Tensor
 
 
 class _Work(NamedTuple):
@@ -207,7 +223,7 @@ class AdversarialStep:
 
     def _train_parts(self, work: _Work) -> dict[str, torch.Tensor]:
         log: dict[str, torch.Tensor] = {}
-        outputs: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        outputs: list[Generated] | None = None
         if work.adversarial:
             # Of several micro-batches the graphs would add up, so their outputs are made twice.
             keep = len(work.batches) == 1
@@ -216,7 +232,7 @@ class AdversarialStep:
                     self._generator(audio, noise, work.num_codebooks, work.step)
                     for audio, noise in zip(work.batches, work.noises, strict=True)
                 ]
-            self._discriminator_step(work.batches, [fake.detach() for fake, _ in outputs], log)
+            self._discriminator_step(work.batches, [made.audio.detach() for made in outputs], log)
             outputs = outputs if keep else None
         self._generator_step(work, outputs, log)
         return log
@@ -239,7 +255,7 @@ class AdversarialStep:
     def _generator_step(
         self,
         work: _Work,
-        outputs: list[tuple[torch.Tensor, torch.Tensor]] | None,
+        outputs: list[Generated] | None,
         log: dict[str, torch.Tensor],
     ) -> None:
         if self.discriminators is not None:
@@ -249,25 +265,27 @@ class AdversarialStep:
         for number, (audio, noise) in enumerate(zip(work.batches, work.noises, strict=True)):
             with self._syncing(self._generator, number == parts - 1):
                 if outputs is None:
-                    fake, part = self._generator(audio, noise, work.num_codebooks, work.step)
+                    made = self._generator(audio, noise, work.num_codebooks, work.step)
                 else:
-                    fake, part = outputs[number]
-                loss = self._objective(audio, fake, work, log)
+                    made = outputs[number]
+                loss = self._objective(audio, made, work, log)
                 self.fabric.backward(loss / parts)
-            power += part / parts
+            power += made.power / parts
         log["generator_gradient"] = self._update(self._generator, self.optimizer, self._config.clip_generator)
         self._follow(power)
 
     def _objective(
-        self, audio: torch.Tensor, fake: torch.Tensor, work: _Work, log: dict[str, torch.Tensor]
+        self, audio: torch.Tensor, made: Generated, work: _Work, log: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        weights, parts = self.losses, len(work.batches)
+        weights, parts, fake = self.losses, len(work.batches), made.audio
+        sample_rate = self.generator.autoencoder.config.sample_rate
         terms: dict[str, tuple[float, torch.Tensor]] = {}
         if weights.mel:
-            sample_rate = self.generator.autoencoder.config.sample_rate
             terms["mel"] = weights.mel, ms_mel(audio[:, None], fake[:, None], sample_rate).mean()
         if weights.waveform:
-            terms["waveform"] = weights.waveform, waveform_loss(audio, fake).mean()
+            terms["waveform"] = weights.waveform, waveform_loss(audio, made.waveform).mean()
+        if weights.level:
+            terms["level"] = weights.level, level_loss(audio, fake, sample_rate).mean()
         if work.adversarial:
             # Past the wrapper: their gradients, which nothing asks for here, must not be reduced.
             with self.fabric.autocast():

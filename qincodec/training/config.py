@@ -58,13 +58,16 @@ class LossConfig(_Part):
     Attributes:
         mel: of `qincodec.distances.ms_mel`.
         adversarial, feature_matching: see `qincodec.training.losses`.
-        waveform: ours, of `losses.waveform_loss`; 0 in the paper's configuration.
+        waveform: ours, of `losses.waveform_loss`; 0 in the paper's configuration. A transform path is judged
+            without its noise.
+        level: ours, of `losses.level_loss`; 0 in the paper's configuration.
     """
 
     mel: float = Field(default=15.0, ge=0)
     adversarial: float = Field(default=1.0, ge=0)
     feature_matching: float = Field(default=2.0, ge=0)
     waveform: float = Field(default=0.0, ge=0)
+    level: float = Field(default=0.0, ge=0)
 
 
 class OptimizerConfig(_Part):
@@ -192,7 +195,7 @@ class TrainingConfig(_Part):
     """All of a training. ``autoencoder`` is the name of a size or a configuration as stored, see
     `qincodec.architectures`."""
 
-    autoencoder: str | dict[str, int | bool] = "paper-d32"
+    autoencoder: str | dict[str, int | float | bool] = "paper-d32"
     seed: int = 0
     data: DataConfig = DataConfig()
     losses: LossConfig = LossConfig()

@@ -99,6 +99,27 @@ def test_above_the_waveforms_band_it_fits_and_codes_nothing() -> None:
 
 
 @torch.no_grad()
+def test_the_band_of_the_waveform_is_the_configurations() -> None:
+    shape = architectures.to_dict(build(16).config) | {"latent_dim": 64, "waveform_to_hz": 9000}
+    torch.manual_seed(0)
+    model = without_noise(architectures.autoencoder(architectures.from_dict(shape)))
+    assert architectures.to_dict(model.config) == shape
+    model.fit_transform([tone(1000) + tone(8000)])
+    both = tone(1000) + tone(8000)
+    assert snr(both, model(both)) > 25
+
+
+@torch.no_grad()
+def test_parts_are_the_waveform_and_the_noise() -> None:
+    model = build(16, envelope_latents=4)
+    latents = torch.randn(2, 30, 16)
+    audio, waveform = model.decode_parts(latents, first_frame=5)
+    torch.testing.assert_close(audio, model.decode(latents, first_frame=5))
+    torch.testing.assert_close(waveform, without_noise(model).decode(latents), atol=1e-5, rtol=1e-4)
+    assert float((audio - waveform).square().mean()) > 1e-4
+
+
+@torch.no_grad()
 def test_the_fit_keeps_the_most_power_that_so_many_coefficients_can() -> None:
     """Against singular values of the same coefficients, by NumPy from their definition."""
     torch.manual_seed(2)
@@ -113,12 +134,14 @@ def test_the_fit_keeps_the_most_power_that_so_many_coefficients_can() -> None:
     coefficients = frames @ basis
     power = np.square(coefficients).mean(1, keepdims=True)
     coefficients = coefficients / (np.sqrt(power) + 0.005) ** 0.65
-    strongest = np.square(np.linalg.svd(coefficients, compute_uv=False)[:16]).sum()
+    levels = np.linalg.svd(coefficients, compute_uv=False)[:16]
+    strongest = np.square(levels).sum()
     low = spectrum[:, :39]
     latents = torch.cat([low.real, low.imag], -1) @ model.transform_analysis.matrix / 20
     levelled = latents.numpy() / (np.sqrt(power) + 0.005) ** 0.65
-    white = levelled.T @ levelled
-    np.testing.assert_allclose(white / white.trace() * 16, np.eye(16), atol=1e-3)
+    covariance = levelled.T @ levelled  # whitened by half: powers of the latents are levels of the components
+    expected = np.diag(levels / levels.sum())
+    np.testing.assert_allclose(covariance / covariance.trace(), expected, atol=1e-4)
     lost = np.linalg.lstsq(levelled, coefficients)[1].sum()
     assert np.square(coefficients).sum() - lost == pytest.approx(strongest, rel=1e-4)
     # And the synthesis is the way back: of what it gives, the analysis makes the same latents.
@@ -301,6 +324,11 @@ def test_a_saved_model_decodes_to_the_same(tmp_path: Path) -> None:
         ({"envelope_latents": 32}, "at least 1"),
         ({"envelope_latents": 300, "latent_dim": 310}, r"at most 238 \(bins above 1600 Hz\)"),
         ({"envelope_latents": 8, "transform_path": False}, "set transform_path"),
+        ({"waveform_to_hz": 0}, "above 0 and at most 384000 Hz, got 0"),
+        ({"waveform_to_hz": "6k"}, "got '6k'"),
+        ({"waveform_to_hz": True}, "got True"),
+        ({"waveform_to_hz": math.nan}, "got nan"),
+        ({"latent_dim": 80, "waveform_to_hz": 6000}, r"at most 70 \(bins below 6000 Hz\)"),
     ],
 )
 def test_impossible_configurations_are_refused(changes: dict, what: str) -> None:

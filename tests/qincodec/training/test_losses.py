@@ -13,6 +13,7 @@ from qincodec.training.losses import (
     adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
+    level_loss,
     waveform_loss,
 )
 
@@ -50,6 +51,30 @@ def test_waveform_loss_is_the_snr(snr):
 def test_waveform_loss_has_a_gradient_in_silence():
     silent = torch.zeros(1, 1000, requires_grad=True)
     waveform_loss(torch.zeros(1, 1000), silent).sum().backward()
+    assert torch.isfinite(silent.grad).all()
+
+
+@pytest.mark.parametrize("db", [-6.0, 1.5])
+def test_level_loss_of_a_gain_is_its_tenth_in_db(db):
+    torch.manual_seed(0)
+    reference = torch.randn(3, 22_050)
+    loss = level_loss(reference, reference * 10 ** (db / 20), 44_100)
+    torch.testing.assert_close(loss, torch.full((3,), abs(db) / 10), rtol=1e-3, atol=0)
+
+
+def test_level_loss_wants_noise_of_the_right_power():
+    """Where the loss on mel magnitudes, of noise that is steadier than its reference, wants it quieter."""
+    torch.manual_seed(0)
+    reference, other = 0.1 * torch.randn(2, 4, 44_100)
+    gains = [-3.0, -1.5, 0.0, 1.5]
+    losses = [float(level_loss(reference, other * 10 ** (db / 20), 44_100).mean()) for db in gains]
+    assert min(losses) == losses[2]
+    assert losses[2] < 0.12  # 1.2 dB, of bands of a few bins and a tenth of a second
+
+
+def test_level_loss_has_a_gradient_in_silence():
+    silent = torch.zeros(1, 8000, requires_grad=True)
+    level_loss(torch.zeros(1, 8000), silent, 44_100).sum().backward()
     assert torch.isfinite(silent.grad).all()
 
 
