@@ -42,20 +42,20 @@ def analyze(
         typer.Argument(
             metavar="SOURCE",
             help="Ratings: a test (its folder or YAML), a data base of mushra (file or postgresql://...), an "
-            "export, webMUSHRA's CSV, pymushra's JSON, or a CSV with --columns. Several are read as one "
+            "export, webMUSHRA's CSV, pymushra's JSON, or a CSV with --columns. Several are pooled as one "
             "test.",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder to write to; without it only the table is shown."),
+        typer.Option(metavar="DIR", help="Output folder. Default: only print the table."),
     ] = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(
             metavar="OURS=THEIRS",
-            help="Columns of the files, such as score=rating; several with commas. Ours are listener, item, "
-            "condition, score, time_ms, comment, session, test, order, moves.",
+            help="Names of columns in the files, such as score=rating; separate several with commas. OURS is "
+            "listener, item, condition, score, time_ms, comment, session, test, order or moves.",
         ),
     ] = None,
     key: Key = None,
@@ -65,7 +65,7 @@ def analyze(
     systems: Systems = None,
     scale: Scale = None,
     baseline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Also give differences to this condition.")
+        str | None, typer.Option(metavar="NAME", help="Condition to which differences are also given.")
     ] = None,
     margin: Annotated[
         float | None,
@@ -73,7 +73,7 @@ def analyze(
             metavar="POINTS",
             min=0.1,
             max=100,
-            help="Also test which systems are equivalent: that their difference is within ±POINTS.",
+            help="Margin of an added test of equivalence: differences within ±POINTS.",
         ),
     ] = None,
     keep: Keep = None,
@@ -82,8 +82,8 @@ def analyze(
         bool,
         typer.Option(
             "--drop-flagged",
-            help="Exclude whose ratings are in doubt: one slider moved, a system over the hidden reference, "
-            "or too fast, on more than half of the pages; or a gold item wrong.",
+            help="Exclude listeners with doubtful ratings: on more than half of the pages only one slider "
+            "moved, a system above the hidden reference, or too fast; or a gold item wrong.",
         ),
     ] = False,
     tests: Tests = None,
@@ -92,7 +92,8 @@ def analyze(
         bool,
         typer.Option(
             "--keep-training",
-            help="Use training pages, too: those the test's YAML names, or whose id begins with `training`.",
+            help="Also use training pages: those that the test's YAML names, and ids that begin with "
+            "`training`.",
         ),
     ] = False,
     gold: Annotated[
@@ -100,32 +101,35 @@ def analyze(
         typer.Option(
             metavar="FILE",
             help="Gold and trapping questions of ACR and DCR pages: a CSV with item, condition, expected. "
-            "Who answers otherwise is excluded.",
+            "Listeners who answer otherwise are excluded.",
         ),
     ] = None,
     listener_ids: ListenerIds = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the bootstrap and the permutations.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of bootstrap and permutations.")] = 0,
     permutations: Annotated[
-        int, typer.Option(metavar="N", min=100, help="Of each permutation test.")
+        int, typer.Option(metavar="N", min=100, help="Permutations of each test.")
     ] = 10_000,
     order: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME|mean|name",
-            help="Order of the systems in tables and figures: by mean (default) or by name; systems that are "
-            "named, repeating this, come first.",
+            help="Order of the systems in tables and figures: by mean (default) or by name. Systems given "
+            "by their NAME come first. Repeatable.",
         ),
     ] = None,
     captions: Annotated[
-        bool, typer.Option("--captions", help="Captions inside the figures, too, not only in the report.")
+        bool, typer.Option("--captions", help="Put captions into the figures as well as the report.")
     ] = False,
-    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw.")] = True,
+    plots: Annotated[
+        bool, typer.Option("--plots/--no-plots", help="Draw the figures, or leave them out.")
+    ] = True,
     style: Style = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
 ) -> None:
     """Analyse a listening test: screening, intervals, tests, plots, report.
 
-    MUSHRA pages after ITU-R BS.1534-3; beside them BS.1116, AB, ABX, paired comparison, ACR and DCR pages.
+    MUSHRA pages follow ITU-R BS.1534-3. Pages of BS.1116, AB, ABX, paired comparison, ACR and DCR are
+    analysed beside them.
     """
     from qincodec.core.console import ProgressLine, starting
 
@@ -211,7 +215,7 @@ def _others(
     options: dict[str, Any],
     progress: ProgressLine,
 ) -> MethodsAnalysis:
-    """Pages that are no MUSHRA."""
+    """Analysis of the pages of all methods but MUSHRA."""
     from mushra.analysis.methods.load import load
     from mushra.analysis.methods.pipeline import analyze as run
     from mushra.analysis.methods.pipeline import read_gold

@@ -43,16 +43,14 @@ def create(
         Path | None, typer.Option(metavar="RUN", help="Folder that `evaluate --out` wrote.")
     ] = None,
     codecs: Annotated[
-        str | None, typer.Option(metavar="C,D", help="Rows of the run. Default: all but controls.")
+        str | None, typer.Option(metavar="C,D", help="Codecs of the run. Default: all but controls.")
     ] = None,
     kbps: Annotated[
-        str | None, typer.Option(metavar="8,16", help="Asked rates of the run. Default: all.")
+        str | None, typer.Option(metavar="8,16", help="Nominal rates of the run, kbit/s. Default: all.")
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR", help="Instead of a run: folder, glob, manifest or address of references."
-        ),
+        typer.Option(metavar="DIR", help="References instead of a run: folder, glob, manifest or address."),
     ] = None,
     condition: Annotated[
         list[str] | None,
@@ -60,63 +58,75 @@ def create(
     ] = None,
     method: Annotated[
         Literal["mushra", "bs1116", "ab", "abx", "acr", "dcr"],
-        typer.Option(
-            help="Kind of listening test: BS.1534, BS.1116, preference, ABX, or P.800's ACR or DCR."
-        ),
+        typer.Option(help="Method: BS.1534 (MUSHRA), BS.1116, preference (AB), ABX, or P.800's ACR or DCR."),
     ] = "mushra",
     preset: Annotated[
         Literal["paper"] | None,
-        typer.Option(help="paper: 12 random excerpts of 5 s, hidden reference, 3.5 kHz anchor only."),
+        typer.Option(help="paper: 12 random excerpts of 5 s, hidden reference, only the 3.5 kHz anchor."),
     ] = None,
-    items: Annotated[int | None, typer.Option(metavar="N", help="Trials. Default: 12.")] = None,
-    per_category: Annotated[int | None, typer.Option(metavar="N", help="N trials of each category.")] = None,
-    clip: Annotated[list[str] | None, typer.Option(metavar="ID", help="Take this clip. Repeatable.")] = None,
+    items: Annotated[int | None, typer.Option(metavar="N", help="Number of trials. Default: 12.")] = None,
+    per_category: Annotated[int | None, typer.Option(metavar="N", help="Trials of each category.")] = None,
+    clip: Annotated[list[str] | None, typer.Option(metavar="ID", help="Clip to take. Repeatable.")] = None,
     pick: Annotated[
         Literal["random", "hardest"],
-        typer.Option(help="hardest: clips that the chosen codecs scored worst on, by mean rank."),
+        typer.Option(help="Choice of clips; hardest: where the codecs scored worst, by mean rank."),
     ] = "random",
     duration: Annotated[
         float | None,
         typer.Option(
-            metavar="S", help="Of an excerpt; the standard has at most 12. Default: 10, or the longest clip."
+            metavar="S",
+            help="Excerpt length in seconds; BS.1534 allows at most 12. Default: 10, or the longest clip.",
         ),
     ] = None,
     excerpt: Annotated[
         Literal["random", "energy"],
-        typer.Option(help="Where in a clip: at random, or where it has most energy."),
+        typer.Option(help="Position of the excerpt in its clip: random, or the part with most energy."),
     ] = "random",
     anchors: Annotated[
-        str | None, typer.Option(metavar="35,70", help="MUSHRA: 35, 70, both or none. Default: 35,70.")
+        str | None,
+        typer.Option(metavar="35,70", help="Anchors of MUSHRA: 35, 70, both or none. Default: 35,70."),
     ] = None,
     show_reference: Annotated[
         bool,
-        typer.Option("--show-reference", help="AB: the reference, too, and the question which is closer."),
+        typer.Option("--show-reference", help="AB: also play the reference, and ask which is closer."),
     ] = False,
     presentations: Annotated[
-        int, typer.Option(metavar="N", help="ABX: presentations of each pair of an item.")
+        int, typer.Option(metavar="N", help="Presentations of each pair of an item in ABX.")
     ] = 1,
     training: Annotated[
-        int, typer.Option(metavar="N", help="Training pages; their grades are kept apart.")
+        int, typer.Option(metavar="N", help="Number of training pages; their grades are kept apart.")
     ] = 1,
     training_reuse: Annotated[
         bool,
-        typer.Option("--training-reuse", help="If no others are left, train on recordings that are rated."),
+        typer.Option(
+            "--training-reuse", help="If no other clips are left, use rated recordings for training."
+        ),
     ] = False,
     loudness: Annotated[
-        str, typer.Option(metavar="LUFS", help="Of the references, by BS.1770; none: left as they are.")
+        str,
+        typer.Option(
+            metavar="LUFS", help="Loudness of the references by BS.1770; none leaves them as they are."
+        ),
     ] = "-23",
-    file_format: Annotated[Literal["wav", "flac"], typer.Option("--format", help="Of the stimuli.")] = "wav",
-    bits: Annotated[int, typer.Option(metavar="16|24", help="16 with dither, or 24.")] = 24,
+    file_format: Annotated[
+        Literal["wav", "flac"], typer.Option("--format", help="File format of the stimuli.")
+    ] = "wav",
+    bits: Annotated[int, typer.Option(metavar="16|24", help="Bits per sample; 16 are dithered.")] = 24,
     sample_rate: Annotated[
-        int | None, typer.Option(metavar="HZ", help="Of a test from folders. Default: the references'.")
+        int | None,
+        typer.Option(metavar="HZ", help="Sample rate of a test from folders. Default: the references'."),
     ] = None,
     open_names: Annotated[
-        bool, typer.Option("--open-names", help="Conditions by name in YAML and files, as webMUSHRA is used.")
+        bool,
+        typer.Option(
+            "--open-names",
+            help="Write conditions' names into YAML and file names, as is usual with webMUSHRA.",
+        ),
     ] = False,
-    language: Annotated[Literal["en", "de", "fr", "es"], typer.Option(help="Of the pages.")] = "en",
-    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Shown to listeners.")] = None,
+    language: Annotated[Literal["en", "de", "fr", "es"], typer.Option(help="Language of the pages.")] = "en",
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title that listeners see.")] = None,
     test_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="In results. Default: the folder's name.")
+        str | None, typer.Option(metavar="ID", help="Test id in the results. Default: the folder's name.")
     ] = None,
     no_questionnaire: Annotated[
         bool,
@@ -126,14 +136,18 @@ def create(
     ] = False,
     instructions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Markdown text of the first page, instead of our own welcome."),
+        typer.Option(
+            metavar="FILE", help="Markdown text of the first page, instead of the built-in welcome."
+        ),
     ] = None,
     no_loop: Annotated[
-        bool, typer.Option("--no-loop", help="Let nobody set a loop within an excerpt.")
+        bool, typer.Option("--no-loop", help="Do not let listeners loop a part of an excerpt.")
     ] = False,
     items_per_listener: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Trials of each listener, balanced over listeners. Default: all."),
+        typer.Option(
+            metavar="N", help="Trials that each listener gets, balanced over listeners. Default: all."
+        ),
     ] = None,
     identification: Identification = None,
     completion_code: CompletionCode = None,
@@ -149,17 +163,20 @@ def create(
         list[str] | None, typer.Option(metavar="CODEC=PATH", help="Weights that the run used. Repeatable.")
     ] = None,
     plug_in: PlugIn = None,
-    device: Annotated[str, typer.Option(metavar="D", help="Codecs decode on: cpu, cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Of every choice.")] = 0,
+    device: Annotated[
+        str, typer.Option(metavar="D", help="Device that codecs decode on: cpu, cuda.")
+    ] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random choice.")] = 0,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a test that holds nothing but what this command wrote.")
+        bool,
+        typer.Option("--force", help="Replace an earlier test; it must hold only files of this command."),
     ] = False,
 ) -> None:
     """Make a listening test from an evaluation run or from folders of decoded files.
 
-    Items are chosen, cut, aligned in time and loudness, and written under names that tell nothing, with
-    hidden reference and anchors where the method has them, webMUSHRA's YAML, and the key to the names, which
-    stays with you.
+    The command chooses items, cuts excerpts, aligns them in time and loudness, and writes them under opaque
+    names, with hidden reference and anchors if the method has them. It also writes webMUSHRA's YAML and the
+    key to the names; keep the key to yourself.
     """
     with starting():
         from evaluation.engine.request import parse_weights
@@ -252,13 +269,13 @@ def check(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder that audio paths begin at. Default: that of the file, above `configs`.",
+            help="Folder to which audio paths are relative. Default: the file's, or that above `configs`.",
         ),
     ] = None,
 ) -> None:
-    """Check a test before its first listener: keys and types, audio files, key, the standard's limits.
+    """Check a test before its first listener: keys and types, audio files, key, limits of the standard.
 
-    Prints each finding with file, line and page. Exit code 2 if there is any error.
+    Each finding is printed with file, line and page. The exit code is 2 if there is any error.
     """
     from mushra.check import check_config
 
@@ -273,7 +290,7 @@ def check(
 
 
 def _section(items_per_listener: int | None, given: dict[tuple[str, ...], object]) -> Section:
-    """Our section of the YAML, checked by the model that will read it."""
+    """The section ``qincodec`` of the YAML, checked by its model."""
     from pydantic import ValidationError
 
     from mushra.config.pages import Section
@@ -319,7 +336,7 @@ def _print_report(report: dict[str, Any], out: Path) -> None:
 
     from mushra.config.locate import KEY_NAME
 
-    console = Console(markup=False, emoji=False)  # names are what they are
+    console = Console(markup=False, emoji=False)  # a name may look like markup
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("trial")
     table.add_column("clip", overflow="fold")
@@ -376,5 +393,5 @@ def _say(line: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """Names of files may hold what moves a terminal's cursor, or no text at all."""
+    """Text without characters that move a terminal's cursor, which names of files may hold."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""Options that several commands have: what is read, and which of it counts."""
+"""Options that several commands share: the ratings they read, and the section of a test's YAML."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ Database = Annotated[
     typer.Option(
         metavar="FILE|URL",
         envvar="MUSHRA_DATABASE",
-        help="Results of a test: SQLite file, or postgresql:// address. Default: in its folder,"
-        " results.sqlite or, of NAME.yaml, NAME.sqlite.",
+        help="Data base with a test's results: SQLite file or postgresql:// address. Default: results.sqlite"
+        " in the test's folder; NAME.sqlite beside NAME.yaml.",
     ),
 ]
 Key = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="key.json of `mushra create`: what opaque names stand for. Default: that in the same folder.",
+        help="File of `mushra create` that maps opaque names to systems. Default: key.json in the same"
+        " folder.",
     ),
 ]
 Reference = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Hidden reference, if not found by its name.")
+    str | None, typer.Option(metavar="NAME", help="Hidden reference, if its name is unusual.")
 ]
 Anchors = Annotated[
     list[str] | None,
     typer.Option(
         "--anchor",
         metavar="NAME",
-        help="Anchor, if not found by its name; repeat, lowest first; the last of several is the mid.",
+        help="Anchor, if its name is unusual. Repeatable, lowest first; the last of several is the mid.",
     ),
 ]
 Systems = Annotated[
@@ -43,20 +44,20 @@ Systems = Annotated[
     typer.Option(
         "--system",
         metavar="NAME",
-        help="Condition under test whose name looks like that of a reference or an anchor; repeatable, `all` "
-        "for every such.",
+        help="System under test whose name looks like a reference or an anchor; `all` for every such name. "
+        "Repeatable.",
     ),
 ]
 Scale = Annotated[
     str | None,
     typer.Option(
         metavar="LOW,HIGH",
-        help="Scale of the scores, if not 0,100; it is stretched to 0 to 100. Such as 1,5.",
+        help="Scale of the scores, such as 1,5; scores are stretched to 0 to 100. Default: 0,100.",
     ),
 ]
 Tests = Annotated[
     list[str] | None,
-    typer.Option("--test", metavar="ID", help="Test to use, where the sources hold several; repeat to pool."),
+    typer.Option("--test", metavar="ID", help="Test to use, if the sources hold several. Repeat to pool."),
 ]
 DropItems = Annotated[
     list[str] | None, typer.Option("--drop-item", metavar="ITEM", help="Item to leave out; repeatable.")
@@ -65,26 +66,27 @@ ListenerIds = Annotated[
     Literal["global", "per-file"] | None,
     typer.Option(
         "--listener-ids",
-        help="Whether the same listener id in two files is one person (global) or two (per-file).",
+        help="Meaning of the same listener id in two files: one person (global) or two (per-file).",
     ),
 ]
 Keep = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LISTENER",
-        help="Not to be excluded by screening; `all` for everybody. Of a long id its beginning is enough.",
+        help="Listener whom screening must not exclude; `all` for everybody. The beginning of an id is"
+        " enough. Repeatable.",
     ),
 ]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LISTENER",
-        help="To be excluded in any case: the id or its beginning, as reports and the administrator's page "
-        "have it; repeatable.",
+        help="Listener to exclude in any case: the id or its beginning, as reports and admin pages show it. "
+        "Repeatable.",
     ),
 ]
 Style = Annotated[
-    str | None, typer.Option(metavar="NAME|FILE", help="Matplotlib style of figures, for fonts.")
+    str | None, typer.Option(metavar="NAME|FILE", help="Matplotlib style of the figures, such as for fonts.")
 ]
 
 # What `create` and `serve` write into a test's YAML.
@@ -92,49 +94,50 @@ Identification = Annotated[
     Literal["anonymous", "invitation", "prolific", "panel"] | None,
     typer.Option(
         metavar="WHO",
-        help="Who may take part: anonymous (whoever has the link), invitation (named links of"
-        " `mushra invite`), prolific, or panel (another panel: --panel). Default: anonymous.",
+        help="Who may take part: anonymous (anybody with the link), invitation (named links of"
+        " `mushra invite`), prolific, or panel (another panel, see --panel). Default: anonymous.",
     ),
 ]
 Blocks = Annotated[
-    int | None, typer.Option(metavar="N", help="Cut the trials into N blocks; each listener gets one.")
+    int | None, typer.Option(metavar="N", help="Number of blocks of trials; each listener gets one block.")
 ]
 Quota = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Sessions of each block, or of the test; dropped ones are refilled."),
+    typer.Option(metavar="N", help="Sessions of each block, or of the test; dropped ones are replaced."),
 ]
 MinHeard = Annotated[
     float | None,
-    typer.Option("--min-heard", metavar="S", help="Seconds that every signal must have been played."),
+    typer.Option("--min-heard", metavar="S", help="Seconds for which every signal must be played."),
 ]
 Panel = Annotated[
     str | None,
     typer.Option(
         metavar="person=PID,...",
-        help="Parameters of a panel's link: person, and if there are any session and sign (a signature).",
+        help="Parameters of a panel's link: person and, optionally, session and sign (a signature).",
     ),
 ]
 CompletionCode = Annotated[
     str | None,
     typer.Option(
-        metavar="CODE", help="Shown at the end; with Prolific listeners are also sent back there with it."
+        metavar="CODE",
+        help="Completion code shown at the end; Prolific's listeners are also sent back there with it.",
     ),
 ]
 Redirect = Annotated[
-    str | None, typer.Option(metavar="URL", help="Web address that listeners are sent to at the end.")
+    str | None, typer.Option(metavar="URL", help="Web address to which listeners are sent at the end.")
 ]
 Languages = Annotated[
     str | None,
-    typer.Option(metavar="en,de", help="Listeners choose among these for buttons, scales and hints."),
+    typer.Option(metavar="en,de", help="Languages of buttons, scales and hints that listeners can choose."),
 ]
 HeadphoneCheck = Annotated[
-    bool, typer.Option("--headphone-check", help="A short hearing task before the first trial.")
+    bool, typer.Option("--headphone-check", help="Give a short hearing task before the first trial.")
 ]
 OncePerPerson = Annotated[
     bool, typer.Option("--once-per-person", help="Refuse a second session of one person.")
 ]
 
-#: Where Prolific takes its participants back.
+#: Address at which Prolific takes its participants back.
 PROLIFIC_DONE = "https://app.prolific.com/submissions/complete?cc="
 
 

@@ -22,7 +22,7 @@ def payments(
         Path, typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file.")
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV to write. Default: it is printed.")
+        Path | None, typer.Option(metavar="FILE", help="CSV file to write. Default: print the list.")
     ] = None,
     database: Database = None,
 ) -> None:
@@ -40,7 +40,9 @@ def payments(
         with told(store.name), store.read() as connection:
             rows = list_payments(connection, config.test_id, places(config))
         if not rows:
-            raise UserError(f"'{store.name}' has no sessions of the test '{config.test_id}' to pay for yet")
+            raise UserError(
+                f"'{store.name}' has no sessions of the test '{config.test_id}' yet; nobody is to be paid"
+            )
     text = payments_csv(rows)
     if out is None:
         print(text, end="")

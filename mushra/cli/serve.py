@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mushra.store.store import Store
 
 DEFAULT_PORT = 8000
-#: Of a body, refused before the application sees it.
+#: Larger bodies are refused before the application sees them.
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
 _TEST = typer.Argument(metavar="TEST", help="Folder of `mushra create`, or a webMUSHRA YAML file.")
@@ -41,7 +41,7 @@ TestOrFile = Annotated[
     str,
     typer.Argument(
         metavar="TEST|FILE|URL",
-        help="Folder or YAML file of a test, or a data base (file, postgresql://...).",
+        help="Folder or YAML file of a test, or its data base (file, postgresql://...).",
     ),
 ]
 
@@ -60,62 +60,65 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     test: Annotated[Path | None, _TEST] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 means all addresses of this machine.")
+    ] = ("127.0.0.1"),
     port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 takes a free one.")
     ] = DEFAULT_PORT,
     database: Database = None,
     webmushra: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Checkout of webMUSHRA: serve its own pages, with our storage behind."
+            metavar="PATH", help="Checkout of webMUSHRA whose own pages are served, with our storage."
         ),
     ] = None,
     submissions: Annotated[
         bool,
         typer.Option(
             "--submissions",
-            help="Take whole sessions from webMUSHRA's own page elsewhere, at service/write.php, too."
-            " --webmushra does.",
+            help="Also accept whole sessions from webMUSHRA's page elsewhere, at service/write.php."
+            " --webmushra includes this.",
         ),
     ] = False,
     public_url: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Address under which listeners reach the server, for all links. Default: host and port.",
+            help="Address at which listeners reach the server, used in all links. Default: host and port.",
         ),
     ] = None,
     prefix: Annotated[
-        str, typer.Option(metavar="/PATH", help="Path below which everything is served; part of all links.")
+        str,
+        typer.Option(metavar="/PATH", help="Path below which everything is served; it is part of all links."),
     ] = "",
     trusted_proxies: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, max=5, help="Reverse proxies in front whose X-Forwarded headers are believed."
+            metavar="N", min=0, max=5, help="Number of reverse proxies whose X-Forwarded headers are trusted."
         ),
     ] = 0,
     admin_password: Annotated[
         str | None,
         typer.Option(
             envvar="MUSHRA_ADMIN_PASSWORD",
-            help="Set the admin password, kept hashed. Safer given in the variable than here.",
+            help="New admin password; only its hash is stored. The variable is safer than the option.",
             show_envvar=True,
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at once.")] = 24,
+    threads: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Requests handled at the same time.")
+    ] = 24,
     qr: Annotated[bool, typer.Option(help="Print the listeners' link as a QR code.")] = True,
     closed: Annotated[
         bool,
-        typer.Option("--closed", help="Nobody new can begin until the test is opened on the admin pages."),
+        typer.Option("--closed", help="Let nobody new begin until the test is opened on the admin pages."),
     ] = False,
     panel_secret: Annotated[
         str | None,
         typer.Option(
             envvar="MUSHRA_PANEL_SECRET",
-            help="Set what a panel signs its links with. Safer given in the variable than here.",
+            help="Secret with which a panel signs its links. The variable is safer than the option.",
             show_envvar=True,
         ),
     ] = None,
@@ -130,9 +133,9 @@ def serve(
     min_heard: MinHeard = None,
     panel: Panel = None,
 ) -> None:
-    """Serve a listening test: prints the listeners' link and an admin link that works once.
+    """Serve a listening test; print the listeners' link and an admin link that works once.
 
-    Options of `mushra create` that are given here, too, are written into the test's YAML.
+    Options that `mushra create` also has are written into the test's YAML.
     """
     import logging
     import signal
@@ -155,13 +158,13 @@ def serve(
         panel,
     )
     if test is None and (changes or closed):
-        raise UserError("what listeners get is set in a test's YAML, and none is given; give TEST, too")
+        raise UserError("options for listeners are kept in a test's YAML, and none is given; give TEST, too")
     if test is None and webmushra is None:
         raise UserError("no test given; give the folder of `mushra create`, a YAML file, or --webmushra PATH")
     config = _checked(test) if test is not None else None
     if config is None and database is None:
         assert webmushra is not None
-        folder = webmushra / "results"  # of webMUSHRA's own results, which is never served
+        folder = webmushra / "results"  # webMUSHRA's own results are here; the folder is never served
         if webmushra.is_dir():
             folder.mkdir(exist_ok=True)
         database = str(folder / "results.sqlite")
@@ -169,7 +172,7 @@ def serve(
         assert test is not None
         database = str(database_of(test))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # "Task queue depth" is no news to an experimenter.
+    # "Task queue depth" does not help an experimenter.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     prefix = address.clean_prefix(prefix)
     public_url = address.clean_url(public_url) if public_url is not None else None
@@ -216,7 +219,7 @@ def serve(
             print(f"warning: {warning}", file=sys.stderr)
         elif qr:
             _print_qr(base + query)
-        print("Ctrl-C stops the server; what is confirmed is on the disk.", flush=True)
+        print("Ctrl-C stops the server; confirmed ratings are on the disk.", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt
         try:
             server.run()
@@ -227,7 +230,7 @@ def serve(
 
 
 def _write_options(here: Service, changes: dict[tuple[str, ...], object]) -> None:
-    """Into the section ``qincodec`` of the YAML. Raises `UserError`."""
+    """Write options into the section ``qincodec`` of the YAML. Raises `UserError`."""
     from mushra.config.edit import revise
     from mushra.server.changing import save
 
@@ -240,7 +243,7 @@ def _write_options(here: Service, changes: dict[tuple[str, ...], object]) -> Non
 
 
 def _checked(test: Path) -> TestConfig:
-    """The test, its warnings printed. Raises if it has errors."""
+    """The test; prints its warnings and raises if it has errors."""
     from mushra.check import check_config
     from mushra.config.load import ConfigError, load_config
 
@@ -262,10 +265,10 @@ def _print_qr(link: str) -> None:
 
 
 def _open(given: str, database: str | None) -> tuple[Store, Source]:
-    """The data base of a test, or the data base that was given itself.
+    """The data base of a test, or the given data base.
 
     Raises:
-        UserError: there is neither, or it cannot be opened.
+        UserError: it does not exist or cannot be opened.
     """
     from mushra.analysis.sources import find_database
     from mushra.store.store import Store
@@ -275,7 +278,7 @@ def _open(given: str, database: str | None) -> tuple[Store, Source]:
 
 
 def sign_in(test: Annotated[Path, _TEST], database: Database = None) -> None:
-    """Print a new administrator's link of a test that is served; it works once, within a day."""
+    """Print a new admin link of a served test; it works once, within a day."""
     from mushra.config.load import load_config
     from mushra.server.sign_in import new_link
     from mushra.store.store import Store
@@ -283,11 +286,11 @@ def sign_in(test: Annotated[Path, _TEST], database: Database = None) -> None:
     test_id = load_config(test).test_id
     with Store(database or database_of(test), create=False) as store:
         print(f"{_address(store, test_id, None)}admin/sign-in#{new_link(store)}")
-        print(f"works where '{store.name}' is served, not at the server of a copy", file=sys.stderr)
+        print(f"the link works where '{store.name}' is served, not at a copy's server", file=sys.stderr)
 
 
 def _address(store: Store, test_id: str, public_url: str | None) -> str:
-    """Where a test is served: what is given, or what `mushra serve` printed last; warns if need be."""
+    """Address of a test: the given one, or what `mushra serve` printed last; warns if it may be wrong."""
     from mushra.server import address
 
     kept = address.kept_address(store, test_id)
@@ -296,7 +299,7 @@ def _address(store: Store, test_id: str, public_url: str | None) -> str:
     if public_url is None and kept is not None:
         base = kept.address
     elif public_url is None:
-        print("warning: the test was not served yet; links are as if by `mushra serve`", file=sys.stderr)
+        print("warning: the test was not served yet; links are those of `mushra serve`", file=sys.stderr)
     warning = address.loopback_warning(base)
     if warning is not None:
         print(f"warning: {warning}", file=sys.stderr)
@@ -305,20 +308,20 @@ def _address(store: Store, test_id: str, public_url: str | None) -> str:
 
 def invite(
     test: Annotated[Path, _TEST],
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Whom to invite.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Person to invite. Repeatable.")],
     database: Database = None,
     public_url: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Address of the server for listeners, as for `mushra serve`, whose --prefix is added."
-            " Default: the one that it printed last.",
+            help="Address of the server for listeners, as for `mushra serve`; its --prefix is added."
+            " Default: the address that it printed last.",
         ),
     ] = None,
 ) -> None:
-    """Make a personal link for each name: it works once, and resumes its session until that is finished.
+    """Make a personal link for each name; it works once and resumes its session until that is finished.
 
-    Prints one line "name, tab, link" each. The test needs `identification: invitation`.
+    Each line has a name, a tab and a link. The test needs `identification: invitation`.
     """
     from mushra.config.load import load_config
     from mushra.server import address
@@ -329,7 +332,7 @@ def invite(
     if config.section.identification != "invitation":
         raise UserError(
             f"'{config.path}' takes listeners as '{config.section.identification}'; to use invitations, serve"
-            ' it with `--identification invitation`, or say so on the admin page "Test"'
+            ' it with `--identification invitation`, or set it on the admin page "Test"'
         )
     if public_url is not None:
         address.clean_url(public_url)
@@ -345,10 +348,10 @@ def invite(
 
 def backup(
     test: TestOrFile,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not be there yet.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder; it must not exist yet.")],
     database: Database = None,
 ) -> None:
-    """Copy a test, its results included, while it is served: OUT can be served and analysed as TEST can."""
+    """Copy a test with its results, even while it is served; OUT can be served and analysed like TEST."""
     from mushra.server.backup import make_backup
 
     store, source = _open(test, database)
@@ -356,7 +359,7 @@ def backup(
         missing = make_backup(store, source.test, source.key, out)
     for path in missing:
         print(
-            f"warning: '{path}' is not there, or a link leads out of the test to it: it is not in the backup",
+            f"warning: '{path}' is not in the backup: it is missing, or a link leads out of the test to it",
             file=sys.stderr,
         )
     print(out)
@@ -366,16 +369,14 @@ def forget(
     test: TestOrFile,
     listener: Annotated[
         str,
-        typer.Argument(
-            metavar="LISTENER", help="Name in reports, on the administrator's page or in a panel."
-        ),
+        typer.Argument(metavar="LISTENER", help="Listener's name in reports, on admin pages or in a panel."),
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Erase; without it the command says what it would.")] = (
+    yes: Annotated[bool, typer.Option("--yes", help="Erase. Default: only say what would be erased.")] = (
         False
     ),
     database: Database = None,
 ) -> None:
-    """Erase everything about a listener for good: all their sessions, ratings, answers, names."""
+    """Erase everything about a listener for good: sessions, ratings, answers, names."""
     from mushra.analysis.screening import find_listener
     from mushra.store import records, schema
     from mushra.store.failures import told
@@ -392,14 +393,14 @@ def forget(
         sessions = [session for session, one in known.items() if one == who]
         what = f"{count(len(sessions), 'session')} of {who}"
         if not yes:
-            raise UserError(f"{what} would be erased for good, which --yes does; copies and exports stay")
+            raise UserError(f"{what} would be erased for good; --yes erases them; copies and exports stay")
         store.write(lambda connection: records.erase(connection, *sessions))
         left = store.forget_erased()
     print(f"{what} erased; erase them in copies and exports, too")
     if left is not None:
         print(
-            f"warning: '{left}' has them still, because another program reads the data base; end it, and look"
-            " whether the file is gone or empty",
+            f"warning: '{left}' still has them, because another program reads the data base; end it, then"
+            " check that the file is gone or empty",
             file=sys.stderr,
         )
 
@@ -410,24 +411,27 @@ def export(
         Literal["webmushra", "tidy", "json"],
         typer.Option(
             metavar="webmushra|tidy|json",
-            help="webMUSHRA's CSV files; one row per MUSHRA rating; everything with configuration and"
-            " versions.",
+            help="Format: webMUSHRA's CSV files; one row per MUSHRA rating; everything, with configuration"
+            " and versions.",
         ),
     ] = "webmushra",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Default: `results` in the test's folder, for an address here."),
+        typer.Option(
+            metavar="DIR",
+            help="Output folder. Default: `results` in the test's folder; for an address, in this folder.",
+        ),
     ] = None,
     database: Database = None,
     key: Key = None,
-    no_key: Annotated[bool, typer.Option("--no-key", help="Leave names as listeners' browsers had them.")] = (
-        False
-    ),
+    no_key: Annotated[
+        bool, typer.Option("--no-key", help="Keep the opaque names that listeners' browsers had.")
+    ] = (False),
     everything: Annotated[
-        bool, typer.Option("--all", help="Unfinished and excluded sessions and training pages, too.")
+        bool, typer.Option("--all", help="Include unfinished and excluded sessions and training pages.")
     ] = False,
 ) -> None:
-    """Write results; prints the names of the files."""
+    """Write results to files and print their names."""
     from mushra.config.load import load_config
     from mushra.store.export import export as export_to
 
@@ -446,7 +450,7 @@ def export(
     if done.not_given:
         print(
             f"{count(done.not_given, 'score')} that nobody gave (the slider was not moved) left out of"
-            " webMUSHRA's CSV, which cannot mark it; --format tidy and --format json hold all",
+            " webMUSHRA's CSV, which cannot mark them; --format tidy and --format json hold all",
             file=sys.stderr,
         )
     applied = f"; names from {key}" if key is not None else ""
@@ -454,12 +458,15 @@ def export(
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="CSV", help="webMUSHRA's mushra.csv and others.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="CSV", help="CSV files of webMUSHRA, such as mushra.csv.")
+    ],
     database: Annotated[
-        str, typer.Option(metavar="FILE|URL", envvar="MUSHRA_DATABASE", help="Data base, made if needed.")
+        str,
+        typer.Option(metavar="FILE|URL", envvar="MUSHRA_DATABASE", help="Data base; it is made if needed."),
     ] = "results.sqlite",
 ) -> None:
-    """Store the sessions of webMUSHRA's CSV files; those that are there already are left alone."""
+    """Store the sessions of webMUSHRA's CSV files; sessions that are already stored stay as they are."""
     from mushra.store.export import import_csv
     from mushra.store.store import Store
 
@@ -473,11 +480,12 @@ def demo(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="DIR", help="Folder for run and test; a demo there is served again, results kept."
+            metavar="DIR",
+            help="Folder for run and test; an earlier demo there is served again, with its results.",
         ),
     ] = Path("mushra-demo"),
     port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen at; 0 takes a free one.")
     ] = DEFAULT_PORT,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
 ) -> None:

@@ -50,7 +50,7 @@ class _Selection:
 def _screened(
     sources: list[str], database: str | None, chosen: _Selection, key_of_test: Path | None = None
 ) -> tuple[Ratings, list[str]]:
-    """Ratings after screening, and what happened to them on the way; arguments as of `mushra.load`."""
+    """Ratings after screening, and notes about what was left out; arguments as of `mushra.load`."""
     from mushra import load
     from mushra.analysis.screening import screen
 
@@ -73,7 +73,7 @@ def _screened(
     if len(excluded) == len(ratings.listeners):
         raise UserError(f"{share}; see `mushra analyze`, or keep them with --keep all")
     if excluded:
-        notes.append(f"{share} (`mushra analyze` tells why); --keep all keeps them")
+        notes.append(f"{share} (`mushra analyze` says why); --keep all keeps them")
     return ratings.without(excluded), notes
 
 
@@ -88,32 +88,32 @@ def plan(
         Path | None,
         typer.Argument(
             metavar="TEST|RUN",
-            help="A test or a run of `evaluate` that has the systems to compare: it says how many they are.",
+            help="A test, or a run of `evaluate`, from which the number of systems is taken.",
         ),
     ] = None,
     difference: Annotated[
-        float, typer.Option(metavar="POINTS", help="Difference of two systems' means to find.")
+        float, typer.Option(metavar="POINTS", help="Difference between two systems' means to detect.")
     ] = 5.0,
     num_systems: Annotated[
         int | None,
         typer.Option(
             "--systems",
             metavar="K",
-            help="Systems that are compared, without hidden reference and anchors. Default: as many as in "
-            "TEST, RUN or --from, else 6.",
+            help="Number of systems, without hidden reference and anchors. Default: that of TEST, RUN or "
+            "--from, else 6.",
         ),
     ] = None,
-    power: Annotated[float, typer.Option(metavar="P", help="Wanted probability to find it.")] = 0.8,
+    power: Annotated[float, typer.Option(metavar="P", help="Wanted power: probability to detect it.")] = 0.8,
     alpha: Annotated[
         float,
-        typer.Option(metavar="P", help="Level of all pairs together. `mushra analyze` has 0.05."),
+        typer.Option(metavar="P", help="Significance level of all pairs together, as in `mushra analyze`."),
     ] = 0.05,
     method: Annotated[
         Literal["primary", "wilcoxon"],
         typer.Option(
             metavar="primary|wilcoxon",
-            help="primary: as `mushra analyze` does, for other listeners and other items. wilcoxon: of "
-            "listeners' means, for the items of the test.",
+            help="Test to simulate. primary: that of `mushra analyze`, valid for other listeners and items. "
+            "wilcoxon: on listeners' means, valid for these items only.",
         ),
     ] = "primary",
     listeners: Annotated[str, typer.Option(metavar="A-B|A,B", help="Numbers of listeners to try.")] = "4-60",
@@ -121,31 +121,32 @@ def plan(
         str, typer.Option(metavar="A-B|A,B", help="Numbers of items to try.")
     ] = "5,6,8,10,12,15,20",
     sd_listener_condition: Annotated[
-        float | None, typer.Option(metavar="SD", help="Listener x condition: how far tastes differ, points.")
+        float | None,
+        typer.Option(metavar="SD", help="Listener x condition: how far tastes differ, in points."),
     ] = None,
     sd_item_condition: Annotated[
         float | None,
         typer.Option(
-            metavar="SD", help="Item x condition: how far items differ in what a codec does to them."
+            metavar="SD", help="Item x condition: how far a codec's quality differs between items, in points."
         ),
     ] = None,
     sd_residual: Annotated[
-        float | None, typer.Option(metavar="SD", help="Residual: of a single rating.")
+        float | None, typer.Option(metavar="SD", help="Residual of a single rating, in points.")
     ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="Estimate the three from the ratings of an earlier test, after screening: its folder, or "
-            "what `mushra analyze` takes. Repeatable.",
+            help="Earlier test from whose ratings, after screening, the three are estimated: its folder, or "
+            "any SOURCE of `mushra analyze`. Repeatable.",
         ),
     ] = None,
     conditions: Annotated[
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Of --from: systems to estimate from. Default: all but reference and anchors.",
+            help="Systems of --from to estimate from. Default: all but reference and anchors.",
         ),
     ] = None,
     key: Key = None,
@@ -159,19 +160,19 @@ def plan(
     listener_ids: ListenerIds = None,
     keep: Keep = None,
     exclude: Exclude = None,
-    simulations: Annotated[int, typer.Option(metavar="N", help="Tests to simulate.")] = 2000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the simulation.")] = 0,
+    simulations: Annotated[int, typer.Option(metavar="N", help="Number of simulated tests.")] = 2000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the simulation.")] = 0,
     style: Style = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write plan.json and the figure plan.* here.")
+        Path | None, typer.Option(metavar="DIR", help="Output folder of plan.json and the figure plan.*.")
     ] = None,
 ) -> None:
-    """How many listeners and items a test needs to find a difference, by simulation.
+    """Simulate how many listeners and items a test needs to detect a difference.
 
-    The primary analysis of `mushra analyze` is simulated, with Holm's correction for all pairs of systems:
-    power is the probability that two systems get different letters. The others lie halfway between the two.
-    How severe a listener or an item is in general cancels where two systems are compared, so only three
-    standard deviations count: give them, or an earlier test, or take those of a published one.
+    The primary analysis of `mushra analyze` is simulated, with Holm's correction for all pairs of systems.
+    Power is the probability that two systems get different letters; the others lie halfway between them.
+    Only three standard deviations count, because the general severity of a listener or an item cancels
+    between systems. Give them, or an earlier test. The default is a published test.
     """
     import json
 
@@ -223,7 +224,7 @@ def _components(
     conditions: str | None,
     selection: _Selection,
 ) -> tuple[Components, int, str, list[str]]:
-    """The components, of how many systems, where they come from, and what to know about them."""
+    """Components, number of systems, origin of the components, and notes about them."""
     from dataclasses import replace
 
     from mushra.analysis.sources import database_name
@@ -271,7 +272,9 @@ def parse_numbers(text: str, option: str) -> list[int]:
             raise UserError(f"{option} {text}: give numbers such as 5,6,8 or a range such as 4-60")
         start, stop = int(first), int(last or first)
         if max(start, stop) > 10_000 or stop < start:
-            raise UserError(f"{option} {text}: {part.strip()} is no range of 1 to 1000, smaller number first")
+            raise UserError(
+                f"{option} {text}: {part.strip()} is not a range of 1 to 1000, smaller number first"
+            )
         numbers += range(start, stop + 1)
     return numbers
 
@@ -282,8 +285,8 @@ def correlate(
         list[str] | None,
         typer.Argument(
             metavar="RUN|RATINGS",
-            help="A run of `evaluate`, and files with ratings as for `mushra analyze`; by default those in "
-            "TEST.",
+            help="A run of `evaluate`, and sources of ratings as for `mushra analyze`. Default: the ratings "
+            "in TEST.",
         ),
     ] = None,
     metrics: Annotated[
@@ -301,19 +304,18 @@ def correlate(
     keep: Keep = None,
     exclude: Exclude = None,
     resamples: Annotated[int, typer.Option(metavar="N", help="Bootstrap resamples.")] = 2000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.")] = 0,
     style: Style = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write tables and scatter plots here.")
+        Path | None, typer.Option(metavar="DIR", help="Output folder of tables and scatter plots.")
     ] = None,
 ) -> None:
-    """Which objective metric predicted the listeners: metrics of the excerpts they heard against scores.
+    """Correlate objective metrics of the excerpts with the listeners' scores.
 
-    Every metric is computed again on the files of TEST, since a run's scores are of whole clips before they
-    were cut and aligned for listening. With RUN, a folder of `evaluate`, its metrics, sample rate and
-    channels are used, so that what is judged is what its tables show; without, all metrics on the files as
-    they are. Ratings are screened first. The hidden reference is left out; all is computed with anchors and
-    without.
+    Every metric is computed again on the files of TEST: a run's scores are of whole clips, before they were
+    cut and aligned for listening. With RUN, a folder of `evaluate`, its metrics, sample rate and channels
+    are used, as in its tables. Without it, all metrics are computed on the files as they are. Ratings are
+    screened first. The hidden reference is left out. Every result is given with anchors and without.
     """
     from dataclasses import replace
 

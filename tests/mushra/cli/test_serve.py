@@ -300,7 +300,7 @@ def test_a_listener_is_forgotten_with_all_their_sessions(
     first, again = (listener(app, prolific={**who, "session": number}).take() for number in "12")
     other = listener(app, prolific={**who, "pid": "Bo_of_Prolific", "session": "3"}).take()
     folder, name = Path(store.name).parent, first.session["id"]
-    with pytest.raises(UserError, match=f"2 sessions of {name} would be erased for good, which --yes does"):
+    with pytest.raises(UserError, match=f"2 sessions of {name} would be erased for good; --yes erases them"):
         command("forget", folder, name[:8])
     assert again.get().status_code == 200
     with pytest.raises(UserError, match=rf"2 sessions of {name} would be erased"):
