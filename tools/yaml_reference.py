@@ -31,16 +31,16 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "yaml.md"
 
 _HEAD = """# Keys of a test's YAML
 
-Written by `python tools/yaml_reference.py` from the models that read the file. `mushra create` writes such a
-file, the experimenter's page edits it ([guide](listen.md)), `mushra check` names what is wrong. Keys are
-webMUSHRA's, save those below `qincodec` and the page types `dcr`, `ab` and `abx`, which an unmodified
-webMUSHRA does not know. Others are ignored with a warning; below `qincodec` they are errors. Paths begin at
-the file's folder, or at the one above if it is called `configs`."""
+`python tools/yaml_reference.py` writes this page from the models that read the file. `mushra create` writes
+such a file, the experimenter's page edits it ([guide](listen.md)), and `mushra check` reports errors in it.
+Keys are webMUSHRA's, except those below `qincodec` and the page types `dcr`, `ab` and `abx`, which an
+unmodified webMUSHRA does not know. Unknown keys are ignored with a warning; below `qincodec` they are errors.
+Paths are relative to the file's folder, or to the one above if it is called `configs`."""
 
-_PAGES = """A list of pages. An entry may itself be a list; one that begins with `random` has its entries in
-another order for each listener. Every page has:"""
+_PAGES = """A list of pages. An entry may itself be a list. A list that begins with `random` is shuffled for
+each listener. Every page has:"""
 
-#: Model -> what a value of it is called.
+#: Model -> name of its values.
 _NAMES: dict[type[BaseModel], str] = {
     LikertResponse: "answer of a scale",
     Question: "question",
@@ -55,8 +55,8 @@ _Row = tuple[str, str, str, str]
 
 
 def reference() -> str:
-    """The page's text."""
-    kind = ("`type`", ", ".join(f"`{name}`" for name in PAGE_TYPES), "**needed**", "What the page is.")
+    """Text of the page."""
+    kind = ("`type`", ", ".join(f"`{name}`" for name in PAGE_TYPES), "**needed**", "Type of the page.")
     pages = ("`pages`", "list of pages", "**needed**", "[Below](#pages).")
     parts = [_HEAD, "## The top level", _table([*_rows(General), pages])]
     parts += ["## pages", _PAGES, _table([kind, *_rows(GenericPage)])]
@@ -84,7 +84,7 @@ def _summary(model: type[BaseModel]) -> str:
 
 
 def _rows(model: type[BaseModel], base: type[BaseModel] | None = None) -> list[_Row]:
-    """Of the keys that ``base`` does not have."""
+    """Rows of the keys that ``base`` does not have."""
     schema = model.model_json_schema()
     rows = []
     for name, field in model.model_fields.items():
@@ -103,7 +103,7 @@ def _default(value: Any) -> str:
 
 
 def _kind(what: dict[str, Any]) -> str:
-    """What a key takes, in words."""
+    """Allowed values of a key, in words."""
     if "$ref" in what:
         return next(text for model, text in _NAMES.items() if model.__name__ == what["$ref"].split("/")[-1])
     if "anyOf" in what:

@@ -1,4 +1,4 @@
-"""What can be wrong between a test's pages and its blocks, gold items and panel: seen only across them."""
+"""Checks of a test's blocks, gold items and panel against its pages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mushra.config.yaml_lines import Location
 
 
 def outermost(group: PageGroup, path: str = "") -> Iterator[tuple[str, PageGroup]]:
-    """The random lists that are in no other, in the order of the file, with where each stands in it."""
+    """The outermost random lists in the order of the file, each with its position in the file."""
     for index, entry in enumerate(group.pages):
         if isinstance(entry, PageGroup):
             here = f"{path}/{index}"
@@ -32,11 +32,11 @@ def outermost(group: PageGroup, path: str = "") -> Iterator[tuple[str, PageGroup
 
 
 def crowd_errors(section: Section, group: PageGroup) -> Iterator[tuple[Location, str]]:
-    """What is wrong: at which key of our section, and a sentence."""
+    """Each error: the key in our section, and a sentence."""
     if section.blocks is not None:
         sizes = [len(found.pages) for _, found in outermost(group)]
         if not sizes:
-            yield ("blocks",), "'blocks' is given, but no list begins with 'random', and only such are cut"
+            yield ("blocks",), "'blocks' is given, but no list begins with 'random'; only such lists are cut"
         elif min(sizes) < section.blocks:
             yield (
                 ("blocks",),
@@ -48,7 +48,7 @@ def crowd_errors(section: Section, group: PageGroup) -> Iterator[tuple[Location,
     for index, gold in enumerate(section.gold):
         problem = _wrong(gold, pages.get(gold.page))
         if (gold.page, gold.stimulus) in seen:
-            problem = f"'{gold.stimulus}' of page '{gold.page}' is there twice"
+            problem = f"'{gold.stimulus}' of page '{gold.page}' is given twice"
         seen.add((gold.page, gold.stimulus))
         if problem is not None:
             yield ("gold", index), f"gold: {problem}"
@@ -71,7 +71,7 @@ def _wrong(gold: Gold, page: Page | None) -> str | None:
     if gold.stimulus not in known:
         return f"page '{page.id}' has no stimulus '{gold.stimulus}'; it has {', '.join(known)}"
     if isinstance(page, LikertPage) and (page.max_stimuli or len(known)) < len(known):
-        return f"page '{page.id}' draws some of its stimuli, so that not every listener would have it"
+        return f"page '{page.id}' draws some of its stimuli, so some listeners would not get this one"
     if isinstance(page, LikertPage) and len(page.response) > 1:
         return f"page '{page.id}' has several scales; give a page with one"
     if isinstance(page, AbPage) and gold.stimulus != known[0]:
@@ -79,7 +79,9 @@ def _wrong(gold: Gold, page: Page | None) -> str | None:
     in_words = isinstance(page, LikertPage | PairedComparisonPage | AbPage)
     if in_words != (gold.answers is not None) or in_words != (gold.low is None and gold.high is None):
         wanted = (
-            "'answers', and neither 'low' nor 'high'" if in_words else "'low', 'high' or both, no 'answers'"
+            "'answers', and neither 'low' nor 'high'"
+            if in_words
+            else "'low', 'high' or both, without 'answers'"
         )
         return f"page '{page.id}' is of type {page.type}: give {wanted}"
     if not in_words:
@@ -94,5 +96,5 @@ def _wrong(gold: Gold, page: Page | None) -> str | None:
         allowed = [choice.value for choice in page.response[0]]
     strange = [answer for answer in gold.answers or [] if answer not in allowed]
     if strange or not gold.answers:
-        return f"'{(strange or [''])[0]}' is no answer of page '{page.id}'; it has {', '.join(allowed)}"
+        return f"'{(strange or [''])[0]}' is not an answer of page '{page.id}'; it has {', '.join(allowed)}"
     return None

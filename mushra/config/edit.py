@@ -1,4 +1,4 @@
-"""Change values in a test's YAML: all else stays, and the whole is checked before anybody writes it."""
+"""Change values in a test's YAML, keep all others, and check the whole before it is written."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mushra.config.yaml_lines import Location, parse
 from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
 
-#: Keys of our section that do not decide what listeners compare, or how.
+#: Keys of our section that do not affect what listeners compare, or how.
 _FREE = {"completion", "languages", "one_session_per_person", "identification"}
 _FREE |= {"quota", "drop_after_min", "panel"}
 
 
 @dataclass(frozen=True)
 class Revised:
-    """A test's file with changes: its text, the test it is, and whether the old text had more than values.
+    """A changed test file: its text, the test that it describes, and the old content.
 
-    What no value holds (comments, anchors, a layout) is not in ``text``; `write` keeps the old file.
+    Comments, YAML anchors and layout are not in ``text``; `write` keeps the old file.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Revised:
         return dump(parse(self.old).value).encode() != self.old
 
     def write(self) -> None:
-        """Replace the file. One that had comments is kept beside it, the first time. Raises `UserError`."""
+        """Replace the file; the first time, keep a copy if layout is lost. Raises `UserError`."""
         path = self.config.path
         if self.loses_layout and not original(path).exists():
             with replacing(original(path)) as new:
@@ -48,7 +48,7 @@ class Revised:
 
 
 def original(path: Path) -> Path:
-    """Where a file as somebody wrote it by hand is kept when it is changed here."""
+    """Path of the copy of a hand-written file that is changed here."""
     return path.with_name(f"{path.stem}.original{path.suffix}")
 
 
@@ -57,12 +57,12 @@ def revise(path: Path, root: Path, data: bytes, changes: Mapping[Location, Any])
 
     Args:
         path: the YAML file, which must have no errors now.
-        root: folder that its audio paths begin at.
+        root: folder that its audio paths are relative to.
         data: its content.
-        changes: key or list index from the top -> value; None takes the key out.
+        changes: key or list index from the top -> value; None removes the key.
 
     Raises:
-        ConfigError: it would have errors; `Finding.location` says at which key.
+        ConfigError: the new file would have errors; `Finding.location` says at which key.
     """
     value = copy.deepcopy(parse(data).value)
     for location, new in changes.items():
@@ -79,7 +79,7 @@ def revise(path: Path, root: Path, data: bytes, changes: Mapping[Location, Any])
     text = dump(value)
     reading = read_data(text.encode(), path, root)
     if resolve(reading.document.value) != resolve(value):
-        # No file is known for which this is so; values must not change because another one did.
+        # No file is known for which this happens; other values must not change.
         raise UserError(f"'{path}' cannot be changed here without changing more; edit it by hand")
     if reading.config is None:
         raise ConfigError([finding for finding in reading.findings if finding.severity == "error"])
@@ -87,14 +87,14 @@ def revise(path: Path, root: Path, data: bytes, changes: Mapping[Location, Any])
 
 
 def errors_at(findings: list[Finding], location: Location) -> list[str]:
-    """Messages about a key or what is below it."""
+    """Messages about a key or the keys below it."""
     return [one.message for one in findings if one.location[: len(location)] == location]
 
 
 def comparison(config: TestConfig) -> tuple[Any, ...]:
-    """All of a test that decides what listeners compare and by which rules, texts of its trials included.
+    """Values that decide what listeners compare and by which rules, with the texts of the trials.
 
-    Two configurations with the same give ratings that can be analysed together.
+    If they are equal, the ratings of two configurations can be analysed together.
     """
     general = config.general
     return (

@@ -1,4 +1,4 @@
-"""``key.json``: what the meaningless names of a test's stimuli stand for. Never served."""
+"""``key.json``: the conditions behind the opaque names of a test's stimuli. Never served."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Model(BaseModel):
 
 
 class KeySignal(_Model):
-    """A stimulus. ``file`` is its path in the test's folder; what is not known is None."""
+    """A stimulus. ``file`` is its path in the test's folder; unknown values are None."""
 
     condition: str
     codec: str | None = None
@@ -28,7 +28,7 @@ class KeySignal(_Model):
 
 
 class KeyTrial(_Model):
-    """A page with grades: where its item comes from, and its signals by name."""
+    """A page with grades: the origin of its item, and its signals by name."""
 
     clip: str | None = None
     recording: str | None = None
@@ -41,7 +41,7 @@ class KeyTrial(_Model):
 
 
 class Key(_Model):
-    """All trials by id. A key that somebody wrote by hand may have no more than its signals' conditions."""
+    """All trials by id. A hand-written key may have only the conditions of its signals."""
 
     format: int | None = None
     sample_rate: int | None = None
@@ -50,7 +50,7 @@ class Key(_Model):
     trials: dict[str, KeyTrial]
 
     def condition(self, trial: str, name: str) -> str:
-        """What a name stands for; itself, where the key does not know it."""
+        """Condition of a name; the name itself, if the key does not have it."""
         return self._opened.get((trial, name), name)
 
     def knows(self, trial: str, name: str) -> bool:
@@ -58,7 +58,7 @@ class Key(_Model):
 
     @cached_property
     def conditions(self) -> frozenset[str]:
-        """All that names stand for."""
+        """All conditions of the key."""
         return frozenset(self._opened.values())
 
     @cached_property
@@ -70,7 +70,7 @@ class Key(_Model):
         }
 
 
-#: Opens nothing: every name stands for itself.
+#: A key without trials: every name is its own condition.
 NO_KEY = Key(trials={})
 
 
@@ -79,10 +79,10 @@ def read_key(path: Path, *, whole: bool = False) -> Key:
 
     Args:
         path: of the file.
-        whole: refuse a key without what `mushra create` writes about files: that of another tool.
+        whole: refuse a key without the paths of files that `mushra create` writes.
 
     Raises:
-        UserError: no such file, of another format, or no key.
+        UserError: the file does not exist, has another format, or is not a key.
     """
     try:
         key = Key.model_validate_json(path.read_bytes())
@@ -95,8 +95,8 @@ def read_key(path: Path, *, whole: bool = False) -> Key:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"'{path}' is no key of `mushra create`: {where + ': ' if where else ''}{first['msg']}; create "
-            "the test again, or give its own key"
+            f"'{path}' is not a key of `mushra create`: {where + ': ' if where else ''}{first['msg']};"
+            " create the test again, or give its own key"
         ) from error
     if key.format not in ((KEY_FORMAT,) if whole else (KEY_FORMAT, None)):
         raise UserError(
@@ -108,13 +108,13 @@ def read_key(path: Path, *, whole: bool = False) -> Key:
         for signal, what in trial.signals.items():
             if seen.setdefault(what.condition, signal) != signal:
                 raise UserError(
-                    f"'{path}': of trial '{name}', signals '{seen[what.condition]}' and '{signal}' are both"
+                    f"'{path}': signals '{seen[what.condition]}' and '{signal}' of trial '{name}' are both"
                     f" '{what.condition}'; give each its own condition"
                 )
     signals = [signal for trial in key.trials.values() for signal in trial.signals.values()]
     if whole and not (all(s.file for s in signals) and all(t.reference for t in key.trials.values())):
         raise UserError(
-            f"'{path}' is no key of `mushra create`: it does not say which files are meant; put the"
-            f" {KEY_NAME} that was made with the test there"
+            f"'{path}' is not a key of `mushra create`: it does not name the files; put the {KEY_NAME}"
+            " that was made with the test there"
         )
     return key

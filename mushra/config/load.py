@@ -1,7 +1,7 @@
-"""Read a test's YAML: every wrong type and unknown key with its file, line and page, before anything starts.
+"""Read a test's YAML; report every wrong type and unknown key with file, line and page.
 
 A test is a YAML file or a folder that `mushra create` wrote (``config.yaml`` in it). Paths in it are relative
-to the folder it lies in; if that is called ``configs``, as in a webMUSHRA checkout, to the folder above.
+to its folder; if that is called ``configs``, as in a webMUSHRA checkout, to the folder above.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Finding:
     """Something about a test that is wrong ("error": it does not start) or worth knowing ("warning").
 
     Attributes:
-        severity: of the two.
+        severity: "error" or "warning".
         file: the YAML file.
         line: in it, from 1.
-        page: number of the page in the order of the file, from 1; None for what belongs to no page.
+        page: number of the page in the order of the file, from 1; None if it is not about a page.
         message: what is wrong, what was given, what is allowed.
-        location: the key that it is about.
+        location: key that it is about.
     """
 
     severity: Literal["error", "warning"]
@@ -71,15 +71,15 @@ class ConfigError(UserError):
 
 
 def load_config(path: Path, root: Path | None = None) -> TestConfig:
-    """The test that a YAML file or a test folder describes. Whether its audio is there is not looked at.
+    """The test that a YAML file or a test folder describes. Its audio files are not checked.
 
     Args:
         path: YAML file, or folder with a ``config.yaml``.
         root: folder that audio paths are relative to; None: see this module.
 
     Raises:
-        ConfigError: any error in the file; ``findings`` has all of them.
-        UserError: there is no such file.
+        ConfigError: the file has errors; ``findings`` has all of them.
+        UserError: the file cannot be read.
     """
     reading = read(path, root)
     if reading.config is None:
@@ -90,7 +90,7 @@ def load_config(path: Path, root: Path | None = None) -> TestConfig:
 def named_training(
     file: Path, test: str | None = None, *, yaml: str | None = None, other: list[str] | None = None
 ) -> list[str] | None:
-    """Ids of the training pages that a YAML names; None if it names none, ``other`` if it is of another test.
+    """Ids of the training pages in a YAML; None if it names none, ``other`` if it is of another test.
 
     Arguments and errors are those of `own_section`.
     """
@@ -99,12 +99,12 @@ def named_training(
 
 
 def own_section(file: Path, test: str | None = None, *, yaml: str | None = None) -> Section | None:
-    """Our section of a YAML, without a look at its pages; None if it is of another test.
+    """Our section of a YAML; its pages are not read. None if it is of another test.
 
     Args:
-        file: it, or what it is called in messages.
-        test: id of the test; None: whatever it is of.
-        yaml: its text, if that is not in the file.
+        file: the YAML file, or its name in messages.
+        test: id of the test; None: of any test.
+        yaml: its text; None: the content of the file.
 
     Raises:
         ConfigError: it cannot be read.
@@ -121,7 +121,7 @@ def own_section(file: Path, test: str | None = None, *, yaml: str | None = None)
 
 @dataclass
 class Reading:
-    """What became of a file: the test, None if it has errors; where its pages (by number) stand; errors."""
+    """Result of reading a file: the test (None if it has errors), positions of pages by number, findings."""
 
     config: TestConfig | None
     document: Document
@@ -130,11 +130,11 @@ class Reading:
 
 
 def read(path: Path, root: Path | None) -> Reading:
-    """What became of the file of a test. Arguments and errors are those of `load_config`."""
+    """The file of a test with its findings. Arguments are those of `load_config`; raises `UserError`."""
     file = path / CONFIG_NAME if path.is_dir() else path
     try:
         if file.exists() and not file.is_file():  # a pipe may never end
-            raise OSError("it is no file but a pipe, a device or a folder")
+            raise OSError("it is not a file but a pipe, a device or a folder")
         data = file.read_bytes()
     except OSError as error:
         raise UserError(
@@ -145,7 +145,7 @@ def read(path: Path, root: Path | None) -> Reading:
 
 
 def read_data(data: bytes, file: Path, root: Path | None) -> Reading:
-    """What would become of the file of a test with that content."""
+    """Result of reading the file of a test with that content."""
     try:
         document = parse(data)
     except YamlProblem as problem:
@@ -164,7 +164,7 @@ def read_data(data: bytes, file: Path, root: Path | None) -> Reading:
 
 
 class _Reader:
-    """From the document to models, collecting what is wrong and what is odd."""
+    """Converts the document to models and collects errors and warnings."""
 
     def __init__(self, file: Path, document: Document) -> None:
         self.findings: list[Finding] = []
@@ -184,7 +184,7 @@ class _Reader:
         for location, line in self._document.duplicates:
             first = self._document.line(location)
             self._warning(
-                location, f"key '{location[-1]}' stands twice; the first counts, on line {first}", line
+                location, f"key '{location[-1]}' is given twice; the first counts, on line {first}", line
             )
         top = {key: value for key, value in content.items() if key != "pages"}
         general = self._model(General, top, (), "the top level")
@@ -201,7 +201,7 @@ class _Reader:
         return general, group.pages
 
     def locations(self) -> dict[int, Location]:
-        """Where each page stands, by its number."""
+        """Position of each page in the document, by its number."""
         return {number: location for location, number in self._numbers.items()}
 
     def _number(self, entries: list[Any], location: Location) -> None:
@@ -237,7 +237,7 @@ class _Reader:
         model = PAGE_TYPES.get(kind) if isinstance(kind, str) else None
         if model is None:
             known = ", ".join(PAGE_TYPES)
-            what = "'type' is missing" if "type" not in entry else f"'{kind}' is no type of page"
+            what = "'type' is missing" if "type" not in entry else f"'{kind}' is not a type of page"
             self._error((*location, "type"), f"{what}{_close(str(kind), PAGE_TYPES)}; known are {known}")
             return None
         if kind not in _RATED:
@@ -245,7 +245,7 @@ class _Reader:
         return self._model(model, entry, location, f"a {kind} page")
 
     def _id(self, given: Any, location: Location) -> Any:
-        """Id of a page without grades: its own, unless it has none or another page's."""
+        """Id of a page without grades: its own, or a new one if it is missing or taken."""
         number = self._numbers[location]
         wanted = f"page{number}" if given is None else given
         if not isinstance(wanted, str):
@@ -256,7 +256,7 @@ class _Reader:
         self._ids.add(unique)
         if given is not None and unique != given:
             self._warning(
-                (*location, "id"), f"id '{given}' is another page's, too (this one stores no grades)"
+                (*location, "id"), f"id '{given}' is also that of another page (this one stores no grades)"
             )
         return unique
 
@@ -272,7 +272,7 @@ class _Reader:
             return None
 
     def _unknown(self, model: type[BaseModel], value: Any, location: Location, what: str) -> None:
-        """Warns of keys that webMUSHRA's page types do not have."""
+        """Warn of keys that webMUSHRA's page types do not have."""
         if isinstance(value, list):
             for index, entry in enumerate(value):
                 self._unknown(model, entry, (*location, index), what)
@@ -287,29 +287,29 @@ class _Reader:
                 self._unknown(nested, entry, (*location, key), f"'{key}' of {what}")
 
     def _check_whole(self, general: General | None, group: PageGroup) -> None:
-        """What can be seen only across pages."""
+        """Check what concerns several pages."""
         locations = self.locations()
         if any(finding.severity == "error" for finding in self.findings):
-            return  # numbers and pages go together only when every page was understood
+            return  # a page that was not understood has a number but is not in the group
         pages = list(group.flat())
         first: dict[str, int] = {}
         for number, page in enumerate(pages, start=1):
             if page.id in first:
                 self._error(
                     (*locations[number], "id"),
-                    f"id '{page.id}' is that of page {first[page.id]}, too; give each page its own, so that"
-                    " results can be told apart",
+                    f"id '{page.id}' is also that of page {first[page.id]}; give each page its own, so that"
+                    " results can be distinguished",
                 )
             first.setdefault(page.id, number)
             if isinstance(page, FinishPage) and number < len(pages):
-                self._error(locations[number], "the finish page must be the last page, in no random list")
+                self._error(locations[number], "the finish page must be the last page, outside random lists")
             if isinstance(page, MushraPage):
                 names = page.conditions()
                 for name in {name for name in names if names.count(name) > 1}:
                     self._error(
                         (*locations[number], "stimuli", name),
-                        f"'{name}' is the name of the anchor that this page makes; name the stimulus"
-                        " otherwise or switch the making off",
+                        f"'{name}' is the name of the anchor that this page makes; rename the stimulus"
+                        " or do not make the anchor",
                     )
             elif isinstance(page, FinishPage):
                 self._check_questions(page, locations[number])
@@ -351,12 +351,12 @@ def _is_several(response: Any) -> bool:
 
 
 def one_line(text: str) -> str:
-    """A message that quotes a file, without what would move a terminal's cursor."""
+    """A message that quotes a file, without characters that move a terminal's cursor."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _kind(value: Any) -> str:
-    """A value as a reader of YAML calls it."""
+    """A value in the words of YAML."""
     if value is None:
         return "empty"
     if isinstance(value, dict | list):
@@ -372,7 +372,7 @@ def _close(name: str, known: Iterable[str]) -> str:
 
 
 def _real(details: ErrorDetails, value: Any) -> Location:
-    """Pydantic's location without the branches of unions that it names."""
+    """Pydantic's location without its names of union branches."""
     real: list[str | int] = []
     for part in details["loc"]:
         in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
@@ -421,7 +421,7 @@ def _explain(details: ErrorDetails, model: type[BaseModel], what: str) -> str:
 
 
 def _keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Keys that the model at ``location`` below ``model`` takes."""
+    """Keys of the model at ``location`` below ``model``."""
     for part in location:
         if isinstance(part, int):
             continue

@@ -1,4 +1,4 @@
-"""Where a test keeps its YAML, its results and its key: said once, for every command that looks for them."""
+"""Locations of a test's YAML, results and key, for all commands."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 #: Name of the YAML file in a test's folder.
 CONFIG_NAME = "config.yaml"
-#: Name of the file that says what the opaque names of a test stand for. Never served.
+#: Name of the file that maps the opaque names of a test to conditions. Never served.
 KEY_NAME = "key.json"
 KEY_FORMAT = 1
-#: What a test is called by: its folder, or a YAML file.
+#: Suffixes of a YAML file that names a test.
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def database_of(test: Path) -> Path:
-    """The data base of a test unless another was chosen: beside its YAML, also where its folder is named.
+    """Default data base of a test, given by its folder or its YAML: a file beside the YAML.
 
-    A folder's own YAML has ``results.sqlite``; any other, of which a folder may hold several, its own name.
+    It is ``results.sqlite`` for ``config.yaml``, and ``NAME.sqlite`` for any other ``NAME.yaml``.
     """
     if test.is_dir():
         return test / "results.sqlite"
@@ -34,11 +34,11 @@ def config_beside(path: Path) -> Path | None:
 def key_beside(path: Path) -> Path | None:
     """``key.json`` in a folder, or in the folder of a file; None if there is none.
 
-    Of a folder ``configs`` also in the one above, where the audio paths of its tests begin.
+    For a folder ``configs`` the folder above is tried, too: audio paths of its tests are relative to it.
     """
     folder = path if path.is_dir() else path.parent
     keys = [folder / KEY_NAME]
     if folder.resolve().name == "configs":
         keys.append(folder.parent / KEY_NAME)
-    # A folder of that name, or a link to nothing, is no key, and `read_key` says so.
+    # `read_key` reports a folder of that name, or a link to nothing.
     return next((key for key in keys if os.path.lexists(key)), None)

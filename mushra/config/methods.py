@@ -1,4 +1,4 @@
-"""Methods of listening tests, and what the pages of each say by themselves."""
+"""Methods of listening tests, and the default texts of their pages."""
 
 from __future__ import annotations
 

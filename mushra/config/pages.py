@@ -1,11 +1,11 @@
-"""What a listening test consists of: webMUSHRA's page types and keys, three types of our own, our section.
+"""Models of a test's YAML: webMUSHRA's page types and keys, three page types of our own, and our section.
 
-Keys are camelCase in the file and snake_case here (``showWaveform`` is ``show_waveform``). Text is the text
-of the file, whatever it looks like. Unknown keys are left out, as webMUSHRA does (`mushra.config.load` warns
-of them); wrong types are refused. Our own options stand under the top-level key ``qincodec`` (`Section`),
-which an unmodified webMUSHRA ignores; there, unknown keys are refused.
+Keys are camelCase in the file and snake_case here (``showWaveform`` is ``show_waveform``). Text is taken as
+it is written. Unknown keys are ignored, as in webMUSHRA, and `mushra.config.load` warns of them. Wrong types
+are refused. Our own options are under the top-level key ``qincodec`` (`Section`), which an unmodified
+webMUSHRA ignores; unknown keys there are refused.
 
-What a key means is said once, in its ``description``: docs/yaml.md and the experimenter's forms show it.
+The ``description`` of a key says what it means; docs/yaml.md and the experimenter's forms show it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from mushra.config.values import Anything, AudioPath, Bool, Float, Int, Markup, 
 from mushra.config.values import Language as Language
 from mushra.config.yaml_js import resolve
 
-#: Names of results that no entry of ``stimuli`` may take from the signals a page makes by itself.
+#: Names of the anchors that a page makes; its stimuli must have other names.
 ANCHOR35, ANCHOR70 = "anchor35", "anchor70"
 #: See `is_training`.
 TRAINING_PREFIX = "training"
 
 
 class _Page(YamlModel):
-    """``id`` is unique in a test; a page that had none is called ``page<number>``, counted from 1."""
+    """``id`` is unique in a test; a page without one is called ``page<number>``, counted from 1."""
 
-    id: Text = Field(description="Name of the page in results, unlike that of any other page.")
+    id: Text = Field(description="Name of the page in results; each page has its own.")
     name: Text | None = Field(default=None, title="Heading", description="Heading of the page.")
     content: Markup | None = Field(
         default=None, title="Text", description="Text of the page: HTML without scripts, styles and pictures."
@@ -54,17 +54,17 @@ class ConsentPage(_Page):
 
     type: Literal["consent"]
     must_consent: Bool = Field(
-        default=True, title="Consent is needed", description="The test goes on only with the box ticked."
+        default=True, title="Consent is needed", description="The test continues only if the box is ticked."
     )
 
 
 class VolumePage(_Page):
-    """A looped stimulus to set the volume with."""
+    """A looped stimulus for setting the volume."""
 
     type: Literal["volume"]
-    stimulus: AudioPath = Field(description="What is played in a loop.")
+    stimulus: AudioPath = Field(description="Stimulus that is played in a loop.")
     default_volume: Annotated[Float, Field(ge=0, le=1)] = Field(
-        default=0.5, title="Volume at first", description="Factor of the amplitude, 0 to 1, to begin with."
+        default=0.5, title="Volume at first", description="Initial factor of the amplitude, 0 to 1."
     )
 
 
@@ -75,16 +75,16 @@ ReferenceWaveform = Annotated[
 
 
 class Trial(_Page):
-    """Stimuli (name in the results -> path) against a reference, and anchors made from it on request."""
+    """Stimuli (name in the results -> path), their reference, and optional anchors made of it."""
 
     show_waveform: ReferenceWaveform = False
     enable_looping: Looping = False
-    reference: AudioPath = Field(description="What the stimuli are compared with.")
+    reference: AudioPath = Field(description="Reference of the stimuli.")
     create_anchor35: Bool = Field(
-        default=False, description="Make the low anchor of the reference, low-passed at 3.5 kHz."
+        default=False, description="Make the low anchor: the reference, low-passed at 3.5 kHz."
     )
     create_anchor70: Bool = Field(
-        default=False, description="Make the mid anchor of the reference, low-passed at 7 kHz."
+        default=False, description="Make the mid anchor: the reference, low-passed at 7 kHz."
     )
     stimuli: Stimuli = Field(description="Name in the results: path. The hidden reference is added to them.")
 
@@ -94,16 +94,16 @@ class Trial(_Page):
 
 
 class MushraPage(Trial):
-    """A BS.1534 trial. The hidden reference (named "reference") is added by whoever shows the page."""
+    """A BS.1534 trial. Whoever shows the page adds the hidden reference, named "reference"."""
 
     type: Literal["mushra"]
-    strict: Bool = Field(default=True, description="Read, as webMUSHRA does, and of no effect here.")
+    strict: Bool = Field(default=True, description="Read, as in webMUSHRA, without effect here.")
     randomize: Bool = Field(default=True, description="Shuffle the signals for each listener.")
     show_condition_names: Bool = Field(
-        default=False, description="Show the names of the stimuli; the test is not blind then."
+        default=False, description="Show the names of the stimuli; then the test is not blind."
     )
     switch_back: Bool = Field(
-        default=False, description="Begin the excerpt anew where a listener changes to another signal."
+        default=False, description="Restart the excerpt when a listener changes to another signal."
     )
 
     def conditions(self) -> list[str]:
@@ -124,22 +124,22 @@ Unforced = Annotated[
 
 
 class PairedComparisonPage(Trial):
-    """Which of two is the reference?"""
+    """A trial that asks which of two signals is the reference."""
 
     type: Literal["paired_comparison"]
     unforced: Unforced = Field(
-        default=None, description='Label of the answer "neither"; false: one must be chosen.'
+        default=None, description='Label of the answer "neither"; with `false` one must be chosen.'
     )
 
 
 class OwnTrial(_Page):
     """A trial of a type that an unmodified webMUSHRA does not know. A listener gets a page for each pair."""
 
-    reference: AudioPath | None = Field(default=None, description="What the stimuli are compared with.")
+    reference: AudioPath | None = Field(default=None, description="Reference of the stimuli.")
     stimuli: Stimuli = Field(description="Name in the results: path.")
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Names of the signals that are compared with each other: of all stimuli, or with the reference."""
+        """Names of the two signals of each comparison: a stimulus and the reference, or two stimuli."""
         return [(name, HIDDEN_REFERENCE) for name in self.stimuli]
 
 
@@ -147,23 +147,23 @@ class DcrPage(OwnTrial):
     """Degradation category rating of P.800: the reference, then a stimulus, graded from 5 to 1."""
 
     type: Literal["dcr"]
-    reference: AudioPath = Field(description="What is played before each stimulus.")
+    reference: AudioPath = Field(description="Reference that is played before each stimulus.")
 
 
 class AbPage(OwnTrial):
-    """Which of two stimuli do you prefer? Or, with a reference: which is closer to it?"""
+    """A trial that asks which of two stimuli is preferred, or which is closer to the reference."""
 
     type: Literal["ab"]
     show_waveform: ReferenceWaveform = False
     enable_looping: Looping = False
     reference: AudioPath | None = Field(
-        default=None, description="If there is one, the question is which of the two is closer to it."
+        default=None, description="Optional; with it, the question is which of the two is closer to it."
     )
     stimuli: Annotated[Stimuli, Field(min_length=2)] = Field(
-        description="Name in the results: path. Each is compared with each."
+        description="Name in the results: path. All pairs are compared."
     )
     unforced: Unforced = Field(
-        default=None, description='Label of the answer "no preference"; false: one must be chosen.'
+        default=None, description='Label of the answer "no preference"; with `false` one must be chosen.'
     )
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -171,16 +171,16 @@ class AbPage(OwnTrial):
 
 
 class AbxPage(OwnTrial):
-    """Is X the same as A or as B?"""
+    """A trial that asks whether X is the same as A or as B."""
 
     type: Literal["abx"]
     enable_looping: Looping = False
     reference: AudioPath | None = Field(
         default=None,
-        description="If there is one, each stimulus is compared with it; otherwise each with each.",
+        description="Optional; with it, each stimulus is compared with it; otherwise all pairs are compared.",
     )
     trials: Annotated[Int, Field(ge=1, le=100)] = Field(
-        default=1, description="How often a listener gets each pair; X is drawn anew each time."
+        default=1, description="Number of times a listener gets each pair; X is drawn each time."
     )
 
     @model_validator(mode="after")
@@ -194,14 +194,14 @@ class AbxPage(OwnTrial):
 
 
 class LikertResponse(YamlModel):
-    """One answer of a Likert scale, with pictures for its three states where it has them."""
+    """One answer of a Likert scale, with optional pictures for its three states."""
 
-    value: Text = Field(description="What is stored.")
-    label: Text | None = Field(default=None, description="What is shown.")
+    value: Text = Field(description="Stored value.")
+    label: Text | None = Field(default=None, description="Text that is shown.")
     img: AudioPath | None = Field(default=None, description="Picture of the answer.")
-    img_selected: AudioPath | None = Field(default=None, description="The same where it is chosen.")
+    img_selected: AudioPath | None = Field(default=None, description="Picture when it is chosen.")
     img_higher_response_selected: AudioPath | None = Field(
-        default=None, description="The same where a later answer is chosen."
+        default=None, description="Picture when a later answer is chosen."
     )
 
 
@@ -214,7 +214,7 @@ def _one_scale_alone(scales: list[Any], dumped: SerializerFunctionWrapHandler) -
     return dumped(scales) if len(scales) > 1 else dumped(scales)[0]
 
 
-#: Written as the list of a scale's answers, or, where a page has several scales, a list of such lists.
+#: Written as the list of a scale's answers; a page with several scales has a list of such lists.
 Scales = Annotated[
     list[Annotated[list[LikertResponse], Field(min_length=1)]],
     Field(min_length=1),
@@ -228,7 +228,7 @@ class LikertPage(_Page):
 
     show_waveform: Bool = Field(default=False, title="Waveform", description="Draw the waveform.")
     must_rate: Bool = Field(
-        default=False, title="Ratings are needed", description="The test goes on only when all is rated."
+        default=False, title="Ratings are needed", description="The test continues only when all is rated."
     )
     must_playback: Annotated[
         Literal["ended", "processUpdate"] | None,
@@ -236,18 +236,19 @@ class LikertPage(_Page):
     ] = Field(
         default=None,
         title="Must be heard",
-        description="Before it is rated, the whole stimulus (`ended`) or its beginning (`processUpdate`).",
+        description="What must be heard before rating: the whole stimulus (`ended`) or its beginning"
+        " (`processUpdate`).",
     )
     stimuli: Annotated[dict[str, AudioPath], Field(min_length=1)] = Field(
         description="Name in the results: path."
     )
-    response: Scales = Field(description="The answers of a scale, or of several a list of such lists.")
+    response: Scales = Field(description="Answers of a scale; a list of such lists for several scales.")
     max_stimuli: Annotated[Int, Field(ge=1)] | None = Field(
-        default=None, description="So many of the stimuli, drawn at random for each listener. Default: all."
+        default=None, description="Number of stimuli, drawn at random for each listener. Default: all."
     )
 
     def pictures(self) -> list[str]:
-        """Paths of all that its answers show."""
+        """Paths of all pictures of its answers."""
         answers = [answer for scale in self.response for answer in scale]
         shown = [(one.img, one.img_selected, one.img_higher_response_selected) for one in answers]
         return [path for paths in shown for path in paths if path is not None]
@@ -260,63 +261,65 @@ class LikertMultiPage(LikertPage):
 
 
 class LikertSinglePage(LikertPage):
-    """One stimulus after the other, each with the scale."""
+    """The stimuli one after the other, each with the scale."""
 
     type: Literal["likert_single_stimulus"]
 
 
 class SpatialPage(_Page):
-    """Where is it? What the lists and mappings hold is up to the page that shows them."""
+    """A trial that asks for directions. Its page interprets the content of the lists and mappings."""
 
     type: Literal["spatial"]
     framerate: Annotated[Float, Field(gt=0)] | None = Field(
-        default=None, description="Read, as webMUSHRA does, and of no effect here."
+        default=None, description="Read, as in webMUSHRA, without effect here."
     )
     numberof_loc_obj: Annotated[Int, Field(ge=1, le=12)] = Field(
-        default=1, description="Directions that are asked for of each stimulus."
+        default=1, description="Number of directions asked for each stimulus."
     )
-    room_measurements: Anything | None = Field(default=None, description="Handed on to the page.")
+    room_measurements: Anything | None = Field(default=None, description="Passed on to the page.")
     stimuli: Anything = Field(description="Name: path, or a list of these or of paths.")
-    responses: Anything | None = Field(default=None, description="Handed on to the page.")
-    views: Anything | None = Field(default=None, description="Handed on to the page.")
-    objects: Anything | None = Field(default=None, description="Handed on to the page.")
+    responses: Anything | None = Field(default=None, description="Passed on to the page.")
+    views: Anything | None = Field(default=None, description="Passed on to the page.")
+    objects: Anything | None = Field(default=None, description="Passed on to the page.")
 
 
 class Choice(YamlModel):
     """An answer of a questionnaire's Likert question."""
 
-    value: Text = Field(description="What is stored.")
-    label: Text | None = Field(default=None, description="What is shown.")
+    value: Text = Field(description="Stored value.")
+    label: Text | None = Field(default=None, description="Text that is shown.")
 
 
 class Question(YamlModel):
     """A question of the finish page."""
 
     type: Literal["text", "number", "likert", "long_text"] = Field(
-        description="A line of text, a number, a choice of answers, or several lines."
+        description="Kind of answer: a line of text, a number, a choice of answers, or several lines."
     )
-    name: Text = Field(description="Name in the results, unlike that of any other question.")
-    label: Text | None = Field(default=None, description="What is asked. Default: the name.")
-    optional: Bool = Field(default=False, description="May be left out.")
-    min: Float | None = Field(default=None, description="Of a number: the least that is taken.")
-    max: Float | None = Field(default=None, description="Of a number: the most that is taken.")
-    default: Text | None = Field(default=None, description="What the field holds at first.")
-    response: list[Choice] | None = Field(default=None, description="Of a choice: its answers.")
+    name: Text = Field(description="Name in the results; each question has its own.")
+    label: Text | None = Field(default=None, description="Text of the question. Default: the name.")
+    optional: Bool = Field(default=False, description="Listeners may leave it out.")
+    min: Float | None = Field(default=None, description="Least allowed number.")
+    max: Float | None = Field(default=None, description="Greatest allowed number.")
+    default: Text | None = Field(default=None, description="Initial content of the field.")
+    response: list[Choice] | None = Field(default=None, description="Answers to choose from.")
 
 
 class FinishPage(_Page):
-    """The end: questionnaire, thanks."""
+    """The last page: questionnaire and thanks."""
 
     type: Literal["finish"]
     popup_content: Markup | None = Field(
-        default=None, title="Text at the very end", description="Shown once the results have arrived; HTML."
+        default=None,
+        title="Text at the very end",
+        description="HTML that is shown when the results have arrived.",
     )
     show_results: Bool = Field(
         default=False, title="Show ratings", description="Listeners see their own ratings at the end."
     )
-    show_errors: Bool = Field(default=False, description="Read, as webMUSHRA does, and of no effect here.")
-    write_results: Bool = Field(default=True, description="Read, and of no effect: results are stored.")
-    questionnaire: list[Question] | None = Field(default=None, description="Questions, in this order.")
+    show_errors: Bool = Field(default=False, description="Read, as in webMUSHRA, without effect here.")
+    write_results: Bool = Field(default=True, description="Read, without effect: results are always stored.")
+    questionnaire: list[Question] | None = Field(default=None, description="Questions in their order.")
 
 
 Page = (
@@ -343,13 +346,13 @@ PAGE_TYPES: dict[str, type[_Page]] = {
 
 @dataclass(frozen=True)
 class PageGroup:
-    """A nested list of pages; ``random`` if its entries (pages and groups, each as a whole) are shuffled."""
+    """A nested list of pages; ``random`` means that its entries, pages and whole groups, are shuffled."""
 
     pages: tuple[Page | PageGroup, ...]
     random: bool = False
 
     def flat(self) -> Iterator[Page]:
-        """All pages below, in the order of the file."""
+        """All pages of the group and its groups, in the order of the file."""
         for entry in self.pages:
             if isinstance(entry, PageGroup):
                 yield from entry.flat()
@@ -366,8 +369,10 @@ class PageGroup:
 
 
 def is_training(page: str, named: Collection[str] | None = None) -> bool:
-    """Whether the page of that id is training, for pages, submissions and files: one that the configuration
-    names; where that names none, or is not known, one whose id begins with "training"."""
+    """Whether the page with that id is training: ``named`` has it.
+
+    If the configuration names no page or is not known (None), ids that begin with "training" are training.
+    """
     return page.startswith(TRAINING_PREFIX) if named is None else page in named
 
 
@@ -377,12 +382,12 @@ class TestConfig:
 
     Attributes:
         path: the YAML file.
-        root: folder that all paths in it are relative to, itself absolute.
-        general: the top level, ``general.qincodec`` our section.
+        root: folder that all paths in it are relative to; absolute.
+        general: the top level; ``general.qincodec`` is our section.
         pages: in the order of the file, nested lists as `PageGroup`.
     """
 
-    __test__: ClassVar[bool] = False  # its name is no call to pytest
+    __test__: ClassVar[bool] = False  # pytest takes a class of this name for a test
 
     path: Path
     root: Path
@@ -410,17 +415,17 @@ class TestConfig:
         return list(PageGroup(self.pages).flat())
 
     def is_training(self, page: Page) -> bool:
-        """Whether the page is there to learn on."""
+        """Whether the page is for training."""
         return is_training(page.id, self.section.training)
 
     def is_gold(self, page: Page) -> bool:
-        """Whether the page is there to see who listens."""
+        """Whether the page has a gold item, which shows who listens carefully."""
         return any(page.id == one.page for one in self.section.gold)
 
     def is_kept_apart(self, page: Page) -> bool:
-        """Whether no result has the page's grades."""
+        """Whether results leave out the page's grades."""
         return self.is_training(page) or self.is_gold(page)
 
     def audio_path(self, path: str) -> Path:
-        """Where an audio path of the file lies on the disk."""
+        """Location on disk of an audio path in the file."""
         return self.root / path

@@ -1,4 +1,4 @@
-"""What a test's pages say by themselves, in the languages of the listening page."""
+"""Default texts of a test's pages, in the languages of the listening page."""
 
 from __future__ import annotations
 

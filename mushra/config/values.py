@@ -14,7 +14,7 @@ from mushra.config.yaml_js import Plain, resolve
 #: Name of the hidden reference in results.
 HIDDEN_REFERENCE = "reference"
 
-#: Tags in a text that is HTML.
+#: Limit of tags in an HTML text.
 MAX_TAGS = 4000
 
 Language = Literal["en", "de", "fr", "es"]
@@ -30,7 +30,7 @@ def _path(path: str) -> str:
     if "://" in path or path.startswith("//"):
         raise ValueError("is an address; put the file beside the test and give its relative path")
     if not path or "\\" in path or any(ord(character) < 32 for character in path):
-        raise ValueError("is no path; give a relative one with '/' between folders")
+        raise ValueError("is not a path; give a relative one with '/' between folders")
     parts = PurePosixPath(path).parts
     if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or ".." in parts:
         raise ValueError("leads out of the test's folder; give a relative path without '..'")
@@ -39,7 +39,7 @@ def _path(path: str) -> str:
 
 def _trial_names(stimuli: dict[str, str]) -> dict[str, str]:
     if HIDDEN_REFERENCE in stimuli:
-        raise ValueError("name 'reference' is that of the hidden reference; give the stimulus another")
+        raise ValueError("name 'reference' is that of the hidden reference; give the stimulus another name")
     if "" in stimuli:
         raise ValueError("a stimulus has no name")
     return stimuli
@@ -47,27 +47,27 @@ def _trial_names(stimuli: dict[str, str]) -> dict[str, str]:
 
 def _web_address(address: str) -> str:
     if not re.match(r"https?://[^/\s]", address):
-        raise ValueError("is no address; it must begin with https:// or http://")
+        raise ValueError("is not a web address; it must begin with https:// or http://")
     if "{" in re.split("[/?#]", address, maxsplit=3)[2]:
-        raise ValueError("has a placeholder in the name of the host; it may stand only after that")
+        raise ValueError("has a placeholder in the host name; it is allowed only after that")
     return address
 
 
 def _few_tags(markup: str) -> str:
-    # Reading markup, here and in a browser, takes time by the square of how deep it is nested.
+    # The time for reading markup grows with the square of its depth, here and in a browser.
     if (tags := markup.count("<")) > MAX_TAGS:
-        raise ValueError(f"has {tags} tags; at most {MAX_TAGS} are taken")
+        raise ValueError(f"has {tags} tags; at most {MAX_TAGS} are allowed")
     return markup
 
 
 Text = Annotated[str, AfterValidator(str)]
 WebAddress = Annotated[Text, AfterValidator(_web_address)]
-#: HTML; what of it is shown, `mushra.server.sanitize` says.
+#: HTML; `mushra.server.sanitize` decides which parts of it are shown.
 Markup = Annotated[Text, AfterValidator(_few_tags)]
 Bool = Annotated[bool, BeforeValidator(_bool)]
 Int = Annotated[int, BeforeValidator(resolve)]
 Float = Annotated[float, BeforeValidator(resolve)]
-#: What is handed on to the page that shows it, as webMUSHRA's parser resolves it.
+#: Value that is passed on to its page, as webMUSHRA's parser resolves it.
 Anything = Annotated[dict[str, Any] | list[Any], BeforeValidator(resolve)]
 AudioPath = Annotated[Text, AfterValidator(_path)]
 Stimuli = Annotated[dict[str, AudioPath], Field(min_length=1), AfterValidator(_trial_names)]
@@ -90,6 +90,6 @@ class YamlModel(BaseModel):
 
 
 class Own(BaseModel):
-    """Of our own section, whose keys are snake_case in the file, too."""
+    """A mapping of our own section, whose keys are snake_case in the file, too."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""Write YAML that yaml.js, the parser of webMUSHRA, and every other parser read as the same values."""
+"""Write YAML that yaml.js, webMUSHRA's parser, reads as the same values as every other parser."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mushra.config.yaml_js import Plain
 def dump(value: dict[str, Any]) -> str:
     """A document that yaml.js and every YAML parser read as ``value``.
 
-    yaml.js takes a list that begins on another list's line for text, folds no lines, and knows no escape of
-    a character beyond U+007F: every list begins on a line of its own, all text that is not plainly a word is
-    quoted on one line.
+    yaml.js takes a list that begins on another list's line for text, does not fold lines, and does not know
+    escapes of characters beyond U+007F. So every list begins on a line of its own, and text that is not
+    plainly a word is quoted on one line.
 
     Args:
-        value: of dicts with text keys, lists, text (`Plain` as it was read), numbers, bool, None.
+        value: dicts with text keys, lists, text (`Plain` as it was read), numbers, bool, None.
     """
     return "".join(f"{line}\n" for line in _lines(value))
 
@@ -47,7 +47,7 @@ def _entry(head: str, inner: Any) -> Iterator[str]:
         yield f"{head} {_scalar(inner)}"
 
 
-#: Text that needs no quotes: no number, no date, no word that YAML 1.1 takes for a value.
+#: Text that needs no quotes: not a number, a date, or a word that YAML 1.1 takes for a value.
 _WORD = re.compile(
     r"(?!(?:y|n|yes|no|on|off|true|false|null|nan|inf|infinity)$)[a-z](?:[\w ,.()/+-]*[\w)])?",
     re.IGNORECASE | re.ASCII,

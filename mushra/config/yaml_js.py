@@ -1,4 +1,4 @@
-"""How yaml.js reads YAML: by lines. What `mushra.config.yaml_lines` builds documents from."""
+"""Line-by-line reading of YAML as in yaml.js, for `mushra.config.yaml_lines`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 MAX_DEPTH = 40
 TOO_DEEP = f"lists and mappings are nested more than {MAX_DEPTH} deep"
-#: What JavaScript trims.
+#: Characters that JavaScript trims.
 _SPACES = " \t\n\v\f\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff"
 _SPACES += "".join(map(chr, range(0x2000, 0x200B)))
 _ITEM = re.compile(r"-(?:(\s+)(.*))?$", re.DOTALL)
@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 class YamlProblem(Exception):
-    """The text is no YAML that can be used. ``line`` counts from 1."""
+    """The text is not valid YAML. ``line`` counts from 1."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class Plain(str):
 
 
 def resolve(value: Any) -> Any:
-    """What yaml.js makes of values without quotes, in all of ``value``: true, false and finite numbers."""
+    """``value`` with all values without quotes converted as in yaml.js: true, false and finite numbers."""
     if isinstance(value, dict):
         return {key: resolve(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -93,7 +93,7 @@ class Map(dict[str, tuple[int, Any]]):
 
 
 class Block:
-    """Lines (number, text) that make up one value, without the blanks in front that all of them have."""
+    """Lines (number, text) of one value, without their common indentation."""
 
     def __init__(self, lines: list[tuple[int, str]], anchors: dict[str, Any], depth: int) -> None:
         margin = min((_indent(text) for _, text in lines if not is_empty(text)), default=0)
@@ -122,7 +122,7 @@ class Block:
         return value
 
     def next_line(self) -> tuple[int, str] | None:
-        """Whatever comes next, blank lines included."""
+        """The next line, blank lines included."""
         if self._at == len(self._lines):
             return None
         self._at += 1
@@ -179,7 +179,7 @@ class Block:
         return Block(lines, self.anchors, self.depth + 1).value()
 
     def _deeper(self, least: int = 0) -> list[tuple[int, str]]:
-        """The next lines that begin further right, at ``least`` (0: where the first one does); none: []."""
+        """The next lines that are indented by at least ``least`` (0: as the first); [] if there are none."""
         end = filled = self._at
         while end < len(self._lines):
             number, text = self._lines[end]
@@ -189,7 +189,7 @@ class Block:
                     break
                 least = least or indent
                 if indent < least:
-                    raise YamlProblem(number, "this line's indentation is that of no line above it")
+                    raise YamlProblem(number, "this line's indentation matches no line above it")
                 filled = end + 1
             elif text.strip(_SPACES) and 0 < least <= indent:
                 filled = end + 1  # a comment, or a line of a text block
@@ -202,7 +202,7 @@ class Block:
         return [(number, text[min(least, _indent(text)) :]) for number, text in taken]
 
     def _entries(self) -> list[tuple[int, str]]:
-        """The next lines if they are a list that begins where the key above does."""
+        """The next lines if they are a list with the indentation of the key above."""
         end = filled = self._at
         while end < len(self._lines):
             text = self._lines[end][1]
@@ -217,7 +217,7 @@ class Block:
         return taken
 
     def _value(self, number: int, text: str) -> Any:
-        """The value that begins with ``text``; more lines are taken as needed."""
+        """The value that begins with ``text``; more lines are read as needed."""
         text = text[tag.end() :] if (tag := _TAG.match(text)) else text
         if _OBJECT.match(text):
             raise YamlProblem(number, f"tag '{text.split()[0][:40]}' is not allowed; put text in quotes")
@@ -245,12 +245,12 @@ class Block:
                 if indent == 0:
                     break
                 margin = margin or indent
-            if margin and not (is_empty(text) and text.strip(_SPACES)):  # no comment
+            if margin and not (is_empty(text) and text.strip(_SPACES)):  # not a comment
                 yield text[min(indent, margin) :]
             self._at += 1
 
     def _text_block(self, folded: bool, modifiers: str) -> str:
-        """The lines of ``|`` or ``>``: up to one that begins further left than the first."""
+        """The lines of ``|`` or ``>``: up to one with less indentation than the first."""
         digits = modifiers.strip("+-")
         indent = int(digits[:9]) if digits else 0
         taken: list[str] = []
@@ -283,7 +283,7 @@ class Block:
 
 
 class _Flow:
-    """A value in brackets or quotes, over as many lines as it takes."""
+    """A value in brackets or quotes, over one or more lines."""
 
     def __init__(self, block: Block, number: int, text: str) -> None:
         self._block = block
@@ -309,7 +309,7 @@ class _Flow:
         self._number, self._text, self._pos = line[0], line[1].strip(" \t"), 0
 
     def _skip(self, characters: str) -> str:
-        """The next character that is none of those; line breaks and comments of a whole line are skipped."""
+        """The next character that is not one of those; skips line breaks and whole-line comments."""
         while True:
             while self._pos < len(self._text) and self._text[self._pos] in characters:
                 self._pos += 1
@@ -355,7 +355,7 @@ class _Flow:
                 # "{a key: value}"; without a colon a blank ends the key: "{key value}".
                 found = _FLOW_KEY.match(self._text, self._pos)
                 if found is None:
-                    raise YamlProblem(number, f"'{self._text[self._pos :][:40]}' is no 'key: value'")
+                    raise YamlProblem(number, f"'{self._text[self._pos :][:40]}' is not a 'key: value'")
                 key, self._pos = found[0].strip(_SPACES), found.end()
             empty = self._skip(" \t:") in ",}"
             entries.add(number, key, None if empty else self._value(",}", depth + 1))
@@ -409,10 +409,10 @@ def is_empty(text: str) -> bool:
 
 
 def _fault(text: str) -> str:
-    """What is wrong with a line that begins neither an entry nor a key."""
+    """Error message for a line that begins neither an entry nor a key."""
     if text[0] == "\t":
         return "this line begins with a tab; indent with blanks"
-    return f"'{text.strip()[:40]}' stands alone"
+    return f"'{text.strip()[:40]}' is neither a key nor an entry"
 
 
 def _split(text: str) -> tuple[str, str] | None:

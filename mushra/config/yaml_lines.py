@@ -1,11 +1,11 @@
 r"""The YAML of webMUSHRA, read with line numbers and within bounds.
 
-The dialect is that of yaml.js, the parser that webMUSHRA's files are written for. It goes by lines: ``key:
-value`` is cut at the first colon before a blank or the line's end, and a value without quotes is the text up
-to the line's end, whatever stands in it. Nothing is converted here: a value without quotes is
-`mushra.config.yaml_js.Plain`, the very text of the file; whoever knows what is wanted resolves it.
+The dialect is that of yaml.js, the parser that webMUSHRA's files are written for. It reads line by line:
+``key: value`` is split at the first colon before a blank or the line's end. A value without quotes is all the
+text up to the line's end. Nothing is converted here: a value without quotes is `mushra.config.yaml_js.Plain`,
+the exact text of the file, and the model that knows the type converts it.
 
-What yaml.js refuses or garbles is read as YAML has it: lists that begin on another list's line (``- - a``),
+Syntax that yaml.js refuses or garbles is read as YAML: lists that begin on another list's line (``- - a``),
 ``#`` within text blocks, text that begins with ``!``, blank lines and comments anywhere, ``{a key: value}``,
 ``*alias`` and ``<<`` within brackets, values in brackets over several lines, ``\u00e9``. Tags of objects and
 second documents are refused.
@@ -19,11 +19,11 @@ from typing import Any
 
 from mushra.config.yaml_js import MAX_DEPTH, TOO_DEEP, Block, Map, YamlProblem, is_empty
 
-#: Where a value stands in a document: keys and list indices from the top.
+#: Position of a value in a document: keys and list indices from the top.
 Location = tuple[str | int, ...]
 
 MAX_BYTES = 4 * 2**20
-#: Values in a document, those that aliases repeat counted as often as they are repeated.
+#: Limit of values in a document; values repeated by aliases count each time.
 MAX_VALUES = 100_000
 
 
@@ -33,8 +33,8 @@ class Document:
 
     Attributes:
         value: dicts with text keys, lists, text (`Plain` if it has no quotes), None (nothing, null, ~).
-        lines: location -> line on which it stands, from 1.
-        duplicates: (location, line) of each key that stands twice in its mapping; the first counts.
+        lines: location -> its line, from 1.
+        duplicates: (location, line) of each key that is repeated in its mapping; the first counts.
     """
 
     value: Any = None
@@ -42,7 +42,7 @@ class Document:
     duplicates: list[tuple[Location, int]] = field(default_factory=list)
 
     def line(self, location: Location) -> int:
-        """Line of a location, or of the nearest thing around it that is there."""
+        """Line of a location, or of the nearest known location around it."""
         while location and location not in self.lines:
             location = location[:-1]
         return self.lines.get(location, 1)
@@ -53,7 +53,7 @@ def parse(data: bytes) -> Document:
 
     Raises:
         YamlProblem: not UTF-8, not YAML, several documents or none, tags, too large, too deep, or an alias
-            that is unknown, stands for itself, or makes too much.
+            that is unknown, refers to itself, or repeats too much.
     """
     if len(data) > MAX_BYTES:
         raise YamlProblem(1, f"the file has {len(data)} bytes; at most {MAX_BYTES} are read")
@@ -89,7 +89,7 @@ def parse(data: bytes) -> Document:
 
 
 class _Values:
-    """From what was read, with lines, to plain values: aliases are repeated here, and all is counted."""
+    """Converts parsed values with lines to plain values; repeats aliases and counts all values."""
 
     def __init__(self, document: Document) -> None:
         self._document = document

@@ -229,7 +229,7 @@ def test_a_key_of_another_test_leaves_names_and_says_so(here: Path) -> None:
     with pytest.raises(UserError, match="names such as"):
         load(["test"])
     (here / "test" / "key.json").write_text("{")
-    with pytest.raises(UserError, match="is no key of `mushra create`"):
+    with pytest.raises(UserError, match="is not a key of `mushra create`"):
         load(["test"])
 
 

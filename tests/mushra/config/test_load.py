@@ -208,21 +208,21 @@ bufferSize: 512 => bufferSize: 500 => 3 None 'bufferSize' is 500; allowed are 25
 language: de => language: it => 7 None 'language' is the text 'it'; allowed are 'en', 'de'
 testId: 7 => testId: [7] => 2 None 'testId' is a list; it must be text
 testId: 7\n =>  => 1 None 'testId' is missing
-type: generic => type: generick => 9 1 'generick' is no type of page (did you mean 'generic'?)
+type: generic => type: generick => 9 1 'generick' is not a type of page (did you mean 'generic'?)
 {type: generic,  => { => 9 1 'type' is missing
 defaultVolume: 1 => defaultVolume: 2 => 11 3 'defaultVolume' is 2; it must be less than or equal to 1
 stimulus: a.wav => stimulus: ../a.wav => 11 3 'stimulus': the text '../a.wav' leads out of the test's
 stimulus: a.wav => stimulus: /etc/passwd => 11 3 'stimulus': the text '/etc/passwd' leads out of
 stimulus: a.wav => stimulus: 'C:/a.wav' => 11 3 'stimulus': the text 'C:/a.wav' leads out of
 stimulus: a.wav => stimulus: 'http://x/a.wav' => 11 3 'stimulus': the text 'http://x/a.wav' is an add
-stimulus: a.wav => stimulus: 'a\b.wav' => 11 3 'stimulus': the text 'a\b.wav' is no path
+stimulus: a.wav => stimulus: 'a\b.wav' => 11 3 'stimulus': the text 'a\b.wav' is not a path
       id: trial1\n =>  => 13 4 'id' is missing: a mushra page needs it
 identification: prolific => identification: => 76 None 'qincodec.identification' is empty
 {no: b.wav, 2: c.wav} => [b.wav] => 26 4 'stimuli' is a list; it must be a mapping
 {no: b.wav, 2: c.wav} => {} => 26 4 'stimuli' has no entry; give at least one
 {no: b.wav, 2: c.wav} => {reference: b.wav} => 26 4 'stimuli': a mapping name 'reference' is that of
 {no: b.wav, 2: c.wav} => {anchor35: b.wav} => 26 4 'anchor35' is the name of the anchor that this pag
-id: trial2 => id: trial1 => 28 5 id 'trial1' is that of page 4, too
+id: trial2 => id: trial1 => 28 5 id 'trial1' is also that of page 4
 mustPlayback: ended => mustPlayback: end => 37 8 'mustPlayback' is the text 'end'; allowed are 'ended'
 [{value: 1}] => [{label: x}] => 45 9 'response.0.value' is missing
 showErrors: false => showErrors: 2 => 59 11 'showErrors' is 2; it must be true or false
@@ -244,7 +244,7 @@ https://app => javascript:app => 72 None 'qincodec.completion.redirect': the tex
         (
             "content: Thanks",
             f"content: {'<p>' * 4001}",
-            f"56 11 'content': the text '{'<p>' * 19}...' has 4001 tags; at most 4000 are taken",
+            f"56 11 'content': the text '{'<p>' * 19}...' has 4001 tags; at most 4000 are allowed",
         ),
     ],
 )
@@ -276,7 +276,7 @@ def test_all_errors_are_listed_and_the_first_is_raised(write: Callable[[str], Pa
 
 def test_finish_must_be_last(write: Callable[[str], Path]) -> None:
     path = write(MINIMAL + "  - {type: finish}\n  - {type: generic, id: z}\n")
-    assert problems(path) == ["8 2 the finish page must be the last page, in no random list"]
+    assert problems(path) == ["8 2 the finish page must be the last page, outside random lists"]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
     (tmp_path / "folder" / "config.yaml").mkdir(parents=True)
     for given in (tmp_path, tmp_path / "config.yaml", tmp_path / "folder", Path("/dev/zero")):
-        with pytest.raises(UserError, match=r"^cannot read test '[^\n]*': it is no file[^\n]*$"):
+        with pytest.raises(UserError, match=r"^cannot read test '[^\n]*': it is not a file[^\n]*$"):
             check_config(given)
 
 
@@ -327,7 +327,7 @@ def bomb() -> str:
         ("a:\n    b: 1\n  c: 2", "indentation"),
         ("a: 1\n- b", "'key: value' is expected"),
         ("a: 1\n\tb: 2", "begins with a tab"),
-        ("a: {b}", "is no 'key: value'"),
+        ("a: {b}", "is not a 'key: value'"),
         ('a: "b" c', "follows the end of the value"),
         ("a: \x00", "unacceptable character"),
         ("x" * (4 * 2**20 + 1), "at most 4194304 are read"),

@@ -53,9 +53,9 @@ def test_what_webmushra_ignores_is_a_warning(tmp_path: Path) -> None:
             "'response' of a likert_multi_stimulus page has no key 'image' (did you mean 'img'?);"
             " it is ignored",
         ),
-        (11, 4, "id 'same' is another page's, too (this one stores no grades)"),
-        (12, 5, "id 't1' is another page's, too (this one stores no grades)"),
-        (13, 6, "key 'name' stands twice; the first counts, on line 13"),
+        (11, 4, "id 'same' is also that of another page (this one stores no grades)"),
+        (12, 5, "id 't1' is also that of another page (this one stores no grades)"),
+        (13, 6, "key 'name' is given twice; the first counts, on line 13"),
         (13, 6, "a finish page has no key 'popupcontent' (did you mean 'popupContent'?); it is ignored"),
     ]:
         assert expected in found
@@ -77,7 +77,7 @@ def test_what_is_wrong_stays_an_error(tmp_path: Path) -> None:
     ]
     text = UNKNOWN.replace("id: t2", "id: t1")
     found = [str(f) for f in check_config(write_case(tmp_path, text)) if f.severity == "error"]
-    assert [line.split("error: ")[1][:40] for line in found] == ["page 2: id 't1' is that of page 1, too; "]
+    assert [line.split("error: ")[1][:39] for line in found] == ["page 2: id 't1' is also that of page 1;"]
 
 
 def test_our_own_section_is_ours(tmp_path: Path) -> None:

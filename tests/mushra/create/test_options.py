@@ -89,7 +89,7 @@ def test_every_option_is_in_the_yaml(create: Callable[..., Path], tmp_path: Path
         (["--languages", "en,xx"], "--languages is 'xx': input should be 'en', 'de', 'fr' or 'es'"),
         (
             ["--redirect", "example.org"],
-            "--redirect is 'example.org': is no address; it must begin",
+            "--redirect is 'example.org': is not a web address; it must begin",
         ),
         (
             ["--items-per-listener", "0"],

@@ -396,11 +396,11 @@ def test_changed_missing_and_unlike_files_are_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "cannot read key '.*key.json': No such file"),
-        ("{", "is no key of `mushra create`"),
+        ("{", "is not a key of `mushra create`"),
         ('{"trials": {}}', "has format None"),
-        ("[]", "is no key of `mushra create`"),
+        ("[]", "is not a key of `mushra create`"),
         ('{"format": 9, "trials": {}}', "has format 9"),
-        ('{"format": 1, "trials": {"a": {"signals": {}}}}', "is no key of `mushra create`"),
+        ('{"format": 1, "trials": {"a": {"signals": {}}}}', "is not a key of `mushra create`"),
     ],
 )
 def test_bad_keys_are_refused(content: str | None, message: str, tmp_path: Path) -> None:
