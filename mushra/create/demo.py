@@ -18,14 +18,13 @@ def make_demo(out: Path) -> Path:
     """Encode demo clips with Opus and MP3 (and QINCODEC if its weights are here) and make a test of them.
 
     Args:
-        out: folder for the run and the test. A demo that is there already is used as it is, so that its
-            results stay.
+        out: folder for the run and the test. An earlier demo there is used as it is, with its results.
 
     Returns:
         The test's folder.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds other files.
     """
     from baselines.registry import unavailable
     from evaluation.session import evaluate
@@ -42,7 +41,7 @@ def make_demo(out: Path) -> Path:
         not out.is_dir()
         or any(p.name not in (RUN, TEST) and not p.name.startswith(unfinished) for p in out.iterdir())
     ):
-        raise UserError(f"'{out}' holds something else than a demo; give another folder with --out")
+        raise UserError(f"'{out}' holds files other than a demo; give another folder with --out")
     check_out(test, force=True)
     codecs = ["opus", "mp3"]
     missing = unavailable("qincodec")
@@ -51,7 +50,7 @@ def make_demo(out: Path) -> Path:
     else:
         print(f"QINCODEC is left out: {missing}", file=sys.stderr)
     with ProgressLine() as progress:
-        # Encoded is all that is needed, of the items and the training; SI-SDR and nominal rates cost nothing.
+        # Only the encoded items and training clip are needed; SI-SDR and nominal rates cost nothing.
         evaluate(
             codecs=codecs,
             kbps=[KBPS],

@@ -1,4 +1,4 @@
-"""What stands in a test's folder beside its audio: the webMUSHRA YAML, the key, the report.
+"""Documents in a test's folder beside its audio: the webMUSHRA YAML, the key, the report.
 
 Pure functions of the finished trials.
 """
@@ -22,40 +22,40 @@ from mushra.create.methods import MANY_PAGES, Effort, effort, trial_page
 from mushra.create.stimuli import Item
 from qincodec.core.errors import UserError
 
-#: Loudness of a condition against the reference beyond this is worth a warning, dB.
+#: A condition whose loudness differs from the reference by more than this gets a warning, dB.
 _LEVEL_DB = 1.0
-#: Where the stop band of the 7 kHz anchor is reached; audio that ends below has no mid anchor to speak of.
+#: Start of the 7 kHz anchor's stop band; audio that ends below it hardly differs from its mid anchor.
 _MID_ANCHOR_END_HZ = 9000
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a test is made.
+    """Options of a new test.
 
     Attributes:
-        method: of the test; a trial is a page of its type.
-        items: trials; None: 12, or as many as there are recordings.
-        per_category: that many of each category instead.
-        clips: ids of the clips to take instead.
+        method: method of the test; a trial is a page of its type.
+        items: number of trials; None: 12, or the number of recordings if it is lower.
+        per_category: number of trials of each category, instead.
+        clips: ids of the clips to take, instead.
         pick: "random", or "hardest": worst mean rank of the run's metrics over the chosen conditions.
-        duration_s: of an excerpt; None: 10 s, or the longest clip if that is shorter.
-        excerpt: where it begins: "random" or "energy" (where it has the most).
-        anchors: to make; None: both in a MUSHRA test, none in others.
-        show_reference: AB: with the reference, and ask which is closer to it.
-        presentations: ABX: of each pair of an item.
+        duration_s: length of an excerpt; None: 10 s, or the longest clip if that is shorter.
+        excerpt: position of the excerpt: "random" or "energy" (the part with most energy).
+        anchors: anchors to make; None: both in a MUSHRA test, none in others.
+        show_reference: AB: also play the reference, and ask which is closer to it.
+        presentations: ABX: presentations of each pair of an item.
         training: number of training pages.
-        training_reuse: let them use recordings of the test where no others are left.
-        target_lufs: loudness of the references; None: left as they are.
-        file_format: of the stimuli.
+        training_reuse: use rated recordings for training if no others are left.
+        target_lufs: loudness of the references; None: they are left as they are.
+        file_format: format of the stimuli.
         bits: 16 (with dither) or 24.
-        open_names: call conditions by their names in the YAML and the file names.
-        language: of the pages.
-        title, test_id: of the test; None: of the language, from the folder's name.
+        open_names: use the conditions' names in the YAML and the file names.
+        language: language of the pages.
+        title, test_id: title and id; None: the language's default, and the folder's name.
         questionnaire: ask for age, experience, headphones and remarks at the end.
-        instructions: HTML of the first page, instead of our own welcome.
-        loop: let listeners set a loop within an excerpt.
-        section: of the YAML, what stands in it besides languages and seed.
-        seed: of every choice.
+        instructions: HTML of the first page, instead of the built-in welcome.
+        loop: let listeners loop a part of an excerpt.
+        section: our section of the YAML; languages and seed are set here.
+        seed: seed of every random choice.
     """
 
     method: Method = "mushra"
@@ -93,7 +93,7 @@ class Options:
 
 @dataclass
 class Trial:
-    """A page to be: its id, the excerpt, the finished item (without its signals once written), its files."""
+    """A trial: its id, its excerpt, its finished item (without signals after writing), its files."""
 
     id: str
     pick: Pick
@@ -103,12 +103,12 @@ class Trial:
 
     @property
     def is_training(self) -> bool:
-        """By our convention: pages whose id begins so are kept apart."""
+        """Whether the id begins with "training": grades of such pages are kept apart."""
         return self.id.startswith("training")
 
 
 def make_key(material: Material, options: Options, trials: Sequence[Trial]) -> Key:
-    """What the names of each trial stand for (``key.json``)."""
+    """Conditions behind the names of each trial (``key.json``)."""
     systems = {system.label: system for system in material.systems}
     entries = {}
     for trial in sorted(trials, key=lambda trial: trial.id):
@@ -145,7 +145,7 @@ def make_key(material: Material, options: Options, trials: Sequence[Trial]) -> K
 
 
 def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict[str, Any]:
-    """The test as webMUSHRA's YAML has it (``config.yaml``), with our section. Raises `UserError`."""
+    """webMUSHRA's YAML of the test (``config.yaml``) with our section. Raises `UserError`."""
     texts = TEXTS[options.language]
     own = method_texts(options.method, options.language, reference=options.show_reference)
     training = [trial for trial in trials if trial.is_training]
@@ -155,7 +155,7 @@ def make_config(options: Options, trials: Sequence[Trial], test_id: str) -> dict
             f"--blocks is {options.section.blocks}; give at most {len(graded)}, the number of trials"
         )
     training_text = texts["training_answers" if options.method in ("ab", "abx") else "training"]
-    if options.method != "mushra":  # whose sliders say what is asked
+    if options.method != "mushra":  # the sliders of MUSHRA explain themselves
         training_text = own.trial + training_text
     pages: list[Any] = [
         {
@@ -212,13 +212,13 @@ def make_report(
     ranked_by: Sequence[str],
     skipped: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    """All that was chosen, done and noticed (``create_report.json``).
+    """Choices, results and warnings (``create_report.json``).
 
     Args:
         material, options, trials: of the test.
-        test_id: as the YAML has it.
-        duration_s: of excerpts, as asked for.
-        ranked_by: metrics that "hardest" went by.
+        test_id: id in the YAML.
+        duration_s: requested length of excerpts.
+        ranked_by: metrics that "hardest" used.
         skipped: (clip id, reason) of clips that could not be an item.
     """
     items = []
@@ -270,7 +270,7 @@ def _effort(material: Material, options: Options) -> Effort:
 
 
 def _items_of_a_listener(options: Options, n_items: int) -> int:
-    """The fewest of them."""
+    """Number of items that a listener gets, or the least if it varies."""
     block = n_items // (options.section.blocks or 1)
     return min(block, options.section.items_per_listener or block)
 
@@ -288,18 +288,18 @@ def _test_warnings(material: Material, options: Options, all_trials: Sequence[Tr
     if n_items * asked.times > MANY_PAGES:
         yield (
             f"a listener gets {n_items * asked.times} {asked.unit}s, over {MANY_PAGES}: take fewer items or"
-            " systems, or --items-per-listener, which shares the items out among listeners"
+            " systems, or divide the items among listeners with --items-per-listener"
         )
     if ANCHOR70 in options.made_anchors and material.sample_rate < 2 * _MID_ANCHOR_END_HZ:
         yield (
-            f"at {material.sample_rate} Hz the 7 kHz anchor lacks only what lies between 7 and"
-            f" {material.sample_rate / 2000:g} kHz: it will hardly be told from the reference"
+            f"at {material.sample_rate} Hz the 7 kHz anchor lacks only the band between 7 and"
+            f" {material.sample_rate / 2000:g} kHz: it will hardly differ from the reference"
         )
     for trial in all_trials:
         if trial.is_training and trial.pick.clip.recording in recordings:
             yield (
                 f"{trial.id} uses '{trial.pick.clip.id}', a recording of the test (--training-reuse):"
-                " listeners have heard it with all conditions when they rate it"
+                " listeners have already heard it with all conditions when they rate it"
             )
     if options.open_names and options.method in ("mushra", "bs1116", "acr"):
         yield "webMUSHRA itself sends the names of conditions to the listeners' browsers (--open-names)"
@@ -309,14 +309,14 @@ def _test_warnings(material: Material, options: Options, all_trials: Sequence[Tr
         if abs(level) > _LEVEL_DB:
             yield (
                 f"{system.label} is {abs(level):.1f} dB {'louder' if level > 0 else 'quieter'} than the"
-                " reference in loudness (median of the items), which listeners will hear, too"
+                " reference in loudness (median of the items), and listeners will hear this"
             )
 
 
 def _mushra_warnings(
     options: Options, trials: Sequence[Trial], n_systems: int, n_items: int
 ) -> Iterator[str]:
-    """What BS.1534 says against the test."""
+    """Limits of BS.1534 that the test does not meet."""
     for warning in (
         items_warning(len(trials), n_systems),
         screening_warning(n_items),
@@ -326,11 +326,11 @@ def _mushra_warnings(
         if warning is not None:
             yield warning
     if ANCHOR35 not in options.made_anchors:
-        yield "no low anchor: the standard has one, low-passed at 3.5 kHz, in each trial"
+        yield "no low anchor: the standard requires one, low-passed at 3.5 kHz, in each trial"
 
 
 def _page(trial: Trial, options: Options, name: str, content: str) -> dict[str, Any]:
-    """A trial. Anchors are files like the others."""
+    """The page of a trial. Its anchors are files like the others."""
     page = trial_page(
         options.method,
         trial.files,

@@ -3,11 +3,11 @@
 Layout of a test::
 
     config.yaml           webMUSHRA's YAML, opaque names only
-    stimuli/TOKEN.wav     what listeners hear
-    key.json              what the names stand for; never served
-    create_report.json    what was chosen, done and noticed
+    stimuli/TOKEN.wav     audio that listeners hear
+    key.json              conditions behind the names; never served
+    create_report.json    choices, results and warnings
 
-The same inputs and seed give the same bytes. The folder appears whole or not at all.
+The same inputs and seed give the same bytes. The folder appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from qincodec.core.files import explain_os_errors, safe_name, write_atomic
 REPORT_NAME = "create_report.json"
 STIMULI = "stimuli"
 
-#: What `mushra create` writes, and --force may replace.
+#: Names that `mushra create` writes and --force may replace.
 _OWN_NAMES = {CONFIG_NAME, KEY_NAME, REPORT_NAME, STIMULI}
 _DEFAULT_ITEMS = 12
 _DEFAULT_DURATION_S = 10.0
 _MIN_DURATION_S = 1.0
 _ROUNDING_S = 0.001
-#: Most that `mushra serve` stores.
+#: Limit of `mushra serve`, characters.
 _MAX_TEST_ID = 200
 
 _NO_TRAINING = (
-    "ask for fewer items, give --training 0, or train on recordings that are rated, too, by --training-reuse"
+    "ask for fewer items, give --training 0, or also train on rated recordings with --training-reuse"
 )
 
 
@@ -68,17 +68,17 @@ def create_test(
     """Write a test folder.
 
     Args:
-        material: what the items are taken from.
-        out: the folder; must not exist, save with ``force``, which replaces what `create_test` wrote.
+        material: source of the items.
+        out: the folder; it must not exist, unless ``force`` is given.
         options: see `Options`.
-        force: replace an earlier test, unless it holds anything else, such as results.
+        force: replace an earlier test, unless its folder holds anything else, such as results.
         progress: called with (what, done, total).
 
     Returns:
-        What stands in ``create_report.json``.
+        Content of ``create_report.json``.
 
     Raises:
-        UserError: options without meaning, too few recordings, a folder in the way.
+        UserError: the options are invalid, there are too few recordings, or the folder exists.
     """
     _check_options(options, material)
     check_out(out, force)
@@ -92,7 +92,7 @@ def create_test(
     at_work = _lock(building)
     try:
         report = builder.build(building, options.test_id or _slug(out.name), progress)
-        load_config(building)  # what was written is what `mushra serve` will read
+        load_config(building)  # fails here if `mushra serve` could not read it
         with explain_os_errors(out):
             _move(building, out, force)
     finally:
@@ -104,7 +104,7 @@ def create_test(
 
 @dataclass(frozen=True)
 class _Quota:
-    """So many items, of these candidates in this order; ``strict``: one that will not do is an error."""
+    """``count`` items of these candidates in this order; ``strict``: an unsuitable one is an error."""
 
     what: str
     count: int
@@ -114,7 +114,7 @@ class _Quota:
 
 
 class _Builder:
-    """One making of a test."""
+    """Makes one test."""
 
     def __init__(self, material: Material, options: Options) -> None:
         self._material = material
@@ -127,11 +127,11 @@ class _Builder:
         longest = max((clip.duration_s for clip in material.clips), default=0.0)
         self._duration_s = options.duration_s or min(_DEFAULT_DURATION_S, longest)
         contents = sorted(clip.content_hash for clip in material.clips)
-        # The seed alone could be guessed; no listener has the contents of the recordings.
+        # A listener could guess the seed, but does not have the contents of the recordings.
         self._secret = json.dumps([options.seed, contents])
 
     def build(self, folder: Path, test_id: str, progress: Progress) -> dict[str, Any]:
-        """Write everything into an empty folder; the report."""
+        """Write everything into an empty folder; return the report."""
         quotas = self._choose()
         total = sum(quota.count for quota in quotas) + self._options.training
         expected = [self._pick(clip) for quota in quotas for clip in quota.candidates[: quota.count]]
@@ -168,8 +168,8 @@ class _Builder:
             there = len({clip.recording for clip in self._material.clips if self._lasts(clip.duration_s)})
             if items <= there < items + pages:
                 raise UserError(
-                    f"{count(items, 'item')} and {count(pages, 'training page')} need a recording each that"
-                    f" lasts {self._duration_s:g} s; there are {there}: {_NO_TRAINING}"
+                    f"{count(items, 'item')} and {count(pages, 'training page')} each need a recording of"
+                    f" {self._duration_s:g} s; there are {there}: {_NO_TRAINING}"
                 )
         return quotas
 
@@ -180,19 +180,21 @@ class _Builder:
         clips = self._material.clips
         if options.per_category is None:
             n_recordings = len({clip.recording for clip in clips})
-            kept = 0 if options.training_reuse else options.training  # no training on what is rated
+            kept = 0 if options.training_reuse else options.training  # recordings that are not rated
             wanted = options.items or max(1, min(_DEFAULT_ITEMS, n_recordings - kept))
             return [self._quota("the recordings", wanted, clips)]
         categories = sorted({clip.category for clip in clips if clip.category is not None})
         if not categories:
-            raise UserError("--per-category needs clips with categories; these have none: give --items")
+            raise UserError(
+                "--per-category needs clips with categories; these have none: give --items instead"
+            )
         return [
             self._quota(f"category '{name}'", options.per_category, [c for c in clips if c.category == name])
             for name in categories
         ]
 
     def _quota(self, what: str, wanted: int, clips: Sequence[Clip]) -> _Quota:
-        """Items of these clips, if enough of their recordings last as long as an excerpt."""
+        """Quota of items from these clips. Raises `UserError` if too few recordings are long enough."""
         longest: dict[str, float] = {}
         for clip in clips:
             longest[clip.recording] = max(clip.duration_s, longest.get(clip.recording, 0.0))
@@ -224,7 +226,7 @@ class _Builder:
         )
 
     def _ordered(self, clips: Sequence[Clip]) -> list[Clip]:
-        """Candidates in the order in which they are taken, the first of each recording."""
+        """Candidates in the order of choice, the first of each recording."""
         seed = self._options.seed
         shuffled = sorted(clips, key=lambda clip: hashlib.sha256(f"{seed}:{clip.id}".encode()).digest())
         if self._options.pick == "hardest":
@@ -237,7 +239,7 @@ class _Builder:
         return [clip for clip in shuffled if first[clip.recording] is clip]
 
     def _pick(self, clip: Clip) -> Pick:
-        """Where in a clip its excerpt lies."""
+        """The excerpt of a clip."""
         room = math.floor((clip.duration_s - self._duration_s) / GRID_S + 1e-6)
         if room <= 0:
             return Pick(clip, 0.0, min(self._duration_s, clip.duration_s))
@@ -255,7 +257,7 @@ class _Builder:
     def _fill(
         self, quota: _Quota, kind: str, delays: dict[str, int], folder: Path, on_item: Callable[[int], None]
     ) -> None:
-        """Make the items of a quota; what will not do is noted, and the next candidate takes its place."""
+        """Make the items of a quota; the next candidate replaces an unsuitable one, which is noted."""
         made = 0
         reasons: list[str] = []
         for clip in quota.candidates:
@@ -281,14 +283,14 @@ class _Builder:
             on_item(len(self._trials))
         if made < quota.count:
             hint = quota.hint if made or kind == "training" else "give other recordings"
-            first = f", {len(reasons)} will not do, the first: {reasons[0]}" if reasons else ""
+            first = f", {len(reasons)} cannot be items, the first: {reasons[0]}" if reasons else ""
             raise UserError(
                 f"{quota.what}: asked for {count(quota.count, 'item')}, {made} can be made of"
                 f" {count(len(quota.candidates), 'recording')}{first}; {hint}"
             )
 
     def _write(self, trial: Trial, folder: Path) -> None:
-        """Write the signals of a trial, in the order of their meaningless names, and let go of them."""
+        """Write the signals of a trial in the order of their opaque names, and free them."""
         options, item = self._options, trial.item
         named = {}
         for condition in item.signals:
@@ -306,7 +308,7 @@ class _Builder:
                 options.bits,
                 f"{self._secret}{path}",
             )
-            # Likert pages have the hidden reference among their stimuli, under a name that tells nothing.
+            # Likert pages have the hidden reference among their stimuli, so it needs an opaque name.
             known = condition == HIDDEN_REFERENCE and options.method != "acr"
             trial.files[condition] = (HIDDEN_REFERENCE if known else name, path, digest)
         item.signals.clear()
@@ -314,7 +316,7 @@ class _Builder:
             self._even_out(trial, folder)
 
     def _even_out(self, trial: Trial, folder: Path) -> None:
-        """Pad the files of a trial to one size: that of a low-passed signal would tell it."""
+        """Pad the files of a trial to one size: a smaller file would reveal a low-passed signal."""
         size = common_size([(folder / path).stat().st_size for _, path, _ in trial.files.values()])
         for condition, (name, path, _) in trial.files.items():
             data = padded((folder / path).read_bytes(), size)
@@ -322,7 +324,7 @@ class _Builder:
             trial.files[condition] = (name, path, hashlib.sha256(data).hexdigest())
 
     def _token(self, what: str) -> str:
-        """Eight letters that tell nothing, never twice the same."""
+        """An opaque name of eight letters, unique in the test."""
         for attempt in range(100):
             number = int.from_bytes(hashlib.sha256(f"{self._secret}{what}{attempt}".encode()).digest(), "big")
             token = "".join(chr(ord("a") + number // 26**place % 26) for place in range(8))
@@ -358,19 +360,19 @@ def _check_options(options: Options, material: Material) -> None:
     twice = next((name for name in options.clips if options.clips.count(name) > 1), None)
     if twice is not None:
         raise UserError(
-            f"--clip {twice} is given twice; a listener rates each once: give another or leave it out"
+            f"--clip {twice} is given twice; a listener rates each clip once: give another or leave it out"
         )
     ways = {"--items": options.items, "--per-category": options.per_category, "--clip": options.clips}
     given = [option for option, value in ways.items() if value]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} both say which items to take; give one of them")
+        raise UserError(f"{' and '.join(given)} both choose the items; give one of them")
     if options.pick == "hardest" and not isinstance(material, RunMaterial):
-        raise UserError("--pick hardest goes by a run's metrics; give --run, or leave it out")
+        raise UserError("--pick hardest needs a run's metrics; give --run, or leave it out")
     if not material.clips:
         reason = f"; the first: {material.excluded[0][1]}" if material.excluded else ""
         raise UserError(f"there is no clip to take an item from{reason}")
     for name in options.made_anchors:
-        anchor_filter(name, material.sample_rate)  # refuses rates that are too low for it
+        anchor_filter(name, material.sample_rate)  # refuses a rate that is too low
 
 
 def _check_method(options: Options, n_systems: int) -> None:
@@ -386,13 +388,13 @@ def _check_method(options: Options, n_systems: int) -> None:
             )
     if options.method == "ab" and n_systems < 2:
         raise UserError(
-            "--method ab compares systems with each other, and there is one: give a second, or take"
+            "--method ab compares systems with each other, and there is only one: give a second, or use"
             " --method abx, which compares each with the reference"
         )
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Refuse a folder that is not ours to write."""
+    """Refuse a folder that `mushra create` must not write to."""
     if not out.exists() and not out.is_symlink():
         return
     if not out.is_dir():
@@ -401,20 +403,20 @@ def check_out(out: Path, force: bool) -> None:
     strangers = [name for name in names if name not in _OWN_NAMES]
     if strangers:
         raise UserError(
-            f"'{out}' holds '{strangers[0]}', which `mushra create` did not write and does not delete; choose"
+            f"'{out}' holds '{strangers[0]}', which `mushra create` did not write and will not delete; choose"
             " another --out"
         )
     if names and not force:
-        raise UserError(f"'{out}' holds a test already; choose another --out, or replace it with --force")
+        raise UserError(f"'{out}' already holds a test; choose another --out, or replace it with --force")
 
 
 def creating_prefix(out: Path) -> str:
-    """What the names of folders beside ``out`` begin with in which it is being made."""
+    """Prefix of the temporary folders beside ``out`` in which it is made."""
     return f".{out.name}.creating-"
 
 
 def _lock(folder: Path) -> int | None:
-    """Descriptor that locks a folder while this process lives; None: another has it, or locks do not work."""
+    """Descriptor that locks a folder while this process lives; None if it cannot be locked."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -425,7 +427,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _remove_unfinished(parent: Path, prefix: str) -> None:
-    """Remove what a killed `mushra create` of the same test has left; one that still runs holds its lock."""
+    """Remove folders of killed `mushra create` processes of the same test; running ones hold a lock."""
     for left in [path for path in parent.iterdir() if path.name.startswith(prefix) and path.is_dir()]:
         descriptor = _lock(left)
         if descriptor is not None:
@@ -434,8 +436,8 @@ def _remove_unfinished(parent: Path, prefix: str) -> None:
 
 
 def _move(building: Path, out: Path, force: bool) -> None:
-    """Put the finished folder in its place. `qincodec.core.files` is for files: a folder is not replaced."""
-    check_out(out, force)  # again: making it took a while
+    """Move the finished folder to its place. `qincodec.core.files` cannot replace a folder."""
+    check_out(out, force)  # it may have changed while the test was made
     if not force or not out.exists():
         building.rename(out)
         return

@@ -7,15 +7,15 @@ from pathlib import Path
 from mushra.config.values import MAX_TAGS
 from qincodec.core.errors import UserError
 
-#: Far beyond what anybody reads.
+#: Nobody reads more.
 _MAX_BYTES = 100_000
 
 
 def read_instructions(path: Path) -> str:
-    """A Markdown file as HTML. Markup in it is kept; what is shown, `mushra.server.sanitize` decides.
+    """A Markdown file as HTML. Markup in it is kept; `mushra.server.sanitize` decides what is shown.
 
     Raises:
-        UserError: no such file, not UTF-8, empty, or too long.
+        UserError: the file cannot be read, is not UTF-8, is empty, or is too long.
     """
     from markdown_it import MarkdownIt
 

@@ -1,7 +1,7 @@
-"""Where the signals of a test come from: an evaluation run, or folders of decoded files.
+"""Sources of a test's signals: an evaluation run, or folders of decoded files.
 
-A run keeps what its codecs encoded, so its decoded audio is had again without encoding, exactly as it was
-scored: decoded, brought to the run's sample rate, its condition's delay taken out.
+A run stores the output of its encoders. So its audio is restored without encoding, exactly as it was scored:
+decoded, resampled to the run's sample rate, and without its condition's delay.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from qincodec import audio
 from qincodec.audio import Audio
 from qincodec.core.errors import UserError
 
-#: Excerpts of files begin on this grid, which holds whole samples of all usual sample rates.
+#: Excerpts of files begin on this grid; its step has whole samples at all usual sample rates.
 GRID_S = 0.04
-#: Read on both sides of an excerpt, for delays of up to 0.1 s.
+#: Margin on both sides of an excerpt, for delays of up to 0.1 s.
 _MARGIN_S = 4 * GRID_S
-#: A clip of a run whose own delay is this far from its condition's was shifted by itself.
+#: A clip whose own delay differs more than this from its condition's has a delay of its own.
 _FAR_S = 0.001
-#: Excerpts that end this close to the end of a recording end with it.
+#: An excerpt that ends closer than this to the end of its recording counts as ending with it.
 _END_S = 0.001
 
 
@@ -56,7 +56,7 @@ class System:
 
 @dataclass(frozen=True)
 class Pick:
-    """An excerpt of a clip: ``start_s`` is counted from the clip's start."""
+    """An excerpt of a clip; ``start_s`` is relative to the clip's start."""
 
     clip: Clip
     start_s: float
@@ -64,14 +64,14 @@ class Pick:
 
 
 class Material(Protocol):
-    """What `mushra create` asks of a run or of folders.
+    """What `mushra create` needs from a run or from folders.
 
     Attributes:
         name: the run folder; None for folders.
         systems: conditions under test.
         sample_rate: of all signals, Hz.
-        clips: that an item can be taken from, by id.
-        excluded: (clip id, reason) of those that cannot.
+        clips: clips that can be items, by id.
+        excluded: (clip id, reason) of clips that cannot.
     """
 
     name: str | None
@@ -84,10 +84,10 @@ class Material(Protocol):
         """Label -> delay of each condition, samples."""
 
     def load(self, pick: Pick) -> Raw:
-        """The excerpt with what margin there is. Raises `Unsuitable` for what another excerpt may mend."""
+        """The excerpt with the available margin. Raises `Unsuitable` if another excerpt may work."""
 
     def kbps_measured(self, label: str, clip: Clip) -> float | None:
-        """From the bytes of a clip's payload; None where there are none."""
+        """Rate from the bytes of a clip's payload; None if it has no payload."""
 
     def reference(self, clip: Clip) -> Audio:
         """The whole clip."""
@@ -99,14 +99,14 @@ class RunMaterial:
     Args:
         run: its folder.
         codecs: comma-separated row labels; None: all codecs under test.
-        kbps: comma-separated asked rates; None: all of them.
+        kbps: comma-separated nominal rates; None: all of them.
         folders: ``NAME[@KBPS]=DIR`` of the run's conditions that were decoded elsewhere.
-        weights: codec -> path, where a run used others than the shipped ones.
-        device: codecs decode on.
+        weights: codec -> path, if a run used other weights than the shipped ones.
+        device: device that codecs decode on.
 
     Raises:
-        UserError: no run, a condition that it does not have, a codec that cannot run here or is another than
-            that of the run, clips that were not scored.
+        UserError: the folder is not a run, it lacks a condition, a codec cannot run here or differs from
+            that of the run, or clips were not scored.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class RunMaterial:
         unused = [label for label in given if label not in self._conditions]
         if unused:
             raise UserError(
-                f"--condition {unused[0]} is no condition of {run} that was chosen; chosen are"
+                f"--condition {unused[0]} is not a chosen condition of {run}; chosen are"
                 f" {', '.join(self._conditions)}"
             )
         self._audio = RunAudio(store, folders=list(given.values()), weights=weights, device=device)
@@ -154,7 +154,7 @@ class RunMaterial:
 
     @cached_property
     def _delays(self) -> dict[str, int]:
-        """Medians over the whole run: the delays its scores were taken at."""
+        """Medians over the whole run: the delays that were removed before scoring."""
         found = {label: [self._row(label, clip) for clip in self._all_clips] for label in self._conditions}
         return {
             label: condition_delay((None if row is None else row.delay for row in rows), align=True)
@@ -185,7 +185,7 @@ class RunMaterial:
         whole = self._unchanged.read(clip.path, clip.content_hash, partial(audio.info, clip.path))
         found = {label: self._row(label, clip) for label in self._conditions}
         rows = {label: row for label, row in found.items() if row is not None}
-        # Estimates of coded signals scatter by some samples; what was scored is heard, unless far off.
+        # Estimates of coded signals scatter by some samples; the scored delay is kept unless it is far off.
         far = _FAR_S * self.sample_rate
         own = {label: row.delay for label, row in rows.items()}
         notes += [f"'{label}': {row.note}" for label, row in rows.items() if row.note]
@@ -203,9 +203,9 @@ class RunMaterial:
         )
 
     def hardness(self) -> tuple[dict[str, float], list[str]]:
-        """Clip id -> mean rank by the chosen conditions' scores, 1 the worst; the metrics ranked by.
+        """Clip id -> mean rank by the chosen conditions' scores (1 is the worst), and the metrics used.
 
-        Per metric a clip's score is the mean over the chosen conditions. Clips that lack one are left out.
+        A clip's score of a metric is the mean over the chosen conditions. Clips that lack one are left out.
 
         Raises:
             UserError: the run has no metric, or no clip with all scores.
@@ -248,7 +248,7 @@ class FolderMaterial:
         sample_rate: of the test, Hz; None: that of the references.
 
     Raises:
-        UserError: no such folder, nothing in it, references of different rates.
+        UserError: a folder does not exist or is empty, or the references' rates differ.
     """
 
     def __init__(self, reference: str, conditions: Sequence[str], sample_rate: int | None = None) -> None:
@@ -258,7 +258,7 @@ class FolderMaterial:
             for spec in parse_conditions(conditions)
         }
         if len(self._rendered) < len(conditions):
-            raise UserError("two --condition options have the same name; give one another name")
+            raise UserError("two --condition options have the same name; rename one")
         if not self._rendered:
             raise UserError("--reference needs at least one --condition NAME=DIR to compare with it")
         _refuse_reserved(self._rendered)
@@ -269,25 +269,25 @@ class FolderMaterial:
         rates = sorted({clip.sample_rate for clip in self.clips})
         if sample_rate is None and len(rates) > 1:
             raise UserError(
-                f"the references have {', '.join(map(str, rates))} Hz; say with --sample-rate at which the"
-                " test is to be"
+                f"the references have {', '.join(map(str, rates))} Hz; choose the test's rate with"
+                " --sample-rate"
             )
         self.sample_rate = sample_rate or (rates[0] if rates else 0)
         self._alignments: dict[Pick, dict[str, Alignment]] = {}
         self._unchanged = Unchanged("command", "begin again")
 
     def _read(self, clip: Clip, start_s: float = 0.0, duration_s: float | None = None) -> tuple[Audio, int]:
-        """(samples, sample rate) of the recording that was listed: clip ids and delays are of that one."""
+        """(samples, sample rate) of the listed recording. Raises `UserError` if the file has changed."""
         read = partial(audio.read, clip.path, start_s, duration_s)
         return self._unchanged.read(clip.path, clip.content_hash, read)
 
     def delays(self, picks: Sequence[Pick]) -> dict[str, int]:
-        """The median over the picked excerpts, of each condition."""
+        """Median delay of each condition over the picked excerpts."""
         found: dict[str, list[int | None]] = {label: [] for label in self._rendered}
         for pick in picks:
             try:
                 raw = self.load(pick)
-            except UserError:  # said when the item is made
+            except UserError:  # reported when the item is made
                 continue
             for label, delay in raw.own_delays.items():
                 found[label].append(delay)
@@ -329,7 +329,7 @@ class FolderMaterial:
                 sample_rate=rate,
                 channels=clip.channels,
             )
-            # That it was cut where the reference was is no news.
+            # Both were cut at the same place, so this needs no warning.
             notes += [f"'{label}': {note}" for note in loaded.notes if not note.startswith("cut from")]
             decoded[label] = fit_length(torch.from_numpy(loaded.audio), reference.shape[1]).numpy()
         if pick not in self._alignments:
@@ -361,15 +361,15 @@ def _refuse_reserved(labels: Mapping[str, Any]) -> None:
     for label in labels:
         if is_control(label):
             raise UserError(
-                f"a condition cannot be called '{label}': so are hidden reference and anchors, which every"
-                " trial has; give another name"
+                f"a condition cannot be called '{label}', which is the name of a hidden reference or an"
+                " anchor; give another name"
             )
 
 
 def _choose(
     conditions: Sequence[Condition], codecs: str | None, kbps: str | None, run: Path
 ) -> dict[str, Condition]:
-    """Label -> condition, of those that were asked for."""
+    """Label -> condition, for the requested conditions."""
     by_label = {c.label: c for c in conditions}
     labels = list(dict.fromkeys(c.codec for c in conditions))
     wanted = [name.strip() for name in codecs.split(",") if name.strip()] if codecs is not None else None
@@ -394,7 +394,7 @@ def _choose(
         if missing:
             raise UserError(
                 f"{run} has no '{label_of(name, missing[0])}'; it has {', '.join(by_label)}: evaluate it with"
-                f" --out {run}, or ask for what is there"
+                f" --out {run}, or ask for one of these"
             )
     if not chosen:
         raise UserError(f"no condition of {run} was chosen; it has {', '.join(by_label)}")

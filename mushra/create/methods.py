@@ -1,4 +1,4 @@
-"""What a trial of each method is in the YAML, and what it asks of a listener."""
+"""Each method's trial in the YAML, and its effort for a listener."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from mushra.config.methods import NO_PREFERENCE, QUALITY, Method
 from mushra.config.pages import HIDDEN_REFERENCE, Language
 
-#: Pages (ACR: sounds) in one session; more tire a listener.
+#: More pages (ACR: sounds) than this in one session tire a listener.
 MANY_PAGES = 60
 
 
@@ -26,10 +26,10 @@ def trial_page(
     Args:
         method: of the test.
         files: condition -> (name in the YAML, path, SHA-256), as of `mushra.create.documents.Trial`.
-        language: of answers that the YAML has words for.
-        loop: let listeners set a loop, where the method has one.
-        show_reference: AB: with the reference.
-        presentations: ABX: of each pair.
+        language: language of the answers in the YAML.
+        loop: let listeners set a loop, if the method has one.
+        show_reference: AB: also play the reference.
+        presentations: ABX: presentations of each pair.
     """
     reference = {"reference": files[HIDDEN_REFERENCE][1]}
     systems = dict(sorted(entry[:2] for condition, entry in files.items() if condition != HIDDEN_REFERENCE))
@@ -63,7 +63,7 @@ def trial_page(
 
 @dataclass(frozen=True)
 class Effort:
-    """What one item asks of a listener: ``times`` pages (ACR: sounds on one page), and what they are of."""
+    """Effort of one item: ``times`` pages (ACR: sounds on one page); ``of`` names what each one is for."""
 
     times: int
     unit: str
@@ -71,7 +71,7 @@ class Effort:
 
 
 def effort(method: Method, n_systems: int, presentations: int) -> Effort:
-    """Of an item with that many systems; ``presentations``: ABX, of each pair."""
+    """Effort of an item with that many systems; ``presentations``: of each pair in ABX."""
     match method:
         case "ab":
             return Effort(n_systems * (n_systems - 1) // 2, "page", "pair")

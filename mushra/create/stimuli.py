@@ -1,7 +1,7 @@
-"""From decoded audio to what listeners hear: aligned, cut, faded, at one loudness, as files.
+"""Make stimuli from decoded audio: align, cut, fade, set the loudness, write files.
 
-All signals of an item are treated alike: one region, one fade, one gain. The gain brings the reference to the
-target loudness (ITU-R BS.1770) and is lowered, for all of them, where a signal would peak above -1 dBFS.
+All signals of an item get the same region, fades and gain. The gain brings the reference to the target
+loudness (ITU-R BS.1770). It is lowered for all signals if one would peak above -1 dBFS.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from qincodec.audio import Audio
 from qincodec.core.errors import UserError
 from qincodec.core.files import file_sha256
 
-#: Raised-cosine fades at ends where a recording was cut.
+#: Length of raised-cosine fades at ends where a recording was cut.
 FADE_S = 0.01
-#: No sample of any signal, and nothing between the samples, peaks above this.
+#: Limit of the true peak of all signals.
 PEAK_DBFS = -1.0
-#: A block of BS.1770; a shorter excerpt has no loudness.
+#: Length of a block of BS.1770; a shorter excerpt has no loudness.
 MIN_EXCERPT_S = 0.4
-#: Where the channels of a file stand among L, R, C, Ls, Rs, which BS.1770 weights by 1, 1, 1, 1.41, 1.41;
-#: None is the LFE channel, which has no weight. Files have the orders of WAV, FLAC and browsers: 4 are
-#: L R Ls Rs, 6 are L R C LFE Ls Rs.
+#: Number of channels -> index of each among L, R, C, Ls, Rs, which BS.1770 weights by 1, 1, 1, 1.41, 1.41;
+#: None is the LFE channel, which has no weight. Files have the orders of WAV, FLAC and browsers: L R Ls Rs
+#: for 4 channels, L R C LFE Ls Rs for 6.
 _PLACES = {
     1: (0,),
     2: (0, 1),
@@ -42,18 +42,18 @@ _PLACES = {
     5: (0, 1, 2, 3, 4),
     6: (0, 1, 2, None, 3, 4),
 }
-#: More would need places that have no one order in files.
+#: Files have no common order for more channels.
 MAX_CHANNELS = max(_PLACES)
-#: An item's own delay replaces that of its condition only where the correlation gains this much by it.
+#: An item's own delay replaces that of its condition only if it increases the correlation by this much.
 OWN_DELAY_GAIN = 0.02
-#: An anchor that lacks less than this of its reference (energy, dB) is heard as the reference.
+#: If the energy that an anchor lacks is below this, dB of its reference, the anchor sounds like it.
 INAUDIBLE_DB = -50.0
 
 _OVERSAMPLING = 4
 
 
 class Unsuitable(UserError):
-    """This excerpt cannot be an item; another of the same recordings may."""
+    """This excerpt cannot be an item; another one may be."""
 
 
 @dataclass
@@ -65,10 +65,10 @@ class Raw:
         reference: float32 (channels, samples).
         decoded: label of a condition -> same shape.
         own_delays: label -> delay as estimated from this signal alone, samples; None without an estimate.
-        first, stop: the region of the excerpt itself, samples.
-        cut_start, cut_stop: whether the recording goes on beyond the region's ends.
-        notes: what was done to the signals on the way.
-        name: of the reference's file.
+        first, stop: region of the excerpt itself, samples.
+        cut_start, cut_stop: whether the recording continues beyond the region's ends.
+        notes: notes about the processing of the signals.
+        name: name of the reference's file.
     """
 
     sample_rate: int
@@ -91,16 +91,16 @@ class Item:
         sample_rate: Hz.
         duration_s: of each signal.
         signals: condition ("reference", labels, "anchor35", ...) -> float32 (channels, samples).
-        offset_s: how much later than asked the excerpt begins, since a delay was taken out at its edge.
-        loudness_lufs: of the reference before the gain.
-        gain_db: applied to all signals.
-        reduced_db: how much of the gain was given up for the peak; 0 if none.
+        offset_s: how much later than requested the excerpt begins, because a delay was removed at its edge.
+        loudness_lufs: loudness of the reference before the gain.
+        gain_db: gain of all signals.
+        reduced_db: reduction of the gain that the peak required; 0 if none.
         peak_dbfs: highest true peak of all signals after the gain.
-        delays: label -> delay taken out, samples.
-        levels_db: label -> loudness against that of the reference; None where it is below the gate. For the
-            report: all signals have one gain.
+        delays: label -> removed delay, samples.
+        levels_db: label -> loudness relative to the reference; None below the gate. Only for the report: all
+            signals have the same gain.
         removed_db: anchor -> energy of what it lacks, relative to the reference.
-        warnings: what the experimenter should look at.
+        warnings: what the experimenter should check.
     """
 
     sample_rate: int
@@ -122,10 +122,10 @@ def make_item(raw: Raw, delays: Mapping[str, int], anchors: Sequence[str], targe
 
     Args:
         raw: the excerpt.
-        delays: label -> delay of that condition, samples, positive if late. The excerpt's own estimate takes
-            its place only where the correlation is higher by `OWN_DELAY_GAIN` with it; a warning says so.
+        delays: label -> delay of that condition, samples, positive if late. The excerpt's own estimate
+            replaces it only if the correlation is higher by `OWN_DELAY_GAIN` with it; a warning says so.
         anchors: names of the anchors to make.
-        target_lufs: loudness of the reference; None: no gain, save one that keeps peaks below -1 dBFS.
+        target_lufs: loudness of the reference; None: no gain, except to keep peaks below -1 dBFS.
 
     Raises:
         Unsuitable: a signal is silent or not finite, or the reference is too short or quiet for BS.1770.
@@ -137,7 +137,7 @@ def make_item(raw: Raw, delays: Mapping[str, int], anchors: Sequence[str], targe
         notes += [f"reference '{raw.name}' {fault}" for fault in reference_faults(excerpt)]
     _check_signals(raw, notes)
     chosen = {label: _choose_delay(raw, label, delays.get(label, 0), notes) for label in raw.decoded}
-    # Nothing is filled in: what an alignment lacks at an end, the excerpt of all signals lacks.
+    # Nothing is filled in: if an alignment lacks samples at an end, all signals are shortened there.
     first = max([raw.first, *(-delay for delay in chosen.values())])
     stop = min([raw.stop, *(raw.reference.shape[1] - delay for delay in chosen.values())])
     if (stop - first) / raw.sample_rate < MIN_EXCERPT_S:
@@ -161,7 +161,7 @@ def make_item(raw: Raw, delays: Mapping[str, int], anchors: Sequence[str], targe
         if removed[name] < INAUDIBLE_DB:
             notes.append(
                 f"{name} lacks only {removed[name]:.0f} dB of the reference and may sound like it: the"
-                " recording has nothing up there"
+                " recording has almost no energy above its cutoff"
             )
     cut_start, cut_stop = raw.cut_start or first > raw.first, raw.cut_stop or stop < raw.stop
     fade = _fades(stop - first, raw.sample_rate, cut_start, cut_stop)
@@ -196,7 +196,7 @@ def make_item(raw: Raw, delays: Mapping[str, int], anchors: Sequence[str], targe
 
 
 def true_peak_dbfs(samples: Audio) -> float:
-    """Highest peak of the samples and of what lies between them (at 4 times the rate), dBFS."""
+    """Highest peak of the samples and between them (at 4 times the rate), dBFS."""
     between = audio.resample(samples, 1, _OVERSAMPLING)
     return max(audio.peak_dbfs(samples), audio.peak_dbfs(between))
 
@@ -209,7 +209,7 @@ def loudest_start(samples: Audio, length: int, step: int) -> int:
 
 
 def write_stimulus(path: Path, samples: Audio, sample_rate: int, bits: int, dither_seed: str) -> str:
-    """Write a ``.wav`` or ``.flac`` file of 16 bits with triangular dither, or of 24; its SHA-256 in hex.
+    """Write a ``.wav`` or ``.flac`` file of 16 bits with triangular dither, or of 24; return its SHA-256.
 
     The dither spans two steps, depends on ``dither_seed`` alone, and makes mean and power of the rounding
     error independent of the signal (Lipshitz, Wannamaker, Vanderkooy 1992).
@@ -224,7 +224,7 @@ def write_stimulus(path: Path, samples: Audio, sample_rate: int, bits: int, dith
 
 
 def _loudness(samples: Audio, sample_rate: int) -> float | None:
-    """Integrated loudness by ITU-R BS.1770-4, LUFS; None where all is below the gate of -70 LUFS.
+    """Integrated loudness by ITU-R BS.1770-4, LUFS; None if all is below the gate of -70 LUFS.
 
     ``samples``: (channels, samples), at least a block of 0.4 s, of at most `MAX_CHANNELS`.
     """
@@ -242,7 +242,7 @@ def _loudness(samples: Audio, sample_rate: int) -> float | None:
 
 
 def _check_signals(raw: Raw, notes: list[str]) -> None:
-    """Refuse what nobody should hear, note what an experimenter should know."""
+    """Refuse signals that nobody should hear; note clipping."""
     for name, samples in {HIDDEN_REFERENCE: raw.reference, **raw.decoded}.items():
         if samples.shape != raw.reference.shape:
             raise Unsuitable(
@@ -257,7 +257,7 @@ def _check_signals(raw: Raw, notes: list[str]) -> None:
 
 
 def _choose_delay(raw: Raw, label: str, delay: int, notes: list[str]) -> int:
-    """The delay to take out of a signal: its condition's, or its own where that fits distinctly better."""
+    """Delay to remove from a signal: its condition's, or its own if that fits clearly better."""
     own = raw.own_delays.get(label)
     if own is None or own == delay:
         return delay
@@ -265,9 +265,7 @@ def _choose_delay(raw: Raw, label: str, delay: int, notes: list[str]) -> int:
     gained = _correlation(reference, other, own) - _correlation(reference, other, delay)
     if gained < OWN_DELAY_GAIN:
         return delay
-    notes.append(
-        f"'{label}' has a delay of {own} samples in this item, {delay} in the others; {own} taken out"
-    )
+    notes.append(f"'{label}' has a delay of {own} samples in this item, {delay} in the others; {own} removed")
     return own
 
 
@@ -278,7 +276,7 @@ def _correlation(reference: torch.Tensor, decoded: torch.Tensor, delay: int) -> 
 
 
 def _fades(length: int, sample_rate: int, fade_in: bool, fade_out: bool) -> Audio:
-    """Factor per sample, (samples,): raised cosines at the ends that were cut."""
+    """Factor of each sample, (samples,): raised cosines at the ends that were cut."""
     factor = np.ones(length, np.float32)
     count = min(round(FADE_S * sample_rate), length // 2)
     ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)).astype(np.float32)

@@ -108,7 +108,7 @@ def test_options_of_a_method(create: Any, tmp_path: Path) -> None:
         ("mushra", ["--presentations", "2"], "xyz", "--presentations goes with --method abx"),
         ("abx", ["--presentations", "0"], "xyz", "--presentations is 0; allowed: 1 to 100"),
         ("bs1116", ["--preset", "paper"], "xyz", "--preset paper is a MUSHRA test"),
-        ("ab", [], "x", "--method ab compares systems with each other, and there is one"),
+        ("ab", [], "x", "--method ab compares systems with each other, and there is only one"),
     ],
 )
 def test_options_of_other_methods_are_refused(
