@@ -27,15 +27,15 @@ from qincodec.core.errors import UserError
 
 __all__ = ["Limits", "create_app"]
 
-#: Their pages are those of `admin.blueprint`.
+#: Modules that add views to `admin.blueprint`.
 _ADMIN = (admin_editing, admin_preview)
 
-#: Of any body, unless a view says less; webMUSHRA's client sends the whole configuration along.
+#: Largest body of a request, unless a view sets less; webMUSHRA's client sends the whole configuration, too.
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
 MAX_TEST_ID = 200
 
-#: Where the data base has what a panel signs its links with.
+#: Key of the secret with which a panel signs its links, in the data base.
 PANEL_SECRET = "panel_secret"
 
 _log = logging.getLogger("mushra.server")
@@ -56,32 +56,33 @@ def create_app(
     """The application of one test. ``app.extensions["mushra"].store.close()`` when done.
 
     Args:
-        config: from `mushra.config.load.load_config`; None to serve nothing but a webMUSHRA checkout.
+        config: from `mushra.config.load.load_config`; None to serve only a webMUSHRA checkout.
         database: file of a SQLite data base, made if needed, or URL of a PostgreSQL one.
-        cache: folder for anchors and plots; default: ``cache`` beside the SQLite file; with PostgreSQL in
-            the test's folder, or without a test in that of the user's cache.
-        webmushra_folder: checkout whose own pages are served, with our storage behind.
-        submissions: take whole sessions from webMUSHRA's own client at ``service/write.php``, as with a
+        cache: folder for anchors and plots; default: ``cache`` beside the SQLite file. With PostgreSQL: in
+            the test's folder, or in the user's cache if there is no test.
+        webmushra_folder: webMUSHRA checkout whose pages are served; results are stored here.
+        submissions: accept whole sessions from webMUSHRA's own client at ``service/write.php``, as with a
             checkout.
-        prefix: path below which everything is served, as `clean_prefix` makes it; "": at the top.
-        trusted_proxies: how many reverse proxies set X-Forwarded-For, -Proto, -Host and -Prefix.
-        limits: how often one may do what; default: `Limits`.
-        panel_secret: what a panel signs its links with; kept in the data base. Default: what is kept there.
+        prefix: path below which everything is served, from `clean_prefix`; "": at the top.
+        trusted_proxies: number of reverse proxies that set X-Forwarded-For, -Proto, -Host and -Prefix.
+        limits: rate limits; default: `Limits`.
+        panel_secret: secret with which a panel signs its links; stored in the data base. Default: the stored
+            one.
 
     Raises:
         UserError: data base or stimuli cannot be used.
     """
     if webmushra_folder is not None and not (webmushra_folder / "index.html").is_file():
         raise UserError(
-            f"'{webmushra_folder}' is no checkout of webMUSHRA: there is no index.html in it; give its folder"
+            f"'{webmushra_folder}' is not a checkout of webMUSHRA: it has no index.html; give its folder"
         )
     submissions = submissions or webmushra_folder is not None
     asks_who = config is not None and config.section.identification != "anonymous"
     if submissions and config is not None and asks_who:
         raise UserError(
-            f"'{config.path}' takes listeners as '{config.section.identification}', which webMUSHRA's own"
-            " page cannot show; serve it with our page, or write `identification: anonymous` into its section"
-            " `qincodec`"
+            f"'{config.path}' identifies listeners by '{config.section.identification}', which webMUSHRA's"
+            " own page cannot do; serve it with our page, or write `identification: anonymous` into its"
+            " section `qincodec`"
         )
     store = Store(database)
     try:
@@ -93,7 +94,7 @@ def create_app(
     app = Flask(__name__, static_folder="static", static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
-    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # asked for anew each time, answered 304
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # browsers ask each time and get 304
     app.config["ASSETS_VERSION"] = assets_version(Path(app.static_folder or ""))
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["mushra"] = here
@@ -118,7 +119,7 @@ def create_app(
 
 
 class _Below:
-    """An application below a path; nothing outside it is answered."""
+    """An application below a path; other paths get 404."""
 
     def __init__(self, app: Any, prefix: str) -> None:
         self._app = app
@@ -173,7 +174,7 @@ def _service(
 
 
 def _handle_errors(app: Flask) -> None:
-    """Every error in the shape its reader expects: JSON for the page, a sentence for people."""
+    """Answer errors as JSON to the listening page, as a page of text to people."""
 
     def answer(status: int, code: str, message: str, **headers: str) -> tuple[Any, int, dict[str, str]]:
         if request.path.startswith("/api/"):
@@ -200,7 +201,7 @@ def _handle_errors(app: Flask) -> None:
 
     @app.errorhandler(Unknown)
     def unknown(_: Unknown) -> Any:
-        return answer(404, "not_found", "There is no such session; it may have been erased.")
+        return answer(404, "not_found", "This session does not exist; it may have been erased.")
 
     @app.errorhandler(Conflict)
     def conflict(error: Conflict) -> Any:
@@ -208,23 +209,23 @@ def _handle_errors(app: Flask) -> None:
 
     @app.errorhandler(StoreUnavailable)
     def unavailable(error: StoreUnavailable) -> Any:
-        _log.error("nothing can be stored: %s", error)
+        _log.error("the data base cannot store anything: %s", error)
         wait = {"Retry-After": "5"}
         if request.blueprint == "admin":
             again = request.method in ("GET", "HEAD")
             return render_template("admin/unavailable.html", error=error, again=again), 503, wait
-        message = f"Nothing can be stored now ({error.summary}). What you entered is kept and sent again."
+        message = f"Nothing can be stored now ({error.summary}). Your entries are kept and sent again."
         return answer(503, "unavailable", message, **wait)
 
     @app.errorhandler(UserError)
     def user_error(error: UserError) -> Any:
-        if request.blueprint != "admin":  # whose reader can do something about it
+        if request.blueprint != "admin":  # only the experimenter can act on it
             return unexpected(error)
         _log.error("%s", error)
         return answer(500, "unreadable", str(error))
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Any:
-        # The path only: its query may hold an invitation.
+        # The path only: the query may contain an invitation.
         current_app.logger.error("%s %s failed", request.method, request.path, exc_info=error)
         return answer(500, "internal_server_error", "Something went wrong on the server; please try again.")

@@ -1,4 +1,4 @@
-"""Where listeners reach a test: one address, made here, kept with the test, printed everywhere."""
+"""The listeners' address of a test: made here, stored with the test, printed everywhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qincodec.core.errors import UserError
 
 @dataclass(frozen=True)
 class Kept:
-    """What `mushra serve` was last given for a test: the listeners' address, and the path below it."""
+    """Listeners' address and prefix from the last `mushra serve` of a test."""
 
     address: str
     prefix: str
@@ -25,12 +25,13 @@ def public_address(public_url: str | None, host: str, port: int, prefix: str) ->
     """Address of the listening page; it ends in ``/``.
 
     Args:
-        public_url: what listeners reach the server by, from outside; None: ``host`` and ``port``.
-        host: address that the server listens at; for all of this machine's, one that others can reach.
-        prefix: path below which everything is served, "" or as `clean_prefix` makes it.
+        public_url: the server's URL for listeners outside; None: made of ``host`` and ``port``.
+        host: address at which the server listens. If it means all addresses of this machine, the result has
+            one that other machines can reach.
+        prefix: path below which everything is served, "" or from `clean_prefix`.
 
     Raises:
-        UserError: ``public_url`` is no address of a page.
+        UserError: ``public_url`` is not the address of a page.
     """
     if public_url is None:
         host = _own_address() if host in ("0.0.0.0", "::", "*") else host
@@ -41,7 +42,7 @@ def public_address(public_url: str | None, host: str, port: int, prefix: str) ->
 
 
 def clean_url(public_url: str) -> str:
-    """``public_url``, ending in ``/``. Raises `UserError` if it is no address of a page."""
+    """``public_url``, ending in ``/``. Raises `UserError` if it is not the address of a page."""
     url = public_url.strip()
     try:
         parts = urlsplit(url)
@@ -50,39 +51,39 @@ def clean_url(public_url: str) -> str:
         right = False
     if not right or set(url) & set("?# \t\r\n\\"):
         raise UserError(
-            f"--public-url '{public_url}' is no address of a page; give one such as https://lab.example.org/test"
+            f"--public-url '{public_url}' is not the address of a page; give one such as https://lab.example.org/test"
         )
     return url.rstrip("/") + "/"
 
 
 def clean_prefix(prefix: str) -> str:
-    """``/PATH`` for what --prefix was given, "" for nothing. Raises `UserError` for what no path can be."""
+    """The value of --prefix as ``/PATH``, or "". Raises `UserError` if it cannot be a path."""
     parts = [part for part in prefix.split("/") if part]
     if any(part in (".", "..") or not part.isprintable() or set(part) & set("?#%\\ ") for part in parts):
-        raise UserError(f"--prefix '{prefix}' is no path; give one such as /lab/test1")
+        raise UserError(f"--prefix '{prefix}' is not a path; give one such as /lab/test1")
     return "".join(f"/{part}" for part in parts)
 
 
 def keep_address(store: Store, test: str | None, address: str, prefix: str) -> None:
-    """Keep where a test (None: those of a checkout) is served, for the invitations."""
+    """Store the address of a test (None: those of a checkout), for the invitations."""
     value = json.dumps(asdict(Kept(address, prefix)))
     if store.get_meta(_meta(test)) != value:
         store.set_meta(_meta(test), value)
 
 
 def kept_address(store: Store, test: str | None) -> Kept | None:
-    """Where a test was last served; None if it never was."""
+    """Last address of a test; None if it was never served."""
     value = store.get_meta(_meta(test))
     return Kept(**json.loads(value)) if value is not None else None
 
 
 def _meta(test: str | None) -> str:
-    # A data base may hold several tests, whose ids are longer than its keys.
+    # A data base may hold several tests, and an id may be longer than a key.
     return f"address:{sha256(test or '')[:48]}"
 
 
 def loopback_warning(address: str) -> str | None:
-    """What to say about an address that leads each machine to itself; None if it does not."""
+    """Warning about an address that each machine resolves to itself; None for other addresses."""
     host = urlsplit(address).hostname or ""
     try:
         loopback = ipaddress.ip_address(host).is_loopback

@@ -1,7 +1,7 @@
 """The experimenter's pages: progress, sessions, invitations, export, first plots.
 
-Everything but signing in needs the cookie of someone signed in. Whatever changes something is a POST from
-this server's own pages.
+All pages except the sign-in page need the cookie of a signed-in browser. Every change is a POST from this
+server's own pages.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from qincodec.core.errors import UserError
 blueprint = Blueprint("admin", __name__)
 
 COOKIE = "mushra_admin"
-#: Of a browser that has signed in before.
+#: Cookie of a browser that has signed in before.
 DEVICE = "mushra_device"
 MAX_FORM_BYTES = 256 * 1024
 MAX_REASON = 500
@@ -46,7 +46,7 @@ _OPEN = ("admin.sign_in_page", "admin.sign_in_now")
 
 @blueprint.before_request
 def guard() -> BaseResponse | None:
-    """Nothing without signing in, and no change that another site's page asks for."""
+    """Refuse requests without a sign-in, and changes that come from another site's page."""
     if request.method not in ("GET", "HEAD", "OPTIONS"):
         request.max_content_length = MAX_FORM_BYTES
         if is_cross_site(request):
@@ -58,25 +58,25 @@ def guard() -> BaseResponse | None:
         return None
     if request.method in ("GET", "HEAD"):
         return redirect(url_for("admin.sign_in_page"))
-    return abort(403, "You are not signed in any more; sign in and try again.")
+    return abort(403, "You are no longer signed in; sign in and try again.")
 
 
 @blueprint.app_template_filter("when")
 def when(seconds: float | None) -> str:
-    """A time for people, UTC."""
+    """A time as text, in UTC."""
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 @blueprint.app_template_filter("span")
 def span(seconds: float) -> str:
-    """A length of time for people."""
+    """A duration as text."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 @blueprint.app_template_filter("from_json")
 def from_json(text: object) -> Any:
-    """A rating's detail; nothing where there is none."""
+    """A rating's detail; empty if it has none."""
     return json.loads(text) if isinstance(text, str) else {}
 
 
@@ -87,7 +87,7 @@ def score(value: float | None) -> str:
 
 @blueprint.app_template_test("given_by_nobody")
 def given_by_nobody(rating: dict[str, Any]) -> bool:
-    """Whether a rating of a session's document has a score without a move (`mushra.store.given`)."""
+    """Whether a rating in a session's document has a score without a move (`mushra.store.given`)."""
     return nobody_gave(rating.get("score"), from_json(rating.get("detail")).get("moves"))
 
 
@@ -136,7 +136,7 @@ def sign_out() -> BaseResponse:
     return response
 
 
-# Looking
+# Reading
 
 
 @blueprint.get("/")
@@ -204,7 +204,7 @@ def _page(name: str, here: Service, **values: Any) -> str:
     return render_template(f"admin/{name}.html", title=title, here=name, test=here.test, **values)
 
 
-# Taking away
+# Exporting
 
 
 @blueprint.get("/export/<kind>")
@@ -217,7 +217,7 @@ def export(kind: str) -> Response:
         here.store, cast(exporting.Format, kind), key=_key(here), test=here.test, everything=everything
     )
     if not files:
-        abort(404, "There is nothing to export yet: nobody has finished a session that counts.")
+        abort(404, "There is nothing to export yet: no session that counts is finished.")
     if kind == "webmushra":
         data = io.BytesIO()
         with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -251,7 +251,7 @@ def _download(data: bytes, name: str, mimetype: str) -> Response:
 
 
 def _key(here: Service) -> Path | None:
-    """The test's key.json, if it has one; what it says is for the experimenter only."""
+    """The test's key.json, if it has one; only the experimenter may see it."""
     return key_beside(here.config.path) if here.config is not None else None
 
 
@@ -262,7 +262,7 @@ def _key(here: Service) -> Path | None:
 def exclude(session: str) -> BaseResponse:
     reason = storable(request.form.get("reason", "").strip())
     if not 0 < len(reason) <= MAX_REASON:
-        abort(400, f"Say why in 1 to {MAX_REASON} characters: the reason is kept with the session.")
+        abort(400, f"Give a reason of 1 to {MAX_REASON} characters: it is stored with the session.")
     return _change(session, reason)
 
 
@@ -283,7 +283,7 @@ def erase(session: str) -> BaseResponse:
     here = service()
     _known(here, session)
     if request.form.get("sure") != "erase":
-        abort(400, "Type the word erase into the field: what is erased cannot be brought back.")
+        abort(400, "Type the word erase into the field: erased data cannot be restored.")
     here.store.write(lambda connection: records.erase(connection, session))
     here.forget(session)
     left = here.store.forget_erased()
@@ -303,7 +303,7 @@ def _known(here: Service, session: str) -> SessionState:
 
 
 def own_test() -> tuple[Service, str]:
-    """The test that is served; 404 where only a checkout is."""
+    """The served test; 404 if only a checkout is served."""
     here = service()
     if here.test is None:
         abort(404)
@@ -334,7 +334,7 @@ def withdraw() -> BaseResponse:
     here, test = own_test()
     name = storable(request.form.get("name", ""))
     if not here.store.write(lambda connection: records.withdraw(connection, test, name)):
-        abort(404, "There is no such invitation, or it has been used.")
+        abort(404, "This invitation does not exist or has been used.")
     return redirect(url_for("admin.invitations"))
 
 

@@ -20,8 +20,8 @@ from mushra.store.failures import StoreUnavailable
 from qincodec.core.errors import UserError
 
 _CHANGED = (
-    "The file has been changed meanwhile, by somebody else or by hand. What you entered is kept below:"
-    " compare it with the file, and save again."
+    "The file has changed meanwhile, on this page or by hand. Your entries are kept below:"
+    " compare them with the file, and save again."
 )
 
 
@@ -61,7 +61,7 @@ def _config(here: Service) -> TestConfig:
 
 
 def _read(here: Service) -> tuple[Reading, bytes]:
-    """The file as it is now, which somebody may have edited by hand."""
+    """The current file, which may have been edited by hand."""
     config = _config(here)
     try:
         data = config.path.read_bytes()

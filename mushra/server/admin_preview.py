@@ -1,7 +1,7 @@
-"""Pages as a listener sees them, for the experimenter: the listener's page itself, and nothing is stored.
+"""Preview for the experimenter: the listeners' page itself, without storing anything.
 
 The page's addresses are relative, so that it finds here what it finds at the top: its scripts, the sounds,
-and an interface that checks what is sent and forgets it. ``which`` is a page's number in the file, or "all".
+and an interface that checks results and drops them. ``which`` is a page's number in the file, or "all".
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def preview_begin(which: str) -> tuple[Response, int]:
 
 @blueprint.get(f"{_AT}/api/sessions/<session>")
 def preview_resume(which: str, session: str) -> Response:
-    """Nothing was stored: each visit begins anew."""
+    """Answer 404: nothing was stored, so each visit begins a new session."""
     abort(404)
 
 
@@ -84,12 +84,12 @@ def _previewed() -> tuple[Service, TestConfig]:
 
 
 def _pages(here: Service, config: TestConfig, which: str) -> list[SessionPage]:
-    """Those of a first listener, or of one page of the file."""
+    """Pages of a first listener, or of one page of the file."""
     assert here.stimuli is not None
     if which == _ALL:
         return session_pages(config, here.stimuli, 0, 0)
     flat = config.flat()
     if not which.isascii() or not which.isdigit() or not 1 <= int(which[:6]) <= len(flat):
-        abort(404, "The test has no such page.")
+        abort(404, "The test does not have this page.")
     page = flat[int(which[:6]) - 1]
     return session_pages(replace(config, pages=(page,)), here.stimuli, 0, 0)

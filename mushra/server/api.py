@@ -1,4 +1,4 @@
-"""What listeners' browsers talk to: the page, sessions, stimuli."""
+"""The interface for listeners' browsers: the page, sessions, stimuli."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mushra.store.records import Arrival, Conflict, Session, Unknown, sha256
 
 blueprint = Blueprint("listen", __name__)
 
-#: Of one page's result. 2000 events and a long comment are under 100 KiB.
+#: Largest body with a page's result. 2000 events and a long comment take less than 100 KiB.
 MAX_PAGE_BYTES = 256 * 1024
 _COOKIE = "listener"
-#: Numbers that a browser may give: name, lowest, highest.
+#: Numbers that a browser may report: name, lowest, highest.
 _CLIENT_NUMBERS = (
     ("sample_rate", 1000, 1_000_000),
     ("device_rate", 1000, 1_000_000),
@@ -40,7 +40,7 @@ def page() -> str:
 
 
 def listening_page(config: TestConfig, title: str | None = None) -> str:
-    """The page that shows a session; ``title`` instead of the test's."""
+    """The listening page; ``title`` replaces the test's title."""
     stimuli = service().stimuli
     assert stimuli is not None
     return render_template(
@@ -59,22 +59,22 @@ def stimulus(token: str) -> Response:
     stimuli = service().stimuli
     served = stimuli.get(token) if stimuli is not None else None
     if served is None or not served.path.is_file():
-        abort(404, "There is no such file.")
-    # The address stands for the content (it changes with neither file nor test), so it is its tag, too: a
-    # tag made from the file would tell the hidden reference. The name of the file is not sent.
+        abort(404, "This file does not exist.")
+    # A tag made from the file would reveal the hidden reference. The address serves as the tag, because the
+    # content behind it does not change. The name of the file is not sent.
     response = send_file(served.path, mimetype=served.mimetype, conditional=True, etag=token, max_age=_YEAR_S)
-    response.cache_control.public = False  # which Flask makes it
+    response.cache_control.public = False  # Flask sets it
     response.cache_control.private = True
     response.cache_control.immutable = True
     response.headers.pop("Content-Disposition", None)
     response.headers.pop("Last-Modified", None)
-    # Says what max-age says, to the second of the request: the files of a page would differ in it.
+    # It repeats max-age to the second of the request, so that the files of a page would differ in it.
     response.headers.pop("Expires", None)
     wrap = request.environ.get("wsgi.file_wrapper")
     part = response.content_range.start if response.status_code == 206 else None
     if part is not None and wrap is ReadOnlyFileBasedBuffer:
-        # Handed over as a whole file is. Written piece by piece it would hold up a thread for as long as
-        # the client takes to read it.
+        # Passed on as a whole file is. Written piece by piece, it would block a thread until the client has
+        # read it.
         response.response.close()  # type: ignore[union-attr]
         file = served.path.open("rb")
         file.seek(part)
@@ -95,7 +95,7 @@ def begin() -> tuple[Response, int]:
         try:
             session, new = _begin(here, arrival)
             break
-        except ConfigChanged:  # by the experimenter, while this session waited for its turn
+        except ConfigChanged:  # by the experimenter, while this session waited for the lock
             continue
     if not new:
         here.forget(session)
@@ -117,13 +117,13 @@ def _begin(here: Service, arrival: Arrival) -> tuple[str, bool]:
 
 
 def known_cookie() -> str:
-    """What the browser is known by from one visit to the next, made if it has none that can be ours."""
+    """Cookie by which a browser is recognized on its next visit; a new one if it has none of that length."""
     cookie, fresh = request.cookies.get(_COOKIE, ""), new_key()
     return cookie if len(cookie) == len(fresh) else fresh
 
 
 def remember(response: Response, cookie: str) -> None:
-    """Have the browser keep `known_cookie`."""
+    """Set the cookie of `known_cookie`."""
     response.set_cookie(
         _COOKIE,
         cookie,
@@ -149,7 +149,7 @@ def save(session: str, page: str) -> Response:
     limit(here.save_limit, session)
     found = opened.pages.get(page)
     if found is None:
-        abort(404, "This session has no such page.")
+        abort(404, "This session does not have this page.")
     body = _body()
     checked = check_result(found, config.section.rules, body)
     revision = here.store.write(lambda connection: records.save_page(connection, opened, found, checked))
@@ -165,7 +165,7 @@ def finish(session: str) -> tuple[Response, int]:
     body = _body()
     given = body.get("revision_of") or {}
     if not isinstance(given, dict) or not all(type(revision) is int for revision in given.values()):
-        raise BadResult("invalid", "revision_of: numbers by page")
+        raise BadResult("invalid", "revision_of must map pages to numbers")
     code = config.section.completion.code
     try:
         here.store.write(lambda connection: records.finish(connection, opened, given, code))
@@ -175,7 +175,7 @@ def finish(session: str) -> tuple[Response, int]:
 
 
 def _completion(section: Section, session: Session) -> dict[str, str | None]:
-    """What the listener gets at the end, with what a panel said of them in the address."""
+    """Completion code and redirect; the address has the panel's parameters of the listener."""
     code, address = section.completion.code, section.completion.redirect
     if address is not None:
         said = {"person": session.panel.get("pid", ""), **session.panel, "code": code or ""}
@@ -184,10 +184,10 @@ def _completion(section: Section, session: Session) -> dict[str, str | None]:
 
 
 def limit(bucket: RateLimit, key: str) -> None:
-    """Answer 429 if there were too many."""
+    """Answer 429 if there were too many requests."""
     wait_s = bucket.wait_s(key)
     if wait_s > 0:
-        message = "Too many requests; the page tries again by itself."
+        message = "Too many requests; the page tries again automatically."
         raise TooManyRequests(message, retry_after=math.ceil(wait_s))
 
 
@@ -201,7 +201,7 @@ def _body() -> dict[str, Any]:
     request.max_content_length = MAX_PAGE_BYTES
     body = parse_json(request.get_data())
     if not isinstance(body, dict):
-        raise BadResult("invalid", "the body is no JSON object")
+        raise BadResult("invalid", "the body is not a JSON object")
     return body
 
 
@@ -214,7 +214,7 @@ def _languages(config: TestConfig) -> list[str]:
 
 
 def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, cookie: str) -> Arrival:
-    """Who the browser says it brings, checked against how this test identifies listeners."""
+    """The browser's claim about the listener, checked by the test's way to identify listeners."""
     kind = config.section.identification
     once = config.section.one_session_per_person
     person = invitation = None
@@ -224,7 +224,7 @@ def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, 
         token = body.get("invitation")
         if not isinstance(token, str) or not 0 < len(token) <= 200:
             raise records.Refused(
-                "invitation_unknown", "This test is by invitation: please use the link you were sent."
+                "invitation_unknown", "This test needs an invitation; please use the link that you were sent."
             )
         invitation = sha256(token)
     elif kind == "prolific":
@@ -234,7 +234,7 @@ def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, 
         panel = {n: value for n, value in given.items() if isinstance(value, str) and 0 < len(value) <= 64}
         if len(panel) < len(names):
             raise records.Refused(
-                "prolific_needed", "Please open this test from Prolific: its link says who takes part."
+                "prolific_needed", "Please open this test from Prolific: its link identifies you."
             )
         person = f"{panel['study']}/{panel['pid']}"
     elif kind == "panel":
@@ -259,15 +259,18 @@ def _arrival(here: Service, config: TestConfig, body: dict[str, Any], key: str, 
 
 
 def _from_panel(here: Service, config: TestConfig, given: object) -> dict[str, str]:
-    """Person and session by the parameters of the page's address: names for the experimenter, no more, unless
-    they are signed. Raises `Refused`."""
+    """Person and session from the parameters of the page's address. They prove nothing unless signed.
+
+    Raises:
+        Refused: the parameters are missing or not signed correctly.
+    """
     names = config.section.panel
     parameters = given if isinstance(given, dict) else {}
     wanted = {"person": names.person, **({"session": names.session} if names.session else {})}
     said = {what: value for what, name in wanted.items() if is_id(value := parameters.get(name))}
     if len(said) < len(wanted):
         raise records.Refused(
-            "panel_needed", "Please open this test from where you were invited: its link says who takes part."
+            "panel_needed", "Please open this test with the link that you were sent: it identifies you."
         )
     if names.sign is not None:
         signed = parameters.get(names.sign)
@@ -275,16 +278,16 @@ def _from_panel(here: Service, config: TestConfig, given: object) -> dict[str, s
         secret, session = here.panel_secret, said.get("session", "")
         if secret is None or not is_signed(text, secret, config.test_id, said["person"], session):
             raise records.Refused(
-                "panel_unsigned", "The link is incomplete, or was changed; please use the one you were given."
+                "panel_unsigned", "The link is incomplete or was changed; please use the original one."
             )
     return said
 
 
 def _client(given: object) -> dict[str, Any]:
-    """What the browser says of sound and screen, where it is what it should be; nothing else is kept.
+    """Valid values of the browser's report on sound and screen; all else is dropped.
 
-    ``sample_rate`` and ``channels`` are those the test is played at; ``device_rate`` and ``device_channels``
-    those of the device: where the rates differ, the browser resamples.
+    ``sample_rate`` and ``channels`` are used for playing; ``device_rate`` and ``device_channels`` are those
+    of the device. If the rates differ, the browser resamples.
     """
     client: dict[str, Any] = {}
     if isinstance(given, dict):
@@ -299,16 +302,16 @@ def _client(given: object) -> dict[str, Any]:
 
 
 def _opened(here: Service, session: str) -> Session:
-    """The session of this request, if it shows one of its keys."""
+    """The session of this request, if it has one of the session's keys."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     try:
         opened = here.session(session, key) if len(session) <= 64 else None
     except Unknown:
         opened = None
         if scheme == "Bearer" and key:
-            abort(404, "There is no such session; it may have been erased.")
+            abort(404, "This session does not exist; it may have been erased.")
     if opened is None or scheme != "Bearer" or opened.test != here.test:
-        abort(401, "This session has another key.")
+        abort(401, "The key does not belong to this session.")
     return opened
 
 
@@ -321,7 +324,7 @@ def _document(here: Service, config: TestConfig, session: Session) -> dict[str, 
 def document(
     config: TestConfig, session: Session, state: str, saved: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """SESSION of the contract, without the key."""
+    """A session as JSON for the browser, without the key."""
     section, general = config.section, config.general
     return {
         "id": session.id,
@@ -355,7 +358,7 @@ def _results(here: Service, session: Session) -> list[dict[str, Any]] | None:
 
 
 def _shown(page: SessionPage, saved: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ratings under the names the page showed: a condition's own only with ``showConditionNames``."""
+    """Ratings by the names that the page showed: names of conditions only with ``showConditionNames``."""
     labels = {signal.id: signal.label for signal in page.public.signals}
     return [
         {

@@ -1,4 +1,4 @@
-"""A copy of a test with its results, made while the test is served."""
+"""Copy of a test with its results, made while the test is served."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from qincodec.core.errors import UserError
 
 
 def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) -> list[Path]:
-    """Make the folder ``out``, whole or not at all.
+    """Write the folder ``out`` completely or not at all.
 
-    The data base is copied as it is at one moment. A test's other files do not change while it is served.
+    The data base is copied at one moment. A test's other files do not change while it is served.
 
     Args:
         store: the test's data base.
-        test: folder or YAML file; None: the data base and the key only.
-        key: its key.json, if it has one.
-        out: has the files of the test's folder afterwards, the data base where `mushra serve` looks for it.
+        test: folder or YAML file; None: copy only the data base and the key.
+        key: the test's key.json, if it has one.
+        out: gets the files of the test's folder, with the data base where `mushra serve` looks for it.
 
     Returns:
-        Files that the test names and that are not there, or outside its folder, where a link leads to.
+        Files that the test names but that do not exist, or are outside its folder behind a link.
 
     Raises:
-        UserError: ``out`` is there already or cannot be written, the test cannot be read, or the data base is
-            another's.
+        UserError: ``out`` exists already or cannot be written, the test cannot be read, or the data base
+            belongs to another test.
     """
     if out.exists():
-        raise UserError(f"'{out}' is there already; give the backup another name")
+        raise UserError(f"'{out}' exists already; give the backup another name")
     wanted: dict[Path, Path] = {}  # place in the backup -> file
     missing: list[Path] = []
     place = Path(CONFIG_NAME)
@@ -45,26 +45,26 @@ def make_backup(store: Store, test: Path | None, key: Path | None, out: Path) ->
             held = connection.execute(sa.select(schema.tests.c.test)).scalars().all()
         if held and config.test_id not in held:
             raise UserError(
-                f"'{store.name}' holds nothing of test {config.test_id}; it holds {', '.join(sorted(held))};"
+                f"'{store.name}' has no sessions of test {config.test_id}, only of {', '.join(sorted(held))};"
                 " name that test, or its data base with --database"
             )
-        beside = config.path.parent.resolve() == config.root  # else in a folder "configs" of it
+        beside = config.path.parent.resolve() == config.root  # otherwise in its folder "configs"
         place = Path(config.path.name) if beside else Path("configs") / config.path.name
         wanted[place] = config.path
         for path in files(config):
-            # What a link leads out of the test to is not served either.
+            # Files outside the test behind a link are not served either.
             if path.is_file() and path.resolve().is_relative_to(config.root):
-                # Where the test's YAML looks for it.
+                # The test's YAML looks for it there.
                 wanted[(path.resolve() if ".." in path.parts else path).relative_to(config.root)] = path
             else:
                 missing.append(path)
     if key is not None:
         if not key.is_file():
             raise UserError(
-                f"'{key}' is no file; put the key that was made with the test there, or remove it"
+                f"'{key}' is not a file; replace it by the key that was made with the test, or remove it"
             )
         wanted[place.with_name(key.name)] = key
-    # A folder, so not `qincodec.core.files`: made beside its place and renamed.
+    # `qincodec.core.files` replaces files, not folders: write it beside its place and rename it.
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:
             made = Path(name) / "backup"

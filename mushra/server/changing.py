@@ -1,4 +1,4 @@
-"""Another configuration of the test that is being served: into the data base, memory and file, or nowhere."""
+"""Change the configuration of a running test: in the data base, in memory and in the file, or not at all."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Begun(UserError):
 
     def __init__(self) -> None:
         super().__init__(
-            "somebody has begun: what listeners compare, and by which rules, cannot change any more, for"
-            " ratings before and after could not be analysed together. Erase the sessions that were trials of"
-            " yours, or make another test from a copy of the folder with another testId"
+            "a session has begun: what listeners compare, and by which rules, cannot change any more, because"
+            " ratings before and after could not be analysed together. Erase the sessions that were only"
+            " trials, or make another test from a copy of the folder with another testId"
         )
 
 
@@ -30,7 +30,7 @@ def save(here: Service, revised: Revised) -> None:
     """Serve a revised test and write its file, or neither.
 
     Raises:
-        Begun: what is compared would change under listeners.
+        Begun: the comparison would change although a session has begun.
         UserError: another ``testId``, stimuli that cannot be used, a file that cannot be written.
         StoreUnavailable: the data base cannot be written.
     """
@@ -40,14 +40,16 @@ def save(here: Service, revised: Revised) -> None:
     if revised.config.test_id != test:
         raise UserError(f"the file has another testId than '{test}', which is served; start the server again")
     if here.submissions and revised.config.section.identification != "anonymous":
-        raise UserError("webMUSHRA's own page cannot say who takes part: here only anonymous listeners can")
+        raise UserError(
+            "webMUSHRA's own page cannot identify listeners; with it, the test takes anonymous listeners only"
+        )
     check_panel(revised.config, here.panel_secret)
     new = Stimuli(revised.config, here.store.meta("secret", new_key), here.cache / "anchors")
     same = comparison(revised.config) == comparison(config) and new.hashes() == stimuli.hashes()
     content = versions(new)
 
     def change(connection: sa.Connection) -> None:
-        # Nobody begins between the count and the change: both are done while the test's row is locked.
+        # No session begins between the count and the change: both happen while the test's row is locked.
         if records.count_sessions(connection, test) and not same:
             raise Begun
         records.ensure_test(connection, test, revised.config.testname)
@@ -55,7 +57,7 @@ def save(here: Service, revised: Revised) -> None:
 
     with _ONE_AT_A_TIME:
         if config.path.read_bytes() != revised.old or here.config_sha256 != digest:
-            raise UserError("somebody else has saved meanwhile; compare what you entered, and save again")
+            raise UserError("the test was saved elsewhere meanwhile; compare your entries, and save again")
         try:
             here.store.write(change)
             revised.write()

@@ -1,8 +1,8 @@
-"""Waitress, made to withstand clients that open many connections or do not read what they asked for.
+"""Waitress with protection against clients that open many connections or do not read their answers.
 
-Waitress accepts up to a limit, then nobody, until a connection that was idle for two minutes goes; one whose
-client does not read never goes. Here the connection that has been idle longest makes room, of the address
-that has most of them, so that nobody shuts out others.
+Waitress accepts connections up to a limit. Then it accepts none until it closes one that was idle for two
+minutes; it never closes one whose client does not read. This server closes the longest idle connection of the
+address with the most connections, so that one address cannot lock out the others.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from waitress.channel import HTTPChannel
 from waitress.server import MultiSocketServer, TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-#: Connections in all; fewer where the system allows fewer open files.
+#: Most connections; fewer if the system allows fewer open files.
 MAX_CONNECTIONS = 1000
-#: Connections of one address. A class of 40 behind one router, 6 connections a browser, stays below.
+#: Most connections of one address; enough for a class of 40 behind one router with 6 connections a browser.
 MAX_PER_ADDRESS = 300
-#: Bytes on the way to one client.
+#: Most bytes in transit to one client.
 SEND_BUFFER = 256 * 1024
-#: Files that one connection may have open: itself, what is sent, a body that does not fit into memory.
+#: Files that one connection may have open: its socket, the sent file, a body that does not fit into memory.
 _FILES_EACH = 3
-#: Files for everything else: data base, log, plots.
+#: Open files for everything else: data base, log, plots.
 _FILES_KEPT = 150
 
-#: Seconds after which a connection goes: one without a request; one whose request does not come to its end;
-#: one whose client does not read its answer, with a thread waiting for it and without.
+#: Seconds after which a connection is closed: without a request; with an incomplete request; with an answer
+#: that its client does not read, without and with a thread that waits for it.
 IDLE_S, REQUEST_S, UNREAD_S, HELD_UP_S = 120.0, 30.0, 60.0, 10.0
 
 
 def make_server(
     app: Any, host: str, port: int, *, threads: int, max_body_bytes: int, behind_proxy: bool
 ) -> Any:
-    """A server that listens; ``run`` it, then ``close`` it.
+    """A server that listens; call ``run``, then ``close``.
 
     Args:
-        host: address to listen at. A name may stand for several.
-        port: 0 takes a free one.
-        threads: requests that are handled at once.
-        max_body_bytes: larger bodies are refused before the application sees them.
-        behind_proxy: all listeners come from one address; no limit per address then.
+        host: address to listen at, or a name, which may have several addresses.
+        port: 0 selects a free one.
+        threads: number of requests handled at once.
+        max_body_bytes: larger bodies are refused before they reach the application.
+        behind_proxy: whether all listeners come from one address, so that there is no limit per address.
 
     Raises:
-        OSError: nothing can listen there.
+        OSError: the server cannot listen there.
     """
     adjustments = Adjustments(
         host=host,
@@ -54,14 +54,15 @@ def make_server(
         threads=threads,
         ident="mushra",
         max_request_body_size=max_body_bytes,
-        # select() ends the server at the 1024th descriptor.
+        # select() would end the server at the 1024th descriptor.
         asyncore_use_poll=True,
         cleanup_interval=2,
-        # `create_app` believes them or not; waitress would take them away, and all listeners be one address.
+        # `create_app` decides on these headers. Waitress would drop them, so that all listeners had one
+        # address.
         clear_untrusted_proxy_headers=not behind_proxy,
-        connection_limit=1_000_000,  # ours is `_Server.most`
+        connection_limit=1_000_000,  # the limit is `_Server.most`
     )
-    # A client that does not read holds so much of the system's memory, not the megabytes it would give.
+    # This limits the system memory that a client which does not read can take.
     buffer = (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     adjustments.socket_options = [*Adjustments.socket_options, buffer]
     dispatcher = ThreadedTaskDispatcher()
@@ -82,10 +83,10 @@ def make_server(
 
 
 def _open_files() -> int:
-    """How many files this process may have open, after asking for as many as it may have."""
+    """Number of files that this process may have open; raises its limit as far as needed and allowed."""
     try:
         import resource
-    except ImportError:  # Windows has no such limit
+    except ImportError:  # Windows does not have this limit
         return 100_000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = MAX_CONNECTIONS * _FILES_EACH + _FILES_KEPT
@@ -97,8 +98,8 @@ def _open_files() -> int:
 
 
 class _Channel(HTTPChannel):
-    # The server closes connections while the loop asks each whether it waits for something. If a closed one
-    # says yes, the loop waits for its file number, and closes the next connection that gets that number.
+    # The server may close a connection while the loop asks each whether it waits. If a closed one answers
+    # yes, the loop waits for its file number and closes the next connection that gets this number.
     def readable(self) -> bool:
         return self.connected and bool(super().readable())
 
@@ -112,7 +113,7 @@ class _Server(TcpWSGIServer):
     most_each = MAX_PER_ADDRESS
 
     def readable(self) -> bool:
-        # Asked before each round of waiting, when no event of a connection is in hand.
+        # The loop calls this before each round of waiting, when no connection is being handled.
         self._make_room()
         return bool(super().readable())
 
@@ -128,8 +129,8 @@ class _Server(TcpWSGIServer):
         for channel in self.active_channels.values():
             groups[_who(channel.addr[0])].append(channel)
         for group in groups.values():
-            # Whoever moved longest ago stands last. A request in the queue is no better: an attacker's queue
-            # would shut out the newest connection, which has none yet.
+            # The longest idle connection is last. Requests in the queue do not protect a connection: an
+            # attacker's queue would lock out the newest connection, which has none yet.
             group.sort(key=lambda channel: channel.last_activity, reverse=True)
             while len(group) > self.most_each:
                 group.pop().handle_close()
@@ -138,7 +139,7 @@ class _Server(TcpWSGIServer):
 
 
 def _allowed_s(channel: Any) -> float:
-    """Seconds that nothing may move on a connection."""
+    """Seconds for which a connection may be idle."""
     if channel.total_outbufs_len:
         return HELD_UP_S if channel.requests else UNREAD_S
     if channel.requests:
@@ -147,7 +148,7 @@ def _allowed_s(channel: Any) -> float:
 
 
 def _who(address: str) -> str:
-    """What connections are counted by: an IPv4 address, or the network that an IPv6 subscriber is given."""
+    """Key by which connections are counted: an IPv4 address, or the network of an IPv6 subscriber."""
     if ":" not in address:
         return address
     return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))

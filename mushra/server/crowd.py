@@ -1,7 +1,7 @@
-"""The sessions of a test that may have thousands: numbers, blocks, and a page of the list at a time.
+"""Sessions of a test that may have thousands: numbers, blocks, and one page of the list at a time.
 
-No view reads them all: it counts by an index (`sessions_state`), reads the rows that it shows, and remembers
-of each session what stood out until that is seen again.
+A view does not read all sessions. It counts with an index (`sessions_state`), reads the rows that it shows,
+and remembers each session's flags until the session is active again.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mushra.store.records import Places
 
 #: Sessions on one page of the list.
 ROWS = 50
-#: Sessions that one view looks at, besides those that it shows, because nobody has since they were seen.
+#: Most sessions that one view checks besides those that it shows, because they were active since their check.
 LOOKED_AT = 200
-#: What a session can be, as the list is narrowed to it.
+#: States of a session by which the list can be filtered.
 STATES = ("finished", "running", "dropped", "excluded", "flagged")
 EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True)
 class Block:
-    """How many sessions of a block count.
+    """Numbers of sessions of a block.
 
     Attributes:
         number: from 1.
-        open: how many may still begin; None: any number.
+        open: number of sessions that may still begin; None: any number.
     """
 
     number: int
@@ -52,8 +52,8 @@ class Overview:
         summary: numbers for the head of the page.
         blocks: of a test with blocks or a quota.
         sessions: on this page, the newest first.
-        page: its number, from 1; pages: how many there are.
-        unseen: sessions that nobody has looked at yet, so that they are not among the flagged.
+        page: number of this page, from 1; pages: number of pages.
+        unseen: number of sessions that are not checked yet, so that their flags are missing.
     """
 
     summary: dict[str, int]
@@ -65,12 +65,12 @@ class Overview:
 
 
 class Crowd:
-    """What stood out about the sessions of a test when they were looked at. Thread-safe."""
+    """Flags of a test's sessions, from their last check. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._looks: dict[str, Look] = {}
-        #: When each was seen last as it was looked at.
+        #: `seen_at` of each session at its check.
         self._seen: dict[str, float] = {}
 
     def overview(
@@ -80,10 +80,10 @@ class Crowd:
 
         Args:
             connection: to the data base.
-            test: whose; None: of all tests.
+            test: id; None: all tests.
             places: of the test.
-            which: one of `STATES`, to which the list is narrowed; "": all sessions.
-            page: from 1; of a number too high the last.
+            which: filter, one of `STATES`; "": all sessions.
+            page: from 1; a number that is too high selects the last page.
         """
         counts = _counts(connection, test, places)
         rows = _rows(connection, test, places)
@@ -98,7 +98,7 @@ class Crowd:
         shown = chosen[ROWS * (page - 1) : ROWS * page]
         after_s = places.dropped_after_s
         sessions = list_sessions(connection, test, shown, dropped_after_s=after_s, looks=fresh)
-        # Whoever is shown was looked at anew, should something else have changed the data base.
+        # Shown sessions were checked again, because another program may have changed the data base.
         looks = self._keep({one.id: one.look for one in sessions}, seen)
         counted = [look for session, state, _ in rows if state != EXCLUDED and (look := looks.get(session))]
         numbers = {
@@ -109,7 +109,7 @@ class Crowd:
         return Overview(numbers, _blocks(counts, places), sessions, page, pages, len(seen) - len(looks))
 
     def _keep(self, found: Mapping[str, Look], seen: Mapping[str, float]) -> dict[str, Look]:
-        """Remember these; all looks at sessions that there still are."""
+        """Remember these; return the checks of all sessions that still exist."""
         with self._lock:
             self._looks |= found
             self._seen |= {session: seen[session] for session in found}
@@ -119,7 +119,7 @@ class Crowd:
 
 
 def summary(connection: sa.Connection, test: str, places: Places | None = None) -> dict[str, int]:
-    """How many sessions of a test are finished, running, dropped, excluded, and all together."""
+    """Numbers of a test's sessions: finished, running, dropped, excluded, and all."""
     counts = _counts(connection, test, places or Places(1))
     return {**_numbers(counts), "sessions": counts.total()}
 
@@ -142,12 +142,12 @@ def _counts(connection: sa.Connection, test: str | None, places: Places) -> Coun
 
 
 def _rows(connection: sa.Connection, test: str | None, places: Places) -> Sequence[Any]:
-    """(id, state, when it was seen last) of all sessions, the newest first."""
+    """(id, state, seen_at) of all sessions, the newest first."""
     table = schema.sessions
     query = sa.select(table.c.id, _state(places), table.c.seen_at)
     if test is not None:
         query = query.where(table.c.test == test)
-    # By a term, for which SQLite sorts what the index holds: by the column it would read every row.
+    # A term, not the column: for a term SQLite sorts the index; for the column it would read every row.
     return connection.execute(query.order_by(-table.c.number)).all()
 
 
@@ -162,7 +162,7 @@ def _numbers(counts: Counter[tuple[int | None, str]]) -> dict[str, int]:
 
 
 def _blocks(counts: Counter[tuple[int | None, str]], places: Places) -> tuple[Block, ...]:
-    """How far each block is; none of a test without blocks and quota."""
+    """Numbers of each block; empty for a test without blocks and quota."""
     if places.blocks == 1 and places.quota is None:
         return ()
     found = []

@@ -1,9 +1,9 @@
-"""What is served of a test's files: audio and pictures, under names that reveal nothing.
+"""Serve a test's audio files and pictures under names that reveal nothing.
 
-The address of a file is a keyed hash of its place in the test (page and signal), not of the file, so that the
-hidden reference and the reference, the same file, have different addresses. Sounds of a page have one size
-(`mushra.containers`): where the files differ in size, padded copies are served. Nothing else of the test's
-folder is served: no YAML, no key.
+The address of a file is a keyed hash of its place in the test (page and signal), not of the file. So the
+hidden reference and the reference have different addresses, although they are the same file. All sounds of a
+page have one size (`mushra.containers`): if the files differ in size, padded copies are served. Other files
+of the test's folder, such as the YAML and the key, are not served.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from qincodec import audio
 from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
 
-#: Part of the names of cached anchors; changes when what makes them does.
+#: Part of the names of cached anchors; must change with the code that makes them.
 ANCHOR_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Served:
-    """A file that is served: where it is, what it is, its hash and size as they were when the server started.
+    """A served file: its path and type, and its hash and size when the server started.
 
-    ``container`` as of `mushra.containers`; ``sound`` is None for what we cannot read.
+    ``container`` is from `mushra.containers`; ``sound`` is None for files that we cannot read.
     """
 
     path: Path
@@ -59,23 +59,25 @@ class Served:
 
 @dataclass(frozen=True)
 class Output:
-    """What sounds ask of a device: channels, and a sample rate in Hz; 0 where it is not known."""
+    """Channels and sample rate in Hz of sounds; 0: unknown."""
 
     channels: int
     sample_rate: int
 
 
 class Stimuli:
-    """All files of a test that listeners may have.
+    """All files of a test that listeners may load.
 
     Args:
-        config: the test. Every file it names must be there.
-        secret: of the data base; the addresses follow from it, so that they stay over restarts and hosts.
-        cache: folder for the anchors that pages ask for, and for padded copies; made if needed.
+        config: the test. Every file that it names must exist.
+        secret: of the data base. It determines the addresses, which are the same after a restart and on all
+            hosts.
+        cache: folder for the anchors that pages need, and for padded copies; made if needed.
 
     Raises:
-        UserError: a file is missing, outside the test's folder (a link), or no audio to make an anchor of; a
-            page with such an anchor has files of another container, from which it would be told.
+        UserError: a file is missing, is outside the test's folder (a link), or is not audio of which an
+            anchor can be made; or a page with such an anchor has files of another container, which would
+            reveal it.
     """
 
     def __init__(self, config: TestConfig, secret: str, cache: Path) -> None:
@@ -94,16 +96,16 @@ class Stimuli:
                 self._even_out(page)
 
     def url(self, page: str, place: str) -> str:
-        """Address, relative to the listening page, of what stands at ``place`` of a page."""
+        """Address, relative to the listening page, of the file at ``place`` of a page."""
         return f"stimuli/{self._token(page, place)}"
 
     def get(self, token: str) -> Served | None:
-        """The file of an address."""
+        """The file at an address."""
         return self._files.get(token)
 
     @cached_property
     def output(self) -> Output:
-        """The most channels that a sound has, and the rate that most of them have."""
+        """Largest number of channels of a sound, and most frequent rate."""
         sounds = [served.sound for served in self._known.values() if served.sound is not None]
         rates = Counter(sound.sample_rate for sound in sounds)
         return Output(
@@ -112,7 +114,7 @@ class Stimuli:
         )
 
     def hashes(self) -> dict[str, str]:
-        """Path (relative to the test, if in it) -> SHA-256 of every file that is served."""
+        """Path (relative to the test, if in it) -> SHA-256 of every served file."""
         return {
             (path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else path.name): (
                 served.sha256
@@ -121,7 +123,7 @@ class Stimuli:
         }
 
     def replaced(self, page: str, value: Any) -> Any:
-        """``value`` with every text in it that names a file of a spatial page replaced by its address."""
+        """``value`` in which the file names of a spatial page are replaced by their addresses."""
         if isinstance(value, dict):
             return {key: self.replaced(page, inner) for key, inner in value.items()}
         if isinstance(value, list):
@@ -158,7 +160,7 @@ class Stimuli:
         if not file.resolve().is_relative_to(self._root):
             raise UserError(f"'{file}' is a link out of the test's folder; copy the file into it")
         if file.suffix.lower() in _NEVER:
-            raise UserError(f"'{file}' is no stimulus; `mushra check` says where it is named")
+            raise UserError(f"'{file}' is not a stimulus; `mushra check` shows where the test names it")
         return file
 
     def _sounds(self, page: Trial | OwnTrial | LikertPage) -> dict[str, Served]:
@@ -188,7 +190,7 @@ class Stimuli:
     def _anchor(self, reference: Path, name: str) -> Path:
         """The anchor of a reference, in its container and word length, made once.
 
-        One that exceeds full scale is float in WAV, and refused in FLAC, which has no float.
+        An anchor that exceeds full scale is stored as float in WAV and refused in FLAC, which has no float.
         """
         known = self._known[reference]
         path = self._cache / f"{known.sha256[:32]}-{name}-{ANCHOR_VERSION}.{known.container}"
@@ -235,24 +237,24 @@ class Stimuli:
 def _sound(path: Path) -> Output | None:
     try:
         info = audio.info(path)
-    except UserError:  # a picture, or what only browsers decode
+    except UserError:  # a picture, or a sound that only browsers decode
         return None
     return Output(info.channels, info.sample_rate)
 
 
 def _media_type(path: Path, data: bytes) -> str:
-    """What a file is served as: by its content if we know it, or else by its name."""
+    """Media type of a file: by its content if we know it, otherwise by its name."""
     known = container(data)
     if known is not None:
         return MEDIA_TYPES[known]
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    # An SVG or HTML file would be a page of ours with scripts of its own.
+    # An SVG or HTML file could run its own scripts as a page of this server.
     safe = kind.startswith(("audio/", "video/")) or kind in ("image/png", "image/jpeg", "image/webp")
     return kind if safe else "application/octet-stream"
 
 
 def files(config: TestConfig) -> list[Path]:
-    """Every file of the test's folder that its pages name, whether it is there or not."""
+    """Every file of the test's folder that its pages name, whether it exists or not."""
     found: dict[Path, None] = {}
     for page in config.flat():
         found.update(dict.fromkeys(config.audio_path(path) for _, path in _places(page, config.root)))
@@ -272,13 +274,12 @@ _NEVER = frozenset({".json", ".yaml", ".yml", ".sqlite", ".db", ".csv", ".html",
 
 
 def _places(page: Page | OwnTrial, root: Path) -> Iterator[tuple[str, str]]:
-    """(place in the page, path) of every file that a page names; a spatial page those that are there."""
+    """(place in the page, path) of every file that a page names; for a spatial page only existing files."""
     if isinstance(page, VolumePage):
         yield "signal:volume", page.stimulus
     if isinstance(page, Trial):
         yield "reference", page.reference
-        # The hidden reference is a signal like the others and must not be known by its address; nor by
-        # standing in all pairs of a page.
+        # Neither the address of the hidden reference nor its place in all pairs of a page may reveal it.
         beside = (
             ["signal:reference"] if isinstance(page, MushraPage) else map("beside:{}".format, page.stimuli)
         )
@@ -295,9 +296,9 @@ def _places(page: Page | OwnTrial, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def pair_place(number: int, name: str, trial: int | None = None) -> str:
-    """Place of a signal of the pair of that number; ``trial``: where it is the X of that presentation.
+    """Place of a signal in the pair of that number; with ``trial``: as the X of that presentation.
 
-    Each pair has places of its own, so that none is known by standing in several, and so has each X.
+    Each pair and each X has its own places, so that a signal of several pairs is not recognized.
     """
     return f"pair{number}:{name}" if trial is None else f"pair{number}x{trial}:{name}"
 

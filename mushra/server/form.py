@@ -1,7 +1,7 @@
-"""A test's options and texts as a form: what it shows, and which values of the YAML what was entered changes.
+"""A test's options and texts as a form, and the changes that its entries make to the YAML.
 
-A key that has a title in its model (`mushra.config.pages`) is a control; its description is the help beside
-it. Pages of one type with the same texts and options share their controls.
+Each key with a title in its model (`mushra.config.pages`) gets a control; its description is the help beside
+the control. Pages of one type with the same texts and options share their controls.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mushra.config.pages import Completion, FinishPage, General, Page, Rules, Se
 from mushra.config.texts import questions
 from mushra.config.yaml_lines import Location
 
-#: Texts that have more than one line.
+#: Texts with more than one line.
 _LONG = frozenset({"content", "popup_content"})
-#: Keys that stay open once somebody has begun (see `mushra.config.edit.comparison`), pages apart.
+#: Keys that can be changed after a session has begun (see `mushra.config.edit.comparison`), except in pages.
 _OPEN = frozenset(
     {"testname", "language", "identification", "one_session_per_person", "languages", "code", "redirect"}
 ) | {"quota", "drop_after_min"}
 _OPEN_PAGES = frozenset({"generic", "consent", "finish"})
-#: Of controls that have no order of their own.
+#: Order of controls by their kind, if they have no other order.
 _ORDER = ("text", "lines", "choice", "number", "several", "switch")
 
 
@@ -36,11 +36,11 @@ class Control:
     """One field of the form.
 
     Attributes:
-        name: of the field; its values stand at each of ``locations``.
-        kind: what it looks like. "several": any of ``choices``, which are (value, label).
-        value: as the form has it: text, or a list for "several"; a switch is "on" or "".
-        fixed: cannot be changed any more, for somebody has begun.
-        errors: what is wrong with what was entered.
+        name: of the field; the YAML has its value at each of ``locations``.
+        kind: of input. "several": any number of ``choices``, which are (value, label).
+        value: of the form's field: text, or a list for "several"; a switch is "on" or "".
+        fixed: cannot be changed any more, because a session has begun.
+        errors: messages about the entry.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Control:
 
 @dataclass
 class Group:
-    """Controls under a heading; ``pages`` are the numbers of the pages that they are of."""
+    """Controls under a heading; ``pages`` are the numbers of their pages."""
 
     heading: str
     controls: list[Control]
@@ -72,7 +72,7 @@ class Form:
         self._config: TestConfig = reading.config
         self._begun = begun
         self._file = reading.document.value
-        #: Question -> what stands in the file for it, then the usual ones.
+        #: Question -> its value in the file, or the default of a usual question.
         self._asked: dict[str, Any] = {}
         general, section = self._config.general, self._config.section
         ours: Location = ("qincodec",)
@@ -148,7 +148,7 @@ class Form:
             name="questionnaire",
             locations=[(*at, "questionnaire")],
             title="Questions",
-            help="What is asked at the end.",
+            help="Questions at the end of the test.",
             kind="several",
             value=list(asked),
             choices=list(labels.items()),
@@ -159,10 +159,11 @@ class Form:
             yield from group.controls
 
     def enter(self, given: MultiDict[str, str]) -> dict[Location, Any]:
-        """Take what was entered into the controls; values of the YAML that it changes."""
+        """Put the entries into the controls; return the values of the YAML that they change."""
         changes: dict[Location, Any] = {}
         for control in self.controls():
-            # A browser sends nothing of what is fixed; what became so meanwhile is refused when it is saved.
+            # Browsers do not send fixed controls. If one has become fixed meanwhile, saving refuses the
+            # change.
             if f"{control.name}:shown" not in given:
                 continue
             entered: str | list[str] = given.get(control.name, "").replace("\r\n", "\n").strip()
@@ -176,7 +177,7 @@ class Form:
         return changes
 
     def _value(self, control: Control, entered: str | list[str]) -> Any:
-        """What stands in the YAML for it."""
+        """Value of an entry for the YAML."""
         if control.name == "questionnaire":
             return [self._asked[name] for name in entered if name in self._asked] or None
         if control.kind == "switch":
@@ -190,7 +191,7 @@ class Form:
         return entered or None
 
     def told(self, findings: Sequence[Finding]) -> list[str]:
-        """Put errors beside their controls; those that belong to none."""
+        """Put errors beside their controls; return those without a control."""
         left = list(findings)
         for control in self.controls():
             for location in control.locations:

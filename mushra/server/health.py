@@ -1,4 +1,4 @@
-"""Whether the server can do its work, for what watches it: ``/healthz``."""
+"""``/healthz``: whether the server works, for monitoring."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from qincodec import __version__
 
 blueprint = Blueprint("health", __name__)
 
-#: Seconds in which the data base has to answer.
+#: Seconds in which the data base must answer.
 WAIT_S = 2.0
-#: Seconds for which an answer holds: whoever asks often is not asking the data base.
+#: Seconds for which an answer is reused, so that frequent requests do not load the data base.
 HOLDS_S = 2.0
 _META = "health"
 
 
 class Health:
-    """Asks the data base, one question at a time, in a thread of its own: a locked one answers late."""
+    """Checks the data base, one check at a time, in its own thread, because a locked one answers late."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class Health:
         self._asked_at = 0.0
 
     def well(self) -> bool:
-        """Whether the data base has answered a read and taken a write within `WAIT_S`."""
+        """Whether the data base has done a read and a write within `WAIT_S`."""
         with self._lock:
             now = time.monotonic()
             if self._asked is None or (self._asked.done() and now - self._asked_at > HOLDS_S):
@@ -40,8 +40,8 @@ class Health:
                 threading.Thread(target=self._ask, args=(self._asked,), daemon=True).start()
             asked, left_s = self._asked, self._asked_at + WAIT_S - now
         try:
-            # Of one question all wait for the same moment: many who ask do not hold the threads of a server
-            # whose data base is locked for two seconds each.
+            # All requests share one deadline. Otherwise, with a locked data base, each of many requests would
+            # hold a thread of the server for two seconds.
             return asked.exception(max(0.0, left_s)) is None
         except TimeoutError:
             return False
@@ -57,7 +57,7 @@ class Health:
 
 
 def _note(connection: sa.Connection) -> None:
-    """Write one row, always the same."""
+    """Write one row, the same one each time."""
     table, now = schema.meta, str(round(time.time()))
     if not connection.execute(sa.update(table).where(table.c.key == _META).values(value=now)).rowcount:
         schema.insert_once(connection, table, {"key": _META, "value": now})

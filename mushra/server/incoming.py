@@ -1,7 +1,7 @@
-"""Check what a listener's browser says about one page, before any of it is stored.
+"""Check the result of one page from a listener's browser, before any of it is stored.
 
-Shape first (types, ranges, lengths), then sense: signals of this page only, scores on its scale, and what
-the test's rules ask for. Keys that nobody knows are left out, so that nothing is stored unseen.
+First the shape (types, ranges, lengths), then the content: only signals of this page, scores on its scale,
+and the test's rules. Unknown keys are dropped, so that nothing is stored without a check.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mushra.config.pages import HIDDEN_REFERENCE, Rules
 from mushra.store.pages import Checked, Rating, SessionPage
 
-#: A day: nobody listens longer to one page, and no clock of a browser is to be believed beyond.
+#: Longest time in milliseconds, a day: a larger value is an error of the browser's clock.
 MAX_TIME_MS = 86_400_000
 MAX_COMMENT = 10_000
 MAX_EVENTS = 2000
 
 
 class BadResult(Exception):
-    """What was sent cannot be stored. ``code`` is for programs, the message for people."""
+    """A result that cannot be stored. ``code`` is for programs, the message for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ Name = Annotated[str, Field(max_length=200)]
 
 class _Rating(_Model):
     signal: Name
-    #: A list where a page has several scales, in their order.
+    #: A list if the page has several scales, in their order.
     score: float | Name | Annotated[list[Name | None], Field(max_length=50)] | None = None
     comment: Comment = ""
     plays: Count = 0
@@ -78,10 +78,10 @@ class _Result(_Model):
 
 
 def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
-    """What is to be stored of PAGE_RESULT ``body``.
+    """The checked result of a page, from the JSON ``body``.
 
     Raises:
-        BadResult: wrong shape, another page's signals, off the scale, or less than the rules ask for.
+        BadResult: wrong shape, signals of another page, a score off the scale, or a rule that is not met.
     """
     try:
         result = _Result.model_validate(body)
@@ -95,9 +95,11 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
         raise BadResult("signal_twice", "a signal is rated twice")
     for rating in result.ratings:
         if rating.signal not in page.conditions:
-            raise BadResult("signal_unknown", f"page '{page.id}' has no signal '{rating.signal[:40]}'")
+            raise BadResult(
+                "signal_unknown", f"page '{page.id}' does not have the signal '{rating.signal[:40]}'"
+            )
         if rating.score is not None and not rating.moves:
-            # A browser's own doing, such as a swipe that scrolled the page: nobody gave that grade.
+            # The browser made this score, for example by a swipe that scrolled the page.
             raise BadResult("not_moved", f"signal '{rating.signal}' has a score that nobody gave; grade it")
     if page.type in _HEARD:
         _check_heard(page, rules, result)
@@ -115,7 +117,7 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
         answers = _questionnaire(page, result)
     cleaned = result.model_dump(exclude_defaults=True)
     if page.type == "consent":
-        # What was agreed to is what this server showed, whatever the browser says about it.
+        # The listener agreed to the text that this server showed, whatever the browser reports.
         cleaned["consent"]["text_sha256"] = consent_sha256(page)
     if page.type != "spatial":
         cleaned.pop("responses", None)
@@ -124,7 +126,7 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
     return Checked(result.revision, result.time_ms, cleaned, rows, answers)
 
 
-#: Types of pages on which the rule about seconds holds: all whose sounds are judged.
+#: Types of pages with the rule about seconds: all whose sounds are judged.
 _HEARD = (
     "mushra",
     "bs1116",
@@ -138,7 +140,7 @@ _HEARD = (
 
 
 def _check_heard(page: SessionPage, rules: Rules, result: _Result) -> None:
-    """As the page itself asks: in whole milliseconds, repeats included."""
+    """Check the rule about seconds as the page does: in whole milliseconds, repeats included."""
     heard = {rating.signal: rating.heard_ms for rating in result.ratings}
     short = [signal for signal in page.conditions if heard.get(signal, 0) < 1000 * rules.min_heard_s]
     if short:
@@ -149,7 +151,7 @@ def _check_heard(page: SessionPage, rules: Rules, result: _Result) -> None:
 
 
 def consent_sha256(page: SessionPage) -> str:
-    """Hash of a consent page's text: its ``content`` as it is sent, UTF-8."""
+    """Hash of a consent page's text: its ``content`` as sent, in UTF-8."""
     return hashlib.sha256((page.public.content or "").encode()).hexdigest()
 
 
@@ -164,7 +166,7 @@ def _rating(result: _Result, rating: _Rating | None, stimulus: str, **values: An
 
 
 def _by_signal(page: SessionPage, result: _Result) -> dict[str, _Rating]:
-    """Ratings in the page's order of signals."""
+    """Ratings by signal, in the page's order."""
     given = {rating.signal: rating for rating in result.ratings}
     return {signal: given[signal] for signal in page.conditions if signal in given}
 
@@ -178,7 +180,7 @@ def _scale(rating: _Rating, low: float, high: float, step: float) -> float | Non
             "score", f"score {str(score)[:20]} of '{rating.signal}' is not from {low:g} to {high:g}"
         )
     if abs(score / step - round(score / step)) > 1e-6:
-        raise BadResult("score", f"score {score:g} of '{rating.signal}' is no multiple of {step:g}")
+        raise BadResult("score", f"score {score:g} of '{rating.signal}' is not a multiple of {step:g}")
     return round(score / step) * step if step == 1 else round(score, 6)
 
 
@@ -251,7 +253,7 @@ def _all_heard(page: SessionPage, ratings: dict[str, _Rating]) -> None:
 
 
 def _chosen(page: SessionPage, result: _Result, others: tuple[str, ...] = ()) -> str:
-    """The name of the signal that was chosen of a pair, all of whose signals were played."""
+    """Name of the chosen signal; all signals of the pair must have been played."""
     ratings = _by_signal(page, result)
     _all_heard(page, ratings)
     if result.answer in others:
@@ -266,7 +268,7 @@ def _chosen(page: SessionPage, result: _Result, others: tuple[str, ...] = ()) ->
 
 
 def _own_row(page: SessionPage, result: _Result, signal: str, **values: Any) -> list[Rating]:
-    """The row of a page of our own types; ``signal`` is the one whose plays it has."""
+    """The row of a page of our own types; ``signal`` is the one whose plays the row has."""
     assert page.pair is not None
     rating = _by_signal(page, result)[signal]
     comment = result.comment or rating.comment
@@ -301,7 +303,7 @@ def _text(value: float | str) -> str:
 
 
 def _likert(page: SessionPage, result: _Result) -> list[Rating]:
-    """Answers as text; of pages with several scales as a JSON list, with "" for a scale without an answer."""
+    """Answers as text; for pages with several scales as a JSON list, with "" for a missing answer."""
     allowed = [{one.value for one in scale} for scale in page.public.response]
     several = len(allowed) > 1
     ratings = _by_signal(page, result)
@@ -316,7 +318,7 @@ def _likert(page: SessionPage, result: _Result) -> list[Rating]:
         answers = ["" if score is None else _text(score) for score in scores]
         for answer, score, values in zip(answers, scores, allowed, strict=False):
             if score is not None and answer not in values:
-                raise BadResult("score", f"'{answer[:40]}' is no answer of this page's scale")
+                raise BadResult("score", f"'{answer[:40]}' is not an answer of this page's scale")
         unrated -= sum(score is not None for score in scores)
         if any(score is not None for score in scores):
             answer = json.dumps(answers, ensure_ascii=False) if several else answers[0]
@@ -331,7 +333,7 @@ def _likert(page: SessionPage, result: _Result) -> list[Rating]:
 
 
 def _spatial(page: SessionPage, result: _Result) -> list[Rating]:
-    """Answers of a spatial page: one per signal, whatever its shape, as JSON."""
+    """Answers of a spatial page: one per signal, in any shape, as JSON."""
     rows = []
     for name, value in result.responses.items():
         try:
@@ -358,9 +360,9 @@ _RATINGS = {
 
 def _check_consent(page: SessionPage, result: _Result) -> None:
     if result.consent is None or (page.public.must_consent and not result.consent.given):
-        raise BadResult("no_consent", "the test goes on only with consent")
+        raise BadResult("no_consent", "the test continues only with consent")
     if result.consent.text_sha256 not in (None, consent_sha256(page)):
-        raise BadResult("consent_text", "the text that was agreed to is not the one of this test")
+        raise BadResult("consent_text", "the text of the consent is not the text of this test")
 
 
 def _questionnaire(page: SessionPage, result: _Result) -> list[tuple[str, str]]:
@@ -374,19 +376,19 @@ def _questionnaire(page: SessionPage, result: _Result) -> list[tuple[str, str]]:
             answers.append((name, ""))
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise BadResult("invalid", f"the answer to '{name}' is neither text nor a number")
+            raise BadResult("invalid", f"the answer to '{name}' is neither a text nor a number")
         try:
             text = _text(value).strip()
             number = float(text) if question.type == "number" else 0.0
         except (ValueError, OverflowError):
-            raise BadResult("invalid", f"the answer to '{name}' is no number") from None
+            raise BadResult("invalid", f"the answer to '{name}' is not a number") from None
         low, high = question.min, question.max
         if question.type == "number" and not (
             (-1e300 if low is None else low) <= number <= (1e300 if high is None else high)
         ):
             raise BadResult("invalid", f"the answer to '{name}' is out of range")
         if question.type == "likert" and text not in {one.value for one in question.response or []}:
-            raise BadResult("invalid", f"'{text[:40]}' is no answer to '{name}'")
+            raise BadResult("invalid", f"'{text[:40]}' is not an answer to '{name}'")
         if len(text) > MAX_COMMENT:
             raise BadResult("invalid", f"the answer to '{name}' is longer than {MAX_COMMENT} characters")
         answers.append((name, text))

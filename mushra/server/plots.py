@@ -1,8 +1,8 @@
-"""The analysis for the admin pages, in a process of its own: drawing would hold up the listeners.
+"""The analysis for the admin pages, in its own process, because drawing would delay the listeners.
 
-`main` runs in a process with the folder as its argument and the data base in MUSHRA_DATABASE: an address may
-hold a password, which the command line would show to everybody on the machine. What counts and how is decided
-by `mushra.load`, as for `mushra analyze`: the page and the command give the same means.
+`main` runs in a process with the folder as its argument and the data base in MUSHRA_DATABASE: a URL may
+contain a password, which the command line would show to everybody on the machine. `mushra.load` selects the
+ratings, as for `mushra analyze`, so that the page and the command give the same means.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _DONE = "done.json"
 FIGURES = ("means", "box", "items", "listeners")
-#: A first look: the numbers of a paper are those of `mushra analyze`.
+#: Enough for a first look; `mushra analyze` gives the numbers for a paper.
 NUM_PERMUTATIONS = 1000
 
 
@@ -38,7 +38,7 @@ class Plots:
         self._lock = threading.Lock()
 
     def start(self, database: str, test: str | None, config: Path | None) -> None:
-        """Draw again, unless that is being done. Raises `UserError` if the folder cannot be written."""
+        """Start to draw unless it is running. Raises `UserError` if the folder cannot be written."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
@@ -60,7 +60,7 @@ class Plots:
                 )
 
     def state(self) -> tuple[bool, dict[str, Any] | None]:
-        """Whether it is being drawn; what was drawn: drawn_at, error, notes, conditions, figures."""
+        """Whether drawing is running, and the last result: drawn_at, error, notes, conditions, figures."""
         with self._lock:
             busy = self._process is not None and self._process.poll() is None
         try:
@@ -75,15 +75,15 @@ class Plots:
 
 
 def look(database: str, test: str | None, config: Path | None) -> Analysis:
-    """The analysis of what counts, as of ``mushra analyze CONFIG --database DATABASE --scale 0,100``.
+    """The same analysis as ``mushra analyze CONFIG --database DATABASE --scale 0,100``.
 
-    The listening page has sliders from 0 to 100, so nobody need be asked for the scale.
+    The scale is known, because the listening page has sliders from 0 to 100.
 
     Args:
-        config: YAML of the test, beside which its key is; None if none is served.
+        config: YAML of the test, with its key beside it; None if no test is served.
 
     Raises:
-        UserError: nothing to analyse.
+        UserError: there is nothing to analyse.
     """
     from mushra import load
     from mushra.analysis.pipeline import analyze
@@ -129,8 +129,8 @@ def _draw_mushra(analysis: Analysis, folder: Path) -> dict[str, Any]:
     if other := other_scale(analysis.loaded.frame["score"]):
         low, high = other
         problems.append(
-            f"scale: all scores lie within {low:g} to {high:g} and count as points of 0 to 100; if they were "
-            f"imported from a test with that scale, `mushra analyze --scale {low:g},{high:g}` takes it"
+            f"scale: all scores are within {low:g} to {high:g} and count as points of 0 to 100; if they were "
+            f"imported from a test with that scale, use `mushra analyze --scale {low:g},{high:g}`"
         )
     excluded = analysis.screening.listeners
     excluded = excluded[excluded["excluded"]]
@@ -144,7 +144,7 @@ def _draw_mushra(analysis: Analysis, folder: Path) -> dict[str, Any]:
 
 
 def _others(database: str, test: str | None, config: Path | None) -> list[dict[str, Any]]:
-    """The main table of each method that is no MUSHRA."""
+    """The main table of each method other than MUSHRA."""
     from mushra.analysis.methods.load import load
     from mushra.analysis.methods.pipeline import analyze
 
@@ -168,7 +168,7 @@ def main() -> None:
         done = {"error": None, **draw(database, test or None, Path(config) if config else None, folder)}
     except UserError as error:
         done = {"error": str(error)}
-    except Exception:  # raised again: what waits for this process reads the file, its log has the traceback
+    except Exception:  # raised again for the log; the waiting process reads the file
         done = {"error": "The analysis failed; run `mushra analyze` to see why."}
         raise
     finally:

@@ -1,9 +1,8 @@
-"""How a running test stands: its sessions, how far each is, and what stands out about it.
+"""State of a running test: its sessions, and the progress and flags of each.
 
-Flags exclude nobody. They look at finished MUSHRA pages, training apart, and need more than half of them
-(or, for the hidden reference, more than the 15 % of BS.1534-3); and at gold items, of which one is enough.
-
-A test may have thousands of sessions: `mushra.server.crowd` says which of them a page shows.
+Flags do not exclude listeners. They depend on finished MUSHRA pages without training, and need more than half
+of them (for the hidden reference, more than the 15 % of BS.1534-3). One failed gold item is enough for a
+flag.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from mushra.store.gold import gold_results
 from mushra.store.records import DROPPED_AFTER_S
 from qincodec.core.errors import count
 
-#: A page left after less than this for each of its signals was hardly listened to.
+#: Seconds per signal; a listener who leaves a page earlier has hardly listened to it.
 HASTY_S_PER_SIGNAL = 2.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """What stands out about a session.
+    """Flags of a session.
 
     Attributes:
-        not_given: scores that nobody gave, training apart; no result counts them.
-        flags: what stands out, in words.
+        not_given: number of scores that nobody gave, without training; no result counts them.
+        flags: in words.
     """
 
     not_given: int
@@ -47,13 +46,12 @@ class SessionState:
 
     Attributes:
         name: of the invitation, the panel's id, or the number of the session.
-        listener: what `mushra analyze` calls who it is, see `schema.listeners`.
-        slot: block and row of the order; None of a session that came in one piece.
-        state: "finished", "running", or "dropped": running without a sign of life for so long as the test
-            allows.
-        done, total: pages.
+        listener: name of the listener in `mushra analyze`, see `schema.listeners`.
+        slot: block and row of the order; None for a session that was submitted whole.
+        state: "finished", "running", or "dropped": running, but not seen for longer than the test allows.
+        done, total: numbers of pages.
         time_s: on all pages together.
-        look: what stands out.
+        look: flags.
     """
 
     id: str
@@ -89,9 +87,9 @@ def list_sessions(
     dropped_after_s: float = DROPPED_AFTER_S,
     looks: Mapping[str, Look] | None = None,
 ) -> list[SessionState]:
-    """Sessions of a test (None: of all tests), or those of them in ``only``, the newest first.
+    """Sessions of a test (None: of all tests), or of these only the ones in ``only``, the newest first.
 
-    ``looks`` are those that were had of the data base as it is now, so that nobody looks again.
+    ``looks`` are checks of the current data base, which are not repeated.
     """
     sessions, pages, invitations = schema.sessions, schema.pages, schema.invitations
     counts = (
@@ -148,11 +146,11 @@ def _state(row: Any, dropped_before: float) -> str:
 
 
 def look_at(connection: sa.Connection, sessions: Collection[str]) -> dict[str, Look]:
-    """What stands out about each of these sessions."""
+    """Flags of each of these sessions."""
     pages = defaultdict(list)
     for row in connection.execute(_page_figures(sessions)).all():
         if row.broken:
-            raise ValueError("the detail of a rating is no JSON object")
+            raise ValueError("the detail of a rating is not a JSON object")
         pages[row.session].append(row)
     gold = gold_results(connection, sessions=sessions)
     looks = {}
@@ -167,10 +165,10 @@ def look_at(connection: sa.Connection, sessions: Collection[str]) -> dict[str, L
 def _page_figures(sessions: Collection[str]) -> sa.Select[Any]:
     """Figures of each MUSHRA page that counts.
 
-    Columns: the session; n of its ratings; time_ms; how many have a detail that nothing here writes (broken);
-    of how many it is known how often the slider was moved
-    (moves_known), and how many were (moved); scores that nobody gave (not_given, see `mushra.store.given`);
-    of those that somebody gave the number, the least, the highest and that of the hidden reference.
+    Columns: the session; the number of ratings (n); time_ms; the numbers of ratings with an invalid detail
+    (broken), with a known number of slider moves (moves_known) and with at least one move (moved); the number
+    of scores that nobody gave (not_given, see `mushra.store.given`); and of the given scores the number, the
+    lowest, the highest and the hidden reference's.
     """
     ratings, pages = schema.ratings, schema.pages
     detail = sa.func.coalesce(ratings.c.detail, "")
@@ -225,7 +223,7 @@ def _flags(pages: Sequence[Any]) -> list[str]:
 
 
 def _never_moved(page: Any) -> bool:
-    """No slider was touched; without counts (webMUSHRA), all scores are the same."""
+    """Whether no slider was moved; without counts (webMUSHRA): whether all scores are equal."""
     if page.moves_known:
         return not page.moved
     return page.given > 2 and page.least == page.highest

@@ -1,8 +1,8 @@
-"""The markup that an experimenter may use in a test's texts: an allow-list, kept to by nh3.
+"""The markup that an experimenter may use in a test's texts: an allow-list that nh3 applies.
 
-Elements that are not on the list lose their tags and keep their text; script, style and their like lose it,
-too. Attributes are dropped unless listed. Addresses must be http, https or mailto. The result is nested as a
-browser reads it: what was opened is closed, by the rules of HTML.
+Elements that are not on the list lose their tags and keep their text; script, style and similar ones lose the
+text, too. Attributes are dropped unless listed. Addresses must be http, https or mailto. The result is nested
+as a browser reads it: open elements are closed by the rules of HTML.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _TEXT = (
 )
 _BLOCKS = "dd dl dt div figcaption figure h1 h2 h3 h4 h5 h6 hr li ol ul"
 _TABLES = "caption table tbody td tfoot th thead tr"
-#: Their text is no text to read.
+#: Elements whose content is not text for a reader.
 _DROPPED = "script style iframe object noscript template svg math title"
 
 _CLEANER = nh3.Cleaner(
@@ -29,12 +29,12 @@ _CLEANER = nh3.Cleaner(
     },
     url_schemes={"http", "https", "mailto"},
     url_relative="deny",
-    # A link leads away from a running test: into a tab of its own, and without our address.
+    # A link leaves a running test: it opens in a new tab and does not send the test's address.
     set_tag_attribute_values={"a": {"target": "_blank"}},
     link_rel="noopener noreferrer",
 )
 
 
 def sanitize(markup: str) -> str:
-    """``markup`` with what is on the list of this module, safe to put into a page."""
+    """``markup`` reduced to the allow-list of this module, safe to put into a page."""
     return _CLEANER.clean(markup)

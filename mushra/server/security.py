@@ -1,4 +1,4 @@
-"""What guards the server: headers, limits, where a request comes from, and how its body is read."""
+"""Protection of the server: headers, rate limits, checks of a request's origin and body."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from flask import Request, Response
 
 from mushra.store.pages import storable
 
-#: Only what this server itself sends: no inline script or style, no other host, no frame around it.
+#: Content of this server only: no inline script or style, no other host, no frame around the page.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
     "connect-src 'self'; font-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-#: webMUSHRA's own pages have scripts and styles inside; they are the experimenter's, from the same host.
+#: webMUSHRA's own pages have inline scripts and styles; they are the experimenter's, from the same host.
 WEBMUSHRA_POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; frame-ancestors 'none'"
 )
@@ -30,7 +30,7 @@ _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Invitations are part of the address: it must not be told to other hosts.
+    # Invitations are part of the address, which other hosts must not get.
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -40,7 +40,7 @@ _HEADERS = {
 
 
 def add_headers(response: Response) -> Response:
-    """Add what every response carries, unless the view has set it."""
+    """Add the headers of every response, unless the view has set them."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = "mushra"
@@ -50,8 +50,8 @@ def add_headers(response: Response) -> Response:
 def is_cross_site(request: Request) -> bool:
     """Whether a request that changes something may come from another site's page.
 
-    Browsers say so in Sec-Fetch-Site; older ones send Origin. A client that says nothing is taken for
-    foreign, too: scripts can send an Origin.
+    Browsers send Sec-Fetch-Site; older ones send Origin. A client that sends neither counts as foreign, too:
+    scripts can send an Origin.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -61,18 +61,18 @@ def is_cross_site(request: Request) -> bool:
 
 
 class BadBody(Exception):
-    """The body is no JSON that can be used."""
+    """The body is not valid JSON."""
 
 
 def parse_json(data: bytes | str) -> Any:
-    """JSON of a stranger: finite numbers only, and no characters that no data base stores (NUL, half a pair).
+    """Parse untrusted JSON: finite numbers, no characters that data bases refuse (NUL, half a pair).
 
-    Those are replaced and not refused: half an emoji at the end of a comment must not cost the page.
+    Such characters are replaced, not refused: half an emoji in a comment must not lose the page's result.
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_finite_int)
-        # Only what is written as an escape, or came as text, can be such a character.
+        # Only an escape or the text itself can contain such a character.
         return _storable(value) if "\\u" in text or isinstance(data, str) else value
     except RecursionError:
         raise BadBody("the body is nested too deeply") from None
@@ -81,18 +81,18 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is too large a number")
+        raise ValueError(f"the number {text[:20]} is too large")
     return value
 
 
 def _finite_int(text: str) -> int:
-    _finite(text)  # whoever reads what was stored may have floating point only
+    _finite(text)  # a reader of the stored value may have floating point only
     return int(text)
 
 
@@ -109,7 +109,7 @@ def _storable(value: Any) -> Any:
 class RateLimit:
     """Token buckets, one per key: ``burst`` at once, ``per_second`` in the long run. Thread-safe.
 
-    Keys (addresses) are kept in memory only, hashed with a salt of this process, the latest `MAX_KEYS`.
+    The latest `MAX_KEYS` keys (addresses) are kept in memory only, hashed with a salt of this process.
     """
 
     MAX_KEYS = 20_000
@@ -122,7 +122,7 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def wait_s(self, key: str) -> float:
-        """Take a token: 0 if there was one, else seconds until there is."""
+        """Take a token: 0 if there was one, otherwise the seconds until the next one."""
         hashed = hashlib.blake2b(key.encode(errors="replace"), key=self._salt, digest_size=16).digest()
         now = time.monotonic()
         with self._lock:

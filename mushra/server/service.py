@@ -1,4 +1,4 @@
-"""What the parts of the web application share: the test, its store, its stimuli, its limits."""
+"""Shared state of the web application: the test, its store, its stimuli, its rate limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_SESSIONS = 2000
 
 @dataclass(frozen=True)
 class Limits:
-    """How often one may: (at once, per second in the long run). A whole class behind one address is one."""
+    """Rate limits: (at once, per second in the long run). A whole class behind one address shares them."""
 
     begin: tuple[float, float] = (100, 1)
     save: tuple[float, float] = (60, 5)
@@ -46,15 +46,15 @@ class ConfigChanged(Exception):
 
 @dataclass
 class Service:
-    """One test being served.
+    """A served test.
 
     Attributes:
         config: None when only a webMUSHRA checkout is served.
         webmushra: its folder.
-        config_sha256: of the configuration as it is kept in the data base.
-        submissions: whether whole sessions are taken from webMUSHRA's own client.
-        panel_secret: what a panel signs its links with; None: nothing was agreed on.
-        public_address: of the listening page, for links; None: as the request came.
+        config_sha256: hash of the configuration in the data base.
+        submissions: whether whole sessions are accepted from webMUSHRA's own client.
+        panel_secret: secret with which a panel signs its links; None: there is none.
+        public_address: of the listening page, for links; None: the address of the request.
         cache: folder for anchors and plots.
     """
 
@@ -85,16 +85,16 @@ class Service:
 
     @property
     def test(self) -> str | None:
-        """Id of the test; None for whatever a webMUSHRA checkout holds."""
+        """Id of the test; None for a webMUSHRA checkout, which may have several tests."""
         return self.config.test_id if self.config is not None else None
 
     @property
     def places(self) -> Places:
-        """What sessions of the test there are to be; of a checkout: any."""
+        """Planned sessions of the test; any number for a checkout."""
         return places(self.config) if self.config is not None else Places(1)
 
     def change(self, config: TestConfig, stimuli: Stimuli, config_sha256: str) -> None:
-        """Serve another configuration of the same test to whoever begins from now on."""
+        """Serve another configuration of the same test to listeners who begin from now on."""
         with self._lock:
             self.config, self.stimuli, self.config_sha256 = config, stimuli, config_sha256
 
@@ -103,15 +103,15 @@ class Service:
         return session_pages(self.config, self.stimuli, number, slot)
 
     def session(self, session: str, key: str) -> Session | None:
-        """The session if the key opens it, else None.
+        """The session if the key belongs to it, otherwise None.
 
         Raises:
-            Unknown: there is none.
+            Unknown: the session does not exist.
         """
         with self._lock:
             found = self._sessions.get(session)
         if found is None or not found.opened_by(key):
-            # A key may have been added since, by this host or another.
+            # This host or another may have added a key since.
             with self.store.read() as connection:
                 found = records.load_session(connection, session)
             if not found.opened_by(key):
@@ -124,35 +124,35 @@ class Service:
         return found
 
     def forget(self, session: str) -> None:
-        """Read the session anew next time."""
+        """Drop the session from memory, so that it is read again next time."""
         with self._lock:
             self._sessions.pop(session, None)
 
 
 def service() -> Service:
-    """That of the application that handles this request."""
+    """Service of the application that handles this request."""
     found = current_app.extensions["mushra"]
     assert isinstance(found, Service)
     return found
 
 
 def new_key() -> str:
-    """A secret that is kept hashed: 256 random bits."""
+    """A new secret of 256 random bits, to be stored as a hash."""
     return secrets.token_urlsafe(32)
 
 
 def check_panel(config: TestConfig, secret: str | None) -> None:
-    """Raises `UserError` if links must be signed and nothing is known to check them with."""
+    """Raises `UserError` if links must be signed and there is no secret to check them."""
     section = config.section
     if section.identification == "panel" and section.panel.sign is not None and secret is None:
         raise UserError(
-            f"'{config.path}' takes only signed links of a panel, and no secret is known to check them with;"
+            f"'{config.path}' accepts only signed links of a panel, but there is no secret to check them;"
             " give the one that you share with the panel in the variable MUSHRA_PANEL_SECRET"
         )
 
 
 def versions(stimuli: Stimuli | None) -> dict[str, object]:
-    """What results depend on: program, Python, and every file that listeners heard."""
+    """Versions on which results depend: program, Python, and every file that listeners hear."""
     packages = ("flask", "sqlalchemy", "waitress")
     return {
         "qincodec": __version__,
@@ -163,7 +163,7 @@ def versions(stimuli: Stimuli | None) -> dict[str, object]:
 
 
 def assets_version(folder: Path) -> str:
-    """Changes when any of the page's own files does."""
+    """Hash of the page's own files."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():

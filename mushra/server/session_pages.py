@@ -1,17 +1,17 @@
-"""What one listener gets: the test's pages in an order that is theirs, with their signals shuffled.
+"""One listener's pages: the test's pages in the listener's own order, with shuffled signals.
 
 Blocks. With ``blocks: N`` the entries of each outermost random group are dealt to N blocks in turn, from
-group to group without a break, so that blocks differ by one entry at most. What follows holds within a block.
+group to group without a break, so that blocks differ by one entry at most. The rest applies within a block.
 
-Order of random groups. Every group of n entries has a balanced Latin square (Williams): n rows, 2n if n is
-odd, in which each entry stands equally often at each place and equally often right after each other entry. A
-listener has a row (with the block, the slot; see `mushra.store.records.begin`). With ``items_per_listener``
-they get the first columns of the row: a balanced square is balanced in any of its columns, so each entry is
-heard equally often, and still equally often at each place. Which entry is which letter of the square follows
-from the test's seed and differs between groups.
+Order of random groups. Every group of n entries has a balanced Latin square (Williams): n rows, or 2n if n is
+odd. In it, each entry is equally often at each place and equally often right after each other entry. A
+listener gets a row (block and row make the slot; see `mushra.store.records.begin`). With
+``items_per_listener``, the listener gets only the first columns of the row. Any columns of a balanced square
+are balanced, so each entry is still heard equally often, and equally often at each place. The seed of the
+test assigns the entries to the letters of the square, differently for each group.
 
-The order of signals follows from the seed, the session's number and the page. Which of A and B the X of an
-ABX page is depends on the data base's secret, too: nobody who knows the test can work it out.
+The order of signals follows from the seed, the session's number and the page. Whether the X of an ABX page is
+A or B depends on the data base's secret, too, so that it cannot be derived from the test.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _Entry = Page | PageGroup
 
 
 def places(config: TestConfig) -> Places:
-    """What sessions of a test there are to be."""
+    """Planned sessions of a test."""
     section = config.section
     return Places(num_slots(config), section.blocks or 1, section.quota, 60 * section.drop_after_min)
 
@@ -69,18 +69,18 @@ def latin_square(n: int) -> list[list[int]]:
 
 
 def num_slots(config: TestConfig) -> int:
-    """After how many listeners the orders of all random groups are balanced together."""
+    """Number of listeners after which the orders of all random groups are balanced together."""
     n_blocks = config.section.blocks or 1
     sizes = set[int]()
     for _, group in outermost(PageGroup(config.pages)):
-        # Of its blocks some may have an entry more.
+        # Some of its blocks may have one entry more.
         sizes |= {len(group.pages) // n_blocks, -(-len(group.pages) // n_blocks)}
         sizes |= {len(inner.pages) for inner in _random_groups(group.pages)}
     return n_blocks * math.lcm(*(len(latin_square(size)) for size in sizes))
 
 
 def _block(config: TestConfig, entries: list[_Entry], path: str, slot: int) -> list[_Entry]:
-    """Those entries of the outermost random group at ``path`` that are in the slot's block."""
+    """Entries of the outermost random group at ``path`` in the slot's block."""
     n_blocks = config.section.blocks or 1
     before = 0
     for at, group in outermost(PageGroup(config.pages)):
@@ -91,7 +91,7 @@ def _block(config: TestConfig, entries: list[_Entry], path: str, slot: int) -> l
 
 
 def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) -> list[SessionPage]:
-    """The pages of the session with that number and slot."""
+    """Pages of the session with this number and slot."""
     pages: list[SessionPage] = []
     for page in _ordered(config, number, slot, PageGroup(config.pages), ""):
         own = page.model_dump(include=set(PublicPage.model_fields))
@@ -106,7 +106,7 @@ def session_pages(config: TestConfig, stimuli: Stimuli, number: int, slot: int) 
             continue
         for added, conditions in _flattened(page, stimuli, rng):
             public = PublicPage(**{**own, **added, "id": f"p{len(pages) + 1}"})
-            # Set only where it is so: pages without are stored as they always were.
+            # Set only for gold items, so that other pages are stored as in earlier versions.
             made = SessionPage(public=public, trial=page.id, conditions=conditions)
             pages.append(made.model_copy(update={"gold": True}) if config.is_gold(page) else made)
     return pages
@@ -133,9 +133,9 @@ def _ordered(
         config: the test.
         number: of the session.
         slot: of the session.
-        group: whose pages.
-        path: where the group stands in the file.
-        cut: the group is in no random one, so that it is cut into blocks if it is random itself.
+        group: group of pages.
+        path: position of the group in the file.
+        cut: whether the group, if it is random, is cut into blocks, because it is not inside a random group.
     """
     entries = list(group.pages)
     if group.random:
@@ -151,7 +151,7 @@ def _ordered(
     pages: list[Page] = []
     for entry in entries:
         if isinstance(entry, PageGroup):
-            # Named for where it stands in the file, not for where it came to stand.
+            # Named by its position in the file, not in the shuffled order.
             here = f"{path}/{group.pages.index(entry)}"
             pages += _ordered(config, number, slot, entry, here, cut=cut and not group.random)
         else:
@@ -162,7 +162,7 @@ def _ordered(
 def _flattened(
     page: Page, stimuli: Stimuli, rng: random.Random
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
-    """Fields of PAGE that are not the page's own, and its conditions; one for each pair of a page."""
+    """Fields of the public page that depend on the session, and its conditions; one entry per pair."""
     if isinstance(page, MushraPage):
         names = page.conditions()
         if page.randomize:
@@ -209,7 +209,7 @@ def _signals(
     *,
     labelled: bool = False,
 ) -> tuple[list[Signal], dict[str, str]]:
-    """Signals, (name, place), in the given order under ids that say nothing but that order."""
+    """Signals from (name, place), in the given order, with ids that reveal only this order."""
     signals, conditions = [], {}
     for number, (name, place) in enumerate(placed, start=1):
         conditions[f"s{number}"] = name
@@ -238,7 +238,7 @@ def _pairs(page: Trial, stimuli: Stimuli, rng: random.Random) -> list[tuple[dict
 def _own_pages(
     page: OwnTrial, stimuli: Stimuli, rng: random.Random, draw: random.Random
 ) -> list[tuple[dict[str, Any], dict[str, str], tuple[str, str]]]:
-    """As `_flattened`, with each page's pair; ``draw`` says which of a pair X is."""
+    """Like `_flattened`, with each page's pair; ``draw`` selects which of a pair X is."""
     shown = page.reference is not None and not isinstance(page, AbxPage)
     reference = Sound(url=stimuli.url(page.id, "reference")) if shown else None
     found = []
@@ -257,7 +257,7 @@ def _own_pages(
 
 
 def _spatial(page: SpatialPage, stimuli: Stimuli) -> tuple[dict[str, Any], dict[str, str]]:
-    """Stimuli as {name: path}, as [path] or as [{name: path}] become signals; the rest is passed on."""
+    """Replace stimuli ({name: path}, [path] or [{name: path}]) by signals; other values are unchanged."""
     found: list[tuple[str, str]] = []
     entries = page.stimuli if isinstance(page.stimuli, list) else [page.stimuli]
     for entry in entries:

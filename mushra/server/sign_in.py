@@ -1,10 +1,10 @@
-"""Who may use the admin pages: a password, or a link that works once; then a cookie.
+"""Sign-in to the admin pages: with a password, or with a link that works once; then with a cookie.
 
-The password is kept as scrypt makes it, links and cookies as SHA-256 of their 256 random bits.
+The password is stored as its scrypt hash, links and cookies as SHA-256 of their 256 random bits.
 
-Passwords can be guessed, so that guesses are few: for each address, and for each browser that has signed in
-before, known by a signed cookie. Who guesses behind the administrator's address uses up the one, never the
-other; and links, which nobody guesses, are not counted.
+Attempts at the password are limited for each address, and separately for each browser that has signed in
+before, which a signed cookie identifies. An attacker behind the administrator's address can only use up the
+address's limit. Links are not limited, because they cannot be guessed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _META = "admin_password"
 
 
 def set_password(store: Store, password: str) -> None:
-    """Set the password; whoever is signed in is signed out. Raises `UserError` if it is too short."""
+    """Set the password and sign out all browsers. Raises `UserError` if it is too short."""
     if len(password) < MIN_PASSWORD:
         raise UserError(f"the admin password has {len(password)} characters; give at least {MIN_PASSWORD}")
     if is_password(store, password):
@@ -44,7 +44,7 @@ def has_password(store: Store) -> bool:
 
 
 def is_password(store: Store, password: str) -> bool:
-    """Whether it is the password; false if there is none."""
+    """Whether ``password`` is right; false if none is set."""
     hashed = store.get_meta(_META)
     return hashed is not None and check_password_hash(hashed, password)
 
@@ -60,11 +60,11 @@ def new_session(store: Store) -> str:
 
 
 def use_link(store: Store, token: str) -> bool:
-    """Whether the token signs in; it never does again."""
+    """Whether the token signs in; it is used up then."""
     table = schema.admin_tokens
     where = (table.c.token_sha256 == sha256(token)) & (table.c.kind == "link")
     where &= table.c.expires_at > time.time()
-    with store.read() as connection:  # whoever tries others has nothing written
+    with store.read() as connection:  # wrong tokens must not cause a write
         if connection.execute(sa.select(table.c.kind).where(where)).first() is None:
             return False
     return store.write(lambda connection: bool(connection.execute(sa.delete(table).where(where)).rowcount))
@@ -86,13 +86,13 @@ def sign_out(store: Store, token: str) -> None:
 
 
 def new_device(store: Store) -> str:
-    """What a browser that has signed in is known by when it does so again. It signs nobody in."""
+    """Cookie that identifies a browser at its next sign-in. It does not sign in."""
     name = new_key()
     return f"{name}.{_signed(store, name)}"
 
 
 def known_device(store: Store, cookie: str) -> str | None:
-    """Name of the browser that a `new_device` was given to; None if it was made up."""
+    """Name of the browser with a cookie of `new_device`; None if the cookie is forged."""
     name, _, signature = cookie.partition(".")
     right = hmac.compare_digest(signature.encode(), _signed(store, name).encode())
     return name if right else None

@@ -1,6 +1,6 @@
-"""A submission of webMUSHRA's client, checked against the test before any of it is stored.
+"""Check a submission of webMUSHRA's client against the test, before any of it is stored.
 
-Shape first, then sense: pages of this test only, their stimuli, their scales, their questionnaire.
+First the shape, then the content: only pages of this test, their stimuli, their scales, their questionnaire.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from mushra.store.whole_sessions import WholePage, WholeSession
 
 MAX_TEXT = 10_000
 MAX_RESPONSES = 20_000
-#: What the client sends for a stimulus of a Likert page that was not rated.
+#: Answer that the client sends for a stimulus of a Likert page that was not rated.
 _NOT_RATED = ("", "NA")
-#: Printable ASCII, in which no two that look the same differ.
+#: Printable ASCII, in which texts that look equal are equal.
 _UUID = re.compile(r"[ -~]+")
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -46,16 +46,16 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
 
     Args:
         sent: ``{testId, participant: {name, response}, trials, uuid, ...}``.
-        config: the test that it must be of.
+        config: the test to which it must belong.
 
     Raises:
-        BadResult: not of that shape, or nothing that this test could have led to. Store nothing of it.
+        BadResult: it has another shape, or this test cannot produce it. Do not store any of it.
     """
     if not isinstance(sent, dict) or _text(sent.get("testId"), "testId") not in as_sent([config.test_id]):
-        raise BadResult("other_test", f"these are no results of the test '{config.test_id}'")
+        raise BadResult("other_test", f"these are not results of the test '{config.test_id}'")
     trials = sent.get("trials")
     if not isinstance(trials, list) or not trials:
-        raise BadResult("invalid", "trials must be a list of at least one")
+        raise BadResult("invalid", "trials must be a list with at least one trial")
     own = [page.type for page in config.flat() if isinstance(page, OwnTrial)]
     if own:
         raise BadResult("trial_unknown", f"webMUSHRA cannot show this test: it has pages of type '{own[0]}'")
@@ -66,28 +66,29 @@ def parse_submission(sent: Any, config: TestConfig) -> WholeSession:
         id = ids.get(_text(trial.get("id"), "id")) if isinstance(trial, dict) else None
         page = graded[id] if id is not None else None
         if page is None or trial.get("type") != page.type:
-            raise BadResult("trial_unknown", "a trial is none of this test")
+            raise BadResult("trial_unknown", "a trial does not belong to this test")
         if page.id in pages:
-            raise BadResult("trial_twice", f"trial '{page.id}' is there twice")
+            raise BadResult("trial_twice", f"trial '{page.id}' occurs twice")
         pages[page.id] = WholePage(page.id, page.type, config.is_kept_apart(page), _ratings(page, trial))
     if sum(len(page.ratings) for page in pages.values()) > MAX_RESPONSES:
         raise BadResult("invalid", f"more than {MAX_RESPONSES} responses")
     answers = _answers(sent.get("participant") or {}, config)
     missing = [page.id for page in graded.values() if page.id not in pages and not config.is_training(page)]
     if missing:
-        raise BadResult("trial_missing", f"trial '{missing[0]}' is missing ({len(missing)} of this test are)")
-    # Listeners are told apart by it, and blanks around a name are no part of it to whoever reads the results.
+        raise BadResult("trial_missing", f"trial '{missing[0]}' is missing ({len(missing)} in all)")
+    # It identifies the listener; blanks around it are dropped, because a reader of the results cannot see
+    # them.
     uuid = _text(sent.get("uuid"), "uuid", 200).strip() or None
     if uuid is not None and not _UUID.fullmatch(uuid):
-        raise BadResult("invalid", "uuid is more than letters, digits, blanks and punctuation of ASCII")
+        raise BadResult("invalid", "uuid must have only letters, digits, blanks and punctuation of ASCII")
     return WholeSession(config.test_id, "webmushra", uuid, answers, list(pages.values()))
 
 
 def as_sent(names: Iterable[str]) -> dict[str, str]:
-    """What webMUSHRA's client may call each of these names of the YAML -> the name.
+    """Names that webMUSHRA's client may send -> the names in the YAML.
 
-    Its parser makes values of names without quotes: ``01`` is 1 there, ``1.50`` is 1.5, a date is a time. A
-    name that could be two of them is neither.
+    Its parser converts names without quotes to values: it sends ``01`` as 1, ``1.50`` as 1.5, a date as a
+    time. A sent name that could mean two names is left out.
     """
     names = list(names)
     known = {name: name for name in names}
@@ -113,7 +114,7 @@ def _answers(participant: Any, config: TestConfig) -> list[tuple[str, str]]:
         given = _text(name, "participant.name", 200)
         question = asked.get(given)
         if question is None or question in answers:
-            raise BadResult("invalid", f"'{given[:40]}' is no question of this test, or is there twice")
+            raise BadResult("invalid", f"'{given[:40]}' is not a question of this test, or occurs twice")
         answers[question] = _text(value, "participant.response")
     return list(answers.items())
 
@@ -122,7 +123,7 @@ def _ratings(page: Page, trial: dict[str, Any]) -> list[Rating]:
     """The responses of a trial."""
     responses = trial.get("responses")
     if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
-        raise BadResult("invalid", "a trial's responses are no list of objects")
+        raise BadResult("invalid", "a trial's responses are not a list of objects")
     known: dict[str, str] = {}
     if isinstance(page, Trial):
         known = as_sent(
@@ -138,7 +139,9 @@ def _ratings(page: Page, trial: dict[str, Any]) -> list[Rating]:
     names = [rating.stimulus for rating in given]
     unknown = [name for name in names if name not in known.values()]
     if unknown:
-        raise BadResult("stimulus_unknown", f"trial '{page.id}' has no stimulus '{unknown[0][:40]}'")
+        raise BadResult(
+            "stimulus_unknown", f"trial '{page.id}' does not have the stimulus '{unknown[0][:40]}'"
+        )
     if len(set(names)) < len(names):
         raise BadResult("stimulus_twice", f"trial '{page.id}' rates a stimulus twice")
     wanted = len(set(known.values()))
@@ -150,7 +153,7 @@ def _ratings(page: Page, trial: dict[str, Any]) -> list[Rating]:
 
 
 def _with_names(response: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
-    """A response with the YAML's names of stimuli."""
+    """A response with the stimulus names of the YAML."""
     named = {field: response.get(field) for field in ("stimulus", "nonReference", "answer")}
     return {
         **response,
@@ -165,7 +168,7 @@ def _mushra(_: Any, response: dict[str, Any]) -> Rating:
 
 def _pair(page: Any, response: dict[str, Any]) -> Rating:
     if response.get("reference") != HIDDEN_REFERENCE:
-        raise BadResult("stimulus_unknown", f"the reference of a pair is called '{HIDDEN_REFERENCE}'")
+        raise BadResult("stimulus_unknown", f"the reference of a pair must be named '{HIDDEN_REFERENCE}'")
     rating = Rating(
         _text(response.get("nonReference"), "nonReference"), HIDDEN_REFERENCE, **_common(response)
     )
@@ -176,7 +179,7 @@ def _pair(page: Any, response: dict[str, Any]) -> Rating:
 
 
 def _choice(page: PairedComparisonPage, stimulus: str, given: Any) -> str:
-    """The side that was chosen: by its name, as in our own results, or by that of its field."""
+    """The chosen side, from its own name, as in our results, or from the name of its field."""
     answer = _text(given, "answer", 200)
     neither = ["undecided", page.unforced] if page.unforced else []
     if answer not in (stimulus, HIDDEN_REFERENCE, "nonReference", *neither):
@@ -199,7 +202,7 @@ def _likert(page: Any, response: dict[str, Any]) -> Rating:
 
 
 def _spatial(_: Any, response: dict[str, Any]) -> Rating:
-    """What no column is meant for is kept as JSON."""
+    """A response without columns of its own, stored as JSON."""
     name = response.get("name", response.get("stimulus"))
     text = json.dumps(response, sort_keys=True)
     if len(text) > MAX_TEXT:
@@ -207,7 +210,7 @@ def _spatial(_: Any, response: dict[str, Any]) -> Rating:
     return Rating(name[:1000] if isinstance(name, str) else "", answer=text)
 
 
-#: Pages that are graded -> what makes a rating of a response to one.
+#: Type of a graded page -> function that converts its responses to ratings.
 _RATING: dict[type, Callable[[Any, dict[str, Any]], Rating]] = {
     MushraPage: _mushra,
     PairedComparisonPage: _pair,
@@ -232,32 +235,33 @@ def _text(value: Any, name: str, longest: int = MAX_TEXT) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise BadResult("invalid", f"{name} is no text")
+        raise BadResult("invalid", f"{name} is not a text")
     if len(value) > longest:
         raise BadResult("invalid", f"{name} has more than {longest} characters")
     return value
 
 
 def _score(value: Any, low: float, high: float, step: float) -> float:
-    """A score as the page's own sliders give it."""
+    """A score, checked against the range and the step of the page's sliders."""
     score = _number(value, "score")
     if score is None or not low <= score <= high:
         raise BadResult("score", f"score {str(value)[:20]!r} is not from {low:g} to {high:g}")
     if abs(score / step - round(score / step)) > 1e-6:
-        raise BadResult("score", f"score {str(value)[:20]!r} is no multiple of {step:g}")
+        raise BadResult("score", f"score {str(value)[:20]!r} is not a multiple of {step:g}")
     return round(score, 6)
 
 
 def _number(value: Any, name: str) -> float | None:
-    """Scores come as text, times as numbers."""
+    """A number; the client sends scores as text and times as numbers."""
     if value is None or value == "":
         return None
     try:
-        # `float` would take more than a browser writes: "5_0", "1e2", blanks, digits of other scripts.
+        # `float` would accept texts that browsers do not write: "5_0", "1e2", blanks, digits of other
+        # scripts.
         right = isinstance(value, int | float) or (isinstance(value, str) and _DECIMAL.fullmatch(value))
         number = float(value) if right else math.nan
     except OverflowError:
         number = math.nan
     if isinstance(value, bool) or not abs(number) < 1e15:
-        raise BadResult("invalid", f"{name} is no number")
+        raise BadResult("invalid", f"{name} is not a number")
     return number

@@ -1,9 +1,9 @@
-"""webMUSHRA's side of the server: its ``service/write.php``, and the pages of a checkout of it.
+"""webMUSHRA's interface of the server: its ``service/write.php``, and the pages of a checkout.
 
-The client takes status 200 with an empty body for success and shows any body as an error. It sends its JSON
-as a form field without encoding it, so that ``&`` and ``+`` arrive as they are; they are read from the raw
-body and not lost. What it sends is stored only if the test takes new listeners and its YAML could have led to
-it (`mushra.server.submission`).
+For the client, status 200 with an empty body means success; it shows any body as an error. It sends its JSON
+as a form field without encoding it. The server therefore reads the raw body, so that ``&`` and ``+`` are
+kept. A submission is stored only if the test takes new listeners and the submission fits its YAML
+(`mushra.server.submission`).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _log = logging.getLogger("mushra.server")
 
 FIELD = "sessionJSON"
 
-#: What a checkout's folder may hold that is nobody's business.
+#: Private files in a checkout's folder, which are not served.
 _PRIVATE_SUFFIXES = frozenset({".php", ".sqlite", ".db", ".csv", ".log", ".htpasswd", ".inc", ".py", ".sh"})
 _PRIVATE_NAMES = frozenset({"key.json", "results", "service", "node_modules", "cache"})
-#: What is served from a test's own folder beside a checkout.
+#: Files of a test's own folder that are served beside a checkout.
 _TEST_SUFFIXES = frozenset(
     {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".png", ".jpg", ".jpeg", ".webp"}
 )
@@ -50,17 +50,23 @@ _TEST_SUFFIXES = frozenset(
 def write() -> Response:
     here = service()
     if not here.submissions:
-        abort(404, "Results of webMUSHRA's own page are taken by `mushra serve` with --submissions only.")
+        abort(
+            404,
+            "This server does not accept results of webMUSHRA's page; start it with --submissions.",
+        )
     limit(here.submit_limit, request.remote_addr or "")
     sent = _session_json()
     config = _test(here, sent)
     whole = parse_submission(sent, config)
     if config.section.identification != "anonymous":
-        raise Refused("invitation_unknown", "This test asks who you are: please use the link you were sent.")
+        raise Refused(
+            "invitation_unknown",
+            "This test identifies its listeners: please use the link that you were sent.",
+        )
     cookie = known_cookie() if config.section.one_session_per_person else None
     person = sha256(cookie) if cookie is not None else None
     here.store.write(lambda connection: add_submission(connection, whole, person))
-    # A client on another host must be able to see that the answer is empty. It is all it can see.
+    # A client on another host must be able to see that the answer is empty; it cannot see anything else.
     headers = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
     response = Response(b"", 200, headers, mimetype="text/plain")
     if cookie is not None:
@@ -69,18 +75,18 @@ def write() -> Response:
 
 
 def _test(here: Service, sent: Any) -> TestConfig:
-    """The test that a submission is of. Raises `BadResult` if it is none that is served."""
+    """The test of a submission. Raises `BadResult` if it is not served."""
     test = sent.get("testId") if isinstance(sent, dict) else None
     if not isinstance(test, str | int | float) or test == "":
         raise BadResult("invalid", "testId is missing")
     given = test if isinstance(test, str) else json.dumps(test)
     served = [here.config] if here.config is not None else _checkout_tests(here)
     configs = [config for config in served if config is not None]
-    # The very name first: what one test's `01` is sent as may be another's `1`.
+    # The exact name first: the client sends one test's `01` as `1`, which may be another test.
     found = [config for config in configs if config.test_id == given]
     found += [config for config in configs if given in as_sent([config.test_id])]
     if not found:
-        raise BadResult("other_test", f"no test with testId '{given[:40]}' is served here")
+        raise BadResult("other_test", f"the test with testId '{given[:40]}' is not served here")
     return found[0]
 
 
@@ -93,16 +99,16 @@ def _checkout_tests(here: Service) -> Iterator[TestConfig | None]:
 
 @lru_cache(maxsize=200)
 def _load(path: Path, *_: int) -> TestConfig | None:
-    """The test of a checkout's YAML file, read anew when the file changes; None if it has errors."""
+    """The test of a checkout's YAML file, read again when the file changes; None if it has errors."""
     try:
         return load_config(path)
     except UserError as error:
-        _log.warning("submissions of '%s' are refused, its test cannot be read: %s", path, error)
+        _log.warning("submissions of '%s' are refused, because its test cannot be read: %s", path, error)
         return None
 
 
 def _session_json() -> Any:
-    """What the form field holds, whether the client encoded it or not."""
+    """Content of the form field, whether the client encoded it or not."""
     if request.mimetype == "multipart/form-data":
         field = request.form.get(FIELD)
         if field is None:
@@ -112,18 +118,19 @@ def _session_json() -> Any:
 
 
 def decode_form(body: bytes) -> Any:
-    """The JSON in the field ``sessionJSON`` of a form, URL-encoded as it should be or raw as it comes.
+    """The JSON in the field ``sessionJSON`` of a form, URL-encoded or raw, as webMUSHRA's client sends it.
 
     Raises:
-        BadResult: there is no such field.
-        BadBody: it is no JSON.
+        BadResult: the field is missing.
+        BadBody: it is not JSON.
     """
     text = body.decode("utf-8", "replace")
     before, field, raw = text.partition(f"{FIELD}=")
     if not field or (before and not before.endswith("&")):
         raise BadResult("invalid", f"the form field {FIELD} is missing")
     if raw.lstrip().startswith("{"):
-        # Encoded JSON begins with %7B. Fields after it (an '&' of its own is inside the braces) do not count.
+        # Encoded JSON begins with %7B. Later fields are ignored; an '&' of the JSON itself is inside the
+        # braces.
         try:
             _, end = json.JSONDecoder().raw_decode(raw.lstrip())
         except (ValueError, RecursionError):
@@ -149,7 +156,7 @@ def file(path: str = "index.html") -> Response:
         elif Path(path).suffix.lower() in _TEST_SUFFIXES:
             found = _public_file(config.root, path)
     if found is None:
-        abort(404, "There is no such file.")
+        abort(404, "This file does not exist.")
     response = send_file(found, conditional=True)
     response.headers["Content-Security-Policy"] = WEBMUSHRA_POLICY
     response.headers["Cache-Control"] = "no-cache"
@@ -157,7 +164,7 @@ def file(path: str = "index.html") -> Response:
 
 
 def _public_file(root: Path, path: str) -> Path | None:
-    """The file at ``path`` below ``root``, unless it is none of the public's business."""
+    """The file at ``path`` below ``root``, unless it is private."""
     parts = path.lower().split("/")
     if any(part.startswith(".") or part in _PRIVATE_NAMES for part in parts):
         return None

@@ -184,7 +184,7 @@ def test_the_address_has_the_prefix_once(public_url: str | None, prefix: str, ma
 def test_an_address_that_is_none_is_refused(make_folder: Any, command: Any, wrong: str) -> None:
     folder = make_folder(section="identification: invitation")
     for arguments in (("serve", folder, "--port", "0"), ("invite", folder, "Ada")):
-        with pytest.raises(UserError, match="no address of a page; give one such as https://"):
+        with pytest.raises(UserError, match="is not the address of a page; give one such as https://"):
             command(*arguments, "--public-url", wrong)
     with pytest.raises(UserError, match="no path; give one such as /lab/test1"):
         command("serve", folder, "--port", "0", "--prefix", "/a/../b")
@@ -258,7 +258,7 @@ def test_a_test_with_errors_is_not_served(make_folder: Any, command: Any) -> Non
         command("serve", folder, "--port", "0")
     with pytest.raises(UserError, match="no test given"):
         command("serve")
-    with pytest.raises(UserError, match=r"no checkout of webMUSHRA"):
+    with pytest.raises(UserError, match=r"is not a checkout of webMUSHRA"):
         command("serve", "--webmushra", folder, "--port", "0")
 
 

@@ -17,7 +17,7 @@ def test_a_panels_listener_hears_for_so_long_and_the_next_is_told_the_test_is_fu
     page = open_page()
     start(page, f"{served.url}?PID=ada")
     shown(page, "mushra")
-    rule = "Listen to every item for at least 1 s in all."
+    rule = "Listen to every item for at least 1 s in total."
     assert rule in page.get_by_role("list", name="Rules of this page").all_inner_texts()[0]
     leave(page)
     assert page.locator(".missing li").all_inner_texts() == ["Not heard for 1 s yet: Item 1, Item 2."]

@@ -166,7 +166,7 @@ def test_the_rules_hold_and_say_what_is_missing(begin: Begin) -> None:
     listen(page)
     page.keyboard.press("ArrowDown")
     leave(page)
-    assert alert.get_by_role("listitem").all_inner_texts() == ["No item has 100 yet."]
+    assert alert.get_by_role("listitem").all_inner_texts() == ["No item is rated 100 yet."]
     second.press("End")
     assert second.get_attribute("aria-valuetext") == "100, Excellent"
     leave(page)
@@ -280,7 +280,7 @@ def test_a_second_tab_is_told(begin: Begin) -> None:
     assert page.locator(".next").count() == 1
     second.get_by_role("button", name="Continue here").click()
     shown(second, "generic")
-    page.wait_for_selector("text=goes on in another tab")
+    page.wait_for_selector("text=continues in another tab")
     assert page.locator(".next").count() == 0
 
 
@@ -335,8 +335,8 @@ def test_a_tab_that_takes_over_goes_on_where_the_other_was(begin: Begin) -> None
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        ("missing", ("the file is not there", "HTTP 404")),
-        ("broken", ("no sound that this browser can decode", "20 bytes")),
+        ("missing", ("the file does not exist", "HTTP 404")),
+        ("broken", ("this browser cannot decode the file", "20 bytes")),
         ("longer", ("differ in length", "2.5000 s", "2.0000 s")),
     ],
 )

@@ -187,7 +187,7 @@ def test_a_backup_has_no_results_of_another_test(
     other = make_folder(small_test.replace("testId: small", "testId: other"), name="other")
     database = tmp_path / "test" / "results.sqlite"
     made = run("backup", other, tmp_path / "kept", "--database", database)
-    assert "holds nothing of test other; it holds small; name that test" in str(made.exception)
+    assert "has no sessions of test other, only of small; name that test" in str(made.exception)
     assert not (tmp_path / "kept").exists()
 
 

@@ -113,7 +113,7 @@ def test_a_test_that_somebody_takes_keeps_its_comparison(app: Flask, listener: A
     for name, value in (("qincodec.rules.one_at_100", False), ("pages.5.content", "Only noise.")):
         answer = experimenter.send(version, {name: value})
         assert answer.status_code == 409
-        assert "Not saved: somebody has begun" in answer.get_data(as_text=True)
+        assert "Not saved: a session has begun" in answer.get_data(as_text=True)
         assert (folder(app) / "config.yaml").read_bytes() == text
     assert "Only noise." in answer.get_data(as_text=True)
     # Fields that decide the comparison are locked; others stay open.

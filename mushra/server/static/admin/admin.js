@@ -1,7 +1,7 @@
-// Three small things: a sign-in link fills its form by itself, pages that show something alive stay current or say
-// that they are not, and what was entered and not saved is not lost without a question.
+// The admin pages: a sign-in link fills its form, pages with live data refresh or say that they are not current,
+// and the browser asks before it drops entries that are not saved.
 
-// The token stands behind '#', where no server, log or other site sees it.
+// The token is behind '#', so that no server, log or other site sees it.
 const tokenField = document.getElementById("token");
 function fill() {
   if (!tokenField || location.hash.length < 2) return;
@@ -9,7 +9,7 @@ function fill() {
   history.replaceState(null, "", location.pathname);
 }
 fill();
-addEventListener("hashchange", fill); // the link was opened where the form stands already
+addEventListener("hashchange", fill); // the link was opened on a page that shows the form already
 
 const REFRESH_MS = 10_000;
 const QUICK_MS = 2_000;
@@ -17,7 +17,7 @@ const QUICK_MS = 2_000;
 const old = document.createElement("p");
 old.className = "wrong";
 old.setAttribute("role", "status");
-old.textContent = "Not current: the server or its data base does not answer, or you are signed out. This page tries again by itself.";
+old.textContent = "Not current: the server or its data base does not answer, or you are signed out. This page tries again automatically.";
 
 async function refresh() {
   const part = document.querySelector("[data-live]");
@@ -31,7 +31,7 @@ async function refresh() {
       if (fresh && fresh.innerHTML !== part.innerHTML) part.replaceWith(fresh);
     }
   } catch {
-    part.before(old); // what is shown stays
+    part.before(old); // the old data stay on the page
   }
   const now = document.querySelector("[data-live]");
   setTimeout(refresh, now.hasAttribute("data-quick") ? QUICK_MS : REFRESH_MS);
@@ -40,7 +40,7 @@ const first = document.querySelector("[data-live]");
 if (first) setTimeout(refresh, first.hasAttribute("data-quick") ? QUICK_MS : REFRESH_MS);
 
 const editing = document.querySelector("form.editing");
-let entered = Boolean(document.querySelector("form.editing .error")); // it was refused, and is not saved
+let entered = Boolean(document.querySelector("form.editing .error")); // refused entries are not saved
 editing?.addEventListener("input", () => { entered = true; });
 editing?.addEventListener("submit", () => { entered = false; });
 addEventListener("beforeunload", (event) => {

@@ -1,7 +1,7 @@
 // @ts-check
 /** The server's interface. All addresses are relative, so that it works under any prefix. */
 
-/** An answer that is not a success. `status` 0: there was none. */
+/** An answer that is not a success. `status` 0: the server did not answer. */
 export class ApiError extends Error {
   /**
    * @param {number} status

@@ -1,23 +1,23 @@
 // @ts-check
 /**
- * The device that is played on: its rate, its channels, and whether there is one.
+ * The sound device: whether it exists, its rate and its channels.
  *
- * Is there a device to play on? Without one Firefox has no channels, or keeps a context waiting for good. If the
- * device goes later, a context runs on in silence; only a new one tells, by waiting.
+ * Without a device, Firefox reports 0 channels or never starts a context. If the device is removed later, a context
+ * continues in silence; only a new context shows the loss, because it does not start.
  */
 
-/** Milliseconds for a context to begin: a device that sleeps takes a second or two. */
+/** Milliseconds for a context to start: a sleeping device takes a second or two. */
 const PATIENCE_MS = 4000;
 const LOOK_MS = 250;
 
 /**
  * @typedef {Object} Opened
  * @property {AudioContext} context
- * @property {number} deviceRate in Hz, at which the device itself plays, as far as the browser tells
+ * @property {number} deviceRate sample rate of the device in Hz, as the browser reports it
  */
 
 /**
- * A context at the rate of a test's files, where the browser grants it: it then decodes without resampling.
+ * A context at the rate of a test's files, if the browser allows it: it then decodes without resampling.
  *
  * @param {number} rate in Hz; 0: the device's own
  * @returns {Opened}
@@ -46,15 +46,15 @@ export function openContext(rate) {
  */
 export function openOutputs(destination, channels) {
   const { maxChannelCount } = destination;
-  if (maxChannelCount === 0) return; // the device has gone
+  if (maxChannelCount === 0) return; // the device was removed
   const count = channels > 2 ? maxChannelCount : Math.min(2, maxChannelCount);
-  if (destination.channelCount !== count) destination.channelCount = count; // starts the output anew
+  if (destination.channelCount !== count) destination.channelCount = count; // restarts the output
   destination.channelInterpretation = channels > 2 ? "discrete" : "speakers";
 }
 
 const pause = () => new Promise((resolve) => setTimeout(resolve, LOOK_MS));
 
-/** @param {AudioContext} context @returns {Promise<boolean>} whether it runs, soon */
+/** @param {AudioContext} context @returns {Promise<boolean>} whether it runs within `PATIENCE_MS` */
 async function begins(context) {
   const late = performance.now() + PATIENCE_MS;
   while (context.state !== "running" && performance.now() < late) await pause();
@@ -72,8 +72,8 @@ async function present() {
 }
 
 /**
- * Waits for a device where the browser says that there is none. A context that was made without one stays silent
- * even then: the page has to be loaded anew.
+ * Waits for a device where the browser reports none. A context that was made without a device stays silent even
+ * then: the page must be reloaded.
  *
  * @param {AudioContext} context
  */
@@ -82,10 +82,10 @@ export async function whenThere(context) {
 }
 
 /**
- * Watches the device of a context that was made by a click. Only secure pages are told of a change.
+ * Watches the device of a context that was made by a click. Browsers report changes to secure pages only.
  *
  * @param {AudioContext} context
- * @param {(there: boolean) => void} tell called when the device has gone, and when there is one again
+ * @param {(there: boolean) => void} tell called when the device is removed and when one is available again
  */
 export async function watchDevice(context, tell) {
   let changes = 0;

@@ -1,5 +1,5 @@
 // @ts-check
-/** Making elements. Text always becomes a text node, so that nothing a server sends is read as markup. */
+/** Makes elements. Text always becomes a text node, so that the browser never reads it as markup. */
 
 /**
  * A new element. Properties: `class`, `text`, `on` (event name -> listener), `dataset`; names of element
@@ -35,7 +35,7 @@ export function element(tag, properties = {}, ...children) {
  *
  * @param {string|null|undefined} html
  * @param {string} [className]
- * @returns {HTMLElement|null} null where there is none
+ * @returns {HTMLElement|null} null if there is no markup
  */
 export function markup(html, className = "content") {
   if (!html || !html.trim()) return null;
@@ -45,7 +45,7 @@ export function markup(html, className = "content") {
 }
 
 /**
- * A button that does one thing.
+ * A button with an action.
  *
  * @param {string} text
  * @param {(event: MouseEvent) => void} action
@@ -62,7 +62,7 @@ export function button(text, action, properties = {}) {
  * @param {string} title
  * @param {Node[]} content
  * @param {string} close text of the button
- * @param {AbortSignal} [signal] that closes it, too
+ * @param {AbortSignal} [signal] also closes the dialog
  * @returns {Promise<void>}
  */
 export function dialog(title, content, close, signal) {
@@ -82,7 +82,7 @@ export function dialog(title, content, close, signal) {
   });
 }
 
-/** @param {EventTarget|null} target @returns {boolean} whether keys typed there are text */
+/** @param {EventTarget|null} target @returns {boolean} whether it takes keys as text */
 export function isTextField(target) {
   if (!(target instanceof HTMLElement)) return false;
   if (target instanceof HTMLTextAreaElement || target instanceof HTMLSelectElement) return true;
@@ -95,14 +95,14 @@ export function isTextField(target) {
 let announcement = 0;
 
 /**
- * Says something to screen readers only.
+ * Announces a text to screen readers only.
  *
  * @param {string} text
  */
 export function announce(text) {
   const region = document.getElementById("announcements");
   if (!region) return;
-  // The same text twice is spoken twice only if the region changes in between.
+  // Screen readers speak a repeated text only if the region changes in between.
   announcement += 1;
   region.textContent = announcement % 2 ? text : `${text}\u00a0`;
 }

@@ -1,5 +1,5 @@
 // @ts-check
-/** One listener's way through a session: shows its steps, keeps what is filled in, hands on what is done. */
+/** One listener's session: shows its steps, keeps drafts of the answers, gives finished pages to the outbox. */
 
 import { ApiError, finishSession } from "./api.js";
 import { openOutputs } from "./device.js";
@@ -11,13 +11,13 @@ import { MIN_LOOP_S, Player } from "./player.js";
 import { HEADPHONES, stepsOf, trackOf, viewOf } from "./steps.js";
 import { t } from "./texts.js";
 
-/** Milliseconds for which a new page takes no Next: the second click of a double click is meant for the old one. */
+/** Milliseconds for which a new page ignores Next: the second click of a double click is meant for the old page. */
 const DEAF_MS = 250;
-/** Part of the reference that is here when it can be played, while the rest of the page is loading. */
+/** Loaded part of the reference from which on it can be played while the rest of the page is loading. */
 const ENOUGH = 0.2;
 /** Milliseconds after a change before the draft is written. */
 const DRAFT_MS = 300;
-/** The server takes no more. */
+/** Most events of a page that the server accepts. */
 const MAX_EVENTS = 2000;
 
 export class Flow {
@@ -46,7 +46,7 @@ export class Flow {
     this._end = new AbortController();
     /** @type {import("./trial.js").PageView|null} */
     this._view = null;
-    /** What was filled in on the page in hand, in the shape of a result. @type {any} */
+    /** Answers on the current page, in the shape of a result. @type {any} */
     this._draft = {};
     this._shownAt = 0;
     this._draftTimer = 0;
@@ -55,7 +55,7 @@ export class Flow {
     this._stopped = false;
   }
 
-  /** Goes to where the listener was. */
+  /** Shows the step at which the listener stopped. */
   async start() {
     const storage = this._storage;
     this._headphones = await storage.read(`${this.session.id}:${HEADPHONES}`);
@@ -79,7 +79,7 @@ export class Flow {
 
   /** Stops for good: another tab has the session. */
   stop() {
-    this._keep(); // before it is stopped: afterwards the draft is the other tab's
+    this._keep(); // before the stop: afterwards the draft belongs to the other tab
     this._stopped = true;
     this._end.abort();
     this.player.close();
@@ -87,18 +87,18 @@ export class Flow {
     this._frame.silent();
   }
 
-  /** Number of the step in hand, from 1. */
+  /** Number of the current step, from 1. */
   get number() {
     return Math.min(this._index, this.steps.length - 1) + 1;
   }
 
-  /** Shows the step in hand again, in the language that is set now. */
+  /** Shows the current step again, in the language that is set now. */
   async again() {
     this._keep();
     await this.show(this._index);
   }
 
-  /** @param {any} step @returns {boolean} whether it has been left with a result */
+  /** @param {any} step @returns {boolean} whether it has a result */
   _done(step) {
     if (step.id !== HEADPHONES) return Boolean(this._stored(step.id));
     const told = this.session.pages.some((/** @type {any} */ page) => this._stored(page.id)?.headphone_check);
@@ -116,7 +116,7 @@ export class Flow {
     this._end = new AbortController();
     const { signal } = this._end;
     this._view = null;
-    // The page that is left stands there until the next one has its draft and sounds: it must not look open.
+    // The old page stays visible until the next one has its draft and sounds: it must not look open.
     if (this._next) this._next.disabled = true;
     this._index = index;
     const step = this.steps[index];
@@ -145,12 +145,12 @@ export class Flow {
   }
 
   /**
-   * Gets a step's sounds into the player, showing how it goes.
+   * Loads a step's sounds into the player and shows the progress.
    *
    * @param {any} step
    * @param {HTMLElement} heading
    * @param {AbortSignal} signal
-   * @returns {Promise<boolean>} false if they cannot be had; the page says so then
+   * @returns {Promise<boolean>} false if they cannot be loaded; the page then shows the error
    */
   async _sounds(step, heading, signal) {
     const next = this.steps.slice(this._index + 1).find((one) => soundsOf(one).size > 0);
@@ -178,13 +178,13 @@ export class Flow {
         clearInterval(timer);
       }
     }
-    if (next) this._loader.load(next).catch(() => {}); // said when that page is shown
+    if (next) this._loader.load(next).catch(() => {}); // that page shows the error
     return true;
   }
 
   /**
-   * A button that plays of the reference what is here, and goes on when more is. Nothing is compared yet: a page
-   * is shown, and signals are switched, when all of them are here.
+   * A button that plays the loaded part of the reference and continues when more is loaded. Listeners cannot compare
+   * yet: the page is shown, and signals can be switched, when all signals are loaded.
    *
    * @param {any} step
    * @param {AbortSignal} signal
@@ -276,14 +276,14 @@ export class Flow {
     this._frame.keyRows = keyRows(step);
     this._frame.rules = view.rules ?? [];
     this._ready();
-    // What has been heard grows without an event.
+    // The heard time grows without an event.
     const timer = setInterval(() => this._ready(), 250);
     signal.addEventListener("abort", () => clearInterval(timer));
     scrollTo(0, 0);
     heading.querySelector("h1")?.focus({ preventScroll: true });
   }
 
-  /** Leaves the page if nothing is missing, else says what is. */
+  /** Leaves the page if nothing is missing; otherwise names what is missing. */
   next() {
     if (!this._view || this._stopped || performance.now() < this._deafUntil) return;
     const missing = this._view.missing();
@@ -296,20 +296,20 @@ export class Flow {
     }
     this._leave();
     const following = this._index + 1 < this.steps.length ? this._index + 1 : -1;
-    // Without a way back, a page is only ever shown again because the server refused it.
+    // In a test without a way back, a page is shown again only if the server refused it.
     const open = this.session.test.preview ? following : this.steps.findIndex((step) => !this._done(step));
     if (open >= 0) this.show(open);
     else this._submit();
   }
 
-  /** Goes back, where the test allows it; what is filled in stays a draft. */
+  /** Goes back if the test allows it; the answers stay a draft. */
   previous() {
     if (!this._view || this._index === 0) return;
     this._keep();
     this.show(this._index - 1);
   }
 
-  /** Hands the page in hand to the outbox. */
+  /** Gives the current page's result to the outbox. */
   _leave() {
     const step = this.steps[this._index];
     const view = /** @type {import("./trial.js").PageView} */ (this._view);
@@ -324,7 +324,7 @@ export class Flow {
       const known = this._outbox.waiting(step.id)?.revision ?? this.session.saved[step.id]?.revision ?? 0;
       const check = this.steps[this._index - 1]?.id === HEADPHONES && this._headphones?.headphone_check;
       const result = { ...filled, ...(check ? { headphone_check: check } : {}), revision: known + 1 };
-      // What the next visit of this page starts from, once the outbox has let go of it.
+      // The next visit of this page starts from it when the outbox has dropped the result.
       this.session.saved[step.id] = { revision: known + 1, result };
       this._outbox.add(step.id, result);
     }
@@ -383,7 +383,7 @@ export class Flow {
   async _submit() {
     this._end.abort();
     this._end = new AbortController();
-    const { signal } = this._end; // aborted when a page is shown again after all
+    const { signal } = this._end; // aborted if a page is shown again
     this.player.load(null);
     this._loader.keep([]);
     this._frame.message(t("sending"), []);
@@ -419,10 +419,10 @@ export class Flow {
   }
 
   /**
-   * Sends pages that the server confirmed but does not have (it was set back, say).
+   * Sends pages that the server confirmed but does not have (for example after its restore from a copy).
    *
    * @param {string[]} pages
-   * @returns {boolean} false if one is not here either; it is shown then
+   * @returns {boolean} false if this browser does not have one of them either; that page is then shown
    */
   _sendAgain(pages) {
     for (const id of pages) {
@@ -458,7 +458,7 @@ export class Flow {
 }
 
 /**
- * Whether a control does something with a key by itself.
+ * Whether the browser gives a key a meaning on a control.
  *
  * @param {HTMLElement} target
  * @param {string} key

@@ -1,5 +1,5 @@
 // @ts-check
-/** What surrounds the pages: title, progress, how saving goes, language, keys; and full-window messages. */
+/** The frame around the pages: title, progress, state of saving, language, keys; and full-window messages. */
 
 import { announce, button, dialog, element } from "./dom.js";
 import { LANGUAGES, setLanguage, t } from "./texts.js";
@@ -10,24 +10,24 @@ export const keys = { on: true };
 export class Frame {
   /**
    * @param {string} testname
-   * @param {string[]} languages that the test is offered in
+   * @param {string[]} languages in which the test is offered
    */
   constructor(testname, languages) {
     this._testname = testname;
     this._languages = languages.filter((one) => one in LANGUAGES);
     this.header = /** @type {HTMLElement} */ (document.getElementById("header"));
     this.main = /** @type {HTMLElement} */ (document.getElementById("main"));
-    /** Texts of the keys' help, besides those of every page. @type {string[][]} */
+    /** Rows of the keys' help, without those of every page. @type {string[][]} */
     this.keyRows = [];
-    /** Those of the page in hand, for the help. @type {string[]} */
+    /** Rules of the current page, for the help. @type {string[]} */
     this.rules = [];
   }
 
   /**
-   * A choice of the language.
+   * Select element of the language.
    *
-   * @param {() => void} onlanguage called when another was chosen, and set
-   * @returns {HTMLSelectElement|null} null if there is but one
+   * @param {() => void} onlanguage called when another language has been chosen and set
+   * @returns {HTMLSelectElement|null} null if there is only one language
    */
   languageChoice(onlanguage) {
     if (this._languages.length < 2) return null;
@@ -39,15 +39,15 @@ export class Frame {
     choice.addEventListener("change", () => {
       setLanguage(choice.value);
       onlanguage();
-      /** @type {HTMLElement|null} */ (document.querySelector(".language"))?.focus(); // it was built anew
+      /** @type {HTMLElement|null} */ (document.querySelector(".language"))?.focus(); // the element was rebuilt
     });
     return choice;
   }
 
   /**
-   * Builds the header anew, in the language set.
+   * Rebuilds the header in the current language.
    *
-   * @param {() => void} onlanguage called when another was chosen
+   * @param {() => void} onlanguage called when another language has been chosen
    */
   build(onlanguage) {
     this._progress = element("progress", { class: "progress", max: 1, value: 0, "aria-label": t("progress", { n: 0, total: 0 }) });
@@ -77,10 +77,10 @@ export class Frame {
   }
 
   /**
-   * How saving goes.
+   * Shows the state of saving.
    *
    * @param {import("./outbox.js").Outbox} outbox
-   * @param {boolean} kept whether what is entered outlives the page
+   * @param {boolean} kept whether entries survive a reload of the page
    * @param {() => void} onshow shows the page that was refused
    */
   saving(outbox, kept, onshow) {
@@ -95,12 +95,12 @@ export class Frame {
     this._state.replaceChildren(shown, state === "refused" ? button(t("showPage"), onshow) : "");
   }
 
-  /** Says nothing any more about how saving goes. */
+  /** Removes the state of saving. */
   silent() {
     this._state?.replaceChildren();
   }
 
-  /** Shows the rules of the page in hand, and the keys. */
+  /** Shows the rules of the current page and the keys. */
   help() {
     const box = element("input", { type: "checkbox", checked: keys.on });
     box.addEventListener("change", () => {

@@ -1,9 +1,9 @@
 // @ts-check
-/** Fetching and decoding sounds: those of the page in hand and of the next, each once. */
+/** Fetches and decodes the sounds of the current and the next page, each once. */
 
-/** Seconds; nothing shorter can be faded in and out. */
+/** Shortest sound in seconds that can be faded in and out. */
 const SHORTEST_S = 0.1;
-/** Waits in milliseconds before a download that broke off is tried again. */
+/** Waits in milliseconds before an interrupted download is repeated. */
 const RETRIES_MS = [500, 2000, 5000];
 
 /** A sound that cannot be played; `kind` is a key of the texts. */
@@ -24,12 +24,12 @@ export class SoundError extends Error {
 /**
  * @typedef {Object} Entry
  * @property {number} progress from 0 to 1
- * @property {Uint8Array[]} parts that have come, until it is decoded
+ * @property {Uint8Array[]} parts received so far; empty after decoding
  * @property {Promise<AudioBuffer>} buffer
  * @property {AbortController} abort
  */
 
-/** All sounds of a page, by the id of their signal; "reference" for the reference. */
+/** Addresses of a page's sounds by signal id; "reference" for the reference. */
 export function soundsOf(/** @type {any} */ page) {
   /** @type {Map<string, string>} */
   const sounds = new Map();
@@ -39,7 +39,7 @@ export function soundsOf(/** @type {any} */ page) {
 }
 
 export class Loader {
-  /** @param {BaseAudioContext} context at whose rate sounds are decoded */
+  /** @param {BaseAudioContext} context sets the rate of the decoded sounds */
   constructor(context) {
     this.context = context;
     /** @type {Map<string, Entry>} */
@@ -47,7 +47,7 @@ export class Loader {
   }
 
   /**
-   * Forgets all sounds but those of some pages.
+   * Drops all sounds except those of the given pages.
    *
    * @param {any[]} pages
    */
@@ -61,11 +61,11 @@ export class Loader {
   }
 
   /**
-   * A page's sounds by signal. The first of them, the reference, has the line for itself: it is heard first.
+   * A page's sounds by signal. The reference is loaded alone and first, because it is heard first.
    *
    * @param {any} page
    * @returns {Promise<Map<string, AudioBuffer>>}
-   * @throws {SoundError} the first that cannot be had; asking again tries again
+   * @throws {SoundError} for the first sound that cannot be loaded; another call tries again
    */
   async load(page) {
     const sounds = [...soundsOf(page)];
@@ -74,20 +74,20 @@ export class Loader {
     return new Map(sounds.map(([id], index) => [id, buffers[index]]));
   }
 
-  /** @param {any} page @returns {number} part of the page's sounds that is here, from 0 to 1 */
+  /** @param {any} page @returns {number} loaded part of the page's sounds, from 0 to 1 */
   progress(page) {
     const urls = [...soundsOf(page).values()];
     const sum = urls.reduce((total, url) => total + (this._entries.get(url)?.progress ?? 0), 0);
     return urls.length ? sum / urls.length : 1;
   }
 
-  /** @param {string} url @returns {number} part of a sound that is here, from 0 to 1 */
+  /** @param {string} url @returns {number} loaded part of a sound, from 0 to 1 */
   part(url) {
     return this._entries.get(url)?.progress ?? 0;
   }
 
   /**
-   * A sound that is being loaded: what is here of it, or all of it where the browser decodes nothing less.
+   * The loaded part of a sound, or the whole sound if the browser cannot decode a part.
    *
    * @param {string} url
    * @returns {Promise<AudioBuffer>}
@@ -99,7 +99,7 @@ export class Loader {
       const begun = await this.context.decodeAudioData(await new Blob(entry.parts).arrayBuffer());
       if (begun.duration >= SHORTEST_S) return begun;
     } catch {
-      // A file that breaks off is not decoded by every browser.
+      // Some browsers do not decode an incomplete file.
     }
     return entry.buffer;
   }
@@ -115,7 +115,7 @@ export class Loader {
       if (this._entries.get(url) === entry) this._entries.delete(url);
       throw error;
     });
-    entry.buffer.catch(() => {}); // whoever waits is told; a prefetch nobody waits for must not be an error
+    entry.buffer.catch(() => {}); // a prefetch must not fail without a caller; callers still get the error
     this._entries.set(url, entry);
     return entry;
   }
@@ -172,12 +172,12 @@ export class Loader {
 }
 
 /**
- * What is uneven about the sounds of a page whose signals are to be compared; null if nothing is.
+ * A difference in length, or more channels than outputs, among sounds that are compared; null if there is none.
  *
- * A frame of difference is allowed: it comes from converting to the device's rate.
+ * One frame of difference is allowed: resampling to the device's rate causes it.
  *
  * @param {Map<string, AudioBuffer>} buffers
- * @param {number} outputs channels that the device has
+ * @param {number} outputs channels of the device
  * @returns {{kind: "lengths"|"channels", signal: string, detail: string}|null}
  */
 export function uneven(buffers, outputs) {

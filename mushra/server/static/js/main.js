@@ -1,5 +1,5 @@
 // @ts-check
-/** Begins or takes up a session. The first click also allows the browser to play sound. */
+/** Begins or continues a session. The first click also allows the browser to play sound. */
 
 import { ApiError, createSession, readSession } from "./api.js";
 import { openContext, watchDevice, whenThere } from "./device.js";
@@ -13,23 +13,23 @@ import { Storage } from "./storage.js";
 import { Tab } from "./tabs.js";
 import { setLanguage, t } from "./texts.js";
 
-/** Answers of the server that are said in the listener's language. */
+/** Error codes of the server that have a text in the listener's language. */
 const KNOWN_CODES = ["invitation_unknown", "invitation_used", "already_done", "closed", "prolific_needed", "panel_needed", "panel_unsigned", "elsewhere", "full", "unavailable"];
-/** Seconds until a call that failed for now is made again. */
+/** Seconds until a failed call is repeated. */
 const RETRY_S = 5;
 
 const query = new URLSearchParams(location.search);
 const storage = new Storage();
-/** What the test's sounds ask of the device: 0 where nothing is known. */
+/** Rate in Hz and channels of the test's sounds; 0: unknown. */
 const wanted = {
   rate: Number(document.body.dataset.sampleRate ?? 0),
   channels: Number(document.body.dataset.channels ?? 0),
 };
 const frame = new Frame(document.body.dataset.testname ?? "", (document.body.dataset.languages ?? "").split(" "));
-// The language the server chose for this address: what was asked for, or the test's own.
+// The server's choice: the language in the address, or the test's own.
 setLanguage(document.documentElement.lang);
 
-/** Whose session this browser remembers; several people may use one. */
+/** Listener of the session that this browser remembers; several people may use one browser. */
 const identity = (() => {
   const invitation = query.get("t");
   const pid = query.get("PROLIFIC_PID");
@@ -40,9 +40,9 @@ const identity = (() => {
 })();
 const pointer = `listener:${identity}`;
 
-/** What shows the session in hand. @type {Flow|null} */
+/** Flow of the current session. @type {Flow|null} */
 let flow = null;
-/** Another browser has saved a page of this session, so that what this one shows is old. */
+/** Whether another browser has saved a page of this session, so that this one shows old answers. */
 let old = false;
 
 /** @typedef {{id: string, key: string, started: number}} Pointer */
@@ -64,11 +64,11 @@ async function begin() {
         failed(error, begin);
         return;
       }
-      storage.write(pointer, undefined); // erased, or of a server that is no more
+      storage.write(pointer, undefined); // erased, or on a server that no longer exists
     }
   }
   if (session && known) {
-    if (!query.has("lang")) setLanguage(session.test.language); // that of the start
+    if (!query.has("lang")) setLanguage(session.test.language); // the language of the session's start
     await welcomeBack(session, known);
   } else welcome();
 }
@@ -113,7 +113,7 @@ async function welcomeBack(session, known) {
 
 /**
  * @param {Pointer} known
- * @returns {Outbox} of a session; if another browser has saved a page first, all stops here and is read anew
+ * @returns {Outbox} of a session; if another browser saves a page first, it stops the session in this one
  */
 function outboxOf(known) {
   const outbox = new Outbox(storage, known.id, known.key);
@@ -127,7 +127,7 @@ function outboxOf(known) {
 }
 
 /**
- * Called by a click, so that sound is allowed from here on.
+ * Opens the session. Called by a click, so that the browser allows sound.
  *
  * @param {any} session null: a new one is begun
  * @param {{known: Pointer, outbox: Outbox}|null} before of the session
@@ -172,7 +172,7 @@ async function open(session, before, opened = openContext(wanted.rate)) {
   });
   const go = async () => {
     if (session) {
-      // What was read when this page was loaded may be old: another tab has saved pages since.
+      // Another tab may have saved pages since this page was loaded.
       try {
         current = await readSession(known.id, known.key);
       } catch (error) {
@@ -191,7 +191,7 @@ async function open(session, before, opened = openContext(wanted.rate)) {
     build();
     await flow.start();
   };
-  /** Closes what says that the device has gone. @type {AbortController|null} */
+  /** Closes the dialog that reports a removed device. @type {AbortController|null} */
   let gone = null;
   watchDevice(context, (there) => {
     if (there === !gone) return;
@@ -211,7 +211,7 @@ async function open(session, before, opened = openContext(wanted.rate)) {
   }
   const take = button(t("takeOver"), () => {
     tab.take();
-    // The other tab has written its draft by the time this one reads it.
+    // The other tab needs this time to write its draft.
     setTimeout(go, 300);
   }, { class: "primary" });
   frame.message(t("otherTab"), [t("otherTabText")], [take]);
@@ -230,13 +230,13 @@ function arrival({ context, deviceRate }) {
     device_channels: context.destination.maxChannelCount,
     screen: `${screen.width}x${screen.height}`,
   };
-  // Which of them say who comes is the server's to know.
+  // The server knows which of the parameters identify the listener.
   const parameters = document.body.dataset.person ? Object.fromEntries(query) : undefined;
   return { invitation: query.get("t"), prolific, parameters, language: document.documentElement.lang, client };
 }
 
 /**
- * Says what is wrong; if that may pass, tries again by itself, or when the listener asks for it.
+ * Shows the error; if it may be temporary, tries again after a while or when the listener asks for it.
  *
  * @param {unknown} error
  * @param {() => void} again

@@ -1,9 +1,9 @@
 // @ts-check
-/** Results on their way to the server: kept in the browser until it has confirmed them, sent again until then. */
+/** Results to be sent: the browser keeps them and repeats sending until the server has confirmed them. */
 
 import { ApiError, savePage } from "./api.js";
 
-/** Waits in seconds between attempts; the last is repeated. */
+/** Waits in seconds between attempts; the last one is repeated. */
 const WAITS_S = [1, 2, 4, 8, 15, 30];
 
 /** @typedef {"saved"|"saving"|"waiting"|"refused"|"gone"} State */
@@ -19,12 +19,12 @@ export class Outbox extends EventTarget {
     super();
     /** @type {State} */
     this.state = "saved";
-    /** What the server said when it refused a result. */
+    /** The server's message when it refused a result. */
     this.message = "";
     this._storage = storage;
     this._session = session;
     this._key = key;
-    /** Page -> result, in the order they are due. @type {Map<string, any>} */
+    /** Page -> result, in the order of sending. @type {Map<string, any>} */
     this._pending = new Map();
     this._attempt = 0;
     this._timer = 0;
@@ -33,9 +33,9 @@ export class Outbox extends EventTarget {
   }
 
   /**
-   * Takes up what an earlier visit could not send.
+   * Restores the results that an earlier visit could not send.
    *
-   * @param {any} session whose `saved` gets it
+   * @param {any} session its `saved` gets them
    */
   async restore(session) {
     const pages = (await this._storage.read(`${this._session}:outbox`)) ?? [];
@@ -48,18 +48,18 @@ export class Outbox extends EventTarget {
     if (this._pending.size) this._send();
   }
 
-  /** How many results the server has not confirmed. */
+  /** Number of results that the server has not confirmed. */
   get size() {
     return this._pending.size;
   }
 
-  /** @param {string} page @returns {any} the result that waits, if there is one */
+  /** @param {string} page @returns {any} the waiting result, or undefined */
   waiting(page) {
     return this._pending.get(page);
   }
 
   /**
-   * Keeps a result and sends it.
+   * Stores a result in the browser and sends it.
    *
    * @param {string} page
    * @param {any} result with its revision
@@ -72,13 +72,13 @@ export class Outbox extends EventTarget {
     this._send();
   }
 
-  /** Tries now what waits. */
+  /** Sends the waiting results now. */
   retry() {
     clearTimeout(this._timer);
     if (this._pending.size && this.state !== "gone") this._send();
   }
 
-  /** @returns {Promise<void>} when everything is confirmed, or nothing can be any more */
+  /** @returns {Promise<void>} resolves when all results are confirmed, or when none can be */
   async empty() {
     while (this._pending.size && this.state !== "gone") {
       await new Promise((resolve) => this.addEventListener("change", resolve, { once: true }));
@@ -115,7 +115,7 @@ export class Outbox extends EventTarget {
           await savePage(this._session, this._key, page, result);
         } catch (error) {
           if (!(error instanceof ApiError) || error.code !== "saved_elsewhere") throw error;
-          this._forget(page); // also what was added since: it was built on what is not stored
+          this._forget(page); // and any newer result of the page, which was based on this one
           this.dispatchEvent(new Event("elsewhere"));
           continue;
         }
@@ -134,13 +134,13 @@ export class Outbox extends EventTarget {
   _failed(error) {
     const known = error instanceof ApiError ? error : new ApiError(0, "", String(error));
     if (known.status === 401 || known.status === 404 || known.status === 409) {
-      // The session was erased, or is finished elsewhere: nothing more can be stored.
+      // The session was erased or finished elsewhere: it cannot store anything more.
       this._set("gone", known.message);
       return;
     }
     const wait = Math.max(WAITS_S[Math.min(this._attempt, WAITS_S.length - 1)], known.retryAfter ?? 0);
     this._attempt += 1;
-    // A result that is refused is sent again, too, but rarely: the experimenter may repair the server meanwhile.
+    // A refused result is sent again, too, but rarely: the experimenter may repair the server meanwhile.
     this._timer = setTimeout(() => this.retry(), 1000 * (known.passing ? wait : Math.max(wait, 30)));
     this._set(known.passing ? "waiting" : "refused", known.message);
   }

@@ -2,31 +2,31 @@
 /**
  * Plays the signals of one page, sample-accurately.
  *
- * Every stretch of sound is a "pass": one AudioBufferSourceNode that is started at a whole frame of the
- * context's clock, with its fades as gain curves at whole frames. A loop is a row of passes that are scheduled
- * ahead, so neither its edges nor a switch depends on when a timer fires. A switch fades the signal out and
- * then the other in, never both at once; time runs on meanwhile, so that all signals stay at one position.
+ * Every stretch of sound is a "pass": one AudioBufferSourceNode that starts at a whole frame of the context's
+ * clock, with its fades as gain curves at whole frames. A loop is a row of passes that are scheduled ahead. So
+ * neither the edges of a loop nor a switch depends on when a timer fires. A switch fades one signal out and then the
+ * other in, never both at once. The position advances meanwhile, so that it is the same for all signals.
  *
- * Buffer sources and not an AudioWorklet, because browsers give worklets to secure origins only and a listening
- * lab is often served over plain http on a local network.
+ * It uses buffer sources and not an AudioWorklet: browsers allow worklets on secure origins only, and a listening
+ * lab often uses plain http on a local network.
  */
 
-/** Seconds of a fade, out and in (ITU-R BS.1534-3). */
+/** Duration of a fade in or out in seconds (ITU-R BS.1534-3). */
 export const FADE_S = 0.005;
 /** Shortest loop in seconds (ITU-R BS.1534-3). */
 export const MIN_LOOP_S = 0.5;
 /** Seconds that are always scheduled ahead: background tabs run timers once a second. */
 const AHEAD_S = 3;
-/** Least seconds between asking for a change and its happening: it must still lie ahead of the renderer. */
+/** Least seconds between a request and its change, which must lie ahead of the renderer. */
 const LEAD_S = 0.02;
 
 /**
- * @typedef {Object} Track what a page plays
+ * @typedef {Object} Track sounds of a page
  * @property {Map<string, AudioBuffer>} buffers by the signal's id, all at the context's rate
- * @property {number} length frames that count: those of the shortest buffer
+ * @property {number} length in frames, of the shortest buffer
  * @property {boolean} looping
  * @property {boolean} [restart] whether a switch goes back to the beginning of the region
- * @property {boolean} [separate] signals that are not compared: each from its beginning, at its own length
+ * @property {boolean} [separate] whether each signal plays from its beginning at its own length, without comparison
  */
 
 /**
@@ -36,7 +36,7 @@ const LEAD_S = 0.02;
  * @property {number} position frame of the signal at which it begins
  * @property {AudioBufferSourceNode} source
  * @property {GainNode} edge fades at its beginning and end
- * @property {GainNode} leave fade when it is left early
+ * @property {GainNode} leave fade when it is stopped early
  */
 
 /**
@@ -49,17 +49,17 @@ export function raisedCosine(frames) {
   return Float32Array.from({ length: frames + 1 }, (_, n) => 0.5 - 0.5 * Math.cos((Math.PI * n) / frames));
 }
 
-/** Fires `change` whenever what plays, the region or the volume changes, and `ended` at the end without a loop. */
+/** Fires `change` when the signal, the region or the volume changes, and `ended` at the end without a loop. */
 export class Player extends EventTarget {
   /** @param {BaseAudioContext} context */
   constructor(context) {
     super();
     this.context = context;
     this.rate = context.sampleRate;
-    /** Id of the signal that plays or that played last; null before the first. @type {string|null} */
+    /** Id of the signal that plays or played last; null before the first. @type {string|null} */
     this.current = null;
     this.playing = false;
-    /** First frame of the region and the one after its last. @type {[number, number]} */
+    /** First frame of the region and the frame after its last. @type {[number, number]} */
     this.region = [0, 0];
     /** @type {Track|null} */
     this.track = null;
@@ -69,11 +69,11 @@ export class Player extends EventTarget {
     this._fall = this._rise.slice().reverse();
     this._held = 0;
     this._since = 0;
-    /** Frame of the clock from which on nothing that was left still sounds. */
+    /** Frame of the clock at which all stopped passes have faded out. */
     this._quiet = 0;
     /** @type {Map<string, number>} */
     this._heard = new Map();
-    /** Of the signal that plays, by time. @type {Pass[]} */
+    /** Passes of the signal that plays, by time. @type {Pass[]} */
     this._passes = [];
     this._output = context.createGain();
     this._output.connect(context.destination);
@@ -81,7 +81,7 @@ export class Player extends EventTarget {
   }
 
   /**
-   * Takes over a page's signals; the one before falls silent.
+   * Sets the signals of a page; those of the previous page stop.
    *
    * @param {Track|null} track
    */
@@ -98,7 +98,7 @@ export class Player extends EventTarget {
   }
 
   /**
-   * Plays a signal: from where playing stopped, or in the place of the one that plays.
+   * Plays a signal from where playing stopped, or switches to it from the signal that plays.
    *
    * @param {string} id
    */
@@ -116,7 +116,7 @@ export class Player extends EventTarget {
     }
   }
 
-  /** Falls silent; `resume` goes on from there. */
+  /** Pauses; `resume` continues from there. */
   pause() {
     if (!this.playing) return;
     const at = this._soon();
@@ -127,13 +127,13 @@ export class Player extends EventTarget {
     this._changed();
   }
 
-  /** Goes on with the signal that played last. */
+  /** Continues with the signal that played last. */
   resume() {
     if (!this.playing && this.current !== null) this.play(this.current);
   }
 
   /**
-   * Goes to another place inside the region.
+   * Moves to another position inside the region.
    *
    * @param {number} position in frames
    */
@@ -145,11 +145,11 @@ export class Player extends EventTarget {
   }
 
   /**
-   * Sets the region that is played; at least `MIN_LOOP_S`, or all of a shorter signal.
+   * Sets the region that is played: at least `MIN_LOOP_S`, or all of a shorter signal.
    *
    * @param {number} start in frames
    * @param {number} end in frames
-   * @param {"start"|"end"} [keep] which edge stays where it was asked for when they are too close
+   * @param {"start"|"end"} [keep] edge that keeps its position if the two are too close
    */
   setRegion(start, end, keep = "start") {
     if (!this.track) return;
@@ -175,7 +175,7 @@ export class Player extends EventTarget {
   }
 
   /**
-   * How long a signal of this page has sounded.
+   * Time for which a signal of this page has been heard.
    *
    * @param {string} id
    * @returns {number} milliseconds
@@ -188,12 +188,12 @@ export class Player extends EventTarget {
   /** @param {number} volume factor from 0 to 1 */
   setVolume(volume) {
     this.volume = volume;
-    // A step would click: reached to 99.9 % after 35 ms.
+    // A step would click. The target is reached to 99.9 % after 35 ms.
     this._output.gain.setTargetAtTime(volume, this.context.currentTime, 0.005);
     this._changed();
   }
 
-  /** Schedules what is due. Called by a timer. */
+  /** Schedules passes that are due. Called by a timer. */
   tick() {
     if (!this.playing || !this.track) return;
     const now = this._now();
@@ -210,7 +210,7 @@ export class Player extends EventTarget {
     }
   }
 
-  /** Ends for good. */
+  /** Ends the player. */
   close() {
     clearInterval(this._timer);
     this.load(null);
@@ -222,10 +222,10 @@ export class Player extends EventTarget {
   }
 
   _now() {
-    return Math.round(this.context.currentTime * this.rate); // a whole frame, save for rounding
+    return Math.round(this.context.currentTime * this.rate); // rounded, although it is a whole frame
   }
 
-  /** The earliest frame at which a change is sure to be rendered. */
+  /** Earliest frame at which a change is sure to be rendered. */
   _soon() {
     const latency = /** @type {any} */ (this.context).baseLatency ?? 0;
     return this._now() + Math.ceil(Math.max(LEAD_S, 2 * latency) * this.rate);
@@ -237,10 +237,10 @@ export class Player extends EventTarget {
   }
 
   /**
-   * Starts a signal or puts it in the place of the one that plays.
+   * Starts a signal or replaces the signal that plays.
    *
    * @param {string} id
-   * @param {number|null} target position to begin at; null: go on where we are
+   * @param {number|null} target position to begin at; null: the current position
    */
   _move(id, target) {
     const at = this._soon();
@@ -248,12 +248,12 @@ export class Player extends EventTarget {
     let from = Math.max(at, this._quiet);
     let position = target ?? (this.playing ? this.region[0] : this._held);
     if (upcoming && upcoming.from >= at) {
-      // The last change has not begun to sound: this one takes its place.
+      // The last change is not audible yet: this one replaces it.
       from = upcoming.from;
       position = target ?? upcoming.position;
       this._silence(from);
     } else if (upcoming && target === null && upcoming.until - at < 3 * this._fade) {
-      // The region's edge is near: its own fades are those of the switch.
+      // The region's edge is near: its fades serve the switch.
       from = upcoming.until;
       position = this.region[0];
       this._silence(from);
@@ -273,7 +273,7 @@ export class Player extends EventTarget {
     this._changed();
   }
 
-  /** Makes what plays follow a new region, without a break if we are inside of it. */
+  /** Applies a new region to the signal that plays, without a break if the position is inside it. */
   _refit() {
     const at = this._soon();
     const [start, end] = this.region;
@@ -329,7 +329,7 @@ export class Player extends EventTarget {
   }
 
   /**
-   * Fades out what sounds at a frame, and takes back what would sound later.
+   * Fades out the pass that sounds at a frame, and cancels later ones.
    *
    * @param {number} at frame of the clock
    */

@@ -1,5 +1,5 @@
 // @ts-check
-/** A grading scale: a slider that is unset until its first move, upright or lying as the layout has it. */
+/** A grading scale: a slider that is unset until its first move, vertical or horizontal by the layout. */
 
 import { element } from "./dom.js";
 import { drag } from "./drag.js";
@@ -9,13 +9,13 @@ import { drag } from "./drag.js";
  * @property {number} min
  * @property {number} max
  * @property {number} step
- * @property {string} label name of what is graded, for screen readers
+ * @property {string} label name of the graded item, for screen readers
  * @property {number|null} value
  * @property {(value: number) => string} describe the value in words
- * @property {(value: number) => string} word the label it is nearest to
+ * @property {(value: number) => string} word the label nearest to the value
  * @property {string} unset the words for "not graded yet"
  * @property {() => boolean} allowed whether it may be moved now
- * @property {() => void} onblocked a move was tried when it was not
+ * @property {() => void} onblocked called after an attempt to move it when it may not be moved
  * @property {(value: number) => void} onset called at the end of every move
  */
 
@@ -36,7 +36,7 @@ export class Scale {
     this.element.setAttribute("aria-valuemax", String(options.max));
     this.output = element("output", { class: "value", "aria-hidden": "true" });
     this.word = element("span", { class: "word", "aria-hidden": "true" });
-    // What was shown is stored, though the page may have moved under a pointer that stood still.
+    // The shown value is stored, although the page may have moved under a still pointer.
     /** @type {{at: PointerEvent, value: number}|null} */
     let last = null;
     drag(this.element, {
@@ -57,7 +57,7 @@ export class Scale {
     this._show(this.value);
   }
 
-  /** Shows whether it may be moved, and whether Tab leads to it. @param {boolean} allowed */
+  /** Shows whether it may be moved, and whether Tab reaches it. @param {boolean} allowed */
   enable(allowed) {
     this.element.setAttribute("aria-disabled", String(!allowed));
     this.element.tabIndex = allowed ? 0 : -1;
@@ -66,10 +66,10 @@ export class Scale {
   }
 
   /**
-   * What a key does to it; the first move of an unset scale goes to the middle.
+   * Handles a key; the first move of an unset scale goes to the middle.
    *
    * @param {KeyboardEvent} event
-   * @returns {boolean} whether the key was for it
+   * @returns {boolean} whether it has used the key
    */
   key(event) {
     const { min, max, step } = this._options;
@@ -114,7 +114,7 @@ export class Scale {
     this.word.textContent = value === null ? "" : this._options.word(value);
   }
 
-  /** @param {PointerEvent} event @returns {number} the value where the pointer is */
+  /** @param {PointerEvent} event @returns {number} value under the pointer */
   _at(event) {
     const { min, max } = this._options;
     const box = /** @type {HTMLElement} */ (this.element.firstElementChild).getBoundingClientRect();

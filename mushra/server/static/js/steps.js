@@ -1,5 +1,5 @@
 // @ts-check
-/** The steps of a session: its pages, and the headphone check where the test asks for it. */
+/** The steps of a session: its pages, and the headphone check if the test has one. */
 
 import { openOutputs } from "./device.js";
 import { genericPage, consentPage } from "./pages/text.js";
@@ -13,10 +13,10 @@ import { spatialPage } from "./pages/spatial.js";
 import { volumePage } from "./pages/volume.js";
 import { SoundError, soundsOf, uneven } from "./loader.js";
 
-/** Id of the headphone check, which is no page of the server's. */
+/** Id of the headphone check, which is not a page of the server. */
 export const HEADPHONES = "headphones";
 
-/** Types whose signals are compared, so that they must be of one length. */
+/** Types whose signals are compared and therefore must have one length. */
 const COMPARED = new Set(["mushra", "bs1116", "paired_comparison", "ab", "abx"]);
 /** Types before which the headphone check comes. */
 const TRIALS = new Set([...COMPARED, "dcr", "likert_single_stimulus", "likert_multi_stimulus", "spatial"]);
@@ -30,12 +30,12 @@ export function stepsOf(session) {
 }
 
 /**
- * What the player gets for a page.
+ * The player's track for a page.
  *
  * @param {any} page
  * @param {Map<string, AudioBuffer>} buffers
  * @param {BaseAudioContext} context
- * @param {boolean} strict whether a difference in length is an error; otherwise the shortest counts
+ * @param {boolean} strict whether a difference in length is an error; otherwise the shortest length is used
  * @returns {import("./player.js").Track|null} null for a page without sound
  * @throws {SoundError}
  */

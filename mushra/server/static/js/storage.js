@@ -1,10 +1,10 @@
 // @ts-check
 /**
- * What the browser keeps of a session until the server has it: localStorage, because it is written before the
- * page can be closed; IndexedDB for what does not fit there; memory (and a warning) where neither is allowed.
+ * Data that the browser keeps until the server has them: in localStorage, which is written before the page can be
+ * closed; in IndexedDB if they do not fit there; in memory (with a warning) if the browser allows neither.
  */
 
-/** Prefix of all our entries: several tests may live on one server, each under its own path. */
+/** Prefix of all entries: one server may host several tests, each under its own path. */
 const PREFIX = `mushra:${location.pathname}:`;
 
 /** @type {Promise<IDBDatabase>|null} */
@@ -35,18 +35,18 @@ async function inDatabase(mode, action) {
   });
 }
 
-/** Entries by name, each anything that JSON can hold. */
+/** Entries by name, each a JSON value. */
 export class Storage {
   constructor() {
-    /** What has been read or written, as JSON. @type {Map<string, string>} */
+    /** Entries that were read or written, as JSON. @type {Map<string, string>} */
     this._known = new Map();
-    /** Whether what is written outlives the page. */
+    /** Whether entries survive a reload of the page. */
     this.lasting = true;
     /** Called when `lasting` becomes false. */
     this.onlost = () => {};
   }
 
-  /** @param {string} name @returns {Promise<any>} undefined where there is none */
+  /** @param {string} name @returns {Promise<any>} undefined if there is none */
   async read(name) {
     let json = this._known.get(name) ?? null;
     try {
@@ -57,18 +57,18 @@ export class Storage {
     try {
       json ??= (await inDatabase("readonly", (store) => store.get(name))) ?? null;
     } catch {
-      // No IndexedDB: then there is nothing in it.
+      // Without IndexedDB there is no entry in it.
     }
     if (json === null) return undefined;
     try {
       return JSON.parse(json);
     } catch {
-      return undefined; // someone else wrote it
+      return undefined; // another program wrote it
     }
   }
 
   /**
-   * Writes at once, unless it is too big for localStorage.
+   * Writes an entry, at once if it fits into localStorage.
    *
    * @param {string} name
    * @param {any} value undefined removes the entry
@@ -93,7 +93,7 @@ export class Storage {
     try {
       localStorage.removeItem(PREFIX + name);
     } catch {
-      // It cannot have been there.
+      // Then it was not in there.
     }
     inDatabase("readwrite", (store) => store.delete(name)).catch(() => {});
   }
@@ -103,7 +103,7 @@ export class Storage {
     try {
       localStorage.removeItem(PREFIX + name); // an older value would be read first
     } catch {
-      // Storage is not allowed at all; IndexedDB may be.
+      // IndexedDB may be allowed where localStorage is not.
     }
     inDatabase("readwrite", (store) => store.put(json, name)).catch(() => this._lost());
   }

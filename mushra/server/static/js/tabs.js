@@ -1,7 +1,7 @@
 // @ts-check
-/** One session, one tab: two would overwrite each other's pages. The tab that came last must be asked for. */
+/** One tab per session: two would overwrite each other's pages. The listener decides whether a new tab takes over. */
 
-/** Milliseconds in which the other tab has to answer; hidden tabs get messages, too. */
+/** Milliseconds for the other tab to answer; hidden tabs get messages, too. */
 const ANSWER_MS = 500;
 
 export class Tab {
@@ -20,7 +20,7 @@ export class Tab {
       } else if (event.data === "here") {
         this._answered?.();
         if (!this._owner) return;
-        this._owner = false; // it answered too late, and has the session
+        this._owner = false; // the other tab answered late, but has the session
         onlost();
       }
     };
@@ -28,7 +28,7 @@ export class Tab {
     this._answered = undefined;
   }
 
-  /** @returns {Promise<boolean>} whether no other tab has the session; then it is ours */
+  /** @returns {Promise<boolean>} whether this tab has the session, because no other tab has it */
   async claim() {
     const taken = await new Promise((resolve) => {
       this._answered = () => resolve(true);
@@ -39,7 +39,7 @@ export class Tab {
     return this._owner;
   }
 
-  /** Makes the session ours; the other tab stops. */
+  /** Takes the session for this tab; the other tab stops. */
   take() {
     this._owner = true;
     this._channel.postMessage("mine");

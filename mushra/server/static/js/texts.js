@@ -1,5 +1,5 @@
 // @ts-check
-/** The page's own words. The experimenter's stay in the language they were written in. */
+/** Texts of the page, translated. The experimenter's texts are not translated. */
 
 import de from "./texts/de.js";
 import en from "./texts/en.js";
@@ -11,7 +11,7 @@ export const LANGUAGES = { en, de, fr, es };
 
 let current = en;
 
-/** @param {string} language one of `LANGUAGES`; others become English */
+/** @param {string} language one of `LANGUAGES`; any other selects English */
 export function setLanguage(language) {
   const code = language in LANGUAGES ? language : "en";
   current = LANGUAGES[code];

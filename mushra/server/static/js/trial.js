@@ -1,41 +1,41 @@
 // @ts-check
-/** What all pages with sound share: buttons to play, the transport, keys, and what is counted per signal. */
+/** Common parts of all pages with sound: play buttons, transport, keys, and counts per signal. */
 
 import { announce, button, element } from "./dom.js";
 import { t } from "./texts.js";
 import { Waveform } from "./waveform.js";
 
-/** Milliseconds of sound after which a signal counts as heard; all of a shorter one. */
+/** Milliseconds of playing after which a signal counts as heard; all of a shorter signal. */
 export const HEARD_MS = 500;
 
-/** Keys that play the items, in their order: a page of BS.1534 has up to 12. */
+/** Keys that play the items, in order: a page of BS.1534 has up to 12. */
 const ITEM_KEYS = "123456789xyz";
 
-/** @param {string} key @returns {number} index of the item that a key plays; -1: of none */
+/** @param {string} key @returns {number} index of the item that a key plays; -1: none */
 export const itemOfKey = (key) => (key.length === 1 ? ITEM_KEYS.indexOf(key.toLowerCase()) : -1);
 
 /** @param {number} index of an item @returns {string|undefined} the key that plays it */
 export const keyOfItem = (index) => ITEM_KEYS[index];
 
 /**
- * @typedef {Object} PageContext what a page gets besides its description
+ * @typedef {Object} PageContext input of a page besides its description
  * @property {any} session
  * @property {import("./player.js").Player} player with the page's sounds, for pages that have them
- * @property {any} draft what was filled in before, in the shape of a result; {} at first
+ * @property {any} draft earlier answers, in the shape of a result; {} at first
  * @property {AbortSignal} signal of the page's end
- * @property {() => void} changed to be called after every change
+ * @property {() => void} changed must be called after every change
  * @property {(event: string, signal: string) => void} log
  * @property {() => number} elapsed milliseconds that the page has been shown
- * @property {(text: string) => void} hint shows and speaks a short remark
+ * @property {(text: string) => void} hint shows and announces a short text
  */
 
 /**
- * @typedef {Object} PageView what a page gives
+ * @typedef {Object} PageView output of a page
  * @property {(Node|null)[]} content
- * @property {() => string[]} missing what is still to be done, in words
+ * @property {() => string[]} missing tasks that are not done yet, in words
  * @property {() => any} result the type's own part of the result
- * @property {(event: KeyboardEvent) => boolean} [key] whether the key was for it
- * @property {boolean} [wide] whether it wants the width of the window
+ * @property {(event: KeyboardEvent) => boolean} [key] handles a key; whether the page has used it
+ * @property {boolean} [wide] whether it uses the full width of the window
  * @property {string[]} [rules] of the page, in words
  * @property {HTMLElement} [control] shown beside Next
  */
@@ -43,13 +43,13 @@ export const keyOfItem = (index) => ITEM_KEYS[index];
 /**
  * @typedef {Object} Item
  * @property {string} id of the signal
- * @property {string} name as the listener reads it
+ * @property {string} name for the listener
  * @property {number|string|(string|null)[]|null} score
  * @property {string} comment
  * @property {number} plays
  * @property {number} moves
  * @property {number|null} first milliseconds until the first play
- * @property {number} before milliseconds heard on earlier visits
+ * @property {number} before milliseconds heard on earlier visits of the page
  */
 
 export class Trial {
@@ -63,7 +63,7 @@ export class Trial {
     this.page = page;
     this.context = context;
     this.player = context.player;
-    /** Called when something about playing has changed. */
+    /** Called when playing has changed. */
     this.onplay = () => {};
     this._onlyPlaying = onlyPlaying;
     this._ended = false;
@@ -76,7 +76,7 @@ export class Trial {
       return {
         id: signal.id,
         name: signal.label ? `${names[index]} (${signal.label})` : names[index],
-        // A score without a move is no grade: pages of before kept some of gestures that only scrolled.
+        // A score without a move is not a grade: older pages stored scores from gestures that only scrolled.
         score: draft.moves ? (draft.score ?? null) : null,
         comment: draft.comment ?? "",
         plays: draft.plays ?? 0,
@@ -106,7 +106,7 @@ export class Trial {
     return this.items.filter((item) => this.heard(item) < Math.min(HEARD_MS, 900 * length(item)));
   }
 
-  /** @param {number} seconds @returns {Item[]} those that were played for less, repeats included */
+  /** @param {number} seconds @returns {Item[]} items that were played for less, repeats included */
   short(seconds) {
     return this.items.filter((item) => Math.round(this.heard(item)) < 1000 * seconds);
   }
@@ -117,7 +117,7 @@ export class Trial {
     return this.player.current === item.id && (this.player.playing || this._ended);
   }
 
-  /** @param {Item} item tells why it may not */
+  /** @param {Item} item tells the listener why it may not be graded */
   blocked(item) {
     this.context.hint(t("playFirst", { item: item.name }));
   }
@@ -131,7 +131,7 @@ export class Trial {
     const again = this.player.playing && this.player.current === id;
     const item = this.item(id);
     this.player.play(id);
-    this.context.hint(""); // to play this item first, or another: done, or no longer wanted
+    this.context.hint(""); // a hint to play another item first is now out of date
     if (again) return;
     if (item) {
       item.plays += 1;
@@ -166,7 +166,7 @@ export class Trial {
    * @param {string} id
    * @param {string} text
    * @param {string} label for screen readers
-   * @param {string} [key] that does the same
+   * @param {string} [key] key with the same effect
    */
   playButton(id, text, label, key) {
     const plays = () => this.player.playing && this.player.current === id;
@@ -185,7 +185,7 @@ export class Trial {
   /**
    * Reference, pause, waveform and loop: the part above the items, which stays in view.
    *
-   * @param {HTMLElement} [legend] that stays with it where scales lie
+   * @param {HTMLElement} [legend] stays in view, too, if the scales are horizontal
    */
   transport(legend) {
     const { page, player, context } = this;
@@ -218,7 +218,7 @@ export class Trial {
     return element("div", { class: "transport" }, reference, this._pause, wave.element, loop, legend);
   }
 
-  /** @param {"a"|"A"|"b"|"B"|"all"} what of the region is set: an edge to here, or back */
+  /** @param {"a"|"A"|"b"|"B"|"all"} what sets an edge of the region to the position, or resets it */
   _edge(what) {
     const { player } = this;
     const [start, end] = player.region;
@@ -232,7 +232,7 @@ export class Trial {
   }
 
   /**
-   * The keys of all pages with sound. Arrow keys are the page's own.
+   * Handles the keys of all pages with sound. Each page handles the arrow keys.
    *
    * @param {KeyboardEvent} event
    * @returns {boolean}
@@ -247,7 +247,7 @@ export class Trial {
     return true;
   }
 
-  /** The part of a result that is per signal. */
+  /** The ratings in a result, one per signal. */
   ratings() {
     return this.items.map((item) => ({
       signal: item.id,
@@ -285,14 +285,14 @@ export class Trial {
   }
 }
 
-/** @param {any} rules @returns {string|false} what they say about how long to listen */
+/** @param {any} rules @returns {string|false} the rule about the listening time */
 export const ruleSeconds = (rules) => rules.min_heard_s > 0 && t("ruleSeconds", { s: rules.min_heard_s });
 
 /**
  * @param {any} rules
  * @param {Trial} trial
- * @param {Item[]} [items] of the trial, which are looked at
- * @returns {string[]} which were not heard for as long as the rules ask, in words
+ * @param {Item[]} [items] of the trial, to be checked
+ * @returns {string[]} items that were heard for less time than the rules require, in words
  */
 export function missingSeconds(rules, trial, items = trial.items) {
   const found = rules.min_heard_s > 0 ? trial.short(rules.min_heard_s).filter((item) => items.includes(item)) : [];
@@ -301,10 +301,10 @@ export function missingSeconds(rules, trial, items = trial.items) {
 }
 
 /**
- * Signals, the reference among them, that were played to the end, on earlier visits of the page, too.
+ * Signals, including the reference, that were played to the end on this or an earlier visit of the page.
  *
  * @param {PageContext} context
- * @returns {Set<string>} that grows
+ * @returns {Set<string>} grows while the page is shown
  */
 export function endedSignals(context) {
   const events = (context.draft.events ?? []).filter((/** @type {any[]} */ one) => one[0] === "end");
@@ -316,7 +316,7 @@ export function endedSignals(context) {
 }
 
 /**
- * A text field for one remark about the page.
+ * A text field for a comment on the page.
  *
  * @param {PageContext} context
  * @returns {{element: HTMLElement, area: HTMLTextAreaElement}}
@@ -330,7 +330,7 @@ export function commentField(context) {
 }
 
 /**
- * Text fields for remarks about the signals, behind one button that says how many there are.
+ * Text fields for comments on the signals, behind one button that shows their number.
  *
  * @param {Trial} trial
  * @returns {{toggle: HTMLButtonElement, fields: HTMLElement}}

@@ -1,5 +1,5 @@
 // @ts-check
-/** Where we are in an excerpt, and the region that is played: a waveform (or a plain bar) with two handles. */
+/** Position in the excerpt and the played region: a waveform (or a plain bar) with two handles. */
 
 import { element } from "./dom.js";
 import { drag } from "./drag.js";
@@ -18,7 +18,7 @@ export function clock(seconds) {
 export class Waveform {
   /**
    * @param {import("./player.js").Player} player with its track loaded
-   * @param {AudioBuffer|null} buffer drawn; null: a plain bar
+   * @param {AudioBuffer|null} buffer sound to draw; null: a plain bar
    * @param {boolean} handles whether the region can be changed
    * @param {() => void} onregion called when the listener has changed it
    * @param {AbortSignal} signal of the page's end
@@ -57,7 +57,7 @@ export class Waveform {
     this._show();
   }
 
-  /** @param {AudioBuffer|null} buffer drawn from now on */
+  /** @param {AudioBuffer|null} buffer sound to draw from now on */
   draw(buffer) {
     if (buffer === this._buffer) return;
     this._buffer = buffer;
@@ -135,7 +135,7 @@ export class Waveform {
     if (this._time.textContent !== text) this._time.textContent = text;
   }
 
-  /** Draws least and greatest sample of every pixel column, over all channels. */
+  /** Draws the least and the greatest sample of every pixel column, over all channels. */
   _draw() {
     const buffer = this._buffer;
     if (!buffer) return;

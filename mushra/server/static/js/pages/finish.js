@@ -1,12 +1,12 @@
 // @ts-check
-/** The end: the questionnaire, and what a listener is given when everything is stored. */
+/** The end: the questionnaire, and the last screen when everything is stored. */
 
 import { announce, button, dialog, element, markup } from "../dom.js";
 import { t } from "../texts.js";
 
-/** Seconds before a listener is sent on, so that the code can be read. */
+/** Seconds before the redirect, so that the listener can read the code. */
 const REDIRECT_S = 10;
-/** Types whose items are called A and B, and X. */
+/** Types whose items are named A, B and X. */
 const PAIRS = new Set(["bs1116", "paired_comparison", "ab", "abx"]);
 
 /**
@@ -154,7 +154,7 @@ export function doneScreen(completion, pages) {
   return shown;
 }
 
-/** @param {string|null|undefined} address @returns {string|null} null if it is none to go to */
+/** @param {string|null|undefined} address @returns {string|null} null if it is not a web address */
 function safeAddress(address) {
   return address && /^https?:\/\//.test(address) ? address : null;
 }
@@ -167,7 +167,7 @@ function codeBox(code) {
     try {
       await navigator.clipboard.writeText(code);
     } catch {
-      // No clipboard on plain http: select it and use what browsers had before.
+      // Plain http has no clipboard: select the text and use the older way to copy.
       getSelection()?.selectAllChildren(text);
       if (!document.execCommand("copy")) {
         announce(t("copyYourself"));
@@ -180,9 +180,9 @@ function codeBox(code) {
 }
 
 /**
- * Items by the names they were rated under: conditions are named where the test did so on its page.
+ * Table of the ratings with the item names of the page: condition names only if the page showed them.
  *
- * @param {any[]} results per page: its name and its ratings
+ * @param {any[]} results name and ratings of each page
  * @param {any[]} pages of the session
  */
 function resultTable(results, pages) {

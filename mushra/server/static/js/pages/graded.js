@@ -74,7 +74,7 @@ export function bs1116Page(page, context) {
   });
 }
 
-/** @param {any} rules @param {string} best what the rule about the best grade says */
+/** @param {any} rules @param {string} best text of the rule about the best grade */
 function ruleTexts(rules, best) {
   return [
     rules.must_hear_all && t("ruleHear"),
@@ -85,7 +85,7 @@ function ruleTexts(rules, best) {
   ].filter(Boolean);
 }
 
-/** @param {any} rules @param {Trial} trial @returns {string[]} what is missing by the rules */
+/** @param {any} rules @param {Trial} trial @returns {string[]} rules that are not met yet, in words */
 function asked(rules, trial) {
   const list = (/** @type {Item[]} */ items) => items.map((item) => item.name).join(", ");
   const unheard = rules.must_hear_all ? trial.unheard() : [];
@@ -135,7 +135,7 @@ function gradedPage(page, context, grading) {
       scale.output,
     );
   });
-  // Beside scales that stand; above those that lie, where it stays in view with the reference.
+  // Beside vertical scales; above horizontal ones, where it stays in view with the reference.
   const [beside, above] = [legend(grading), legend(grading)];
   const transport = trial.transport(above);
   const lines = element("div", { class: "lines", "aria-hidden": "true" }, ...grading.ticks.map(() => element("span")));
@@ -185,7 +185,7 @@ function gradedPage(page, context, grading) {
 }
 
 /**
- * The one scale that can be moved has the focus, so that a screen reader says its value; the arrows work anyway.
+ * Focuses the one scale that can be moved, so that a screen reader announces its value; the arrows work anyway.
  *
  * @param {Trial} trial
  * @param {Map<string, Scale>} scales
@@ -195,7 +195,7 @@ function moveFocus(trial, scales) {
   if (item && trial.rateable(item)) scales.get(item.id)?.element.focus({ preventScroll: false });
 }
 
-/** @param {Grading} grading @returns {HTMLElement} what the scale's values mean */
+/** @param {Grading} grading @returns {HTMLElement} meaning of the scale's values */
 function legend(grading) {
   return element(
     "div",
@@ -206,7 +206,7 @@ function legend(grading) {
 }
 
 /**
- * The rules in full, in training and on the first page of its type; later they are behind "?".
+ * The rules in full, in training and on the first page of a type; on later pages they are behind "?".
  *
  * @param {string[]} rules
  * @param {any} page

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Are these headphones? Three tones, one of them 6 dB softer, one with its two channels in opposite phase: over
- * loudspeakers the latter cancels in the air and seems the softest. Six rounds, passed with five right.
+ * The headphone check: three tones, one of them 6 dB softer, one with its two channels in opposite phase. Over
+ * loudspeakers the latter cancels in the air and seems the softest. Six rounds; five right answers pass.
  *
  * K. J. P. Woods, M. H. Siegel, J. Traer, J. H. McDermott: Headphone screening to facilitate web-based auditory
  * experiments. Attention, Perception, & Psychophysics 79 (2017). 200 Hz, 1 s, 100 ms ramps, 0.5 s apart.
@@ -18,7 +18,7 @@ const TONE_S = 1;
 const RAMP_S = 0.1;
 const PAUSE_S = 0.5;
 const LEVEL = 0.3;
-/** After so many failures a listener may go on; the result says that the check was not passed. */
+/** Failures after which a listener may continue; the result then records that the check was not passed. */
 const ATTEMPTS = 2;
 
 /**
@@ -26,7 +26,7 @@ const ATTEMPTS = 2;
  *
  * @param {BaseAudioContext} context
  * @param {number} soft which of the three is 6 dB softer
- * @param {number} opposed which is in opposite phase
+ * @param {number} opposed which of the three is in opposite phase
  * @returns {AudioBuffer}
  */
 export function round(context, soft, opposed) {
@@ -50,7 +50,7 @@ export function round(context, soft, opposed) {
   return buffer;
 }
 
-/** All (soft, opposed) there are, shuffled: each tone is the right answer twice. */
+/** All pairs (soft, opposed), shuffled: each tone is the right answer twice. */
 function shuffledRounds() {
   const rounds = [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]];
   for (let n = rounds.length - 1; n > 0; n -= 1) {

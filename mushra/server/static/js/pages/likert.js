@@ -1,5 +1,5 @@
 // @ts-check
-/** Likert pages: stimuli rated in words or pictures on one or more scales, on one page or one by one. */
+/** Likert pages: stimuli rated in words or pictures on one or more scales, together or one by one. */
 
 import { button, element, markup } from "../dom.js";
 import { t } from "../texts.js";
@@ -121,7 +121,7 @@ function scale(response, name, label, chosen, onchoice) {
     const selected = response.findIndex((one) => one.value === value);
     response.forEach((one, index) => {
       if (!pictures[index]) return;
-      // A higher answer can light the ones below it, as stars do.
+      // A chosen answer can also light the lower ones, as with stars.
       const higher = selected > index ? one.imgHigherResponseSelected : undefined;
       pictures[index].src = (index === selected ? one.imgSelected : higher) ?? one.img ?? one.imgSelected;
     });

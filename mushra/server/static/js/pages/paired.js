@@ -23,7 +23,7 @@ export function pairedPage(page, context) {
     const radio = element("input", { type: "radio", name: "answer", value, checked: answer === value });
     radio.addEventListener("change", () => {
       answer = value;
-      for (const item of trial.items) item.moves += 1; // the one answer grades all
+      for (const item of trial.items) item.moves += 1; // the answer grades all items
       context.log("answer", value);
       context.changed();
     });

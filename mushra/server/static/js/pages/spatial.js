@@ -1,9 +1,9 @@
 // @ts-check
 /**
- * Localisation: from which direction does a sound come? A circle around the listener, seen from above.
+ * Localisation: the direction of a sound on a circle around the listener, seen from above.
  *
  * Azimuth in whole degrees, 0 in front, positive to the left (counter-clockwise, as in the AES69 convention),
- * from -179 to 180. Of webMUSHRA's spatial page this is the task that a plane can show; `views`, `objects` and
+ * from -179 to 180. This covers the part of webMUSHRA's spatial page that a plane can show; `views`, `objects` and
  * `roomMeasurements` are not drawn.
  */
 

@@ -20,7 +20,7 @@ export function consentPage(page, context) {
   return {
     content: [markup(page.content), label],
     missing: () => (page.mustConsent && !box.checked ? [t("consentMissing")] : []),
-    // The server hashes the text that it sent: what a browser says about it would prove nothing.
+    // The server hashes the text that it sent: a hash from the browser would prove nothing.
     result: () => ({ consent: { given: box.checked } }),
   };
 }

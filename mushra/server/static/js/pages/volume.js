@@ -1,5 +1,5 @@
 // @ts-check
-/** Setting the volume: a looped sound and a slider. The volume is that of all later pages. */
+/** Setting the volume: a looped sound and a slider. All later pages use this volume. */
 
 import { button, element, markup } from "../dom.js";
 import { drag } from "../drag.js";
@@ -24,7 +24,7 @@ export function volumePage(page, context) {
     step: "1",
   });
   const shown = element("output", { htmlFor: "volume", class: "value" });
-  /** What is shown is heard; it is stored when the slider is let go of. */
+  /** Shows and applies a volume; it is stored when the slider is released. */
   const show = (/** @type {number} */ now) => {
     slider.value = String(Math.round(100 * now));
     player.setVolume(now);
@@ -37,7 +37,7 @@ export function volumePage(page, context) {
     context.changed();
   };
   show(volume);
-  slider.addEventListener("input", () => store(Number(slider.value) / 100)); // by keys: its box takes the pointer
+  slider.addEventListener("input", () => store(Number(slider.value) / 100)); // from keys only: the box handles the pointer
   const at = (/** @type {PointerEvent} */ event) => {
     const { left, width } = slider.getBoundingClientRect();
     return Math.round(100 * Math.min(1, Math.max(0, (event.clientX - left) / width))) / 100;
