@@ -1,1 +1,1 @@
-"""The data base of a test's results, and what is exported from it."""
+"""The data base of a test's results, and exports from it."""

@@ -1,4 +1,4 @@
-"""Results out of a data base: webMUSHRA's CSV files, tidy CSV, JSON."""
+"""Exports of a data base: webMUSHRA's CSV files, tidy CSV, JSON."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ EXPORT_FORMAT = 1
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what was left out because it does not count.
+    """Result of an export.
 
     Attributes:
-        not_given: scores that nobody gave (`mushra.store.given`) and that the files do not have.
+        not_given: number of scores that nobody gave (`mushra.store.given`); the files do not have them.
     """
 
     files: tuple[Path, ...]
@@ -54,16 +54,16 @@ def export(
     """Write the results of a data base.
 
     Args:
-        out: folder to write to; a file for ``tidy`` (``.csv``) and ``json`` (``.json``) if it is called so.
-        kind: "webmushra": ``<test>/<kind>.csv`` for each kind of page, without scores that nobody gave, which
-            they cannot mark; "tidy": ``ratings.csv``, one row per MUSHRA rating; "json": ``results.json``,
-            everything, with the configuration and versions.
-        key: ``key.json`` of the test; then conditions stand where opaque names were.
-        test: only this one's.
+        out: folder for the files; for "tidy" and "json" a name that ends in ``.csv`` or ``.json`` is a file.
+        kind: "webmushra": ``<test>/<kind>.csv`` for each kind of page, without scores that nobody gave,
+            because these files cannot mark them; "tidy": ``ratings.csv``, one row per MUSHRA rating; "json":
+            ``results.json``, everything, with the configuration and versions.
+        key: ``key.json`` of the test, which replaces opaque names by those of conditions.
+        test: export only this test.
         everything: also unfinished and excluded sessions, training, gold ("json" always has them, marked).
 
     Raises:
-        UserError: nothing to export, or it cannot be written.
+        UserError: there is nothing to export, or ``out`` cannot be written.
     """
     contents = render(store, kind, key=key, test=test, everything=everything)
     sessions = schema.sessions
@@ -73,7 +73,7 @@ def export(
     if found and not rows:
         held = ", ".join(sorted({row.test for row in found}))
         raise UserError(
-            f"'{store.name}' holds no sessions of test {test}; it holds {held}; name that test, or"
+            f"'{store.name}' has no sessions of test {test}, only of {held}; name that test, or"
             " its data base with --database"
         )
     counted = sum(row.state == "finished" and row.excluded_at is None for row in rows)
@@ -97,7 +97,7 @@ def export(
 def render(
     store: Store, kind: Format, *, key: Path | None = None, test: str | None = None, everything: bool = False
 ) -> dict[str, str]:
-    """What `export` writes: name of a file, relative -> content. Raises `UserError` if it cannot be read."""
+    """Files of `export`: relative path -> content. Raises `UserError` if the data base cannot be read."""
     with told(store.name):
         return _render(store, kind, key, test, everything)
 
@@ -128,7 +128,7 @@ def _cell(value: Any) -> str:
 
 # JSON
 
-#: What a rating of a session's page has, where it is known.
+#: Fields of a rating in a session's page, if known.
 _SAID = tuple(field.name for field in fields(Rating))
 
 
@@ -137,8 +137,8 @@ def document(
 ) -> dict[str, Any]:
     """Everything about tests and their sessions (or one session), for `json.dumps`.
 
-    ``ratings`` has the tidy rows of all MUSHRA pages, ``sessions`` each session with its pages as they were
-    sent. No keys, no tokens.
+    ``ratings`` has the tidy rows of all MUSHRA pages; ``sessions`` has each session with its pages as they
+    were sent. Keys and tokens are left out.
     """
     names = read_key(key) if key is not None else NO_KEY
     tests, configs, sessions = schema.tests, schema.configs, schema.sessions
@@ -230,7 +230,7 @@ def _session(connection: sa.Connection, row: Any, key: Key, gold: GoldResult | N
                     signal: key.condition(page.trial, name)
                     for signal, name in (own[page.page].conditions if page.page in own else {}).items()
                 },
-                # Version 1 stored numbers that JSON has no words for.
+                # Version 1 stored numbers that JSON cannot represent.
                 "result": json.loads(page.result, parse_constant=str),
                 "ratings": [
                     {
@@ -247,7 +247,7 @@ def _session(connection: sa.Connection, row: Any, key: Key, gold: GoldResult | N
 
 
 def _opened(kind: str, trial: str, rating: Rating, key: Key) -> dict[str, str]:
-    """What of a rating are names of signals, as the key has them."""
+    """Fields of a rating that name signals, with the names in the key."""
     names: dict[str, str | None] = {"stimulus": rating.stimulus}
     if kind in CHOICES:
         names |= {"reference": rating.reference, "answer": rating.answer}

@@ -1,4 +1,4 @@
-"""What can go wrong with a data base, in words, and whether it may pass."""
+"""Failures of a data base, in words, and whether they may be temporary."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from qincodec.core.errors import UserError, one_line, said
 
 LOCKED = "another program has locked the data base"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-#: What content that nothing here writes may end in.
+#: Errors that foreign content of a data base may cause.
 _STRANGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError)
 
 
 class StoreUnavailable(UserError):
-    """Nothing can be stored now: disk full, data base away or locked. Keep the data and try again.
+    """Nothing can be stored now: disk full, data base unavailable or locked. Keep the data and try again.
 
     Attributes:
-        summary: what may be said to everybody; the message is in the data base's own words, if it has some.
-        passing: it may be over in a while without anybody's help.
+        summary: text that everybody may read; the message has the data base's own words, if there are any.
+        passing: whether it may end without an action of the experimenter.
     """
 
     def __init__(self, summary: str, detail: str = "", *, passing: bool = True) -> None:
@@ -32,11 +32,11 @@ class StoreUnavailable(UserError):
 
 @contextmanager
 def told(name: str) -> Iterator[None]:
-    """Says in one line what is wrong with a data base whose content something else has changed.
+    """Convert errors of a data base that another program has changed to one line.
 
     Raises:
-        StoreUnavailable: it cannot be read just now.
-        UserError: it cannot be read, or holds what nothing of this package writes.
+        StoreUnavailable: it cannot be read now.
+        UserError: it cannot be read, or has content that this package does not write.
     """
     try:
         yield
@@ -49,8 +49,8 @@ def told(name: str) -> Iterator[None]:
         ) from error
     except _STRANGE as error:
         raise UserError(
-            f"{name} holds something that `mushra serve` does not write ({said(error)}); give a data base"
-            " that nothing else has changed"
+            f"{name} has content that `mushra serve` does not write ({said(error)}); give a data base"
+            " that no other program has changed"
         ) from error
 
 
@@ -60,28 +60,28 @@ def worth_a_retry(error: DBAPIError) -> bool:
 
 
 def sqlite_code(error: Exception) -> int:
-    """SQLite's primary code of an error, 0 if it has none."""
+    """SQLite's primary code of an error; 0 if it has none."""
     return int(getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)) & 0xFF
 
 
 def explained(error: SQLAlchemyError | sqlite3.Error) -> Exception:
-    """What to say about an error of the data base; the error itself if it is one of ours."""
+    """The error to raise for an error of the data base; the same one if it is not a failure of it."""
     text = one_line(str(getattr(error, "orig", error)).strip().partition("\n")[0])
     lower = text.lower()
     state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
     if "full" in lower or "no space" in lower or state == "53100":
-        return StoreUnavailable("the disk is full; free some space, nothing that was confirmed is lost")
+        return StoreUnavailable("the disk is full; free some space; confirmed answers are not lost")
     if sqlite_code(error) == sqlite3.SQLITE_READONLY:
         return StoreUnavailable(
-            "the file or its folder is read-only, and SQLite writes beside what it reads; copy it to where"
-            " you may write, or change its permissions",
+            "the file or its folder is read-only, but SQLite needs to write beside the file; copy it to a"
+            " folder in which you may write, or change its permissions",
             passing=False,
         )
     if sqlite_code(error) in _DAMAGED:
         return StoreUnavailable(f"{text}; the file is damaged: put a backup in its place", passing=False)
     if sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or state == "55P03":
         return StoreUnavailable(LOCKED, text)
-    # 25006: a replica that is not (yet) the one to write to.
+    # 25006: a replica that does not (yet) accept writes.
     if isinstance(error, OperationalError | sqlite3.Error) or state.startswith(("08", "53", "57", "25006")):
         return StoreUnavailable(
             "the data base cannot be used", text, passing=sqlite_code(error) != sqlite3.SQLITE_ERROR

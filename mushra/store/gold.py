@@ -1,4 +1,4 @@
-"""Gold items of stored sessions: which grades were known beforehand, and who got them wrong."""
+"""Gold items of stored sessions: the grades known beforehand, and the sessions that failed them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mushra.store import schema
 
 @dataclass(frozen=True)
 class GoldResult:
-    """How a session did on its gold items.
+    """A session's results on its gold items.
 
     Attributes:
-        asked: number of gold grades that it has given, or left out.
+        asked: number of gold grades that it has given or left out.
         failed: (item, condition) of the wrong ones.
         pages: ids of all gold pages of its test.
     """
@@ -31,7 +31,7 @@ class GoldResult:
 
 @lru_cache(maxsize=64)
 def expected_in(yaml: str) -> Expected:
-    """What is right by the text of a configuration. Raises `ConfigError` if it cannot be read."""
+    """Expected grades in the text of a configuration. Raises `ConfigError` if it cannot be read."""
     if "gold" not in yaml:
         return {}
     section = own_section(Path("the configuration in the data base"), yaml=yaml)
@@ -41,11 +41,11 @@ def expected_in(yaml: str) -> Expected:
 def gold_results(
     connection: sa.Connection, *, test: str | None = None, sessions: Collection[str] | None = None
 ) -> dict[str, GoldResult]:
-    """Sessions of tests with gold items -> how each did.
+    """Session -> result, for sessions of tests with gold items.
 
     Args:
         connection: to the data base.
-        test: only this one's.
+        test: only sessions of this test.
         sessions: only these.
     """
     configs, table, pages, ratings = schema.configs, schema.sessions, schema.pages, schema.ratings
@@ -76,7 +76,7 @@ def gold_results(
         given.setdefault(row.session, {})[row.trial, row.stimulus] = row.score, row.answer
     results = {}
     for row in connection.execute(query):
-        # What came in one piece has no configuration of its own.
+        # A session that was submitted whole does not have its own configuration.
         gold = by_config[row.config] if row.config in by_config else latest.get(row.test, {})
         if gold:
             own = given.get(row.id, {})
@@ -91,7 +91,7 @@ def _result(
     finished: bool,
 ) -> GoldResult:
     shown = {trial for trial, _ in given}
-    # Of a page that is left one pair after the other the pair may be still to come.
+    # On a page with one pair after the other, the pair may not have been shown yet.
     asked = [place for place in gold if place in given or (finished and place[0] in shown)]
     failed = tuple(place for place in asked if not gold[place].is_met(*given.get(place, (None, None))))
     return GoldResult(len(asked), failed, frozenset(item for item, _ in gold))

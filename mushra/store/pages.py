@@ -1,4 +1,4 @@
-"""A session's pages, and what was said on them: what server, data base and exports hand each other."""
+"""Records of a session's pages and their ratings, shared by server, data base and exports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
     def to_json(self) -> dict[str, Any]:
-        """For `json.dumps`: what was set, named and in the order as webMUSHRA's YAML has it."""
+        """The fields that are set, for `json.dumps`, with the names and the order of webMUSHRA's YAML."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 
@@ -28,7 +28,7 @@ class Sound(_Model):
 
 
 class Signal(_Model):
-    """What is rated: ``id`` tells no more than its place on the page; ``label`` is shown if there is one."""
+    """A rated sound: ``id`` reveals only its place on the page; ``label`` is shown if it is set."""
 
     id: str
     url: str
@@ -36,9 +36,9 @@ class Signal(_Model):
 
 
 class PublicPage(_Model):
-    """What the listener's browser gets of a page (PAGE of the contract).
+    """A page as the listener's browser gets it.
 
-    Only what the page's type has is set. Keys of the YAML that are not named here are not sent.
+    Only the fields of the page's type are set. Keys of the YAML that are not named here are not sent.
     """
 
     id: str
@@ -66,7 +66,7 @@ class PublicPage(_Model):
     popup_content: str | None = None
     show_results: bool = False
     show_errors: bool = False
-    #: Each with all of its keys, set or not.
+    #: Each one has all of its keys, set or not.
     questionnaire: Annotated[
         list[Question],
         PlainSerializer(lambda asked: [question.model_dump(by_alias=True) for question in asked]),
@@ -79,11 +79,11 @@ class SessionPage(_Model):
     """One page of one session.
 
     Attributes:
-        public: all that the browser gets.
+        public: the part that the browser gets.
         trial: id of the page in the YAML.
         conditions: id of a signal -> its name in the results. On an ABX page the third is X.
-        pair: of a page of our own types, the names in the order of `OwnTrial.pairs`.
-        gold: whether it is there to see who listens, which the browser is not told.
+        pair: on a page of our own types, the names in the order of `OwnTrial.pairs`.
+        gold: whether it is a gold item, which the browser does not know.
     """
 
     public: PublicPage
@@ -102,33 +102,33 @@ class SessionPage(_Model):
 
     @property
     def kept_apart(self) -> bool:
-        """Whether no result has its grades."""
+        """Whether its grades are left out of all results."""
         return self.public.training or self.gold
 
 
 def pages_to_json(pages: list[SessionPage]) -> str:
-    """As a session's pages are stored."""
+    """JSON of a session's pages, for the data base."""
     return json.dumps([page.to_json() for page in pages], separators=(",", ":"))
 
 
 def pages_from_json(text: str | None) -> dict[str, SessionPage]:
-    """Pages by id, in the session's order; none of a session that came in one piece."""
+    """Pages by id, in the session's order; empty for a session that was submitted whole."""
     pages = [SessionPage.model_validate(page) for page in json.loads(text or "[]")]
     return {page.id: page for page in pages}
 
 
 @dataclass(frozen=True)
 class Rating:
-    """What was said about a signal or a pair.
+    """A listener's rating of a signal or a pair.
 
     Attributes:
-        reference: the other one of a pair.
+        reference: the other signal of a pair.
         score: of ``stimulus``, or None. ABX: 1 if the answer is right, 0 if it is wrong.
         reference_score: of ``reference`` (BS.1116).
-        answer: a choice in words. AB: the name of the one that was chosen, "" for no preference. ABX: the
-            name of the one that X was said to be.
+        answer: a choice in words. AB: the name of the chosen signal, "" for no preference. ABX: the name of
+            the signal that the listener took for X.
         time_ms: on the page.
-        detail: JSON: plays, heard_ms, moves, first_ms; None where nothing is known.
+        detail: JSON: plays, heard_ms, moves, first_ms; None if unknown.
     """
 
     stimulus: str
@@ -142,7 +142,7 @@ class Rating:
 
     @cached_property
     def details(self) -> dict[str, Any]:
-        """What ``detail`` says."""
+        """Parsed ``detail``."""
         return json.loads(self.detail) if self.detail else {}
 
 
@@ -151,9 +151,9 @@ class Checked:
     """A result that may be stored.
 
     Attributes:
-        revision: from 1; a later one replaces an earlier one.
+        revision: from 1; a later revision replaces an earlier one.
         time_ms: on the page.
-        result: as it was sent, without unknown keys, JSON.
+        result: the JSON that was sent, without unknown keys.
         answers: (name, value) of the questionnaire in its order; None on other pages.
     """
 

@@ -1,4 +1,4 @@
-"""Who is to be paid for a test: one row per session, for whoever pays."""
+"""Payments of a test: a table with one row per session."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mushra.store.records import CODE, Places
 
 @dataclass(frozen=True)
 class Payment:
-    """One session, every field as the CSV has it.
+    """One session, with every field as text for the CSV.
 
     Attributes:
-        person: what the panel or Prolific calls the listener, or the name of the invitation; "" of others.
-        panel_session: what the panel or Prolific calls the session.
+        person: the listener's id at the panel or Prolific, or the name of the invitation; "" for others.
+        panel_session: the session's id at the panel or Prolific.
         state: finished, running or dropped.
-        block: from 1; "" of a test without blocks.
-        completion_code: that was shown.
-        minutes: from the beginning to the end, or to the last page that was saved.
-        gold_failed, gold_asked: gold items got wrong, of how many; "" of a test without.
-        excluded_reason: why the experimenter left it out of the results; "" if not.
+        block: from 1; "" in a test without blocks.
+        completion_code: code that was shown.
+        minutes: from the beginning to the end, or to the last saved page.
+        gold_failed, gold_asked: numbers of failed and of all gold items; "" in a test without gold items.
+        excluded_reason: the experimenter's reason to exclude it from the results; "" if it is not excluded.
     """
 
     person: str
@@ -47,7 +47,7 @@ class Payment:
 
 
 def list_payments(connection: sa.Connection, test: str, places: Places) -> list[Payment]:
-    """All sessions of a test that began on our own page, in the order of their beginning."""
+    """All sessions of a test that began on our own page, in the order of their start."""
     table, invitations = schema.sessions, schema.invitations
     columns = [table.c[name] for name in ("id", "kind", "slot", "state", "prolific", "client")]
     columns += [table.c[name] for name in ("created_at", "seen_at", "finished_at")]
@@ -85,7 +85,7 @@ def list_payments(connection: sa.Connection, test: str, places: Places) -> list[
 
 
 def payments_csv(payments: Iterable[Payment]) -> str:
-    """The rows as CSV under the names of their fields; no spreadsheet takes a cell for a formula."""
+    """The rows as CSV with the field names as header; spreadsheets do not read any cell as a formula."""
     header = [field.name for field in fields(Payment)]
     return csv_text([header, *(astuple(payment) for payment in payments)])
 

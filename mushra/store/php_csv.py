@@ -1,7 +1,7 @@
 """CSV as PHP writes it.
 
-Text that a spreadsheet would take for a formula gets an apostrophe in front (as does text that begins with
-such an apostrophe, so that a reader can take it away again).
+Text that a spreadsheet would read as a formula gets an apostrophe in front. Text that begins with such an
+apostrophe gets one, too, so that a reader can remove it again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 def neutral(text: str) -> str:
-    """``text`` as no spreadsheet takes it for a formula; numbers stay."""
+    """``text`` so that spreadsheets do not read it as a formula; numbers are unchanged."""
     if re.match(r"'*[=+\-@\t\r\n\uff0b\uff0d\uff1d\uff20]", text) and not _is_number(text):
         return f"'{text}"
     return text
@@ -23,7 +23,7 @@ def neutral_cell(value: object) -> object:
 
 
 def original(cell: str) -> str:
-    """What `neutral` was given."""
+    """The text before `neutral`."""
     return cell[1:] if cell.startswith("'") and neutral(cell[1:]) == cell else cell
 
 
@@ -41,7 +41,7 @@ def _field(cell: str) -> str:
 
 
 def number_text(value: float | None) -> str:
-    """A number with all its digits, a whole one without a point; "" for None."""
+    """A number with all its digits, an integer without a decimal point; "" for None."""
     if value is None:
         return ""
     number = float(value)

@@ -1,4 +1,4 @@
-"""What listeners said, read from a data base: the one reader of exports, analysis and the admin pages."""
+"""Read listeners' ratings from a data base, for exports, analysis and the admin pages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mushra.store.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Columns of `read_ratings`; those of `GOLD_COLUMNS` follow where a test has gold items, then those of the
+#: Columns of `read_ratings`. Those of `GOLD_COLUMNS` follow if a test has gold items, then those of the
 #: questionnaire, as ``answer:NAME``.
 RATING_COLUMNS = (
     *("listener", "item", "condition", "score", "time_ms", "comment", "session", "test", "order", "position"),
@@ -29,19 +29,19 @@ RATING_COLUMNS = (
 )
 
 
-#: Whether the item is gold, and how many gold grades of the session are wrong.
+#: Whether the item is gold, and number of wrong gold grades in the session.
 GOLD_COLUMNS = ("gold", "gold_failures")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRating(Rating):
-    """A rating and where it stands.
+    """A rating with its session and page.
 
     Attributes:
-        session: its id; ``number`` counts those of a test, ``kind`` says how it came.
-        listener: as `schema.listeners` says.
+        session: its id; ``number`` counts those of a test, ``kind`` is how the listener was admitted.
+        listener: from `schema.listeners`.
         page: its id in the session; ``page_position`` and ``position`` (on the page) count from 0.
-        training: whether no result has it: of a training page, or a gold item (`mushra.store.gold`).
+        training: whether it is left out of results: on a training page, or a gold item (`mushra.store.gold`).
         trial: id of the page in the YAML.
     """
 
@@ -80,8 +80,8 @@ def stored_ratings(
 
     Args:
         connection: to the data base.
-        test: only this one's.
-        sessions: only of these.
+        test: only ratings of this test.
+        sessions: only ratings of these sessions.
         everything: also training pages, gold items, unfinished and excluded sessions.
     """
     table, pages, ratings = schema.sessions, schema.pages, schema.ratings
@@ -109,7 +109,7 @@ def stored_ratings(
 
 
 def stored_answers(connection: sa.Connection, session: str | None = None) -> dict[str, dict[str, str]]:
-    """Session -> its questionnaire, in its order; of one session or of all."""
+    """Session -> its questionnaire, in order; for one session or for all."""
     answers = schema.answers
     query = sa.select(answers).order_by(answers.c.session, answers.c.position)
     found: dict[str, dict[str, str]] = {}
@@ -128,16 +128,16 @@ def read_ratings(
 ) -> pd.DataFrame:
     """The MUSHRA ratings of a data base, one row each, columns `RATING_COLUMNS` and the questionnaire's.
 
-    ``listener`` is as `schema.listeners` says; ``item`` the trial's id, ``condition`` the signal's name,
+    ``listener`` is from `schema.listeners`; ``item`` is the trial's id, ``condition`` the signal's name,
     ``order`` the place of the page in the session, ``position`` that of the signal on the page (both from 1),
-    ``time_ms`` that spent on the page. A score that was not given (if the rules let it) is NaN.
+    ``time_ms`` the time on the page. A missing score (if the rules allow it) is NaN.
 
     Args:
         target: file, URL, or an open store.
-        key: ``key.json`` of `mushra create`; then ``condition`` is what the opaque names stand for.
-        test: only this one's.
-        session: only this one's.
-        everything: also training pages, gold items, unfinished and excluded sessions, which the columns tell.
+        key: ``key.json`` of `mushra create`; then ``condition`` has the condition behind an opaque name.
+        test: only ratings of this test.
+        session: only ratings of this session.
+        everything: also training pages, gold items, unfinished and excluded sessions; columns mark them.
 
     Raises:
         UserError: the data base or the key cannot be read.
@@ -159,7 +159,7 @@ def ratings_table(
     gold: Mapping[str, GoldResult],
     key: Path | None = None,
 ) -> pd.DataFrame:
-    """The MUSHRA ratings among ``rows`` as `read_ratings` has them."""
+    """The MUSHRA ratings among ``rows``, as a table of `read_ratings`."""
     import pandas as pd
 
     names = NO_KEY if key is None else read_key(key)

@@ -1,6 +1,6 @@
-"""What happens to sessions, each as one change for `Store.write`: begun, saved, finished, erased.
+"""Changes of sessions for `Store.write`: begin, save, finish, erase.
 
-Every function takes a connection inside a transaction, and either does all it says or raises.
+Every function takes a connection inside a transaction, and either does all of its work or raises.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from mushra.config.crowd import block_of
 from mushra.store import schema
 from mushra.store.pages import Checked, Rating, SessionPage, pages_from_json, pages_to_json, storable
 
-#: A session without a sign of life for so long counts as dropped unless its test says otherwise: its place in
-#: the balance is given away.
+#: Seconds after which a session that is not seen counts as dropped, unless its test sets another time. Its
+#: place
+#: in the balanced order is then given to another listener.
 DROPPED_AFTER_S = 2 * 3600.0
 
-#: Key of the completion code that a listener was shown, in what is known of their browser.
+#: Key of the shown completion code, in the session's data about the browser.
 CODE = "completion_code"
-#: Kinds of pages that hold nothing which a test could not be finished without.
+#: Types of pages without a result that a finished session needs.
 _OPTIONAL = ("generic", "volume")
 
 
@@ -41,14 +42,14 @@ class Refused(Exception):
 
 
 class Unknown(Exception):
-    """There is no such session; it may have been erased."""
+    """The session does not exist; it may have been erased."""
 
 
 class Conflict(Exception):
-    """What is stored stands against it. ``code`` is for programs, the message for people.
+    """A change that contradicts the stored data. ``code`` is for programs, the message for people.
 
-    "finished": the session is. "missing": it cannot be finished yet, ``missing`` has the pages that are not
-    there. "saved_elsewhere": another browser has saved the page.
+    "finished": the session is finished. "missing": it cannot be finished yet; ``missing`` has the pages.
+    "saved_elsewhere": another browser has saved the page.
     """
 
     def __init__(self, code: str, message: str, missing: list[str] | None = None) -> None:
@@ -59,13 +60,14 @@ class Conflict(Exception):
 
 @dataclass(frozen=True)
 class Places:
-    """What sessions of a test there are to be.
+    """Planned sessions of a test.
 
     Attributes:
-        slots: block and row of the balanced order together, see `mushra.config.crowd.block_of`.
+        slots: number of slots; a slot is a block and a row of the balanced order, see
+            `mushra.config.crowd.block_of`.
         blocks: number of blocks.
-        quota: of each block so many sessions, finished or running; None: any number.
-        dropped_after_s: a session without a sign of life for so long has dropped out.
+        quota: most sessions of each block, finished or running; None: any number.
+        dropped_after_s: seconds after which a session that is not seen counts as dropped.
     """
 
     slots: int
@@ -76,18 +78,18 @@ class Places:
 
 @dataclass(frozen=True)
 class Arrival:
-    """Someone who wants to take a test.
+    """A listener who wants to begin a test.
 
     Attributes:
         test: its id.
         kind: "anonymous", "invitation", "prolific" or "panel".
-        person: what they are known by from one visit to the next; None: by nothing.
-        key_sha256: of the key they will show.
-        invitation: the token's hash.
-        panel: what Prolific (pid, study, session) or another panel (person, session) says of them.
-        known: whether it can be trusted who they are, so that they are given the session they have begun.
-        once: a person who has finished cannot begin again.
-        places: what there is for whoever is new.
+        person: identifies the listener on later visits; None: unknown.
+        key_sha256: hash of the key that the browser will send.
+        invitation: hash of the token.
+        panel: parameters of Prolific (pid, study, session) or of another panel (person, session).
+        known: whether the identity is proved, so that the listener may continue a running session.
+        once: whether a person who has finished cannot begin again.
+        places: planned sessions.
     """
 
     test: str
@@ -105,12 +107,12 @@ class Arrival:
 
 
 def sha256(text: str) -> str:
-    """Hash under which a key or token is kept."""
+    """Hash under which a key or token is stored."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def ensure_test(connection: sa.Connection, test: str, name: str | None = None) -> None:
-    """Have a row for a test. Its name is the last one that was given, its id if none ever was."""
+    """Make the row of a test. Its name is the last one that was given, or its id if there was none."""
     table = schema.tests
     known = connection.execute(sa.select(table.c.name).where(table.c.test == test)).scalar()
     if known is not None:
@@ -122,7 +124,7 @@ def ensure_test(connection: sa.Connection, test: str, name: str | None = None) -
 
 
 def ensure_config(connection: sa.Connection, test: str, yaml: str, versions: Mapping[str, Any]) -> str:
-    """Keep a configuration that is served now; its hash."""
+    """Store a configuration that is served now; returns its hash."""
     content = json.dumps(versions, sort_keys=True)
     digest = hashlib.sha256(f"{yaml}\0{content}".encode()).hexdigest()
     table = schema.configs
@@ -138,7 +140,7 @@ def ensure_config(connection: sa.Connection, test: str, yaml: str, versions: Map
 def begin(
     connection: sa.Connection, arrival: Arrival, pages_of: Callable[[int, int], list[SessionPage]]
 ) -> tuple[str, bool]:
-    """A session for someone: their running one, or a new one.
+    """Session of an arriving listener: the running one or a new one.
 
     Args:
         pages_of: (number, slot) -> the session's pages.
@@ -147,11 +149,11 @@ def begin(
         Id of the session; whether it is new.
 
     Raises:
-        Refused: test closed or full, invitation unknown or used, or one session per person and this one has
-            had it.
+        Refused: the test is closed or full, the invitation is unknown or used, or the listener has had the
+            only session that each person gets.
     """
     tests, sessions = schema.tests, schema.sessions
-    # Locks the test's row: numbers, slots and invitations are given out one after the other.
+    # Locks the test's row, so that numbers, slots and invitations are assigned one after the other.
     row = connection.execute(
         sa.select(tests.c.closed, tests.c.begun).where(tests.c.test == arrival.test).with_for_update()
     ).one()
@@ -199,7 +201,7 @@ def _running(connection: sa.Connection, arrival: Arrival) -> str | None:
         where = (table.c.token_sha256 == arrival.invitation) & (table.c.test == arrival.test)
         invitation = connection.execute(sa.select(table).where(where)).first()
         if invitation is None:
-            raise Refused("invitation_unknown", "This invitation is not known. Please ask for a new link.")
+            raise Refused("invitation_unknown", "This invitation is unknown. Please ask for a new link.")
         if invitation.used_at is None:
             return None
         if invitation.session is None or _state(connection, invitation.session) == "finished":
@@ -210,10 +212,11 @@ def _running(connection: sa.Connection, arrival: Arrival) -> str | None:
     sessions = schema.sessions
     columns = (sessions.c.number, sessions.c.id, sessions.c.state, sessions.c.seen_at, sessions.c.prolific)
     theirs = (sessions.c.test == arrival.test) & (sessions.c.person == arrival.person)
-    # Sorted here: SQLite would go through the whole test by its numbers to have them in order.
+    # Sorted here: to sort them, SQLite would read the whole test by its numbers.
     found = sorted(connection.execute(sa.select(*columns).where(theirs)), key=lambda row: -row.number)
     for row in found:
-        # Panels give a person who comes again a new session id; they go on only where one is all they get.
+        # A panel gives a returning person a new session id. The old session continues only if it is the only
+        # one.
         same = arrival.once or json.loads(row.prolific or "{}") == (arrival.panel or {})
         if row.state == "finished" and same:
             raise Refused("already_done", "You have already taken this listening test. Thank you!")
@@ -221,10 +224,10 @@ def _running(connection: sa.Connection, arrival: Arrival) -> str | None:
             continue
         if arrival.known:
             return str(row.id)
-        # Whoever writes another's name into the address must not get at what the other has answered. The
-        # browser in which the session was begun has its key, and does not ask.
+        # A listener with another's name in the address must not see the other's answers. The browser that
+        # began the session has its key and does not come here.
         if arrival.once and row.seen_at > time.time() - arrival.places.dropped_after_s:
-            raise Refused("elsewhere", "You have begun this test in another browser; please go on there.")
+            raise Refused("elsewhere", "You have begun this test in another browser; please continue there.")
     return None
 
 
@@ -243,8 +246,10 @@ def _add_key(connection: sa.Connection, session: str, key_sha256: str) -> None:
 
 
 def _free_slot(connection: sa.Connection, test: str, places: Places) -> int:
-    """Of the block that fewest people finished or are busy with the row of which the same holds; of several
-    the first. Raises `Refused` if all blocks have their quota."""
+    """Slot of the block with the fewest finished or running sessions, and in it of the row with the fewest.
+
+    The first one if there are several. Raises `Refused` if all blocks have their quota.
+    """
     table = schema.sessions
     counted = (table.c.state == "finished") | (table.c.seen_at > time.time() - places.dropped_after_s)
     rows = connection.execute(
@@ -265,15 +270,15 @@ def _free_slot(connection: sa.Connection, test: str, places: Places) -> int:
 
 
 def is_session_id(text: str) -> bool:
-    """Whether it can be one; what cannot (NUL in a path) must not reach a data base."""
+    """Whether ``text`` can be an id; other texts (NUL in a path) must not reach a data base."""
     return re.fullmatch(r"[0-9a-f-]{36}", text) is not None
 
 
 @dataclass(frozen=True)
 class Session:
-    """What does not change about a session: its pages and keys.
+    """The constant part of a session: its pages and keys.
 
-    ``keys`` are the hashes of all keys that open it, ``panel`` is what a panel said of who takes it.
+    ``keys`` are the hashes of all keys of the session, ``panel`` has the panel's parameters of the listener.
     """
 
     id: str
@@ -284,13 +289,13 @@ class Session:
     panel: dict[str, str] = field(default_factory=dict)
 
     def opened_by(self, key: str) -> bool:
-        """Whether it is one of the session's keys; takes the same time whichever it is."""
+        """Whether ``key`` belongs to the session; takes the same time for any key."""
         digest = sha256(key)
         return True in [hmac.compare_digest(digest, known) for known in self.keys]
 
 
 def load_session(connection: sa.Connection, session: str) -> Session:
-    """Raises `Unknown` if there is no such session of our own page."""
+    """Session of our own page. Raises `Unknown` if it does not exist."""
     if not is_session_id(session):
         raise Unknown
     table, keys = schema.sessions, schema.session_keys
@@ -303,7 +308,7 @@ def load_session(connection: sa.Connection, session: str) -> Session:
 
 
 def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str, dict[str, Any]]]:
-    """State of a session, and what is saved of it: page -> revision and result. Raises `Unknown`."""
+    """State of a session and its saved results: page -> revision and result. Raises `Unknown`."""
     state = _state(connection, session)
     table = schema.pages
     rows = connection.execute(sa.select(table).where(table.c.session == session).order_by(table.c.position))
@@ -311,12 +316,12 @@ def saved_pages(connection: sa.Connection, session: str) -> tuple[str, dict[str,
 
 
 def save_page(connection: sa.Connection, session: Session, page: SessionPage, checked: Checked) -> int:
-    """Store a page's result, unless the very same is there already; its revision.
+    """Store a page's result unless the same one is stored already; returns its revision.
 
     Raises:
         Unknown: the session was erased.
-        Conflict: it is finished, or the page has this revision with another content, or a later one: another
-            browser has the session open, and what this one sends is stored nowhere.
+        Conflict: the session is finished; or the page is stored with this revision and another content, or
+            with a later revision, because another browser has the session open. The result is not stored.
     """
     sessions, pages, ratings = schema.sessions, schema.pages, schema.ratings
     state = _state(connection, session.id, lock=True)
@@ -331,7 +336,7 @@ def save_page(connection: sa.Connection, session: Session, page: SessionPage, ch
     if stored is not None and stored.revision >= checked.revision:
         raise Conflict(
             "saved_elsewhere",
-            "This page was saved from another window or browser, and that is kept; reload to go on from it.",
+            "Another window or browser has saved this page, and its answers count; reload to continue.",
         )
     now = time.time()
     if stored is not None:
@@ -383,17 +388,17 @@ def replace_answers(connection: sa.Connection, session: str, given: Iterable[tup
 def finish(
     connection: sa.Connection, session: Session, revision_of: Mapping[str, int], code: str | None = None
 ) -> None:
-    """Close a session whose pages are all there. Doing so again changes nothing.
+    """Finish a session that has all its pages. A repetition changes nothing.
 
     Args:
         connection: in a transaction.
-        session: to be closed.
+        session: to be finished.
         revision_of: page -> revision that the browser has sent.
-        code: the completion code that the listener is shown.
+        code: completion code to show to the listener.
 
     Raises:
         Unknown: the session was erased.
-        Conflict: pages are missing, or older than the browser says.
+        Conflict: pages are missing, or older than the browser's.
     """
     sessions, pages = schema.sessions, schema.pages
     if _state(connection, session.id, lock=True) == "finished":
@@ -420,11 +425,11 @@ def _optional(page: SessionPage) -> bool:
     return page.type in _OPTIONAL or (page.type == "finish" and not page.public.questionnaire)
 
 
-# What the experimenter does
+# Actions of the experimenter
 
 
 def exclude(connection: sa.Connection, session: str, reason: str | None) -> None:
-    """Leave a session out of what is counted, with a reason; None takes it back in. Raises `Unknown`."""
+    """Exclude a session from results with a reason, or include it again (None). Raises `Unknown`."""
     table = schema.sessions
     values = {"excluded_reason": reason, "excluded_at": None if reason is None else time.time()}
     if not connection.execute(sa.update(table).where(table.c.id == session).values(values)).rowcount:
@@ -432,9 +437,9 @@ def exclude(connection: sa.Connection, session: str, reason: str | None) -> None
 
 
 def erase(connection: sa.Connection, *ids: str) -> None:
-    """Remove everything about a listener's sessions: pages, answers, and the name of their invitation.
+    """Remove everything about a listener's sessions: pages, answers, and the name of the invitation.
 
-    The invitation stays used. Raises `Unknown` unless all are there.
+    The invitation remains used. Raises `Unknown` unless all sessions exist.
     """
     invitations, sessions = schema.invitations, schema.sessions
     anonymous = sa.literal("erased-").concat(sa.func.substr(invitations.c.token_sha256, 1, 12))
@@ -446,9 +451,9 @@ def erase(connection: sa.Connection, *ids: str) -> None:
 
 
 def invite(connection: sa.Connection, test: str, names: Iterable[str]) -> dict[str, str]:
-    """Make an invitation for each name: name -> token, which is kept hashed and cannot be shown again.
+    """Make an invitation for each name: name -> token, which is stored as a hash and cannot be shown again.
 
-    Raises `Refused` for a name that has one already, and for one that is empty or over 100 characters.
+    Raises `Refused` for a name that has an invitation already, is empty, or has over 100 characters.
     """
     table = schema.invitations
     ensure_test(connection, test)
@@ -469,14 +474,14 @@ def invite(connection: sa.Connection, test: str, names: Iterable[str]) -> dict[s
 
 
 def withdraw(connection: sa.Connection, test: str, name: str) -> bool:
-    """Take an invitation back that was not used; False if there is none."""
+    """Withdraw an unused invitation; False if there is none."""
     table = schema.invitations
     where = (table.c.test == test) & (table.c.name == name) & table.c.used_at.is_(None)
     return bool(connection.execute(sa.delete(table).where(where)).rowcount)
 
 
 def count_sessions(connection: sa.Connection, test: str) -> int:
-    """How many sessions a test has; none begins before the transaction ends."""
+    """Number of sessions of a test; none begins before the transaction ends."""
     tests, sessions = schema.tests, schema.sessions
     connection.execute(sa.select(tests.c.begun).where(tests.c.test == test).with_for_update()).one()
     count = sa.select(sa.func.count()).select_from(sessions).where(sessions.c.test == test)
@@ -484,13 +489,13 @@ def count_sessions(connection: sa.Connection, test: str) -> int:
 
 
 def is_closed(connection: sa.Connection, test: str) -> bool:
-    """Whether a test takes nobody new."""
+    """Whether a test is closed to new listeners."""
     return bool(
         connection.execute(sa.select(schema.tests.c.closed).where(schema.tests.c.test == test)).scalar()
     )
 
 
 def set_closed(connection: sa.Connection, test: str, closed: bool) -> None:
-    """Close a test to new listeners, or open it again; who is in it can finish."""
+    """Close a test to new listeners, or open it again; those who have begun can finish."""
     table = schema.tests
     connection.execute(sa.update(table).where(table.c.test == test).values(closed=closed))

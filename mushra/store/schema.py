@@ -1,8 +1,8 @@
-"""Tables of a test's data base and how an older one becomes today's.
+"""Tables of a test's data base, and migrations of older ones.
 
-Nothing here is about a person unless a questionnaire asked for it or the experimenter named an invitation:
-no addresses, no browser names. Keys and tokens are kept as SHA-256 only; they have 256 random bits, so that
-a slow hash would add nothing.
+The tables have personal data only if a questionnaire asked for them or the experimenter named an invitation.
+They do not have addresses or browser names. Keys and tokens are stored as SHA-256 only; they have 256 random
+bits, so that a slow hash would not add security.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ tests = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
 )
 
-#: Every configuration that was served, with versions and hashes of what listeners heard (JSON).
+#: Every served configuration, with versions and hashes of the files that listeners heard (JSON).
 configs = sa.Table(
     "configs",
     metadata,
@@ -53,11 +53,11 @@ sessions = sa.Table(
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("test", sa.ForeignKey("tests.test"), nullable=False),
-    #: anonymous, invitation, prolific, panel; webmushra, import: a whole session that came in one piece.
+    #: anonymous, invitation, prolific, panel; webmushra, import: a session that was submitted whole.
     sa.Column("kind", sa.String(16), nullable=False),
-    #: What tells people apart where that was asked for: name of the invitation, a panel's id, hashed cookie.
+    #: Identifies a person if the test needs it: name of the invitation, a panel's id, hashed cookie.
     sa.Column("person", sa.String(200)),
-    #: Order of beginning, from 0; seeds what is random about the session.
+    #: Number in the order of beginning, from 0; part of the session's random seeds.
     sa.Column("number", sa.Integer, nullable=False),
     #: Row of the balanced order.
     sa.Column("slot", sa.Integer),
@@ -67,22 +67,22 @@ sessions = sa.Table(
     sa.Column("seen_at", sa.Float, nullable=False),
     sa.Column("finished_at", sa.Float),
     sa.Column("config", sa.String(64)),
-    #: JSON: the session's pages in its order, and what their signals are.
+    #: JSON: the session's pages in order, with the names of their signals.
     sa.Column("plan", sa.Text),
     #: JSON: sample rate and screen, and the completion code that was shown.
     sa.Column("client", sa.Text),
     #: JSON: Prolific's pid, study and session, or person and session of another panel.
     sa.Column("prolific", sa.Text),
-    #: Of a webMUSHRA client.
+    #: From a webMUSHRA client.
     sa.Column("uuid", sa.String(200)),
-    #: Hash of a session that came in one piece, so that it is stored once however often it is sent.
+    #: Hash of a session that was submitted whole, so that a repeated submission is stored once.
     sa.Column("content_sha256", sa.String(64), unique=True),
     sa.Column("excluded_reason", sa.Text),
     sa.Column("excluded_at", sa.Float),
     sa.UniqueConstraint("test", "number"),
     sa.Index("sessions_person", "test", "person"),
     sa.Index("sessions_uuid", "uuid"),
-    # All that is asked about every session of a test, so that no row with its long plan is read for it.
+    # Covers the queries on all sessions of a test, so that they do not read rows with their long plans.
     sa.Index("sessions_state", "test", "slot", "state", "seen_at", "excluded_at", "number", "id"),
 )
 
@@ -101,11 +101,11 @@ pages = sa.Table(
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("trial", sa.Text, nullable=False),
     sa.Column("type", sa.String(32), nullable=False),
-    #: Whether no result has its grades: of training, or gold (`mushra.store.gold` tells which).
+    #: Whether its grades are left out of results: training, or gold (see `mushra.store.gold`).
     sa.Column("training", sa.Boolean, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("time_ms", sa.Float, nullable=False),
-    #: JSON, as the page sent it, unknown keys left out.
+    #: JSON from the page, without unknown keys.
     sa.Column("result", sa.Text, nullable=False),
     sa.Column("saved_at", sa.Float, nullable=False),
 )
@@ -131,7 +131,7 @@ ratings = sa.Table(
     sa.Column("detail", sa.Text),
 )
 
-#: Of the questionnaire, in its order.
+#: Place in the questionnaire.
 answers = sa.Table(
     "answers",
     metadata,
@@ -149,12 +149,12 @@ invitations = sa.Table(
     sa.Column("name", sa.String(200), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("session", sa.ForeignKey("sessions.id", ondelete="SET NULL")),
-    #: Stays when the session is erased, so that the link does not work a second time.
+    #: Remains when the session is erased, so that the link does not work a second time.
     sa.Column("used_at", sa.Float),
     sa.UniqueConstraint("test", "name"),
 )
 
-#: Who is signed in (kind "session"), and links that sign in once (kind "link").
+#: Signed-in browsers (kind "session"), and links that sign in once (kind "link").
 admin_tokens = sa.Table(
     "admin_tokens",
     metadata,
@@ -163,12 +163,12 @@ admin_tokens = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
 )
 
-#: Version of the schema -> what makes the next one of it. Versions that were published stay here.
+#: Version of the schema -> migration to the next one. Published versions remain here.
 MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {}
 
 
 def is_empty(where: str) -> str:
-    """What to say about a data base without tables that should have some."""
+    """Message about a data base without tables that should have some."""
     log = f"{where[:-1]}-wal{where[-1:]}"
     return (
         f"is empty. If it was copied while its test was served, its results are in {log}:"
@@ -177,7 +177,7 @@ def is_empty(where: str) -> str:
 
 
 def insert_once(connection: sa.Connection, table: sa.Table, values: dict[str, object]) -> None:
-    """Insert a row, unless another host was quicker."""
+    """Insert a row unless another host has inserted it first."""
     try:
         with connection.begin_nested():
             connection.execute(table.insert().values(values))
@@ -186,8 +186,11 @@ def insert_once(connection: sa.Connection, table: sa.Table, values: dict[str, ob
 
 
 def listeners(connection: sa.Connection, only: Collection[str] | None = None) -> dict[str, str]:
-    """Session -> listener: the session itself (webMUSHRA's uuid, where there is one), or of someone who has
-    had several of a test the first, whether that one counts or not. Of the sessions ``only``, or of all."""
+    """Session -> listener, of the sessions ``only`` or of all.
+
+    A listener is named by the session (webMUSHRA's uuid if there is one). A person with several sessions of a
+    test is named by the first one, whether it counts or not.
+    """
     columns = (sessions.c.id, sessions.c.test, sessions.c.person, sessions.c.uuid)
     query = sa.select(*columns).order_by(sessions.c.number)
     first: dict[tuple[str, str], str] = {}
@@ -208,16 +211,16 @@ def listeners(connection: sa.Connection, only: Collection[str] | None = None) ->
 
 
 def people(connection: sa.Connection) -> dict[str, str]:
-    """Session -> what an invitation or a panel calls who it is of, where one does."""
+    """Session -> the listener's name in an invitation or at a panel, if there is one."""
     columns = (sessions.c.id, sessions.c.kind, sessions.c.person)
     found = connection.execute(sa.select(*columns).where(sessions.c.kind != "anonymous"))
     named = [(row.id, row.kind, row.person) for row in found if row.person]
-    # Prolific's are kept as study/participant.
+    # Prolific's ids are stored as study/participant.
     return {id: who.partition("/")[2] if kind == "prolific" else who for id, kind, who in named}
 
 
 def older_version(connection: sa.Connection) -> int | None:
-    """Version of a data base that `prepare` will bring to today's; None of any other."""
+    """Version of a data base that `prepare` will migrate; None for any other data base."""
     if not sa.inspect(connection).has_table("meta"):
         return None
     found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
@@ -226,13 +229,13 @@ def older_version(connection: sa.Connection) -> int | None:
 
 
 def prepare(connection: sa.Connection, where: str, *, create: bool = True) -> bool:
-    """Create the tables in an empty data base (True), or bring an older one to today's version.
+    """Create the tables in an empty data base (True), or migrate an older one to the current version.
 
-    Run it in one transaction. Raises `UserError` for a data base of a later version, or of something else,
-    or for an empty one that is not to be created.
+    Run it in one transaction. Raises `UserError` for a data base of a later version or of another program, or
+    for an empty one that must not be created.
     """
     if connection.dialect.name == "postgresql":
-        # Several hosts may start at once; who comes second waits until the first is done.
+        # Several hosts may start at once; the second one waits until the first one is done.
         connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7283645)"))
     names = set(sa.inspect(connection).get_table_names())
@@ -264,7 +267,7 @@ def prepare(connection: sa.Connection, where: str, *, create: bool = True) -> bo
         version += 1
         connection.execute(meta.update().where(meta.c.key == "schema_version").values(value=str(version)))
     if create:
-        # One that came later is no other schema: older versions do without.
+        # A table of a later version is not an error: older versions do not need it.
         for index in sessions.indexes:
             index.create(connection, checkfirst=True)
     missing = sorted(set(metadata.tables) - names)

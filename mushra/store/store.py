@@ -1,10 +1,10 @@
-"""Where sessions are kept: one SQLite file, or PostgreSQL for several hosts.
+"""The data base of sessions: one SQLite file, or PostgreSQL for several hosts.
 
-What `Store.write` has returned from is on the disk (SQLite: WAL with synchronous=FULL). SQLite has one writer
-at a time, so that one thread here does all writing and lets writes that wait share one transaction, each in
-a savepoint of its own: a hundred listeners who save at once cost one flush of the disk, not a hundred. What
-is in the log is brought into the file within about a second, by a thread of its own which no listener waits
-for, so that a plain copy of the file is nearly current.
+When `Store.write` returns, its change is on the disk (SQLite: WAL with synchronous=FULL). SQLite allows one
+writer at a time. Therefore one thread does all writing. Waiting writes share one transaction, each in its own
+savepoint: a hundred listeners who save at once cost one flush of the disk, not a hundred. Another thread, for
+which no listener waits, copies the log into the file within about a second. So a plain copy of the file is
+nearly current.
 """
 
 from __future__ import annotations
@@ -35,38 +35,39 @@ T = TypeVar("T")
 _log = logging.getLogger("mushra.server")
 
 BUSY_TIMEOUT_S = 10.0
-#: Seconds that a write waits for those before it; then whoever asked is told to come again. A locked file may
-#: not hold every thread of the server.
+#: Seconds for which a write waits for earlier ones; then it fails and is sent again later. A locked file must
+#: not
+#: block all threads of the server.
 PATIENCE_S = 4.0
-#: Seconds to reach PostgreSQL, and for it to answer; it may be behind a network that is down.
+#: Seconds to reach PostgreSQL, and for its answer; its network may be down.
 CONNECT_TIMEOUT_S = 5
-#: Writes that share a transaction at most.
+#: Most writes that share a transaction.
 MAX_BATCH = 64
-#: Seconds from a write until SQLite's log is brought into its file.
+#: Seconds from a write until SQLite's log is copied into its file.
 CHECKPOINT_AFTER_S = 1.0
-#: Bytes that SQLite's log is cut to when it begins anew.
+#: Bytes to which SQLite's log is cut when it restarts.
 MAX_LOG_BYTES = 1024 * 1024
-#: How often a write is tried again when PostgreSQL asks for that (deadlock, lost connection).
+#: Attempts at a write if PostgreSQL asks for a repetition (deadlock, lost connection).
 ATTEMPTS = 4
 
 
 class Store:
-    """A data base of listening tests, open for reading and writing. Thread-safe. `close` it.
+    """A data base of listening tests, open for reading and writing. Thread-safe. Call `close` at the end.
 
     Args:
         target: path of a SQLite file, or URL (``sqlite:///...``, ``postgresql://...``).
         create: make the file and the tables if there are none.
 
     Raises:
-        UserError: it cannot be opened, or is something else or of a later version.
+        UserError: it cannot be opened, or belongs to another program or a later version.
     """
 
     def __init__(self, target: str | Path, *, create: bool = True) -> None:
         url = _url(target)
-        #: What another process opens the same data base with. May hold a password.
+        #: Path or URL with which another process opens the same data base. May contain a password.
         self.target = url.render_as_string(hide_password=False) if url.host else str(target)
         public = url.difference_update_query([name for name in url.query if "password" in name.lower()])
-        #: For messages: no password in it.
+        #: For messages, without a password.
         self.name = public.render_as_string(hide_password=True) if url.host else str(url.database)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -84,10 +85,10 @@ class Store:
         except StoreUnavailable as error:
             self.close()
             raise UserError(f"cannot open data base '{self.name}': {error}") from error
-        except (DBAPIError, sqlite3.Error) as error:  # the latter where the connection is set up
+        except (DBAPIError, sqlite3.Error) as error:  # the latter while the connection is set up
             self.close()
             raise UserError(f"cannot open data base '{self.name}': {explained(error)}") from error
-        except UnicodeDecodeError as error:  # SQLite's message has a piece of a damaged file in it
+        except UnicodeDecodeError as error:  # SQLite's message contains a piece of a damaged file
             self.close()
             raise UserError(
                 f"cannot open data base '{self.name}': the file is damaged: put a backup in its place"
@@ -99,13 +100,13 @@ class Store:
             _log.warning("%s %s", where, schema.is_empty(where))
 
     def _keep_older(self) -> None:
-        """Before a data base is brought to today's schema, copy it: whoever goes back a version needs it."""
+        """Copy a data base before its migration, for users who return to the older version."""
         with self.read() as connection:
             version = schema.older_version(connection)
         if version is None:
             return
         if not self.is_sqlite:
-            _log.warning("'%s' is brought from schema %d to %d", self.name, version, schema.SCHEMA_VERSION)
+            _log.warning("'%s' is migrated from schema %d to %d", self.name, version, schema.SCHEMA_VERSION)
             return
         kept = Path(f"{self.name}-schema{version}")
         part = Path(f"{kept}.{secrets.token_hex(4)}")
@@ -113,7 +114,7 @@ class Store:
             self.backup(part)
             with closing(sqlite3.connect(part)) as copy:
                 found = copy.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-            if found == (str(version),):  # else another server was quicker, and has kept one
+            if found == (str(version),):  # otherwise another server has migrated and kept it first
                 part.replace(kept)
                 _log.warning("'%s' has schema %d and is kept as '%s'", self.name, version, kept)
         finally:
@@ -126,14 +127,14 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Finish what is being written, then close."""
+        """Finish the waiting writes, then close."""
         if self._writer is not None:
             self._writer.stop()
         self._engine.dispose()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A connection to read with: one consistent state of the data base."""
+        """A connection for reading: one consistent state of the data base."""
         try:
             with self._engine.connect() as connection:
                 yield connection
@@ -141,9 +142,9 @@ class Store:
             raise explained(error) from error
 
     def write(self, change: Callable[[sa.Connection], T]) -> T:
-        """Run ``change`` in a transaction; its result once that is on the disk.
+        """Run ``change`` in a transaction; returns its result when it is on the disk.
 
-        It may run more than once (its earlier runs undone) and should do nothing but use its connection.
+        It may run more than once (earlier runs are undone) and should use only its connection.
 
         Raises:
             StoreUnavailable: nothing was stored.
@@ -164,16 +165,16 @@ class Store:
         raise AssertionError("unreachable")
 
     def forget_erased(self) -> str | None:
-        """Have what was erased out of SQLite's log, too; None once it is.
+        """Remove erased data from SQLite's log, too; None if this succeeded.
 
-        Otherwise the log that has it still, because somebody has been reading the data base's past for
-        `BUSY_TIMEOUT_S`: whoever has it open then cuts the log when they have ended.
+        Otherwise the path of the log that still has them, because another program has read an older state for
+        `BUSY_TIMEOUT_S`. A server that has the data base open cuts the log when that program has ended.
         """
         if self._writer is None:
             return None
         deadline = time.monotonic() + BUSY_TIMEOUT_S
-        # In short waits: who writes is held up meanwhile. And SQLite does not wait at all for another
-        # checkpoint, such as the one that follows each write.
+        # In short waits, because they block writers. Besides, SQLite does not wait at all for another
+        # checkpoint, such as the one after each write.
         while not _checkpoint(self._engine, "TRUNCATE", 0.1):
             if time.monotonic() > deadline:
                 return f"{self.name}-wal"
@@ -181,25 +182,25 @@ class Store:
         return None
 
     def backup(self, to: Path) -> None:
-        """Copy a SQLite data base as it is at one moment, while others read and write. Raises `UserError`."""
+        """Copy the state of a SQLite data base while others read and write it. Raises `UserError`."""
         if not self.is_sqlite:
             address = self.name.replace("+psycopg", "").replace(":***@", "@")  # it asks for the password
             raise UserError(
-                "a PostgreSQL data base is backed up with its own program:"
+                "a PostgreSQL data base cannot be copied here; use its own program:"
                 f" pg_dump --format=custom --file=results.dump '{address}'"
             )
         source = self._engine.raw_connection()
         try:
             with closing(sqlite3.connect(to)) as copy:
                 source.driver_connection.backup(copy)  # type: ignore[union-attr]
-                copy.execute("PRAGMA journal_mode=DELETE")  # one file, with no log beside it
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
         except sqlite3.Error as error:
             raise UserError(f"cannot write '{to}': {error}") from error
         finally:
             source.close()
 
     def meta(self, key: str, make: Callable[[], str]) -> str:
-        """The fact stored under ``key``; made and stored if there is none yet, once among all hosts."""
+        """The value stored under ``key``; if there is none, make and store it, once for all hosts."""
 
         def change(connection: sa.Connection) -> str:
             statement = sa.select(schema.meta.c.value).where(schema.meta.c.key == key)
@@ -212,7 +213,7 @@ class Store:
         return self.write(change)
 
     def set_meta(self, key: str, value: str) -> None:
-        """Store a fact, replacing an earlier one."""
+        """Store a value; it replaces an earlier one."""
 
         def change(connection: sa.Connection) -> None:
             connection.execute(schema.meta.delete().where(schema.meta.c.key == key))
@@ -226,12 +227,12 @@ class Store:
 
 
 class _Writer:
-    """The one thread that writes to a SQLite file."""
+    """The only thread that writes to a SQLite file."""
 
     def __init__(self, engine: sa.Engine, path: Path) -> None:
         self._engine = engine
         self._path = path
-        #: Which file it is, once there is one; and since when the batch in hand is being written.
+        #: Identity of the file, when it exists; and start of the current batch's write.
         self._file: tuple[int, int] | None = None
         self._since: float | None = None
         self._queue: queue.SimpleQueue[tuple[Callable[[sa.Connection], Any], Future[Any]] | None]
@@ -290,14 +291,14 @@ class _Writer:
             self._stopping.wait(CHECKPOINT_AFTER_S)
             self._log_has_more.clear()
             try:
-                # Passive holds up nobody, and whoever writes next begins the log anew if all of it was
-                # brought in. When nobody writes, truncating it holds up nobody either.
+                # PASSIVE does not block anyone, and the next writer restarts the log if all of it was copied.
+                # TRUNCATE does not block anyone either if there are no writes.
                 _checkpoint(self._engine, "PASSIVE")
                 if not self._log_has_more.is_set() and not _checkpoint(self._engine, "TRUNCATE"):
-                    self._log_has_more.set()  # somebody reads; what was erased may not stay in it
+                    self._log_has_more.set()  # a reader was in the way; erased data must leave the log
             except (sqlite3.Error, SQLAlchemyError, UnicodeDecodeError) as error:
-                if sqlite_code(error) != sqlite3.SQLITE_READONLY:  # of which whoever writes is told
-                    _log.warning("the data base's log cannot be brought into its file: %s", error)
+                if sqlite_code(error) != sqlite3.SQLITE_READONLY:  # writers get this error
+                    _log.warning("the data base's log cannot be copied into its file: %s", error)
 
     def _commit(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
         batch = [(change, future) for change, future in batch if future.set_running_or_notify_cancel()]
@@ -311,7 +312,7 @@ class _Writer:
                 outcomes = [self._one(connection, change) for change, _ in batch]
             self._check_place()
         except BaseException as error:
-            # The transaction as a whole came to nothing: nobody may be told otherwise.
+            # The whole transaction failed, so that every write in it must fail.
             reason = explained(error) if isinstance(error, DBAPIError | sqlite3.Error) else error
             outcomes = [(None, reason)] * len(batch)
         self._since = None
@@ -323,7 +324,7 @@ class _Writer:
                 future.set_exception(failure)
 
     def _check_place(self) -> None:
-        """Raise if the file is not where it was: what a file without a name holds is lost in the end."""
+        """Raise if the file was moved or replaced: data in a file without a name would be lost."""
         try:
             status = self._path.stat()
         except OSError:
@@ -332,8 +333,8 @@ class _Writer:
         self._file = self._file or here
         if here is None or here != self._file:
             raise StoreUnavailable(
-                "the data base's file was moved or replaced; put it back, or restart the server to use what"
-                " is there now"
+                "the data base's file was moved or replaced; put it back, or restart the server to use the"
+                " new one"
             )
 
     @staticmethod
@@ -360,8 +361,8 @@ def _url(target: str | Path) -> sa.URL:
     try:
         url = sa.make_url(text)
         if url.get_backend_name() != "sqlite" and "@" in (url.host or ""):
-            raise ValueError  # the end of a password, which nobody may see
-    except (ArgumentError, ValueError):  # the latter also of a port that is no number
+            raise ValueError  # the end of a password, which must not be shown
+    except (ArgumentError, ValueError):  # the latter also for a port that is not a number
         raise UserError(
             "the data base's URL cannot be read; give a file or postgresql://USER@HOST/DATABASE, with @ in a"
             " password written as %40"
@@ -378,7 +379,7 @@ def _check_file(path: Path, create: bool) -> None:
         raise UserError("the data base must be a file, so that it outlives the server; give its path")
     if not path.exists():
         if not create:
-            raise UserError(f"there is no data base '{path}'; `mushra serve` makes it")
+            raise UserError(f"data base '{path}' does not exist; start the test with `mushra serve` first")
         if not path.parent.is_dir():
             raise UserError(f"cannot make data base '{path}': its folder does not exist; make it first")
         try:
@@ -389,18 +390,18 @@ def _check_file(path: Path, create: bool) -> None:
     elif path.stat().st_size > 0:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\0":
-                raise UserError(f"'{path}' is no SQLite data base; give another file")
+                raise UserError(f"'{path}' is not a SQLite data base; give another file")
 
 
 def _has_no_log(path: Path) -> bool:
-    """Whether a file that is there, and not empty, has no log beside it."""
+    """Whether a file exists, is not empty, and does not have a log beside it."""
     return path.exists() and path.stat().st_size > 0 and not Path(f"{path}-wal").exists()
 
 
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return _postgresql(url)
-    # Only what is there is opened: no new, empty file in place of one that was moved away.
+    # Opens only an existing file; a moved one must not be replaced by a new, empty file.
     uri = f"{Path(url.database or '').absolute().as_uri()}?mode=rw"
     options: dict[str, Any] = {"check_same_thread": False, "isolation_level": None, "uri": True}
     engine = sa.create_engine(
@@ -418,12 +419,13 @@ def _engine(url: sa.URL) -> sa.Engine:
         cursor.execute(f"PRAGMA journal_size_limit={MAX_LOG_BYTES}")
         cursor.execute("PRAGMA wal_autocheckpoint=0")
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA secure_delete=ON")  # what was erased is gone from the file, too
+        cursor.execute("PRAGMA secure_delete=ON")  # removes erased data from the file, too
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def begins(connection: sa.Connection) -> None:
-        # Python's sqlite3 would begin late and without a lock; the writer needs it from the first statement.
+        # Python's sqlite3 would begin late and without a lock; the writer needs the lock from the first
+        # statement.
         writing = threading.current_thread().name == "store-writer"
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
@@ -431,7 +433,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 
 def _postgresql(url: sa.URL) -> sa.Engine:
-    # A host that is away answers nothing at all. In seconds, and in milliseconds for what was sent to arrive.
+    # For a host that does not answer at all. Seconds; milliseconds for the arrival of sent data.
     waits = {"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": 1000 * CONNECT_TIMEOUT_S}
     given = {name: value for name, value in waits.items() if name not in url.query}
     engine = sa.create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=44, connect_args=given)
@@ -445,7 +447,7 @@ def _postgresql(url: sa.URL) -> sa.Engine:
 
 
 def _set_wal(cursor: sqlite3.Cursor) -> None:
-    """Have a log. While another process sets it up in a new file, SQLite refuses without waiting."""
+    """Switch the log on. While another process does so in a new file, SQLite refuses without waiting."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
@@ -458,10 +460,10 @@ def _set_wal(cursor: sqlite3.Cursor) -> None:
 
 
 def _checkpoint(engine: sa.Engine, mode: str, wait_s: float = 0.0) -> bool:
-    """Bring SQLite's log into its file, as far as that goes without waiting longer for others.
+    """Copy SQLite's log into its file, as far as possible without waiting longer for others.
 
     Returns:
-        Whether nobody was in the way.
+        Whether all of it was copied.
     """
     connection = engine.raw_connection()
     try:

@@ -1,6 +1,6 @@
-"""webMUSHRA's CSV files, written and read, and those of our own types: written as PHP writes CSV.
+"""webMUSHRA's CSV files, written and read, and those of our own types of pages, written as PHP writes CSV.
 
-webMUSHRA's are column for column its own; what was imported from one is exported to the same bytes.
+webMUSHRA's files have exactly its columns; imported sessions are exported to the same bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "likert_multi_stimulus": ("lms", ("trial_id", "stimuli_rating", "stimuli", "rating_time")),
     "likert_single_stimulus": ("lss", ("trial_id", "stimuli_rating", "stimuli", "rating_time")),
 }
-#: The same of our own types of pages, which no file of webMUSHRA's has.
+#: The same for our own types of pages, which webMUSHRA does not have.
 _PAIR = ("session_uuid", "trial_id", "choice_first", "choice_second", "choice_answer")
 _DCR = ("session_uuid", "trial_id", "rating_reference", "rating_stimulus", "rating_score", "rating_time")
 _OWN_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -52,7 +52,7 @@ _FIRST = "session_test_id"
 def rated_rows(
     store: Store, test: str | None, everything: bool
 ) -> tuple[list[StoredRating], list[StoredRating], dict[str, dict[str, str]]]:
-    """Ratings that webMUSHRA's files have, those that nobody gave, and the answers of each session."""
+    """Ratings for webMUSHRA's files, those that nobody gave, and the answers of each session."""
     with store.read() as connection:
         rows = stored_ratings(connection, test=test, everything=everything)
         answers = stored_answers(connection)
@@ -65,11 +65,11 @@ def csv_files(store: Store, key: Key, test: str | None, everything: bool) -> dic
     files: dict[tuple[str, str], list[StoredRating]] = {}
     for row in rows:
         if row.type in _FILES | _OWN_FILES:
-            # As webMUSHRA does, tests of one folder in one file.
+            # Like webMUSHRA: tests of one folder share a file.
             files.setdefault((folder_name(row.test), row.type), []).append(row)
     contents = {}
     for (folder, kind), rated in files.items():
-        # One header for all: a questionnaire that was changed shifts no columns.
+        # One header for all, so that a changed questionnaire does not shift columns.
         names = list(dict.fromkeys(name for row in rated for name in asked.get(row.session, {})))
         file, columns = (_FILES | _OWN_FILES)[kind]
         several = max(len(_several(row.answer)) for row in rated) if file in ("lms", "lss") else 1
@@ -86,12 +86,12 @@ def csv_files(store: Store, key: Key, test: str | None, everything: bool) -> dic
     return contents
 
 
-#: Kinds of sessions whose uuid is what came with them, or nothing.
+#: Kinds of sessions whose uuid is the submitted one, or empty.
 _WHOLE = ("webmushra", "import")
 
 
 def folder_name(test_id: str) -> str:
-    """webMUSHRA's name of a test's folder of results."""
+    """webMUSHRA's name for the results folder of a test."""
     return re.sub(r"[^a-z0-9_-]", "-", test_id.lower())
 
 
@@ -118,13 +118,13 @@ def _cells(row: StoredRating, key: Key, uuid: str, several: int) -> list[str]:
         ratings = _several(answer)
         return [row.trial, *ratings, *[""] * (several - len(ratings)), stimulus, time_ms]
     if row.type == "likert_multi_stimulus":
-        # webMUSHRA's own lms.csv has a blank at either side of a rating, which scripts that read it know.
+        # webMUSHRA's own lms.csv has a blank on both sides of a rating, and scripts that read it expect them.
         return [row.trial, f" {', '.join(_several(answer))} ", stimulus, time_ms]
     return [row.trial, *(_several(answer) or [""]), stimulus, time_ms]
 
 
 def _several(answer: str | None) -> list[str]:
-    """The ratings of a likert answer; one, unless it is a JSON list."""
+    """Ratings of a Likert answer; one, unless the answer is a JSON list."""
     if answer and answer.startswith("["):
         try:
             values = json.loads(answer)
@@ -139,14 +139,14 @@ def _several(answer: str | None) -> list[str]:
 
 
 def import_csv(store: Store, path: Path) -> tuple[int, int]:
-    """Store the sessions of one of webMUSHRA's CSV files; numbers of (new ones, those there already).
+    """Store the sessions of one of webMUSHRA's CSV files; numbers of (new, already stored) sessions.
 
-    Sessions are told apart by ``session_uuid``, or where it is missing by their answers and by a stimulus
-    coming again. Training pages are those that the configuration of the test names: the one that lies
-    beside the data base, else that in it which is the newest.
+    ``session_uuid`` identifies a session. If it is missing, a session ends where the answers change or a
+    stimulus occurs again. Training pages are those that the test's configuration names: the file beside the
+    data base, or else the newest one in it.
 
     Raises:
-        UserError: no such file, or a row that does not fit: then nothing of it is stored.
+        UserError: the file does not exist, or a row does not fit; then none of its sessions is stored.
     """
     wholes = list(read_sessions(path, lambda test: _named_training(store, test)))
 
@@ -168,14 +168,14 @@ def _named_training(store: Store, test: str) -> list[str] | None:
 
 
 def read_sessions(path: Path, named: Callable[[str], list[str] | None]) -> Iterator[WholeSession]:
-    """Sessions of a CSV file of webMUSHRA's; ``named``: training pages that a test's configuration names."""
+    """Sessions of a webMUSHRA CSV file; ``named``: training pages that a test's configuration names."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = [[original(cell) for cell in row] for row in csv.reader(file) if row]
     except OSError as error:
         raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
     except (ValueError, csv.Error) as error:
-        raise UserError(f"'{path}' is no CSV in UTF-8: {error}") from error
+        raise UserError(f"'{path}' is not a CSV file in UTF-8: {error}") from error
     if not table:
         raise UserError(f"'{path}' is empty; give one of webMUSHRA's CSV files")
     header = table[0]
@@ -213,7 +213,7 @@ def read_sessions(path: Path, named: Callable[[str], list[str] | None]) -> Itera
 
 
 def _kind(path: Path, header: list[str]) -> tuple[str, list[str]]:
-    """Type of page that a file's columns are of, and its questionnaire."""
+    """Type of page of a file's columns, and its questionnaire."""
     for kind, (file, columns) in _FILES.items():
         if file in ("lms", "lss") and (file == "lss") != (path.stem == "lss"):
             continue
@@ -224,7 +224,7 @@ def _kind(path: Path, header: list[str]) -> tuple[str, list[str]]:
         if header[0] == _FIRST and header[-len(needed) :] == needed:
             names = [name for name in header[1 : -len(needed)] if name != "session_uuid"]
             if len(set(header)) < len(header):
-                raise UserError(f"'{path}': a column of the header is there twice; rename one")
+                raise UserError(f"'{path}': a column of the header occurs twice; rename one")
             return kind, names
     raise UserError(
         f"'{path}' has none of webMUSHRA's headers; give its mushra.csv, paired_comparison.csv, bs1116.csv,"
@@ -236,7 +236,7 @@ _STIMULUS = ("rating_stimulus", "choice_non_reference", "rating_non_reference", 
 
 
 def _again(rows: list[dict[str, str]], cells: dict[str, str]) -> bool:
-    """Whether a stimulus of an earlier trial comes again: then another session begins."""
+    """Whether a stimulus of an earlier trial occurs again, so that another session begins."""
     name = next(column for column in _STIMULUS if column in cells)
     same = [row for row in rows if (row["trial_id"], row[name]) == (cells["trial_id"], cells[name])]
     return bool(same) and rows[-1]["trial_id"] != cells["trial_id"]

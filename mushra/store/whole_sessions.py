@@ -1,4 +1,4 @@
-"""Sessions that come in one piece: from a webMUSHRA client, or from its CSV."""
+"""Sessions that are submitted whole: from a webMUSHRA client, or from its CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mushra.store import schema
 from mushra.store.pages import Rating
 from mushra.store.records import Refused, add_ratings, ensure_test, replace_answers, sha256
 
-#: What is known of the ratings of each type of page, of all others an answer; part of what tells a session.
+#: Fields of a rating by type of page (all others: an answer); they are part of a session's digest.
 _KNOWN: dict[str, tuple[str, ...]] = {
     "mushra": ("score",),
     "paired_comparison": ("reference", "answer"),
@@ -38,8 +38,8 @@ class WholeSession:
 
     Attributes:
         kind: "webmushra" or "import".
-        uuid: what the client called the session; None: nothing.
-        place: in the file it was imported from, which tells it from one that is alike and has no uuid.
+        uuid: the client's name for the session; None: none.
+        place: in the imported file; distinguishes the session from an equal one without uuid.
     """
 
     test: str
@@ -50,7 +50,7 @@ class WholeSession:
     place: int | None = None
 
     def digest(self) -> str:
-        """What tells it from others: the same is stored once. Data bases hold it, so it must not change."""
+        """Hash that identifies the session, so that it is stored once. Stored, so it must not change."""
         listed = []
         for page in self.pages:
             known = ("stimulus", "time_ms", "comment", *_KNOWN.get(page.type, ("answer",)))
@@ -61,13 +61,13 @@ class WholeSession:
 
 
 def add_submission(connection: sa.Connection, whole: WholeSession, person: str | None) -> bool:
-    """Store what a webMUSHRA client sent, as `records.begin` admits listeners; False if it is there already.
+    """Store a webMUSHRA client's session if the test admits it; False if it is stored already.
 
     Args:
-        person: what the listener is known by, where one session is all that each gets.
+        person: identifies the listener, if each person gets one session only.
 
     Raises:
-        Refused: the test is closed, the person has had their session, or another session has that uuid.
+        Refused: the test is closed, the person has had a session, or another session has this uuid.
     """
     sessions = schema.sessions
     test = _locked_test(connection, whole.test)
@@ -78,7 +78,7 @@ def add_submission(connection: sa.Connection, whole: WholeSession, person: str |
     theirs = (sessions.c.test == whole.test) & (sessions.c.person == person)
     if person is not None and _is_there(connection, theirs):
         raise Refused("already_done", "You have already taken this listening test. Thank you!")
-    # Listeners are told apart by these: a submission must not become part of another's results.
+    # The uuid identifies the listener: a submission must not become part of another's results.
     same = (sessions.c.uuid == whole.uuid) | (sessions.c.id == whole.uuid)
     if whole.uuid is not None and _is_there(connection, same):
         raise Refused("uuid_taken", "Other results are stored under this session's uuid already.")
@@ -86,7 +86,7 @@ def add_submission(connection: sa.Connection, whole: WholeSession, person: str |
 
 
 def add_whole(connection: sa.Connection, whole: WholeSession, person: str | None = None) -> bool:
-    """Store a session with all its pages; False if it is there already."""
+    """Store a session with all its pages; False if it is stored already."""
     sessions, tests = schema.sessions, schema.tests
     begun = _locked_test(connection, whole.test).begun
     if _is_there(connection, sessions.c.content_sha256 == whole.digest()):

@@ -185,7 +185,7 @@ def test_results_of_another_test_are_not_taken_for_those_of_the_named_one(
     assert "holds no ratings of test second yet; it holds walk" in error and error.count("\n") == 1
     assert mushra("export", "second", "--database", "test/results.sqlite", "--out", "out") == 2
     error = capsys.readouterr().err
-    assert "holds no sessions of test second; it holds walk" in error and error.count("\n") == 1
+    assert "has no sessions of test second, only of walk" in error and error.count("\n") == 1
     assert not (here / "out").exists()
 
 

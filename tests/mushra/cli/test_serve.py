@@ -287,7 +287,7 @@ def test_a_new_administrators_link_needs_no_restart(make_folder: Any, command: A
     for status in (302, 403):
         answer = app.test_client().post("/lab/admin/sign-in", data={"token": token}, headers=same)
         assert answer.status_code == status
-    with pytest.raises(UserError, match="there is no data base"):
+    with pytest.raises(UserError, match="does not exist; start the test"):
         command("sign-in", make_folder(name="never served"))
 
 

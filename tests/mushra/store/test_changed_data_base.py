@@ -139,7 +139,7 @@ def test_a_sqlite_address_is_that_file(taken: Path) -> None:
     path = taken / "results.sqlite"
     done = run("export", f"sqlite:///{path}", "--format", "tidy")
     assert done.stdout == f"{taken}/results/ratings.csv\n"
-    assert "there is no data base" in said("export", f"sqlite:///{taken}/none.sqlite")
+    assert "does not exist; start the test" in said("export", f"sqlite:///{taken}/none.sqlite")
     with Store(path, create=False) as store:
         assert store.name == str(path)
 
@@ -157,7 +157,7 @@ def test_the_administrator_is_told_what_is_wrong(serve: Any, listener: Any) -> N
     for page in ("", one, "export/tidy", f"{one}/export"):
         answer = client.get(f"/admin/{page}")
         assert answer.status_code == 500
-        assert "results.sqlite holds something that `mushra serve` does not write" in answer.text, page
+        assert "results.sqlite has content that `mushra serve` does not write" in answer.text, page
 
 
 def test_a_key_that_is_a_folder_is_no_key(taken: Path, tmp_path: Path) -> None:

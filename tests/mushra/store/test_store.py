@@ -311,7 +311,7 @@ def test_another_process_that_writes_is_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"hello, this is text", "no SQLite data base"), (None, "its folder does not exist")],
+    [(b"hello, this is text", "not a SQLite data base"), (None, "its folder does not exist")],
 )
 def test_what_is_no_data_base_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / ("x.sqlite" if content else "missing/x.sqlite")
