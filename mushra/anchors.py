@@ -1,9 +1,10 @@
 """The anchors of Recommendation ITU-R BS.1534-3: the reference, low-passed at 3.5 and at 7 kHz.
 
 The standard's mask of the 3.5 kHz filter: within +-0.1 dB up to 3.5 kHz, at least 25 dB down at 4 kHz, at
-least 50 dB down from 4.5 kHz on. That of the 7 kHz filter is the same with all frequencies doubled. Ours are
-linear-phase filters of odd length, designed with a Kaiser window, whose delay is taken out to the sample.
-Their transition is as wide in Hz at every sample rate, so an anchor sounds alike at all of them.
+least 50 dB down from 4.5 kHz on. The mask of the 7 kHz filter is the same with doubled frequencies. Our
+filters have linear phase and odd length, are designed with a Kaiser window, and their delay is removed
+exactly. Their transition has the same width in Hz at every sample rate, so that an anchor sounds the same at
+all rates.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ from qincodec.core.errors import UserError
 
 if TYPE_CHECKING:
     from scipy import signal
-else:  # half of the time that `mushra check` takes, which makes no anchor
+else:  # it takes half of the time of `mushra check`, which makes no anchor
     signal = Lazy("scipy.signal")
 
-#: Name of an anchor -> end of its pass band, Hz.
+#: Name of an anchor -> end of its pass band in Hz.
 CUTOFF_HZ = {ANCHOR35: 3500.0, ANCHOR70: 7000.0}
 
-#: Where the stop band begins, relative to the cutoff.
+#: Beginning of the stop band, relative to the cutoff.
 _STOP = 8 / 7
-#: Of our filters, from the standard's first point (4 kHz) on. Pass-band ripple is then about 0.007 dB.
+#: Our filters' attenuation from the standard's first point (4 kHz) on; their pass-band ripple is about 0.007
+#: dB.
 _DESIGN_ATTENUATION_DB = 62.0
 
 
@@ -62,7 +64,7 @@ def anchor_filter(name: str, sample_rate: int) -> NDArray[np.float64]:
 def make_anchor(reference: Audio, sample_rate: int, name: str) -> Audio:
     """The anchor ``name`` of a reference: float32, same shape (channels, samples), no delay.
 
-    The signal is taken for zero beyond its ends. Raises as `anchor_filter`.
+    The signal is assumed to be zero beyond its ends. Raises the errors of `anchor_filter`.
     """
     taps = anchor_filter(name, sample_rate)
     samples = np.asarray(reference, dtype=np.float64)
@@ -72,12 +74,12 @@ def make_anchor(reference: Audio, sample_rate: int, name: str) -> Audio:
 
 
 def exceeds_pcm(anchor: Audio) -> bool:
-    """Whether an anchor has no room below full scale (that of 16 bits less their dither)."""
+    """Whether an anchor reaches full scale (that of 16 bits less their dither)."""
     return float(np.abs(anchor).max()) >= 1 - 2.0**-14
 
 
 def too_loud_for_flac(name: str) -> str:
-    """Why an anchor that `exceeds_pcm` is not made of a FLAC reference."""
+    """Message for an anchor that `exceeds_pcm` and therefore cannot be made of a FLAC reference."""
     return (
         f"its {name} exceeds full scale, which FLAC cannot hold: lower the level of all files of the page"
         " alike, by 1 dB or more, or give them as WAV"
@@ -85,7 +87,7 @@ def too_loud_for_flac(name: str) -> str:
 
 
 def removed_db(reference: Audio, anchor: Audio) -> float:
-    """Energy of what the anchor lacks, relative to the reference, dB; -inf where nothing was removed."""
+    """Energy that the anchor lacks, relative to the reference, in dB; -inf if nothing was removed."""
     whole = float(np.sum(np.square(reference, dtype=np.float64)))
     removed = float(np.sum(np.square(np.asarray(reference, np.float64) - anchor)))
     return 10 * math.log10(removed / whole) if removed > 0 and whole > 0 else -math.inf

@@ -1,4 +1,4 @@
-"""Look at a whole test as its listeners will meet it: its audio, its key, and the standard's limits."""
+"""Check a whole test before its listeners come: its audio, its key, and the standard's limits."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from mushra.standard import ITEMS_PER_SYSTEM, MAX_EXCERPT_S, MAX_SIGNALS, MIN_IT
 from qincodec import audio
 from qincodec.core.errors import UserError, count
 
-#: The most that browsers decode and play.
+#: Most channels that browsers decode and play.
 MAX_CHANNELS = 8
-#: No gain of a recording is near it; 10 to the power of a twentieth of more may be no number.
+#: Far above the gain of any recording; 10 ** (gain / 20) of a larger one may overflow.
 _MAX_GAIN_DB = 1000
 
 
 @dataclass(frozen=True)
 class Remark:
-    """Something about a page (by number, from 1; None: about the test); ``key`` is where in the page."""
+    """A remark on a page (by number, from 1; None: on the test); ``key`` is its place in the page."""
 
     severity: Literal["error", "warning"]
     page: int | None
@@ -53,7 +53,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class _Sound:
-    """What is compared about an audio file; ``kind`` is its container or its suffix."""
+    """Properties of an audio file that are compared; ``kind`` is its container or its suffix."""
 
     sample_rate: int
     channels: int
@@ -66,41 +66,41 @@ class _Sound:
 
 
 def excerpt_warning(duration_s: float) -> str | None:
-    """What the standard says against an excerpt of that length."""
+    """Warning about an excerpt's length by the standard."""
     if duration_s <= MAX_EXCERPT_S + 1e-6:
         return None
-    return f"an excerpt lasts {duration_s:.1f} s; the standard has at most {MAX_EXCERPT_S:g} s"
+    return f"an excerpt lasts {duration_s:.1f} s; the standard allows at most {MAX_EXCERPT_S:g} s"
 
 
 def signals_warning(n_signals: int) -> str | None:
-    """What it says against that many signals in one trial, hidden reference and anchors included."""
+    """Warning about the number of signals in one trial, hidden reference and anchors included."""
     if n_signals <= MAX_SIGNALS:
         return None
     return (
-        f"{n_signals} signals in one trial, hidden reference and anchors included; the standard has at most"
-        f" {MAX_SIGNALS}: listeners lose the overview"
+        f"{n_signals} signals in one trial, hidden reference and anchors included; the standard allows at"
+        f" most {MAX_SIGNALS}: listeners lose the overview"
     )
 
 
 def items_warning(n_items: int, n_systems: int) -> str | None:
-    """What it says against that many trials, training apart, for that many conditions under test."""
+    """Warning about the number of trials, without training, for a number of conditions under test."""
     least = max(MIN_ITEMS, math.ceil(ITEMS_PER_SYSTEM * n_systems))
     if n_items >= least:
         return None
     return (
-        f"{count(n_items, 'item')} for {count(n_systems, 'system')} under test; the standard has at least"
-        f" {MIN_ITEMS} and about {ITEMS_PER_SYSTEM:g} times as many items as systems, here {least}"
+        f"{count(n_items, 'item')} for {count(n_systems, 'system')} under test; the standard requires at"
+        f" least {MIN_ITEMS} and about {ITEMS_PER_SYSTEM:g} times as many items as systems, here {least}"
     )
 
 
 def screening_warning(n_items: int) -> str | None:
-    """What that many rated items for each listener mean for the screening of listeners."""
+    """Warning about the screening of listeners, from the number of items that each one rates."""
     if n_items >= MIN_SCREENED_ITEMS:
         return None
     return (
         f"each listener rates {n_items} {'item' if n_items == 1 else 'items'}: under {MIN_SCREENED_ITEMS}"
-        " screening excludes nobody by itself, because one slip breaks its rules; `mushra analyze` then names"
-        " the listeners who break them, and --exclude leaves them out"
+        " screening does not exclude listeners, because one slip breaks its rules; `mushra analyze` then"
+        " names the listeners who break them, and --exclude leaves them out"
     )
 
 
@@ -116,9 +116,9 @@ def share_warning(section: Section, longest: int) -> str | None:
 
 
 def check_config(path: Path, root: Path | None = None) -> list[Finding]:
-    """All that is wrong with a test or worth knowing about it, its audio and its key included, by line.
+    """Errors and warnings of a test, including its audio and its key, by line.
 
-    Arguments and errors are those of `mushra.config.load.load_config`, save that what is wrong is returned.
+    Arguments and errors are those of `mushra.config.load.load_config`, but errors in the file are returned.
     """
     reading = read(path, root)
     config = reading.config
@@ -133,14 +133,14 @@ def check_config(path: Path, root: Path | None = None) -> list[Finding]:
 
 
 def check_test(config: TestConfig) -> Iterator[Remark]:
-    """Everything that can be seen before the first listener comes.
+    """All problems that can be found before the first listener comes.
 
-    Errors: audio that is missing, unreadable, out of the test's folder or not finite, or of more channels
-    than browsers play; a trial whose signals differ in sample rate or channels, or in length where
-    ``stopOnErrors`` is set; an anchor that would be told by its type of file; a key that does not fit.
-    Warnings: more channels than stereo, several sample rates, other lengths, silence, clipping, what a
-    reference should not have (`mushra.faults`), types and sizes of files that tell items apart, training on
-    a recording of the test, limits of the standard, names that give a condition away.
+    Errors: audio that is missing, unreadable, outside the test's folder or not finite, or has more channels
+    than browsers play; a trial whose signals differ in sample rate or channels, or in length if
+    ``stopOnErrors`` is set; an anchor that its type of file would reveal; a key that does not fit.
+    Warnings: more than two channels, several sample rates, other lengths, silence, clipping, faults of a
+    reference (`mushra.faults`), types and sizes of files that reveal items, training on a recording of the
+    test, limits of the standard, names that reveal a condition.
     """
     key, path_of_key = NO_KEY, key_beside(config.path) or key_beside(config.root)
     if path_of_key is not None:
@@ -206,7 +206,7 @@ def _audio_paths(page: Page) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _full_scales(key: Key) -> dict[str, float]:
-    """Path of a reference -> what `mushra create` multiplied the recording by."""
+    """Path of a reference -> factor by which `mushra create` multiplied the recording."""
     return {
         trial.reference: 10 ** (trial.gain_db / 20)
         for trial in key.trials.values()
@@ -215,7 +215,7 @@ def _full_scales(key: Key) -> dict[str, float]:
 
 
 def _look(config: TestConfig, path: str, full_scale: float) -> _Sound | str:
-    """What is in a file, or what is wrong with it; ``full_scale`` as in `reference_faults`."""
+    """Properties of a file, or its error; ``full_scale`` as in `reference_faults`."""
     file = config.audio_path(path)
     try:
         inside = file.resolve().is_relative_to(config.root)
@@ -248,7 +248,7 @@ def _look(config: TestConfig, path: str, full_scale: float) -> _Sound | str:
 
 
 def _unplayable(number: int, page: Page, found: dict[str, _Sound]) -> Iterator[Remark]:
-    """Channels that browsers do not play as they are; a trial's are compared with its reference's."""
+    """Channels that browsers do not play unchanged; `_uneven` compares those of a trial."""
     most = max((sound.channels for sound in found.values()), default=0)
     for name, sound in found.items():
         listed = isinstance(page, Trial | OwnTrial | LikertPage) and name in page.stimuli
@@ -265,7 +265,7 @@ def _unplayable(number: int, page: Page, found: dict[str, _Sound]) -> Iterator[R
 
 
 def _device_needed(sounds: dict[int, dict[str, _Sound]]) -> Iterator[Remark]:
-    """What listeners' devices must have, or browsers make up for."""
+    """Requirements on listeners' devices, and resampling in browsers."""
     found = [(number, sound) for number, page in sounds.items() for sound in page.values()]
     number, most = max(((n, s.channels) for n, s in found), key=lambda one: one[1], default=(0, 0))
     if 2 < most <= MAX_CHANNELS:
@@ -273,22 +273,22 @@ def _device_needed(sounds: dict[int, dict[str, _Sound]]) -> Iterator[Remark]:
             "warning",
             number,
             f"sounds have {most} channels: they are played unmixed, channel k on output k of the device, and"
-            " listeners whose devices have fewer outputs are told so and cannot begin",
+            " listeners whose devices have fewer outputs cannot begin",
         )
     rates = sorted({sound.sample_rate for _, sound in found})
     if len(rates) > 1:
         yield Remark(
             "warning",
             None,
-            f"sounds have {', '.join(map(str, rates))} Hz; a test is played at the rate that most of its"
-            " files have, and the browser resamples the others: give all the same rate",
+            f"sounds have {', '.join(map(str, rates))} Hz; a test is played at the most frequent rate of its"
+            " files, and the browser resamples the others: give all the same rate",
         )
 
 
 def _uneven(
     number: int, page: Trial | OwnTrial, found: dict[str, _Sound], stop_on_errors: bool
 ) -> Iterator[Remark]:
-    """Signals of a trial that cannot be switched between, since they differ from it or from the first."""
+    """Signals of a trial that cannot be compared, because they differ from the reference or the first."""
     first = next(iter(page.stimuli))
     reference = found.get("reference" if page.reference is not None else first)
     if reference is None:
@@ -338,7 +338,7 @@ def _impossible_anchors(
 
 
 def _told_apart(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
-    """Files of one page that a browser's list of requests tells apart; `mushra serve` evens out the rest."""
+    """Files of one page that differ in a browser's list of requests; `mushra serve` equalizes the rest."""
     kinds = sorted({sound.kind for sound in found.values()})
     sizes = {sound.size for sound in found.values()}
     if len(kinds) > 1:
@@ -350,14 +350,14 @@ def _told_apart(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
     yield Remark(
         "warning",
         number,
-        f"files differ in {what}, which a browser's network panel shows, and the hidden reference is like the"
-        " reference: give all as WAV or all as FLAC, which are served in one size",
+        f"files differ in {what}, which a browser's network panel shows, so that the hidden reference looks"
+        " like the reference: give all as WAV or all as FLAC, which are served in one size",
         ("stimuli",),
     )
 
 
 def _own_types(pages: list[tuple[int, Page]]) -> Iterator[Remark]:
-    """That webMUSHRA itself cannot show the test."""
+    """Warning about pages that webMUSHRA itself cannot show."""
     own: dict[str, int] = {}
     for number, page in pages:
         if isinstance(page, OwnTrial):
@@ -392,8 +392,8 @@ def _check_limits(
         yield Remark(
             "warning",
             without_anchor[0],
-            f"{len(without_anchor)} of {len(trials)} trials have no anchor35: the standard has a low anchor,"
-            " low-passed at 3.5 kHz, in each; createAnchor35 makes it",
+            f"{len(without_anchor)} of {len(trials)} trials have no anchor35: the standard requires a low"
+            " anchor, low-passed at 3.5 kHz, in each; createAnchor35 makes it",
             ("stimuli",),
         )
     rated = _fewest_rated(config, PageGroup(config.pages))
@@ -403,7 +403,7 @@ def _check_limits(
 
 
 def _fewest_rated(config: TestConfig, group: PageGroup, *, cut: bool = True) -> int:
-    """Trials that count which a listener is given at least; ``cut``: random lists are cut into blocks."""
+    """Least number of counted trials of a listener; ``cut``: whether random lists are cut into blocks."""
     numbers = sorted(
         _fewest_rated(config, entry, cut=cut and not group.random)
         if isinstance(entry, PageGroup)
@@ -417,7 +417,7 @@ def _fewest_rated(config: TestConfig, group: PageGroup, *, cut: bool = True) -> 
 
 
 def is_control(condition: str) -> bool:
-    """Whether a condition is hidden reference or anchor, and no system under test."""
+    """Whether a condition is the hidden reference or an anchor, not a system under test."""
     return condition in (HIDDEN_REFERENCE, ANCHOR35, ANCHOR70)
 
 
@@ -432,8 +432,8 @@ def _telling_names(config: TestConfig, pages: list[tuple[int, Page]], key: Key) 
                 yield Remark(
                     "warning",
                     number,
-                    f"names such as '{name}' tell the conditions, and webMUSHRA itself sends them to the"
-                    " listeners' browsers (`mushra serve` does not); `mushra create` makes names that tell"
+                    f"names such as '{name}' reveal the conditions, and webMUSHRA itself sends them to the"
+                    " listeners' browsers (`mushra serve` does not); `mushra create` makes names that reveal"
                     " nothing",
                     ("stimuli", name),
                 )
@@ -443,7 +443,7 @@ def _telling_names(config: TestConfig, pages: list[tuple[int, Page]], key: Key) 
 def _trained_on(
     config: TestConfig, pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: Key
 ) -> Iterator[Remark]:
-    """Training pages with a recording that is rated later: by the key, or the same reference."""
+    """Training pages with a recording that is rated later, known from the key or from an equal reference."""
     rated: dict[str, int] = {}
     training: list[tuple[int, str]] = []
     for number, page in pages:
@@ -473,16 +473,16 @@ def _trained_on(
 def _check_key(
     pages: list[tuple[int, Page]], sounds: dict[int, dict[str, _Sound]], key: Key
 ) -> Iterator[Remark]:
-    """Whether the key opens the test: the same trials, names and files."""
+    """Check that the key belongs to the test: it has the same trials, names and files."""
     trials = {
         page.id: (number, page) for number, page in pages if isinstance(page, Trial | OwnTrial | LikertPage)
     }
     for trial in sorted(set(key.trials) - set(trials)):
-        yield Remark("error", None, f"'{KEY_NAME}' has trial '{trial}', which is no page of the test")
+        yield Remark("error", None, f"'{KEY_NAME}' has trial '{trial}', which is not a page of the test")
     for trial, (number, page) in trials.items():
         if trial not in key.trials:
             if isinstance(page, MushraPage | OwnTrial):
-                yield Remark("error", number, f"'{KEY_NAME}' does not know trial '{trial}'")
+                yield Remark("error", number, f"'{KEY_NAME}' does not have trial '{trial}'")
             continue
         reference = None if isinstance(page, LikertPage) else page.reference
         for name, path in {HIDDEN_REFERENCE: reference, **page.stimuli}.items():
@@ -491,8 +491,8 @@ def _check_key(
             place = ("reference",) if name == HIDDEN_REFERENCE else ("stimuli", name)
             signal = key.trials[trial].signals.get(name)
             if signal is None or signal.file != path:
-                message = f"'{KEY_NAME}' does not know '{name}' with file '{path}'"
+                message = f"'{KEY_NAME}' does not have '{name}' with file '{path}'"
                 yield Remark("error", number, message, place)
             elif name in sounds[number] and signal.sha256 != sounds[number][name].sha256:
-                message = f"'{path}' is another file than '{KEY_NAME}' says: it was changed after `create`"
+                message = f"'{path}' differs from the file in '{KEY_NAME}': it was changed after `create`"
                 yield Remark("error", number, message, place)

@@ -300,10 +300,10 @@ def test_a_key_that_does_not_fit(run: Path, tmp_path: Path) -> None:
     assert len(errors(format=2)) == 1
     trials = dict(key["trials"])
     assert errors(trials={**trials, "other": trials["trial01"]}) == [
-        "'key.json' has trial 'other', which is no page of the test"
+        "'key.json' has trial 'other', which is not a page of the test"
     ]
     del trials["trial02"]
-    assert errors(trials=trials) == ["'key.json' does not know trial 'trial02'"]
+    assert errors(trials=trials) == ["'key.json' does not have trial 'trial02'"]
     swapped = {**key["trials"], "trial01": key["trials"]["trial02"], "trial02": key["trials"]["trial01"]}
     assert len(errors(trials=swapped)) == 8  # reference, mp3@16 and both anchors of two trials
     for broken in ("[", 100_000 * "["):
