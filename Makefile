@@ -8,7 +8,7 @@ WALKS = .walks
 # Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
 SHARED = -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-shared test-long test-webmushra walks walk-environments walk-newest walk-lowest lint style types setup setup-dev clean
+.PHONY: demo test test-shared test-long test-webmushra walks walk-environments walk-newest walk-lowest lint style types release setup setup-dev clean
 
 demo: $(VENV)/.installed
 	$(BIN)/evaluate
@@ -56,6 +56,16 @@ lint: style types
 style: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/python tools/language.py
+	$(BIN)/hadolint Dockerfile docs/hosting/Dockerfile
+	$(SCHEMA)citation-file-format CITATION.cff
+	$(SCHEMA)compose-spec docs/hosting/compose.yaml
+	$(SCHEMA)dependabot .github/dependabot.yml
+	$(SCHEMA)github-workflows .github/workflows/*.yml
+	$(SCHEMA)github-issue-forms $(filter-out %/config.yml, $(wildcard .github/ISSUE_TEMPLATE/*.yml))
+
+SCHEMA = $(BIN)/check-jsonschema --quiet --builtin-schema vendor.
 
 types: setup-dev
 	$(BIN)/mypy
@@ -99,6 +109,14 @@ $(WALKS)/lowest/.installed: $(WALKS)/wheel
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/$(INSTALL) --constraint $(WALKS)/lowest.txt $(WALKS)/wheel/*.whl
 	touch $@
+
+# Version, changelog and citation agree, with the tag where one is given: `make release TAG=v0.2.0`.
+release: setup-dev
+	@mkdir -p dist
+	$(BIN)/python tools/release.py $(TAG) >dist/notes.md
+	rm -rf build dist/*.whl dist/*.tar.gz
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	git archive --format=tar.gz --prefix=qincodec/ --output=dist/qincodec.tar.gz HEAD
 
 # What tests take from npm; without npm those tests are skipped and say so.
 tests/node/node_modules/.installed: tests/node/package-lock.json

@@ -54,7 +54,7 @@ def fetch(file: WeightsFile, path: Path, progress: Progress | None = None) -> No
     """Download ``file`` to ``path`` and verify it. Processes that want the same file wait for the first.
 
     Raises:
-        UserError: it cannot be had, is not what it should be, or cannot be written.
+        UserError: it cannot be downloaded, is not what it should be, or cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -243,7 +243,7 @@ def obtain(name: str, progress: Progress | None = None) -> Path:
         progress: called while downloading; None for a line on stderr.
 
     Raises:
-        UserError: the file cannot be had; says why, and the command or path that mends it.
+        UserError: the file is not available; says why, and which command or path helps.
     """
     path = find(name)
     if path is not None:

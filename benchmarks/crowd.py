@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=10)
     parser.add_argument("--many", type=int, default=5000)
     parser.add_argument("--pages", type=int, default=8, help="trials of a session")
-    parser.add_argument("--times", type=int, default=15, help="of each request")
+    parser.add_argument("--times", type=int, default=15, help="repetitions of each request")
     parser.add_argument("--database", help="address of an empty PostgreSQL data base; default: SQLite")
     parser.add_argument("--json", type=Path, help="also write what was measured to this file")
     options = parser.parse_args()

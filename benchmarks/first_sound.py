@@ -105,7 +105,7 @@ def measure(chromium: Any, url: str, mbit: float) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mbit", type=float, default=2.0, help="of the line, Mbit/s")
+    parser.add_argument("--mbit", type=float, default=2.0, help="speed of the line in Mbit/s")
     options = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:

@@ -330,7 +330,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=4)
     parser.add_argument("--pause", type=float, default=20.0, help="mean pause before a page save, seconds")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a stimulus")
-    parser.add_argument("--threads", type=int, default=24, help="of our server, as of `mushra serve`")
+    parser.add_argument("--threads", type=int, default=24, help="threads of our server, as in `mushra serve`")
     parser.add_argument("--submissions", type=int, default=400)
     parser.add_argument("--writers", type=int, default=20)
     parser.add_argument("--pymushra", type=Path, help="its command, in an environment of its own")

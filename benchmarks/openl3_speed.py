@@ -150,7 +150,7 @@ def keras(layers: Arrays, batch: int, threads: int) -> Embed:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--clips", type=int, default=60, help="of 5 s, ten frames each")
+    parser.add_argument("--clips", type=int, default=60, help="number of clips of 5 s, ten frames each")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--weights", type=Path, help="an OpenL3 .h5 or .h5.gz file; default: random values")

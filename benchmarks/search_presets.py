@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--model", default="small")
     parser.add_argument("--kbps", type=float, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=5, help="of a file")
+    parser.add_argument("--seconds", type=float, default=5, help="length of a file")
     parser.add_argument("--files", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()

@@ -60,7 +60,7 @@ Search = Annotated[
     str,
     typer.Option(
         metavar="fast|default|best",
-        help="Of a model with a beam search (qinco2): half, all or twice the width it was saved with.",
+        help="Width of the beam search (qinco2): half, all or twice what the model was saved with.",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="cpu, or cuda on a GPU.")]

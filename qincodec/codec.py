@@ -36,7 +36,7 @@ class Qincodec:
 
     Attributes:
         autoencoder: in evaluation mode.
-        quantizer: None in a model whose quantizer is not fitted yet; latents can be had then, codes not.
+        quantizer: None in a model whose quantizer is not fitted yet: it gives latents and no codes.
         tables: what codes are entropy-coded by; None in a model that packs them.
         trained: False for random weights.
         sample_rate: of the audio, Hz.
@@ -137,7 +137,7 @@ class Qincodec:
         if not low / _RATE_TOLERANCE <= kbps <= high * _RATE_TOLERANCE:
             allowed = f"{low:.1f} to {high:.1f} kbps" if len(rates) > 1 else f"{high:.1f} kbps only"
             raise UserError(
-                f"{kbps:g} kbps cannot be had: the model codes {channels} channel(s) at {allowed}"
+                f"{kbps:g} kbps is not available: the model codes {channels} channel(s) at {allowed}"
             )
         return min(rates, key=lambda rate: (abs(math.log(rate[1] / kbps)), rate[0]))[0]
 

@@ -85,7 +85,7 @@ def new() -> None:
 
 @new_app.command()
 def codec(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the codec, as typed after --codecs.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the codec, as typed after --codecs.")],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the package. Default: ./NAME.")
     ] = None,

@@ -23,7 +23,7 @@ PlugIn = Annotated[
     plug_in_option(_add_file, "Codec, metric or quantizer in a Python file, which is run. Repeatable."),
 ]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Draw N recordings, with all their clips.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of the draw and of the bootstrap.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the draw and of the bootstrap.")]
 AudiocapsList = Annotated[
     Path | None, typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.")
 ]
@@ -36,7 +36,7 @@ Offline = Annotated[
 Explain = Annotated[
     bool, typer.Option("--explain", help="Print what each metric and column is below the tables, too.")
 ]
-Device = Annotated[str, typer.Option(metavar="D", help="Of neural codecs and metrics: cpu, cuda.")]
+Device = Annotated[str, typer.Option(metavar="D", help="Device of neural codecs and metrics: cpu, cuda.")]
 BatchSize = Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")]
 Workers = Annotated[
     int | None,

@@ -44,7 +44,8 @@ def paper(
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PATH", help="Of dac or encodec, or a file of `evaluate weights`. Repeatable."
+            metavar="NAME=PATH",
+            help="Weights of dac or encodec, or a file of `evaluate weights`. Repeatable.",
         ),
     ] = None,
     skip: Annotated[

@@ -3,11 +3,11 @@
 Before a run a pilot encodes a few clips, drawn by the run's seed from all of the data, and scores nothing. A
 codec whose bitrate can be set freely (`Codec.rate_at`) is searched first on few clips, then on more:
 variable bitrates differ much from clip to clip. It aims at `PILOT_TOLERANCE` of the asked rate and after
-`PATIENCE` points takes `STEP_TOLERANCE`: where an encoder changes its mode its bitrate jumps, and nearer may
-not be had. Of other codecs the point within `STEP_TOLERANCE` is taken, or the two around the asked rate.
-When all clips are coded, the same search goes on with what was measured on all of them, until every asked
-rate is met, lies between two points that are next to each other, or is out of reach (`missing_points`). A
-shard keeps to its pilot, which is the same for all shards.
+`PATIENCE` points takes `STEP_TOLERANCE`: where an encoder changes its mode its bitrate jumps, and there may
+be no nearer one. Of other codecs the point within `STEP_TOLERANCE` is taken, or the two around the asked
+rate. When all clips are coded, the same search goes on with what was measured on all of them, until every
+asked rate is met, lies between two points that are next to each other, or is out of reach (`missing_points`).
+A shard keeps to its pilot, which is the same for all shards.
 
 The points stand in run.json before anything is coded, so a run that goes on uses the same.
 """

@@ -1,4 +1,4 @@
-"""The audio of a run, had again from what it kept: every signal as it was scored.
+"""The audio of a run, restored from what it kept: every signal as it was scored.
 
 Nothing is encoded: what a codec made of a clip lies in the run folder and is decoded again, brought to the
 evaluation's sample rate, and its condition's delay is taken out. Reports and listening tests use this.
@@ -95,7 +95,7 @@ class RunAudio:
         The condition's delay is taken out; zeros stand where the shifted signal has nothing.
 
         Raises:
-            UserError: it failed, or cannot be had again; the message says why.
+            UserError: it failed, or cannot be restored; the message says why.
         """
         whole = torch.from_numpy(self.late(condition, clip))
         delay = self.delay(condition)

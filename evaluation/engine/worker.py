@@ -178,7 +178,7 @@ class Worker:
         """Load what the run needs.
 
         Raises:
-            UserError: something is not to be had here, or is not what the driver has.
+            UserError: something is missing here, or is not what the driver has.
         """
         host = socket.gethostname()
         try:

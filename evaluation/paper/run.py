@@ -141,7 +141,7 @@ def _baselines(request: PaperRequest, progress: Progress) -> tuple[dict[str, str
 
 
 def _fetch(codec: str, path: str | None, progress: Progress) -> str | None:
-    """Download what a codec lacks; why that cannot be had."""
+    """Download what a codec lacks; why that is not possible."""
     if weights.is_offline():
         return None
     try:

@@ -38,7 +38,8 @@ class DataConfig(_Part):
     workers: processes per device that read crops.
     held_out: share of the recordings that is never trained on; checkpoints are chosen on it.
     speeds: ours, 1 alone in the paper's configuration: recordings are played at these speeds, a tape's. A
-        crop draws one; stage 2 takes the latents of every recording at each. Little audio goes further so.
+        crop draws one; stage 2 takes the latents of every recording at each. A small data set
+        has more variety that way.
     equalizer_db: ours, 0 in the paper's configuration: crops pass an equalizer with random gains of at most
         this, see `qincodec.training.data.CropDataset`; for sounds of other colours than those trained on.
     """

@@ -59,7 +59,7 @@ class CardMaker:
 
     Attributes:
         results: of the run.
-        sources: where its audio is had again.
+        sources: what restores its audio.
         assets: where its files are kept.
         workers: threads that decode side by side; their number changes nothing.
     """

@@ -1,4 +1,4 @@
-"""The report as a folder: what it says, that it escapes and hides nothing, and that it can be had again."""
+"""The report as a folder: what it says, that it escapes and hides nothing, and that it can be made again."""
 
 from __future__ import annotations
 
