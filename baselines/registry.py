@@ -30,6 +30,7 @@ CODECS = Registry(
         "xcodec2": "baselines.xcodec2:Xcodec2",
         "xcodec": "baselines.xcodec:Xcodec",
         "neucodec": "baselines.xcodec2:NeuCodec",
+        "higgs-audio-v2": "baselines.higgs:HiggsAudioV2",
         "snac": "baselines.snac:Snac",
         "snac-32khz": "baselines.snac:Snac32",
         "snac-24khz": "baselines.snac:Snac24",

@@ -84,6 +84,11 @@ class TransformersCodec(PretrainedCodec):
         return self._layout.hop_length
 
     @classmethod
+    def model_kind(cls) -> Any:
+        """The model's class."""
+        return getattr(transformers, cls.model_class)
+
+    @classmethod
     def cannot_run(cls) -> str | None:
         here = version("transformers")
         if _numbers(here) >= _numbers(cls.since):
@@ -114,11 +119,11 @@ class TransformersCodec(PretrainedCodec):
         self.model = model.eval().to(self.device)
 
     def load(self, path: Path, *more: Path) -> nn.Module:
-        return from_files(getattr(transformers, self.model_class), *self.files(path, *more))
+        return from_files(self.model_kind(), *self.files(path, *more))
 
     @classmethod
     def untrained(cls, label: str, size: str) -> nn.Module:
-        kind = getattr(transformers, cls.model_class)
+        kind = cls.model_kind()
         model: nn.Module = kind(kind.config_class(**{**cls.full, **(cls.tiny if size == "tiny" else {})}))
         return model
 

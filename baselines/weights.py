@@ -115,6 +115,12 @@ FILES: dict[str, WeightsFile] = {
             " Compression at Low Bit-rates, 2025 (Neuphonic)",
         ),
         *_folder(
+            "higgs-audio-v2",
+            "eustlb/higgs-audio-v2-tokenizer",
+            "Boson AI's own community licence",
+            "Boson AI, Higgs Audio v2, 2025; converted by Hugging Face",
+        ),
+        *_folder(
             "snac",
             "hubertsiuzdak/snac_44khz",
             "MIT",

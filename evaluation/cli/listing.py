@@ -56,6 +56,7 @@ _POINTS = {
     "xcodec2": "0.8 kbps at 16 kHz",
     "xcodec": "0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4 kbps at 16 kHz",
     "neucodec": "0.8 kbps at 16 kHz, 24 out",
+    "higgs-audio-v2": "0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2 kbps at 24 kHz",
     "snac": "2.584 kbps at 44.1 kHz",
     "snac-32khz": "1.875 kbps at 32 kHz",
     "snac-24khz": "0.9844 kbps at 24 kHz",

@@ -16,6 +16,7 @@ import transformers
 
 from baselines import check_codec, transformers_codec, weights
 from baselines.encodec import Encodec24
+from baselines.higgs import resample
 from baselines.registry import CODECS, missing_weights, unavailable
 from baselines.transformers_codec import TransformersCodec
 from baselines.wavtokenizer import WavTokenizer
@@ -38,9 +39,14 @@ def wavtokenizer(model: Any, audio: torch.Tensor, n: int) -> Coded:
     return found.audio_codes[0], found.audio_values
 
 
-def xcodec(model: Any, audio: torch.Tensor, n: int) -> Coded:
-    codes = model.encode(audio, bandwidth=0.5 * n).audio_codes
-    return codes[0], model.decode(codes).audio_values
+def xcodec(kbps: float) -> Callable[[Any, torch.Tensor, int], Coded]:
+    """X-Codec and Higgs Audio v2: a bandwidth says how many codebooks, of which each has ``kbps``."""
+
+    def coded(model: Any, audio: torch.Tensor, n: int) -> Coded:
+        codes = model.encode(audio, bandwidth=kbps * n).audio_codes
+        return codes[0], model.decode(codes).audio_values
+
+    return coded
 
 
 def speech(edge: int) -> Callable[[Any, torch.Tensor, int], Coded]:
@@ -63,8 +69,9 @@ AUTHORS: dict[str, tuple[int, tuple[int, ...], Callable[[Any, torch.Tensor, int]
     "encodec-24khz": (4001, (2, 8, 32), encodec),
     "wavtokenizer": (6001, (1,), wavtokenizer),
     "xcodec2": (3333, (1,), speech(160)),
-    "xcodec": (3200, (1, 3, 8), xcodec),
+    "xcodec": (3200, (1, 3, 8), xcodec(0.5)),
     "neucodec": (3200, (1,), speech(0)),
+    "higgs-audio-v2": (2880, (2, 6, 8), xcodec(0.25)),
 }
 
 
@@ -97,6 +104,16 @@ def test_codes_and_audio_are_the_authors(codec: TransformersCodec) -> None:
             assert codes.shape == found.shape and np.array_equal(found, codes.numpy())
             assert len({*found.ravel()}) > 2 and expected.std() > 0.01
             torch.testing.assert_close(decoded[:, channel], expected[0, :, :length], atol=1e-6, rtol=0)
+
+
+def test_higgs_hears_what_torchaudio_would_give_it() -> None:
+    """By torchaudio 2.11.1's resample, of what numbers below 11 make."""
+    audio = (torch.arange(24) * 7 % 11) / 11 - 0.4
+    expected = [-0.1765797, 0.0336638, 0.3473878, -0.033009, 0.2425879, -0.1104919, 0.1276502, -0.1500409]
+    expected += [-0.0822589, 0.3028892, 0.0974852, 0.1182544, 0.0518161, -8.32e-05, -0.0101178, -0.1446013]
+    of_both = torch.tensor([expected, [-value for value in expected]])[:, None]
+    found = resample(torch.stack([audio, -audio])[:, None], 24000, 16000)
+    torch.testing.assert_close(found, of_both, atol=3e-7, rtol=0)
 
 
 def test_promises_of_the_interface(codec: TransformersCodec, monkeypatch: pytest.MonkeyPatch) -> None:
