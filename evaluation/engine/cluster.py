@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,8 +122,13 @@ class Cluster:
         self._heard = time.monotonic()
         self._ray = _import_ray()
         self._joined = not self._ray.is_initialized()
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         if self._joined:
             _join(self._ray, address, typed.workers)
+            # Ray's own handler would abort this process in the midst of what it does.
+            _handle_sigterm(
+                signal.default_int_handler if self._on_sigterm is signal.SIG_DFL else self._on_sigterm
+            )
         self._setup = self._ray.put(setup)
 
     def __enter__(self) -> Cluster:
@@ -135,6 +142,7 @@ class Cluster:
         self._hired.clear()
         if self._joined:
             self._ray.shutdown()
+            _handle_sigterm(self._on_sigterm)
 
     def describe(self) -> dict[str, Any]:
         """For environment.json: the cluster as it is now."""
@@ -354,6 +362,12 @@ def _import_ray() -> Any:
     except ImportError as error:
         raise Unavailable(f"--cluster needs Ray ({said(error)}): pip install 'qincodec[cluster]'") from error
     return ray
+
+
+def _handle_sigterm(handler: Any) -> None:
+    # In another thread, and for what is not Python's own, Ray changes nothing either.
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _join(ray: Any, address: str, workers: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -178,6 +179,15 @@ def test_what_kills_every_worker_fails_alone(
     failed = {key: error for key, error in coded.items() if error is not None}
     assert failed.keys() == {("loud", "16")} and len(coded) == 3 * 3  # two rates, and the noise floor
     assert "ended one after the other" in failed["loud", "16"]
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(clip_folder: Path, nodes: Any) -> None:
+    """Ray has a handler of its own, which aborts the process."""
+    asked = parse_request(request(clip_folder, "pcm16", cluster=nodes.address))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), cluster.Cluster(nodes.address, asked, {}):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_worker_asks_for_what_its_host_lacks(clip_folder: Path, tmp_path: Path) -> None:
