@@ -15,7 +15,7 @@ from baselines import weights
 from baselines.registry import CODECS, missing_weights, of_plugin, unavailable, why_not, works_alone
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding
-from evaluation.engine.conditions import checked_identity, checked_rates
+from evaluation.engine.conditions import checked_identity, checked_rate_at, checked_rates
 from evaluation.metrics import METRICS, load_metrics
 from evaluation.metrics.base import Metric, Score, describe_metric
 from evaluation.metrics.embedding import check_attributes
@@ -94,7 +94,11 @@ def points(name: str, weights: str | None = None) -> str:
     hertz = "" if codec.control else f" at {codec.sample_rate / 1000:g} kHz"
     if codec.output_sample_rate != codec.sample_rate:
         hertz += f", {codec.output_sample_rate / 1000:g} out"
-    if (lowest := codec.rate_at(1e-3, 1)) and (highest := codec.rate_at(1e6, 1)):
+
+    def at(kbps: float) -> Rate | None:
+        return of_plugin("codec", name, "rate_at()", lambda: checked_rate_at(name, codec, kbps, 1))
+
+    if (lowest := at(1e-3)) and (highest := at(1e6)):
         hertz += f"; to match measured rates any from {lowest.label} to {highest.label}"
     return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"
 

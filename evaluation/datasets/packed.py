@@ -173,9 +173,17 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
     import datasets
 
     audio = [column for column, kind in data.features.items() if isinstance(kind, datasets.Audio)]
+    stored = [column for column, kind in data.features.items() if _is_stored_audio(kind)]
+    audio = audio or sorted(stored, key=lambda column: column != "audio")
     if not audio:
-        raise UserError(f"'{text}' has no column of audio: {', '.join(data.features)}")
-    sounds = data.select_columns([audio[0]]).cast_column(audio[0], datasets.Audio(decode=False))
+        kinds = ", ".join(f"{column} ({_kind(kind)})" for column, kind in data.features.items())
+        raise UserError(
+            f"'{text}' has no column of audio among {kinds}; needed is one of type Audio, or a struct of bytes"
+            " (of a whole audio file) and path: cast_column(NAME, datasets.Audio()) makes one of paths"
+        )
+    sounds = data.select_columns([audio[0]])
+    if isinstance(data.features[audio[0]], datasets.Audio):
+        sounds = sounds.cast_column(audio[0], datasets.Audio(decode=False))
     labels = {key: kind for key, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
     of_rows = [key for key in ("id", "category", *_RECORDINGS, *labels) if key in data.features]
     table = data.select_columns(list(dict.fromkeys(of_rows)))[:] if of_rows else {}
@@ -200,9 +208,28 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
     return Listing(name, entries, notes=notes, fetch=partial(_fetch, contents))
 
 
+def _is_stored_audio(kind: object) -> bool:
+    """Whether a column is what the library stores of audio, in a file that does not say so: plain Parquet."""
+    import pyarrow as pa
+
+    fields = kind if isinstance(kind, dict) else {}
+    types = {name: getattr(field, "pa_type", None) for name, field in fields.items()}
+    of_bytes = types.pop("bytes", None) in (pa.binary(), pa.large_binary())
+    return of_bytes and types.keys() <= {"path"} and set(types.values()) <= {pa.string(), pa.large_string()}
+
+
+def _kind(kind: object) -> str:
+    """Of a column, for messages."""
+    if isinstance(kind, dict):
+        return f"struct of {', '.join(kind)}"
+    return str(getattr(kind, "dtype", type(kind).__name__))
+
+
 def _is_name(value: object) -> bool:
-    """Whether it can name a clip or a group of some."""
-    return isinstance(value, str | int) and re.fullmatch(r"[\w-][\w.+& -]{,200}", str(value)) is not None
+    """Whether it can name a clip or a group of some: of files that have 255 bytes at most."""
+    if not isinstance(value, str | int) or len(str(value).encode(errors="replace")) > _LONGEST_NAME:
+        return False
+    return re.fullmatch(r"[\w-][\w.+& -]*", str(value)) is not None
 
 
 def _load(text: str, name: str, config: str | None, split: str | None) -> Any:

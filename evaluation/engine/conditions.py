@@ -107,6 +107,14 @@ def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
     return rates
 
 
+def checked_rate_at(name: str, codec: Codec, kbps: float, channels: int) -> Rate | None:
+    """`Codec.rate_at`. Raises UserError if it returns something else."""
+    rate: Any = codec.rate_at(kbps, channels)
+    if rate is None or isinstance(rate, Rate):
+        return rate
+    raise UserError(f"codec '{name}': rate_at({kbps:g}) returned {shown(rate)}; needed is a Rate, or None")
+
+
 def checked_identity(name: str, codec: Codec, digest: str = "") -> dict[str, Any]:
     """What decides a codec's output, as run.json gives it back: the same codec must be the same when the run
     goes on. Raises UserError for what a run folder cannot hold, in attributes too.

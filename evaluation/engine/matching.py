@@ -26,7 +26,7 @@ from baselines.codec import Codec, Rate, highest
 from baselines.registry import of_plugin
 from evaluation.datasets.base import Clip
 from evaluation.datasets.files import drawn_at
-from evaluation.engine.conditions import PreparedCondition, at_point, checked_rates
+from evaluation.engine.conditions import PreparedCondition, at_point, checked_rate_at, checked_rates
 from evaluation.engine.sizes import Measure, Size, Sizes
 from evaluation.records import AskedRate, Settings, Tried, label_of
 from evaluation.rows import CodedRow
@@ -289,7 +289,7 @@ class Pilot:
         assert codec is not None and prepared.rate is not None
         channels = self.settings.channels
         rates = checked_rates(label, codec, channels)
-        free = codec.rate_at(asked, channels) is not None
+        free = checked_rate_at(label, codec, asked, channels) is not None
         said: list[Tried] = []
         tried: list[Measured] = []
         first = None

@@ -162,6 +162,27 @@ def test_a_data_set_of_the_library(tmp_path: Path) -> None:
             load_dataset(data)
 
 
+def test_plain_parquet_and_ids_that_no_file_could_have(tmp_path: Path) -> None:
+    """Written without the library, of whose types the files say nothing then."""
+    pytest.importorskip("datasets", reason="the extra hf is not installed")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    sounds = [{"bytes": content, "path": "x.flac"} for content in SOUNDS.values()]
+    ids = ["語" * 67, "語" * 66, "a"]
+    for name, columns in {
+        "whole": {"image": sounds[::-1], "audio": sounds, "id": ids, "text": ids},
+        "bare": {"audio": [{"bytes": content} for content in SOUNDS.values()], "id": ids},
+        "none": {"text": ids, "audio": [{"array": [0.5], "path": "x"}] * 3},
+    }.items():
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table(columns), tmp_path / name / "train.parquet")
+    for name in ("whole", "bare"):
+        clips = load_dataset(f"hf:{tmp_path / name}").clips
+        assert [clip.id for clip in clips] == ["000000", "a", "語" * 66]
+        assert [clip.path.read_bytes() for clip in clips] == [SOUNDS[n] for n in ("dog/1", "cat/3", "dog/2")]
+    with pytest.raises(UserError, match=r"among text \(string\), audio \(struct of array, path\); needed is"):
+        load_dataset(f"hf:{tmp_path / 'none'}")
+
+
 def test_ids_that_are_there_twice_give_way_to_numbers(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
     kinds = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}

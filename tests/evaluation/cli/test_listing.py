@@ -65,6 +65,8 @@ another("Infinite", StepCodec, identity=lambda self: {"gain": float("inf")})
 another("Listed", StepCodec, identity=lambda self: ["name"])
 another("Unsettled", StepCodec, rates=lambda self, channels=1: [Rate(8.0, {"bits": torch.ones(1)})])
 another("Deaf", StepCodec, channels=None)
+another("Unreached", StepCodec, rate_at=raising(ZeroDivisionError("division by zero")))
+another("Loose", StepCodec, rate_at=lambda self, kbps, channels=1: kbps)
 another("Numpy", StepCodec, rates=lambda self, channels=1: [Rate(np.float32(8), {"bits": 8})])
 
 
@@ -154,6 +156,8 @@ LISTED = {
         "infinite": "broken: codec 'infinite': identity(): ValueError: Out of range float values are not",
         "listed": "broken: codec 'listed': identity() is ['name']; needed is a dict of finite JSON values",
         "unsettled": "broken: codec 'unsettled': settings of rates(): TypeError: Object of type Tensor",
+        "unreached": "broken: codec 'unreached': rate_at() raises ZeroDivisionError: division by zero; correct",
+        "loose": "broken: codec 'loose': rate_at(0.001) returned 0.001; needed is a Rate, or None",
         "absent": "broken: codec 'absent' (odd_plugins:Absent) does not import",
     },
     "metrics": {
