@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baselines import weights
+from baselines.codec import Rate
 from baselines.registry import CODECS, missing_weights, of_plugin, unavailable, why_not, works_alone
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import Embedding

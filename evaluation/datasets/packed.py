@@ -178,8 +178,8 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
     if not audio:
         kinds = ", ".join(f"{column} ({_kind(kind)})" for column, kind in data.features.items())
         raise UserError(
-            f"'{text}' has no column of audio among {kinds}; needed is one of type Audio, or a struct of bytes"
-            " (of a whole audio file) and path: cast_column(NAME, datasets.Audio()) makes one of paths"
+            f"'{text}' has no column of audio among {kinds}; give one of type Audio, or a struct of bytes (a"
+            " whole audio file) and path: cast_column(NAME, datasets.Audio()) makes one from paths"
         )
     sounds = data.select_columns([audio[0]])
     if isinstance(data.features[audio[0]], datasets.Audio):

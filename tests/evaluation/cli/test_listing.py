@@ -156,7 +156,7 @@ LISTED = {
         "infinite": "broken: codec 'infinite': identity(): ValueError: Out of range float values are not",
         "listed": "broken: codec 'listed': identity() is ['name']; needed is a dict of finite JSON values",
         "unsettled": "broken: codec 'unsettled': settings of rates(): TypeError: Object of type Tensor",
-        "unreached": "broken: codec 'unreached': rate_at() raises ZeroDivisionError: division by zero; correct",
+        "unreached": "broken: codec 'unreached': rate_at() raises ZeroDivisionError: division by zero",
         "loose": "broken: codec 'loose': rate_at(0.001) returned 0.001; needed is a Rate, or None",
         "absent": "broken: codec 'absent' (odd_plugins:Absent) does not import",
     },
