@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from baselines import weights
+from baselines import weights, weights_files
 from baselines.codec import Rate
 from baselines.registry import CODECS, missing_weights, of_plugin, unavailable, why_not, works_alone
 from evaluation.embeddings import EMBEDDINGS
@@ -186,7 +186,7 @@ def print_listing() -> None:
         ("Data sets", "DATA|what it is", DATASETS.items()),
     ]
     tables: list[Table | Text] = []
-    advice = f"Weights are read from '{weights.folder()}'. `evaluate weights` lists their sources;"
+    advice = f"Weights are read from '{weights_files.folder()}'. `evaluate weights` lists their sources;"
     advice += " --weights NAME=PATH reads another file."
     for title, columns, rows in parts:
         table = Table(*columns.split("|"), title=title, title_justify="left", title_style="bold", box=None)
@@ -195,6 +195,6 @@ def print_listing() -> None:
         tables.append(table)
         if title == "Codecs":
             tables.append(Text(advice))
-    for table in tables:  # all at once, whatever the slowest took
-        console.print(table)
+    for part in tables:  # all at once, whatever the slowest took
+        console.print(part)
         console.print()
