@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,32 +81,40 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     """
     results = shareable_results(results)
     summary, tests, rates = results.summary, results.tests, results.bd_rate
-    scores = [name for metric in results.clip_metrics for name in (metric.name, f"{metric.name}_reason")]
     tables = all_tables(results, summary)
     lines = [*sentences(results), *(note.text for note in notes(results, summary))]
-    codebooks = codebook_frame(results)
-    contents = {
-        "summary.csv": _csv(results, with_noise_floor(results, summary)),
+    contents = csv_tables(results) | {
         "summary.json": _summary_json(results, summary, tests, rates, lines),
         "table.md": markdown(tables, lines),
         "table.tex": latex_of(results),
-        "tests.csv": _csv(results, tests),
     }
-    optional = {"points.csv": _points(results), "bd_rate.csv": rates, "perplexity.csv": codebooks}
-    optional |= {"tokens.csv": token_frame(results), "mutual_information.csv": pair_frame(results)}
-    optional["summary_by_category.csv"] = category_frame(results)
-    contents |= {name: _csv(results, frame) for name, frame in optional.items() if len(frame)}
-    clips = _with_disclaimer(results, results.clips[[*CLIP_COLUMNS, *scores]])
+    clips = clip_frame(results)
     with result_file(folder / "clips.csv") as path:
         _write_csv(clips, path)
     with result_file(folder / "clips.parquet") as path:
         _write_parquet(clips, path)
     for name, content in contents.items():
         write_atomic(folder / name, content)
-    for name in optional.keys() - contents.keys():
+    for name in _OPTIONAL.keys() - contents.keys():
         (folder / name).unlink(missing_ok=True)  # of an earlier state of the same run
     names = ["clips.csv", "clips.parquet", *contents]
     return [folder / name for name in names] + write_plots(results, summary, folder)
+
+
+def csv_tables(results: Results) -> dict[str, str]:
+    """All CSV files that have rows, by name, but ``clips.csv``."""
+    optional = {name: frame(results) for name, frame in _OPTIONAL.items()}
+    return {
+        "summary.csv": _csv(results, with_noise_floor(results, results.summary)),
+        "tests.csv": _csv(results, results.tests),
+        **{name: _csv(results, frame) for name, frame in optional.items() if len(frame)},
+    }
+
+
+def clip_frame(results: Results) -> pd.DataFrame:
+    """``clips.csv``."""
+    scores = [name for metric in results.clip_metrics for name in (metric.name, f"{metric.name}_reason")]
+    return _with_disclaimer(results, results.clips[[*CLIP_COLUMNS, *scores]])
 
 
 def latex_of(results: Results) -> str:
@@ -130,6 +138,17 @@ def _points(results: Results) -> pd.DataFrame:
         lower_of=[asked(condition, "low") for condition in conditions],
         upper_of=[asked(condition, "high") for condition in conditions],
     )
+
+
+#: CSV files that are there only where they have rows.
+_OPTIONAL: dict[str, Callable[[Results], pd.DataFrame]] = {
+    "points.csv": _points,
+    "bd_rate.csv": lambda results: results.bd_rate,
+    "perplexity.csv": codebook_frame,
+    "tokens.csv": token_frame,
+    "mutual_information.csv": pair_frame,
+    "summary_by_category.csv": category_frame,
+}
 
 
 def _with_disclaimer(results: Results, frame: pd.DataFrame) -> pd.DataFrame:

@@ -396,7 +396,7 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             "with its own interval; FM, cos: means over clips"
         )
         yield Note("reading", text)
-    if with_codebooks(results):
+    if points := with_codebooks(results):
         text = (
             "Perplexity 2^H, H = -sum p log2 p over all frames of all clips, at most the size of a codebook; "
             "mean over codebooks of 2^H, and 2^mean(H); biased low on few frames, beside it with Miller and "
@@ -408,9 +408,10 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             " joint H: of all codes of a frame, at most log2 of n"
             " frames, a lower bound where most frames are distinct; I: mutual information in bits, mean over"
             " pairs of codebooks, biased high; shuffled: of the same codes in shuffled frames, which share"
-            " nothing: what I is above that is shared. Each pair: mutual_information.csv; with corrections:"
-            " tokens.csv"
+            " nothing: what I is above that is shared. With corrections: tokens.csv"
         )
+        if any(point.codes.joint is not None and point.codes.joint.pairs for point in points):
+            text += "; each pair: mutual_information.csv"
         yield Note("reading", text)
 
 

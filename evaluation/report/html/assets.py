@@ -18,7 +18,7 @@ PAGE, FOLDER = "index.html", "assets"
 #: Stands in every page, so that nothing else is ever taken for an old report and replaced.
 GENERATOR = "evaluate html"
 
-_OURS = re.compile(r".+-[0-9a-f]{12}\.(flac|webp|css|js)|\.writing-.+")
+_OURS = re.compile(r".+-[0-9a-f]{12}\.(flac|webp|css|js|csv)|\.writing-.+")
 
 
 class Assets:

@@ -11,6 +11,7 @@ import torch
 from evaluation.engine.replay import RunAudio
 from evaluation.engine.request import RenderedSpec
 from evaluation.loading import load_results
+from evaluation.report.files import clip_frame, csv_tables
 from evaluation.report.html import media, page, selection
 from evaluation.report.html.assets import GENERATOR, Assets
 from evaluation.report.html.clips import Card, CardMaker, missing_sounds
@@ -22,6 +23,8 @@ from qincodec.core.errors import UserError
 
 #: What the clips of a report may weigh together, unless their number is asked for. Bytes.
 MAX_CLIP_BYTES = 54_000_000
+#: Rows of clips.csv up to which a report holds it.
+MAX_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,15 @@ def write_html(
         commands = store.read_run().commands
     progress("writing the page", 0, 1)
     style, script = (assets.add("report", end, page.static(f"report{end}")) for end in (".css", ".js"))
-    html = render_page(results, cards, remarks, commands=commands, style=style, script=script)
+    html = render_page(
+        results,
+        cards,
+        remarks,
+        commands=commands,
+        style=style,
+        script=script,
+        tables=_tables(results, assets),
+    )
     path = assets.finish(html)
     heard = sum(any(signal.sound for signal in card.signals) for card in cards)
     return Written(path, heard, assets.size + len(html.encode("utf-8", "backslashreplace")), remarks)
@@ -96,6 +107,7 @@ def render_page(
     commands: Sequence[str] = (),
     style: str = "",
     script: str = "",
+    tables: Mapping[str, str] | None = None,
 ) -> str:
     """The page; all text from the run is escaped, and tells no path of this machine.
 
@@ -104,6 +116,7 @@ def render_page(
         remarks: what cannot be heard.
         commands: command lines of the run.
         style, script: addresses.
+        tables: name of a CSV file that notes may speak of -> address.
     """
     return page.fill_in(
         "report.html.j2",
@@ -116,7 +129,20 @@ def render_page(
         difference_db=media.DIFFERENCE_DB,
         style=style,
         script=script,
+        tables=tables or {},
     )
+
+
+def _tables(results: Results, assets: Assets) -> dict[str, str]:
+    """Keep the CSV files, which notes speak of; returns their addresses."""
+    results = shareable_results(results)
+    contents = csv_tables(results)
+    if len(results.clips) <= MAX_ROWS:
+        contents["clips.csv"] = clip_frame(results).to_csv(index=False, lineterminator="\n")
+    return {
+        name: assets.add(name.removesuffix(".csv"), ".csv", content.encode("utf-8", "backslashreplace"))
+        for name, content in contents.items()
+    }
 
 
 def _cards(

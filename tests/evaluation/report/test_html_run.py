@@ -83,7 +83,16 @@ def test_what_failed_says_why_in_its_place(written: Path) -> None:
     names = [attributes["src"] for attributes in page.all("img")]
     names += [a["data-sound"] for a in page.all("div", class_="signal") if "data-sound" in a]
     names += [a["href"] for a in page.all("link", rel="stylesheet")] + [a["src"] for a in page.all("script")]
+    names += [attributes["href"] for attributes in page.all("a") if "download" in attributes]
     assert set(names) == {f"assets/{path.name}" for path in (written / "assets").iterdir()}
+
+
+def test_tables_that_the_page_speaks_of_come_with_it(small_run: Path, written: Path) -> None:
+    page = parsed((written / "index.html").read_text())
+    tables = {a["download"]: a["href"] for a in page.all("a") if "download" in a}
+    assert set(tables) == set(re.findall(r"\w+\.csv", page.text)) >= {"clips.csv", "summary.csv", "tests.csv"}
+    for name, address in tables.items():
+        assert (written / address).read_bytes() == (small_run / name).read_bytes()
 
 
 def test_the_same_run_gives_the_same_bytes(small_run: Path, written: Path, tmp_path: Path) -> None:
@@ -99,7 +108,8 @@ def test_a_new_report_takes_the_place_of_the_old_one(small_run: Path, tmp_path: 
     write_html(small_run, out, clips=0)
     after = contents(out)
     assert sum(name.endswith(".flac") for name in before) > 0
-    assert sorted(Path(name).suffix for name in after) == [".css", ".html", ".js", ".txt"]
+    assert {Path(name).suffix for name in after} == {".css", ".csv", ".html", ".js", ".txt"}
+    assert sum(name.endswith((".css", ".html", ".js")) for name in after) == 3
 
 
 def test_an_interrupted_report_leaves_the_old_one(
