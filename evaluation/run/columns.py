@@ -18,7 +18,7 @@ import numpy as np
 
 from evaluation.rows import CodedRow, FramesRow, Row, ScoreRow, read_row, read_rows
 from evaluation.run.keys import SIZE, Keys
-from qincodec.core.files import safe_name
+from qincodec.core.files import fitting, safe_name
 
 R = TypeVar("R", bound=Row)
 
@@ -63,7 +63,7 @@ def encoded_folder(point: str) -> str:
 
 def encoded_file(point: str, clip: str) -> str:
     """The file of an encoded clip that has one of its own, below the run folder."""
-    return f"{encoded_folder(point)}/{clip}.enc"
+    return f"{encoded_folder(point)}/{fitting(f'{clip}.enc')}"
 
 
 class _Texts:

@@ -54,7 +54,7 @@ from evaluation.run.keys import score_key as score_key
 from evaluation.run.manifest import RunDescription
 from qincodec import audio
 from qincodec.core.errors import UserError
-from qincodec.core.files import StoreError, explain_os_errors, safe_name, write_atomic
+from qincodec.core.files import StoreError, explain_os_errors, fitting, safe_name, write_atomic
 
 SCHEMA_VERSION = 1
 
@@ -418,7 +418,7 @@ class RunStore:
 
     def decoded_path(self, point: str, clip_id: str) -> Path:
         """Where ``--save-audio`` puts the decoded clip."""
-        return self.folder / "decoded" / safe_name(point) / f"{clip_id}.wav"
+        return self.folder / "decoded" / safe_name(point) / fitting(f"{clip_id}.wav")
 
     def write_decoded(self, point: str, clip_id: str, samples: np.ndarray, sample_rate: int) -> None:
         """Keep (channels, samples) of a decoded clip as float32 WAV."""

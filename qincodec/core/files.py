@@ -21,9 +21,33 @@ class StoreError(UserError):
     """A result cannot be written: ends the work, where other errors only fail their clip."""
 
 
+#: Bytes of a file's or folder's name.
+_LONGEST_PART = 255
+
+
 def safe_name(text: str) -> str:
     """A label or rate as one folder name: anything but letters, digits, ``._@+-`` becomes ``_``."""
     return re.sub(r"[^\w.@+-]", "_", text).lstrip(".") or "_"
+
+
+def fitting(path: str) -> str:
+    """A path below a folder, whose parts have the 255 bytes that file systems allow.
+
+    A longer part is cut, and has a hash of all of it before its suffix.
+    """
+    if 4 * len(path) <= _LONGEST_PART:
+        return path
+    return "/".join(map(_fitting, path.split("/")))
+
+
+def _fitting(part: str) -> str:
+    data = part.encode("utf-8", "surrogateescape")
+    if len(data) <= _LONGEST_PART:
+        return part
+    suffix = Path(part).suffix if len(Path(part).suffix) < 8 else ""
+    end = f"-{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
+    # A character that is cut in two is left out.
+    return data[: _LONGEST_PART - len(end.encode())].decode("utf-8", "ignore") + end
 
 
 def file_sha256(path: Path) -> str:

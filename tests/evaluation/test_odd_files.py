@@ -6,6 +6,7 @@ import csv
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -87,3 +88,20 @@ def test_the_file_of_one_hertz(tmp_path: Path, shared: object) -> None:
     soundfile.write(tmp_path / "good.wav", tone_and_noise(0, 0.5), RATE)
     clips = {clip.id: clip for clip in load_dataset(tmp_path).clips}
     assert "1 Hz" in (clips["odd"].error or "") and clips["good"].error is None
+
+
+def test_excerpts_of_files_of_the_longest_names(tmp_path: Path) -> None:
+    """Their names are too long for a file: they have what excerpts of files of short names have."""
+    found = {}
+    for kind, names in {"long": ["語" * 83 + "a", "語" * 83 + "b"], "short": ["a", "b"]}.items():
+        for number, name in enumerate(names):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            soundfile.write(tmp_path / kind / f"{name}.flac", tone_and_noise(number, 2.0), RATE)
+        run = tmp_path / f"run-{kind}"
+        options: dict[str, Any] = {"chunk_s": 1.0, "chunks": "all", "save_audio": True, "out": run}
+        clips = evaluate(tmp_path / kind, "mp3", [32], metrics="si_sdr", **options).clips
+        saved = sorted((run / "decoded" / "mp3@32").iterdir())
+        found[kind] = sorted(clips.si_sdr), [soundfile.read(path)[0].tolist() for path in saved]
+        assert len(saved) == 4 and all(len(path.name.encode()) <= 255 for path in saved)
+    assert found["long"][0] == found["short"][0]
+    assert sorted(found["long"][1]) == sorted(found["short"][1])
