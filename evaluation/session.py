@@ -12,14 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from baselines.codec import Codec
 from evaluation.datasets import find_data, load_dataset
 from evaluation.datasets.base import Clip, Dataset
 from evaluation.datasets.files import Listing
 from evaluation.datasets.remote import without_secrets
-from evaluation.engine.cluster import Cluster
+from evaluation.engine.cluster import Cluster, on_this_host
 from evaluation.engine.coding import Coder
 from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.embedder import load_embeddings
@@ -72,7 +70,7 @@ def prepare(
         listing: what `find_listing` has found.
         dataset: what `check_folder` has loaded.
     """
-    here = _on_this_host(request)
+    here = on_this_host(request)
     check_device(here.typed.device)
     parts = len(here.codecs) + len(here.embeddings)
 
@@ -162,14 +160,6 @@ def execute(
             if found is None:
                 break
         return load_results_as(Results, store, progress), folder
-
-
-def _on_this_host(request: ParsedRequest) -> ParsedRequest:
-    """The request as the process loads it that leads a cluster: the GPUs may be on the other hosts."""
-    typed = request.typed
-    if typed.cluster is None or not typed.device.startswith("cuda") or torch.cuda.is_available():
-        return request
-    return replace(request, typed=replace(typed, device="cpu"))
 
 
 def _cluster(run: PreparedRun, note: Callable[[str], None], progress: Progress) -> Cluster | None:

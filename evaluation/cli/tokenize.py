@@ -44,6 +44,7 @@ def tokenize(
     device: options.Device = "cpu",
     batch_size: options.BatchSize = 8,
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
 ) -> None:
     """Write the codes of a data set as arrays (safetensors) with an index (Parquet), for language models.
 
@@ -65,6 +66,7 @@ def tokenize(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        cluster=cluster,
         settings=Settings(
             channels=channels, chunk_s=chunk, chunks="all", limit=limit, seed=seed, match="nominal"
         ),
@@ -72,7 +74,7 @@ def tokenize(
     )
     with ProgressLine() as progress:
         parsed = parse_request(request)
-        found = write_tokens(parsed, out, fetch_weights(parsed, progress), progress)
+        found = write_tokens(parsed, out, fetch_weights(parsed, progress), progress, progress.note)
         for note in found.notes:
             progress.note(note)
     print(

@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from baselines import weights
 from baselines.codec import Codec, Rate
 from evaluation.datasets.base import Clip
@@ -326,6 +328,14 @@ class Cluster:
         self._note(
             f"no worker is ready ({len(self._hired)} are wanted, {free} {self._resource}s are free): waiting"
         )
+
+
+def on_this_host(request: ParsedRequest) -> ParsedRequest:
+    """The request as the process loads it that leads a cluster: the GPUs may be on the other hosts."""
+    typed = request.typed
+    if typed.cluster is None or not typed.device.startswith("cuda") or torch.cuda.is_available():
+        return request
+    return replace(request, typed=replace(typed, device="cpu"))
 
 
 def _some(names: Sequence[str], what: str) -> str:

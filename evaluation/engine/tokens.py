@@ -14,6 +14,7 @@ import json
 import math
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,14 +28,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from baselines.codec import Codec, Encoded, Rate, check_encoded
+from baselines.codec import Codec, Rate, check_encoded
 from evaluation.datasets import load_dataset
 from evaluation.datasets.base import Clip, Dataset
+from evaluation.engine.cluster import Cluster, on_this_host
 from evaluation.engine.coding import Coder, make_batches
 from evaluation.engine.conditions import PreparedCondition, prepare_conditions
 from evaluation.engine.ledger import Gathered
 from evaluation.engine.request import ParsedRequest
-from evaluation.engine.scoring import describe
+from evaluation.engine.token_batches import NO_CODES, Tokens, TokensJob, encode_batch, row_of
+from evaluation.engine.worker import identities
 from evaluation.records import loads, short
 from evaluation.run.environment import usable_cores
 from evaluation.run.store import lock_folder
@@ -49,7 +52,6 @@ SHARD_CLIPS = 1024
 _DESCRIPTION = "tokens.json"
 #: What a row says of codes.
 _FOUND = ("codebooks", "frames", "sizes", "error")
-_NO_CODES = "codec '{}' has no codebooks, so there are no tokens; `evaluate list` shows the other codecs"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ class Tokenized:
 
 
 def tokenize(
-    request: ParsedRequest, out: Path, failed: str | None = None, progress: Progress = lambda *_: None
+    request: ParsedRequest,
+    out: Path,
+    failed: str | None = None,
+    progress: Progress = lambda *_: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Tokenized:
     """Write the codes of a data set to a folder, going on with what is there.
 
@@ -84,13 +90,15 @@ def tokenize(
         request: with one codec and one bitrate, which chooses the nearest nominal operating point.
         failed: why a download of its weights failed.
         progress: called with clips done and their number, from any thread.
+        note: called with a line about workers of a cluster that come or go.
 
     Raises:
         UserError: the codec has no codebooks or cannot run, or the folder holds something else.
         StoreError: the folder cannot be written.
     """
-    check_device(request.typed.device)
-    ((prepared, *_), _) = prepare_conditions(request, failed)
+    here = on_this_host(request)
+    check_device(here.typed.device)
+    ((prepared, *_), _) = prepare_conditions(here, failed)
     codec = prepared.codec
     if codec is None or prepared.rate is None:
         raise UserError("tokens come from a codec; give --codec")
@@ -108,12 +116,17 @@ def tokenize(
     asked = _describe(request, prepared, codec, dataset)
     _check_folder(out, asked)
     _check_codec(codec, prepared.rate, settings.channels)
-    work = _Tokenizer(codec, prepared.rate, settings.channels, request.typed.batch_size, out)
-    workers = request.typed.workers or usable_cores()
+    work = _Tokenizer(prepared.condition.codec, prepared.rate, request.typed.batch_size, out)
+    address, workers = request.typed.cluster, request.typed.workers or usable_cores()
     with _locked(out), _one_thread():
         _check_folder(out, asked)  # another process may have written it in between
         write_atomic(out / _DESCRIPTION, _as_json(asked))
-        rows = work.all_shards(dataset.clips, workers, progress)
+        with (
+            _cluster(request, address, prepared, note)
+            if address is not None
+            else _threads(codec, settings.channels, workers)
+        ) as each:
+            rows = work.all_shards(dataset.clips, each, progress)
         return replace(_finish(out, asked, rows, prepared.rate), notes=tuple(dataset.notes))
 
 
@@ -149,7 +162,7 @@ def _check_codec(codec: Codec, rate: Rate, channels: int) -> None:
     except FAULTS:
         return  # what it does with the data, their rows will tell
     if encoded.codes is None:
-        raise UserError(_NO_CODES.format(codec.name))
+        raise UserError(NO_CODES.format(codec.name))
 
 
 def _describe(
@@ -223,59 +236,85 @@ def _differences(known: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
             yield f"{name.replace('_', ' ')} was {short(was)}, now {short(now)}"
 
 
+#: Has every batch encoded once and kept.
+_Each = Callable[[Sequence[TokensJob]], None]
+
+
+@contextmanager
+def _threads(codec: Codec, channels: int, workers: int) -> Iterator[_Each]:
+    coder = Coder(Gathered(), codec.sample_rate, channels)
+
+    def do(job: TokensJob) -> None:
+        job.take(encode_batch(codec, job.rate, coder, job.members))
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            yield lambda jobs: [*pool.map(do, jobs)].clear()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _cluster(
+    request: ParsedRequest, address: str, prepared: PreparedCondition, note: Callable[[str], None]
+) -> Iterator[_Each]:
+    expected = identities({prepared.condition.codec: prepared.condition.identity}, [], [])
+    with Cluster(address, request, expected, note) as cluster:
+        yield cluster.each
+
+
 @dataclass(frozen=True)
 class _Tokenizer:
-    codec: Codec
+    label: str
     rate: Rate
-    channels: int
     batch_size: int
     out: Path
 
-    def all_shards(self, clips: Sequence[Clip], workers: int, progress: Progress) -> list[dict[str, Any]]:
+    def all_shards(self, clips: Sequence[Clip], each: _Each, progress: Progress) -> list[dict[str, Any]]:
         """Rows of the index, of all clips in their order."""
-        coder = Coder(Gathered(), self.codec.sample_rate, self.channels)
         rows: list[dict[str, Any]] = []
 
         def shown(start: int, done: int) -> None:
             progress("tokenizing", start + done, len(clips))
 
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                for number, start in enumerate(range(0, len(clips), SHARD_CLIPS)):
-                    shown(start, 0)
-                    mine = clips[start : start + SHARD_CLIPS]
-                    path = self.out / f"shard-{number:05d}.safetensors"
-                    own = _read_rows(path, mine)
-                    if own is None or any(row["error"] for row in own):  # what failed is tried again
-                        own = self._shard(
-                            path,
-                            coder,
-                            mine,
-                            pool,
-                            partial(shown, start),
-                        )
-                    rows += [row | {"shard": path.name} for row in own]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        for number, start in enumerate(range(0, len(clips), SHARD_CLIPS)):
+            shown(start, 0)
+            mine = clips[start : start + SHARD_CLIPS]
+            path = self.out / f"shard-{number:05d}.safetensors"
+            own = _read_rows(path, mine)
+            if own is None or any(row["error"] for row in own):  # what failed is tried again
+                own = self._shard(path, mine, each, partial(shown, start))
+            rows += [row | {"shard": path.name} for row in own]
         return rows
 
     def _shard(
-        self,
-        path: Path,
-        coder: Coder,
-        clips: Sequence[Clip],
-        pool: ThreadPoolExecutor,
-        on_done: Callable[[int], None],
+        self, path: Path, clips: Sequence[Clip], each: _Each, on_done: Callable[[int], None]
     ) -> list[dict[str, Any]]:
         parts = self.out / ".partial"
         batches = make_batches(clips, self.batch_size)
         files = [parts / f"{path.stem}-{number:04d}.safetensors" for number in range(len(batches))]
-        done = 0
         self._take_apart(path, clips, batches, files)
-        for batch, _ in zip(batches, pool.map(partial(self._batch, coder), batches, files), strict=True):
-            done += len(batch)
-            on_done(done)
+        done, lock = 0, threading.Lock()
+
+        def count(more: int) -> None:
+            nonlocal done
+            with lock:
+                done += more
+                on_done(done)
+
+        def keep(file: Path, found: Tokens) -> None:
+            _write(file, found.arrays, found.rows)
+            count(len(found.rows))
+
+        todo = []
+        for batch, file in zip(batches, files, strict=True):
+            known = _read_rows(file, batch)
+            if known is None or any(row["error"] for row in known):
+                todo.append(TokensJob(batch, batch, self.label, self.rate, partial(keep, file)))
+            else:
+                count(len(batch))
+        each(todo)
         arrays = {name: array for file in files for name, array in load_file(file).items()}
         parts_rows = zip(files, batches, strict=True)
         rows = [row for file, batch in parts_rows for row in _read_rows(file, batch) or []]
@@ -298,83 +337,6 @@ class _Tokenizer:
             if not any(row["error"] for row in rows):
                 _write(file, {clip.id: arrays[clip.id] for clip in batch}, rows)
 
-    def _batch(self, coder: Coder, clips: Sequence[Clip], file: Path) -> None:
-        """Tokenize a batch into a file, unless that is there and nothing in it failed."""
-        known = _read_rows(file, clips)
-        if known is not None and not any(row["error"] for row in known):
-            return
-        found: dict[str, _Codes | str] = {}
-        by_length: dict[int, list[tuple[Clip, torch.Tensor]]] = {}
-        for clip in clips:
-            try:
-                if clip.error:
-                    raise UserError(clip.error)
-                if clip.id == "__metadata__":
-                    raise UserError("safetensors keeps the name __metadata__ for itself; rename the file")
-                samples = torch.from_numpy(coder.reference(clip))
-                by_length.setdefault(samples.shape[-1], []).append((clip, samples))
-            except KeyboardInterrupt:
-                raise
-            except FAULTS as error:
-                found[clip.id] = describe(error)
-        for _, members in sorted(by_length.items()):
-            found |= self._encode(members)
-        arrays = {name: codes.array for name, codes in found.items() if isinstance(codes, _Codes)}
-        _write(file, arrays, [_row(clip, found[clip.id]) for clip in clips])
-
-    def _encode(self, members: Sequence[tuple[Clip, torch.Tensor]]) -> dict[str, _Codes | str]:
-        """Codes of clips of one length by clip id, or why there are none."""
-        given = torch.stack([samples for _, samples in members]).to(self.codec.device)
-        try:
-            encoded = check_encoded(self.codec.name, self.codec.encode(given, self.rate), len(members))
-            items = zip(members, encoded, strict=True)
-            return {clip.id: _Codes.of(self.codec, item) for (clip, _), item in items}
-        except KeyboardInterrupt:
-            raise
-        except FAULTS as error:
-            if len(members) == 1:
-                return {members[0][0].id: describe(error)}
-            alone = [self._encode([member]) for member in members]  # so that only the one at fault is lost
-            return {name: codes for part in alone for name, codes in part.items()}
-
-
-@dataclass(frozen=True)
-class _Codes:
-    """Codes of a clip: (codebooks, frames); one codebook behind the other where their frames differ."""
-
-    array: np.ndarray
-    frames: tuple[int, ...]
-    sizes: tuple[int, ...]
-
-    @classmethod
-    def of(cls, codec: Codec, encoded: Encoded) -> _Codes:
-        if encoded.codes is None or not encoded.codebook_sizes:
-            raise UserError(_NO_CODES.format(codec.name))
-        rows, sizes = [np.asarray(row) for row in encoded.codes], encoded.codebook_sizes
-        if len(rows) != len(sizes) or any(
-            row.size and not 0 <= row.min() <= row.max() < size for row, size in zip(rows, sizes, strict=True)
-        ):
-            raise UserError(f"codec '{codec.name}': codes lie outside their codebooks")
-        rows = [row.astype(np.int16 if max(sizes) <= 2**15 else np.int32) for row in rows]
-        frames = tuple(map(len, rows))
-        array = np.stack(rows) if len(set(frames)) == 1 else np.concatenate(rows)
-        return cls(array, frames, tuple(sizes))
-
-
-def _row(clip: Clip, found: _Codes | str) -> dict[str, Any]:
-    """Of the index."""
-    row: dict[str, Any] = {
-        "id": clip.id,
-        "recording": clip.recording,
-        "category": clip.category,
-        "start_s": clip.start_s,
-        "duration_s": clip.duration_s,
-    }
-    if isinstance(found, str):
-        return row | {"codebooks": 0, "frames": [], "sizes": [], "error": found}
-    sizes = {"codebooks": len(found.frames), "frames": list(found.frames), "sizes": list(found.sizes)}
-    return row | sizes | {"error": None}
-
 
 # --- files -----------------------------------------------------------------------------------------------
 
@@ -390,7 +352,7 @@ def _read_rows(path: Path, clips: Sequence[Clip]) -> list[dict[str, Any]] | None
         with safe_open(path, "numpy") as file:
             rows: list[dict[str, Any]] = loads(file.metadata()["clips"])
             for clip, row in zip(clips, rows, strict=True):
-                if row != _row(clip, "") | {name: row[name] for name in _FOUND}:
+                if row != row_of(clip, "") | {name: row[name] for name in _FOUND}:
                     return None
             good = {row["id"]: sum(row["frames"]) for row in rows if row["error"] is None}
             sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -20,6 +20,7 @@ from evaluation.engine.evaluator import Evaluator, Work
 from evaluation.engine.jobs import BatchJob
 from evaluation.engine.ledger import Gathered
 from evaluation.engine.request import Request, parse_request
+from evaluation.engine.tokens import tokenize
 from evaluation.engine.worker import BatchOrder, Lacks, Ordered, Ready, Setup, Tree, Worker, identities
 from evaluation.records import Settings
 from evaluation.run.store import RunStore
@@ -188,6 +189,18 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(clip_folder: Path, nodes: Any) -> Non
     with pytest.raises(KeyboardInterrupt), cluster.Cluster(nodes.address, asked, {}):
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.long
+def test_tokens_are_those_of_one_process(clip_folder: Path, tmp_path: Path, nodes: Any) -> None:
+    found = {}
+    for name, address in {"one": None, "cluster": nodes.address}.items():
+        asked = request(clip_folder, "encodec-24khz:untrained:tiny", cluster=address)
+        settings = replace(asked.settings, chunks="all")
+        parsed = parse_request(replace(asked, kbps="6", settings=settings))
+        assert tokenize(parsed, tmp_path / name).failed == 0
+        found[name] = {file.name: file.read_bytes() for file in (tmp_path / name).iterdir() if file.is_file()}
+    assert found["one"] == found["cluster"] and len(found["one"]) >= 3
 
 
 def test_a_worker_asks_for_what_its_host_lacks(clip_folder: Path, tmp_path: Path) -> None:

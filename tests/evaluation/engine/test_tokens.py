@@ -18,10 +18,12 @@ from known import RATE, FragileCodec, LayersCodec, StepCodec, register_codecs
 from pages import blocks
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
+from standin_ray import Death, StandInRay
 
 from baselines.codec import Encoded, Rate
-from evaluation.engine import tokens
+from evaluation.engine import cluster, tokens
 from evaluation.engine.request import Request, parse_request
+from evaluation.engine.token_batches import Codes
 from evaluation.records import Settings
 from qincodec import audio
 from qincodec.core.console import run_command
@@ -102,6 +104,34 @@ def test_an_interrupted_run_ends_in_the_same_bytes(
     calls.clear()
     tokenize(clip_folder, tmp_path / "cut")
     assert calls == [1] and contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_cluster_ends_in_the_same_bytes(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is a stand-in. A clip that ends its workers fails alone, and is tried again."""
+    monkeypatch.setattr(cluster, "_import_ray", lambda: StandInRay(2))
+    monkeypatch.setattr(cluster, "LOOK_S", 0.0)
+    monkeypatch.setenv("QINCODEC_OFFLINE", "1")  # workers set it
+    tokenize(clip_folder, tmp_path / "whole", workers=1)
+    tokenize(clip_folder, tmp_path / "one", cluster="local")
+    assert contents(tmp_path / "one") == contents(tmp_path / "whole")
+
+    deadly, _ = audio.read(clip_folder / "c.wav")
+    with monkeypatch.context() as patched:
+        encode = LayersCodec.encode_clip
+
+        def encode_clip(self: LayersCodec, given: np.ndarray, rate: Rate) -> Encoded:
+            if np.array_equal(given, deadly):
+                raise Death
+            return encode(self, given, rate)
+
+        patched.setattr(LayersCodec, "encode_clip", encode_clip)
+        assert tokenize(clip_folder, tmp_path / "two", cluster="local").failed == 1
+    index = pd.read_parquet(tmp_path / "two" / "index.parquet").set_index("id")
+    assert index["error"].dropna().index.tolist() == ["c"] and "ended one after" in index["error"]["c"]
+    tokenize(clip_folder, tmp_path / "two", cluster="local")
+    assert contents(tmp_path / "two") == contents(tmp_path / "whole")
 
 
 def test_what_fails_is_a_row_and_tried_again(
@@ -235,7 +265,7 @@ def test_one_process_writes_a_folder(
 def test_codebooks_of_different_frame_counts_are_one_behind_the_other() -> None:
     rows = (np.array([1, 2]), np.array([3, 4, 5, 40000]))
     encoded = Encoded(b"", RATE, 1, 100, codes=rows, codebook_sizes=(4, 65536))  # type: ignore[arg-type]
-    found = tokens._Codes.of(LayersCodec(), encoded)
+    found = Codes.of(LayersCodec(), encoded)
     assert found.array.dtype == np.int32 and found.frames == (2, 4)
     np.testing.assert_array_equal(found.array, [1, 2, 3, 4, 5, 40000])
 
