@@ -164,7 +164,7 @@ def test_a_backup_of_a_yaml_file_and_of_a_data_base(
         store.set_meta("k", "v")
     made = run("backup", yaml, tmp_path / "kept")
     assert made.exit_code == 0, made
-    assert "b.wav' is not there" in made.stderr
+    assert "b.wav' is not in the backup" in made.stderr
     found = {path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*.*")}
     assert found == {"ref.wav", "a.wav", "configs/mine.yaml", "configs/mine.sqlite", "configs/key.json"}
     assert run("backup", folder / "configs" / "mine.sqlite", tmp_path / "alone").exit_code == 0
@@ -215,7 +215,9 @@ def test_a_backup_of_a_test_with_links(make_folder: Any, serve: Any, listener: A
     (folder / "b.wav").symlink_to(outside / "b.wav")
     made = run("backup", folder, tmp_path / "kept")
     assert made.exit_code == 0, made
-    assert "linked/a.wav' is not there" in made.stderr and "/b.wav' is not there" in made.stderr
+    assert (
+        "linked/a.wav' is not in the backup" in made.stderr and "/b.wav' is not in the backup" in made.stderr
+    )
     kept = tmp_path / "kept"
     found = {path.relative_to(kept).as_posix() for path in kept.rglob("*.*")}
     assert found == {"config.yaml", "results.sqlite", "own/ref.wav"}

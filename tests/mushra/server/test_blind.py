@@ -146,7 +146,7 @@ def test_files_that_no_anchor_can_be_like(tmp_path: Path, serve: Any) -> None:
         found = check_config(folder)
         errors = [f.message for f in found if f.severity == "error"]
         assert len(errors) == 3
-        assert all(f"would be told from '{named}' by their type" in message for message in errors)
+        assert all(f"their type would differ from that of '{named}'" in message for message in errors)
         with pytest.raises(UserError, match=f"page 'one': anchors are made as WAV or FLAC.*'{named}'"):
             serve(folder=folder)
         (folder / "config.yaml").write_text(text.replace("true", "false"))
