@@ -1,12 +1,12 @@
 """MUSHRA listening tests.
 
-``load(TEST)`` reads the ratings of a listening test from wherever they are: its folder or YAML, its data
-base, an export, webMUSHRA's CSV, pymushra's files. Every command and the administrator's page read them so.
+``load(TEST)`` reads the ratings of a listening test from its folder or YAML, its data base, an export,
+webMUSHRA's CSV, or pymushra's files. Every command and the administrator's page use it.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # without `typing`, which takes longer to import than all that `mushra` begins with
+TYPE_CHECKING = False  # importing `typing` would take longer than the rest of the start of `mushra`
 if TYPE_CHECKING:
     from typing import Any
 
@@ -19,7 +19,7 @@ _HOMES = {"load": "load", "Ratings": "ratings"}
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: importing the package must not cost a second of pandas, for `mushra --help`.
+    # Imported on first use: pandas takes a second, which `mushra --help` must not.
     if name in _HOMES:
         import importlib
 

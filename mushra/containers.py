@@ -1,9 +1,9 @@
-"""What of a file can be seen without listening to it: its container and its size; how to make sizes alike.
+"""Container and size of files, which browsers show, and padding to equal sizes.
 
 A browser's list of requests shows type and size of every file. The hidden reference has the size of the
-reference, and what was low-passed or coded compresses to less: in one trial all files must have one type and
-one size. WAV (RIFF) and FLAC have room for bytes without meaning between header and samples: a ``JUNK`` chunk
-(Multimedia Programming Interface and Data Specifications 1.0) and ``PADDING`` blocks (RFC 9639, 8.3).
+reference, and low-passed or coded audio compresses to less. So all files of a trial must have the same type
+and size. WAV (RIFF) and FLAC can have padding between header and samples: a ``JUNK`` chunk (Multimedia
+Programming Interface and Data Specifications 1.0) and ``PADDING`` blocks (RFC 9639, 8.3).
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import struct
 from collections.abc import Sequence
 from typing import Literal
 
-#: Container -> media type it is served as, whatever the name of the file and the tables of the system.
+#: Container -> media type; it does not depend on the name of the file or on tables of the system.
 MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac"}
 
-#: Why a page's anchors are not made when there is a file of another kind on it: takes the file's name.
+#: Error for a page with anchors to make and a file of another type; takes the file's name.
 NO_ANCHOR_BESIDE = (
-    "anchors are made as WAV or FLAC, and would be told from '{}' by their type: give reference and stimuli"
-    " of the page all as WAV or all as FLAC, or make the anchors with `mushra create`"
+    "anchors are made as WAV or FLAC, and their type would differ from that of '{}': give reference and"
+    " stimuli of the page all as WAV or all as FLAC, or make the anchors with `mushra create`"
 )
 
-#: Most a FLAC metadata block holds: its length has 24 bits.
+#: Largest FLAC metadata block: its length has 24 bits.
 _MAX_BLOCK = 2**24 - 1
 _PADDING_BLOCK, _LAST_BLOCK = 1, 0x80
 _STREAMINFO_END = 4 + 4 + 34
 
 
 def container(data: bytes) -> Literal["wav", "flac"] | None:
-    """What the first bytes of a file say it is; None for all that cannot be padded."""
+    """Container by the first bytes of a file; None if it cannot be padded."""
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE" and _wav_samples(data) is not None:
         return "wav"
     if data[:4] == b"fLaC" and len(data) > _STREAMINFO_END and data[4] & 0x7F == 0:
@@ -37,9 +37,9 @@ def container(data: bytes) -> Literal["wav", "flac"] | None:
 
 
 def common_size(sizes: Sequence[int]) -> int:
-    """The size to which files of these sizes can be padded, in bytes; theirs, if it is the same."""
+    """Size in bytes to which files of these sizes can be padded; their own, if they are all equal."""
     largest = max(sizes)
-    # Padding has a header of its own (8 bytes in WAV), and a RIFF file an even length.
+    # Padding has a header (8 bytes in WAV), and a RIFF file has an even length.
     return largest if len(set(sizes)) == 1 else largest + 8 + largest % 2
 
 
@@ -52,7 +52,7 @@ def padded(data: bytes, size: int) -> bytes:
         return _padded_flac(data, room)
     before = _wav_samples(data)
     assert before is not None
-    odd = room % 2  # what lacked the byte that makes its last chunk even
+    odd = room % 2  # the last chunk lacked the byte that makes its length even
     junk = b"JUNK" + struct.pack("<I", room - 8 - odd) + bytes(room - 8 - odd)
     (stated,) = struct.unpack("<I", data[4:8])
     # A size that a pipe left open (0 or all ones) stays open.
@@ -61,7 +61,7 @@ def padded(data: bytes, size: int) -> bytes:
 
 
 def _wav_samples(data: bytes) -> int | None:
-    """Where the ``data`` chunk of a WAV file begins."""
+    """Position of the ``data`` chunk of a WAV file."""
     at = 12
     while at + 8 <= len(data):
         if data[at : at + 4] == b"data":
@@ -75,7 +75,7 @@ def _padded_flac(data: bytes, room: int) -> bytes:
     first = data[4]
     blocks = b""
     while room:
-        # No block without room for the header of the next.
+        # The rest must have room for the header of the next block.
         length = min(room - 4, _MAX_BLOCK)
         if 0 < room - 4 - length < 4:
             length -= 4

@@ -1,9 +1,9 @@
-"""What is wrong with a reference before any codec has touched it.
+"""Faults of a reference recording.
 
-A fault of a reference is in every condition of its trial, or, worse, in some: codecs remove an offset or mix
-channels. Nobody hears of it from the scores. The limits were set so that of some 1,000 openly licensed
-recordings (speech, music, effects, one-shot samples) those remarked on have the fault: 3 of the 129 of a
-validation set, a whale's hydrophone and a tabla with an offset, and a clipped drum loop.
+A fault of a reference is in all conditions of its trial or, worse, in some: codecs remove an offset or mix
+channels. The scores do not show it. The limits were set on about 1,000 openly licensed recordings (speech,
+music, effects, one-shot samples), so that every reported recording has the fault. In a validation set of 129
+these are 3: a whale's hydrophone and a tabla with an offset, and a clipped drum loop.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.floating[Any]]
 
-#: Silent: 57 dB below the loudness of a test (-23 LUFS); brought there, it would be noise of the recorder.
+#: A quieter recording counts as silent: at the loudness of a test (-23 LUFS), 57 dB more, it would be noise.
 SILENCE_DBFS = -80.0
-#: A mean beyond 0.01 of full scale, or a tenth of what the channel has besides (and beyond 0.001), is an
-#: offset: it clicks at switches and takes room for peaks. Sound recordings are some 20 dB below both. Taken
-#: is the median over parts, since a single blow has a mean for its moment, too.
+#: A mean above 0.01 of full scale, or above a tenth of the level without it (and above 0.001), is an offset:
+#: it clicks at switches and reduces the headroom. Good recordings are about 20 dB below both limits. The
+#: median over parts is used, because a single impulse also has a mean.
 OFFSET = 0.01
 RELATIVE_OFFSET = 0.1
 _LEAST_OFFSET = 0.001
 _PARTS = 15
-#: Equal samples in a row at full scale (`AT_FULL_SCALE` of it and more): a waveform that was not cut off has
-#: one, by chance two.
+#: Equal samples in a row at full scale (at least `AT_FULL_SCALE` of it) that count as clipping: a waveform
+#: that is not clipped has one, by chance two.
 CLIPPED_RUN = 3
 AT_FULL_SCALE = 0.9999
-#: Channels further apart than this in level, dB, hold a fault or a single hard-panned source; finished stereo
-#: recordings have up to 9 over some seconds.
+#: A larger difference of the channels' levels, dB, is a fault or a single hard-panned source; finished stereo
+#: recordings have up to 9 dB over some seconds.
 IMBALANCE_DB = 10.0
-#: Below this correlation channels cancel each other in mono by more than 13 dB; wide stereo stays above.
+#: Channels with a lower correlation cancel each other in mono by more than 13 dB; wide stereo is above.
 ANTIPHASE = -0.9
 
 
 def reference_faults(samples: Samples, full_scale: float = 1.0, slack: float = 0.0) -> list[str]:
-    """What a recording should not have, each as "has a DC offset of ...".
+    """Faults of a recording, each as "has a DC offset of ...".
 
     Args:
         samples: float (channels, samples), at least one sample.
-        full_scale: of the recording in ``samples``: the gain that was applied to it since.
-        slack: by how much equal samples may differ, for what was dithered since.
+        full_scale: full scale of the recording in ``samples``, that is, the gain that was applied to it.
+        slack: largest difference of samples that count as equal, for dithered recordings.
 
-    See the constants of this module for the limits. What was resampled or mixed after it had clipped, or
-    clipped and then turned down, is not found.
+    The constants of this module are the limits. Clipping is not found if the recording was resampled, mixed
+    or turned down afterwards.
     """
     audio = np.asarray(samples, dtype=np.float64) / full_scale
     level = _dbfs(audio)

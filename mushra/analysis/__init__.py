@@ -8,14 +8,14 @@ Everything works on a tidy table of ratings (listener, item, condition, score)::
     from mushra.analysis.ratings import with_roles
     from mushra.analysis.significance import paired_pages, wilcoxon_test
 
-    ratings = mushra.load("mushra.csv")             # any format, or with_roles(frame) of a table of your own
+    ratings = mushra.load("mushra.csv")             # any format, or with_roles(frame) for your own table
     describe_conditions(ratings)                    # one row per condition, intervals over listeners
     wilcoxon_test(paired_pages(ratings.frame, "opus@16", "opus@24"))
-    analysis = analyze(ratings, seed=0)             # all of it: screening, intervals, tests
+    analysis = analyze(ratings, seed=0)             # everything: screening, intervals, tests
     analysis.screening.excluded
 
-Modules: `ratings` (the table and the roles of conditions), `load`, `sources`, `formats` and `tidy` (what is
-read, and what counts), `screening`, `description` (intervals), `significance` (tests, letters), `anova`,
-`mixed` and `freedom` (the mixed model and its tests), `primary` (the analysis that a report leads with),
+Modules: `ratings` (the table and the roles of conditions), `load`, `sources`, `formats` and `tidy` (reading
+and cleaning), `screening`, `description` (intervals), `significance` (tests, letters), `anova`,
+`mixed` and `freedom` (the mixed model and its tests), `primary` (the main analysis of a report),
 `pipeline` (all in one), `report` and `wording` (files), `plots`.
 """

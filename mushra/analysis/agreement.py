@@ -1,4 +1,4 @@
-"""How far the listeners of a test agree."""
+"""Agreement between the listeners of a test."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pandas as pd
 
 
 def listener_agreement(frame: pd.DataFrame) -> pd.DataFrame:
-    """How far each listener agrees with all others.
+    """Agreement of each listener with all others.
 
     Args:
         frame: tidy ratings; each (listener, item, condition) once.
 
     Returns:
-        A row per listener, in order of name: ``listener, correlation, n_cells, reason``. The correlation is
-        Pearson's, over the (item, condition) cells that the listener and at least one other rated, of the
-        listener's score and the mean of all others'; NaN with a ``reason``.
+        A row per listener, sorted by name: ``listener, correlation, n_cells, reason``. Pearson's correlation
+        is between the listener's scores and the means of all others, over the (item, condition) cells that
+        the listener and at least one other rated; NaN with a ``reason``.
     """
     scores = frame.pivot_table(index="listener", columns=["item", "condition"], values="score", sort=True)
     values = scores.to_numpy(dtype=float)

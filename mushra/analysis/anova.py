@@ -1,7 +1,7 @@
 """Repeated-measures analysis of variance: condition and item within listeners, with sphericity corrected.
 
-Scores are not averaged over material first (BS.1534-3). Each effect is tested against its own interaction
-with the listener, so listeners are the population and the items are fixed.
+Scores are not averaged over material first (BS.1534-3). Each effect is tested against its interaction with
+the listener, so the result holds for other listeners and the same items.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ANOVA_COLUMNS += ["partial_eta_squared", "generalized_eta_squared", "n", "reason
 class Balanced:
     """The part of the ratings that is a full table.
 
-    ``scores`` is (listeners, conditions, items); ``left_out`` says what is not in it, "" for nothing.
+    ``scores`` is (listeners, conditions, items); ``left_out`` describes what is not in it, or is "".
     """
 
     scores: np.ndarray
@@ -33,10 +33,10 @@ class Balanced:
 
 
 def balanced_table(frame: pd.DataFrame, conditions: Sequence[str]) -> Balanced:
-    """The rule for missing cells: no score is made up.
+    """The full table that is left without missing cells; scores are not imputed.
 
-    First go the items that nobody rated under all of ``conditions``, then the listeners who lack any of the
-    scores that are left.
+    Items that nobody rated under all of ``conditions`` are removed first, then listeners who lack any of the
+    remaining scores.
     """
     wide = frame[frame["condition"].isin(conditions)]
     wide = wide.pivot(index=["listener", "item"], columns="condition", values="score")
@@ -101,7 +101,7 @@ def rm_anova(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         "item": np.kron(average_c, contrasts(i)),
         "condition:item": np.kron(contrasts(c), contrasts(i)),
     }
-    # Projected on orthonormal contrasts every sum of squares is a sum of squares of contrasts.
+    # On orthonormal contrasts every sum of squares is a sum of squares of contrasts.
     flat = table.scores.reshape(n, c * i)
     between = float(((flat.mean(axis=1) - flat.mean()) ** 2).sum() * c * i)
     effects = {}
@@ -110,7 +110,7 @@ def rm_anova(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         mean = projected.mean(axis=0)
         effects[effect] = (projected, float(n * (mean**2).sum()), float(((projected - mean) ** 2).sum()))
     involved = between + sum(error for _, _, error in effects.values())
-    # Rounding leaves some 1e-16 of the scale where nothing varies.
+    # If nothing varies, rounding leaves about 1e-16 of the scale.
     negligible = 1e-12 * max(float((flat**2).sum()), 1.0)
     rows = []
     for effect, (projected, squares, error) in effects.items():

@@ -1,12 +1,12 @@
-"""What listeners said: location, spread and intervals, with the listener as the unit.
+"""Location, spread and intervals of ratings, with the listener as the unit.
 
-The ratings of one listener are not independent, so no interval here is over ratings: each listener counts
-with the mean of what he or she rated. Three intervals of a mean, all 95 %:
+The ratings of one listener are not independent, so intervals are over listeners and not over ratings: each
+listener counts with the mean of his or her ratings. A mean has three 95 % intervals:
 
-- ``t``: Student's, over the listeners' means. For other listeners and the same items.
-- ``bootstrap``: listeners drawn with replacement, seeded, the percentiles expanded for few listeners
-  (Hesterberg 2015). Same population; no normality assumed.
-- ``crossed``: for other listeners and other items, from the two-way random-effects mean squares.
+- ``t``: Student's, over the listeners' means. It holds for other listeners and the same items.
+- ``bootstrap``: listeners drawn with replacement, seeded, with percentiles expanded for few listeners
+  (Hesterberg 2015). It holds for the same population and does not assume normality.
+- ``crossed``: holds for other listeners and other items; from the two-way random-effects mean squares.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from evaluation.statistics.recordings import Sample, bootstrap_means
 from mushra.analysis.ratings import Ratings
 
 CONFIDENCE = 0.95
-#: Above this the bimodality coefficient says bimodal (BS.1534-3): that of a uniform distribution.
+#: A larger bimodality coefficient counts as bimodal (BS.1534-3); that of a uniform distribution.
 BIMODALITY_LIMIT = 5 / 9
-#: Shapiro-Wilk below this p says not normal.
+#: A lower p of Shapiro-Wilk counts as not normal.
 NORMALITY_ALPHA = 0.05
-#: Shapiro-Wilk says nothing about fewer values, the bimodality coefficient is not defined for fewer.
+#: Least number of values for Shapiro-Wilk and for the bimodality coefficient.
 MIN_NORMALITY = 3
 MIN_BIMODALITY = 4
 
@@ -69,11 +69,11 @@ def t_interval(values: np.ndarray) -> Interval:
 
 
 def crossed_interval(scores: np.ndarray) -> Interval:
-    """Mean and 95 % interval for new listeners and new items at once.
+    """Mean and 95 % interval for other listeners and other items.
 
     The mean of a two-way table without replication has the variance
-    s2_L / n_L + s2_I / n_I + s2_LI / (n_L n_I); its components are estimated from the mean squares, those
-    below 0 set to 0, and the degrees of freedom after Satterthwaite (1946).
+    s2_L / n_L + s2_I / n_I + s2_LI / (n_L n_I). Its components are estimated from the mean squares; negative
+    estimates are set to 0. The degrees of freedom are after Satterthwaite (1946).
 
     Args:
         scores: (listeners, items), finite.
@@ -89,7 +89,7 @@ def crossed_interval(scores: np.ndarray) -> Interval:
     df = np.array([listeners - 1, items - 1, (listeners - 1) * (items - 1)], dtype=float)
     rest = scores - rows[:, None] - columns + mean
     squares = np.array([items * rows.var(ddof=1), listeners * columns.var(ddof=1), (rest**2).sum() / df[2]])
-    # A component below 0 takes its mean squares out of the sum: pooling them would need a test of its own.
+    # Mean squares of a component below 0 are left out: pooling them would need another test.
     kept = squares[:2] >= squares[2]
     signs = np.array([*kept, 1 - kept.sum()], dtype=float)
     total = float(signs @ squares)
@@ -103,8 +103,8 @@ def crossed_interval(scores: np.ndarray) -> Interval:
 def bimodality(values: np.ndarray) -> float:
     """Bimodality coefficient b = (g^2 + 1) / (k + 3 (n - 1)^2 / ((n - 2) (n - 3))) of BS.1534-3.
 
-    g is the skewness and k the excess kurtosis of the sample, both corrected for bias. NaN below 4 values
-    and where all are equal.
+    g is the skewness and k the excess kurtosis of the sample, both corrected for bias. NaN for fewer than 4
+    values, or if all are equal.
     """
     n = len(values)
     if n < MIN_BIMODALITY or np.ptp(values) == 0:
@@ -115,7 +115,7 @@ def bimodality(values: np.ndarray) -> float:
 
 
 def shapiro_p(values: np.ndarray) -> float:
-    """p of Shapiro and Wilk's test of normality; NaN below 3 values and where all are equal."""
+    """p of Shapiro and Wilk's test of normality; NaN for fewer than 3 values, or if all are equal."""
     if len(values) < MIN_NORMALITY or np.ptp(values) == 0:
         return math.nan
     with warnings.catch_warnings():
@@ -150,8 +150,8 @@ def describe_intervals(ratings: Ratings, *, seed: int, num_resamples: int = 10_0
     """All intervals of each condition's mean, and the shape of its distribution: `INTERVAL_COLUMNS`.
 
     ``crossed_*`` are over the ``n_complete`` listeners who rated every item of the condition.
-    ``shapiro_p`` and ``normal`` are of the listeners' means, which the t interval takes for normal;
-    ``bimodality`` and ``bimodal`` are of the ratings. NaN has its cause in ``reason``.
+    ``shapiro_p`` and ``normal`` are of the listeners' means, which the t interval assumes to be normal;
+    ``bimodality`` and ``bimodal`` are of the ratings. ``reason`` explains NaN.
     """
     means = ratings.matrix()
     samples = []
@@ -190,7 +190,7 @@ def describe_intervals(ratings: Ratings, *, seed: int, num_resamples: int = 10_0
 
 
 def _shape(normal: np.ndarray, modes: np.ndarray) -> dict[str, float | str]:
-    """Normality of one set of values and bimodality of another, with the reason of what is NaN."""
+    """Normality of one set of values and bimodality of another; ``reason`` explains NaN."""
     p, b = shapiro_p(normal), bimodality(modes)
     reasons = []
     if math.isnan(p):

@@ -1,4 +1,4 @@
-"""What all figures of a listening test share: style, colours, sizes, and files that are the same bytes."""
+"""Shared parts of all figures of a listening test: style, colours, sizes, reproducible files."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _BASE: dict[str, Any] = {
 def style_context(style: str | Path | None) -> Iterator[None]:
     """Settings of all figures drawn and saved inside: matplotlib's own, ours, then those of ``style``.
 
-    A person's matplotlibrc has no say, so that the same data give the same bytes everywhere; colours of
-    systems and sizes are ours whatever the style says.
+    A person's matplotlibrc is ignored, so that the same data give the same bytes everywhere. Colours of
+    systems and sizes are ours for every style.
 
     Args:
         style: name of a matplotlib style ("ggplot") or path of a style sheet ("paper.mplstyle").
 
     Raises:
-        UserError: no such style, not a style sheet, or one that wants LaTeX.
+        UserError: the style does not exist, is not a style sheet, or needs LaTeX.
     """
     layers: list[Any] = [_BASE]
     if style is not None:
@@ -65,13 +65,13 @@ def style_context(style: str | Path | None) -> Iterator[None]:
 
 
 def check_style(style: str | Path | None) -> None:
-    """Raise the errors of `style_context` before the work that figures are made of."""
+    """Raise the errors of `style_context` before the analysis starts."""
     if style is not None:
         _style_settings(style)
 
 
 class _Complaints(logging.Handler):
-    """Collects what matplotlib only logs: lines that are no settings, names it does not know."""
+    """Collects errors that matplotlib only logs: invalid lines and unknown names."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -1,8 +1,8 @@
-"""Readers of the files that hold ratings: each gives the rows as they stand, and what was wrong with them.
+"""Readers of files with ratings.
 
-A reader returns `Rows`: text as found, no score dropped, nothing averaged; `mushra.analysis.load` makes the
-tidy table of it. Known are webMUSHRA's ``mushra.csv``, pymushra's JSON data base, and tidy CSV and JSON such
-as ``mushra export`` writes, under any column names with a column map.
+A reader returns `Rows`: the unchanged text of all rows, and problems of the file; `mushra.analysis.load`
+makes the tidy table. The formats are webMUSHRA's ``mushra.csv``, pymushra's JSON data base, and tidy CSV and
+JSON as written by ``mushra export``, under any column names with a column map.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from qincodec.core.errors import UserError, count
 
 _WEBMUSHRA = {"item": "trial_id", "condition": "rating_stimulus", "score": "rating_score"}
 _WEBMUSHRA_OPTIONAL = {"time_ms": "rating_time", "comment": "rating_comment", "test": "session_test_id"}
-#: Columns that together only our own export has, and that say which ratings count.
+#: Columns that mark our own export, and that decide which ratings count.
 _OWN_MARKS = frozenset({"training", "state", "excluded", "excluded_reason", "begun_at"})
-#: The apostrophe that `mushra export` puts before what a spreadsheet would take for a formula.
+#: Apostrophe that `mushra export` puts before text that a spreadsheet would take for a formula.
 _FORMULA = r"^'(?='*[=+\-@\t\r\n＋－＝＠])"
-#: Questions whose answer tells people apart, as `_person` compares them.
+#: Questions whose answer identifies a person, as `_person` compares them.
 _NAME_QUESTIONS = re.compile(
     "(your|full)?name|(your)?e?mail(address)?|(participant|subject|listener|user|prolific)(id|name|number)?|nickname"
     "|initials|id"
@@ -45,11 +45,11 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 class Rows:
     """Rows of one source as text, with ``COLUMNS`` and some of ``OPTIONAL_COLUMNS``.
 
-    A column ``person`` has what people call themselves in the questionnaire, if that is asked.
-    A column ``gold_failures`` has how many gold items its session got wrong (`mushra.store.gold`).
-    ``unique_listeners`` says that the listener ids cannot be those of other people in another file,
-    ``without_training`` that the source itself told training from test. A column ``loses_plus`` says of which
-    rows whoever wrote them may have made spaces of ``+``; without it of none.
+    A column ``person`` has the names that people give in the questionnaire, if it asks for them.
+    A column ``gold_failures`` has the number of gold items that its session got wrong (`mushra.store.gold`).
+    ``unique_listeners`` means that another file cannot have the same listener ids for other people.
+    ``without_training`` means that the source marked training, which is left out. A column ``loses_plus``
+    marks rows whose ``+`` may have become spaces; without the column there are none.
     """
 
     frame: pd.DataFrame
@@ -59,14 +59,14 @@ class Rows:
 
 
 def read_rows(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
-    """Read one file, whatever its format.
+    """Read one file of any known format.
 
     Args:
-        path: of the file.
-        columns: which column of the file is ``listener``, ``item``, ``condition``, ``score`` and so on.
+        path: the file.
+        columns: names in the file of the columns ``listener``, ``item``, ``condition``, ``score`` and so on.
 
     Raises:
-        UserError: the file cannot be read, or its format is none of the known ones.
+        UserError: the file cannot be read, or its format is not known.
     """
     text = _read_text(path)
     if text.lstrip()[:1] in ("{", "["):
@@ -91,7 +91,7 @@ def _read_text(path: Path) -> str:
     if not text.strip():
         raise UserError(f"{path} is empty; give a file with ratings")
     if "\0" in text:
-        raise UserError(f"{path} holds zero bytes and is no text file; give a CSV or JSON file with ratings")
+        raise UserError(f"{path} holds zero bytes, so it is not text; give a CSV or JSON file with ratings")
     return text
 
 
@@ -147,7 +147,7 @@ def _delimiter(path: Path, text: str) -> str:
     delimiter, found = counts.most_common(1)[0]
     if found == 0:
         raise UserError(
-            f"{path} is no table of ratings: its first line has no commas, semicolons or tabs; give a CSV "
+            f"{path} is not a table of ratings: its first line has no commas, semicolons or tabs; give a CSV "
             "with the columns listener, item, condition, score"
         )
     return delimiter
@@ -162,7 +162,7 @@ def _check_columns(path: Path, header: list[str], columns: Mapping[str, str]) ->
     missing = [name for name in COLUMNS if columns.get(name, name) not in header]
     if missing:
         raise UserError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}; say which is which, for "
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}; name the columns, for "
             f"example --columns {missing[0]}=NAME"
         )
     wanted = Counter(columns.get(name, name) for name in (*COLUMNS, *OPTIONAL_COLUMNS))
@@ -170,14 +170,14 @@ def _check_columns(path: Path, header: list[str], columns: Mapping[str, str]) ->
     twice += [name for name, count in wanted.items() if count > 1]
     if twice:
         raise UserError(
-            f"{path}: column '{twice[0]}' is there or asked for twice; give each column one meaning"
+            f"{path}: column '{twice[0]}' is in the file or in --columns twice; give each column one meaning"
         )
 
 
 def _records(
     path: Path, table: list[list[str]], header: list[str], webmushra: bool
 ) -> tuple[list[dict[str, str]], list[Problem]]:
-    """Rows as dictionaries. Repeated headers take over; shifted webMUSHRA rows are read from the right."""
+    """Rows as dicts. A repeated header replaces the last; shifted webMUSHRA rows are read from the end."""
     fixed = _fixed_columns(header) if webmushra else 0
     records, problems = [], []
     headers, shifted, broken = 0, [], []
@@ -189,7 +189,7 @@ def _records(
         elif len(row) == len(header):
             records.append(dict(zip(header, row, strict=True)))
         elif webmushra and len(row) > fixed and _is_number(row[header.index("rating_score") - len(header)]):
-            # The questionnaire changed and the header did not: what counts stands at the right end.
+            # The questionnaire changed and the header did not: the ratings are at the right end.
             shifted.append(number)
             records.append({header[0]: row[0], **dict(zip(header[-fixed:], row[-fixed:], strict=True))})
         else:
@@ -198,26 +198,26 @@ def _records(
     if headers:
         problems.append(Problem("repeated header", f"{name} has its header {headers + 1} times", headers))
     if shifted:
-        detail = f"{name}: {count(len(shifted), 'row')} with another number of columns than the header"
+        detail = f"{name}: {count(len(shifted), 'row')} with more or fewer columns than the header"
         detail += f" (first: row {shifted[0]}); read from their right end, without the questionnaire"
         problems.append(Problem("shifted rows", detail, len(shifted)))
     if broken:
-        detail = f"{name}: {count(len(broken), 'row')} with another number of columns than the header"
+        detail = f"{name}: {count(len(broken), 'row')} with more or fewer columns than the header"
         problems.append(Problem("broken rows", f"{detail} (first: row {broken[0]}); left out", len(broken)))
     return records, problems
 
 
 def _fixed_columns(header: list[str]) -> int:
-    """How many columns at the right end do not depend on the questionnaire."""
+    """Number of columns at the right end that do not depend on the questionnaire."""
     first = "session_uuid" if "session_uuid" in header else "trial_id"
     return len(header) - header.index(first)
 
 
 def own_rows(name: str, frame: pd.DataFrame, extra: Sequence[str] = ()) -> Rows:
-    """Rows of our own data base or export: without training, unfinished and excluded sessions.
+    """Rows of our own data base or export, without training, unfinished and excluded sessions.
 
     Args:
-        name: of the source, for messages.
+        name: name of the source in messages.
         frame: text, with the columns of `mushra.store.ratings.read_ratings`.
         extra: other columns to keep.
     """
@@ -245,7 +245,7 @@ def own_rows(name: str, frame: pd.DataFrame, extra: Sequence[str] = ()) -> Rows:
             f"{name}: nobody has finished a session that counts yet ({reasons or 'there is no rating'}); "
             "analyse it when one is finished"
         )
-    # What our own page stores says how often a slider was moved: without, it may be from webMUSHRA's CSV.
+    # Our own page stores the moves of each slider: rows without them may be from webMUSHRA's CSV.
     rows = _rename(counted, {}).assign(loses_plus=counted.get("moves", "") == "")
     kept = [*extra, *({"gold_failures"} & set(counted.columns))]
     rows = rows.assign(**counted[kept], **_person(counted, "answer:"))
@@ -280,7 +280,7 @@ def _person(frame: pd.DataFrame, prefix: str = "") -> dict[str, pd.Series[str]]:
 
 
 def _pymushra_table(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> Rows:
-    """Of pymushra's table the pages of type mushra."""
+    """The pages of type mushra in pymushra's table."""
     problems = []
     if "wm_type" in frame:
         others = frame[frame["wm_type"] != "mushra"]
@@ -315,7 +315,9 @@ def _webmushra(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> R
         sessions, listeners = sessions.where(named, split), ids.where(named, split)
         if "listener" not in columns:
             told = count(sessions[~named].nunique(), "session")
-            detail = f"{path.name} has no session ids: {told}, told apart by answers and by repeated trials"
+            detail = (
+                f"{path.name} has no session ids: {told}, distinguished by answers and by repeated trials"
+            )
             rows.problems.append(Problem("no session ids", detail, int((~named).sum())))
     rows.frame["session"] = sessions
     if "listener" not in columns:
@@ -325,8 +327,8 @@ def _webmushra(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> R
 
 
 def _sessions_of_ids(frame: pd.DataFrame) -> pd.Series[str]:
-    """Sessions of a file with ids: another one of the same listener where a stimulus comes again, unless all
-    of its rows were there before: then it was stored twice."""
+    """Sessions of a file with ids. A repeated stimulus begins a new session of the same listener, unless all
+    rows of that session are repeated: then it was stored twice."""
     sessions = frame["session_uuid"].copy()
     for uuid, rows in frame.groupby("session_uuid", sort=False):
         if not rows.duplicated(["trial_id", "rating_stimulus"]).any():
@@ -339,7 +341,7 @@ def _sessions_of_ids(frame: pd.DataFrame) -> pd.Series[str]:
 
 
 def _split_sessions(frame: pd.DataFrame) -> list[str]:
-    """Sessions of a file without ids: a new one where the answers change or a stimulus comes again."""
+    """Sessions of a file without ids: changed answers or a repeated stimulus begin a new one."""
     tail = {"trial_id", "rating_stimulus", "rating_score", "rating_time", "rating_comment"}
     answers = [column for column in frame if column not in tail]
     number, seen, last = 0, set[tuple[str, str]](), None
@@ -348,7 +350,7 @@ def _split_sessions(frame: pd.DataFrame) -> list[str]:
     who = zip(*(frame[column].fillna("") for column in answers), strict=True)
     previous_trial = None
     for answer, (trial, stimulus) in zip(who, trials, strict=True):
-        # Within one page a stimulus twice is a fault of the page, not a new session.
+        # A repeated stimulus within one page is a fault of the page, not a new session.
         again = (trial, stimulus) in seen and trial != previous_trial
         if answer != last or again:
             number += 1
@@ -363,7 +365,7 @@ def _split_sessions(frame: pd.DataFrame) -> list[str]:
 
 
 def parse_json(text: str) -> Any:
-    """`json.loads`, with U+FFFD for lone surrogates, which JSON can hold and no table can."""
+    """`json.loads`, with U+FFFD for lone surrogates, which JSON can hold and tables cannot."""
     content = json.loads(text)
     return _whole(content) if _SURROGATES.search(text) else content
 
@@ -400,7 +402,7 @@ def _tidy_json(path: Path, content: list[Any], columns: Mapping[str, str]) -> Ro
     if not content:
         raise UserError(f"{path} holds an empty list; give a file with ratings")
     if not all(isinstance(row, dict) for row in content):
-        raise UserError(f"{path} is a list of something else than rows; give rows with {', '.join(COLUMNS)}")
+        raise UserError(f"{path} is not a list of rows; give rows with {', '.join(COLUMNS)}")
     header = list(dict.fromkeys(str(name) for row in content for name in row))
     _check_columns(path, header, columns)
     frame = pd.DataFrame([{name: as_text(row.get(name)) for name in header} for row in content], dtype=str)
@@ -433,7 +435,9 @@ def _pymushra(path: Path, documents: list[dict[str, Any]]) -> Rows:
             raise UserError(f"{path}: page {number} has no questionaire.uuid, so its listener is unknown")
         for response in document["responses"]:
             if not isinstance(response, dict):
-                raise UserError(f"{path}: page {number} has a response that is no object; export it again")
+                raise UserError(
+                    f"{path}: page {number} has a response that is not an object; export it again"
+                )
             record = {"listener": uuid, "session": uuid, "item": as_text(document.get("id"))}
             record |= {f"answer:{name}": as_text(answer) for name, answer in answers.items()}
             record |= {
@@ -455,7 +459,7 @@ def _pymushra(path: Path, documents: list[dict[str, Any]]) -> Rows:
 
 
 def as_text(value: Any) -> str:
-    """A value as the text a CSV would hold; pymushra turns names such as "16" into numbers."""
+    """A value as its text in a CSV; pymushra turns names such as "16" into numbers."""
     if value is None or value != value:
         return ""
     if isinstance(value, float) and value.is_integer():

@@ -1,10 +1,10 @@
 """Tests of condition means in a fitted mixed model: degrees of freedom after Satterthwaite and Kenward-Roger.
 
-The covariance of the means is estimated, so that a difference over its standard error is Student's only in
-approximation. Both methods ask how uncertain the variance components are. Satterthwaite (1946), for several
-contrasts after Fai and Cornelius (1996), as lmerTest does it: the degrees of freedom of the estimated
-covariance. Kenward and Roger (1997), as pbkrtest does it: also a correction of the covariance for few
-listeners and items. In a full table the two are the same.
+The covariance of the means is estimated, so a difference divided by its standard error has only approximately
+Student's distribution. Both methods use the uncertainty of the variance components. Satterthwaite (1946), for
+several contrasts after Fai and Cornelius (1996), gives the degrees of freedom of the estimated covariance, as
+lmerTest does. Kenward and Roger (1997) also correct the covariance for few listeners and items, as pbkrtest
+does. In a full table the two are the same.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Of the two-sided t test that it is 0."""
+        """p of the two-sided t test against 0."""
         return float(2 * stats.t.sf(abs(self.statistic), self.df))
 
     def interval(self) -> tuple[float, float]:
@@ -63,7 +63,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Fit:
-    """What tests of the condition means need of a fitted model.
+    """Parts of a fitted model that tests of the condition means use.
 
     Attributes:
         means: (c,). covariance: (c, c) of the means.
@@ -84,7 +84,7 @@ class Fit:
         return Estimate(float(weights @ self.means), math.sqrt(variance), df)
 
     def test(self) -> FTest:
-        """That all means are equal."""
+        """Test that all means are equal."""
         matrix = contrasts(len(self.means))
         _, vectors = np.linalg.eigh(matrix @ self.covariance @ matrix.T)
         parts = [self.estimate(row) for row in vectors.T @ matrix]
@@ -93,7 +93,7 @@ class Fit:
 
 
 def _joint(df: Sequence[float]) -> float:
-    """Degrees of freedom of the F of the same mean as that of squared independent t with ``df``."""
+    """Degrees of freedom of an F with the mean of squared independent t variables with ``df``."""
     if max(df) - min(df) < 1e-6 * max(df):
         return float(np.mean(df))
     if min(df) <= 2:
@@ -159,7 +159,7 @@ def _design(frame: pd.DataFrame, conditions: Sequence[str], present: np.ndarray)
     z = sparse.hstack(parts, format="csr") if parts else sparse.csr_matrix((len(rows), 0))
     x = (frame["condition"].to_numpy()[:, None] == np.asarray(conditions)[None, :]).astype(float)
     y = frame["score"].to_numpy(dtype=float)
-    y = y - y.mean()  # it costs digits in the squares
+    y = y - y.mean()  # the squares lose fewer digits
     return _Design(
         tuple(blocks), (z.T @ z).toarray(), z.T @ x, z.T @ y, x.T @ x, x.T @ y, float(y @ y), len(rows)
     )
@@ -173,11 +173,11 @@ def derived_fit(
     V is the covariance of the scores, G_r its derivative by component r, and P = V^-1 - V^-1 X (X'V^-1 X)^-1
     X'V^-1. The observed information of the components is y'P G_r P G_s P y - tr(P G_r P G_s) / 2; its inverse
     is Satterthwaite's uncertainty, as in lmerTest. The expected one is tr(P G_r P G_s) / 2; its inverse is
-    Kenward and Roger's. No matrix with a row per rating is made: G_r = Z_r Z_r', so Z'PZ holds all there is,
-    and the terms of the residual follow from PVP = P.
+    Kenward and Roger's. Matrices with a row per rating are not needed: G_r = Z_r Z_r', so Z'PZ is enough, and
+    the terms of the residual follow from PVP = P.
 
     Args:
-        frame: ratings of ``conditions``, each of which it holds.
+        frame: ratings of ``conditions``; each has at least one.
         components: (6,) in the order of `mushra.analysis.mixed.COMPONENTS`; those at 0 have no uncertainty.
 
     Returns:
@@ -255,7 +255,7 @@ def _with_residual(
 
 
 def _positive_inverse(matrix: np.ndarray) -> np.ndarray:
-    """Inverse in the directions of positive curvature, as lmerTest: others say nothing of the uncertainty."""
+    """Inverse in the directions of positive curvature, as in lmerTest; others do not give an uncertainty."""
     scale = 1 / np.sqrt(np.maximum(np.abs(np.diagonal(matrix)), 1e-300))
     values, vectors = np.linalg.eigh(matrix * scale[:, None] * scale)
     good = values > 1e-10 * values.max()

@@ -1,4 +1,4 @@
-"""Gold items (`mushra.config.crowd`) in ratings: left out of every result, and who got them wrong."""
+"""Gold items (`mushra.config.crowd`) in ratings: leave them out of results, count wrong answers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from qincodec.core.errors import count
 
 
 def without_gold(part: Rows, source: Source, problems: list[Problem]) -> Rows:
-    """Rows of a file that knows nothing of gold, without the gold items that the YAML beside it names.
+    """Rows of a file that does not mark gold items, without those that the YAML beside it names.
 
-    Names must be those of the YAML: call it before a key opens them.
+    The names must be those of the YAML: call this before a key replaces them.
     """
     config = config_beside(Path(source.test or source.path))
     section = own_section(config) if config is not None else None
@@ -43,7 +43,7 @@ def without_gold(part: Rows, source: Source, problems: list[Problem]) -> Rows:
 
 
 def count_gold(frame: pd.DataFrame) -> dict[str, int]:
-    """Listener -> how many gold items all their sessions got wrong, of those who got any wrong."""
+    """Listener -> number of gold items with a wrong answer in all sessions; without those who have none."""
     if "gold_failures" not in frame:
         return {}
     sessions = frame.drop_duplicates(["listener", "session"])

@@ -1,4 +1,4 @@
-"""Where each condition stands on the axis of a figure, and how it looks."""
+"""Position and look of each condition in a figure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GAP = 0.9
 
 @dataclass(frozen=True)
 class Place:
-    """A condition's position and look. ``codec`` is its entry in the legend, "" for none."""
+    """Position and look of a condition. ``codec`` is its entry in the legend; "" for none."""
 
     condition: str
     x: float
@@ -58,7 +58,7 @@ def codec_and_kbps(condition: str) -> tuple[str, float] | None:
 
 
 def display_name(condition: str, reference: str | None, anchors: Sequence[str]) -> str:
-    """How a condition is called in a figure: "hidden reference", "3.5 kHz anchor", else its name."""
+    """Name of a condition in a figure: "hidden reference", "3.5 kHz anchor", else its own name."""
     if condition == reference:
         return "hidden reference"
     match = _ANCHOR.fullmatch(condition)
@@ -110,7 +110,7 @@ def arrange(conditions: Sequence[str], reference: str | None, anchors: Sequence[
 
 
 def label_axis(axes: Axes, layout: Layout, width: float, *, font_size: float, slant: bool = True) -> float:
-    """Write the labels under ``axes``, turned and made smaller as it takes.
+    """Write the labels under ``axes``, turned and made smaller if needed.
 
     Args:
         axes: its x axis is set up for ``layout``.
@@ -136,7 +136,7 @@ def label_axis(axes: Axes, layout: Layout, width: float, *, font_size: float, sl
         ):
             axes.set_xticklabels(["\n".join(lines) for lines in wrapped], fontsize=size)
             return 1.25 * size * max((len(lines) for lines in wrapped), default=1) / 72
-    # A rate stays level under its group where it fits; names are turned all alike.
+    # A rate is horizontal under its group if it fits; names are all turned in the same way.
     narrow = min(layout.spans)
     size = min(font_size, max(4.0, 0.85 * unit * narrow))
     slanted = slant and unit * narrow >= 2.2 * size
@@ -155,7 +155,7 @@ def label_axis(axes: Axes, layout: Layout, width: float, *, font_size: float, sl
 
 
 def _shortened(label: str) -> str:
-    """At most `_LONGEST_LABEL` characters, the middle left out: ends differ more often."""
+    """At most `_LONGEST_LABEL` characters; the middle is left out, because ends differ more often."""
     if len(label) <= _LONGEST_LABEL:
         return label
     half = (_LONGEST_LABEL - 1) // 2
@@ -163,7 +163,7 @@ def _shortened(label: str) -> str:
 
 
 def _distinct(labels: Sequence[str]) -> list[str]:
-    """Labels that became equal are numbered."""
+    """Labels in which equal ones are numbered."""
     seen: dict[str, int] = {}
     result = []
     for label in labels:

@@ -1,7 +1,7 @@
-"""Load ratings from one or several sources into one tidy table, and report all that was wrong.
+"""Load ratings from one or several sources into one tidy table, and report all problems.
 
-Nothing is dropped without a `Problem` that says so: rows that are no rating, sessions stored twice, ratings
-given twice, conditions and items that are missing.
+Everything that is dropped or changed gives a `Problem`: rows that are not ratings, sessions stored twice,
+ratings given twice, missing conditions and items.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from mushra.store.store import Store
 from qincodec.core.errors import UserError, count
 
 ListenerIds = Literal["global", "per-file"]
-#: webMUSHRA's names of the controls, which a key need not have.
+#: webMUSHRA's names of the controls; a key may lack them.
 _CONTROLS = ("reference", "anchor35", "anchor70")
-#: A name that `mushra create` made so that it tells nothing.
+#: Pattern of the opaque names of `mushra create`.
 _OPAQUE = re.compile("[a-z]{8}")
 
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Messages in one line: the names in them come from files and may hold anything."""
+    """Raise every `UserError` with a message in one line: names from files may hold any character."""
     try:
         yield
     except UserError as error:
@@ -75,35 +75,35 @@ def load(
     keep_training: bool = False,
     listener_ids: ListenerIds | None = None,
 ) -> Ratings:
-    """Read the ratings of one test: what every command and the administrator's page show.
+    """Read the ratings of one test, as every command and the administrator's page show them.
 
-    Of our own data base and exports count finished sessions that are not excluded, without training. A
-    score whose slider was never moved is no grade (`mushra.store.given`). Of someone who rated a condition
+    In our own data bases and exports only finished sessions that are not excluded count, without training. A
+    score whose slider was never moved does not count (`mushra.store.given`). If a listener rated a condition
     of an item several times, in one session or in several, the mean counts.
 
     Args:
-        sources: what `mushra.analysis.sources` knows: tests, data bases, exports, files of any format of
-            `mushra.analysis.formats`. One, or several that are read as one test.
-        columns: which column of a CSV is ``listener``, ``item``, ``condition``, ``score``, ``time_ms`` ...
-        key: ``key.json`` of ``mushra create``, which must know all names: what each opaque one stands for. By
-            default that in the folder of each source; names it does not know stay as they are.
-        key_of_test: for sources without a key in their folder.
+        sources: sources of `mushra.analysis.sources`: tests, data bases, exports, files of any format of
+            `mushra.analysis.formats`. Several are read as one test.
+        columns: names in CSVs of the columns ``listener``, ``item``, ``condition``, ``score`` and so on.
+        key: ``key.json`` of ``mushra create``; it must have the conditions of all opaque names.
+            Default: the key in the folder of each source; names that it lacks are kept.
+        key_of_test: key for sources without one in their folder.
         database: file or URL with the results of those ``sources`` that are tests.
         reference: name of the hidden reference; found by its name if not given.
         anchors: names of the anchors, lowest first; found by their names if not given.
-        systems: conditions that are no controls though their names look so (of those that a key knows none
-            needs to be named); ``all`` for every such.
-        scale: lowest and highest score, where they are not 0 and 100; scores are taken to 0 to 100.
-        tests: test ids to use; needed where the sources hold several.
+        systems: systems whose names look like controls (not needed for conditions that a key has); ``all``
+            for every such name.
+        scale: lowest and highest score, if not 0 and 100; scores are stretched to 0 to 100.
+        tests: test ids to use; needed if the sources hold several.
         drop_items: items to leave out.
-        keep_training: whether training pages count (`mushra.config.pages.is_training`; a file of ratings may
-            lie in the folder of its test), whose grades BS.1534-3 throws away.
+        keep_training: whether training pages count (`mushra.config.pages.is_training`); BS.1534-3 discards
+            their grades. The YAML beside a file of ratings may name them.
         listener_ids: whether a listener id in two files is one listener ("global") or two ("per-file");
-            needed only where the files leave it open.
+            needed only if the files do not decide it.
 
     Raises:
-        UserError: a source cannot be read or holds no ratings, its names need a key that is not there, or
-            something above is left open.
+        UserError: a source cannot be read or holds no ratings, its names need a missing key, or an argument
+            above is needed.
     """
     if isinstance(sources, str | Path):
         sources = [sources]
@@ -131,7 +131,7 @@ def load(
     problems += missing_ratings(frame)
     order = np.lexsort([ranks(frame[name]) for name in ("condition", "item", "listener")])
     frame = frame.iloc[order].reset_index(drop=True)
-    # What a key names beside its controls are systems, whatever they are called.
+    # All conditions of a key except its controls are systems, even if a name looks like a control.
     known = gathered.known & set(frame["condition"]) - {*_CONTROLS, reference, *anchors}
     ratings = with_roles(
         frame, reference=reference, anchors=anchors, systems=[*systems, *sorted(known)], problems=problems
@@ -166,9 +166,9 @@ def gather(
     keep_training: bool = False,
     listener_ids: ListenerIds | None = None,
 ) -> Gathered:
-    """The rows of one test as `read` has them, without training, listeners told apart, names opened.
+    """The rows of one test from `read`, without training, with unique listeners and names of conditions.
 
-    All but ``read`` is as in `load`, which raises the same errors.
+    All arguments but ``read`` and all errors are those of `load`.
     """
     problems = [problem for source in found for problem in source.problems]
     parts: list[Rows] = []
@@ -208,12 +208,11 @@ def read_database(
     what: str = "MUSHRA ratings",
     extra: Sequence[str] = (),
 ) -> Rows:
-    """The ratings of a data base of ``mushra serve``; of one that holds several tests those of `Source.test`,
-    unless ``tests`` says which.
+    """The ratings of a data base of ``mushra serve``: those of ``tests``, or else of `Source.test`.
 
     Args:
-        table: of the stored ratings, the answers and the gold items of each session those that are wanted.
-        what: these are.
+        table: makes the table of wanted ratings from stored ratings, answers and gold items.
+        what: name of these ratings in messages.
         extra: columns of that table to keep beside the usual ones.
 
     Raises:
@@ -240,7 +239,7 @@ def read_database(
 
 
 def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
-    """Conditions in place of the meaningless names that the key knows."""
+    """Rows with conditions in place of the opaque names that the key has."""
     key = read_key(path)
     if "loses_plus" in part.frame:
         part = replace(part, frame=_repair_plus(part.frame, problems, set(key.trials)))
@@ -254,8 +253,8 @@ def _open_names(part: Rows, path: Path, problems: list[Problem]) -> Rows:
 
 
 def _unknown(frame: pd.DataFrame, key: Key) -> list[tuple[str, str]]:
-    """(item, condition) that the key does not know and that are no condition's name: an export with --key has
-    those already."""
+    """Pairs (item, name) that the key lacks. Names of conditions are not among them: exports with --key have
+    those."""
     known = {*_CONTROLS, *key.conditions}
     pairs = set(zip(frame["item"], frame["condition"], strict=True))
     return sorted(pair for pair in pairs if not key.knows(*pair) and pair[1] not in known)
@@ -271,14 +270,14 @@ def _opened(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
 
 
 def _check_opaque(frame: pd.DataFrame) -> None:
-    """That conditions have names, not the letters `mushra create` gave each signal of each item."""
+    """Raise `UserError` if conditions have the opaque names of `mushra create` instead of their own."""
     places = frame.groupby("condition")["item"].nunique()
     places = places[[name not in _CONTROLS for name in places.index]]
     opaque = [name for name in places.index if _OPAQUE.fullmatch(name)]
     if len(opaque) == len(places) > 1 and frame["item"].nunique() > 1 and places.max() == 1:
         raise UserError(
-            f"the ratings have only names such as '{opaque[0]}', which tell nothing, and no key.json is in "
-            "their folder; put that of the test there, or give it with --key"
+            f"the ratings have only opaque names such as '{opaque[0]}', and their folder has no key.json; "
+            "put that of the test there, or give it with --key"
         )
 
 
@@ -302,7 +301,7 @@ def _without_training(part: Rows, source: Source, problems: list[Problem]) -> Ro
 def _join(
     parts: list[Rows], names: list[str], listener_ids: ListenerIds | None, problems: list[Problem]
 ) -> pd.DataFrame:
-    """One table of all sources, ids that stand for several people told apart."""
+    """One table of all sources; an id of several people gets a prefix per file."""
     frames = []
     for number, part in enumerate(parts):
         frame = part.frame.copy()
@@ -313,7 +312,6 @@ def _join(
         if "loses_plus" not in frame:
             frame["loses_plus"] = False
         frames.append(frame)
-    # Not `concat(..., ignore_index)` alone: a column that only some files have is empty in the others.
     frame = pd.concat(frames, ignore_index=True)
     if len(parts) == 1:
         return frame
@@ -334,7 +332,7 @@ def _join(
     ambiguous = sorted(shared[shared > 1].index, key=natural_key)
     if ambiguous and listener_ids is None:
         raise UserError(
-            f"listener '{ambiguous[0]}' is in several files: give --listener-ids global if that is one "
+            f"listener '{ambiguous[0]}' is in several files: give --listener-ids global if this is one "
             "person, or --listener-ids per-file if each file counts its own people"
         )
     if ambiguous and listener_ids == "per-file":
@@ -350,7 +348,7 @@ def _file_label(names: list[str], number: int) -> str:
 
 
 def _clean_names(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Strip blanks around names, but not ids that a program made; leave out rows without a name."""
+    """Strip blanks around names, except generated ids; leave out rows without a name."""
     frame = frame.copy()
     as_made = frame.pop("unique").astype(bool)
     named = [c for c in ("listener", "item", "condition") if c in frame]
@@ -382,7 +380,7 @@ def _one_test(frame: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
     found = sorted(frame["test"].fillna("").unique(), key=natural_key) if "test" in frame else [""]
     for name in tests:
         if name not in found:
-            raise UserError(f"there is no test '{name}'; the sources hold {', '.join(found)}")
+            raise UserError(f"test '{name}' is not in the sources; they hold {', '.join(found)}")
     if not tests and len(found) > 1:
         raise UserError(
             f"the sources hold several tests ({', '.join(found)}); choose with --test, repeated to pool them"
@@ -391,10 +389,10 @@ def _one_test(frame: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
 
 
 def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_items: set[str]) -> pd.DataFrame:
-    """Put back the ``+`` that webMUSHRA's transport turned into a space, in rows that came from its CSV.
+    """Restore the ``+`` that webMUSHRA's transport turned into a space, in rows from its CSV.
 
-    A name with spaces is repaired where the same name with ``+`` is known from other rows or from the key,
-    unless somebody rated both: then they are two.
+    A name with spaces is repaired if the same name with ``+`` is in other rows or in the key, unless somebody
+    rated both: then they are two conditions.
     """
     frame = frame.copy()
     spaced = frame["loses_plus"].astype(bool)
@@ -418,7 +416,7 @@ def _repair_plus(frame: pd.DataFrame, problems: list[Problem], key_items: set[st
 
 
 def _open_all_names(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
-    """Conditions in place of meaningless names, all of which the key must know."""
+    """Frame with conditions in place of opaque names; the key must have all of them."""
     items = sorted(set(frame["item"]) - set(key.trials), key=natural_key)
     if items:
         raise UserError(f"item '{items[0]}' is not in the key; give the key.json of this test")
@@ -432,8 +430,8 @@ def _drop_items(frame: pd.DataFrame, items: Sequence[str], problems: list[Proble
         rows = int((frame["item"] == item).sum())
         if not rows:
             raise UserError(
-                f"there is no item '{item}' to drop; the items are "
+                f"item '{item}' cannot be dropped, because it is not in the ratings; the items are "
                 f"{', '.join(sorted(set(frame['item']), key=natural_key))}"
             )
-        problems.append(Problem("dropped item", f"item '{item}' was left out as asked", rows))
+        problems.append(Problem("dropped item", f"item '{item}' was left out by --drop-item", rows))
     return some(frame[~frame["item"].isin(items)])

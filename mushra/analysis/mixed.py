@@ -3,17 +3,17 @@
     score = mean of the condition + listener + item + listener:item + listener:condition + item:condition
             + residual
 
-The random terms of the condition are what makes its test hold for other listeners and other items; without
-them ratings would count as independent (Barr et al. 2013). In a full table the restricted-likelihood
-estimates are known in closed form from the mean squares. Otherwise the restricted likelihood is maximised,
-profiled as by Bates et al. (2015, "Fitting Linear Mixed-Effects Models Using lme4", section 3) and with each
-listener's effects eliminated first: one evaluation is linear in the number of listeners, where a general
-solver takes the cube of the number of all effects.
+With the random terms of the condition its test holds for other listeners and other items; without them
+ratings would count as independent (Barr et al. 2013). In a full table the restricted-likelihood estimates
+have a closed form in the mean squares. Otherwise the restricted likelihood is maximised, profiled as by Bates
+et al. (2015, "Fitting Linear Mixed-Effects Models Using lme4", section 3), after eliminating each listener's
+effects. So the time of one evaluation is linear in the number of listeners, and not cubic in the number of
+all effects as in a general solver.
 
-A variance cannot be negative, its estimate from mean squares can. Where such a component enters the test of
-conditions (listener:condition, item:condition) it is set to zero and the rest is estimated again, which is
-restricted maximum likelihood on the boundary. The other components of a full table have no part in the test,
-whatever their estimates are. Where ratings are missing all have, and all are kept at zero or above.
+A variance cannot be negative, but its estimate from mean squares can. If such a component is used in the test
+of conditions (listener:condition, item:condition), it is set to zero and the rest is estimated again; this is
+restricted maximum likelihood on the boundary. The test of a full table does not use the other components. If
+ratings are missing, it uses all components, and all are kept at zero or above.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from mushra.analysis.freedom import Estimate, Fit, FTest, balanced_fit, derived_
 COMPONENTS = ("listener", "item", "listener:item", "listener:condition", "item:condition", "residual")
 CLOSED_FORM = "closed form"
 RESTRICTED_LIKELIHOOD = "restricted maximum likelihood"
-#: Ratings, and effects of items and of items by condition, that the search takes; more cost minutes.
+#: Limits of ratings, and of effects of items and of items by condition, for the search; more take minutes.
 MAX_RATINGS = 50_000
 MAX_ITEM_EFFECTS = 1000
-#: Effects up to which the uncertainty of the variance components is derived; more cost minutes.
+#: Limit of effects for deriving the uncertainty of the variance components; more take minutes.
 MAX_DERIVED_EFFECTS = 2000
-#: Significant digits that the search finds for certain, and those that hold after a step of Newton's method.
+#: Reliable digits after the search, and after a step of Newton's method.
 _SEARCH_DIGITS, _REFINED_DIGITS = 5, 8
-#: A variance below this part of the residual one is zero.
+#: A variance up to this share of the residual one counts as zero.
 SINGULAR = 1e-6
-#: Strata of a full table, in the order of `COMPONENTS`, and which of them the test of conditions takes.
+#: Strata of a full table, in the order of `COMPONENTS`.
 _STRATA = ("l", "i", "li", "lc", "ic", "rest")
 
 
 @dataclass(frozen=True)
 class MixedModel:
-    """A fitted model, or why there is none.
+    """A fitted model, or the reason why there is none.
 
     Attributes:
         method: `CLOSED_FORM` or `RESTRICTED_LIKELIHOOD`.
         components: variance (points squared) of each of `COMPONENTS`; empty if there is a ``reason``.
         statistic: F of the condition, with ``df1`` and ``df2`` degrees of freedom (Satterthwaite) and ``p``.
         n: listeners. n_ratings: rows used.
-        reason: why there are no figures: not converged, too few or too many effects.
-        at_zero: components that enter the test and were estimated at zero.
-        kenward_roger: the same test after Kenward and Roger; None where it was not derived.
+        reason: why values are missing: not converged, too few or too many effects.
+        at_zero: components of the test that were estimated at zero.
+        kenward_roger: the same test after Kenward and Roger; None if it was not derived.
         means: estimate of each condition's mean.
         contrasts: estimate of each pair's difference, the first minus the other.
     """
@@ -79,7 +79,7 @@ class MixedModel:
     def with_test(
         self, fit: Fit, conditions: Sequence[str], kenward_roger: FTest | None, *, digits: int = 0
     ) -> MixedModel:
-        """With the test of conditions, the means and their differences; ``digits`` are kept, 0 for all."""
+        """Model with the test of conditions, the means and their differences, to ``digits`` (0: all)."""
 
         def sure(value: float) -> float:
             return float(f"{value:.{digits}g}") if digits else value
@@ -108,7 +108,7 @@ class MixedModel:
 def mixed_model(frame: pd.DataFrame, conditions: Sequence[str]) -> MixedModel:
     """Fit the model of this module to the ratings of ``conditions``.
 
-    Every rating is used; missing ones need no rule here.
+    Every rating is used; ratings may be missing.
 
     Args:
         frame: the tidy table.
@@ -177,10 +177,10 @@ def _components_of_squares(
 
 
 def _merged(squares: np.ndarray, df: np.ndarray) -> np.ndarray:
-    """(m, 6) of 0 and 1: which strata are estimated together.
+    """(m, 6) of 0 and 1: strata that are estimated together.
 
-    Where the mean square of listener:condition or item:condition is at or below the residual one, restricted
-    likelihood is largest with both pooled; the lowest goes first (the pool-adjacent-violators algorithm).
+    If the mean square of listener:condition or item:condition is not above the residual one, the restricted
+    likelihood is largest with both pooled, the lowest first (the pool-adjacent-violators algorithm).
     """
     rest = [5]
     for stratum in sorted((3, 4), key=lambda stratum: float(squares[stratum])):
@@ -213,7 +213,7 @@ def _mean_squares(scores: np.ndarray) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Products:
-    """Cross products of the design, effects of listeners apart from those of items, conditions, scores.
+    """Cross products of the design; effects of listeners are separate from items, conditions and scores.
 
     ``own`` (listeners, b, b) of each listener's b = 1 + items + conditions effects; ``cross``
     (listeners, b, m) of these with the m = items + items x conditions + conditions + 1 shared columns;
@@ -242,7 +242,7 @@ def _products(frame: pd.DataFrame, conditions: Sequence[str]) -> _Products:
     there = np.zeros((n, i, c))
     there[listener, item, condition] = 1.0
     score = np.zeros((n, i, c))
-    # The mean does not change the model and costs digits in the squares.
+    # Subtracting the mean does not change the model, and the squares lose fewer digits.
     score[listener, item, condition] = frame["score"].to_numpy(dtype=float)
     score -= there * (score.sum() / there.sum())
     # Each cell (i, c) of a listener has these effects and these shared columns.
@@ -274,10 +274,10 @@ def _products(frame: pd.DataFrame, conditions: Sequence[str]) -> _Products:
 
 
 def _factor(ratios: np.ndarray, products: _Products) -> tuple[float, np.ndarray]:
-    """Log determinant of the listeners' part, and the Cholesky factor of what is left after them.
+    """Log determinant of the listeners' part, and the Cholesky factor of the rest.
 
     Args:
-        ratios: (5,) variances of all `COMPONENTS` but the last over that one.
+        ratios: (5,) variances of all `COMPONENTS` but the last, divided by the last.
     """
     listener, item, listener_item, listener_condition, item_condition = np.sqrt(ratios)
     c, i = products.c, products.i
@@ -294,7 +294,7 @@ def _factor(ratios: np.ndarray, products: _Products) -> tuple[float, np.ndarray]
 
 
 def _deviance(ratios: np.ndarray, products: _Products) -> float:
-    """Restricted deviance, residual variance and condition means profiled out, up to a constant."""
+    """Restricted deviance up to a constant, with residual variance and condition means profiled out."""
     log_determinant, lower = _factor(ratios, products)
     diagonal = np.diagonal(lower)
     freedom = products.n_ratings - products.c
@@ -306,9 +306,9 @@ def _restricted_likelihood(frame: pd.DataFrame, conditions: Sequence[str]) -> Mi
     nothing = MixedModel(RESTRICTED_LIKELIHOOD, n, len(frame))
     if len(frame) > MAX_RATINGS or i + i * c > MAX_ITEM_EFFECTS:
         reason = (
-            f"some ratings are missing, and {len(frame)} ratings with {i + i * c} item effects exceed what "
+            f"some ratings are missing, and {len(frame)} ratings with {i + i * c} item effects exceed the "
         )
-        reason += f"the search takes ({MAX_RATINGS} and {MAX_ITEM_EFFECTS})"
+        reason += f"limits of the search ({MAX_RATINGS} and {MAX_ITEM_EFFECTS})"
         return replace(nothing, reason=f"{reason}; rely on the analysis of variance")
     products = _products(frame, conditions)
     try:
@@ -348,7 +348,7 @@ def _derived(
 
 
 def _search(products: _Products) -> tuple[np.ndarray, str]:
-    """(5,) ratios of variances to the residual one where the restricted likelihood is largest, or why not."""
+    """(5,) ratios of variances to the residual one that maximise the restricted likelihood; or an error."""
     free, ratios = np.ones(5, dtype=bool), np.full(5, 0.3)
 
     def deviance(some: np.ndarray) -> float:
@@ -358,7 +358,7 @@ def _search(products: _Products) -> tuple[np.ndarray, str]:
 
     for _ in range(5):
         bounds = [(0.0, 1e6)] * int(free.sum())
-        # Differences of the deviance can be too coarse for so narrow a tolerance, or for any gradient.
+        # Rounding of the deviance can prevent a narrow tolerance, or any gradient.
         for narrow, gradient in ((True, True), (False, True), (False, False)):
             found = optimize.minimize(
                 deviance,
@@ -382,7 +382,7 @@ def _search(products: _Products) -> tuple[np.ndarray, str]:
 
 
 def _average_fit(frame: pd.DataFrame, products: _Products, lower: np.ndarray, components: np.ndarray) -> Fit:
-    """The fit of a large table: uncertainty of the components as in a full table with the average numbers."""
+    """The fit of a large table; the uncertainty is that of a full table with the average numbers."""
     n, c, i, ratings = products.n, products.c, products.i, products.n_ratings
     pages = frame.groupby(["listener", "item"]).ngroups
     of_squares = _components_of_squares(

@@ -1,4 +1,4 @@
-"""The whole analysis of a test in one call: `analyze`. It reads and writes no file."""
+"""The whole analysis of a test in one call: `analyze`. It does not read or write files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SYSTEMS, REFERENCE = "systems", "reference"
 WILCOXON, PERMUTATION = "wilcoxon", "permutation_median"
 #: Orders of the systems.
 BY_MEAN, BY_NAME = "mean", "name"
-#: Listeners that a note names; tables have all.
+#: Limit of listeners that a note names; tables have all.
 _MOST_NAMED = 5
 
 
@@ -62,19 +62,19 @@ class Analysis:
     """All results of `analyze`; NaN in a table has a reason beside it or in ``notes``.
 
     Attributes:
-        loaded: the ratings before screening; ratings: after it.
-        screening: who was excluded and why; listeners: figures about each listener, for information.
+        loaded, ratings: the ratings before and after screening.
+        screening: excluded listeners and reasons; listeners: figures about each listener, for information.
         conditions, conditions_all: `describe_conditions` after and before screening.
         intervals, items, differences: see `mushra.analysis.description`.
         tests: one row per test, `TEST_COLUMNS`.
         mixed: the mixed model of the systems.
         primary: the comparison of the systems that the rule of `mushra.analysis.primary` chose.
-        sensitivity: tests after screening, before it, and after it without those who stay though their
-            ratings are in doubt, `SENSITIVITY_COLUMNS`.
-        unflagged: the primary analysis without these; None if there are none or nobody else.
-        order: conditions as tables and figures show them: hidden reference, systems, anchors.
+        sensitivity: tests after screening, before it, and after it without kept listeners whose ratings are
+            in doubt, `SENSITIVITY_COLUMNS`.
+        unflagged: the primary analysis without these listeners; None if there are none, or only such.
+        order: conditions in the order of tables and figures: hidden reference, systems, anchors.
         notes: limits of these results, one sentence each.
-        seed: of the bootstrap and the permutations; num_permutations, num_resamples: their numbers.
+        seed: seed of bootstrap and permutations; num_permutations, num_resamples: their numbers.
     """
 
     loaded: Ratings
@@ -98,7 +98,7 @@ class Analysis:
     num_resamples: int
 
     def in_order(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Rows of a table of conditions in the order to show them in."""
+        """Rows of a table of conditions in ``order``."""
         rank = {name: place for place, name in enumerate(self.order)}
         return table.sort_values("condition", key=lambda names: names.map(rank), kind="stable")
 
@@ -126,19 +126,19 @@ def analyze(
 
     Args:
         ratings: from `mushra.load` or `mushra.analysis.ratings.with_roles`.
-        seed: of the permutations and the bootstrap.
+        seed: seed of permutations and bootstrap.
         keep: listeners that screening must not exclude; ``all`` for everybody.
         exclude: listeners to exclude in any case.
-        drop_flagged: exclude whose ratings are in doubt (`mushra.analysis.screening.doubtful`).
+        drop_flagged: exclude listeners whose ratings are in doubt (`mushra.analysis.screening.doubtful`).
         baseline: condition to which differences are given, beside those to the hidden reference.
-        margin: points within which two systems count as equivalent; None tests no equivalence.
+        margin: points within which two systems count as equivalent; None: equivalence is not tested.
         order: systems to show first; the others follow by mean, highest first, or with `BY_NAME` by name.
-        num_permutations: of each permutation test.
-        num_resamples: of the bootstrap.
+        num_permutations: permutations of each permutation test.
+        num_resamples: resamples of the bootstrap.
         progress: called with (what, done, total).
 
     Raises:
-        UserError: an unknown listener or condition, or nobody is left after screening.
+        UserError: a listener or condition is unknown, or nobody is left after screening.
     """
     if baseline is not None and baseline not in ratings.conditions:
         raise UserError(
@@ -208,7 +208,7 @@ def _check_order(order: Sequence[str], ratings: Ratings) -> None:
     for name in order:
         if name not in (*ratings.systems, BY_MEAN, BY_NAME):
             raise UserError(
-                f"--order names '{name}', which is no system; give {BY_MEAN}, {BY_NAME} or some of "
+                f"--order names '{name}', which is not a system; give {BY_MEAN}, {BY_NAME} or some of "
                 f"{', '.join(ratings.systems)}"
             )
 
@@ -238,8 +238,8 @@ def _pairs(ratings: Ratings) -> list[tuple[str, str, str]]:
 def _pair_rows(
     ratings: Ratings, pair: tuple[str, str, str], seed: list[int], num_permutations: int
 ) -> list[dict[str, object]]:
-    """Both tests of a pair. Each pair has a seed of its own: equal permutations would make all tests err
-    together."""
+    """Both tests of a pair. Each pair has its own seed: with equal permutations all tests would have the
+    same error."""
     family, a, b = pair
     pages = paired_pages(ratings.frame, a, b)
     permutation = permutation_test(pages, seed=seed, num_permutations=num_permutations)
@@ -329,7 +329,7 @@ def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sensitivity(tests: pd.DataFrame, primary: Primary) -> pd.DataFrame:
-    """The tests of all systems, and the primary analysis of each pair with Holm's p: `_SENSITIVE` of each."""
+    """Columns `_SENSITIVE` of the tests of all systems, and of the primary analysis of each pair (Holm)."""
     overall = tests[tests["a"] == ""].assign(n_listeners=lambda rows: rows["n_listeners"].astype(float))
     pairs = primary.contrasts.assign(test="primary", family=SYSTEMS, df2=primary.contrasts["df"])
     pairs["p"] = pairs["p_holm"]
@@ -338,7 +338,7 @@ def _sensitivity(tests: pd.DataFrame, primary: Primary) -> pd.DataFrame:
 
 
 def _beside(ratings: Ratings, margin: float | None) -> tuple[pd.DataFrame, Primary]:
-    """The same of other listeners."""
+    """`_sensitivity` and the primary analysis for other listeners."""
     mixed = mixed_model(ratings.frame, ratings.systems)
     primary = primary_analysis(ratings, mixed, margin)
     tests = pd.DataFrame([*_overall_rows(ratings, mixed)], columns=TEST_COLUMNS)
@@ -356,14 +356,14 @@ def _doubt(
     who = "; ".join(f"{name}: {what}" for name, what in list(stay.items())[:_MOST_NAMED])
     who += "; ..." if len(stay) > _MOST_NAMED else ""
     yield (
-        f"{count(len(stay), 'listener')} {'stays' if len(stay) == 1 else 'stay'} in spite of flags ({who}). "
+        f"{count(len(stay), 'listener')} {'is' if len(stay) == 1 else 'are'} kept despite flags ({who}). "
         f"{without_doubt(ratings, screening, primary, unflagged)} --drop-flagged leaves "
         f"{'this listener' if len(stay) == 1 else 'them'} out."
     )
 
 
 def without_doubt(ratings: Ratings, screening: Screening, primary: Primary, unflagged: Primary | None) -> str:
-    """A sentence: the result without those who stay though their ratings are in doubt, beside that with."""
+    """Sentence that compares the results without and with kept listeners whose ratings are in doubt."""
     them = "this listener" if len(screening.kept_in_doubt) == 1 else "them"
     if unflagged is None:
         return f"Without {them} nobody would be left."
@@ -395,34 +395,33 @@ def _notes(ratings: Ratings, screening: Screening, mixed: MixedModel) -> tuple[s
         )
     if not ratings.anchors:
         notes.append(
-            "No condition is known to be an anchor: how listeners used the scale cannot be compared with "
-            "other tests."
+            "No condition is known to be an anchor: the use of the scale cannot be compared with other tests."
         )
     if systems == 0:
         notes.append("There is no condition besides hidden reference and anchors: nothing to compare.")
     elif systems == 1:
         notes.append("There is one system: no comparison between systems is possible.")
     if items == 1:
-        notes.append("There is one item: results hold for it alone, and item effects cannot be estimated.")
+        notes.append("There is one item: results hold only for it, and item effects cannot be estimated.")
     elif items < MIN_ITEMS:
-        notes.append(f"There are {items} items; BS.1534-3 asks for at least {MIN_ITEMS}.")
+        notes.append(f"There are {items} items; BS.1534-3 requires at least {MIN_ITEMS}.")
     if scores.nunique() == 1 and len(scores) > 1:
-        notes.append(f"All {len(scores)} scores are {scores.iloc[0]:g}: no test can say anything.")
+        notes.append(f"All {len(scores)} scores are {scores.iloc[0]:g}: no test is possible.")
     pages = ratings.frame.groupby(["listener", "item"])["condition"].nunique()
     if len(pages) < n * items or (pages < len(ratings.conditions)).any():
         notes.append(
-            "Some ratings are missing: a mean is over the items a listener rated, comparisons are over pages "
-            "where both conditions were rated."
+            "Some ratings are missing: means use the items that a listener rated, and comparisons use pages "
+            "on which both conditions were rated."
         )
     if (ends := crowded(ratings)) and mixed.method != CLOSED_FORM and not mixed.reason:
         notes.append(
             f"Many scores of {' and '.join(ends)} are at an end of the scale: they vary less than the mixed "
-            "model takes all systems to vary."
+            "model assumes for all systems."
         )
     if zero := mixed.at_zero:
         notes.append(
-            f"Mixed model of all systems: the variance{'s' * (len(zero) > 1)} of {' and '.join(zero)} came "
-            f"out at zero or below; {'they were' if len(zero) > 1 else 'it was'} set to zero and the "
-            "rest fitted again."
+            f"Mixed model of all systems: the variance{'s' * (len(zero) > 1)} of {' and '.join(zero)} "
+            f"{'were' if len(zero) > 1 else 'was'} estimated at zero or below and set to zero; the rest was "
+            "fitted again."
         )
     return tuple(notes)

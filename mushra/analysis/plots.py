@@ -2,7 +2,7 @@
 
 Each is drawn 7.16 inches wide (two columns of a journal); `means`, `box` and `violin` also 3.5 inches wide
 (``..._one_column``). Conditions named ``codec@kbps`` are grouped by rate and coloured by codec, as in the
-usual figure of a codec paper; other systems stand beside one another, anchors at the left, the hidden
+usual figure of a codec paper; other systems are beside one another, anchors at the left, the hidden
 reference at the right, with a band over the whole width that shows their interval.
 """
 
@@ -31,14 +31,14 @@ from mushra.analysis.ratings import Ratings
 from qincodec.core.errors import count
 
 _AXES_HEIGHT = 2.0
-#: What axes and grades take of the width of a figure, inches.
+#: Width of axes and grades in a figure, inches.
 _MARGINS = 0.95
 _BANDS = ("Bad", "Poor", "Fair", "Good", "Excellent")
-#: Panels of a figure of items; more items make more figures.
+#: Limit of panels in a figure of items; more items make more figures.
 _ITEMS_PER_FIGURE = 24
-#: Beyond this number of marks a figure holds them as an image and not as one object each.
+#: With more marks a figure has them as one image and not as single objects.
 _MOST_VECTOR_MARKS = 2000
-#: Beyond this number listeners are not named.
+#: With more listeners they are not named.
 _MOST_NAMED_LISTENERS = 60
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -67,14 +67,14 @@ def draw_all(
         style: name or path of a matplotlib style, for fonts and lines.
         letters: of compact letter groups, condition -> "ab"; shown above the means.
         population: for whom the letters hold, such as "other listeners and other items".
-        captions: whether each figure has its caption (`caption`) inside, for figures that stand alone.
+        captions: whether each figure has its caption (`caption`) inside, for figures outside a report.
         kinds: of files, if not all of them.
 
     Returns:
         Paths of all files, the figure for two columns before the one for one.
 
     Raises:
-        UserError: the style is no style, or the folder cannot be written.
+        UserError: the style does not exist, or the folder cannot be written.
     """
     frame = ratings.frame.sort_values(["listener", "item", "condition", "score"], kind="stable")
     frame = frame.reset_index(drop=True)
@@ -101,7 +101,7 @@ def draw_all(
 
 
 def caption(name: str, ratings: Ratings, letters: dict[str, str] | None = None, population: str = "") -> str:
-    """What the figure of that name shows, and of how many; "" where its axes say all."""
+    """Content of the figure of that name and numbers of listeners and items; "" if its axes are enough."""
     listeners, items = count(len(ratings.listeners), "listener"), count(len(ratings.items), "item")
     if name == "items":
         return f"means and 95% t intervals: {listeners}"
@@ -121,7 +121,7 @@ def caption(name: str, ratings: Ratings, letters: dict[str, str] | None = None, 
 
 
 def _figure_of_conditions(layout: Layout, width: float, note: str) -> tuple[Figure, Axes]:
-    """An empty figure: labels below, grades at the right, codecs in a legend on top, ``note`` below."""
+    """An empty figure with labels below, grades at the right, a legend of codecs on top, ``note`` below."""
     handles = _legend_handles(layout)
     room = width - _MARGINS
     entry = 0.32 + 0.055 * max((len(handle.get_label()) for handle in handles), default=0)  # type: ignore[arg-type]
@@ -179,20 +179,20 @@ def _draw_means(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataF
 
 
 def _mark(axes: Axes, place: Place, mean: float, low: float, high: float, **look: Any) -> None:
-    """A mean, and its interval if it has one: of few listeners it can reach far beyond the scale."""
+    """A mean, and its interval if it has one; with few listeners it can reach far beyond the scale."""
     options = {"capsize": 2.5, "elinewidth": 1.0, "zorder": 3, **look}
     size = {"markersize": options.pop("markersize")} if "markersize" in options else {}
     if not (math.isnan(low) or math.isnan(high)):
         bars = [[mean - low], [high - mean]]
         axes.errorbar([place.x], [mean], bars, fmt="none", ecolor=place.colour, **options)
-    # A mean of 100 lies on the edge of the axes.
+    # A mean of 100 is on the edge of the axes.
     axes.plot(place.x, mean, place.marker, color=place.colour, zorder=3, clip_on=False, **size)
 
 
 def _write_letters(
     axes: Axes, layout: Layout, table: pd.DataFrame, letters: dict[str, str], width: float
 ) -> None:
-    """Letters above the means; of many systems upright, so that they do not run into each other."""
+    """Letters above the means; with many systems they are vertical, so that they do not overlap."""
     tops = {}
     for place in layout.places:
         row = _numbers(table, place.condition)
@@ -253,7 +253,7 @@ def _draw_boxes(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataF
 
 
 def _draw_violins(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataFrame) -> None:
-    """Densities of all ratings, each as wide at its widest, their quartiles, and listeners' means."""
+    """Densities of all ratings with the same largest width, their quartiles, and listeners' means."""
     for place, row, values in _rated(layout, table, frame):
         grid, density = bounded_density(values)
         half = 0.4 * density / density.max()
@@ -273,9 +273,9 @@ def _draw_violins(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.Dat
 
 
 def bounded_density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Density of scores over 0 to 100: Gaussian kernels, reflected at both ends: nothing lies outside.
+    """Density of scores over 0 to 100: Gaussian kernels, reflected at both ends of the scale.
 
-    The bandwidth is Scott's rule, at least one point of the scale, since equal scores have a spread too
+    The bandwidth is Scott's rule, and at least one point of the scale, because equal scores have a spread too
     small to draw.
 
     Returns:

@@ -2,13 +2,13 @@
 
 1. With two or more systems, listeners and items: the mixed model of `mushra.analysis.mixed`, whose
    differences hold for other listeners and other items. All pairs are corrected after Holm.
-2. In it each pair has the variances of its own two systems where the table is full and a common variance
-   would fit none: scores of a system crowd at an end of the scale (`CEILING`) and vary little, or a test
-   finds that systems vary unequally (`uneven`).
-3. With one item, or without an answer of the mixed model: Wilcoxon's test of the listeners' means, for other
-   listeners and the same items.
+2. In a full table, each pair has the variances of its own two systems if a common variance fits badly:
+   scores of a system crowd at an end of the scale (`CEILING`) and vary little, or a test finds that systems
+   vary unequally (`uneven`).
+3. With one item, or if the mixed model fails: Wilcoxon's test of the listeners' means, for other listeners
+   and the same items.
 
-All else is for sensitivity: it shows whether another method would have said the same.
+All other tests are for sensitivity: they show whether another method gives the same result.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class Primary:
 
     Attributes:
         method: `MIXED`, `OWN_VARIANCES`, `LISTENERS` or, without two systems and listeners, `NOTHING`.
-        why: why the rule chose it, half a sentence.
-        population: for whom and what its differences, intervals and letters hold.
+        why: reason for the choice, half a sentence.
+        population: listeners and items for which its differences, intervals and letters hold.
         means: one row per system, `MEAN_COLUMNS`.
         contrasts: one row per pair of systems, `CONTRAST_COLUMNS`; ``p_equivalence`` is that of the two
             one-sided tests (TOST) within the margin, NaN without one.
-        letters: systems that share a letter are those between which no difference was found; empty where none
-            could be.
+        letters: letters of each system; no difference was found between systems that share one. Empty if the
+            tests could not find any.
     """
 
     method: str
@@ -82,7 +82,7 @@ class Primary:
 
 
 def primary_analysis(ratings: Ratings, mixed: MixedModel, margin: float | None = None) -> Primary:
-    """Choose by the rule of this module, and compare all pairs of systems.
+    """Choose the method by the rule of this module, and compare all pairs of systems.
 
     Args:
         ratings: after screening.
@@ -118,13 +118,13 @@ def _choice(ratings: Ratings, mixed: MixedModel) -> tuple[str, str]:
     if systems < 2 or listeners < 2:
         return NOTHING, f"it needs 2 systems and 2 listeners, there are {systems} and {listeners}"
     if items < 2:
-        return LISTENERS, "with one item nothing can be said of others"
+        return LISTENERS, "with one item the result cannot hold for others"
     if mixed.reason:
-        return LISTENERS, f"the mixed model has no answer: {mixed.reason}"
+        return LISTENERS, f"the mixed model cannot be used: {mixed.reason}"
     if mixed.method != CLOSED_FORM:
         return (
             MIXED,
-            f"some of the {listeners} x {items} x {systems} ratings are missing, and it uses all others",
+            f"some of the {listeners} x {items} x {systems} ratings are missing, and it uses all the others",
         )
     share = f"{100 * CEILING:g} %"
     if ends := crowded(ratings):
@@ -153,12 +153,14 @@ def crowded(ratings: Ratings) -> list[str]:
 
 
 def uneven(scores: np.ndarray, systems: Sequence[str]) -> tuple[str, str] | None:
-    """Two systems, the first varying less than the second over listeners or items, if a test says so.
+    """Two systems of which the first varies less than the second over listeners or items, if a test finds so.
 
-    Of (listeners, systems, items).
-    Deviations from the mean of all systems, over listeners and over items. Two variables have the same
-    variance if their sum and their difference do not correlate (Pitman 1939, Morgan 1939); all pairs of
-    systems, both times, corrected after Holm. Two systems alone have one difference, and nothing unequal.
+    Tested are deviations from the mean of all systems, over listeners and over items. Two variables have the
+    same variance if their sum and their difference do not correlate (Pitman 1939, Morgan 1939). All pairs of
+    systems, over both, are corrected after Holm. With only two systems the deviations vary equally.
+
+    Args:
+        scores: (listeners, systems, items).
     """
     pairs, p = [], []
     for means in (scores.mean(axis=2), scores.mean(axis=0).T) if len(systems) > 2 else ():
@@ -196,7 +198,7 @@ def _row(
 
 
 def _without_test(a: str, b: str, n: int, estimate: float, reason: str) -> dict[str, str | float]:
-    """No spread, no test; equal in every score is no difference."""
+    """Row of a pair without spread, which cannot be tested; p is 1 if the systems are equal."""
     p = 1.0 if estimate == 0 else math.nan
     return {"a": a, "b": b, "n_listeners": n, "estimate": estimate, "p": p, "reason": reason}
 
@@ -214,7 +216,7 @@ def _own_pair(
 
 
 def _listeners_pair(ratings: Ratings, a: str, b: str, margin: float | None) -> dict[str, str | float]:
-    """Wilcoxon's p; the interval and the equivalence are Student's of the listeners' mean differences."""
+    """Row of a pair: Wilcoxon's p; Student's interval and equivalence of the listeners' mean differences."""
     pages = paired_pages(ratings.frame, a, b)
     result = wilcoxon_test(pages)
     means = (pages["a"] - pages["b"]).groupby(pages["listener"]).mean().to_numpy()

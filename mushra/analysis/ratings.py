@@ -1,10 +1,9 @@
-"""The ratings of a listening test as a tidy table, and what its conditions are.
+"""The ratings of a listening test as a tidy table, and the roles of its conditions.
 
 One row per rating: columns ``listener`` (str), ``item`` (str), ``condition`` (str), ``score`` (float, 0 to
 100), each (listener, item, condition) once. Optional columns: ``time_ms`` (on the page), ``comment``,
 ``session``, ``test``, ``order``; in files also ``moves`` (of the slider). Every function of `mushra.analysis`
-takes such a table, from whatever source; `Ratings` holds it with the roles that BS.1534-3 gives
-some conditions.
+takes such a table, from any source; `Ratings` holds it with the roles that BS.1534-3 gives some conditions.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from qincodec.core.errors import UserError
 COLUMNS = ("listener", "item", "condition", "score")
 OPTIONAL_COLUMNS = ("time_ms", "comment", "session", "test", "order", "moves")
 
-#: What tools and people call the controls; compared by `_plain`: without case, punctuation and suffix.
+#: Usual names of the controls; compared by `_plain`: without case, punctuation and suffix.
 _REFERENCE = re.compile("(hidden)?ref(erence)?")
 
 
@@ -34,7 +33,7 @@ def _anchor(frequency: str, name: str) -> re.Pattern[str]:
 
 _LOW_ANCHOR = _anchor("35|35k|35khz|3500|3500hz", "low")
 _MID_ANCHOR = _anchor("7|7k|7khz|70|70k|70khz|7000|7000hz", "mid")
-#: Names that may be a control's and do not say which, or may be something else: a person has to say.
+#: Names that may or may not be those of controls: a person has to decide.
 _LIKE_REFERENCE = re.compile(
     ".*reference.*|.*hiddenref.*|ref[0-9]*|(explicit|open)ref|hr|orig|original|uncompressed|unprocessed"
 )
@@ -42,15 +41,15 @@ _LIKE_ANCHOR = re.compile(
     ".*anchor.*|.*lowpass.*|lpf?[0-9]+(k|khz|hz)?|la|ma|low|mid|(35|7)(k|khz)|(35|70)00(hz)?"
 )
 _SUFFIX = re.compile(r"\.(wav|flac|mp3|ogg|opus|aiff?|m4a)$", re.IGNORECASE)
-#: In place of a name: all conditions that only look like a control.
+#: Used in place of a name for all conditions that only look like a control.
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that was wrong in the input: ``kind`` in two or three words, ``detail`` in one line.
+    """A problem of the input: ``kind`` in two or three words, ``detail`` in one line.
 
-    ``rows`` is the number of rows of the input that it concerns.
+    ``rows`` is the number of affected rows of the input.
     """
 
     kind: str
@@ -66,13 +65,13 @@ class Ratings:
         frame: the tidy table, see the module; no score is missing.
         reference: condition that is the hidden reference, or None.
         anchors: conditions that are anchors, lowest first.
-        problems: what was found while loading.
+        problems: problems found while loading.
         mid_anchor: the anchor of 7 kHz, or None.
-        not_given: listener -> number of scores that were stored though nobody gave them, which are left out.
-        gold_failures: listener -> number of gold items that were got wrong, of those who got some wrong. The
-            gold items themselves are no ratings of the test.
+        not_given: listener -> number of stored scores that nobody gave, which are left out.
+        gold_failures: listener -> number of gold items with a wrong answer, if there are any. The gold items
+            themselves are not in ``frame``.
         sources: files that were read, and URLs of data bases.
-        scale: on which the scores were given, before they were taken to 0 to 100.
+        scale: original scale of the scores, before they were stretched to 0 to 100.
         ends: lowest and highest score of the table.
     """
 
@@ -137,18 +136,18 @@ def with_roles(
     systems: Sequence[str] = (),
     problems: Iterable[Problem] = (),
 ) -> Ratings:
-    """Find out which conditions are the hidden reference and the anchors.
+    """Ratings with their hidden reference and anchors, given or found by their names.
 
     Args:
         frame: the tidy table.
         reference: name of the hidden reference; None finds ``reference``, ``hidden_reference`` and the like.
         anchors: names of the anchors, lowest first; of two or more the last is the mid anchor. Empty finds
             ``anchor35``, ``anchor70``, ``lp35``, ``mid_anchor`` and the like, and a single ``anchor``.
-        systems: conditions that are no controls though their names look so; `ALL` for every such.
+        systems: systems whose names look like controls; `ALL` for every such name.
 
     Raises:
-        UserError: the table is none of ratings, a given name is not a condition, two conditions both look
-            like the same control, or one looks like a control and nobody says whether it is.
+        UserError: the table is not one of ratings, a given name is not a condition, two conditions look like
+            the same control, or one looks like a control and its role is not given.
     """
     _check(frame)
     problems = list(problems)
@@ -175,7 +174,7 @@ def with_roles(
         problems += [
             Problem(
                 "control by name",
-                f"'{name}' is taken for the {'mid' if name == mid else 'low'} anchor; if it is none, give "
+                f"'{name}' is taken for the {'mid' if name == mid else 'low'} anchor; if it is not, give "
                 f"--system {name}",
                 int((frame["condition"] == name).sum()),
             )
@@ -188,14 +187,14 @@ def with_roles(
 
 
 def _ask(frame: pd.DataFrame, conditions: Sequence[str], all_systems: bool) -> Iterator[Problem]:
-    """Refuse, or with ``all_systems`` only tell, what looks like a control and is not known as one."""
+    """Refuse conditions that look like a control without a role; with ``all_systems`` only report them."""
     for names, what, option in (
         (_LIKE_REFERENCE, "the hidden reference", "--reference"),
         (_LIKE_ANCHOR, "an anchor", "--anchor"),
     ):
         found = [name for name in conditions if names.fullmatch(_plain(name))]
         if found and not all_systems:
-            rest = f"; so {'does' if len(found) == 2 else 'do'} {', '.join(found[1:])}" if found[1:] else ""
+            rest = f"; likewise for {', '.join(found[1:])}" if found[1:] else ""
             order = " (anchors lowest first; of several the last is the mid anchor)"
             raise UserError(
                 f"{found[0]} looks like {what}: give {option} {found[0]} or --system {found[0]}{rest}"
@@ -207,14 +206,14 @@ def _ask(frame: pd.DataFrame, conditions: Sequence[str], all_systems: bool) -> I
 
 
 def _check(frame: pd.DataFrame) -> None:
-    """That a table from elsewhere, such as a notebook, keeps what this package relies on."""
+    """Raise `UserError` if a table, such as one from a notebook, is not a valid table of ratings."""
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise UserError(f"the table has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
     if frame.empty:
         raise UserError("the table of ratings has no rows")
     if not pd.api.types.is_numeric_dtype(frame["score"]) or not frame["score"].between(0, 100).all():
-        raise UserError("some scores are no numbers from 0 to 100; leave these rows out")
+        raise UserError("some scores are not numbers from 0 to 100; leave these rows out")
     twice = frame.duplicated(["listener", "item", "condition"])
     if twice.any():
         row = frame[twice].iloc[0]
@@ -234,7 +233,7 @@ def _find(
     found = [c for c in conditions if names.fullmatch(_plain(c)) and c not in taken]
     if len(found) > 1:
         raise UserError(
-            f"{' and '.join(found)} both look like the same control; say with {option} which one it is, and "
-            "with --system which is none"
+            f"{' and '.join(found)} both look like the same control; give the control with {option} and the "
+            "other with --system"
         )
     return found[0] if found else None

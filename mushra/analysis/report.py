@@ -30,9 +30,9 @@ from qincodec.core.files import file_sha256, write_atomic
 
 SCHEMA_VERSION = 1
 _DIGITS = 10
-#: A picture that is larger as SVG goes into the page as PNG.
+#: A picture whose SVG is larger is embedded as PNG.
 _MAX_SVG_BYTES = 1_000_000
-#: Items by conditions that the page lists one by one; items.csv has them all.
+#: Limit of rows of items and conditions in the page; items.csv has all.
 _MAX_ITEM_ROWS = 1000
 _MAX_LISTENER_ROWS = 200
 
@@ -47,7 +47,7 @@ def write_all(
     beside: str = "",
     others: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
-    """Write the results into ``folder``, which is made if need be; other files in it stay.
+    """Write the results into ``folder``, which is made if needed; other files in it are kept.
 
     ``conditions.csv, conditions_all.csv, screening.csv, listeners.csv, intervals.csv, items.csv,
     differences.csv, tests.csv, means.csv, contrasts.csv, sensitivity.csv, analysis.json, table.tex,
@@ -64,12 +64,12 @@ def write_all(
         Paths of all files written.
 
     Raises:
-        UserError: the folder cannot be written, or the style is none.
+        UserError: the folder cannot be written, or the style does not exist.
     """
     if plots:
         from mushra.analysis.figures import style_context
 
-        # A style that is none is said before anything is written.
+        # A wrong style is reported before anything is written.
         with style_context(style):
             pass
     tables = {
@@ -112,7 +112,7 @@ def write_all(
 
 
 def described(source: str | Path) -> dict[str, str]:
-    """Name and hash of a source; a data base behind a URL has no hash, and no password in its name."""
+    """Name and hash of a source; the URL of a data base has no hash, and its password is left out."""
     path = Path(source)
     if not path.is_file():
         return {"name": database_name(str(source)), "sha256": ""}
@@ -140,7 +140,7 @@ def _plain(value: Any) -> Any:
 
 
 def json_text(content: dict[str, Any]) -> str:
-    """NaN as null, numbers to ten digits, no numpy types."""
+    """JSON with NaN as null and numbers to ten digits, without numpy types."""
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -216,12 +216,12 @@ def latex(analysis: Analysis) -> str:
 def html(
     analysis: Analysis, sources: list[dict[str, str]], pictures: Sequence[Path], beside: str = ""
 ) -> str:
-    """The report as one page without links to other files; every name in it is escaped.
+    """The report as one page without links to other files; all names in it are escaped.
 
     Args:
         sources: name and sha256 of each source.
-        pictures: files of the plots; of each the SVG goes in, or the PNG where that is much smaller.
-        beside: HTML to put in.
+        pictures: files of the plots; SVGs are embedded, or PNGs if an SVG is large.
+        beside: HTML of other methods.
     """
     environment = templates("mushra.analysis")
     environment.filters |= {
@@ -240,7 +240,7 @@ def html(
     pairs = tests["a"] != ""
     item_rows = analysis.items.to_dict("records")
     listeners = analysis.screening.listeners.merge(analysis.listeners, on="listener").to_dict("records")
-    # Who is excluded is always listed, of many others only the first.
+    # With many listeners only excluded ones are listed.
     excluded = [row for row in listeners if row["excluded"]]
     shown = listeners if len(listeners) <= _MAX_LISTENER_ROWS else excluded[:_MAX_LISTENER_ROWS]
     return environment.get_template("report.html.j2").render(

@@ -1,9 +1,9 @@
-"""Post-screening of listeners after ITU-R BS.1534-3, section 4.1.2, and what else is odd about a listener.
+"""Post-screening of listeners after ITU-R BS.1534-3, section 4.1.2, and signs of doubtful ratings.
 
-Two rules, each over the items a listener rated: the hidden reference under 90 on more than 15 % of them, or
-the mid anchor over 90 on more than 15 % of them, where an item does not count if more than 25 % of all
-listeners rate its mid anchor over 90. Under 7 items a single slip exceeds 15 %, so nobody is excluded by
-itself then.
+Two rules exclude a listener. The hidden reference is under 90 on more than 15 % of the items that he or she
+rated, or the mid anchor is over 90 on more than 15 % of them. Items whose mid anchor more than 25 % of all
+listeners rate over 90 do not count for the second rule. With fewer than 7 items a single slip exceeds 15 %,
+so the rules exclude nobody then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mushra.analysis.ratings import Ratings, natural_key
 from mushra.standard import EXEMPT_SHARE, MAX_SHARE, MIN_SCREENED_ITEMS, THRESHOLD
 from qincodec.core.errors import UserError, count
 
-#: A page left after less than this for each of its conditions was hardly listened to.
+#: A listener who spends less than this on each condition of a page has hardly listened.
 HASTY_S_PER_CONDITION = 2.0
 
 SCREENING_COLUMNS = [
@@ -32,23 +32,23 @@ SCREENING_COLUMNS = [
 ]
 
 
-#: Why a listener stays: no rule is broken (stays), one is over fewer than 7 items (slipped), one is and the
-#: experimenter wants it so (kept); or goes: one is broken (rule), the experimenter wants it (asked), the
-#: ratings are in doubt (flagged).
+#: Why a listener is kept: no rule is broken (stays), one is broken over fewer than 7 items (slipped), or the
+#: experimenter keeps him or her (kept). Why one is excluded: a rule is broken (rule), the experimenter wants
+#: it (asked), or the ratings are in doubt (flagged).
 Verdict = Literal["stays", "slipped", "kept", "rule", "asked", "flagged"]
 
 
 @dataclass(frozen=True)
 class Screening:
-    """Who is excluded and why.
+    """Excluded listeners and the reasons.
 
     Attributes:
-        listeners: one row per listener, `SCREENING_COLUMNS`; a share is NaN where its rule does not apply.
-        exempt_items: items that the rule of the mid anchor does not count.
-        notes: what the rules could not do in this test, one line each.
-        verdicts: of each listener.
-        out_of_reach: listeners whom no rule can exclude, because they rated under 7 items.
-        doubtful: what stands out about listeners whose ratings are in doubt (`doubtful`), excluded or not.
+        listeners: one row per listener, `SCREENING_COLUMNS`; a share is NaN if its rule does not apply.
+        exempt_items: items that do not count for the rule of the mid anchor.
+        notes: limits of the rules in this test, one line each.
+        verdicts: verdict on each listener.
+        out_of_reach: listeners whom no rule can exclude, because they rated fewer than 7 items.
+        doubtful: reasons for doubt about listeners (`doubtful`), excluded or not.
     """
 
     listeners: pd.DataFrame
@@ -63,12 +63,12 @@ class Screening:
         return tuple(self.listeners.loc[self.listeners["excluded"], "listener"])
 
     def with_verdict(self, verdict: Verdict) -> int:
-        """How many listeners have it."""
+        """Number of listeners with that verdict."""
         return sum(found == verdict for found in self.verdicts.values())
 
     @property
     def kept_in_doubt(self) -> dict[str, str]:
-        """Those of `doubtful` who are not excluded."""
+        """The part of `doubtful` that is not excluded."""
         return {name: what for name, what in self.doubtful.items() if name not in self.excluded}
 
 
@@ -84,11 +84,11 @@ def screen(
 
     Args:
         ratings: all ratings.
-        keep: listeners who stay whatever the rules say (`find_listener`); ``all`` keeps everybody not in
+        keep: listeners to keep whatever the rules say (`find_listener`); ``all`` keeps everybody not in
             ``exclude``.
-        exclude: listeners who go whatever the rules say.
-        drop_flagged: leave out whose ratings are in doubt, save those whom ``keep`` names.
-        figures: `listener_figures` of the ratings, where they are known.
+        exclude: listeners to exclude whatever the rules say.
+        drop_flagged: exclude listeners whose ratings are in doubt, except those that ``keep`` names.
+        figures: `listener_figures` of the ratings, if they are known.
 
     Raises:
         UserError: a listener is unknown, or both kept and excluded.
@@ -130,7 +130,7 @@ def screen(
         verdict: Verdict = "rule" if reasons else "stays"
         if slips and not reasons:
             verdict, reason = "slipped", "; ".join(slips)
-            reason += f": not excluded by itself, under {MIN_SCREENED_ITEMS} items one slip is too much"
+            reason += f": not excluded, because under {MIN_SCREENED_ITEMS} items one slip is too much"
         if reasons and (keep_all or listener in keep):
             verdict, reason = "kept", f"kept as asked; {reason}"
         if drop_flagged and listener in suspects and verdict != "rule" and listener not in keep:
@@ -143,17 +143,17 @@ def screen(
     if few := sum(verdict == "slipped" for verdict in verdicts.values()):
         notes.append(
             f"{few} {'listener exceeds' if few == 1 else 'listeners exceed'} 15 % over fewer than "
-            f"{MIN_SCREENED_ITEMS} items, where one slip is enough to do so: not excluded by itself."
+            f"{MIN_SCREENED_ITEMS} items, where one slip is enough to do so: not excluded."
         )
     table = pd.DataFrame(rows, columns=SCREENING_COLUMNS)
     return Screening(table, exempt, tuple(notes), verdicts, tuple(out_of_reach), suspects)
 
 
 def find_listener(name: str, listeners: Collection[str]) -> str:
-    """The listener of that name; of a long id its beginning is enough, or what figures print of it.
+    """The listener with that name; the beginning of an id is enough, or its short form in figures.
 
     Raises:
-        UserError: there is none, or more than one begins so.
+        UserError: there is none, or several names begin with it.
     """
     if name in listeners:
         return name
@@ -167,7 +167,7 @@ def find_listener(name: str, listeners: Collection[str]) -> str:
         return found[0]
     if found:
         raise UserError(
-            f"'{name}' begins the names of {len(found)} listeners ({', '.join(found[:3])}); give more of it"
+            f"'{name}' begins the names of {len(found)} listeners ({', '.join(found[:3])}); give a longer one"
         )
     raise UserError(
         f"there is no listener '{name}'; screening.csv lists their names "
@@ -217,16 +217,15 @@ LISTENER_COLUMNS += ["n_not_given", "n_gold_failed", "flags"]
 
 
 def listener_figures(ratings: Ratings) -> pd.DataFrame:
-    """What stands out about each listener, for information: nobody is excluded for it.
+    """Figures about each listener, for information: they exclude nobody.
 
     Columns `LISTENER_COLUMNS`. ``one_slider_share``: pages on which at most one score differs from the
     others, as if only one slider had been moved; ``never_100_share``: pages without a 100, though listeners
-    are told to give one; ``reference_beaten_share``: pages where a system got more than the hidden
+    are asked to give one; ``reference_beaten_share``: pages where a system got more than the hidden
     reference; ``hasty_share``: pages left in less than `HASTY_S_PER_CONDITION` per condition. Shares are of
     the listener's pages. ``n_not_given``: scores left out because nobody gave them (`Ratings.not_given`).
-    ``n_gold_failed``: gold items that were got wrong.
-    ``flags`` names what holds for more than half of the pages, and scores not given. NaN where the data do
-    not say (no hidden reference, no times).
+    ``n_gold_failed``: gold items with a wrong answer. ``flags`` names the shares above one half, and scores
+    that were not given. NaN if the data do not have it (no hidden reference, no times).
     """
     frame = ratings.frame
     frame = frame.assign(
@@ -241,7 +240,7 @@ def listener_figures(ratings: Ratings) -> pd.DataFrame:
     pages["alike"] = frame.groupby(["listener", "item", "score"]).size().groupby(["listener", "item"]).max()
     shares = pd.DataFrame(
         {
-            # On a page of two every slider is the only other one.
+            # With two sliders at most one ever differs from the other.
             "one_slider_share": ((pages["alike"] >= size - 1) & (size > 2)).astype(float),
             "never_100_share": (pages["max"] < 100).astype(float),
             "reference_beaten_share": (pages["top"] > pages["reference"])
@@ -282,19 +281,18 @@ def listener_figures(ratings: Ratings) -> pd.DataFrame:
     return table[LISTENER_COLUMNS]
 
 
-#: More of a listener's pages than this make a flag.
+#: A share of a listener's pages above this makes a flag.
 _FLAG_SHARE = 0.5
 
 
 def doubtful(figures: pd.DataFrame) -> dict[str, str]:
-    """Listeners whose ratings are in doubt, and what stands out about each.
+    """Listeners whose ratings are in doubt, and the reasons.
 
     On more than half of the pages only one slider was moved, the page was left too fast, or a system got more
-    than the hidden reference; or a gold item was got wrong. Pages without a 100 are a use of the scale and no
-    reason for doubt.
+    than the hidden reference; or a gold item was answered wrongly. Pages without a 100 are not a reason.
 
     Args:
-        figures: of `listener_figures`.
+        figures: from `listener_figures`.
     """
     found = {}
     for row in figures.to_dict("records"):

@@ -1,7 +1,7 @@
 """Tests between conditions with the listener as the unit.
 
-All functions take the tidy table (listener, item, condition, score). Two conditions are compared on the
-pages where a listener rated both; what a listener did not rate takes nothing else out of the test.
+All functions take the tidy table (listener, item, condition, score). Two conditions are compared on the pages
+on which a listener rated both; a missing rating leaves out only its own page.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mushra.analysis.description import t_interval
 from qincodec.core.errors import count
 
 ALPHA = 0.05
-#: Up to so many listeners all 2^n exchanges are counted, which makes the permutation test exact.
+#: For at most this many listeners all 2^n exchanges are counted, so the permutation test is exact.
 MAX_EXACT_LISTENERS = 13
-#: The permutation test counts scores at most at so many levels; a slider has 101.
+#: For at most this many levels of scores medians are computed from counts; a slider has 101 levels.
 _MAX_LEVELS = 1024
 _PERMUTATIONS_AT_ONCE = 2000
 #: Means of equal scores differ in the last bits.
@@ -31,7 +31,7 @@ _DIGITS = 9
 
 @dataclass(frozen=True)
 class Comparison:
-    """A test of two conditions a and b, or of more. NaN has its cause in ``reason``.
+    """A test of two or more conditions. ``reason`` explains NaN.
 
     ``estimate`` with ``ci_low`` and ``ci_high`` is in points of the scale, positive where a is higher;
     ``n`` counts listeners.
@@ -65,13 +65,13 @@ def permutation_test(
 ) -> Comparison:
     """The permutation test of BS.1534-3 on the difference of medians, two-sided.
 
-    The statistic is median(a) - median(b) over all ratings. Under the null hypothesis a listener would have
-    given the scores of a and b the other way round just as well; all pages of a listener are exchanged
-    together, because they are not independent. Up to `MAX_EXACT_LISTENERS` listeners all 2^n exchanges are
-    counted and p is exact; above it is (1 + hits) / (1 + num_permutations).
+    The statistic is median(a) - median(b) over all ratings. Under the null hypothesis a listener's scores of
+    a and b could be exchanged. All pages of a listener are exchanged together, because they are not
+    independent. Up to `MAX_EXACT_LISTENERS` listeners all 2^n exchanges are counted and p is exact; for more,
+    p is (1 + hits) / (1 + num_permutations).
 
-    A median moves only when the middle of all ratings does: where most ratings of both conditions are equal,
-    or where the listeners hardly differ, this test finds less than Wilcoxon's.
+    A median changes only if the middle of all ratings changes. If most ratings of both conditions are equal,
+    or if the listeners hardly differ, this test has less power than Wilcoxon's.
 
     Args:
         pages: from `paired_pages`.
@@ -110,7 +110,7 @@ def _too_few(n: int) -> str:
 def _exchanged_by_counting(
     exchanged: np.ndarray, listener: np.ndarray, a: np.ndarray, b: np.ndarray, levels: np.ndarray
 ) -> np.ndarray:
-    """Differences of medians under each exchange, from counts per listener and level of score."""
+    """Differences of medians for each exchange, from counts per listener and level of score."""
     size = (exchanged.shape[1], len(levels))
     counts = []
     for scores in (a, b):
@@ -125,7 +125,7 @@ def _exchanged_by_counting(
 
 
 def _median_of_counts(below: np.ndarray, total: int, levels: np.ndarray) -> np.ndarray:
-    """Median per row, from how many values are at or below each level."""
+    """Median per row, from the number of values at or below each level."""
     low = levels[(below >= (total + 1) // 2).argmax(axis=1)]
     high = levels[(below >= total // 2 + 1).argmax(axis=1)]
     return (low + high) / 2
@@ -189,7 +189,7 @@ def common_means(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame
 def friedman_test(frame: pd.DataFrame, conditions: Sequence[str]) -> Comparison:
     """Friedman's test over the listeners' means, chi-square approximation corrected for ties.
 
-    ``effect`` is Kendall's W. Listeners count with the pages on which they rated all ``conditions``.
+    ``effect`` is Kendall's W. Only pages on which a listener rated all ``conditions`` count.
     """
     means = common_means(frame, conditions).round(_DIGITS)
     n, k = means.shape
@@ -214,7 +214,7 @@ def friedman_test(frame: pd.DataFrame, conditions: Sequence[str]) -> Comparison:
 
 
 def least_listeners(pairs: int) -> int:
-    """With fewer no pair can pass Holm's correction by Wilcoxon's test: of n its least p is 2^(1 - n)."""
+    """Least number of listeners for a pair to pass Holm's correction: Wilcoxon's least p is 2^(1 - n)."""
     return math.ceil(1 + math.log2(max(pairs, 1) / ALPHA))
 
 
@@ -229,7 +229,7 @@ def hochberg(p_values: Sequence[float]) -> list[float]:
 
 
 def compact_letters(order: Sequence[str], different: Callable[[str, str], bool]) -> dict[str, str]:
-    """Letters such that two conditions share one exactly if they are not found different.
+    """Letters of conditions; two share a letter exactly if no difference between them was found.
 
     The insert-and-absorb algorithm of Piepho (2004, "An Algorithm for a Letter-Based Representation of
     All-Pairwise Comparisons").
@@ -247,7 +247,7 @@ def compact_letters(order: Sequence[str], different: Callable[[str, str], bool])
             split += [group - {a}, group - {b}] if {a, b} <= group else [group]
         unique = [group for i, group in enumerate(split) if group not in split[:i]]
         groups = [group for group in unique if not any(group < other for other in unique)]
-    # A group can have become needless: each of its pairs and members is in another one.
+    # A group is not needed if each of its pairs and members is in another one.
     for group in sorted(groups, key=len):
         others = [other for other in groups if other is not group]
         pairs = itertools.combinations(group, 2)

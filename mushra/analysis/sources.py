@@ -1,7 +1,7 @@
-"""What a person may name as the source of ratings, and the file or data base behind it.
+"""Sources of ratings that a person may name, and the file or data base behind each.
 
-A test (its folder or its YAML), a data base of ``mushra serve``, a folder that ``mushra export`` or webMUSHRA
-wrote, or a file. Where a test's names tell nothing, ``key.json`` in the same folder says what they stand for.
+A source is a test (its folder or its YAML), a data base of ``mushra serve``, a folder that ``mushra export``
+or webMUSHRA wrote, or a file. If its names are opaque, ``key.json`` in the same folder has their conditions.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from mushra.config.locate import CONFIG_NAME, YAML_SUFFIXES, database_of, key_be
 from qincodec.core.errors import UserError
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
-#: Files of ratings in a folder, the one that says most first.
+#: Files of ratings in a folder, the most complete first.
 _EXPORTS = ("results.json", "ratings.csv", "mushra.csv")
 _GIVE = "give a test's folder, a data base of `mushra serve`, an export, or a file with ratings"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where ratings are read from.
+    """A source of ratings.
 
     Attributes:
-        path: of a file, or the URL of a data base.
-        is_database: a data base of ``mushra serve``; else a file with ratings.
+        path: path of a file, or URL of a data base.
+        is_database: whether it is a data base of ``mushra serve``, and not a file with ratings.
         key: ``key.json`` in the same folder; None if there is none.
-        test: folder or YAML of the test, where that was named.
-        problems: what to know about the choice.
+        test: folder or YAML of the test, if that was named.
+        problems: notes on the choice.
     """
 
     path: str | Path
@@ -53,14 +53,14 @@ def database_name(source: str | Path) -> str:
 
 
 def find(source: str | Path, database: str | None = None) -> Source:
-    """What to read for ``source``.
+    """The source that a path or a URL names.
 
     Args:
         source: a path, or the URL of a data base.
-        database: file or URL that a test's results are in, if not beside it.
+        database: file or URL with a test's results, if not beside it.
 
     Raises:
-        UserError: there is nothing of the kind, or more than one.
+        UserError: it does not exist, or the choice is ambiguous.
     """
     path = Path(str(source).removeprefix("sqlite:///"))
     if "://" in str(source) and not path.is_file():
@@ -68,17 +68,17 @@ def find(source: str | Path, database: str | None = None) -> Source:
     if path.is_dir():
         return _in_folder(path, database)
     if not path.is_file():
-        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}; {_GIVE}")
+        raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; {_GIVE}")
     if path.suffix in YAML_SUFFIXES:
         return _of_test(path, database)
     return Source(path, _is_sqlite(path), key_beside(path))
 
 
 def find_database(given: str | Path, database: str | None = None) -> Source:
-    """The data base of a test, or that which was given itself, for what files of ratings cannot do.
+    """The data base of a test, or the given data base, for commands that need more than a file of ratings.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not exist.
     """
     if (Path(given) / CONFIG_NAME).is_file():
         return _of_test(Path(given), database)
@@ -97,8 +97,8 @@ def _of_test(test: Path, database: str | None) -> Source:
         target = database if "://" in database else Path(database)
     if isinstance(target, Path) and not target.is_file():
         raise UserError(
-            f"{test} has no results yet: there is no {target}; `mushra serve {test}` makes it, or name the "
-            "data base with --database"
+            f"{test} has no results yet: {target} does not exist; run `mushra serve {test}` first, or name "
+            "the data base with --database"
         )
     return Source(target, True, key_beside(test), test)
 
@@ -112,7 +112,7 @@ def _in_folder(folder: Path, database: str | None) -> Source:
     if (folder / "run.json").is_file():
         raise UserError(f"{folder} is a run of `evaluate`, which holds no listeners' ratings; {_GIVE}")
     found = [folder / name for name in _EXPORTS if (folder / name).is_file()]
-    # As webMUSHRA and `mushra export` put them: a folder for each test.
+    # webMUSHRA and `mushra export` write a folder for each test.
     deeper = sorted(folder.glob("*/mushra.csv"))
     if not found and len(deeper) > 1:
         names = ", ".join(path.parent.name for path in deeper)
@@ -128,7 +128,9 @@ def _in_folder(folder: Path, database: str | None) -> Source:
     problems = []
     if len(found) > 1:
         others = ", ".join(str(path.relative_to(folder)) for path in found[1:])
-        detail = f"{folder} holds several exports; {found[0].name} is read, which says most, not {others}"
+        detail = (
+            f"{folder} holds several exports; {found[0].name} is read, the most complete one, not {others}"
+        )
         problems.append(Problem("several exports", detail, 0))
     return Source(found[0], False, key_beside(folder), folder if is_test else None, tuple(problems))
 

@@ -1,7 +1,7 @@
-"""From rows as they stand to one score per listener, item and condition, each step with what was wrong.
+"""Clean rows step by step to one score per listener, item and condition.
 
-Nothing is dropped without a `Problem` that says so: scores that are none, sessions stored twice, scores that
-nobody gave, ratings given twice; and what is missing is told.
+Each step reports what it drops or changes as a `Problem`: values that are not scores, sessions stored twice,
+scores that nobody gave, ratings given twice, and missing ratings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mushra.analysis.ratings import COLUMNS, Problem, natural_key
 from mushra.store.given import nobody_gave
 from qincodec.core.errors import UserError, count
 
-#: Share of the ratings of a condition that are there twice, from which its name stands for two stimuli.
+#: From this share of repeated ratings of a condition on, its name counts as that of two stimuli.
 _DUPLICATE_NAME_SHARE = 0.5
 
 
@@ -35,13 +35,13 @@ _OTHER_SCALES = ((0.0, 1.0), (1.0, 5.0), (-4.0, 0.0))
 def numbers(
     frame: pd.DataFrame, problems: list[Problem], scale: tuple[float, float] | None = None
 ) -> pd.DataFrame:
-    """Scores and times as numbers; rows whose score is none are left out, never clipped.
+    """Scores and times as numbers; rows without a valid score are left out, never clipped.
 
     Args:
-        scale: that of the scores, whose ends become 0 and 100.
+        scale: scale of the scores; its ends become 0 and 100.
 
     Raises:
-        UserError: no scale is given, and all scores lie on one that is not that of MUSHRA.
+        UserError: no scale is given, and all scores fit a scale other than that of MUSHRA.
     """
     frame = frame.copy()
     texts = frame["score"]
@@ -61,17 +61,19 @@ def numbers(
             detail += f" {first['listener']}, item {first['item']}, {first['condition']}); left out"
             problems.append(Problem(kind, detail, int(mask.sum())))
     frame["score"] = score.astype(float)
-    # To the last digit, in which pandas' own reading may be off.
+    # pandas' own conversion may be wrong in the last digit.
     frame.loc[~no_number, "score"] = [float(text) for text in texts[~no_number]]
     taken = int((~no_number & ~outside).sum())
     if (low, high) != SCALE:
         frame["score"] = 100 * (frame["score"] - low) / (high - low)
-        problems.append(Problem("scale", f"scores from {low:g} to {high:g} were taken to 0 to 100", taken))
+        problems.append(
+            Problem("scale", f"scores from {low:g} to {high:g} were stretched to 0 to 100", taken)
+        )
     if "time_ms" in frame:
         time = pd.to_numeric(frame["time_ms"], errors="coerce")
         lost = int((time.isna() & frame["time_ms"].fillna("").astype(str).ne("")).sum())
         if lost:
-            problems.append(Problem("no time", f"{lost} times are no number and are not used", lost))
+            problems.append(Problem("no time", f"{lost} times are not numbers and are not used", lost))
         frame["time_ms"] = time
     return some(frame[~no_number & ~outside])
 
@@ -86,7 +88,7 @@ def _ask_for_scale(score: pd.Series[float]) -> None:
 
 
 def other_scale(score: pd.Series[float]) -> tuple[float, float] | None:
-    """The scale that all scores lie on though it is not that of MUSHRA; None if there is none."""
+    """Scale other than that of MUSHRA that fits all scores; None if there is none."""
     if score.nunique() < 2:
         return None
     return next((scale for scale in _OTHER_SCALES if score.dropna().between(*scale).all()), None)
@@ -105,7 +107,7 @@ def drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
         frame = frame[~again]
     if "time_ms" not in frame:
         return frame
-    # The same answers after the same milliseconds on every page: one session under two ids.
+    # With the same answers and the same milliseconds on every page it is one session under two ids.
     seen: dict[tuple[Any, ...], str] = {}
     twins = []
     said = ["item", "condition", "reference", "score", "reference_score", "answer", "time_ms"]
@@ -128,7 +130,7 @@ def drop_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
 
 
 def one_name(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Tell who may be one person under several ids: the same name in the questionnaire, which is not told."""
+    """Report listeners with the same name in the questionnaire, who may be one person; drop the names."""
     if "person" not in frame:
         return frame
     named = frame[frame["person"].fillna("") != ""]
@@ -136,7 +138,7 @@ def one_name(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
         listeners = sorted(rows["listener"].unique(), key=natural_key)
         if len(listeners) > 1:
             detail = (
-                f"{' and '.join(listeners)} gave the same name in the questionnaire: if that is one person, "
+                f"{' and '.join(listeners)} gave the same name in the questionnaire: if this is one person, "
             )
             detail += f"leave a session out with --exclude {listeners[-1]}"
             problems.append(Problem("same name", detail, len(rows)))
@@ -144,7 +146,7 @@ def one_name(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
 
 
 def drop_not_given(frame: pd.DataFrame, problems: list[Problem]) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Leave out scores that nobody gave; how many of each listener."""
+    """The frame without scores that nobody gave, and the number of these of each listener."""
     if "moves" not in frame:
         return frame, {}
     moves = pd.to_numeric(frame["moves"], errors="coerce")
@@ -161,24 +163,24 @@ def drop_not_given(frame: pd.DataFrame, problems: list[Problem]) -> tuple[pd.Dat
 
 
 def average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """One score per listener, item and condition: the mean where there are several.
+    """One score per listener, item and condition: the mean if there are several.
 
     Raises:
-        UserError: one condition is there twice on most pages while others are not: two stimuli have one name.
+        UserError: one condition is repeated on most of its pages while others are not: two stimuli have one
+            name.
     """
     cell = ["listener", "item", "condition"]
     counts = frame.groupby(cell, sort=False).size()
     if (counts > 1).any():
-        # Of each session by itself: a listener of several has every condition several times, save those
-        # whose slider was not moved.
+        # Count within a session: a listener with several sessions rates conditions several times.
         each = frame.groupby(["listener", "session", "item", "condition"], sort=False).size()
         page = each.groupby(level=["listener", "session", "item"]).transform("min")
         twice = (each > page).groupby(level="condition").mean()
         if (twice >= _DUPLICATE_NAME_SHARE).any():
             name = str(twice.idxmax())
             raise UserError(
-                f"condition '{name}' is rated more than once on {twice[name]:.0%} of its pages, where others "
-                "are not: two stimuli have that name; give each its own"
+                f"condition '{name}' is rated more than once on {twice[name]:.0%} of its pages, and others "
+                "are not: two stimuli have this name; give each its own"
             )
         many = counts[counts > 1]
         listener, item, condition = many.index[0]
@@ -186,7 +188,7 @@ def average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFram
         detail += f" differently (first: listener {listener}, item {item}, {condition}); their mean is used"
         problems.append(Problem("rated twice", detail, int(many.sum())))
     rest = [c for c in ("time_ms", "comment", "session", "test", "order") if c in frame]
-    # `fsum`: the same mean in whatever order the source has the ratings.
+    # With `fsum` the mean does not depend on the order of the ratings.
     how: dict[str, Any] = {"score": lambda scores: math.fsum(scores) / len(scores)}
     how |= dict.fromkeys(rest, "first")
     if (counts > 1).any():
@@ -195,7 +197,7 @@ def average_repeats(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFram
 
 
 def missing_ratings(frame: pd.DataFrame) -> list[Problem]:
-    """What is missing from a full table of listeners, items and conditions: one problem per kind."""
+    """Gaps in the table of listeners, items and conditions: one problem per kind."""
     problems = []
     conditions = set(frame["condition"])
     by_item = frame.groupby("item")["condition"].agg(set)

@@ -17,7 +17,7 @@ from mushra.analysis.tidy import SCALE
 from mushra.standard import MIN_SCREENED_ITEMS
 from qincodec.core.errors import count
 
-#: What stands where there is no number; the reason is in the table's last column or in the notes.
+#: Shown if there is no number; the reason is in the table's last column or in the notes.
 NOTHING = "–"
 
 
@@ -31,7 +31,7 @@ def interval(low: float, high: float) -> str:
 
 
 def degrees(df1: float, df2: float) -> str:
-    """One or two degrees of freedom; a test without any has none."""
+    """One or two degrees of freedom, or `NOTHING`."""
     return ", ".join(number(df, 1) for df in (df1, df2) if not math.isnan(df)) or NOTHING
 
 
@@ -55,7 +55,7 @@ def join(names: Sequence[str]) -> str:
 
 
 def methods(analysis: Analysis) -> list[str]:
-    """The methods and overall results of a paper with the numbers filled in, as paragraphs."""
+    """Paragraphs for a paper: methods and overall results with their numbers."""
     return [_design(analysis), _primary(analysis), _estimates(analysis), _tests(analysis), _overall(analysis)]
 
 
@@ -89,12 +89,12 @@ def _design(analysis: Analysis) -> str:
 
 def _scale(ratings: Ratings) -> str:
     low, high = ratings.scale
-    taken = "" if (low, high) == SCALE else ", taken to 0 to 100,"
+    taken = "" if (low, high) == SCALE else ", stretched to 0 to 100,"
     return f"on a scale from {low:g} to {high:g}{taken}"
 
 
 def _shares(ratings: Ratings) -> str:
-    """What each listener rated, where that is not everything."""
+    """Numbers of rated items and conditions; "" if every listener rated everything."""
     frame = ratings.frame
     items = frame.groupby("listener")["item"].nunique()
     pages = frame.groupby(["listener", "item"])["condition"].nunique()
@@ -115,22 +115,22 @@ def _range(numbers: pd.Series[int]) -> str:
 
 
 def _screening(analysis: Analysis, rules: str) -> str:
-    """Who was excluded, by what, and who was not for want of items."""
+    """Numbers of listeners who were excluded, by which rule, and who rated too few items for a rule."""
     screening, n = analysis.screening, len(analysis.loaded.listeners)
     slipped = screening.with_verdict("slipped")
     few = f"fewer than {MIN_SCREENED_ITEMS} items, where a single slip is more than 15 %"
     stayed = f"{count(slipped, 'listener')} of {n} broke a rule and stayed."
     text = f"Post-screening excludes listeners who rate {rules}"
     if not rules:
-        text = "No rule of post-screening could be applied for want of hidden reference and mid anchor."
+        text = "No rule of post-screening could be applied: there is no hidden reference and no mid anchor."
     elif len(screening.out_of_reach) == n:
-        text += f". Everybody rated {few}, so that nobody is excluded by it: {stayed}"
+        text += f". Everybody rated {few}, so it excludes nobody: {stayed}"
     else:
         text += f": {_of(screening.with_verdict('rule'), n)} excluded."
         if slipped or screening.out_of_reach:
             text += f" It excludes nobody over {few}: {stayed}"
     decided: dict[Verdict, str] = {
-        "kept": "kept by the experimenter in spite of it",
+        "kept": "kept by the experimenter despite a rule",
         "asked": "excluded by the experimenter",
         "flagged": f"excluded because {_doubt_of(analysis.loaded)}",
     }
@@ -152,20 +152,20 @@ _DOUBT = (
 
 
 def _doubt_of(ratings: Ratings) -> str:
-    """Gold items are named only where somebody got one wrong."""
-    return f"{_DOUBT}, or because a gold item was got wrong" if ratings.gold_failures else _DOUBT
+    """Reasons for doubt; gold items are named only if somebody got one wrong."""
+    return f"{_DOUBT}, or because a gold item was answered wrongly" if ratings.gold_failures else _DOUBT
 
 
 def _doubt(analysis: Analysis) -> str:
-    """Those who stay though their ratings are in doubt, and the result without them."""
+    """Number of kept listeners whose ratings are in doubt, and the result without them."""
     if not (stay := analysis.screening.kept_in_doubt):
         return ""
     text = without_doubt(analysis.ratings, analysis.screening, analysis.primary, analysis.unflagged)
-    stand = "stands" if len(stay) == 1 else "stand"
-    return f" {len(stay)} of these {stand} out, because {_doubt_of(analysis.loaded)}. {text}"
+    are = "is" if len(stay) == 1 else "are"
+    return f" {len(stay)} of these {are} in doubt, because {_doubt_of(analysis.loaded)}. {text}"
 
 
-#: What the primary analysis does, by `Primary.method`.
+#: `Primary.method` -> description of the primary analysis.
 _PRIMARY = {
     MIXED: "the linear mixed model with random listeners, items and all their interactions with each other "
     "and the system; systems are compared by its means, with Satterthwaite's degrees of freedom",
@@ -177,7 +177,7 @@ _PRIMARY = {
 
 
 def primary_method(primary: Primary) -> str:
-    """What the primary analysis is, why, and for whom it holds; one paragraph."""
+    """Paragraph on the primary analysis: its method, the reason for it, and its population."""
     if primary.method not in _PRIMARY:
         return f"There is no primary analysis: {primary.why}."
     what = _PRIMARY[primary.method]
@@ -189,7 +189,7 @@ def primary_method(primary: Primary) -> str:
 
 
 def primary_result(primary: Primary, mixed: MixedModel) -> str:
-    """What it found: the test of all systems, the pairs that differ, and those that are equivalent."""
+    """Results of the primary analysis: test of all systems, pairs that differ, pairs that are equivalent."""
     pairs = primary.contrasts
     if pairs.empty:
         return ""
@@ -204,7 +204,7 @@ def primary_result(primary: Primary, mixed: MixedModel) -> str:
     text = "; ".join(parts)
     text = f"{text[0].upper()}{text[1:]}. "
     if found < len(pairs):
-        text += "That no difference was found does not say that two systems are equal; see the intervals. "
+        text += "Finding no difference does not mean that two systems are equal; see the intervals. "
     margin = pairs["margin"].iloc[0]
     if math.isnan(margin):
         return text.rstrip()
@@ -214,11 +214,11 @@ def primary_result(primary: Primary, mixed: MixedModel) -> str:
         f"{equal} of {count(len(pairs), 'pair')} {'is' if equal == 1 else 'are'} equivalent within "
         f"±{margin:g} points (two one-sided tests, Holm, {ALPHA:g})."
     )
-    return f"{text} {both} of these differ, too, by less than the margin." if both else text
+    return f"{text} {both} of these also differ, by less than the margin." if both else text
 
 
 def letters_caption(primary: Primary) -> str:
-    """What a shared letter says, and for whom; "" without letters."""
+    """Meaning of a shared letter, and its population; "" without letters."""
     if not primary.letters:
         return ""
     test = "Wilcoxon" if primary.method == LISTENERS else "mixed model"
@@ -237,7 +237,7 @@ def _f_test(statistic: float, df1: float, df2: float, p: float) -> str:
     return f"F({df1:.0f}, {df2:.1f}) = {statistic:.2f}, {p_equals(p)}"
 
 
-#: Names of tests and of what they test, in words.
+#: Names of tests, families and effects in words.
 TEST_NAMES = {
     "primary": "primary analysis, Holm",
     "mixed_model": "mixed model, Satterthwaite",
@@ -259,18 +259,18 @@ def _estimates(analysis: Analysis) -> str:
         "he or she rated"
     )
     if len(analysis.ratings.listeners) < 2:
-        return f"{text}; there is one listener, and no interval."
+        return f"{text}; with one listener there is no interval."
     text += (
         ", and their 95 % confidence intervals are Student's over these listener means, "
         "because the ratings of one listener are not independent; they hold for other listeners and the same "
-        f"items. Beside them stand bootstrap intervals ({analysis.num_resamples:,} resamples of listeners, "
-        f"seed {analysis.seed})"
+        f"items. Bootstrap intervals ({analysis.num_resamples:,} resamples of listeners, "
+        f"seed {analysis.seed}) are given beside them"
     )
     if analysis.intervals["crossed_low"].isna().all():
         return f"{text}."
     return (
-        f"{text} and intervals for other listeners and other items (two-way random effects, Satterthwaite's "
-        "degrees of freedom)."
+        f"{text}, and so are intervals for other listeners and other items (two-way random effects, "
+        "Satterthwaite's degrees of freedom)."
     )
 
 
@@ -278,7 +278,7 @@ def _tests(analysis: Analysis) -> str:
     tests = analysis.tests
     pairs = tests[(tests["test"] == WILCOXON) & (tests["family"] == SYSTEMS)]
     if pairs.empty:
-        return "There are no two systems to compare."
+        return "There is no pair of systems to compare."
     if pairs["p"].isna().all():
         return f"No pair of systems could be tested: {pairs['reason'].iloc[0]}."
     exact = int(pairs["n_listeners"].max()) <= MAX_EXACT_LISTENERS
@@ -297,9 +297,9 @@ def _tests(analysis: Analysis) -> str:
         ways.insert(0, (ranks, pairs, "Wilcoxon's test"))
     shares = [f"{(rows['p_holm'] < ALPHA).sum()} by {name}" for _, rows, name in ways]
     return (
-        f"For sensitivity systems were also compared in pairs ({len(pairs)}) with "
-        f"{' and with '.join(what for what, *_ in ways)}; p values were corrected after Holm, Hochberg's are "
-        f"given beside them. Differences that are significant at {ALPHA:g} after Holm: {join(shares)} of "
+        f"For sensitivity, systems were also compared in pairs ({len(pairs)}) with "
+        f"{' and with '.join(what for what, *_ in ways)}; p values were corrected after Holm, and Hochberg's "
+        f"are given beside them. Significant differences at {ALPHA:g} after Holm: {join(shares)} of "
         f"{len(pairs)}."
     )
 
@@ -354,7 +354,7 @@ def _overall(analysis: Analysis) -> str:
 
 
 def condition_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """The main table as text: one row per condition, before screening beside after it."""
+    """The main table as text: one row per condition, with values after and before screening."""
     before = {row["condition"]: row for row in analysis.conditions_all.to_dict("records")}
     rows = []
     for row in analysis.in_order(analysis.conditions).to_dict("records"):

@@ -1,4 +1,4 @@
-"""How much ratings vary, and with what: variance components of a test, from its mean squares."""
+"""Variance components of the ratings of a test, from its mean squares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mushra.config.locate import YAML_SUFFIXES, config_beside, key_beside
 from mushra.config.pages import MushraPage
 from qincodec.core.errors import UserError, count
 
-#: With fewer listeners or items an estimated spread of theirs is worth little.
+#: With fewer listeners or items an estimate of their spread is very uncertain.
 FEW = 5
 
 
@@ -27,7 +27,7 @@ FEW = 5
 class Components:
     """Standard deviations of the random terms of a score, in points.
 
-    Those that cancel in paired differences are kept for the record; NaN where unknown.
+    The last three cancel in paired differences and are only for information; NaN if unknown.
     """
 
     listener_condition: float
@@ -51,8 +51,8 @@ class Estimated:
 
     Attributes:
         components: standard deviations; a negative estimate of a variance counts as 0.
-        variances: the estimates as they came out, by name of component.
-        shape: number of listeners, items and conditions that went in.
+        variances: component -> estimate of the variance, which may be negative.
+        shape: number of listeners, items and conditions used.
         notes: what was left out, and which estimates were negative.
     """
 
@@ -63,15 +63,15 @@ class Estimated:
 
 
 def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Estimated:
-    """Components by equating mean squares with their expectations (ANOVA estimates, balanced table).
+    """Components from mean squares and their expectations (ANOVA estimates, balanced table).
 
     For a listeners, b items and c conditions without replication, with MS of each effect: residual = MS_LIC,
     listener x condition = (MS_LC - MS_LIC) / b, item x condition = (MS_IC - MS_LIC) / a, listener x item =
     (MS_LI - MS_LIC) / c, listener = (MS_L - MS_LC - MS_LI + MS_LIC) / (b c), item likewise.
 
     Args:
-        ratings: listeners or items with missing scores are left out, which is said in ``notes``.
-        conditions: to use; by default all but the hidden reference and the anchors, whose scores vary less.
+        ratings: listeners or items with missing scores are left out; ``notes`` say so.
+        conditions: conditions to use. Default: all but hidden reference and anchors, whose scores vary less.
 
     Raises:
         UserError: a condition is unknown, or fewer than two listeners, items or conditions are left.
@@ -84,8 +84,8 @@ def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Est
             )
     if len(set(chosen)) < 2:
         raise UserError(
-            f"{len(set(chosen))} condition to estimate from, without hidden reference and anchors; it takes "
-            "2: name them with --conditions"
+            f"{len(set(chosen))} condition to estimate from, without hidden reference and anchors; 2 are "
+            "needed: name them with --conditions"
         )
     table = balanced_table(ratings.frame, list(dict.fromkeys(chosen)))
     scores = table.scores.transpose(0, 2, 1)  # (listeners, items, conditions)
@@ -93,33 +93,33 @@ def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Est
     if min(sizes.values()) < 2:
         raise UserError(
             f"the ratings are of {' and '.join(count(n, what) for what, n in sizes.items())}; estimates of "
-            "spread take 2 of each: give an earlier test with more, or the three --sd-... numbers"
+            "spread need 2 of each: give an earlier test with more, or the three --sd-... numbers"
         )
     if min(scores.shape[:2]) < 2:
         raise UserError(
-            f"all scores are there of {count(scores.shape[0], 'listener')} and"
-            f" {count(scores.shape[1], 'item')}; variance components take 2 of each:"
-            " leave out conditions that few have rated with --conditions"
+            f"{count(scores.shape[0], 'listener')} and {count(scores.shape[1], 'item')} have all scores;"
+            " variance components need 2 of each: leave out conditions that few listeners rated, by naming"
+            " the others with --conditions"
         )
     variances = _anova_estimates(scores)
     notes = [table.left_out] if table.left_out else []
     if min(scores.shape[:2]) < FEW:
         notes.append(
-            f"{count(scores.shape[0], 'listener')} and {count(scores.shape[1], 'item')} say little about how "
-            "much listeners and items differ: the plan may be far off"
+            f"{count(scores.shape[0], 'listener')} and {count(scores.shape[1], 'item')} are too few to say "
+            "how much listeners and items differ: the plan may be far off"
         )
     if ends := [name for name in crowded(ratings) if name in chosen]:
         notes.append(
             f"{100 * CEILING:g} % or more of the scores of {', '.join(ends)} are at an end of the scale and "
-            "vary less: the plan holds for systems that vary as all of these on average"
+            "vary less: the plan holds for systems that vary like the average of these"
         )
     elif found := uneven(table.scores, list(dict.fromkeys(chosen))):
         notes.append(
             f"scores of {found[1]} vary more than those of {found[0]}: the plan holds for systems that vary "
-            "as all of these on average"
+            "like the average of these"
         )
     notes += [
-        f"the variance {name.replace('_', ' x ')} came out as {value:.3g}, taken as 0"
+        f"the variance {name.replace('_', ' x ')} was estimated as {value:.3g} and set to 0"
         for name, value in variances.items()
         if value < 0
     ]
@@ -128,7 +128,7 @@ def estimate_components(ratings: Ratings, conditions: Sequence[str] = ()) -> Est
 
 
 def _anova_estimates(scores: np.ndarray) -> dict[str, float]:
-    """From (listeners, items, conditions)."""
+    """Variances from scores (listeners, items, conditions)."""
     a, b, c = scores.shape
     centred = scores - scores.mean()
     of = {
@@ -161,7 +161,7 @@ def _anova_estimates(scores: np.ndarray) -> dict[str, float]:
 
 
 def count_systems(planned: Path) -> int:
-    """How many systems a test compares: a test's folder or YAML, or a run of ``evaluate``.
+    """Number of systems in a test (its folder or YAML) or a run of ``evaluate``.
 
     Raises:
         UserError: it is neither, or has no pages to rate.

@@ -1,12 +1,12 @@
-"""Which objective metric predicted the listeners: correlations of metrics with scores.
+"""Correlations of objective metrics with listeners' scores.
 
-Pearson's r, Spearman's rho and Kendall's tau-b of a metric with the mean score, at two levels: over the
-(item, condition) cells, and over the conditions, each averaged over its items. The hidden reference has no
-part in it, since a metric of the reference against itself is a constant or infinite; anchors are far from
-everything and pull coefficients up, so all is computed with them and without. Intervals come from a bootstrap
-that draws listeners and items, both with replacement (`mushra.study.coefficients`); conditions stay, so they
-hold for these conditions. All coefficients see the same draws, and so do the differences between metrics.
-Beside them stands how far scores lie from what the metric predicts (`mushra.study.prediction`).
+Pearson's r, Spearman's rho and Kendall's tau-b of a metric with the mean score are given at two levels: over
+the (item, condition) cells, and over the conditions, each averaged over its items. The hidden reference is
+left out, because a metric of the reference against itself is constant or infinite. Anchors are far from
+everything else and increase coefficients, so every result is given with anchors and without. Intervals come
+from a bootstrap that draws listeners and items with replacement (`mushra.study.coefficients`). Conditions are
+not drawn, so the intervals hold for these conditions. All coefficients, and the differences between metrics,
+use the same draws. The error of a metric's prediction is also given (`mushra.study.prediction`).
 """
 
 from __future__ import annotations
@@ -53,23 +53,23 @@ TABLE_COLUMNS += [*(f"mapping_{power}" for power in range(NUM_COEFFICIENTS)), "m
 DIFFERENCE_COLUMNS = ["level", "anchors", "coefficient", "metric_a", "metric_b", "difference"]
 DIFFERENCE_COLUMNS += ["ci_low", "ci_high", "better"]
 
-# Sums of the same scores in another order must tie.
+# Rounding makes sums of the same scores equal in any order.
 _DIGITS = 9
 
 
 @dataclass(frozen=True)
 class Correlations:
-    """The outcome.
+    """Results of `correlate`.
 
     Attributes:
         cells: ``item, condition, anchor, n_listeners, score`` (mean of listeners) and a column per metric.
-        table: `TABLE_COLUMNS`; ``anchors`` is "with" or "without"; what is NaN has a reason. ``n`` points
-            went in; ``n_left_out`` cells have no finite metric. ``mapping_0`` to ``mapping_3`` are the
-            coefficients of the polynomial of the metric that predicts scores, lowest first.
-        differences: `DIFFERENCE_COLUMNS`; of two metrics' coefficients, each with the sign that makes
-            "predicts listeners" positive; ``better`` names the one, "" where the interval holds 0.
-        metrics: in the order asked for.
-        notes: what was left out.
+        table: `TABLE_COLUMNS`; ``anchors`` is "with" or "without"; NaN has a reason. ``n`` points are used;
+            ``n_left_out`` cells have no finite metric. ``mapping_0`` to ``mapping_3`` are the coefficients of
+            the polynomial of the metric that predicts scores, lowest first.
+        differences: `DIFFERENCE_COLUMNS`: differences of two metrics' coefficients, each with the sign that
+            makes "predicts listeners" positive; ``better`` is a metric's name, "" if the interval has 0.
+        metrics: metrics in the requested order.
+        notes: notes on the settings, and what was left out.
         seed, num_resamples: of the bootstrap.
     """
 
@@ -94,7 +94,7 @@ def correlate(
     """Correlate metrics with ratings.
 
     Args:
-        ratings: of any number of listeners and items; missing ones are not made up.
+        ratings: ratings of any number of listeners and items; some may be missing.
         scores: ``item, condition`` and a column per metric (`mushra.study.heard.score_trials`).
         metrics: their columns in ``scores``.
 
@@ -112,8 +112,7 @@ def correlate(
             notes.append(f"{column} without audio in the test, left out: {', '.join(lost)}")
     if merged.empty:
         raise UserError(
-            "no item and condition of the ratings is in the test folder; give the folder that these ratings "
-            "come from"
+            "the test folder has no item and condition of the ratings; give the folder of their test"
         )
     scorable = merged.pivot(index="listener", columns=["item", "condition"], values="score")
     items = [name for name in ratings.items if name in set(merged["item"])]
@@ -162,14 +161,14 @@ def _cells(
 
 
 def _means(given: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of weights and weighted mean of each cell, (resamples, items, conditions); NaN where nobody rated.
+    """Sum of weights and weighted mean of each cell, (resamples, items, conditions); NaN if nobody rated it.
 
     Args:
         given: (listeners, items, conditions), NaN for missing ratings.
         weights: (resamples, listeners).
     """
     rated = np.isfinite(given)
-    # einsum, not BLAS, whose sums depend on the number of threads in the last bit.
+    # The last bit of sums by BLAS depends on the number of threads, so this uses einsum.
     counts = np.einsum("bl,lic->bic", weights, rated.astype(float))
     sums = np.einsum("bl,lic->bic", weights, np.where(rated, given, 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -230,7 +229,7 @@ def _all_coefficients(
 
 
 def _points(x: np.ndarray, y: np.ndarray, level: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is correlated, from (items, conditions) of metric and score; cells without both are left out."""
+    """Points to correlate, from (items, conditions) of metric and score; cells without both are left out."""
     both = np.isfinite(x) & np.isfinite(y)
     if level == "item":
         return x[both], y[both]
@@ -244,7 +243,7 @@ def _points(x: np.ndarray, y: np.ndarray, level: str) -> tuple[np.ndarray, np.nd
 def _prediction(
     metric: MetricInfo, level: str, x: np.ndarray, y: np.ndarray, given: np.ndarray
 ) -> dict[str, Any]:
-    """Columns of the table on what the mapped metric predicts."""
+    """Columns of the table about the mapped metric."""
     both = np.isfinite(x) & np.isfinite(y)
     if level == "item":
         half = reach(given)[both]
@@ -308,7 +307,7 @@ def _differences(
 
 
 def format_correlations(result: Correlations) -> str:
-    """The table as text, and which metric predicted the listeners."""
+    """The table as text, and sentences on which metric predicted listeners better."""
     lines = []
     width = max(len(metric.label) for metric in result.metrics)
     labels = {metric.name: metric.label for metric in result.metrics}
@@ -337,8 +336,8 @@ def format_correlations(result: Correlations) -> str:
         f"seed {result.seed}; these conditions."
     )
     lines.append(
-        "RMSE: of the scores about a monotone third-order polynomial of the metric, n - 4 degrees of freedom;"
-        " outliers: further off than the 95% interval of their mean score (ITU-T P.1401)."
+        "RMSE: error of the scores from a monotone third-order polynomial of the metric, n - 4 degrees of"
+        " freedom. Outliers: points further off than the 95% interval of their mean score (ITU-T P.1401)."
     )
     lines += _who_predicted(result, labels)
     lost = result.table[result.table["level"] == "item"].groupby("metric", sort=False)["n_left_out"].max()
@@ -370,7 +369,7 @@ def _who_predicted(result: Correlations, labels: dict[str, str]) -> list[str]:
             f"in the metric's direction, over {what}, is higher by {abs(row['difference']):.2f} "
             f"[{ends[0]:.2f}, {ends[1]:.2f}]."
         )
-    return lines or [f"The metrics cannot be told apart as predictors of listeners (Spearman, {what})."]
+    return lines or [f"No metric was found to predict listeners better than another (Spearman, {what})."]
 
 
 def _number_text(value: float, form: str) -> str:
@@ -466,7 +465,7 @@ def _describe_panel(axes: Axes, result: Correlations, metric: MetricInfo, level:
 
 
 def _looks(conditions: Sequence[str], ratings: Ratings) -> dict[str, tuple[str, str]]:
-    """Colour and marker: of the codec and its rate for ``codec@kbps``, else of the condition."""
+    """Condition -> colour and marker: those of codec and rate for ``codec@kbps``, else its own."""
     systems = [name for name in conditions if name not in ratings.anchors]
     rated = {name: parts for name in systems if (parts := codec_and_kbps(name))}
     codecs = list(dict.fromkeys(rated[name][0] if name in rated else name for name in systems))

@@ -1,4 +1,4 @@
-"""Objective metrics of what listeners heard: of the files of a test, not the clips they were cut from."""
+"""Objective metrics of the files of a test, as listeners heard them, not of the clips they were cut from."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from qincodec.core.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """What is computed, and on what.
+    """Metrics, and the form of the audio that they get.
 
     Attributes:
         metrics: one instance each.
         embeddings: each gives the distances of single excerpts, FM and cosine.
-        sample_rate: Hz that stimuli are resampled to; None leaves them as they are.
-        channels: that they are mixed to; None leaves them as they are.
-        notes: metrics that were left out and why, and where the settings come from.
+        sample_rate: rate to which stimuli are resampled, Hz; None leaves them as they are.
+        channels: number of channels to which they are mixed; None leaves them as they are.
+        notes: origin of the settings, and metrics that were left out with the reasons.
     """
 
     metrics: tuple[Metric, ...]
@@ -69,16 +69,16 @@ def is_run(path: Path) -> bool:
 
 
 def choose_settings(run: Path | None, names: str | None = None) -> Settings:
-    """Metrics and how to compute them.
+    """Settings for a run, for named metrics, or the default ones.
 
     Args:
-        run: of ``evaluate``: its metrics, sample rate and channels are used, so that what is correlated is
-            what its tables show. None: all metrics without an embedding that are not for speech alone,
-            stimuli as they are.
-        names: of metrics and embeddings to use instead, comma-separated.
+        run: run of ``evaluate`` whose metrics, sample rate and channels are used, as in its tables. None: all
+            metrics without an embedding that are not only for speech, on stimuli as they are.
+        names: metrics and embeddings to use instead, comma-separated.
 
     Raises:
-        UserError: a name is unknown, what was named cannot run here, nothing is left, or ``run`` is no run.
+        UserError: a name is unknown, a named metric cannot run here, no metric is left, or ``run`` is not a
+            run.
     """
     sample_rate = channels = None
     notes = []
@@ -104,16 +104,16 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
             try:
                 part = registry.load(name)()
                 if run is None and names is None and getattr(part, "speech_only", False):
-                    notes.append(f"{name} left out: it is for speech alone; name it with --metrics")
+                    notes.append(f"{name} left out: it is only for speech; name it with --metrics")
                     continue
                 loaded[name] = part
-            except Exception as error:  # a plug-in's own fault, too, leaves out that one only
+            except Exception as error:  # an error in a plug-in must not stop the others
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 if names is not None:
                     raise UserError(f"{name} cannot be computed here: {reason}") from error
                 notes.append(f"{name} left out: {reason}")
     if not loaded:
-        raise UserError(f"no metric is left to correlate ({'; '.join(notes)}); name some with --metrics")
+        raise UserError(f"there is no metric to correlate ({'; '.join(notes)}); name some with --metrics")
     return Settings(
         tuple(loaded[name] for name in wanted if name in loaded),
         tuple(loaded[name] for name in embeddings if name in loaded),
@@ -126,22 +126,22 @@ def choose_settings(run: Path | None, names: str | None = None) -> Settings:
 def score_trials(
     folder: Path, trials: dict[str, KeyTrial], settings: Settings, *, progress: Progress = lambda *_: None
 ) -> pd.DataFrame:
-    """Each metric of each signal against the reference of its trial, as both were heard.
+    """Each metric of each signal against the reference of its trial, on the files that listeners heard.
 
     Args:
-        folder: of the test; the paths of ``trials`` are relative to it.
+        folder: folder of the test; the paths of ``trials`` are relative to it.
         trials: item -> its entry in a whole key.
         settings: see `Settings`.
         progress: called with (what, done, total).
 
     Returns:
-        A row per item and condition, in the order of ``trials``, the hidden reference left out: ``item,
-        condition``, and for each metric M ``M`` and ``M_reason`` (why it is no number). The gain of a trial
-        is in both files and cancels where the metric does not see level; nothing is aligned again.
+        A row per item and condition, in the order of ``trials``, without the hidden reference: ``item,
+        condition``, and for each metric M ``M`` and ``M_reason`` (why it is NaN). Both files have the gain of
+        the trial, which cancels if the metric does not depend on level. Nothing is aligned again.
 
     Raises:
-        UserError: a file is missing, damaged, of another length than its reference, or not the one that was
-            made for the test.
+        UserError: a file is missing or damaged, differs in length from its reference, or was changed after
+            the test was made.
     """
     rows: list[dict[str, Any]] = []
     signals = {
@@ -160,8 +160,8 @@ def score_trials(
             progress("scoring what was heard", len(rows), total)
             if signal.sha256 and hashlib.sha256(_bytes(path)).hexdigest() != signal.sha256:
                 raise UserError(
-                    f"{path} is another file than {KEY_NAME} says: it was changed after `create`; put back"
-                    " what listeners heard"
+                    f"{path} differs from its SHA-256 in {KEY_NAME}: it was changed after `create`; restore"
+                    " the file that listeners heard"
                 )
             decoded, rate = _read(path, settings)
             if decoded.shape != reference.shape or rate != sample_rate:
@@ -186,7 +186,7 @@ def score_trials(
 
 
 def describe_gaps(scores: pd.DataFrame, infos: Sequence[MetricInfo]) -> list[str]:
-    """For each metric without a value somewhere: how often, and the first reason."""
+    """For each metric with missing values: their number and the first reason."""
     notes = []
     for info in infos:
         lacking = scores[scores[f"{info.name}_reason"] != ""]
@@ -201,13 +201,13 @@ def describe_gaps(scores: pd.DataFrame, infos: Sequence[MetricInfo]) -> list[str
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a metric raised instead of a value."""
+    """The error that a metric raised instead of returning a value."""
 
     reason: str
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``function`` returns, or a `_Failure`: a metric that raises must not take the others with it."""
+    """Result of ``function``, or a `_Failure`: a metric that raises must not stop the others."""
     try:
         return function(*arguments)
     except Exception as error:
@@ -215,13 +215,13 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _scores(number: int, function: Callable[..., Any], prepared: Any, *arguments: Any) -> list[Score]:
-    """``number`` scores of one signal; of a metric that fails without a value and with the reason."""
+    """``number`` scores of one signal; NaN with the reason if the metric fails."""
     found = prepared if isinstance(prepared, _Failure) else _attempt(function, prepared, *arguments)
     return [Score(math.nan, found.reason)] * number if isinstance(found, _Failure) else found[:number]
 
 
 def _prepare(metric: Metric, reference: torch.Tensor, sample_rate: int) -> Any:
-    """Of a reference, in the form that the metric takes."""
+    """The metric's preparation of a reference, in the form that it needs."""
     form = Form.of(metric)
     return metric.prepare(form.make(reference, sample_rate).clone(), form.sample_rate or sample_rate)
 
@@ -240,7 +240,7 @@ def _distances(
 
 
 def _embed(embedding: Embedding, samples: torch.Tensor, sample_rate: int) -> np.ndarray:
-    """(frames, dim) of the mean of the channels."""
+    """Embedding of the mean of the channels, (frames, dim)."""
     mono = torch.from_numpy(audio.mix(samples[0].numpy(), 1))[0]
     return np.asarray(embedding.embed(mono, sample_rate).cpu())
 

@@ -1,19 +1,19 @@
-"""How many listeners and items a test needs: the primary analysis in simulated tests.
+"""Numbers of listeners and items that a test needs, from the primary analysis of simulated tests.
 
 Model of a score, in points of the scale, all terms independent and normal::
 
     score = mean of the system + listener + item + listener x item
             + listener x system + item x system + residual
 
-Two of K systems differ by the difference that is asked for, the others lie halfway between them: the usual
-hard case of sample sizes. Others that are further away are found more often, which leaves less of Holm's
-correction for the pair. A test finds the pair if `mushra analyze` would give it different letters: all pairs
-by the mixed model, corrected after Holm (`mushra.analysis.primary`).
+Two of K systems have the requested difference, and the others lie halfway between them: the usual hard case
+of sample sizes. If the others were further away, they would be found more often, and Holm's correction of the
+pair would be smaller. A test finds the pair if `mushra analyze` would give it different letters: all pairs by
+the mixed model, corrected after Holm (`mushra.analysis.primary`).
 
 No ratings are drawn. In a full table of this model the systems' means are normal and independent of the three
-mean squares that the analysis takes, and these are chi-squared: that is what is drawn. The first four random
-terms cancel in differences. Scores are not cut at 0 and 100; components that were estimated from a real test
-hold what that does to them. Listeners are those that screening leaves.
+mean squares of the analysis, which are chi-squared; means and mean squares are drawn. The first four random
+terms cancel in differences. Scores are not cut at 0 and 100; components estimated from a real test include
+the effect of its limits. The listeners are those left after screening.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from mushra.study.components import TYPICAL_SYSTEMS, Components
 from qincodec.core.errors import UserError, count
 
 Method = Literal["primary", "wilcoxon"]
-#: The method in words, and for whom and what its answer holds.
+#: The method in words, and the listeners and items for which its result holds.
 METHODS: dict[Method, tuple[str, str]] = {
     "primary": ("primary analysis, the mixed model", NEW_ITEMS),
     "wilcoxon": ("Wilcoxon's test of listeners' means", SAME_ITEMS),
 }
 MAX_SYSTEMS = 30
-#: Above it `mushra analyze` takes the normal approximation of Wilcoxon's test, as scipy does.
+#: For more listeners `mushra analyze` uses the normal approximation of Wilcoxon's test, as scipy does.
 _EXACT_LISTENERS = 50
 _VALUES_AT_ONCE = 2_000_000
 _TABLE_ROWS = 14
@@ -70,11 +70,11 @@ class Plan:
 
     @property
     def population(self) -> str:
-        """For whom and what the answer holds; of one item alone nothing is said of others."""
+        """Listeners and items for which the result holds; with one item it does not hold for others."""
         return SAME_ITEMS if self.table["items"].max() == 1 else METHODS[self.method][1]
 
     def needed(self) -> dict[int, int | None]:
-        """Items -> the least listeners from which on the target is met, None if it is not in the table."""
+        """Items -> least number of listeners from which on the target is met; None if the table has none."""
         power = self.table.pivot(index="listeners", columns="items", values="power").sort_index()
         sizes = [int(n) for n in power.index]
         result: dict[int, int | None] = {}
@@ -85,7 +85,7 @@ class Plan:
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with null for what is unknown."""
+        """All values, with null for unknown ones."""
         known = {k: None if math.isnan(v) else v for k, v in asdict(self.components).items()}
         return {
             "difference": self.difference,
@@ -117,22 +117,22 @@ def plan(
 ) -> Plan:
     """Share of simulated tests that find ``difference`` between two of ``systems``.
 
-    All pairs are corrected after Holm. ``primary`` asks for the difference over all items of which these are
-    a sample; with one item it is Wilcoxon's test, as in `mushra.analysis.primary`. With ``wilcoxon`` the
-    difference is that on the items of the test, so that item x system is part of what is measured and not of
-    its error. Tests of different sizes have the random numbers in common, so that power over sizes is smooth.
+    All pairs are corrected after Holm. ``primary`` tests the difference over all items of which these are a
+    sample; with one item it is Wilcoxon's test, as in `mushra.analysis.primary`. ``wilcoxon`` tests the
+    difference on the items of the test, so item x system is part of the difference and not of its error.
+    Tests of different sizes share random numbers, so that power over sizes is smooth.
 
     Args:
-        components: their listener_condition, item_condition and residual count.
-        difference: of the two systems' means, in points.
+        components: listener_condition, item_condition and residual are used.
+        difference: difference of the two systems' means, in points.
         listeners: numbers to try, 2 or more.
         items: numbers to try, 1 or more.
-        systems: compared with each other, 2 or more; hidden reference and anchors are none.
-        target: power that is wanted.
-        alpha: level of all pairs together; `mushra analyze` has 0.05.
+        systems: number of systems, 2 or more, without hidden reference and anchors.
+        target: wanted power.
+        alpha: significance level of all pairs together; `mushra analyze` has 0.05.
 
     Raises:
-        UserError: a value out of its range.
+        UserError: a value is out of its range.
     """
     listeners, items = sorted(set(listeners)), sorted(set(items))
     _check(components, difference, listeners, items, systems, target, alpha, num_simulations)
@@ -150,7 +150,7 @@ def plan(
         if len(others):
             found[:, ~by_model] += _by_ranks(generator, components, levels, size, listeners, others, alpha)
     power = found / num_simulations
-    # Laplace's rule, as 0 or all of the simulated tests still leave an error.
+    # Laplace's rule: if no test or all tests find it, there is still an error.
     smoothed = (found + 1) / (num_simulations + 2)
     table = pd.DataFrame(
         {
@@ -164,7 +164,7 @@ def plan(
 
 
 def least_difference(result: Plan) -> int | None:
-    """Whole points that the largest test of the table finds with the wanted power; None above 100."""
+    """Least difference in whole points that the largest test finds with the wanted power; None above 100."""
     largest = result.table.iloc[-1]
 
     def power(points: int) -> float:
@@ -214,10 +214,10 @@ def _check(
             )
     if not any(getattr(components, name) for name in spreads):
         raise UserError(
-            "all three standard deviations are 0: without spread there is nothing to plan; give one"
+            "all three standard deviations are 0, so every test finds any difference; give one above 0"
         )
     if num_simulations < 100:
-        raise UserError(f"{num_simulations} simulated tests are too few to tell; give 100 or more")
+        raise UserError(f"{num_simulations} simulated tests are too few; give 100 or more")
     for what, numbers, minimum in (("listeners", listeners, 2), ("items", items, 1)):
         if not numbers or numbers[0] < minimum or numbers[-1] > 1000:
             given = f"{numbers[0]} to {numbers[-1]}" if numbers else "nothing"
@@ -233,10 +233,10 @@ def _by_model(
     items: Sequence[int],
     alpha: float,
 ) -> np.ndarray:
-    """How many of ``tests`` find the first pair by the mixed model, (listeners, items)."""
+    """Number of ``tests`` that find the first pair by the mixed model, (listeners, items)."""
     freedom = len(levels) - 1
     noise = generator.standard_normal((tests, len(levels)))
-    # Chi-squared with one more listener (item) is that without plus the share of this one.
+    # Chi-squared variables add: one more listener (item) adds one more term.
     of_listeners = generator.chisquare(freedom, (tests, listeners[-1] - 1)).cumsum(axis=1)
     of_items = generator.chisquare(freedom, (tests, items[-1] - 1)).cumsum(axis=1)
     counts = np.zeros((len(listeners), len(items)))
@@ -264,9 +264,9 @@ def strata_df(listeners: int, items: int, systems: int) -> np.ndarray:
 def model_statistics(
     means: np.ndarray, squares: np.ndarray, sizes: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Contrasts of all pairs in the mixed model of full tables, as `mushra.analysis.mixed` has them.
+    """Contrasts of all pairs in the mixed model of full tables, as in `mushra.analysis.mixed`.
 
-    A mean square that is at or below the residual one is pooled with it, the lower one first.
+    A mean square that is not above the residual one is pooled with it, the lower one first.
 
     Args:
         means: (tests, systems).
@@ -296,7 +296,7 @@ def first_found(
     """(tests,) whether the p of the first pair is below ``alpha`` after Holm's correction.
 
     Args:
-        p: of some tests and pairs, (tests, pairs); all pairs of a test are asked for only where they matter.
+        p: returns p of some tests and pairs, (tests, pairs); called for all pairs only if they matter.
     """
     alone = p(np.arange(tests), slice(1))[:, 0]
     found = alone * pairs < alpha
@@ -317,7 +317,7 @@ def _by_ranks(
     items: Sequence[int],
     alpha: float,
 ) -> np.ndarray:
-    """How many of ``tests`` find the first pair by Wilcoxon's test, (listeners, items)."""
+    """Number of ``tests`` that find the first pair by Wilcoxon's test, (listeners, items)."""
     noise = generator.standard_normal((tests, listeners[-1], len(levels)))
     first, second = np.array(list(itertools.combinations(range(len(levels)), 2))).T
     counts = np.zeros((len(listeners), len(items)))
@@ -357,7 +357,7 @@ def format_plan(result: Plan, origin: str) -> str:
     """The table as text: listeners down, items across, and the least listeners for the target.
 
     Args:
-        origin: where the components come from.
+        origin: origin of the components.
     """
     sd = result.components
     name = METHODS[result.method][0]
@@ -395,7 +395,7 @@ def format_plan(result: Plan, origin: str) -> str:
     ]
     if pairs > 1:
         lines.append(
-            "The other systems lie halfway between the two; where they are further away, power is higher."
+            "The other systems lie halfway between the two; if they are further away, power is higher."
         )
     if (needed_most := [*result.needed().items()][-1])[1] is None:
         least = least_difference(result)
@@ -405,8 +405,8 @@ def format_plan(result: Plan, origin: str) -> str:
         )
         if result.method == "primary":
             lines.append(
-                "Only more items average out how items differ (item x condition); for the items of the test "
-                "alone: --method wilcoxon"
+                "Only more items reduce the effect of item x condition; for a result that holds only for the "
+                "items of the test, give --method wilcoxon"
             )
     return "\n".join(lines) + "\n"
 

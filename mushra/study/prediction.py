@@ -1,8 +1,8 @@
-"""How far scores lie from what a metric predicts, after ITU-T P.1401 (01/2020).
+"""Error of scores that a metric predicts, after ITU-T P.1401 (01/2020).
 
 A metric is mapped to the scale of the scores by the monotone polynomial of third order that fits best
-(section 7.3.2); what is left is said as the root-mean-square error (7.5.1) and as the share of outliers,
-points that are further off than the 95 % interval of their own mean score (7.5.2.2).
+(section 7.3.2). The error is given as the root mean square (7.5.1) and as the share of outliers: points that
+are further off than the 95 % interval of their own mean score (7.5.2.2).
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-#: Free coefficients of the mapping: what the error's degrees of freedom are less than the number of points.
+#: Free coefficients of the mapping; the error has as many degrees of freedom less than points.
 NUM_COEFFICIENTS = 4
 
-# Double roots of the slope that are tried: how fine the grid is decides the last digits only.
+# Grid of double roots of the slope; a finer one would change only the last digits.
 _ROOTS = np.linspace(-1, 1, 401)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a mapped metric leaves.
+    """A mapped metric and its error.
 
     Attributes:
         coefficients: c0 + c1 x + c2 x^2 + c3 x^3 predicts the score of a point with metric x.
         rmse: sqrt(sum of squared errors / (n - 4)).
-        outlier_ratio: of the points with an interval; NaN if none has one.
-        reason: why all is NaN.
+        outlier_ratio: share of the points with an interval; NaN if none has one.
+        reason: why all values are NaN; "" otherwise.
     """
 
     coefficients: tuple[float, ...] = (math.nan,) * NUM_COEFFICIENTS
@@ -41,7 +41,7 @@ def reach(scores: np.ndarray) -> np.ndarray:
     """Half the 95 % interval of each mean over listeners (Student's t), NaN with fewer than two scores.
 
     Args:
-        scores: (listeners, ...), NaN where there is none.
+        scores: (listeners, ...), NaN if missing.
     """
     count = np.isfinite(scores).sum(axis=0)
     known = np.maximum(count, 2)
@@ -53,14 +53,14 @@ def reach(scores: np.ndarray) -> np.ndarray:
 def mapping(x: np.ndarray, y: np.ndarray, *, rising: bool) -> np.ndarray:
     """Coefficients (4,), lowest first, of the cubic that fits y best and never falls over the range of x.
 
-    A slope that is nowhere negative on [-1, 1] is a sum of (t - r)^2, r in [-1, 1], and 1 - t^2, none of them
-    negative (Markov and Lukacs; Szego, "Orthogonal Polynomials", theorem 1.21.1), so the fit is one of
-    non-negative least squares.
+    A slope that is not negative on [-1, 1] is a sum of (t - r)^2, r in [-1, 1], and 1 - t^2 with weights that
+    are not negative (Markov and Lukacs; Szego, "Orthogonal Polynomials", theorem 1.21.1). So the fit is one
+    of non-negative least squares.
 
     Args:
         x: finite, not all equal.
         y: same shape.
-        rising: False: it never rises.
+        rising: False for a mapping that never rises.
     """
     middle, half = (x.max() + x.min()) / 2, (x.max() - x.min()) / 2
     t = (x - middle) / half
@@ -82,7 +82,7 @@ def predict(x: np.ndarray, y: np.ndarray, reach_of_y: np.ndarray, *, rising: boo
     if len(x) <= NUM_COEFFICIENTS:
         return Prediction(reason=f"{len(x)} points: the mapping needs more than {NUM_COEFFICIENTS}")
     if x.max() == x.min():
-        return Prediction(reason="all metric's values are equal")
+        return Prediction(reason="all values of the metric are equal")
     found = mapping(x, y, rising=rising)
     error = np.abs(y - np.polynomial.Polynomial(found)(x))
     known = np.isfinite(reach_of_y)

@@ -1,11 +1,12 @@
-"""BS.1116: difference grades, and which listeners told the coded signals from the hidden reference.
+"""BS.1116: difference grades, and which listeners distinguished the coded signals from the hidden reference.
 
-A difference grade (SDG) is the grade of the condition minus that of the hidden reference beside it: 0 where
-no difference was heard, above 0 where the wrong one was taken for the reference. BS.1116-3 looks at each
-listener's SDGs after the test: a one-sided t test asks whether their mean is below 0. Who does not pass may
-have guessed and is left out as no expert in this material. The report also has the result without it.
+A difference grade (SDG) is the grade of the condition minus that of the hidden reference beside it: 0 if no
+difference was heard, above 0 if the coded signal was taken for the reference. BS.1116-3 looks at each
+listener's SDGs after the test: a one-sided t test asks whether their mean is below 0. A listener who does not
+pass may have guessed, and is excluded as not an expert in this material. The report also has the result
+before this screening.
 
-Where a system cannot be heard by anybody, nobody can pass on it: the test is over all conditions together.
+If nobody can hear a difference of a system, nobody can pass on it. So the test is over all conditions.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ LISTENER_COLUMNS = [
     "reason",
 ]
 
-#: expert: the t test finds the SDGs below 0; not found: it does not, and the listener is left out; kept,
-#: asked: what the experimenter wanted instead.
+#: expert: the t test finds the SDGs below 0; not found: it does not, and the listener is excluded; kept,
+#: asked: the experimenter decided otherwise.
 Verdict = Literal["expert", "not found", "kept", "asked"]
 _EXCLUDED = ("not found", "asked")
 
@@ -60,8 +61,8 @@ class DifferenceGrades:
 
     Attributes:
         listeners: one row per listener, `LISTENER_COLUMNS`; ``p`` is of the one-sided t test.
-        screened, everybody: difference grades with and without the expert screening; one object where nobody
-            is left out.
+        screened, everybody: difference grades with and without the expert screening; the same object if
+            nobody is excluded.
         notes: limits, one sentence each.
     """
 
@@ -85,16 +86,16 @@ def analyze_bs1116(
     keep: Collection[str] = (),
     exclude: Collection[str] = (),
 ) -> DifferenceGrades:
-    """Difference grades, screened and not.
+    """Difference grades before and after screening.
 
     Args:
         frame: rows of method ``bs1116`` (`mushra.analysis.methods.judgements`).
-        problems: what is found on the way is added.
+        problems: new problems are added.
         seed: of the bootstrap.
         margin: points within which two systems count as equivalent.
         num_resamples: of the bootstrap.
-        keep: listeners who stay whatever their t test says; ``all`` for everybody.
-        exclude: listeners who go.
+        keep: listeners to keep whatever their t test says; ``all`` for everybody.
+        exclude: listeners to exclude.
     """
     frame = frame.assign(score=frame["score"] - frame["reference_score"], session=frame["listener"])
     ratings = Ratings(average_repeats(frame, problems), ends=SCALE)
@@ -105,14 +106,14 @@ def analyze_bs1116(
         listeners.loc[listeners["verdict"] == "not found", "verdict"] = "kept"
         left = listeners["verdict"] == "kept"
         notes.append(
-            "No listener told the conditions from the hidden reference: nobody is left out, and the "
-            "conditions may well be transparent. Means near 0 are no proof of that; see their intervals."
+            "No listener distinguished the conditions from the hidden reference: nobody is excluded, and the "
+            "conditions may be transparent. Means near 0 do not prove this; see their intervals."
         )
     few = listeners["n"].min()
     if few < 5:
         notes.append(
-            f"A listener gave {count(int(few), 'difference grade')}: the t test of so few finds experts with "
-            "plain differences only."
+            f"A listener gave {count(int(few), 'difference grade')}: the t test of so few finds experts only "
+            "if differences are large."
         )
     out = listeners.loc[~left, "listener"]
     options: dict[str, Any] = {"seed": seed, "margin": margin, "num_resamples": num_resamples}
@@ -126,8 +127,8 @@ def expert_screening(
 ) -> pd.DataFrame:
     """Each listener's t test of the SDGs against 0, one-sided: `LISTENER_COLUMNS`.
 
-    ``negative_share`` and ``zero_share`` count SDGs below and at 0: who guesses has as many above as below.
-    Nobody is left out for them.
+    ``negative_share`` and ``zero_share`` count SDGs below and at 0: a listener who guesses has as many above
+    as below. They exclude nobody.
 
     Args:
         frame: ``listener`` and ``score``, the difference grade.
@@ -139,7 +140,7 @@ def expert_screening(
         if len(grades) < 2:
             reason = "a t test needs 2 difference grades"
         elif np.ptp(grades) < 1e-9:
-            # No spread: certain if all are below 0.
+            # Without spread the result is certain.
             p = 0.0 if grades[0] < 0 else 1.0
             reason = "all difference grades are equal"
         else:
@@ -160,7 +161,7 @@ def expert_screening(
 _VERDICTS = {
     "expert": "stays",
     "not found": "excluded: no difference found",
-    "kept": "kept in spite of it",
+    "kept": "no difference found, kept",
     "asked": "excluded as asked",
 }
 
@@ -174,9 +175,9 @@ def section(result: DifferenceGrades) -> Section:
         f"{count(len(everybody.ratings.items), 'item')} beside a hidden reference on the scale of impairment "
         f"from 1 to 5 (ITU-R BS.1116-3), {count(len(everybody.ratings.frame), 'difference grade')} in all. "
         "A difference grade is the grade of the condition minus that of the hidden reference. Post-screening "
-        "leaves out listeners whose difference grades are not below 0 by a one-sided t test at 5 %: "
+        "excludes listeners whose difference grades are not below 0 by a one-sided t test at 5 %: "
         f"{out} of {count(n, 'listener')} {'was' if out == 1 else 'were'} excluded"
-        + (f", {kept} kept in spite of it. " if kept else ". ")
+        + (f", {kept} kept despite it. " if kept else ". ")
         + "Means are over listeners, with Student's 95 % intervals over their means, because the grades of "
         "one listener are not independent; they hold for other listeners and the same items."
     )

@@ -1,21 +1,20 @@
-"""ABX and "which is the reference?": whether a difference is heard.
+"""ABX and "which is the reference?": tests whether listeners hear a difference.
 
-Under the null hypothesis that nobody hears anything each answer is right with probability one half, whoever
-gives it, so the binomial test of all answers is exact, and so is each listener's. Those who hear something
-do not hear it equally well, so the interval of the proportion is over listeners
+Under the null hypothesis that nobody hears a difference each answer of each listener is right with
+probability one half, so the binomial tests of all answers and of each listener are exact. Listeners who hear
+a difference do not hear it equally well, so the interval of the proportion is over listeners
 (`mushra.analysis.methods.shares`).
 
-d' is how far the two stimuli lie apart, in standard deviations of what a listener hears of one of them
+d' is the distance of the two stimuli in standard deviations of a listener's sensation of one of them
 (Macmillan and Creelman, *Detection Theory*, 2nd edition, 2005, for answers without bias):
 
 - ABX, independent observations (chapter 9): p = F(d/sqrt 2) F(d/2) + F(-d/sqrt 2) F(-d/2)
 - ABX, differencing (chapter 9): p = F(d/sqrt 2) F(d/sqrt 6) + F(-d/sqrt 2) F(-d/sqrt 6)
 - two-alternative forced choice (chapter 7): p = F(d/sqrt 2)
 
-The first is the best an ideal listener can do, the second what listeners do who compare X with A and with B.
-On the page that asks which of two is the reference, the reference is there as a reminder: for a listener who
-knows how it sounds the choice is one of two alternatives; who compares both with the reminder has the d' of
-ABX by differencing.
+The first is the best an ideal listener can do; the second holds for listeners who compare X with A and B. The
+page that asks which of two is the reference also plays the reference. For a listener who knows its sound the
+choice is one of two alternatives; for one who compares both with it, the d' is that of ABX by differencing.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ from mushra.analysis.methods.tables import (
 from mushra.analysis.significance import ALPHA
 from qincodec.core.errors import count
 
-#: d' beyond this cannot be told from perfect.
+#: A larger d' cannot be distinguished from an infinite one.
 _MOST = 20.0
 _COUNTS = ["n", "right", "neither", "share", "p", "p_holm"]
 PAIR_COLUMNS = [
@@ -83,7 +82,7 @@ LISTENER_COLUMNS = [
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Results of ABX pages, or of those that ask which is the reference.
+    """Results of ABX pages, or of pages that ask which is the reference.
 
     Attributes:
         method: "abx" or "paired_comparison".
@@ -98,7 +97,7 @@ class Detections:
 
 
 def analyze_detection(method: str, frame: pd.DataFrame) -> Detections:
-    """All of it.
+    """Counts, tests and d' of each pair and of each listener.
 
     Args:
         method: "abx" or "paired_comparison".
@@ -106,7 +105,7 @@ def analyze_detection(method: str, frame: pd.DataFrame) -> Detections:
     """
     if method == "abx":
         hit = frame["score"].to_numpy(dtype=float)
-        # A pair is one in whichever order it was given.
+        # A pair is the same in both orders.
         both = names([*frame["condition"], *frame["reference"]])
         order = {name: place for place, name in enumerate(both)} | {"reference": len(both)}
         swap = frame["condition"].map(order) > frame["reference"].map(order)
@@ -156,7 +155,8 @@ def analyze_detection(method: str, frame: pd.DataFrame) -> Detections:
 def _counts(method: str, hits: np.ndarray) -> dict[str, Any]:
     n, right = len(hits), float(hits.sum())
     p = float(stats.binomtest(math.floor(right), n, alternative="greater").pvalue)
-    # Who was right each time need not be perfect: half an error is assumed (Macmillan and Kaplan 1985).
+    # d' of a listener who was always right would be infinite: half an error is assumed (Macmillan and Kaplan
+    # 1985).
     value = right / n
     return {
         "n": n,
@@ -175,17 +175,17 @@ def _d_prime(method: str, p: float, end: str = "") -> dict[str, float]:
 
 
 def abx_independent(d: float) -> float:
-    """Proportion right in ABX of a listener who weighs three independent observations, without bias."""
+    """Proportion of right ABX answers of a listener with three independent observations, without bias."""
     return _both(d / math.sqrt(2), d / 2)
 
 
 def abx_differencing(d: float) -> float:
-    """Proportion right in ABX of a listener who takes for X what lies nearer to it, without bias."""
+    """Proportion of right ABX answers of a listener who chooses the signal nearer to X, without bias."""
     return _both(d / math.sqrt(2), d / math.sqrt(6))
 
 
 def two_alternatives(d: float) -> float:
-    """Proportion right in two-alternative forced choice, without bias."""
+    """Proportion of right answers in two-alternative forced choice, without bias."""
     return float(stats.norm.cdf(d / math.sqrt(2)))
 
 
@@ -194,7 +194,7 @@ def _both(x: float, y: float) -> float:
 
 
 def d_prime(p: float, model: Callable[[float], float]) -> float:
-    """d' of a proportion right: 0 at one half and below, infinite at 1.
+    """d' of a proportion of right answers: 0 at one half and below, infinite at 1.
 
     Args:
         model: `abx_independent`, `abx_differencing` or `two_alternatives`.
@@ -219,7 +219,7 @@ _NAMES = {
     "paired_comparison": (
         "Paired comparison: which is the reference?",
         "2AFC",
-        "said which of two signals was the reference that stood beside them",
+        "said which of two signals was the reference, which they could also play",
     ),
 }
 
@@ -237,10 +237,10 @@ def section(result: Detections) -> Section:
     found = int((pairs["p_holm"] < ALPHA).sum())
     paragraph = (
         f"{count(n, 'listener')} {task}, {count(int(pairs['n'].sum()), 'answer')} in all. An exact one-sided "
-        "binomial test against one half asks of all answers of a pair, and of each listener's, whether a "
-        "difference is heard; p is corrected after Holm. It is heard in "
+        "binomial test against one half of all answers of a pair, and of each listener's, shows whether a "
+        "difference is heard; p is corrected after Holm. A difference is heard in "
         f"{found} of {count(len(pairs), 'pair')}. The 95 % interval of the share is over listeners (Korn and "
-        "Graubard 1998); it holds for other listeners and the same items. d' is given after two models "
+        "Graubard 1998); it holds for other listeners and the same items. d' is given for two models "
         "(Macmillan and Creelman 2005): "
         f"{_MODELS[result.method]}, and differencing. "
     )
@@ -250,8 +250,8 @@ def section(result: Detections) -> Section:
             "right; the tests round down. "
         )
     paragraph += (
-        "Where no difference was found, the smallest share that a test of so many answers finds with "
-        f"{100 * POWER:g} % power, and the upper end of the interval, say what may have been missed."
+        "If no difference was found, a small one may have been missed: see the smallest share that a test of "
+        f"so many answers finds with {100 * POWER:g} % power, and the upper end of the interval."
     )
 
     def counted(of: str) -> list[Column]:
@@ -272,7 +272,7 @@ def section(result: Detections) -> Section:
     tables = (
         Shown(
             "pairs",
-            "All listeners: answers that were right, and the exact one-sided binomial test.",
+            "All listeners: right answers, and the exact one-sided binomial test.",
             pairs,
             [
                 *pair,

@@ -1,13 +1,14 @@
-"""Grades on a scale of five points (BS.1116, ACR, DCR): means with their intervals, and the systems compared.
+"""Grades on a scale of five points (BS.1116, ACR, DCR): means, intervals, comparisons of systems.
 
-Each mean has several 95 % intervals, which say for whom it holds:
+Each mean has several 95 % intervals, which hold for different listeners and items:
 
 - ``t`` and ``bootstrap``: other listeners, the same items; each listener counts with his or her mean.
 - ``item``: the same listeners, other items; each item counts with its mean.
 - ``both``: other listeners and other items. The variance is that of listeners' sums of deviations plus that
-  of items' sums minus that of single ratings (two-way clusters: Cameron, Gelbach and Miller 2011); Student's
-  t with as many degrees of freedom as the smaller number of them less one. It needs no full table.
-- ``plain``: as if all ratings were independent. Too narrow; it is what P.800 tests often print.
+  of items' sums minus that of single ratings (two-way clusters: Cameron, Gelbach and Miller 2011). The
+  degrees of freedom of Student's t are the smaller number of listeners and items less one. It does not need a
+  full table.
+- ``plain``: as if all ratings were independent. It is too narrow, but often printed for P.800 tests.
 
 Systems are compared by the primary analysis of a MUSHRA test (`mushra.analysis.primary`).
 """
@@ -37,7 +38,7 @@ class Grades:
         ratings: the table, whose ``score`` is on the scale of the method.
         means: one row per condition: `describe_intervals`, then ``n_ratings``, ``sd`` (of the ratings),
             ``item_low``, ``item_high``, ``both_low``, ``both_high``, ``plain_low``, ``plain_high``.
-        mixed, primary: the systems compared.
+        mixed, primary: comparisons of the systems.
     """
 
     ratings: Ratings
@@ -52,7 +53,7 @@ def describe(ratings: Ratings, *, seed: int, margin: float | None, num_resamples
     Args:
         ratings: `Ratings` without controls, on a scale of its own (`Ratings.ends`).
         seed: of the bootstrap.
-        margin: points within which two systems count as equivalent; None tests no equivalence.
+        margin: points within which two systems count as equivalent; None: equivalence is not tested.
     """
     means = describe_intervals(ratings, seed=seed, num_resamples=num_resamples)
     rows = []
@@ -96,21 +97,21 @@ def both_interval(frame: pd.DataFrame) -> Interval:
 
     single = float(rest @ rest) * len(rest) / (len(rest) - 1)
     parts = (variance(listener, len(listeners)), variance(item, len(items)))
-    # Below the larger part, the other one would make the mean more certain than it is with none.
+    # One factor must not make the mean more certain than the other factor alone allows.
     error = math.sqrt(max(sum(parts) - single, *parts)) / len(scores)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, min(len(listeners), len(items)) - 1)) * error
     return Interval(mean, mean - half, mean + half)
 
 
 def without_spread(grades: Grades) -> list[str]:
-    """A sentence on the conditions whose interval has no width; none where there is no such condition."""
-    width = grades.means["t_high"] - grades.means["t_low"]  # not a number with one listener
+    """A sentence on the conditions whose interval has no width; [] if there are none."""
+    width = grades.means["t_high"] - grades.means["t_low"]  # NaN with one listener
     found = grades.means.loc[width < 1e-9, "condition"]
     if found.empty:
         return []
     return [
-        f"All listeners gave the same mean to {', '.join(found)}: an interval without width says nothing"
-        " about other listeners."
+        f"All listeners gave the same mean to {', '.join(found)}: an interval without width does not hold"
+        " for other listeners."
     ]
 
 
@@ -134,7 +135,7 @@ def contrast_table(grades: Grades) -> Shown:
 
 
 def primary_facts(grades: Grades) -> dict[str, object]:
-    """How the systems were compared, for `analysis.json`."""
+    """Method and result of the comparison of systems, for `analysis.json`."""
     primary = grades.primary
     return {
         "primary": {"method": primary.method, "why": primary.why, "population": primary.population},

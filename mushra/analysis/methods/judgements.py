@@ -1,10 +1,10 @@
-"""What listeners said on pages that are no MUSHRA, as one tidy table.
+"""Answers of listeners on pages other than MUSHRA, as one tidy table.
 
 One row per answer: columns ``method``, ``listener``, ``item``, ``condition``, ``reference``, ``score``,
 ``reference_score`` (float, NaN without) and ``answer`` (text, "" without).
 
 =================  ==================================================================================
-method             what a row has
+method             content of a row
 =================  ==================================================================================
 bs1116             ``score`` of the condition and ``reference_score`` of the hidden reference, 1 to 5
 acr                ``score`` 1 to 5
@@ -28,7 +28,7 @@ import pandas as pd
 from mushra.analysis.ratings import Problem, natural_key
 
 COLUMNS = ("method", "listener", "item", "condition", "reference", "score", "reference_score", "answer")
-#: Methods in the order of a report, and what they are called.
+#: Methods in the order of a report -> their names.
 METHODS = {
     "bs1116": "BS.1116",
     "ab": "AB preference",
@@ -37,7 +37,7 @@ METHODS = {
     "acr": "Absolute category rating (ACR)",
     "dcr": "Degradation category rating (DCR)",
 }
-#: Types of pages whose method has another name.
+#: Types of pages whose method has another name -> the method.
 TYPES = {"likert_single_stimulus": "acr", "likert_multi_stimulus": "acr"}
 
 
@@ -47,11 +47,11 @@ class Judgements:
 
     Attributes:
         frame: the tidy table, see the module.
-        problems: what was found while loading.
+        problems: problems found while loading.
         sources: files that were read, and URLs of data bases.
-        headphones: listener -> whether the headphone test was passed; of those who took it.
-        gold_failures: listener -> number of gold items of the test that were got wrong, of those who got some
-            wrong; None if the test has none. The items themselves are not in the table.
+        headphones: listener -> whether the headphone test was passed; only listeners who took it.
+        gold_failures: listener -> number of gold items with a wrong answer, if there are any; None if the
+            test has no gold items. The items themselves are not in the table.
     """
 
     frame: pd.DataFrame
@@ -62,7 +62,7 @@ class Judgements:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Those that have rows, in the order of `METHODS`."""
+        """Methods that have rows, in the order of `METHODS`."""
         there = set(self.frame["method"])
         return tuple(name for name in METHODS if name in there)
 

@@ -1,4 +1,4 @@
-"""Read the answers of pages that are no MUSHRA, from all that `mushra.load` reads, through the same steps."""
+"""Read the answers of pages other than MUSHRA, from the sources of `mushra.load` and in the same steps."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from qincodec.core.errors import UserError, count
 
 #: webMUSHRA's files of these pages.
 _FILES = ("bs1116.csv", "paired_comparison.csv", "lss.csv", "lms.csv")
-#: A column that only one kind of these files has.
+#: Column that only one kind of these files has -> method.
 _MARKS = {"rating_reference_score": "bs1116", "choice_reference": "paired_comparison", "stimuli": "acr"}
 _EXTRA = ("type", "reference", "reference_score", "answer", "place")
-#: What is said when nothing of a source counts.
+#: Name of these answers in messages.
 WHAT = "answers of BS.1116, AB, ABX, paired comparison, ACR or DCR pages"
 #: Lowest and highest score of a method.
 _SCALES = {"bs1116": (1.0, 5.0), "acr": (1.0, 5.0), "dcr": (1.0, 5.0), "abx": (0.0, 1.0)}
@@ -41,12 +41,12 @@ _SCALES = {"bs1116": (1.0, 5.0), "acr": (1.0, 5.0), "dcr": (1.0, 5.0), "abx": (0
 
 @in_one_line()
 def page_types(source: str | Path, database: str | None = None, tests: Sequence[str] = ()) -> set[str]:
-    """Types of pages whose answers in a source count, or where none counts yet, of all; without reading them.
+    """Types of pages with answers that count in a source, or of all pages if none counts yet.
 
-    {"mushra"} of a file that does not tell.
+    The answers themselves are not read. {"mushra"} if a file does not have types.
 
     Raises:
-        UserError: there is no such source.
+        UserError: the source does not exist.
     """
     return set().union(*(_types(one, tests) for one in _find(source, database)))
 
@@ -59,7 +59,7 @@ def _types(source: Source, tests: Sequence[str]) -> set[str]:
         with path.open("rb") as file:
             head = file.readline(2**16).decode(errors="replace").lstrip("\ufeff")
     except OSError:
-        return {"mushra"}  # whoever reads it says what is wrong
+        return {"mushra"}  # the reader of ratings reports the error
     if head.lstrip()[:1] in ("{", "["):
         pages = [(one, page) for one in _sessions(path) for page in one["pages"] if page["ratings"]]
         counted = [
@@ -198,17 +198,17 @@ def _read(source: Source, tests: Sequence[str], headphones: dict[str, bool]) -> 
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:
-    """Sessions of an export as JSON; none of another JSON file."""
+    """Sessions of an export as JSON; [] for another JSON file."""
     try:
         content = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
-        return []  # what is wrong with it is said by who reads it as MUSHRA ratings
+        return []  # the reader of MUSHRA ratings reports the error
     sessions = content.get("sessions") if isinstance(content, dict) else None
     return sessions if isinstance(sessions, list) else []
 
 
 def _listeners(sessions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Session -> listener, as `schema.listeners` has it."""
+    """Session -> listener, as in `schema.listeners`."""
     first: dict[tuple[str, str], str] = {}
     found = {}
     for one in sessions:
@@ -230,7 +230,7 @@ def _read_headphones(connection: sa.Connection, headphones: dict[str, bool]) -> 
 def _table(
     rows: Sequence[StoredRating], answers: dict[str, dict[str, str]], gold: Mapping[str, GoldResult]
 ) -> pd.DataFrame:
-    """Stored answers of pages that are no MUSHRA."""
+    """Stored answers of pages other than MUSHRA."""
     records = [
         {
             **_judged(row, row.type, row.trial, f"{row.page}/{row.position}"),
@@ -252,7 +252,7 @@ def _table(
 
 
 def _gold(result: GoldResult | None, trial: str, *, training: bool) -> dict[str, Any]:
-    """Marks of a row of that page; gold items count nowhere, also on a page of training."""
+    """Marks of a row of that page; gold items never count, even on a training page."""
     if result is None:
         return {"training": training}
     is_gold = trial in result.pages
@@ -260,7 +260,7 @@ def _gold(result: GoldResult | None, trial: str, *, training: bool) -> dict[str,
 
 
 def _judged(rating: Rating, kind: str, trial: str, place: str) -> dict[str, Any]:
-    """A row's columns that a rating has."""
+    """Columns of a row that come from a rating."""
     same = ("reference", "score", "reference_score", "answer", "time_ms", "comment")
     return {
         **{name: getattr(rating, name) for name in same},
@@ -288,7 +288,7 @@ def _read_csv(path: Path) -> Rows:
 
 
 def _checked(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Numbers as numbers; rows that are no answer of their method are left out.
+    """The frame with numbers, without rows that are not answers of their method.
 
     Raises:
         UserError: no row is left.
@@ -301,7 +301,7 @@ def _checked(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
     opinion = frame["method"] == "acr"
     frame["score"] = pd.to_numeric(frame["score"].mask(opinion, frame["answer"]), errors="coerce")
     other = ~frame["method"].isin(METHODS)
-    _leave_out(frame, other, "other pages", "of types with no analysis here", problems)
+    _leave_out(frame, other, "other pages", "of types without an analysis here", problems)
     several = opinion & frame["answer"].str.startswith("[")
     _leave_out(frame, several, "several scales", "of pages with several scales", problems)
     wrong = pd.Series(False, frame.index)

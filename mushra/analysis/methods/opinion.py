@@ -1,12 +1,12 @@
 """ACR and DCR: mean opinion scores, and the screening of listeners after P.808.
 
-Opinion scores of one listener, or of one item, are not independent: the interval that leads is for other
+Opinion scores of one listener, or of one item, are not independent, so the main interval is for other
 listeners and other items (`mushra.analysis.methods.grades`). The report also has the plain interval of
 P.800, over all ratings, which is too narrow.
 
-Who is left out: listeners who failed the headphone test, and those who answered a gold or trapping question
-otherwise than expected. For information alone: listeners whose scores are all the same, and those whose
-scores go with those of the others less than `MIN_CORRELATION`.
+Listeners are excluded if they failed the headphone test, or answered a gold or trapping question wrongly.
+Flags are only for information: all scores of a listener are the same, or their correlation with those of the
+others is below `MIN_CORRELATION`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from qincodec.core.errors import UserError, count
 #: (item, condition) -> answers that pass: gold and trapping questions.
 Gold = Mapping[tuple[str, str], Collection[str]]
 SCALE = (1.0, 5.0)
-#: Below this a listener's correlation with the others' means is worth a look.
+#: A lower correlation of a listener with the others' means is flagged.
 MIN_CORRELATION = 0.5
-#: Fewer equal scores than this say nothing about a listener.
+#: Fewer equal scores than this are not flagged.
 MIN_STRAIGHT = 5
 LISTENER_COLUMNS = ["listener", "n", "mean", "gold_failed", "headphones", "correlation"]
 LISTENER_COLUMNS += ["straight", "verdict", "reason", "flags"]
@@ -54,8 +54,8 @@ class Opinions:
     Attributes:
         method: "acr" or "dcr".
         listeners: one row per listener, `LISTENER_COLUMNS`.
-        screened, everybody: opinion scores after and before screening, gold questions not among them; one
-            object where nobody is left out.
+        screened, everybody: opinion scores after and before screening, without gold questions; the same
+            object if nobody is excluded.
         has_gold: whether there were gold or trapping questions.
         notes: limits, one sentence each.
     """
@@ -86,20 +86,20 @@ def analyze_opinions(
     keep: Collection[str] = (),
     exclude: Collection[str] = (),
 ) -> Opinions:
-    """Opinion scores, screened and not.
+    """Opinion scores before and after screening.
 
     Args:
         method: "acr" or "dcr".
         frame: its rows (`mushra.analysis.methods.judgements`).
-        problems: what is found on the way is added.
+        problems: new problems are added.
         seed: of the bootstrap.
         margin: points within which two systems count as equivalent.
         num_resamples: of the bootstrap.
-        gold: gold and trapping questions; their rows are no opinion scores.
-        gold_failures: listener -> number of questions got wrong that are not among the rows.
+        gold: gold and trapping questions; their rows are not opinion scores.
+        gold_failures: listener -> number of wrong answers to questions that are not among the rows.
         headphones: listener -> whether the headphone test was passed.
-        keep: listeners who stay whatever they failed; ``all`` for everybody.
-        exclude: listeners who go.
+        keep: listeners to keep whatever they failed; ``all`` for everybody.
+        exclude: listeners to exclude.
 
     Raises:
         UserError: all are gold questions, or nobody is left.
@@ -108,7 +108,7 @@ def analyze_opinions(
     pairs = list(zip(frame["item"], frame["condition"], strict=True))
     asked = pd.Series([pair in gold for pair in pairs], frame.index, dtype=bool)
     if asked.all():
-        raise UserError("all answers are of gold questions; give only those that are none of the test")
+        raise UserError("all answers are of gold questions; list only the gold questions in --gold")
     opinions = frame[~asked].assign(session=frame["listener"])
     ratings = Ratings(average_repeats(opinions, problems), ends=SCALE)
     failures = gold_failures or {}
@@ -129,7 +129,7 @@ def analyze_opinions(
 def _notes(grades: Grades) -> list[str]:
     notes = []
     if len(grades.ratings.items) == 1:
-        notes.append("There is one item: results hold for it alone, and for other listeners.")
+        notes.append("There is one item: results hold only for it, and for other listeners.")
     if len(grades.ratings.listeners) == 1:
         notes.append("There is one listener: no interval and no test is possible.")
     return notes + without_spread(grades)
@@ -199,7 +199,7 @@ def _plain(answer: str) -> str:
 _VERDICTS = {
     "stays": "stays",
     "failed": "excluded: failed",
-    "kept": "kept in spite of it",
+    "kept": "failed, kept as asked",
     "asked": "excluded as asked",
 }
 _NAMES = {
@@ -221,9 +221,9 @@ def section(result: Opinions) -> Section:
     checks = ["a gold or trapping question"] * result.has_gold
     checks += ["the headphone test"] * bool(result.listeners["headphones"].any())
     screening = (
-        f"Screening leaves out listeners who failed {' or '.join(checks)}: "
+        f"Screening excludes listeners who failed {' or '.join(checks)}: "
         if checks
-        else "The test has no gold questions and no headphone test: "
+        else "The test does not have gold questions or a headphone test: "
     )
     holds = "other listeners and other items" if several else "other listeners and the same items"
     paragraph = (
@@ -262,7 +262,7 @@ def section(result: Opinions) -> Section:
         contrast_table(grades),
         Shown(
             "listeners",
-            "Screening. The correlation is that of a listener's scores with the means of the others; flags "
+            "Screening. The correlation is between a listener's scores and the means of the others; flags "
             "exclude nobody.",
             listeners,
             [

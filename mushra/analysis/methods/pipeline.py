@@ -1,4 +1,4 @@
-"""All methods of a test in one call: `analyze`. It reads and writes no file."""
+"""All methods of a test in one call: `analyze`. It does not read or write files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MethodsAnalysis:
     Attributes:
         judgements: the answers before screening.
         results: method -> its result, in the order of `METHODS`.
-        problems: what was found while loading and while analysing.
+        problems: problems found while loading and while analysing.
         seed: of the bootstrap.
     """
 
@@ -37,7 +37,7 @@ class MethodsAnalysis:
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        """What a report shows of each method."""
+        """Sections of a report, one for each method."""
         return tuple(_section(result) for result in self.results.values())
 
 
@@ -55,13 +55,13 @@ def analyze(
     Args:
         judgements: from `mushra.analysis.methods.load.load`.
         seed: of the bootstrap.
-        keep: listeners whom no screening may leave out; ``all`` for everybody.
-        exclude: listeners to leave out of everything.
+        keep: listeners whom screening must not exclude; ``all`` for everybody.
+        exclude: listeners to exclude from all methods.
         margin: points of the scale within which two systems count as equivalent (BS.1116, ACR, DCR).
         gold: gold and trapping questions of ACR and DCR, see `mushra.analysis.methods.opinion`.
 
     Raises:
-        UserError: an unknown listener or gold question, or nobody is left.
+        UserError: a listener or gold question is unknown, or nobody is left.
     """
     who = judgements.listeners
     keep = {name if name == "all" and "all" not in who else find_listener(name, who) for name in keep}
@@ -122,10 +122,10 @@ def _section(result: Result) -> Section:
 def read_gold(path: Path) -> dict[tuple[str, str], set[str]]:
     """Gold and trapping questions of a CSV with the columns ``item, condition, expected``.
 
-    Several answers that pass stand in several rows, or in one with ``|`` between them.
+    Several right answers are in several rows, or in one row with ``|`` between them.
 
     Raises:
-        UserError: no such file, or it has other columns.
+        UserError: the file cannot be read, or has other columns.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -134,7 +134,7 @@ def read_gold(path: Path) -> dict[tuple[str, str], set[str]]:
         raise UserError(f"cannot read {path}: {error}; give a CSV in UTF-8") from error
     wanted = ("item", "condition", "expected")
     if not rows or any(not row.get(name) for row in rows for name in wanted):
-        raise UserError(f"{path} is no list of gold questions: each row needs {', '.join(wanted)}")
+        raise UserError(f"{path} is not a list of gold questions: each row needs {', '.join(wanted)}")
     gold: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         gold.setdefault((row["item"], row["condition"]), set()).update(row["expected"].split("|"))

@@ -1,13 +1,13 @@
-"""AB preference: the model of Bradley and Terry, each pair by itself, and transitivity.
+"""AB preference: the model of Bradley and Terry, shares of each pair, and transitivity.
 
     P(a is preferred to b) = 1 / (1 + exp(strength of b - strength of a))
 
-fitted as a logistic regression (statsmodels), an answer of no preference as half a win of each. Answers of
-one listener are not independent: the covariance of the strengths is clustered by listeners (sandwich, with
-m / (m - 1) for m of them), and Student's t has m - 1 degrees of freedom.
+The model is fitted as a logistic regression (statsmodels); an answer without a preference counts as half a
+win of each. Answers of one listener are not independent, so the covariance of the strengths is clustered by
+listeners (sandwich, times m / (m - 1) for m listeners), and Student's t has m - 1 degrees of freedom.
 
-A system that won or lost every comparison, or a group of systems that did against all others, has no finite
-strength (Ford 1957). Then only the pairs are given.
+Strengths are not finite if a system won or lost every comparison, or a group of systems won or lost all
+comparisons with the others (Ford 1957). Then only the pairs are given.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PAIR_COLUMNS = ["a", "b", "n", "n_listeners", "wins_a", "ties", "share", "ci_low
 PAIR_COLUMNS += ["model_low", "model_high", "model_p", "model_p_holm", "listeners_a", "listeners_b"]
 PAIR_COLUMNS += ["sign_p", "sign_p_holm"]
 LISTENER_COLUMNS = ["listener", "n", "ties", "pairs", "triads", "circular", "zeta", "remark"]
-#: A variance of no more is none.
+#: A variance up to this counts as zero.
 _NO_SPREAD = 1e-12
 #: More pairs without a preference are not named in words.
 _PAIRS_IN_WORDS = 3
@@ -56,13 +56,13 @@ _PAIRS_IN_WORDS = 3
 
 @dataclass(frozen=True)
 class Fit:
-    """How well strengths describe the pairs.
+    """Fit of the strengths to the pairs.
 
     Attributes:
-        deviance: against a model with a probability of its own for each pair, ``df`` more parameters.
-        p: of the chi-squared test, which takes all answers for independent.
-        scale: how much more the pairs scatter because answers of one listener belong together (Rao and Scott
-            1984). p_clustered: of the F test with the deviance divided by it.
+        deviance: against a model with one probability for each pair, which has ``df`` more parameters.
+        p: of the chi-squared test, which assumes independent answers.
+        scale: increase of the pairs' variance by dependent answers of one listener (Rao and Scott 1984).
+        p_clustered: of the F test with the deviance divided by ``scale``.
     """
 
     deviance: float = math.nan
@@ -78,13 +78,13 @@ class Preferences:
 
     Attributes:
         strengths: one row per system, `STRENGTH_COLUMNS`: log odds against the average system.
-        pairs: one row per pair that was compared, `PAIR_COLUMNS`. ``share`` of a, ties as halves, with its
+        pairs: one row per compared pair, `PAIR_COLUMNS`. ``share`` of answers for a, ties as halves, with its
             interval over listeners; ``model_*`` after Bradley and Terry; ``listeners_a`` prefer a more often
             than b; ``sign_p`` is of the two-sided sign test over listeners.
         listeners: transitivity, `LISTENER_COLUMNS`; the row of listener "" is the panel's majority.
-        fit: of the model.
-        tie_share: answers without a preference.
-        reason: why there are no strengths.
+        fit: fit of the model.
+        tie_share: share of answers without a preference.
+        reason: why strengths are missing; "" otherwise.
     """
 
     strengths: pd.DataFrame
@@ -96,7 +96,7 @@ class Preferences:
 
 
 def analyze_preferences(frame: pd.DataFrame) -> Preferences:
-    """All of it.
+    """Strengths, pairs, transitivity and fit.
 
     Args:
         frame: rows of method ``ab`` (`mushra.analysis.methods.judgements`).
@@ -111,7 +111,7 @@ def analyze_preferences(frame: pd.DataFrame) -> Preferences:
     if not reason:
         values, covariance = bradley_terry(table, systems)
         place = {name: number for number, name in enumerate(systems)}
-        if listeners < len(systems):  # a covariance of so few has not the rank of the strengths
+        if listeners < len(systems):  # the rank of the covariance is too low
             covariance = np.full_like(covariance, math.nan)
         for number in range(len(systems)):
             own = _estimate(values[number], covariance[number, number], listeners)
@@ -146,13 +146,13 @@ def analyze_preferences(frame: pd.DataFrame) -> Preferences:
 
 
 def _estimate(value: float, variance: float, listeners: int) -> Estimate:
-    """Without an error where the listeners do not differ: nothing is known of others then."""
+    """Estimate whose error is NaN if listeners do not differ: then it does not hold for others."""
     error = math.sqrt(variance) if variance > _NO_SPREAD else math.nan
     return Estimate(float(value), error, listeners - 1.0)
 
 
 def oriented(frame: pd.DataFrame) -> pd.DataFrame:
-    """``listener, a, b, pair, win``: a before b in natural order; its win is 1, 0 or, of a tie, 0.5."""
+    """``listener, a, b, pair, win``: a before b in natural order; win is 1 for a, 0 for b, 0.5 for ties."""
     order = {name: place for place, name in enumerate(names([*frame["condition"], *frame["reference"]]))}
     swap = frame["condition"].map(order) > frame["reference"].map(order)
     a = frame["condition"].mask(swap, frame["reference"])
@@ -170,7 +170,7 @@ def _counts(table: pd.DataFrame, name: str) -> dict[str, object]:
 
 
 def _no_strengths(table: pd.DataFrame, systems: Sequence[str]) -> str:
-    """Why there is no finite strength of every system: wins and ties do not lead from each to each other."""
+    """Reason why some strengths are not finite: wins and ties do not connect all systems; "" otherwise."""
     if table["listener"].nunique() < 2:
         return "an interval needs 2 listeners, there is one"
     place = {name: number for number, name in enumerate(systems)}
@@ -184,11 +184,11 @@ def _no_strengths(table: pd.DataFrame, systems: Sequence[str]) -> str:
     parts, group = sparse.csgraph.connected_components(beats, directed=True, connection="strong")
     if parts == 1:
         return ""
-    # Of a system that lost or won everything the likelihood grows without end.
+    # The likelihood has no maximum if a system lost or won everything.
     wins, losses = beats.sum(axis=1), beats.sum(axis=0)
     always = [name for name, *sums in zip(systems, wins, losses, strict=True) if 0 in sums]
     who = wording.join(always[:3]) if always else f"a group of {int(np.bincount(group).min())} systems"
-    return f"{who} won or lost every comparison, so that strengths are not finite"
+    return f"{who} won or lost every comparison, so strengths are not finite"
 
 
 def _design(table: pd.DataFrame, systems: Sequence[str]) -> np.ndarray:
@@ -203,9 +203,9 @@ def bradley_terry(table: pd.DataFrame, systems: Sequence[str]) -> tuple[np.ndarr
 
     Args:
         table: ``listener, a, b, win``.
-        systems: all that are in it; their strengths must be finite.
+        systems: all systems of the table; their strengths must be finite.
     """
-    # A second and a half, for tests with pairs alone
+    # This import takes 1.5 s; tests without strengths do not need it.
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_linear_model import GLM
     from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
@@ -213,7 +213,7 @@ def bradley_terry(table: pd.DataFrame, systems: Sequence[str]) -> tuple[np.ndarr
     groups = pd.factorize(table["listener"])[0]
     model = GLM(table["win"].to_numpy(), _design(table, systems), family=Binomial())
     with warnings.catch_warnings():
-        # What does not separate can still be fitted to the last digit: answers that are all ties.
+        # A perfect fit is not always a separation: all answers may be ties.
         warnings.simplefilter("ignore", PerfectSeparationWarning)
         found = model.fit(cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False})
     m = groups.max() + 1
@@ -245,7 +245,7 @@ def _pair(rows: pd.DataFrame) -> dict[str, object]:
 
 
 def _fit(table: pd.DataFrame, systems: Sequence[str], values: np.ndarray) -> Fit:
-    """Deviance of the pairs against a probability of its own for each."""
+    """Deviance of the pairs against a model with one probability for each."""
     codes, pairs = pd.factorize(table["pair"])
     df = len(pairs) - (len(systems) - 1)
     if df < 1:
@@ -261,7 +261,7 @@ def _fit(table: pd.DataFrame, systems: Sequence[str], values: np.ndarray) -> Fit
             np.where(x > 0, x * np.log(x / e), 0.0) for x, e in ((wins, expected), (n - wins, n - expected))
         ]
     deviance = 2 * float(np.sum(parts))
-    # Residuals of each listener, without what the strengths take up, scatter as answers in clusters do.
+    # Residuals of each listener, after the fit of the strengths, show the variance of clustered answers.
     listener = pd.factorize(table["listener"])[0]
     m = int(listener.max()) + 1
     residuals = np.zeros((m, len(pairs)))
@@ -320,8 +320,8 @@ def _triads(listener: str, table: pd.DataFrame, systems: Sequence[str]) -> dict[
 
 
 def kendall_zeta(circular: int, systems: int) -> float:
-    """Kendall and Babington Smith's (1940) coefficient of consistence: 1 without circular triads, 0 with all
-    that are possible."""
+    """Kendall and Babington Smith's (1940) coefficient of consistence: 1 without circular triads, 0 with the
+    largest possible number."""
     most = systems * (systems**2 - (1 if systems % 2 else 4)) / 24
     return 1 - circular / most
 
@@ -340,7 +340,7 @@ def section(result: Preferences) -> Section:
         "each. "
     )
     if result.reason:
-        paragraph += f"The model of Bradley and Terry (1952) has no answer: {result.reason}. "
+        paragraph += f"The model of Bradley and Terry (1952) cannot be fitted: {result.reason}. "
     else:
         paragraph += (
             "Strengths are those of Bradley and Terry (1952), log odds against the average system, with 95 % "
@@ -349,7 +349,7 @@ def section(result: Preferences) -> Section:
         )
     paragraph += (
         "Shares of each pair have 95 % intervals over listeners (Korn and Graubard 1998) and a two-sided "
-        "sign test over listeners, each with the system preferred more often."
+        "sign test over listeners, who each count for the system that they preferred more often."
     )
     paragraphs = [*result_words(pairs), paragraph, _fit_words(fit)]
     if panel["triads"]:
@@ -357,8 +357,8 @@ def section(result: Preferences) -> Section:
         zeta = people["zeta"].mean() if people["zeta"].notna().any() else math.nan
         paragraphs.append(
             f"Transitivity: {circular} of {count(triads, 'triad')} of the listeners are circular; by chance "
-            f"one in four would be. Kendall's zeta is {wording.number(zeta)} on average"
-            f" and {wording.number(panel['zeta'])} of the panel's majority."
+            f"it would be one in four. Kendall's zeta is {wording.number(zeta)} on average"
+            f" and {wording.number(panel['zeta'])} for the panel's majority."
         )
     strengths = result.strengths.sort_values(
         ["strength", "wins", "condition"], ascending=[False, False, True]
@@ -383,8 +383,8 @@ def section(result: Preferences) -> Section:
         ),
         Shown(
             "pairs",
-            "Pairs: the share of answers for a (a tie is half of one), the same share by the model, and "
-            "how many listeners chose a or b more often.",
+            "Pairs: share of answers for a (a tie counts half), the same share by the model, and number of "
+            "listeners who chose a or b more often.",
             pairs,
             [
                 ("a", text("a")),
@@ -428,10 +428,10 @@ def section(result: Preferences) -> Section:
             for row in strengths.to_dict("records")
         )
         figure = Marks(points, "strength (log odds)", line=0.0)
-    notes = [f"There are no strengths: {result.reason}."] if result.reason else []
+    notes = [f"Strengths are missing: {result.reason}."] if result.reason else []
     if not result.reason and pairs["model_p"].isna().any():
         notes.append(
-            "Some strengths have no interval: it needs as many listeners as systems, and that they differ."
+            "Some strengths have no interval: it needs as many listeners as systems, and different answers."
         )
     facts = {"fit": asdict(fit), "tie_share": result.tie_share, "reason": result.reason}
     return Section(
@@ -467,8 +467,8 @@ def _fit_words(fit: Fit) -> str:
     if math.isnan(fit.p):
         return ""
     return (
-        "Fit of the model against a probability of its own for each pair: deviance "
+        "Fit of the model against one probability for each pair: deviance "
         f"{fit.deviance:.2f} on {fit.df} df, p = {wording.p_value(fit.p)} if all answers were independent; "
         f"with listeners as clusters (deviance over {fit.scale:.2f}) p = {wording.p_value(fit.p_clustered)}. "
-        "A small p says that one strength per system does not explain the pairs."
+        "A small p means that one strength per system does not explain the pairs."
     )

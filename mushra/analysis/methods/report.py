@@ -1,6 +1,6 @@
 """Write a `MethodsAnalysis` as files: CSV, JSON, LaTeX, figures and one HTML page.
 
-Where a test has MUSHRA pages, too, all is in one report: MUSHRA's, with a section for each other method.
+If a test also has MUSHRA pages, one report has all: MUSHRA's report with a section for each other method.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mushra.analysis.pipeline import Analysis
 from qincodec import __version__
 from qincodec.core.files import write_atomic
 
-#: Rows of a table that the page shows.
+#: Limit of rows of a table that the page shows.
 _MOST_ROWS = 200
 
 
@@ -36,13 +36,13 @@ def write_all(
     plots: bool = True,
     captions: bool = False,
 ) -> list[Path]:
-    """Write the results into ``folder``, which is made if need be; other files in it stay.
+    """Write the results into ``folder``, which is made if needed; other files in it are kept.
 
-    Of each method ``METHOD_TABLE.csv``, ``METHOD.tex`` and ``plots/METHOD.*``; ``analysis.json`` and
-    ``report.html`` for all.
+    Each method has ``METHOD_TABLE.csv``, ``METHOD.tex`` and ``plots/METHOD.*``; ``analysis.json`` and
+    ``report.html`` are for all.
 
     Args:
-        mushra: of the same test's MUSHRA pages; its files are written, too, and the report is one.
+        mushra: analysis of the same test's MUSHRA pages; its files are also written, with one report for all.
         style: matplotlib style for the plots.
         plots: whether to draw.
         captions: whether MUSHRA's figures have their captions inside.
@@ -51,7 +51,7 @@ def write_all(
         Paths of all files written.
 
     Raises:
-        UserError: the folder cannot be written, or the style is none.
+        UserError: the folder cannot be written, or the style does not exist.
     """
     if plots:
         from mushra.analysis.figures import check_style

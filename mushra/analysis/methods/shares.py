@@ -1,4 +1,4 @@
-"""Proportions whose trials come in clusters, one of each listener, and the binomial test."""
+"""Proportions of trials that are clustered by listeners, and the binomial test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POWER = 0.8
 class Share:
     """A proportion with its 95 % interval over listeners.
 
-    ``effective_n`` is how many independent trials would be as certain.
+    ``effective_n`` is the number of independent trials that would give the same certainty.
     """
 
     value: float
@@ -31,11 +31,11 @@ class Share:
 
 
 def clustered_share(hits: Sequence[float] | np.ndarray, trials: Sequence[float] | np.ndarray) -> Share:
-    """Of each listener's ``hits`` of ``trials``; hits may be halves.
+    """Share of ``hits`` in ``trials``, given for each listener; hits may be halves.
 
     The interval is that of Clopper and Pearson with the effective number of trials of Korn and Graubard
-    (1998): p (1 - p) over the variance between listeners, less for few of them, never more than there are.
-    With one listener it holds for more trials of that listener alone.
+    (1998): p (1 - p) over the variance between listeners, reduced for few listeners and at most the number of
+    trials. With one listener it holds only for more trials of that listener.
     """
     h, n = np.asarray(hits, dtype=float), np.asarray(trials, dtype=float)
     total, m = float(n.sum()), len(n)
@@ -58,7 +58,7 @@ def clustered_share(hits: Sequence[float] | np.ndarray, trials: Sequence[float] 
 def detectable(n: int, alpha: float) -> float:
     """Smallest proportion that a one-sided binomial test of ``n`` trials against one half finds.
 
-    With `POWER`, at level ``alpha``; NaN where no result of so few trials is significant.
+    With `POWER`, at level ``alpha``; NaN if no result of so few trials is significant.
     """
     critical = int(stats.binom.isf(alpha, n, 0.5)) + 1  # P(X >= critical) <= alpha
     if n == 0 or critical > n:

@@ -1,4 +1,4 @@
-"""What a report shows of a method: paragraphs, tables and a figure, whatever draws them."""
+"""Content of a method's section in a report: paragraphs, tables and a figure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Shown:
     """A table.
 
     Attributes:
-        name: of its CSV file, after that of the method.
-        caption: what it has.
+        name: name of its CSV file, after that of the method.
+        caption: caption of the table.
         frame: all its columns, as in CSV and JSON.
-        columns: what is shown of it; the first ``num_names`` are names, at the left.
-        marked: column of the frame that says which rows stand out.
+        columns: shown columns; the first ``num_names`` are names, at the left.
+        marked: column of the frame that marks important rows.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Shown:
         return [heading for heading, _ in self.columns]
 
     def cells(self, most: int | None = None) -> list[list[str]]:
-        """Rows as text, at most so many; those that are marked come first if there are more."""
+        """At most ``most`` rows as text; if there are more, marked rows come first."""
         frame = self.frame
         if most is not None and len(frame) > most:
             order = frame[self.marked].to_numpy().argsort(kind="stable")[::-1] if self.marked else slice(None)
@@ -53,9 +53,9 @@ class Marks:
     """A figure of means, or of proportions, with intervals.
 
     Attributes:
-        points: name, value, lowest and highest likely value; what is not finite is not drawn.
+        points: name, value, and ends of the interval; values that are not finite are not drawn.
         label: of the axis. limits: of the axis; None fits it to the points.
-        line: where nothing would be found, such as 0 or one half; None draws none.
+        line: value without an effect, such as 0 or one half; None draws no line.
     """
 
     points: tuple[tuple[str, float, float, float], ...]

@@ -258,7 +258,7 @@ def test_systems_are_shown_by_mean_or_as_asked() -> None:
     assert shown("name") == ["reference", "A", "B", "C", "anchor35"]
     assert shown("C", "mean") == ["reference", "C", "B", "A", "anchor35"]
     assert shown("C", "A", "B") == ["reference", "C", "A", "B", "anchor35"]
-    with pytest.raises(UserError, match="--order names 'anchor35', which is no system"):
+    with pytest.raises(UserError, match="--order names 'anchor35', which is not a system"):
         shown("anchor35")
 
 

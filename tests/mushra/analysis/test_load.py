@@ -229,7 +229,7 @@ def test_several_tests_in_one_source(tmp_path: Path) -> None:
         load([path])
     assert load([path], tests=["other"]).listeners == ("b",)
     assert load([path], tests=["other", "test"]).listeners == ("a", "b")
-    with pytest.raises(UserError, match="no test 'x'"):
+    with pytest.raises(UserError, match="test 'x' is not in the sources"):
         load([path], tests=["x"])
 
 
@@ -238,7 +238,7 @@ def test_items_of_the_training_can_be_dropped(tmp_path: Path) -> None:
     ratings = load([path], drop_items=["t1"])
     assert ratings.items == ("t2",)
     assert kinds(ratings) == {"dropped item": 3}
-    with pytest.raises(UserError, match="no item 'nope'"):
+    with pytest.raises(UserError, match="item 'nope' cannot be dropped"):
         load([path], drop_items=["nope"])
 
 
@@ -450,9 +450,9 @@ def test_a_table_from_a_notebook_is_checked() -> None:
     for bad, message in (
         (good.drop(columns="item"), "no column item"),
         (good.iloc[:0], "no rows"),
-        (good.assign(score=101.0), "no numbers from 0 to 100"),
-        (good.assign(score=float("nan")), "no numbers from 0 to 100"),
-        (good.assign(score="10"), "no numbers from 0 to 100"),
+        (good.assign(score=101.0), "not numbers from 0 to 100"),
+        (good.assign(score=float("nan")), "not numbers from 0 to 100"),
+        (good.assign(score="10"), "not numbers from 0 to 100"),
         (pd.concat([good, good]), "listener a rated A of item x more than once"),
     ):
         with pytest.raises(UserError, match=message):

@@ -41,11 +41,11 @@ def test_who_is_in_doubt_is_seen_with_the_result_without() -> None:
     careless = frame["listener"].isin(["L03", "L07"]) & (frame["condition"] != "reference")
     ratings = with_roles(frame.assign(score=frame["score"].mask(careless, 0.0)))
     kept = analyze(ratings, num_permutations=100)
-    (note,) = [note for note in kept.notes if "in spite of flags" in note]
+    (note,) = [note for note in kept.notes if "despite flags" in note]
     assert note.startswith(
-        "2 listeners stay in spite of flags (L03: one slider moved on 100% of the pages; L07"
+        "2 listeners are kept despite flags (L03: one slider moved on 100% of the pages; L07"
     )
-    assert "2 of these stand out" in wording.methods(kept)[0]
+    assert "2 of these are in doubt" in wording.methods(kept)[0]
     dropped = analyze(ratings, drop_flagged=True, num_permutations=100)
     assert dropped.screening.excluded == ("L03", "L07")
     assert "2 listeners of 10 were excluded because on more than half" in wording.methods(dropped)[0]
@@ -58,10 +58,10 @@ def test_who_is_in_doubt_is_seen_with_the_result_without() -> None:
 def test_methods_claim_nothing_that_was_not_done() -> None:
     """One listener: no interval, no test. One item: Wilcoxon's test is primary, for it alone."""
     alone = wording.methods(analyze(with_roles(thin(listeners=1, items=8)), num_permutations=100))
-    assert alone[2].endswith("there is one listener, and no interval.")
+    assert alone[2].endswith("with one listener there is no interval.")
     assert alone[3].startswith("No pair of systems could be tested:")
     one = wording.methods(analyze(with_roles(thin(listeners=8, items=1)), num_permutations=100))
-    assert "bootstrap" in one[2] and "other items" not in one[2]
+    assert "Bootstrap" in one[2] and "other items" not in one[2]
     assert "permutation test" in one[3] and "Wilcoxon" not in one[3]
 
 
@@ -72,10 +72,10 @@ def test_different_and_equivalent_are_no_contradiction() -> None:
     )
     found = analyze(with_roles(tidy(scores)), margin=5, num_permutations=100)
     said = wording.primary_result(found.primary, found.mixed)
-    assert "between 2 of 3 pairs of systems. That no difference was found does not say" in said
+    assert "between 2 of 3 pairs of systems. Finding no difference does not mean" in said
     assert said.endswith(
         "3 of 3 pairs are equivalent within ±5 points (two one-sided tests, Holm, 0.05). "
-        "2 of these differ, too, by less than the margin."
+        "2 of these also differ, by less than the margin."
     )
     far = np.clip(simulate(9, means=(30, 50, 70), listeners=30, items=20, sd_listener_condition=1), 1, 99)
     found = analyze(with_roles(tidy(far)), num_permutations=100)

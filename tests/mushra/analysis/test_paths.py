@@ -113,9 +113,9 @@ def test_every_source_of_a_test_gives_what_listeners_said(here: Path) -> None:
         assert means(source, database=f"sqlite:///{here}/elsewhere.sqlite") == right
     for kind in ("webmushra", "tidy", "json"):
         assert means(f"test/opaque-{kind}", key=key) == right
-        with pytest.raises(UserError, match=r"no key\.json is in their folder.*--key"):
+        with pytest.raises(UserError, match=r"their folder has no key\.json.*--key"):
             load([f"test/opaque-{kind}"])
-    with pytest.raises(UserError, match=r"no key\.json is in their folder.*--key"):
+    with pytest.raises(UserError, match=r"their folder has no key\.json.*--key"):
         load(["elsewhere.sqlite"])
 
 
@@ -416,8 +416,8 @@ def test_what_is_no_test_with_results_is_told_in_one_line(
         "empty": "empty holds no ratings: neither results.sqlite nor results.json, ratings.csv, mushra.csv",
         "test/stimuli": "holds no ratings",
         "run": "is a run of `evaluate`",
-        "fresh": "fresh has no results yet: there is no fresh/results.sqlite; `mushra serve fresh` makes it",
-        "fresh/config.yaml": "has no results yet: there is no fresh/results.sqlite",
+        "fresh": "fresh has no results yet: fresh/results.sqlite does not exist; run `mushra serve fresh`",
+        "fresh/config.yaml": "has no results yet: fresh/results.sqlite does not exist",
         "future": "has schema 99, this version reads up to 1",
         "unfinished": "nobody has finished a session that counts yet (training pages of 7 sessions left out; "
         "7 sessions not finished left out)",

@@ -158,8 +158,8 @@ def test_a_variance_at_zero_is_said() -> None:
     analysis = analyze(
         with_roles(pd.read_csv(GOLDEN / "boundary.csv")), num_permutations=100, num_resamples=100
     )
-    said = "Mixed model of all systems: the variance of item:condition came out at zero or below;"
-    said += " it was set to zero"
+    said = "Mixed model of all systems: the variance of item:condition was estimated at zero or below"
+    said += " and set to zero"
     assert any(note.startswith(said) for note in analysis.notes)
     full = analyze(with_roles(pd.read_csv(GOLDEN / "balanced.csv")), num_permutations=100, num_resamples=100)
     assert not any("Mixed model" in note for note in full.notes)

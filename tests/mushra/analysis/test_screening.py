@@ -79,7 +79,7 @@ def test_exactly_a_quarter_is_not_more_than_a_quarter() -> None:
 def test_under_seven_items_nobody_is_excluded_by_itself() -> None:
     result = screen(ratings({"a": low(1, 6), "b": [100.0] * 6}))
     assert result.excluded == ()
-    assert "1 of 6 items (16.7%): not excluded by itself" in result.listeners["reason"][0]
+    assert "1 of 6 items (16.7%): not excluded, because under 7 items" in result.listeners["reason"][0]
     assert any("1 listener" in note and "fewer than 7 items" in note for note in result.notes)
     assert screen(ratings({"a": low(1, 6)}), exclude=["a"]).excluded == ("a",)
     # With seven items one slip is 14.3 %.

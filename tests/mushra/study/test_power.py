@@ -303,9 +303,9 @@ def test_reference_and_anchors_are_not_part_of_the_estimate_unless_asked_for() -
     assert estimate_components(ratings, ["c1", "c2", "c3"]).shape == (5, 4, 3)
     with pytest.raises(UserError, match="'nope' is not in the ratings"):
         estimate_components(ratings, ["nope"])
-    with pytest.raises(UserError, match="it takes 2"):
+    with pytest.raises(UserError, match="2 are needed"):
         estimate_components(ratings, ["c2"])
-    with pytest.raises(UserError, match="take 2 of each"):
+    with pytest.raises(UserError, match="need 2 of each"):
         estimate_components(Ratings(frame[frame["item"] == "i0"]))
 
 

@@ -358,4 +358,4 @@ def test_experts_are_those_whose_difference_grades_are_below_nought() -> None:
     both = np.mean([np.mean(own) for own in grades.values()])
     assert found.everybody.means["mean"].tolist() == pytest.approx([both] * 2)
     nobody = analyze_bs1116(table(*(row for row in rows if row[1] == "guesses")), [], seed=0)
-    assert nobody.excluded == () and "nobody is left out" in nobody.notes[0]
+    assert nobody.excluded == () and "nobody is excluded" in nobody.notes[0]

@@ -151,7 +151,7 @@ def test_one_report_with_a_section_for_each_method(
         "DCR: degradation",
     ):
         assert title in page and title in printed
-    assert "no gold questions and no headphone test: 0 of 6 listeners were excluded" in page
+    assert "not have gold questions or a headphone test: 0 of 6 listeners were excluded" in page
     assert "<h2>Input</h2>" in page and "<b>own</b>" not in page and "&lt;b&gt;own&lt;/b&gt;" in page
     content = json.loads((out / "analysis.json").read_text())
     assert content["systems"] and [one["method"] for one in content["other_methods"]] == [
