@@ -1,4 +1,4 @@
-"""Write docs/yaml.md, the reference of every key of a test's YAML, from the models that read it.
+"""Write docs/reference/yaml.md, the reference of every key of a test's YAML, from the models that read it.
 
 python tools/yaml_reference.py
 """
@@ -27,15 +27,15 @@ from mushra.config.pages import (
     Trial,
 )
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "yaml.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "yaml.md"
 
 _HEAD = """# Keys of a test's YAML
 
 `python tools/yaml_reference.py` writes this page from the models that read the file. `mushra create` writes
-such a file, the experimenter's page edits it ([guide](listen.md)), and `mushra check` reports errors in it.
-Keys are webMUSHRA's, except those below `qincodec` and the page types `dcr`, `ab` and `abx`, which an
-unmodified webMUSHRA does not know. Unknown keys are ignored with a warning; below `qincodec` they are errors.
-Paths are relative to the file's folder, or to the one above if it is called `configs`."""
+such a file, the experimenter's page edits it ([guide](../how-to/listening-tests.md)), and `mushra check`
+reports errors in it. Keys are webMUSHRA's, except those below `qincodec` and the page types `dcr`, `ab` and
+`abx`, which an unmodified webMUSHRA does not know. Unknown keys are ignored with a warning; below `qincodec`
+they are errors. Paths are relative to the file's folder, or to the one above if it is called `configs`."""
 
 _PAGES = """A list of pages. An entry may itself be a list. A list that begins with `random` is shuffled for
 each listener. Every page has:"""

@@ -5,7 +5,7 @@ it is written. Unknown keys are ignored, as in webMUSHRA, and `mushra.config.loa
 are refused. Our own options are under the top-level key ``qincodec`` (`Section`), which an unmodified
 webMUSHRA ignores; unknown keys there are refused.
 
-The ``description`` of a key says what it means; docs/yaml.md and the experimenter's forms show it.
+The ``description`` of a key says what it means; docs/reference/yaml.md and the experimenter's forms show it.
 """
 
 from __future__ import annotations

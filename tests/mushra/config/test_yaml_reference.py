@@ -1,4 +1,4 @@
-"""docs/yaml.md is what the models say, and they say something of every key."""
+"""docs/reference/yaml.md is made of the models, which describe every key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mushra.config.pages import (
 
 
 def test_the_page_is_that_of_the_models() -> None:
-    told = "docs/yaml.md is old: run `python tools/yaml_reference.py`"
+    told = "docs/reference/yaml.md is old: run `python tools/yaml_reference.py`"
     assert yaml_reference.PAGE.read_text(encoding="utf-8") == yaml_reference.reference(), told
 
 
