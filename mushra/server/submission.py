@@ -183,7 +183,7 @@ def _choice(page: PairedComparisonPage, stimulus: str, given: Any) -> str:
     answer = _text(given, "answer", 200)
     neither = ["undecided", page.unforced] if page.unforced else []
     if answer not in (stimulus, HIDDEN_REFERENCE, "nonReference", *neither):
-        raise BadResult("not_answered", f"'{answer[:40]}' is no answer of trial '{page.id}'")
+        raise BadResult("not_answered", f"'{answer[:40]}' is not an answer of trial '{page.id}'")
     return answer
 
 
@@ -195,7 +195,7 @@ def _likert(page: Any, response: dict[str, Any]) -> Rating:
     for index, scale in enumerate(page.response):
         answer, known = several[index], as_sent(choice.value for choice in scale)
         if answer not in known and (page.must_rate or answer not in _NOT_RATED):
-            raise BadResult("score", f"'{answer[:40]}' is no answer of trial '{page.id}'")
+            raise BadResult("score", f"'{answer[:40]}' is not an answer of trial '{page.id}'")
         several[index] = known.get(answer, answer)
     answer = json.dumps(several) if isinstance(given, list) else several[0]
     return Rating(_text(response.get("stimulus"), "stimulus"), answer=answer, **_common(response))

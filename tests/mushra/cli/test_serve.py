@@ -186,7 +186,7 @@ def test_an_address_that_is_none_is_refused(make_folder: Any, command: Any, wron
     for arguments in (("serve", folder, "--port", "0"), ("invite", folder, "Ada")):
         with pytest.raises(UserError, match="is not the address of a page; give one such as https://"):
             command(*arguments, "--public-url", wrong)
-    with pytest.raises(UserError, match="no path; give one such as /lab/test1"):
+    with pytest.raises(UserError, match="not a path; give one such as /lab/test1"):
         command("serve", folder, "--port", "0", "--prefix", "/a/../b")
 
 

@@ -361,7 +361,7 @@ def test_scores_that_look_like_another_scale_are_analysed(
     done = draw(store(app).target, "small", app.extensions["mushra"].config.path, tmp_path)
     means = [float(row["mean"]) for row in done["conditions"]]  # not stretched
     assert all(3 <= mean <= 5 for mean in means), means
-    assert any("all scores lie within 1 to 5 and count as points of 0 to 100" in p for p in done["problems"])
+    assert any("all scores are within 1 to 5 and count as points of 0 to 100" in p for p in done["problems"])
 
 
 def test_progress_tells_finished_running_dropped(serve: Any, listener: Any, signed_in: Any) -> None:

@@ -462,7 +462,7 @@ def test_the_list_is_shown_a_page_at_a_time_and_can_be_narrowed(
     assert shown("?page=99")[0] == [1]
     assert shown("?which=finished")[0] == [3, 2] and shown("?which=excluded")[0] == [1]
     assert shown("?which=flagged")[0] == [3, 2], "of all that were looked at by now"
-    assert "not been looked at" not in shown()[1]
+    assert "not been checked" not in shown()[1]
     for wrong in ("?page=0", "?page=x", "?page=-1", "?which=all", "?page=" + "9" * 30):
         assert admin.get(f"/admin/{wrong}").status_code == 404
     # Of blocks of 4 places each: 3 + 3 sessions are there that count.

@@ -74,7 +74,7 @@ def test_erasing_says_when_the_log_has_it_still(
     url = f"/admin/sessions/{one.session['id']}/erase"
     answer = signed_in(app).post(url, data={"sure": "erase"}, headers=SAME)
     assert answer.status_code == 200
-    assert "results.sqlite-wal”, the log of the data base, has it still" in answer.get_data(as_text=True)
+    assert "results.sqlite-wal”, the log of the data base, still has it" in answer.get_data(as_text=True)
     assert one.get().status_code == 404
     reader.close()
     while log.exists() and log.stat().st_size:  # by itself, without another write

@@ -327,7 +327,7 @@ def test_what_is_no_data_base_is_refused(tmp_path: Path, content: bytes | None, 
     for url in ("mysql://x/y", "nonsense://", ":memory:", "sqlite://", "postgresql://nobody@127.0.0.1:1/x"):
         with pytest.raises(UserError):
             Store(url)
-    with pytest.raises(UserError, match="no data base"):
+    with pytest.raises(UserError, match="does not exist"):
         read_ratings(tmp_path / "none.sqlite")
 
 
