@@ -18,9 +18,9 @@ _PADDING = max(window for window, _ in MEL_SCALES) // 2
 #: Samples whose spectra are computed at once, at about 50 bytes each: so few on a CPU that they stay in its
 #: cache, enough to keep a GPU busy.
 _BLOCK_CPU, _BLOCK_GPU = 2**16, 2**22
-#: Mel bands multiplied at once on a CPU. Neighbouring bands need few neighbouring bins, so groups skip most
-#: of the zeros of a large filter bank.
-_BANDS_CPU = 16
+#: Mel weights multiplied at once on a CPU. Neighbouring bands need few neighbouring bins, so groups skip most
+#: of the zeros of a large filter bank: many narrow bands or few wide ones.
+_WEIGHTS_CPU = 600
 #: Samples beyond this are left to torch: the squares of their spectra overflow, and so no score is theirs.
 _LOUDEST = 1e12
 
@@ -93,12 +93,29 @@ def _constants(
     with torch.inference_mode(False):  # or the first metric would leave tensors that no loss can use
         bank = mel_filter_bank(sample_rate, window, num_bands).to(dtype)
         groups = []
-        for group in bank.split(_BANDS_CPU if device.type == "cpu" else num_bands):
-            used = group.any(0).nonzero().flatten().tolist() or [0]
-            bins = slice(used[0], used[-1] + 1)
-            groups.append((bins, group[:, bins].contiguous().to(device)))
+        while len(bank):
+            count = _group_size(bank) if device.type == "cpu" else num_bands
+            bins = _used_bins(bank[:count])
+            groups.append((bins, bank[:count, bins].contiguous().to(device)))
+            bank = bank[count:]
         hann = torch.hann_window(window, dtype=torch.float64).to(device, dtype)
         return hann, groups
+
+
+def _group_size(bank: torch.Tensor) -> int:
+    """How many of the first bands to multiply at once on a CPU: fours, which matrix products like."""
+    count = 4
+    while count < len(bank):
+        bins = _used_bins(bank[: count + 4])
+        if (count + 4) * (bins.stop - bins.start) > _WEIGHTS_CPU:
+            break
+        count += 4
+    return min(count, len(bank))
+
+
+def _used_bins(bands: torch.Tensor) -> slice:
+    used = bands.any(0).nonzero().flatten().tolist() or [0]
+    return slice(used[0], used[-1] + 1)
 
 
 class MelBlocks:
