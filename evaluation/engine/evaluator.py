@@ -16,7 +16,7 @@ import torch
 from evaluation.datasets.base import Clip
 from evaluation.datasets.unchanged import Unchanged
 from evaluation.embeddings.base import Embedding
-from evaluation.engine.alignment import Aligner
+from evaluation.engine.alignment import Aligner, Alignment
 from evaluation.engine.coding import Batch, Coded, Coder
 from evaluation.engine.conditions import PreparedCondition
 from evaluation.engine.embedder import Embedder
@@ -160,7 +160,7 @@ class Evaluator:
         known = [self.coded_row(prepared, clip) for clip in batch.clips]
         try:
             coded = self._decode_again(prepared, batch, known) or self._coder.code(prepared, batch)
-            rows = self._rows(prepared, batch, coded, delay)
+            rows = self._rows(prepared, batch, coded, known, delay)
         except (StoreError, KeyboardInterrupt):
             raise
         except FAULTS as error:
@@ -188,46 +188,32 @@ class Evaluator:
         return Coded(decoded, encoded, [row.place for row in done], [None] * len(encoded))
 
     def _rows(
-        self, prepared: PreparedCondition, batch: Batch, coded: Coded, delay: int | None
+        self,
+        prepared: PreparedCondition,
+        batch: Batch,
+        coded: Coded,
+        known: list[CodedRow | None],
+        delay: int | None,
     ) -> list[ClipRow]:
         """Coded and score rows of a batch, and the decoded files where they are asked for."""
         if batch.aligner is None:
             batch.aligner = Aligner(batch.reference.to(self.device), self.settings.sample_rate)
         reference, decoded = batch.aligner.reference, coded.decoded.to(self.device)
-        aligned = batch.aligner.estimate(decoded)
+        coded_rows = [
+            row.at(place) for row, place in zip(known, coded.places, strict=True) if row and not row.error
+        ]
+        if len(coded_rows) < len(known):  # what is known was aligned when it was coded
+            coded_rows = self._new_rows(prepared, batch, coded, batch.aligner.estimate(decoded))
         if delay is None:
-            own = [item.delay_samples for item in aligned]
+            own = [row.delay for row in coded_rows]
             delay = condition_delay(own, self.settings.align)
             delays = {*own} - {None}
             certain = not self.settings.align or len(delays) <= 1
         else:
             certain = True
-        coded_rows = []
-        duration_s = reference.shape[-1] / self.settings.sample_rate
-        for index, clip in enumerate(batch.clips):
-            encoded = coded.encoded[index]
-            coded_rows.append(
-                CodedRow(
-                    codec=prepared.condition.codec,
-                    rate=prepared.condition.rate_label,
-                    clip=clip.id,
-                    key=self.key(prepared, clip),
-                    duration_s=duration_s,
-                    bytes=None if encoded is None else len(encoded.payload),
-                    delay=aligned[index].delay_samples,
-                    gain_db=aligned[index].gain_db,
-                    encode_s=coded.encode_s,
-                    decode_s=coded.decode_s,
-                    encoded=coded.places[index].file,
-                    offset=coded.places[index].offset,
-                    codebooks=0 if encoded is None else len(encoded.codebook_sizes),
-                    note=coded.notes[index] or aligned[index].reason,
-                    reference_dbfs=batch.levels_dbfs[index],
-                    error=None,
-                )
-            )
-            if self.saves(prepared):
-                self._save(prepared, clip, coded.decoded[index])
+        if self.saves(prepared):
+            for clip, signal in zip(batch.clips, coded.decoded, strict=True):
+                self._save(prepared, clip, signal)
         keys = [row.key for row in coded_rows]
         scores: list[tuple[Metric | MetricInfo, Sequence[Score | None]]] = []
         pairs = zip(batch.clips, keys, strict=True)
@@ -247,6 +233,35 @@ class Evaluator:
             for info, found in scores:
                 score = found[index]
                 rows += [] if score is None else [self._score_row(prepared, clip, info, delay, score)]
+        return rows
+
+    def _new_rows(
+        self, prepared: PreparedCondition, batch: Batch, coded: Coded, aligned: Sequence[Alignment]
+    ) -> list[CodedRow]:
+        rows = []
+        duration_s = batch.reference.shape[-1] / self.settings.sample_rate
+        for index, clip in enumerate(batch.clips):
+            encoded = coded.encoded[index]
+            rows.append(
+                CodedRow(
+                    codec=prepared.condition.codec,
+                    rate=prepared.condition.rate_label,
+                    clip=clip.id,
+                    key=self.key(prepared, clip),
+                    duration_s=duration_s,
+                    bytes=None if encoded is None else len(encoded.payload),
+                    delay=aligned[index].delay_samples,
+                    gain_db=aligned[index].gain_db,
+                    encode_s=coded.encode_s,
+                    decode_s=coded.decode_s,
+                    encoded=coded.places[index].file,
+                    offset=coded.places[index].offset,
+                    codebooks=0 if encoded is None else len(encoded.codebook_sizes),
+                    note=coded.notes[index] or aligned[index].reason,
+                    reference_dbfs=batch.levels_dbfs[index],
+                    error=None,
+                )
+            )
         return rows
 
     def _score_row(

@@ -22,6 +22,7 @@ from baselines.codec import Encoded, Rate
 from baselines.registry import CODECS
 from evaluation import open_results
 from evaluation.embeddings import EMBEDDINGS
+from evaluation.engine.alignment import Aligner, Alignment
 from evaluation.engine.scoring import checked_scores
 from evaluation.loading import load_results
 from evaluation.metrics import METRICS
@@ -293,6 +294,25 @@ def test_a_decoder_that_breaks_later_is_the_reason_until_it_works(
     monkeypatch.setattr(Uneven, "broken", False)
     assert lab.run("uneven", "si_sdr,ms_mel") == 0
     assert lab.clips["ms_mel"].notna().all()
+
+
+def test_delays_are_estimated_once_and_kept_by_the_second_pass(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.codecs(Uneven)
+    estimate, estimated = Aligner.estimate, []
+
+    def counted(aligner: Aligner, decoded: torch.Tensor) -> list[Alignment]:
+        estimated.extend(decoded)
+        return estimate(aligner, decoded)
+
+    monkeypatch.setattr(Aligner, "estimate", counted)
+    assert lab.run("uneven", "si_sdr", "--batch-size", "1") == 0
+    clips = lab.clips.set_index("clip")
+    assert clips["delay_samples"].to_dict() == {"loud": 16, "one": 0, "two": 0}
+    # All three are scored at the condition's delay, "loud" in the second pass: late by 16 samples.
+    assert clips["si_sdr"].notna().all() and clips["si_sdr"].idxmin() == "loud"
+    assert len(estimated) == 3
 
 
 # A part that writes into what it is given
