@@ -1,9 +1,11 @@
-"""The attribution file of the shipped weights: source, author and licence of each file they were trained on.
+"""The attribution file of weights: source, author and licence of each file they were trained on.
 
     python tools/attribution.py AUDIO > qincodec/pretrained/small/ATTRIBUTION.csv
+    python tools/attribution.py OUT/train.jsonl > ATTRIBUTION.csv
 
-AUDIO is the folder of the training data, with ``train.jsonl``, ``LICENCES-esc10.txt`` and
-``LICENCES-effects.md``. Licences are written as those files write them.
+AUDIO is a folder of real audio, with ``train.jsonl``, ``LICENCES-esc10.txt`` and ``LICENCES-effects.md``;
+OUT/train.jsonl is a manifest of training_data.py, whose table names the package of each file, too. Licences
+are written as those files write them.
 """
 
 from __future__ import annotations
@@ -91,7 +93,20 @@ def write(audio: Path, stream: TextIO) -> None:
     table.writerows([path, *origin, note] for path, origin, note in origins(audio))
 
 
+def write_manifest(manifest: Path, stream: TextIO) -> None:
+    """The same of a manifest of training_data.py. Raises KeyError for a file without an origin."""
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["file", *Origin._fields, "package"])
+    for line in manifest.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        origin = Origin(record["author"], record["licence"], record["url"])
+        if not all(origin):
+            raise KeyError(f"{record['path']}: {origin}")
+        table.writerow([record["path"], *origin, record["package"]])
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    write(Path(sys.argv[1]), sys.stdout)
+    given = Path(sys.argv[1])
+    (write if given.is_dir() else write_manifest)(given, sys.stdout)
