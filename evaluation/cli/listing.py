@@ -95,13 +95,12 @@ def points(name: str, weights: str | None = None) -> str:
     hertz = "" if codec.control else f" at {codec.sample_rate / 1000:g} kHz"
     if codec.output_sample_rate != codec.sample_rate:
         hertz += f", {codec.output_sample_rate / 1000:g} out"
-    limits = [
-        of_plugin("codec", name, "rate_at()", partial(checked_rate_at, name, codec, kbps, 1))
-        for kbps in (1e-3, 1e6)
-    ]
-    ends = [rate.label for rate in limits if rate is not None]
-    if ends:
-        hertz += f"; to match measured rates any from {' to '.join(ends)}"
+
+    def at(kbps: float) -> Rate | None:
+        return of_plugin("codec", name, "rate_at()", lambda: checked_rate_at(name, codec, kbps, 1))
+
+    if (lowest := at(1e-3)) and (highest := at(1e6)):
+        hertz += f"; to match measured rates any from {lowest.label} to {highest.label}"
     return f"{shown} kbps{hertz}" if rates != ["none"] else "no rate"
 
 

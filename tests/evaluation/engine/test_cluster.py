@@ -183,12 +183,16 @@ def test_what_kills_every_worker_fails_alone(
 
 
 def test_sigterm_ends_a_run_as_ctrl_c_does(clip_folder: Path, nodes: Any) -> None:
-    """Ray has a handler of its own, which aborts the process."""
+    """Ray has a handler of its own, which aborts the process; `nodes` have put one into this one, too."""
     asked = parse_request(request(clip_folder, "pcm16", cluster=nodes.address))
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), cluster.Cluster(nodes.address, asked, {}):
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), cluster.Cluster(nodes.address, asked, {}):
+            assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler  # else it ends the tests
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.long
