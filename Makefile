@@ -8,7 +8,7 @@ WALKS = .walks
 # Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
 SHARED = -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-shared test-long test-webmushra walks walk-environments walk-newest walk-lowest lint style types release setup setup-dev clean
+.PHONY: demo docs test test-shared test-long test-webmushra walks walk-environments walk-newest walk-lowest lint style types release setup setup-dev clean
 
 demo: $(VENV)/.installed
 	$(BIN)/evaluate
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed
 # The type checker has one process: tests keep the other cores busy.
 test: style
 	$(MAKE) --no-print-directory -j2 types test-shared
+
+# The site while its pages are edited; a test builds it, strictly.
+docs: setup-dev
+	$(BIN)/mkdocs serve
 
 test-shared: setup-dev
 	$(BIN)/pytest $(SHARED) --durations=10 -m "not long and not gpu and not walk"
@@ -125,4 +129,4 @@ tests/node/node_modules/.installed: tests/node/package-lock.json
 	@mkdir -p $(@D) && touch $@
 
 clean:
-	rm -rf $(VENV) $(WALKS) tests/node/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(WALKS) .site tests/node/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache

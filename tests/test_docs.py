@@ -1,4 +1,4 @@
-"""What the guides say and show; their commands are run by tests/walks/test_pages.py and test_training.py."""
+"""What the guides say and show, and the site they become; their commands are run by tests/walks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,9 @@ def test_the_trainings_of_the_guide_run_as_they_stand(workplace: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "QINCODEC_CACHE": str(workplace / "cache"), "COLUMNS": "120"}
     environment |= {"QINCODEC_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    trainings = [line for block in blocks("docs/train.md", "sh") for line in block.splitlines()]
+    trainings = [
+        line for block in blocks("docs/tutorials/first-training.md", "sh") for line in block.splitlines()
+    ]
     assert trainings
     for command in trainings:
         done = subprocess.run(
@@ -53,17 +54,35 @@ def test_the_trainings_of_the_guide_run_as_they_stand(workplace: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
-def test_links_and_pictures_are_there() -> None:
-    for page in [DOCS.parent / "README.md", *DOCS.glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Pages are in the navigation, links and anchors lead somewhere, the names of the API are there."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = {page: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")}
+    commands = pages[tmp_path / "reference" / "commands" / "index.html"]
+    assert "evaluate weights fetch" in commands and "--completion-code" in commands
+    # A reader's browser asks no other host for anything.
+    for page, text in pages.items():
+        loaded = re.findall(
+            r"<(?:script|link|img|iframe|source)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//\S+", text
+        )
+        assert not loaded, f"{page.name}: {loaded}"
+
+
+def test_the_links_of_readme_lead_somewhere() -> None:
+    readme = DOCS.parent / "README.md"
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme.read_text(encoding="utf-8")):
+        assert (readme.parent / target).exists(), target
 
 
 def test_every_path_of_the_architecture_is_there() -> None:
     """From the root; in a package's table from the package; beside a path that the same step or row names."""
     root, package = DOCS.parent, DOCS.parent
     missing, seen = [], 0
-    for block in re.split(r"\n(?=\n|\d+\. |\| )", (DOCS / "architecture.md").read_text(encoding="utf-8")):
+    for block in re.split(
+        r"\n(?=\n|\d+\. |\| )", (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    ):
         if block.startswith("\n## "):
             package = root
         elif heading := re.fullmatch(r"\n`(\w+/)`", block):
@@ -79,9 +98,9 @@ def test_every_path_of_the_architecture_is_there() -> None:
 
 
 def test_the_picture_of_the_architecture_shows_the_imports() -> None:
-    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    chains = [line.split(" --> ") for line in map(str.strip, text.splitlines()) if " --> " in line]
-    shown = {pair for chain in chains for pair in pairwise(chain)}
+    picture = (DOCS / "images" / "architecture.svg").read_text(encoding="utf-8")
+    shown = set(re.findall(r'<path id="(\w+)-(\w+)"', picture))
+    assert "images/architecture.svg" in (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
     sources = {
         name: "\n".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / name).rglob("*.py"))
         for name in PACKAGES
@@ -107,7 +126,8 @@ def test_every_type_of_the_glossary_is_there() -> None:
 
 def test_no_output_is_cut_off() -> None:
     """What a terminal's edge cuts off leaves a bracket open, or ends in the middle of a known sentence."""
-    text = (DOCS / "evaluate.md").read_text(encoding="utf-8")
+    pages = (DOCS / "how-to" / "evaluate.md", DOCS / "tutorials" / "first-table.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     blocks = [part for part in text.split("```")[1::2] if part.startswith("\n")]
     assert len(blocks) == 4
     for block in blocks:
@@ -122,7 +142,8 @@ def test_what_evaluate_takes_from_python_is_told() -> None:
     from evaluation import evaluate
     from evaluation.datasets import load_dataset
 
-    section = (DOCS / "evaluate.md").read_text(encoding="utf-8").split("## From Python")[1].split("\n## ")[0]
+    page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    section = page.split("## From Python")[1].split("\n## ")[0]
     rows = [row.split("|")[1:3] for row in section.splitlines() if row.startswith("| `")]
     told = {}
     for names, values in rows:
@@ -136,18 +157,13 @@ def test_what_evaluate_takes_from_python_is_told() -> None:
     assert told == shown | {"progress": "nothing"}
 
 
-def test_every_guide_is_linked() -> None:
-    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    assert all(f"docs/{page.name}" in readme for page in DOCS.glob("*.md"))
-
-
 def test_the_examples_of_extend_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from evaluation.metrics.base import Metric, describe_metric
 
     for name in ("Uniform", "Loudest"):
-        (tmp_path / f"my_{name.lower()}.py").write_text(code("docs/extend.md", name))
+        (tmp_path / f"my_{name.lower()}.py").write_text(code("docs/how-to/extend.md", name))
     monkeypatch.syspath_prepend(str(tmp_path))
     from my_loudest import Loudest  # type: ignore[import-not-found]
     from my_uniform import Uniform  # type: ignore[import-not-found]
@@ -181,7 +197,7 @@ def test_a_codec_with_weights_of_the_guide(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(weights, "FILES", dict(weights.FILES))
     monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("QINCODEC_OFFLINE", "1")
-    (tmp_path / "my_blockvq.py").write_text(code("docs/extend.md", "BlockVq"))
+    (tmp_path / "my_blockvq.py").write_text(code("docs/how-to/extend.md", "BlockVq"))
     monkeypatch.syspath_prepend(str(tmp_path))
     from my_blockvq import BlockVq  # type: ignore[import-not-found]
 
@@ -206,7 +222,7 @@ def test_the_table_of_codecs() -> None:
     from baselines import weights
     from baselines.registry import CODECS
 
-    text = (DOCS / "codecs.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference" / "codecs.md").read_text(encoding="utf-8")
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     seen = []
     for names, _, hertz, licence, needs in rows:

@@ -1,4 +1,4 @@
-"""docs/reproduce.md: its commands in their order, with the sizes of a miniature."""
+"""docs/how-to/reproduce.md: its commands in their order, with the sizes of a miniature."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def host(tmp_path: Path) -> Path:
 
 
 def commands() -> list[str]:
-    return [line for block in blocks("docs/reproduce.md", "sh") for line in block.splitlines()]
+    return [line for block in blocks("docs/how-to/reproduce.md", "sh") for line in block.splitlines()]
 
 
 @pytest.mark.long

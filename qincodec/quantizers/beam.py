@@ -38,8 +38,8 @@ PRESETS = {"fast": 0.5, "default": 1, "best": 2}
 class Search:
     """How QINCO2 looks for codes; the decoder needs none of it.
 
-    docs/speed.md has speed and error of the settings, measured by benchmarks/qinco2_speed.py. Error falls
-    with B more than with anything else.
+    docs/explanation/speed.md has speed and error of the settings, measured by benchmarks/qinco2_speed.py.
+    Error falls with B more than with anything else.
 
     Attributes:
         candidates: A, codewords of each stage that are considered for each partial reconstruction.

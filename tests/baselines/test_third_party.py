@@ -1,4 +1,4 @@
-"""README's codec as a package of somebody else's, found by its entry point alone."""
+"""The codec of the tutorial as a package of somebody else's, found by its entry point alone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_package_adds_its_codec(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(python|toml)\n(.*?)```", readme, flags=re.DOTALL)
+    page = (ROOT / "docs" / "tutorials" / "own-codec.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(python|toml)\n(.*?)```", page, flags=re.DOTALL)
     code = next(text for kind, text in blocks if kind == "python" and "class MuLaw" in text)
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
     table = next(text for kind, text in blocks if kind == "toml" and "mulaw" in text)

@@ -207,7 +207,7 @@ def test_an_older_schema_becomes_todays_once_and_is_kept(
     with pytest.raises(UserError, match="has schema 2, this version reads up to 1"):
         Store(database)
     database.unlink()
-    (folder / "results.sqlite-schema1").rename(database)  # as docs/hosting.md says
+    (folder / "results.sqlite-schema1").rename(database)  # as docs/how-to/hosting.md says
     assert exports(database, tmp_path / "kept") == then
 
 

@@ -1,6 +1,6 @@
 """How often the analysis of BS.1116, AB, ABX, ACR and DCR errs: simulated tests in which the truth is known.
 
-python tests/support/measured_methods.py 1000     # prints the tables of docs/statistics.md
+python tests/support/measured_methods.py 1000     # prints the tables of docs/explanation/statistics.md
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def _graded(size: float, wrong: bool) -> tuple[float, float]:
     return (5.0, 5.0 - size) if wrong else (5.0 - size, 5.0)
 
 
-#: (title, method, settings): the rows of `docs/statistics.md`.
+#: (title, method, settings): the rows of `docs/explanation/statistics.md`.
 DESIGNS: list[tuple[str, str, dict[str, object]]] = [
     ("BS.1116, all hear the impairment", "bs1116", {}),
     ("BS.1116, a quarter guesses", "bs1116", {"guessers": 0.25}),

@@ -4,7 +4,7 @@ Five systems; in all but the mixed levels they are equal. Items fixed: the same 
 test, of one sum for all systems. Items drawn: new ones in every test. Items alike: without effects. Clipped:
 levels at an end of the scale. Unequal spread: listeners and items agree on some systems more than on others.
 
-    python tests/support/measured_rates.py 300     # prints the tables of docs/statistics.md
+    python tests/support/measured_rates.py 300     # prints the tables of docs/explanation/statistics.md
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-#: In the order in which README leads to them.
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
 # `qincodec` begins rows of tables, too.
 _COMMAND = re.compile(
@@ -40,13 +39,12 @@ def code(page: str, name: str) -> str:
 
 
 def my_package() -> tuple[dict[str, str], str]:
-    """`my_package` of README and docs/extend.md: its module, and its entry points, as they stand there."""
+    """`my_package` of the guides: its module, and its entry points, as they are on the pages."""
     classes = [
-        ("README.md", "MuLaw"),
-        ("README.md", "Loudness"),
-        ("docs/extend.md", "Uniform"),
-        ("docs/extend.md", "Loudest"),
+        ("docs/tutorials/own-codec.md", "MuLaw"),
+        ("docs/how-to/extend.md", "Loudness"),
+        ("docs/how-to/extend.md", "Uniform"),
+        ("docs/how-to/extend.md", "Loudest"),
     ]
     module = "\n\n".join(code(page, name) for page, name in classes)
-    embedding = next(block for block in blocks("README.md", "toml") if "qincodec.embeddings" in block)
-    return {"__init__": module}, "\n".join([*blocks("docs/extend.md", "toml"), embedding])
+    return {"__init__": module}, "\n".join(blocks("docs/how-to/extend.md", "toml"))

@@ -175,7 +175,7 @@ def test_the_report_is_what_was_measured(shell: Shell, evaluated: Path) -> None:
 
 
 def si_sdr(reference: np.ndarray, decoded: np.ndarray) -> float:
-    """By README's formula, in dB."""
+    """By the formula of docs/reference/metrics.md, in dB."""
     r, d = reference - reference.mean(), decoded - decoded.mean()
     target = r * (r @ d) / (r @ r)
     return float(10 * np.log10((target @ target) / ((target - d) @ (target - d))))

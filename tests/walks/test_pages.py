@@ -1,8 +1,8 @@
-"""Every command of README and the guides, in the order of the page, in one folder, whatever its fence.
+"""Every command of README and docs, in the order of the page, in one folder, whatever its fence.
 
-Those of docs/train.md and docs/extend.md are walked by test_training.py; those of docs/hosting.md change a
-machine, and are tried by tests/mushra/cli/test_hosting.py; those of docs/reproduce.md want GPUs, and
-tests/test_reproduce.py runs them on a miniature.
+Those of docs/tutorials/first-training.md and docs/how-to/extend.md are walked by test_training.py; those of
+docs/how-to/hosting.md change a machine, and are tried by tests/mushra/cli/test_hosting.py; those of
+docs/how-to/reproduce.md want GPUs, and tests/test_reproduce.py runs them on a miniature.
 """
 
 from __future__ import annotations
@@ -35,14 +35,21 @@ SKIPPED = {
     "python tests/support/measured_methods.py": "needs a checkout; test_methods_rates.py is in `make test`",
     "mushra serve test2": "test_experimenter.py opens a closed test on its page",
 }
-#: What stands for codecs of one's own on docs/big-sets.md; and a second of each clip for all of it, where
-#: `make demo` or a command before has evaluated more: the search of QINCODEC's codes is most of a walk.
+#: What stands for codecs of one's own on docs/how-to/big-sets.md; and a second of each clip for all of it,
+#: where `make demo` or a command before has evaluated more: the search of QINCODEC's codes is most of a walk.
 STANDS_FOR = {
     "evaluate --codecs qincodec,opus,mp3": "evaluate --chunk 1 --codecs qincodec,opus,mp3",
     "--codecs A,B": "--codecs opus,mp3 --kbps 16 --chunk 1",
     "b=qincodec:MODEL_B": "b=qincodec:MODEL_B --chunk 1",
 }
-ELSEWHERE = {"docs/train.md", "docs/extend.md", "docs/hosting.md", "docs/reproduce.md"}
+ELSEWHERE = {
+    "docs/tutorials/first-training.md",
+    "docs/how-to/extend.md",
+    "docs/how-to/hosting.md",
+    "docs/how-to/reproduce.md",
+}
+#: A page that continues another in the same folder -> the other.
+CONTINUES = {"docs/how-to/listening-tests.md": "docs/tutorials/first-listening-test.md"}
 
 
 @pytest.fixture
@@ -116,9 +123,14 @@ def check_analysis(shell: Shell, command: str) -> None:
     assert conditions["n_listeners"].nunique() == 1
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page) and page not in ELSEWHERE])
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands(page) and page not in ELSEWHERE and page not in CONTINUES]
+)
 def test_the_commands_of_a_page(page: str, shell: Shell) -> None:
-    for command in commands(page):
+    for command in [
+        *commands(page),
+        *(command for later, before in CONTINUES.items() if before == page for command in commands(later)),
+    ]:
         if skipped(command):
             continue
         for text, stands_for in STANDS_FOR.items():
@@ -150,8 +162,10 @@ def test_what_is_skipped_is_on_the_pages() -> None:
 
 def test_pages_have_the_commands_that_we_walk() -> None:
     """The reader of commands finds those of every kind of fence; ones that it lost would pass unseen."""
-    found = commands("README.md")
-    assert "evaluate --codecs qincodec,opus,mp3 --kbps 8,16" in found  # after a prompt
-    assert "mushra serve TEST" in found  # before a comment
-    assert "evaluate html second --condition mine@24=decoded" in commands("docs/evaluate.md")  # fenced as sh
+    found = [command for page in PAGES for command in commands(page)]
+    assert "evaluate --codecs qincodec,opus,mp3 --kbps 8,16" in commands("docs/index.md")  # after a prompt
+    assert "mushra serve TEST" in commands("README.md")  # before a comment
+    assert "evaluate html second --condition mine@24=decoded" in commands(
+        "docs/tutorials/first-table.md"
+    )  # as sh
     assert not any(" ×" in command or "[" in command.split()[1:2] for command in found)

@@ -1,4 +1,4 @@
-"""A codec, a metric and an embedding of one's own: the code of README and docs/extend.md as a package."""
+"""A codec, a metric and an embedding of one's own: the code of the guides as a package."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_they_are_listed(plugged: Shell) -> None:
 
 def test_the_codec_is_checked_as_the_page_says(plugged: Shell) -> None:
     (plugged.folder / "check.py").write_text(
-        next(b for b in blocks("docs/extend.md", "python") if "check_codec" in b)
+        next(b for b in blocks("docs/how-to/extend.md", "python") if "check_codec" in b)
     )
     # Eight bits a sample, 8,000 a second, in one channel and two, in time.
     assert plugged.run("python check.py").splitlines() == ["1 64 64.0 0", "2 128 128.0 0"]

@@ -1,4 +1,4 @@
-"""docs/train.md and docs/extend.md, one after the other: an autoencoder, quantizers for it, a table."""
+"""docs/tutorials/first-training.md, then docs/how-to/extend.md: an autoencoder, its quantizers, a table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def walk(page: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(shell: Shell) -> Shell:
-    """The commands of docs/train.md."""
+    """The commands of docs/tutorials/first-training.md."""
     (shell.folder / "recordings").mkdir()
     for name in RECORDINGS:
         sound, rate = soundfile.read(DEMO / f"{name}.flac")
@@ -41,16 +41,19 @@ def trained(shell: Shell) -> Shell:
             encode(path, "aac", sound[None, : 2 * rate].astype(np.float32), rate)
         else:
             soundfile.write(shell.folder / "recordings" / f"{name}.flac", sound[: 2 * rate], rate)
-    for command in walk("docs/train.md"):
+    for command in walk("docs/tutorials/first-training.md"):
         shell.run(command)
     return shell
 
 
 @pytest.fixture(scope="module")
 def extended(trained: Shell) -> Iterator[Shell]:
-    """The commands of docs/extend.md with the quantizer of that page; then its decoder, fine-tuned."""
-    lines = walk("docs/extend.md")
-    for file, page, name in (("codec", "README.md", "MuLaw"), ("metric", "docs/extend.md", "Loudest")):
+    """The commands of docs/how-to/extend.md with the quantizer of that page; then its decoder, fine-tuned."""
+    lines = walk("docs/how-to/extend.md")
+    for file, page, name in (
+        ("codec", "docs/tutorials/own-codec.md", "MuLaw"),
+        ("metric", "docs/how-to/extend.md", "Loudest"),
+    ):
         (trained.folder / f"my_{file}.py").write_text(code(page, name))
     for command in [
         line for line in lines if ".py:" in line
@@ -71,7 +74,7 @@ def extended(trained: Shell) -> Iterator[Shell]:
 
 
 def test_what_is_skipped_is_on_the_pages() -> None:
-    given = commands("docs/train.md") + commands("docs/extend.md")
+    given = commands("docs/tutorials/first-training.md") + commands("docs/how-to/extend.md")
     assert all(any(part in line for line in given) for part in [*SKIPPED, *QUICKER])
 
 

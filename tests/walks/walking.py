@@ -100,7 +100,7 @@ class Shell:
 
 
 def write_package(folder: Path, name: str, modules: dict[str, str], entry_points: str) -> Path:
-    """A package as README and docs/extend.md tell to make one: modules, and their entry points."""
+    """A package as the guides tell to make one: modules, and their entry points."""
     (folder / name).mkdir(parents=True)
     for module, text in modules.items():
         (folder / name / f"{module}.py").write_text(text)

@@ -85,7 +85,7 @@ def test_files_of_installed_codecs_are_listed_and_fetched(
     monkeypatch.setattr(weights, "FILES", dict(FILES))
     monkeypatch.syspath_prepend(tmp_path)
     with serve(Site(b"x" * 1000)) as site:
-        text = code("docs/extend.md", "BlockVq")
+        text = code("docs/how-to/extend.md", "BlockVq")
         (tmp_path / "block_vq.py").write_text(text.replace("https://example.org/", site.url))
         announce(
             monkeypatch,

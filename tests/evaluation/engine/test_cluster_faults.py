@@ -191,7 +191,9 @@ def test_a_plug_in_that_is_edited_meanwhile_stays_what_it_was(
     for registry in (CODECS, METRICS, EMBEDDINGS, QUANTIZERS):
         monkeypatch.setattr(registry, "_loaded", {})
     file = tmp_path / "my_codec.py"
-    file.write_text("from beside import BITS\n" + code("README.md", "MuLaw").replace("127", "BITS"))
+    file.write_text(
+        "from beside import BITS\n" + code("docs/tutorials/own-codec.md", "MuLaw").replace("127", "BITS")
+    )
     (tmp_path / "beside.py").write_text("BITS = 127\n")
     monkeypatch.syspath_prepend(tmp_path / "elsewhere")  # puts sys.path back
     options: dict[str, Any] = {"metrics": "si_sdr", "match": "nominal", "batch_size": 8}
@@ -216,7 +218,7 @@ def test_an_object_whose_code_is_another_at_a_worker_takes_no_part(
 ) -> None:
     """What is sent of it is the name of its class, which a worker imports, edited by then or its own."""
     file = tmp_path / "some_codec.py"
-    file.write_text(code("README.md", "MuLaw"))
+    file.write_text(code("docs/tutorials/own-codec.md", "MuLaw"))
     monkeypatch.syspath_prepend(tmp_path)
     codec = importlib.import_module("some_codec").MuLaw()
     hire = cluster.Cluster._hire

@@ -38,12 +38,12 @@ def as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The classes of README and docs/extend.md, a file each, in the current folder."""
+    """The classes of the guides, a file each, in the current folder."""
     for page, name in (
-        ("README.md", "MuLaw"),
-        ("README.md", "Loudness"),
-        ("docs/extend.md", "Loudest"),
-        ("docs/extend.md", "Uniform"),
+        ("docs/tutorials/own-codec.md", "MuLaw"),
+        ("docs/how-to/extend.md", "Loudness"),
+        ("docs/how-to/extend.md", "Loudest"),
+        ("docs/how-to/extend.md", "Uniform"),
     ):
         (tmp_path / f"my_{name.lower()}.py").write_text(code(page, name))
     monkeypatch.chdir(tmp_path)

@@ -53,7 +53,7 @@ def test_tokens_are_the_codes_and_load_as_the_guide_says(
 ) -> None:
     found = tokenize(clip_folder, tmp_path / "tokens")
     assert found.clips == 7 and found.failed == 0 and found.rate.settings == {"num_codebooks": 6}
-    (loading,) = (block for block in blocks("docs/evaluate.md", "python") if "load_file" in block)
+    (loading,) = (block for block in blocks("docs/how-to/tokens.md", "python") if "load_file" in block)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(loading, names)
@@ -314,7 +314,7 @@ def test_qincodec_decodes_its_tokens_as_the_guide_says(
     from baselines.registry import CODECS
 
     found = tokenize(Path("demo"), tmp_path / "tokens", "qincodec-fast", 4)
-    loading, decoding = (block for block in blocks("docs/evaluate.md", "python") if "codes" in block)
+    loading, decoding = (block for block in blocks("docs/how-to/tokens.md", "python") if "codes" in block)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(loading + decoding, names)

@@ -1,4 +1,4 @@
-"""False positives and coverage of what the report prints, over simulated tests: see docs/statistics.md."""
+"""False positives and coverage of what the report prints: see docs/explanation/statistics.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAME_ITEMS = {*BESIDE[0], *BESIDE[1]} - {"crossed interval"}
 def check(design: Design, num_tests: int) -> None:
     """At most 5 % false, at least 95 % covered, within three standard errors and one point in a hundred.
 
-    Where the spread of systems is unequal, four points: docs/statistics.md says so.
+    Where the spread of systems is unequal, four points: docs/explanation/statistics.md says so.
     """
     rates = measure(design, num_tests)
     print(design.words, design.listeners, {name: round(float(rate), 3) for name, rate in rates.items()})

@@ -1,4 +1,4 @@
-"""docs/hosting.md: its commands in their order, and the files it names as far as they can be tried here.
+"""docs/how-to/hosting.md: its commands in order, and the files it names as far as they can be tried here.
 
 Those for nginx and Caddy are tried by tests/mushra/server/test_proxies.py.
 """
@@ -46,7 +46,7 @@ ELSEWHERE = {
 
 
 def commands() -> list[str]:
-    return [line for block in blocks("docs/hosting.md", "sh") for line in block.splitlines()]
+    return [line for block in blocks("docs/how-to/hosting.md", "sh") for line in block.splitlines()]
 
 
 def served(line: list[str]) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def test_postgresql_is_copied_while_it_is_used(
 
 def test_what_is_tried_elsewhere_is_on_the_page() -> None:
     assert all(any(line.startswith(one) for line in commands()) for one in ELSEWHERE)
-    for name in re.findall(r"\]\(hosting/(.+?)\)", (ROOT / "docs" / "hosting.md").read_text()):
+    for name in re.findall(r"\]\(../hosting/(.+?)\)", (ROOT / "docs" / "how-to" / "hosting.md").read_text()):
         assert (HOSTING / name).is_file()
 
 
@@ -311,5 +311,5 @@ def test_the_image_has_the_packages_versions() -> None:
     docker = (HOSTING / "Dockerfile").read_text()
     (driver,) = project["optional-dependencies"]["postgresql"]
     assert f'-r /src/docs/hosting/requirements.txt "{driver}"' in docker and "--no-deps /src" in docker
-    assert f"'{driver}'" in (ROOT / "docs" / "hosting.md").read_text()
+    assert f"'{driver}'" in (ROOT / "docs" / "how-to" / "hosting.md").read_text()
     assert "mushra" in project["scripts"] and 'ENTRYPOINT ["mushra"]' in docker

@@ -62,7 +62,7 @@ assert "torch.utils.tensorboard.writer" not in sys.modules
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of every stage with several quantizers, one of them the one of docs/extend.md, as a package."""
+    """Every stage with several quantizers, one of them from docs/how-to/extend.md as a package."""
     folder = tmp_path_factory.mktemp("installed")
     random = np.random.default_rng(0)
     (folder / "sounds").mkdir()
@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = 0.1 * random.standard_normal((1, 44_100))
         noise[:, 30_000:] = 0  # digital silence
         audio.write(folder / "sounds" / f"{number}.wav", noise, 44_100)
-    guide = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "how-to" / "extend.md").read_text(encoding="utf-8")
     code = next(b for b in re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL) if "Uniform(Q" in b)
     installed = folder / "site" / "my_package-1.0.dist-info"
     installed.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""False positives and coverage of BS.1116, AB, ABX, ACR and DCR over simulated tests: docs/statistics.md."""
+"""False positives and coverage of BS.1116, AB, ABX, ACR and DCR: docs/explanation/statistics.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FALSE = {
     "any listener passes",
     "guesser stays",
 }
-#: What does not promise what is counted: see docs/statistics.md.
+#: What does not promise what is counted: see docs/explanation/statistics.md.
 OTHERS = {"interval, everybody", "fit, independent", "Wilson, all independent"}
 OTHERS |= {"t interval", "item interval", "plain interval"}
 
