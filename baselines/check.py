@@ -36,7 +36,13 @@ _MAX_GAIN = 10
 
 
 class CodecProblem(AssertionError):
-    """A codec breaks promises of the interface; ``problems`` lists each with what to do about it."""
+    """A codec breaks promises of the interface; ``problems`` lists each with what to do about it.
+
+    Examples:
+        >>> print(CodecProblem("mine", ["it is late by 7 samples"]))
+        codec 'mine' breaks 1 promise(s):
+          1. it is late by 7 samples
+    """
 
     def __init__(self, name: str, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -57,6 +63,11 @@ class CodecMeasurement:
         correlation: normalised cross-correlation with the input at that delay, 0 to 1.
         batch_agreement: share of codes that are the same when the clip is encoded alone and in a batch; 1
             for codecs without codes.
+
+    Examples:
+        >>> measured = CodecMeasurement(1, Rate(64), 64.3, 0, correlation=0.99, batch_agreement=1)
+        >>> measured.kbps, measured.rate.label
+        (64.3, '64')
     """
 
     channels: int
@@ -96,6 +107,13 @@ def check_codec(
 
     Raises:
         CodecProblem: listing everything that is wrong.
+
+    Examples:
+        >>> from baselines.registry import CODECS
+        >>> codec = CODECS.load("pcm16")()
+        >>> codec.sample_rate = 8000  # it takes any
+        >>> [(measured.channels, round(measured.kbps)) for measured in check_codec(codec)]
+        [(1, 128), (2, 256)]
     """
     check = _Check(codec, max_delay, seed)
     any_rate = getattr(codec, "sample_rate", None) == 0

@@ -38,6 +38,10 @@ class Rate:
     Attributes:
         kbps: nominal bitrate in kbit/s, total over the channels; None where a rate has no meaning.
         settings: what selects the point (``{"num_codebooks": 9}``); JSON scalars; part of a score's key.
+
+    Examples:
+        >>> Rate(7.75, {"num_codebooks": 9}).label
+        '7.75'
     """
 
     kbps: float | None
@@ -67,6 +71,13 @@ class Encoded:
         codebook_sizes: number of entries of each codebook, one per row of ``codes``.
         side_info: JSON-able values a file format would carry in its headers (packet sizes, encoder
             delay); needed to decode, not counted.
+
+    Examples:
+        >>> clip = Encoded(bytes(2000), sample_rate=8000, channels=1, num_samples=8000)
+        >>> clip.kbps
+        16.0
+        >>> Encoded.from_bytes(clip.to_bytes()) == clip
+        True
     """
 
     payload: bytes
@@ -203,6 +214,14 @@ class Codec(ABC):
         of_encoding: entries of `identity` that decide how clips are encoded and not how they are decoded.
         seed: of the noise that a stochastic decoder draws, so that a clip is always decoded to the same
             audio (`seeded`); None if it draws none. Part of `identity`.
+
+    Examples:
+        >>> from baselines.registry import CODECS
+        >>> codec = CODECS.load("opus")()
+        >>> rate = codec.nearest_rate(24)
+        >>> (clip,) = codec.encode(torch.zeros(1, 1, 48000), rate)
+        >>> rate.label, codec.decode([clip]).shape
+        ('24', torch.Size([1, 1, 48000]))
     """
 
     name: str
@@ -322,7 +341,23 @@ class Codec(ABC):
 
 
 class ClipCodec(Codec):
-    """A codec that knows no batches: implement `encode_clip` and `decode_clip` on NumPy arrays."""
+    """A codec that knows no batches: implement `encode_clip` and `decode_clip` on NumPy arrays.
+
+    Examples:
+        >>> class Bytes(ClipCodec):
+        ...     name, version, sample_rate = "bytes", "1", 8000
+        ...     def rates(self, channels=1):
+        ...         return [Rate(64 * channels)]
+        ...     def encode_clip(self, audio, rate):
+        ...         payload = np.round(127 * audio).astype(np.int8).tobytes()
+        ...         return Encoded(payload, self.sample_rate, *audio.shape)
+        ...     def decode_clip(self, encoded):
+        ...         samples = np.frombuffer(encoded.payload, np.int8).reshape(encoded.channels, -1)
+        ...         return (samples / 127).astype(np.float32)
+        >>> (clip,) = Bytes().encode(torch.zeros(1, 1, 8000), Rate(64))
+        >>> clip.kbps, Bytes().decode([clip]).shape
+        (64.0, torch.Size([1, 1, 8000]))
+    """
 
     @abstractmethod
     def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
@@ -351,7 +386,15 @@ _drawing = threading.Lock()  # torch's generator is one for all threads
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     """What a stochastic decoder decodes a clip in: torch draws the same noise each time, and goes on
     afterwards as if none had been drawn. The noise is another on another kind of device. With None nothing is
-    changed."""
+    changed.
+
+    Examples:
+        >>> def noise():
+        ...     with seeded(7, torch.device("cpu")):
+        ...         return torch.randn(3)
+        >>> torch.equal(noise(), noise())
+        True
+    """
     if seed is None:
         yield
         return

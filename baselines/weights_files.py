@@ -34,6 +34,12 @@ class WeightsFile:
         sha256: 64 hexadecimal digits; None if nobody published them.
         sha256_prefix: the first digits of it, where only they are published.
         git_blob: SHA-1 of ``b"blob <bytes>\\0"`` and the content, as git names it.
+
+    Examples:
+        >>> place = "https://example.org/mine.pt"
+        >>> file = WeightsFile("mine", "mine.pt", place, "mine", licence="MIT", attribution="Me, 2026")
+        >>> file.published is None
+        True
     """
 
     name: str

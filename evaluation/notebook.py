@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 @dataclass(repr=False)
 class Results(evaluation.results.Results):
     """What a run holds. A notebook shows it as its findings, its table and what a reader must know; ``print``
-    as a short table."""
+    as a short table.
+
+    Examples:
+        >>> from evaluation import evaluate
+        >>> results = evaluate("demo", "opus", 24, metrics="si_sdr", limit=2, out="run")
+        >>> print(results)  # doctest: +ELLIPSIS
+        codec     kbps       SI-SDR (dB) ↑
+        ...
+    """
 
     def __repr__(self) -> str:
         data, names = self.dataset, [condition.label for condition in self.conditions]
@@ -78,7 +86,14 @@ class Results(evaluation.results.Results):
 
 
 def load(folder: str | Path) -> Results:
-    """Results of the run in ``folder``, complete or not. Raises UserError if it is not a run."""
+    """Results of the run in ``folder``, complete or not. Raises UserError if it is not a run.
+
+    Examples:
+        >>> from evaluation import evaluate, load
+        >>> results = evaluate("demo", "opus", 24, metrics="si_sdr", limit=2, out="run")
+        >>> load("run")
+        Results of demo, 2 clips: si_sdr of opus@24
+    """
     with RunStore(Path(folder), write=False) as store:
         return load_results_as(Results, store, lambda *_: None)
 

@@ -161,6 +161,12 @@ class Results:
         between: (codec, asked rate) of a row that is interpolated -> the operating points around it.
         points: the operating points that were coded and are no row by themselves; None without any.
         estimates: means and intervals that were computed (`evaluation.statistics.bootstrap`).
+
+    Examples:
+        >>> from evaluation import evaluate
+        >>> results = evaluate("demo", "opus", 24, metrics="si_sdr", limit=2, out="run")
+        >>> [condition.label for condition in results.conditions], len(results.clips)
+        (['opus@24'], 2)
     """
 
     clips: pd.DataFrame

@@ -320,6 +320,12 @@ def evaluate(
 
     Raises:
         UserError: something in the request cannot be done; nothing was written unless scoring had begun.
+
+    Examples:
+        >>> from evaluation import evaluate
+        >>> results = evaluate("demo", "opus", 24, metrics="si_sdr", limit=2, out="run")
+        >>> results.summary[["codec", "kbps", "n"]].values.tolist()
+        [['opus', 24.0, 2]]
     """
     if isinstance(conditions, Mapping):
         conditions = [f"{name}={folder}" for name, folder in conditions.items()]

@@ -65,6 +65,10 @@ def make_anchor(reference: Audio, sample_rate: int, name: str) -> Audio:
     """The anchor ``name`` of a reference: float32, same shape (channels, samples), no delay.
 
     The signal is assumed to be zero beyond its ends. Raises the errors of `anchor_filter`.
+
+    Examples:
+        >>> make_anchor(np.ones((1, 48000), np.float32), 48000, "anchor35").shape
+        (1, 48000)
     """
     taps = anchor_filter(name, sample_rate)
     samples = np.asarray(reference, dtype=np.float64)

@@ -54,6 +54,13 @@ class AudioInfo:
     container and ``codec`` the coding of the samples, as the library that reads the file names them.
     ``lossy`` is the usual name of the codec if it discards information (``"Vorbis"``, ``"MP3"``,
     ``"AAC"``, ``"Opus"``, ...), else ``None``: lossy material makes a poor reference.
+
+    Examples:
+        >>> from qincodec import audio
+        >>> audio.write("silence.wav", np.zeros((2, 8000)), 8000)
+        >>> info = audio.info("silence.wav")
+        >>> info.sample_rate, info.channels, info.duration_s
+        (8000, 2, 1.0)
     """
 
     sample_rate: int

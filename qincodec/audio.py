@@ -66,6 +66,11 @@ def info(path: PathLike) -> AudioInfo:
 
     Reads only the header where that states the length, and decodes the file once where it does not
     (what FFmpeg reads: MP3, Opus, AAC, ...). Raises :class:`UserError` for what is no audio file.
+
+    Examples:
+        >>> write("silence.wav", np.zeros((2, 8000)), 8000)
+        >>> info("silence.wav").channels
+        2
     """
     with open_reader(os.fspath(path)) as reader:
         return reader.info()
@@ -87,6 +92,12 @@ def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) 
     Raises:
         UserError: no audio file, damaged, shorter than its header says, NaN or infinity among the samples
             read, ``start_s`` beyond the end.
+
+    Examples:
+        >>> write("silence.wav", np.zeros((2, 8000)), 8000)
+        >>> samples, sample_rate = read("silence.wav", start_s=0.5)
+        >>> samples.shape, sample_rate
+        ((2, 4000), 8000)
     """
     name = os.fspath(path)
     if not (math.isfinite(start_s) and start_s >= 0):
@@ -121,6 +132,11 @@ def blocks(path: PathLike, block_s: float = 10.0) -> Iterator[Audio]:
 
     Laid end to end the blocks are what `read` returns, in memory that does not grow with the file and with
     every format decoded once. Raises as `read`, samples that are not finite when their block is reached.
+
+    Examples:
+        >>> write("silence.wav", np.zeros((2, 8000)), 8000)
+        >>> [block.shape for block in blocks("silence.wav", block_s=0.5)]
+        [(2, 4000), (2, 4000)]
     """
     name = os.fspath(path)
     with open_reader(name) as reader:
@@ -146,6 +162,11 @@ def write(path: PathLike, audio: ArrayLike, sample_rate: int, subtype: Subtype =
     Raises:
         UserError: audio beyond full scale for PCM, NaN or infinity, another suffix or subtype, a folder
             that cannot be written to, a full disk.
+
+    Examples:
+        >>> write("silence.flac", np.zeros((2, 8000)), 8000, "pcm16")
+        >>> info("silence.flac").duration_s
+        1.0
     """
     name = os.fspath(path)
     samples = np.atleast_2d(np.asarray(audio, dtype=np.float32))
@@ -166,6 +187,10 @@ def pcm_steps(samples: Audio, bits: int) -> NDArray[np.int32]:
     """Samples as integers in the upper ``bits`` bits of 32, those beyond full scale clipped to it.
 
     By hand, since libsndfile scales by less than it divides by.
+
+    Examples:
+        >>> (pcm_steps(np.float32([-1, 0, 0.5, 1]), bits=16) >> 16).tolist()
+        [-32768, 0, 16384, 32767]
     """
     full_scale = 2 ** (bits - 1)
     steps = np.rint(samples.astype(np.float64) * full_scale).clip(-full_scale, full_scale - 1)
@@ -176,6 +201,10 @@ def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
     """Number of samples after resampling: ``num_samples * to_rate / from_rate`` rounded half up, at least 1.
 
     In integers, so that it is the same everywhere and for any length.
+
+    Examples:
+        >>> resampled_length(44100, 44100, 48000)
+        48000
     """
     n = operator.index(num_samples)
     source, target = _rate(from_rate), _rate(to_rate)
@@ -191,6 +220,10 @@ def resample(audio: ArrayLike, from_rate: int, to_rate: int) -> Audio:
     ``(..., resampled_length(samples, from_rate, to_rate))``; sample ``k`` of the result lies at the time
     of sample ``k * from_rate / to_rate`` of the input. At equal rates the values are returned untouched.
     Peaks between the samples of the input may come to light: the result can exceed its range.
+
+    Examples:
+        >>> resample(np.zeros((2, 44100)), 44100, 16000).shape
+        (2, 16000)
     """
     samples = np.asarray(audio, dtype=np.float32)
     length = resampled_length(samples.shape[-1], from_rate, to_rate)
@@ -210,6 +243,10 @@ def mix(audio: ArrayLike, channels: int) -> Audio:
 
     The same number: untouched. To one: the mean of all channels (LFE included). One to two: duplicated.
     Nothing else, since any other matrix is a choice of the listener: :class:`UserError`.
+
+    Examples:
+        >>> mix([[0, 1], [1, 0]], 1).tolist()
+        [[0.5, 0.5]]
     """
     samples = np.asarray(audio, dtype=np.float32)
     if samples.ndim != 2:
@@ -228,7 +265,12 @@ def mix(audio: ArrayLike, channels: int) -> Audio:
 
 
 def peak_dbfs(audio: ArrayLike) -> float:
-    """Sample peak in dB relative to full scale (1.0 = 0 dBFS); -inf for silence."""
+    """Sample peak in dB relative to full scale (1.0 = 0 dBFS); -inf for silence.
+
+    Examples:
+        >>> round(peak_dbfs([0.5, -0.1]), 2)
+        -6.02
+    """
     peak = float(np.max(np.abs(np.asarray(audio)), initial=0.0))
     return -math.inf if peak == 0 else 20.0 * math.log10(peak)
 

@@ -38,6 +38,18 @@ class Embedding(ABC):
 
     Raises:
         Unavailable: it cannot run here; the one line says why and what mends it.
+
+    Examples:
+        >>> class Level(Embedding):
+        ...     name = label = "level"
+        ...     version, dim, frame_s, hop_s = "1", 1, 0.4, 0.1
+        ...     definition = "RMS of frames of 0.4 s."
+        ...
+        ...     def embed(self, audio, sample_rate):
+        ...         frames = centred_frames(audio, round(0.4 * sample_rate), round(0.1 * sample_rate))
+        ...         return frames.square().mean(1, keepdim=True).sqrt()
+        >>> Level().embed(torch.ones(8000), 8000).shape
+        torch.Size([9, 1])
     """
 
     name: str
@@ -88,6 +100,10 @@ def centred_frames(audio: torch.Tensor, frame: int, hop: int) -> torch.Tensor:
 
     Returns:
         (frames, frame), a view.
+
+    Examples:
+        >>> centred_frames(torch.tensor([1, 2, 3, 4]), frame=2, hop=1).tolist()
+        [[0, 1], [1, 2], [2, 3], [3, 4]]
     """
     samples = frame // 2 + len(audio)
     count = 1 + max(0, -(-(samples - frame) // hop))

@@ -26,6 +26,10 @@ class Score:
     ``value`` may be +-inf (identical signals). It is NaN only with a ``reason``: a silent reference has
     no SI-SDR, and no other number is put in its place. ``failed``: it could not be computed this time, and
     is tried again.
+
+    Examples:
+        >>> Score(float("nan"), "shorter than 0.25 s").reason
+        'shorter than 0.25 s'
     """
 
     value: float
@@ -54,6 +58,17 @@ class Metric(ABC):
             score. None: those of the evaluation.
         device: "cpu": it always gets tensors there. None: on the device of the evaluation.
         speech_only: it is made for speech: clips of other categories have no score, but with ``--speech``.
+
+    Examples:
+        >>> class Loudest(Metric):
+        ...     name, label, version = "loudest", "Loudest error", "1"
+        ...     unit, higher_is_better = "", False
+        ...     definition = "Largest absolute difference of two samples."
+        ...
+        ...     def score(self, prepared, decoded, sample_rate):
+        ...         return [Score(float(error.abs().max())) for error in decoded - prepared]
+        >>> [score.value for score in Loudest().score(torch.zeros(1, 1, 9), torch.ones(1, 1, 9), 44100)]
+        [1.0]
     """
 
     name: str

@@ -104,6 +104,15 @@ def load(
     Raises:
         UserError: a source cannot be read or holds no ratings, its names need a missing key, or an argument
             above is needed.
+
+    Examples:
+        >>> grades = {"reference": 100, "opus": 60, "anchor35": 9}
+        >>> rows = [("ada", "song", condition, score) for condition, score in grades.items()]
+        >>> table = pd.DataFrame(rows, columns=["listener", "item", "condition", "score"])
+        >>> table.to_csv("ratings.csv", index=False)
+        >>> ratings = load("ratings.csv")
+        >>> ratings.reference, ratings.systems, ratings.anchors
+        ('reference', ('opus',), ('anchor35',))
     """
     if isinstance(sources, str | Path):
         sources = [sources]

@@ -73,6 +73,12 @@ class Ratings:
         sources: files that were read, and URLs of data bases.
         scale: original scale of the scores, before they were stretched to 0 to 100.
         ends: lowest and highest score of the table.
+
+    Examples:
+        >>> rows = [("ada", "song", "reference", 100.0), ("ada", "song", "opus", 60.0)]
+        >>> frame = pd.DataFrame(rows, columns=["listener", "item", "condition", "score"])
+        >>> Ratings(frame, reference="reference").matrix().loc["ada"].to_dict()
+        {'reference': 100.0, 'opus': 60.0}
     """
 
     frame: pd.DataFrame

@@ -70,6 +70,15 @@ class Quantizer(nn.Module, ABC):
             GPU can record them as a CUDA graph.
         dim: dimensions of a latent.
         codebook_sizes: entries of each codebook; a frame costs ``sum(log2(size))`` bits.
+
+    Examples:
+        >>> from qincodec.quantizers.rvq import RVQ
+        >>> latents = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
+        >>> quantizer = RVQ(dim=4, num_codebooks=2, codebook_size=16)
+        >>> quantizer.fit(latents, k_means="lloyd")
+        >>> codes = quantizer.encode(latents)
+        >>> codes.shape, quantizer.decode(codes).shape
+        (torch.Size([1000, 2]), torch.Size([1000, 4]))
     """
 
     kind: ClassVar[str]

@@ -42,6 +42,11 @@ class Latents:
 
     Raises:
         UserError: nothing there, not (frames, dim), mixed dimensions, or another type.
+
+    Examples:
+        >>> latents = Latents(np.zeros((10, 4), np.float32))
+        >>> len(latents), latents.dim
+        (10, 4)
     """
 
     def __init__(self, source: LatentsLike) -> None:
