@@ -33,9 +33,9 @@ def test_what_is_not_refused_passes() -> None:
 
 
 def test_a_line_of_the_list_without_advice_is_refused() -> None:
-    assert language.refused("# why\n\nso goes => subject first\n") == {"so goes": "subject first"}
-    with pytest.raises(ValueError, match="line 2 is 'so goes'; write EXPRESSION => ADVICE"):
-        language.refused("# why\nso goes\n")
+    assert language.refused("# why\n\nby magic => name it\n") == {"by magic": "name it"}
+    with pytest.raises(ValueError, match="line 2 is 'by magic'; write EXPRESSION => ADVICE"):
+        language.refused("# why\nby magic\n")
 
 
 def test_every_refused_turn_can_be_looked_for() -> None:

@@ -17,6 +17,7 @@ from scipy import fft
 from torch import nn
 from torch.nn import functional
 
+from evaluation.embeddings.kaiser_best import resample
 from evaluation.embeddings.winograd import WinogradConv2d
 from qincodec.core.errors import UserError
 from qincodec.distances import mel_filter_bank
@@ -37,13 +38,10 @@ def to_48k(audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
     """(samples,) float32 at 48 kHz, by resampy's kaiser_best: another resampler moves the embeddings."""
     if sample_rate == SAMPLE_RATE:
         return audio
-    import resampy
-
-    # resampy refuses what would leave it without a sample; zeros behind the end change no value before it.
+    # A clip too short for one sample gets one; zeros behind the end change no value before it.
     missing = max(0, -(-sample_rate // SAMPLE_RATE) + 1 - len(audio))
     samples = functional.pad(audio, (0, missing)).numpy()
-    resampled = resampy.resample(samples, sample_rate, SAMPLE_RATE, filter="kaiser_best")
-    return torch.from_numpy(np.asarray(resampled, np.float32))
+    return torch.from_numpy(resample(samples, sample_rate, SAMPLE_RATE))
 
 
 #: The original's Hann window comes from single-precision cosines. Where a clip has nothing (above the

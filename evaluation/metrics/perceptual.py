@@ -90,7 +90,7 @@ class TwoF(PackageMetric):
 
     @cached_property
     def _estimate(self) -> Any:
-        import resampy  # noqa: F401  compiled, as OpenL3 needs it; the package imports it
+        import resampy  # noqa: F401  compiled, for whoever else uses it; the package imports it
         from numba.core import config
 
         # Compiled, the package takes a minute and more before the first score, in every process, and is no

@@ -15,6 +15,7 @@ from torch.nn import functional
 from baselines import weights
 from evaluation.embeddings import EMBEDDINGS
 from evaluation.embeddings.base import centred_frames
+from evaluation.embeddings.kaiser_best import resample
 from evaluation.embeddings.openl3 import OpenL3, OpenL3Wide
 from evaluation.embeddings.openl3_network import LAYERS, build_network, front_end, read_weights, to_48k
 from qincodec.core.errors import Unavailable, UserError
@@ -90,6 +91,20 @@ def test_resampling_is_resampy_kaiser_best(golden: dict[str, np.ndarray], shared
     np.testing.assert_allclose(
         to_48k(torch.from_numpy(samples), rate).numpy(), golden["dog_audio48k"], atol=1e-6
     )
+
+
+@pytest.mark.long  # resampy is compiled first
+def test_resampling_is_resampys_to_the_last_bit() -> None:
+    """Up and down, clips of a few samples, several blocks, and rates whose filter is read at odd strides."""
+    resampy = pytest.importorskip("resampy")
+    random = np.random.default_rng(0)
+    for rate in (8000, 11_025, 16_000, 44_100, 47_999, 48_001, 88_200, 96_000, 192_000):
+        for samples in (5, 100, rate // 3, 2 * rate):
+            audio = (0.3 * random.standard_normal(samples)).astype(np.float32)
+            expected = resampy.resample(audio, rate, 48_000, filter="kaiser_best")
+            np.testing.assert_array_equal(
+                resample(audio, rate, 48_000), expected, err_msg=f"{rate}, {samples}"
+            )
 
 
 @pytest.mark.parametrize(
