@@ -1,4 +1,4 @@
-"""Packages of Debian, PyPI and npm: fetched, checked, read without installing. What Debian says of licences."""
+"""Packages of Debian, PyPI and npm: fetched, checked, read without installing; their licences, by Debian."""
 
 from __future__ import annotations
 
