@@ -300,7 +300,8 @@ def test_delays_are_estimated_once_and_kept_by_the_second_pass(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab.codecs(Uneven)
-    estimate, estimated = Aligner.estimate, []
+    estimate = Aligner.estimate
+    estimated: list[torch.Tensor] = []
 
     def counted(aligner: Aligner, decoded: torch.Tensor) -> list[Alignment]:
         estimated.extend(decoded)
