@@ -284,7 +284,7 @@ class Autoencoder(nn.Module):
     def decode_parts(
         self, latents: torch.Tensor, first_frame: int | torch.Tensor = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`decode`, and the part of it that follows the waveform: here all of it."""
+        """Decoded audio, and the part of it in the band whose waveform is coded: here all of it."""
         audio = self.decode(latents, first_frame)
         return audio, audio
 

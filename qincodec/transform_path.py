@@ -187,21 +187,14 @@ class TransformAutoencoder(Autoencoder):
     def decode_parts(
         self, latents: torch.Tensor, first_frame: int | torch.Tensor = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`decode`, and beside it what it would be without the noise."""
-        low, noise = self._spectra(latents, first_frame)
-        low = F.pad(low, (0, noise.shape[-1] - low.shape[-1]))
-        return self.synthesis(low + noise), self.synthesis(low)
+        """Decoded audio, and the part of it in the band whose waveform is coded."""
+        spectrum = self._decode_spectrum(latents, first_frame)
+        bins = self.config.waveform_bins
+        low = F.pad(spectrum[..., :bins], (0, spectrum.shape[-1] - bins))
+        return self.synthesis(spectrum), self.synthesis(low)
 
     def _decode_spectrum(self, latents: torch.Tensor, first_frame: int | torch.Tensor) -> torch.Tensor:
-        low, noise = self._spectra(latents, first_frame)
-        bins = low.shape[-1]
-        return torch.cat([low + noise[..., :bins], noise[..., bins:]], dim=-1)
-
-    def _spectra(
-        self, latents: torch.Tensor, first_frame: int | torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Complex bins of the waveform, (rows, frames, waveform_bins), and of the noise, all of them."""
-        of_waveform = self.config.waveform_latents
+        of_waveform, bins = self.config.waveform_latents, self.config.waveform_bins
         hidden = self.decoder(torch.cat([latents, level(latents[..., :of_waveform]).log()], dim=-1))
         gain, log_magnitude, scale, offset = self.head(hidden).float().split(self.config.head_parts, dim=-1)
         latents = latents * _gain(scale) + offset
@@ -211,7 +204,8 @@ class TransformAutoencoder(Autoencoder):
             log_magnitude = log_magnitude + F.pad(high, (log_magnitude.shape[-1] - high.shape[-1], 0))
         frames = first_frame + torch.arange(latents.shape[1], device=latents.device)
         noise = noise_spectra(self.noise, self.window)[frames % NOISE_FRAMES]
-        return low, smoothed(_gain(log_magnitude)) * noise
+        added = smoothed(_gain(log_magnitude)) * noise
+        return torch.cat([low + added[..., :bins], added[..., bins:]], dim=-1)
 
 
 def envelope_bins(sample_rate: int, n_fft: int) -> int:

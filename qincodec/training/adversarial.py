@@ -122,7 +122,7 @@ class Generated(NamedTuple):
 
     Attributes:
         audio: (batch, samples), decoded.
-        waveform: the part of it that follows the waveform, see `Autoencoder.decode_parts`.
+        waveform: its part in the band whose waveform is coded, see `Autoencoder.decode_parts`.
         power: (latent_dim,), the latents' mean squares.
     """
 

@@ -59,8 +59,9 @@ class LossConfig(_Part):
     Attributes:
         mel: of `qincodec.distances.ms_mel`.
         adversarial, feature_matching: see `qincodec.training.losses`.
-        waveform: ours, of `losses.waveform_loss`; 0 in the paper's configuration. A transform path is judged
-            without its noise.
+        waveform: ours, of `losses.waveform_loss`; 0 in the paper's configuration. It compares the decoded
+            audio in the band whose waveform is coded, so it does not silence the noise of a transform path
+            above that band.
         level: ours, of `losses.level_loss`; 0 in the paper's configuration.
     """
 
