@@ -154,6 +154,11 @@ SOURCES = (
         ),
     ),
     Source(
+        "gamine",
+        "music",
+        _debian("gamine-data", "1.6-1", "120e5aec63d23e5f46cd20d1aed100054a2d0663cfdd462c5e617743b775f6c7"),
+    ),
+    Source(
         "endless-sky",
         "effects",
         _debian(
