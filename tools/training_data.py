@@ -168,13 +168,6 @@ SOURCES = (
         ),
     ),
     Source(
-        "starfighter",
-        "effects",
-        _debian(
-            "starfighter-data", "2.4-1", "0c6038f76836c88249928d2ec93375cada3ccf4beb6d6faac3679f3bdb0e39cd"
-        ),
-    ),
-    Source(
         "lomiri",
         "effects",
         _debian(
