@@ -152,7 +152,7 @@ def test_the_report_leads_with_the_primary_analysis_in_words(aes: Analysis) -> N
     assert "equivalent" not in page
 
 
-def test_nobody_is_told_that_systems_do_not_differ(aes: Analysis) -> None:
+def test_reports_never_claim_that_systems_do_not_differ(aes: Analysis) -> None:
     said = (
         "No difference was found between systems that share a letter (mixed model, Holm, 0.05); letters hold "
     )

@@ -25,12 +25,12 @@ def test_webmushra_with_session_ids(tmp_path: Path) -> None:
     assert set(ratings.frame["comment"]) == {'said "good", and\nleft', ""}
 
 
-def test_a_folder_stands_for_its_mushra_csv(tmp_path: Path) -> None:
+def test_a_folder_names_its_mushra_csv(tmp_path: Path) -> None:
     write(tmp_path, webmushra([session("a")]))
     assert load([tmp_path]).listeners == ("a",)
 
 
-def test_without_session_ids_sessions_are_told_apart(tmp_path: Path) -> None:
+def test_sessions_without_ids_are_distinguished(tmp_path: Path) -> None:
     """Two people with the same answers: the second starts where a trial comes again."""
     people = [session("-", 60), session("-", 61), session("-", 62, answers=["31"])]
     ratings = load([write(tmp_path, webmushra(people, uuid=False))])
@@ -128,7 +128,7 @@ def test_pymushras_table_needs_no_column_map(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_one_name_under_two_ids_is_told_without_the_name(tmp_path: Path, own: bool) -> None:
+def test_one_name_under_two_ids_is_reported_without_the_name(tmp_path: Path, own: bool) -> None:
     answers = ["Jo  Doe", "Kim", "jo doe"]
     if own:
         content = json.loads(pymushra(tmp_path).read_text())

@@ -95,7 +95,7 @@ def test_two_stimuli_of_one_name_are_refused(tmp_path: Path) -> None:
         load([path])
 
 
-def test_a_listener_of_several_sessions_is_no_second_stimulus_of_a_name(tmp_path: Path) -> None:
+def test_several_sessions_of_a_listener_are_not_two_stimuli_of_one_name(tmp_path: Path) -> None:
     """Of two sessions of one of two people, in one of which a slider was never moved."""
     header = "listener,session,item,condition,score,moves"
     visits = (("a", "a1", 3), ("a", "a2", 0), ("b", "b1", 2))

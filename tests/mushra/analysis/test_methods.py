@@ -20,7 +20,7 @@ from mushra.server.files import Stimuli
 from mushra.server.session_pages import session_pages
 
 
-def test_methods_are_true_under_seven_items() -> None:
+def test_the_methods_paragraph_is_right_for_fewer_than_seven_items() -> None:
     """Who breaks a rule stays where a slip is too much, and the text says so."""
     ratings = with_roles(thin(listeners=1, items=5))
     low = ratings.frame.assign(
@@ -35,7 +35,7 @@ def test_methods_are_true_under_seven_items() -> None:
     )
 
 
-def test_who_is_in_doubt_is_seen_with_the_result_without() -> None:
+def test_listeners_in_doubt_are_named_with_the_result_without_them() -> None:
     """Two of ten move one slider only: in the notes, the methods and beside the tests."""
     frame = thin(listeners=10, items=8)
     careless = frame["listener"].isin(["L03", "L07"]) & (frame["condition"] != "reference")
@@ -55,7 +55,7 @@ def test_who_is_in_doubt_is_seen_with_the_result_without() -> None:
     assert "without doubtful" in html(kept, [], []) and "without doubtful" not in html(dropped, [], [])
 
 
-def test_methods_claim_nothing_that_was_not_done() -> None:
+def test_the_methods_paragraph_describes_only_what_was_done() -> None:
     """One listener: no interval, no test. One item: Wilcoxon's test is primary, for it alone."""
     alone = wording.methods(analyze(with_roles(thin(listeners=1, items=8)), num_permutations=100))
     assert alone[2].endswith("with one listener there is no interval.")
@@ -65,7 +65,7 @@ def test_methods_claim_nothing_that_was_not_done() -> None:
     assert "permutation test" in one[3] and "Wilcoxon" not in one[3]
 
 
-def test_different_and_equivalent_are_no_contradiction() -> None:
+def test_systems_can_be_both_different_and_equivalent() -> None:
     """Small certain differences are both; that one was not found is said with a margin, too."""
     scores = simulate(
         9, means=(60, 57, 57), listeners=30, items=20, sd_listener_condition=1, sd_item_condition=1

@@ -393,7 +393,7 @@ def test_clients_that_do_not_count_moves_are_believed(here: Path) -> None:
 # One line for what cannot be
 
 
-def test_what_is_no_test_with_results_is_told_in_one_line(
+def test_a_source_without_results_gives_a_message_in_one_line(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "empty").mkdir()
@@ -438,7 +438,9 @@ def test_what_is_no_test_with_results_is_told_in_one_line(
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_damaged_data_base_is_told_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_data_base_gives_a_message_in_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = (here / "test" / "results.sqlite").read_bytes()
     damaged = {
         "header": b"SQLite format 3\0" + bytes(100) + b"x" * 4000,

@@ -124,7 +124,7 @@ def test_spread_is_unequal_where_the_tests_of_pitman_and_morgan_say_so(spread: f
     assert found is None or found == ("ABCD"[least[0]], "ABCD"[least[1]])
 
 
-def test_what_always_agrees_is_no_error_of_the_test_of_spread() -> None:
+def test_the_test_of_spread_accepts_systems_that_always_agree() -> None:
     assert uneven(np.full((6, 4, 5), 60.0), "ABCD") is None
     assert uneven(SCORES[:, :2], "AB") is None
     assert uneven(SCORES[:2, :, :2], "ABC") is None
@@ -153,7 +153,7 @@ def test_equivalence_needs_a_margin() -> None:
     assert narrow["p_equivalence_holm"] > 0.05
 
 
-def test_a_variance_at_zero_is_said() -> None:
+def test_a_note_reports_a_variance_at_zero() -> None:
     """In the table of the boundary the variance of item:condition is estimated at zero."""
     analysis = analyze(
         with_roles(pd.read_csv(GOLDEN / "boundary.csv")), num_permutations=100, num_resamples=100
@@ -167,7 +167,7 @@ def test_a_variance_at_zero_is_said() -> None:
     assert "mixed_model" in tests and "mixed_model_kenward_roger" not in tests
 
 
-def test_kenward_roger_stands_beside_where_ratings_are_missing() -> None:
+def test_kenward_roger_is_also_given_if_ratings_are_missing() -> None:
     golden = pd.read_csv(GOLDEN / "lmertest.csv").set_index(["design", "what", "name"])["value"].sort_index()
     ratings = with_roles(pd.read_csv(GOLDEN / "unbalanced.csv"))
     analysis = analyze(ratings, num_permutations=100, num_resamples=100)

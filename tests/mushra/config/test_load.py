@@ -297,7 +297,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
     (tmp_path / "folder" / "config.yaml").mkdir(parents=True)
     for given in (tmp_path, tmp_path / "config.yaml", tmp_path / "folder", Path("/dev/zero")):

@@ -100,7 +100,7 @@ def test_text_blocks_are_read_as_yaml_js_reads_them(style: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["!Important: wear headphones", "!", "!!! Quiet, please", "![x](y) z"])
-def test_text_that_begins_with_an_exclamation_mark_is_no_tag(content: str) -> None:
+def test_text_that_begins_with_an_exclamation_mark_is_not_a_tag(content: str) -> None:
     text = f"content: {content}\nname: x\n"
     # yaml.js takes it whole, too; there, it becomes null in the end, for want of a decoder.
     assert read(text) == {"content": content, "name": "x"} == read_all([text])[0]["text"]

@@ -177,7 +177,7 @@ def test_intervals_hold_their_estimate() -> None:
     assert difference_interval(0.0, np.linspace(-1, 1, 4001), 10**6) == pytest.approx(tuple(plain), abs=1e-4)
 
 
-def test_a_metric_that_predicts_is_told_from_one_that_does_not() -> None:
+def test_a_metric_that_predicts_is_found_better_than_one_that_does_not() -> None:
     ratings, scores = make_ratings(items=8), make_scores(items=8)
     result = correlate(ratings, scores, [DOWN, NOISE], num_resamples=300)
     table = result.differences

@@ -303,7 +303,7 @@ def test_opinion_scores_are_means_with_the_mixed_model_between_them() -> None:
     assert first["p"] == pytest.approx(model.contrasts["A", "B"].p)
 
 
-def test_gold_questions_and_the_headphone_test_exclude_and_are_no_opinion() -> None:
+def test_gold_questions_and_the_headphone_test_exclude_and_are_not_opinion_scores() -> None:
     frame = opinions()
     traps = table(*(("acr", f"L{who}", "trap", "trap", "", 5.0 if who else 2.0, NAN, "") for who in range(8)))
     frame = pd.concat([frame, traps], ignore_index=True)

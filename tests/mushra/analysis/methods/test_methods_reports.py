@@ -105,7 +105,7 @@ def test_database_and_exports_hold_the_same_answers(everything: Path, tmp_path: 
     assert scores[0].equals(scores[1])
 
 
-def test_types_of_pages_are_told_without_reading(everything: Path, tmp_path: Path) -> None:
+def test_types_of_pages_are_found_without_reading_them(everything: Path, tmp_path: Path) -> None:
     assert page_types(everything) == {"mushra", *KINDS}
     tidy = tmp_path / "ratings.csv"
     tidy.write_text("listener,item,condition,score\na,b,c,5\n")
