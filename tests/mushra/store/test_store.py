@@ -281,7 +281,13 @@ def test_a_full_disk_says_so_and_keeps_what_was_confirmed(serve: Any, listener: 
     first, second = [page for page in one.pages if page["type"] == "mushra"][:2]
     assert one.put(first, answer(first)).status_code == 200
     pages = store.write(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar())
-    store.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
+    # Each connection of the pool has a limit of its own.
+    limit = [pages]
+    sa.event.listen(
+        store._engine,
+        "begin",
+        lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {limit[0]}"),
+    )
     comment = {"comment": "x" * 10_000}
     large = {**answer(second), "ratings": [{**r, **comment} for r in answer(second)["ratings"]]}
     full = one.put(second, large)
@@ -289,7 +295,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_confirmed(serve: Any, listener: 
     assert "disk is full" in full.get_json()["error"]
     assert full.headers["Retry-After"]
     assert list(one.get().get_json()["saved"]) == [first["id"]]
-    store.write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1000000").scalar())
+    limit[0] = 1_000_000
     assert one.put(second, large).status_code == 200
     assert list(one.get().get_json()["saved"]) == [first["id"], second["id"]]
 
