@@ -389,7 +389,8 @@ def _one_test(frame: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
     found = sorted(frame["test"].fillna("").unique(), key=natural_key) if "test" in frame else [""]
     for name in tests:
         if name not in found:
-            raise UserError(f"test '{name}' is not in the sources; they hold {', '.join(found)}")
+            there = ", ".join(test for test in found if test) or "no test id: leave --test out"
+            raise UserError(f"test '{name}' is not in the sources; they hold {there}")
     if not tests and len(found) > 1:
         raise UserError(
             f"the sources hold several tests ({', '.join(found)}); choose with --test, repeated to pool them"

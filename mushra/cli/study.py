@@ -271,7 +271,7 @@ def parse_numbers(text: str, option: str) -> list[int]:
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
             raise UserError(f"{option} {text}: give numbers such as 5,6,8 or a range such as 4-60")
         start, stop = int(first), int(last or first)
-        if max(start, stop) > 10_000 or stop < start:
+        if max(start, stop) > 1000 or stop < start:
             raise UserError(
                 f"{option} {text}: {part.strip()} is not a range of 1 to 1000, smaller number first"
             )

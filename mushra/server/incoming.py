@@ -111,6 +111,8 @@ def check_result(page: SessionPage, rules: Rules, body: Any) -> Checked:
         rows = _RATINGS[page.type](page, result)
         if rules.must_hear_all and page.type in ("bs1116", "paired_comparison"):
             _all_heard(page, _by_signal(page, result))
+        if rules.one_at_100 and page.type == "bs1116" and not any(r.score == 5 for r in result.ratings):
+            raise BadResult("no_5", "neither signal is graded 5.0")
     elif page.type == "consent":
         _check_consent(page, result)
     elif page.type == "finish":

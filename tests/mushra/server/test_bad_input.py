@@ -194,6 +194,7 @@ def test_ten_thousand_mutated_submissions(serve: Any, listener: Any, answer: Any
         ("bs1116", {"score": 3.75}, "score"),
         ("bs1116", {"ratings": []}, "not_rated"),
         ("bs1116", {"plays": 0}, "not_heard"),
+        ("bs1116", {"all": 4.9}, "no_5"),
         ("paired_comparison", {"plays": 0}, "not_heard"),
         ("paired_comparison", {"ratings": []}, "not_heard"),
         ("paired_comparison", {"answer": None}, "not_answered"),
