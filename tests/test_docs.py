@@ -62,6 +62,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     pages = {page: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")}
     commands = pages[tmp_path / "reference" / "commands" / "index.html"]
     assert "evaluate weights fetch" in commands and "--completion-code" in commands
+    assert "--chunks first|all" in commands  # a bar within a cell
     # A reader's browser asks no other host for anything.
     for page, text in pages.items():
         loaded = re.findall(

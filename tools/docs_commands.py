@@ -46,7 +46,6 @@ def reference() -> str:
     """The page's text."""
     parts = [_HEAD]
     for program, module in PROGRAMS.items():
-        parts.append(f"## {program}")
         for words, command in commands(program, get_command(importlib.import_module(module).app)):
             parts += described(words, command)
     return "\n\n".join([*parts, _END]) + "\n"
@@ -68,9 +67,12 @@ def described(words: str, command: Any) -> list[str]:
     records = [parameter.get_help_record(context) for parameter in command.params]
     rows = [_row(*record) for record in records if record and not record[0].startswith("--help")]
     table = "\n".join(["| argument or option | meaning |", "| --- | --- |", *rows])
-    return [f"### {words}", f"`{usage}`", text, table if rows else ""]
+    level = "##" if " " not in words else "###"
+    return [f"{level} {words}", f"`{usage}`", text, table if rows else ""]
 
 
 def _row(names: str, meaning: str) -> str:
-    cells = f"`{names}`", " ".join(meaning.split())
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    """A bar ends a cell, unless it is within code: there a backslash before it would be shown."""
+    parts = " ".join(meaning.split()).split("`")
+    parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+    return f"| `{names}` | {'`'.join(parts)} |"
