@@ -177,7 +177,9 @@ class RunAudio:
         with self._lock:  # what a file was found for is remembered
             file = folder.find(clip.id, clip.path.name)
             if known is None or folder.fingerprint(file) != known.fingerprint:
-                raise UserError(f"'{file}' is another file than the run scored; evaluate again, or restore the file")
+                raise UserError(
+                    f"'{file}' is another file than the run scored; evaluate again, or restore the file"
+                )
         loaded = self._coder.rendered(folder, file, known.text, clip)
         notes += loaded.notes
         return loaded.audio
