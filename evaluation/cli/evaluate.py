@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 class _Evaluate(TyperGroup):
-    """Commands by their names, and an evaluation where none stands: its options and DATA are the group's."""
+    """Commands by their names. Without one, the group evaluates DATA with its own options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         at = self._first_word(args)
         word = args[at] if at < len(args) and "--version" not in args[:at] else ""
         no_data = re.fullmatch(r"\w[\w-]{,60}", word) and word != "demo" and not Path(word).exists()
         if word in self.commands or (no_data and get_close_matches(word, self.commands)):
-            # Of a near miss Typer says what was meant. Options in front of a command are the command's.
+            # Typer suggests a command for a near miss. Options before a command belong to the command.
             self.params = [param for param in self.params if param.param_type_name != "argument"]
             args = [word, *args[:at], *args[at + 1 :]]
         elif no_data:
@@ -81,7 +81,7 @@ app = typer.Typer(cls=_Evaluate, add_completion=False, rich_markup_mode="markdow
 @app.callback(
     invoke_without_command=True,
     subcommand_metavar="| COMMAND [ARGS]...",
-    epilog="Each command has its own --help. A folder of a command's name is ./report.",
+    epilog="Each command has its own --help. Type ./report for a folder with the name of a command.",
 )
 def run(
     context: typer.Context,
@@ -99,8 +99,8 @@ def run(
         typer.Option(
             "--codecs",
             metavar="A,B",
-            help="Comma-separated: CODEC, CODEC:WEIGHTS or NAME=CODEC:WEIGHTS; a codec of yours as"
-            " FILE.py:CLASS. Default: qincodec,opus,mp3, or none if there is a --condition.",
+            help="Codecs, with commas: CODEC, CODEC:WEIGHTS or NAME=CODEC:WEIGHTS; your own codec as"
+            " FILE.py:CLASS. Default: qincodec,opus,mp3; with --condition none.",
         ),
     ] = None,
     kbps: Annotated[
@@ -110,7 +110,7 @@ def run(
         Match,
         typer.Option(
             metavar="measured|nominal",
-            help="Each codec meets the bitrates as measured on these data, or gives its nearest nominal one.",
+            help="Bitrate that meets the asked one: measured on these data, or the nearest nominal bitrate.",
         ),
     ] = Match.measured,
     condition: Annotated[
@@ -124,20 +124,21 @@ def run(
         str,
         typer.Option(
             metavar="M,N",
-            help="Metrics; an embedding stands for its four (`evaluate list`); yours as FILE.py:CLASS.",
+            help="Metrics (`evaluate list`); an embedding selects its four metrics; your own as"
+            " FILE.py:CLASS.",
         ),
     ] = "si_sdr,ms_mel,logmel,openl3",
     speech: Annotated[
         bool,
         typer.Option(
-            "--speech", help="Metrics for speech score all clips, not only those of category speech."
+            "--speech", help="Score all clips with the metrics for speech, not only those of category speech."
         ),
     ] = False,
     weights: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Weights of a codec, or a file of your own for one of `evaluate weights`. Repeatable.",
+            help="Weights of a codec, or your own file in place of one of `evaluate weights`. Repeatable.",
         ),
     ] = None,
     plug_in: options.PlugIn = None,
@@ -146,7 +147,7 @@ def run(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Run folder. A run of the same configuration in it is continued. Default: runs/DATA-HASH.",
+            help="Run folder; continues a run of the same configuration. Default: runs/DATA-HASH.",
         ),
     ] = None,
     limit: options.Limit = None,
@@ -155,15 +156,17 @@ def run(
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Part I of N of the recordings, for hosts without a shared folder; `evaluate merge` makes "
-            "one run of them.",
+            help="Part I of N of the recordings, for hosts without a shared folder; `evaluate merge` joins "
+            "the parts.",
         ),
     ] = None,
-    sample_rate: Annotated[int, typer.Option(metavar="HZ", help="Rate at which clips are scored.")] = 44100,
+    sample_rate: Annotated[int, typer.Option(metavar="HZ", help="Sample rate of the scoring, Hz.")] = 44100,
     channels: Annotated[
         int, typer.Option(metavar="N", help="1: mixed to mono; 2: stereo. kbps is the total.")
     ] = 1,
-    chunk: Annotated[float, typer.Option(metavar="S", help="Longest excerpt of a recording, seconds.")] = 5.0,
+    chunk: Annotated[
+        float, typer.Option(metavar="S", help="Longest excerpt of a recording in seconds.")
+    ] = 5.0,
     chunks: Annotated[
         Chunks, typer.Option(metavar="first|all", help="One excerpt per recording, or all of them.")
     ] = Chunks.first,
@@ -172,14 +175,15 @@ def run(
         str | None,
         typer.Option(
             metavar="REGEX",
-            help="Its group in a clip's path names the source recording, the unit of the intervals.",
+            help="Pattern; its group in a clip's path names the recording, the unit of the intervals.",
         ),
     ] = None,
     allow_resampled: Annotated[
-        bool, typer.Option("--allow-resampled", help="Accept AudioCaps copies below the evaluation's rate.")
+        bool,
+        typer.Option("--allow-resampled", help="Accept AudioCaps copies below the scoring's sample rate."),
     ] = False,
     no_align: Annotated[
-        bool, typer.Option("--no-align", help="Score without taking a codec's delay out.")
+        bool, typer.Option("--no-align", help="Score without removing the codecs' delays.")
     ] = False,
     save_audio: Annotated[
         bool, typer.Option("--save-audio", help="Keep decoded audio as float32 WAV in the run folder.")
@@ -195,7 +199,8 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check everything, estimate time and disk, write no run. Embeddings fetch missing weights.",
+            help="Check the request and estimate time and disk; write no run. Embeddings download missing "
+            "weights.",
         ),
     ] = False,
     explain: options.Explain = False,
@@ -203,9 +208,9 @@ def run(
 ) -> None:
     """Evaluate audio codecs at matched bitrates: a table with intervals, plots and files, in one command.
 
-    Rates are measured from the bytes. Each codec meets each asked bitrate within 3 %: by the operating point
-    that does, or by interpolation between the two around it, marked ~. An interrupted run goes on where it
-    was with the same command.
+    Rates are measured from the bytes. Each codec meets each asked bitrate within 3 %: at one operating point,
+    or by interpolation between the two around it, marked ~. Run the same command again to continue an
+    interrupted run.
     """
     if context.invoked_subcommand is not None:
         return
@@ -257,7 +262,7 @@ def _run(request: Request, out: Path | None, dry_run: bool, explain: bool) -> No
         for line in _without_clips(prepared):
             progress.note(line)
         if dry_run:
-            progress.note("coding and scoring a few clips to estimate from")
+            progress.note("coding and scoring a few clips for the estimate")
             guess = estimate(prepared)
             matched = prepared.settings.match == "measured"
             more = "; measured rates may need more or fewer points" if matched else ""
@@ -270,7 +275,7 @@ def _run(request: Request, out: Path | None, dry_run: bool, explain: bool) -> No
             )
             return
         folder = out or prepared.default_folder()
-        progress.note(f"run folder: {folder} (the same command goes on with it)")
+        progress.note(f"run folder: {folder} (the same command continues it)")
         results, folder = execute(
             prepared,
             folder,
@@ -293,7 +298,7 @@ def _run(request: Request, out: Path | None, dry_run: bool, explain: bool) -> No
 
 
 def _prepared(request: ParsedRequest, out: Path | None, dry_run: bool, progress: ProgressLine) -> PreparedRun:
-    """What will run. Whatever can be known to be amiss is said before anything is downloaded."""
+    """The run. Errors that can be found without the weights come before any download."""
     from evaluation.engine.fetching import fetch_weights
     from evaluation.session import check_folder, find_listing, prepare
 
@@ -306,20 +311,20 @@ def _prepared(request: ParsedRequest, out: Path | None, dry_run: bool, progress:
 
 
 def _without_clips(run: PreparedRun) -> Iterator[str]:
-    """Metrics that no clip will have a score of, said before hours of coding."""
+    """Metrics that will score no clip, reported before hours of coding."""
     from evaluation.records import is_speech
 
     labels = [metric.label for metric in run.metrics if metric.speech_only]
     if labels and not any(is_speech(clip.category) for clip in run.dataset.clips):
         yield (
-            f"For speech: {', '.join(labels)}: no clip is of category speech, and none will have a score;"
-            " --speech scores all"
+            f"{', '.join(labels)}: for speech only, and no clip has the category speech, so no clip will have"
+            " a score; --speech scores all clips"
         )
 
 
 def _operating_points(run: PreparedRun) -> Iterator[str]:
-    """What each asked rate became, for codecs that have more to say than a number."""
-    if run.settings.match == "measured":  # only measuring will show
+    """The operating point of each asked rate, for codecs with settings beside the rate."""
+    if run.settings.match == "measured":  # not known before the pilot
         return
     for condition in (prepared.condition for prepared in run.conditions):
         if "num_codebooks" in condition.settings and condition.kbps is not None:
@@ -341,14 +346,14 @@ def _print(results: Results, folder: Path, explain: bool) -> None:
 
 
 def report(run: options.Run, explain: options.Explain = False) -> None:
-    """Build tables, files and plots of a run again from its rows; also of one that was interrupted."""
+    """Make tables, files and plots of a run again from its rows, also for an interrupted run."""
     from evaluation.loading import load
     from evaluation.report import print_report, write_all
 
     results = load(run)
     with shown_anyway(
         partial(print_report, results, explain=explain),
-        "copy the run folder to where you may write, and report on the copy",
+        "copy the run folder to a place where you may write, and report on the copy",
     ):
         write_all(results, run)
     _print(results, run, explain)
@@ -358,7 +363,7 @@ def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run folder.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run folder.")],
 ) -> None:
-    """Differences RUN_B minus RUN_A, per condition and metric, on the clips both have scored."""
+    """Compare two runs: RUN_B minus RUN_A per condition and metric, on the clips that both have scored."""
     from evaluation.loading import load
     from evaluation.report.compare import compare_runs, print_comparison
 
@@ -366,7 +371,7 @@ def compare(
 
 
 def list_parts() -> None:
-    """Show codecs, rates, metrics and data sets and, for each that cannot run here, why and what to do."""
+    """List codecs, rates, metrics and data sets; for what cannot run here, say why and what to do."""
     from evaluation.cli.listing import print_listing
 
     print_listing()
@@ -381,5 +386,5 @@ app.add_typer(new_app, name="new")
 
 def main() -> None:
     """Entry point of the command."""
-    kept = "interrupted; what was finished is kept, the same command goes on from there"
+    kept = "interrupted; finished results are kept; run the same command again to continue"
     run_command(app, sys.argv[1:], "evaluate", kept)

@@ -1,4 +1,4 @@
-"""``evaluate html``: a run's report to look at and listen to."""
+"""``evaluate html``: the report of a run with audio to hear."""
 
 from __future__ import annotations
 
@@ -20,29 +20,27 @@ def html(
         int | None,
         typer.Option(
             metavar="N",
-            help="Clips to hear. Default: the best, median and worst of every metric, up to some 50 MB.",
+            help="Number of clips to hear. Default: best, median and worst of each metric, about 50 MB.",
         ),
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME[@KBPS]=DIR", help="Files of a condition that was decoded elsewhere. Repeatable."
-        ),
+        typer.Option(metavar="NAME[@KBPS]=DIR", help="Files of a condition decoded elsewhere. Repeatable."),
     ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Weights of a codec that the run had from elsewhere than here. Repeatable.",
+            help="Weights of a codec, where the run used others than those found here. Repeatable.",
         ),
     ] = None,
     plug_in: options.PlugIn = None,
-    device: Annotated[str, typer.Option(metavar="D", help="Codecs decode on: cpu, cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(metavar="D", help="Device of the decoders: cpu, cuda.")] = "cpu",
 ) -> None:
     """Write the report of a run as a folder that opens in any browser, offline: tables that sort, curves,
     distributions, tests, and the best and worst clips to hear, every codec at the same position.
 
-    What each codec encoded is decoded again from the run folder. Also for a run that was interrupted.
+    The clips are decoded again from the payloads in the run folder, also for an interrupted run.
     """
     with starting():
         from evaluation.engine.request import parse_conditions, parse_weights

@@ -24,12 +24,12 @@ from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, last_columns, metr
 from qincodec.core.errors import UserError
 from qincodec.quantizers import QUANTIZERS
 
-#: The forms DATA takes, for people.
+#: Form of DATA -> what it is.
 DATASETS = {
     "demo": "twelve made-up 5 s clips that come with the project; the default",
     "FOLDER, GLOB, FILE": "any audio libsndfile or FFmpeg reads; searched with its subfolders",
     "LIST.jsonl": "one JSON object a line: path, and optionally id, recording, category, start_s, duration_s",
-    "s3://, gs://, hf://, https://": "an address of one of these: what is drawn is copied into the cache",
+    "s3://, gs://, hf://, https://": "an address of one of these; drawn files are copied to the cache",
     "SHARD.tar, FOLDER, GLOB of tars": "WebDataset: KEY.flac, and KEY.json with category and recording",
     "hf:NAME[@CONFIG][:SPLIT]": "a data set of the library datasets, of the hub or of a folder",
     "vctk:FOLDER": "VCTK: recordings are its speakers, first microphone only",
@@ -69,7 +69,7 @@ def codec_rows() -> Iterator[tuple[str, str, str]]:
     for name in CODECS.names():
         try:
             if files := missing_weights(name):
-                # What else mends it stands once below the table.
+                # The other remedies are the same for all codecs: `print_listing` says them once, below.
                 alone = f"{alone} works alone; " if (alone := works_alone(name)) else ""
                 fetch = f"evaluate weights fetch {' '.join(files)}{weights.where_allowed()}"
                 yield name, _POINTS.get(name, ""), f"not here: no weights; {alone}{fetch}"
@@ -147,7 +147,7 @@ def _try(metric: Metric) -> None:
 
 
 def embedding_rows() -> Iterator[tuple[str, str, str]]:
-    """(name, status, definition) of every known embedding; nothing is downloaded for it."""
+    """(name, status, definition) of every known embedding; downloads nothing."""
     for name in EMBEDDINGS.names():
         try:
             kind: type[Embedding] = EMBEDDINGS.load(name)
@@ -176,7 +176,7 @@ def quantizer_rows() -> Iterator[tuple[str, str]]:
 
 def print_listing() -> None:
     """Print codecs, metrics and data sets to stdout."""
-    # Reasons are what the listing is for: where nobody sees columns, nothing may be cut off.
+    # The reasons must be complete: outside a terminal no column may be cut off.
     console = Console() if Console().is_terminal else Console(width=160)
     parts: list[tuple[str, str, Iterable[tuple[str, ...]]]] = [
         ("Codecs", "codec|mono operating points|status", codec_rows()),
@@ -195,6 +195,6 @@ def print_listing() -> None:
         tables.append(table)
         if title == "Codecs":
             tables.append(Text(advice))
-    for part in tables:  # all at once, whatever the slowest took
+    for part in tables:  # all at once: the slowest codec would hold up the lines below it
         console.print(part)
         console.print()

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def merge(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Run folder to make, or to go on with.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Run folder to make or to continue.")],
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `evaluate --out` wrote.")],
 ) -> None:
     """Merge runs of parts of a data set (`evaluate --shard`), or of one data set on several machines, into
     one run, as if one process had made it.
 
-    The command of the runs, without --shard and with --out OUT, goes on with it: it computes what only all
-    parts together show, and what none of them has. The runs are only read; files are linked where the file
-    system can. Interrupted, or with more runs, the same command goes on. Runs of other options, codecs,
-    weights or metrics are refused.
+    To continue it, run the command of the runs without --shard and with --out OUT: it computes the results
+    that need all parts, and those that no part has. The runs are only read; files are linked where the file
+    system can. Run the same command again to continue an interrupted merge, or to add runs. Runs with other
+    options, codecs, weights or metrics are refused.
     """
     with starting():
         from evaluation.loading import load_results
@@ -60,20 +60,20 @@ def merge(
 
 
 def _remarks(merged: Merged, results: Results, out: Path) -> Iterator[str]:
-    """What is left to do."""
+    """What is missing, and how to compute it."""
     if (shard := merged.run.dataset.shard) is not None:
         yield f"missing shards: {', '.join(map(str, shard.missing))}; merge again with those too"
-        return  # it is another run than that of the whole until then
+        return  # results that need all parts cannot be computed yet
     found = [results, results.noise_floor] if results.noise_floor else [results]
     if left := sum(part.n_pending + part.n_unscored for part in found):
         yield (
-            f"{left} results are missing: no part has them, or not at the delay over all clips; to compute "
+            f"{left} results are missing: no part has them, or none at the delay over all clips; to compute "
             f"them: {_finishing(merged.run.commands, out)}"
         )
 
 
 def _finishing(commands: Sequence[str], out: Path) -> str:
-    """The command of the runs for the whole; in words if theirs differ in more than --shard and --out."""
+    """The command that completes the merged run; in words if the runs differ beyond --shard and --out."""
     option = re.compile(r" --(?:shard|out)[ =](?:'[^']*'|\S)+")
     whole = {option.sub("", command) for command in commands if " merge " not in command}
     start = whole.pop() if len(whole) == 1 else "the command of the runs, without --shard, on all data, with"

@@ -1,4 +1,4 @@
-"""``evaluate new``: a package of the user's own to begin with."""
+"""``evaluate new``: a package for a user's own codec."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ from baselines.codec import ClipCodec, Encoded, Rate
 
 
 class {class_name}(ClipCodec):
-    """Rounds every sample to 8 or 16 bits. It is complete: put your codec in its place."""
+    """Rounds every sample to 8 or 16 bits. It works as it is: replace it by your codec."""
 
     name = "{name}"
-    version = "1"  # scores are kept under it: change it when the output changes
-    sample_rate = 16000  # Hz, of the audio that comes in and goes out
+    version = "1"  # part of the key of each score: change it when the output changes
+    sample_rate = 16000  # Hz, of input and output
     channels = (1, 2)
 
     def rates(self, channels=1):
-        """The bitrates it can be asked for, in total over the channels."""
+        """Bitrates that it offers, total over the channels."""
         return [Rate(bits * self.sample_rate * channels / 1000, {{"bits": bits}}) for bits in (8, 16)]
 
     def encode_clip(self, audio, rate):
-        """Audio of shape (channels, samples), float32 from -1 to 1, to bytes."""
+        """Encode audio: float32 from -1 to 1, (channels, samples)."""
         bits = rate.settings["bits"]
         levels = np.round(audio.clip(-1, 1) * (2 ** (bits - 1) - 1))
         payload = levels.astype(f"int{{bits}}").tobytes()
         return Encoded(payload, self.sample_rate, *audio.shape, side_info={{"bits": bits}})
 
     def decode_clip(self, encoded):
-        """Bytes to audio of the same shape. Nothing but `encoded` may be used."""
+        """Decode to audio of the same shape, from nothing but `encoded`."""
         bits = encoded.side_info["bits"]
         levels = np.frombuffer(encoded.payload, f"int{{bits}}").reshape(encoded.channels, -1)
         return (levels / (2 ** (bits - 1) - 1)).astype(np.float32)
 '''
 
 _TEST = '''\
-"""Does the codec keep what `baselines.codec.Codec` promises? Run `pytest`."""
+"""Test that the codec does what `baselines.codec.Codec` promises. Run `pytest`."""
 
 from {module} import {class_name}
 
@@ -80,7 +80,7 @@ def test_it_keeps_the_promises():
 
 @new_app.callback()
 def new() -> None:
-    """Write a package to begin with, complete and with its test."""
+    """Write a package that works as it is, with its test, as a start for your own."""
 
 
 @new_app.command()
@@ -96,10 +96,11 @@ def codec(
     module = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or keyword.iskeyword(module):
         raise UserError(
-            f"'{name}' cannot name a codec and its package; use small letters, digits and -, such as my-codec"
+            f"'{name}' is not a valid name for a codec and its package; use small letters, digits and -, such"
+            " as my-codec"
         )
     if name in CODECS:
-        raise UserError(f"there is a codec '{name}' already (`evaluate list`); choose another name")
+        raise UserError(f"codec '{name}' already exists (`evaluate list`); choose another name")
     folder = out or Path(name)
     if folder.exists():
         raise UserError(f"'{folder}' exists; choose another --out, or remove it")
@@ -116,7 +117,7 @@ def codec(
     except OSError as error:
         raise UserError(f"'{folder}' cannot be written: {error.strerror}; choose another --out") from error
     print(
-        f"{folder}: the codec is {module}.py, and works.\n"
+        f"{folder}: the codec is in {module}.py and works as it is.\n"
         f"Try it:      evaluate --codecs {folder / module}.py:{class_name},opus --kbps 128\n"
         f"Check it:    pytest {folder}\n"
         f"Install it:  pip install --editable {folder}"

@@ -20,9 +20,9 @@ def _add_file(text: str) -> None:
 
 PlugIn = Annotated[
     list[str] | None,
-    plug_in_option(_add_file, "Codec, metric or quantizer in a Python file, which is run. Repeatable."),
+    plug_in_option(_add_file, "Python file with a codec, metric or quantizer; it is executed. Repeatable."),
 ]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="Draw N recordings, with all their clips.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Number of recordings to draw, with all clips.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the draw and of the bootstrap.")]
 AudiocapsList = Annotated[
     Path | None, typer.Option(metavar="CSV", help="AudioCaps' test list, for audiocaps:FOLDER.")
@@ -30,26 +30,25 @@ AudiocapsList = Annotated[
 Offline = Annotated[
     bool,
     typer.Option(
-        "--offline", help="Download no weights and no data; so does QINCODEC_OFFLINE=1 in the environment."
+        "--offline", help="Download no weights and no data, as with QINCODEC_OFFLINE=1 in the environment."
     ),
 ]
-Explain = Annotated[
-    bool, typer.Option("--explain", help="Print what each metric and column is below the tables, too.")
-]
+Explain = Annotated[bool, typer.Option("--explain", help="Explain each metric and column below the tables.")]
 Device = Annotated[str, typer.Option(metavar="D", help="Device of neural codecs and metrics: cpu, cuda.")]
 BatchSize = Annotated[int, typer.Option(metavar="N", help="Clips coded and scored at once.")]
 Workers = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Threads that take batches side by side, or workers of the cluster; their number changes no"
-        " score. Default: one per core, or per GPU of a cluster.",
+        help="Number of threads, or of workers of the cluster; it does not change the scores. Default: one"
+        " per core, or per GPU of a cluster.",
     ),
 ]
 Cluster = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Code and score on a Ray cluster: local (this machine), auto (that of this host) or HOST:PORT.",
+        help="Ray cluster that codes and scores: local (this machine), auto (the one of this host) or"
+        " HOST:PORT.",
     ),
 ]

@@ -20,7 +20,7 @@ def paper(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="audiocaps:FOLDER is the paper's; or as for `evaluate`. Default: the demo clips.",
+            help="Data, as for `evaluate`; the paper's are audiocaps:FOLDER. Default: the demo clips.",
         ),
     ] = None,
     training: Annotated[
@@ -31,15 +31,15 @@ def paper(
         list[str] | None,
         typer.Option(
             metavar="ROLE=PATH",
-            help="A model: rvq, irvq, irvq-finetuned, qinco2 or qinco2-finetuned. Repeatable, for several "
-            "latent dimensions too. Default: shipped models where they fit.",
+            help="Model of a role: rvq, irvq, irvq-finetuned, qinco2 or qinco2-finetuned. Repeatable, also "
+            "for several latent dimensions. Default: shipped models where they fit.",
         ),
     ] = None,
     listening: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What `mushra analyze` wrote, for Fig. 2.")
+        Path | None, typer.Option(metavar="DIR", help="Folder that `mushra analyze` wrote, for Fig. 2.")
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="For the results and the run, which is continued.")
+        Path, typer.Option(metavar="FOLDER", help="Folder of the results; continues the run in it.")
     ] = Path("paper"),
     weights: Annotated[
         list[str] | None,
@@ -50,7 +50,9 @@ def paper(
     ] = None,
     skip: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="Leave out: dac, encodec, openl3, fig4, or models by their role."),
+        typer.Option(
+            metavar="A,B", help="Parts to leave out: dac, encodec, openl3, fig4, or roles of models."
+        ),
     ] = None,
     offline: options.Offline = False,
     device: options.Device = "cpu",
@@ -65,8 +67,8 @@ def paper(
 ) -> None:
     """Compute the paper's Tables I to III and Figs. 2 to 4 and print them beside the paper's own values.
 
-    What cannot run here stands in its row with the reason. Writes paper.html, tables.tex, paper.json and the
-    figures; an interrupted run goes on with the same command.
+    A row that cannot be computed here shows the reason. Writes paper.html, tables.tex, paper.json and the
+    figures. Run the same command again to continue an interrupted run.
     """
     with starting():
         from evaluation.paper.report import PAGE, print_paper, write_all
@@ -95,6 +97,6 @@ def paper(
         with shown_anyway(partial(print_paper, found)):
             write_all(found, out)
     print_paper(found)
-    print(f"\nAll of it: {out / PAGE}; the run behind it: {out / RUN}")
+    print(f"\nTables and figures: {out / PAGE}; the run: {out / RUN}")
     if found.n_failed:
         raise SystemExit(EXIT_SOME_FAILED)

@@ -1,4 +1,4 @@
-"""What commands show of results whose files cannot be written."""
+"""Results on the terminal when their files cannot be written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from qincodec.core.files import ELSEWHERE, StoreError
 
 @contextmanager
 def shown_anyway(show: Callable[[], None], advice: str = ELSEWHERE) -> Iterator[None]:
-    """Have results shown before the error of the files that the block could not write.
+    """Show the results before the error if the block cannot write its files.
 
     Args:
         show: prints the results.
-        advice: what to do next where the folder cannot be chosen.
+        advice: what to do next where the command has no option for the folder.
     """
     try:
         yield

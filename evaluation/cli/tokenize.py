@@ -15,15 +15,17 @@ from qincodec.core.errors import EXIT_SOME_FAILED
 
 def tokenize(
     codec: Annotated[
-        str, typer.Option(metavar="CODEC", help="CODEC, CODEC:WEIGHTS, or a codec of yours as FILE.py:CLASS.")
+        str, typer.Option(metavar="CODEC", help="CODEC, CODEC:WEIGHTS, or your own codec as FILE.py:CLASS.")
     ],
-    kbps: Annotated[float, typer.Option(metavar="R", help="The nearest nominal bitrate is taken.")],
+    kbps: Annotated[
+        float, typer.Option(metavar="R", help="Bitrate in kbit/s; the nearest nominal one is used.")
+    ],
     out: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Folder of the tokens; an interrupted one is gone on with."),
+        typer.Option(metavar="DIR", help="Folder of the tokens; continues an interrupted one."),
     ],
     data: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="As for `evaluate`. Default: the demo clips.")
+        str | None, typer.Argument(metavar="DATA", help="Data, as for `evaluate`. Default: the demo clips.")
     ] = None,
     weights: Annotated[
         list[str] | None,
@@ -39,7 +41,8 @@ def tokenize(
     ] = None,
     channels: Annotated[int, typer.Option(metavar="N", help="1: mixed to mono; 2: stereo.")] = 1,
     chunk: Annotated[
-        float, typer.Option(metavar="S", help="Longest clip in seconds; longer files are cut, to their end.")
+        float,
+        typer.Option(metavar="S", help="Longest clip in seconds; longer files are cut into several clips."),
     ] = 30.0,
     device: options.Device = "cpu",
     batch_size: options.BatchSize = 8,
@@ -48,8 +51,8 @@ def tokenize(
 ) -> None:
     """Write the codes of a data set as arrays (safetensors) with an index (Parquet), for language models.
 
-    Audio goes to the codec at its own sample rate; of a longer file, a rest below 1 s is left out. An
-    interrupted run goes on where it was with the same command, and ends in the same bytes.
+    Audio goes to the codec at its own sample rate; the rest of a longer file is left out if it is below 1 s.
+    Run the same command again to continue an interrupted run; the result has the same bytes.
     """
     if offline:
         os.environ["QINCODEC_OFFLINE"] = "1"

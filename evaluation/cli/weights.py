@@ -1,4 +1,4 @@
-"""``evaluate weights``: the pretrained files, and fetching them."""
+"""``evaluate weights``: list the pretrained files, and download them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ weights_app = typer.Typer(add_completion=False)
 
 @weights_app.callback(invoke_without_command=True)
 def show(context: typer.Context) -> None:
-    """List every pretrained file: what needs it, where it comes from, licence, hash, and whether it is here.
+    """List every pretrained file: what needs it, its source, licence, hash, and whether it is here.
 
     Files that are here are verified. `evaluate weights fetch NAME` downloads one.
     """
@@ -29,12 +29,12 @@ def show(context: typer.Context) -> None:
         print(f"  file     {file.filename}")
         print(f"  from     {file.url}")
         print(f"  licence  {file.licence}; {file.attribution}")
-        print(f"  digest   {file.published or 'none was published: the first copy is trusted and recorded'}")
+        print(f"  digest   {file.published or 'not published: the first copy is trusted and recorded'}")
         print(f"  here     {_state(file)}")
 
 
 def _load_plug_ins() -> None:
-    """What has weights of its own adds them when its module is loaded."""
+    """Load the plug-ins: a plug-in adds its weights files when its module is loaded."""
     from contextlib import suppress
 
     from baselines.registry import CODECS
@@ -60,9 +60,7 @@ def _state(file: WeightsFile) -> str:
         place = weights.cached_path(file.name)
         part = place.with_name(f"{file.filename}.part")
         size = f", {file.size / 1e6:.1f} MB" if file.size else ""
-        begun = (
-            f", {part.stat().st_size / 1e6:.1f} MB of a broken download are there" if part.is_file() else ""
-        )
+        begun = f", {part.stat().st_size / 1e6:.1f} MB of a broken download exist" if part.is_file() else ""
         return f"no{size}{begun}: evaluate weights fetch {file.name}, or put it at {place}"
     checked = "verified" if file.published else "as first seen"
     return f"yes, {path.stat().st_size / 1e6:.1f} MB, {checked}, sha256 {weights.sha256(path)}"
@@ -73,11 +71,11 @@ def fetch(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME", help="Files as `evaluate weights` lists them, or a codec: all it needs."
+            metavar="NAME", help="Files that `evaluate weights` lists, or a codec for all files it needs."
         ),
     ],
 ) -> None:
-    """Download files into the cache and verify them; a broken download goes on where it broke off.
+    """Download files into the cache and verify them; a broken download continues where it stopped.
 
     Prints where each file is.
     """

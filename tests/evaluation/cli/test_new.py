@@ -32,9 +32,9 @@ def test_the_class_keeps_the_promises_of_a_codec(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("opus", "there is a codec 'opus' already"),
+        ("opus", "codec 'opus' already exists"),
         ("My Codec", "small letters"),
-        ("class", "cannot name"),
+        ("class", "not a valid name"),
         ("x", "'x' exists"),
     ],
 )

@@ -110,7 +110,7 @@ def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate()
     assert process.returncode == 130, stderr
-    assert "the same command goes on from there" in stderr
+    assert "run the same command again to continue" in stderr
     assert "Traceback" not in stderr
     assert stdout == ""
 

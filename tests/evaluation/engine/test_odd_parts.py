@@ -151,6 +151,6 @@ def test_ctrl_c_ends_the_run_wherever_it_arrives(
     if where == "recording":
         monkeypatch.setattr(Coder, "reference", raising(KeyboardInterrupt()))
     assert lab.run("steps,ending", "si_sdr,touchy,bands") == 130
-    assert "what was finished is kept" in capsys.readouterr().err
+    assert "finished results are kept" in capsys.readouterr().err
     results = open_results(lab.out)
     assert results.clips["error"].isna().all() and results.n_failed_scores == 0

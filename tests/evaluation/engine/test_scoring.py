@@ -146,7 +146,7 @@ def test_a_metric_for_speech_without_speech_is_named_before_coding(
 ) -> None:
     lab.metric(ForSpeech)
     assert lab.run("steps", "spoken", "--dry-run") == 0
-    assert "For speech: Spoken: no clip is of category speech" in capsys.readouterr().err
+    assert "Spoken: for speech only, and no clip has the category speech" in capsys.readouterr().err
     assert lab.run("steps", "spoken", "--dry-run", "--speech") == 0
     assert "For speech" not in capsys.readouterr().err
 

@@ -122,7 +122,7 @@ def test_the_delay_is_that_of_the_whole_and_evaluate_finishes(
     assert end.value.code == 3
     *above, last = told.getvalue().splitlines()
     delay = open_results(whole("jitter")).summary["delay_applied"].iloc[0]
-    assert "results are missing: no part has them, or not at the delay" in last and f"--out {out}" in last
+    assert "results are missing: no part has them, or none at the delay" in last and f"--out {out}" in last
     assert any(line.startswith("Unfinished, ⚠ at n: ") for line in above)
     merged = open_results(out)
     clips = merged.clips

@@ -130,5 +130,5 @@ def test_a_run_that_cannot_be_written_is_shown_all_the_same(
     assert end.value.code == 2 and "SI-SDR (dB)" in shown.out and "26.24" in shown.out
     assert shown.err == (
         f"evaluate: cannot write {STORED / 'run' / 'clips.csv'}: Read-only file system; copy the run folder"
-        " to where you may write, and report on the copy\n"
+        " to a place where you may write, and report on the copy\n"
     )
