@@ -1,1 +1,1 @@
-"""From codecs and clips to rows: what codes, aligns, embeds and scores."""
+"""From codecs and clips to rows: coding, alignment, embedding and scoring."""

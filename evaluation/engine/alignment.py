@@ -16,23 +16,23 @@ from qincodec.distances import remove_mean
 PEAK_TOLERANCE = 1e-3
 #: A tone shifted by half a period looks inverted; so inverted polarity must win by this much, relatively.
 POLARITY_MARGIN = 0.05
-#: Below this correlation there is nothing of the reference to align to.
+#: Below this correlation the decoded signal has too little of the reference to align to.
 LEAST_CORRELATION = 0.1
 #: Least share of both signals' energy in the overlap; a shift that leaves less is not considered.
 LEAST_OVERLAP_ENERGY = 0.1
-#: Several times what correlation coefficients in float32 are off by; what is closer is decided in float64.
+#: Several times the error of correlation coefficients in float32; closer cases are decided in float64.
 FLOAT32_ERROR = 5e-6
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What `estimate_delay` found for one item.
+    """Result of `estimate_delay` for one item.
 
     Attributes:
-        delay_samples: positive if the decoded signal is late; None if there is no estimate.
+        delay_samples: positive if the decoded signal is late; None if it is unknown.
         gain_db: gain of the decoded signal at that delay, ``20 log10(|<r, d>| / <r, r>)``, dB; None with
             the delay.
-        reason: why there is no estimate, or that the polarity is inverted; else None.
+        reason: why the delay is unknown, or that the polarity is inverted; else None.
     """
 
     delay_samples: int | None
@@ -51,21 +51,21 @@ def estimate_delay(
 ) -> list[Alignment]:
     """Integer delay and gain per item, from the peak of the normalised cross-correlation.
 
-    For every shift of up to ``max_delay_s``, and up to half the length, the correlation coefficient of what
-    overlaps is computed, after the channels' means are removed and with all channels as one vector. The
-    delay is its highest local maximum. Among maxima within 0.1 % of that, as periodic signals have them, it
-    is the one of the smallest shift, of two such the higher one. A negative correlation counts only where it
-    exceeds every positive one by 5 %: then the polarity is inverted, which ``reason`` says. SI-SDR and MS-Mel
-    do not depend on the polarity.
+    The correlation coefficient of the overlap is computed for every shift of up to ``max_delay_s``, and up to
+    half the length. The channels' means are removed before, and all channels count as one vector. The delay
+    is the highest local maximum. Periodic signals have several maxima within 0.1 % of it; the smallest shift
+    is taken, and of two equal shifts the higher maximum. A negative correlation counts only if it exceeds
+    every positive one by 5 %: then ``reason`` says that the polarity is inverted. SI-SDR and MS-Mel do not
+    depend on the polarity.
 
-    There is no estimate for a signal that is silent (constant) or not finite, for a correlation below 0.1,
-    and where it is highest at the end of the range without a maximum there.
+    The delay is unknown if a signal is silent (constant) or not finite, if the correlation is below 0.1, or
+    if it is highest at the end of the range without a maximum there.
 
     Args:
         reference: (batch, channels, samples).
         decoded: same shape.
         sample_rate: Hz.
-        max_delay_s: longest delay looked for, seconds.
+        max_delay_s: longest delay to search for, seconds.
 
     Returns:
         One `Alignment` per item.
@@ -77,7 +77,7 @@ def estimate_delay(
 
 
 class Aligner:
-    """`estimate_delay` against references that are compared more than once: their spectra are kept.
+    """`estimate_delay` for references that are compared more than once: it keeps their spectra.
 
     Attributes:
         reference: as given.
@@ -85,7 +85,7 @@ class Aligner:
     Args:
         reference: (batch, channels, samples), on the device to compute on.
         sample_rate: Hz.
-        max_delay_s: longest delay looked for, seconds.
+        max_delay_s: longest delay to search for, seconds.
     """
 
     def __init__(self, reference: torch.Tensor, sample_rate: int, max_delay_s: float = 0.1) -> None:
@@ -95,7 +95,7 @@ class Aligner:
         self._prepared: dict[int, _Reference] = {}
 
     def estimate(self, decoded: torch.Tensor) -> list[Alignment]:
-        """As `estimate_delay`, of ``decoded`` (batch, channels, samples)."""
+        """`estimate_delay` for ``decoded`` (batch, channels, samples)."""
         if self.reference.shape != decoded.shape:
             raise ValueError(
                 f"reference and decoded differ in shape: {tuple(self.reference.shape)}, "
@@ -106,7 +106,7 @@ class Aligner:
     def _align(self, index: int, decoded: torch.Tensor) -> Alignment:
         if self._reasons[index]:
             return Alignment(None, None, self._reasons[index])
-        reach = self._max_delay + 1  # one more on each side tells whether the last shift is a maximum
+        reach = self._max_delay + 1  # one more on each side shows whether the last shift is a maximum
         if index not in self._prepared:
             self._prepared[index] = _Reference(_Signal(self.reference[index], torch.float32, reach))
         reference = self._prepared[index]
@@ -125,9 +125,9 @@ class Aligner:
 def apply_delay(
     reference: torch.Tensor, decoded: torch.Tensor, delay: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both signals cut to where they overlap when ``delay`` is taken out of the decoded one.
+    """Overlap of both signals after ``delay`` is removed from the decoded one.
 
-    Nothing is filled in: both lose ``|delay|`` samples.
+    Both lose ``|delay|`` samples; nothing is padded.
 
     Args:
         reference: (..., samples).
@@ -138,7 +138,7 @@ def apply_delay(
         Views (..., samples - |delay|) of both.
 
     Raises:
-        ValueError: lengths that differ, or nothing is left.
+        ValueError: the lengths differ, or the overlap is empty.
     """
     samples = reference.shape[-1]
     if decoded.shape[-1] != samples or abs(delay) >= samples:
@@ -155,10 +155,10 @@ class _Signal:
 
     Attributes:
         reach: longest shift.
-        centred: (channels, samples) in the type that is asked for.
+        centred: (channels, samples) in the requested type.
         energy: sum of its squares.
-        without_first: float64 energy of all but the first 0, 1 ... reach samples.
-        without_last: of all but the last.
+        without_first: float64 energy without the first 0, 1 ... reach samples.
+        without_last: without the last.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class _Signal:
             mean = signal.sum(-1, keepdim=True, dtype=torch.float64) / signal.shape[-1]
             self.centred = signal.to(dtype) - mean.to(dtype)
         self.energy = 0.0 if exact_energy else float(self.centred.square().sum())
-        if not self.energy > 1e-20:  # where squares in float32 may have vanished
+        if not self.energy > 1e-20:  # squares in float32 may have underflowed
             self.energy = _dot(self.centred, self.centred)
         ends = (self.centred[:, :reach], self.centred[:, -reach:].flip(-1))
         dropped = [functional.pad(end.double().square().sum(0), (1, 0)).cumsum(0) for end in ends]
@@ -185,7 +185,7 @@ class _Reference:
         self.signal = signal
         samples, reach = signal.centred.shape[-1], signal.reach
         lengths = [factor << power for power in range(8, 15) for factor in (3, 4, 5)]
-        # Of the sections of one signal, and the one transform back, which takes as long as seven.
+        # One transform for each section, and one back, which takes as long as seven.
         cost = {size: (-(-samples // (size - 2 * reach)) + 7) * size for size in lengths if size > 3 * reach}
         self.length = min(cost, key=lambda size: cost[size]) if cost else 1 << (6 * reach).bit_length()
         self.step = self.length - 2 * reach
@@ -193,7 +193,7 @@ class _Reference:
         self.missing = self.count * self.step - samples
         sections = functional.pad(signal.centred, (0, self.missing)).unflatten(-1, (self.count, self.step))
         self.spectra = torch.fft.rfft(sections, self.length).conj().resolve_conj()
-        # Of what overlaps, for shifts from -reach to reach, and whether that is enough.
+        # Energy of the overlap for shifts from -reach to reach, and whether it is enough.
         self.energy = torch.cat([signal.without_first.flip(0)[:-1], signal.without_last])
         self.enough = self.energy >= LEAST_OVERLAP_ENERGY * self.energy[reach]
 
@@ -220,7 +220,7 @@ def _align(reference: _Reference, decoded: _Signal, max_delay: int) -> Alignment
 def _alignment(reference: _Signal, decoded: _Signal, peak: int, flipped: bool) -> Alignment:
     delay = peak - reference.reach
     r, d = apply_delay(reference.centred, decoded.centred, delay)
-    # Not from the transforms: identical signals get exactly 0 dB.
+    # Computed from the samples, so that identical signals get exactly 0 dB.
     energy = (reference.without_last if delay >= 0 else reference.without_first)[abs(delay)]
     gain = _dot(r, d) / float(energy)
     return Alignment(delay, 20 * math.log10(abs(gain)), "polarity is inverted" if flipped else None)
@@ -237,9 +237,9 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _clear_peak(found: tuple[torch.Tensor, bool]) -> tuple[int, bool] | None:
-    """Index of the peak and whether the polarity is inverted, if float32 is enough to say what `_align` says.
+    """Index of the peak and whether the polarity is inverted, if float32 suffices for the result of `_align`.
 
-    It is where one maximum is higher than all that matters by more than `FLOAT32_ERROR`.
+    It suffices if one maximum exceeds all its rivals by more than `FLOAT32_ERROR`.
     """
     correlation, everywhere = found
     lowest, highest = (float(end) for end in correlation.aminmax())
@@ -262,7 +262,7 @@ def _clear_peak(found: tuple[torch.Tensor, bool]) -> tuple[int, bool] | None:
 
 
 def _peak(correlation: torch.Tensor) -> tuple[int | None, float]:
-    """Index and height of the chosen local maximum; the index is None where an end is higher than it."""
+    """Index and height of the chosen local maximum; the index is None if an end is higher."""
     inner = correlation[1:-1]
     is_peak = (inner >= correlation[:-2]) & (inner >= correlation[2:]) & (inner > 0)
     ends = max(float(correlation[0]), float(correlation[-1]))
@@ -280,9 +280,10 @@ def _peak(correlation: torch.Tensor) -> tuple[int | None, float]:
 def _correlation(reference: _Reference, decoded: _Signal) -> tuple[torch.Tensor, bool]:
     """Correlation coefficients for shifts from -reach to reach, and whether each shift leaves enough energy.
 
-    Where one does not, its coefficient is 0. The products come section by section: each section of the
-    reference meets that of the decoded signal which is ``reach`` longer on both sides, so no shift wraps
-    around. Their spectra add up. Several times as fast as one long transform, and in little memory.
+    The coefficient of a shift that does not is 0. Products are computed in sections: each section of the
+    reference meets a section of the decoded signal that is ``reach`` longer on both sides, so that no shift
+    wraps around. Their spectra are summed. This is several times as fast as one long transform, and needs
+    little memory.
     """
     reach = decoded.reach
     padded = functional.pad(decoded.centred, (reach, reference.missing + reach))
@@ -299,7 +300,7 @@ def _correlation(reference: _Reference, decoded: _Signal) -> tuple[torch.Tensor,
 
 
 def _transform_back(spectrum: torch.Tensor, length: int) -> torch.Tensor:
-    """``torch.fft.irfft``; on a CPU SciPy's, which keeps its plan: most of the time of a single transform."""
+    """``torch.fft.irfft``; on a CPU SciPy's, which caches its plan: most of a single transform's time."""
     if spectrum.device.type != "cpu":
         return torch.fft.irfft(spectrum, length)
     return torch.from_numpy(fft.irfft(spectrum.numpy(), length))

@@ -1,13 +1,13 @@
 """``--cluster``: batches done by workers on a Ray cluster, while this process plans, writes and reports.
 
-A worker is an actor for each core, or each GPU, that holds the models (`evaluation.engine.worker`). All that
-it makes of a batch it sends back, and that counts once, when it has arrived: workers, hosts and networks may
-fail at any moment, and only the batches that were with them are done again. A batch that ends its worker is
-split by condition, which changes nothing of what comes back, and if it ends one worker after the other by
-clip, until the one at fault is found, which fails. Each such clip costs the start of several workers, so a
-condition with several of them in a row is put off until all else is done. It goes on from the other end of
-the data, as the first clips may differ from the rest (they are the shortest), and is given up if that ends
-workers, too.
+A worker is an actor for each core, or each GPU, that holds the models (`evaluation.engine.worker`). It sends
+back all results of a batch, which count once they have arrived. Workers, hosts and networks may fail at any
+moment; only their unfinished batches are done again. A batch that ends its worker is split by condition,
+which does not change its results. If it ends one worker after the other, it is split by clip until the clip
+at fault is found, which fails. Each such clip costs the start of several workers, so a condition with several
+of them in a row is postponed until all else is done. It then continues from the other end of the data,
+because the first clips may differ from the rest (they are the shortest). If it ends workers there, too, it is
+given up.
 
 Ray is imported where it is used: nothing else needs it.
 """
@@ -51,28 +51,28 @@ from qincodec.core.errors import Unavailable, UserError, count, said
 
 #: Batches that are with a worker at once: one is computed, one waits.
 IN_LINE = 2
-#: So many workers end one after the other with the same work before it is split by clip, or fails.
+#: Number of workers that may end with the same work before it is split by clip, or fails.
 MAX_ENDS = 3
-#: So many clips of a condition in a row fail like that before it is put off, and again before it is given up.
+#: Clips of a condition that may fail like that in a row before it is postponed, and again before the end.
 MAX_CLIPS = 2
-#: Seconds between two looks at who has come or gone.
+#: Seconds between two checks for workers that have come or gone.
 LOOK_S = 1.0
-#: Seconds without any worker before that is said.
+#: Seconds without any worker before a message says so.
 SILENCE_S = 30.0
 
 
 @dataclass
 class _Task:
     job: Job
-    #: How many workers it has ended.
+    #: Number of workers that it has ended.
     ends: int = 0
-    #: Whether it was put off.
+    #: Whether it was postponed.
     is_late: bool = False
 
 
 @dataclass
 class _Hired:
-    """An actor, and what it has to do: (reference to what will come back, task); None: to get ready."""
+    """An actor and its work: reference to the result -> task; None: its preparation."""
 
     actor: Any
     in_line: dict[Any, _Task | None] = field(default_factory=dict)
@@ -85,11 +85,11 @@ class Cluster:
     Args:
         address: "local" (this machine), "auto" (the cluster that this host belongs to) or HOST:PORT.
         request: of the run.
-        expected: what the workers must have, too (`evaluation.engine.worker.identities`).
+        expected: identities that the workers must have, too (`evaluation.engine.worker.identities`).
         note: called with a line about workers that come or go.
 
     Raises:
-        UserError: there is no such cluster.
+        UserError: the cluster does not exist.
         Unavailable: Ray is not installed.
     """
 
@@ -104,20 +104,20 @@ class Cluster:
         self._note = note
         self._asked = typed.workers
         self._resource = "GPU" if typed.device.startswith("cuda") else "CPU"
-        if self._resource == "GPU":  # Ray shows each worker its own alone
+        if self._resource == "GPU":  # Ray shows each worker only its own
             request = replace(request, typed=replace(typed, device="cuda"))
         setup = Setup(request, _trees(request), added_sources(), expected)
         self._trees = setup.trees
         self._hired: list[_Hired] = []
         self._failed_starts = 0
-        #: How many clips in a row have failed because they ended workers, by condition and `_Task.is_late`.
+        #: Number of clips in a row that failed because they ended workers, by condition and `_Task.is_late`.
         self._ended: Counter[tuple[str, bool]] = Counter()
-        #: The clips that are counted there, by condition, in their order.
+        #: The clips counted there, by condition, in order.
         self._culprits: dict[str, dict[str, None]] = {}
-        #: Work of which it was said that it was lost.
+        #: Work that was reported as lost.
         self._told: set[str] = set()
         self._late: list[_Task] = []
-        #: Codecs whose highest rate ended workers in the pilot: the others are not cut out of it.
+        #: Codecs whose highest rate ended workers in the pilot: other rates are not cut out of it.
         self._alone: set[str] = set()
         #: Condition -> why.
         self._given_up: dict[str, str] = {}
@@ -127,7 +127,7 @@ class Cluster:
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
         if self._joined:
             _join(self._ray, address, typed.workers)
-            # Ray's own handler would abort this process in the midst of what it does.
+            # Ray's own handler would abort this process in the middle of its work.
             _handle_sigterm(
                 signal.default_int_handler if self._on_sigterm is signal.SIG_DFL else self._on_sigterm
             )
@@ -156,20 +156,20 @@ class Cluster:
     def evaluate(
         self, works: Iterable[Work], evaluator: Evaluator, store: RunStore, on_step: Callable[[int], None]
     ) -> None:
-        """Do the work on batches, and write what comes of it. For the rest see `Evaluator.work`."""
+        """Do the work on batches and write the results. For the arguments see `Evaluator.work`."""
         self.each(BatchJob(work, evaluator, store, on_step) for work in works)
 
     def measure(self, label: str, codec: Codec, rate: Rate, of: Rate, clips: list[Clip]) -> list[Size]:
-        """What clips of a pilot take (`evaluation.engine.sizes.Measure`)."""
+        """Bytes and seconds of clips of a pilot (`evaluation.engine.sizes.Measure`)."""
         found: dict[str, Size] = {}
         self.each(ClipJob(clip, label, rate, of, found, self._alone) for clip in clips)
         return [found.get(clip.id) for clip in clips]
 
     def each(self, jobs: Iterable[Job]) -> None:
-        """Have every job done once.
+        """Do every job once.
 
         Raises:
-            UserError: a host cannot take part, or no worker starts.
+            UserError: a host cannot join, or no worker starts.
         """
         todo: deque[_Task] = deque()
         rest = (_Task(job) for job in jobs)
@@ -189,7 +189,7 @@ class Cluster:
                     todo.extendleft(self._receive(refs[ref], ref))
 
     def _hand_out(self, todo: deque[_Task], rest: Iterator[_Task]) -> int:
-        """Give everybody who is ready something to do; returns how many tasks are known not to be done."""
+        """Give every ready worker something to do; returns how many tasks were given up."""
         for place in range(IN_LINE):
             for hired in self._hired:
                 if not hired.is_ready or len(hired.in_line) > place:
@@ -204,7 +204,7 @@ class Cluster:
         return count + len(todo) + len(self._late)
 
     def _next(self, todo: deque[_Task], rest: Iterator[_Task]) -> _Task | None:
-        """The next task, without what was given up or is put off."""
+        """The next task that is neither given up nor postponed."""
         while True:
             task = todo.popleft() if todo else next(rest, None)
             if task is None and self._late:
@@ -226,7 +226,7 @@ class Cluster:
         return hired.actor.do.remote(task.job.order(), contents)
 
     def _receive(self, hired: _Hired, ref: Any) -> list[_Task]:
-        """Take what came back; what has to be done again."""
+        """Take a result; returns the tasks to do again."""
         try:
             found = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
@@ -254,11 +254,11 @@ class Cluster:
         return []
 
     def _lost(self, hired: _Hired, error: Exception) -> list[_Task]:
-        """A worker has ended: what it had to do. The first in line is what it was at."""
+        """Tasks of a worker that has ended. It was working on the first in line."""
         task, *others = hired.in_line.values()
         self._hired.remove(hired)
         self._ray.kill(hired.actor)
-        # Of Ray's text the event, not the paragraph on what often causes it.
+        # The event from Ray's text, without the paragraph on frequent causes.
         reason = str(error).strip().splitlines()[-1].partition(" Worker exit type")[0].strip().rstrip(".")
         if task is None:
             self._failed_starts += 1
@@ -271,7 +271,7 @@ class Cluster:
         what = f"{_some(task.job.points, 'condition')}, {_some(task.job.clips, 'clip')}"
         if what not in self._told:  # it may end `MAX_ENDS` workers
             self._told.add(what)
-            self._note(f"a worker was lost ({reason}) with {what}; what it had is done again")
+            self._note(f"a worker was lost ({reason}) with {what}; its work is done again")
         again = [task, *(other for other in others if other is not None)]
         task.ends += 1
         if task.ends < (MAX_ENDS if len(task.job.points) == 1 else 1):
@@ -299,10 +299,10 @@ class Cluster:
             self._note(self._given_up[point])
 
     def _content(self, name: str) -> dict[str, bytes]:
-        """What a worker lacks; nothing if it is gone here, too.
+        """Content that a worker lacks; empty if it is gone here, too.
 
         Raises:
-            UserError: weights are not what the run began with.
+            UserError: weights have changed since the run began.
         """
         if tree := self._trees.get(name):
             return tree.read()
@@ -331,7 +331,7 @@ class Cluster:
 
 
 def on_this_host(request: ParsedRequest) -> ParsedRequest:
-    """The request as the process loads it that leads a cluster: the GPUs may be on the other hosts."""
+    """The request as the driver of a cluster loads it: the GPUs may be on other hosts."""
     typed = request.typed
     if typed.cluster is None or not typed.device.startswith("cuda") or torch.cuda.is_available():
         return request
@@ -364,7 +364,7 @@ def _trees(request: ParsedRequest) -> dict[str, Tree]:
 
 
 def _import_ray() -> Any:
-    # Set before Ray is imported. The user's own word counts.
+    # Set before Ray is imported; the user's own setting has priority.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -375,13 +375,13 @@ def _import_ray() -> Any:
 
 
 def _handle_sigterm(handler: Any) -> None:
-    # In another thread, and for what is not Python's own, Ray changes nothing either.
+    # Ray, too, changes nothing in another thread, or for a handler that is not Python's own.
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
 
 
 def _join(ray: Any, address: str, workers: int | None) -> None:
-    # What befalls a host Ray prints to stdout, which is the result's. Of workers we tell ourselves.
+    # Ray prints events of hosts to stdout, which belongs to the result. Lost workers are reported here.
     ray._private.worker._worker_logs_enabled = False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
@@ -393,7 +393,7 @@ def _join(ray: Any, address: str, workers: int | None) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address=address, **quiet)
     except Exception as error:  # Ray raises whatever its network gives it
-        start = "start one with `ray start --head`" if address == "auto" else "`ray status` there tells"
+        start = "start one with `ray start --head`" if address == "auto" else "`ray status` there shows why"
         raise UserError(
             f"--cluster {address}: no Ray cluster answers ({said(error)}); {start}, or give --cluster local "
             "for this machine alone"

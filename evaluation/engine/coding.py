@@ -1,4 +1,4 @@
-"""Clips as audio in batches, and what a condition makes of one: encoded, read from a folder, or changed."""
+"""Clips as audio in batches, and the output of a condition: coded, read from a folder, or changed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ from qincodec.core.plugins import FAULTS
 class Batch:
     """Clips of the same length that are coded and scored at once, as audio.
 
-    ``reference`` is (clips, channels, samples) at the evaluation's rate. What is computed from it is kept
-    as long as the batch is: codec inputs by sample rate, prepared metrics by (metric, delay), references as
-    metrics take them by form and delay (`evaluation.engine.scoring`), what delays are estimated against, and
-    what was encoded at the highest rate of a codec, by `Condition.point` (`Coder`): clips and seconds, or
-    None where that failed.
+    ``reference`` is (clips, channels, samples) at the evaluation's rate. Results computed from it live as
+    long as the batch: codec inputs by sample rate, prepared metrics by (metric, delay), references as metrics
+    take them by form and delay (`evaluation.engine.scoring`), the `Aligner`, and clips encoded at the highest
+    rate of a codec, by `Condition.point` (`Coder`): clips and seconds, or None if encoding failed.
     """
 
     clips: list[Clip]
@@ -51,11 +50,11 @@ class Batch:
         return [level_dbfs(reference) for reference in self.reference]
 
     def clip(self, index: int) -> Batch:
-        """One of the clips by itself."""
+        """A batch of only this clip."""
         return Batch([self.clips[index]], self.reference[index : index + 1])
 
     def part(self, indices: tuple[int, ...]) -> Batch:
-        """Some of the clips, with what is computed from them alone."""
+        """Some of the clips, with the results computed from them."""
         if len(indices) == len(self.clips):
             return self
         if indices not in self.parts:
@@ -65,11 +64,11 @@ class Batch:
 
 @dataclass
 class Coded:
-    """What a condition made of a batch: ``decoded`` like `Batch.reference`, and one entry per clip.
+    """A batch after a condition: ``decoded`` like `Batch.reference`, and one entry per clip.
 
-    ``places`` say where what was encoded is kept (`Ledger.write_encoded`). ``encode_s`` of a rate that was
-    cut out of a higher one is the time of both: of encoding at the higher one, which is no less than encoding
-    at its own takes, and of cutting.
+    ``places`` say where the encoded clips are kept (`Ledger.write_encoded`). ``encode_s`` of a rate that was
+    cut out of a higher one is the time of encoding at the higher rate, which takes at least as long, plus the
+    time of cutting.
     """
 
     decoded: torch.Tensor
@@ -82,15 +81,15 @@ class Coded:
 
 @dataclass(frozen=True)
 class Coder:
-    """Reads references and makes what conditions make of them, at the evaluation's sample rate.
+    """Reads references and applies conditions to them, at the evaluation's sample rate.
 
     Its methods may be called from several threads. Rates that are prefixes of a higher one
-    (`Codec.is_prefix`) are cut out of it: a batch is encoded once, at the highest rate of ``conditions``, or
-    not at all where its clips are there from an earlier session.
+    (`Codec.is_prefix`) are cut out of it: a batch is encoded once, at the highest rate of ``conditions``.
+    Clips from an earlier session are not encoded again.
 
     Attributes:
-        conditions: of the run. A coder that knows none encodes at every rate.
-        row: what is known of a clip in a condition.
+        conditions: of the run. Without them, a coder encodes at every rate.
+        row: known row of a clip in a condition.
     """
 
     store: Ledger
@@ -104,15 +103,15 @@ class Coder:
         """(channels, samples) of a clip.
 
         Raises:
-            UserError: the recording (``what`` in messages) is gone, cannot be read, or is not what the run
-                has scored.
+            UserError: the recording (``what`` in messages) is gone, cannot be read, or has changed since the
+                run scored it.
         """
         read = partial(audio.read, clip.path, clip.start_s, clip.duration_s)
         samples, sample_rate = self.unchanged.read(clip.path, clip.content_hash, read, what)
         return audio.resample(audio.mix(samples, self.channels), sample_rate, self.sample_rate)
 
     def code(self, prepared: PreparedCondition, batch: Batch) -> Coded:
-        """Code a batch; what codecs encode goes to the run folder."""
+        """Code a batch; encoded clips go to the run folder."""
         none, nowhere = [None] * len(batch.clips), [Place()] * len(batch.clips)
         if prepared.rendered is not None:
             loaded = [self._rendered(prepared, clip) for clip in batch.clips]
@@ -154,7 +153,7 @@ class Coder:
     def _encoded(
         self, codec: Codec, rate: Rate, batch: Batch, given: torch.Tensor
     ) -> tuple[list[Encoded], float]:
-        """A batch at a rate, cut out of a higher one where that can be; and seconds."""
+        """A batch at a rate, cut out of a higher one if possible; and seconds."""
         own = {c.rate.label: c for c in self.conditions if c.codec is codec and c.rate is not None}
         of = highest(codec, rate, [c.rate for c in own.values() if c.rate is not None])
         whole = own.get(of.label)
@@ -173,7 +172,7 @@ class Coder:
         return encoded, found[1] + time.perf_counter() - start
 
     def _stored(self, prepared: PreparedCondition, batch: Batch) -> tuple[list[Encoded], float] | None:
-        """What was encoded before, and in how many seconds; None if that is not all there."""
+        """Clips encoded before, and their seconds; None if any is missing."""
         rows = [self.row(prepared, clip) for clip in batch.clips]
         done = [row for row in rows if row is not None and row.error is None and row.encode_s is not None]
         try:
@@ -185,10 +184,10 @@ class Coder:
     def decode(
         self, codec: Codec, encoded: list[Encoded], length: int, given: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(clips, channels, ``length``) of what was encoded from ``given``, if that is known; on the CPU.
+        """(clips, channels, ``length``) of clips that a codec encoded from ``given``, if known; on the CPU.
 
-        Whatever the codec's device, soxr resamples there: a filter of another library on a GPU has other
-        coefficients, and scores would depend on the device. Alignment and metrics take it back to theirs.
+        soxr always resamples there: another library's filter on a GPU has other coefficients, so scores would
+        depend on the device. Alignment and metrics move it back to their device.
         """
         return self._fitted(_decoded(codec, encoded, given), codec, length)
 
@@ -204,7 +203,7 @@ class Coder:
         return self.rendered(rendered, rendered.find(clip.id, clip.path.name), file.fingerprint, clip)
 
     def rendered(self, folder: Rendered, path: Path, fingerprint: str, clip: Clip) -> RenderedClip:
-        """A clip that was decoded elsewhere, from the file that was found for it."""
+        """A clip that was decoded elsewhere, read from its file."""
         info = self.unchanged.read(clip.path, clip.content_hash, partial(audio.info, clip.path))
         load = partial(
             folder.load,
@@ -220,25 +219,25 @@ class Coder:
 
 
 def make_batches(clips: Sequence[Clip], batch_size: int) -> list[list[Clip]]:
-    """Clips of like length and rate by ``batch_size``; it depends on the clips and the size alone."""
+    """Clips of equal length and rate, in groups of ``batch_size``; nothing else matters."""
     ordered = sorted(clips, key=lambda clip: (clip.duration_s, clip.sample_rate, clip.id))
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
 def fit_length(samples: torch.Tensor, length: int) -> torch.Tensor:
-    """Cut or zero-pad (..., samples) to ``length``: rates that do not divide leave a sample over."""
+    """Cut or zero-pad (..., samples) to ``length``: resampling may give a sample too many or too few."""
     return functional.pad(samples, (0, length - samples.shape[-1]))
 
 
 def _timed(codec: Codec, rate: Rate, given: torch.Tensor) -> tuple[list[Encoded], float]:
-    """What a codec encodes, and in how many seconds."""
+    """Clips as a codec encodes them, and the seconds it took."""
     start = time.perf_counter()
     encoded = check_encoded(codec.name, codec.encode(given.to(codec.device, copy=True), rate), len(given))
     return encoded, time.perf_counter() - start
 
 
 def _timed_if_it_works(codec: Codec, rate: Rate, given: torch.Tensor) -> tuple[list[Encoded], float] | None:
-    """None where it fails: that is said where the rate is coded itself, and lower ones may work."""
+    """None if it fails: the rate's own coding reports the failure, and lower rates may work."""
     try:
         return _timed(codec, rate, given)
     except KeyboardInterrupt:
@@ -248,7 +247,7 @@ def _timed_if_it_works(codec: Codec, rate: Rate, given: torch.Tensor) -> tuple[l
 
 
 def _decoded(codec: Codec, encoded: list[Encoded], given: torch.Tensor | None) -> torch.Tensor:
-    """What a codec decodes, on the CPU; UserError if that is no audio, or not as long as ``given``."""
+    """Output of a codec's decoder, on the CPU; UserError if it is not audio, or not as long as ``given``."""
     decoded = codec.decode(encoded)
     shape: tuple[int | str, ...] = ("batch", "channels", "samples")
     if given is not None:
@@ -258,13 +257,13 @@ def _decoded(codec: Codec, encoded: list[Encoded], given: torch.Tensor | None) -
 
 
 def _bytes_of(encoded: Encoded) -> bytes:
-    """What the run folder keeps. Raises UserError for what could not be decoded from there again."""
+    """Bytes for the run folder. Raises UserError if they could not be decoded again."""
     data = encoded.to_bytes()
     try:
         Encoded.from_bytes(data)
     except UserError as error:
         reason = str(error).removesuffix("; delete it and run again")
         raise UserError(
-            f"what the encoder returned cannot be kept: {reason}; baselines.check_codec tells more"
+            f"what the encoder returned cannot be kept: {reason}; baselines.check_codec shows more"
         ) from error
     return data

@@ -1,4 +1,4 @@
-"""What makes the audio of each condition: loaded codecs at their rates, folders of decoded files."""
+"""Sources of each condition's audio: loaded codecs at their rates, folders of decoded files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedCondition:
-    """One condition and what makes its audio: a codec at a rate, a folder of decoded files, or a change of
+    """A condition and the source of its audio: a codec at a rate, a folder of decoded files, or a change of
     the reference (`evaluation.engine.noise_floor`)."""
 
     condition: Condition
@@ -30,7 +30,7 @@ class PreparedCondition:
     rate: Rate | None = None
     rendered: Rendered | None = None
     change: Callable[[torch.Tensor, int], torch.Tensor] | None = None
-    #: Of a rendered condition: clip id -> its file.
+    #: Files of a rendered condition, by clip id.
     files: Mapping[str, DecodedFile] = field(default_factory=dict)
 
 
@@ -42,15 +42,15 @@ def prepare_conditions(
     """Load every codec and choose its operating points, nearest to the asked rates, before any work starts.
 
     Args:
-        failed: why a download that was tried has failed; it is not advised again then.
-        on_loaded: called with the number of codecs that are loaded.
+        failed: why a download failed; then the message does not suggest it again.
+        on_loaded: called with the number of loaded codecs.
 
     Returns:
-        The conditions, and for each codec that was left out its label and why.
+        The conditions, and the label and reason of each codec that was left out.
 
     Raises:
-        UserError: a folder that is not there, a channel count that a codec does not code.
-        Unavailable: a codec cannot run here; every such codec is named in the one line.
+        UserError: a folder does not exist, or a codec does not code this number of channels.
+        Unavailable: a codec cannot run here; one line names every such codec.
     """
     lacks = find_lacks(request.codecs)
     if lacks and not request.typed.skip_unavailable:
@@ -83,7 +83,7 @@ def load_codec(spec: CodecSpec, device: str) -> Codec:
 
 
 def identify(spec: CodecSpec, codec: Codec, settings: Settings) -> dict[str, Any]:
-    """What decides a codec's output; one that takes any sample rate is given the evaluation's."""
+    """A codec's identity; a codec that takes any sample rate gets the evaluation's."""
     identity = checked_identity(spec.codec, codec, spec.digest)
     if codec.sample_rate == 0:
         codec.sample_rate = settings.sample_rate
@@ -91,17 +91,17 @@ def identify(spec: CodecSpec, codec: Codec, settings: Settings) -> dict[str, Any
 
 
 def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
-    """The operating points of a codec. Raises UserError if there are none or one has no possible bitrate."""
+    """The operating points of a codec. Raises UserError if it has none, or if a bitrate is impossible."""
     rates = codec.rates(channels)
     if not isinstance(rates, Sequence) or not all(isinstance(rate, Rate) for rate in rates):
-        raise UserError(f"codec '{name}': rates() returned {shown(rates)}; needed is a list, each a Rate")
+        raise UserError(f"codec '{name}': rates() returned {shown(rates)}; it must return a list of Rate")
     if not rates:
         raise UserError(f"codec '{name}' has no rates for {channels} channel(s); leave it out")
     for rate in rates:
         _as_read(f"codec '{name}': settings of rates()", dict(rate.settings))
         if rate.kbps is not None and not 1e-6 <= rate.kbps <= 1e6:
             raise UserError(
-                f"codec '{name}': rates() returned Rate(kbps={rate.kbps:g}); needed are 1e-6 to 1e6 kbit/s, "
+                f"codec '{name}': rates() returned Rate(kbps={rate.kbps:g}); kbps must be from 1e-6 to 1e6, "
                 "or None where a rate has no meaning"
             )
     return rates
@@ -112,22 +112,24 @@ def checked_rate_at(name: str, codec: Codec, kbps: float, channels: int) -> Rate
     rate: Any = codec.rate_at(kbps, channels)
     if rate is None or isinstance(rate, Rate):
         return rate
-    raise UserError(f"codec '{name}': rate_at({kbps:g}) returned {shown(rate)}; needed is a Rate, or None")
+    raise UserError(
+        f"codec '{name}': rate_at({kbps:g}) returned {shown(rate)}; it must return a Rate or None"
+    )
 
 
 def checked_identity(name: str, codec: Codec, digest: str = "") -> dict[str, Any]:
-    """What decides a codec's output, as run.json gives it back: the same codec must be the same when the run
-    goes on. Raises UserError for what a run folder cannot hold, in attributes too.
+    """A codec's identity as run.json stores it, so that a run that continues recognizes the codec. Raises
+    UserError for values, also of attributes, that a run folder cannot hold.
 
     Args:
-        digest: of the code of a codec that is not installed: edited, it is another codec.
+        digest: of the code of a codec that is not installed: edited code is another codec.
     """
     check_whole(f"codec '{name}': sample_rate", codec.sample_rate, 0, 1_000_000)
-    least = min(codec.sample_rate, 1)  # 0, any rate, is no rate to resample from
+    least = min(codec.sample_rate, 1)  # 0 means any rate, which an output cannot have
     check_whole(f"codec '{name}': output_sample_rate", codec.output_sample_rate, least, 1_000_000)
     channels: Any = codec.channels
     if not isinstance(channels, tuple | list) or not {*channels} & {1, 2}:
-        raise UserError(f"codec '{name}': channels is {shown(channels)}; needed is (1,), (2,) or (1, 2)")
+        raise UserError(f"codec '{name}': channels is {shown(channels)}; it must be (1,), (2,) or (1, 2)")
     identity = _as_read(f"codec '{name}': identity()", codec.identity())
     return identity | {"code": digest} if digest else identity
 
@@ -142,7 +144,7 @@ def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> 
             f"has {channels}; evaluate with --channels {codec.channels[0]} or leave it out"
         )
     rates = checked_rates(spec.codec, codec, channels)
-    for rate in rates:  # asked of it when a rate is measured or coded, and a fault is told here
+    for rate in rates:  # called again when a rate is measured or coded; an error shows here
         of_plugin("codec", spec.codec, "is_prefix()", partial(highest, codec, rate, rates))
     points: list[tuple[float | None, Rate]] = [(None, rate) for rate in rates]
     if not codec.control:
@@ -166,18 +168,18 @@ def _codec_conditions(spec: CodecSpec, codec: Codec, request: ParsedRequest) -> 
 
 
 def at_point(prepared: PreparedCondition, rate: Rate) -> PreparedCondition:
-    """The condition at another operating point of its codec, called by its nominal rate."""
+    """The condition at another operating point of its codec, named by its nominal rate."""
     settings = _as_read(f"codec '{prepared.condition.codec}': settings of rates()", dict(rate.settings))
     condition = replace(prepared.condition, kbps=rate.kbps, nominal=rate.kbps, settings=settings)
     return replace(prepared, condition=condition, rate=rate)
 
 
 def _as_read(what: str, value: Any) -> dict[str, Any]:
-    """A dict as run.json gives it back. Raises UserError if it cannot."""
+    """A dict as run.json stores it. Raises UserError if it cannot be stored."""
     try:
         found = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{what}: {said(error)}; needed is a dict of finite JSON values") from error
+        raise UserError(f"{what}: {said(error)}; it must be a dict of finite JSON values") from error
     if not isinstance(found, dict):
-        raise UserError(f"{what} is {shown(value)}; needed is a dict of finite JSON values")
+        raise UserError(f"{what} is {shown(value)}; it must be a dict of finite JSON values")
     return found

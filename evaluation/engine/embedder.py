@@ -31,18 +31,18 @@ from qincodec.core.errors import Unavailable, UserError
 from qincodec.core.files import StoreError
 from qincodec.core.plugins import FAULTS
 
-#: Frames of a clip, or why there are none.
+#: Frames of a clip, or why it has none.
 Frames = np.ndarray | str
 
 
 def load_embeddings(names: Sequence[str], device: str) -> tuple[list[Embedding], dict[str, str]]:
-    """Those that can be computed here, and why the others cannot."""
+    """Embeddings that can be computed here, and why the others cannot."""
     loaded: list[Embedding] = []
     reasons: dict[str, str] = {}
     for name in names:
         try:
             kind = EMBEDDINGS.load(name)
-            # Our own download what they lack, and say themselves why they cannot.
+            # Built-in embeddings download missing weights and explain failures themselves.
             if not EMBEDDINGS.is_own(name):
                 reason = why_not("embedding", name, kind)
                 if reason is not None:
@@ -56,12 +56,12 @@ def load_embeddings(names: Sequence[str], device: str) -> tuple[list[Embedding],
 class Embedder:
     """One embedding in one run.
 
-    Every clip is embedded by itself, so its frames do not depend on batches. A reference is embedded once,
-    uncut, for all codecs; the decoded signal is moved to where it belongs and zeros stand for what it lost at
-    one end, as they do beyond the ends of every clip.
+    Every clip is embedded separately, so its frames do not depend on batches. A reference is embedded once,
+    uncut, for all codecs. The decoded signal is shifted by its delay and zero-padded, as every clip is beyond
+    its ends.
 
     Args:
-        store: takes the frames, and has those that are known.
+        store: holds known frames and takes new ones.
         embedding: loaded.
         settings: of the run; its ``sample_rate`` and ``channels`` count.
     """
@@ -75,7 +75,7 @@ class Embedder:
         self._identity = self.info.identity
 
     def keys(self, clip: Clip, coded: str, delay: int) -> tuple[str, str]:
-        """Of the frames of a clip's reference, and of what stands under ``coded``."""
+        """Keys of the frames of a clip's reference, and of the decoded clip of row ``coded``."""
         return self._reference_key(clip), frames_key(self._identity, coded, delay)
 
     def score(
@@ -86,14 +86,14 @@ class Embedder:
         decoded: torch.Tensor,
         delay: int,
     ) -> list[tuple[MetricInfo, list[Score]]]:
-        """FM and cosine distance, a score per clip; what is embedded anew goes to the run folder.
+        """FM and cosine distance, a score per clip; new frames go to the run folder.
 
         Args:
             clips: of a batch.
             coded: key of the coded row of each.
             reference: (clips, channels, samples).
             decoded: same shape, not shifted yet.
-            delay: to be taken out of ``decoded``, samples.
+            delay: to remove from ``decoded``, samples.
         """
         references = self._frames([self._reference_key(clip) for clip in clips], reference, "reference")
         outputs: list[Frames]
@@ -122,7 +122,7 @@ class Embedder:
         return reference_frames_key(self._identity, self.settings, clip)
 
     def _frames(self, keys: Sequence[str], audio: torch.Tensor, what: str) -> list[Frames]:
-        """The frames that stand under each key, or those of the audio (clips, channels, samples)."""
+        """Stored frames of each key, or those of the audio (clips, channels, samples)."""
         found: dict[int, Frames] = {}
         new: dict[int, np.ndarray] = {}
         bad = not_finite(audio, what)
@@ -167,18 +167,18 @@ class Embedder:
         return frames
 
     def _silent_frames(self, audio: torch.Tensor) -> int:
-        """Frames without a sample that is not 0."""
+        """Number of frames whose samples are all 0."""
         rate = self.settings.sample_rate
         frame, hop = (2 * round(seconds * rate / 2) for seconds in (self.info.frame_s, self.info.hop_s))
         return int((~centred_frames(_mono(audio), frame, hop).any(-1)).sum())
 
 
 def _mono(audio: torch.Tensor) -> torch.Tensor:
-    """(samples,): the mean of the channels. Mono counts once, whatever its number of channels."""
+    """(samples,): the mean of the channels. Mono in two channels stays as it is."""
     audio = audio.cpu()
     return audio[0] if len(audio) == 1 else audio.double().mean(0).float()
 
 
 def shift(decoded: torch.Tensor, delay: int) -> torch.Tensor:
-    """(..., samples) earlier by ``delay`` samples, zeros at the end that becomes free."""
+    """(..., samples) earlier by ``delay`` samples, padded with zeros."""
     return functional.pad(decoded, (-delay, delay))

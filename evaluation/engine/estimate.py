@@ -1,4 +1,4 @@
-"""What a run would take, extrapolated from seconds of it (``evaluate --dry-run``)."""
+"""Time and storage of a run, extrapolated from seconds of it (``evaluate --dry-run``)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from evaluation.statistics.matching import meets
 from qincodec import audio
 from qincodec.core.errors import UserError
 
-#: Seconds that coding and scoring a sample should take; seconds of audio in one before it, which shows how
-#: long that sample may be.
+#: Seconds that coding and scoring a sample should take; seconds of audio in the sample before it, which shows
+#: how long the next may be.
 _AIM_S, _FIRST_S = 1.5, 1.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take, extrapolated from ``sample_s`` seconds of ``sample_clips`` of its clips."""
+    """Time and storage of a run, extrapolated from ``sample_s`` seconds of ``sample_clips`` of its clips."""
 
     n_clips: int
     n_conditions: int
@@ -41,7 +41,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Of a sample: wall time of all, and of what is not coding; bytes of its run folder."""
+    """Cost of a sample: wall time in all, and without coding; bytes of its run folder."""
 
     clips: list[Clip]
     wall_s: float
@@ -56,9 +56,9 @@ class _Measured:
 def estimate(run: PreparedRun) -> Estimate:
     """Code and score a sample of typical clips in a temporary folder, and extrapolate.
 
-    A second of one clip comes first; it shows how long the sample may be, up to a batch of whole clips. What
-    a codec takes is extrapolated by itself, so that the pilot and the further points of measured rates can
-    be counted. An embedding takes the same for every condition, and is measured once.
+    A second of one clip comes first; it shows how long the sample may be, up to a batch of whole clips. A
+    codec's time is extrapolated separately, so that the pilot and further points of measured rates can be
+    counted. An embedding takes equally long for every condition, and is measured once.
     """
     clips = sorted((c for c in run.dataset.clips if c.error is None), key=lambda c: (c.duration_s, c.id))
     if not clips:
@@ -115,14 +115,14 @@ def _measure(run: PreparedRun, clips: list[Clip]) -> _Measured:
 
 
 def _embed(run: PreparedRun, clip: Clip) -> tuple[float, float]:
-    """Seconds that all embeddings of a second of audio take, and bytes of their frames."""
+    """Seconds that all embeddings take for a second of audio, and bytes of their frames."""
     rate = run.settings.sample_rate
     samples, sample_rate = audio.read(clip.path, clip.start_s, clip.duration_s)
     mono = torch.from_numpy(audio.resample(audio.mix(samples, 1), sample_rate, rate)[0])
     taken = num_bytes = 0.0
     for embedding in run.embeddings:
         name, embed = embedding.name, embedding.embed
-        few = partial(embed, mono[: rate // 2].clone(), rate)  # takes what only the first call does
+        few = partial(embed, mono[: rate // 2].clone(), rate)  # the first call is slower
         of_plugin("embedding", name, "embed()", few)
         began = time.perf_counter()
         frames = of_plugin("embedding", name, "embed()", partial(embed, mono.clone(), rate))

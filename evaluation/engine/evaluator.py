@@ -1,7 +1,7 @@
-"""One batch of clips through the conditions that lack something: coded, aligned, scored.
+"""One batch of clips through the conditions that lack results: coded, aligned, scored.
 
-A batch is always computed whole, in the same composition, whatever part of it is already known: batched
-kernels may round differently in another batch, and a resumed run must end in the same bytes.
+A batch is always computed whole, even if a part of it is already known: batched kernels may round differently
+in another batch, and a resumed run must end in the same bytes.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from qincodec.core.plugins import FAULTS
 
 @dataclass(frozen=True)
 class Work:
-    """What a batch of clips lacks.
+    """Work that a batch of clips lacks.
 
     Attributes:
         clips: of the batch.
-        todo: conditions, each with the delay to score it at; None: at the delay that the batch shows.
+        todo: conditions, each with the delay to score it at; None: the delay that the batch shows.
     """
 
     clips: list[Clip]
@@ -50,17 +50,17 @@ class Work:
 
 
 class Evaluator:
-    """Does the work on batches, and adds what comes of it to a ledger. Threads may share one.
+    """Does the work on batches, and adds the results to a ledger. Threads may share one.
 
     Args:
-        ledger: a run folder, or what stands for one on another host.
+        ledger: a run folder, or its substitute on another host.
         settings: of the run.
         conditions: whose rates may be cut out of one another (`Coder`).
         metrics: with a value per clip.
         embeddings: loaded.
         device: of the metrics.
         save_audio: keep decoded clips.
-        unchanged: what is known of files already.
+        unchanged: files that were checked already.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Evaluator:
         self.save_audio = save_audio
         #: Ends the work before the next condition, in all threads.
         self.stop = threading.Event()
-        #: Keys of scores that could not be computed in this session: a second attempt would fail likewise.
+        #: Keys of scores that could not be computed in this session: a second attempt would fail, too.
         self.failed: set[str] = set()
         seen = unchanged or Unchanged()
         self._coder = Coder(ledger, settings.sample_rate, settings.channels, seen, conditions, self.coded_row)
@@ -116,28 +116,28 @@ class Evaluator:
         return any(row is None or (row.error and score not in self.failed) for score, row in rows)
 
     def _metrics(self, prepared: PreparedCondition, clip: Clip) -> list[Metric]:
-        """Those that a clip has scores of."""
+        """Metrics of which the clip has scores."""
         return [m for m in self.metrics if is_for(m, clip)] if prepared.change is None else []
 
     def saves(self, prepared: PreparedCondition) -> bool:
         return self.save_audio and prepared.change is None
 
     def append(self, rows: Sequence[ClipRow]) -> None:
-        """Append what is new: known results stay as they are, a failure is written once."""
+        """Append new rows: known results stay as they are, a failure is written once."""
         self.ledger.append([new for row in rows if (new := self._new(row)) is not None])
 
     def _new(self, row: ClipRow) -> ClipRow | None:
-        """What a row adds to those that are known."""
+        """The row to append beside a known one, if any."""
         known = self.ledger.row(row.key, type(row))
         if row.is_news_after(known):
             return row
         if not isinstance(row, CodedRow) or row.place == Place():
             return None
         assert isinstance(known, CodedRow)
-        return known.at(row.place) if row.place != known.place else None  # what was kept there is gone
+        return known.at(row.place) if row.place != known.place else None  # the file kept there is gone
 
     def _load(self, clips: list[Clip], todo: Sequence[tuple[PreparedCondition, int | None]]) -> list[Batch]:
-        """Read clips into batches of one length each; what cannot be read fails for all conditions."""
+        """Read clips into batches of one length each; an unreadable clip fails for all conditions."""
         by_length: dict[int, list[tuple[Clip, torch.Tensor]]] = {}
         for clip in clips:
             try:
@@ -166,7 +166,7 @@ class Evaluator:
         except FAULTS as error:
             if len(batch.clips) == 1:
                 rows = self.failures(prepared, batch.clips[0], delay, describe(error))
-            else:  # each clip by itself, so that only the one at fault is lost
+            else:  # one clip at a time, so that only the one at fault is lost
                 for index in range(len(batch.clips)):
                     self._evaluate(prepared, batch.clip(index), delay)
                 return
@@ -175,7 +175,7 @@ class Evaluator:
     def _decode_again(
         self, prepared: PreparedCondition, batch: Batch, known: list[CodedRow | None]
     ) -> Coded | None:
-        """Decode what an earlier session encoded; None if that is not all there."""
+        """Decode clips that an earlier session encoded; None if any is missing."""
         done = [row for row in known if row is not None and row.error is None]
         if prepared.codec is None or len(done) < len(known):
             return None
@@ -195,14 +195,14 @@ class Evaluator:
         known: list[CodedRow | None],
         delay: int | None,
     ) -> list[ClipRow]:
-        """Coded and score rows of a batch, and the decoded files where they are asked for."""
+        """Coded and score rows of a batch, and the decoded files if requested."""
         if batch.aligner is None:
             batch.aligner = Aligner(batch.reference.to(self.device), self.settings.sample_rate)
         reference, decoded = batch.aligner.reference, coded.decoded.to(self.device)
         coded_rows = [
             row.at(place) for row, place in zip(known, coded.places, strict=True) if row and not row.error
         ]
-        if len(coded_rows) < len(known):  # what is known was aligned when it was coded
+        if len(coded_rows) < len(known):  # known clips were aligned when they were coded
             coded_rows = self._new_rows(prepared, batch, coded, batch.aligner.estimate(decoded))
         if delay is None:
             own = [row.delay for row in coded_rows]
@@ -285,9 +285,9 @@ class Evaluator:
     def failures(
         self, prepared: PreparedCondition, clip: Clip, delay: int | None, reason: str
     ) -> list[ClipRow]:
-        """Rows of a clip that failed: of its coding, or, if that is done, of every score at ``delay``.
+        """Rows of a clip that failed: of its coding, or, if it is coded, of every score at ``delay``.
 
-        Of what is coded, the first pass (no ``delay`` yet) says nothing: the second tries it again.
+        The first pass (no ``delay`` yet) writes none for coded clips: the second tries them again.
         """
         row = self.coded_row(prepared, clip)
         if row is not None and row.error is None:

@@ -1,4 +1,4 @@
-"""What an evaluation's codecs lack: told at once for all of them, and downloaded only when all is known."""
+"""Missing parts of an evaluation's codecs: reported together, and downloaded after all other checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Lack:
     Attributes:
         reason: in one line.
         files: names of the pretrained files that it lacks, of `baselines.weights.FILES`.
-        alone: what of it could run, as typed after ``--codecs``.
+        alone: the part that could run, as typed after ``--codecs``.
     """
 
     reason: str
@@ -33,7 +33,7 @@ class Lack:
         return " and ".join(f"'{entry.filename}' ({entry.url})" for entry in entries)
 
     def said(self, failed: str | None) -> str:
-        """The reason; without the advice to download if a download has ``failed``."""
+        """The reason, without the advice to download if a download has ``failed``."""
         if failed is None or not self.files:
             return self.reason
         text = f"weights {' and '.join(self.files)} are not in the cache and the download failed"
@@ -58,10 +58,10 @@ def find_lacks(specs: Sequence[CodecSpec]) -> dict[str, Lack]:
 
 
 def refuse(request: ParsedRequest, lacks: Mapping[str, Lack], failed: str | None = None) -> Unavailable:
-    """One line: what is missing of every codec, where it goes, and what can run now.
+    """One line: what every codec lacks, where to put it, and what can run now.
 
     Args:
-        failed: why a download that was tried has failed; it is not advised again then.
+        failed: why a download failed; then the message does not suggest it again.
     """
     parts = [
         f"{label} lacks {lack.held}" if lack.files else f"{label}: {lack.reason}"
@@ -86,13 +86,13 @@ def refuse(request: ParsedRequest, lacks: Mapping[str, Lack], failed: str | None
 
 
 def fetch_weights(request: ParsedRequest, progress: Progress) -> str | None:
-    """Download what the codecs lack; everything else that was asked for is known to be there by then.
+    """Download what the codecs lack, after everything else in the request was found.
 
     Returns:
-        Why a download failed, where the request leaves out what cannot run; None if none did.
+        Why a download failed, if the request skips codecs that cannot run; else None.
 
     Raises:
-        UserError: a codec cannot run whatever is downloaded, or a download failed.
+        UserError: a download failed, or a codec cannot run even after it.
     """
     lacks = find_lacks(request.codecs)
     typed = request.typed

@@ -140,7 +140,7 @@ def test_a_host_that_is_lost_and_none_that_has_the_data(
     # A path that leads every process elsewhere.
     asked = request("/proc/self/cwd/clips", f"{name},opus", cluster=nodes.address)
     lost = evaluated(asked, tmp_path / "lost", note=notes.append, progress=progress)
-    assert any("what it had is done again" in line for line in notes), notes
+    assert any("its work is done again" in line for line in notes), notes
     assert {Path(path).name for path in sent} >= {"a.wav", "g.wav"}
 
     def same(rows: dict[str, dict[str, Any]]) -> list[str]:

@@ -109,9 +109,9 @@ def test_a_condition_that_always_ends_its_worker_is_given_up(
     assert ray.deaths == 1 + 2 * (3 + 2 * 3)
     assert "deadly@8 ended 3 workers or more on each of 4 clips (0, 1, 6, 7)" in given_up
     assert told[-1] == given_up and len(told) == len(set(told)) == 1 + 1 + 2 + 1 + 2 + 1
-    assert "4 conditions (deadly@4, deadly@8, steps@4, steps@8), 2 clips (0, 1); what it had is" in told[0]
+    assert "4 conditions (deadly@4, deadly@8, steps@4, steps@8), 2 clips (0, 1); its work is" in told[0]
     assert [line.partition(" with ")[2] for line in told[1:4]] == [
-        f"condition deadly@8, {what}; what it had is done again"
+        f"condition deadly@8, {what}; its work is done again"
         for what in ("2 clips (0, 1)", "clip 0", "clip 1")
     ]
     monkeypatch.setattr(DeadlyCodec, "peaks", ())
