@@ -189,7 +189,7 @@ class Cluster:
                     todo.extendleft(self._receive(refs[ref], ref))
 
     def _hand_out(self, todo: deque[_Task], rest: Iterator[_Task]) -> int:
-        """Give every ready worker something to do; returns how many tasks were given up."""
+        """Give every ready worker something to do; returns how many known tasks are not done."""
         for place in range(IN_LINE):
             for hired in self._hired:
                 if not hired.is_ready or len(hired.in_line) > place:

@@ -1,4 +1,4 @@
-"""What workers of a cluster are given to do, as the driver knows it: batches to code, clips of a pilot."""
+"""Jobs for workers of a cluster, as the driver holds them: batches to code, clips of a pilot."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from qincodec.core.errors import UserError
 
 
 class Job(Protocol):
-    """Something that a worker does."""
+    """A piece of work for a worker."""
 
     def order(self) -> Order:
-        """What it is sent: made then, so that all is known that came before."""
+        """The order to send, made when it is sent, so that it includes all earlier results."""
 
     def take(self, found: Any) -> None:
-        """What it made of it."""
+        """Take the worker's result."""
 
     @property
     def points(self) -> list[str]:
-        """The conditions that it is of (`Condition.point`)."""
+        """Its conditions (`Condition.point`)."""
 
     @property
     def clips(self) -> list[str]:
-        """Ids of the clips that it is of."""
+        """Ids of its clips."""
 
     def part(self, points: Set[str]) -> Job | None:
-        """What of it is of these conditions; None if nothing is."""
+        """The part of it that belongs to these conditions; None if none does."""
 
     def parts(self) -> list[Job]:
-        """Smaller ones that give the same together, one for each condition if there are several; none if
-        there are none."""
+        """Smaller jobs with the same result, one for each condition if it has several; empty if it cannot be
+        split."""
 
     def fail(self, reason: str) -> None:
-        """It cannot be done."""
+        """Record that it cannot be done."""
 
 
 @dataclass
@@ -58,8 +58,7 @@ class BatchJob:
     evaluator: Evaluator
     store: RunStore
     on_step: Callable[[int], None]
-    #: Codecs whose rates are encoded each by itself: a higher one, out of which they would be cut, may have
-    #: ended workers.
+    #: Codecs whose rates are encoded separately, because the highest rate may have ended workers.
     apart: frozenset[str] = frozenset()
 
     @property
@@ -92,18 +91,18 @@ class BatchJob:
         return Ordered(prepared.condition, files, paths, delay)
 
     def _tell_coded(self, known: Known, prepared: PreparedCondition) -> list[tuple[Clip, CodedRow]]:
-        """What was made of this batch in a condition."""
+        """Results of a condition on this batch."""
         rows = [(clip, self.evaluator.coded_row(prepared, clip)) for clip in self.work.clips]
         coded = [(clip, row) for clip, row in rows if row is not None]
         for _, row in coded:
             known.rows[row.key] = row
             if prepared.codec is not None and row.error is None:
-                with suppress(OSError, UserError):  # the worker makes it again
+                with suppress(OSError, UserError):  # the worker computes it again
                     known.encoded[row.key] = self.store.read_encoded(row)
         return coded
 
     def _tell(self, known: Known, prepared: PreparedCondition, delay: int | None) -> None:
-        """What the run folder holds of a condition on this batch."""
+        """Content of the run folder for a condition on this batch."""
         evaluator, store = self.evaluator, self.store
         coded = self._tell_coded(known, prepared)
         found: list[Row | None] = []
@@ -137,7 +136,7 @@ class BatchJob:
 
     def parts(self) -> list[Job]:
         clips, todo = self.work.clips, self.work.todo
-        if len(todo) > 1:  # in the same batch each gives the same
+        if len(todo) > 1:  # in the same batch each gives the same result
             works = [Work(clips, [one]) for one in todo]
         else:
             works = [Work([clip], todo) for clip in clips] if len(clips) > 1 else []
@@ -153,14 +152,14 @@ class BatchJob:
 
 @dataclass
 class ClipJob:
-    """What a clip of the pilot takes, as a `Job`; where it cannot be coded, nothing is ``found``."""
+    """Measurement of a clip of the pilot, as a `Job`; ``found`` stays empty if the clip cannot be coded."""
 
     clip: Clip
     label: str
     rate: Rate
     of: Rate
     found: dict[str, Size]
-    #: Codecs whose rates are encoded each by itself.
+    #: Codecs whose rates are encoded separately.
     alone: set[str]
 
     @property
@@ -181,7 +180,7 @@ class ClipJob:
         return self if points & {*self.points} else None
 
     def parts(self) -> list[Job]:
-        """By itself, if it was to be cut out of a higher rate, which may be at fault."""
+        """Encoded separately, if it was to be cut out of a higher rate, which may be at fault."""
         if self.of.label == self.rate.label:
             return []
         self.alone.add(self.label)
@@ -192,7 +191,7 @@ class ClipJob:
 
 
 def _wholes(conditions: Sequence[PreparedCondition]) -> list[PreparedCondition]:
-    """Those that others are cut out of (`Coder`)."""
+    """Conditions that others are cut out of (`Coder`)."""
     rates = [(c.codec, c.rate) for c in conditions]
     found = []
     for prepared in conditions:

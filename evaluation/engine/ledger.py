@@ -1,4 +1,4 @@
-"""What the work on a batch reads from a run folder and adds to it: in the folder, or far away from it."""
+"""The interface between the work on a batch and a run folder, on its own host or another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R", bound=Row)
 
 
 class Ledger(Protocol):
-    """The part of `RunStore` that coding and scoring use; `Gathered` has it, too."""
+    """The part of `RunStore` that coding and scoring use, which `Gathered` also has."""
 
     def row(self, key: str, kind: type[R]) -> R | None: ...
 
@@ -37,12 +37,12 @@ class Ledger(Protocol):
 
 @dataclass
 class Known:
-    """What a run folder holds already.
+    """Known content of a run folder.
 
     Attributes:
         rows: by key.
         encoded: by key of their rows.
-        frames: by key of their rows, which are not among ``rows``.
+        frames: by key of their rows; ``rows`` does not have these.
     """
 
     rows: dict[str, Row] = field(default_factory=dict)
@@ -52,20 +52,20 @@ class Known:
 
 @dataclass
 class Gathered:
-    """Stands for a run folder on a host that has none: knows what it was told, keeps what is added."""
+    """Substitute for a run folder on another host: holds known results and collects new ones."""
 
     known: Known = field(default_factory=Known)
     new_rows: dict[str, Row] = field(default_factory=dict)
-    #: What stands for its file -> operating point, clip, bytes, where it is kept so far.
+    #: Placeholder of a file -> operating point, clip, bytes, present place.
     new_encoded: dict[str, tuple[str, str, bytes, Place]] = field(default_factory=dict)
     #: Operating point, clip, samples, sample rate.
     new_decoded: list[tuple[str, str, np.ndarray, int]] = field(default_factory=list)
-    #: Key -> embedding, frames, how many of them are silent.
+    #: Key -> embedding, frames, number of silent frames.
     new_frames: dict[str, tuple[str, np.ndarray, int]] = field(default_factory=dict)
 
     def row(self, key: str, kind: type[R]) -> R | None:
         row = self.new_rows.get(key) or self.known.rows.get(key)
-        assert row is None or isinstance(row, kind)  # the run folder gave it as one
+        assert row is None or isinstance(row, kind)  # the run folder returned this kind
         return row
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -77,7 +77,7 @@ class Gathered:
         return self.known.encoded[row.key]
 
     def write_encoded(self, point: str, clip_id: str, data: bytes, known: Place) -> Place:
-        """Where it is kept is the run folder's to say: what comes back stands for it until `write_to`."""
+        """Returns a placeholder: the run folder decides the place in `write_to`."""
         name = f"{point}/{clip_id}"
         self.new_encoded[name] = point, clip_id, data, known
         return Place(name)
@@ -96,11 +96,11 @@ class Gathered:
             self.new_frames[key] = embedding, frames, count
 
     def additions(self) -> Gathered:
-        """What was added, without what was known: that is sent back."""
+        """New results without the known ones, to send back."""
         return replace(self, known=Known())
 
     def renamed(self, names: Mapping[str, str]) -> Gathered:
-        """The same with other names of files in what rows say of failures."""
+        """The same with other file names in the error messages of rows."""
 
         def told(row: Row) -> Row:
             if not isinstance(row, ClipRow) or row.error is None:
@@ -113,10 +113,10 @@ class Gathered:
         return replace(self, new_rows={key: told(row) for key, row in self.new_rows.items()})
 
     def write_to(self, store: RunStore) -> list[ClipRow]:
-        """Add to a run folder all that was added here, files before the rows that speak of them.
+        """Write all new results to a run folder, files before the rows that name them.
 
         Returns:
-            The rows, which name the files as the folder does; they are not appended yet.
+            The rows with the folder's file names; they are not appended yet.
         """
         for point, clip_id, samples, sample_rate in self.new_decoded:
             store.write_decoded(point, clip_id, samples, sample_rate)

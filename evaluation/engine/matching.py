@@ -1,15 +1,15 @@
 """Finds operating points for asked rates by measuring; `evaluation.statistics.matching` reads rows from them.
 
-Before a run a pilot encodes a few clips, drawn by the run's seed from all of the data, and scores nothing. A
-codec whose bitrate can be set freely (`Codec.rate_at`) is searched first on few clips, then on more:
-variable bitrates differ much from clip to clip. It aims at `PILOT_TOLERANCE` of the asked rate and after
-`PATIENCE` points takes `STEP_TOLERANCE`: where an encoder changes its mode its bitrate jumps, and there may
-be no nearer one. Of other codecs the point within `STEP_TOLERANCE` is taken, or the two around the asked
-rate. When all clips are coded, the same search goes on with what was measured on all of them, until every
-asked rate is met, lies between two points that are next to each other, or is out of reach (`missing_points`).
-A shard keeps to its pilot, which is the same for all shards.
+Before a run, a pilot encodes a few clips, drawn by the run's seed from all of the data, and scores nothing. A
+codec whose bitrate can be set freely (`Codec.rate_at`) is searched first on few clips, then on more, because
+variable bitrates differ much from clip to clip. The search aims at `PILOT_TOLERANCE` of the asked rate. After
+`PATIENCE` points it accepts `STEP_TOLERANCE`: an encoder's bitrate jumps where it changes its mode, and a
+nearer one may not exist. For other codecs the search takes the point within `STEP_TOLERANCE`, or the two
+around the asked rate. When all clips are coded, the same search continues with the measurements on all of
+them, until every asked rate is met, lies between two neighboring points, or is out of reach
+(`missing_points`). A shard uses only its pilot, which is the same for all shards.
 
-The points stand in run.json before anything is coded, so a run that goes on uses the same.
+The points are written to run.json before anything is coded, so a run that continues uses the same.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from evaluation.run.store import RunStore, coded_key
 from evaluation.statistics.matching import TOLERANCE, meets
 from qincodec.core.console import Progress
 
-#: How near the pilot comes to the asked rate (ratio - 1): of a bitrate that can be set freely, of others.
+#: Tolerance of the pilot about the asked rate (ratio - 1): for codecs whose bitrate can be set freely, for
+#: others.
 PILOT_TOLERANCE, STEP_TOLERANCE = 0.01, 0.02
-#: Points of a codec that can be set freely for which the pilot aims at the first of these.
+#: Number of points after which the pilot accepts the second tolerance.
 PATIENCE = 3
-#: Clips of the pilot; of codecs whose bitrate can be set freely, it goes on with so many seconds of audio.
+#: Clips of the pilot; seconds of audio with which it continues if a codec's bitrate can be set freely.
 PILOT_CLIPS, PILOT_S = 8, 600.0
-#: Files that a shard looks at first, for a pilot of all of the data; twice as many if they are too few.
+#: Files that a shard reads first, for a pilot of all of the data; twice as many if they are too few.
 PILOT_FILES = 256
-#: Points that are tried for one asked rate at most.
+#: Greatest number of points tried for one asked rate.
 MAX_TRIED = 12
 
-#: An operating point and its measured rate; NaN where nothing could be measured.
+#: An operating point and its measured rate; NaN if nothing could be measured.
 Measured = tuple[Rate, float]
 
 
@@ -58,12 +59,12 @@ def next_rate(
     asked: float,
     tolerance: float,
 ) -> Rate | None:
-    """The operating point to measure next; None where those that were tried are enough, or there is no other.
+    """The operating point to measure next; None if those tried suffice, or no other exists.
 
     Args:
         rates: `Codec.rates`.
-        tried: with what was measured, in any order.
-        tolerance: how near to the asked rate (ratio - 1) is enough.
+        tried: with their measured rates, in any order.
+        tolerance: accepted distance from the asked rate (ratio - 1).
     """
     known = [(rate, kbps) for rate, kbps in tried if kbps > 0 and rate.kbps is not None]
     if any(meets(kbps, asked, tolerance) for _, kbps in known):
@@ -72,7 +73,7 @@ def next_rate(
     steps = {rate.label: rate for rate in rates if rate.kbps is not None}
     if not steps:
         return None if tried else rates[0]
-    # What was tried and could not be measured is stepped over.
+    # Skip points that were tried and could not be measured.
     ladder = [rate for label, rate in steps.items() if label not in before]
     if not tried:
         return _at(codec, ladder, channels, asked, -math.inf, math.inf)
@@ -81,13 +82,14 @@ def next_rate(
     below = max((m for m in known if m[1] < asked), key=lambda m: m[1], default=None)
     above = min((m for m in known if m[1] > asked), key=lambda m: m[1], default=None)
     if below and above:
-        # On the line through both, in logarithms; well between them, so that it ends on any curve.
+        # On the line through both, in logarithms; well between them, so that the search ends on any curve.
         share = math.log(asked / below[1]) / math.log(above[1] / below[1])
         ends = _nominal(below[0]), _nominal(above[0])
         low, high = min(ends), max(ends)
         guess = ends[0] * (ends[1] / ends[0]) ** min(max(share, 0.1), 0.9)
     else:
-        # From the last point in the direction: near another one a measured rate may go the other way.
+        # From the last point in this direction: close to another point a measured rate may change the other
+        # way.
         known.sort(key=lambda m: _nominal(m[0]))
         falls = _falls(known[0], known[-1])
         is_up = bool(below) is not falls
@@ -99,7 +101,7 @@ def next_rate(
 
 
 def _falls(first: Measured, last: Measured) -> bool:
-    """Whether a measured rate falls as the nominal one rises, by two points well apart."""
+    """Whether a measured rate falls as the nominal one rises, judged by two distant points."""
     return _nominal(last[0]) > 1.2 * _nominal(first[0]) and last[1] < 0.95 * first[1]
 
 
@@ -119,7 +121,7 @@ def _at(
 
 @dataclass(frozen=True)
 class Found:
-    """What a pilot found; it stands in run.json, so codecs are called by their labels.
+    """Result of a pilot; it is written to run.json, so codecs are named by their labels.
 
     Attributes:
         asked: in the order of the request.
@@ -131,7 +133,7 @@ class Found:
 
 
 def known_points(old: RunDescription | None) -> Found:
-    """What the earlier sessions of a run found."""
+    """Result of the earlier sessions of a run."""
     if old is None:
         return Found([], [])
     points = [(point.codec, Rate(point.nominal, point.settings)) for point in old.points]
@@ -148,8 +150,8 @@ def find_points(
 
     Args:
         conditions: of a request, at nominal rates.
-        old: what the run folder holds.
-        pilot: measures what is not known yet.
+        old: content of the run folder.
+        pilot: measures unknown rates.
     """
     wanted = [c for c in conditions if c.codec is not None and not c.condition.control]
     before = known_points(old)
@@ -191,8 +193,8 @@ def with_points(
 def names_of_points(
     conditions: Sequence[PreparedCondition], asked: Sequence[AskedRate]
 ) -> dict[tuple[str, str], str]:
-    """What conditions are called in tables, by (codec, rate) as rows have them: an operating point is called
-    by the asked rate that the pilot's measurement of it is nearest to."""
+    """Names of conditions in tables, by (codec, rate) as in rows. An operating point is named by the asked
+    rate nearest to its rate in the pilot."""
     measured = {(of.codec, tried.nominal): tried.kbps for of in asked for tried in of.pilot}
     names: dict[tuple[str, str], str] = {}
     for condition in (prepared.condition for prepared in conditions):
@@ -210,7 +212,7 @@ def missing_points(
     clips: Sequence[Clip],
     store: RunStore,
 ) -> list[tuple[str, Rate]]:
-    """Further operating points that asked rates need, by what all clips took at those that are coded."""
+    """Further operating points that asked rates need, by the rates of all clips at the coded points."""
     measured: dict[str, list[Measured]] = {}
     codecs: dict[str, Codec] = {}
     for prepared in conditions:
@@ -234,13 +236,13 @@ def missing_points(
 
 
 def kbps_of(num_bytes: Sequence[int], durations_s: Sequence[float]) -> float:
-    """Total bits over total duration; NaN of nothing."""
+    """Total bits over total duration; NaN if empty."""
     return 8 * sum(num_bytes) / sum(durations_s) / 1000 if durations_s else math.nan
 
 
 @dataclass
 class InThreads:
-    """Measures clips in threads of this process; their number changes nothing."""
+    """Measures clips in threads of this process; their number does not change the result."""
 
     sizes: Sizes
     workers: int = 1
@@ -248,7 +250,7 @@ class InThreads:
     def __call__(self, label: str, codec: Codec, rate: Rate, of: Rate, clips: list[Clip]) -> list[Size]:
         self.sizes.turn_to(label, codec)
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in the run itself: each worker computes with one
+        torch.set_num_threads(1)  # as in the run itself
         try:
             with ThreadPoolExecutor(self.workers) as pool:
                 return list(pool.map(partial(self.sizes.size, label, codec, rate, of), clips))
@@ -262,7 +264,7 @@ class Pilot:
 
     Args:
         measure: encodes clips (`InThreads`, or the workers of a cluster).
-        clips: of the whole data set, of all shards.
+        clips: of the whole data set, from all shards.
         settings: of the run.
     """
 
@@ -280,11 +282,11 @@ class Pilot:
 
     @property
     def is_full(self) -> bool:
-        """Whether clips further down the draw would change nothing."""
+        """Whether later clips of the draw would change nothing."""
         return len(self._drawn) > self._many
 
     def search(self, prepared: PreparedCondition, asked: float) -> tuple[list[Tried], list[Rate]]:
-        """What was measured for an asked rate, in order, and the operating points that meet it best."""
+        """The measurements for an asked rate, in order, and the operating points that meet it best."""
         codec, label = prepared.codec, prepared.condition.codec
         assert codec is not None and prepared.rate is not None
         channels = self.settings.channels
@@ -295,7 +297,7 @@ class Pilot:
         first = None
         for count in dict.fromkeys((self._few, self._many) if free else (self._few,)):
             tried, rate = [], first or next_rate(codec, rates, channels, [], asked, STEP_TOLERANCE)
-            begins = free and count < self._many  # a place to begin with more clips at is all that is sought
+            begins = free and count < self._many  # only finds where to begin with more clips
             aim = PILOT_TOLERANCE if free and not begins else STEP_TOLERANCE
             while rate is not None and len(tried) < (PATIENCE if begins else MAX_TRIED):
                 kbps, clips = self._kbps(label, codec, rate, rates, count)
@@ -321,8 +323,8 @@ class Pilot:
     def _kbps(
         self, label: str, codec: Codec, rate: Rate, rates: Sequence[Rate], count: int
     ) -> tuple[float, int]:
-        """Measured on the first clips of the draw, those left out that cannot be coded; and how many are
-        left."""
+        """Measured on the first clips of the draw, without those that cannot be coded; and how many
+        remain."""
         key = label, rate.label, count
         if key not in self._measured:
             of = highest(codec, rate, rates)

@@ -1,6 +1,6 @@
-"""The noise floor of the embedding metrics: references changed in ways nobody hears, scored like a codec.
+"""The noise floor of the embedding metrics: inaudibly changed references, scored like a codec.
 
-A difference between codecs that is smaller than what rounding to 16 bits or resampling does means nothing.
+A difference between codecs means nothing if rounding to 16 bits or resampling makes a greater one.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from evaluation.engine.conditions import PreparedCondition
 from evaluation.records import Condition
 from qincodec import audio
 
-#: Changes (clips, channels, samples) at a sample rate in Hz; the same shape comes back.
+#: Changes (clips, channels, samples) at a sample rate in Hz; they keep the shape.
 Change = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 def dithered(reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """Rounded to 16 bits with TPDF dither, as the control ``pcm16`` does."""
+    """Signals rounded to 16 bits with TPDF dither, as by the control ``pcm16``."""
     codec = Pcm16()
     codec.sample_rate = sample_rate
     return codec.decode(codec.encode(reference.cpu(), Rate(None)))
 
 
 def resampled(reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """To another common rate and back: 48 kHz, or 44.1 kHz if it is at 48 kHz."""
+    """Signals resampled to another common rate and back: 48 kHz, or 44.1 kHz if they are at 48 kHz."""
     other = 44100 if sample_rate == 48000 else 48000
     there = audio.resample(reference.cpu().numpy(), sample_rate, other)
     back = torch.from_numpy(audio.resample(there, other, sample_rate))

@@ -1,4 +1,4 @@
-"""Parts that nobody installed: out of a Python file, ``FILE.py:NAME``, or a codec that is an object."""
+"""Parts that are not installed: from a Python file, ``FILE.py:NAME``, or a codec that is an object."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _REGISTRIES = CODECS, METRICS, EMBEDDINGS, QUANTIZERS
 
 
 def add_files(texts: Sequence[str]) -> None:
-    """Know codecs, metrics, embeddings and quantizers of ``FILE.py:NAME`` by their names.
+    """Register codecs, metrics, embeddings and quantizers of ``FILE.py:NAME`` under their names.
 
     Raises:
-        UserError: a file cannot be loaded, a class is none of these, or its name is another's.
+        UserError: a file cannot be loaded, a class is not one of these, or its name is taken.
     """
     for text in texts:
         add_file(text, *_REGISTRIES)
 
 
 def added_sources() -> list[Source]:
-    """What `add_files` and names of codecs and metrics that were such files have added."""
+    """Sources added by `add_files`, or by names of codecs and metrics with a file."""
     return [source for registry in _REGISTRIES for source in registry.sources()]
 
 
 def digest_of(codec: Codec) -> str:
-    """What stands for the code of a codec that was given as an object; "" of one that is installed.
+    """Hash of the code of a codec that was given as an object; "" if it is installed.
 
-    It is the hash of the file that its class stands in; of a class of a notebook, of what it was compiled to.
+    It covers the file of its class, or the compiled class of a notebook.
 
     Raises:
-        UserError: another codec has its name.
+        UserError: its name is taken by another codec.
     """
     kind = type(codec)
     if codec.name in CODECS:
@@ -53,14 +53,14 @@ def digest_of(codec: Codec) -> str:
     try:
         file = inspect.getsourcefile(kind)
         code = Path(file).read_bytes() if file and Path(file).is_file() else inspect.getsource(kind).encode()
-    except (OSError, TypeError):  # of a class in a notebook, Python knows no file
+    except (OSError, TypeError):  # Python knows no file of a class in a notebook
         own = [base for base in kind.__mro__ if base.__module__ == kind.__module__]
         code = repr([_contents(base) for base in own]).encode()
     return hashlib.sha256(code).hexdigest()[:16]
 
 
 def _contents(kind: type) -> list[tuple[str, Any]]:
-    """Names and values of a class, functions as what they were compiled to."""
+    """Names and values of a class, with functions as compiled code."""
     found = []
     for name, value in sorted(vars(kind).items()):
         function = getattr(value, "__func__", getattr(value, "fget", value))
@@ -74,14 +74,14 @@ def _contents(kind: type) -> list[tuple[str, Any]]:
 
 
 def _compiled(code: CodeType) -> Any:
-    """Without file and lines: a cell that runs again, or in another session, is the same."""
+    """Code without file and lines: a cell that runs again, or in another session, gives the same."""
     return code.co_code, code.co_names, code.co_varnames, [_constant(value) for value in code.co_consts]
 
 
 def _constant(value: Any) -> Any:
     if isinstance(value, CodeType):
         return _compiled(value)
-    if isinstance(value, set | frozenset):  # whose order is another in each process
+    if isinstance(value, set | frozenset):  # their order differs between processes
         return sorted(map(repr, value))
     plain = value is None or isinstance(value, str | bytes | int | float | complex | tuple | list | dict)
     return repr(value) if plain else type(value).__qualname__

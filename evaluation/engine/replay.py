@@ -1,7 +1,7 @@
-"""The audio of a run, restored from what it kept: every signal as it was scored.
+"""The audio of a run, restored from its folder: every signal as it was scored.
 
-Nothing is encoded: what a codec made of a clip lies in the run folder and is decoded again, brought to the
-evaluation's sample rate, and its condition's delay is taken out. Reports and listening tests use this.
+Nothing is encoded: encoded clips are read from the run folder, decoded again, and resampled to the
+evaluation's sample rate. The condition's delay is removed. Reports and listening tests use this.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ class RunAudio:
 
     Args:
         store: open run folder.
-        folders: where the files of conditions that were decoded elsewhere are.
-        weights: row label or codec -> path, for conditions made with other weights than the shipped ones.
-        device: codecs decode on.
+        folders: of conditions that were decoded elsewhere.
+        weights: row label or codec -> path, for conditions that used other weights than the shipped ones.
+        device: for the decoders.
 
     Raises:
-        UserError: no run yet, a folder for a condition or weights of a codec that the run does not have, or
-            no such device here.
+        UserError: the run does not exist, has no such condition or codec, or the device does not exist here.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class RunAudio:
         for name in self._weights:
             if name not in codecs:
                 raise UserError(
-                    f"--weights {name}=...: no codec of {store.folder} is '{name}'; it has"
+                    f"--weights {name}=...: '{name}' is not a codec of {store.folder}; it has"
                     f" {', '.join(sorted(codecs, key=str))}"
                 )
         check_device(device)
@@ -85,24 +84,24 @@ class RunAudio:
         """(channels, samples) of the reference at `sample_rate`.
 
         Raises:
-            UserError: the recording is gone, cannot be read, or is not what the run has scored.
+            UserError: the recording is gone, cannot be read, or has changed since the run scored it.
         """
         return self._coder.reference(clip, f"the recording '{clip.path}' of clip '{clip.id}'")
 
     def decoded(self, condition: Condition, clip: Clip) -> Audio:
-        """(channels, samples) the condition made of the clip, at `sample_rate`, as long as the reference.
+        """(channels, samples) of the clip after the condition, at `sample_rate`, as long as the reference.
 
-        The condition's delay is taken out; zeros stand where the shifted signal has nothing.
+        The condition's delay is removed; the shifted signal is zero-padded.
 
         Raises:
-            UserError: it failed, or cannot be restored; the message says why.
+            UserError: it failed, or cannot be restored; the message gives the reason.
         """
         whole = torch.from_numpy(self.late(condition, clip))
         delay = self.delay(condition)
         return torch.nn.functional.pad(whole, (-delay, delay)).numpy()
 
     def late(self, condition: Condition, clip: Clip, notes: list[str] | None = None) -> Audio:
-        """`decoded` with the condition's delay left in; what loading it changed is added to ``notes``."""
+        """`decoded` with the condition's delay; changes on loading are added to ``notes``."""
         row = self.row(condition, clip)
         if row is None:
             raise UserError(f"{condition.label} has no result for this clip yet")
@@ -113,7 +112,7 @@ class RunAudio:
         return fit_length(torch.from_numpy(samples), length).numpy()
 
     def delay(self, condition: Condition) -> int:
-        """What is taken out of a condition, samples: the median over the whole run, as it was scored."""
+        """Delay removed from a condition, samples: the median over the whole run, as it was scored."""
         key = condition.point
         with self._lock:
             if key not in self._delays:
@@ -123,7 +122,7 @@ class RunAudio:
             return self._delays[key]
 
     def row(self, condition: Condition, clip: Clip) -> CodedRow | None:
-        """What the run knows of the condition's coding of the clip; None: nothing yet."""
+        """Row of the clip coded by the condition; None if it is not coded yet."""
         file = self._files.get(condition.point, {}).get(clip.id)
         return self._store.row(coded_key(condition, self._settings, clip, file), CodedRow)
 
@@ -139,30 +138,30 @@ class RunAudio:
             encoded = self._store.read_encoded(row)
         except OSError as error:
             raise UserError(
-                f"what {condition.label} encoded is gone ({row.encoded}: {error.strerror}); evaluate with"
-                " another --out to have it again"
+                f"what {condition.label} encoded is gone ({row.encoded}: {error.strerror}); evaluate again "
+                "with another --out"
             ) from error
         codec = self._codec(condition)
         try:
             return self._coder.decode(codec, [encoded], length)[0].numpy()
         except (UserError, KeyboardInterrupt):
             raise
-        except FAULTS as error:  # of a third party's decoder, or of damaged bytes
+        except FAULTS as error:  # from a third party's decoder, or damaged bytes
             text = " ".join(str(error).split())
             raise UserError(
                 f"{condition.label} cannot be decoded again: {type(error).__name__}: {text}"
             ) from error
 
     def _kept(self, path: Path, length: int) -> Audio:
-        """What --save-audio has kept."""
+        """Audio that --save-audio has kept."""
         try:
             samples = audio.resample(*audio.read(path), self.sample_rate)
             if samples.shape[-1] != length:
                 raise UserError(f"'{path}' has {samples.shape[-1]} samples instead of {length}")
         except UserError as error:
             raise UserError(
-                f"the decoded audio that was kept is damaged: {error}; run `evaluate` with the same options"
-                " and --save-audio to have it written again"
+                f"the stored decoded audio is damaged: {error}; run `evaluate` with the same options and "
+                "--save-audio to write it again"
             ) from error
         return samples
 
@@ -170,22 +169,20 @@ class RunAudio:
         folder = self._rendered.get((condition.codec, condition.kbps))
         if folder is None:
             raise UserError(
-                f"{condition.label} was decoded elsewhere and the run keeps no audio of it; say where it is"
-                f" with --condition {condition.label}=DIR, or evaluate with --save-audio"
+                f"{condition.label} was decoded elsewhere and the run keeps no audio of it; give its folder "
+                f"with --condition {condition.label}=DIR, or evaluate with --save-audio"
             )
         known = self._files.get(condition.point, {}).get(clip.id)
-        with self._lock:  # what a file was found for is remembered
+        with self._lock:  # finding a file changes shared state
             file = folder.find(clip.id, clip.path.name)
             if known is None or folder.fingerprint(file) != known.fingerprint:
-                raise UserError(
-                    f"'{file}' is another file than the run scored; evaluate again, or restore the file"
-                )
+                raise UserError(f"'{file}' is not the file that the run scored; restore it or evaluate again")
         loaded = self._coder.rendered(folder, file, known.text, clip)
         notes += loaded.notes
         return loaded.audio
 
     def _codec(self, condition: Condition) -> Codec:
-        """The codec that made a condition, loaded once; so is the reason why it cannot be."""
+        """The codec of a condition, or why it cannot be loaded; tried once."""
         with self._lock:
             if condition.codec not in self._codecs:
                 try:
@@ -202,7 +199,7 @@ class RunAudio:
         path = self._weights.get(condition.codec) or self._weights.get(name)
         if name not in CODECS and "code" in condition.identity:
             raise UserError(
-                f"{condition.codec} is a codec in a Python file: say which with --plug-in FILE.py:CLASS, or"
+                f"{condition.codec} is a codec in a Python file: give it with --plug-in FILE.py:CLASS, or"
                 " evaluate with --save-audio"
             )
         reason = unavailable(name, path)
@@ -218,8 +215,8 @@ class RunAudio:
             part = parts[0] if parts else "settings"
             if part == "code":
                 raise UserError(
-                    f"{condition.codec} was made with another version of its file; give the file as it was,"
-                    " or evaluate with another --out"
+                    f"{condition.codec} was made with another version of its file; give the old file, or "
+                    "evaluate with another --out"
                 )
             raise UserError(
                 f"{condition.codec} was made with {part} {condition.identity.get(part)!r}, here it is"

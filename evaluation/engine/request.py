@@ -1,4 +1,4 @@
-"""What was asked for, parsed: every check that needs no codec, no data and no network."""
+"""The parsed request: every check that needs no codec, no data and no network."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from qincodec.core.errors import UserError, unknown
 from qincodec.core.files import safe_name
 from qincodec.core.plugins import add_file, in_a_file
 
-#: Names of metrics, and of embeddings, each of which stands for its four.
+#: Names of metrics and embeddings; an embedding selects its four metrics.
 DEFAULT_METRICS = "si_sdr,ms_mel,logmel,openl3"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as typed; see `evaluate` for the meaning of each."""
+    """The request as typed; see `evaluate` for the meaning of each value."""
 
     data: str | None = None
     codecs: Sequence[str | Codec] = ("qincodec,opus,mp3",)
@@ -50,8 +50,8 @@ class CodecSpec:
 
     Attributes:
         label: of its rows.
-        codec: name in `baselines.registry.CODECS`; of an object its own.
-        digest: of the code of a codec that is not installed, else "".
+        codec: name in `baselines.registry.CODECS`; an object's own name.
+        digest: hash of the code of a codec that is not installed, else "".
     """
 
     label: str
@@ -72,7 +72,7 @@ class RenderedSpec:
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A request that was understood, beside what was typed.
+    """A parsed request with the typed one.
 
     Attributes:
         metrics: names of metrics with a value per clip.
@@ -88,10 +88,10 @@ class ParsedRequest:
 
 
 def parse_request(request: Request) -> ParsedRequest:
-    """Parse all of a request. Weights files that it names are used from here on by all that need them.
+    """Parse a request. From here on, its weights files replace those of the cache.
 
     Raises:
-        UserError: something in it cannot be understood or is known not to work.
+        UserError: a part of it cannot be parsed or cannot work.
     """
     _check_numbers(request)
     if request.cluster is not None:
@@ -103,7 +103,7 @@ def parse_request(request: Request) -> ParsedRequest:
     metrics, embeddings = choose_metrics(request.metrics)
     for spec in codecs:
         if spec.given is None and spec.codec not in CODECS:
-            CODECS.load(spec.codec)  # says which names are close
+            CODECS.load(spec.codec)  # its error suggests similar names
     _refuse_same_rows(codecs, rendered)
     if not codecs and not rendered:
         raise UserError("nothing to evaluate: give --codecs (see `evaluate list`) or --condition NAME=DIR")
@@ -156,8 +156,8 @@ def _parse_codec(item: str) -> CodecSpec:
         codec = codec if separator else label
     if item.endswith(".py") or ("/" in item and ":" not in item and "=" not in item):
         raise UserError(
-            f"--codecs: '{item}' names no class of a file; give FILE.py:CLASS, with neither comma nor = in"
-            " the path (--plug-in takes any path, and --codecs the name of the class then)"
+            f"--codecs: '{item}' does not name a class of a file; give FILE.py:CLASS, with neither comma nor "
+            "= in the path (or give any path to --plug-in, and the class's name to --codecs)"
         )
     _check_label(label, "--codecs", item)
     return CodecSpec(label, codec, path or None, digest=CODECS.digest(codec))
@@ -189,7 +189,7 @@ def parse_weights(texts: Sequence[str]) -> dict[str, str]:
 
 
 def check_cluster(address: str) -> None:
-    """Refuse what is no value of ``--cluster``."""
+    """Refuse an invalid value of ``--cluster``."""
     host_and_port = r"(\[[\da-fA-F:]+\]|[\w.-]+):\d{1,5}"
     if address not in ("auto", "local") and not re.fullmatch(host_and_port, address):
         raise UserError(
@@ -199,9 +199,9 @@ def check_cluster(address: str) -> None:
 
 
 def choose_metrics(text: str | Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of metrics, and of embeddings (each stands for its metrics), of a comma-separated list.
+    """Names of metrics, and of embeddings (each selects its metrics), of a comma-separated list.
 
-    Known ones only, in the order given.
+    Only known names, in the order given.
     """
     names = text.split(",") if isinstance(text, str) else list(text)
     given = [name.strip() for name in names if name.strip()]
@@ -218,7 +218,7 @@ def choose_metrics(text: str | Sequence[str]) -> tuple[list[str], list[str]]:
                 )
             raise unknown("metric", name, known)
     if not chosen:
-        raise UserError(f"--metrics is empty; known are {', '.join(known)}")
+        raise UserError(f"--metrics is empty; choose from {', '.join(known)}")
     return [n for n in chosen if n in METRICS], [n for n in chosen if n not in METRICS]
 
 
@@ -240,10 +240,10 @@ def _check_numbers(request: Request) -> None:
 
 
 def _give_weights(specs: Sequence[CodecSpec], given: Mapping[str, str]) -> list[CodecSpec]:
-    """What ``--weights`` names: pretrained files replace those of the cache, the rest are codecs' own.
+    """Files of ``--weights``: pretrained files replace those of the cache, others belong to one codec.
 
     Raises:
-        UserError: weights of a codec that is not asked for.
+        UserError: the codec of the weights is not in the request.
     """
     asked = {spec.codec for spec in specs}
     own = dict(given)
@@ -269,20 +269,18 @@ def _refuse_same_rows(codecs: Sequence[CodecSpec], rendered: Sequence[RenderedSp
     labels = [spec.label for spec in codecs]
     for label in labels:
         if labels.count(label) > 1:
-            raise UserError(
-                f"two codecs would stand in rows named '{label}'; name one: --codecs other={label}:..."
-            )
+            raise UserError(f"two codecs have the row name '{label}'; rename one: --codecs other={label}:...")
     rows = [(label, None) for label in labels] + [(spec.label, spec.kbps) for spec in rendered]
     for row in rows:
         if rows.count(row) > 1 or (row[1] is not None and (row[0], None) in rows and row[0] in labels):
-            raise UserError(f"two conditions would stand in rows named '{row[0]}'; give one another name")
+            raise UserError(f"two conditions have the row name '{row[0]}'; rename one")
     folders: dict[str, str] = {}
     for label, _ in rows:
         other = folders.setdefault(safe_name(label).casefold(), label)
         if other != label:
             raise UserError(
-                f"'{other}' and '{label}' would have one folder of clips, where neither space and _ nor case"
-                " tell names apart; give one another name"
+                f"'{other}' and '{label}' would share one folder of clips, where space equals _ and case "
+                "does not count; rename one"
             )
 
 

@@ -1,13 +1,13 @@
-"""The loop: batches of clips through every condition, one row per result, nothing computed twice.
+"""The main loop: batches of clips through every condition, one row per result, nothing computed twice.
 
-Two passes. The first codes every clip, estimates its delay and gain, and scores it at the delay its own
-batch shows. When all clips are coded, one integer delay per condition is fixed, the median over clips, and
-the second pass scores what has no score at that delay yet. For codecs that compensate their delay it finds
-nothing to do. Embeddings, the expensive part, wait for the second pass where the clips of a batch do not show
-one delay: they would have to be made again.
+The first pass codes every clip, estimates its delay and gain, and scores it at the delay of its batch. When
+all clips are coded, each condition gets one integer delay, the median over clips. The second pass scores the
+clips that have no score at this delay yet: none, if the codec compensates its delay. Embeddings, the
+expensive part, wait for the second pass if the clips of a batch differ in delay, so that they are not
+computed twice.
 
-What a batch takes is done by `evaluation.engine.evaluator`: in threads of this process, or on the workers of
-a cluster (`evaluation.engine.cluster`), to the same bytes.
+`evaluation.engine.evaluator` does the work on a batch, in threads of this process or on the workers of a
+cluster (`evaluation.engine.cluster`). Both write the same bytes.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class PreparedRun:
-    """What will run: checked, loaded, nothing written yet.
+    """A checked and loaded run; nothing is written yet.
 
     Attributes:
-        dataset: its clips with an ``error`` fail for every condition.
+        dataset: clips with an ``error`` fail for every condition.
         metrics: in table order.
         unavailable: name of a metric or embedding that cannot be computed here -> why.
         skipped: row label of a codec that was left out -> why.
-        asked: at measured rates, once operating points were found (`evaluation.engine.matching`): what they
-            are for. The conditions are these points then, and nominal ones before.
-        whole: of a shard, what was found of all of the data.
+        asked: asked conditions at measured rates. ``conditions`` are nominal ones until operating points are
+            found (`evaluation.engine.matching`), and these points afterwards.
+        whole: the whole data set as found, if this is a shard.
     """
 
     request: ParsedRequest
@@ -71,23 +71,23 @@ class PreparedRun:
 
     @property
     def workers(self) -> int:
-        """Threads that take batches side by side. Each computes with one CPU thread, so their number changes
-        no result."""
+        """Number of threads that work on batches. Each computes with one CPU thread, so it does not change
+        results."""
         return self.request.typed.workers or usable_cores()
 
     @property
     def floor(self) -> list[PreparedCondition]:
-        """Conditions that only embeddings are computed for."""
+        """Conditions that get only metrics of embeddings."""
         return noise_floor() if self.embeddings else []
 
     def default_folder(self) -> Path:
-        """``runs/<data>-<hash>``: the same request finds its own run again and goes on with it."""
+        """``runs/<data>-<hash>``: the same request finds its own run and continues it."""
         content = row_key(
             settings=self.settings.to_json(),
             data=self.dataset.hash,
             conditions=[asdict(prepared.condition) for prepared in self.conditions],
             metrics=[[metric.name, metric.version] for metric in self.metrics],
-            # By name: weights that arrive later go on with the same folder.
+            # By name: the same folder is used when missing weights arrive later.
             embeddings=sorted([*(e.name for e in self.embeddings), *self.unavailable]),
         )
         return Path("runs") / f"{self.dataset.name}-{content[:8]}"
@@ -99,9 +99,9 @@ class Runner:
     Args:
         store: open run folder.
         run: what to evaluate.
-        cluster: whose workers do the batches; None: threads of this process.
+        cluster: its workers do the batches; None: threads of this process.
         on_step: called with the number of (clip, condition) pairs just finished, from any thread; first with
-            that of those that were there.
+            the number of known pairs.
         on_more: called with the number of pairs that the second pass adds.
     """
 
@@ -129,10 +129,10 @@ class Runner:
         self._evaluator = Evaluator(store, settings, self.conditions, run.metrics, run.embeddings, *typed)
 
     def run(self) -> None:
-        """Code and score all that is missing. Rows of finished work stay, whatever ends the run.
+        """Code and score everything that is missing. Rows of finished work stay, whatever ends the run.
 
         Raises:
-            StoreError: the run folder cannot be written any more.
+            StoreError: the run folder cannot be written.
         """
         evaluator = self._evaluator
         threads = torch.get_num_threads()
@@ -166,7 +166,7 @@ class Runner:
         return None if row is None else row.delay
 
     def _each(self, works: Iterable[Work]) -> None:
-        """Do the work on every batch, here or on the cluster; an error stops it all."""
+        """Do the work on every batch, here or on the cluster; an error stops all of it."""
         works = (work for work in works if work.todo)
         if self.cluster is not None:
             self.cluster.evaluate(works, self._evaluator, self.store, self.on_step)
@@ -176,7 +176,7 @@ class Runner:
             try:
                 for work in works:
                     pending.add(pool.submit(self._evaluator.work, work, self.on_step))
-                    if len(pending) > self.workers:  # one waits in line, the rest are not read yet
+                    if len(pending) > self.workers:  # one waits, the rest are not read yet
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         for future in done:
                             future.result()
@@ -189,12 +189,12 @@ class Runner:
                 raise
 
     def _uncoded(self, clips: list[Clip]) -> Work:
-        """What the first pass does of a batch."""
+        """The first pass's work on a batch."""
         todo = [prepared for prepared in self.conditions if not self._coded(prepared, clips)]
         return Work(clips, [(prepared, None) for prepared in todo])
 
     def _coded(self, prepared: PreparedCondition, clips: list[Clip]) -> bool:
-        """Whether the first pass has nothing to do; what failed is tried again."""
+        """Whether the first pass has nothing to do; failed clips are tried again."""
         for clip in clips:
             row = self._evaluator.coded_row(prepared, clip)
             if row is None or row.error is not None:
@@ -204,7 +204,7 @@ class Runner:
         return True
 
     def _unscored(self, prepared: PreparedCondition, clips: list[Clip], delay: int) -> bool:
-        """Whether any clip that was coded lacks a score at ``delay``."""
+        """Whether any coded clip lacks a score at ``delay``."""
         evaluator = self._evaluator
         for clip in clips:
             key = evaluator.key(prepared, clip)

@@ -1,4 +1,4 @@
-"""Metrics on a batch of clips. Each metric fails by itself: neither the codec nor another metric does."""
+"""Metrics on a batch of clips. A metric that fails affects neither the codec nor other metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qincodec.core.plugins import FAULTS
 
 
 def describe(error: BaseException) -> str:
-    """The reason that stands in a failed clip's row: one line that any encoding can hold."""
+    """The reason for a failed clip's row: one line that any encoding can hold."""
     return one_line(str(error)) if isinstance(error, UserError) else said(error)
 
 
@@ -37,7 +37,7 @@ class Form:
         return cls(metric.sample_rate, metric.channels, metric.device)
 
     def make(self, signals: torch.Tensor, sample_rate: int) -> torch.Tensor:
-        """Of signals (clips, channels, samples) at a rate; maybe the same tensor."""
+        """Signals (clips, channels, samples) at a rate in this form; maybe the same tensor."""
         if self.channels == 1 and signals.shape[1] > 1:
             signals = signals.double().mean(1, keepdim=True).to(signals.dtype)
         device = torch.device(self.device or signals.device)
@@ -48,13 +48,13 @@ class Form:
 
 
 class Signals:
-    """The references of a batch beside what a condition made of them, for all metrics.
+    """The references of a batch and a condition's output, for all metrics.
 
-    Each form is made once: of the decoded signals for all metrics that take it, of the references for all
-    conditions as well.
+    Each form is computed once: of the decoded signals for all metrics, of the references also for all
+    conditions.
 
     Args:
-        batch: keeps what is made of its references.
+        batch: keeps the forms of its references.
         reference: (clips, channels, samples), on the device of the metrics.
         decoded: same shape, not shifted yet.
         delay: taken out of ``decoded``, samples.
@@ -73,9 +73,9 @@ class Signals:
         self._parts: dict[tuple[int, ...], Signals] = {}
 
     def score(self, metric: Metric) -> list[Score | None]:
-        """Per clip of the batch a `Score`, or None where the metric is not for it.
+        """A `Score` per clip of the batch, or None if the metric does not apply to it.
 
-        ``failed`` with the metric's name and reason where it raises.
+        It is ``failed``, with the metric's name and reason, if the metric raises.
         """
         clips = self.batch.clips
         wanted = tuple(i for i, clip in enumerate(clips) if is_for(metric, clip))
@@ -97,12 +97,12 @@ class Signals:
         except FAULTS as error:
             if len(self.batch.clips) == 1:
                 return [failed_score(metric.name, error)]
-        # Each clip by itself, so that only the one at fault has no score.
+        # One clip at a time, so that only the one at fault has no score.
         alone = (self._part(self.batch.clip(i), [i]) for i in range(len(self.batch.clips)))
         return [signals._score(metric)[0] for signals in alone]
 
     def _reason(self, metric: Metric) -> str:
-        """Why it has no score of any of the clips, or ""."""
+        """Why the metric has no score for any of the clips, or ""."""
         channels, samples = self._reference.shape[1:]
         if samples <= abs(self.delay):
             return f"clip is shorter than the delay of {self.delay} samples"
@@ -113,7 +113,7 @@ class Signals:
     def _ask(self, metric: Metric) -> object:
         form, prepared = Form.of(metric), self.batch.prepared
         rate = form.sample_rate or self._sample_rate
-        # Copies: what a metric writes into its tensors must reach no other metric and no codec.
+        # Copies: a metric that writes into its tensors must not affect other metrics or codecs.
         decoded = self._in_form(form).clone()
         if (metric.name, self.delay) not in prepared:
             reference = self.batch.forms[form, self.delay].clone()
@@ -121,7 +121,7 @@ class Signals:
         return metric.score(prepared[metric.name, self.delay], decoded, rate)
 
     def _in_form(self, form: Form) -> torch.Tensor:
-        """The decoded signals; the references are in the batch then."""
+        """Prepare the decoded signals, and the references in the batch."""
         if form not in self._forms:
             reference, decoded = apply_delay(self._reference, self._decoded, self.delay)
             self._forms[form] = form.make(decoded, self._sample_rate)
@@ -140,12 +140,12 @@ def is_for(metric: Metric, clip: Clip) -> bool:
 
 
 def failed_score(name: str, error: BaseException) -> Score:
-    """What stands for a metric that raised: it is tried again when the run goes on."""
+    """Score of a metric that raised; it is tried again when the run continues."""
     return Score(math.nan, f"{name} failed: {describe(error)}", failed=True)
 
 
 def checked_scores(name: str, found: Any, count: int) -> list[Score]:
-    """What a metric returned, if it is what `evaluation.metrics.base.Metric.score` promises.
+    """Scores that a metric returned, checked as `evaluation.metrics.base.Metric.score` promises.
 
     Raises:
         UserError: it is not.

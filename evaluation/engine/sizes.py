@@ -1,4 +1,5 @@
-"""What clips take at an operating point: measured by a pilot, in threads of one process or by workers."""
+"""Bytes and seconds of clips at an operating point, measured by a pilot, in threads of one process or by
+workers."""
 
 from __future__ import annotations
 
@@ -16,41 +17,41 @@ from qincodec.core.plugins import FAULTS
 #: Seconds of audio that are kept for the next operating point.
 KEPT_S = 600.0
 
-#: Bytes and seconds of a clip; None where it cannot be coded, which the run itself will report.
+#: Bytes and seconds of a clip; None if it cannot be coded, which the run itself will report.
 Size = tuple[int, float] | None
 
 
 class Measure(Protocol):
-    """Encodes some clips at a codec's operating point, and says what each takes."""
+    """Encodes some clips at a codec's operating point, and returns the `Size` of each."""
 
     def __call__(self, label: str, codec: Codec, rate: Rate, of: Rate, clips: list[Clip]) -> list[Size]: ...
 
 
 @dataclass
 class Sizes:
-    """Measures clips one by one. Threads may share one, for a codec at a time.
+    """Measures clips one by one. Threads may share one, for one codec at a time.
 
     Args:
         coder: reads the clips.
     """
 
     coder: Coder
-    #: (codec, rate, clip) -> what was encoded at the highest rate, and seconds of audio; None if that failed.
+    #: (codec, rate, clip) -> the clip encoded at the highest rate, and seconds of audio; None if it failed.
     _whole: dict[tuple[str, str, str], tuple[Encoded, float] | None] = field(default_factory=dict, init=False)
-    #: What codecs of one sample rate are given, by (sample rate, clip): the same at every rate that is tried.
+    #: Input of codecs, by (sample rate, clip): the same at every bitrate that is tried.
     _inputs: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict, init=False)
 
     def turn_to(self, label: str, codec: Codec) -> None:
-        """Forget what only other codecs are given or have encoded."""
+        """Forget input and encoded clips of other codecs."""
         self._whole = {at: whole for at, whole in self._whole.items() if at[0] == label}
         self._inputs = {at: kept for at, kept in self._inputs.items() if at[0] == codec.sample_rate}
 
     def forget(self) -> None:
-        """Forget what any codec is given or has encoded."""
+        """Forget input and encoded clips of all codecs."""
         self._whole, self._inputs = {}, {}
 
     def size(self, label: str, codec: Codec, rate: Rate, of: Rate, clip: Clip) -> Size:
-        """What a clip takes.
+        """Bytes and seconds of a clip.
 
         Args:
             label: of the codec's rows.
@@ -73,7 +74,7 @@ class Sizes:
         return len(encoded.payload), whole[1]
 
     def _encoded(self, codec: Codec, rate: Rate, clip: Clip) -> tuple[Encoded, float] | None:
-        """A clip and its seconds; None where that fails."""
+        """An encoded clip and its seconds; None if it fails."""
         try:
             given = self._given(codec, clip)
             encoded = codec.encode(given.to(codec.device, copy=True), rate)

@@ -1,4 +1,4 @@
-"""How fast codecs are, while a run goes on."""
+"""Speed of codecs during a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evaluation.rows import CodedRow, Row
 
 @dataclass
 class Seconds:
-    """Sums over clips: of audio, and of wall time that its encoding and decoding took."""
+    """Sums over clips: seconds of audio, and wall time of its encoding and decoding."""
 
     audio: float = 0.0
     encode: float = 0.0
@@ -20,12 +20,12 @@ class Seconds:
 
 @dataclass
 class Speeds:
-    """What the clips that were coded in this session took, by (codec, rate) as rows have them.
+    """Times of the clips coded in this session, by (codec, rate) as in rows.
 
     `add` may be called from several threads.
 
     Args:
-        names: of these conditions, as they are shown; several with one name are shown as one.
+        names: display names of these conditions; conditions with one name are shown as one.
     """
 
     names: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Speeds:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Count rows that were just written; those of clips that nothing was encoded of add nothing."""
+        """Count rows that were just written; clips of which nothing was encoded add nothing."""
         with self._lock:
             for row in rows:
                 if isinstance(row, CodedRow) and row.encode_s and row.decode_s:
@@ -43,7 +43,7 @@ class Speeds:
                     sums.decode += row.decode_s
 
     def __str__(self) -> str:
-        """``"× real time, encoding/decoding: opus@8=153/900, mp3@8=214/2133"``; "" before there is any."""
+        """``"× real time, encoding/decoding: opus@8=153/900, mp3@8=214/2133"``; "" before the first clip."""
         found: dict[str, Seconds] = {}
         with self._lock:
             for (codec, rate), sums in self.by_condition.items():

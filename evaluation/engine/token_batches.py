@@ -25,13 +25,13 @@ NO_CODES = "codec '{}' has no codebooks, so there are no tokens; `evaluate list`
 
 @dataclass(frozen=True)
 class Tokens:
-    """Codes of clips, an array each under its id, and rows of the index of all, also those without codes."""
+    """Codes of clips, one array per id, and index rows of all clips, also those without codes."""
 
     arrays: dict[str, np.ndarray]
     rows: list[dict[str, Any]]
 
     def renamed(self, names: Mapping[str, str]) -> Tokens:
-        """The same with other names of files in what rows say of failures."""
+        """The same with other file names in the error messages of rows."""
         return replace(self, rows=[row | {"error": _renamed(row["error"], names)} for row in self.rows])
 
 
@@ -64,7 +64,7 @@ def encode_batch(codec: Codec, rate: Rate, coder: Coder, clips: Sequence[Clip]) 
 
 
 def _encode(codec: Codec, rate: Rate, members: Sequence[tuple[Clip, torch.Tensor]]) -> dict[str, Codes | str]:
-    """Codes of clips of one length by clip id, or why there are none."""
+    """Codes of clips of one length by clip id, or why a clip has none."""
     given = torch.stack([samples for _, samples in members]).to(codec.device)
     try:
         encoded = check_encoded(codec.name, codec.encode(given, rate), len(members))
@@ -75,15 +75,13 @@ def _encode(codec: Codec, rate: Rate, members: Sequence[tuple[Clip, torch.Tensor
     except FAULTS as error:
         if len(members) == 1:
             return {members[0][0].id: describe(error)}
-        alone = [
-            _encode(codec, rate, [member]) for member in members
-        ]  # so that only the one at fault is lost
+        alone = [_encode(codec, rate, [member]) for member in members]  # only the clip at fault is lost
         return {name: codes for part in alone for name, codes in part.items()}
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes of a clip: (codebooks, frames); one codebook behind the other where their frames differ."""
+    """Codes of a clip: (codebooks, frames); the codebooks are concatenated if their frames differ."""
 
     array: np.ndarray
     frames: tuple[int, ...]
@@ -105,7 +103,7 @@ class Codes:
 
 
 def row_of(clip: Clip, found: Codes | str) -> dict[str, Any]:
-    """Of the index."""
+    """Row of the index."""
     row: dict[str, Any] = {
         "id": clip.id,
         "recording": clip.recording,
@@ -124,7 +122,7 @@ def row_of(clip: Clip, found: Codes | str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TokensOrder:
-    """A batch as a worker is given it (`evaluation.engine.worker.Order`)."""
+    """A batch as sent to a worker (`evaluation.engine.worker.Order`)."""
 
     clips: Sequence[Clip]
     label: str
@@ -148,8 +146,8 @@ class TokensJob:
     Attributes:
         batch: all clips of it.
         members: the clips of this part.
-        keep: takes the codes of the batch, once they are all there.
-        found: of any part so far.
+        keep: called with the codes of the batch, once they are complete.
+        found: codes of all parts so far.
     """
 
     batch: Sequence[Clip]

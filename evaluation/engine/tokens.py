@@ -1,11 +1,11 @@
-"""``evaluate tokenize``: the codes of a data set as arrays for those who train language models on them.
+"""``evaluate tokenize``: the codes of a data set as arrays, to train language models on.
 
-A folder holds ``tokens.json`` (what was asked, and in the end what came of it), ``index.parquet`` (a row per
-clip) and shards, ``shard-00000.safetensors``: an array per clip under the clip's id. Clips may be read in any
-order without reading the rest, nothing is unpickled, and the same request gives the same bytes.
+A folder holds ``tokens.json`` (the request and, at the end, the result), ``index.parquet`` (a row per clip)
+and shards, ``shard-00000.safetensors``: an array per clip under the clip's id. Clips can be read in any order
+without the rest, nothing is unpickled, and the same request gives the same bytes.
 
-A batch is kept when it is done, in ``.partial/`` until its shard is whole, so an interrupted run goes on
-where it was. Batches depend on data and batch size alone: kernels may round otherwise in another batch.
+A finished batch is kept, in ``.partial/`` until its shard is whole, so that an interrupted run continues
+there. Batches depend only on data and batch size: kernels may round differently in another batch.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from qincodec.core.plugins import FAULTS
 #: Clips of a shard.
 SHARD_CLIPS = 1024
 _DESCRIPTION = "tokens.json"
-#: What a row says of codes.
+#: Columns of a row about codes.
 _FOUND = ("codebooks", "frames", "sizes", "error")
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """What was written.
+    """Result of a run.
 
     Attributes:
         folder: of it.
@@ -65,7 +65,7 @@ class Tokenized:
         tokens: codes of all codebooks of all clips.
         duration_s: of the clips that have codes.
         rate: operating point of the codec.
-        notes: what is to be said of the data.
+        notes: notes on the data.
     """
 
     folder: Path
@@ -84,10 +84,10 @@ def tokenize(
     progress: Progress = lambda *_: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Tokenized:
-    """Write the codes of a data set to a folder, going on with what is there.
+    """Write the codes of a data set to a folder; a run that was interrupted continues.
 
     Args:
-        request: with one codec and one bitrate, which chooses the nearest nominal operating point.
+        request: with one codec and one bitrate, which selects the nearest nominal operating point.
         failed: why a download of its weights failed.
         progress: called with clips done and their number, from any thread.
         note: called with a line about workers of a cluster that come or go.
@@ -101,7 +101,7 @@ def tokenize(
     ((prepared, *_), _) = prepare_conditions(here, failed)
     codec = prepared.codec
     if codec is None or prepared.rate is None:
-        raise UserError("tokens come from a codec; give --codec")
+        raise UserError("--codec is missing; tokens come from a codec")
     settings = request.typed.settings
     dataset = load_dataset(
         request.typed.data,
@@ -119,7 +119,7 @@ def tokenize(
     work = _Tokenizer(prepared.condition.codec, prepared.rate, request.typed.batch_size, out)
     address, workers = request.typed.cluster, request.typed.workers or usable_cores()
     with _locked(out), _one_thread():
-        _check_folder(out, asked)  # another process may have written it in between
+        _check_folder(out, asked)  # another process may have written to it
         write_atomic(out / _DESCRIPTION, _as_json(asked))
         with (
             _cluster(request, address, prepared, note)
@@ -143,7 +143,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in an evaluation: workers side by side, and the same bytes with any number."""
+    """Workers in parallel, as in an evaluation; any number of them gives the same bytes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -153,14 +153,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def _check_codec(codec: Codec, rate: Rate, channels: int) -> None:
-    """Refuse a codec without codes before all data have been encoded."""
+    """Refuse a codec without codes before it encodes all data."""
     try:
         silence = torch.zeros(1, channels, codec.sample_rate, device=codec.device)
         (encoded,) = check_encoded(codec.name, codec.encode(silence, rate), 1)
     except KeyboardInterrupt:
         raise
     except FAULTS:
-        return  # what it does with the data, their rows will tell
+        return  # the rows will report failures on the data
     if encoded.codes is None:
         raise UserError(NO_CODES.format(codec.name))
 
@@ -197,18 +197,19 @@ def _check_folder(out: Path, asked: Mapping[str, Any]) -> None:
             raise ValueError("it is no JSON object")
     except FileNotFoundError:
         if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no tokens; choose another --out") from None
+            raise UserError(f"{out} is not empty and does not hold tokens; choose another --out") from None
         return
     except (OSError, ValueError) as error:
         raise UserError(f"{out / _DESCRIPTION} cannot be read: {error}; choose another --out") from error
     if different := "; ".join(_differences(known, asked)):
         raise UserError(
-            f"{out} holds other tokens: {different}; choose another --out, or ask for the same to go on with"
+            f"{out} holds other tokens: {different}; choose another --out, or repeat the old options to "
+            "continue"
             " it"
         )
 
 
-#: What is another of itself if one of these is: it is not said besides.
+#: Keys that differ whenever one of these does; messages leave them out.
 _FOLLOWS = {
     "identity": {"codec"},
     "sample_rate": {"codec", "identity"},
@@ -219,7 +220,7 @@ _FOLLOWS = {
 
 
 def _differences(known: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
-    """What tokens were made of and are asked for, in words, each difference once."""
+    """Differences between the stored tokens and the request, in words, each once."""
     other = [name for name in asked if known.get(name) != asked[name]]
     for name in other:
         was, now = known.get(name), asked[name]
@@ -236,7 +237,7 @@ def _differences(known: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
             yield f"{name.replace('_', ' ')} was {short(was)}, now {short(now)}"
 
 
-#: Has every batch encoded once and kept.
+#: Encodes every batch once and keeps it.
 _Each = Callable[[Sequence[TokensJob]], None]
 
 
@@ -272,7 +273,7 @@ class _Tokenizer:
     out: Path
 
     def all_shards(self, clips: Sequence[Clip], each: _Each, progress: Progress) -> list[dict[str, Any]]:
-        """Rows of the index, of all clips in their order."""
+        """Rows of the index for all clips, in order."""
         rows: list[dict[str, Any]] = []
 
         def shown(start: int, done: int) -> None:
@@ -327,7 +328,7 @@ class _Tokenizer:
     def _take_apart(
         self, path: Path, clips: Sequence[Clip], batches: Sequence[Sequence[Clip]], files: Sequence[Path]
     ) -> None:
-        """Keep what is good of a shard some of whose clips have failed."""
+        """Keep the good clips of a shard in which others have failed."""
         known = {row["id"]: row for row in _read_rows(path, clips) or []}
         if not known:
             return
@@ -342,12 +343,12 @@ class _Tokenizer:
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Arrays and, in the header, their rows. One entry: safetensors writes several in any order."""
+    """Arrays and, in the header, their rows, as one entry: safetensors writes several in any order."""
     write_atomic(path, save(dict(arrays), {"clips": json.dumps(rows)}))
 
 
 def _read_rows(path: Path, clips: Sequence[Clip]) -> list[dict[str, Any]] | None:
-    """None if there is no whole file of just these clips: folders are copied and edited."""
+    """None if the file is missing, incomplete, or of other clips: folders are copied and edited."""
     try:
         with safe_open(path, "numpy") as file:
             rows: list[dict[str, Any]] = loads(file.metadata()["clips"])
@@ -362,13 +363,13 @@ def _read_rows(path: Path, clips: Sequence[Clip]) -> list[dict[str, Any]] | None
 
 
 def _finish(out: Path, asked: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], rate: Rate) -> Tokenized:
-    """The index, and what came of it in ``tokens.json``."""
+    """Write the index, and the result to ``tokens.json``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     good = [row for row in rows if row["error"] is None]
     if not good:
-        raise UserError(f"none of the {len(rows)} clips has tokens; the first: {rows[0]['error']}")
+        raise UserError(f"none of the {len(rows)} clips has tokens; the first one: {rows[0]['error']}")
     ragged = any(len(set(row["frames"])) > 1 for row in good)
     columns: dict[str, tuple[pa.DataType, Any]] = {
         "id": (pa.string(), lambda row: row["id"]),
@@ -399,6 +400,6 @@ def _finish(out: Path, asked: Mapping[str, Any], rows: Sequence[Mapping[str, Any
     write_atomic(out / _DESCRIPTION, _as_json({**asked, "result": result}))
     for path in out.glob("shard-*.safetensors"):
         if path.name not in {row["shard"] for row in rows[::SHARD_CLIPS]}:
-            path.unlink()  # of nothing in the index
+            path.unlink()  # the index does not use it
     shutil.rmtree(out / ".partial", ignore_errors=True)
     return found

@@ -1,8 +1,8 @@
-"""A worker of a cluster: holds the models on its host, and does what a batch of clips takes.
+"""A worker of a cluster: holds the models on its host, and does the work on batches of clips.
 
-It is told all that is known and sends back all that it made, so it needs no run folder. Data and weights it
-takes from its own disk where they lie under the same path with the same content; else it names what it
-`Lacks`, and is asked again with the content beside the question.
+An order has all known results, and the worker sends back all new ones, so it needs no run folder. It reads
+data and weights from its own disk if they have the same path and content. Otherwise it names what it `Lacks`,
+and gets the order again with the content.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from qincodec.core.errors import UserError
 from qincodec.core.files import file_sha256
 from qincodec.core.plugins import Source
 
-#: Content that is sent: a file's path there -> path below it -> bytes; "." is the file itself.
+#: Content to send: path on the driver's host -> path below it -> bytes; "." is the file itself.
 Contents = Mapping[str, Mapping[str, bytes]]
 
 
 @dataclass(frozen=True)
 class Lacks:
-    """What a worker must be sent before it can go on: paths of files of the driver, names of weights."""
+    """Content that a worker needs before it can continue: paths of files of the driver, names of weights."""
 
     names: tuple[str, ...]
 
@@ -71,10 +71,10 @@ class Tree:
         return cls(path, {file.relative_to(path).as_posix(): file_sha256(file) for file in files})
 
     def read(self) -> dict[str, bytes]:
-        """Path below it -> content.
+        """Content by path below it.
 
         Raises:
-            UserError: it is something else by now.
+            UserError: it has changed.
         """
         found = {}
         for below, digest in self.digests.items():
@@ -82,31 +82,30 @@ class Tree:
             try:
                 found[below] = path.read_bytes()
             except OSError as error:
-                raise UserError(f"'{path}' cannot be read: {error.strerror}; put it back") from error
+                raise UserError(f"'{path}' cannot be read: {error.strerror}; restore it") from error
             if hashlib.sha256(found[below]).hexdigest() != digest:
                 raise UserError(
-                    f"'{path}' has changed since the run began; put the old file back, or evaluate again in "
-                    "a new run folder"
+                    f"'{path}' has changed since the run began; restore the old file, or evaluate again in a "
+                    "new run folder"
                 )
         return found
 
     def is_here(self) -> bool:
-        """Whether this host has the same under the same path."""
+        """Whether this host has the same content under the same path."""
         files = ((self.path / name, digest) for name, digest in self.digests.items())
         return all(file.is_file() and file_sha256(file) == digest for file, digest in files)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all workers of a run load.
+    """Everything that the workers of a run load.
 
     Attributes:
         request: of the run.
-        trees: weights that it names: label of a codec with ":" behind it, or name of
-            `baselines.weights.FILES` -> what is there.
-        plug_ins: parts out of Python files, as they were when the run began: all workers have these, also
-            those that start when a file was edited.
-        expected: what the driver has loaded: name -> what decides its output (`identities`).
+        trees: its weights: label of a codec followed by ":", or name of `baselines.weights.FILES` -> content.
+        plug_ins: parts from Python files, as they were when the run began; workers that start after a file
+            was edited get the same.
+        expected: parts that the driver has loaded: name -> identity (`identities`).
     """
 
     request: ParsedRequest
@@ -117,13 +116,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker that has loaded all of it."""
+    """Reply of a worker that has loaded everything."""
 
     host: str
 
 
 class Order(Protocol):
-    """What a worker is asked to do.
+    """Work that is sent to a worker.
 
     Attributes:
         files: path on the driver's host -> leading hex digits of its SHA-256.
@@ -136,14 +135,14 @@ class Order(Protocol):
         """Do it.
 
         Args:
-            places: where on this host the content of each of ``files`` lies.
+            places: path on this host of each of ``files``.
         """
 
 
 def identities(
     codecs: Mapping[str, dict[str, Any]], metrics: Sequence[Metric], embeddings: Sequence[Embedding]
 ) -> dict[str, Any]:
-    """What decides the output of each part of a run: the same on all hosts, or their rows would differ.
+    """Identity of each part of a run; it must be the same on all hosts, or their rows would differ.
 
     Args:
         codecs: row label -> identity.
@@ -155,11 +154,11 @@ def identities(
 
 
 class Worker:
-    """One of them. It computes with one thread, as threads of one process do."""
+    """A worker. It computes with one CPU thread, like each thread of a single process."""
 
     def __init__(self, setup: Setup) -> None:
         torch.set_num_threads(1)
-        os.environ["QINCODEC_OFFLINE"] = "1"  # the driver sends what is lacking
+        os.environ["QINCODEC_OFFLINE"] = "1"  # the driver sends missing files
         self.setup = setup
         self.settings = setup.request.typed.settings
         self.unchanged = Unchanged()
@@ -178,7 +177,7 @@ class Worker:
         """Load what the run needs.
 
         Raises:
-            UserError: something is missing here, or is not what the driver has.
+            UserError: something is missing here, or differs from the driver's.
         """
         host = socket.gethostname()
         try:
@@ -192,12 +191,12 @@ class Worker:
             self._load()
         except UserError as error:
             raise UserError(
-                f"a worker on host {host} cannot take part: {error}; install the same packages on all hosts"
+                f"a worker on host {host} cannot join: {error}; install the same packages on all hosts"
             ) from error
         return Ready(host)
 
     def _lacking(self) -> list[str]:
-        """Weights that are not here; the others are taken in use."""
+        """Weights that are missing here; the others are used from now on."""
         for name, tree in self.setup.trees.items():
             if name not in self._weights and tree.is_here():
                 self._weights[name] = tree.path
@@ -219,7 +218,7 @@ class Worker:
         return lacking
 
     def _file_of(self, source: Source, number: int) -> Path:
-        """The plug-in's file where it is still what it was, else a copy."""
+        """The plug-in's file if it has not changed, else a copy."""
         with suppress(OSError):
             if source.path.read_bytes() == source.content:
                 return source.path
@@ -232,22 +231,22 @@ class Worker:
         return "weights" if tree is None else tree.path.name
 
     def _specs(self) -> list[CodecSpec]:
-        """Codecs of the run, with weights as they lie here, and objects with the hash of the code they have
-        here: what is sent of them is a name, and values."""
+        """Codecs of the run, with this host's paths of weights. An object gets the hash of its code on this
+        host, because only its class's name and its values are sent."""
         specs = [spec for spec in self.setup.request.codecs if f"codec {spec.label}" in self.setup.expected]
         places = {spec.label: self._weights.get(f"{spec.label}:") for spec in specs}
         found = []
         for spec in specs:
             if (place := places[spec.label]) is not None:
                 spec = replace(spec, weights=str(place))
-            # The code of a class of the script or notebook itself is sent.
+            # The code of a class that is defined in the script or notebook itself is sent.
             if spec.given is not None and type(spec.given).__module__ != "__main__":
                 spec = replace(spec, digest=digest_of(spec.given))
             found.append(spec)
         return found
 
     def _names(self, kind: str, names: Sequence[str]) -> list[str]:
-        """Those that the driver has, too."""
+        """Names that the driver has, too."""
         return [name for name in names if f"{kind} {name}" in self.setup.expected]
 
     def _load(self) -> None:
@@ -266,7 +265,7 @@ class Worker:
         here = identities(found, self.metrics, self.embeddings)
         for name, expected in self.setup.expected.items():
             if here[name] != expected:
-                raise UserError(f"{name} is {here[name]} there and {expected} where the run began")
+                raise UserError(f"{name} is {here[name]} on this host and {expected} where the run began")
 
     def coded(self, condition: Condition) -> PreparedCondition:
         """A condition of a codec."""
@@ -276,10 +275,11 @@ class Worker:
     # --- work --------------------------------------------------------------------------------------------
 
     def do(self, order: Order, contents: Contents) -> Any:
-        """What is ordered, or what it `Lacks`.
+        """Result of the order, or what the worker `Lacks`.
 
         Args:
-            contents: of files that lie elsewhere. One without content is nowhere: that shows in its rows.
+            contents: of files that this host lacks. A file without content does not exist; its rows report
+                that.
         """
         sent: dict[Path, Path] = {}
         places: dict[Path, Path] = {}
@@ -295,7 +295,7 @@ class Worker:
             if lacking:
                 return Lacks(tuple(lacking))
             found = order.work(self, places)
-            # What is said of a copy is meant of the file.
+            # Messages about a copy name the original file.
             return found.renamed({str(copy): str(path) for path, copy in sent.items()})
         finally:
             for path in sent.values():
@@ -308,10 +308,10 @@ class Worker:
             return False
 
     def _keep(self, name: str, files: Mapping[str, bytes], file_name: str) -> Path:
-        """Write what was sent; ``file_name``: of a file by itself.
+        """Write content that was sent; ``file_name``: name of the file or folder.
 
         Raises:
-            UserError: that cannot be, as where the disk is full.
+            UserError: it cannot be written, for example because the disk is full.
         """
         root = self._folder / name / file_name
         try:
@@ -321,14 +321,14 @@ class Worker:
                 path.write_bytes(content)
         except OSError as error:
             raise UserError(
-                f"host {socket.gethostname()} cannot keep what it is sent in '{self._folder}': "
-                f"{error.strerror}; free some space there, or start Ray there with another TMPDIR"
+                f"host {socket.gethostname()} cannot write files in '{self._folder}': {error.strerror}; free "
+                "some space there, or start Ray there with another TMPDIR"
             ) from error
         return root
 
 
 class _SentFolder(Rendered):
-    """Of a folder of decoded files, those of a batch: the driver has found them."""
+    """The files of a batch from a folder of decoded files, found by the driver."""
 
     def __init__(self, label: str, kbps: float | None, paths: Mapping[str, Path]) -> None:
         self.label, self.kbps, self._paths = label, kbps, paths
@@ -342,8 +342,8 @@ class Ordered:
     """One condition of a `BatchOrder`.
 
     Attributes:
-        files: of one that was decoded elsewhere: clip id -> its file.
-        paths: likewise -> where it lies on the driver's host.
+        files: clip id -> file, for a condition that was decoded elsewhere.
+        paths: clip id -> path on the driver's host.
         delay: see `Work.todo`.
     """
 
@@ -355,7 +355,7 @@ class Ordered:
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """The work on a batch; what comes back is what was added to a ledger that knew what is ``known``.
+    """The work on a batch; the result is everything added to a ledger that began with ``known``.
 
     Attributes:
         conditions: of the run, see `Evaluator`.
@@ -374,7 +374,7 @@ class BatchOrder:
         return found
 
     def work(self, worker: Worker, places: Mapping[Path, Path]) -> Gathered:
-        worker.sizes.forget()  # there is no pilot any more
+        worker.sizes.forget()  # the pilot is over
         clips = [replace(clip, path=places[clip.path]) for clip in self.clips]
         typed = worker.setup.request.typed
         evaluator = Evaluator(
@@ -404,7 +404,7 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class Sized:
-    """What comes back of a `SizeOrder`."""
+    """Result of a `SizeOrder`."""
 
     size: Size
 
@@ -415,7 +415,7 @@ class Sized:
 
 @dataclass(frozen=True)
 class SizeOrder:
-    """What a clip of the pilot takes (`Sizes.size`)."""
+    """Measurement of a clip of the pilot (`Sizes.size`)."""
 
     clip: Clip
     label: str

@@ -276,7 +276,7 @@ def test_files_that_were_decoded_elsewhere_are_sent(clip_folder: Path, tmp_path:
 def test_a_worker_with_another_model_takes_no_part(clip_folder: Path) -> None:
     asked = parse_request(request(clip_folder, "pcm16"))
     worker = Worker(Setup(asked, {}, [], {"codec pcm16": {"name": "pcm16", "version": "0"}}))
-    with pytest.raises(UserError, match=r"cannot take part: codec pcm16 is .* install the same"):
+    with pytest.raises(UserError, match=r"cannot join: codec pcm16 is .* install the same"):
         worker.prepare({})
 
 

@@ -223,7 +223,7 @@ def test_an_object_whose_code_is_another_at_a_worker_takes_no_part(
     codec = importlib.import_module("some_codec").MuLaw()
     hire = cluster.Cluster._hire
     monkeypatch.setattr(cluster.Cluster, "_hire", lambda self: file.write_text("# edited") and hire(self))
-    with pytest.raises(UserError, match=r"codec mulaw is .* there and .* where the run began"):
+    with pytest.raises(UserError, match=r"codec mulaw is .* on this host and .* where the run began"):
         evaluate(clips, [codec], [64], metrics="si_sdr", cluster="local", out=tmp_path / "run")
 
 
@@ -232,10 +232,10 @@ def test_weights_that_change_meanwhile_are_not_sent(tmp_path: Path) -> None:
     tree = Tree.of(tmp_path / "weights")
     assert tree.read() == {".": b"old"}
     (tmp_path / "weights").write_bytes(b"new")
-    with pytest.raises(UserError, match="weights' has changed since the run began; put the old file back"):
+    with pytest.raises(UserError, match="weights' has changed since the run began; restore the old file"):
         tree.read()
     (tmp_path / "weights").unlink()
-    with pytest.raises(UserError, match="weights' cannot be read: No such file or directory; put it back"):
+    with pytest.raises(UserError, match="weights' cannot be read: No such file or directory; restore it"):
         tree.read()
 
 
@@ -253,7 +253,7 @@ def test_a_host_that_cannot_keep_what_it_is_sent_says_so(
 
     with monkeypatch.context() as patch:
         patch.setattr(Worker, "__init__", with_a_file_for_a_folder)
-        with pytest.raises(UserError, match=r"host .* cannot keep what it is sent in '.*full': Not a dir"):
+        with pytest.raises(UserError, match=r"host .* cannot write files in '.*full': Not a dir"):
             coded(clips, tmp_path / "run", batch_size=1)
     monkeypatch.setattr(DeadlyCodec, "peaks", ())
     assert coded(clips, tmp_path / "run", batch_size=1).clips["error"].isna().all()

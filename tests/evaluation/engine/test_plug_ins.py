@@ -143,7 +143,7 @@ def test_a_report_plays_it_when_told_where_it_is(files: Path) -> None:
     with RunStore(files / "run", write=False) as store:
         (condition,) = store.read_run().conditions
         clip = store.read_clips()[0]
-        with pytest.raises(UserError, match="mulaw is a codec in a Python file: say which with --plug-in"):
+        with pytest.raises(UserError, match="mulaw is a codec in a Python file: give it with --plug-in"):
             RunAudio(store).decoded(condition, clip)
         add_file("./my_mulaw.py:MuLaw", CODECS)
         assert abs(RunAudio(store).decoded(condition, clip)).max() > 0.01
@@ -173,8 +173,8 @@ def test_a_model_with_a_quantizer_in_a_file(files: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "written", "said"),
     [
-        ("./a,b/mine.py:MuLaw", None, "'./a' names no class of a file; .* neither comma nor ="),
-        ("./mine.py", None, "'./mine.py' names no class of a file"),
+        ("./a,b/mine.py:MuLaw", None, "'./a' does not name a class of a file; .* neither comma nor ="),
+        ("./mine.py", None, "'./mine.py' does not name a class of a file"),
         ("./gone.py:MuLaw", None, "gone.py' cannot be read: No such file"),
         (
             "./mine.py:MuLow",

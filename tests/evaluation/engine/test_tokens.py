@@ -234,14 +234,14 @@ def test_refusals(clip_folder: Path, tmp_path: Path) -> None:
         tokenize(other, tmp_path / "tokens", "layers")
     assert str(refused.value) == (
         f"{tmp_path / 'tokens'} holds other tokens: codec was 'steps', now 'layers'; kbps was 8.0, now "
-        f"{6 * RATE / 1000}; data was '{clip_folder.name}', now 'other'; choose another --out, or ask for "
-        "the same to go on with it"
+        f"{6 * RATE / 1000}; data was '{clip_folder.name}', now 'other'; choose another --out, or repeat "
+        "the old options to continue"
     )
     description = tmp_path / "tokens" / "tokens.json"
     description.write_text(description.read_text().replace('"version": "1"', '"version": "0"'))
     with pytest.raises(UserError, match=r"tokens: codec steps has changed \(version\); choose another --out"):
         tokenize(clip_folder, tmp_path / "tokens", "steps", 8)
-    with pytest.raises(UserError, match="not empty and holds no tokens"):
+    with pytest.raises(UserError, match="not empty and does not hold tokens"):
         tokenize(clip_folder, clip_folder)
 
 

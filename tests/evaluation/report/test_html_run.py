@@ -178,8 +178,8 @@ def test_damaged_audio_that_was_kept_is_named_and_written_again(small_run: Path,
         path.write_bytes(bytes(len(data)) if path.name == "c.wav" else data[: len(data) // 2])
     remarks = "\n".join(write_html(damaged_run, clips=4).remarks)
     for path in sound:
-        assert f"the decoded audio that was kept is damaged: '{path}' is" in remarks
-    assert "run `evaluate` with the same options and --save-audio to have it written again" in remarks
+        assert f"the stored decoded audio is damaged: '{path}' is" in remarks
+    assert "run `evaluate` with the same options and --save-audio to write it again" in remarks
     entries = [json.loads(line) for line in (damaged_run / "clips.jsonl").read_text().splitlines()]
     data = next(Path(entry["path"]).parent for entry in entries if entry["id"] == "c")
     options: dict[str, Any] = {"metrics": "si_sdr,ms_mel", "save_audio": True, "workers": 1}

@@ -251,7 +251,7 @@ def test_a_run_whose_codec_or_recording_changed(payloads: Path, tmp_path: Path) 
         make(RunMaterial(copy), tmp_path / "test")
     shutil.rmtree(copy / "encoded")
     shutil.copy(payloads / "clips.jsonl", copy / "clips.jsonl")
-    with pytest.raises(UserError, match=r"mp3@16 encoded is gone .*evaluate with another --out"):
+    with pytest.raises(UserError, match=r"mp3@16 encoded is gone .*evaluate again with another --out"):
         make(RunMaterial(copy), tmp_path / "test")
 
 
@@ -284,7 +284,7 @@ def test_conditions_decoded_elsewhere(clips: Path, run: Path, tmp_path: Path) ->
         for test in (key, direct)
     )
     assert first["other"] == second["mp3"]
-    with pytest.raises(UserError, match=r"is another file than .* scored"):
+    with pytest.raises(UserError, match=r"is not the file that the run scored"):
         make(RunMaterial(folder, folders=[f"other@32={run / 'decoded' / 'mp3@16'}"]), tmp_path / "test2")
 
 
