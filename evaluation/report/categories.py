@@ -11,14 +11,14 @@ from evaluation.report.tables import metric_cell, rate_cell, rate_sections
 from evaluation.results import MAX_CATEGORIES, Results
 from qincodec.core.errors import count
 
-#: More columns than this no terminal shows well.
+#: A terminal does not show more columns well.
 MAX_COLUMNS = 8
 _ALL = "summary_by_category.csv and the HTML report"
 
 
 @dataclass(frozen=True)
 class Category:
-    """One category: its name for people, and its results."""
+    """One category: its name to show, and its results."""
 
     name: str
     results: Results
@@ -46,8 +46,8 @@ def category_frame(results: Results) -> pd.DataFrame:
 
 
 def category_table(results: Results, summary: pd.DataFrame) -> Table | None:
-    """The first metric of every condition, a column per category; None without categories, or with more than
-    `MAX_COLUMNS`.
+    """The first metric of every condition, with a column per category; None without categories, or with more
+    than `MAX_COLUMNS`.
 
     The rates are those of all clips, as in the main table.
     """
@@ -71,18 +71,18 @@ def category_table(results: Results, summary: pd.DataFrame) -> Table | None:
 
 
 def category_note(results: Results) -> str | None:
-    """What has to be said of `category_table`, or why there is none; None without categories."""
+    """A note on `category_table`, or why there is no table; None without categories."""
     found = categories(results)
     if not found:
         different = results.clips["category"].nunique()
         if different <= MAX_CATEGORIES:
             return None
         at_most = f"{different} categories, too many for tables (at most {MAX_CATEGORIES})"
-        return f"{at_most}; a manifest may group them"
+        return f"{at_most}; a manifest can group them"
     if len(found) > MAX_COLUMNS:
         return f"By category ({len(found)}), every metric: {_ALL}"
     metric = next((metric for metric in results.clip_metrics if not metric.embedding), None)
-    # Names of people's categories may have commas.
+    # Semicolons, because a user's category may have a comma.
     clips = "; ".join(f"{part.name} {part.results.clips['clip'].nunique()}" for part in found)
     shown = f"{metric.label}, mean [95% interval over recordings], n = " if metric else "n = "
     return f"By category: {shown}{clips}. Every metric: {_ALL}"

@@ -1,4 +1,4 @@
-"""Cells and tables, whatever is in them and whatever draws them; how rates and means are written."""
+"""Cells and tables, independent of their content and of how they are drawn; formats of rates and means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from evaluation.records import MetricInfo, label_of
 
 MISSING = "–"
-BOLD = "Bold: the best mean at that rate, of codecs that keep to it"
+BOLD = "Bold: the best mean at that rate among codecs that meet it"
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Cell:
     """One cell.
 
     Attributes:
-        value: a number or a text; None or NaN where there is none.
-        form: how a number is written, as a format specification.
-        interval: lowest and highest value that are likely, written like ``value``; None or NaN for none.
+        value: a number or a text; None or NaN without one.
+        form: format specification of a number.
+        interval: ends of the interval, written like ``value``; None or NaN without one.
         marks: signs before the value, which notes explain.
-        best: of all that compete with it.
-        warn: a reader should look twice.
+        best: whether it is the best of the values that compete.
+        warn: whether a reader should take notice.
     """
 
     value: float | str | None
@@ -55,7 +55,7 @@ class Cell:
 
     @property
     def order(self) -> str:
-        """What a page sorts by: a number, a text, or nothing where the value is missing."""
+        """Sort key of a page: a number, a text, or nothing if the value is missing."""
         if self.missing:
             return ""
         return self.value if isinstance(self.value, str) else repr(float(self.value or 0))
@@ -63,11 +63,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows under one heading ("16 kbps"); none where it is "".
+    """Rows under one heading ("16 kbps"), which may be "".
 
     Attributes:
         kbps: the asked rate of its rows, if they have one.
-        text: what has to be said of all its rows.
+        text: a note on all its rows.
     """
 
     heading: str
@@ -82,7 +82,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """What terminal, Markdown, LaTeX and HTML all draw. The first ``num_keys`` columns identify a row."""
+    """A table for terminal, Markdown, LaTeX and HTML. The first ``num_keys`` columns identify a row."""
 
     headings: list[str]
     sections: list[Section]
@@ -95,7 +95,7 @@ class Table:
 
 
 def kbps_cell(kbps: float | None, marks: str = "", warn: bool = False) -> Cell:
-    """A measured rate with two decimals, one from 100 kbit/s on."""
+    """A measured rate with two decimals, or one from 100 kbit/s."""
     return Cell(kbps, ".2f" if kbps is None or kbps < 100 else ".1f", marks=marks, warn=warn)
 
 
@@ -104,13 +104,13 @@ def kbps_text(kbps: float) -> str:
 
 
 def measured_heading(rates: Sequence[float]) -> str:
-    """Above what has these measured rates: "7.54 kbps", "7.98 to 8.03 kbps"."""
+    """Heading for measured rates: "7.54 kbps", "7.98 to 8.03 kbps"."""
     ends = [kbps_text(rate) for rate in (min(rates), max(rates))]
     return f"{' to '.join(dict.fromkeys(ends))} kbps"
 
 
 def rate_heading(kbps: float | None) -> str:
-    """Above all that has the same asked rate."""
+    """Heading for an asked rate."""
     return "no rate asked" if kbps is None else f"{kbps:g} kbps"
 
 
@@ -120,7 +120,7 @@ def percent(ratio: float) -> str:
 
 
 def row_label(codec: str, kbps: float | None) -> str:
-    """`label_of` for a row of a table, which has NaN where no rate was asked for."""
+    """`label_of` for a row of a table, whose rate is NaN if none was asked for."""
     return label_of(codec, None if kbps is None or math.isnan(kbps) else kbps)
 
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: what differs between them, and by how much the scores of common clips do."""
+"""Two runs side by side: differences in their settings, and in the scores of their common clips."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from evaluation.statistics.recordings import (
 )
 from qincodec.core.errors import UserError
 
-#: Settings without which the score of one clip means something else in the other run.
+#: Settings that must be equal, because a clip's score depends on them.
 _SETTINGS_OF_SCORES = ("sample_rate", "channels", "align")
 _COLUMNS = [*PAIR_COLUMNS, "n_clips", "n_recordings", "mean_a", "mean_b", "difference"]
 _COLUMNS += ["ci_low", "ci_high", "better", "reason"]
@@ -45,10 +45,10 @@ class Comparison:
             kbps_measured_a, kbps_measured_b, n_clips, n_recordings, mean_a, mean_b, difference, ci_low,
             ci_high, better, reason``. Means and ``difference`` (b - a) are over the ``n_clips`` clips with
             a finite value in both, the interval is over their recordings; a distance between distributions
-            has a difference only where both runs have it of the same clips. ``better`` is "a", "b", "n.s."
-            where the interval holds 0, or "" where there is none; then ``reason`` says why.
-        remarks: a note for each thing in which the runs differ, disclaimers first.
-        metrics: that both runs have.
+            has a difference only where both runs have it for the same clips. ``better`` is "a", "b", "n.s."
+            if the interval contains 0, or "" without an interval; then ``reason`` says why.
+        remarks: disclaimers, then a note for each difference between the runs.
+        metrics: metrics that both runs have.
     """
 
     table: pd.DataFrame
@@ -59,9 +59,9 @@ class Comparison:
 def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comparison:
     """Compare two runs on the clips that both have scored.
 
-    A clip is the same if its id, recording, duration and ``content_hash`` are. Conditions are the same if
-    codec and asked rate are; if exactly one codec of each run has no namesake in the other, these two are
-    compared with each other. Seeded by run A's seed.
+    Clips are the same if id, recording, duration and ``content_hash`` are. Conditions are the same if codec
+    and asked rate are. If exactly one codec of each run has no namesake in the other, these two are compared
+    with each other. The seed is that of run A.
 
     Raises:
         UserError: a metric's version or a setting that decides scores differs, or the runs have no
@@ -119,7 +119,7 @@ def compare_runs(a: Results, b: Results, *, num_resamples: int = 10_000) -> Comp
         remarks += [
             Note(
                 "values",
-                f"{metric.label} without a difference or interval, "
+                f"{metric.label} has no difference or interval, "
                 f"{row_label(row['codec_a'], row['kbps'])}: {row['reason']}",
             )
             for row in rows
@@ -134,7 +134,7 @@ def _refuse_other_settings(a: Results, b: Results) -> None:
         if first != second:
             raise UserError(
                 f"the runs cannot be compared: {name} is {first} in the first and {second} in the second; "
-                "evaluate one of them again with the other's"
+                "evaluate one of them again with the other's setting"
             )
 
 
@@ -151,8 +151,8 @@ def _common_metrics(a: Results, b: Results) -> list[MetricInfo]:
         if others[metric.name].version != metric.version:
             raise UserError(
                 f"the runs cannot be compared: {metric.name} has version {metric.version} in the first and "
-                f"{others[metric.name].version} in the second, which are different definitions; evaluate "
-                "the older one again"
+                f"{others[metric.name].version} in the second, which define it differently; evaluate the "
+                "older one again"
             )
     return common
 
@@ -180,7 +180,7 @@ def _pair_conditions(a: Results, b: Results) -> list[tuple[Condition, Condition]
 def _common_rows(
     a: Results, b: Results, pairs: list[tuple[Condition, Condition]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Which rows of the two runs are of the same clips, for each pair of conditions."""
+    """Rows of the two runs with the same clips, for each pair of conditions."""
     numbers = row_numbers([a.clips, b.clips], ["clip", "recording", "duration_s", "content_hash"])
     found = []
     for pair in pairs:
@@ -225,7 +225,7 @@ def _remarks(a: Results, b: Results, pairs: list[tuple[Condition, Condition]]) -
     for text in _differences(asdict(a.settings), asdict(b.settings)):
         yield Note("settings", f"Settings differ: {text}")
     renamed = dict.fromkeys((one.codec, other.codec) for one, other in pairs if one.codec != other.codec)
-    for first, second in renamed:  # that these differ is why they are compared
+    for first, second in renamed:  # their identities differ by intention, so those get no note
         yield Note("codec", f"{first} of the first run is compared with {second} of the second")
     for one, other in pairs:
         if one.codec != other.codec:
@@ -248,7 +248,7 @@ def _remarks(a: Results, b: Results, pairs: list[tuple[Condition, Condition]]) -
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """ "seed 0 | 1" for every entry that is not the same in both."""
+    """ "seed 0 | 1" for every entry that differs."""
     absent = object()
     return [
         f"{name} {_short(a[name]) if name in a else MISSING} | {_short(b[name]) if name in b else MISSING}"
@@ -274,7 +274,7 @@ def render_comparison(comparison: Comparison) -> Report:
         sections.append(Section(heading(metric), cells))
     headings = ["codec", "kbps", "n", "recordings", "first", "second", "second - first", "better"]
     lines = [
-        "Means over the n clips that both runs have scored; difference with its 95% interval over recordings,"
+        "Means over the n clips that both runs have scored; differences with 95% intervals over recordings,"
         " not corrected for the number of rows",
         *(note.text for note in comparison.remarks),
     ]

@@ -1,4 +1,4 @@
-"""What all figures and pages share: colours, files of a figure, and how templates are filled in."""
+"""Shared by all figures and pages: colours, files of a figure, and templates."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without the
-#: yellow, which is too light on white, and the black, which is for what is no codec under test.
+#: Okabe and Ito's colours, which people with any kind of colour blindness can distinguish. Yellow is left out
+#: because it is too light on white; black is for conditions that are not codecs under test.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-#: Where all that is drawn is a codec.
+#: For figures that show codecs only.
 CODEC_COLOURS = (*COLOURS, "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 #: Reference, anchors and other marks that belong to no codec.
 NEUTRAL = "0.35"
-#: Three formats name the time or the program unless told otherwise.
+#: Format -> metadata to leave out: the time or the program, which would change the bytes.
 _METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
@@ -31,7 +31,7 @@ FORMATS = tuple(_METADATA)
 
 
 def codec_style(index: int) -> dict[str, str]:
-    """Of the ``index``-th curve."""
+    """Style of the ``index``-th curve."""
     return {"color": CODEC_COLOURS[index % len(CODEC_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
@@ -40,7 +40,7 @@ def _figure_type() -> type[Figure]:
     from matplotlib.figure import Figure
 
     class Drawn(Figure):
-        """A notebook shows it, whether or not pyplot is there."""
+        """A figure that a notebook shows without pyplot."""
 
         def _repr_png_(self) -> bytes:
             return files_of(self, ["png"])["png"]
@@ -49,7 +49,7 @@ def _figure_type() -> type[Figure]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """One that is drawn without a window; sizes in inches."""
+    """A figure that needs no window; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = _figure_type()(figsize=(width, height), layout="constrained")
@@ -58,7 +58,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def rate_axis(axes: Axes, ticks: Sequence[float]) -> None:
-    """A logarithmic axis of measured rates, with ticks at these."""
+    """Make the x axis a logarithmic axis of measured rates with these ticks."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     axes.set_xscale("log", base=2)
@@ -69,7 +69,7 @@ def rate_axis(axes: Axes, ticks: Sequence[float]) -> None:
 
 
 def add_legend(figure: Figure, panels: Iterable[Axes], **style: Any) -> None:
-    """Below the figure, with every label of its panels once."""
+    """Add a legend below the figure with each label of its panels once."""
     labelled = [pair for axes in panels for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     handles = {label: handle for handle, label in labelled}
     if handles:
@@ -79,11 +79,11 @@ def add_legend(figure: Figure, panels: Iterable[Axes], **style: Any) -> None:
 def files_of(
     figure: Figure, kinds: Sequence[str] = FORMATS, *, salt: str = "", dpi: int = 150
 ) -> dict[str, bytes]:
-    """The figure in each of these formats: the same bytes for the same figure.
+    """Format -> file of the figure; the same figure gives the same bytes.
 
     Args:
-        kinds: of `FORMATS`.
-        salt: of the ids in an SVG, which are random otherwise; "" for that of the style in force.
+        kinds: some of `FORMATS`.
+        salt: salt of the ids in an SVG, which are random otherwise; "" for the salt of the current style.
     """
     import matplotlib
 
@@ -92,12 +92,12 @@ def files_of(
     no_layout: dict[Any, Any] = {"figure.autolayout": False, "figure.constrained_layout.use": False}
     files = {}
     with matplotlib.rc_context(settings | no_layout):
-        # Laid out once and not for each format, which takes most of the time; at the picture's resolution,
-        # since small text is wider in fine pixels than in coarse ones.
+        # Layout takes most of the time, so it is done once for all formats; at the picture's resolution,
+        # because small text is wider in fine pixels than in coarse ones.
         figure.set_dpi(dpi)
         if (layout := figure.get_layout_engine()) is not None:
             layout.execute(figure)
-            figure.set_layout_engine(None)  # with "none" all would be drawn twice, once for nothing
+            figure.set_layout_engine(None)  # "none" would draw everything twice
         for kind in kinds:
             data = io.BytesIO()
             figure.savefig(data, format=kind, dpi=dpi, metadata=_METADATA[kind])
@@ -106,13 +106,13 @@ def files_of(
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """An image as an address, for a page without other files. One in a page can run no script."""
+    """A data URI of an image, for a page without other files. An image in a page cannot run scripts."""
     media_type = {"png": "image/png", "svg": "image/svg+xml"}[kind]
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def templates(package: str, folder: str = ".") -> Environment:
-    """Templates in a folder of a package: whatever they fill in is escaped, and nothing may be lacking."""
+    """Templates in a folder of a package. They escape all values; a missing value is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

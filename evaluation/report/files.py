@@ -1,4 +1,4 @@
-"""The report as files: CSV, JSON, Markdown, LaTeX. Written whole or not at all, the same bytes every time."""
+"""The report as files: CSV, JSON, Markdown, LaTeX. They are written whole, with the same bytes every time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCHEMA_VERSION = 1
 
 _ROWS_AT_ONCE = 2**17
 
-# Why a number is missing, where the summary itself does not say.
+# Column -> why its number is missing, if the summary has no reason.
 _MISSING = {
     "kbps": "no rate was asked for",
     "kbps_nominal": "the condition has no nominal rate",
@@ -63,18 +63,18 @@ _MISSING = {
 
 
 def write_all(results: Results, folder: Path) -> list[Path]:
-    """Write every table and plot into ``folder``; returns their paths.
+    """Write every table and plot into ``folder``; return their paths.
 
-    ``clips.csv`` and ``clips.parquet`` (a row per condition and clip), ``summary.csv``, ``summary.json``,
-    ``table.md``, ``table.tex`` (booktabs), ``tests.csv``, ``points.csv`` (operating points that are no row of
-    ``summary.csv``; ``lower_of`` and ``upper_of`` are the asked rates whose rows lie above and below) where
-    there are any, ``bd_rate.csv`` where there is a BD-rate, where there are codes ``perplexity.csv`` (a row
-    per condition and codebook), ``tokens.csv`` (per condition) and ``mutual_information.csv`` (per pair of
-    codebooks), where there are categories ``summary_by_category.csv`` (a row per category and condition), and
-    the plots. In CSV an infinite value is ``inf``, one that is not a number is empty, and the disclaimer of
-    the data set is a column; in JSON both are null with the reason as ``<name>_reason``. `TIMING_COLUMNS`
-    hold wall times, all else is reproducible. No path of this machine is in any of them
-    (`evaluation.report.sharing`).
+    Always: ``clips.csv`` and ``clips.parquet`` (a row per condition and clip), ``summary.csv``,
+    ``summary.json``, ``table.md``, ``table.tex`` (booktabs), ``tests.csv``, and the plots. If there are rows:
+    ``points.csv`` (operating points that are not rows of ``summary.csv``; ``lower_of`` and ``upper_of`` are
+    the asked rates whose rows lie above and below), ``bd_rate.csv``, ``perplexity.csv`` (a row per condition
+    and codebook), ``tokens.csv`` (per condition), ``mutual_information.csv`` (per pair of codebooks), and
+    ``summary_by_category.csv`` (per category and condition).
+
+    In CSV an infinite value is ``inf``, a value that is not a number is empty, and the disclaimer of the data
+    set is a column; in JSON such values are null with the reason as ``<name>_reason``. `TIMING_COLUMNS` hold
+    wall times; all else is reproducible. No file has a path of this machine (`evaluation.report.sharing`).
 
     Raises:
         UserError: a file cannot be written.
@@ -96,13 +96,13 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     for name, content in contents.items():
         write_atomic(folder / name, content)
     for name in _OPTIONAL.keys() - contents.keys():
-        (folder / name).unlink(missing_ok=True)  # of an earlier state of the same run
+        (folder / name).unlink(missing_ok=True)  # an earlier state of the run may have left it
     names = ["clips.csv", "clips.parquet", *contents]
     return [folder / name for name in names] + write_plots(results, summary, folder)
 
 
 def csv_tables(results: Results) -> dict[str, str]:
-    """All CSV files that have rows, by name, but ``clips.csv``."""
+    """Name -> content of all CSV files with rows, without ``clips.csv``."""
     optional = {name: frame(results) for name, frame in _OPTIONAL.items()}
     return {
         "summary.csv": _csv(results, with_noise_floor(results, results.summary)),
@@ -125,7 +125,7 @@ def latex_of(results: Results) -> str:
 
 
 def _points(results: Results) -> pd.DataFrame:
-    """Operating points that are no row by themselves, and the asked rates whose rows lie between them."""
+    """Operating points that are not rows, and the asked rates whose rows are interpolated between them."""
     if results.points is None:
         return pd.DataFrame()
     between = list(results.between.items())
@@ -140,7 +140,7 @@ def _points(results: Results) -> pd.DataFrame:
     )
 
 
-#: CSV files that are there only where they have rows.
+#: CSV files that are written only if they have rows.
 _OPTIONAL: dict[str, Callable[[Results], pd.DataFrame]] = {
     "points.csv": _points,
     "bd_rate.csv": lambda results: results.bd_rate,
@@ -159,7 +159,7 @@ def _csv(results: Results, frame: pd.DataFrame) -> str:
     return str(_with_disclaimer(results, frame).to_csv(index=False, lineterminator="\n"))
 
 
-# A row per condition and clip: too many to be one text
+# With a row per condition and clip, the text is too long for memory
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -168,7 +168,7 @@ def _write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """In blocks, so that a copy of the whole is never made; what is not a number is null."""
+    """Write in blocks, which needs no copy of the whole frame; values that are not numbers are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -253,7 +253,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _record(row: Mapping[Any, Any], reasons: Mapping[str, str]) -> dict[str, Any]:
-    """The row with null for what is no finite number, and why as ``<name>_reason``."""
+    """The row with null for values that are not finite, and the reason as ``<name>_reason``."""
     record: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -265,7 +265,7 @@ def _record(row: Mapping[Any, Any], reasons: Mapping[str, str]) -> dict[str, Any
 
 
 def _plain(value: Any) -> Any:
-    """JSON values of numpy scalars, paths and tuples; null for what is no finite number."""
+    """JSON values of numpy scalars, paths and tuples; null for numbers that are not finite."""
     if isinstance(value, Mapping):
         plain: dict[str, Any] = {}
         for name, entry in value.items():

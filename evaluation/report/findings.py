@@ -1,4 +1,4 @@
-"""What was found, in words: the records of `evaluation.statistics.findings` as sentences."""
+"""The findings in words: the records of `evaluation.statistics.findings` as sentences."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from evaluation.report.cells import decimals
 from evaluation.results import Finding, Results
 from evaluation.statistics.few import FEW_RECORDINGS
 
-#: Sentences that a reader is shown at once; the others stand behind them.
+#: Sentences that a report shows at once; the others are folded or follow.
 FIRST = 2
-#: Codecs that are named where more of them share a verdict.
+#: Codecs of one verdict that a sentence names; more are counted.
 _MAX_NAMED = 3
 HOW = (
     "By paired tests at 5%, corrected (Holm) over all pairs and rates of each metric; [95% interval of the"
@@ -22,9 +22,9 @@ HOW = (
 
 
 def sentences(results: Results) -> list[str]:
-    """A sentence per asked rate, one for rates of which the same is said; what holds at most rates first.
+    """One sentence for all asked rates with the same findings; the one for most rates first.
 
-    Of the metrics that compare clips without an embedding; of the others if there are none.
+    They use the metrics that compare clips without an embedding, or the others if there are none.
     """
     plain = [metric for metric in results.metrics if not metric.embedding]
     metrics = {metric.name: metric for metric in plain or results.metrics}
@@ -39,18 +39,18 @@ def sentences(results: Results) -> list[str]:
 
 
 def _verdict(finding: Finding) -> tuple[object, ...]:
-    """What is the same of findings that one clause can say."""
+    """Key of a finding: equal for findings that one clause can state."""
     if not finding.worse:
         return (True, frozenset({finding.best, *finding.ties}))
     return (bool(finding.ties), finding.best, frozenset(finding.ties), frozenset(finding.worse))
 
 
 def silence(results: Results) -> str:
-    """Why there is no sentence, if that is for too few recordings; "" otherwise."""
+    """Why there is no sentence, if recordings are too few; "" otherwise."""
     most = results.tests["n_recordings"].max() if len(results.tests) else 0
     if results.findings or not 0 < most < FEW_RECORDINGS:
         return ""
-    return f"No claim in words: {most:.0f} recordings are few, one takes {FEW_RECORDINGS}"
+    return f"No claim in words: it needs {FEW_RECORDINGS} recordings, and there are {most:.0f}"
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -72,13 +72,21 @@ class _Words:
             self.places[name] = decimals(pd.Series(leads, dtype=float), pd.Series(widths, dtype=float))
 
     def sentence(self, group: list[list[Finding]]) -> str:
-        """Of rates with the same verdicts: for each its findings, in the order of the metrics."""
+        """Sentence for rates with the same verdicts.
+
+        Args:
+            group: the findings at each rate, in the order of the metrics.
+        """
         rates = listed([f"{findings[0].kbps:g}" for findings in group])
         clauses = self._clauses([list(of_metric) for of_metric in zip(*group, strict=True)])
         return f"At {rates} kbps, {'; '.join(clauses)}"
 
     def _clauses(self, by_metric: list[list[Finding]]) -> Iterator[str]:
-        """Of each metric the finding at every rate; what cannot be told apart first."""
+        """A clause per verdict; ties first.
+
+        Args:
+            by_metric: the finding of each metric at every rate.
+        """
         verdicts: dict[tuple[object, ...], list[list[Finding]]] = {}
         for findings in by_metric:
             verdicts.setdefault(_verdict(findings[0]), []).append(findings)
@@ -104,7 +112,7 @@ class _Words:
                 named = {first.best, *first.ties, *first.worse}
 
     def _lead(self, findings: list[Finding], pair: bool) -> str:
-        """ "MS-Mel, by 0.16 [0.10, 0.21]"; of several rates, where it is the least."""
+        """ "MS-Mel, by 0.16 [0.10, 0.21]"; for several rates, the smallest lead."""
         metric = self.metrics[findings[0].metric]
         form = f".{self.places[metric.name]}f"
         least = min(findings, key=lambda finding: finding.lead)

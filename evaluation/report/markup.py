@@ -9,7 +9,7 @@ from evaluation.report.cells import BOLD, Cell, Table
 
 
 def markdown(tables: Sequence[Table], lines: list[str]) -> str:
-    """GitHub tables, one row per condition, the notes as a list below."""
+    """GitHub tables with one row per condition, then the notes as a list."""
 
     def row(cells: list[str]) -> str:
         return f"| {' | '.join(cells)} |"
@@ -59,14 +59,14 @@ _LATEX: dict[str, str | int | None] = {
 
 
 def latex_text(text: str) -> str:
-    """Text with everything escaped that LaTeX would take as a command."""
-    unjoined = re.split("(?<=-)(?=-)", " ".join(text.split()))  # of two hyphens it would make a dash
+    """Text with all LaTeX commands escaped."""
+    unjoined = re.split("(?<=-)(?=-)", " ".join(text.split()))  # LaTeX makes a dash of two hyphens
     return "{}".join(part.translate(str.maketrans(_LATEX)) for part in unjoined)
 
 
-# In comments: that of the marks which the table has instead.
+# Comments are ASCII, with the marks that the table has instead of these signs.
 _PLAIN = str.maketrans({"⚠": "*", "†": "dagger:", "×": "x", "–": "-", "…": "...", "↑": "up", "↓": "down"})
-#: Metrics side by side in a table over two columns of a page; further ones stand below.
+#: Metrics side by side in a table over two columns of a page; more metrics go below.
 METRICS_PER_TABULAR = 6
 
 
@@ -74,7 +74,7 @@ def latex(table: Table, caption: str, lines: Sequence[str]) -> str:
     r"""A ``table*`` for ``\usepackage{booktabs}``: the best in bold, intervals as ±, notes in comments.
 
     Args:
-        table: its first ``num_keys`` columns are repeated where it is too wide for one.
+        table: if it is too wide for one ``tabular``, each repeats its first ``num_keys`` columns.
     """
     out = [
         r"% needs \usepackage{booktabs}; over both columns of a page",
@@ -95,7 +95,7 @@ def latex(table: Table, caption: str, lines: Sequence[str]) -> str:
 
 
 def _compact(table: Table, columns: Sequence[int]) -> list[str]:
-    """A ``tabular`` of these columns; rules between the groups, which the rates in their rows tell."""
+    """A ``tabular`` of these columns with rules between the groups; the rates in the rows name the groups."""
 
     def text(cell: Cell) -> str:
         low, high = cell.interval
@@ -117,7 +117,11 @@ def _compact(table: Table, columns: Sequence[int]) -> list[str]:
 
 
 def tabular(table: Table, columns: str = "") -> list[str]:
-    """Lines of a ``tabular`` whose columns are ``columns``; "": names at the left, numbers at the right."""
+    """Lines of a ``tabular``.
+
+    Args:
+        columns: LaTeX's column specification; "" for names at the left and numbers at the right.
+    """
 
     def text(cell: Cell) -> str:
         mean = latex_text(cell.text)
@@ -134,7 +138,7 @@ def tabular(table: Table, columns: str = "") -> list[str]:
     for section in table.sections:
         out.append(r"\midrule")
         said = rf"\emph{{{latex_text(section.heading)}}}" if section.heading else ""
-        if section.text:  # long: it must not widen the table
+        if section.text:  # in a box, because a long text would widen the table
             said = rf"\parbox{{0.95\linewidth}}{{\raggedright {said}: {latex_text(section.text)}}}"
         if said:
             out.append(rf"\multicolumn{{{width}}}{{l}}{{{said}}} \\")

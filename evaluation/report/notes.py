@@ -32,11 +32,11 @@ from evaluation.statistics.recordings import (
 )
 from qincodec.core.errors import count
 
-#: Failure reasons shown under a table; the rest stand in clips.csv.
+#: Failure reasons shown under a table; the rest are in clips.csv.
 MAX_REASONS = 5
-#: Empty references that are named.
+#: Empty references that a note names.
 MAX_QUIET = 10
-#: Seconds. A codec has one delay; it is doubtful if fewer than half of the clips find it to within this.
+#: Seconds. A codec has one delay; it is doubtful if fewer than half of the clips agree with it within this.
 DELAY_AGREEMENT_S = 0.001
 
 
@@ -45,10 +45,10 @@ class Note:
     """One line under the tables.
 
     Attributes:
-        kind: what it is about; "definition" and "attribution" stand elsewhere in a report that has a place
-            for them; "reading" says what a column is; "left out" and "unavailable" are of the environment.
+        kind: subject of the note. A report that has a place for "definition" and "attribution" shows them
+            there; "reading" explains a column; "left out" and "unavailable" are about the environment.
         text: the line.
-        severity: "warning" for what must not be missed: scores that do not mean what they seem to.
+        severity: "warning" if scores do not mean what they seem to mean.
     """
 
     kind: Literal[
@@ -76,17 +76,17 @@ class Note:
 
 
 def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
-    """The notes of all tables, in the order of a report: of the environment last, before the definitions."""
+    """The notes of all tables, in the order of a report: environment, definitions and attributions last."""
     found = [_data(results, summary)]
     if disclaimer(results):
         found.append(Note("disclaimer", disclaimer(results), "warning"))
     if results.n_pending:
-        text = f"Unfinished: {results.n_pending} results of clips are still missing; the same command goes on"
+        text = f"Unfinished: {results.n_pending} results of clips are missing; the same command continues"
         found.append(Note("unfinished", text, "warning"))
     if results.n_unscored:
         text = (
-            f"Unfinished, ⚠ at n: {results.n_unscored} scores of coded clips are still to be computed at the "
-            "delay over all clips; n counts the clips that have all theirs; `evaluate` on all data goes on"
+            f"Unfinished, ⚠ at n: {results.n_unscored} scores of coded clips are not yet computed at the "
+            "delay over all clips; n counts the clips with all scores; `evaluate` on all data continues"
         )
         found.append(Note("unfinished", text, "warning"))
     found += _random_weights(results)
@@ -107,9 +107,9 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
 
 
 def _shared_folders(results: Results) -> Iterator[Note]:
-    """Earlier versions let rows of two names keep their clips in one folder, one over the other's."""
+    """Warnings for runs of earlier versions, which let two names overwrite each other's encoded clips."""
     if results.dataset.n_clips > MOST_FILES:
-        return  # in tar files each has its own place
+        return  # the clips are in tar files, where none overwrites another
     codecs: dict[str, dict[str, None]] = {}
     for condition in (c for part in (results, results.points) if part for c in part.conditions):
         if condition.rate_is == "measured":
@@ -125,7 +125,7 @@ def _shared_folders(results: Results) -> Iterator[Note]:
 
 
 def _environment(results: Results) -> Iterator[Note]:
-    """What could not be done here."""
+    """Codecs and metrics that cannot run here."""
     for label, why in results.skipped.items():
         yield Note("left out", f"Left out, cannot run here: {label}: {why}")
     for name, reason in results.unavailable.items():
@@ -146,7 +146,7 @@ def _data(results: Results, summary: pd.DataFrame) -> Note:
     span = str(high) if low == high else f"{low} to {high}"
     line += f"; mean [95% interval over {span} recordings]"
     if summary.loc[~summary["control"].astype(bool), "n"].nunique() > 1:
-        line += "; n differs: tests.csv compares codecs on the clips both have"
+        line += "; n differs: tests.csv compares codecs on their common clips"
     return Note("data", line)
 
 
@@ -162,8 +162,8 @@ def _references(results: Results) -> Iterator[Note]:
     if data.n_lossy:
         formats = f" ({', '.join(data.lossy_formats)})" if data.lossy_formats else ""
         text = (
-            f"Lossy references: {data.n_lossy} of {data.n_clips} clips went through a lossy format{formats}"
-            " before; scores say how close a codec is to that"
+            f"Lossy references: {data.n_lossy} of {data.n_clips} clips come from a lossy format{formats};"
+            " scores say how close a codec is to that format's output"
         )
         yield Note("references", text, "warning")
     if results.quiet:
@@ -172,7 +172,7 @@ def _references(results: Results) -> Iterator[Note]:
         rest = f" and {len(quiet) - MAX_QUIET} more" if len(quiet) > MAX_QUIET else ""
         text = (
             f"Empty references: {len(quiet)} of {data.n_clips} clips are below {QUIET_DBFS:.0f} dBFS RMS "
-            f"without DC, mixed as scored: {', '.join(named)}{rest}; they count, but say nothing of a codec"
+            f"without DC, mixed as scored: {', '.join(named)}{rest}; they count, but show nothing of a codec"
         )
         yield Note("references", text, "warning")
 
@@ -187,7 +187,7 @@ def _rates(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             for _, row in unequal.iterrows()
         ]
         text = (
-            f"Unequal rates, a spread over {percent(MAX_RATE_SPREAD)}, so scores are not at one rate: "
+            f"Unequal rates: the spread is over {percent(MAX_RATE_SPREAD)}, so scores are not at one rate: "
             f"{', '.join(parts)}"
         )
         yield Note("rate", text, "warning")
@@ -197,7 +197,7 @@ def _rates(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             f"{label} {'+' if deviation > 0 else '-'}{percent(abs(deviation))}"
             for label, deviation in zip(_labels(off), off["rate_deviation"], strict=True)
         ]
-        # Of a part, points may be those that all of the data need.
+        # A shard may lack a point because its operating points are chosen for all of the data.
         known = results.asked and results.dataset.shard is None
         why = ", which no operating point meets" if known else ""
         text = f"⚠ more than {percent(rate_tolerance(results))} off the asked rate{why}: {', '.join(parts)}"
@@ -209,13 +209,13 @@ def _rates(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
         ]
         text = (
             "~ interpolated at the asked rate, linearly in rate, between the operating points around it:"
-            f" {', '.join(parts)}; their own values are rows here or in points.csv"
+            f" {', '.join(parts)}; the values of these points are rows here or in points.csv"
         )
         yield Note("rate", text)
     if (summary["rate_is"] == "declared").any():
-        yield Note("rate", "† rate as declared: decoded elsewhere, no bitstream to measure")
+        yield Note("rate", "† declared rate: decoded elsewhere, without a bitstream to measure")
     if summary["kbps_entropy"].notna().any():
-        text = "entropy: kbps that an ideal memoryless entropy coder of the codes would need"
+        text = "entropy: kbps that an ideal memoryless entropy coder would need for the codes"
         yield Note("reading", text)
 
 
@@ -233,32 +233,32 @@ def _delays(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
             parts.append(f"{row_label(*asked)} {low:+.0f} and {high:+.0f}")
     if not parts:
         return
-    yield Note("delay", f"Delay taken out before scoring, samples: {', '.join(parts)}")
+    yield Note("delay", f"Delay removed before scoring, in samples: {', '.join(parts)}")
     near = round(DELAY_AGREEMENT_S * results.settings.sample_rate)
     doubts = []
     for label, (_, row) in zip(labels, applied.iterrows(), strict=True):
         delays = condition_rows(results, row["codec"], row["kbps"])["delay_samples"].dropna().astype(float)
         agreeing = int((abs(delays - row["delay_applied"]) <= near).sum())
         if 2 * agreeing < len(delays):
-            said = f"(they say {delays.min():+.0f} to {delays.max():+.0f})"
-            doubts.append(f"{label} {agreeing} of {len(delays)} clips {said}")
+            found = f"(estimates from {delays.min():+.0f} to {delays.max():+.0f})"
+            doubts.append(f"{label} {agreeing} of {len(delays)} clips {found}")
     if doubts:
         text = (
-            f"⚠ That delay is doubtful, clips do not agree within {near} samples: {', '.join(doubts)};"
-            " --no-align scores without it"
+            f"⚠ That delay is doubtful: clips do not agree within {near} samples: {', '.join(doubts)};"
+            " --no-align scores without removing it"
         )
         yield Note("delay", text, "warning")
 
 
 def _speech(results: Results) -> Iterator[Note]:
-    """How many clips metrics for speech leave out."""
+    """The number of clips that metrics for speech leave out."""
     labels = [metric.label for metric in results.clip_metrics if metric.speech_only]
     clips = results.clips.drop_duplicates("clip")
     left_out = int((~clips["category"].map(is_speech).astype(bool)).sum()) if labels else 0
     if left_out:
         text = (
-            f"For speech: {', '.join(labels)}: only clips of category speech have a score; {left_out} of "
-            f"{len(clips)} clips are of another or of none; --speech scores all"
+            f"{', '.join(labels)}: for speech only, so only clips of category speech have a score; {left_out}"
+            f" of {len(clips)} clips have another category or none; --speech scores all clips"
         )
         yield Note("values", text, "warning" if left_out == len(clips) else "information")
 
@@ -276,7 +276,7 @@ def _values(results: Results, summary: pd.DataFrame, metric: MetricInfo) -> Iter
         yield note("infinite, left out of the mean", infinite, f"{metric.name}_inf")
     scored = results.clips[results.clips["error"].isna()]
     unknown = scored[scored[metric.name].isna()]
-    left_out = unknown.iloc[:0]  # `_speech` tells of them
+    left_out = unknown.iloc[:0]  # `_speech` reports them
     if metric.speech_only:
         wanted = unknown["category"].map(metric.wants).astype(bool)
         left_out, unknown = unknown[~wanted], unknown[wanted]
@@ -297,7 +297,7 @@ def _of(clips: pd.DataFrame, codec: str, kbps: float) -> pd.DataFrame:
 
 
 def _intervals(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
-    """Where an interval of a mean covers less than it says (`evaluation.statistics.few`)."""
+    """Intervals of means that cover less than 95 % (`evaluation.statistics.few`)."""
     codecs = summary[~summary["control"].astype(bool)]
     skewed: dict[str, list[str]] = {}
     fewest = math.inf
@@ -313,24 +313,24 @@ def _intervals(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
                 single[metric.label] = None
             elif len(means) > 1 and (needs := needed(means)) > len(means):
                 skewed.setdefault(metric.label, []).append(f"{label} ({needs})")
-    if single and summary["n_recordings"].max() > 1:  # else the first note says it of all
+    if single and summary["n_recordings"].max() > 1:  # else the first note says it for all metrics
         yield Note("intervals", f"No interval: {', '.join(single)}, where only one recording has a score")
-    where = "; the median with an interval that covers is in summary.csv and in the HTML report"
+    where = "; summary.csv and the HTML report have medians with intervals that cover 95%"
     if fewest < math.inf:
         size, *rates = next(entry for entry in reversed(MEASURED) if entry[0] <= fewest)
         nearest = f" (the nearest number below the {fewest} here)" if size < fewest else ""
         normal, long_tail, outliers = (f"{100 * rate:.0f}%" for rate in rates)
         text = (
-            f"Few recordings: simulated with {size}{nearest}, the 95% interval of a mean held the truth in "
-            f"{normal} of cases with normal values, {long_tail} with a long tail, {outliers} with rare "
-            f"outliers{where if fewest >= MEDIAN_RECORDINGS else ''}"
+            f"Few recordings: in simulations with {size}{nearest}, the 95% interval of a mean held the true "
+            f"mean in {normal} of cases with normal values, in {long_tail} with a long tail, in {outliers} "
+            f"with rare outliers{where if fewest >= MEDIAN_RECORDINGS else ''}"
         )
         yield Note("intervals", text, "warning")
     for name, labels in skewed.items():
         shown = labels[:MAX_REASONS] + (["..."] if len(labels) > MAX_REASONS else [])
         text = (
-            f"Skewed: {name} of {', '.join(shown)}: the 95% interval of the mean covers less, Cochran's rule "
-            f"asks for as many recordings as the brackets say{where}"
+            f"Skewed: {name} of {', '.join(shown)}: the 95% interval of the mean covers less than 95%; in "
+            f"brackets: the recordings that Cochran's rule asks for{where}"
         )
         yield Note("intervals", text, "warning")
 
@@ -345,7 +345,7 @@ def _failures(results: Results) -> Iterator[Note]:
 
 
 def _top(reasons: Counter[str], where: str) -> list[str]:
-    """The most frequent reasons, and where the others are."""
+    """The most frequent reasons, and the place of the others."""
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     lines = [f"{reason} ({count}×)" for reason, count in ordered[:MAX_REASONS]]
     if len(ordered) > MAX_REASONS:
@@ -354,7 +354,7 @@ def _top(reasons: Counter[str], where: str) -> list[str]:
 
 
 def _definition(metrics: list[MetricInfo], version: str) -> Note:
-    """Of metrics that share one definition."""
+    """The note for metrics that share one definition."""
     better = "higher" if metrics[0].higher_is_better else "lower"
     labels = ", ".join(metric.label for metric in metrics)
     takes = f" ({metrics[0].takes})" if metrics[0].takes else ""
@@ -386,12 +386,12 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
     if results.noise_floor is not None:
         text = (
             "Noise floor: the references themselves, rounded to 16 bits with TPDF dither, and resampled to "
-            "another common rate and back; what is not above it is no difference between codecs"
+            "another common rate and back; a difference below it does not distinguish codecs"
         )
         yield Note("embedding", text)
     if metrics:
         text = (
-            "FD, KAD: [95% interval by delete-group jackknife over recordings], of FD for this number of "
+            "FD, KAD: [95% interval by delete-group jackknife over recordings]; FD holds for this number of "
             "frames: fewer give a higher FD; extrapolated: to infinitely many frames, linear in 1 / frames, "
             "with its own interval; FM, cos: means over clips"
         )
@@ -399,16 +399,16 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
     if points := with_codebooks(results):
         text = (
             "Perplexity 2^H, H = -sum p log2 p over all frames of all clips, at most the size of a codebook; "
-            "mean over codebooks of 2^H, and 2^mean(H); biased low on few frames, beside it with Miller and "
+            "mean over codebooks of 2^H, and 2^mean(H); biased low on few frames; corrected: with Miller and "
             "Madow's correction; usage: share of entries that occur. Each codebook: perplexity.csv"
         )
         yield Note("reading", text)
         text = (
             "Tokens: codes of all codebooks per second of audio; H: entropy per token, mean over codebooks;"
-            " joint H: of all codes of a frame, at most log2 of n"
+            " joint H: entropy of all codes of a frame, at most log2 of n"
             " frames, a lower bound where most frames are distinct; I: mutual information in bits, mean over"
-            " pairs of codebooks, biased high; shuffled: of the same codes in shuffled frames, which share"
-            " nothing: what I is above that is shared. With corrections: tokens.csv"
+            " pairs of codebooks, biased high; shuffled: I of the same codes in shuffled frames, which share"
+            " nothing, so the excess of I over it is shared. With corrections: tokens.csv"
         )
         if any(point.codes.joint is not None and point.codes.joint.pairs for point in points):
             text += "; each pair: mutual_information.csv"
@@ -416,7 +416,7 @@ def _embeddings(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
 
 
 def attributions(results: Results) -> list[str]:
-    """What the makers of the embeddings want to be said."""
+    """Attributions that the makers of the embeddings ask for."""
     return list(dict.fromkeys(info.attribution for info in results.embeddings if info.attribution))
 
 

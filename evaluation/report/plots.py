@@ -29,18 +29,18 @@ from evaluation.results import Results
 from qincodec.core.files import write_atomic
 
 _LINES = ("-", "--", ":", "-.")
-#: Two panels are as wide as a page's text, so that letters are printed as large as they are drawn.
+#: Two panels are as wide as the text of a page, so letters are printed in the size in which they are drawn.
 _PANEL_INCHES = (3.5, 2.8)
 _PANELS_PER_ROW = 2
-#: From light to dark in grey, too, and the same to people with any kind of colour blindness.
+#: This map goes from light to dark also in grey and for people with any kind of colour blindness.
 _RATE_COLOURS = "viridis"
 
 
 def write_plots(results: Results, summary: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write the figures as ``.png`` and ``.svg``, the same bytes for the same results; returns their paths.
+    """Write the figures as ``.png`` and ``.svg``; return their paths. The same results give the same bytes.
 
-    ``rate_distortion``; ``embeddings``, the same for the metrics of embeddings with their noise floor, and
-    ``perplexity``, where there are any. One of an earlier state of the run that is none any more is removed.
+    ``rate_distortion``; ``embeddings``, the same for metrics of embeddings with their noise floor, and
+    ``perplexity``, if the run has them. Figures that the run no longer has are removed.
     """
     figures: dict[str, Figure | None] = dict.fromkeys(("rate_distortion", "embeddings", "perplexity"))
     plain = [metric for metric in results.metrics if not metric.embedding]
@@ -70,11 +70,11 @@ def rate_distortion(
     summary: pd.DataFrame,
     metrics: Sequence[MetricInfo] | None = None,
 ) -> Figure:
-    """One panel per metric, one curve per codec; bars are the intervals, hollow points declared rates
-    and interpolated values.
+    """One panel per metric, one curve per codec; bars are intervals, hollow points are declared rates or
+    interpolated values.
 
-    What has no rate (controls, folders without a declared one) is a horizontal line if it lies near the
-    curves, and named in the panel's corner if not.
+    A condition without a rate (a control, a folder without a declared one) is a horizontal line if it is near
+    the curves; otherwise the panel's corner names it.
     """
     metrics = results.metrics if metrics is None else metrics
     columns = min(len(metrics), _PANELS_PER_ROW)
@@ -102,7 +102,7 @@ def rate_distortion(
 
 
 def perplexity(results: Results) -> Figure:
-    """Perplexity of every codebook: a panel per codec, a line per rate; dotted: the size of the codebooks."""
+    """Perplexity of every codebook: a panel per codec, a line per rate; dotted lines: sizes of codebooks."""
     points = with_codebooks(results)
     codecs = list(dict.fromkeys(point.codes.codec for point in points))
     columns = min(len(codecs), _PANELS_PER_ROW)
@@ -123,7 +123,7 @@ def perplexity(results: Results) -> Figure:
 
 
 def _draw_codebooks(axes: Axes, codec: str, points: Sequence[CodedPoint]) -> None:
-    """Lines from light to dark with the measured rate; lower rates, often prefixes of higher ones, on top."""
+    """Draw lines that darken with the measured rate. Lower rates are on top: they are often prefixes."""
     import matplotlib
 
     entries = [point.codes for point in points]
@@ -205,7 +205,7 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, codec: str, style: di
 
 
 def _draw_levels(axes: Axes, rows: pd.DataFrame, metric: MetricInfo) -> list[str]:
-    """Horizontal lines of what has no rate; returns remarks on those that cannot be drawn."""
+    """Draw horizontal lines for conditions without a rate; return remarks on those that do not fit."""
     remarks = []
     drawn = bool(axes.has_data())
     low, high = axes.get_ylim()

@@ -1,7 +1,7 @@
-"""Results that are sent to others: without paths of this machine and without addresses that failed.
+"""Results to send to others: without paths of this machine and without addresses that failed.
 
 The terminal, the rows of a run and run.json give files and addresses in full, because their reader may have
-to repair something. CSV, JSON, Markdown, LaTeX and HTML are sent to others, who need only the name of a file.
+to repair something. CSV, JSON, Markdown, LaTeX and HTML are sent to others, who need only names of files.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from evaluation.results import Between, Results
 
 T = TypeVar("T")
 
-#: Fields of `Results` that hold messages or describe the machine, and which fields of their records do so.
-#: Names stay: by them records find each other.
+#: Field of `Results` with messages or a description of the machine -> the fields of its records with such
+#: texts; () for all. Names are not changed, because they connect records.
 _TEXTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("environment", "unavailable", "skipped", "remarks"), ()),
     "conditions": ("settings", "identity"),
@@ -28,7 +28,7 @@ _TEXTS: dict[str, tuple[str, ...]] = {
 }
 
 _NAME = r"[^\s/\\'\"`<>|,;:()\[\]{}]"
-# Addresses, then paths from a root, those in quotes with all of their spaces first.
+# Addresses, then paths from a root; paths in quotes come first, because they may have spaces.
 _PLACE = re.compile(
     rf"""
     (?P<address>\b[a-z][a-z0-9+.-]*://[^\s'"`<>]*[^\s'"`<>.,;:)])
@@ -41,9 +41,9 @@ _HOME = re.compile(r"(?:/(?:home|Users)|[A-Za-z]:\\Users)[/\\][^/\\]+[/\\]?|/roo
 
 
 def shareable(value: T) -> T:
-    """Every path and address in a text cut down to the name at its end: ``…/talk.wav``.
+    """The value with every path and address in its texts reduced to the name at the end: ``…/talk.wav``.
 
-    Of a mapping, list, tuple or record, the same with all texts in it so; itself where nothing changes.
+    Mappings, lists, tuples and records are searched for texts. Returns the same object if nothing changes.
     """
     return cast(T, _shareable(value))
 
@@ -81,15 +81,15 @@ def _last(name: str) -> str:
 
 
 def shareable_results(results: Results) -> Results:
-    """The results with every message and description made `shareable`; the same object where nothing changes.
+    """The results with all messages and descriptions made `shareable`; the same object if nothing changes.
 
-    Names (clips, recordings, codecs) and numbers stay; what metrics and embeddings say of themselves, too: it
-    holds addresses of papers and licences.
+    Names (clips, recordings, codecs) and numbers are not changed, nor are the definitions of metrics and
+    embeddings, which have addresses of papers and licences.
     """
     changed: dict[str, Any] = {}
     texts = {}
     for name in ("error", *(f"{metric.name}_reason" for metric in results.clip_metrics)):
-        # Each different text is looked at once: there may be millions of rows.
+        # Each distinct text is searched once: there may be millions of rows.
         found = {text: _shareable(text) for text in results.clips[name].dropna().unique()}
         if any(text != other for text, other in found.items()):
             texts[name] = results.clips[name].map(lambda text, found=found: found.get(text, text))
@@ -109,12 +109,12 @@ def shareable_results(results: Results) -> Results:
     if not changed:
         return results
     copy = replace(results, **changed)
-    copy.estimates = results.estimates  # of the same numbers
+    copy.estimates = results.estimates  # the numbers are the same
     return copy
 
 
 def _messages(value: Any, parts: tuple[str, ...]) -> Any:
-    """A record, or a list of them, with these fields made `shareable`; all of what is none, without any."""
+    """A record or a list of records with the fields ``parts`` made `shareable`; with no ``parts``, all."""
     if not parts:
         return _shareable(value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The tables of a run: what stands in their cells, whatever draws them."""
+"""The tables of a run as cells, independent of how they are drawn."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from evaluation.statistics.recordings import asked_rate, asked_rates, condition_
 
 
 def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = False) -> Table:
-    """The summary: controls, then asked rates in ascending order, then what has no rate.
+    """The summary: controls, then asked rates in ascending order, then conditions without a rate.
 
-    Without the metrics of embeddings (`embedding_table`). The best value of a metric is marked
-    within each asked rate, where two codecs or more have one.
+    Metrics of embeddings are in `embedding_table`. The best value of a metric is marked within each asked
+    rate, if two codecs or more have one.
 
     Args:
-        medians: with the median over recordings beside each mean.
+        medians: add the median over recordings beside each mean.
     """
     metrics = [metric for metric in results.metrics if not metric.embedding]
     optional = []
@@ -70,7 +70,7 @@ def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = Fals
 
 
 def _n_cell(results: Results, row: pd.Series) -> Cell:
-    """The clips that have all their scores, marked where more of them were coded."""
+    """Number of clips with all scores, marked if more clips were coded."""
     coded = len(condition_rows(results, row["codec"], row["kbps"])) - row["n_failed"]
     waiting = bool(row["n"] < coded)
     return Cell(row["n"], marks="⚠" * waiting, warn=waiting)
@@ -82,12 +82,12 @@ def rate_sections(
     metrics: Sequence[MetricInfo],
     cells: Callable[[pd.Series, set[str]], list[Cell]],
 ) -> list[Section]:
-    """Controls, asked rates, what has no rate.
+    """Sections for the controls, for each asked rate, and for conditions without a rate.
 
-    Of an unfinished run no row is the best: more clips may turn it.
+    An unfinished run has no best row, because more clips may change it.
 
     Args:
-        cells: of a row that is the best by these metrics; [] leaves it out.
+        cells: (row, metrics by which it is the best) -> cells of the row; [] leaves it out.
     """
     control = summary["control"].astype(bool)
     groups: list[tuple[str, float | None, pd.DataFrame]] = [("controls", None, summary[control])]
@@ -103,10 +103,10 @@ def rate_sections(
 
 
 def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
-    """Index of the rows with the best value, where two codecs or more have one.
+    """Index of the rows with the best value, if two codecs or more have one.
 
-    Controls do not compete, nor does a codec too far off the asked rate, the ones with ⚠: it has spent more
-    bits than the others, or fewer.
+    Controls do not compete. Nor does a codec too far off the asked rate (marked ⚠): it has used more bits
+    than the others, or fewer.
     """
     competing = ~rows["control"].astype(bool) & ~rows["rate_off"].astype(bool)
     values = rows.loc[competing, metric.name].dropna()
@@ -116,13 +116,13 @@ def best_rows(rows: pd.DataFrame, metric: MetricInfo) -> set[object]:
 
 
 def rate_cell(row: pd.Series) -> Cell:
-    """The measured rate, marked where it is far off the asked one, only declared, or interpolated at."""
+    """The measured rate, with a mark if it is far off the asked one, only declared, or interpolated."""
     marks = ("⚠" if row["rate_off"] else "") + {"declared": "†", "interpolated": "~"}.get(row["rate_is"], "")
     return kbps_cell(row["kbps_measured"], marks, warn=row["rate_off"])
 
 
 def metric_cell(results: Results, row: pd.Series, metric: MetricInfo, places: int, best: bool) -> Cell:
-    """A value with its interval; infinity where all values are infinite."""
+    """A value with its interval; infinity if all values are infinite."""
     mean, low, high = (row[metric.name + end] for end in ("", "_ci_low", "_ci_high"))
     if math.isnan(mean):
         if not metric.per_clip:
@@ -162,7 +162,7 @@ def compact_table(results: Results, summary: pd.DataFrame) -> Table:
 
 
 def caption(results: Results, summary: pd.DataFrame) -> str:
-    """What has to stand at a table that is taken out of its report."""
+    """Notes that must accompany a table outside its report."""
     clips = sorted({int(n) for n in summary["n"]}) or [0]
     span = f"{clips[0]}" if len(clips) == 1 else f"{clips[0]} to {clips[-1]}"
     parts = [
@@ -187,7 +187,7 @@ def caption(results: Results, summary: pd.DataFrame) -> str:
 
 
 def with_noise_floor(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary with the rows of the noise floor below it, whose ``rate_is`` is "noise floor"."""
+    """The summary, then the rows of the noise floor with "noise floor" as ``rate_is``."""
     if results.noise_floor is None:
         return summary
     floor = results.noise_floor.summary.assign(rate_is="noise floor")
@@ -195,14 +195,14 @@ def with_noise_floor(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo) -> Table:
-    """The distances of an embedding, the values at half and at infinite data, clips and frames."""
+    """The distances of an embedding, their values for half the data and extrapolated, clips and frames."""
     metrics = [metric for metric in results.metrics if metric.embedding == info.name]
     frechet = f"{FRECHET}_{info.name}"
 
     def cells(row: pd.Series, best: set[str], part: Results = results) -> list[Cell]:
         line = [Cell(row["codec"]), rate_cell(row)]
         for metric in metrics:
-            # Of each cell: these distances span several orders of magnitude.
+            # Decimals per cell, because these distances span several orders of magnitude.
             width = row[f"{metric.name}_ci_high"] - row[f"{metric.name}_ci_low"]
             places = decimals(pd.Series([row[metric.name]]), pd.Series([width]))
             line.append(metric_cell(part, row, metric, places, metric.name in best))
@@ -226,8 +226,8 @@ def embedding_table(results: Results, summary: pd.DataFrame, info: EmbeddingInfo
 
 
 class CodedPoint(NamedTuple):
-    """Statistics of the codes of an operating point, its rate as measured (NaN where there is none), and
-    whether it is a row by itself: what `CodeStatistics.kbps` says was asked for then."""
+    """Statistics of the codes of an operating point, its measured rate (NaN without one), and whether it is a
+    row of the summary. If it is, `CodeStatistics.kbps` is the asked rate."""
 
     codes: CodeStatistics
     kbps: float
@@ -235,13 +235,15 @@ class CodedPoint(NamedTuple):
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What identifies it in a file."""
+        """The columns that identify it in a file."""
         return {"codec": self.codes.codec, "kbps": self.codes.kbps, "kbps_measured": self.kbps}
 
 
 def with_codebooks(results: Results) -> list[CodedPoint]:
-    """Statistics of codes that have those of codebooks, in the order of codecs, then of measured rates; of
-    operating points that are no row, too: an interpolated row has no codes of its own."""
+    """Statistics of all operating points with codebooks, ordered by codec, then by measured rate.
+
+    Operating points that are not rows are included, because an interpolated row has no codes of its own.
+    """
     found = []
     for part in filter(None, (results, results.points)):
         if entries := [entry for entry in part.corpus if entry.codebooks]:
@@ -253,7 +255,7 @@ def with_codebooks(results: Results) -> list[CodedPoint]:
 
 
 def codebook_table(results: Results, summary: pd.DataFrame) -> Table | None:
-    """Perplexities, usage and entropy of every condition with codes; None if there is none."""
+    """Perplexities, usage and entropy of every condition with codes; None without any."""
     entries = {(e.codec, e.kbps): e for e in results.corpus if not math.isnan(e.perplexity)}
 
     def cells(row: pd.Series, _: set[str]) -> list[Cell]:
@@ -285,8 +287,8 @@ def _codebook_cells(entry: CodeStatistics) -> list[Cell]:
 
 
 def token_table(results: Results) -> Table | None:
-    """What a language model on the codes would see: rates of frames and tokens, entropies, what codebooks
-    share; None where there are no codes."""
+    """The codes as a language model sees them: rates of frames and tokens, entropies, mutual information;
+    None without codes."""
     lines = []
     for entry, kbps, _ in with_codebooks(results):
         if entry.duration_s:
@@ -297,8 +299,8 @@ def token_table(results: Results) -> Table | None:
     return Table(headings, [Section("", lines)], "Tokens") if lines else None
 
 
-#: Of `token_table`: column of ``tokens.csv`` -> heading and form. No more of them: a page of 1280 pixels must
-#: show all. Usage stands in `codebook_table`.
+#: Column of ``tokens.csv`` -> heading and form in `token_table`. More columns would not fit into a page of
+#: 1280 pixels; usage is in `codebook_table`.
 _TOKEN_COLUMNS = {
     "frame_rate": ("frames/s", ".4g"),
     "tokens_per_second": ("tokens/s", ".4g"),
@@ -370,7 +372,7 @@ def codebook_frame(results: Results) -> pd.DataFrame:
 
 
 def all_tables(results: Results, summary: pd.DataFrame, *, medians: bool = False) -> list[Table]:
-    """The main table, one per embedding, and those of codebooks and tokens where there are any."""
+    """The main table, one per embedding, and those of codebooks and tokens if there are codes."""
     codes = [codebook_table(results, summary), token_table(results)]
     main = build_table(results, summary, medians=medians)
     embeddings = [embedding_table(results, summary, info) for info in results.embeddings]
@@ -378,5 +380,5 @@ def all_tables(results: Results, summary: pd.DataFrame, *, medians: bool = False
 
 
 def disclaimer(results: Results) -> str:
-    """The line that every table of this data set must carry; "" if there is none."""
+    """The line that every table of this data set must have; "" without one."""
     return results.dataset.disclaimer or ""

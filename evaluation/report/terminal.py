@@ -1,4 +1,4 @@
-"""The report on a terminal, and the same as plain text where the output is piped."""
+"""The report on a terminal, or as plain text where the output is piped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from evaluation.results import Results
 
 #: Wide enough for any table: piped output is not wrapped, so that it can be searched and cut.
 _UNLIMITED = 10_000
-EXPLAIN = "What each metric and column is: evaluate report RUN --explain"
+EXPLAIN = "To explain each metric and column: evaluate report RUN --explain"
 _ASCII = str.maketrans({"↑": "(up)", "↓": "(down)", "⚠": "!", "†": "+", "×": "x", "–": "-", "…": "..."})
 
 
@@ -32,7 +32,7 @@ def print_report(results: Results, file: IO[str] | None = None, *, explain: bool
     """Print the table and its notes to ``file`` (stdout), as wide as the terminal or, piped, as needed.
 
     Args:
-        explain: with what each metric and column is.
+        explain: add what each metric and column is.
     """
     print_wide(render(results, results.summary, explain=explain), file)
 
@@ -42,7 +42,7 @@ def print_wide(renderable: object, file: IO[str] | None = None) -> None:
     console = Console(file=file or sys.stdout, highlight=False)
     if not console.is_terminal:
         console = Console(file=file or sys.stdout, highlight=False, width=_UNLIMITED, no_color=True)
-    # Not cropped: what is too wide even for the narrowest layout is wrapped by the terminal, not lost.
+    # Not cropped: a terminal wraps what is too wide even for the narrowest layout.
     console.print(renderable, crop=False)
 
 
@@ -59,11 +59,11 @@ def render(results: Results, summary: pd.DataFrame, *, explain: bool = False) ->
 
 @dataclass(frozen=True)
 class Report:
-    """Chooses its layout by the width it is given; a number is never cut.
+    """Tables and lines, in a layout for the given width; a number is never cut.
 
-    In one line per row if that fits; else with the intervals below the means; else in several tables
-    below each other that repeat what identifies a row. What is said of a section stands below the table.
-    What was found, in words, stands before the other lines.
+    Each row is one line if that fits; otherwise the intervals are below the means; otherwise there are
+    several tables, and each repeats the columns that identify a row. Texts of sections are below their table,
+    and findings before the other lines.
     """
 
     tables: Sequence[Table]
@@ -87,7 +87,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Box:
-    """Lines in a frame under a title; without the frame where the output is piped."""
+    """Lines in a frame with a title; no frame where the output is piped."""
 
     title: str
     lines: Sequence[str]
@@ -105,7 +105,7 @@ def _wrapped(lines: Sequence[str], console: Console, options: ConsoleOptions) ->
         wrapped = Text(_plain(line, options.ascii_only)).wrap(console, max(options.max_width - 2, 20))
         for part in wrapped:
             part.rstrip()
-        yield Text("\n  ").join(wrapped)  # indented, to tell it from the next line
+        yield Text("\n  ").join(wrapped)  # indented: a line without indentation is a new one
 
 
 def _fitted(source: Table, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -139,7 +139,7 @@ def _plain(text: str, ascii_only: bool) -> str:
 
 
 def _rich_table(source: Table, columns: Sequence[int], stacked: bool, ascii_only: bool) -> RichTable:
-    """``columns`` of the table behind those that identify a row."""
+    """The columns that identify a row, then ``columns``."""
     shown = [*range(source.num_keys), *columns]
     table = RichTable(box=box.HORIZONTALS, pad_edge=False, show_edge=False, collapse_padding=True)
     for index in shown:

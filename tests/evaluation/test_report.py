@@ -187,11 +187,11 @@ def test_notes_tell_what_a_reader_must_know() -> None:
     for part in (
         "Data: synthetic, 10 clips of 10 recordings, 2 excluded; mean [95% interval over 9 to 10 recordings]",
         DISCLAIMER,
-        "3 results of clips are still missing",
-        "3 of 10 clips went through a lossy format (MP3, Vorbis)",
+        "3 results of clips are missing",
+        "3 of 10 clips come from a lossy format (MP3, Vorbis)",
         "8 kbps 8.00 to 9.60 (20%)",
         "⚠ more than 15% off the asked rate: opus@8 +20%, opus@16 +20%",
-        "† rate as declared",
+        "† declared rate",
         "opus@8 +312",
         "SI-SDR infinite, left out of the mean: qincodec@16 1 of 10, reference 10 of 10",
         "SI-SDR not a number: the reference is silent (2×)",
@@ -211,7 +211,7 @@ def test_a_delay_that_clips_do_not_agree_on_is_doubted() -> None:
         results.clips.loc[rows, "delay_applied"] = -3633 if codec == "opus" else 1105
     (line,) = [line for line in note_lines(results) if "doubtful" in line]
     assert line.startswith("⚠ That delay is doubtful, clips do not agree within 44 samples: opus@8")
-    assert "opus@8 1 of 4 clips (they say -4118 to -1); --no-align" in line and "mp3" not in line
+    assert "opus@8 1 of 4 clips (estimates from -4118 to -1); --no-align" in line and "mp3" not in line
 
 
 def test_quiet_results_have_few_notes() -> None:

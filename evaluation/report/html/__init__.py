@@ -1,4 +1,4 @@
-"""The report as a folder to open in a browser: tables, figures, and the clips to listen to."""
+"""The report as a folder for a browser: tables, figures, and clips to hear."""
 
 from evaluation.report.html.write import write_html
 

@@ -1,5 +1,5 @@
-"""The files beside the page. Their names hold a hash of their content, so a page and its files always fit:
-a new report never changes a file of the old one, whose page is replaced last, as a whole."""
+"""The files beside the page. Their names have a hash of their content, so a page always matches its files: a
+new report does not change a file of the old one, whose page is replaced last, as a whole."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from qincodec.core.errors import UserError
 from qincodec.core.files import explain_os_errors, write_atomic
 
 PAGE, FOLDER = "index.html", "assets"
-#: Stands in every page, so that nothing else is ever taken for an old report and replaced.
+#: Every page has it; a page without it is not a report and is never replaced.
 GENERATOR = "evaluate html"
 
 _OURS = re.compile(r".+-[0-9a-f]{12}\.(flac|webp|css|js|csv)|\.writing-.+")
 
 
 class Assets:
-    """Files of the report in ``folder``; what is not of the new one goes when the page has been written.
+    """Files of the report in ``folder``. Files of an old report are removed once the new page is written.
 
     Raises:
-        UserError: the folder holds something else than a report.
+        UserError: the folder holds something other than a report.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Assets:
             strangers = [entry for entry in folder.glob("*") if entry.name != FOLDER]
             ours = all(entry.name.startswith(".writing-") for entry in strangers)
         if not ours:
-            raise UserError(f"{folder} holds something else than a report; choose another folder with --out")
+            raise UserError(f"{folder} holds files that are not a report; choose another folder with --out")
 
     @property
     def size(self) -> int:
@@ -54,21 +54,21 @@ class Assets:
         return len(self._sizes)
 
     def forget_from(self, count: int) -> None:
-        """Leave out all files but the first ``count``."""
+        """Keep only the first ``count`` files."""
         for name in list(self._sizes)[count:]:
             del self._sizes[name]
 
     def add(self, title: str, suffix: str, content: bytes) -> str:
-        """Keep a file; returns its address for the page."""
+        """Write a file; return its address for the page."""
         path = self._path(title, hashlib.sha256(content), suffix)
         write_atomic(path, content)
         return self._kept(path)
 
     def add_sound(self, title: str, samples: Audio, sample_rate: int) -> str:
-        """Keep a signal; returns its address for the page.
+        """Write a signal; return its address for the page.
 
-        As 24-bit FLAC: every browser plays it, and its rounding, 144 dB below full scale, changes nothing
-        that can be heard. Peaks beyond full scale are refused (`evaluation.report.html.media.playback_gain`).
+        The format is 24-bit FLAC: every browser plays it, and its rounding, 144 dB below full scale, is
+        inaudible. Peaks beyond full scale are refused (`evaluation.report.html.media.playback_gain`).
         """
         digest = hashlib.sha256(f"{sample_rate} {samples.shape}".encode())
         digest.update(audio.pcm_steps(samples, 24).astype("<i4").tobytes())
@@ -86,7 +86,7 @@ class Assets:
         return quote(f"{FOLDER}/{path.name}")
 
     def finish(self, page: str) -> Path:
-        """Put the page in place, then remove what only the old one needed."""
+        """Write the page, then remove the files that only the old page needed."""
         path = self._folder / PAGE
         write_atomic(path, page)
         with explain_os_errors(path):

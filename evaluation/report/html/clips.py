@@ -1,4 +1,4 @@
-"""The clips of a report: for each its reference and what every codec made of it, as sound and pictures."""
+"""The clips of a report: the reference and every decoded signal, as sound and pictures."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Rows = dict[str, dict[Any, Any]]
 
 @dataclass(frozen=True)
 class Signal:
-    """One row of a clip: what is heard and seen of it. Addresses are "" where there is nothing."""
+    """One signal of a clip, as sound and pictures. An address is "" if there is no file."""
 
     label: str
-    kbps: str  # asked, "" for what stands at every rate
+    kbps: str  # asked, "" for signals shown at every rate
     rate: str  # asked and measured
     scores: list[tuple[str, str]]
     colour: int | None
@@ -43,7 +43,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Card:
-    """A clip with its reference first, then the conditions in their order."""
+    """A clip with its signals: the reference first, then the conditions in their order."""
 
     clip: Clip
     why: list[str]
@@ -58,10 +58,10 @@ class CardMaker:
     """Makes the cards of a run.
 
     Attributes:
-        results: of the run.
-        sources: what restores its audio.
-        assets: where its files are kept.
-        workers: threads that decode side by side; their number changes nothing.
+        results: results of the run.
+        sources: restores the audio of the run.
+        assets: writes the files.
+        workers: number of threads that decode; it does not change the result.
     """
 
     results: Results
@@ -70,7 +70,7 @@ class CardMaker:
     workers: int = 1
 
     def make(self, clip: Clip, why: Sequence[str]) -> Card:
-        """The card of a clip; what cannot be heard stands there with the reason."""
+        """The card of a clip; a signal that cannot be heard has the reason."""
         shown = [("", None), *self._shown()]
         conditions = [condition for _, condition in shown]
         with ThreadPoolExecutor(self.workers) as pool:
@@ -103,20 +103,20 @@ class CardMaker:
         remarks = []
         if gain != 1.0:
             remarks.append(
-                f"All signals of this clip are played {-20 * math.log10(gain):.2f} dB softer, since one of"
+                f"All signals of this clip are played {-20 * math.log10(gain):.2f} dB softer, because one of"
                 " them exceeds full scale"
             )
         rates = sorted({signal.kbps for signal in signals if signal.kbps}, key=float)
         return Card(clip, list(why), signals, rates, media.frequency_ticks(rate), remarks)
 
     def _shown(self) -> Iterator[tuple[str, Condition]]:
-        """What is heard, and what is added to its label: of a row between two operating points, both."""
+        """(addition to the label, condition) of all signals; an interpolated row has both of its points."""
         for condition in self.results.conditions:
             between = self.results.between.get((condition.codec, condition.kbps))
             if between is not None:
                 yield ", point below", replace(between.low, kbps=condition.kbps)
                 yield ", point above", replace(between.high, kbps=condition.kbps)
-            # The control "reference" would be the first row once more.
+            # The control "reference" would repeat the first row.
             elif condition.identity.get("name") != "reference":
                 yield "", condition
 
@@ -158,7 +158,7 @@ class CardMaker:
             scores.append((metric.label, text))
         delay = self.sources.delay(condition)
         if delay:
-            rate += f"{', ' if rate else ''}delay of {delay} samples taken out"
+            rate += f"{', ' if rate else ''}delay of {delay} samples removed"
         colour = codec_colours(self.results).get(condition.codec)
         return Signal(condition.codec, asked, rate, scores, colour)
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of results: findings, the main table, warnings folded, as a piece of HTML."""
+"""Results in a notebook: findings, the main table and folded warnings, as a piece of HTML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evaluation.results import Results
 
 
 def excerpt(results: Results) -> str:
-    """Without a script, a picture or a style that others could see; all text from the run is escaped."""
+    """HTML without script, picture or style sheet; all text from the run is escaped."""
     results = shareable_results(results)
     said = notes(results, results.summary)
     table = build_table(results, results.summary)

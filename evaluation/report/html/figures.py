@@ -1,4 +1,4 @@
-"""The figures of the report: curves over bitrate, speed, perplexity, distributions. Each a list of panels."""
+"""The figures of the report as lists of panels: curves over bitrate, speed, perplexity, distributions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evaluation.report.tables import CodedPoint, with_codebooks
 from evaluation.results import Results
 from evaluation.statistics.recordings import asked_rates, condition_rows
 
-#: Points of a distribution's curve; more could not be told apart.
+#: Points of a distribution's curve; more would not be visible.
 _MAX_POINTS = 200
 
 
@@ -37,7 +37,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Figure:
-    """A panel, what has to be said below it, and its legend where it is not that of the whole report."""
+    """A panel, remarks below it, and its legend if it differs from that of the report."""
 
     svg: Markup
     remarks: list[str]
@@ -91,7 +91,7 @@ def _rate_panel(
     name = metric.name
     values = [*curves[name], *curves[f"{name}_ci_low"], *curves[f"{name}_ci_high"]]
     near = finite_range(values)
-    if near is not None:  # a level near the curves widens the axis, one far off is named below
+    if near is not None:  # a level near the curves widens the axis; one far off is in the remarks
         room = (near[1] - near[0]) / 2
         values += [v for v in levels[name] if near[0] - room <= v <= near[1] + room]
     span = finite_range(values) or finite_range(levels[name].to_list())
@@ -139,8 +139,8 @@ def _rate_panel(
 def perplexity(results: Results) -> list[Figure]:
     """Perplexity of every codebook, a curve per codec; no panel without codes.
 
-    A panel per asked rate and per further operating point, in the order of measured rates, which are their
-    titles: nobody asked for the nominal rate of an operating point.
+    There is a panel per asked rate and per further operating point. Measured rates order the panels and are
+    their titles, because nobody asked for the nominal rate of an operating point.
     """
     colours = codec_colours(results)
     panels: dict[object, list[CodedPoint]] = {}
@@ -164,7 +164,7 @@ def _perplexity(points: list[CodedPoint], colours: dict[str, int]) -> Figure:
     )
     shown = [size for size in sizes if panel.shows(size)]
     for size in shown:
-        panel.level(size, f"{size} entries: the highest perplexity such a codebook can have")
+        panel.level(size, f"{size} entries: the highest perplexity of such a codebook")
     keys = []
     for entry, kbps, _ in points:
         rate = f"{kbps_text(kbps)} kbps"
@@ -180,9 +180,9 @@ def _perplexity(points: list[CodedPoint], colours: dict[str, int]) -> Figure:
 
 
 def distributions(results: Results) -> list[tuple[str, list[Figure]]]:
-    """Per metric a panel per asked rate: the share of clips whose value is at most x, for every codec.
+    """(heading, a panel per asked rate) of each metric: share of clips whose value is at most x, per codec.
 
-    Infinite values count in the share, so their curve ends below 1 or starts above 0.
+    Infinite values count, so a curve with some ends below 1 or starts above 0.
     """
     colours = codec_colours(results)
     parts = []
@@ -224,7 +224,7 @@ def _distribution(
 
 
 def _steps(values: np.ndarray, span: tuple[float, float]) -> list[tuple[float, float]]:
-    """The empirical distribution function of sorted values as a staircase, at its quantiles if it is long."""
+    """The empirical distribution function of sorted values as steps; of many values, at quantiles."""
     shares = np.arange(1, len(values) + 1) / len(values)
     if len(values) > _MAX_POINTS:
         chosen = np.unique(np.linspace(0, len(values) - 1, _MAX_POINTS).round().astype(int))
@@ -240,7 +240,7 @@ def _steps(values: np.ndarray, span: tuple[float, float]) -> list[tuple[float, f
 
 @dataclass(frozen=True)
 class Bar:
-    """How fast one condition coded: ``width`` in percent of the chart, on a logarithmic scale."""
+    """Speed of one condition; ``width`` is in percent of the chart, on a logarithmic scale."""
 
     label: str
     text: str
@@ -249,7 +249,7 @@ class Bar:
 
 
 def speed(results: Results, summary: pd.DataFrame) -> list[tuple[str, list[Bar]]]:
-    """Encoding and decoding, seconds of audio per second of work, a bar per condition."""
+    """(title, a bar per condition) of encoding and decoding, in seconds of audio per second of work."""
     colours = codec_colours(results)
     values = summary[["encode_rt", "decode_rt"]].to_numpy(dtype=float).ravel()
     span = finite_range(values[values > 0].tolist())

@@ -16,14 +16,14 @@ from PIL import Image
 from qincodec.audio import Audio
 from qincodec.distances import mel_filter_bank
 
-#: Of a spectrogram, in pixels: moments and mel bands.
+#: Size of a spectrogram in pixels: moments and mel bands.
 WIDTH, BANDS = 480, 96
-#: Range of a spectrogram, and of a difference spectrogram to both sides, dB.
+#: Range of a spectrogram, and of a difference spectrogram in each direction, dB.
 RANGE_DB, DIFFERENCE_DB = 80.0, 24.0
-#: About this long a window, seconds; bands at low frequencies are some 40 Hz apart.
+#: Approximate length of the window, seconds; bands at low frequencies are about 40 Hz apart.
 _WINDOW_S = 0.046
 _QUALITY = 70
-#: Loudest sample after a clip with a louder one is turned down.
+#: Peak of a clip whose gain was reduced because it exceeded full scale.
 _CEILING = 10 ** (-0.1 / 20)
 
 Levels = NDArray[np.float32]
@@ -32,8 +32,8 @@ Levels = NDArray[np.float32]
 def levels(samples: Audio, sample_rate: int) -> Levels:
     """(BANDS, WIDTH) mean power in each mel band and moment, dB re a full-scale sine; channels averaged.
 
-    Bands are those of `qincodec.distances.mel_filter_bank`, lowest first; a Hann window of about 46 ms is
-    centred on WIDTH moments evenly spaced over the signal, beyond whose ends it is taken for zero.
+    Bands are those of `qincodec.distances.mel_filter_bank`, lowest first. A Hann window of about 46 ms is
+    centred on WIDTH moments evenly spaced over the signal, which is zero beyond its ends.
     """
     window, hann, bank = _constants(sample_rate)
     padded = np.pad(samples, ((0, 0), (window // 2, window // 2)))
@@ -52,14 +52,14 @@ def _constants(sample_rate: int) -> tuple[int, NDArray[np.float64], NDArray[np.f
 
 
 def spectrogram(power_db: Levels, top_db: float) -> bytes:
-    """An image of what `levels` returned, black `RANGE_DB` below ``top_db`` and less: WebP."""
+    """WebP image of what `levels` returned, black at `RANGE_DB` below ``top_db`` and less."""
     return _image((power_db - top_db) / RANGE_DB + 1, "inferno")
 
 
 def difference_spectrogram(decoded_db: Levels, reference_db: Levels, top_db: float) -> bytes:
-    """An image of decoded minus reference: red what was added, blue what is missing, grey no difference.
+    """WebP image of decoded minus reference: red is added, blue is missing, grey is no difference.
 
-    Both are raised to `RANGE_DB` below ``top_db`` first: a difference between inaudible things is none.
+    Both are raised to `RANGE_DB` below ``top_db`` first, so differences between inaudible levels do not show.
     """
     floor = top_db - RANGE_DB
     difference = np.maximum(decoded_db, floor) - np.maximum(reference_db, floor)
@@ -67,7 +67,7 @@ def difference_spectrogram(decoded_db: Levels, reference_db: Levels, top_db: flo
 
 
 def _image(values: NDArray[Any], colours: str) -> bytes:
-    """WebP of (bands, moments) values from 0 to 1, the lowest band at the bottom."""
+    """WebP image of (bands, moments) values from 0 to 1, with the lowest band at the bottom."""
     pixels = matplotlib.colormaps[colours](np.clip(values[::-1], 0, 1), bytes=True)[..., :3]
     data = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(data, "WEBP", quality=_QUALITY, method=4)
@@ -84,11 +84,11 @@ def frequency_ticks(sample_rate: int) -> list[tuple[str, float]]:
 
 
 def playback_gain(signals: list[Audio]) -> float:
-    """One factor for all signals of a clip, so that none is clipped: 1 unless one exceeds full scale."""
+    """Factor for all signals of a clip that avoids clipping: 1 unless one exceeds full scale."""
     peak = max((float(np.abs(signal).max()) for signal in signals), default=0.0)
     return 1.0 if peak <= 1.0 else _CEILING / peak
 
 
 def file_title(text: str) -> str:
-    """Part of a file name that every system, archive and web server takes as it is: short ASCII."""
+    """Short ASCII part of a file name, valid on every system, archive and web server."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[-60:].strip("-.") or "clip"

@@ -1,4 +1,4 @@
-"""What stands in the report besides the clips: a pure function of `Results`. And what all pages share."""
+"""The report without its clips, as a pure function of `Results`; and functions that all pages share."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from evaluation.report.tables import all_tables, build_table, with_noise_floor
 from evaluation.results import Results
 from qincodec.core.errors import count
 
-#: Failures that are listed one by one.
+#: Most failures in the list.
 MAX_FAILURES = 200
-#: Kinds of notes that stand at the top in full, and of those that stand in the last section.
+#: Kinds of notes that are at the top in full, and kinds that are in the last section.
 STAMPS = ("disclaimer", "unfinished", "weights")
 _ENVIRONMENT = ("left out", "unavailable")
 _ELSEWHERE = (*STAMPS, *_ENVIRONMENT)
-#: What warnings are about, in the line that they are folded into.
+#: Kind of a note -> its word in the line that folds the warnings.
 _ABOUT = {"rate": "rates", "delay": "delays", "failed": "failures", "embedding": "embeddings"}
 
 
 def fill_in(template: str, **values: Any) -> str:
-    """A page; all text that is filled in is escaped."""
+    """A page from a template, with all values escaped."""
     return templates(__package__, "templates").get_template(template).render(**values)
 
 
 def static(name: str) -> bytes:
-    """A file that pages need."""
+    """Content of a file that pages need."""
     return (resources.files(__package__) / "static" / name).read_bytes()
 
 
@@ -45,8 +45,8 @@ class Difference(Cell):
     """Row minus column by a test.
 
     Attributes:
-        verdict: "better", "worse", "same", "untested" or "self": of the row.
-        detail: for those who point at it.
+        verdict: "better", "worse", "same", "untested" or "self", for the row.
+        detail: text that shows when the pointer is on the cell.
     """
 
     verdict: str = "self"
@@ -58,11 +58,11 @@ class Difference(Cell):
 
 
 def page_content(results: Results, commands: Iterable[str]) -> dict[str, Any]:
-    """What the template needs, as its names for it.
+    """Name -> value for the template.
 
     Args:
-        results: of the run.
-        commands: command lines it was made with.
+        results: results of the run.
+        commands: command lines of the run.
     """
     summary = results.summary
     everything = with_noise_floor(results, summary)

@@ -1,4 +1,4 @@
-"""Which clips a report lets its readers hear: the best, the median and the worst of every metric."""
+"""Choice of the clips to hear in a report: the best, the median and the worst of every metric."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from evaluation.results import Results
 
 HOW = (
     "For each metric the clips are ordered by their rank among all clips, averaged over all codecs and rates"
-    " under test. Clips that lack a value anywhere are left out of that order, infinite values count as the"
-    " extreme they are."
+    " under test. Clips that lack a value anywhere are not ordered; infinite values count as the highest or"
+    " lowest."
 )
-#: The second worst is still worth saying of a clip that is the worst by another metric.
+#: A clip that was chosen by one metric also lists ranks by other metrics, down to the second worst and best.
 _MAX_DEPTH = 2
 
 
@@ -28,17 +28,17 @@ def clip_order(results: Results, metric: MetricInfo) -> list[str]:
     keys = [values["codec"], values["kbps"].fillna(-1.0)]
     ranks = values["score"].groupby(keys).rank(pct=True, ascending=metric.higher_is_better)
     by_clip = pd.DataFrame({"clip": values["clip"], "rank": ranks}).groupby("clip")["rank"]
-    # Of conditions that have any value at all: one that failed everywhere must not empty the order.
+    # Conditions without any value do not count: a codec that failed everywhere must not empty the order.
     complete = by_clip.size() == values.groupby(keys).ngroups
     means = by_clip.mean()[complete].round(12)  # equal means must tie in spite of their rounding
     return sorted(means.index, key=lambda clip: (means[clip], clip))
 
 
 def choose_clips(results: Results) -> list[tuple[str, list[str]]]:
-    """All clips in the order in which they are worth hearing, with why: ("id", ["worst SI-SDR"]).
+    """All clips in the order of their interest, with the reasons: ("id", ["worst SI-SDR"]).
 
     First the worst of every metric, then the best of each, then the medians; then the second worst, and so
-    on. What no metric can order comes last, by id, without a reason.
+    on. Clips that no metric orders come last, by id, without a reason.
     """
     orders = {metric.label: clip_order(results, metric) for metric in results.clip_metrics}
     chosen: dict[str, list[str]] = {}
@@ -66,7 +66,7 @@ def _candidates(orders: dict[str, list[str]]) -> Iterator[tuple[str, int, str]]:
 
 
 def num_extremes(chosen: list[tuple[str, list[str]]]) -> int:
-    """How many of `choose_clips` are the worst, the best or the median of a metric."""
+    """Number of clips of `choose_clips` that are the worst, the best or the median of a metric."""
     return sum(any(not reason[0].isdigit() for reason in reasons) for _, reasons in chosen)
 
 

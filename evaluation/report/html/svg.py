@@ -1,4 +1,4 @@
-"""A chart's axes as inline SVG, coloured by the page's style sheet: for light, dark and paper."""
+"""Axes of a chart as inline SVG. The page's style sheet colours it for light, dark and paper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-#: In the units of the drawing: about a CSS pixel on a desktop and on a phone.
+#: In units of the drawing, which are about a CSS pixel on a desktop and on a phone.
 WIDTH, HEIGHT = 380, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 26, 40
 #: Classes ``c0`` ... of the style sheet.
@@ -25,7 +25,7 @@ _SHAPES = (
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers within [low, high], about ``count`` of them."""
+    """About ``count`` round numbers within [low, high]."""
     span = high - low
     step = 10 ** math.floor(math.log10(span / count))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
@@ -34,7 +34,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A tick's label."""
+    """Label of a tick."""
     return f"{value:.6g}" if abs(value) < 1e5 else f"{value:.2g}"
 
 
@@ -47,10 +47,10 @@ class Panel:
     """One pair of axes. ``x`` and ``y`` are (lowest, highest); equal ends are widened.
 
     Args:
-        title: above the panel.
-        x_label: below.
-        x_ticks: (position, label).
-        x_log: a logarithmic x axis.
+        title: text above the panel.
+        x_label: text below it.
+        x_ticks: (position, label) of each tick.
+        x_log: whether the x axis is logarithmic.
     """
 
     def __init__(
@@ -108,18 +108,18 @@ class Panel:
         self._add('<text class="{}" text-anchor="{}" x="{}" y="{}">{}</text>', kind, anchor, x, y, text)
 
     def _add(self, template: str, *values: object) -> None:
-        # Markup's format escapes what it fills in.
+        # `Markup.format` escapes the values.
         self._parts.append(Markup(template).format(*values))
 
     def line(self, points: Sequence[tuple[float, float]], colour: int, *, title: str = "") -> None:
-        """A curve through points of the data; dashed from the eighth colour on, when they begin again."""
+        """Draw a curve through points of the data; dashed from the eighth curve, where the colours repeat."""
         path = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
         dashed = " dashed" if colour // NUM_COLOURS % 2 else ""
         template = '<polyline class="curve c{}{}" points="{}"><title>{}</title></polyline>'
         self._add(template, colour % NUM_COLOURS, dashed, path, title)
 
     def bar(self, x: float, low: float, high: float, colour: int) -> None:
-        """An interval."""
+        """Draw an interval."""
         at, top, bottom = self.x(x), self.y(high), self.y(low)
         self._add(
             '<path class="bar c{}" d="M{},{}H{}M{},{}V{}M{},{}H{}"/>',
@@ -133,7 +133,7 @@ class Panel:
         )
 
     def level(self, y: float, title: str) -> None:
-        """A horizontal line across the panel."""
+        """Draw a horizontal line across the panel."""
         at = self.y(y)
         self._add(
             '<line class="level" x1="{}" x2="{}" y1="{}" y2="{}"><title>{}</title></line>',
@@ -141,7 +141,7 @@ class Panel:
         )
 
     def render(self, description: str) -> Markup:
-        """The SVG element; ``description`` is for those who cannot see it."""
+        """The SVG element; ``description`` is for people who cannot see it."""
         head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
             WIDTH, HEIGHT, description
         )

@@ -1,4 +1,4 @@
-"""A run's report as a folder: a page, and the sounds and pictures it shows. It opens offline."""
+"""The report of a run as a folder: a page with its sounds and pictures, which opens offline."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from evaluation.run.store import RunStore
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
 
-#: What the clips of a report may weigh together, unless their number is asked for. Bytes.
+#: Most bytes of all clips of a report together, unless a number of clips is asked for.
 MAX_CLIP_BYTES = 54_000_000
-#: Rows of clips.csv up to which a report holds it.
+#: Most rows of a clips.csv that a report includes.
 MAX_ROWS = 50_000
 
 
@@ -32,10 +32,10 @@ class Written:
     """A report that was written.
 
     Attributes:
-        page: to be opened in a browser.
-        num_clips: that can be heard in it.
-        num_bytes: of all its files.
-        remarks: what it had to leave out, one line each.
+        page: file to open in a browser.
+        num_clips: number of clips that can be heard in it.
+        num_bytes: size of all its files.
+        remarks: what was left out, one line each.
     """
 
     page: Path
@@ -59,16 +59,15 @@ def write_html(
 
     Args:
         run: folder of a run, complete or not.
-        out: folder of the report; None for ``RUN/report``. A report in it is replaced once the new one is
-            complete.
+        out: folder of the report; None for ``RUN/report``. A complete new report replaces an old one.
         clips: number of clips to hear, in the order of `selection.choose_clips`. None: the best, median and
             worst of every metric, as many as fit into `MAX_CLIP_BYTES`.
         folders, weights, device: see `evaluation.engine.replay.RunAudio`.
-        workers: threads that decode side by side; their number changes nothing.
+        workers: number of threads that decode; it does not change the result.
         progress: called with (what, done, total).
 
     Raises:
-        UserError: no run, ``out`` holds something else, or cannot be written.
+        UserError: ``run`` is not a run; ``out`` holds something other than a report, or cannot be written.
     """
     if clips is not None and clips < 0:
         raise UserError(f"--clips is {clips}; allowed: 0 or more")
@@ -77,7 +76,7 @@ def write_html(
         assets = Assets(out or run / "report")
         sources = RunAudio(store, folders=folders, weights=weights, device=device)
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in the run itself: each worker computes with one
+        torch.set_num_threads(1)  # as in the run itself, where each worker has one thread
         try:
             cards, remarks = _cards(results, store, sources, assets, clips, workers, progress)
         finally:
@@ -109,14 +108,14 @@ def render_page(
     script: str = "",
     tables: Mapping[str, str] | None = None,
 ) -> str:
-    """The page; all text from the run is escaped, and tells no path of this machine.
+    """The page. All text from the run is escaped and has no path of this machine.
 
     Args:
         cards: clips to hear.
         remarks: what cannot be heard.
         commands: command lines of the run.
-        style, script: addresses.
-        tables: name of a CSV file that notes may speak of -> address.
+        style, script: addresses of these files.
+        tables: name of a CSV file that notes may mention -> its address.
     """
     return page.fill_in(
         "report.html.j2",
@@ -134,7 +133,7 @@ def render_page(
 
 
 def _tables(results: Results, assets: Assets) -> dict[str, str]:
-    """Keep the CSV files, which notes speak of; returns their addresses."""
+    """Write the CSV files, which notes mention; return their addresses."""
     results = shareable_results(results)
     contents = csv_tables(results)
     if len(results.clips) <= MAX_ROWS:
@@ -154,7 +153,7 @@ def _cards(
     workers: int,
     progress: Progress,
 ) -> tuple[list[Card], list[str]]:
-    """The clips that can be heard, and what a reader must know about those that cannot."""
+    """The clips that can be heard, and remarks on those that cannot."""
     chosen = selection.choose_clips(results)
     known = {clip.id: clip for clip in store.read_clips()}
     count = selection.num_extremes(chosen) if wanted is None else min(wanted, len(chosen))
@@ -169,8 +168,8 @@ def _cards(
             assets.forget_from(before)
             left_out = [f"{clip} ({', '.join(why)})" for clip, why in chosen[len(cards) : count]]
             remarks.append(
-                f"Of {count} clips that are the best, median or worst of a metric, the first {len(cards)} are"
-                f" here, which fit into {MAX_CLIP_BYTES / 1e6:.0f} MB; --clips {count} keeps all. Not here:"
+                f"The first {len(cards)} of {count} clips that are the best, median or worst of a metric are"
+                f" here: more exceed {MAX_CLIP_BYTES / 1e6:.0f} MB; --clips {count} includes all. Not here:"
                 f" {'; '.join(left_out)}"
             )
             break
@@ -179,7 +178,7 @@ def _cards(
         remarks.append("No clip has a result yet")
     elif count == 0 and wanted is None:
         remarks.append(
-            "No clip has a value for all codecs and rates, so none is the best or the worst; --clips N keeps"
-            " the first N"
+            "No clip has a value for all codecs and rates, so none is the best or the worst; --clips N"
+            " includes the first N"
         )
     return cards, remarks + missing_sounds(cards)

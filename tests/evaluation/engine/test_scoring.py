@@ -127,9 +127,9 @@ def test_clips_that_are_not_speech_are_left_out_and_counted(lab: Lab) -> None:
     assert results.summary["spoken_n"].tolist() == [1] and results.summary["si_sdr_n"].tolist() == [3]
     write_all(results, lab.out)
     table = (lab.out / "table.md").read_text().replace("\\", "")
-    said = "only clips of category speech have a score; 2 of 3 clips are of another or of none"
+    said = "only clips of category speech have a score; 2 of 3 clips have another category or none"
     assert (
-        f"For speech: Spoken: {said}" in table
+        f"Spoken: for speech only, so {said}" in table
         and "Spoken is the mean of fewer" not in table
         and "not a number" not in table
     )
@@ -148,7 +148,7 @@ def test_a_metric_for_speech_without_speech_is_named_before_coding(
     assert lab.run("steps", "spoken", "--dry-run") == 0
     assert "Spoken: for speech only, and no clip has the category speech" in capsys.readouterr().err
     assert lab.run("steps", "spoken", "--dry-run", "--speech") == 0
-    assert "For speech" not in capsys.readouterr().err
+    assert "for speech only" not in capsys.readouterr().err
 
 
 def test_forms_are_taken_after_the_delay(lab: Lab) -> None:
@@ -172,7 +172,7 @@ def test_forms_are_taken_after_the_delay(lab: Lab) -> None:
 def test_attributes_of_a_form_are_checked() -> None:
     for attribute, value, said in (
         ("sample_rate", "16k", "'sample_rate' is '16k'"),
-        ("channels", 5, "'channels' is 5; needed is a whole number from 1 to 2"),
+        ("channels", 5, "'channels' is 5; it must be a whole number from 1 to 2"),
         ("device", "cuda:0", "'device' is 'cuda:0'; needed is 'cpu' or None"),
         ("speech_only", "yes", "'speech_only' is 'yes'"),
     ):

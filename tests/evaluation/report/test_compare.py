@@ -136,7 +136,7 @@ def test_a_run_is_the_same_as_itself() -> None:
     comparison = compare_runs(run, run, num_resamples=FAST)
     assert (comparison.table["difference"].dropna() == 0).all()
     assert [note.text for note in comparison.remarks] == [
-        "SI-SDR without a difference or interval, reference: no clip has a finite value in both"
+        "SI-SDR has no difference or interval, reference: no clip has a finite value in both"
     ]
 
 

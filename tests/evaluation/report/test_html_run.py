@@ -139,7 +139,7 @@ def test_sound_stops_where_it_would_weigh_too_much(
     result = write_html(small_run, tmp_path / "report")
     assert (
         result.num_clips == 1
-        and "the first 1 are here" in result.remarks[0]
+        and "The first 1 of 3 clips" in result.remarks[0]
         and "--clips" in result.remarks[0]
     )
     assert write_html(small_run, tmp_path / "report", clips=3).num_clips == 3
@@ -218,7 +218,7 @@ def test_what_only_encoding_depends_on_may_have_changed(
         (["RUN", "--device", "nowhere"], "unknown device 'nowhere'"),
         (["RUN", "--condition", "opus@8=."], "--condition opus@8 is not in"),
         (["RUN", "--weights", "qincodecs=x"], "is 'qincodecs'; it has "),
-        (["RUN", "--out", "FULL"], "holds something else than a report"),
+        (["RUN", "--out", "FULL"], "holds files that are not a report"),
         (["RUN", "--out", "FILE"], "is a file"),
     ],
 )

@@ -49,7 +49,7 @@ def test_findings_stand_above_the_table_and_what_nobody_may_miss_is_not_folded()
     html = results._repr_html_()
     assert html.index("Made up.") < html.index(sentence) < html.index("<table>")
     few = shown(make_results())._repr_html_()
-    assert "No claim in words: 10 recordings are few" in few and "a warning</summary>" in few
+    assert "No claim in words: it needs 20 recordings" in few and "a warning</summary>" in few
 
 
 def test_text_of_strangers_is_only_text_and_tells_no_path() -> None:

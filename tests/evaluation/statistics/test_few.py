@@ -108,7 +108,7 @@ def test_notes_on_few_and_on_skewed_recordings() -> None:
         [text] = [note.text for note in notes(few, few.summary) if note.kind == "intervals"]
         assert f"simulated with {simulated}" in text
         # It sends a reader to the median's interval only where the table has one.
-        assert ("the median with an interval" in text) == few.summary["si_sdr_median_ci_low"].notna().all()
+        assert ("have medians with intervals" in text) == few.summary["si_sdr_median_ci_low"].notna().all()
     assert text.split("; ")[0].endswith("59% with rare outliers")
     many = make_results(num_recordings=40, control=True)
     assert not [note for note in notes(many, many.summary) if note.kind == "intervals"]

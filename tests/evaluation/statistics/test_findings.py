@@ -168,7 +168,7 @@ def test_silent_of_few_recordings() -> None:
     assert clear(FEW_RECORDINGS).findings and not silence(clear(FEW_RECORDINGS))
     few = clear(FEW_RECORDINGS - 1)
     assert few.tests["winner"].eq("b").all() and few.findings == []
-    assert silence(few) == "No claim in words: 19 recordings are few, one takes 20"
+    assert silence(few) == "No claim in words: it needs 20 recordings, and there are 19"
 
 
 def test_silent_where_means_and_tests_disagree() -> None:

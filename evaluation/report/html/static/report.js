@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables: a click on a heading sorts the rows of every group.
+// Tables: a click on a heading sorts the rows within each group.
 
 function sortKey(cell) {
   const text = cell?.dataset.sort ?? "";
@@ -11,7 +11,7 @@ function sortKey(cell) {
 function compareCells(a, b, sign) {
   const x = sortKey(a);
   const y = sortKey(b);
-  if ((x.text === "") !== (y.text === "")) return x.text === "" ? 1 : -1; // what is missing comes last
+  if ((x.text === "") !== (y.text === "")) return x.text === "" ? 1 : -1; // missing values come last
   if (Number.isNaN(x.number) || Number.isNaN(y.number)) return sign * x.text.localeCompare(y.text, "en", { numeric: true });
   return x.number === y.number ? 0 : sign * (x.number < y.number ? -1 : 1);
 }
@@ -37,10 +37,10 @@ function makeSortable(table) {
   });
 }
 
-// Players: one per clip, all signals of it at one position.
+// Players: one per clip; all its signals share one position.
 
-const CLOSE_S = 0.03; // a signal takes over once it is this close to the position of the one before it
-let active = null; // the player that keys go to
+const CLOSE_S = 0.03; // a signal replaces the one before it once their positions are this close
+let active = null; // the player that receives the keys
 
 class Player {
   constructor(card) {
@@ -53,11 +53,11 @@ class Player {
     this.trouble = card.querySelector(".trouble");
     this.rows = [...card.querySelectorAll(".signal")];
     this.rateButtons = [...card.querySelectorAll(".rates button")];
-    this.current = null; // row that was chosen
+    this.current = null; // chosen row
     this.sounding = null; // audio element that plays
-    this.playing = false; // or about to
-    this.rest = 0; // position while nothing sounds, seconds
-    this.lead = 0.02; // how long a signal takes to start, seconds; learnt
+    this.playing = false; // true also while a signal is about to play
+    this.rest = 0; // position while nothing plays, seconds
+    this.lead = 0.02; // seconds that a signal takes to start; adapted while playing
     this.turn = 0;
     for (const row of this.rows) {
       row.querySelector("button.choose")?.addEventListener("click", () => this.choose(row));
@@ -82,7 +82,7 @@ class Player {
     else this.playButton.disabled = this.slider.disabled = true;
   }
 
-  /** Rows that are shown and can be heard, in the order of the keys. */
+  /** Visible rows with sound, in the order of the keys. */
   choices() {
     return this.rows.filter((row) => !row.hidden && row.dataset.sound);
   }
@@ -99,7 +99,7 @@ class Player {
     this.card.classList.add("active");
   }
 
-  /** The row's audio element; made when it is first needed, so that opening the page loads none. */
+  /** The row's audio element; created on first use, so that opening the page loads no audio. */
   audioOf(row) {
     let audio = row.querySelector("audio");
     if (!audio) {
@@ -164,7 +164,7 @@ class Player {
     this.show();
   }
 
-  /** Play the chosen row from where we are; what sounds goes on until the new one is at its position. */
+  /** Play the chosen row from the current position; the signal before it plays until the new one is in time. */
   async start() {
     this.turn += 1;
     this.playing = true;
@@ -189,7 +189,7 @@ class Player {
     } catch (error) {
       if (turn === this.turn) {
         this.stopAt(this.position());
-        this.trouble.textContent = next.error ? "This signal cannot be played: is its file beside the page?" : String(error);
+        this.trouble.textContent = next.error ? "This signal cannot be played. Is its file beside the page?" : String(error);
       }
       return;
     }
@@ -203,13 +203,13 @@ class Player {
     this.tick();
   }
 
-  /** Where a signal has to start, to be at our position when it sounds. */
+  /** Position where a signal must start to be in time when it sounds. */
   ahead(before) {
     const position = before ? before.currentTime + this.lead : this.rest;
     return position < this.duration ? position : position % this.duration;
   }
 
-  /** How far the next signal is behind, seconds, around the loop's end too. */
+  /** Seconds by which the next signal is behind, also across the end of the loop. */
   lateness(before, next) {
     const late = before.currentTime - next.currentTime;
     return Math.abs(late) < this.duration / 2 ? late : late - Math.sign(late) * this.duration;
@@ -273,7 +273,7 @@ function onKey(event, players) {
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
 const players = [...document.querySelectorAll(".clip")].map((card) => new Player(card));
 document.addEventListener("keydown", (event) => onKey(event, players));
-// On paper nothing can be unfolded.
+// Paper must show everything.
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });
