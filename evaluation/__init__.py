@@ -1,11 +1,11 @@
 """Fair, rate-matched evaluation of audio codecs.
 
-``evaluate(...)`` runs an evaluation, ``load(folder)`` reads one back; both give `Results`.
+``evaluate(...)`` runs an evaluation, ``load(folder)`` reads a stored one; both return `Results`.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # without `typing`, which takes longer to import than all that `evaluate` begins with
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else at the start of `evaluate`
 if TYPE_CHECKING:
     from typing import Any
 
@@ -18,7 +18,7 @@ _HOMES = {"evaluate": "session", "load": "notebook", "open_results": "notebook",
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: importing the package must not cost a second of torch, for `evaluate --help`.
+    # On first use: `evaluate --help` must not wait a second for torch.
     if name in _HOMES:
         import importlib
 

@@ -1,4 +1,4 @@
-"""``python -m evaluation``: the command ``evaluate``, also where no program of that name is on the path."""
+"""``python -m evaluation``: the command ``evaluate``, also if its program is not on the path."""
 
 from qincodec.start import start
 

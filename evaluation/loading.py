@@ -1,4 +1,4 @@
-"""From the rows of a run to `Results`: the one way reports and statistics get at them."""
+"""Loads the rows of a run as `Results`; reports and statistics have no other way to read them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ R = TypeVar("R", bound=Results)
 
 
 def load(folder: str | Path) -> Results:
-    """Results of the run in ``folder``, complete or not. Raises UserError if it is not a run."""
+    """Results of the run in ``folder``, complete or not. Raises UserError if ``folder`` is not a run."""
     with RunStore(Path(folder), write=False) as store:
         return load_results(store)
 
@@ -43,16 +43,16 @@ open_results = load  # its earlier name
 
 
 def load_results(store: RunStore, progress: Progress = lambda *_: None) -> Results:
-    """Results of an open run. Clips without a row yet are counted in `Results.n_pending`.
+    """Results of an open run. `Results.n_pending` counts the clips without a row.
 
-    What has to be computed from all clips is computed here where the run folder does not hold it yet, and
-    kept there if it is open for writing.
+    Results that need all clips are computed here if the run folder does not have them, and are kept in it if
+    it is open for writing.
     """
     return load_results_as(Results, store, progress)
 
 
 def load_results_as(kind: type[R], store: RunStore, progress: Progress) -> R:
-    """`load_results`, of this kind of `Results`."""
+    """`load_results` as this kind of `Results`."""
     loader = _Loader(store, progress)
     results = loader.load(kind, loader.run.conditions, loader.run.metrics, loader.run.asked)
     metrics = [metric for metric in loader.run.metrics if metric.embedding]
@@ -68,7 +68,7 @@ _OF_CLIPS = {"clip": "id"} | {
 
 
 class _Loader:
-    """What the conditions of a run and those of its noise floor share."""
+    """Reads the conditions of a run and those of its noise floor, which share clips and embeddings."""
 
     def __init__(self, store: RunStore, progress: Progress) -> None:
         self.store = store
@@ -82,15 +82,15 @@ class _Loader:
                 values.append(getattr(clip, _OF_CLIPS[name]))
             if self.run.embeddings:
                 self.clips.append(clip)
-        #: As objects: numbers are part of keys, as they were written.
+        #: Columns are objects, because numbers are part of keys in the form in which they were written.
         self.table = pd.DataFrame({name: _objects(values) for name, values in columns.items()})
-        if len(self.table) != self.run.dataset.n_clips:  # means and intervals would be of other clips
+        if len(self.table) != self.run.dataset.n_clips:  # means and intervals would be over other clips
             raise UserError(
                 f"{store.folder / 'clips.jsonl'} lists {len(self.table)} clips, run.json says "
                 f"{self.run.dataset.n_clips}: the list was cut or edited; {LIST_AGAIN}"
             )
         self.files = store.read_files()
-        #: Name of an embedding -> rows whose frames are gone.
+        #: Name of an embedding -> rows whose frames are missing.
         self.lost: dict[str, list[FramesRow]] = {info.name: [] for info in self.run.embeddings}
         self.embedded = [EmbeddedRun(store, info, self.settings, self.clips) for info in self.run.embeddings]
 
@@ -101,7 +101,7 @@ class _Loader:
         metrics: Sequence[MetricInfo],
         asked: Sequence[AskedRate] = (),
     ) -> R:
-        """Results of these conditions, or of asked rates where they are operating points of codecs."""
+        """Results of these conditions; operating points of codecs are matched to the asked rates."""
         per_clip = [metric for metric in metrics if metric.per_clip]
         quiet: dict[str, float] = {}
         counted = {"n_pending": 0, "n_unscored": 0, "n_failed_scores": 0}
@@ -132,7 +132,7 @@ class _Loader:
         quiet: dict[str, float],
         counted: dict[str, int],
     ) -> ReadCondition:
-        """What the rows say of a condition; the last two are added to."""
+        """Results of one condition; adds its clips to ``quiet`` and its counts to ``counted``."""
         files = self.files.get(condition.point, {})
         coded = self.store.find(coded_keys(condition, self.settings, self.table, files), CodedRow)
         counted["n_pending"] += int((~coded.there).sum())
@@ -164,7 +164,7 @@ class _Loader:
         return ReadCondition(condition, rows, codes, frames)
 
     def _delay(self, delays: np.ndarray) -> int:
-        """`condition_delay` of the delays of all clips, NaN where there is none."""
+        """`condition_delay` of the delays of all clips, which may be NaN."""
         return condition_delay(delays[~np.isnan(delays)].astype(int).tolist(), self.settings.align)
 
     def _results(
@@ -192,7 +192,7 @@ class _Loader:
     def _decoded_frames(
         self, embedded: EmbeddedRun, coded: dict[str, str], delay: int
     ) -> dict[str, FramesRow]:
-        """Clip id -> row of its decoded frames, where there are any."""
+        """Clip id -> row of its decoded frames, for clips that have them."""
         rows = {
             name: self.store.row(frames_key(embedded.info.identity, key, delay), FramesRow)
             for name, key in coded.items()
@@ -205,7 +205,7 @@ class _Loader:
         self.lost[embedded.info.name] += found
 
     def _scores(self, conditions: Sequence[ReadCondition]) -> list[CorpusScore]:
-        """Of every condition on all its clips, and on those that all codecs at its rate have."""
+        """Distances of every condition on all its clips, and on those common to all codecs at its rate."""
         scores = []
         total = len(conditions) * len(self.embedded)
         for number, embedded in enumerate(self.embedded):
@@ -230,7 +230,7 @@ class _Loader:
         return scores
 
     def _remarks(self, embedded: EmbeddedRun) -> list[str]:
-        """Clips and frames that an embedding can say little about."""
+        """Remarks on clips and frames for which an embedding has little meaning."""
         info = embedded.info
         keys = [reference_frames_key(info.identity, self.settings, clip) for clip in self.clips]
         self._note_lost(embedded, (self.store.row(key, FramesRow) for key in keys))
@@ -241,8 +241,8 @@ class _Loader:
         if lost := self.lost[info.name]:
             files, count = ", ".join(sorted({row.file for row in lost})), len(lost)
             lines.append(
-                f"{info.label}: {files}: the frames of {count} signal{'s' * (count > 1)} are gone, the"
-                f" distances are of the rest; {FRAMES_AGAIN}"
+                f"{info.label}: {files}: the frames of {count} signal{'s' * (count > 1)} are missing; the"
+                f" distances use the rest; {FRAMES_AGAIN}"
             )
         if silent:
             lines.append(
@@ -251,12 +251,12 @@ class _Loader:
         if short:
             lines.append(
                 f"{info.label}: {short} of {len(rows)} clips are shorter than a frame of {info.frame_s:g} s; "
-                "zeros stand for what is missing"
+                "they are padded with zeros"
             )
         if 0 < frames <= info.dim:
             lines.append(
                 f"{info.label}: {frames} reference frames for {info.dim} dimensions: the covariances are "
-                "singular, the Frechet distance is mostly bias"
+                "singular, so the Frechet distance is mostly bias"
             )
         return lines
 
@@ -264,10 +264,10 @@ class _Loader:
 def _condition_scores(
     embedded: EmbeddedRun, row: ReadCondition, number: int, names: set[str]
 ) -> list[CorpusScore]:
-    """Distances of a condition on some of its clips; interpolated as the condition is.
+    """Distances of a condition on some of its clips, interpolated if the condition is.
 
     Args:
-        number: of the embedding.
+        number: index of the embedding.
     """
     condition = row.condition
     parts = [
@@ -290,7 +290,7 @@ def _code_statistics(condition: Condition, found: CodesRow | str | None) -> Code
 def _clip_columns(
     condition: Condition, clips: pd.DataFrame, coded: Found[CodedRow], errors: np.ndarray, delay: int
 ) -> pd.DataFrame:
-    """The rows of `Results.clips` of a condition, without their metrics; texts are objects."""
+    """Rows of `Results.clips` for one condition, without their metrics; texts are objects."""
     failed = pd.notna(errors)
     duration_s = np.where(failed, clips["duration_s"].astype(float), coded.numbers("duration_s"))
     size = coded.numbers("bytes") if condition.rate_is == "measured" else np.full(len(clips), math.nan)
@@ -313,19 +313,19 @@ def _clip_columns(
 
 
 def _united(parts: Sequence[pd.DataFrame], names: list[str]) -> pd.DataFrame:
-    """One frame of rows of several conditions, its texts as pandas keeps texts."""
+    """One data frame of the rows of several conditions, with texts in the type that pandas has for them."""
     if not sum(map(len, parts)):
         return pd.DataFrame.from_records([], columns=names)
     return pd.DataFrame({name: np.concatenate([part[name].to_numpy() for part in parts]) for name in names})
 
 
 def _objects(texts: Any) -> pd.Series:
-    """Texts as they are, and None: as a type of its own, pandas would copy them and keep NaN for None."""
+    """Texts and None as objects: with its type for texts, pandas would copy them and store NaN for None."""
     return pd.Series(np.asarray(texts, dtype=object), dtype=object)
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
-    """Counts as whole numbers, where all are known."""
+    """Counts as whole numbers if all are known."""
     return values if np.isnan(values).any() else values.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Results as `evaluate` and `load` give them: those of `evaluation.results`, which also show themselves."""
+"""The results that `evaluate` and `load` return: `evaluation.results` with displays for notebooks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Results(evaluation.results.Results):
-    """What a run holds. A notebook shows it as its findings, its table and what a reader must know; ``print``
-    as a short table.
+    """The results of a run. A notebook shows findings, table and notes; ``print`` shows a short table.
 
     Examples:
         >>> from evaluation import evaluate
@@ -54,14 +53,14 @@ class Results(evaluation.results.Results):
         return excerpt(self)
 
     def plot(self, metrics: str | Sequence[str] | None = None) -> Figure:
-        """Every metric over the measured rate, with intervals; a notebook shows it, ``savefig`` keeps it.
+        """A figure of metrics over the measured rate, with intervals; ``savefig`` writes it to a file.
 
         Args:
-            metrics: names, as a list or with commas; None for those that need no embedding, or all if every
-                one does.
+            metrics: names, as a list or with commas; None for the metrics without an embedding, or all if
+                every metric has one.
 
         Raises:
-            UserError: the run has no such metric.
+            UserError: the run does not have the metric.
         """
         from evaluation.report.plots import rate_distortion
         from evaluation.report.tables import with_noise_floor
@@ -78,7 +77,7 @@ class Results(evaluation.results.Results):
         return rate_distortion(self, with_noise_floor(self, self.summary) if floor else self.summary, chosen)
 
     def to_latex(self) -> str:
-        r"""A ``table*`` for ``\usepackage{booktabs}``, as in ``table.tex``."""
+        r"""The ``table*`` of ``table.tex``, for ``\usepackage{booktabs}``."""
         from evaluation.report.files import latex_of
         from evaluation.report.sharing import shareable_results
 
@@ -86,7 +85,7 @@ class Results(evaluation.results.Results):
 
 
 def load(folder: str | Path) -> Results:
-    """Results of the run in ``folder``, complete or not. Raises UserError if it is not a run.
+    """Results of the run in ``folder``, complete or not. Raises UserError if ``folder`` is not a run.
 
     Examples:
         >>> from evaluation import evaluate, load

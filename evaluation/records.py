@@ -1,9 +1,9 @@
-"""What describes a run in its folder: frozen records, checked as they are read. Results: `evaluation.rows`.
+"""Frozen records that describe a run in its folder, checked when they are read. Results: `evaluation.rows`.
 
 Run folders are copied, edited and damaged, so every value from a file is checked by the type of its field
-(`read`, `rows.read_row`); what the code itself makes is not checked again. Rows are dataclasses with slots,
-which pydantic fills: its own models take more time and memory, and a large run has millions of rows. Fields
-that are not known here are left out, so that a later version may add some.
+(`read`, `rows.read_row`). Records that the code makes are not checked. Rows are dataclasses with slots, which
+pydantic fills: its own models take more time and memory, and a large run has millions of rows. Unknown fields
+are ignored, so a later version may add fields.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from baselines.codec import Rate
 
 T = TypeVar("T")
 
-# Larger ones would overflow when they are squared and summed.
+# Larger numbers would overflow when they are squared and summed.
 _LARGEST = 1e100
 _LARGEST_COUNT = 2**53
 
@@ -34,7 +34,7 @@ _LARGEST_COUNT = 2**53
 
 @dataclass(frozen=True, eq=False)
 class _Is:
-    """How a value is checked, and what a message says it must be."""
+    """Schema of a value, and the words that a message has for it."""
 
     schema: CoreSchema
     needed: str
@@ -55,7 +55,7 @@ def _whole(least: int, most: int = _LARGEST_COUNT) -> _Is:
 
 
 def _number(needed: str, **least: float) -> _Is:
-    """Whole numbers stay what they are: 8 and 8.0 kbps make different keys of rows."""
+    """A number that keeps its type, because 8 and 8.0 kbps make different keys of rows."""
     bounds: Any = {"ge": -_LARGEST, "le": _LARGEST, **least}
     whole: Any = {name: int(value) for name, value in bounds.items()}
     parts: list[CoreSchema] = [
@@ -76,14 +76,14 @@ def is_value(value: float) -> bool:
 
 
 def number_to_json(value: float | None) -> float | str | None:
-    """JSON has no infinity and no NaN: "inf", "-inf" and null stand for them."""
+    """The number, or "inf", "-inf" and null for infinity and NaN, which JSON does not have."""
     if value is None or math.isnan(value):
         return None
     return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
 def number_from_json(value: Any) -> float:
-    """The number again. ValueError for what `number_to_json` does not give."""
+    """Inverse of `number_to_json`. Raises ValueError for values that it does not return."""
     if value is None:
         return math.nan
     if isinstance(value, str):
@@ -95,7 +95,7 @@ def number_from_json(value: Any) -> float:
 
 
 def _path(value: Any) -> Path:
-    """Of a file anywhere, whose name may hold what is no text."""
+    """Path of a file anywhere. Its name may have bytes that are not text."""
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value or "\0" in value:
@@ -124,7 +124,7 @@ _ENDS_OF_LINES = r"\n\r\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}"
 
 Text = Annotated[str, _text(f"{_CHARACTER}*", "text")]
 Name = Annotated[str, _text(rf"{_CHARACTER}*[^\s\x00]{_CHARACTER}*", "text that is not empty")]
-#: What plug-ins call themselves: it stands in headings.
+#: Label of a plug-in; one line, because it appears in headings.
 Line = Annotated[str, _text(rf"[^\x00{_ENDS_OF_LINES}]{{0,100}}", "text of one line, up to 100 characters")]
 File = Annotated[str, _text(f"{_PART}(/{_PART})*", "a file below the run folder")]
 FilePath = Annotated[Path, _Is(core_schema.no_info_plain_validator_function(_path), "a path")]
@@ -140,7 +140,7 @@ Count = Annotated[int, _whole(0)]
 CountedFrom1 = Annotated[int, _whole(1)]
 Dimensions = Annotated[int, _whole(1, 2**20)]
 Delay = Annotated[int, _whole(-(2**31), 2**31)]
-#: What keys of rows are made of.
+#: Part of keys of rows.
 Finite = Annotated[dict[str, Any], _object(_finite, "an object without infinite numbers")]
 Identity = Annotated[dict[str, Any], _object(_identifying, "an object with version and weights")]
 
@@ -152,7 +152,7 @@ adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def loads(text: str | bytes) -> Any:
-    """JSON; ValueError for whatever is wrong with it."""
+    """Value of a JSON text. Raises ValueError for any error in it."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -163,7 +163,7 @@ def read(kind: type[T], content: Any) -> T:
     """A record from what `json.loads` gave.
 
     Raises:
-        ValueError: a field is absent or not what it must be; one line that names it.
+        ValueError: a field is missing or wrong; the message is one line that names the field.
     """
     try:
         found: T = adapter(kind).validate_python(content)
@@ -173,7 +173,7 @@ def read(kind: type[T], content: Any) -> T:
 
 
 def check_fields(kind: type[Any], values: dict[str, Any]) -> None:
-    """`read` for some of the fields of a record: those that are absent are not missed."""
+    """Check some fields of a record as `read` does; other fields may be missing."""
     try:
         adapter(kind).validate_python(values)
     except ValidationError as error:
@@ -182,7 +182,7 @@ def check_fields(kind: type[Any], values: dict[str, Any]) -> None:
 
 
 def explain(error: ValidationError, place: tuple[int | str, ...] = ()) -> str:
-    """What is wrong first, what was found, what is needed."""
+    """Message on the first error: the field, its value, and what it must be."""
     found = next((e for e in error.errors() if e["type"] != "missing"), error.errors()[0])
     where = ""
     for part in found["loc"][len(place) :]:
@@ -196,11 +196,11 @@ def explain(error: ValidationError, place: tuple[int | str, ...] = ()) -> str:
     needed = found["msg"] if found["type"] == "needed" else found["msg"].removeprefix("Input should be ")
     if found["type"] in ("dataclass_type", "dict_type", "model_type"):
         needed = "an object"
-    return f"{short(where) if where else 'it'} is {short(found['input'])}; needed is {needed}"
+    return f"{short(where) if where else 'it'} is {short(found['input'])}; it must be {needed}"
 
 
 def short(value: Any) -> str:
-    """A value in a message of one line."""
+    """A value as text for a message of one line."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -210,18 +210,18 @@ def short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """How an evaluation is done; the same for every condition of a run.
+    """Settings of an evaluation, the same for every condition of a run.
 
     Attributes:
-        sample_rate: clips are scored at this rate, Hz.
-        channels: clips are mixed to this many channels before coding.
-        align: take one integer delay per condition out before scoring.
-        chunk_s: longest excerpt taken from a recording, seconds.
+        sample_rate: sample rate of the scoring, Hz.
+        channels: number of channels to which clips are mixed before coding.
+        align: whether one integer delay per condition is removed before scoring.
+        chunk_s: longest excerpt of a recording, seconds.
         chunks: "first" (one excerpt per recording) or "all".
         limit: number of recordings drawn from the data, None for all.
-        seed: of the draw, of the pilot and of the bootstrap.
-        match: at which rate a codec meets the asked one: at that measured on this data
-            (`evaluation.statistics.matching`), or at the nominal one, as runs of earlier versions do.
+        seed: seed of the draw, of the pilot and of the bootstrap.
+        match: rate of a codec that meets the asked one: measured on these data
+            (`evaluation.statistics.matching`), or nominal, as in runs of earlier versions.
     """
 
     sample_rate: Annotated[int, _whole(1, 10**6)] = 44100
@@ -234,7 +234,7 @@ class Settings:
     match: Literal["measured", "nominal"] = "nominal"
 
     def to_json(self) -> dict[str, Any]:
-        """As in run.json: earlier versions know nominal rates only."""
+        """Entries of run.json, without a nominal ``match``, which earlier versions do not know."""
         return {name: value for name, value in asdict(self).items() if (name, value) != ("match", "nominal")}
 
 
@@ -246,11 +246,11 @@ class Condition:
         codec: row label.
         kbps: asked bitrate; None for controls and conditions without one.
         nominal: bitrate of the operating point; None if it has none.
-        settings: of the operating point.
-        identity: what decides the codec's output (`baselines.codec.Codec.identity`).
-        rate_is: "measured" (from the payload), "declared" (decoded elsewhere, as the user said),
-            "none"; of results "interpolated", between two operating points.
-        control: a control stands once in the table, whatever rates were asked for.
+        settings: settings of the operating point.
+        identity: everything that decides the codec's output (`baselines.codec.Codec.identity`).
+        rate_is: "measured" (from the payload), "declared" (decoded elsewhere, rate given by the user),
+            "none"; in results also "interpolated", between two operating points.
+        control: whether it is a control, which is in the table once for all asked rates.
     """
 
     codec: Name
@@ -263,24 +263,24 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """What people read and type: the codec at the rate that was asked for, "qincodec@16"."""
+        """Name for people: the codec at the asked rate, "qincodec@16"."""
         return label_of(self.codec, self.kbps)
 
     @property
     def rate_label(self) -> str:
-        """The rate in names of files: that of the operating point, which several asked rates may share."""
+        """Rate in names of files: the one of the operating point, which several asked rates may share."""
         return Rate(self.nominal).label
 
     @property
     def point(self) -> str:
-        """What folders and the entries of files.json are called: the codec at the rate of its operating
-        point, "qincodec@15.88". Unlike `label`, it is the same for asked rates that chose the same point.
+        """Name of folders and of entries of files.json: the codec at the rate of its operating point,
+        "qincodec@15.88". Unlike `label`, it is the same for asked rates with the same point.
         """
         return f"{self.codec}@{self.rate_label}"
 
 
 def is_untrained(identity: Mapping[str, Any]) -> bool:
-    """Adapters say "untrained" in their version when their weights were never trained."""
+    """Whether an adapter's version ends in "untrained", which means that its weights were never trained."""
     return str(identity.get("version", "")).endswith("untrained")
 
 
@@ -290,7 +290,7 @@ class Tried:
 
     Attributes:
         nominal: its nominal bitrate; None if it has none.
-        kbps: measured on so many ``clips``.
+        kbps: bitrate measured on ``clips`` clips.
     """
 
     nominal: Positive | None
@@ -300,12 +300,12 @@ class Tried:
 
 @dataclass(frozen=True)
 class AskedRate:
-    """A rate that was asked of a codec, and is to be met at the measured rate.
+    """A rate that a codec must meet as measured.
 
     Attributes:
         codec: row label.
-        kbps: asked.
-        pilot: what was measured to find the operating points, in that order.
+        kbps: asked rate.
+        pilot: operating points that the pilot measured, in that order.
     """
 
     codec: Name
@@ -314,7 +314,7 @@ class AskedRate:
 
 
 def label_of(codec: str, kbps: float | None) -> str:
-    """Spell a codec at an asked rate, "codec@16"; the codec alone without a rate."""
+    """Name of a codec at an asked rate, "codec@16"; the codec alone without a rate."""
     return codec if kbps is None else f"{codec}@{Rate(kbps).label}"
 
 
@@ -323,11 +323,11 @@ class MetricInfo:
     """A metric as reports need it (see `evaluation.metrics.base.Metric`).
 
     Attributes:
-        embedding: name of the embedding it compares, or "".
+        embedding: name of the embedding that it compares, or "".
         per_clip: False for a distance between distributions: a number per condition, not per clip.
-        sample_rate: that it wants signals at, Hz; None: the evaluation's.
-        channels: that it wants, 1 being the mean of all; None: the evaluation's.
-        speech_only: clips that are not marked as speech have no score of it.
+        sample_rate: sample rate of its signals, Hz; None: the evaluation's.
+        channels: channels of its signals, 1 for the mean of all; None: the evaluation's.
+        speech_only: whether only clips that are marked as speech have a score.
     """
 
     name: Name
@@ -348,13 +348,13 @@ class MetricInfo:
 
     @property
     def takes(self) -> str:
-        """In what form it takes clips, and which: "16 kHz, mono, speech"; "" for all as they are."""
+        """Form and choice of its clips: "16 kHz, mono, speech"; "" for all clips as they are."""
         rate = "" if self.sample_rate is None else f"{self.sample_rate / 1000:g} kHz"
         channels = {None: "", 1: "mono", 2: "stereo"}[self.channels]
         return ", ".join(filter(None, (rate, channels, "speech" if self.speech_only else "")))
 
     def to_json(self) -> dict[str, Any]:
-        """As in run.json, without what says nothing."""
+        """Entries of run.json, without optional fields that are not set."""
         optional = ("sample_rate", "channels", "speech_only")
         return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
@@ -380,13 +380,13 @@ class EmbeddingInfo:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """Which parts of a whole a run is of.
+    """The parts of a data set that a run has.
 
     Attributes:
-        indices: of the parts, from 1.
-        count: parts of the whole.
-        recordings: of the whole.
-        of: hash of the whole; parts of wholes that differ do not add up to one.
+        indices: indices of the parts, from 1.
+        count: number of parts of the whole data set.
+        recordings: number of recordings of the whole.
+        of: hash of the whole; parts of different wholes cannot be merged.
     """
 
     indices: tuple[Dimensions, ...]
@@ -402,14 +402,14 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class LowRates:
-    """Files below the evaluation's sample rate, as a note says it.
+    """Files below the evaluation's sample rate, for a note.
 
     Attributes:
-        files: of the data set.
-        low: of them, those below ``below``.
-        lowest: sample rate, Hz.
+        files: number of files of the data set.
+        low: number of files below ``below``.
+        lowest: lowest sample rate, Hz.
         below: sample rate of the evaluation, Hz.
-        end: what the note says of it.
+        end: end of the note.
     """
 
     files: Count
@@ -427,7 +427,7 @@ class LowRates:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What run.json says of a data set (`evaluation.datasets.base.Dataset`)."""
+    """A data set as run.json describes it (`evaluation.datasets.base.Dataset`)."""
 
     name: Name
     n_clips: Count
@@ -450,7 +450,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class DecodedFile:
-    """A clip's file that was decoded elsewhere: its fingerprint, or why there is none."""
+    """A clip's file that was decoded elsewhere: its fingerprint, or why it is missing."""
 
     fingerprint: str | None = None
     missing: str = ""
@@ -459,12 +459,12 @@ class DecodedFile:
 
     @property
     def text(self) -> str:
-        """As it stands in files.json and in the keys of rows."""
+        """Its form in files.json and in keys of rows."""
         return f"{self._MISSING}{self.missing}" if self.fingerprint is None else self.fingerprint
 
     @classmethod
     def of(cls, text: str) -> DecodedFile:
-        """From `text`."""
+        """Inverse of `text`."""
         if text.startswith(cls._MISSING):
             return cls(missing=text.removeprefix(cls._MISSING))
         return cls(text)

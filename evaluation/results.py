@@ -1,4 +1,4 @@
-"""What a run holds, as data frames: the one thing statistics and reports are computed from."""
+"""The results of a run as data frames, from which all statistics and reports are computed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 CLIP_COLUMNS = [
     "codec",  # row label, as typed ("opus", or NAME of NAME=qincodec:PATH)
     "kbps",  # asked bitrate, kbit/s; NaN for controls and conditions without one
-    "kbps_nominal",  # of the operating point that was chosen; NaN if none
+    "kbps_nominal",  # nominal bitrate of the chosen operating point; NaN if none
     "kbps_measured",  # 8 * payload bytes / duration / 1000; NaN if nothing was measured
     "clip",
     "recording",
-    "content_hash",  # of the reference file: what makes two clips of two runs the same
+    "content_hash",  # of the reference file: identifies a clip across runs
     "category",
     "duration_s",
     "bytes",  # payload bytes; NaN if nothing was measured
     "delay_samples",  # estimated; positive: the decoded signal is late; NaN if it cannot be estimated
-    "delay_applied",  # integer delay taken out before scoring, one per codec and rate
+    "delay_applied",  # integer delay removed before scoring, one per codec and rate
     "gain_db",  # estimated gain of the decoded signal, never applied
     "encode_s",  # wall time, seconds; NaN if nothing was encoded
     "decode_s",
@@ -39,47 +39,47 @@ SUMMARY_COLUMNS = [
     *("kbps_entropy", "control", "n", "n_failed", "n_recordings"),
     *("delay_samples", "delay_applied", "gain_db", "encode_rt", "decode_rt"),
 ]
-#: Columns of a summary at measured rates, behind all others.
+#: Columns of a summary at measured rates, after all others.
 MATCH_COLUMNS = [
     "interpolated",  # whether the row lies between two operating points
     "kbps_below",  # measured rates of these two
     "kbps_above",
 ]
-#: A reference below this RMS is as good as empty, as one in antiphase is after the mix to mono, or one that
-#: is nothing but DC: what is scored is rounding.
+#: A reference below this RMS is practically empty (a signal in antiphase after the mix to mono, or only DC):
+#: its scores measure rounding.
 QUIET_DBFS = -80.0
-#: More categories than this are no groups that a table could show.
+#: Most categories that have tables.
 MAX_CATEGORIES = 50
-#: Why a clip has no score of a metric that is made for speech.
+#: Reason of a clip without a score of a metric for speech.
 NOT_SPEECH = "not marked as speech"
-#: Why a clip that was coded has no score: none was computed at the delay over all clips yet.
+#: Reason of a coded clip that is not yet scored at the delay over all clips.
 NOT_SCORED = "not scored yet"
-#: Of distances between distributions.
+#: Endings of further columns of distances between distributions.
 EXTRA_COLUMNS = ("frames", "half", "half_frames", "limit")
 
 
 def metric_columns(name: str, *, per_clip: bool = False) -> list[str]:
-    """Columns of a metric in a summary. Values and reasons of clips have the names of two of them."""
+    """Columns of a metric in a summary; two of the names are also those of its value and reason per clip."""
     ends = ("ci_low", "ci_high", "n", "inf", "reason", "ci_reason")
     return [name, *(f"{name}_{end}" for end in (*ends, *(() if per_clip else EXTRA_COLUMNS)))]
 
 
 def last_columns(name: str, *, per_clip: bool) -> list[str]:
-    """Further columns of a metric, which stand behind those of all metrics: earlier versions lack them."""
+    """Further columns of a metric, after the columns of all metrics, because earlier versions lack them."""
     ends = ("median", "median_ci_low", "median_ci_high") if per_clip else ("limit_ci_low", "limit_ci_high")
     return [f"{name}_{end}" for end in ends]
 
 
 @dataclass(frozen=True)
 class Between:
-    """The two operating points that a row is interpolated between (`evaluation.statistics.matching`).
+    """The two operating points between which a row is interpolated (`evaluation.statistics.matching`).
 
     Attributes:
-        low: of the lower rate.
-        high: of the higher one.
-        kbps: measured, of both.
-        weight: of the higher one.
-        delays: taken out of both, samples; NaN where nothing is scored.
+        low: point with the lower rate.
+        high: point with the higher rate.
+        kbps: measured rates of both.
+        weight: weight of the higher one.
+        delays: delays removed from both, samples; NaN if nothing is scored.
     """
 
     low: Condition
@@ -90,24 +90,24 @@ class Between:
 
     @property
     def nearest(self) -> Condition:
-        """The one whose rate is nearer to that of the row."""
+        """The point whose rate is nearer to that of the row."""
         return self.low if self.weight <= 0.5 else self.high
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the tests say of the codecs at one asked rate by one metric (`evaluation.statistics.findings`).
+    """Result of the tests of the codecs at one asked rate by one metric (`evaluation.statistics.findings`).
 
     Attributes:
-        metric: its name.
-        kbps: asked.
+        metric: name of the metric.
+        kbps: asked rate.
         best: the codec with the best mean.
-        ties: codecs that no test tells from it, the better mean first.
+        ties: codecs for which no test finds a difference to ``best``, the better mean first.
         worse: codecs that are worse by a test, the better mean first.
-        nearest: the one of ``worse`` by the smallest difference; "" where there is none.
-        lead: that difference of means, positive whether higher or lower is better; NaN where there is none.
-        ci_low, ci_high: its 95 % interval.
-        n_recordings: the fewest that a test had.
+        nearest: the codec of ``worse`` with the smallest difference; "" without one.
+        lead: that difference of means, positive whether higher or lower is better; NaN without one.
+        ci_low, ci_high: 95 % interval of ``lead``.
+        n_recordings: the smallest number of recordings of a test.
     """
 
     metric: str
@@ -124,7 +124,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What computes the numbers of `Results` (`evaluation.statistics.analysis`)."""
+    """Functions that compute the numbers of `Results` (`evaluation.statistics.analysis`)."""
 
     summary: Callable[[Results], pd.DataFrame]
     tests: Callable[[Results], pd.DataFrame]
@@ -134,7 +134,7 @@ class Analysis:
 
 @dataclass
 class Results:
-    """Everything a report is made of.
+    """Everything that a report needs.
 
     Attributes:
         clips: one row per condition and clip (`CLIP_COLUMNS`, one column per metric in ``metrics``,
@@ -142,25 +142,25 @@ class Results:
         conditions: in the order they were asked for.
         metrics: in the order they were asked for.
         corpus: statistics of codes, one record per condition.
-        dataset: what was evaluated on.
-        settings: how.
+        dataset: the data.
+        settings: settings of the run.
         environment: versions, commit, command lines, machine.
         analysis: computes ``summary``, ``tests``, ``bd_rate`` and ``findings``, each on first use.
-        n_pending: (condition, clip) pairs without a row yet; 0 unless the run was interrupted.
-        n_unscored: scores of coded clips that were not computed yet at the delay over all clips.
+        n_pending: (condition, clip) pairs without a row; 0 unless the run was interrupted.
+        n_unscored: scores of coded clips that are not yet computed at the delay over all clips.
         n_failed_scores: scores of coded clips that a metric could not compute; ``<metric>_reason`` says why.
-        scores: of metrics that are not per clip.
-        embeddings: that metrics compare.
-        unavailable: name of a metric or embedding that was asked for -> why it could not be computed here.
-        skipped: row label of a codec that was asked for and left out -> why it could not run here.
+        scores: values of metrics that are not per clip.
+        embeddings: embeddings that metrics compare.
+        unavailable: name of an asked metric or embedding -> why it could not be computed here.
+        skipped: row label of an asked codec that was left out -> why it could not run here.
         quiet: clip -> dBFS RMS of its reference, for those below `QUIET_DBFS`.
-        remarks: what else a reader of the embedding metrics should know, one line each.
-        noise_floor: the same embedding metrics of references that were changed inaudibly; None without
+        remarks: notes on the embedding metrics, one line each.
+        noise_floor: the same embedding metrics for references that were changed inaudibly; None without
             embedding metrics.
-        asked: what was asked of codecs at measured rates; nothing at nominal ones.
-        between: (codec, asked rate) of a row that is interpolated -> the operating points around it.
-        points: the operating points that were coded and are no row by themselves; None without any.
-        estimates: means and intervals that were computed (`evaluation.statistics.bootstrap`).
+        asked: rates that were asked of codecs, matched by measured rate; empty for nominal rates.
+        between: (codec, asked rate) of an interpolated row -> the operating points around it.
+        points: coded operating points that are not rows; None without any.
+        estimates: means and intervals computed so far (`evaluation.statistics.bootstrap`).
 
     Examples:
         >>> from evaluation import evaluate
@@ -194,17 +194,17 @@ class Results:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a clip still lacks a result: means are provisional then, and nothing is claimed."""
+        """Whether a clip lacks a result. Means are provisional then, and reports make no claims."""
         return self.n_pending + self.n_unscored > 0
 
     @property
     def clip_metrics(self) -> list[MetricInfo]:
-        """Metrics with a value per clip: those that are columns of ``clips``."""
+        """Metrics with a value per clip, which are columns of ``clips``."""
         return [metric for metric in self.metrics if metric.per_clip]
 
     @property
     def heard(self) -> list[Condition]:
-        """``conditions`` as they can be heard: of the two points around an asked rate the nearer one."""
+        """``conditions`` that can be heard: an interpolated one is replaced by its nearer operating point."""
         between = {(c.codec, c.kbps): self.between.get((c.codec, c.kbps)) for c in self.conditions}
         return [
             replace(found.nearest, kbps=c.kbps) if (found := between[c.codec, c.kbps]) else c
@@ -223,20 +223,21 @@ class Results:
 
     @cached_property
     def bd_rate(self) -> pd.DataFrame:
-        """Bjontegaard delta rates (`evaluation.statistics.bd_rate.bd_rate`); no row below four rates."""
+        """Bjontegaard delta rates (`evaluation.statistics.bd_rate.bd_rate`); they need four rates."""
         return self.analysis.bd_rate(self)
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """What may be claimed of the best codec at each rate (`evaluation.statistics.findings.findings`)."""
+        """Claims about the best codec at each rate (`evaluation.statistics.findings.findings`)."""
         return self.analysis.findings(self)
 
     @cached_property
     def categories(self) -> dict[str, Results]:
-        """Category -> results of its clips, by name; "" for clips without one. Empty unless there are from 2
-        to `MAX_CATEGORIES`.
+        """Category -> results of its clips, by name; "" for clips without one. Empty unless there are 2 to
+        `MAX_CATEGORIES`.
 
-        With the metrics of clips alone: distances between distributions and statistics of codes are of all.
+        They have metrics per clip only: distances between distributions and statistics of codes are of all
+        clips.
         """
         of_clips = self.clips["category"].where(self.clips["category"].notna(), "")
         names = sorted(of_clips.unique())

@@ -1,4 +1,4 @@
-"""Results as they stand in the rows of a run folder, and what is computed from all rows of a condition."""
+"""Results in the rows of a run folder, and results computed from all rows of a condition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from evaluation.records import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One result under its key. Of a kind that is not known here only the key counts."""
+    """One result under its key. A row of an unknown kind has only its key."""
 
     kind: str = ""
     key: Name
@@ -40,12 +40,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipRow(Row):
-    """What came of one clip in one condition.
+    """A result of one clip in one condition.
 
     Attributes:
         codec: row label of the condition.
         rate: label of its operating point.
-        error: why there is no result; it is tried again.
+        error: why there is no result; the next run tries again.
     """
 
     codec: Text
@@ -59,7 +59,7 @@ class ClipRow(Row):
         return f"{self.codec}@{self.rate}"
 
     def is_news_after(self, known: ClipRow | None) -> bool:
-        """Whether it belongs behind what is known: results stay as they are, a failure is written once."""
+        """Whether it must be written: a known result is kept, and the same failure is written once."""
         return known is None or (known.error is not None and known.error != self.error)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,8 +73,8 @@ class Place(NamedTuple):
     """Where an encoded clip is kept (`evaluation.run.encoded`).
 
     Attributes:
-        file: below the run folder; None: nothing was encoded.
-        offset: of a tar file: where the bytes of the clip begin. None: the file is the clip's own.
+        file: path below the run folder; None: nothing was encoded.
+        offset: first byte of the clip in a tar file. None: the file has this clip only.
     """
 
     file: str | None = None
@@ -83,18 +83,18 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodedRow(ClipRow):
-    """What a condition made of a clip. With an ``error``, the rest says nothing.
+    """A clip as one condition coded it. With an ``error``, the other results have no meaning.
 
     Attributes:
-        bytes: of the payload; None where nothing was encoded.
-        delay: estimated, samples; None if it cannot be.
-        gain_db: estimated; None likewise.
+        bytes: size of the payload; None if nothing was encoded.
+        delay: estimated delay, samples; None if it cannot be estimated.
+        gain_db: estimated gain; None if it cannot be estimated.
         encode_s: wall time; None if nothing was encoded this time.
-        encoded: the encoded clip's `Place`: its file.
-        offset: likewise, where in the file.
-        codebooks: number of them; 0 for codecs without codes.
-        note: what loading or aligning it had to say.
-        reference_dbfs: RMS of the reference without DC, as it was scored; None in rows of earlier versions.
+        encoded: file of the encoded clip (`Place`).
+        offset: its first byte in that file (`Place`).
+        codebooks: number of codebooks; 0 for codecs without codes.
+        note: remark of loading or aligning.
+        reference_dbfs: RMS of the scored reference without DC; None in rows of earlier versions.
     """
 
     kind: Literal["coded"] = "coded"
@@ -119,7 +119,7 @@ class CodedRow(ClipRow):
         return Place(self.encoded, self.offset)
 
     def at(self, place: Place) -> CodedRow:
-        """The row of the clip where it is kept at another place."""
+        """The row with another place of the encoded clip."""
         return replace(self, encoded=place.file, offset=place.offset)
 
     def to_json(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class CodedRow(ClipRow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow(ClipRow):
-    """One metric of a coded clip after a shift by ``delay``; a value that is NaN has a ``reason``."""
+    """Value of one metric for a coded clip shifted by ``delay``; NaN has a ``reason``."""
 
     kind: Literal["score"] = "score"
     metric: Text
@@ -146,11 +146,11 @@ class ScoreRow(ClipRow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramesRow(Row):
-    """Where the embedding of a clip stands: (frames, dim) float32 at an offset in bytes.
+    """Place of the embedding of a clip: (frames, dim) float32 at an offset in bytes.
 
     Attributes:
-        silent: frames without a sample that is not 0.
-        crc32: of the bytes; None in rows of earlier versions.
+        silent: number of frames whose samples are all 0.
+        crc32: checksum of the bytes; None in rows of earlier versions.
     """
 
     kind: Literal["frames"] = "frames"
@@ -165,13 +165,13 @@ class FramesRow(Row):
 
     @property
     def end(self) -> int:
-        """Where its bytes end in the file."""
+        """End of its bytes in the file."""
         return self.offset + 4 * self.frames * self.dim
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """A distance between distributions as a row keeps it (see `CorpusScore`)."""
+    """A distance between distributions in a row (see `CorpusScore`)."""
 
     value: Value
     sizes: tuple[CountedFrom1, ...] = ()
@@ -189,7 +189,8 @@ class Distance:
     def __post_init__(self) -> None:
         if len(self.left_out) not in (0, len(self.sizes)):
             raise ValueError(
-                f"{len(self.left_out)} values left out of {len(self.sizes)} groups; needed are all"
+                f"'left_out' has {len(self.left_out)} values for {len(self.sizes)} groups; it must have one"
+                " per group"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -230,10 +231,10 @@ class Codebook:
 
 @dataclass(frozen=True, slots=True)
 class CodebookPair:
-    """What two codebooks, counted from 1, share (`evaluation.statistics.joint_codes`).
+    """Mutual information of two codebooks, counted from 1 (`evaluation.statistics.joint_codes`).
 
     Attributes:
-        used: pairs of entries that occur.
+        used: number of pairs of entries that occur.
     """
 
     first: CountedFrom1
@@ -245,11 +246,11 @@ class CodebookPair:
 
 @dataclass(frozen=True, slots=True)
 class JointCodes:
-    """Statistics of the codebooks together (`evaluation.statistics.joint_codes`).
+    """Statistics of all codebooks together (`evaluation.statistics.joint_codes`).
 
     Attributes:
-        frames: that they are from: a part of a large set.
-        used: different frames among them.
+        frames: number of frames they use; for a large set, a part of its frames.
+        used: number of different frames among them.
     """
 
     frames: CountedFrom1
@@ -264,8 +265,8 @@ class CodesRow(Row):
     """Statistics of all codes of a condition (`evaluation.statistics.codes.code_statistics`).
 
     Attributes:
-        duration_s: of the clips they are from; None in rows of earlier versions.
-        joint: None in those, and for one codebook.
+        duration_s: duration of the clips; None in rows of earlier versions.
+        joint: None in rows of earlier versions, and for one codebook.
     """
 
     kind: Literal["codes"] = "codes"
@@ -284,7 +285,7 @@ class CodesRow(Row):
 
     def __post_init__(self) -> None:
         if not self.codebooks:
-            raise ValueError("'codebooks' is empty; needed is one or more")
+            raise ValueError("'codebooks' is empty; it must have one or more")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -310,7 +311,7 @@ def read_row(line: bytes) -> Row:
     """A row from its line.
 
     Raises:
-        ValueError: it is not JSON, or a field is absent or not what it must be.
+        ValueError: it is not JSON, or a field is missing or wrong.
     """
     try:
         row: Row = adapter(_Known).validate_json(line)
@@ -327,12 +328,12 @@ def read_row(line: bytes) -> Row:
 
 
 def read_rows(lines: Sequence[bytes]) -> list[Row]:
-    """`read_row` of many lines in half the time. Raises ValueError if it fails for any."""
+    """`read_row` for many lines in half the time. Raises ValueError if one line fails."""
     try:
         rows: list[Row] = adapter(list[_Known]).validate_json(b"[%b]" % b",".join(lines))
     except ValidationError:
         rows = []
-    # Lines that are no rows by themselves could be some together.
+    # Lines that are not rows one by one could be rows when joined.
     if len(rows) == len(lines) and all(
         row.key.encode() in line for row, line in zip(rows, lines, strict=True)
     ):
@@ -341,7 +342,7 @@ def read_rows(lines: Sequence[bytes]) -> list[Row]:
 
 
 def _known(record: Any) -> dict[str, Any]:
-    """The fields that do not have their default, in order; NaN is one."""
+    """The fields that differ from their default, in order, without NaN."""
     fields = record.__dataclass_fields__.items()
     values = {name: (getattr(record, name), spec.default) for name, spec in fields}
     return {name: value for name, (value, default) in values.items() if value == value != default}
@@ -356,22 +357,19 @@ class CorpusScore:
         codec: row label of the condition.
         kbps: its asked rate, None without one.
         value: NaN with a ``reason``.
-        low: of the 95 % interval by jackknife over recordings; NaN with a ``ci_reason``.
-        high: likewise.
-        half: the mean of the distances of two halves of the recordings: what half the data would give. NaN
-            where there is none.
-        limit: extrapolated to infinite data, ``2 value - half``, for a bias that falls with 1 / frames (Chong
-            and Forsyth, "Effectively Unbiased FID and Inception Score", CVPR 2020).
-        limit_low: of its own 95 % interval by jackknife; NaN where there is none, as in earlier versions.
-        limit_high: likewise.
-        n_clips: clips compared.
-        n_recordings: recordings they are from.
-        n_frames: frames they have.
-        half_frames: mean frames of a half.
+        low, high: 95 % interval by jackknife over recordings; NaN with a ``ci_reason``.
+        half: mean of the distances of two halves of the recordings, an estimate for half the data, or NaN.
+        limit: value extrapolated to infinite data, ``2 value - half``, for a bias that falls with 1 / frames
+            (Chong and Forsyth, "Effectively Unbiased FID and Inception Score", CVPR 2020).
+        limit_low, limit_high: 95 % interval of ``limit`` by jackknife, or NaN, as in earlier versions.
+        n_clips: number of compared clips.
+        n_recordings: number of their recordings.
+        n_frames: number of their frames.
+        half_frames: mean number of frames of a half.
         left_out: the value without each group of recordings, for paired intervals.
-        sizes: recordings of each group.
+        sizes: number of recordings of each group.
         members: hash of the references: equal for conditions scored on the same clips.
-        common: on the clips that all codecs at the asked rate have, for their comparison; False: on all
+        common: True: on the clips that all codecs at the asked rate have, for comparing them; False: on all
             clips of the condition.
     """
 
@@ -399,19 +397,19 @@ class CorpusScore:
 
 @dataclass(frozen=True)
 class CodeStatistics:
-    """What the codes of a condition tell, over all frames of all its clips.
+    """Statistics of the codes of a condition, over all frames of all its clips.
 
     Attributes:
         codec: row label.
         kbps: asked rate.
-        kbps_entropy: the sum over codebooks of H times the frames per second, kbit/s: the rate an ideal
+        kbps_entropy: the sum over codebooks of H times the frames per second, kbit/s: the rate that an ideal
             memoryless entropy coder would reach. NaN for codecs without codes, or with a reason.
-        frames: of all clips.
+        frames: number of frames of all clips.
         perplexity: mean of 2^H over codebooks.
         perplexity_of_mean: 2^mean(H).
         usage: mean share of entries that occur.
-        duration_s: of all clips; None where nothing is known of it, as of interpolated rows.
-        joint: of the codebooks together, if there are several.
+        duration_s: duration of all clips; None if it is not known, as for interpolated rows.
+        joint: statistics of the codebooks together, if there are several.
     """
 
     codec: str
@@ -450,7 +448,7 @@ class CodeStatistics:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What applies."""
+        """The fields that are set."""
         found = {"codec": self.codec, "kbps": self.kbps, **_known(self)}
         if self.codebooks:
             found["codebooks"] = [asdict(book) for book in self.codebooks]

@@ -1,4 +1,4 @@
-"""One evaluation from start to end: parse what was asked for, prepare, run, load the results, report."""
+"""One evaluation from start to end: parse the request, prepare, run, load the results, report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from qincodec.core.console import Progress
 from qincodec.core.errors import Unavailable, UserError
 from qincodec.core.files import StoreError
 
-#: How often points are added at most, once all clips are coded at those that were found.
+#: Most rounds that add operating points after all clips are coded at those that the pilot found.
 MAX_ROUNDS = 4
 
 
@@ -66,9 +66,9 @@ def prepare(
     """Load codecs, metrics and data. Raises UserError before any work is done.
 
     Args:
-        failed: why a download that was tried has failed; it is not advised again then.
-        listing: what `find_listing` has found.
-        dataset: what `check_folder` has loaded.
+        failed: why a download failed; messages do not advise it again then.
+        listing: result of `find_listing`.
+        dataset: result of `check_folder`.
     """
     here = on_this_host(request)
     check_device(here.typed.device)
@@ -82,7 +82,7 @@ def prepare(
     on_loaded(parts)
     metrics, no_metrics = load_metrics(request.metrics, request.typed.speech)
     for metric in metrics:
-        describe_metric(metric)  # refuses what a run folder cannot hold
+        describe_metric(metric)  # refuses metrics that a run folder cannot store
     for embedding in embeddings:
         describe_embedding(embedding)
     missing = no_metrics | missing
@@ -98,7 +98,7 @@ def prepare(
 
 
 def find_listing(request: ParsedRequest) -> Listing:
-    """What the data are by names alone: an address is listed once for a run."""
+    """The names of the data, which a run lists only once at an address."""
     options = {name: value for name, value in request.typed.dataset_options.items() if name != "sample"}
     return find_data(request.typed.data, **options)
 
@@ -106,13 +106,13 @@ def find_listing(request: ParsedRequest) -> Listing:
 def check_folder(
     request: ParsedRequest, folder: Path, listing: Listing, progress: Progress = lambda *_: None
 ) -> Dataset | None:
-    """Refuse a run folder that cannot take the request, as far as that shows before anything is downloaded.
+    """Refuse a run folder that does not fit the request, if that can be found before any download.
 
     Returns:
-        The data, if it had to be loaded for that.
+        The data, if the check had to load them.
 
     Raises:
-        UserError: the folder holds a run of other settings or data, or something else.
+        UserError: the folder holds a run with other settings or data, or something other than a run.
     """
     refuse_strangers(folder)
     old = find_run(folder)
@@ -135,11 +135,11 @@ def execute(
     note: Callable[[str], None] = lambda line: None,
     speeds: Callable[[str], None] = lambda text: None,
 ) -> tuple[Results, Path]:
-    """Evaluate in folder ``out``, going on with what is there, and load the results.
+    """Evaluate in folder ``out``, continuing a run in it, and load the results.
 
     Args:
         note: called with a line about workers of a cluster that come or go.
-        speeds: called with how fast codecs have been so far, as text.
+        speeds: called with the speeds of the codecs so far, as text.
 
     Raises:
         UserError: the folder holds a run of another configuration, is in use, or cannot be written.
@@ -148,7 +148,7 @@ def execute(
     with RunStore(folder) as store, _cluster(run, note, progress) or nullcontext() as cluster:
         found = None
         if run.settings.match == "measured":
-            # Refuses another configuration before anything is measured.
+            # It refuses another configuration before anything is measured.
             _describe_run(_at_points(run, known_points(store.find_run())), command, store)
             found = _find_points(run, store, cluster, progress)
         _open(store, run if found is None else _at_points(run, found), command, cluster)
@@ -163,7 +163,7 @@ def execute(
 
 
 def _cluster(run: PreparedRun, note: Callable[[str], None], progress: Progress) -> Cluster | None:
-    """The cluster that the request names, whose workers will have what this process has loaded."""
+    """The cluster that the request names; its workers must load the same codecs, metrics and embeddings."""
     request = run.request
     if request.typed.cluster is None:
         return None
@@ -183,10 +183,10 @@ def _code(
     show_speeds: Callable[[str], None],
     further: bool,
 ) -> None:
-    """Code and score all that is missing, in two phases, each with a total of its own.
+    """Code and score everything that is missing, in two phases with a total each.
 
     Args:
-        further: points are there that rates needed when all clips were coded at the first ones.
+        further: whether operating points were added after all clips were coded at the first ones.
     """
     phase, done, total = "coding points that rates lack" if further else "coding and scoring", 0, 0
     speeds, lock = Speeds(names_of_points(run.conditions, run.asked)), threading.Lock()
@@ -214,7 +214,7 @@ def _code(
 
 
 def _find_points(run: PreparedRun, store: RunStore, cluster: Cluster | None, progress: Progress) -> Found:
-    """The operating points of a run at measured rates, before anything is coded."""
+    """Find the operating points of a run at measured rates, before anything is coded."""
     sizes = Sizes(Coder(store, run.settings.sample_rate, run.settings.channels))
     measure = InThreads(sizes, run.workers) if cluster is None else cluster.measure
     pilot = Pilot(measure, run.dataset.clips, run.settings)
@@ -224,9 +224,9 @@ def _find_points(run: PreparedRun, store: RunStore, cluster: Cluster | None, pro
 
 
 def _drawn_clips(run: PreparedRun, pilot: Pilot, progress: Progress) -> list[Clip]:
-    """Clips of the whole data set of a shard, as many as a pilot of all of them draws.
+    """Clips that a pilot of the whole data set of a shard would draw.
 
-    No more files are opened than that takes, where clips can be drawn by the names of their files.
+    If clips can be drawn by the names of their files, only the necessary files are opened.
     """
     typed = run.request.typed
     sample = PILOT_FILES if typed.settings.chunks == "first" else None
@@ -244,7 +244,7 @@ def _at_points(run: PreparedRun, found: Found) -> PreparedRun:
 
 
 def _further_points(store: RunStore, run: PreparedRun, command: str | None) -> Found | None:
-    """All operating points, where what all clips took asks for more; they stand in run.json then."""
+    """All operating points, if the rates measured over all clips need more; run.json has them then."""
     if not run.asked or run.dataset.shard is not None:
         return None
     more = missing_points(run.conditions, run.asked, run.settings, run.dataset.clips, store)
@@ -293,33 +293,35 @@ def evaluate(
         kbps: asked rates in kbit/s, total over channels: ``"8,16"``, ``[8, 16]`` or ``8``; see ``match``.
         out: run folder; an existing run of the same configuration is continued. None for ``runs/...``.
         conditions: ``{"NAME@KBPS": DIR}`` of files decoded elsewhere, or ``["NAME@KBPS=DIR"]``.
-        metrics: names of metrics, and of embeddings, each of which stands for its four metrics. What cannot
-            be computed here is left out, with the reason in `Results.unavailable`.
-        speech: metrics that are made for speech score all clips, not only those of category "speech".
-        weights: codec name -> path of its weights; or a name of `evaluate weights`, as "openl3".
-        sample_rate: of the evaluation, Hz.
-        channels: of the evaluation.
-        align: take one integer delay per condition out before scoring; gain is never applied.
+        metrics: names of metrics and of embeddings; an embedding selects its four metrics. Metrics that
+            cannot be computed here are left out, with the reason in `Results.unavailable`.
+        speech: score all clips with the metrics for speech, not only those of category "speech".
+        weights: codec name -> path of its weights; or a name of `evaluate weights`, such as "openl3".
+        sample_rate: sample rate of the scoring, Hz.
+        channels: 1: clips are mixed to mono; 2: stereo.
+        align: remove one integer delay per condition before scoring; gain is never applied.
         chunk_s: longest excerpt of a recording, seconds.
         chunks: "first" or "all" excerpts of a recording.
-        limit: draw that many recordings.
-        seed: of the draw, of the pilot and of the bootstrap.
-        match: "measured": every row holds for its asked rate as measured on these data, within 3 %, or lies
-            between two operating points; "nominal": each codec gives its nearest nominal operating point.
-        device: of codecs and metrics, "cpu" or "cuda".
-        batch_size: clips at once.
-        workers: threads, or workers of the cluster; None for one per usable core, or per core or GPU there.
+        limit: number of recordings to draw; None for all.
+        seed: seed of the draw, of the pilot and of the bootstrap.
+        match: "measured": every row meets its asked rate as measured on these data within 3 %, or is
+            interpolated between two operating points; "nominal": each codec uses its nearest nominal
+            operating point.
+        device: device of codecs and metrics, "cpu" or "cuda".
+        batch_size: clips coded and scored at once.
+        workers: number of threads, or of workers of the cluster; None for one per usable core, or per core or
+            GPU of the cluster.
         save_audio: keep decoded audio as float32 WAV in the run folder.
         cluster: "local", "auto" or HOST:PORT of a Ray cluster whose workers code and score.
-        skip_unavailable: evaluate the rest where a codec cannot run here.
+        skip_unavailable: leave out codecs that cannot run here.
         progress: called with (what, done, total).
         dataset_options: further options of `evaluation.datasets.load_dataset`.
 
     Returns:
-        `Results`: data frames ``clips`` and ``summary`` and what they were made with.
+        `Results`: data frames ``clips`` and ``summary``, and the settings of the run.
 
     Raises:
-        UserError: something in the request cannot be done; nothing was written unless scoring had begun.
+        UserError: a part of the request cannot be done; nothing was written unless scoring had begun.
 
     Examples:
         >>> from evaluation import evaluate
@@ -370,7 +372,7 @@ def _load_data(request: ParsedRequest, listing: Listing, progress: Progress) -> 
 
 
 def _find_files(prepared: PreparedCondition, clips: Sequence[Clip]) -> dict[str, DecodedFile]:
-    """The decoded file of every clip, or why there is none."""
+    """The decoded file of every clip, or why it is missing."""
     if prepared.rendered is None:
         return {}
     files = {}
@@ -389,7 +391,7 @@ def _find_files(prepared: PreparedCondition, clips: Sequence[Clip]) -> dict[str,
 
 
 def _open(store: RunStore, run: PreparedRun, command: str | None, cluster: Cluster | None) -> None:
-    """Check the folder against what is to run and write what describes it."""
+    """Check that the folder fits the run, and write the run's description."""
     described = _describe_run(run, command, store)
     files = {
         prepared.condition.point: dict(prepared.files)
@@ -406,10 +408,10 @@ def _open(store: RunStore, run: PreparedRun, command: str | None, cluster: Clust
 def _describe_run(
     run: PreparedRun, command: str | None = None, store: RunStore | None = None
 ) -> RunDescription:
-    """run.json; in a store with this request's conditions and metrics added to those of earlier ones.
+    """Content of run.json; with a store, united with the conditions and metrics of earlier requests.
 
     Raises:
-        UserError: a run folder cannot hold the request; it would be refused when it is read again.
+        UserError: a run folder cannot store the request, because reading it again would fail.
     """
     infos = [describe_embedding(embedding) for embedding in run.embeddings]
     metrics = [describe_metric(metric) for metric in run.metrics]
@@ -447,12 +449,12 @@ def _refuse_other_configuration(folder: Path, old: RunDescription, new: RunDescr
     for what, had, got in differences:
         raise UserError(
             f"{folder} holds a run of another configuration: {what} was {had}, now {got}; "
-            "choose another --out, or ask for the same to go on with it"
+            "choose another --out, or ask for the same configuration to continue it"
         )
 
 
 def command_line() -> str:
-    """The command as typed, for the manifest; without passwords and tokens in addresses."""
+    """The command as typed, for run.json, without passwords and tokens in addresses."""
     script = Path(sys.argv[0])
     module = script.name == "__main__.py"
     arguments = map(without_secrets, sys.argv[1:])

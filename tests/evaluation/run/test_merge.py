@@ -346,7 +346,7 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
         (_set("schema_version", 99), "has run schema 99"),
         (
             _rows(kind="coded", codec="steps", clip="d", to={"encoded": "../x"}),
-            "'encoded' is '../x'; needed is a file below the run folder",
+            "'encoded' is '../x'; it must be a file below the run folder",
         ),
         (lambda runs: shutil.rmtree(runs[1]), "part1 is not a run"),
         (lambda runs: (runs[1] / "clips.jsonl").write_text("{"), "clips.jsonl is damaged, line 1"),
