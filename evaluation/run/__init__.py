@@ -1,1 +1,1 @@
-"""A run folder: what is kept in it, how it is described, and how several are merged."""
+"""A run folder: its content, its description, and the merging of several."""

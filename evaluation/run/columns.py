@@ -1,8 +1,8 @@
-"""Rows in columns: a fifth of the memory of their lines, and read by the million in seconds.
+"""Rows in columns, which take a fifth of the memory of their lines and are read by the million in seconds.
 
-What counts is the log of rows on the disk (`evaluation.run.store`); this is what one process keeps of it.
-Rows of the kinds that a run has one of per clip are typed columns, texts as whole numbers; the others, and
-those whose key is no hash, are kept as their lines.
+The log of rows on the disk (`evaluation.run.store`) is authoritative; this is one process's copy of it. Kinds
+with a row per clip are typed columns, with texts as whole numbers. Other kinds, and rows whose key is not a
+hash, are kept as lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qincodec.core.files import fitting, safe_name
 
 R = TypeVar("R", bound=Row)
 
-# Columns by the type of their values, and what stands for None in them.
+# Columns by the type of their values, and their values for None.
 _TEXTS, _WHOLE, _REAL = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
 _NO_TEXT, _NO_NUMBER = -1, np.iinfo(np.int64).min
 _Dtypes = dict[str, np.dtype[Any]]
@@ -40,16 +40,16 @@ _FRAMES: _Dtypes = {
 }
 #: Fields whose NaN is a value, not None.
 _NAN = ("value", "duration_s")
-#: Kinds of rows by number; 0 are rows that are kept as lines, 255 ones that others have replaced.
+#: Kinds of rows by number; 0: rows that are kept as lines; 255: rows that others have replaced.
 _KINDS: list[tuple[type[Row], _Dtypes]] = [
     (CodedRow, _CODED),
     (ScoreRow, _SCORES),
     (FramesRow, _FRAMES),
 ]
 _LINE, _REPLACED = 0, 255
-#: Stands for the place of an encoded clip where it is the usual one.
+#: Value for the usual place of an encoded clip.
 _USUAL = ""
-# New rows that are kept as lines before they become columns: that many, or this share of all.
+# Number of new rows, or their share of all, that are kept as lines before they become columns.
 _FEW, _SHARE = 2**14, 1 / 16
 
 _safe_name = cache(safe_name)
@@ -57,17 +57,17 @@ _is_hash = re.compile(f"[0-9a-f]{{{2 * SIZE}}}").fullmatch
 
 
 def encoded_folder(point: str) -> str:
-    """Where the encoded clips of an operating point (`Condition.point`) are kept, below the run folder."""
+    """Folder of the encoded clips of an operating point (`Condition.point`), below the run folder."""
     return f"encoded/{_safe_name(point)}"
 
 
 def encoded_file(point: str, clip: str) -> str:
-    """The file of an encoded clip that has one of its own, below the run folder."""
+    """File of an encoded clip with a file of its own, below the run folder."""
     return f"{encoded_folder(point)}/{fitting(f'{clip}.enc')}"
 
 
 class _Texts:
-    """Texts by number."""
+    """Texts, each with a number."""
 
     def __init__(self) -> None:
         self._numbers: dict[str | None, int] = {None: _NO_TEXT}
@@ -85,7 +85,7 @@ class _Texts:
 
 
 class _Grown:
-    """An array that is appended to."""
+    """An array that grows by appending."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._parts = [np.empty(0, dtype)]
@@ -152,11 +152,11 @@ class _Table:
 
 @dataclass(frozen=True)
 class Found(Generic[R]):
-    """What stands under many keys.
+    """Rows of many keys.
 
     Attributes:
-        keys: that were looked up.
-        places: of their rows in the table, -1 where there is none.
+        keys: the keys that were looked up.
+        places: of their rows in the table, -1 for a missing row.
     """
 
     keys: Keys
@@ -168,11 +168,11 @@ class Found(Generic[R]):
         return self.places >= 0
 
     def where(self, chosen: np.ndarray) -> Found[R]:
-        """Those where it is true."""
+        """The entries where the mask is true."""
         return Found(self.keys.where(chosen), self.places[chosen], self._table)
 
     def numbers(self, name: str) -> np.ndarray:
-        """A field as float64, NaN where there is no row or it is None."""
+        """A field as float64, NaN if the row is missing or the field is None."""
         values = self._table.column(name)[self.places[self.there]]
         found = np.full(len(self.places), np.nan)
         missing = values == _NO_NUMBER if values.dtype == _WHOLE else False
@@ -180,7 +180,7 @@ class Found(Generic[R]):
         return found
 
     def texts(self, name: str) -> np.ndarray:
-        """A field as objects, None where there is no row or it is None."""
+        """A field as objects, None if the row is missing or the field is None."""
         numbers = np.full(len(self.places), _NO_TEXT)
         numbers[self.there] = self._table.column(name)[self.places[self.there]]
         different, places = np.unique(numbers, return_inverse=True)
@@ -189,7 +189,7 @@ class Found(Generic[R]):
         return found[places]
 
     def __iter__(self) -> Iterator[R]:
-        """The rows that are there."""
+        """The rows that exist."""
         for place, key in zip(self.places.tolist(), self.keys.hex(), strict=True):
             if place >= 0:
                 yield self._table.row(place, key)  # type: ignore[misc]
@@ -200,24 +200,24 @@ class Rows:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        #: The newest ones, as lines.
+        #: The newest rows, as lines.
         self._recent: dict[str, bytes] = {}
         texts = _Texts()
         self._tables = {kind: _Table(kind, dtypes, texts) for kind, dtypes in _KINDS}
         self._numbers = {kind: number for number, (kind, _) in enumerate(_KINDS, 1)}
         self._lines: list[bytes] = []
-        #: Under keys that are no hashes.
+        #: Rows under keys that are not hashes.
         self._others: dict[str, bytes] = {}
-        # Of each row in the order they came: its kind, and its place among those of its kind.
+        # Kind of each row in the order of arrival, and its place among rows of its kind.
         self._kinds, self._places = _Grown(np.dtype(np.uint8)), _Grown(np.dtype(np.int64))
-        # The two parts of their keys; the first so many are in the order of the keys, and `_order` says which
-        # row each is of.
+        # The two parts of their keys; the first `_sorted` are in the order of keys, and `_order` has the row
+        # of each.
         self._high, self._low = _Grown(np.dtype(np.uint64)), _Grown(np.dtype(np.uint32))
         self._order = _Grown(np.dtype(np.int64))
         self._sorted = 0
 
     def add(self, rows: Sequence[Row], lines: Sequence[bytes]) -> None:
-        """Rows and the lines that they were read from or written as."""
+        """Add rows, with the lines that they were read from or written as."""
         with self._lock:
             if len(rows) < _FEW:
                 self._recent.update(zip((row.key for row in rows), lines, strict=True))
@@ -245,7 +245,7 @@ class Rows:
             return None
 
     def find(self, keys: Keys, kind: type[R]) -> tuple[Found[R], Row | None]:
-        """What stands under the keys, and a row that is of another kind, if there is one."""
+        """Rows of the keys, and a row of another kind, if any."""
         with self._lock:
             self._settle()
             numbers = self._find(keys)
@@ -257,7 +257,7 @@ class Rows:
             return Found(keys, places, self._tables[kind]), stranger
 
     def last_offsets(self) -> dict[str, int]:
-        """The largest ``offset`` of coded rows, by the file that it is in."""
+        """The largest ``offset`` of coded rows, by file."""
         with self._lock:
             self._settle()
             table = self._tables[CodedRow]
@@ -269,7 +269,7 @@ class Rows:
             return {str(name): last for name, last in zip(names, largest.tolist(), strict=True)}
 
     def __iter__(self) -> Iterator[Row]:
-        """In the order in which their keys came."""
+        """All rows, in the order in which their keys arrived."""
         with self._lock:
             self._settle()
             self._sort()
@@ -292,7 +292,7 @@ class Rows:
         )
 
     def _settle(self) -> None:
-        """Make columns of the newest rows."""
+        """Turn the newest rows into columns."""
         if self._recent:
             lines = list(self._recent.values())
             self._recent = {}
@@ -323,11 +323,11 @@ class Rows:
         self._places.append(places)
 
     def _sort(self) -> None:
-        """Put the keys in order; of rows under one key keep the last, where the first stood."""
+        """Sort the keys; of rows under one key keep the last, in the place of the first."""
         if self._sorted == len(self._order):
             return
         high, low, order = self._high.all(), self._low.all(), self._order.all()
-        by_key = np.lexsort((low, high))  # those of one key stay in the order they came
+        by_key = np.lexsort((low, high))  # rows of one key stay in the order of arrival
         high, low, order = high[by_key], low[by_key], order[by_key]
         first = np.concatenate([[True], (high[1:] != high[:-1]) | (low[1:] != low[:-1])])
         if not first.all():
@@ -343,12 +343,12 @@ class Rows:
         self._sorted = len(self._order)
 
     def _find(self, keys: Keys) -> np.ndarray:
-        """Which row each key is of, -1 where there is none."""
+        """Row of each key, -1 for a missing row."""
         self._sort()
         high, low = keys.parts
         first = np.searchsorted(self._high.all(), high)
         found = np.full(len(keys), -1)
-        # Keys with the same first part stand side by side.
+        # Keys with the same first part are adjacent.
         open_ = np.arange(len(keys))
         while len(open_):
             open_ = open_[first[open_] < len(self._order)]

@@ -1,10 +1,10 @@
-"""Encoded clips of a run folder: a file each, or in a large run the members of tar files.
+"""Encoded clips of a run folder: one file each, or in a large run members of tar files.
 
 In a run of up to `MOST_FILES` clips each has a file of its own, ``encoded/POINT/CLIP.enc``. In a larger one
 they are appended to ``encoded/POINT/clips-00000.tar`` and, when that is full, to the next number, as members
-``CLIP.enc``, which any tar program reads. The row of a clip says in which file it is and where (`Place`); the
-files have no index and no mark at their end. So nothing but the row confirms a clip: what a kill leaves
-behind the last clip that a row speaks of is cut off before the file is appended to again.
+``CLIP.enc``, which any tar program reads. The row of a clip has its file and offset (`Place`); the files have
+no index and no end mark. So only the row confirms a clip: bytes that a kill left behind the last confirmed
+clip are cut off before the file is appended to again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from evaluation.run.columns import encoded_file, encoded_folder
 from qincodec.core.errors import UserError
 from qincodec.core.files import explain_os_errors, write_atomic
 
-#: Up to so many clips of a run, each has a file of its own.
+#: Greatest number of clips of a run with a file for each.
 MOST_FILES = 10_000
-#: A tar file of this many bytes is full.
+#: Size at which a tar file is full, bytes.
 FULL = 2**28
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -35,7 +35,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 @dataclass
 class _TarFile:
-    """A tar file that is appended to."""
+    """A tar file that grows by appending."""
 
     number: int
     path: Path
@@ -49,22 +49,22 @@ class EncodedClips:
 
     Args:
         folder: the run folder.
-        confirmed: of tar files, below the run folder: where the last clip begins that a row speaks of.
+        confirmed: tar file, below the run folder -> start of the last clip that has a row.
     """
 
     def __init__(self, folder: Path, confirmed: Callable[[], Mapping[str, int]]) -> None:
         self.folder = folder
         self._is_large = False
         self._confirmed = cache(confirmed)  # before this process appends anything
-        self._files: dict[str, _TarFile] = {}  # by folder: points of rows named almost alike may share one
+        self._files: dict[str, _TarFile] = {}  # by folder: points with similar names may share one
         self._lock = threading.Lock()
 
     def expect(self, num_clips: int) -> None:
-        """The run has so many clips: that decides what becomes of new ones."""
+        """Set the run's number of clips, which decides how new ones are kept."""
         self._is_large = num_clips > MOST_FILES
 
     def read(self, clip_id: str, place: Place) -> bytes:
-        """The bytes of a clip. Raises OSError where they are gone, UserError where something else stands."""
+        """Bytes of a clip. Raises OSError if they are gone, UserError if others are in their place."""
         path = self.folder / str(place.file)
         if place.offset is None:
             return path.read_bytes()
@@ -90,11 +90,11 @@ class EncodedClips:
             return False
 
     def write(self, point: str, clip_id: str, data: bytes, known: Place) -> Place:
-        """Keep a clip; returns where.
+        """Keep a clip; returns its place.
 
         Args:
             point: `Condition.point`.
-            known: where it is kept so far, as its row says. It stays there if it has the same bytes.
+            known: its present place, from its row. It stays there if it has the same bytes.
 
         Raises:
             StoreError: it cannot be written.
@@ -125,7 +125,7 @@ class EncodedClips:
         return Place(str(tar.path.relative_to(self.folder)), start + len(header))
 
     def sync(self) -> None:
-        """Have all that was written to tar files on the disk before returning."""
+        """Flush the tar files to the disk."""
         with self._lock:
             for tar in self._files.values():
                 _sync(tar)
@@ -136,7 +136,7 @@ class EncodedClips:
         self._files.clear()
 
     def _open_file(self, point: str) -> _TarFile:
-        """What the clips of a point are appended to."""
+        """The tar file to append a point's clips to."""
         folder = encoded_folder(point)
         tar = self._files.get(folder)
         if tar is None or tar.size >= FULL:
@@ -148,9 +148,9 @@ class EncodedClips:
         return tar
 
     def _opened(self, folder: Path, first: int) -> _TarFile:
-        """The first tar file that is not full, without what no row speaks of.
+        """The first tar file that is not full, without bytes that have no row.
 
-        One that was cut or lost is passed over: its rows would point to what is appended now.
+        A file that was cut or lost is skipped: its rows would point to the newly appended clips.
         """
         folder.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(first):
@@ -173,24 +173,24 @@ class EncodedClips:
 
 
 def _size(handle: int, path: Path, offset: int, clip_id: str | None = None) -> int:
-    """Of the member whose bytes begin at ``offset``, as the block before them says.
+    """Size of the member whose bytes begin at ``offset``, from the block before them.
 
     Raises:
         FileNotFoundError: the file ends before it.
-        UserError: no member begins there, or that of another clip.
+        UserError: no member begins there, or another clip's.
     """
     block = os.pread(handle, _BLOCK, max(0, offset - _BLOCK))
     if len(block) < _BLOCK:
         raise _cut(path)
     try:
         member = tarfile.TarInfo.frombuf(block, "ascii", "replace")
-        # What else the name is stands in a block further ahead.
+        # The block has the first 100 bytes of a name; an earlier one has the rest.
         short = None if clip_id is None else f"{clip_id}.enc".encode("ascii", "replace")[:100]
         if short is not None and block[:100].rstrip(b"\0") != short:
             raise tarfile.HeaderError("another clip begins there")
     except tarfile.HeaderError as error:
         raise UserError(
-            f"{path} is damaged at byte {offset}: {error}; give another --out to evaluate anew"
+            f"{path} is damaged at byte {offset}: {error}; evaluate again with another --out"
         ) from error
     return member.size
 

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, machine, command."""
+"""Environment of a run: versions, commit, machine, command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "soundfile", "soxr", "av", "bjo
 
 
 def describe_environment(device: str, workers: int) -> dict[str, Any]:
-    """Environment manifest as JSON values; the same on every call on one machine."""
+    """Environment manifest as JSON values; every call on one machine returns the same."""
     import av
     import soundfile
     import torch
@@ -28,7 +28,7 @@ def describe_environment(device: str, workers: int) -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
-    cuda = device.startswith("cuda") and torch.cuda.is_available()  # of a cluster, others may have the GPUs
+    cuda = device.startswith("cuda") and torch.cuda.is_available()  # or on another host
     gpu = torch.cuda.get_device_name(device) if cuda else None
     return {
         "qincodec": qincodec.__version__,
@@ -51,7 +51,7 @@ def usable_cores() -> int:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree the package runs from, with "+changes" if it has any; None if installed."""
+    """Commit of the package's source tree, with "+changes" if it has uncommitted ones; None if installed."""
     root = Path(qincodec.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -73,7 +73,7 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    """Model name of the CPU, as the system gives it."""
+    """Model name of the CPU, as the system reports it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -1,7 +1,7 @@
-"""Keys of rows: a hash of all that decides a row's content.
+"""Keys of rows: a hash of everything that decides a row's content.
 
-Never the label of a codec, always its identity; so another model never gets a score that is not its own, and
-nothing is computed twice.
+A key has a codec's identity, never its label. So a model never gets another model's score, and nothing is
+computed twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from evaluation.metrics.base import Metric
 
-#: Bytes of a key, of which a row has the hex digits.
+#: Bytes of a key; a row has its hex digits.
 SIZE = 12
 
 
@@ -35,7 +35,7 @@ def row_key(**content: Any) -> str:
 
 
 def coded_key(condition: Condition, settings: Settings, clip: Clip, file: DecodedFile | None = None) -> str:
-    """Key of the row that says what a condition made of a clip.
+    """Key of the row of a clip coded by a condition.
 
     Args:
         settings: of the run; its ``sample_rate`` and ``channels`` count here.
@@ -57,12 +57,12 @@ def coded_key(condition: Condition, settings: Settings, clip: Clip, file: Decode
 
 
 def score_key(coded: str, metric: Metric | MetricInfo, delay: int) -> str:
-    """Key of the row that holds one metric of what stands under ``coded``, after a shift by ``delay``."""
+    """Key of the row with one metric of the clip of row ``coded``, after a shift by ``delay``."""
     return row_key(kind="score", coded=coded, metric=metric.name, version=metric.version, delay=delay)
 
 
 def reference_frames_key(embedding: dict[str, Any], settings: Settings, clip: Clip) -> str:
-    """Key of the row that says where the embedding of a reference stands: shared by all codecs.
+    """Key of the row of a reference's embedding, shared by all codecs.
 
     Args:
         embedding: its identity.
@@ -80,7 +80,7 @@ def reference_frames_key(embedding: dict[str, Any], settings: Settings, clip: Cl
 
 
 def frames_key(embedding: dict[str, Any], coded: str, delay: int) -> str:
-    """Key of the row that says where the embedding of what stands under ``coded`` stands."""
+    """Key of the row of the embedding of the clip of row ``coded``."""
     return row_key(kind="frames", embedding=embedding, coded=coded, delay=delay)
 
 
@@ -100,17 +100,17 @@ class Keys:
         return found["high"].astype(np.uint64), found["low"].astype(np.uint32)
 
     def hex(self) -> list[str]:
-        """As they stand in rows."""
+        """Keys as in rows, in hex digits."""
         digits = self.data.hex()
         return [digits[start : start + 2 * SIZE] for start in range(0, len(digits), 2 * SIZE)]
 
     def where(self, chosen: np.ndarray) -> Keys:
-        """Those where it is true."""
+        """The keys where the mask is true."""
         return Keys(np.frombuffer(self.data, f"V{SIZE}")[chosen].tobytes())
 
 
 def row_keys(shared: Mapping[str, Any], different: Mapping[str, Iterable[Any]]) -> Keys:
-    """`row_key` of many rows, of which only the values in ``different`` differ."""
+    """`row_key` of many rows that differ only in the values in ``different``."""
     text = ""
     for name in sorted({*shared, *different}):
         value = "%s" if name in different else _plain(shared[name]).replace("%", "%%")
@@ -124,7 +124,7 @@ def row_keys(shared: Mapping[str, Any], different: Mapping[str, Iterable[Any]]) 
 
 
 def _plain(value: Any) -> str:
-    """Canonical JSON, quickly for what differs from clip to clip."""
+    """Canonical JSON; fast for the values that differ between clips."""
     if type(value) is str:
         return encode_basestring_ascii(value)
     if type(value) is float and math.isfinite(value):
@@ -144,7 +144,7 @@ def coded_keys(
 
     Args:
         clips: columns ``clip`` (the id), ``content_hash``, ``start_s`` and ``duration_s``, as objects: a
-            whole number makes another key than a float.
+            whole number gives another key than a float.
         files: by clip id.
     """
     shared = {

@@ -1,4 +1,4 @@
-"""What run.json says a run was made with: described, compared between two runs, united."""
+"""Content of run.json: its model, its comparison between two runs, and their union."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evaluation.records import (
 from evaluation.results import CLIP_COLUMNS, SUMMARY_COLUMNS, last_columns, metric_columns
 from qincodec.core.files import safe_name
 
-#: What tells the entries of run.json's lists apart, and what must not differ between two of one name.
+#: Fields that identify the entries of run.json's lists; `_DECIDES`: fields that entries of one name share.
 _NAMES = {
     "conditions": ("codec", "kbps"),
     "asked": ("codec", "kbps"),
@@ -38,7 +38,7 @@ _DECIDES = {
     "metrics": ("version",),
     "embeddings": ("identity",),
 }
-# Without them, rows would be looked for under keys of settings that nobody chose.
+# Without them, keys would be made from settings that nobody chose.
 _NEEDED_SETTINGS = ("sample_rate", "channels", "align", "seed")
 
 
@@ -47,14 +47,14 @@ class RunDescription:
     """run.json.
 
     Attributes:
-        conditions: what is coded, in the order it was asked for. At measured rates, those of codecs under
+        conditions: all that are coded, in the order of the request. At measured rates, those of codecs under
             test are operating points, each at its own nominal rate, and ``asked`` are the rows of the tables.
-        asked: what is asked of codecs at measured rates; nothing at nominal ones.
-        floor: conditions of the noise floor, which only metrics of embeddings are computed for.
-        metrics: in the order they were asked for.
-        embeddings: that metrics compare.
-        unavailable: name of a metric or embedding that was asked for -> why it could not be computed here.
-        skipped: row label of a codec that was asked for and left out -> why it could not run here.
+        asked: codecs and rates of the request, at measured rates; empty at nominal ones.
+        floor: conditions of the noise floor; they get only metrics of embeddings.
+        metrics: in the order of the request.
+        embeddings: compared by metrics.
+        unavailable: name of a requested metric or embedding -> why it could not be computed here.
+        skipped: row label of a requested codec -> why it could not run here.
         commands: command lines that made the run.
     """
 
@@ -71,10 +71,10 @@ class RunDescription:
 
     @classmethod
     def of_json(cls, content: Any) -> RunDescription:
-        """From what `to_json` gives.
+        """A description from the output of `to_json`.
 
         Raises:
-            ValueError: a field is absent or not what it must be, or two entries have one name.
+            ValueError: a field is absent or invalid, or two entries have one name.
         """
         run = read(cls, content)
         for name in _NEEDED_SETTINGS:
@@ -106,28 +106,28 @@ class RunDescription:
         for metric in self.metrics:
             own = {*metric_columns(metric.name), *last_columns(metric.name, per_clip=metric.per_clip)}
             if columns & own:
-                raise ValueError(f"metric {short(metric.name)} has a column of the name of another's column")
+                raise ValueError(f"metric {short(metric.name)} and another have a column of the same name")
             columns |= own
         for metric in self.metrics:
             name = short(metric.name)
             if metric.embedding not in ("", *(entry.name for entry in self.embeddings)):
-                raise ValueError(f"metric {name} is of embedding {short(metric.embedding)}, not listed")
+                raise ValueError(f"embedding {short(metric.embedding)} of metric {name} is not listed")
             kinds = _KINDS if metric.embedding else {"": True}
             kind = metric.name.removesuffix(f"_{metric.embedding}") if metric.embedding else ""
             if metric.per_clip != kinds.get(kind):
-                raise ValueError(f"metric {name} is no such one as its embedding and 'per_clip' say")
+                raise ValueError(f"the name of metric {name} does not fit its embedding and 'per_clip'")
         listed = {metric.name for metric in self.metrics}
         for entry in self.embeddings:
-            frechet = f"fd_{entry.name}"  # its table has columns of it
+            frechet = f"fd_{entry.name}"  # its table has columns of this metric
             if frechet not in listed:
                 raise ValueError(
                     f"embedding {short(entry.name)} is listed without its metric {short(frechet)}"
                 )
 
     def differences(self, other: RunDescription) -> Iterator[tuple[str, Any, Any]]:
-        """(what, here, of the other) wherever two runs cannot stand in one: settings, codecs, metrics.
+        """(what, value here, value there) of all settings, codecs and metrics that forbid one run folder.
 
-        Conditions and metrics that only one of them has are no difference; neither is the data.
+        Conditions and metrics of only one of them do not count; neither does the data.
         """
         for spec in fields(Settings):
             values = getattr(self.settings, spec.name), getattr(other.settings, spec.name)
@@ -135,7 +135,7 @@ class RunDescription:
                 yield spec.name, *values
         codecs = {point.codec: point.identity for point in self.points}
         for point in other.points:
-            if codecs.get(point.codec, point.identity) != point.identity:  # both would be on one curve
+            if codecs.get(point.codec, point.identity) != point.identity:  # both would lie on one curve
                 had, got = _unlike(codecs[point.codec], point.identity)
                 yield f"identity of {short(point.codec)}", had, got
                 break
@@ -155,9 +155,9 @@ class RunDescription:
                         yield f"{what} of {short(_name(part, entry)[0])}", had, got
 
     def united(self, other: RunDescription) -> RunDescription:
-        """What either has, in the order of this one; settings and data are the other's.
+        """Union of both, in the order of this one; settings and data are the other's.
 
-        Entries of the same name are the other's: only what `differences` does not look at can differ.
+        Entries of the same name are the other's: they differ only in fields that `differences` ignores.
         """
         parts: dict[str, Any] = {
             part: tuple({_name(part, e): e for e in getattr(self, part) + getattr(other, part)}.values())
@@ -180,7 +180,7 @@ def _name(part: str, entry: Any) -> tuple[Any, ...]:
 
 
 def describe_dataset(dataset: Dataset) -> DatasetInfo:
-    """What run.json says of a data set."""
+    """Description of a data set for run.json."""
     return DatasetInfo(
         name=dataset.name,
         n_clips=len(dataset.clips),
@@ -198,7 +198,7 @@ def describe_dataset(dataset: Dataset) -> DatasetInfo:
 
 
 def _unlike(had: Any, got: Any) -> tuple[Any, Any]:
-    """Of two mappings what differs, for a message; of other values these."""
+    """The differing entries of two mappings, for a message; other values unchanged."""
     if not (isinstance(had, Mapping) and isinstance(got, Mapping)):
         return had, got
     names = [name for name in {**had, **got} if had.get(name) != got.get(name)]

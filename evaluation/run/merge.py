@@ -1,13 +1,13 @@
 """Runs of parts of a data set, or of one data set on several machines, as one run folder.
 
-A plain union: of rows by key, of files by link, of run.json as a further request in one folder is united. So
-the merged folder is what one process would have left after the same work, and `evaluate` on the whole goes on
-with it: it codes what no part has, adds operating points that asked rates need on all clips, and scores anew,
-from what was encoded, where the delay of a condition, a median over all its clips, is not that of a part.
+A plain union: rows by key, files by link, and run.json as for a further request in one folder. So the merged
+folder is the same as after one process had done the work, and `evaluate` on the whole continues it: it codes
+missing clips, adds operating points that asked rates need on all clips, and scores again, from what was
+encoded, where the delay of a condition, a median over all its clips, is not that of a part.
 
-Nothing is written into the runs. Files are hard links where the file system has them; that is safe, as what a
-run appends to gets another name here. Rows are written after the files they point to, so a merge that is
-killed goes on where it was.
+Nothing is written into the runs. Files are hard links if the file system has them; that is safe, because
+files that a run appends to get another name here. Rows are written after the files they point to, so a merge
+that was killed can continue.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ T = TypeVar("T")
 
 @dataclass
 class Merged:
-    """What a merge did.
+    """Result of a merge.
 
     Attributes:
         run: run.json of the whole.
-        new_rows: rows that were not there yet.
+        new_rows: rows that were added.
         new_files: files linked or copied.
     """
 
@@ -51,7 +51,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Part:
-    """What is asked of a run before anything is written."""
+    """A run, checked before anything is written."""
 
     folder: Path
     run: RunDescription
@@ -70,19 +70,19 @@ class _Part:
 def merge_runs(
     out: Path, runs: Sequence[Path], *, command: str | None = None, progress: Progress = lambda *_: None
 ) -> Merged:
-    """Merge ``runs`` into folder ``out``: a new one, or what an earlier merge of some of them left.
+    """Merge ``runs`` into folder ``out``: a new one, or the result of an earlier merge of some of them.
 
     Raises:
-        UserError: a run is damaged, the runs were made with other settings, codecs, metrics or weights, or
-            disagree on a clip, or ``out`` holds something else. Nothing was written then.
+        UserError: a run is damaged, the runs differ in settings, codecs, metrics, weights or a clip, or
+            ``out`` holds something else. Then nothing was written.
     """
     if not runs:
         raise UserError("nothing to merge: give the folders of one run or more behind OUT")
     for folder in runs:
         here, there = out.resolve(), folder.resolve()
         if here == there or here in there.parents or there in here.parents:
-            raise UserError(f"OUT {out} and run {folder} lie in one another; merge into a folder of its own")
-    # What is in `out` comes first: it stays as it is.
+            raise UserError(f"OUT {out} and run {folder} are one inside the other; merge into another folder")
+    # The content of `out` comes first, so that it does not change.
     earlier = [out] if all((out / name).is_file() for name in ("run.json", "clips.jsonl")) else []
     parts: list[_Part] = []
     for folder in [*earlier, *runs]:
@@ -91,16 +91,16 @@ def merge_runs(
     new = parts[len(earlier) :]
     run, clips = _unite_runs(parts), _unite_clips(parts)
     strangers = {clip.id for clip in clips} - {clip.id for part in new for clip in part.clips}
-    if strangers:  # no part becomes the whole by a slip
+    if strangers:  # nobody merges into a part by mistake
         raise UserError(
             f"{out} is a run that has clip {short(min(strangers))}, which none of the others has; merge into "
-            "a new folder, and give it as one of the runs if it is to be in it"
+            f"a new folder, with {out} among the runs if it belongs to them"
         )
     dataset = describe_dataset(_unite_data([part.run.dataset for part in new], clips))
     commands = _distinct([*run.commands, command] if command else run.commands)
     merged = Merged(replace(run, dataset=dataset, commands=tuple(commands)))
     with RunStore(out) as store:
-        # run.json first: without it, what a kill leaves would count as a stranger's folder.
+        # run.json first: without it, a folder left by a kill would count as someone else's.
         store.write_run(merged.run)
         store.write_clips(clips)
         store.write_files(_unite_files(parts))
@@ -117,7 +117,7 @@ def _unite_runs(parts: Sequence[_Part]) -> RunDescription:
     for part in parts[1:]:
         for what, had, got in run.differences(part.run):
             raise UserError(
-                f"{parts[0].folder} and {part.folder} are no parts of one run: {what} is "
+                f"{parts[0].folder} and {part.folder} are not parts of one run: {what} is "
                 f"{one_line(str(had), 200)} and {one_line(str(got), 200)}; evaluate both with the same "
                 "options, codecs and weights"
             )
@@ -126,7 +126,7 @@ def _unite_runs(parts: Sequence[_Part]) -> RunDescription:
 
 
 def _unite_clips(parts: Sequence[_Part]) -> list[Clip]:
-    """All clips by id: of two the one that could be read."""
+    """All clips by id; of two with one id, the readable one."""
     chosen: dict[str, tuple[Clip, Path]] = {}
     for part in parts:
         for clip in part.clips:
@@ -138,7 +138,7 @@ def _unite_clips(parts: Sequence[_Part]) -> list[Clip]:
                 if clip.error is None and known.error is None and had != got:
                     raise UserError(
                         f"clip {short(clip.id)} is not the same in {folder} and {part.folder}: {what} is "
-                        f"{had} and {got}; give each clip an id of its own with a manifest, and evaluate "
+                        f"{had} and {got}; give each clip its own id with a manifest, and evaluate "
                         "again"
                     )
             if clip.error is None and known.error is not None:
@@ -147,7 +147,7 @@ def _unite_clips(parts: Sequence[_Part]) -> list[Clip]:
 
 
 def _unite_files(parts: Sequence[_Part]) -> dict[str, dict[str, DecodedFile]]:
-    """Files decoded elsewhere; what was missing for one run and not for another is there."""
+    """Files decoded elsewhere; a file missing in one run is taken from another."""
     united: dict[str, dict[str, DecodedFile]] = {}
     for part in parts:
         for point, files in part.files.items():
@@ -159,7 +159,7 @@ def _unite_files(parts: Sequence[_Part]) -> dict[str, dict[str, DecodedFile]]:
 def _unite_data(entries: Sequence[DatasetInfo], clips: list[Clip]) -> Dataset:
     shard = unite_shards([entry.shard for entry in entries])
     low = next((entry.low_rates for entry in entries if entry.low_rates), None)
-    # What counts something of a part is counted in the whole, or said of nothing if that is not known.
+    # Counts of a part are counted again in the whole, or left out if they are not known.
     of_parts = [shard_note(e.shard, e.n_recordings) for e in entries if e.shard]
     of_parts += [entry.low_rates.note for entry in entries if entry.low_rates]
     notes = _distinct(note for entry in entries for note in entry.notes if note not in of_parts)
@@ -187,7 +187,7 @@ def _distinct(items: Iterable[T]) -> list[T]:
 
 @dataclass
 class _Union:
-    """Appends the rows of a run that the whole does not have, files before the rows that point to them."""
+    """Appends a run's new rows to the whole, files before the rows that point to them."""
 
     whole: RunStore
     part: RunStore
@@ -203,14 +203,14 @@ class _Union:
             self.merged.new_rows += len(new)
 
     def _bring(self, row: Row) -> Row | None:
-        """The row as it stands in the whole, its files there; None if it is not new."""
+        """The row for the whole, after bringing its files there; None if it is not new."""
         known = self.whole.row(row.key, type(row))
         if isinstance(row, FramesRow):
             assert known is None or isinstance(known, FramesRow)
             if self.whole.has_frames(known) or not self.part.has_frames(row):
                 return None
             return replace(row, file=self._bring_file(row.file))
-        if not isinstance(row, ClipRow):  # of a kind that is not known nothing but the key was read
+        if not isinstance(row, ClipRow):  # of an unknown kind, only the key was read
             return row if known is None and type(row) is not Row else None
         assert known is None or isinstance(known, ClipRow)
         new = row.is_news_after(known)
@@ -222,10 +222,10 @@ class _Union:
         return row if new else None
 
     def _bring_encoded(self, row: CodedRow, known: CodedRow | None) -> CodedRow | None:
-        """`_bring` of a clip that was coded.
+        """`_bring` for a coded clip.
 
         Args:
-            known: the row of the whole that stays; None: ``row`` takes its place.
+            known: the row of the whole that stays; None: ``row`` replaces it.
         """
         if row.encoded is None:
             return row if known is None else None
@@ -238,11 +238,11 @@ class _Union:
         return found if found != known else None
 
     def _bring_file(self, file: str) -> str:
-        """A file that the part may still append to, under a name of its own, that no run appends to."""
+        """Bring a file that the part may still append to, under a name that no run appends to."""
         if file not in self.brought:
             path = self.part.folder / file
             status = path.stat() if path.exists() else None
-            # Of one that is gone nothing must be found under the name either.
+            # If it is gone, the name must not lead to another file.
             of = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else (file,)
             name = PurePosixPath(file).with_name(f"from-{row_key(file=[*of])}{path.suffix}")
             self._link(path, self.whole.folder / name, new=False)
@@ -250,10 +250,10 @@ class _Union:
         return self.brought[file]
 
     def _link(self, path: Path, target: Path, new: bool) -> None:
-        """A link to a file if it exists, or a copy where there are no links between the two places.
+        """Link a file if it exists, or copy it if links between the two places are impossible.
 
         Args:
-            new: what is in its place is not what rows of the whole point to.
+            new: rows of the whole do not point to the file in its place.
         """
         if (new or not target.exists()) and path.exists() and not (target.exists() and path.samefile(target)):
             link_or_copy(path, target)

@@ -1,26 +1,25 @@
-"""The run folder: append-only rows, encoded clips, manifests. What is written survives a kill at any moment.
+"""The run folder: append-only rows, encoded clips, manifests. Written data survive a kill at any moment.
 
 Layout::
 
     run.json            schema version, settings, data set, conditions, metrics, command lines
     clips.jsonl         the clips, in order (`evaluation.datasets.base.Clip.to_json`)
-    files.json          of conditions decoded elsewhere: fingerprint of each clip's file, or why there is none
+    files.json          of conditions decoded elsewhere: fingerprint of each clip's file, or why it is missing
     environment.json    versions, commit, machine
     rows/rank-0.jsonl   one line per row
-    encoded/C@R/CLIP.enc   what codec C made of CLIP at rate R (`baselines.codec.Encoded.to_bytes`); in large
-        runs inside of encoded/C@R/clips-N.tar (`evaluation.run.encoded`)
+    encoded/C@R/CLIP.enc   CLIP encoded by codec C at rate R (`baselines.codec.Encoded.to_bytes`); in large
+        runs in encoded/C@R/clips-N.tar (`evaluation.run.encoded`)
     decoded/C@R/CLIP.wav   with --save-audio, float32
     embeddings/E/rank-0.f32   frames of embedding E; rows say where a clip's are (rank-0-1.f32 once that was
         cut or lost)
 
-Kinds of rows: ``coded`` (bytes, times, delay, gain, error), ``score`` (one metric), ``frames`` (where the
-embedding of a clip stands), ``corpus`` and ``codes`` (what was computed from all clips of a condition). A
-row's key is a hash of all that decides its content (`coded_key`, `score_key` ...): never the label of a
-codec, always its identity; so another model never gets a score that is not its own, and nothing is computed
-twice.
+Kinds of rows: ``coded`` (bytes, times, delay, gain, error), ``score`` (one metric), ``frames`` (place of the
+embedding of a clip), ``corpus`` and ``codes`` (computed from all clips of a condition). A row's key is a hash
+of everything that decides its content (`coded_key`, `score_key` ...). It has a codec's identity, never its
+label. So a model never gets another model's score, and nothing is computed twice.
 
-One process writes. Earlier versions let several, each to files with its number (``rank-1.jsonl``): these are
-read.
+One process writes. Earlier versions let several write, each to files with its number (``rank-1.jsonl``);
+these are read.
 """
 
 from __future__ import annotations
@@ -58,22 +57,22 @@ from qincodec.core.files import StoreError, explain_os_errors, fitting, safe_nam
 
 SCHEMA_VERSION = 1
 
-#: What to do about a damaged list of clips: every command that writes rows writes the list first.
-LIST_AGAIN = "run the same `evaluate` command again to have the list written again; all scores are kept"
+#: Advice for a damaged list of clips: every command that writes rows writes the list first.
+LIST_AGAIN = "run the same `evaluate` command again to write the list again; all scores are kept"
 
-#: What to do about frames that are lost.
-FRAMES_AGAIN = "run the same `evaluate` command again to have them computed again"
+#: Advice for lost frames.
+FRAMES_AGAIN = "run the same `evaluate` command again to compute them again"
 
 R = TypeVar("R", bound=Row)
 
-#: What rows are appended to.
+#: File that rows are appended to.
 _ROWS = "rank-0.jsonl"
 
 _BYTES_AT_ONCE = 2**23
 
 
 def condition_delay(delays: Iterable[int | None], align: bool) -> int:
-    """The delay taken out of a condition: the median (the lower one) over its clips, 0 without alignment."""
+    """Delay to remove from a condition: the (lower) median over its clips, 0 without alignment."""
     known = [delay for delay in delays if delay is not None] if align else []
     return median_low(known) if known else 0
 
@@ -87,8 +86,8 @@ def find_run(folder: Path) -> RunDescription | None:
     schema = run.get("schema_version")
     if type(schema) is not int or schema != SCHEMA_VERSION:
         raise UserError(
-            f"{folder} has run schema {short(schema)}, this version reads {SCHEMA_VERSION}; use the version"
-            " that wrote it or start a new run"
+            f"{folder} has run schema {short(schema)}, this version reads {SCHEMA_VERSION}; use the "
+            "version that wrote it or start a new run"
         )
     try:
         return RunDescription.of_json(run)
@@ -97,11 +96,11 @@ def find_run(folder: Path) -> RunDescription | None:
 
 
 def refuse_strangers(folder: Path) -> None:
-    """Refuse a folder that holds something else than a run."""
+    """Refuse a folder with other content than a run."""
     if not folder.is_dir() or (folder / "run.json").exists():
         return
     names = {path.name for path in folder.iterdir()}
-    if ".lock" in names:  # ours: a kill came before run.json, which is written last
+    if ".lock" in names:  # a run that was killed before run.json, which is written last
         names -= {".lock", "rows", "clips.jsonl", "files.json", "environment.json"}
     strangers = sorted(name for name in names - {"rows"} if not name.startswith(".writing-"))
     if strangers:
@@ -111,7 +110,7 @@ def refuse_strangers(folder: Path) -> None:
 
 
 def lock_folder(folder: Path) -> int:
-    """Handle of a folder's lock, held until it is closed. UserError: another process writes there."""
+    """Handle of a folder's lock, held until it is closed. UserError if another process writes there."""
     handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,8 +151,8 @@ class RunStore:
         write: False opens for reading only: no lock, nothing created.
 
     Raises:
-        UserError: the folder is something else, of a later schema, in use by another process, or
-            cannot be written.
+        UserError: the folder is not a run, has a later schema, is in use by another process, or cannot be
+            written.
     """
 
     def __init__(self, folder: Path, *, write: bool = True) -> None:
@@ -164,15 +163,14 @@ class RunStore:
         self._lock_handle: int | None = None
         self._append_handle: int | None = None
         self._frames_files: dict[Path, Path] = {}
-        #: Called with rows that were just written.
+        #: Called with newly written rows.
         self.on_append: Callable[[Sequence[Row]], None] = lambda rows: None
         try:
             if write:
                 self._open_for_writing()
             elif not (folder / "run.json").is_file():
                 raise UserError(
-                    f"{folder} is not a run: there is no run.json in it; give the folder that "
-                    "`evaluate --out` wrote"
+                    f"{folder} is not a run: it has no run.json; give the folder that `evaluate --out` wrote"
                 )
             self.find_run()
             self._read_rows()
@@ -204,7 +202,7 @@ class RunStore:
 
     @staticmethod
     def _cut_torn_line(handle: int) -> None:
-        """Drop what a killed process left behind the last complete line."""
+        """Drop the rest of a line that a killed process left incomplete."""
         size = os.fstat(handle).st_size
         position = size
         while position > 0:
@@ -224,7 +222,7 @@ class RunStore:
             try:
                 self._read_file_of_rows(path)
             except OSError as error:
-                raise UserError(f"{path} cannot be read: {error.strerror}; put it back") from error
+                raise UserError(f"{path} cannot be read: {error.strerror}; restore it") from error
 
     def _read_file_of_rows(self, path: Path) -> None:
         offset = 0
@@ -233,7 +231,7 @@ class RunStore:
             while complete and (lines := file.readlines(_BYTES_AT_ONCE)):
                 complete = lines[-1].endswith(b"\n")
                 if not complete:
-                    del lines[-1]  # another process is writing it, or was killed there
+                    del lines[-1]  # another process is writing it, or was killed
                 try:
                     self._rows.add(read_rows(lines), lines)
                 except ValueError:
@@ -248,7 +246,7 @@ class RunStore:
                 read_row(line)
             except ValueError as error:
                 raise UserError(
-                    f"{path} is damaged at byte {offset}: {error}; remove that line to have its clip "
+                    f"{path} is damaged at byte {offset}: {error}; remove this line to have its clip "
                     "scored again"
                 ) from error
             offset += len(line)
@@ -257,7 +255,7 @@ class RunStore:
         """The last row written under ``key``, or None.
 
         Raises:
-            UserError: it is of another kind.
+            UserError: it has another kind.
         """
         row = self._rows.get(key)
         if row is not None and not isinstance(row, kind):
@@ -265,7 +263,7 @@ class RunStore:
         return row
 
     def find(self, keys: Keys, kind: type[R]) -> Found[R]:
-        """`row` of many keys, in columns."""
+        """`row` for many keys, in columns."""
         found, stranger = self._rows.find(keys, kind)
         if stranger is not None:
             raise self._stranger(stranger, kind)
@@ -275,7 +273,7 @@ class RunStore:
         wanted = fields(kind)[0].default
         return UserError(
             f"rows of {self.folder} were edited: under the key {row.key} of a '{wanted}' row stands one of "
-            f"kind {row.kind!a}; remove that line to have its clip scored again"
+            f"kind {row.kind!a}; remove this line to have its clip scored again"
         )
 
     def rows(self) -> Iterator[Row]:
@@ -283,7 +281,7 @@ class RunStore:
         return iter(self._rows)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Append rows in one write and have them on the disk before returning. Thread-safe."""
+        """Append rows in one write and flush them to the disk. Thread-safe."""
         if not rows:
             return
         lines = [
@@ -300,7 +298,7 @@ class RunStore:
                     data = data[os.write(self._append_handle, data) :]
                 os.fsync(self._append_handle)
             except OSError:
-                os.ftruncate(self._append_handle, start)  # half a row must not stay before later ones
+                os.ftruncate(self._append_handle, start)  # later rows must not follow half a row
                 raise
             self._rows.add(rows, lines)
         self.on_append(rows)
@@ -314,14 +312,14 @@ class RunStore:
     def append_frames(
         self, embedding: str, keys: Sequence[str], clips: Sequence[np.ndarray], silent: Sequence[int]
     ) -> None:
-        """Append the frames of clips, then the rows that say where they stand. Thread-safe.
+        """Append the frames of clips, then the rows with their places. Thread-safe.
 
-        What a kill leaves behind without a row is never read.
+        Frames without a row, left by a kill, are never read.
 
         Args:
             keys: of the rows.
             clips: (frames, dim) float32 each.
-            silent: of each, frames without a sample that is not 0.
+            silent: number of each clip's frames whose samples are all 0.
         """
         folder = self.folder / "embeddings" / safe_name(embedding)
         rows = []
@@ -350,8 +348,8 @@ class RunStore:
         self.append(rows)
 
     def _frames_file(self, folder: Path) -> Path:
-        """What frames are appended to: another file than one that was cut or lost, whose rows would point to
-        what is appended now."""
+        """File to append frames to. A file that was cut or lost is skipped: its rows would point to the newly
+        appended frames."""
         if folder not in self._frames_files:
             ends: dict[str, int] = {}
             for row in self.rows():
@@ -366,7 +364,7 @@ class RunStore:
         return self._frames_files[folder]
 
     def has_frames(self, row: FramesRow | None) -> bool:
-        """Whether the frames that ``row`` points to are there."""
+        """Whether the frames that ``row`` points to exist."""
         if row is None or row.error is not None:
             return False
         try:
@@ -376,7 +374,7 @@ class RunStore:
         return size >= row.end
 
     def frames(self, key: str) -> np.ndarray | None:
-        """What `read_frames` gives of the row under ``key``; None if there is nothing."""
+        """`read_frames` for the row under ``key``; None if it does not exist."""
         row = self.row(key, FramesRow)
         return self.read_frames(row) if row is not None and self.has_frames(row) else None
 
@@ -384,16 +382,16 @@ class RunStore:
         """The (frames, dim) float32 that ``row`` points to; see `has_frames`.
 
         Raises:
-            UserError: the file holds something else there.
+            UserError: the file holds something else in this place.
         """
         path = self.folder / row.file
         with path.open("rb") as file:
             file.seek(row.offset)
             data = file.read(row.end - row.offset)
         frames = np.frombuffer(data, "<f4").reshape(row.frames, row.dim)
-        why = "" if row.crc32 in (None, zlib.crc32(data)) else "its frames are not those that were written"
+        why = "" if row.crc32 in (None, zlib.crc32(data)) else "its frames have changed"
         if not np.isfinite(frames).all():
-            why = "NaN or infinity stands among its frames"
+            why = "its frames contain NaN or infinity"
         if why:
             raise UserError(f"{path} is damaged at byte {row.offset}: {why}; delete it and {FRAMES_AGAIN}")
         return frames
@@ -401,23 +399,23 @@ class RunStore:
     # Files beside the rows
 
     def write_encoded(self, point: str, clip_id: str, data: bytes, known: Place) -> Place:
-        """Keep an encoded clip of an operating point (`Condition.point`); returns what its row is to say.
+        """Keep an encoded clip of an operating point (`Condition.point`); returns the place for its row.
 
         Args:
-            known: what its row says so far.
+            known: the place in its present row.
         """
         return self._encoded.write(point, clip_id, data, known)
 
     def read_encoded(self, row: CodedRow) -> Encoded:
-        """What a coded row says was encoded. Raises OSError where it is gone, UserError if it is damaged."""
+        """The encoded clip of a coded row. Raises OSError if it is gone, UserError if it is damaged."""
         return Encoded.from_bytes(self._encoded.read(row.clip, row.place))
 
     def has_encoded(self, row: CodedRow) -> bool:
-        """Whether what a coded row says was encoded is there."""
+        """Whether the encoded clip of a coded row exists."""
         return self._encoded.has(row.clip, row.place)
 
     def decoded_path(self, point: str, clip_id: str) -> Path:
-        """Where ``--save-audio`` puts the decoded clip."""
+        """File of the decoded clip with ``--save-audio``."""
         return self.folder / "decoded" / safe_name(point) / fitting(f"{clip_id}.wav")
 
     def write_decoded(self, point: str, clip_id: str, samples: np.ndarray, sample_rate: int) -> None:
@@ -431,7 +429,7 @@ class RunStore:
             raise StoreError(str(error)) from error
 
     def read_run(self) -> RunDescription:
-        """run.json. Raises UserError if there is none yet, or it is damaged."""
+        """run.json. Raises UserError if it does not exist yet, or is damaged."""
         run = self.find_run()
         if run is None:
             raise UserError(f"{self.folder} holds no run yet; start it with `evaluate --out {self.folder}`")
@@ -475,11 +473,11 @@ class RunStore:
         return list(self.each_clip())
 
     def each_clip(self) -> Iterator[Clip]:
-        """The clips one by one: a list of a million takes a gigabyte."""
+        """The clips one by one, because a list of a million takes a gigabyte."""
         path = self.folder / "clips.jsonl"
         seen: set[str] = set()
         try:
-            # Not at other ends of lines: names may hold those.
+            # Split only at \n: names may contain other line ends.
             with path.open(encoding="utf-8", newline="\n") as file:
                 for number, line in enumerate(file, 1):
                     if not line.strip():
@@ -487,7 +485,7 @@ class RunStore:
                     try:
                         clip = read(Clip, loads(line))
                         if clip.id in seen:
-                            raise ValueError(f"clip {short(clip.id)} is there twice")
+                            raise ValueError(f"clip {short(clip.id)} is in it twice")
                     except ValueError as error:
                         raise UserError(f"{path} is damaged, line {number}: {error}; {LIST_AGAIN}") from error
                     seen.add(clip.id)

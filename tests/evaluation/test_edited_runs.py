@@ -173,7 +173,7 @@ def test_edited_runs_are_told_or_read(finished: Path, tmp_path: Path, count: int
     ("part", "edits", "said"),
     [
         ("metrics", {"embedding": "a\nb"}, "is of embedding 'a\\nb', not listed"),
-        ("metrics", {"name": "a\nb", "per_clip": False}, "metric 'a\\nb' is no such one"),
+        ("metrics", {"name": "a\nb", "per_clip": False}, "the name of metric 'a\\nb' does not fit"),
         ("conditions", {"codec": "a\nb", "kbps": 8}, "'conditions' has two entries 'a\\nb' at 8"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_shortened_list_of_clips_is_no_smaller_run(finished: Path, tmp_path: P
     [
         (float("nan"), "NaN or infinity"),
         (float("inf"), "NaN or infinity"),
-        (0.0, "its frames are not those that were written"),
+        (0.0, "its frames have changed"),
     ],
 )
 def test_frames_that_were_overwritten_are_told(

@@ -333,7 +333,7 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_set("settings", "seed", 5), "are no parts of one run: seed is 0 and 5"),
+        (_set("settings", "seed", 5), "are not parts of one run: seed is 0 and 5"),
         (_set("settings", "sample_rate", 48000), "sample_rate is 44100 and 48000"),
         (
             _set("conditions", 0, "identity", {"name": "other"}),
@@ -412,7 +412,7 @@ def test_clips_of_one_id_that_are_not_the_same(data: Path, tmp_path: Path) -> No
 def test_out_is_no_place_of_something_else(two: Callable[[Path], list[Path]], tmp_path: Path) -> None:
     runs = two(tmp_path)
     for out in (runs[0], runs[0] / "merged", tmp_path):
-        with pytest.raises(UserError, match="lie in one another"):
+        with pytest.raises(UserError, match="are one inside the other"):
             merge_runs(out, runs)
     with pytest.raises(UserError, match="is a run that has clip 'd', which none of the others has"):
         merge_runs(runs[1], runs[:1])
