@@ -35,49 +35,47 @@ def load_dataset(
     listing: Listing | None = None,
     progress: Progress = lambda *_: None,
 ) -> Dataset:
-    """The clips that ``data`` stands for, each with its hash, length and recording.
+    """The clips of ``data``, each with its hash, length and recording.
 
     Excerpts: one clip per file, its first ``chunk_s`` seconds, or the whole file if it is shorter. With
-    ``chunks="all"``, one after the other to the end; a last one shorter than 1 s (or than ``chunk_s``, if
-    that is less) is excluded, unless it is the only one. Recordings: a file is its own recording, save
-    where ESC or freesound.org names tell more (`evaluation.datasets.folder.recording_of`). Categories: what
-    a manifest says, else the first folder below the one all files share, else the class in an ESC name.
+    ``chunks="all"``, clips follow each other to the end; a last one shorter than 1 s (or than ``chunk_s``, if
+    that is less) is excluded, unless it is the only one. Recordings: a file is its own recording, unless its
+    ESC or freesound.org name identifies one (`evaluation.datasets.folder.recording_of`). Categories: from a
+    manifest, else the first folder below the one all files share, else the class in an ESC name.
 
-    A file that cannot be read is a clip with an ``error``; files without an audio extension and hidden
-    files are no clips.
+    A file that cannot be read is a clip with an ``error``; files without an audio extension and hidden files
+    are ignored.
 
     Args:
         data: None or "demo": the embedded demo ("./demo" is a folder of that name). A folder, searched
             with all folders below it; a glob (``**`` for any folders); an audio file; a JSON-lines list
-            file (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are. Each of
-            these also as an address that fsspec reads, such as "s3://bucket/folder": what is drawn is
-            copied into the cache.
-            A WebDataset tar, or a folder or glob of some; "hf:NAME[@CONFIG][:SPLIT]": a data set of the
-            library ``datasets`` (both `evaluation.datasets.packed`).
-            "vctk:FOLDER" and so on: the data set of that name (`evaluation.datasets.layouts`).
-            "audiocaps:FOLDER": the clips of AudioCaps' test list in FOLDER
-            (`evaluation.datasets.audiocaps.find`).
+            file (`evaluation.datasets.folder.read_manifest`), whose rows are cut as files are. Each of these
+            also as an address that fsspec reads, such as "s3://bucket/folder": the drawn files are copied
+            into the cache. A WebDataset tar, or a folder or glob of some; "hf:NAME[@CONFIG][:SPLIT]": a data
+            set of the library ``datasets`` (both `evaluation.datasets.packed`). "vctk:FOLDER" and similar:
+            the data set of that name (`evaluation.datasets.layouts`). "audiocaps:FOLDER": the clips of
+            AudioCaps' test list in FOLDER (`evaluation.datasets.audiocaps.find`).
         chunk_s: length of an excerpt in seconds, at least 0.1; ``math.inf``: whole files.
         chunks: "first" or "all".
-        limit: evaluate that many recordings, drawn at random; a larger limit holds all of a smaller one.
+        limit: number of recordings to evaluate, drawn at random; a larger limit includes a smaller one.
         seed: of that draw.
         shard: "I/N": part I of N of what was drawn (`evaluation.datasets.shards.Shard`).
-        sample: look at so many of the files only, drawn at random; a larger sample holds a smaller one.
-        sample_rate: of the evaluation, Hz. Lower files are noted; of AudioCaps they are refused.
+        sample: number of files to read, drawn at random; a larger sample includes a smaller one.
+        sample_rate: of the evaluation, Hz. Files with a lower rate are noted; those of AudioCaps are refused.
         recording_pattern: regular expression with one group, searched in the id of each file; the group's
-            text is its recording. Files it is not found in are their own recording. A manifest's
-            ``recording`` comes first.
+            text is its recording. Files without a match are their own recording. A manifest's ``recording``
+            comes first.
         audiocaps_list: CSV file for "audiocaps:FOLDER", see `evaluation.datasets.audiocaps.find`.
-        allow_resampled: take files of AudioCaps below ``sample_rate``. Without it they are clips with an
-            ``error``, and more than half of them a UserError.
-        listing: what `find_data` has found of the same; None: it is asked.
+        allow_resampled: accept files of AudioCaps below ``sample_rate``. Otherwise they are clips with an
+            ``error``, and a UserError if they are more than half.
+        listing: result of `find_data` for the same data; None: it is called.
         progress: called as files are read.
 
     Raises:
-        UserError: nothing that can be evaluated, or an argument that has no meaning.
+        UserError: nothing can be evaluated, or an argument does not apply.
     """
     if not chunk_s >= _MIN_CHUNK_S:
-        raise UserError(f"chunks of {chunk_s} s: give at least {_MIN_CHUNK_S} s")
+        raise UserError(f"chunks are {chunk_s} s; give at least {_MIN_CHUNK_S} s")
     if chunks not in ("first", "all"):
         raise UserError(f"chunks '{chunks}' is not known; give first or all")
     if limit is not None and limit < 1:
@@ -101,7 +99,7 @@ def load_dataset(
     else:
         low = low_rates(files, sample_rate, ": nothing above half their rate to code")
     clips, tails = cut(entries, files, chunk_s, chunks)
-    if part is None and sample is None and all(clip.error for clip in clips):  # of a part, that may be so
+    if part is None and sample is None and all(clip.error for clip in clips):  # a part may be so
         raise UserError(
             f"none of the {len(clips)} clips of '{_shown(data)}' can be read; the first: {clips[0].error}"
         )
@@ -123,10 +121,10 @@ def find_data(
     audiocaps_list: str | Path | None = None,
     allow_resampled: bool = False,
 ) -> Listing:
-    """What `load_dataset` finds by names alone: no file of the data set is opened, or fetched.
+    """Files for `load_dataset`, found by name: no file of the data set is opened or fetched.
 
     Raises:
-        UserError: nothing of that name, no audio in it, or an argument that has no meaning.
+        UserError: the data do not exist or have no audio, or an argument does not apply.
     """
     if shard is not None:
         Shard.parse(shard)
@@ -134,17 +132,15 @@ def find_data(
         raise UserError("AudioCaps needs the folder of its audio, which cannot be shipped: audiocaps:FOLDER")
     if isinstance(data, str) and data.startswith(_AUDIOCAPS):
         if recording_pattern is not None:
-            raise UserError("recordings of AudioCaps are its videos; leave the recording pattern out")
+            raise UserError("recordings of AudioCaps are its videos; leave out the recording pattern")
         if remote.is_address(data.removeprefix(_AUDIOCAPS)):
-            raise UserError(
-                f"'{_shown(data)}' is an address; AudioCaps is read from a folder of this machine"
-            )
+            raise UserError(f"'{_shown(data)}' is an address; give a folder of this machine for AudioCaps")
         return audiocaps.find(data.removeprefix(_AUDIOCAPS), audiocaps_list)
     if audiocaps_list is not None:
-        raise UserError(f"a list of AudioCaps goes with audiocaps:FOLDER, not with '{_shown(data)}'")
+        raise UserError(f"a list of AudioCaps works with audiocaps:FOLDER, not with '{_shown(data)}'")
     if allow_resampled:
         raise UserError(
-            f"--allow-resampled goes with audiocaps:FOLDER; of '{_shown(data)}' no sample rate is refused"
+            f"--allow-resampled works with audiocaps:FOLDER; '{_shown(data)}' may have any sample rate"
         )
     if data is not None and not str(data):
         raise UserError("the data set's name is empty; leave it out for the demo")
@@ -153,7 +149,7 @@ def find_data(
     kind, colon, rest = str(data or "").partition(":")
     if colon and kind in layouts.LAYOUTS:
         if pattern is not None:
-            raise UserError(f"recordings of {kind}: are in its layout; leave the recording pattern out")
+            raise UserError(f"recordings of {kind}: are in its layout; leave out the recording pattern")
         return layouts.find(kind, rest, lambda root: folder.find(root, recording))
     if isinstance(data, str) and data.startswith(packed.HF) and not remote.is_address(data):
         listing = packed.find_hf(data, recording)

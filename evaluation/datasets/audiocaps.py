@@ -1,4 +1,4 @@
-"""AudioCaps (Kim et al., 2019): its test list, with a folder of audio that the user has."""
+"""AudioCaps (Kim et al., 2019): its test list, with the user's folder of audio."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ class _Listed:
         return f"{self.youtube_id}_{self.start_time}"
 
     def stems(self) -> list[str]:
-        """Names its file may have, the most specific first."""
+        """Possible names of its file, the most specific first."""
         return [self.id, *self.audiocap_ids, self.youtube_id, f"Y{self.youtube_id}"]
 
 
 def find(folder: str | Path, list_file: str | Path | None = None) -> Listing:
     """The clips of the list whose audio is in ``folder`` or below.
 
-    A clip's id is ``{youtube_id}_{start_time}`` whatever its file is called; its recording is the video.
-    Clips without a file are in ``excluded``.
+    A clip's id is always ``{youtube_id}_{start_time}``; its recording is the video. Clips without a file are
+    in ``excluded``.
 
     Args:
-        folder: holds files called ``{youtube_id}_{start_time}``, ``{audiocap_id}`` (of any caption),
-            ``{youtube_id}`` or ``Y{youtube_id}``, with any audio extension; where a clip has several, the
-            first of these counts, then the first by path. Other files are left alone.
+        folder: has files named ``{youtube_id}_{start_time}``, ``{audiocap_id}`` (of any caption),
+            ``{youtube_id}`` or ``Y{youtube_id}``, with any audio extension; if a clip has several, the first
+            of these counts, then the first by path. Other files are ignored.
         list_file: AudioCaps' test.csv or test-2.0.csv (the same 975 clips with other captions); None: the
             first of these names in ``folder`` or in the folder that holds it.
 
     Raises:
-        UserError: no list, no such folder, a list without the columns or with ids that are none, no audio
-            of any listed clip.
+        UserError: the list or the folder does not exist, the list lacks columns or has invalid ids, or no
+            listed clip has audio.
     """
     root = Path(folder).expanduser().absolute()
     if not root.is_dir():
@@ -78,16 +78,16 @@ def find(folder: str | Path, list_file: str | Path | None = None) -> Listing:
         )
     notes = [f"{len(entries)} of the {len(listed)} clips of {table.name} have audio"]
     if spare:
-        notes.append(f"{spare} more files of these clips are not used: one file per clip")
+        notes.append(f"{spare} more files of these clips are not used; each clip has one")
     return Listing(f"audiocaps-{table.stem}", entries, excluded, notes=notes)
 
 
 def refuse_resampled(
     files: dict[Path, File], sample_rate: int, allow: bool
 ) -> tuple[dict[Path, File], LowRates | None]:
-    """Files below ``sample_rate`` as errors, and what was allowed.
+    """Files below ``sample_rate`` as errors, and a note on those that were allowed.
 
-    AudioCaps circulates in copies at 16 and 32 kHz. Codecs would be compared on what such a copy lacks.
+    AudioCaps circulates in copies at 16 and 32 kHz, which lack the high frequencies that codecs should code.
 
     Raises:
         UserError: more than half of the files are such copies.
@@ -139,16 +139,16 @@ def _read_list(table: Path) -> list[_Listed]:
             missing = [column for column in _COLUMNS if column not in columns]
             if missing:
                 raise UserError(
-                    f"'{table}' is no list of AudioCaps: no column {', '.join(missing)} among"
+                    f"'{table}' is not a list of AudioCaps: it lacks column {', '.join(missing)} among"
                     f" {', '.join(columns[:8]) or 'none'}; get test.csv from {_WHERE} (folder dataset)"
                 )
             for row in reader:
                 audiocap_id, youtube_id, start = ((row[column] or "").strip() for column in _COLUMNS)
-                # Spreadsheets turn ids that begin with "-" into "#NAME?" and times into what they like.
+                # Spreadsheets turn ids that begin with "-" into "#NAME?" and change the format of times.
                 if not re.fullmatch(r"[A-Za-z0-9_-]+", youtube_id) or not re.fullmatch(r"\d+(\.0*)?", start):
                     raise UserError(
-                        f"line {reader.line_num} of '{table}': '{youtube_id}' at '{start}' is no YouTube id"
-                        f" with a start in whole seconds; get the list anew from {_WHERE} (folder dataset)"
+                        f"line {reader.line_num} of '{table}': '{youtube_id}' at '{start}' is not a YouTube "
+                        f"id with a start in whole seconds; get the list again from {_WHERE} (folder dataset)"
                     )
                 start = str(int(float(start)))
                 clip = listed.setdefault((youtube_id, start), _Listed(youtube_id, start))

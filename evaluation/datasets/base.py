@@ -1,4 +1,4 @@
-"""What is evaluated: `Clip` (an excerpt of a recording) and `Dataset` (an ordered list of them)."""
+"""Data to evaluate: `Clip` (an excerpt of a recording) and `Dataset` (an ordered list of clips)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Clip:
         path: the audio file.
         recording: source recording, the unit of all intervals and tests. Takes of one recording share it.
         content_hash: first 16 hex digits of the SHA-256 of the file's bytes.
-        start_s: where the excerpt starts in the file, seconds.
+        start_s: start of the excerpt in the file, seconds.
         duration_s: length of the excerpt, seconds.
         sample_rate: of the file, Hz.
         channels: of the file.
-        lossy: name of the lossy format the reference once went through ("Vorbis"), or None.
+        lossy: name of the lossy format that the reference was once coded in ("Vorbis"), or None.
         category: a label to group results by, or None.
         error: why the file cannot be evaluated, or None. Such a clip is reported as failed for every codec.
     """
@@ -49,17 +49,17 @@ class Clip:
 
 @dataclass
 class Dataset:
-    """An ordered set of clips and what a reader of its results must know.
+    """An ordered set of clips, with notes for readers of its results.
 
     Attributes:
         name: short name for titles and folders ("demo", "valid", "audiocaps-test").
         clips: sorted by id.
-        excluded: (name, reason) of everything that was listed or found but is not a clip: missing
-            AudioCaps ids, tails below the minimum length, files that are not audio.
-        disclaimer: a line every table of results must carry, or None.
-        notes: further lines a reader of the results should see: a random subset, low sample rates.
-        shard: which part of a whole this is (`evaluation.datasets.shards.Shard.take`); None: all of it.
-        low_rates: what the note on low sample rates counts, for a merge to count it in the whole.
+        excluded: (name, reason) of everything listed or found that is not a clip: missing AudioCaps ids,
+            tails below the minimum length, files that are not audio.
+        disclaimer: a line that every table of results must show, or None.
+        notes: further lines for readers of the results: a random subset, low sample rates.
+        shard: the part of the whole (`evaluation.datasets.shards.Shard.take`); None: all of it.
+        low_rates: the counts of the note on low sample rates, so that a merge can add them.
     """
 
     name: str
@@ -72,6 +72,6 @@ class Dataset:
 
     @property
     def hash(self) -> str:
-        """Identifies what is evaluated: ids, contents and excerpts, wherever the files lie."""
+        """Identifies the data: ids, contents and excerpts, wherever the files are."""
         rows = [(c.id, c.content_hash, c.start_s, c.duration_s, c.recording) for c in self.clips]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

@@ -32,26 +32,26 @@ from qincodec.core.files import cache_folder, file_sha256, whole_file
 
 P = TypeVar("P", bound=PurePath)
 
-#: A tail of a file that is shorter than this is no clip under ``chunks="all"``.
+#: Shortest tail of a file that is a clip with ``chunks="all"``.
 MIN_TAIL_S = 1.0
 
-# Manifests round: an excerpt that ends this close to the end of its file means that end.
+# Manifests round: an excerpt that ends this close to the end of its file ends there.
 _ROUNDING_S = 0.001
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """What clips are cut from: a file, or the excerpt of one that a manifest names.
+    """Source of clips: a file, or an excerpt of one that a manifest names.
 
     Attributes:
         id: of its first clip.
-        label: what ``@<start>s`` is put behind for its other clips.
+        label: prefix of ``@<start>s`` in the ids of its other clips.
         path: absolute.
         recording: see `Clip`.
         category: see `Clip`.
-        start_s: where it begins in the file, seconds.
+        start_s: its start in the file, seconds.
         duration_s: its length in seconds; None: up to the end of the file.
-        content_hash: what the manifest says of the file's content: leading hex digits of its SHA-256.
+        content_hash: the file's content in the manifest: leading hex digits of its SHA-256.
     """
 
     id: str
@@ -67,8 +67,9 @@ class ListedFile:
 def file_ids(files: Iterable[P], root: P) -> dict[P, str]:
     """Id of each file: its path below ``root`` without the extension, which is kept where ids would clash.
 
-    Two ids clash if they differ in case only, or if one could be that of a chunk ("x@5s"). A character that
-    no table can hold stands as in an address: "a%0Ab" for a line feed, "%FF" for a byte that is not UTF-8.
+    Two ids clash if they differ only in case, or if one could be that of a chunk ("x@5s"). A character that
+    tables cannot hold is escaped as in an address: "a%0Ab" for a line feed, "%FF" for a byte that is not
+    UTF-8.
     """
     relative = {path: readable(path.relative_to(root).as_posix()) for path in files}
     stems = {path: name.removesuffix(path.suffix) for path, name in relative.items()}
@@ -80,7 +81,7 @@ def file_ids(files: Iterable[P], root: P) -> dict[P, str]:
 
 
 def readable(name: str) -> str:
-    """A name normalised, its control characters and bytes that are not UTF-8 escaped."""
+    """A normalised name, with control characters and bytes that are not UTF-8 escaped."""
     return "".join(
         quote(c, errors="surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass")
         if unicodedata.category(c) in ("Cc", "Cs")
@@ -91,10 +92,10 @@ def readable(name: str) -> str:
 
 @dataclass
 class Listing:
-    """What a way of naming data found, before any file is opened. See `Dataset` for the other fields.
+    """Data that were found by name, before any file is opened. See `Dataset` for the other fields.
 
     Attributes:
-        fetch: brings files of ``entries`` that are copies in the cache up to date.
+        fetch: updates files of ``entries`` that are copies in the cache.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class File:
-    """A file that was looked at: its audio, or why there is none."""
+    """A file that was read: its audio, or why it has none."""
 
     content_hash: str = ""
     info: audio.AudioInfo | None = None
@@ -115,14 +116,14 @@ class File:
 
 
 def excerpt_id(label: str, start_s: float) -> str:
-    """``label`` for what starts at 0, else ``label@<start>s`` with up to three decimals."""
+    """``label`` for a start at 0, else ``label@<start>s`` with up to three decimals."""
     return f"{label}@{f'{start_s:.3f}'.rstrip('0').rstrip('.')}s" if start_s > 0 else label
 
 
 def draw(entries: Sequence[ListedFile], limit: int, seed: int) -> list[ListedFile]:
     """The files of ``limit`` recordings drawn at random.
 
-    Nested: what a limit draws, every larger limit draws too, whatever else joins the data.
+    Nested: a larger limit draws everything that a smaller one draws, even if files are added to the data.
     """
 
     names = {entry.recording for entry in entries}
@@ -131,14 +132,14 @@ def draw(entries: Sequence[ListedFile], limit: int, seed: int) -> list[ListedFil
 
 
 def drawn_at(name: str, seed: int) -> tuple[bytes, str]:
-    """Where a recording or clip stands in a draw: what sorts names at random."""
+    """Place of a recording or clip in a draw: a key that sorts names at random."""
     return hashlib.sha256(f"{seed}:{name}".encode()).digest(), name
 
 
 def cut(
     entries: Iterable[ListedFile], files: dict[Path, File], chunk_s: float, chunks: Literal["first", "all"]
 ) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """Clips sorted by id, and the excluded tails. The rule is that of `evaluation.datasets.load_dataset`."""
+    """Clips sorted by id, and the excluded tails, by the rule of `evaluation.datasets.load_dataset`."""
     clips: list[Clip] = []
     excluded: list[tuple[str, str]] = []
     for entry in entries:
@@ -165,14 +166,14 @@ def cut(
     for one, other in pairwise(clips):
         if one.id == other.id:
             raise UserError(
-                f"two clips have the id '{one.id}' ({one.path} and {other.path}): rename one of the files"
-                " or give each row of a manifest its own 'id'"
+                f"two clips have the id '{one.id}' ({one.path} and {other.path}): rename one file or give "
+                "each row of a manifest its own 'id'"
             )
     return clips, excluded
 
 
 def _mismatch(entry: ListedFile, file: File) -> str | None:
-    """Why the file is not what the manifest says, or None."""
+    """Why the file does not agree with the manifest, or None."""
     expected, found, info = (entry.content_hash or "")[:16], file.content_hash, file.info
     if expected and found != expected:
         return one_line(
@@ -216,17 +217,17 @@ def _clip(
 
 
 def low_rates(files: Mapping[Path, File], sample_rate: int, end: str) -> LowRates | None:
-    """How many files are below a sample rate in Hz; None if none is. ``end``: what the note says of it."""
+    """Number of files below a sample rate in Hz; None if zero. ``end``: end of the note."""
     rates = [file.info.sample_rate for file in files.values() if file.info is not None]
     low = [rate for rate in rates if rate < sample_rate]
     return LowRates(len(files), len(low), min(low), sample_rate, end) if low else None
 
 
 def look_at(paths: Iterable[Path], progress: Progress = lambda *_: None) -> dict[Path, File]:
-    """Hash and header of each file. What the cache knows under the same path, size and times is not read.
+    """Hash and header of each file. Files with the path, size and times of the cache are not read.
 
     Args:
-        paths: absolute; repeated ones are looked at once.
+        paths: absolute; repeated ones are read once.
         progress: called before the first file and after each.
     """
     unique = list(dict.fromkeys(paths))
@@ -242,7 +243,7 @@ def look_at(paths: Iterable[Path], progress: Progress = lambda *_: None) -> dict
                 fresh[str(path)] = entry
             progress("reading data", len(files), len(unique))
     finally:
-        # What was read is kept and nothing further is begun, also when interrupted.
+        # If interrupted, keep the finished files and begin no others.
         pool.shutdown(wait=False, cancel_futures=True)
         if fresh:
             _write_cache(fresh)
@@ -265,19 +266,19 @@ def _look_at(path: Path, known: dict[str, Any]) -> tuple[File, dict[str, Any] | 
     except (OSError, UserError) as error:
         message = str(error) if isinstance(error, UserError) else f"cannot read '{path}': {error.strerror}"
         return File(content_hash, error=one_line(message)), None
-    except Exception as error:  # whatever a decoder makes of rubbish concerns this file alone
+    except Exception as error:  # a decoder's failure on bad data concerns only this file
         return File(content_hash, error=one_line(f"'{path}': {type(error).__name__}: {error}")), None
     entry = {"stamp": stamp, "hash": content_hash, "info": asdict(info)}
     return File(content_hash, info), entry if time.time() - status.st_mtime > SETTLED_S else None
 
 
 def cache_file() -> Path:
-    """Where hashes and headers are kept."""
+    """Cache file of hashes and headers."""
     return cache_folder() / "files.json"
 
 
 def _reader() -> str:
-    """Identifies what reads headers: its lengths are not to outlive it in the cache."""
+    """Identifies the reader of headers, because another version may read other lengths."""
     home = Path(audio.__file__)
     code = home.read_bytes() + home.with_name("_audio_files.py").read_bytes()
     return hashlib.sha256(code + f"{av.__version__} {soundfile.__version__}".encode()).hexdigest()[:16]
@@ -290,7 +291,7 @@ def _read_cache() -> dict[str, Any]:
             return dict(content["files"])
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    return {}  # absent, damaged or another version's: everything is read again
+    return {}  # absent, damaged or of another version: everything is read again
 
 
 def _sum(files: dict[str, Any]) -> str:
@@ -306,4 +307,4 @@ def _write_cache(fresh: dict[str, Any]) -> None:
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(content))
     except OSError:
-        pass  # a cache that cannot be written costs time and changes no result
+        pass  # a cache that cannot be written costs time but does not change results

@@ -35,7 +35,7 @@ _ESC50_CLASSES = """
 #: From a file's id to its recording.
 RecordingRule = Callable[[str], str]
 
-#: What DATA may be.
+#: Possible values of DATA.
 WAYS = (
     "a folder, a glob, an audio file, a manifest (.jsonl), an address of one of these (s3://bucket/folder),"
     " a WebDataset tar, hf:NAME,"
@@ -44,14 +44,14 @@ WAYS = (
 
 
 def find(data: str | Path, recording: RecordingRule) -> Listing:
-    """What ``data`` names, see `evaluation.datasets.load_dataset`.
+    """Files of ``data``, see `evaluation.datasets.load_dataset`.
 
     Args:
         data: folder, glob, file or manifest, or an address of one.
-        recording: from a file's id to its recording, where no manifest names it.
+        recording: function from a file's id to its recording, if no manifest names it.
 
     Raises:
-        UserError: nothing of that name, no audio in it, a manifest that cannot be understood.
+        UserError: the data do not exist or have no audio, or a manifest cannot be parsed.
     """
     if isinstance(data, str) and remote.is_address(data):
         return _find_remote(data, recording)
@@ -74,7 +74,7 @@ def find(data: str | Path, recording: RecordingRule) -> Listing:
     if path.suffix.lower() in EXTENSIONS and exists:
         return _listing(path.stem, path.parent, [path], [], data, recording)
     if exists:
-        hint = "; a list of AudioCaps goes with audiocaps:FOLDER" if path.suffix.lower() == ".csv" else ""
+        hint = "; a list of AudioCaps works with audiocaps:FOLDER" if path.suffix.lower() == ".csv" else ""
         raise UserError(
             f"'{data}' is neither a folder, nor audio by its extension, nor .jsonl{hint}: give {WAYS}"
         )
@@ -100,10 +100,10 @@ def _find_remote(data: str, recording: RecordingRule) -> Listing:
 
 
 def scan(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Audio files and other files below ``folder``, each sorted. Hidden ones count for neither.
+    """Audio files and other files below ``folder``, each sorted. Hidden files are left out.
 
-    Links to folders are followed after the real folders; a folder that was already seen is not entered
-    again, so that loops end and nothing is listed twice.
+    Links to folders are followed after the real folders. A folder is entered once, so that loops end and no
+    file is listed twice.
     """
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
@@ -139,7 +139,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _normal(path: Path) -> Path:
-    """Absolute and without "..", links kept: names are the user's, not those of a link's target."""
+    """Absolute and without ".."; links are kept, so that names are the user's, not those of a target."""
     return Path(os.path.normpath(path.absolute()))
 
 
@@ -188,7 +188,7 @@ def no_audio(data: str | Path, others: list[Path]) -> str:
 
 
 def recording_of(file_id: str) -> str:
-    """The recording a file was cut from, as far as its name says so for certain; else the file itself.
+    """The recording that a file was cut from, if its name identifies it; else the file itself.
 
     ESC-50 and ESC-10 (``1-100032-A-0``, ``rain-5-181766-A``) name the freesound.org clip their takes come
     from, freesound.org's own names (``181766__user__title``) too: all give ``freesound-181766``.
@@ -202,17 +202,17 @@ def recording_of(file_id: str) -> str:
 
 
 class RecordingPattern:
-    """`recording_of` by a regular expression with one group; files it is not found in are their own."""
+    """`recording_of` by a regular expression with one group; a file without a match is its own recording."""
 
     def __init__(self, pattern: str) -> None:
         try:
             self._compiled = re.compile(pattern)
         except re.error as error:
-            raise UserError(f"recording pattern '{pattern}' is no regular expression: {error}") from error
+            raise UserError(f"recording pattern '{pattern}' is not a regular expression: {error}") from error
         if self._compiled.groups != 1:
             raise UserError(
                 f"recording pattern '{pattern}' has {self._compiled.groups} groups; put one pair of"
-                r" parentheses round the part of the name that says the recording, as in '([^/_]+)_take\d+'"
+                r" parentheses round the part that names the recording, as in '([^/_]+)_take\d+'"
             )
         self._names: list[str] = []
         self._found = False
@@ -224,18 +224,18 @@ class RecordingPattern:
         return match[1] if match and match[1] else file_id
 
     def check(self) -> None:
-        """Raises UserError if the pattern was found in no name."""
+        """Raises UserError if no name matched the pattern."""
         if self._found:
             return
         names = f"{len(self._names)} names, such as '{self._names[0]}'" if self._names else ""
         raise UserError(
-            f"recording pattern '{self._compiled.pattern}' is found in none of"
+            f"recording pattern '{self._compiled.pattern}' matches none of"
             f" {names or '0 names: the manifest names all recordings'}"
         )
 
 
 def _categories(files: list[Path]) -> dict[Path, str | None]:
-    """First folder level below what all files share; without folders, the class in an ESC name."""
+    """First folder level below the common folder of all files; without folders, the class in an ESC name."""
     common = Path(os.path.commonpath([path.parent for path in files]))
     categories: dict[Path, str | None] = {}
     for path in files:
@@ -260,11 +260,11 @@ def read_manifest(file: Path, recording: RecordingRule, address: remote.Address 
 
     Each line is an object with ``path`` (relative to the manifest, absolute, or an address) and, if wanted,
     ``id``, ``recording``, ``category``, ``start_s``, ``duration_s``, ``sha256`` or ``content_hash``; other
-    keys are left alone. Without ``id`` it is the path below the file's folder (below the folder all files
-    share, if some lie elsewhere), without extension, and ``@<start>s``.
+    keys are ignored. The default ``id`` is the path below the file's folder (below the folder all files
+    share, if some are elsewhere), without extension, and ``@<start>s``.
 
     Args:
-        address: what ``file`` is a copy of.
+        address: original of the copy ``file``.
     """
     file = _normal(file)
     rows = _rows(file)
@@ -273,8 +273,8 @@ def read_manifest(file: Path, recording: RecordingRule, address: remote.Address 
     here = [row for row, path in zip(rows, paths, strict=True) if path not in sources]
     if sources and here and not all(row.get("id") for row in rows):
         raise UserError(
-            f"manifest '{file}' has addresses and files of this machine ('{here[0]['path']}'): give each row"
-            " an 'id', or make two manifests"
+            f"manifest '{file}' has addresses and local files ('{here[0]['path']}'); give each row an 'id', "
+            "or make two manifests"
         )
     root = file.parent
     if not all(path.is_relative_to(root) for path in paths):
@@ -301,7 +301,7 @@ def read_manifest(file: Path, recording: RecordingRule, address: remote.Address 
 def _row_path(
     text: str, file: Path, address: remote.Address | None, sources: dict[Path, remote.Source]
 ) -> Path:
-    """The file that a row names; what it is a copy of is added to ``sources``."""
+    """The file of a row; if it is a copy, its original is added to ``sources``."""
     if remote.is_address(text):
         source = remote.Address.parse(text)
     elif address is not None and not text.startswith("/"):
@@ -310,8 +310,8 @@ def _row_path(
         return _normal(file.parent / text.removeprefix("file://"))
     if sources.setdefault(source.local, remote.Source(source)).address != source:
         raise UserError(
-            f"manifest '{file}' has two addresses that differ only in what follows '?': '{source.shown}';"
-            " make two manifests"
+            f"manifest '{file}' has two addresses that differ only after '?': '{source.shown}'; make two "
+            "manifests"
         )
     return source.local
 
@@ -361,5 +361,5 @@ def _check_row(row: Any, where: str) -> None:
         or PurePosixPath(name).as_posix() != name
     ):
         raise UserError(
-            f"{where}: id {name!r} is no relative file name; leave out '..', '//' and a leading '/'"
+            f"{where}: id {name!r} is not a relative file name; leave out '..', '//' and a leading '/'"
         )

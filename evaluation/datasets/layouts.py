@@ -1,7 +1,7 @@
-"""Data sets whose folders and names say what belongs together: ``vctk:FOLDER`` and so on.
+"""Data sets whose folders and names identify recordings: ``vctk:FOLDER`` and similar.
 
-Clips have the ids that they have as a plain folder. What a layout adds is the recording, the unit of
-intervals, the category, and which files are no clips of their own.
+Clips have the same ids as in a plain folder. A layout adds the recording, the unit of intervals, and the
+category, and excludes files that are not clips of their own.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Layout:
 
     Attributes:
         title: for people.
-        shape: what its files are called, for messages.
-        place: from a path below the folder to `Placed`, a reason why it is no clip, or None for a file that
-            does not belong to the data set.
-        tables: reads what its tables say of files, from the folder; `place` gets it.
+        shape: pattern of its file names, for messages.
+        place: function from a path below the folder to `Placed`, to the reason why it is not a clip, or to
+            None for a file that is not part of the data set.
+        tables: reads the tables of the folder, for `place`.
     """
 
     title: str
@@ -47,11 +47,11 @@ def find(name: str, folder: str, scan: Callable[[Path], Listing]) -> Listing:
 
     Args:
         name: of `LAYOUTS`.
-        folder: that holds the data set as it comes out of its archives.
+        folder: folder with the data set as unpacked.
         scan: lists a plain folder.
 
     Raises:
-        UserError: there is no such folder, or no file of this data set in it.
+        UserError: the folder does not exist, or has no file of this data set.
     """
     layout, root = LAYOUTS[name], Path(folder).expanduser().absolute()
     if not folder or not root.is_dir():
@@ -69,8 +69,8 @@ def find(name: str, folder: str, scan: Callable[[Path], Listing]) -> Listing:
             excluded.append((entry.id, placed))
     if not entries:
         raise UserError(
-            f"'{folder}' does not look like {layout.title}: none of its audio files is"
-            f" called like {layout.shape}; give the folder itself without {name}: to take all files"
+            f"'{folder}' does not look like {layout.title}: no audio file has a name like {layout.shape}; "
+            f"give the folder itself without {name}: to take all files"
         )
     notes = list(listing.notes)
     if others:
@@ -115,7 +115,7 @@ def _fsd50k(path: PurePosixPath, labels: Mapping[str, str | None]) -> Placed | s
 
 
 def _fsd50k_labels(root: Path) -> Mapping[str, str | None]:
-    """The most general label of each file: labels stand from the special to the general."""
+    """The most general label of each file, which is the last."""
     found: dict[str, str | None] = {}
     tables = [path for path in sorted(root.rglob("*.csv")) if path.name in ("dev.csv", "eval.csv")]
     for table in tables:
@@ -127,11 +127,12 @@ def _fsd50k_labels(root: Path) -> Mapping[str, str | None]:
                     found[row["fname"]] = row["labels"].split(",")[-1] or None
         except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
             raise UserError(
-                f"'{table}' is no ground truth of FSD50K: {error}; needed are columns fname and labels"
+                f"'{table}' is not a ground truth of FSD50K: {error}; the table needs the columns fname and "
+                "labels"
             ) from error
     if not found:
         raise UserError(
-            f"no dev.csv or eval.csv of FSD50K below '{root}': unpack FSD50K.ground_truth beside the audio"
+            f"'{root}' has no dev.csv or eval.csv of FSD50K; unpack FSD50K.ground_truth beside the audio"
         )
     return found
 

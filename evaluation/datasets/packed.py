@@ -1,7 +1,7 @@
 """Audio inside other files: WebDataset tars, and data sets of the library ``datasets`` (``hf:NAME``).
 
-What is drawn is written to the cache as files, so that everything after it sees a local folder. Nothing is
-decoded here: the bytes are those that lie in the tar or in the data set, and are read as any file is.
+The drawn clips are written to the cache as files, so that the rest of the program sees a local folder.
+Nothing is decoded here: the files have the same bytes as in the tar or data set.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from qincodec.core.files import cache_folder, write_atomic
 
 HF = "hf:"
 _KEYS = ("category", "recording")
-#: Bytes of a part of an id: files of a run are called by it, and have 255 at most.
+#: Greatest length of a part of an id, bytes: files of a run have it in their names of at most 255.
 _LONGEST_NAME = 200
-#: What copies of AudioCaps and of speech call what clips are cut from.
+#: Columns of the recording in copies of AudioCaps and of speech data.
 _RECORDINGS = ("recording", "youtube_id", "speaker_id")
 
 
@@ -43,14 +43,14 @@ def _fetch(
     paths: Iterable[Path],
     progress: Progress = lambda *_: None,
 ) -> None:
-    """Write those of ``paths`` that are not there yet. A file there is whole, and its folder has the name of
-    what it came from, so it is what it was."""
+    """Write those of ``paths`` that do not exist yet. An existing file is whole, and the name of its folder
+    identifies its source, so it is unchanged."""
     wanted = [path for path in dict.fromkeys(paths) if not path.exists()]
     for done, path in enumerate(wanted, start=1):
         try:
             content = contents[path]()
         except (OSError, UserError):
-            continue  # of this clip alone, which is found missing
+            continue  # only this clip fails, as a missing file
         write_atomic(path, content)
         progress("unpacking data", done, len(wanted))
 
@@ -75,14 +75,14 @@ def is_tar(path: Path) -> bool:
 
 
 def find_tars(name: str, tars: Sequence[Path], recording: Callable[[str], str]) -> Listing:
-    """The audio in WebDataset tars: ``KEY.flac``, and if there is one, ``KEY.json`` beside it, whose
-    ``category`` and ``recording`` count.
+    """The audio in WebDataset tars: ``KEY.flac``, with ``category`` and ``recording`` from a ``KEY.json``
+    beside it, if any.
 
-    A clip's id is its key, written as that of a file in a folder; of several tars, with the tar's name in
-    front. Without a category, it is the first folder of the key.
+    A clip's id is its key, written like that of a file in a folder; with several tars, the tar's name
+    precedes it. The default category is the first folder of the key.
 
     Raises:
-        UserError: a tar cannot be read, is compressed, or no audio is in any.
+        UserError: a tar cannot be read or is compressed, or none has audio.
     """
     entries, contents, others = [], {}, 0
     for tar in tars:
@@ -96,7 +96,7 @@ def find_tars(name: str, tars: Sequence[Path], recording: Callable[[str], str]) 
                 key = f"{key[:40].replace('/', '-')}-{number:06d}"
             clip = f"{readable(tar.stem)}/{key}" if len(tars) > 1 else key
             said_of = _json_of(members, path, tar)
-            # Names in a tar may be too long for a file, or need a folder where another needs a file.
+            # Names in a tar may be too long for a file, or need a folder and a file of one name.
             place = root / f"{number:06d}{path.suffix.lower()}"
             category = readable(path.parts[0]) if len(path.parts) > 1 else None
             entries.append(
@@ -115,9 +115,9 @@ def find_tars(name: str, tars: Sequence[Path], recording: Callable[[str], str]) 
 
 
 def _members(tar: Path) -> Iterator[tuple[str, _Member]]:
-    """Files by their names, hidden ones left out."""
+    """Files by name, without hidden ones."""
     try:
-        with tarfile.open(tar, "r:") as archive:  # uncompressed: anything may be read without the rest
+        with tarfile.open(tar, "r:") as archive:  # uncompressed, for random access
             for member in archive:
                 parts = PurePosixPath(member.name).parts
                 if (
@@ -127,17 +127,17 @@ def _members(tar: Path) -> Iterator[tuple[str, _Member]]:
                 ):
                     continue
                 if member.name.startswith("/") or ".." in parts or "\0" in member.name:
-                    raise UserError(f"'{tar}' names a file outside of it: {member.name!a}; make it anew")
+                    raise UserError(f"'{tar}' names a file outside of it: {member.name!a}; make it again")
                 name = PurePosixPath(*(part for part in parts if part != ".")).as_posix()
                 yield name, _Member(tar, member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(
-            f"'{tar}' cannot be read: {one_line(str(error))}; needed is a whole tar that is not compressed"
+            f"'{tar}' cannot be read: {one_line(str(error))}; give a whole tar that is not compressed"
         ) from error
 
 
 def _json_of(members: Mapping[str, _Member], audio: PurePosixPath, tar: Path) -> dict[str, str]:
-    """What the metadata beside an audio file say that is known here. WebDataset ends keys at a first dot."""
+    """Known fields of the metadata beside an audio file. WebDataset ends keys at the first dot."""
     names = [f"{audio.with_suffix('')}.json", f"{audio.with_name(audio.name.partition('.')[0])}.json"]
     name = next((name for name in names if name in members), None)
     if name is None:
@@ -145,7 +145,7 @@ def _json_of(members: Mapping[str, _Member], audio: PurePosixPath, tar: Path) ->
     try:
         content = loads(members[name].read())
     except ValueError as error:
-        raise UserError(f"'{readable(name)}' in '{tar}' is no JSON: {error}") from error
+        raise UserError(f"'{readable(name)}' in '{tar}' is not JSON: {error}") from error
     known = content if isinstance(content, dict) else {}
     return {name: known[name] for name in _KEYS if is_text(known.get(name))}
 
@@ -157,13 +157,13 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
     """A data set of the library ``datasets``: ``hf:NAME[@CONFIG][:SPLIT]``.
 
     NAME is one of the Hugging Face hub, or a folder that the library has written (``save_to_disk``) or can
-    read. A clip's id is its column ``id``, or else its number; numbers are the ids of all where a value is
-    there twice. Its recording is the first of the columns `_RECORDINGS`, its category the column
-    ``category``, or else the first column of class labels.
+    read. A clip's id is its column ``id``, or else its number; all ids are numbers if a value occurs twice.
+    Its recording is the first of the columns `_RECORDINGS`, its category the column ``category``, or else the
+    first column of class labels.
 
     Raises:
-        UserError: the library is not installed or cannot load it, it has several splits and none is named, or
-            no column of audio.
+        UserError: the library is not installed or cannot load the data set, several splits exist and none is
+            named, or it has no column of audio.
     """
     match = re.fullmatch(r"hf:([^@:]+)(?:@([^@:]+))?(?::([^@:]+))?", text)
     if match is None:
@@ -178,8 +178,8 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
     if not audio:
         kinds = ", ".join(f"{column} ({_kind(kind)})" for column, kind in data.features.items())
         raise UserError(
-            f"'{text}' has no column of audio among {kinds}; give one of type Audio, or a struct of bytes (a"
-            " whole audio file) and path: cast_column(NAME, datasets.Audio()) makes one from paths"
+            f"'{text}' has no column of audio among {kinds}; it needs a column of type Audio, or a struct of "
+            "bytes (a whole audio file) and path; cast_column(NAME, datasets.Audio()) makes one from paths"
         )
     sounds = data.select_columns([audio[0]])
     if isinstance(data.features[audio[0]], datasets.Audio):
@@ -209,7 +209,7 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
 
 
 def _is_stored_audio(kind: object) -> bool:
-    """Whether a column is what the library stores of audio, in a file that does not say so: plain Parquet."""
+    """Whether a column has the library's form of audio, in plain Parquet, which does not name its type."""
     import pyarrow as pa
 
     fields = kind if isinstance(kind, dict) else {}
@@ -219,14 +219,14 @@ def _is_stored_audio(kind: object) -> bool:
 
 
 def _kind(kind: object) -> str:
-    """Of a column, for messages."""
+    """Type of a column, for messages."""
     if isinstance(kind, dict):
         return f"struct of {', '.join(kind)}"
     return str(getattr(kind, "dtype", type(kind).__name__))
 
 
 def _is_name(value: object) -> bool:
-    """Whether it can name a clip or a group of some: of files that have 255 bytes at most."""
+    """Whether a value can name a clip or a group: file names have at most 255 bytes."""
     if not isinstance(value, str | int) or len(str(value).encode(errors="replace")) > _LONGEST_NAME:
         return False
     return re.fullmatch(r"[\w-][\w.+& -]*", str(value)) is not None
@@ -245,18 +245,18 @@ def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
     folder = Path(name).expanduser()
     saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
     if saved and config is not None:
-        raise UserError(f"'{text}' was saved to disk and has no configurations; leave @{config} out")
+        raise UserError(f"'{text}' was saved to disk and has no configurations; leave out @{config}")
     datasets.disable_progress_bars()
     try:
         if saved:
             found = datasets.load_from_disk(str(folder))
         else:
             found = datasets.load_dataset(str(folder) if folder.exists() else name, config)
-    except Exception as error:  # it raises whatever its readers do, and wraps the reason
+    except Exception as error:  # it raises any error of its readers, and wraps the reason
         why: BaseException = error
         while why.__cause__ is not None:
             why = why.__cause__
-        if isinstance(why, ImportError):  # the library decodes with a package of its own what is no table
+        if isinstance(why, ImportError):  # the library needs another package for anything but tables
             raise UserError(
                 f"'{text}' cannot be loaded: {HF} reads data sets in Parquet or Arrow, not folders of audio"
                 f" or tars, which are evaluated without {HF} ({one_line(said(why))})"
@@ -265,10 +265,10 @@ def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
         raise UserError(f"'{text}' cannot be loaded: {one_line(said(why), 500)}{hint}") from error
     if not isinstance(found, dict):
         if split is not None:
-            raise UserError(f"'{text}' has no splits; leave :{split} out")
+            raise UserError(f"'{text}' has no splits; leave out :{split}")
         return found
     if split is None and len(found) > 1:
-        raise UserError(f"'{text}' has splits {', '.join(found)}; give one, as {text}:{next(iter(found))}")
+        raise UserError(f"'{text}' has splits {', '.join(found)}; give one: {text}:{next(iter(found))}")
     if split is not None and split not in found:
         raise UserError(f"'{text}' has no split '{split}'; it has {', '.join(found)}")
     return found[split] if split is not None else next(iter(found.values()))

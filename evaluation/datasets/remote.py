@@ -1,7 +1,7 @@
 """Data at an address that fsspec reads (``s3://``, ``gs://``, ``hf://``, ``https://``), copied to the cache.
 
-A copy lies at the path that the address has, so that everything after it sees a local folder. It is kept as
-long as the address shows the same checksum (or else size and time) as when it was fetched.
+A copy has the path of its address, so that the rest of the program sees a local folder. It is kept as long as
+the address shows the same checksum (or else size and time) as when it was fetched.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _DRIVERS = {
     **dict.fromkeys(("sftp", "ssh"), "paramiko"),
     "hf": "huggingface_hub",
 }
-# What file systems call the checksum of a file, and the time of its last change; without "-" and "_".
+# File systems' names of a file's checksum, and of the time of its last change; without "-" and "_".
 _CHECKSUMS = {"etag", "md5", "md5hash", "contentmd5", "digest", "checksum", "blobid", "sha", "sha256", "crc"}
 _TIMES = {"lastmodified", "mtime", "modified", "modify", "updated", "created", "lastwritetime", "datetime"}
 _AT_ONCE = 8
-_KEPT = "copies in the cache are kept, the same command goes on"
+_KEPT = "copies in the cache are kept; run the same command again to continue"
 
 
 def is_address(data: object) -> bool:
-    """Whether ``data`` is the text of an address; ``file://`` is a local path."""
+    """Whether ``data`` is an address; ``file://`` is a local path."""
     return isinstance(data, str) and _ADDRESS.match(data) is not None
 
 
 def without_secrets(text: str) -> str:
-    """``text`` with no password and no query (which may hold a token) in the addresses in it."""
+    """``text`` without passwords and queries (which may hold tokens) in its addresses."""
     text = re.sub(r"\b(https?://)[^/@\s'\"]*@", r"\1", text)
     text = re.sub(r"\b([A-Za-z][\w+.-]*://)[^/@:\s'\"]*:[^/@\s'\"]*@", r"\1", text)
     return re.sub(r"\b([A-Za-z][\w+.-]*://[^\s'\"?]*)\?[^\s'\")]*", r"\1", text)
@@ -59,7 +59,7 @@ def without_secrets(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``scheme://path?query::chain``, as fsspec takes it; only addresses of the web have a query."""
+    """``scheme://path?query::chain``, as fsspec takes it; only web addresses have a query."""
 
     scheme: str
     path: str
@@ -69,7 +69,7 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         head, colons, chain = text.partition("::")
-        if "://" not in head:  # "filecache::s3://": what the first word names has no path of its own
+        if "://" not in head:  # "filecache::s3://": the first part has no path of its own
             raise UserError(f"'{without_secrets(text)}' wraps an address; give the address itself")
         scheme, _, path = head.partition("://")
         query = ""
@@ -80,20 +80,20 @@ class Address:
 
     @property
     def url(self) -> str:
-        """With all that is needed to read it."""
+        """The complete address, to read from."""
         return f"{self.scheme}://{self.path}{self.query}{self.chain}"
 
     @property
     def shown(self) -> str:
-        """For messages and files."""
+        """The address without secrets, for messages and files."""
         return without_secrets(self.url)
 
     @property
     def local(self) -> Path:
-        """Where its copy lies.
+        """Path of its copy.
 
         Raises:
-            UserError: no such path can be in a folder.
+            UserError: the address cannot be a path in a folder.
         """
         parts = re.sub(r"^[^/@]*:[^/@]*@", "", self.path).split("/")
         if self.scheme in _WEB:
@@ -102,28 +102,28 @@ class Address:
         given = parts[self.path.startswith("/") :] if self.path.strip("/") else []
         if any(part in ("", ".", "..") or "\0" in part for part in given):
             raise UserError(
-                f"'{self.shown}' cannot be the path of a file here: an empty part, '.' or '..' is in it; give"
-                " an address without"
+                f"'{self.shown}' has an empty part, '.' or '..', which a path here cannot have; give an "
+                "address without"
             )
         chain = hashlib.sha256(without_secrets(self.chain).encode()).hexdigest()[:8]
         return _folder().joinpath(f"{self.scheme}-{chain}" if self.chain else self.scheme, *given)
 
     def child(self, relative: str) -> Address:
-        """What lies below it, by the rest of its address."""
+        """The address below it with this rest."""
         return replace(self, path=f"{self.path}/{relative}" if self.path else relative, query="")
 
     def beside(self, relative: str) -> Address:
-        """What a manifest at this address names by a relative path."""
+        """The address of a relative path in a manifest at this address."""
         plain = quote(relative, errors="surrogateescape") if self.scheme in _WEB else relative
         path = posixpath.normpath(posixpath.join(posixpath.dirname("/" + self.path), plain))[1:]
         if path.split("/")[0] != self.path.split("/")[0]:
-            raise UserError(f"the path '{relative}' leads out of what holds the manifest '{self.shown}'")
+            raise UserError(f"the path '{relative}' leads out of the place of the manifest '{self.shown}'")
         return replace(self, path=path, query="")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a copy comes from, and the stamp and size that the listing shows; None: to be asked for."""
+    """Source of a copy, and the stamp and size in the listing; None: unknown."""
 
     address: Address
     stamp: str | None = None
@@ -132,12 +132,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Found:
-    """What an address names: itself, where it is one file, or files below it. Nothing is fetched yet.
+    """Files of an address: itself, if it is one file, or those below it. Nothing is fetched yet.
 
     Attributes:
-        address: of the file, the folder, or the folder before the first part of a glob that is a pattern.
+        address: of the file, the folder, or the folder before the first pattern of a glob.
         is_file: whether it is one file.
-        sources: of the copies, sorted by their paths; hidden files are left out.
+        sources: of the copies, sorted by path, without hidden files.
     """
 
     address: Address
@@ -146,18 +146,18 @@ class Found:
 
 
 def find(text: str) -> Found:
-    """The files that an address names, listed by fsspec; offline those of its last listing.
+    """The files of an address, listed by fsspec; offline, those of its last listing.
 
     Raises:
-        UserError: there is nothing, it cannot be reached or read, or no driver is installed.
+        UserError: the address is empty, cannot be reached or read, or needs a driver.
     """
     address = Address.parse(text)
-    _ = address.local  # what cannot be a path here is refused at once
+    _ = address.local  # refuse an address that cannot be a path here
     is_file = _is_file(address)
     if is_file:
         return Found(address, True, {address.local: Source(address)})
     if address.query:
-        raise UserError(f"'{address.shown}' had a query: that is for one audio file or manifest (.jsonl)")
+        raise UserError(f"'{address.shown}' had a query; only an audio file or manifest (.jsonl) can")
     pattern: list[str] = []
     if is_file is None:
         parts = address.path.split("/")
@@ -175,14 +175,14 @@ def find(text: str) -> Found:
 def fetch(
     sources: Mapping[Path, Source], paths: Iterable[Path], progress: Progress = lambda *_: None
 ) -> None:
-    """Bring the copies at ``paths`` up to date. One whose original is gone is taken away.
+    """Update the copies at ``paths``. A copy without its original is deleted.
 
     Args:
-        sources: of copies; other paths are left alone.
+        sources: of copies; other paths are ignored.
         progress: called before the first file and after each.
 
     Raises:
-        UserError: an original cannot be read, or offline a copy is not there; what was fetched is kept.
+        UserError: an original cannot be read, or a copy is missing offline; fetched files are kept.
     """
     wanted = [path for path in dict.fromkeys(paths) if path in sources]
     if not wanted:
@@ -227,7 +227,7 @@ def _bring(path: Path, source: Source, copies: _Copies) -> None:
             with whole_file(path) as temporary, _door(address):
                 fs.get_file(name, str(temporary))
                 if size is not None and temporary.stat().st_size != size:
-                    raise OSError(f"{temporary.stat().st_size} of {size} bytes came")
+                    raise OSError(f"{temporary.stat().st_size} of {size} bytes arrived")
         except _Gone:
             path.unlink(missing_ok=True)
             return
@@ -238,7 +238,7 @@ def _bring(path: Path, source: Source, copies: _Copies) -> None:
 
 
 class _Entry(NamedTuple):
-    """A file in a listing: the rest of its address, and what `Source` has of it."""
+    """A file in a listing: the rest of its address, and the fields of `Source`."""
 
     relative: str
     stamp: str | None
@@ -249,7 +249,7 @@ def _is_file(address: Address) -> bool | None:
     """Whether the address is one file; None: a pattern."""
     magic = any(glob.has_magic(part) for part in address.path.split("/")[1:])
     named = Path(address.path).suffix.lower() in (*EXTENSIONS, ".jsonl")
-    if is_offline() or address.scheme in _WEB:  # a web server does not say what is a folder
+    if is_offline() or address.scheme in _WEB:  # a web server does not show what is a folder
         if magic or not named:
             return None if magic else False
         if is_offline():
@@ -273,7 +273,7 @@ def _is_file(address: Address) -> bool | None:
 
 
 def _listed(address: Address) -> list[_Entry]:
-    """Each file below an address."""
+    """The files below an address."""
     kept = _listing_file(address)
     if is_offline():
         try:
@@ -288,10 +288,10 @@ def _listed(address: Address) -> list[_Entry]:
         with _door(address):
             fs.invalidate_cache()
             infos = list(_walk(fs, name))
-            if not infos:  # what some drivers say of a folder that is not there
+            if not infos:  # some drivers return this for a missing folder
                 raise _Gone
     except _Gone as error:
-        raise UserError(f"there are no files at '{address.shown}'; check the address") from error
+        raise UserError(f"'{address.shown}' has no files; check the address") from error
     root = f"{name.strip('/')}/" if name.strip("/") else ""
     found = []
     for info in infos:
@@ -314,7 +314,7 @@ def _walk(fs: Any, name: str) -> Iterator[dict[str, Any]]:
 
     own = getattr(type(fs), "_find", AsyncFileSystem._find) is not AsyncFileSystem._find
     if own or (type(fs).find is not AbstractFileSystem.find and not fs.async_impl):
-        # An object store lists all at once, and raises what goes wrong.
+        # An object store lists everything at once, and raises all errors.
         infos = fs.find(name, detail=True)
         yield from ({**info, "name": path} for path, info in infos.items())
         return
@@ -323,7 +323,7 @@ def _walk(fs: Any, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path fits a glob or lies below what does, as with `glob` and `evaluation.datasets.folder`."""
+    """Whether a path or a folder above it matches a glob, as in `glob` and `evaluation.datasets.folder`."""
     if not pattern:
         return not any(name.startswith(".") for name in names)
     if not names:
@@ -336,10 +336,10 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _stamp(info: Mapping[str, Any]) -> str | None:
-    """What a change of the file changes; None where the file system says nothing that surely does."""
+    """Stamp that changes with the file; None if the file system has no reliable one."""
     plain = {re.sub("[-_]", "", key.lower()): value for key, value in info.items() if value is not None}
     for known in (_CHECKSUMS, _TIMES):
-        # The same moment is a date in one answer of a file system and seconds in another.
+        # A file system may give the same time as a date and as seconds.
         said = {
             key: str(value.timestamp() if isinstance(value, datetime) else value)
             for key, value in sorted(plain.items())
@@ -355,11 +355,11 @@ def _stamp(info: Mapping[str, Any]) -> str | None:
 
 
 class _Gone(Exception):
-    """There is no such file or folder."""
+    """The file or folder does not exist."""
 
 
 def _open(address: Address) -> tuple[Any, str]:
-    """The file system of an address, and the path that it has there."""
+    """The file system of an address, and its path there."""
     from fsspec.core import url_to_fs
 
     try:
@@ -372,7 +372,7 @@ def _open(address: Address) -> tuple[Any, str]:
 
 @contextmanager
 def _door(address: Address) -> Iterator[None]:
-    """What any driver raises is `_Gone` or a UserError, without secrets; a full disk is passed on."""
+    """Turn errors of any driver into `_Gone` or a UserError without secrets; a full disk is passed on."""
     try:
         yield
     except (UserError, _Gone):
@@ -386,12 +386,12 @@ def _door(address: Address) -> Iterator[None]:
             raise
         why: BaseException = error
         if address.scheme in _WEB and isinstance(error, FileNotFoundError):
-            why = error.__cause__ or error  # fsspec says so of a server that refuses or is down, too
+            why = error.__cause__ or error  # fsspec raises the same for a server that refuses or is down
         if isinstance(why, FileNotFoundError) or getattr(why, "status", None) in (404, 410):
             raise _Gone from error
         what = one_line(without_secrets(said(why)), 500)
         if isinstance(why, PermissionError) or getattr(why, "status", None) in (401, 403):
-            advice = "you have no right to read it; give this driver your credentials, or check the address"
+            advice = "access is denied; give this driver your credentials, or check the address"
         else:
             advice = f"check the address, your credentials and the network; {_KEPT}"
         raise UserError(f"'{address.shown}' cannot be read: {what}; {advice}") from error
@@ -410,9 +410,9 @@ def _listing_file(address: Address) -> Path:
 
 
 class _Copies:
-    """The copies in the cache: each with the stamp of its original, and its own size and time.
+    """The copies in the cache, each with the stamp of its original, and its own size and time.
 
-    A file of JSON lines that is only added to, so that kills and other processes cost a line at most.
+    A file of JSON lines that only grows, so that a kill or another process costs at most one line.
     """
 
     def __init__(self) -> None:
@@ -441,8 +441,8 @@ class _Copies:
         return known[1:] == [status.st_size, status.st_mtime_ns]
 
     def add(self, path: Path, stamp: str | None) -> None:
-        """From any thread."""
+        """Add a copy; may be called from any thread."""
         status = path.stat()
         entry = [str(path.relative_to(_folder())), stamp, status.st_size, status.st_mtime_ns]
-        with self._file.open("ab", buffering=0) as file:  # one write: lines of others stay whole
+        with self._file.open("ab", buffering=0) as file:  # one write, so that others' lines stay whole
             file.write(b"\n" + json.dumps(entry).encode())

@@ -15,7 +15,8 @@ from qincodec.core.errors import UserError
 
 @dataclass(frozen=True)
 class Shard:
-    """Part ``index`` (from 1) of ``count``, by recording: none is in two parts, their sizes differ by one."""
+    """Part ``index`` (from 1) of ``count``, by recording: none is in two parts; sizes differ by one at
+    most."""
 
     index: int
     count: int
@@ -29,17 +30,17 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def take(self, entries: Sequence[ListedFile]) -> tuple[list[ListedFile], ShardInfo]:
-        """The files of this part, in their order, and what run.json says of it.
+        """The files of this part, in order, and its description for run.json.
 
         Raises:
-            UserError: more parts than recordings.
+            UserError: the recordings are fewer than the parts.
         """
         names = {entry.recording for entry in entries}
         recordings = sorted(names, key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
         if self.count > len(recordings):
             raise UserError(
-                f"--shard {self.index}/{self.count} of {len(recordings)} recordings: parts would be empty; "
-                f"give {len(recordings)} parts or fewer"
+                f"--shard {self.index}/{self.count} of {len(recordings)} recordings leaves parts empty; give "
+                f"{len(recordings)} parts or fewer"
             )
         mine = set(recordings[self.index - 1 :: self.count])
         everything = sorted((s.id, s.recording, s.start_s, s.duration_s or 0.0) for s in entries)
@@ -49,17 +50,17 @@ class Shard:
 
 
 def shard_note(info: ShardInfo, n_recordings: int) -> str:
-    """What every table of one or some parts must say."""
+    """Note for every table of one or some parts."""
     numbers = ", ".join(map(str, info.indices))
     several = "shard" if len(info.indices) == 1 else "shards"
     return f"{several} {numbers} of {info.count}: {n_recordings} of {info.recordings} recordings"
 
 
 def unite_shards(shards: Sequence[ShardInfo | None]) -> ShardInfo | None:
-    """Parts of one whole taken together; None if one is no part: nobody can say what the whole would be.
+    """Union of parts of one whole; None if one is not a part, because the whole is then unknown.
 
     Raises:
-        UserError: they are of different wholes.
+        UserError: they belong to different wholes.
     """
     known = [shard for shard in shards if shard is not None]
     if len(known) < len(shards):
@@ -67,7 +68,7 @@ def unite_shards(shards: Sequence[ShardInfo | None]) -> ShardInfo | None:
     wholes = sorted({f"{shard.count} parts of data {shard.of}" for shard in known})
     if len(wholes) > 1:
         raise UserError(
-            f"the runs are shards of different wholes: {' and '.join(wholes)}; the hosts must hold the same "
-            "files, and split them in as many parts"
+            f"the runs are shards of different wholes: {' and '.join(wholes)}; the hosts must have the same "
+            "files, and the same number of parts"
         )
     return replace(known[0], indices=tuple(sorted({index for shard in known for index in shard.indices})))

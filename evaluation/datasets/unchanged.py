@@ -1,4 +1,4 @@
-"""Files are scored under the hash of their content, so what is read must be the content that was hashed."""
+"""Files are scored under the hash of their content, so they must not change after they are hashed."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import TypeVar
 
 from qincodec.core.errors import UserError
 
-#: Clocks of file systems are coarse: a file younger than this could change again within one time stamp.
+#: Clocks of file systems are coarse: a younger file could change again within one time stamp.
 SETTLED_S = 2.0
 
 T = TypeVar("T")
 
 
 def stamp_of(status: os.stat_result) -> list[int]:
-    """What a change of a file changes. The change time too: copying can keep size and modification time."""
+    """Stamp that changes with a file: also the change time, as copies can keep size and modification time."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def is_settled(status: os.stat_result) -> bool:
-    """Whether a later change of the file would show in its stamp."""
+    """Whether a later change of the file will show in its stamp."""
     return time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_S
 
 
 class Unchanged:
-    """Reads files that must hold a known content. Its methods may be called from several threads.
+    """Reads files of known content. Its methods may be called from several threads.
 
-    A file is hashed when it is read and again when its stamp says that it may have changed; a file that was
-    written just now, whose stamp says nothing yet, is hashed before and after every reading.
+    A file is hashed when it is read and again when its stamp has changed. A file that was written just now,
+    whose stamp is not reliable yet, is hashed before and after every reading.
 
     Args:
-        task: what has hashed the files, for messages.
-        again: what to do if the old file is gone, for messages.
+        task: the task that hashed the files, for messages.
+        again: advice if the old file is gone, for messages.
     """
 
     def __init__(self, task: str = "run", again: str = "evaluate again in a new run folder") -> None:
@@ -45,14 +45,14 @@ class Unchanged:
         self._lock = threading.Lock()
 
     def read(self, path: Path, content_hash: str, read: Callable[[], T], what: str | None = None) -> T:
-        """What ``read`` returns, if ``path`` holds the content of that hash before and after it.
+        """Result of ``read``, if ``path`` has the content of this hash before and after it.
 
         Args:
             content_hash: leading hex digits of the SHA-256 of the file's bytes.
-            what: names the file in messages; its path if None.
+            what: name of the file in messages; None: its path.
 
         Raises:
-            UserError: it holds something else, or cannot be read.
+            UserError: its content differs, or it cannot be read.
         """
         what = what or f"'{path}'"
         self._check(path, content_hash, what)
@@ -65,12 +65,12 @@ class Unchanged:
             found = self._digest(path)
         except OSError as error:
             raise UserError(
-                f"{what} cannot be read: {error.strerror}; put it back where the {self._task} found it"
+                f"{what} cannot be read: {error.strerror}; restore it where the {self._task} found it"
             ) from error
         if not found.startswith(content_hash):
             raise UserError(
-                f"{what} has changed since the {self._task} began: its SHA-256 is {found[:16]}, planned was"
-                f" {content_hash}; put the old file back, or {self._again}"
+                f"{what} has changed since the {self._task} began: its SHA-256 is {found[:16]} instead of "
+                f"{content_hash}; restore the old file, or {self._again}"
             )
 
     def _digest(self, path: Path) -> str:

@@ -172,7 +172,7 @@ def test_edited_runs_are_told_or_read(finished: Path, tmp_path: Path, count: int
 @pytest.mark.parametrize(
     ("part", "edits", "said"),
     [
-        ("metrics", {"embedding": "a\nb"}, "is of embedding 'a\\nb', not listed"),
+        ("metrics", {"embedding": "a\nb"}, "embedding 'a\\nb' of metric"),
         ("metrics", {"name": "a\nb", "per_clip": False}, "the name of metric 'a\\nb' does not fit"),
         ("conditions", {"codec": "a\nb", "kbps": 8}, "'conditions' has two entries 'a\\nb' at 8"),
     ],

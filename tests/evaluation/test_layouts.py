@@ -99,7 +99,7 @@ def test_fsd50k_without_labels(tmp_path: Path) -> None:
     (tmp_path / "eval.csv").write_text("fname,labels\n1,\n")
     assert found(f"fsd50k:{audio}") == {"FSD50K.eval_audio/1": ("freesound-1", None)}
     (tmp_path / "eval.csv").write_text("fname,labels\n1\n")
-    with pytest.raises(UserError, match="line 2 has no labels; needed are columns fname and labels"):
+    with pytest.raises(UserError, match="line 2 has no labels; the table needs the columns fname and labels"):
         find_data(f"fsd50k:{audio}")
 
 
@@ -108,9 +108,9 @@ def test_refusals(tmp_path: Path) -> None:
     for data, said in (
         (f"vctk:{tmp_path / 'nowhere'}", "give vctk:FOLDER with the folder of VCTK"),
         ("daps:", "give daps:FOLDER"),
-        (f"musdb:{tmp_path}", "does not look like MUSDB18: none of its audio files is called like train/"),
+        (f"musdb:{tmp_path}", "does not look like MUSDB18: no audio file has a name like train/"),
     ):
         with pytest.raises(UserError, match=said):
             find_data(data)
-    with pytest.raises(UserError, match="leave the recording pattern out"):
+    with pytest.raises(UserError, match="leave out the recording pattern"):
         find_data(f"daps:{tmp_path}", recording_pattern="(a)")

@@ -104,12 +104,12 @@ def test_tars_that_are_refused(tmp_path: Path) -> None:
         (
             "json",
             pack(tmp_path / "j", {"a.flac": SOUNDS["dog/1"], "a.json": b"{"}).read_bytes(),
-            "is no JSON",
+            "is not JSON",
         ),
         (
             "deep",
             pack(tmp_path / "d", {"a.flac": SOUNDS["dog/1"], "a.json": b"[" * 100000}).read_bytes(),
-            "is no JSON: it is nested too deeply",
+            "is not JSON: it is nested too deeply",
         ),
     ):
         tar = tmp_path / f"{name}.tar"
@@ -153,7 +153,7 @@ def test_a_data_set_of_the_library(tmp_path: Path) -> None:
     assert one.path.read_bytes() == SOUNDS["cat/3"]
     for data, why in (
         (f"hf:{tmp_path / 'disk'}", "has splits train, test; give one"),
-        (f"hf:{tmp_path / 'disk'}@all:test", "has no configurations; leave @all out"),
+        (f"hf:{tmp_path / 'disk'}@all:test", "has no configurations; leave out @all"),
         (f"hf:{tmp_path / 'disk'}:dev", "has no split 'dev'; it has train, test"),
         ("hf:", "give hf:NAME"),
         (f"hf:{tmp_path / 'nowhere'}", "cannot be loaded"),

@@ -168,7 +168,7 @@ def test_damaged_payloads_and_changed_recordings_are_named(damaged_run: Path, tm
     folder.mkdir()
     (damaged_run / "clips.jsonl").write_text(re.sub(r'"path": "[^"]*/', f'"path": "{folder}/', clips))
     remarks = "\n".join(write_html(damaged_run, clips=1).remarks)
-    assert "cannot be read: truncated" in remarks and "put it back where the run found it" in remarks
+    assert "cannot be read: truncated" in remarks and "restore it where the run found it" in remarks
 
 
 def test_damaged_audio_that_was_kept_is_named_and_written_again(small_run: Path, damaged_run: Path) -> None:

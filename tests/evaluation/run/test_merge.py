@@ -472,7 +472,7 @@ def test_what_is_no_shard(data: Path, text: str) -> None:
 
 
 def test_more_shards_than_recordings(data: Path) -> None:
-    with pytest.raises(UserError, match="--shard 2/11 of 10 recordings: parts would be empty"):
+    with pytest.raises(UserError, match="--shard 2/11 of 10 recordings leaves parts empty"):
         load_dataset(data, shard="2/11")
 
 
