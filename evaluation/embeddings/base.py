@@ -1,4 +1,4 @@
-"""The interface of an embedding: what turns a clip into points whose distributions are compared."""
+"""The interface of an embedding, which turns a clip into points whose distributions are compared."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ else:
 class Embedding(ABC):
     """Turns audio into a sequence of vectors, one per frame, for distances between distributions.
 
-    A new one is one subclass and one entry point (group ``qincodec.embeddings``). Its name after
+    A new embedding needs a subclass and an entry point (group ``qincodec.embeddings``). Its name after
     ``--metrics`` adds four metrics: ``fd_NAME``, ``kad_NAME``, ``fm_NAME`` and ``cos_NAME``.
 
     Attributes:
         name: as typed after ``--metrics``.
-        label: stands behind "FD-" and the like in tables.
-        version: of the front end and the network. Embeddings and scores are kept under it, so change it
-            when the output changes.
+        label: text after "FD-" and the like in tables.
+        version: of the front end and the network. Embeddings and scores are stored by it, so change it when
+            the output changes.
         dim: length of a vector.
         frame_s: length of a frame, seconds.
-        hop_s: from frame to frame, seconds. Frame ``k`` is centred at ``k * hop_s``, zeros standing beyond
-            both ends of the clip.
+        hop_s: from frame to frame, seconds. Frame ``k`` is centred at ``k * hop_s``, with zeros beyond both
+            ends of the clip.
         definition: one sentence, printed in reports.
-        attribution: a line that the licence of the weights asks for, printed in reports; "" if none.
+        attribution: a line that the licence of the weights requires, printed in reports; "" if none.
         weights_hash: identifies the loaded weights; "" for embeddings without.
 
     Args:
         device: where it computes.
 
     Raises:
-        Unavailable: it cannot run here; the one line says why and what mends it.
+        Unavailable: it cannot run here; one line says why and what to do about it.
 
     Examples:
         >>> class Level(Embedding):
@@ -67,7 +67,7 @@ class Embedding(ABC):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Why it cannot be loaded here as things stand and what mends it, in one line. Cheap, no network."""
+        """Why it cannot be loaded here and what to do about it, in one line. Fast, without network."""
         return None
 
     @abstractmethod
@@ -75,23 +75,23 @@ class Embedding(ABC):
         """Embed one clip; called from several threads.
 
         Args:
-            audio: (samples,) float32, mono, finite; any length from one sample, silence too.
-            sample_rate: Hz, of the evaluation; resampling is the embedding's affair.
+            audio: (samples,) float32, mono, finite; of any length from one sample; may be silent.
+            sample_rate: Hz, of the evaluation; the embedding resamples if necessary.
 
         Returns:
-            (frames, dim) float32, with as many frames for every clip of a length, at least one.
+            (frames, dim) float32, with at least one frame, and equally many for clips of equal length.
         """
 
     def identity(self) -> dict[str, Any]:
-        """What decides the vectors, as canonical JSON values."""
+        """Everything that decides the vectors, as canonical JSON values."""
         return {"name": self.name, "version": self.version, "weights": self.weights_hash, "dim": self.dim}
 
 
 def centred_frames(audio: torch.Tensor, frame: int, hop: int) -> torch.Tensor:
     """Frames centred at 0, hop, 2 hop ... with zeros beyond both ends.
 
-    Half a frame of zeros is put in front, then frames follow until one reaches the end; the last is filled
-    up with zeros. At hop 0.5 s, 5 s make 10 frames of 1 s. (The framing of openl3's ``center=True``.)
+    Half a frame of zeros precedes the audio; frames follow until one reaches the end, and the last is
+    zero-padded. At hop 0.5 s, 5 s make 10 frames of 1 s. (The framing of openl3's ``center=True``.)
 
     Args:
         audio: (samples,), at least one.

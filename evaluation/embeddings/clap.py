@@ -1,7 +1,7 @@
-"""LAION-CLAP (Wu et al., "Large-scale Contrastive Language-Audio Pretraining", ICASSP 2023), its audio half.
+"""LAION-CLAP (Wu et al., "Large-scale Contrastive Language-Audio Pretraining", ICASSP 2023), audio branch.
 
 Network and front end are those of transformers (`ClapAudioModelWithProjection`, `ClapFeatureExtractor`); the
-weights are LAION's own file, read as tensors alone.
+weights are LAION's own file, read only as tensors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ else:
     audio_files = Lazy("qincodec.audio")
 
 SAMPLE_RATE = 48000
-#: Frames in the network at once.
+#: Frames per call of the network.
 _FRAMES_CPU, _FRAMES_GPU = 2, 32
 
 
@@ -40,7 +40,7 @@ class Clap(PretrainedEmbedding):
     label = "CLAP"
     version = "clap-htsat-unfused/1"
     dim = 512
-    frame_s = 10.0  # what the network takes
+    frame_s = 10.0  # input length of the network
     hop_s = 1.0
     weights_name = "clap"
     definition = (
@@ -71,18 +71,18 @@ class Clap(PretrainedEmbedding):
 
 @functools.cache
 def _front_end() -> Any:
-    # As the model was trained; transformers' defaults are those of its fused sibling.
+    # As the model was trained; transformers' defaults belong to the fused model.
     return transformers.ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc")
 
 
 def load_released(path: Path, config: Any = None) -> nn.Module:
-    """The audio half of LAION's ``pytorch_model.bin``.
+    """The audio branch of LAION's ``pytorch_model.bin``.
 
     Args:
         config: a `ClapAudioConfig`; None for the released architecture, which is transformers' default.
 
     Raises:
-        UserError: it is something else, or damaged.
+        UserError: the file is something else, or damaged.
     """
     config = config or transformers.ClapAudioConfig()
 
@@ -92,11 +92,11 @@ def load_released(path: Path, config: Any = None) -> nn.Module:
     content = read_tensors(path)
     if not isinstance(content, Mapping):
         raise UserError(
-            f"weights '{path}' are no model's tensors; `evaluate weights` names the official file"
+            f"weights '{path}' are not a model's tensors; `evaluate weights` names the official file"
         )
     halves = ("audio_model.", "audio_projection.")
     tensors = {name: tensor for name, tensor in content.items() if str(name).startswith(halves)}
-    # Tables of indices follow from the configuration, and not every version of transformers stores them.
+    # Tables of indices follow from the configuration; not every version of transformers stores them.
     state = make().state_dict().items()
     tensors |= {name: value for name, value in state if name.endswith("relative_position_index")}
     return from_tensors(make, tensors, path, "CLAP").eval()

@@ -3,7 +3,7 @@
 It is band-limited interpolation after J. O. Smith (*Digital Audio Resampling*, CCRMA): a sinc under a Kaiser
 window is tabulated, and values between two entries of the table are interpolated linearly. The result is a
 float32 sum of float64 products, first of the samples before each output, from the nearest on, then of those
-after it. Another order or precision changes the embeddings of what lies 60 dB below a clip's maximum.
+after it. Another order or precision changes the embeddings of parts 60 dB below a clip's maximum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.signal.windows import kaiser
 _PRECISION, _ZEROS = 8192, 50
 #: Shape of the window and cutoff as a share of Nyquist's frequency, as resampy publishes them.
 _BETA, _ROLLOFF = 12.984585247040012, 0.9173473712608761
-#: Output samples that are computed at once, which bounds the memory.
+#: Output samples per step, to bound the memory.
 _BLOCK = 1 << 16
 
 
@@ -34,7 +34,7 @@ def resample(audio: np.ndarray, sample_rate: int, new_rate: int) -> np.ndarray:
     scale = min(1.0, ratio)
     table = _table() if ratio >= 1 else ratio * _table()
     steps = np.diff(table, append=table[-1])
-    # The table is read at whole entries, also where the filter is stretched to a lower cutoff.
+    # The table is read at whole entries, even if the filter is stretched to a lower cutoff.
     stride = int(scale * _PRECISION)
     result = np.zeros(int(len(audio) * float(new_rate) / float(sample_rate)), np.float32)
     times = np.arange(len(result)) * (1.0 / ratio)
@@ -46,7 +46,7 @@ def resample(audio: np.ndarray, sample_rate: int, new_rate: int) -> np.ndarray:
         between = place - entry
         count = np.minimum(count, (len(table) - entry) // stride)
         for tap in range(int(count.max(initial=0))):
-            # Most outputs have all taps; the clip's ends and the last tap have some.
+            # Most outputs have all taps; those at the clip's ends have fewer, and the last tap is not in all.
             some = slice(None) if tap < count.min() else np.flatnonzero(tap < count)
             at = entry[some] + tap * stride
             weight = table[at] + between[some] * steps[at]

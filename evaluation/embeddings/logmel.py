@@ -1,4 +1,4 @@
-"""Log-mel statistics: an embedding without weights, always there. Not OpenL3 and never called so."""
+"""Log-mel statistics: an embedding without weights, always available. It is not OpenL3."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """OpenL3 (Cramer, Wu, Salamon and Bello, "Look, Listen and Learn More", ICASSP 2019), version 0.4.
 
-Front end and network as in the authors' package, written in PyTorch from their description; their published
-weight files are read directly. Agreement with the package: 1e-3 dB after the front end, 1e-4 relative in the
+Front end and network as in the authors' package, written in PyTorch from their description; it reads their
+published weight files. Agreement with the package: 1e-3 dB after the front end, 1e-4 relative in the
 embeddings.
 """
 
@@ -23,7 +23,7 @@ else:
     torch, functional = Lazy("torch"), Lazy("torch.nn.functional")
     openl3 = Lazy("evaluation.embeddings.openl3_network")
 
-#: Frames in the network at once: on a CPU, where more maps at a time leave its cache, and on a GPU.
+#: Frames per call of the network on a CPU, whose cache holds no more maps, and on a GPU.
 _FRAMES_CPU, _FRAMES_GPU = 2, 64
 
 
@@ -33,7 +33,7 @@ class OpenL3(PretrainedEmbedding):
     name = "openl3"
     label = "OL3"
     version = "openl3-0.4/mel256"
-    dim = 512  # maps of the network's last convolution; this module is read without torch
+    dim = 512  # maps of the network's last convolution; this module is imported without torch
     frame_s = 1.0
     hop_s = 0.5
     weights_name = "openl3"
@@ -41,7 +41,7 @@ class OpenL3(PretrainedEmbedding):
         "OpenL3 0.4, mel256, environmental sounds, 512 values per frame of 1 s every 0.5 s (centred), of the "
         "mono mix at 48 kHz."
     )
-    #: Cells the last map is pooled to.
+    #: Cells to which the last map is pooled.
     pooling: tuple[int, int] = (32, 24)
 
     def __init__(self, *, device: str | torch.device = "cpu") -> None:
@@ -93,13 +93,13 @@ class OpenL3MusicWide(OpenL3Wide):
 
 
 class _Unverified(OpenL3):
-    """An input representation whose front end nobody has compared with the original yet."""
+    """An input representation whose front end has not been compared with the original yet."""
 
     @classmethod
     def unavailable(cls) -> str:
         return (
-            f"'{cls.name}' has not been compared with the original implementation and is left out until it "
-            "is; use openl3, whose mel256 front end has been"
+            f"'{cls.name}' has not been compared with the original implementation yet, so it is not "
+            "available; use openl3, whose mel256 front end has been compared"
         )
 
     def __init__(self, *, device: str | torch.device = "cpu") -> None:

@@ -24,30 +24,30 @@ from qincodec.distances import mel_filter_bank
 
 SAMPLE_RATE = 48000
 N_FFT, HOP_LENGTH, NUM_MELS = 2048, 242, 256
-#: Time steps of a frame of one second: the last window is filled up with zeros.
+#: Time steps of a frame of one second: the last window is zero-padded.
 NUM_STEPS = -(-SAMPLE_RATE // HOP_LENGTH)
 BATCH_NORM_EPS = 1e-3
-#: (channels, ends in a 2 x 2 max-pooling) of the convolutions but the last, which has these maps.
+#: (channels, followed by 2 x 2 max-pooling) of all convolutions but the last; maps of the last.
 LAYERS = ((64, False), (64, True), (128, False), (128, True), (256, False), (256, True), (512, False))
 EMBEDDING_DIM = 512
-#: Maps from which on a convolution is faster by Winograd's algorithm: measured, two frames at once.
+#: Number of maps from which Winograd's algorithm is faster, measured with two frames.
 _WINOGRAD_FROM = 128
 
 
 def to_48k(audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """(samples,) float32 at 48 kHz, by resampy's kaiser_best: another resampler moves the embeddings."""
+    """(samples,) float32 at 48 kHz, by resampy's kaiser_best: another resampler changes the embeddings."""
     if sample_rate == SAMPLE_RATE:
         return audio
-    # A clip too short for one sample gets one; zeros behind the end change no value before it.
+    # A clip too short for one sample gets one; zeros after the end do not change values before it.
     missing = max(0, -(-sample_rate // SAMPLE_RATE) + 1 - len(audio))
     samples = functional.pad(audio, (0, missing)).numpy()
     return torch.from_numpy(resample(samples, sample_rate, SAMPLE_RATE))
 
 
-#: The original's Hann window comes from single-precision cosines. Where a clip has nothing (above the
-#: cutoff of what it was resampled from, say), its mel bands hold the rounding noise of window and transform,
-#: which the network sees at -60 dB or so. So the window is the same to the last bit: these are its
-#: deviations in 2^-25 (int8, zlib, base 85) from 0.5 - 0.5 cos, each cosine rounded. From TensorFlow 2.21.
+#: The original's Hann window comes from single-precision cosines. In empty bands of a clip (for example above
+#: the cutoff of its original rate), the mel bands hold the rounding noise of window and transform, which the
+#: network sees at about -60 dB. So the window must be the same to the last bit: these are its deviations in
+#: 2^-25 (int8, zlib, base 85) from 0.5 - 0.5 cos, each cosine rounded. From TensorFlow 2.21.
 _WINDOW_DEVIATIONS = (
     "c-pm9ixz_*2=(&+-"
     "wfL*5>PtYHaaH>k$2bDI!XI6;r(QixuR~#u6e)I3Q+^_fj~czqCRwxGe`nB4{%><0G5&ToJF6a95NHhC9&dQt2X~2TGHa<-"
@@ -60,11 +60,11 @@ _WINDOW_DEVIATIONS = (
 def front_end(frames: torch.Tensor) -> torch.Tensor:
     """Mel spectra in dB below each frame's maximum.
 
-    STFT (window 2048, hop 242, periodic Hann, not centred, zeros behind the end), magnitude, 256 mel bands
+    STFT (window 2048, hop 242, periodic Hann, not centred, zeros after the end), magnitude, 256 mel bands
     (Slaney's scale and norm, 0 to 24 kHz), ``10 log10(max(x, 1e-10))``, less the frame's maximum, at least
     -80. A frame of zeros becomes 0 dB everywhere.
 
-    On the CPU: SciPy's transform (pocketfft) rounds as the original's does, and torch's does not.
+    On the CPU: SciPy's transform (pocketfft) rounds like the original's; torch's does not.
 
     Args:
         frames: (frames, 48000) float32, one second each.
@@ -96,8 +96,8 @@ def _front_end_constants() -> tuple[torch.Tensor, torch.Tensor]:
 class Network(nn.Module):
     """The audio subnetwork, for inference: each batch norm folded into the convolution before it.
 
-    (batch, 1, 256, 199) in dB -> (batch, 512, 32, 24), not pooled yet. The first batch norm stands before a
-    convolution that pads with zeros and therefore stays by itself.
+    (batch, 1, 256, 199) in dB -> (batch, 512, 32, 24), not pooled yet. The first batch norm precedes a
+    zero-padded convolution, so it cannot be folded.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class Network(nn.Module):
     def forward(self, decibels: torch.Tensor) -> torch.Tensor:
         x = (decibels * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
         for conv, (_, pools) in zip(self.convs, LAYERS, strict=False):
-            # In place and, by its order, on a quarter of the values: the maximum of ReLUs is the ReLU of it.
+            # In place, and after pooling: the maximum of ReLUs is the ReLU of the maximum.
             x = conv(x)
             if pools:
                 x = functional.max_pool2d(x, 2)
@@ -124,7 +124,7 @@ class Network(nn.Module):
         return self.convs[-1](x)
 
 
-#: Bytes of a weights file, packed or not: the weights four times over, as an optimizer keeps them.
+#: Greatest size of a weights file, packed or not, in bytes: four times the weights, for optimizer states.
 _LARGEST = 1 << 27
 
 Arrays = list[tuple[str, list[np.ndarray]]]
@@ -134,13 +134,15 @@ def read_weights(path: Path) -> Arrays:
     """(layer name, its arrays) of a Keras ``.h5`` or ``.h5.gz`` file, in the order of its ``layer_names``.
 
     Raises:
-        UserError: it is no such file, damaged, or its layers are not those of OpenL3 with mel256 input.
+        UserError: the file is something else or damaged, or its layers are not those of OpenL3 with mel256
+            input.
     """
     import h5py
 
     def refuse(what: str) -> UserError:
         return UserError(
-            f"{path} holds no OpenL3 weights (mel256, Keras .h5 or .h5.gz): {what}; fetch the official file "
+            f"{path} does not hold OpenL3 weights (mel256, Keras .h5 or .h5.gz): {what}; fetch the official "
+            "file "
             "with `evaluate weights fetch openl3`"
         )
 
@@ -155,7 +157,7 @@ def read_weights(path: Path) -> Arrays:
             expected = _expected_shapes()
             if len(layers) != len(expected):
                 raise ValueError(f"{len(layers)} layers with weights instead of {len(expected)}")
-            # Before anything is read: a file of some bytes can declare any size.
+            # Checked before reading: a file of a few bytes can declare any size.
             for (name, sets), right in zip(layers, expected, strict=True):
                 shapes = [entry.shape for entry in sets]
                 if shapes != right:
@@ -167,24 +169,24 @@ def read_weights(path: Path) -> Arrays:
         raise refuse(" ".join(str(error).split()) or type(error).__name__) from error
     layers = arrays
     if not all(np.isfinite(array).all() for _, arrays in layers for array in arrays):
-        raise refuse("NaN or infinity among its values")
+        raise refuse("its values contain NaN or infinity")
     return layers
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of the file, unpacked; ValueError above `_LARGEST`."""
+    """The unpacked bytes of the file; ValueError above `_LARGEST`."""
     with path.open("rb") as stream:
         data = stream.read(_LARGEST + 1)
     if data[:2] == b"\x1f\x8b":
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as unpacked:
             data = unpacked.read(_LARGEST + 1)
     if len(data) > _LARGEST:
-        raise ValueError(f"more than {_LARGEST >> 20} MB, the weights have 19")
+        raise ValueError(f"it has more than {_LARGEST >> 20} MB, but the weights have 19")
     return data
 
 
 def _names(group: Any, attribute: str) -> list[str]:
-    """A Keras attribute that lists names; ValueError for more than a network of this kind can have."""
+    """A Keras attribute that lists names; ValueError if it has more than such a network can have."""
     shape = group.attrs.get_id(attribute).shape
     if math.prod(shape) > 1000:
         raise ValueError(f"{attribute} has {math.prod(shape)} entries")

@@ -1,4 +1,4 @@
-"""Embeddings whose network is trained by others: where the weights come from, and what identifies them."""
+"""Embeddings with a pretrained network: source and identity of the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PretrainedEmbedding(Embedding):
     """An embedding with a file of `baselines.weights`.
 
     Attributes:
-        weights_name: of that file.
+        weights_name: name of this file.
     """
 
     weights_name: str
@@ -34,10 +34,10 @@ class PretrainedEmbedding(Embedding):
             return str(error)
 
     def read_weights(self, read: Callable[[Path], T]) -> T:
-        """What ``read`` makes of the file, which is fetched if needed; sets `attribution`.
+        """Result of ``read`` on the file, which is downloaded if needed; sets `attribution`.
 
         Raises:
-            Unavailable: the file is not there, or cannot be read.
+            Unavailable: the file does not exist, or cannot be read.
         """
         try:
             found = read(weights.obtain(self.weights_name))
@@ -51,7 +51,7 @@ class PretrainedEmbedding(Embedding):
 
 
 def hash_of(arrays: Iterable[np.ndarray]) -> str:
-    """What identifies weights: 16 digits of the SHA-256 of their bytes."""
+    """Hash of weights: 16 digits of the SHA-256 of their bytes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.tobytes())

@@ -2,7 +2,7 @@
 
 Winograd's F(4 x 4, 3 x 3) in the form of Lavin and Gray ("Fast Algorithms for Convolutional Neural
 Networks", CVPR 2016): 16 values of the output from 36 of the input in 36 products of the channels instead of
-144. The transforms before and after cost more than that saves where there are few channels.
+144. With few channels the transforms before and after cost more than this saves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 
 
 class WinogradConv2d(nn.Conv2d):
-    """``nn.Conv2d(channels, width, 3, padding=1)``, to 1e-5 of its largest value; on a GPU exactly that.
+    """``nn.Conv2d(channels, width, 3, padding=1)``, to 1e-5 of its largest value; on a GPU exactly the same.
 
     The weights must not change after the first call.
     """
@@ -37,7 +37,7 @@ class WinogradConv2d(nn.Conv2d):
         self._transformed: torch.Tensor | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, height, width), channels last -> the same with other channels."""
+        """(batch, channels, height, width), channels last -> the same shape with other channels."""
         if x.device.type != "cpu":
             return super().forward(x)
         if self._transformed is None:
@@ -51,11 +51,11 @@ class WinogradConv2d(nn.Conv2d):
         )
         image, row, column, _ = x.stride()
         maps = x.new_empty(batch, rows, 4, columns, 4, self.out_channels)
-        # About as many tiles at once as channels: enough for the products, few enough for the cache.
+        # About as many tiles per step as channels: enough for the products, few enough for the cache.
         step = max(1, round(channels / (batch * columns)))
         for top in range(0, rows, step):
             count = min(step, rows - top)
-            # Tiles of 6 x 6, each 4 beside the last: (36, tiles, channels).
+            # Tiles of 6 x 6, each 4 after the last: (36, tiles, channels).
             shape = 6, 6, batch, count, columns, channels
             strides = row, column, image, 4 * row, 4 * column, 1
             tiles = x[:, 4 * top :].as_strided(shape, strides).reshape(36, -1)
@@ -70,6 +70,6 @@ class WinogradConv2d(nn.Conv2d):
 @lru_cache(maxsize=2)
 def _both_ways(matrix: tuple[tuple[int, ...], ...]) -> torch.Tensor:
     """The transform of the columns and of the rows of a tile, as one matrix."""
-    with torch.inference_mode(False):  # kept, also for who asks for gradients
+    with torch.inference_mode(False):  # kept, and maybe used with gradients
         one_way = torch.tensor(matrix, dtype=torch.float32)
         return torch.kron(one_way, one_way)

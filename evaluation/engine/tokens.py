@@ -205,7 +205,6 @@ def _check_folder(out: Path, asked: Mapping[str, Any]) -> None:
         raise UserError(
             f"{out} holds other tokens: {different}; choose another --out, or repeat the old options to "
             "continue"
-            " it"
         )
 
 

@@ -32,13 +32,13 @@ METRICS = Registry(
 
 
 def load_metrics(names: Sequence[str], speech: bool = False) -> tuple[list[Metric], dict[str, str]]:
-    """Those that can be computed here, and why the others cannot.
+    """Metrics that can be computed here, and why the others cannot.
 
     Args:
-        speech: all clips are speech: metrics that are made for it score every clip.
+        speech: all clips are speech, so metrics for speech score every clip.
 
     Raises:
-        UserError: one does not import, cannot be made, or is not what a metric must be.
+        UserError: a metric cannot be imported or made, or is not a valid metric.
     """
     metrics: list[Metric] = []
     reasons: dict[str, str] = {}
@@ -49,7 +49,7 @@ def load_metrics(names: Sequence[str], speech: bool = False) -> tuple[list[Metri
             if reason is None:
                 metric = of_plugin("metric", name, "loading it", kind)
                 if (digest := METRICS.digest(name)) and isinstance(getattr(metric, "version", None), str):
-                    metric.version += f"+{digest}"  # of its file: edited, its scores are others
+                    metric.version += f"+{digest}"  # of its file, because an edit changes its scores
                 if speech:
                     metric.speech_only = False
                 metrics.append(metric)

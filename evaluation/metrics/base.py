@@ -1,4 +1,4 @@
-"""The interface of a metric, and the score it gives."""
+"""The interface of a metric, and its score."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ else:
 class Score:
     """A metric's value for one clip.
 
-    ``value`` may be +-inf (identical signals). It is NaN only with a ``reason``: a silent reference has
-    no SI-SDR, and no other number is put in its place. ``failed``: it could not be computed this time, and
-    is tried again.
+    ``value`` may be +-inf (identical signals). It is NaN only with a ``reason``: a silent reference has no
+    SI-SDR, and no other number replaces it. ``failed``: it could not be computed this time, and will be tried
+    again.
 
     Examples:
         >>> Score(float("nan"), "shorter than 0.25 s").reason
@@ -37,7 +37,7 @@ class Score:
     failed: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", float(self.value))  # of NumPy's and torch's numbers too
+        object.__setattr__(self, "value", float(self.value))  # also from NumPy's and torch's numbers
         if math.isnan(self.value) and not self.reason:
             raise ValueError("a score that is not a number needs a reason")
 
@@ -48,16 +48,16 @@ class Metric(ABC):
     Attributes:
         name: column name in every table ("si_sdr").
         label: heading for people ("SI-SDR").
-        version: changes with the definition; scores are kept under name and version.
+        version: changes with the definition; scores are stored by name and version.
         unit: "dB", or "" for none.
         higher_is_better: direction of the arrow.
         definition: one sentence, printed in reports.
-        sample_rate: that it wants signals at, Hz: they are resampled once for all metrics that want the same.
-            None: the rate of the evaluation.
-        channels: that it wants: 1, the mean of all channels; 2, and clips of an evaluation in mono have no
-            score. None: those of the evaluation.
-        device: "cpu": it always gets tensors there. None: on the device of the evaluation.
-        speech_only: it is made for speech: clips of other categories have no score, but with ``--speech``.
+        sample_rate: of its signals, Hz; they are resampled once for all metrics of the same rate. None: the
+            rate of the evaluation.
+        channels: of its signals: 1, the mean of all channels; 2, with no score for a mono evaluation. None:
+            those of the evaluation.
+        device: of its tensors: "cpu", or None for the device of the evaluation.
+        speech_only: it is made for speech: clips of other categories have a score only with ``--speech``.
 
     Examples:
         >>> class Loudest(Metric):
@@ -84,11 +84,11 @@ class Metric(ABC):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Why it cannot run here as things stand and what to do about it, in one line; None if it can."""
+        """Why it cannot run here and what to do about it, in one line; None if it can."""
         return None
 
     def prepare(self, reference: torch.Tensor, sample_rate: int) -> Any:
-        """What can be computed from the reference alone, once for all codecs.
+        """Result that depends only on the reference, computed once for all codecs.
 
         Args:
             reference: (batch, channels, samples), float32.
@@ -98,14 +98,14 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
-        """One `Score` per item: ``decoded`` (batch, channels, samples) beside what `prepare` returned.
+        """One `Score` per item: ``decoded`` (batch, channels, samples) against the result of `prepare`.
 
         The score of an item must not depend on the other items beyond float rounding.
         """
 
 
 def attributes(what: str, name: str, plugin: object, names: Sequence[str]) -> dict[str, Any]:
-    """Those attributes of a plug-in that it has. Raises UserError if asking for them fails."""
+    """The named attributes that a plug-in has. Raises UserError if reading one fails."""
     from baselines.registry import of_plugin
 
     def found() -> dict[str, Any]:
@@ -115,10 +115,10 @@ def attributes(what: str, name: str, plugin: object, names: Sequence[str]) -> di
 
 
 def describe_metric(metric: Metric) -> MetricInfo:
-    """What the run folder keeps of a metric.
+    """Description of a metric for the run folder.
 
     Raises:
-        UserError: an attribute is absent or not what it must be.
+        UserError: an attribute is absent or invalid.
     """
     from evaluation.records import MetricInfo, read, short
 

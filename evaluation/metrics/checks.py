@@ -1,4 +1,4 @@
-"""Why a signal cannot be compared."""
+"""Reasons why a signal cannot be compared."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def not_finite(audio: torch.Tensor, what: str) -> list[str | None]:
     """
     reasons: list[str | None] = []
     for item in audio:
-        # NaN and infinity survive a sum; only where it is not finite is there a reason to look closer: so
-        # large may a sum of finite samples be too.
+        # NaN and infinity survive a sum, so only an infinite sum needs a closer look: a sum of large finite
+        # samples may be infinite, too.
         if item.sum().isfinite() or item.isfinite().all():
             reasons.append(None)
         else:

@@ -1,4 +1,4 @@
-"""The metrics that an embedding adds: distances per clip (FM, cosine) and between distributions (FD, KAD)."""
+"""Metrics of an embedding: distances per clip (FM, cosine) and between distributions (FD, KAD)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _KINDS = {
     FRECHET: (
         "FD",
         "Frechet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) between Gaussians fitted to all frames "
-        "of all references and of all decoded clips (covariances over n - 1, float64). Biased upwards, the "
-        "more the fewer frames: compare at equal n only; n/2: what half the recordings give.",
+        "of all references and of all decoded clips (covariances over n - 1, float64). Biased upwards, more "
+        "so with fewer frames: compare at equal n only; n/2: the value of half the recordings.",
     ),
     KERNEL: (
         "KAD",
-        "100 times the unbiased squared maximum mean discrepancy between the same frames, pairs of equal "
-        "index left out, Gaussian kernel, bandwidth the median distance of up to 2000 reference frames. Not "
-        "biased by n; below 0 by chance where nothing differs.",
+        "100 times the unbiased squared maximum mean discrepancy between the same frames, without pairs of "
+        "equal index, Gaussian kernel, bandwidth the median distance of up to 2000 reference frames. Not "
+        "biased by n; below 0 by chance if nothing differs.",
     ),
     MATCHING: ("FM", "mean over a clip's time-aligned frames and dimensions of |e_ref - e_dec|."),
     COSINE: ("cos", "mean over a clip's time-aligned frames of 1 - <e_ref, e_dec> / (|e_ref| |e_dec|)."),
@@ -37,25 +37,25 @@ _ATTRIBUTES = [spec.name for spec in fields(EmbeddingInfo) if spec.name != "iden
 
 
 def describe_embedding(embedding: Embedding) -> EmbeddingInfo:
-    """What the run folder keeps of an embedding.
+    """Description of an embedding for the run folder.
 
     Raises:
         UserError: an attribute is absent or not what it must be.
     """
     name = type(embedding).__name__
-    check_attributes(name, embedding)  # before its identity() is asked, which is made of them
+    check_attributes(name, embedding)  # first, because identity() uses them
     said = attributes("embedding", name, embedding, _ATTRIBUTES)
     said["identity"] = of_plugin("embedding", name, "identity()", embedding.identity)
     try:
         info = read(EmbeddingInfo, said)
     except ValueError as error:
         raise UserError(f"embedding {name}: {error}; set it in the class") from error
-    digest = EMBEDDINGS.digest(info.name)  # of its file: edited, its vectors are others
+    digest = EMBEDDINGS.digest(info.name)  # of its file, because an edit changes its vectors
     return replace(info, identity=info.identity | {"code": digest}) if digest else info
 
 
 def check_attributes(name: str, embedding: Embedding | type[Embedding]) -> None:
-    """Refuse what is said of an embedding; what is not said yet may be known once it is loaded.
+    """Refuse invalid attributes of an embedding; missing ones may be set when it is loaded.
 
     Raises:
         UserError: as `describe_embedding`.

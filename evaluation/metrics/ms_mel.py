@@ -20,7 +20,7 @@ else:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is compared with, 18 bytes per sample, and why an item of it has no score."""
+    """The prepared reference, 18 bytes per sample, and why an item has no score."""
 
     reference: distances.MelReference
     reasons: list[str | None]
@@ -46,11 +46,11 @@ class MsMel(Metric):
 
     @inference_mode
     def score(self, prepared: Prepared, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
-        """`Score` per item; silence has a value; NaN only where samples or their squares are not finite."""
+        """`Score` per item; silence has a value; NaN only if samples or their squares are not finite."""
         values = distances.ms_mel(prepared.reference, decoded, sample_rate).tolist()
         scores = []
         for value, item, reason in zip(values, decoded, prepared.reasons, strict=True):
-            if reason is None and not math.isfinite(value):  # as it is wherever the output is not finite
+            if reason is None and not math.isfinite(value):  # always so if the output is not finite
                 (of_output,) = not_finite(item[None], "output")
                 reason = of_output or "samples are too large to compare"
             scores.append(Score(value) if reason is None else Score(math.nan, reason))

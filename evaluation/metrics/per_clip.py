@@ -1,4 +1,4 @@
-"""Metrics of other people's packages, which take one clip at a time as a NumPy array."""
+"""Metrics of third-party packages, which take one clip at a time as a NumPy array."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class NoScore(Exception):
 
 
 class PackageMetric(Metric):
-    """A metric that a package of the extra ``metrics`` computes, on the CPU, of the mean of the channels.
+    """A metric from a package of the extra ``metrics``, computed on the CPU from the mean of the channels.
 
     Attributes:
-        distribution: name of the package on PyPI; its version is part of that of the metric.
-        module: that is imported.
+        distribution: name of the package on PyPI; its version is part of the metric's.
+        module: name to import.
     """
 
     channels = 1
@@ -50,10 +50,10 @@ class PackageMetric(Metric):
 
     @abstractmethod
     def score_clip(self, reference: np.ndarray, decoded: np.ndarray, sample_rate: int) -> float:
-        """The value of one clip, (samples,) float64 each, finite and not silent, which it may write into.
+        """The value of one clip, from (samples,) float64 each, finite and not silent; it may write into them.
 
         Raises:
-            NoScore: it has none.
+            NoScore: the clip has no score.
         """
 
     def score(self, prepared: Any, decoded: torch.Tensor, sample_rate: int) -> list[Score]:

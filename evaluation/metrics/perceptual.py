@@ -1,4 +1,4 @@
-"""ViSQOL and the 2f-model: what listeners would say, estimated."""
+"""ViSQOL and the 2f-model: estimates of listeners' grades."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evaluation.metrics.per_clip import NoScore, PackageMetric
 if TYPE_CHECKING:
     import numpy as np
 
-#: Numba's threads end the process if two of ours begin work on them at once; and `TwoF` is loaded uncompiled.
+#: Numba's threads end the process if two of our threads use them at once; and `TwoF` is loaded uncompiled.
 _NUMBA = threading.Lock()
 
 
@@ -41,7 +41,7 @@ class Visqol(PackageMetric):
         import visqol
 
         api = visqol.VisqolApi()
-        # Not the mapping that happens to be installed, or a score would not say what it is.
+        # Never another mapping that happens to be installed, because the definition names this one.
         api.create(mode=self.mode, use_lattice_model=False)
         return api
 
@@ -51,7 +51,7 @@ class Visqol(PackageMetric):
                 return float(self._api.measure_from_arrays(reference, decoded, sample_rate).moslqo)
             except ValueError as error:
                 raise NoScore(f"{self.label}: {error}") from error
-            except IndexError as error:  # of a list of passages with speech that is empty
+            except IndexError as error:  # an empty list of passages with speech
                 raise NoScore(f"{self.label} finds no passage to compare") from error
 
 
@@ -93,8 +93,8 @@ class TwoF(PackageMetric):
         import resampy  # noqa: F401  compiled, for whoever else uses it; the package imports it
         from numba.core import config
 
-        # Compiled, the package takes a minute and more before the first score, in every process, and is no
-        # faster after that: what it compiles is NumPy already.
+        # Compiled, the package takes more than a minute before the first score, in every process, and is not
+        # faster afterwards: the compiled code already is NumPy.
         compiled, config.DISABLE_JIT = config.DISABLE_JIT, True  # type: ignore[attr-defined]
         try:
             from seabass.core.models import mms
@@ -109,5 +109,5 @@ class TwoF(PackageMetric):
             return float(estimate(decoded, reference, fs=sample_rate))
         except ValueError as error:  # "Could not find a bound"
             raise NoScore("no passage of the reference is loud enough for PEAQ") from error
-        except IndexError as error:  # of frames between the bounds, where there is none
+        except IndexError as error:  # no frames between the bounds
             raise NoScore("no passage of the reference is long enough for PEAQ") from error

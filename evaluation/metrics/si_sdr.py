@@ -32,7 +32,7 @@ class SiSdr(Metric):
 
     @inference_mode
     def score(self, prepared: torch.Tensor, decoded: torch.Tensor, sample_rate: int) -> list[Score]:
-        """`Score` per item; NaN and why where reference or output is silent (constant) or not finite."""
+        """`Score` per item; NaN with the reason if reference or output is silent (constant) or not finite."""
         values = distances.si_sdr(prepared, decoded).tolist()
         return [
             Score(math.nan, _reason(r, d)) if math.isnan(value) else Score(value)

@@ -1,4 +1,4 @@
-"""PESQ, STOI and ESTOI: made for speech, and validated on it alone."""
+"""PESQ, STOI and ESTOI: made for speech and validated only on speech."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 else:
     np = Lazy("numpy")
 
-#: Seconds. The program has room for 50 utterances and overruns it without a check. An utterance and a gap
-#: behind it take 0.4 s at least, so that a clip of this length cannot have more.
+#: Seconds. The program has room for 50 utterances and overruns without a check. An utterance and its gap take
+#: 0.4 s at least, so a clip of this length cannot have more.
 _LONGEST_PESQ_S = 19.0
 #: What pystoi returns for a clip that is too short.
 _TOO_SHORT_STOI = 1e-5
@@ -53,7 +53,7 @@ class Pesq(PackageMetric):
 
 
 class Stoi(PackageMetric):
-    """STOI (Taal et al., IEEE TASLP 2011) by the package ``pystoi``, which resamples to 10 kHz by itself.
+    """STOI (Taal et al., IEEE TASLP 2011) by the package ``pystoi``, which resamples to 10 kHz.
 
     The values are those of ``pystoi.stoi`` at the evaluation's rate to the last bit.
     """
@@ -73,14 +73,14 @@ class Stoi(PackageMetric):
 
     def __init__(self) -> None:
         super().__init__()
-        warnings.filterwarnings("ignore", "Not enough STFT frames", RuntimeWarning)  # the row says it
+        warnings.filterwarnings("ignore", "Not enough STFT frames", RuntimeWarning)  # the row has the reason
 
     def score_clip(self, reference: np.ndarray, decoded: np.ndarray, sample_rate: int) -> float:
         import pystoi
 
         try:
             value = float(pystoi.stoi(reference, decoded, sample_rate, extended=self.extended))
-        except ValueError as error:  # of NumPy, which has no maximum of no frames
+        except ValueError as error:  # NumPy has no maximum of no frames
             raise NoScore(_NO_FRAMES) from error
         if value == _TOO_SHORT_STOI:
             raise NoScore(_NO_FRAMES)
@@ -93,8 +93,8 @@ _NO_FRAMES = "shorter than the 30 frames (0.4 s) with speech that STOI needs"
 class Estoi(Stoi):
     """Extended STOI (Jensen and Taal, IEEE TASLP 2016), as `Stoi`.
 
-    The package adds noise of 1e-16 from NumPy's global generator, which decides where a band is silent: it is
-    drawn from a seed, so that a clip has one score.
+    The package adds noise of 1e-16 from NumPy's global generator, which decides where a band is silent. The
+    generator is seeded, so that a clip always has the same score.
     """
 
     name = "estoi"

@@ -147,7 +147,7 @@ def test_openl3_weights_of_any_size_are_refused(make: Callable[[Path], Path], tm
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert "holds no OpenL3 weights" in done[0] and len(done) == 2
+    assert "does not hold OpenL3 weights" in done[0] and len(done) == 2
     assert int(done[1]) < 500_000  # KiB
 
 

@@ -90,7 +90,7 @@ def test_what_is_no_such_file_is_said(file: Path, model: transformers.ClapModel)
     with pytest.raises(Unavailable, match=r"audio_projection\.linear1\.weight is missing"):
         Clap()
     torch.save([1], file)
-    with pytest.raises(UserError, match="are no model's tensors"):
+    with pytest.raises(UserError, match="are not a model's tensors"):
         load_released(file)
     file.write_bytes(b"rubbish")
     with pytest.raises(Unavailable, match=r"pytorch_model\.bin"):

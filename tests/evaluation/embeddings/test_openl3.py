@@ -252,7 +252,7 @@ def test_files_that_hold_something_else_are_refused(shared: Shared, tmp_path: Pa
         "layers": "layers with weights instead of",
     }
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(UserError, match="holds no OpenL3 weights") as caught:
+        with pytest.raises(UserError, match="does not hold OpenL3 weights") as caught:
             read_weights(path)
         message = str(caught.value)
         assert "\n" not in message and str(path) in message and "evaluate weights fetch openl3" in message
