@@ -1,4 +1,4 @@
-"""All numbers of `Results`, which come before statistics in the order of imports and are given them here."""
+"""The statistics of `Results`, which gets them as functions because it cannot import this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evaluation.statistics.recordings import paired_tests, summarize
 
 
 def analysis(seed: int) -> Analysis:
-    """How a run's numbers are computed; ``seed`` is that of its settings."""
+    """Functions for the numbers of a run; ``seed`` is the one of its settings."""
     return Analysis(
         summary=lambda results: summarize(results, seed=seed),
         tests=lambda results: paired_tests(results, seed=seed),

@@ -1,4 +1,4 @@
-"""BD-rate: how much less rate a codec needs than another for the same quality."""
+"""BD-rate: difference in rate between two codecs of the same quality."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qincodec.core.errors import UserError
 
 #: Points per curve that BD-rate was defined for (ITU-T VCEG-M33).
 MIN_BD_POINTS = 4
-#: Shared part of the two curves' metric ranges below which BD-rate says nothing about the rest.
+#: Smallest overlap of the curves' metric ranges; with less, BD-rate says nothing about the rest.
 MIN_BD_OVERLAP = 0.5
 
 _BD_COLUMNS = ["metric", "anchor", "codec", "bd_rate", "overlap", "n_points_anchor", "n_points", "method"]
@@ -24,13 +24,13 @@ _BD_COLUMNS += ["reason"]
 def bd_rate(results: Results, summary: pd.DataFrame, *, anchor: str | None = None) -> pd.DataFrame:
     """Bjontegaard delta rate of every codec against ``anchor``, per metric, over measured rates.
 
-    The average difference in rate at equal metric, in percent; negative: the codec needs less than the
-    anchor. Akima interpolation of log rate over the metric, the most accurate one according to Herglotz
+    It is the average difference in rate at equal metric, in percent; negative: the codec needs less than the
+    anchor. The interpolation of log rate over the metric is Akima's, the most accurate according to Herglotz
     et al. (2022, "Beyond Bjontegaard: Limits of Video Compression Performance Comparisons"). A curve
     needs `MIN_BD_POINTS` points and must be strictly monotone; the curves must share `MIN_BD_OVERLAP` of
     the range of metric values that they cover together. Otherwise ``bd_rate`` is NaN with a ``reason``.
-    Points with declared rates, or with infinite values left out of their mean, are not used; of interpolated
-    rows, the points around them are.
+    Points with declared rates, or whose mean leaves out infinite values, are not used. Interpolated rows are
+    replaced by the points around them.
 
     Args:
         summary: from `summarize`.
@@ -38,7 +38,7 @@ def bd_rate(results: Results, summary: pd.DataFrame, *, anchor: str | None = Non
 
     Returns:
         Columns ``metric, anchor, codec, bd_rate, overlap, n_points_anchor, n_points, method, reason``;
-        no row if fewer than two codecs are there or none has enough points.
+        no row if there are fewer than two codecs or none has enough points.
 
     Raises:
         UserError: ``anchor`` is not one of the codecs.
@@ -68,7 +68,7 @@ def _curve(summary: pd.DataFrame, codec: str, metric: MetricInfo) -> tuple[np.nd
     rows = summary[(summary["codec"] == codec) & ~summary["control"].astype(bool)]
     rows = rows[(rows["rate_is"] == "measured") & (rows[f"{metric.name}_inf"] == 0)]
     points = rows[["kbps_measured", metric.name]].astype(float).dropna()
-    # Two asked rates can lead to one operating point.
+    # Two asked rates can have the same operating point.
     points = points[points["kbps_measured"] > 0].drop_duplicates().sort_values("kbps_measured")
     quality = points[metric.name].to_numpy() * (1 if metric.higher_is_better else -1)
     return points["kbps_measured"].to_numpy(), quality
@@ -91,10 +91,10 @@ def _bd_rate(
     if overlap < MIN_BD_OVERLAP:
         reason = f"the curves share {overlap:.0%} of their range, {MIN_BD_OVERLAP:.0%} needed"
         return math.nan, overlap, reason
-    import bjontegaard  # pulls in pyplot
+    import bjontegaard  # here, because it imports pyplot
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns below 75 % overlap, which has its own column here
+        warnings.simplefilter("ignore")  # it warns below 75 % overlap; the column ``overlap`` shows that
         value = bjontegaard.bd_rate(
             *anchor_curve, *codec_curve, method="akima", require_matching_points=False, min_overlap=0
         )

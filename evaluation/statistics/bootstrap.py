@@ -16,10 +16,10 @@ from evaluation.statistics.few import recording_sums
 
 if TYPE_CHECKING:
     from scipy import stats
-else:  # not before a run, which it would hold up
+else:  # lazy: its import would delay the start of a run
     stats = Lazy("scipy.stats")
 
-# Resamples at once, and numbers of them: they fit into a cache of the processor.
+# Limits of the resamples at once and of their weights, which then fit into a cache of the processor.
 _RESAMPLES_AT_ONCE, _WEIGHTS_AT_ONCE = 500, 2**18
 
 
@@ -39,7 +39,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """Finite values, one per clip, and the recording each belongs to (both 1-D, same length).
+    """Finite values, one per clip, and their recordings (both 1-D, same length).
 
     Recordings are names, or whole numbers in the order of the names.
     """
@@ -65,11 +65,12 @@ def bootstrap_means(
     contains the mean.
 
     Args:
-        known: what earlier calls found, by a hash of what it came from; added to.
+        known: hash of a sample -> estimate of an earlier call; new estimates are added.
     """
     known = {} if known is None else known
     keys: list[bytes | None] = []
-    # By number of recordings: it and the seed are all that decides the draws, which take most of the time.
+    # Samples with as many recordings share their draws, which depend only on that number and the seed and
+    # take most of the time.
     wanted: dict[int, dict[bytes, tuple[np.ndarray, np.ndarray]]] = defaultdict(dict)
     for sample in samples:
         if len(sample.values) == 0:
@@ -116,7 +117,7 @@ def _resampled_means(sums: np.ndarray, counts: np.ndarray, *, seed: int, num_res
         drawn = generator.integers(size, size=(rows, size))
         drawn += size * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
-        # einsum, not BLAS, whose sums depend on the number of threads and of columns in the last bit.
+        # Not BLAS: the last bit of its sums depends on the number of threads and of columns.
         values = np.einsum("br,kr->bk", weights, sums)
         parts.append(values / np.einsum("br,kr->bk", weights, divisors)[:, column])
     return np.concatenate(parts)

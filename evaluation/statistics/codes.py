@@ -1,4 +1,4 @@
-"""Statistics of a codec's codes: perplexity, entropy and usage of every codebook, and of all together."""
+"""Statistics of a codec's codes: perplexity, entropy and usage of each codebook, and of all together."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from evaluation.statistics.joint_codes import KeptCodes, joint_statistics
 from qincodec.core.errors import UserError
 
 VERSION = "2"
-# Without statistics of codebooks together.
+# This version has no joint statistics of codebooks.
 _OLD_VERSION = "1"
-# Entries. A damaged file must not make the counts take all memory.
+# Entries. Without a limit, a damaged file could make the counts take all memory.
 _LARGEST_CODEBOOK = 2**24
 
 
 def code_statistics(store: RunStore, rows: Found[CodedRow]) -> CodesRow | str | None:
-    """What the codes of a condition tell, over all frames of all its clips (`CodeStatistics`).
+    """Statistics of the codes of a condition, over all frames of all its clips (`CodeStatistics`).
 
-    Read from the encoded clips once; kept as a row of the run folder.
+    They are computed from the encoded clips once and kept as a row of the run folder.
 
     Args:
-        rows: of a condition.
+        rows: rows of a condition.
 
     Returns:
-        None for codecs without codes; why there are no statistics; or the row.
+        None for codecs without codes; the reason, if there are no statistics; or the row.
     """
     rows = rows.where(pd.isna(rows.texts("error")))
     rows = rows.where(rows.numbers("codebooks") > 0)
@@ -98,12 +98,12 @@ def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | st
 
 
 def codebook_statistics(counts: np.ndarray, duration_s: float) -> Codebook:
-    """Of one codebook, from how often each entry occurs in audio of a duration.
+    """Statistics of one codebook, from the counts of its entries in audio of a duration.
 
     ``entropy_bits`` is H = -sum p log2 p, ``perplexity`` is 2^H, both biased low on little data. Miller and
     Madow's correction (Miller, "Note on the bias of information estimates", 1955) adds (used - 1) / (2 frames
-    ln 2) bits; what exceeds log2 of the size counts as that. Without frames the entropy is 0. ``usage`` is
-    the share of entries that occur, ``kbps_entropy`` H times the frames per second.
+    ln 2) bits; the sum is limited to log2 of the size. Without frames the entropy is 0. ``usage`` is the
+    share of entries that occur; ``kbps_entropy`` is H times the frames per second.
     """
     frames, used = int(counts.sum()), int((counts > 0).sum())
     entropy = corrected = 0.0
@@ -111,7 +111,7 @@ def codebook_statistics(counts: np.ndarray, duration_s: float) -> Codebook:
         p = counts[counts > 0] / frames
         entropy = max(0.0, float(-np.sum(p * np.log2(p))))
         corrected = min(entropy + (used - 1) / (2 * frames * math.log(2)), math.log2(len(counts)))
-        corrected = max(corrected, entropy)  # log2 of the size, rounded
+        corrected = max(corrected, entropy)  # log2 of the size may be rounded below the entropy
     return Codebook(
         size=len(counts),
         used=used,

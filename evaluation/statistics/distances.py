@@ -1,10 +1,9 @@
 """Distances between the distributions of references and decoded clips, from the frames in a run folder.
 
-Recordings are put into groups; sums per group are all that a distance, its interval and its value at half the
-data need. What was computed is kept as a row of the run folder, under a hash of the frames it came from.
-Intervals come from the jackknife over recordings (`evaluation.statistics.distributions.jackknife`): a
-bootstrap would repeat recordings, which shrinks the effective sample, and a Frechet distance grows as that
-falls.
+Recordings are put into groups; a distance, its interval and its value at half the data need only sums per
+group. A result is kept as a row of the run folder, under a hash of its frames. Intervals come from the
+jackknife over recordings (`evaluation.statistics.distributions.jackknife`). A bootstrap would repeat
+recordings; that reduces the effective sample, and a smaller sample has a larger Frechet distance.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ from evaluation.statistics.distributions import (
 if TYPE_CHECKING:
     import torch
     from scipy import stats
-else:  # which take seconds, and much of a report needs neither
+else:  # their import takes seconds, and much of a report needs neither
     torch, stats = Lazy("torch"), Lazy("scipy.stats")
 
-#: Above this (the smaller of frames and dimensions) a distance takes so long that it is computed once only.
+#: If the smaller of frames and dimensions is above this, a distance is slow and is computed only once.
 MAX_RESAMPLED_SIZE = 1024
-#: Up to so many frames, all pairs enter the kernel distance; of more, those within blocks of whole clips.
+#: Up to this number of frames, the kernel distance uses all pairs; above it, pairs within blocks of clips.
 MAX_PAIRED_FRAMES, KERNEL_BLOCK = 20_000, 2_000
-#: The kernel distance is given times this, as its authors' tool does.
+#: Factor of the printed kernel distance, as in its authors' tool.
 KERNEL_SCALE = 100
 
 _VALUES_AT_ONCE = 2**25
 
-#: A distance from the frames of some groups only.
+#: A distance computed from the frames of some groups.
 Statistic = Callable[[Sequence[int]], float]
 
 
@@ -61,10 +60,10 @@ class EmbeddedRun:
     """Frames of one embedding in one run folder, and the distances between them.
 
     Args:
-        store: open run folder; what is computed is kept there if it is open for writing.
+        store: open run folder; results are kept in it if it is open for writing.
         info: the embedding.
-        settings: of the run.
-        clips: of the data set, all of them: they decide groups and bandwidth.
+        settings: settings of the run.
+        clips: all clips of the data set, which decide groups and bandwidth.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class EmbeddedRun:
         self._gaussians: dict[tuple[str, tuple[int, ...]], Gaussian] = {}
 
     def holds(self, row: FramesRow) -> bool:
-        """Whether the frames that ``row`` points to are there, and of this embedding."""
+        """Whether the frames that ``row`` points to exist and are of this embedding."""
         return self.store.has_frames(row) and row.dim == self.info.dim
 
     def scores(
@@ -95,8 +94,9 @@ class EmbeddedRun:
         Args:
             codec: row label.
             kbps: asked rate.
-            decoded: clip id -> row of its decoded frames; clips without as many frames of both are left out.
-            common: passed on.
+            decoded: clip id -> row of its decoded frames; clips whose reference has another number of frames
+                are left out.
+            common: see `CorpusScore`.
         """
         names = sorted(
             (
@@ -153,7 +153,7 @@ class EmbeddedRun:
         if self._sigma is None:
             rows = [self.references[name] for name in sorted(self.references)]
             ends = np.cumsum([row.frames for row in rows], dtype=np.int64)
-            # Only what counts is read: all references may not fit into memory.
+            # Only the chosen frames are read, because all references may not fit into memory.
             chosen = evenly_spaced(int(ends[-1])) if rows else np.arange(0)
             clips = np.searchsorted(ends, chosen, side="right")
             frames = [
@@ -177,7 +177,7 @@ class EmbeddedRun:
         threads = torch.get_num_threads()
         small = min(sum(counts), self.info.dim) <= MAX_RESAMPLED_SIZE
         if small:
-            torch.set_num_threads(1)  # or the last bits would depend on the number of cores
+            torch.set_num_threads(1)  # with more, the last bits would depend on the number of cores
         try:
             distance = self._frechet(by_group, counts, members, small)
             fd = _summarise(distance, sizes, counts, intervals=small, halves=small, least=0.0)
@@ -208,7 +208,7 @@ class EmbeddedRun:
                 self._gaussians[key] = Gaussian.of(total(0, groups))
             return frechet(self._gaussians[key], Gaussian.of(total(1, groups)))
 
-        # The references' part is the same for all conditions on the same clips.
+        # The Gaussians of the references are the same for all conditions on the same clips.
         if self._gaussians and next(iter(self._gaussians))[0] != members:
             self._gaussians.clear()
         return of_moments
@@ -269,7 +269,7 @@ def _summarise(
     halves: bool,
     least: float = -math.inf,
 ) -> Distance:
-    """Value, value at half the data and the limit that follows of a statistic, with intervals."""
+    """Value of a statistic, its value at half the data, and its limit for infinite data, with intervals."""
     everything = list(range(len(sizes)))
     value = statistic(everything)
     found = Distance(value, tuple(sizes))
@@ -317,7 +317,7 @@ def _hash(content: Any) -> str:
 def find_score(
     results: Results, metric: str, codec: str, kbps: float | None, *, common: bool = False
 ) -> CorpusScore:
-    """The score of a condition; one without a value if there is none yet."""
+    """The score of a condition; a score without a value if it is not computed yet."""
     for score in results.scores:
         if (score.metric, score.codec, score.kbps, score.common) == (metric, codec, kbps, common):
             return score
@@ -325,14 +325,14 @@ def find_score(
 
 
 def corpus_columns(score: CorpusScore) -> dict[str, Any]:
-    """Entries of a row of the summary, as `evaluation.statistics.recordings.summarize` names them."""
+    """Entries of a row of the summary (`evaluation.statistics.recordings.summarize`)."""
     values = (score.value, score.low, score.high, score.n_clips, 0, score.reason, score.ci_reason)
     of_sizes = (score.n_frames, score.half, score.half_frames, score.limit)
     return dict(zip(metric_columns(score.metric), (*values, *of_sizes), strict=True))
 
 
 def last_corpus_columns(score: CorpusScore) -> dict[str, float]:
-    """Further entries, as `evaluation.results.last_columns` names them."""
+    """Further entries of that row (`evaluation.results.last_columns`)."""
     ends = (score.limit_low, score.limit_high)
     return dict(zip(last_columns(score.metric, per_clip=False), ends, strict=True))
 
@@ -341,8 +341,8 @@ def paired_difference(a: CorpusScore, b: CorpusScore) -> dict[str, Any]:
     """a - b with its interval and two-sided p by a paired jackknife: the same groups are left out of both.
 
     Returns:
-        ``n_recordings, n_clips, difference, ci_low, ci_high, p, reason``; NaN with the reason where the two
-        were not computed from the same clips.
+        ``n_recordings, n_clips, difference, ci_low, ci_high, p, reason``; NaN with the reason if the two are
+        not of the same clips.
     """
     row: dict[str, Any] = dict.fromkeys(("difference", "ci_low", "ci_high", "p"), math.nan)
     row |= {"n_recordings": 0, "n_clips": 0, "reason": ""}

@@ -1,7 +1,7 @@
 """Distances between the distributions of two sets of frames, and their intervals.
 
-`Moments` are the sums a Gaussian is fitted from: those of parts of the data, of shards or of interrupted runs
-add up. `frechet` is the Frechet distance between two Gaussians (Dowson and Landau, 1982), `kernel_sums` the
+`Moments` are the sums that fit a Gaussian; sums of parts of the data, of shards or of interrupted runs add
+up. `frechet` is the Frechet distance between two Gaussians (Dowson and Landau, 1982). `kernel_sums` are the
 terms of an unbiased kernel distance (Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012). Everything
 is float64 and gives the same bits for the same frames in the same order on one thread.
 """
@@ -22,19 +22,19 @@ from baselines.lazy import Lazy
 if TYPE_CHECKING:
     import torch
     from scipy import stats
-else:  # which take seconds, and what has no embedding needs neither
+else:  # their import takes seconds, and runs without an embedding need neither
     torch, stats = Lazy("torch"), Lazy("scipy.stats")
 
 #: Groups of recordings that the jackknife leaves out, one at a time.
 NUM_GROUPS = 20
-#: Reference frames that the bandwidth of the kernel is the median distance of, evenly spaced.
+#: Evenly spaced reference frames whose median distance is the bandwidth of the kernel.
 BANDWIDTH_FRAMES = 2000
 
 _TILE = 2048
 
 
 def jackknife_groups(recordings: Sequence[str], num_groups: int = NUM_GROUPS) -> dict[str, int]:
-    """Recording -> group: all groups of like size, the same for the same recordings in any order."""
+    """Recording -> group. Groups have similar sizes and do not depend on the order of the recordings."""
     names = sorted(set(recordings), key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
     return {name: index % num_groups for index, name in enumerate(names)}
 
@@ -52,12 +52,12 @@ class Moments:
 
     @classmethod
     def of(cls, frames: torch.Tensor | np.ndarray) -> Moments:
-        """Of (frames, dim), at least one."""
+        """Moments of (frames, dim), at least one frame."""
         values = torch.as_tensor(frames).double()
         dim = values.shape[1]
         outer = torch.empty(dim, dim, dtype=torch.float64)
         step = max(64, dim // 8)
-        for start in range(0, dim, step):  # what stands below the diagonal is mirrored
+        for start in range(0, dim, step):  # the part below the diagonal is mirrored
             stop = start + step
             outer[start:stop, start:] = values[:, start:stop].T @ values[:, start:]
             outer[stop:, start:stop] = outer[start:stop, stop:].T
@@ -78,7 +78,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean and covariance; what a distance to others needs of them is computed once."""
+    """Mean and covariance, with the factor that distances to other Gaussians share."""
 
     mean: torch.Tensor
     covariance: torch.Tensor
@@ -89,7 +89,7 @@ class Gaussian:
 
     @cached_property
     def factor(self) -> torch.Tensor:
-        """F with F F' = covariance: Cholesky's, or from the eigenvectors where it is singular."""
+        """F with F F' = covariance: Cholesky's factor, or from the eigenvectors if it is singular."""
         factor, failed = torch.linalg.cholesky_ex(self.covariance)
         if not failed:
             return factor
@@ -100,9 +100,9 @@ class Gaussian:
 def frechet(one: Gaussian, other: Gaussian) -> float:
     """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)); real and 0 or more by construction.
 
-    The trace of the root is the sum of the roots of the eigenvalues of F' S2 F, where F F' = S1: those of
-    S1^(1/2) S2 S1^(1/2), as F is S1^(1/2) times a rotation. It is symmetric and positive semidefinite, so
-    what rounding makes negative counts as 0.
+    The trace of the root is the sum of the roots of the eigenvalues of F' S2 F, where F F' = S1. They are
+    also those of S1^(1/2) S2 S1^(1/2), because F is S1^(1/2) times a rotation. The matrix is symmetric and
+    positive semidefinite, so eigenvalues that are negative by rounding count as 0.
     """
     product = one.factor.T @ other.covariance @ one.factor
     roots = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum()
@@ -127,14 +127,14 @@ def frechet_of_few(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def evenly_spaced(count: int) -> np.ndarray:
-    """Indices of `BANDWIDTH_FRAMES` of ``count`` frames, or of all if there are no more."""
+    """Indices of `BANDWIDTH_FRAMES` of ``count`` frames, or of all if there are fewer."""
     if count <= BANDWIDTH_FRAMES:
         return np.arange(count)
     return torch.linspace(0, count - 1, BANDWIDTH_FRAMES).round().long().numpy()
 
 
 def bandwidth(frames: np.ndarray | torch.Tensor) -> float:
-    """Median distance between two of up to `BANDWIDTH_FRAMES` evenly spaced frames; NaN where it is 0."""
+    """Median distance between two of up to `BANDWIDTH_FRAMES` evenly spaced frames; NaN if it is 0."""
     values = torch.as_tensor(frames).double()
     values = values[evenly_spaced(len(values))]
     if len(values) < 2:
@@ -148,8 +148,8 @@ def kernel_sums(x: torch.Tensor, y: torch.Tensor, sigma: float, starts: Sequence
 
     h(i, j) = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(y_i, x_j), where
     k(a, b) = exp(-|a - b|^2 / 2 sigma^2). Its mean over all i != j is the U-statistic of the squared maximum
-    mean discrepancy (Gretton et al., eq. 4), unbiased also where x_i and y_i depend on each other, as a clip
-    and its decoded copy do; 0 if they are equal.
+    mean discrepancy (Gretton et al., eq. 4). It is 0 for equal frames, and it is unbiased even if x_i and y_i
+    depend on each other, as a clip and its decoded copy do.
 
     Args:
         x: (frames, dim).
@@ -160,7 +160,7 @@ def kernel_sums(x: torch.Tensor, y: torch.Tensor, sigma: float, starts: Sequence
     Returns:
         (blocks, blocks) float64, symmetric.
     """
-    origin = x.double().mean(0)  # distances do not change, their rounding does
+    origin = x.double().mean(0)  # the shift keeps the distances and reduces their rounding
     x, y = (x.double() - origin) / sigma, (y.double() - origin) / sigma
     half_x, half_y = x.square().sum(1) / 2, y.square().sum(1) / 2
     ends = [*starts[1:], len(x)]
@@ -209,9 +209,9 @@ def jackknife(value: float, left_out: Sequence[float], sizes: Sequence[int]) -> 
     Statistics and Computing 9, 1999). The value itself is not corrected for bias, so it lies in the middle.
 
     Args:
-        value: from all recordings.
-        left_out: the same without each group in turn.
-        sizes: recordings in each group.
+        value: statistic of all recordings.
+        left_out: the statistic without each group in turn.
+        sizes: number of recordings in each group.
     """
     count = len(left_out)
     if count < 2 or not np.isfinite([value, *left_out]).all():

@@ -1,4 +1,4 @@
-"""What the paired tests of a run let us claim, per asked rate and metric."""
+"""Claims that the paired tests of a run support, per asked rate and metric."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from evaluation.statistics.recordings import MAX_RATE_SPREAD, SIGNIFICANCE, aske
 def findings(results: Results, summary: pd.DataFrame, tests: pd.DataFrame) -> list[Finding]:
     """Claims about the best codec, by metric, then by asked rate.
 
-    Nothing is tested here: a claim is what `paired_tests` says of the codec with the best mean and every
-    other one. Holm's correction there holds for all pairs and rates of a metric, so for those that are
-    picked by their means, too. There is no claim
+    Nothing is tested here: a claim uses the tests of `paired_tests` between the codec with the best mean and
+    every other one. Holm's correction covers all pairs and rates of a metric, so it also covers pairs that
+    are chosen by their means. There is no claim
 
-    * of a run that is unfinished, since more clips may turn it;
-    * of codecs that miss the asked rate, or that were never trained; of a rate at which those that are
-      left are more than `MAX_RATE_SPREAD` apart;
-    * from fewer than `FEW_RECORDINGS` recordings: an interval of a mean covers less than it says there, and
-      that two codecs are not told apart says nothing;
-    * where a pair has no test, or a test contradicts the means, which clips that failed can bring about;
-    * where a test of ranks tells two apart, and their means do not: skewed values can do that.
+    * about an unfinished run, because more clips may change it;
+    * about codecs that miss the asked rate or were never trained, or about a rate at which the others are
+      more than `MAX_RATE_SPREAD` apart;
+    * from fewer than `FEW_RECORDINGS` recordings: an interval of a mean covers less than 95 %, and a test
+      without a difference means nothing;
+    * if a pair has no test, or a test contradicts the means, which failed clips can cause;
+    * if a test of ranks finds a difference and the means do not, which skewed values can cause.
 
     Args:
         summary: from `summarize`.
@@ -49,7 +49,7 @@ def findings(results: Results, summary: pd.DataFrame, tests: pd.DataFrame) -> li
 
 
 def _finding(metric: MetricInfo, rows: pd.DataFrame, tests: pd.DataFrame) -> Finding | None:
-    """Of the codecs of ``rows``, which are all at one rate."""
+    """The finding on the codecs of ``rows``, which are all at one rate."""
     sign = 1 if metric.higher_is_better else -1
     order = (sign * rows[metric.name].astype(float)).sort_values(ascending=False, kind="stable")
     best, *others = rows.loc[order.index, "codec"]

@@ -1,10 +1,10 @@
-"""What the codebooks of a codec share: the entropy of all codes of a frame, the mutual information of two.
+"""Joint statistics of the codebooks of a codec: entropy of all codes of a frame, mutual information of pairs.
 
-Plug-in estimates from counts. Few frames bias an entropy low, and a mutual information high: where two
-codebooks are independent by about (pairs that can occur - entries of one - entries of the other + 1) /
+They are plug-in estimates from counts. Few frames bias an entropy low, and a mutual information high: for two
+independent codebooks by about (pairs that can occur - entries of one - entries of the other + 1) /
 (2 frames ln 2) bits (Miller, 1955; Roulston, "Estimating the errors on measured entropy and mutual
-information", 1999), so that two codebooks of 1024 need millions of frames to show as independent. Beside a
-mutual information stands what the same codes give in shuffled frames, where nothing is shared: its bias.
+information", 1999). So two codebooks of 1024 entries need millions of frames to appear independent. Each
+mutual information comes with its value for the same codes in shuffled frames, which share nothing: its bias.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import numpy as np
 
 from evaluation.rows import CodebookPair, JointCodes
 
-#: Frames that joint statistics are computed from, plus those of one clip: what memory and a minute allow.
+#: Most frames for joint statistics, plus those of one clip; more would take too much memory and time.
 MAX_FRAMES = 2**18
-#: Codebooks that are compared with each other: the first ones.
+#: Number of first codebooks that are compared in pairs.
 MAX_CODEBOOKS = 32
 
 
 class KeptCodes:
-    """The codes of clips in the order of their keys, which are hashes, so as good as drawn at random: as many
-    as have `MAX_FRAMES` frames. In whatever order clips are added, the same ones are kept."""
+    """A random choice of clips with `MAX_FRAMES` frames: the first in the order of their keys, which are
+    hashes. It does not depend on the order in which clips are added."""
 
     def __init__(self) -> None:
         self._clips: list[tuple[str, np.ndarray]] = []
         self._frames = 0
 
     def add(self, key: str, codes: np.ndarray) -> None:
-        """``codes``: (codebooks, frames) of a clip."""
+        """Add the codes (codebooks, frames) of a clip."""
         bisect.insort(self._clips, (key, codes), key=lambda clip: clip[0])
         self._frames += codes.shape[1]
         while self._frames - self._clips[-1][1].shape[1] >= MAX_FRAMES:
@@ -40,20 +40,20 @@ class KeptCodes:
 
     @property
     def empty(self) -> bool:
-        """No frame is kept: there were no clips, or their codebooks have no common frames."""
+        """Whether no frame is kept: there were no clips, or their codebooks have no common frames."""
         return not self._frames
 
     def joined(self) -> np.ndarray:
-        """(codebooks, frames) of all that is kept."""
+        """(codebooks, frames) of all clips that are kept."""
         return np.concatenate([codes for _, codes in self._clips], axis=1)
 
 
 def joint_statistics(codes: np.ndarray) -> JointCodes:
-    """Of (codebooks, frames) of whole numbers, 0 or more.
+    """Statistics of (codebooks, frames) of whole numbers, 0 or more.
 
-    ``entropy_bits`` is that of the tuple of all codes of a frame, at most log2 of the frames, and beside it
-    with Miller's and Madow's correction. A pair's ``mutual_bits`` is I = H(a) + H(b) - H(a, b);
-    ``mutual_bits_shuffled`` the same with the frames of b in another order, drawn with seed 0.
+    ``entropy_bits`` is the entropy of the tuple of all codes of a frame, at most log2 of the number of
+    frames; ``entropy_bits_miller_madow`` has Miller and Madow's correction. A pair's ``mutual_bits`` is
+    I = H(a) + H(b) - H(a, b); ``mutual_bits_shuffled`` is I after shuffling the frames of b with seed 0.
     """
     frames = codes.shape[1]
     compared = codes[:MAX_CODEBOOKS]
@@ -78,7 +78,7 @@ def _pair_counts(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _entropy(counts: np.ndarray) -> tuple[float, int]:
-    """Plug-in entropy in bits, and how many of the counts are not 0."""
+    """Plug-in entropy in bits, and the number of counts that are not 0."""
     found = counts[counts > 0]
     p = found / found.sum()
     return max(0.0, float(-np.sum(p * np.log2(p)))), len(found)

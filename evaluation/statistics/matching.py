@@ -1,14 +1,14 @@
-"""Rows at the rates that were asked for, read from the operating points that were coded.
+"""Rows at the asked rates, from the operating points that were coded.
 
-A codec's operating points, each with its rate measured over all clips, are its rate-distortion curve. A row
-of the tables is the point whose rate is within `TOLERANCE` of the asked one; where there is none, the value
-on the line between the two points around it. The line is linear in the rate: it is what a codec gives, and
-costs, that codes a share of its clips at one point and the rest at the other, so no row claims more than the
-codec can do. Beyond its points nothing is extrapolated: there the nearest point stands, and is marked.
+The operating points of a codec, each with its rate measured over all clips, are its rate-distortion curve. A
+row of the tables is the point whose rate is within `TOLERANCE` of the asked one. Without such a point, it is
+the value on the line between the two points around the asked rate. The line is linear in the rate: a codec
+reaches it if it codes a share of its clips at one point and the rest at the other, so no row claims more than
+the codec can do. Beyond its points nothing is extrapolated: the row is the nearest point, with a mark.
 
 Every clip's value is interpolated with the same weights. So a mean is that of the interpolated clips, its
-interval comes from the same draws of recordings as any other, and pairs of codecs are compared clip by clip.
-The weights count as known: a draw of recordings does not change them.
+interval uses the same draws of recordings as any other, and pairs of codecs are compared clip by clip. The
+weights count as known: a draw of recordings does not change them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from evaluation.results import MATCH_COLUMNS, Between, Results
 from evaluation.rows import CodeStatistics, CorpusScore, FramesRow
 from evaluation.statistics.distributions import jackknife
 
-#: A measured rate meets the asked one if it is not further off (ratio - 1).
+#: Largest deviation (ratio - 1) of a measured rate that meets the asked one.
 TOLERANCE = 0.03
-# Comparing equal decimals that went through two roundings (16 * 1.03 against 16.48) needs some room.
+# Equal decimals that were rounded twice may differ slightly (16 * 1.03 and 16.48).
 _ROOM = 1e-9
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Where an asked rate lies among measured ones: indices of the points below and above it, and the weight
-    of the one above. Both are the same where one point is all there is to read."""
+    """Position of an asked rate among measured ones: indices of the points below and above it, and the weight
+    of the one above. Both indices are equal if the row is one point."""
 
     low: int
     high: int
@@ -43,15 +43,15 @@ class Reading:
 
 
 def meets(kbps: float, asked: float, tolerance: float = TOLERANCE) -> bool:
-    """Whether a measured rate meets the asked one; NaN does not."""
+    """Whether a measured rate meets the asked one; False for NaN."""
     return abs(kbps / asked - 1) <= tolerance + _ROOM
 
 
 def read_rate(rates: Sequence[float], asked: float, tolerance: float = TOLERANCE) -> Reading:
-    """The point that meets the asked rate best, else the two closest around it, else the nearest.
+    """The point that meets the asked rate best; otherwise the two closest around it; otherwise the nearest.
 
     Args:
-        rates: measured, of a codec's points; NaN where nothing was measured yet.
+        rates: measured rates of a codec's points; NaN if not yet measured.
     """
     known = [index for index, rate in enumerate(rates) if rate > 0]
     if not known:
@@ -66,19 +66,19 @@ def read_rate(rates: Sequence[float], asked: float, tolerance: float = TOLERANCE
 
 
 def is_point_of(condition: Condition, codec: str) -> bool:
-    """Whether it is an operating point of the codec; files decoded elsewhere may have its name."""
+    """Whether a condition is an operating point of the codec, not files decoded elsewhere with its name."""
     return condition.codec == codec and condition.rate_is == "measured"
 
 
 @dataclass(frozen=True)
 class ReadCondition:
-    """What the rows of a run say of a condition, before anything is summed up.
+    """The results of a condition per clip, before summing.
 
     Attributes:
-        clips: rows of `Results.clips`; texts as objects, None where there is none.
+        clips: rows of `Results.clips`; texts are objects or None.
         codes: statistics of its codes.
-        frames: of each embedding, clip id -> row of its decoded frames: of the condition, or of both points
-            that it is interpolated between.
+        frames: for each embedding, clip id -> row of its decoded frames: for the condition, or for both
+            points between which it is interpolated.
         between: those points.
     """
 
@@ -95,16 +95,16 @@ class ReadCondition:
 
     @property
     def kbps(self) -> float:
-        """Measured over all clips that did not fail."""
+        """Rate measured over all clips that did not fail."""
         return self.kbps_over(self.coded)
 
     @property
     def delay(self) -> float:
-        """Taken out before scoring, samples; NaN where nothing is scored."""
+        """Delay removed before scoring, samples; NaN if nothing is scored."""
         return float(self.clips["delay_applied"].astype(float).max())
 
     def kbps_over(self, clips: pd.Index) -> float:
-        """Measured over some clips, of which none failed; NaN over none."""
+        """Rate measured over some clips that did not fail; NaN without clips."""
         chosen = self.clips[self.clips["clip"].isin(clips)]
         duration_s = chosen["duration_s"].sum()
         return float(8 * chosen["bytes"].sum(skipna=False) / duration_s / 1000) if duration_s else math.nan
@@ -113,11 +113,11 @@ class ReadCondition:
 def match(
     points: Sequence[ReadCondition], asked: Sequence[AskedRate], metrics: Sequence[MetricInfo]
 ) -> tuple[list[ReadCondition], list[ReadCondition]]:
-    """A row for every asked rate, and the points that are no row by themselves.
+    """A row for every asked rate, and the points that are not rows.
 
     Args:
-        points: of all codecs.
-        metrics: with a value per clip.
+        points: operating points of all codecs.
+        metrics: metrics with a value per clip.
     """
     rows, used = [], set()
     for wanted in asked:
@@ -127,7 +127,7 @@ def match(
         reading = read_rate([point.kbps for point in own], wanted.kbps)
         low, high = own[reading.low], own[reading.high]
         if low is not high:
-            # A clip that failed at one of them has no value between them, so it is in neither's rate.
+            # A clip that failed at one point has no interpolated value, so it is left out of both rates.
             both, pair = low.coded.intersection(high.coded), (low, high)
             rates = [point.kbps_over(both) for point in pair]
             reading = read_rate(rates, wanted.kbps, tolerance=0)
@@ -184,18 +184,18 @@ def _interpolated(
 
 
 def _either(one: pd.Series, other: pd.Series) -> pd.Series:
-    """The text of one, of the other where it has none."""
+    """The text of one, or of the other if one has none."""
     return pd.Series(np.where(one.astype(bool), one, other), dtype=object)
 
 
 def _mixed_columns(low: pd.Series, high: pd.Series, weight: float) -> pd.Series:
-    """`mixed` of many values."""
+    """`mixed` for many values."""
     with np.errstate(invalid="ignore"):  # infinity with both signs
         return low.where(low == high, (1 - weight) * low + weight * high)
 
 
 def match_columns(results: Results) -> pd.DataFrame:
-    """`evaluation.results.MATCH_COLUMNS`, a row per condition."""
+    """`evaluation.results.MATCH_COLUMNS` with a row per condition."""
     rows = []
     for condition in results.conditions:
         between = results.between.get((condition.codec, condition.kbps))
@@ -204,7 +204,7 @@ def match_columns(results: Results) -> pd.DataFrame:
 
 
 def mixed(low: float, high: float, weight: float) -> float:
-    """On the line between two values; exactly theirs where they are equal, infinity included."""
+    """Value on the line between two values; exactly their value if they are equal, even if infinite."""
     return low if low == high else (1 - weight) * low + weight * high
 
 
@@ -217,7 +217,7 @@ def _mixed_codes(low: CodeStatistics, high: CodeStatistics, weight: float, kbps:
 
 
 def mixed_scores(low: CorpusScore, high: CorpusScore, weight: float) -> CorpusScore:
-    """A distance between distributions, interpolated, its interval by the jackknife of such values."""
+    """An interpolated distance between distributions, with the jackknife interval of interpolated values."""
     reason = low.reason or high.reason
     values: dict[str, Any] = {
         name: mixed(getattr(low, name), getattr(high, name), weight) for name in ("value", "half", "limit")
@@ -230,6 +230,6 @@ def mixed_scores(low: CorpusScore, high: CorpusScore, weight: float) -> CorpusSc
         )
     left_out = tuple(mixed(a, b, weight) for a, b in zip(low.left_out, high.left_out, strict=True))
     interval = jackknife(found.value, list(left_out), list(low.sizes))
-    # A Frechet distance is not negative, and its points' intervals end there.
+    # A Frechet distance is not negative, and the intervals of its points end at 0.
     least = 0.0 if min(low.low, high.low) >= 0 else -math.inf
     return replace(found, left_out=left_out, low=max(least, interval.low), high=interval.high)

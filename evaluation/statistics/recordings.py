@@ -1,7 +1,7 @@
-"""Intervals, paired tests and rate checks, all computed from `evaluation.results.Results`.
+"""Intervals, paired tests and rate checks, computed from `evaluation.results.Results`.
 
 The unit of every interval and test is the source recording: excerpts and takes of one recording are not
-independent, so whole recordings are resampled and tests compare one number per recording.
+independent. So whole recordings are resampled, and tests compare one number per recording.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from evaluation.statistics.matching import TOLERANCE, match_columns
 
 if TYPE_CHECKING:
     from scipy import stats
-else:  # not before a run, which it would hold up
+else:  # lazy: its import would delay the start of a run
     stats = Lazy("scipy.stats")
 
-#: Columns that hold wall time: the only ones that differ between two runs of the same evaluation.
+#: Columns with wall times, the only ones that differ between two runs of the same evaluation.
 TIMING_COLUMNS = ("encode_s", "decode_s", "encode_rt", "decode_rt")
-#: Measured rates at one asked rate further apart than this (max / min - 1) make the column unfair.
+#: Largest spread (max / min - 1) of measured rates at one asked rate for a fair comparison.
 MAX_RATE_SPREAD = 0.05
-#: A measured rate further from the asked one than this (ratio - 1) is marked, if nominal rates are matched.
+#: Largest deviation (ratio - 1) of a measured rate without a mark, if nominal rates are matched.
 MAX_RATE_DEVIATION = 0.15
-#: Below this many pairs a two-sided Wilcoxon test cannot reach p < 0.05 (5 pairs: 2 / 2^5 = 0.0625).
+#: With fewer pairs a two-sided Wilcoxon test cannot reach p < 0.05 (5 pairs: 2 / 2^5 = 0.0625).
 MIN_PAIRS = 6
 SIGNIFICANCE = 0.05
 
-# Comparing equal decimals that went through two roundings (16 * 1.15 against 18.4) needs some room.
+# Equal decimals that were rounded twice may differ slightly (16 * 1.15 and 18.4).
 _RATIO_TOLERANCE = 1e-9
 
 
@@ -50,7 +50,7 @@ _RATIO_TOLERANCE = 1e-9
 
 
 def condition_places(clips: pd.DataFrame, codec: str, kbps: float | None) -> slice | np.ndarray:
-    """Where the rows of a condition stand; a slice, which copies nothing, where they stand together."""
+    """Places of the rows of a condition; a slice, which copies nothing, if they are adjacent."""
     asked = clips["kbps"].isna() if kbps is None or math.isnan(kbps) else clips["kbps"] == kbps
     places = np.flatnonzero((clips["codec"] == codec).to_numpy(dtype=bool) & asked.to_numpy(dtype=bool))
     together = len(places) > 0 and places[-1] - places[0] + 1 == len(places)
@@ -63,7 +63,7 @@ def condition_rows(results: Results, codec: str, kbps: float | None) -> pd.DataF
 
 
 def name_numbers(names: pd.Series) -> np.ndarray:
-    """Whole numbers in the order of the names: sorted and compared in a small part of the time."""
+    """Whole numbers in the order of the names, which are faster to sort and compare."""
     codes, different = pd.factorize(names)
     order = np.argsort(np.asarray(different, dtype=object), kind="stable")
     numbers = np.empty(len(order), np.int64)
@@ -72,7 +72,7 @@ def name_numbers(names: pd.Series) -> np.ndarray:
 
 
 def row_numbers(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> list[np.ndarray]:
-    """Whole numbers of the rows of tables, equal where all of these columns are."""
+    """Whole numbers for the rows of tables, equal if all of these columns are equal."""
     numbers = np.zeros(sum(map(len, tables)), np.int64)
     for name in columns:
         codes = pd.factorize(pd.concat([table[name] for table in tables]))[0]
@@ -81,10 +81,10 @@ def row_numbers(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> list[
 
 
 def common_places(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where in ``a`` and where in ``b`` the numbers stand that both have, in the order of ``a``.
+    """Places in ``a`` and in ``b`` of the numbers that both have, in the order of ``a``.
 
     Raises:
-        ValueError: a number stands in one of them twice.
+        ValueError: one of them has a number twice.
     """
     if any(len(np.unique(numbers)) < len(numbers) for numbers in (a, b)):
         raise ValueError("a condition has a clip twice")
@@ -94,7 +94,7 @@ def common_places(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 class _Samples:
-    """Samples of the conditions and of pairs of them, without copies of `Results.clips`."""
+    """Samples of conditions and of pairs of conditions, without copies of `Results.clips`."""
 
     def __init__(self, results: Results) -> None:
         self.clips = results.clips
@@ -102,14 +102,14 @@ class _Samples:
         self.good = results.clips["error"].isna().to_numpy()
 
     def of(self, condition: Condition, metric: MetricInfo) -> Sample:
-        """Of the clips that did not fail."""
+        """Sample of the clips that did not fail."""
         places = condition_places(self.clips, condition.codec, condition.kbps)
         values = self.clips[metric.name].iloc[places].to_numpy(dtype=float)
         known = np.isfinite(values) & self.good[places]
         return Sample(self.recordings[places][known], values[known])
 
     def difference(self, a: Condition, b: Condition, metric: MetricInfo) -> Sample:
-        """a - b of the clips with a finite value for both."""
+        """Sample of a - b, of the clips with a finite value for both."""
         places = [condition_places(self.clips, condition.codec, condition.kbps) for condition in (a, b)]
         values = [self.clips[metric.name].iloc[place].to_numpy(dtype=float) for place in places]
         recordings = [self.recordings[place] for place in places]
@@ -123,12 +123,12 @@ class _Samples:
 
     @cached_property
     def _rows(self) -> np.ndarray:
-        """Numbers of the clips. Not all conditions have the same in large runs, but mostly they do."""
+        """Numbers of the clips, computed only if two conditions have different clips, which is rare."""
         return row_numbers([self.clips], ["clip", "recording"])[0]
 
 
 def _pairs(results: Results) -> list[tuple[MetricInfo, Condition, Condition]]:
-    """What `paired_tests` compares, in this order."""
+    """(metric, a, b) of all comparisons of `paired_tests`, in its order."""
     conditions = {(c.codec, asked_rate(c.kbps)): c for c in results.conditions if not c.control}
     return [
         (metric, a, b)
@@ -153,24 +153,23 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
     Columns: ``codec, kbps, kbps_nominal, kbps_measured, rate_is, rate_deviation, rate_off, kbps_entropy,
     control, n, n_failed, n_recordings, delay_samples, delay_applied, gain_db, encode_rt, decode_rt`` and
     for each metric M ``M, M_ci_low, M_ci_high, M_n, M_inf, M_reason, M_ci_reason``; for distances between
-    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.rows.CorpusScore`). Behind
+    distributions also ``M_frames, M_half, M_half_frames, M_limit`` (`evaluation.rows.CorpusScore`). After
     all of these, `evaluation.results.last_columns`: the median over recordings with its interval
-    (`evaluation.statistics.few.median`), or the interval of ``M_limit``.
+    (`evaluation.statistics.few.median`), or the interval of ``M_limit``. If measured rates are matched, the
+    last columns are `evaluation.results.MATCH_COLUMNS`.
 
-    At measured rates follow `evaluation.results.MATCH_COLUMNS`.
-
-    Everything is over the clips that did not fail; ``n`` counts those that have all their scores, which in an
-    unfinished run may be fewer than have one metric's. ``kbps_measured`` is total bits over total duration
-    (the declared rate where ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1;
-    ``encode_rt`` and ``decode_rt`` are seconds of audio per second of work; ``M`` is the mean of the
-    ``M_n`` finite values, ``M_inf`` counts infinite ones, which are left out of it; the rest of ``n`` is
-    not a number. ``M_reason`` says why there is no mean, ``M_ci_reason`` why there is no interval.
+    Everything is over the clips that did not fail. ``n`` counts the clips with all scores; in an unfinished
+    run more clips may have a score of one metric. ``kbps_measured`` is total bits over total duration (the
+    declared rate if ``rate_is`` is "declared"); ``rate_deviation`` is measured / asked - 1; ``encode_rt`` and
+    ``decode_rt`` are seconds of audio per second of work. ``M`` is the mean of the ``M_n`` finite values.
+    ``M_inf`` counts infinite values, which the mean leaves out; the rest of ``n`` is not a number.
+    ``M_reason`` says why there is no mean, ``M_ci_reason`` why there is no interval.
     """
     corpus = {(entry.codec, asked_rate(entry.kbps)): entry.kbps_entropy for entry in results.corpus}
     found = _Samples(results)
     own = list(itertools.product(results.conditions, results.clip_metrics))
     samples = [found.of(condition, metric) for condition, metric in own]
-    # Pairs as well: they see the same draws, and `paired_tests` finds them done.
+    # Pairs use the same draws, so they are estimated here, too; `paired_tests` finds them in the estimates.
     both = [found.difference(a, b, metric) for metric, a, b in _pairs(results) if metric.per_clip]
     estimates = bootstrap_means(
         samples + both, seed=seed, num_resamples=num_resamples, known=results.estimates
@@ -199,7 +198,7 @@ def summarize(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd
 
 
 def asked_rate(kbps: float | None) -> float | None:
-    """Of a row: None where a data frame has NaN."""
+    """Asked rate of a row: None if the data frame has NaN."""
     return None if kbps is None or math.isnan(kbps) else float(kbps)
 
 
@@ -210,7 +209,7 @@ def _scored(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def num_waiting(rows: pd.DataFrame, metrics: Sequence[MetricInfo]) -> int:
-    """Clips that were coded and lack a score that is still to be computed."""
+    """Number of coded clips with a score that is not yet computed."""
     waiting = np.zeros(len(rows), bool)
     for metric in metrics:
         unknown = np.flatnonzero(rows[metric.name].isna())
@@ -229,7 +228,7 @@ def _kbps_measured(condition: Condition, rows: pd.DataFrame) -> float:
 
 def _condition_columns(condition: Condition, rows: pd.DataFrame, most: float) -> dict[str, Any]:
     if not rows["clip"].is_monotonic_increasing:
-        rows = rows.sort_values("clip")  # sums depend on the order of their terms
+        rows = rows.sort_values("clip")  # floating-point sums depend on the order of their terms
     asked = math.nan if condition.kbps is None else condition.kbps
     measured = _kbps_measured(condition, rows)
     deviation = measured / asked - 1
@@ -253,7 +252,7 @@ def _condition_columns(condition: Condition, rows: pd.DataFrame, most: float) ->
 
 
 def _ratio(rows: pd.DataFrame) -> float:
-    """Sum over sum of two columns, over the rows that have both; NaN if none has."""
+    """Ratio of the sums of two columns, over the rows that have both; NaN without such rows."""
     numerator, denominator = rows.columns
     both = rows.astype(float).dropna()
     total = float(both[denominator].sum())
@@ -307,14 +306,14 @@ def rate_tolerance(results: Results) -> float:
 
 
 def rate_spread(summary: pd.DataFrame) -> pd.DataFrame:
-    """Whether the codecs of one asked rate are at one rate: a row per asked rate, controls left out.
+    """Spread of the codecs' measured rates: a row per asked rate, without controls.
 
     Args:
-        summary: from `summarize`; its ``kbps_measured`` holds declared rates where nothing else is known.
+        summary: from `summarize`; its ``kbps_measured`` has declared rates if nothing else is known.
 
     Returns:
         Columns ``kbps, n_codecs, kbps_min, kbps_max, spread, flagged``: spread is max / min - 1, flagged
-        above `MAX_RATE_SPREAD`. Deviations from the asked rate stand in the summary itself.
+        above `MAX_RATE_SPREAD`. Deviations from the asked rate are in the summary.
     """
     rows = []
     rated = summary[~summary["control"].astype(bool) & summary["kbps"].notna()]
@@ -329,23 +328,23 @@ def rate_spread(summary: pd.DataFrame) -> pd.DataFrame:
 
 # Paired tests
 
-#: What is compared with what.
+#: Columns that identify a comparison.
 PAIR_COLUMNS = ["metric", "kbps", "codec_a", "codec_b", "kbps_measured_a", "kbps_measured_b"]
 _TEST_COLUMNS = [*PAIR_COLUMNS, "n_recordings", "n_clips", "difference", "ci_low", "ci_high"]
 _TEST_COLUMNS += ["p", "p_holm", "rank_biserial", "winner", "reason"]
 
 
 def paired_tests(results: Results, *, seed: int, num_resamples: int = 10_000) -> pd.DataFrame:
-    """Every pair of codecs at every asked rate, per metric; controls are left out.
+    """Tests of every pair of codecs at every asked rate, per metric, without controls.
 
     Only clips with a finite value for both codecs count. ``difference`` is the mean of a - b over these
     clips with its interval over recordings. ``p`` is the two-sided Wilcoxon signed-rank test of the
     per-recording means, NaN below `MIN_PAIRS` recordings; ``p_holm`` is corrected (Holm) over all pairs
     and rates of the metric. ``rank_biserial`` is the matched-pairs rank-biserial correlation
-    (W+ - W-) / (W+ + W-), positive where a has the higher values. Distances between distributions have no
-    values to rank: theirs is a t-test by paired jackknife, on the clips that all codecs at the rate have.
-    ``winner`` is the better codec, "n.s."
-    if p_holm is not below 0.05 or mean and ranks disagree, "" without a test.
+    (W+ - W-) / (W+ + W-), positive if a has the higher values. Distances between distributions have no values
+    to rank: their test is a t-test by paired jackknife, on the clips that all codecs at the rate have.
+    ``winner`` is the better codec, "n.s." if p_holm is not below 0.05 or mean and ranks disagree, "" without
+    a test.
     """
     measured = {
         (c.codec, c.kbps): _kbps_measured(c, condition_rows(results, c.codec, c.kbps))
