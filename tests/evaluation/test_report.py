@@ -210,7 +210,7 @@ def test_a_delay_that_clips_do_not_agree_on_is_doubted() -> None:
         results.clips.loc[rows, "delay_samples"] = delays
         results.clips.loc[rows, "delay_applied"] = -3633 if codec == "opus" else 1105
     (line,) = [line for line in note_lines(results) if "doubtful" in line]
-    assert line.startswith("⚠ That delay is doubtful, clips do not agree within 44 samples: opus@8")
+    assert line.startswith("⚠ That delay is doubtful: clips do not agree within 44 samples: opus@8")
     assert "opus@8 1 of 4 clips (estimates from -4118 to -1); --no-align" in line and "mp3" not in line
 
 

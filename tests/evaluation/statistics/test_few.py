@@ -106,7 +106,7 @@ def test_notes_on_few_and_on_skewed_recordings() -> None:
     for number, simulated in ((3, "2 (the nearest number below the 3 here), "), (6, "6, "), (8, "8, ")):
         few = make_results(num_recordings=number)
         [text] = [note.text for note in notes(few, few.summary) if note.kind == "intervals"]
-        assert f"simulated with {simulated}" in text
+        assert f"in simulations with {simulated}" in text
         # It sends a reader to the median's interval only where the table has one.
         assert ("have medians with intervals" in text) == few.summary["si_sdr_median_ci_low"].notna().all()
     assert text.split("; ")[0].endswith("59% with rare outliers")
