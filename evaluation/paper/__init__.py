@@ -1,1 +1,1 @@
-"""The paper's tables and figures, computed here and printed beside the paper's own values."""
+"""The paper's tables and figures, computed here and printed beside the paper's values."""

@@ -1,4 +1,4 @@
-"""The paper's figures of what was computed here, as PNG, SVG and PDF: the same bytes for the same numbers."""
+"""The paper's figures with numbers computed here: PNG, SVG, PDF. The same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from evaluation.report.drawing import (
 
 
 def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
-    """Suffix -> file; {} for a figure without anything in it.
+    """Suffix -> file; {} for an empty figure.
 
     Args:
-        note: stands below the title, since pictures travel alone: what data this is of.
+        note: the data of the figure, printed below the title because pictures are shared without their page.
     """
     if not figure.series:
         return {}
@@ -46,7 +46,7 @@ def draw(figure: PaperFigure, note: str) -> dict[str, bytes]:
 
 
 def _bars(points: Sequence[Point]) -> list[list[float]]:
-    """Lengths of the intervals below and above, 0 where there is none."""
+    """Lengths of the intervals below and above, 0 without an interval."""
     return [
         [0.0 if point.low is None else point.value - point.low for point in points],
         [0.0 if point.high is None else point.high - point.value for point in points],

@@ -1,4 +1,4 @@
-"""The error that quantization leaves in the latents of the evaluated clips (Table III)."""
+"""Quantization error of the latents of the evaluated clips (Table III)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from qincodec.core.errors import UserError
 VERSION = "1"
 DEFINITION = (
     "Latent MSE: squared error of the quantized latents of all frames of all clips over their variance "
-    "(0: none, 1: as bad as their mean); [95% interval by delete-group jackknife over recordings]. Which "
-    "latents and what scale the paper's MSE is of, it does not say"
+    "(0: none, 1: as bad as their mean); [95% interval by delete-group jackknife over recordings]. The paper "
+    "does not say which latents and which scale its MSE uses"
 )
 
 
@@ -37,7 +37,7 @@ class LatentError:
         value: NaN with a ``reason``.
         low, high: NaN with a ``ci_reason``.
         mse: squared error per dimension, in the units of the latents.
-        n_clips, n_recordings, n_frames: it is of.
+        n_clips, n_recordings, n_frames: numbers of clips, recordings and frames.
     """
 
     value: float
@@ -79,18 +79,18 @@ def latent_error(
     codec: Qincodec,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LatentError:
-    """What the codes that a run keeps of a condition lack of the latents they were made of.
+    """Difference between the latents of a condition and those decoded from the stored codes.
 
     Nothing is quantized again. Sums per clip are kept as rows of the run folder.
 
     Args:
-        store: of a run that has coded ``condition`` at the sample rate of the codec, open for writing.
-        condition: of ``codec``.
-        codec: before fine-tuning.
-        progress: called with clips done and of how many.
+        store: store of a run that coded ``condition`` at the sample rate of the codec, open for writing.
+        condition: condition of ``codec``.
+        codec: codec before fine-tuning.
+        progress: called with the number of clips done and the total.
 
     Raises:
-        UserError: an encoded clip or a recording is gone.
+        UserError: an encoded clip or a recording is missing.
     """
     run = store.read_run()
     settings = run.settings
@@ -119,10 +119,10 @@ def _sums(coder: Coder, row: CodedRow, clip: Clip, codec: Qincodec) -> dict[str,
         codes = coder.store.read_encoded(row).codes
     except OSError as error:
         raise UserError(
-            f"'{error.filename}' is gone ({error.strerror}): give another --out to evaluate anew"
+            f"'{error.filename}' is missing ({error.strerror}); give another --out to evaluate again"
         ) from error
     assert isinstance(codes, np.ndarray) and codec.quantizer is not None
-    # The way audio took to the codec when it was coded.
+    # The codec gets the audio as it did in the run.
     samples = audio.resample(coder.reference(clip), coder.sample_rate, codec.sample_rate)
     with torch.inference_mode():
         x = codec.encode_latents(torch.from_numpy(samples)[None])[0, 0].double()
@@ -130,7 +130,7 @@ def _sums(coder: Coder, row: CodedRow, clip: Clip, codec: Qincodec) -> dict[str,
     if decoded.shape != x.shape:
         raise UserError(
             f"'{clip.path}' has changed since the run coded it: {len(decoded)} frames then, {len(x)} now;"
-            " give another --out to evaluate anew"
+            " give another --out to evaluate again"
         )
     return {
         "frames": len(x),

@@ -9,23 +9,23 @@ from pathlib import Path
 from evaluation.paper.tables import PaperFigure, Point, Series
 from qincodec.core.errors import UserError
 
-OWN_TEST = "the listening test that was given, not the paper's: other listeners, clips and codecs"
+OWN_TEST = "the given listening test, not the paper's: other listeners, clips and codecs"
 _COLUMNS = ("condition", "n_listeners", "n_ratings", "mean", "ci_low", "ci_high")
 
 
 def read_listening(folder: Path) -> list[Point]:
-    """Means of a listening test, in its order. Raises UserError if ``folder`` has none."""
+    """Means of a listening test in its order of conditions. Raises UserError if ``folder`` has none."""
     path = folder / "conditions.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"'{path}' cannot be read: {error}; give the folder `mushra analyze` wrote"
+            f"'{path}' cannot be read: {error}; give the folder that `mushra analyze` wrote"
         ) from error
     lacking = [name for name in _COLUMNS if not rows or name not in rows[0]]
     if lacking:
-        raise UserError(f"'{path}' has no {lacking[0]}; give the folder `mushra analyze` wrote")
+        raise UserError(f"'{path}' has no column {lacking[0]}; give the folder that `mushra analyze` wrote")
     points = []
     for row in rows:
         try:
@@ -37,7 +37,10 @@ def read_listening(folder: Path) -> list[Point]:
                 f"'{path}', condition '{row['condition']}': {error}; run `mushra analyze` again"
             ) from error
         if not 0 <= point.value <= 100:
-            raise UserError(f"'{path}': mean of '{point.x}' is {point.value}; scores lie in 0 to 100")
+            raise UserError(
+                f"'{path}': the mean of '{point.x}' is {point.value}; it must be from 0 to 100; run `mushra "
+                "analyze` again"
+            )
         points.append(point)
     return points
 
@@ -49,6 +52,6 @@ def listening_figure(points: list[Point] | None) -> PaperFigure:
         "Means over listeners with 95% intervals, as `mushra analyze` computed them; n: listeners",
     ]
     if points is None:
-        reason = "no listening test: give --listening DIR, the folder `mushra analyze` wrote"
+        reason = "no listening test; give --listening DIR, the folder that `mushra analyze` wrote"
         return PaperFigure("fig2", title, [], [("all conditions", reason)], notes)
     return PaperFigure("fig2", title, [Series("MUSHRA score", "listening test", points)], [], notes)

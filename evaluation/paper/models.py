@@ -1,4 +1,4 @@
-"""Which models of QINCODEC stand for the paper's rows: from training runs, given ones, shipped ones."""
+"""Choice of the QINCODEC models for the paper's rows: from training runs, given by the user, or shipped."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Model:
 
     Attributes:
         role: one of `ROLES`.
-        weights: what `qincodec.codec.load` takes.
-        source: where it comes from, in words.
+        weights: argument for `qincodec.codec.load`.
+        source: its origin, in words.
         latent_dim: D.
-        hash: of configuration and weights.
+        hash: hash of configuration and weights.
         encoder: hash of the encoder alone: equal for quantizers that can be compared by their error.
         coder: hash of encoder and quantizer: equal before and after fine-tuning.
         trained: False for random weights.
-        departures: what is not the paper's in it, in words; "" if its sizes are the paper's.
+        departures: its differences from the paper's sizes, in words; "" without any.
     """
 
     role: str
@@ -45,7 +45,7 @@ class Model:
 
     @property
     def label(self) -> str:
-        """Its row in the run folder."""
+        """Its row label in the run."""
         return f"{self.role}-d{self.latent_dim}"
 
     @property
@@ -57,7 +57,7 @@ class Model:
 
 
 def kind_of(role: str) -> str:
-    """The quantizer's kind."""
+    """Kind of the role's quantizer."""
     return role.removesuffix(FINETUNED)
 
 
@@ -75,19 +75,19 @@ def parse_models(texts: Iterable[str]) -> list[tuple[str, str]]:
 def find_models(
     training: Sequence[Path], given: Sequence[tuple[str, str]], skip: Iterable[str] = ()
 ) -> tuple[dict[str, list[Model]], dict[str, str]]:
-    """The models of every role, the one for the tables first, and for roles without any the reason.
+    """The models of every role, the one for the tables first, and the reason for each role without models.
 
-    What was given comes first, then what training runs left; a shipped model stands in where neither has one
-    of its role. Shipped models have gone through all three stages.
+    Given models come first, then models of training runs. A shipped model is used only for a role without
+    either. Shipped models have gone through all three stages.
 
     Args:
         training: folders that `qincodec train` wrote.
         given: (role, folder of a model or ``untrained:SIZE``).
-        skip: roles that are left out.
+        skip: roles to leave out.
 
     Raises:
-        UserError: a folder that is no training run or model, a model of another quantizer than its role's,
-            two models of one role and latent dimension, one model in two roles.
+        UserError: a folder is not a training run or a model, a model has another quantizer than its role, a
+            role has two models of one latent dimension, or a model has two roles.
     """
     skipped = set(skip)
     found: list[Model] = [
@@ -113,7 +113,7 @@ def find_models(
                 found.append(model)
     models = {role: [model for model in found if model.role == role] for role in ROLES}
     for entries in models.values():
-        entries.sort(key=lambda model: model.latent_dim != CHOSEN_DIM)  # stable: then as given
+        entries.sort(key=lambda model: model.latent_dim != CHOSEN_DIM)  # a stable sort keeps the given order
     reasons = {
         role: _reason(role, missing, role in skipped) for role, entries in models.items() if not entries
     }
@@ -121,13 +121,15 @@ def find_models(
 
 
 def describe(role: str, weights: str, source: str) -> Model:
-    """Load a model and say what it is. Raises UserError if it does not fit its role."""
+    """Load a model and describe it. Raises UserError if it does not fit its role."""
     if "," in weights:
-        raise UserError(f"the path of a model must not hold a comma: '{weights}'; rename or link the folder")
+        raise UserError(f"the path of a model must not have a comma: '{weights}'; rename or link the folder")
     codec = load(weights)
     if codec.quantizer is None or codec.quantizer.kind != kind_of(role):
         kind = "no quantizer" if codec.quantizer is None else f"quantizer '{codec.quantizer.kind}'"
-        raise UserError(f"model '{weights}' has {kind}, role '{role}' needs '{kind_of(role)}'; give another")
+        raise UserError(
+            f"model '{weights}' has {kind}, but role '{role}' needs '{kind_of(role)}'; give another model"
+        )
     encoder = {
         name: tensor
         for name, tensor in codec.autoencoder.state_dict().items()
@@ -172,12 +174,12 @@ def _departures(codec: Qincodec) -> list[str]:
 
 
 def _stages(run: Path) -> dict[str, Path]:
-    """Role -> where a training run leaves its model. Raises UserError for another folder."""
+    """Role -> folder of its model in a training run. Raises UserError if ``run`` is not a training run."""
     folder = run.expanduser().absolute()
     if not (folder / "training.json").is_file():
         raise UserError(
-            f"'{run}' is not the folder of a training (training.json is missing): give what `qincodec train "
-            "--out` wrote, or models with --model ROLE=PATH"
+            f"'{run}' is not the folder of a training (training.json is missing); give the folder that "
+            "`qincodec train --out` wrote, or models with --model ROLE=PATH"
         )
     return {
         role: folder / f"{'finetuned' if role.endswith(FINETUNED) else 'quantizer'}-{kind_of(role)}" / "model"
@@ -198,8 +200,8 @@ def _refuse_doubles(models: Sequence[Model]) -> None:
         same = hashes.setdefault(model.hash, model)
         if same is not model:
             raise UserError(
-                f"one model is given as '{same.role}' and as '{model.role}': {model.weights}; give another,"
-                " roles differ in quantizer or fine-tuning"
+                f"one model is given as '{same.role}' and as '{model.role}': {model.weights}; give another"
+                " model, because roles differ in quantizer or fine-tuning"
             )
 
 

@@ -1,8 +1,8 @@
-"""What stands in the paper's tables and figures: the rows that are wanted, and the values it printed.
+"""Content of the paper's tables and figures: their rows, and the printed values.
 
 Source: Z. Lahrichi, G. Hadjeres, G. Richard and G. Peeters, "QINCODEC: Neural Audio Compression with Implicit
-Neural Codebooks", Tables I and II. The numbers of Table III and the data of the figures are not in the text
-these were transcribed from; nothing stands in their place.
+Neural Codebooks", Tables I and II. The source text does not have the numbers of Table III and the data of the
+figures, so they are missing here.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class WantedRow:
     """A row of a table.
 
     Attributes:
-        key: of the codec or the model in it, as after ``--skip``.
-        label: as the paper names it.
-        finetuned: of QINCODEC: after stage 3; None for the baselines.
+        key: key of its codec or model, as for ``--skip``.
+        label: its name in the paper.
+        finetuned: whether QINCODEC is trained through stage 3; None for the baselines.
     """
 
     key: str
@@ -43,9 +43,9 @@ class Column:
 
     Attributes:
         key: metric in a run, "perplexity" or "latent_error".
-        heading: with unit and arrow.
-        decimals: those of the paper; None: as many as the interval tells.
-        in_paper: False for what the paper does not have.
+        heading: heading with unit and arrow.
+        decimals: decimals in the paper; None: decimals that fit the interval.
+        in_paper: False for columns that the paper does not have.
     """
 
     key: str
@@ -62,7 +62,7 @@ COLUMNS = (
     Column("fm_openl3", "FM-OL3 ↓", 2),
     Column(PERPLEXITY, "perplexity ↑", 0),
 )
-#: Beside them where OpenL3 cannot be computed. Other numbers on another scale, hence under their own name.
+#: Further columns if OpenL3 cannot be computed. They have their own names, because their scale differs.
 SUBSTITUTES = (
     Column("fd_logmel", "FD-logmel ↓", in_paper=False),
     Column("fm_logmel", "FM-logmel ↓", in_paper=False),
@@ -78,7 +78,7 @@ _QINCODEC = (
 COMPARISON = (WantedRow(DAC, "DAC"), WantedRow(ENCODEC, "EnCodec"), *_QINCODEC)
 #: Rows of Table III.
 ABLATION = (WantedRow(RVQ, "RVQ", False), WantedRow(IRVQ, "iRVQ", False), WantedRow(QINCO2, "QINCO2", False))
-#: Curves of Fig. 3; of several keys the first that is there: fine-tuning changes no codes.
+#: Curves of Fig. 3, each of the first key with a model: fine-tuning does not change the codes.
 CODEBOOKS = (
     ("EnCodec", (ENCODEC,)),
     ("DAC", (DAC,)),
@@ -86,15 +86,15 @@ CODEBOOKS = (
     ("QINCODEC with iRVQ", (IRVQ + FINETUNED, IRVQ)),
 )
 
-#: Models of QINCODEC that rows need.
+#: Roles of the QINCODEC models in the rows.
 ROLES = (RVQ, *(row.key for row in _QINCODEC))
-#: Of the models of one latent dimension, the one that is drawn in Fig. 4.
+#: Order of preference of the models of one latent dimension for Fig. 4.
 BEST_FIRST = (QINCO2 + FINETUNED, QINCO2, IRVQ + FINETUNED, IRVQ, RVQ)
 
 TABLE_RATES = {"I": 16.0, "II": 8.0}
 ABLATION_RATE = 16.0
 CURVE_RATES = (3.0, 8.0, 16.0, 24.0)
-#: Latent dimensions of the paper's models, and the one it calls the optimal choice (VI-C).
+#: Latent dimensions of the paper's models, and its optimal choice (VI-C).
 LATENT_DIMS, CHOSEN_DIM = (16, 32, 64), 32
 
 #: (kbps, row) -> values in the order of `COLUMNS`.
@@ -115,12 +115,12 @@ VALUES: dict[tuple[float, str], tuple[float, ...]] = {
 
 
 def is_wanted(key: str, kbps: float) -> bool:
-    """Whether a table has this row at that rate: RVQ stands in Table III alone."""
+    """Whether a table has this row at that rate: RVQ is only in Table III."""
     return key != RVQ or kbps == ABLATION_RATE
 
 
 def printed(kbps: float, key: str, column: str) -> float | None:
-    """What the paper printed; None where it has nothing or our copy has lost it."""
+    """The printed value; None if the paper or our copy of it has none."""
     row = VALUES.get((kbps, key))
     names = [entry.key for entry in COLUMNS]
     return row[names.index(column)] if row is not None and column in names else None

@@ -1,4 +1,4 @@
-"""The reproduction on the terminal and as files: LaTeX, HTML, JSON, figures."""
+"""The reproduction on the terminal, and as files: LaTeX, HTML, JSON, figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE, TABLES, NUMBERS = "paper.html", "tables.tex", "paper.json"
 
 
 def write_all(found: Reproduction, folder: Path) -> list[Path]:
-    """Write all files; returns their paths. The same bytes for the same numbers.
+    """Write all files; return their paths. The same numbers give the same bytes.
 
     Raises:
         UserError: a file cannot be written.
@@ -51,7 +51,7 @@ def write_all(found: Reproduction, folder: Path) -> list[Path]:
     for name in pictures:
         for suffix in FORMATS:
             if f"{name}.{suffix}" not in contents:
-                (folder / f"{name}.{suffix}").unlink(missing_ok=True)  # of an earlier call
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)  # an earlier call may have left it
     return [folder / name for name in contents]
 
 
@@ -112,7 +112,7 @@ def latex(everything: Sequence[Sheet], found: Reproduction) -> str:
 
 
 def _html(everything: Sequence[Sheet], found: Reproduction, pictures: dict[str, dict[str, bytes]]) -> str:
-    """One file: style and pictures stand in it."""
+    """The page as one file with its style and pictures."""
     data = {name: value for name, value in found.data.to_json().items() if isinstance(value, str | int)}
     return fill_in(
         "paper.html.j2",

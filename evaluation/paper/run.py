@@ -1,4 +1,4 @@
-"""What the paper's tables and figures need, computed in one run folder, and read from it again."""
+"""Computes the numbers of the paper's tables and figures in one run folder."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from qincodec.core.errors import UserError
 
 RUN = "run"
 CURVES = "fig4"
-#: What ``--skip`` takes.
+#: Values of ``--skip``.
 PARTS = (content.DAC, content.ENCODEC, *content.ROLES, OPENL3, CURVES)
 _METRICS = "si_sdr,ms_mel,logmel"
 
 
 @dataclass(frozen=True)
 class PaperRequest:
-    """What was asked for.
+    """The request of a user.
 
     Attributes:
-        data: as `evaluation.datasets.load_dataset` takes it; None for the demo.
+        data: as for `evaluation.datasets.load_dataset`; None for the demo.
         training: folders that `qincodec train` wrote.
-        models: ``ROLE=PATH``.
+        models: texts ``ROLE=PATH``.
         listening: folder that `mushra analyze` wrote.
-        weights: ``NAME=PATH`` of dac, encodec, or a name of `evaluate weights`.
-        skip: parts (`PARTS`) that are left out.
-        limit: draw that many recordings.
+        weights: texts ``NAME=PATH`` for dac, encodec, or a name of `evaluate weights`.
+        skip: parts (`PARTS`) to leave out.
+        limit: number of recordings to draw; None for all.
     """
 
     data: str | None = None
@@ -64,15 +64,15 @@ class PaperRequest:
 
 
 def reproduce(request: PaperRequest, out: Path, progress: Progress = lambda *_: None) -> Reproduction:
-    """Compute what can be computed here; the evaluation goes on with what is in ``out / RUN``.
+    """Compute everything that can be computed here; the evaluation continues the run in ``out / RUN``.
 
     Raises:
-        UserError: something in the request cannot be done. What merely is not there (weights, adapters)
-            stands in its rows.
+        UserError: a part of the request cannot be done. Missing weights and adapters are not errors: their
+            rows have the reason.
     """
     if unknown := [part for part in request.skip if part not in PARTS]:
         raise UserError(
-            f"--skip '{unknown[0]}' is no part of the paper's tables; it is of {', '.join(PARTS)}"
+            f"--skip '{unknown[0]}' is not a part of the paper's tables; choose from {', '.join(PARTS)}"
         )
     listening = None if request.listening is None else read_listening(request.listening)
     models, reasons = find_models(request.training, parse_models(request.models), request.skip)
@@ -98,7 +98,7 @@ def reproduce(request: PaperRequest, out: Path, progress: Progress = lambda *_: 
         maker.curves(session.curve_reasons, curve_reason),
     ]
     environment = describe_environment(request.device, 1)
-    del environment["workers"]  # may differ from run to run
+    del environment["workers"]  # it may differ between runs
     return Reproduction(
         session.dataset,
         _data_note(request, session.dataset),
@@ -113,9 +113,9 @@ def reproduce(request: PaperRequest, out: Path, progress: Progress = lambda *_: 
 
 
 def _baselines(request: PaperRequest, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
-    """(codec -> as after ``--codecs``, codec -> why it cannot run) of DAC and EnCodec.
+    """(codec -> its text for ``--codecs``, codec -> why it cannot run) for DAC and EnCodec.
 
-    Weights that are not here are downloaded, unless that is forbidden.
+    Missing weights are downloaded, unless downloads are off.
     """
     own: dict[str, str] = {}
     for text in request.weights:
@@ -141,7 +141,7 @@ def _baselines(request: PaperRequest, progress: Progress) -> tuple[dict[str, str
 
 
 def _fetch(codec: str, path: str | None, progress: Progress) -> str | None:
-    """Download what a codec lacks; why that is not possible."""
+    """Download the missing weights of a codec; return the reason if that is not possible."""
     if weights.is_offline():
         return None
     try:
@@ -153,7 +153,7 @@ def _fetch(codec: str, path: str | None, progress: Progress) -> str | None:
 
 
 def _curve_models(models: Mapping[str, list[Model]]) -> dict[int, Model]:
-    """D -> the model that is drawn for it, ascending."""
+    """D -> its model in Fig. 4, in ascending order."""
     found: dict[int, Model] = {}
     for role in content.BEST_FIRST:
         for model in models.get(role, []):
@@ -166,9 +166,9 @@ class _Session:
     """The evaluation behind all tables and figures.
 
     Attributes:
-        results: of all that ran; None if nothing could.
-        dataset: of the run; set by `run`.
-        curve_reasons: (label, kbps) -> why a point of Fig. 4 is not there.
+        results: results of all codecs; None if none could run.
+        dataset: data set of the run; set by `run`.
+        curve_reasons: (label, kbps) -> why a point of Fig. 4 is missing.
     """
 
     request: PaperRequest
@@ -182,7 +182,7 @@ class _Session:
     def run(
         self, codecs: Mapping[str, str], labels: Mapping[str, str], curves: Sequence[Model]
     ) -> dict[tuple[str, float], str]:
-        """Evaluate; returns (key, kbps) -> why a codec has no rate there."""
+        """Evaluate; return (key, kbps) -> why a codec has no such rate."""
         if not codecs:
             self._describe_data()
             return {}
@@ -226,7 +226,7 @@ class _Session:
         return off
 
     def _points(self, asked: Request, model: Model) -> list[PreparedCondition]:
-        """Conditions of Fig. 4, of the metrics it needs."""
+        """Conditions of Fig. 4."""
         codec = f"{model.label}=qincodec:{model.weights}"
         curve = replace(asked, codecs=[codec], kbps=content.CURVE_RATES)
         points = []
@@ -257,7 +257,7 @@ class _Session:
 
 
 def _rate_off(condition: Condition) -> str:
-    """Why a condition is not the one that was asked for; "" if it is near enough."""
+    """Why a condition does not meet the asked rate; "" if it does."""
     if condition.kbps is None or condition.nominal is None:
         return ""
     if abs(condition.nominal / condition.kbps - 1) <= MAX_RATE_DEVIATION:
@@ -268,7 +268,7 @@ def _rate_off(condition: Condition) -> str:
 def _latent_errors(
     results: Results, models: Mapping[str, list[Model]], folder: Path, device: str, progress: Progress
 ) -> dict[str, LatentError]:
-    """Role -> error, of the roles of Table III that ran."""
+    """Role -> error, for the roles of Table III that ran."""
     found = {}
     with RunStore(folder) as store:
         for row in content.ABLATION:
@@ -295,11 +295,11 @@ def _data_note(request: PaperRequest, data: DatasetInfo) -> str:
     count = f"{data.n_clips} clips of {data.n_recordings} recordings"
     if not _is_papers(request):
         return (
-            f"not the paper's data: {data.name}, {count}; the paper's values are of {content.TEST_SET}, so"
-            " differences to them would say nothing about a codec and are not given"
+            f"not the paper's data: {data.name}, {count}; the paper's values are for {content.TEST_SET}, so"
+            " differences to them would say nothing about a codec and are not shown"
         )
     whole = data.n_clips == content.TEST_SET_CLIPS
     text = f"the paper's data: {content.TEST_SET}, {count}"
     length = f"{content.EXCERPT_S:g} s"
-    text += "" if whole else f" of {content.TEST_SET_CLIPS} clips, so not all of it"
+    text += "" if whole else f", a part of its {content.TEST_SET_CLIPS} clips"
     return f"{text}; the first {length} of each (the paper does not say which {length})"

@@ -1,4 +1,4 @@
-"""The paper's tables, and the numbers of its figures, as tables that `evaluation.report` draws."""
+"""The paper's tables and the numbers of its figures, as tables for `evaluation.report`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evaluation.paper.tables import Entry, PaperFigure, PaperTable, Point, Repro
 from evaluation.report.cells import MISSING, Cell, Section, Table, decimals, kbps_cell
 
 NOT_RUN = "not run"
-FIGURE_LOST = f"paper: {MISSING} (the data of its figures are lost in our copy)"
+FIGURE_LOST = f"paper: {MISSING} (our copy does not have the data of its figures)"
 _NOTHING = Cell("")
 
 
@@ -20,8 +20,8 @@ class Sheet:
     """A table, or the numbers of a figure.
 
     Attributes:
-        missing: (what could not run, why).
-        ran: something in it was computed here.
+        missing: (part that could not run, reason).
+        ran: whether a part of it was computed here.
         figure: the name of its picture; "" if there is none.
     """
 
@@ -35,13 +35,13 @@ class Sheet:
 
 
 def sheets(found: Reproduction) -> list[Sheet]:
-    """Tables, then figures; behind them those that have nothing but the paper's values."""
+    """Tables, then figures; last, those with only the paper's values."""
     shown = (sheet for sheet in _all(found) if sheet.table.sections)
     return sorted(shown, key=lambda sheet: not sheet.ran)
 
 
 def not_run(found: Reproduction) -> list[str]:
-    """Each reason once, with all that could not run for it and where that would stand."""
+    """Each reason once, with the parts that could not run and their tables or figures."""
     places: dict[str, dict[str, list[str]]] = {}
     for sheet in _all(found):
         for label, reason in sheet.missing:
@@ -59,8 +59,8 @@ def _all(found: Reproduction) -> list[Sheet]:
 
 
 def table_sheet(table: PaperTable, differences: bool) -> Sheet:
-    """A section for each row of the paper, those that ran first: here, at half the data, the paper, and with
-    ``differences`` what lies between."""
+    """A section for each row of the paper, those that ran first. Its lines are the values here, at half the
+    data, in the paper and, with ``differences``, the differences."""
     headings = ["", "kbps", *(column.heading for column in table.columns), "n"]
     rows = sorted(table.rows, key=lambda row: bool(row.reason))
     sections = [_section(row, table.columns, differences) for row in rows]
@@ -105,7 +105,7 @@ def _section(row: Row, columns: list[Column], with_differences: bool) -> Section
 
 
 def _form(estimate: Entry | Point, column: Column | None = None) -> str:
-    """With the decimals of the paper, or as many as the interval tells."""
+    """Format with the decimals of the paper, or with decimals that fit the interval."""
     if column is not None and column.decimals is not None:
         return f".{column.decimals}f"
     value, low, high = pd.Series([estimate.value, estimate.low, estimate.high], dtype=float)
@@ -113,7 +113,7 @@ def _form(estimate: Entry | Point, column: Column | None = None) -> str:
 
 
 def figure_sheet(figure: PaperFigure) -> Sheet:
-    """The numbers of a figure, and what is not in it."""
+    """The numbers of a figure, and its missing parts."""
     most = max((len(series.points) for series in figure.series), default=0)
     headings = {
         "fig2": ["", "condition", "value", "n"],

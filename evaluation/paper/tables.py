@@ -1,4 +1,4 @@
-"""Tables and figures of the paper, as data, from the results of a run."""
+"""Tables and figures of the paper as data, made from the results of a run."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from evaluation.report.notes import notes
 from evaluation.results import Results
 
 OPENL3 = "openl3"
-#: Behind a curve's name: a picture goes where its table does not.
+#: Ending of a curve's name, because pictures are shared without their table.
 RANDOM = " (random weights)"
-#: Above the reasons of all that could not run.
+#: Title of the reasons for everything that could not run.
 NOT_RUN_HERE = "Not run here"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A number beside the paper's.
+    """A number and the paper's value.
 
     Attributes:
         value: None with a ``reason``.
-        low, high: of the 95 % interval; None with a ``ci_reason``.
-        paper: None where the paper, or our copy of it, has none.
-        half: of a distance between distributions: its value at half the recordings.
-        ran: False where it could not be computed here, whatever the codec.
+        low, high: 95 % interval; None with a ``ci_reason``.
+        paper: None if the paper, or our copy of it, has no value.
+        half: for a distance between distributions, its value at half the recordings.
+        ran: False if it cannot be computed here for any codec.
     """
 
     value: float | None
@@ -53,7 +53,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what ran, or why it did not."""
+    """A row of a table with its numbers, or with the reason why it did not run."""
 
     wanted: WantedRow
     kbps: float
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One of the paper's tables; ``missing``: (columns that are not in it, why)."""
+    """One of the paper's tables; ``missing``: (missing columns, reason)."""
 
     name: str
     title: str
@@ -83,10 +83,10 @@ class Point:
     """A point of a figure.
 
     Attributes:
-        x: a measured rate in kbit/s, the number of a codebook, or a condition's name.
-        low, high: of the 95 % interval.
-        n: clips, frames or listeners it is of.
-        asked: rate that was asked for.
+        x: a measured rate in kbit/s, the number of a codebook, or the name of a condition.
+        low, high: 95 % interval.
+        n: number of its clips, frames or listeners.
+        asked: asked rate, kbit/s.
     """
 
     x: float | str
@@ -108,7 +108,7 @@ class Series:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """One of the paper's figures; ``missing``: (what is not in it, why)."""
+    """One of the paper's figures; ``missing``: (missing part, reason)."""
 
     name: str
     title: str
@@ -119,11 +119,11 @@ class PaperFigure:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """All of it.
+    """All tables and figures.
 
     Attributes:
-        data_note: what the data are, in words.
-        comparable: they are the paper's, so that a difference to its values says something.
+        data_note: description of the data.
+        comparable: whether the data are the paper's, so that differences to its values have a meaning.
     """
 
     data: DatasetInfo
@@ -138,28 +138,28 @@ class Reproduction:
 
     @property
     def summary(self) -> str:
-        """How much of the tables ran, in words."""
+        """A sentence on how many rows and figures were computed."""
         rows = [row for table in self.tables for row in table.rows]
         ran = sum(not row.reason for row in rows)
         drawn = sum(bool(figure.series) for figure in self.figures)
         return (
             f"{ran} of {len(rows)} rows of the tables ran and {drawn} of {len(self.figures)} figures could be"
-            f" drawn; what could not stands under '{NOT_RUN_HERE}'"
+            f" drawn; '{NOT_RUN_HERE}' lists the others"
         )
 
 
 @dataclass
 class TableMaker:
-    """Makes tables and figures of what ran.
+    """Makes the tables and figures.
 
     Attributes:
-        results: of the run, which may hold more than is wanted now; None if nothing could run.
+        results: results of the run, which may have further conditions; None if nothing could run.
         labels: key of a row -> its codec in the run.
         models: role -> its models, the one for the tables first.
         drawn: latent dimension -> its model in Fig. 4.
         reasons: key of a row -> why it did not run.
         rates_off: (key, kbps) -> why a codec has no such rate.
-        latent_errors: role -> its error, of rows of Table III that ran.
+        latent_errors: role -> its error, for rows of Table III that ran.
         no_embeddings: embedding -> why it could not be computed.
     """
 
@@ -181,7 +181,7 @@ class TableMaker:
             if content.is_wanted(key, kbps)
         ]
         points = [(model.label, kbps) for model in self.drawn.values() for kbps in content.CURVE_RATES]
-        #: What the tables and what the curves of Fig. 4 are made of.
+        #: Results for the tables, and for the curves of Fig. 4.
         self._tabled = None if results is None else _only(results, wanted)
         self._points = None if results is None else _only(results, points)
         has_openl3 = results is not None and OPENL3 not in self.no_embeddings
@@ -190,7 +190,7 @@ class TableMaker:
 
     @property
     def n_failed(self) -> int:
-        """Results of clips, of all that is shown."""
+        """Number of failed results of clips in all tables and figures."""
         parts = [part.clips for part in (self._tabled, self._points) if part is not None]
         failed = [rows[rows["error"].notna()] for rows in parts]
         return len(
@@ -205,14 +205,14 @@ class TableMaker:
         return PaperTable(name, title, list(self._columns), rows, self._missing_columns(), notes)
 
     def _pair_notes(self) -> list[str]:
-        """On models that stand for one before and after fine-tuning, and are not."""
+        """Notes on pairs of models that are not one model before and after fine-tuning."""
         notes = []
         for kind in (content.IRVQ, content.QINCO2):
             pair = [self.models[key][0] for key in (kind, kind + content.FINETUNED) if key in self.models]
             if len({model.coder for model in pair}) > 1:
                 notes.append(
                     f"{kind} and {kind}{content.FINETUNED} differ in encoder or quantizer, which fine-tuning"
-                    " leaves alone: they are not one model before and after it"
+                    " does not change: they are not one model before and after it"
                 )
         return notes
 
@@ -222,7 +222,7 @@ class TableMaker:
         columns = [Column(content.LATENT_ERROR, "latent MSE ↓"), *self._columns]
         rows = [self._row(wanted, kbps, columns, compared=False) for wanted in content.ABLATION]
         used = {self.models[row.wanted.key][0].encoder for row in rows if not row.reason}
-        notes = ["The paper's numbers of Table III are lost in our copy: a dash stands for them"]
+        notes = ["Our copy of the paper does not have the numbers of Table III, so they are dashes"]
         if len(used) > 1:
             notes.append("The quantizers belong to different encoders: their latent MSE cannot be compared")
         title = f"Offline quantizers at {kbps:g} kbps, after step 2 (no fine-tuning)"
@@ -233,7 +233,7 @@ class TableMaker:
         return [("FD-OL3, FM-OL3", self.no_embeddings[OPENL3])] if OPENL3 in self.no_embeddings else []
 
     def _row(self, wanted: WantedRow, kbps: float, columns: Sequence[Column], compared: bool = True) -> Row:
-        """A row; ``compared``: with the paper's values, where it has any."""
+        """A row; ``compared``: with the paper's values, if it has any."""
         key = wanted.key
         values = {c.key: content.printed(kbps, key, c.key) if compared else None for c in columns}
         reason = self.reasons.get(key) or self.rates_off.get((key, kbps), "")
@@ -311,7 +311,7 @@ class TableMaker:
     def _table_notes(self, rows: Sequence[Row]) -> list[str]:
         notes = []
         if self._columns[-1] in content.SUBSTITUTES:
-            notes.append("FD-logmel and FM-logmel are not the paper's: other features, on another scale")
+            notes.append("FD-logmel and FM-logmel are not in the paper: they have other features and scales")
         frames = {}
         for row in rows:
             entry = None if row.reason else self._corpus.get((self.labels[row.wanted.key], row.kbps))
@@ -339,7 +339,7 @@ class TableMaker:
         }
         if counts:
             parts = [f"{n} clips, {frames} frames (half: {half})" for n, frames, half in sorted(counts)]
-            notes.append(f"FD-OL3 is of {'; '.join(parts)} and falls as they grow: compare at equal n only")
+            notes.append(f"FD-OL3 is for {'; '.join(parts)} and falls as they grow: compare at equal n only")
         return notes
 
     def codebooks(self) -> PaperFigure:
@@ -365,7 +365,7 @@ class TableMaker:
             (f"{name} at {' and '.join(rates)} kbps", reason) for (name, reason), rates in missing.items()
         ]
         title = "Perplexity of each codebook"
-        return PaperFigure("fig3", title, series, absent, ["Perplexity 2^H; n: frames it is counted on"])
+        return PaperFigure("fig3", title, series, absent, ["Perplexity 2^H; n: number of frames"])
 
     def curves(self, off: Mapping[tuple[str, float], str], nothing: str) -> PaperFigure:
         """Fig. 4.
@@ -377,7 +377,7 @@ class TableMaker:
         series = []
         drawn = self.drawn
         missing = [
-            (f"D = {dim}", "no model of it" if drawn else nothing)
+            (f"D = {dim}", "no model with it" if drawn else nothing)
             for dim in content.LATENT_DIMS
             if dim not in drawn
         ]
@@ -411,18 +411,18 @@ class TableMaker:
         return PaperFigure("fig4", title, series, missing, notes)
 
     def notes(self) -> list[str]:
-        """What a reader of all tables must know, one line each."""
+        """Notes on all tables, one line each."""
         found = [] if self._tabled is None else notes(self._tabled, self._tabled.summary)
         lines = [note.text for note in found]
         if self.latent_errors:
             lines.append(DEFINITION)
         if self._tabled is not None and any(m.name == "fm_openl3" for m in self._tabled.metrics):
-            lines.append("The paper gives no formula of its FM-OL3: the one above is ours")
+            lines.append("The paper has no formula for its FM-OL3: the one above is ours")
         return lines
 
 
 def _only(results: Results, wanted: Sequence[tuple[str, float]]) -> Results:
-    """The part of a run that is of these (codec, kbps)."""
+    """The part of a run with these (codec, kbps)."""
     keys = set(wanted)
     clips = results.clips
     chosen = [pair in keys for pair in zip(clips["codec"], clips["kbps"], strict=True)]

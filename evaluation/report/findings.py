@@ -97,7 +97,11 @@ class _Words:
             pair = len(first.ties) + len(first.worse) == 1
             if first.ties and not first.worse:
                 two = f"{first.best} and {first.ties[0]} cannot be told apart by {labels}"
-                yield two if pair else f"by {labels}, no test tells the best of {len(first.ties) + 1} codecs"
+                yield (
+                    two
+                    if pair
+                    else f"by {labels}, no test identifies the best of {len(first.ties) + 1} codecs"
+                )
             elif first.ties:
                 yield (
                     f"{first.best} cannot be told apart from {_named(first.ties)} by {labels}, and is better"

@@ -1,4 +1,4 @@
-"""What a reader of the tables must know."""
+"""Notes on the tables of a report."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def _count(store: RunStore, rows: Iterable[CodedRow], key: str) -> CodesRow | st
         try:
             encoded = store.read_encoded(row)
         except (OSError, UserError):
-            return f"{row.encoded} is gone or damaged"
+            return f"{row.encoded} is missing or damaged"
         if encoded.codes is None:
             continue
         sizes = encoded.codebook_sizes

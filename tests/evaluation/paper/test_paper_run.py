@@ -300,7 +300,7 @@ def test_what_cannot_be_meant_is_refused(
     irvq = training / "quantizer-irvq" / "model"
     build("rvq", False).save(tmp_path / "a,b")
     cases: list[tuple[list[object], str]] = [
-        (["--model", f"qinco2={irvq}"], "has quantizer 'irvq', role 'qinco2' needs 'qinco2'"),
+        (["--model", f"qinco2={irvq}"], "has quantizer 'irvq', but role 'qinco2' needs 'qinco2'"),
         (["--model", f"best={irvq}"], "--model takes ROLE=PATH with a role of rvq, irvq"),
         (["--model", "irvq"], "--model takes ROLE=PATH"),
         (["--model", f"irvq={tmp_path / 'none'}"], "is not a model"),
@@ -309,9 +309,9 @@ def test_what_cannot_be_meant_is_refused(
             ["--model", f"irvq={irvq}", "--model", f"irvq-finetuned={irvq}"],
             "one model is given as 'irvq' and",
         ),
-        (["--model", f"rvq={tmp_path / 'a,b'}"], "must not hold a comma"),
+        (["--model", f"rvq={tmp_path / 'a,b'}"], "must not have a comma"),
         (["--training", clips], "is not the folder of a training"),
-        (["--skip", "opus"], "--skip 'opus' is no part"),
+        (["--skip", "opus"], "--skip 'opus' is not a part"),
         (["--listening", clips], "conditions.csv' cannot be read"),
         (["--weights", "dac"], "--weights takes NAME=PATH"),
         (["--weights", "opus=x"], "opus"),
@@ -393,7 +393,7 @@ def test_with_openl3_the_papers_columns_stand_alone(
     assert entry["value"] > 0 and entry["half"] > 0 and entry["paper"] is None and entry["ran"]
     assert any(re.match(r"FD-OL3 is of 3 clips, \d+ frames \(half: \d+\)", note) for note in table["notes"])
     assert any(note.startswith("Noise floor, FD-OL3 and FM-OL3") for note in table["notes"])
-    assert "The paper gives no formula of its FM-OL3" in out
+    assert "The paper has no formula for its FM-OL3" in out
 
 
 def test_the_papers_data_are_named_as_such() -> None:
@@ -402,7 +402,7 @@ def test_the_papers_data_are_named_as_such() -> None:
         "the paper's data: AudioCaps' test set, 975"
     )
     part = _data_note(PaperRequest("audiocaps:x"), replace(data, n_clips=900))
-    assert "of 975 clips, so not all of it" in part
+    assert "a part of its 975 clips" in part
     assert _data_note(PaperRequest("/audiocaps"), data).startswith("not the paper's data")
 
 
@@ -417,7 +417,7 @@ def test_differences_are_given_on_audiocaps(call: Call, build: Build, clips: Pat
     (folder / "test.csv").write_text("audiocap_id,youtube_id,start_time,caption\n" + "\n".join(rows) + "\n")
     data = ["--data", f"audiocaps:{folder}", "--model", f"irvq={tmp_path / 'model'}"]
     code, out, _ = call(*data, "--skip", "openl3,fig4,dac,encodec", "--out", tmp_path / "out")
-    assert code == 0 and "of 975 clips, so not all of it" in out
+    assert code == 0 and "a part of its 975 clips" in out
     numbers = json.loads((tmp_path / "out" / "paper.json").read_text())
     row = next(row for row in numbers["tables"][0]["rows"] if row["wanted"]["key"] == "irvq")
     entry = row["entries"]["si_sdr"]

@@ -83,7 +83,9 @@ def test_what_holds_at_most_rates_comes_first() -> None:
 
 def test_no_test_tells_the_best_of_equals() -> None:
     same = {(codec, 8.0): (around(5), around(1)) for codec in "abc"}
-    assert sentences(scored(same)) == ["At 8 kbps, by SI-SDR and MS-Mel, no test tells the best of 3 codecs"]
+    assert sentences(scored(same)) == [
+        "At 8 kbps, by SI-SDR and MS-Mel, no test identifies the best of 3 codecs"
+    ]
 
 
 def test_codecs_that_no_test_tells_apart_are_counted_at_each_rate() -> None:
@@ -93,7 +95,7 @@ def test_codecs_that_no_test_tells_apart_are_counted_at_each_rate() -> None:
     off = (results.clips["codec"] == "d") & (results.clips["kbps"] == 16)
     results.clips.loc[off, "bytes"] *= 3  # it misses the rate, and no claim is made of it
     assert sentences(results) == [
-        f"At {rate} kbps, by SI-SDR and MS-Mel, no test tells the best of {number} codecs"
+        f"At {rate} kbps, by SI-SDR and MS-Mel, no test identifies the best of {number} codecs"
         for rate, number in ((8, 4), (16, 3))
     ]
 
