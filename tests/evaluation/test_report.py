@@ -1,4 +1,4 @@
-"""Reports: nothing cut, nothing hidden, the same bytes every time, and files that other programs can read."""
+"""Reports: nothing is cut or hidden, bytes repeat, and other programs can read the files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BOLD_VALUES = 2
 
 
 def difficult() -> Results:
-    """Everything a report has to cope with."""
+    """Results with every difficulty for a report."""
     return troubled(disclaimer=DISCLAIMER, n_excluded=2, n_lossy=3, lossy_formats=["MP3", "Vorbis"])
 
 
@@ -138,7 +138,7 @@ def test_piped_output_is_plain_and_unwrapped() -> None:
         assert line in text.splitlines()
 
 
-def test_what_a_metric_is_is_explained_on_request() -> None:
+def test_metrics_are_explained_on_request() -> None:
     def said(explain: bool) -> list[str]:
         file = io.StringIO()
         print_report(difficult(), file, explain=explain)
@@ -180,7 +180,7 @@ def test_terminal_that_cannot_show_arrows() -> None:
     assert "SI-SDR (dB) (up)" in file.getvalue() and "! 9.60" in file.getvalue()
 
 
-def test_notes_tell_what_a_reader_must_know() -> None:
+def test_notes_name_every_limit_of_the_results() -> None:
     results = difficult()
     results.n_pending = 3
     text = "\n".join(note_lines(results))
@@ -219,8 +219,8 @@ def test_quiet_results_have_few_notes() -> None:
     assert len(note_lines(results)) == 3  # the data and two definitions
 
 
-def test_rows_that_shared_a_folder_of_clips_are_told() -> None:
-    """Which an earlier version let happen: their run folders are still read."""
+def test_rows_that_shared_a_folder_of_clips_have_a_note() -> None:
+    """An earlier version allowed it, and its run folders are still read."""
     results = make_results(codecs={"a b": 0, "mp3": 1, "a_b": 2})
     (line,) = [line for line in note_lines(results) if "one folder" in line]
     assert line.startswith(
@@ -449,7 +449,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_random_weights_and_notes_of_the_data_stand_below_every_table() -> None:
+def test_random_weights_and_notes_of_the_data_are_below_every_table() -> None:
     results = make_results()
     note = "3 of 9 recordings, drawn with seed 7"
     results.dataset = dataclasses.replace(results.dataset, notes=(note,))

@@ -1,4 +1,4 @@
-"""`evaluate list`: fast, and every plug-in that does not work is a line in it."""
+"""`evaluate list`: fast, with a line for every plug-in that does not work."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ OURS = ("si_sdr", "logmel", "qinco2")
 
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts above, announced as an installed package announces them."""
+    """The parts above, announced by entry points like those of an installed package."""
     (tmp_path / "odd_plugins.py").write_text(PLUGINS)
     monkeypatch.syspath_prepend(tmp_path)
     announce(
@@ -306,8 +306,8 @@ def test_what_cannot_run_here_is_left_out_with_the_reason(plugins: None, tmp_pat
     assert "Unavailable: licensed: its licence server" in (tmp_path / "run" / "table.md").read_text()
 
 
-def test_the_range_that_is_searched_for_a_measured_rate_is_said() -> None:
-    """Of AAC it begins at half of its lowest bitrate; MP3 has those of its table alone."""
+def test_the_range_of_rates_to_search_is_listed() -> None:
+    """AAC's begins at half of its lowest bitrate; MP3 has only the rates of its table."""
     assert points("aac").endswith(" kbps at 44.1 kHz; to match measured rates any from 4 to 160")
     assert points("mp3").endswith("... 320 kbps at 44.1 kHz")
 

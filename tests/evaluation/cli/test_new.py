@@ -1,4 +1,4 @@
-"""`evaluate new codec`: what it writes is a codec, and what it refuses."""
+"""`evaluate new codec`: it writes a working codec, and refuses bad names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_class_keeps_the_promises_of_a_codec(tmp_path: Path) -> None:
         ("x", "'x' exists"),
     ],
 )
-def test_what_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
+def test_bad_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").mkdir()
     with pytest.raises(UserError, match=said):

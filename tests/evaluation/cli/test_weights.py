@@ -81,7 +81,7 @@ def test_the_list_has_every_file(run: Run, cache: Path) -> None:
 def test_files_of_installed_codecs_are_listed_and_fetched(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The guide's, announced as an installed package does it; one that does not import hides no other."""
+    """With the guide's entry point. A codec that cannot be imported does not hide the others."""
     monkeypatch.setattr(weights, "FILES", dict(FILES))
     monkeypatch.syspath_prepend(tmp_path)
     with serve(Site(b"x" * 1000)) as site:
@@ -115,7 +115,7 @@ def test_fetch(run: Run, cache: Path, sites: dict[str, Site]) -> None:
     assert out.count("yes, 3.6 MB, as first seen, sha256 ") == 1
 
 
-def test_what_fetch_refuses(run: Run, cache: Path, sites: dict[str, Site]) -> None:
+def test_errors_of_fetch(run: Run, cache: Path, sites: dict[str, Site]) -> None:
     code, out, err = run("weights", "fetch", "dac-8kbs")
     assert (code, out) == (2, "")
     assert "did you mean dac-8kbps" in err

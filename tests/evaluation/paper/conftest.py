@@ -56,7 +56,7 @@ def make_model(kind: str, finetuned: bool, dim: int = 8) -> Qincodec:
 
 @pytest.fixture(autouse=True)
 def nothing_shipped(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is shipped or in the cache of this machine must not decide what is tested."""
+    """Shipped models and the cache of this machine must not change the tests."""
     monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path_factory.mktemp("shipped"))
     monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("COLUMNS", "200")

@@ -1,4 +1,4 @@
-"""The values that stand for the paper are the ones in its text, read here a second time."""
+"""The paper's values equal those in its text, which is read here a second time."""
 
 from __future__ import annotations
 

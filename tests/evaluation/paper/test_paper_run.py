@@ -108,7 +108,7 @@ def test_every_row_is_filled_or_says_why(done: Done) -> None:
     assert done.row(0, "encodec")["entries"]["si_sdr"]["paper"] == 6.10
 
 
-def test_stands_beside_the_paper_and_labels_itself(done: Done) -> None:
+def test_values_are_beside_the_papers_and_labelled(done: Done) -> None:
     assert "not the paper's data: " in done.out and "3 clips of 3 recordings" in done.out
     assert re.search(r"here .* not run +not run", done.out) and "FD-logmel" in done.out
     assert re.search(r"^paper +16 ", done.out, re.MULTILINE)
@@ -123,7 +123,7 @@ def test_stands_beside_the_paper_and_labels_itself(done: Done) -> None:
     assert load(done.arguments[3] / "quantizer-irvq" / "model").hash[:16] in models[1]  # type: ignore[operator]
 
 
-def test_what_cannot_run_stands_in_one_box_behind_all_that_did(done: Done) -> None:
+def test_reasons_are_in_one_box_after_all_that_ran(done: Done) -> None:
     """Each reason once, on the terminal, in the page and in LaTeX."""
     before, _, after = done.out.partition("\nNot run here\n")
     assert "left out with" not in before and "OpenL3" not in before
@@ -233,7 +233,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_stands_alone(done: Done) -> None:
+def test_the_page_needs_no_other_file(done: Done) -> None:
     page = Page()
     page.feed((done.folder / "paper.html").read_text(encoding="utf-8"))
     assert page.open == []
@@ -294,7 +294,7 @@ def test_a_shipped_model_is_the_finetuned_one(
     assert len(models["qinco2-finetuned"]) == 1
 
 
-def test_what_cannot_be_meant_is_refused(
+def test_mistakes_are_refused_in_one_line(
     call: Call, training: Path, clips: Path, build: Build, tmp_path: Path
 ) -> None:
     irvq = training / "quantizer-irvq" / "model"
@@ -356,7 +356,7 @@ def test_a_listening_test_becomes_a_figure(call: Call, clips: Path, tmp_path: Pa
         assert code == 2 and err.count("\n") == 1 and "conditions.csv" in err
 
 
-def test_failed_clips_stand_in_the_row_and_in_the_exit_code(
+def test_failed_clips_are_in_the_row_and_in_the_exit_code(
     call: Call, build: Build, clips: Path, tmp_path: Path
 ) -> None:
     build("rvq", False).save(tmp_path / "model")
@@ -374,7 +374,7 @@ def test_failed_clips_stand_in_the_row_and_in_the_exit_code(
 
 
 @pytest.mark.long  # OpenL3's network and its resampler's compilation take ten seconds
-def test_with_openl3_the_papers_columns_stand_alone(
+def test_with_openl3_there_are_only_the_papers_columns(
     call: Call,
     build: Build,
     shared: Callable[[str], Path],

@@ -1,4 +1,4 @@
-"""Categories: tables and curves of each, which are those of a data set that holds nothing else."""
+"""Categories: their tables and curves equal those of a data set with that category alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evaluation.results import MAX_CATEGORIES, Results
 
 
 def in_categories(results: Results, number: int) -> Results:
-    """Recordings dealt to so many categories in turn."""
+    """Results whose recordings alternate between this number of categories."""
     order = {name: index for index, name in enumerate(sorted(results.clips["recording"].unique()))}
     names = [f"kind {order[name] % number}" for name in results.clips["recording"]]
     return replace(results, clips=results.clips.assign(category=names))

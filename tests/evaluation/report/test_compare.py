@@ -1,4 +1,4 @@
-"""Two runs compared: known differences, symmetry, and what must not be compared."""
+"""Comparison of two runs: known differences, symmetry, and runs that cannot be compared."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_known_shift() -> None:
 
 
 def test_interval_is_of_the_differences_and_changes_sign_with_the_order() -> None:
-    """Noise of 0.5 dB per score beside 2 dB between recordings: pairing takes the latter out."""
+    """Noise of 0.5 dB per score beside 2 dB between recordings: pairing removes the latter."""
     a = make_results(seed=1, num_recordings=40)
     b = make_results(seed=1, num_recordings=40)
     noise = make_results(seed=2, num_recordings=40).clips["gain_db"]
@@ -107,7 +107,7 @@ def test_two_codecs_of_other_names_are_not_guessed() -> None:
     assert "Only in the second run: z@8" in text
 
 
-def test_everything_that_differs_is_said() -> None:
+def test_every_difference_has_a_note() -> None:
     a, b = make_results(), make_results(rates=(8.0,), dataset={"disclaimer": "Only a demo."})
     b.settings = dataclasses.replace(b.settings, seed=7, chunks="all")
     b.conditions[0] = Condition(

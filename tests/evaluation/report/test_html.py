@@ -1,4 +1,4 @@
-"""The report as a folder: what it says, that it escapes and hides nothing, and that it can be made again."""
+"""The report as a folder: complete, escaped, and the same bytes every time."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_levels_of_a_tone() -> None:
     )
 
 
-def test_a_click_stands_where_it_is_in_time() -> None:
+def test_a_click_is_at_its_time() -> None:
     clip = np.zeros((2, 16000), np.float32)
     clip[:, 4000] = 1.0
     assert abs(int(media.levels(clip, 16000).mean(axis=0).argmax()) / media.WIDTH - 0.25) < 0.03
@@ -150,7 +150,7 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize("make", [make_results, difficult])
-def test_every_cell_and_note_stands_in_the_page(make: type[Results]) -> None:
+def test_the_page_has_every_cell_and_note(make: type[Results]) -> None:
     results = make()
     page = parsed(render_page(results, commands=["evaluate --seed 0"]))
     for table in all_tables(results, results.summary):
@@ -173,7 +173,7 @@ def folded_warnings(html: str) -> list[str]:
     return re.findall(r"<li>(.*?)</li>", part)
 
 
-def test_what_nobody_may_miss_is_a_stamp() -> None:
+def test_the_most_important_notes_are_stamps() -> None:
     results = difficult()
     results.n_pending = 3
     first = results.conditions[0]
@@ -191,7 +191,7 @@ def test_what_nobody_may_miss_is_a_stamp() -> None:
     assert failures.count(">RuntimeError: encoder refused the clip_1 &amp; gave up at 50 %</td>") == 2
 
 
-def test_text_of_strangers_is_only_text() -> None:
+def test_text_of_the_run_is_escaped() -> None:
     results = make_results(
         codecs={NASTY: 0.0, "b": 1.0}, troubles=True, control=True, dataset={"name": NASTY}
     )
@@ -205,7 +205,7 @@ def test_text_of_strangers_is_only_text() -> None:
     assert NASTY in page.strings
 
 
-def test_nothing_is_asked_for_from_elsewhere() -> None:
+def test_the_page_loads_nothing_from_elsewhere() -> None:
     page = parsed(render_page(difficult(), style="assets/a.css", script="assets/a.js"))
     for _, attributes in page.elements:
         for name in ("src", "href", "srcset", "data"):
@@ -216,7 +216,7 @@ def test_the_same_results_give_the_same_page() -> None:
     assert render_page(difficult()) == render_page(difficult())
 
 
-def test_notes_stand_at_the_top_by_their_severity_and_not_by_their_first_word() -> None:
+def test_severity_not_the_first_word_puts_a_note_at_the_top() -> None:
     results = make_results(troubles=True)
     results.remarks.append("Failed is what this remark does not say")
     results.metrics[1] = dataclasses.replace(results.metrics[1], definition="")  # every text ends with it
@@ -226,7 +226,7 @@ def test_notes_stand_at_the_top_by_their_severity_and_not_by_their_first_word() 
     assert "<li>Failed is what this remark does not say</li>" in html
 
 
-def test_cells_are_sorted_by_their_values_and_not_by_what_is_shown_of_them() -> None:
+def test_cells_are_sorted_by_value_not_by_text() -> None:
     cells = [Cell(16.404, ".2f", marks="⚠†"), Cell(0.875, ".1%"), Cell(math.nan, ".2f"), Cell(None)]
     cells += [Cell(math.inf), Cell(-2.0, "+.1f", (-3.0, 1.0)), Cell("opus"), Cell(3)]
     assert [cell.text for cell in cells] == ["⚠ † 16.40", "87.5%", "–", "–", "inf", "-2.0", "opus", "3"]
@@ -304,7 +304,7 @@ def with_points() -> Results:
     return results
 
 
-def test_tokens_stand_in_the_order_of_measured_rates() -> None:
+def test_tokens_are_in_the_order_of_measured_rates() -> None:
     results = with_points()
     measured, nominal = [7.6, 8.0, 12.8, 16.0], [9.5, 8.0, 16.0, 16.0]
     for frame in (token_frame(results), pair_frame(results)):

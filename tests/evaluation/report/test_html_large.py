@@ -64,7 +64,7 @@ def codecs() -> list[type[Codec]]:
 
 
 def stand_in(name: str) -> type[Metric]:
-    """Called what the metric is called, and quick: the mean distance of samples."""
+    """A quick stand-in under the metric's name: the mean distance of samples."""
 
     def score(self: Metric, reference: Any, decoded: Any, sample_rate: int) -> list[Score]:
         return [Score(value) for value in -(reference - decoded).abs().mean((1, 2))]

@@ -1,4 +1,4 @@
-"""The report of a real run: what is heard is what was scored, and nothing that is missing is hidden."""
+"""The report of a real run: its sounds are those that were scored, and missing parts are named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sounds_are_what_was_scored(small_run: Path, written: Path) -> None:
-    """Against the decoded audio the evaluation kept itself, its delay of 37 samples taken out by hand."""
+    """Compared with the decoded audio that the evaluation kept, after removing its delay of 37 samples."""
     sounds = {path.name.rpartition("-")[0]: path for path in (written / "assets").glob("*.flac")}
     assert len(sounds) == 4 * 7 - 2  # the fragile codec fails on the loud clip at both rates
     for codec, delay in (("steps", 0), ("late", 37), ("fragile", 0)):
@@ -51,8 +51,8 @@ def test_sounds_are_what_was_scored(small_run: Path, written: Path) -> None:
         assert not heard[len(kept) - delay :].any()
 
 
-def test_nothing_that_is_shared_tells_where_the_run_was_made(small_run: Path, written: Path) -> None:
-    """run.json keeps the command, and rows keep what failed, as those need it who go on with the run."""
+def test_shared_files_have_no_path_of_the_run(small_run: Path, written: Path) -> None:
+    """run.json and rows do have paths: who continues the run needs the command and the failures."""
     root = small_run.parent.parent
     told = []
     for folder in (small_run, written):
@@ -76,7 +76,7 @@ def test_a_clip_beyond_full_scale_is_turned_down_as_a_whole(written: Path, small
     assert "played 2.04 dB softer" in (written / "index.html").read_text()
 
 
-def test_what_failed_says_why_in_its_place(written: Path) -> None:
+def test_a_failure_has_its_reason_in_place(written: Path) -> None:
     page = parsed((written / "index.html").read_text())
     assert page.text.count("fragile@8 failed: RuntimeError: too loud for this codec") >= 1
     assert len(page.all("div", class_="signal")) == 4 * 7
@@ -87,7 +87,7 @@ def test_what_failed_says_why_in_its_place(written: Path) -> None:
     assert set(names) == {f"assets/{path.name}" for path in (written / "assets").iterdir()}
 
 
-def test_tables_that_the_page_speaks_of_come_with_it(small_run: Path, written: Path) -> None:
+def test_the_report_has_the_tables_that_its_notes_mention(small_run: Path, written: Path) -> None:
     page = parsed((written / "index.html").read_text())
     tables = {a["download"]: a["href"] for a in page.all("a") if "download" in a}
     assert set(tables) == set(re.findall(r"\w+\.csv", page.text)) >= {"clips.csv", "summary.csv", "tests.csv"}
@@ -132,9 +132,7 @@ def test_an_interrupted_report_leaves_the_old_one(
     assert contents(out) == before
 
 
-def test_sound_stops_where_it_would_weigh_too_much(
-    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sound_is_limited_by_size(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write, "MAX_CLIP_BYTES", 1)
     result = write_html(small_run, tmp_path / "report")
     assert (

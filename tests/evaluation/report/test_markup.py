@@ -1,4 +1,4 @@
-"""LaTeX that a paper can take as it is."""
+"""LaTeX that a paper can include unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evaluation.results import Results
 
 
 def wide() -> Results:
-    """Names and numbers as long as they come, and more metrics than stand side by side."""
+    """The longest names and numbers, and more metrics than fit side by side."""
     codecs = {"qincodec-best": 0.0, "encodec_48khz": 2.0, "opus": 3.0}
     results = make_results(
         codecs=codecs, control=True, declared=True, rates=(8, 128), rate_factor={"opus": 1.2}

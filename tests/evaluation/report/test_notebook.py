@@ -1,4 +1,4 @@
-"""Results show themselves in a notebook: what the run says, escaped, without a script and without a path."""
+"""Results in a notebook: complete, escaped, without a script and without a path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NASTY = "<script>alert('x')</script>\"&amp;"
 
 
 def shown(results: Results) -> evaluation.Results:
-    """The same, as `evaluate` and `load` give them."""
+    """The same results as `evaluate` and `load` return them."""
     fields = {spec.name: getattr(results, spec.name) for spec in dataclasses.fields(results) if spec.init}
     return evaluation.Results(**fields)
 
@@ -41,7 +41,7 @@ def test_load_gives_results_that_show_themselves(small_run: Path) -> None:
     )
 
 
-def test_findings_stand_above_the_table_and_what_nobody_may_miss_is_not_folded() -> None:
+def test_findings_are_above_the_table_and_stamps_are_not_folded() -> None:
     results = shown(
         make_results(codecs={"a": 0, "b": 3}, num_recordings=24, dataset={"disclaimer": "Made up."})
     )
@@ -52,7 +52,7 @@ def test_findings_stand_above_the_table_and_what_nobody_may_miss_is_not_folded()
     assert "No claim in words: it needs 20 recordings" in few and "a warning</summary>" in few
 
 
-def test_text_of_strangers_is_only_text_and_tells_no_path() -> None:
+def test_text_of_the_run_is_escaped_and_has_no_path() -> None:
     results = shown(make_results(codecs={NASTY: 0.0, "b": 1.0}, troubles=True))
     results.clips.loc[results.clips["error"].notna(), "error"] = "no file /home/alice/x.wav"
     page = parsed(results._repr_html_())

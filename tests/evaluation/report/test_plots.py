@@ -1,4 +1,4 @@
-"""Figures show every number where it belongs, and tell codecs and rates apart."""
+"""Figures show every number at its place, and codecs and rates differ visibly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evaluation.statistics.recordings import summarize
 DISCLAIMER = "Demo data: synthetic sounds, not a benchmark."
 
 
-def test_curves_stand_at_measured_rates_with_their_intervals() -> None:
+def test_curves_are_at_measured_rates_with_their_intervals() -> None:
     results = troubled(disclaimer=DISCLAIMER)
     summary = results.summary
     figure = rate_distortion(results, summary)
@@ -60,7 +60,7 @@ def with_codes(points: dict[tuple[str, float], list[float]], size: int) -> Resul
     return results
 
 
-def test_rates_are_told_apart_in_the_figure_of_perplexity() -> None:
+def test_rates_differ_visibly_in_the_figure_of_perplexity() -> None:
     points = {("a", 2.0): [40.0], ("a", 4.0): [40.0, 30.0], ("a", 8.0): [40.0, 30.0, 20.0], ("b", 8.0): [9.0]}
     figure = perplexity(with_codes(points, 64))
     first, second = figure.axes[:2]

@@ -1,4 +1,4 @@
-"""Nothing that is sent to others tells where files lie, who is logged in, or which address failed."""
+"""Files for others have no paths, no name of a user and no address that failed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from evaluation.results import Results
         ("QINCODEC_CACHE=/tmp/abc/d", "QINCODEC_CACHE=…/d"),
     ],
 )
-def test_of_places_the_last_name_is_left(text: str, expected: str) -> None:
+def test_only_the_last_name_of_a_path_remains(text: str, expected: str) -> None:
     assert shareable(text) == expected
 
 
@@ -42,12 +42,12 @@ def test_of_places_the_last_name_is_left(text: str, expected: str) -> None:
         *("8 kbps: 7.99", "a <b> & c", "", "[95% interval]", "x = y // 2"),
     ],
 )
-def test_what_is_no_place_stays(text: str) -> None:
+def test_text_without_a_path_is_not_changed(text: str) -> None:
     assert shareable(text) is text
 
 
 def tell_tale() -> Results:
-    """Results whose every message names a secret place."""
+    """Results with a secret path in every message."""
     secret = "see '/home/alice/top secret/f.wav', /mnt/alice/g.h5 and https://alice.example/w?t=1"
     results = troubled(disclaimer=secret, notes=[secret], excluded=[["x.wav", secret]], n_excluded=1)
     results.clips["error"] = results.clips["error"].where(results.clips["error"].isna(), secret)
@@ -61,7 +61,7 @@ def tell_tale() -> Results:
     return results
 
 
-def test_nothing_shared_tells_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_shared_has_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluation.report.files.write_plots", lambda *_: [])
     for path in write_all(tell_tale(), tmp_path):
         text = path.read_text() if path.suffix != ".parquet" else pd.read_parquet(path).to_csv()
@@ -73,7 +73,7 @@ def test_nothing_shared_tells_a_place(tmp_path: Path, monkeypatch: pytest.Monkey
     assert shareable([card])[0].problem == "no file …/x.wav"
 
 
-def test_results_without_places_are_the_same_object() -> None:
+def test_results_without_paths_are_the_same_object() -> None:
     """So nothing is computed twice for them."""
     results = troubled()
     assert shareable_results(results) is results

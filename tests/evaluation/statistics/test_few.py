@@ -126,7 +126,7 @@ def test_notes_on_few_and_on_skewed_recordings() -> None:
     assert texts[0].startswith("Skewed: SI-SDR of opus@8 (")
 
 
-def test_medians_stand_in_the_summary_and_beside_the_means() -> None:
+def test_medians_are_in_the_summary_and_beside_the_means() -> None:
     results = make_results(num_recordings=9, clips_per_recording=2, troubles=True)
     row = results.summary.iloc[1]
     rows = results.clips[(results.clips["codec"] == row["codec"]) & (results.clips["kbps"] == row["kbps"])]

@@ -1,4 +1,4 @@
-"""What a report may claim: only what the paired tests say, and nothing where they carry no claim."""
+"""Claims of a report: only those that the paired tests support."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_sentence_of_two_codecs() -> None:
     ]
 
 
-def test_of_several_codecs_the_nearest_is_named_and_of_several_rates_the_least() -> None:
+def test_the_nearest_codec_and_the_smallest_lead_are_named() -> None:
     scores = {}
     for kbps, gap in ((8.0, 3.0), (16.0, 2.0)):
         scores["a", kbps] = around(10), around(1)
@@ -70,7 +70,7 @@ def test_of_several_codecs_the_nearest_is_named_and_of_several_rates_the_least()
     assert best.endswith("ahead of b)")
 
 
-def test_what_holds_at_most_rates_comes_first() -> None:
+def test_the_finding_for_most_rates_comes_first() -> None:
     scores = {}
     for kbps, first in ((4.0, 9.0), (8.0, 5.0), (16.0, 5.0)):
         scores["a", kbps] = around(first), around(1)
@@ -81,14 +81,14 @@ def test_what_holds_at_most_rates_comes_first() -> None:
     assert two[1].startswith("At 4 kbps, a is better than b by SI-SDR, by 2.0")
 
 
-def test_no_test_tells_the_best_of_equals() -> None:
+def test_no_test_identifies_the_best_of_equals() -> None:
     same = {(codec, 8.0): (around(5), around(1)) for codec in "abc"}
     assert sentences(scored(same)) == [
         "At 8 kbps, by SI-SDR and MS-Mel, no test identifies the best of 3 codecs"
     ]
 
 
-def test_codecs_that_no_test_tells_apart_are_counted_at_each_rate() -> None:
+def test_codecs_without_a_difference_are_counted_at_each_rate() -> None:
     same = {(codec, 8.0): (around(5), around(1)) for codec in "abcd"}
     same |= {(codec, 16.0): (around(5), around(1)) for codec in "abcd"}
     results = scored(same)
@@ -101,7 +101,7 @@ def test_codecs_that_no_test_tells_apart_are_counted_at_each_rate() -> None:
 
 
 @pytest.mark.parametrize("outlier", [-15.0, -40.0])
-def test_silent_where_ranks_tell_two_apart_and_means_do_not(outlier: float) -> None:
+def test_no_claim_where_ranks_differ_and_means_do_not(outlier: float) -> None:
     """a is better by most recordings and far worse by one: by the mean a little better, or worse."""
     a = around(1, 0.2)
     a[0] = outlier
@@ -113,7 +113,7 @@ def test_silent_where_ranks_tell_two_apart_and_means_do_not(outlier: float) -> N
 
 
 def test_claims_keep_to_holms_correction() -> None:
-    """A difference with p below 5 % by itself is none among the tests of all pairs and rates."""
+    """A difference with p below 5 % alone is not significant among the tests of all pairs and rates."""
     random = np.random.default_rng(1)
     noise = random.normal(0, 1, (6, N))
     shift = next(
@@ -159,22 +159,22 @@ def without_a_rate(results: Results) -> None:
 
 
 @pytest.mark.parametrize("spoil", [unfinished, off_the_rate, apart, never_trained, without_a_rate])
-def test_silent_where_the_data_carry_no_claim(spoil: Callable[[Results], None]) -> None:
+def test_no_claim_where_the_data_support_none(spoil: Callable[[Results], None]) -> None:
     assert len(clear().findings) == 4
     results = clear()
     spoil(results)
     assert results.findings == [] and sentences(results) == [] and silence(results) == ""
 
 
-def test_silent_of_few_recordings() -> None:
+def test_no_claim_from_few_recordings() -> None:
     assert clear(FEW_RECORDINGS).findings and not silence(clear(FEW_RECORDINGS))
     few = clear(FEW_RECORDINGS - 1)
     assert few.tests["winner"].eq("b").all() and few.findings == []
     assert silence(few) == "No claim in words: it needs 20 recordings, and there are 19"
 
 
-def test_silent_where_means_and_tests_disagree() -> None:
-    """b has the better mean, for it failed on the hardest recording; on those that both have it is worse."""
+def test_no_claim_where_means_and_tests_disagree() -> None:
+    """b has the better mean because it failed on the hardest recording; on common recordings it is worse."""
     hard, rest = -500.0, around(10)[1:]
     a, b = [hard, *rest], [math.nan, *(rest - 1)]
     results = scored({("a", 8.0): (a, around(1)), ("b", 8.0): (b, around(1))})

@@ -1,4 +1,4 @@
-"""What codebooks share, against closed forms, scipy and scikit-learn."""
+"""Mutual information of codebooks, against closed forms, scipy and scikit-learn."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_constant_and_copied_codebooks() -> None:
 
 
 @pytest.mark.parametrize("size", [8, 1000])
-def test_as_scipy_and_sklearn_say(size: int) -> None:
+def test_agrees_with_scipy_and_sklearn(size: int) -> None:
     random = np.random.default_rng(size)
     a = random.integers(size, size=2000)
     codes = np.stack([a, (a // 2 + random.integers(3, size=2000)) % size, random.integers(size, size=2000)])

@@ -1,4 +1,4 @@
-"""Rows at asked rates: which point meets a rate, and what stands between two."""
+"""Rows at asked rates: the point that meets a rate, and the values between two points."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_between_two_points_it_is_numpys_interpolation() -> None:
                 assert found == pytest.approx(np.interp(asked, rates, values), rel=1e-12)
 
 
-def test_of_scores_that_are_linear_in_rate_a_row_is_the_truth() -> None:
-    """Of each clip, with a line of its own and rates that differ from clip to clip by a factor of its own."""
+def test_a_row_is_exact_for_scores_that_are_linear_in_rate() -> None:
+    """Each clip has its own line, and its rates have their own factor."""
     random = np.random.default_rng(1)
     share, slope, base = random.uniform(0.5, 1.5, 6), random.uniform(0.1, 2, 6), random.uniform(-5, 5, 6)
     share /= (share * SECONDS).sum() / SECONDS.sum()
@@ -85,7 +85,7 @@ def test_of_scores_that_are_linear_in_rate_a_row_is_the_truth() -> None:
 
 
 def test_the_interval_is_that_of_the_same_draws_of_recordings() -> None:
-    """As if the means of both points were interpolated in every draw, which is the same on a line."""
+    """It equals the interval of the means of both points, interpolated in every draw."""
     random = np.random.default_rng(2)
     low, high = (point(kbps, np.full(6, kbps), random.standard_normal(6)) for kbps in (8.0, 16.0))
     ((row,), _) = match([low, high], [AskedRate("c", 14.0)], [METRIC])
@@ -96,7 +96,7 @@ def test_the_interval_is_that_of_the_same_draws_of_recordings() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
 
 
-def test_what_failed_at_a_point_fails_between_them() -> None:
+def test_a_clip_that_failed_at_one_point_fails_between_them() -> None:
     low, high = (point(kbps, np.full(6, kbps), np.full(6, kbps)) for kbps in (8.0, 16.0))
     high.clips.loc[2, ["error", "bytes", "m"]] = ["too loud", math.nan, math.nan]
     low.clips.loc[4, "m"] = math.inf

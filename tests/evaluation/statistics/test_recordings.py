@@ -223,7 +223,7 @@ def test_only_timing_columns_depend_on_timing() -> None:
     pd.testing.assert_frame_equal(other.drop(columns=timing), expected.drop(columns=timing), check_exact=True)
 
 
-def test_what_has_no_mean_or_no_interval_says_why() -> None:
+def test_a_missing_mean_or_interval_has_a_reason() -> None:
     one = summary_of(make_results(num_recordings=1, clips_per_recording=4)).iloc[0]
     assert math.isfinite(one["si_sdr"]) and math.isnan(one["si_sdr_ci_low"])
     assert "one recording" in one["si_sdr_ci_reason"] and one["si_sdr_n"] == 4
@@ -317,7 +317,7 @@ def test_paired_tests_against_enumeration() -> None:
     assert set(best["winner"]) == {"c"}  # higher SI-SDR, lower MS-Mel
 
 
-def test_codecs_that_lack_other_clips_are_compared_on_those_of_both() -> None:
+def test_codecs_are_compared_on_their_common_clips() -> None:
     found = []
     for lacking in ({"a": ["rec000/take0", "rec003/take1"], "b": ["rec008/take0"]}, {}):
         results = make_results(codecs={"a": 0, "b": 0.2}, num_recordings=9, clips_per_recording=2)
@@ -463,7 +463,7 @@ def test_bd_rate_says_why_there_is_none() -> None:
     assert table.loc["d", "reason"] == "d does not get better with every step in rate"
 
 
-def test_bd_rate_uses_only_points_that_stand_for_all_clips() -> None:
+def test_bd_rate_uses_only_points_over_all_clips() -> None:
     results = make_results(codecs={"a": 0, "b": 1}, rates=RATES, troubles=True, declared=True)
     table = bd_rate(results, summary_of(results))
     row = table[(table["metric"] == "si_sdr") & (table["codec"] == "b")].iloc[0]
