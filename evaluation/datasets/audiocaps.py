@@ -139,7 +139,7 @@ def _read_list(table: Path) -> list[_Listed]:
             missing = [column for column in _COLUMNS if column not in columns]
             if missing:
                 raise UserError(
-                    f"'{table}' is not a list of AudioCaps: it lacks column {', '.join(missing)} among"
+                    f"'{table}' is not a list of AudioCaps: no column {', '.join(missing)} among"
                     f" {', '.join(columns[:8]) or 'none'}; get test.csv from {_WHERE} (folder dataset)"
                 )
             for row in reader:

@@ -179,7 +179,7 @@ def test_plain_parquet_and_ids_that_no_file_could_have(tmp_path: Path) -> None:
         clips = load_dataset(f"hf:{tmp_path / name}").clips
         assert [clip.id for clip in clips] == ["000000", "a", "語" * 66]
         assert [clip.path.read_bytes() for clip in clips] == [SOUNDS[n] for n in ("dog/1", "cat/3", "dog/2")]
-    with pytest.raises(UserError, match=r"among text \(string\), audio \(struct of array, path\); give one"):
+    with pytest.raises(UserError, match=r"among text \(string\), audio \(struct of array, path\); it needs"):
         load_dataset(f"hf:{tmp_path / 'none'}")
 
 
