@@ -215,7 +215,7 @@ def test_what_only_encoding_depends_on_may_have_changed(
         (["RUN", "--clips", "-1"], "--clips is -1; allowed: 0 or more"),
         (["RUN", "--device", "nowhere"], "unknown device 'nowhere'"),
         (["RUN", "--condition", "opus@8=."], "--condition opus@8 is not in"),
-        (["RUN", "--weights", "qincodecs=x"], "is 'qincodecs'; it has "),
+        (["RUN", "--weights", "qincodecs=x"], "'qincodecs' is not a codec of "),
         (["RUN", "--out", "FULL"], "holds files that are not a report"),
         (["RUN", "--out", "FILE"], "is a file"),
     ],

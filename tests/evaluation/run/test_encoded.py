@@ -199,7 +199,7 @@ def test_another_clip_in_its_place_is_told(tmp_path: Path) -> None:
         first, second = add(store, ["a", "b"])
         for row in (first.at(second.place), first.at(Place(first.encoded, 1000))):
             assert not store.has_encoded(row)
-            with pytest.raises(UserError, match=r"clips-00000.tar is damaged at byte \d+: .*give another"):
+            with pytest.raises(UserError, match=r"clips-00000.tar is damaged at byte \d+: .*evaluate again"):
                 store.read_encoded(row)
 
 

@@ -357,7 +357,7 @@ def test_anchors_and_merge_keys_as_in_pyyaml() -> None:
 def test_messages_cannot_move_the_terminal_s_cursor(write: Callable[[str], Path]) -> None:
     path = write(MINIMAL + '  - "\\e[2J\\n": 1\n    type: "\\e[2J"\n')
     found = [str(finding) for finding in check_config(path)]
-    assert any("is no type" in line for line in found)
+    assert any("is not a type" in line for line in found)
     assert all(line.isprintable() for line in found)
 
 

@@ -49,5 +49,5 @@ def test_help_says_that_results_are_kept() -> None:
     app = typer.Typer()
     cli_serve.register(app)
     option = next(o for o in typer.main.get_command(app).commands["demo"].params if o.name == "out")  # type: ignore[attr-defined]
-    assert "results kept" in option.help
+    assert "served again, with its results" in option.help
     assert "made again" not in option.help

@@ -210,7 +210,7 @@ def test_the_key_is_applied(serve: Any, listener: Any, tmp_path: Path) -> None:
     everything = export.document(store, key=key)
     page = next(page for page in everything["sessions"][0]["pages"] if page["trial"] == "one")
     assert set(page["signals"].values()) == set(names.values())
-    with pytest.raises(UserError, match="no key"):
+    with pytest.raises(UserError, match="is not a key"):
         (tmp_path / "bad.json").write_text('{"trials": {"one": 3}}')
         read_ratings(store, key=tmp_path / "bad.json")
 

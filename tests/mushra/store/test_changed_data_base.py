@@ -178,7 +178,7 @@ def test_a_key_with_one_condition_for_two_signals_is_refused(taken: Path) -> Non
             json.dumps({"trials": {"one": {"signals": one}, "two": {"signals": right}}})
         )
         for command in (("analyze", taken), ("export", taken)):
-            assert "of trial 'one', signals " in said(*command)
+            assert "of trial 'one' are both" in said(*command)
     (taken / "key.json").write_text(
         json.dumps({"trials": {"one": {"signals": right}, "two": {"signals": right}}})
     )
