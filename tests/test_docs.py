@@ -231,7 +231,7 @@ def test_the_table_of_codecs() -> None:
             kind = CODECS.load(name)
             seen.append(name)
             licences = {file.licence for file in weights.files_of(name)}
-            assert licences in ({licence}, set()) and (licences or licence in ("none", "shipped, MIT"))
+            assert licences in ({licence}, set()) and (licences or licence in ("none", "shipped, CC BY 4.0"))
             given, out = getattr(kind, "sample_rate", 0), vars(kind).get("output_sample_rate")
             shown = f"{given / 1000:g}" + (f", {out / 1000:g} out" if out else "")
             assert hertz in ([shown] if given else ["any", "44.1"])  # QINCODEC's is its model's
