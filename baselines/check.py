@@ -26,17 +26,17 @@ from baselines.trials import CallFailed, Trials, stored_and_read
 from qincodec.audio import resample
 from qincodec.core.errors import shown
 
-# Below it, a peak of the cross-correlation says nothing about delay (an untrained network, say).
+# Below it, a peak of the cross-correlation does not show a delay (as with an untrained network).
 _MIN_CORRELATION = 0.5
 # Sums of floats depend on the batch size; anything louder than -80 dBFS does not come from that.
 _TOLERANCE = 1e-4
 _MIN_AGREEMENT = 0.99
-# No codec changes the level so much; samples that are not scaled to 1.0 do.
+# Codecs do not change the level so much; samples that are not scaled to 1.0 do.
 _MAX_GAIN = 10
 
 
 class CodecProblem(AssertionError):
-    """A codec breaks promises of the interface; ``problems`` lists each with what to do about it.
+    """A codec breaks promises of the interface; ``problems`` lists each with advice.
 
     Examples:
         >>> print(CodecProblem("mine", ["it is late by 7 samples"]))
@@ -52,17 +52,17 @@ class CodecProblem(AssertionError):
 
 @dataclass(frozen=True)
 class CodecMeasurement:
-    """What `check_codec` measured at one operating point, on one second of synthetic sound.
+    """Measurements of `check_codec` at one operating point, on one second of synthetic sound.
 
     Attributes:
         channels: of the audio.
         rate: the operating point.
-        kbps: measured from the payload. One second is short: the priming and the last, partly filled frame
-            weigh more than in a longer clip.
-        delay_samples: by which the decoded sound lags; None if it resembles the input too little to tell.
+        kbps: measured from the payload. In one second, the priming and the last, partly filled frame count
+            more than in a longer clip.
+        delay_samples: lag of the decoded sound; None if it resembles the input too little.
         correlation: normalised cross-correlation with the input at that delay, 0 to 1.
-        batch_agreement: share of codes that are the same when the clip is encoded alone and in a batch; 1
-            for codecs without codes.
+        batch_agreement: share of equal codes between the clip encoded alone and in a batch; 1 for codecs
+            without codes.
 
     Examples:
         >>> measured = CodecMeasurement(1, Rate(64), 64.3, 0, correlation=0.99, batch_agreement=1)
@@ -89,24 +89,24 @@ def check_codec(
     """Try a codec on synthetic sound and report every promise of the interface that it breaks.
 
     Checked, for each announced channel count: shapes, types, exact lengths, finite values; that decoding
-    needs nothing but the serialized `Encoded`; that encoding and decoding are reproducible, the same alone
-    and in a batch, and leave their input as it was; codes within their codebooks; sound that is in time,
-    of the right polarity and in the right channel; more bytes for more kbps; rates that are said to be
-    prefixes of others (`Codec.is_prefix`); very short clips and silence.
+    needs only the serialized `Encoded`; that encoding and decoding are reproducible, the same alone and in a
+    batch, and do not change their input; codes within their codebooks; time, polarity and channel of the
+    sound; more bytes for more kbps; rates declared as prefixes of others (`Codec.is_prefix`); very short
+    clips and silence.
 
     Args:
         codec: an instance, ready to run. One with ``sample_rate`` 0 is checked at 44,100 Hz.
         rates: operating points to try, in ascending order, for all channel counts; the lowest, a middle
             and the highest one by default.
-        lengths: of further clips, in samples, tried at the lowest and the highest of the rates.
-        max_delay: samples by which the sound may be out of time, either way.
+        lengths: of further clips, in samples, tried at the lowest and the highest rate.
+        max_delay: greatest accepted delay or advance of the sound, samples.
         seed: of the synthetic sound.
 
     Returns:
-        What was measured: one entry per channel count and rate.
+        One measurement per channel count and rate.
 
     Raises:
-        CodecProblem: listing everything that is wrong.
+        CodecProblem: the codec breaks promises; it lists all.
 
     Examples:
         >>> from baselines.registry import CODECS
@@ -162,7 +162,7 @@ class _Check(Trials):
             if not (isinstance(value, str) and value):
                 self.problem(
                     f"{field} is {value!r}",
-                    f"give the class a {field}, a string that is not empty: scores are kept under it",
+                    f"give the class a {field}, a string that is not empty: scores are stored by it",
                 )
         sample_rate = getattr(codec, "sample_rate", None)
         channels = getattr(codec, "channels", None)
@@ -226,9 +226,9 @@ class _Check(Trials):
     # ---- one operating point ---------------------------------------------------------------------------
 
     def point(self, channels: int, rate: Rate) -> int | None:
-        """Everything that one second of sound can show; bytes of its payload, None if that failed."""
+        """Checks on one second of sound; bytes of its payload, None if encoding failed."""
         self.place = f"{_channels(channels)}, {rate.label} kbps"
-        # Odd, as real clips are; the second one quiet, so that anything shared across the batch shows.
+        # Odd lengths, as of real clips; the second clip is quiet, so that dependence within the batch shows.
         batch = torch.stack([self.sound(channels, self.codec.sample_rate + 1) for _ in range(2)])
         batch[1] *= 0.05
         try:
@@ -274,7 +274,7 @@ class _Check(Trials):
     def alone(
         self, batch: torch.Tensor, rate: Rate, encoded: Sequence[Encoded], decoded: torch.Tensor
     ) -> float:
-        """Share of codes that are the same alone and in the batch."""
+        """Share of equal codes between clips encoded alone and in the batch."""
         agreement = 1.0
         for index, clip in enumerate(encoded):
             (single,) = self.encode(batch[index : index + 1].clone(), rate)
@@ -300,7 +300,7 @@ class _Check(Trials):
         return agreement
 
     def in_time(self, given: np.ndarray, decoded: np.ndarray) -> tuple[int | None, float]:
-        """Delay in samples and correlation at it; the worse channel counts."""
+        """Delay in samples and correlation at this delay, for the worse channel."""
         found = [_best_lag(x, y) for x, y in zip(given, decoded, strict=True)]
         if len(found) == 2:
             across = [_best_lag(given[1 - side], decoded[side]) for side in (0, 1)]
@@ -347,7 +347,7 @@ class _Check(Trials):
                 )
 
     def prefixes(self, channels: int, points: Sequence[Rate]) -> None:
-        """Where a rate is said to be a prefix of another, what is cut out must be what `encode` gives."""
+        """If a rate is declared as a prefix of another, `truncate` must give the result of `encode`."""
         batch = torch.stack([self.sound(channels, self.codec.sample_rate + 1) for _ in range(2)])
         encoded: dict[str, list[Encoded]] = {}
         for rate, of in itertools.permutations(points, 2):
@@ -359,14 +359,14 @@ class _Check(Trials):
                     if one.label not in encoded:
                         encoded[one.label] = self.encode(batch, one)
                 for whole, direct in zip(encoded[of.label], encoded[rate.label], strict=True):
-                    # Restored from its bytes, as a run that goes on has it.
+                    # Restored from its bytes, as in a run that continues.
                     cut = self.attempt("truncate", partial(self._cut, whole, rate))
                     self.one_encoded(cut, batch, rate)
                     if (difference := _difference(cut, direct)) is not None:
                         self.fail(
                             difference,
-                            "truncate must give what encode gives at that rate, to the byte: is_prefix must"
-                            " be False where a lower rate has other codes",
+                            "truncate must give the same bytes as encode at that rate: is_prefix must be "
+                            "False where a lower rate has other codes",
                         )
             except CallFailed:
                 continue
@@ -390,12 +390,12 @@ def _channels(channels: int) -> str:
 
 
 def _rows(clip: Encoded) -> list[np.ndarray]:
-    """One of each codebook."""
+    """One row per codebook."""
     return [] if clip.codes is None else [np.asarray(row) for row in clip.codes]
 
 
 def _difference(cut: Encoded, direct: Encoded) -> str | None:
-    """What a clip that was cut out of a higher rate has else than one that was encoded at its own."""
+    """Difference between a clip cut out of a higher rate and one encoded at its own."""
     if cut.to_bytes() == direct.to_bytes():
         return None
     a, b = _rows(cut), _rows(direct)
@@ -418,7 +418,7 @@ def _difference(cut: Encoded, direct: Encoded) -> str | None:
 
 
 def _best_lag(x: np.ndarray, y: np.ndarray) -> tuple[int, float]:
-    """Lag of ``y`` behind ``x`` in samples with the strongest normalised cross-correlation, and that."""
+    """Lag of ``y`` behind ``x`` in samples at the strongest normalised cross-correlation, and its value."""
     size = 1 << (2 * len(x) - 1).bit_length()
     spectrum: Any = np.fft.rfft(y.astype(np.float64), size) * np.conj(np.fft.rfft(x.astype(np.float64), size))
     correlation = np.fft.irfft(spectrum, size)

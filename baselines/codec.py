@@ -1,7 +1,7 @@
 """The interface every codec implements: `Codec`, its operating points (`Rate`), its output (`Encoded`).
 
-Audio is a float32 tensor of shape (batch, channels, samples), nominal range [-1, 1] (values outside it
-are kept), at the codec's own ``sample_rate``. Rates are totals over the channels, in kbit/s.
+Audio is a float32 tensor of shape (batch, channels, samples), nominal range [-1, 1] (values outside are
+allowed), at the codec's own ``sample_rate``. Rates are totals over the channels, in kbit/s.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     torch = Lazy("torch")
 
-#: Types of numbers that decoded audio may have.
+#: Accepted types of decoded audio.
 _AUDIO = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -37,7 +37,7 @@ class Rate:
 
     Attributes:
         kbps: nominal bitrate in kbit/s, total over the channels; None where a rate has no meaning.
-        settings: what selects the point (``{"num_codebooks": 9}``); JSON scalars; part of a score's key.
+        settings: values selecting the point (``{"num_codebooks": 9}``); JSON scalars; part of a score's key.
 
     Examples:
         >>> Rate(7.75, {"num_codebooks": 9}).label
@@ -49,11 +49,11 @@ class Rate:
 
     def __post_init__(self) -> None:
         if not (self.kbps is None or isinstance(self.kbps, int | float)):
-            object.__setattr__(self, "kbps", float(self.kbps))  # of NumPy's and torch's numbers
+            object.__setattr__(self, "kbps", float(self.kbps))  # also from NumPy's and torch's numbers
 
     @property
     def label(self) -> str:
-        """The rate as it stands in tables and file names: ``"16"``, ``"7.75"``, ``"none"``."""
+        """The rate in tables and file names: ``"16"``, ``"7.75"``, ``"none"``."""
         return "none" if self.kbps is None else f"{self.kbps:.4g}"
 
 
@@ -62,15 +62,15 @@ class Encoded:
     """One clip, encoded.
 
     Attributes:
-        payload: the bytes that are counted as the bitrate.
-        sample_rate: of the audio that `Codec.decode` gives back, Hz.
+        payload: the bytes that count for the bitrate.
+        sample_rate: of the audio that `Codec.decode` returns, Hz.
         channels: of that audio.
         num_samples: of that audio, per channel.
-        codes: (num_codebooks, frames) integers; where codebooks have different numbers of frames, a tuple
-            of one row each; None for codecs without codebooks.
+        codes: (num_codebooks, frames) integers; a tuple of rows, one per codebook, if their numbers of frames
+            differ; None for codecs without codebooks.
         codebook_sizes: number of entries of each codebook, one per row of ``codes``.
-        side_info: JSON-able values a file format would carry in its headers (packet sizes, encoder
-            delay); needed to decode, not counted.
+        side_info: JSON values that a file format would have in its headers (packet sizes, encoder delay);
+            needed to decode, not counted.
 
     Examples:
         >>> clip = Encoded(bytes(2000), sample_rate=8000, channels=1, num_samples=8000)
@@ -99,11 +99,11 @@ class Encoded:
 
     @property
     def frames(self) -> int:
-        """Frames of the codebook that has most; 0 without codes."""
+        """Number of frames of the longest codebook; 0 without codes."""
         return 0 if self.codes is None else max((len(row) for row in self.codes), default=0)
 
     def side_number(self, name: str, least: int, most: int) -> int:
-        """A whole number of the side information. Raises UserError, with the range, if it is none."""
+        """A whole number from the side information. Raises UserError, with the range, if it is not one."""
         return check_whole(f"encoded clip: side_info {name}", self.side_info.get(name), least, most)
 
     def check_codes(self) -> None:
@@ -121,7 +121,7 @@ class Encoded:
     def to_bytes(self) -> bytes:
         """Serialize for a run folder: magic, header length, JSON header, codes (int32), payload."""
         rows: Sequence[np.ndarray] = [] if self.codes is None else [np.asarray(row) for row in self.codes]
-        # same_kind: fractions would be cut off.
+        # same_kind: do not cut off fractions.
         codes = b"".join(row.astype("<i4", "C", "same_kind").tobytes() for row in rows)
         shape: Any = None
         if self.codes is not None:
@@ -182,8 +182,8 @@ class Encoded:
 
 
 def _shapes(stored: Any) -> list[tuple[int, ...]]:
-    """Of the arrays that ``codes_shape`` in a header tells of: ``[rows, frames]`` of one, ``[[frames], ...]``
-    of a row each, None of none."""
+    """Shapes from ``codes_shape`` in a header: ``[rows, frames]`` of one array, ``[[frames], ...]`` of rows,
+    None without codes."""
     if stored is None:
         return []
     ragged = len(stored) > 0 and all(isinstance(row, list) for row in stored)
@@ -197,21 +197,20 @@ def _shapes(stored: Any) -> list[tuple[int, ...]]:
 
 
 class Codec(ABC):
-    """A codec that can be evaluated. A new one is one subclass and one registry line (or entry point).
+    """A codec that can be evaluated. A new codec needs a subclass and a registry line (or entry point).
 
     Attributes:
         name: as typed after ``--codecs``.
-        version: of whatever decides the output (library, encoder, format of the payload). Scores are
-            kept under it, so change it when the output changes.
-        sample_rate: of the audio `encode` takes, Hz, and that `decode` returns (`output_sample_rate` where
-            that is another). The evaluation resamples.
-            0 means any rate: whoever uses the codec assigns the rate of its audio to the instance
-            (``codec.sample_rate = 44100``) before anything else, and nothing is resampled.
-        channels: channel counts the codec codes as they are. The evaluation refuses others.
-        control: a control (`reference`, `pcm16`) stands in the table once, at its own rate, whatever
-            ``--kbps`` asks.
+        version: of everything that decides the output (library, encoder, format of the payload). Scores are
+            stored by it, so change it when the output changes.
+        sample_rate: of the audio that `encode` takes, Hz, and that `decode` returns (unless
+            `output_sample_rate` differs). The evaluation resamples. 0 means any rate: the caller first
+            assigns the rate of its audio to the instance (``codec.sample_rate = 44100``), and nothing is
+            resampled.
+        channels: channel counts that the codec codes. The evaluation refuses others.
+        control: a control (`reference`, `pcm16`) is in the table once, at its own rate, for any ``--kbps``.
         weights_hash: identifies the loaded weights; "" for codecs without.
-        of_encoding: entries of `identity` that decide how clips are encoded and not how they are decoded.
+        of_encoding: entries of `identity` that affect only encoding, not decoding.
         seed: of the noise that a stochastic decoder draws, so that a clip is always decoded to the same
             audio (`seeded`); None if it draws none. Part of `identity`.
 
@@ -240,27 +239,27 @@ class Codec(ABC):
 
     @cached_property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device it computes on."""
         return torch.device(self._device)
 
     @property
     def output_sample_rate(self) -> int:
-        """Of the audio that `decode` returns, Hz. A codec that decodes to another rate than it encodes has it
-        as an attribute, ``output_sample_rate = 24000``."""
+        """Sample rate of the audio that `decode` returns, Hz. A codec whose two rates differ sets it as an
+        attribute, ``output_sample_rate = 24000``."""
         return self.sample_rate
 
     def output_length(self, num_samples: int) -> int:
-        """Samples that `decode` returns of a clip of ``num_samples``: as long in time, rounded up."""
+        """Samples that `decode` returns for a clip of ``num_samples``: the same time, rounded up."""
         return -(-num_samples * self.output_sample_rate // self.sample_rate)
 
     @classmethod
     def unavailable(cls, weights: str | None = None) -> str | None:
-        """Why the codec cannot run here and what mends it, in one line; None if it can. Cheap."""
+        """Why the codec cannot run here and what to do about it, in one line; None if it can. Fast."""
         return None
 
     @abstractmethod
     def rates(self, channels: int = 1) -> Sequence[Rate]:
-        """Operating points for audio with that many channels, in ascending order of bitrate."""
+        """Operating points for audio with this number of channels, in ascending order of bitrate."""
 
     def nearest_rate(self, kbps: float, channels: int = 1) -> Rate:
         """The operating point whose nominal bitrate is nearest to ``kbps``, by ratio; the lower at a tie."""
@@ -271,31 +270,31 @@ class Codec(ABC):
         return min(rates, key=lambda rate: (abs(math.log((rate.kbps or kbps) / kbps)), rate.kbps))
 
     def rate_at(self, kbps: float, channels: int = 1) -> Rate | None:
-        """The operating point of exactly that nominal bitrate, or the nearest end of what there is, of codecs
-        whose bitrate can be set freely; None: there are no others than `rates`.
+        """The operating point of exactly this nominal bitrate, or the nearest end of the range, of codecs
+        whose bitrate can be set freely; None: the codec has only `rates`.
 
-        An evaluation at measured rates asks for bitrates of four significant digits, as many as a label has.
+        An evaluation at measured rates asks for bitrates of four significant digits, as in labels.
         """
         return None
 
     def is_prefix(self, rate: Rate, of: Rate) -> bool:
-        """Whether `truncate` makes of what `encode` gives at the rate ``of`` what it gives at ``rate``.
+        """Whether `truncate` turns the result of `encode` at the rate ``of`` into its result at ``rate``.
 
-        So it is with a residual quantizer that chooses one code after the other, without looking ahead. An
-        evaluation then encodes once for both. Unless a codec says so, each rate is encoded.
+        This holds for a residual quantizer that chooses one code after the other, without looking ahead. An
+        evaluation then encodes once for both. By default each rate is encoded.
         """
         return False
 
     def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
-        """What `encode` gives at ``rate``, to the byte, cut out of what it gave at another (`is_prefix`)."""
-        raise NotImplementedError(f"codec '{self.name}' says that a rate is_prefix, and has no truncate")
+        """The bytes of `encode` at ``rate``, cut out of its result at another (`is_prefix`)."""
+        raise NotImplementedError(f"codec '{self.name}' has is_prefix but no truncate")
 
     @abstractmethod
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         """Encode (batch, channels, samples) at ``sample_rate``; one `Encoded` per item of the batch, which
         states the rate and number of samples that `decode` returns (`output_length`).
 
-        What comes back must not depend on the other items of the batch.
+        An item's result must not depend on the other items of the batch.
         """
 
     @abstractmethod
@@ -306,11 +305,11 @@ class Codec(ABC):
         """
 
     def check_audio(self, audio: torch.Tensor) -> None:
-        """Refuse what `encode` cannot take, with the reason. For adapters to call first.
+        """Refuse audio that `encode` cannot take. Adapters call it first.
 
         Raises:
-            UserError: not float32 of shape (batch, channels, samples), a channel count the codec does
-                not code, no samples, NaN or infinity, no sample rate assigned.
+            UserError: the audio is not float32 of shape (batch, channels, samples), has a channel count that
+                the codec does not code, no samples, NaN or infinity, or no sample rate is assigned.
         """
         if self.sample_rate == 0:
             raise UserError(
@@ -329,10 +328,10 @@ class Codec(ABC):
         if audio.shape[2] == 0:
             raise UserError(f"codec '{self.name}' cannot encode a clip without samples; leave it out")
         if not torch.isfinite(audio).all():
-            raise UserError(f"codec '{self.name}' cannot encode NaN or infinite samples; mend the audio")
+            raise UserError(f"codec '{self.name}' cannot encode NaN or infinite samples; correct the audio")
 
     def identity(self) -> dict[str, Any]:
-        """What decides this codec's output besides the rate, as canonical JSON values.
+        """Everything except the rate that decides this codec's output, as canonical JSON values.
 
         Subclasses with run-time settings (precision, search widths) add them here.
         """
@@ -341,7 +340,7 @@ class Codec(ABC):
 
 
 class ClipCodec(Codec):
-    """A codec that knows no batches: implement `encode_clip` and `decode_clip` on NumPy arrays.
+    """A codec without batches: implement `encode_clip` and `decode_clip` on NumPy arrays.
 
     Examples:
         >>> class Bytes(ClipCodec):
@@ -361,7 +360,7 @@ class ClipCodec(Codec):
 
     @abstractmethod
     def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
-        """Encode float32 (channels, samples), which must be left as it is."""
+        """Encode float32 (channels, samples) without changing it."""
 
     @abstractmethod
     def decode_clip(self, encoded: Encoded) -> np.ndarray:
@@ -379,14 +378,13 @@ class ClipCodec(Codec):
         return torch.from_numpy(np.stack(decoded)).to(self.device)
 
 
-_drawing = threading.Lock()  # torch's generator is one for all threads
+_drawing = threading.Lock()  # all threads share torch's generator
 
 
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """What a stochastic decoder decodes a clip in: torch draws the same noise each time, and goes on
-    afterwards as if none had been drawn. The noise is another on another kind of device. With None nothing is
-    changed.
+    """Context for a stochastic decoder: torch draws the same noise for each clip, and its generator's state
+    is restored afterwards. The noise differs between kinds of devices. None changes nothing.
 
     Examples:
         >>> def noise():
@@ -405,7 +403,7 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 
 
 def fewer_codebooks(rate: Rate, of: Rate) -> bool:
-    """Whether a rate has fewer codebooks than another (``num_codebooks``) and is the same otherwise."""
+    """Whether a rate has fewer codebooks than another (``num_codebooks``) and is otherwise equal."""
     low, high = rate.settings.get("num_codebooks"), of.settings.get("num_codebooks")
     same = {**rate.settings, "num_codebooks": None} == {**of.settings, "num_codebooks": None}
     return isinstance(low, int) and isinstance(high, int) and low < high and same
@@ -415,7 +413,7 @@ def first_codebooks(encoded: Encoded, rate: Rate) -> np.ndarray:
     """The codes that a rate keeps (`fewer_codebooks`): (streams, num_codebooks, frames), int32.
 
     Args:
-        encoded: ``num_codebooks`` is in its side information; its codes stand stream by stream.
+        encoded: with ``num_codebooks`` in its side information and its codes in order of streams.
     """
     most, keep = encoded.side_number("num_codebooks", 1, 1024), rate.settings["num_codebooks"]
     if (
@@ -430,7 +428,7 @@ def first_codebooks(encoded: Encoded, rate: Rate) -> np.ndarray:
 
 
 def highest(codec: Codec, rate: Rate, rates: Iterable[Rate]) -> Rate:
-    """Of other rates the highest one that ``rate`` is a prefix of, or itself."""
+    """The highest other rate that ``rate`` is a prefix of, or ``rate``."""
     above = [of for of in rates if (of.kbps or 0) > (rate.kbps or 0) and codec.is_prefix(rate, of)]
     return max(above, key=lambda of: of.kbps or 0, default=rate)
 
@@ -446,7 +444,7 @@ def check_batch(encoded: Sequence[Encoded]) -> None:
 
 
 def check_encoded(name: str, encoded: Any, count: int) -> list[Encoded]:
-    """What somebody's codec encoded ``count`` clips to. Raises UserError if that is something else."""
+    """The clips that a codec encoded, checked. Raises UserError if they are not ``count`` valid ones."""
     needed = f"needed is a list of {count} baselines.Encoded whose payload is bytes"
     if not isinstance(encoded, list | tuple) or len(encoded) != count:
         got = f"{len(encoded)} items" if isinstance(encoded, list | tuple) else type(encoded).__name__
@@ -460,12 +458,12 @@ def check_encoded(name: str, encoded: Any, count: int) -> list[Encoded]:
 
 
 def check_decoded(name: str, decoded: Any, shape: tuple[int | str, ...], kind: type[Any]) -> None:
-    """Refuse what somebody's decoder returned if it is no audio: integers have another full scale.
+    """Refuse a decoder's output that is not audio; integers have another full scale.
 
     Args:
         name: of the codec.
-        shape: it must have; any size where a name stands.
-        kind: it must be, an array or a tensor.
+        shape: expected; a name allows any size.
+        kind: expected, an array or a tensor.
     """
     got, fits = type(decoded).__name__, False
     if isinstance(decoded, kind):

@@ -1,8 +1,8 @@
-"""Controls: what every table of results needs beside the codecs.
+"""Controls, which every table of results needs beside the codecs.
 
-`Reference` gives back what it was given: its scores are the best a metric can give. `Pcm16` rounds to 16
-bits with dither: its scores are the floor below which differences between codecs mean nothing. Both run
-at whatever sample rate they are told (see `baselines.codec.Codec.sample_rate`).
+`Reference` returns its input: its scores are the best a metric can give. `Pcm16` rounds to 16 bits with
+dither: differences between codecs that are smaller than its own distance mean nothing. Both run at any
+assigned sample rate (see `baselines.codec.Codec.sample_rate`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qincodec.core.errors import UserError
 
 
 class Reference(ClipCodec):
-    """Identity. The payload is the float32 samples, but the only rate has no kbps: it is no codec."""
+    """Identity. The payload is the float32 samples, but the only rate has no kbps: it is not a codec."""
 
     name = "reference"
     version = "1"
@@ -36,12 +36,12 @@ class Reference(ClipCodec):
 
 
 class Pcm16(ClipCodec):
-    """Rounding to 16 bits with dither, as a careful export to a 16-bit file does.
+    """Rounding to 16 bits with dither, as in a careful export to a 16-bit file.
 
     y = round(32768 x + d) / 32768, d triangular on (-1, 1) steps (TPDF, the sum of two uniform values; see
     Lipshitz, Wannamaker and Vanderkooy, "Quantization and Dither: A Theoretical Survey", JAES 40(5), 1992):
     the error is then noise of variance 1/4 step squared, -93.3 dB re a full-scale sine, whatever the signal.
-    What 16 bits cannot hold is clipped to [-1, 1 - 2^-15], here and in no other codec.
+    Values beyond 16 bits are clipped to [-1, 1 - 2^-15], in this codec only.
 
     The dither is seeded with the clip's samples: the same clip always gives the same bytes, alone or in a
     batch. Digital silence becomes dither noise.
@@ -63,7 +63,7 @@ class Pcm16(ClipCodec):
     def encode_clip(self, audio: np.ndarray, rate: Rate) -> Encoded:
         digest = hashlib.sha256(audio.astype("<f4").tobytes()).digest()
         random = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
-        # float64, so that 32768 x + d is exact enough for the rounding to be that of the formula.
+        # float64, so that rounding 32768 x + d follows the formula exactly.
         dither = random.random(audio.shape) - random.random(audio.shape)
         steps = np.rint(audio.astype(np.float64) * 32768 + dither)
         payload = np.clip(steps, -32768, 32767).astype("<i2").tobytes()

@@ -1,7 +1,7 @@
 """DAC, the Descript Audio Codec (Kumar et al., NeurIPS 2023), through transformers' `DacModel`.
 
 The networks run on the whole clip, padded to whole frames and trimmed to the sample, without any change of
-loudness. Long clips run in blocks with as much context as the convolutions see, so that codes and audio are
+loudness. Long clips run in blocks with the context that the convolutions see, so that codes and audio equal
 those of the whole clip up to the rounding of float sums: audio agrees to 1e-9 in float64, to about 1e-5 in
 float32.
 """
@@ -43,18 +43,17 @@ _ARGUMENTS = {
     "codebook_dim": "codebook_dim",
     "latent_dim": "hidden_size",
 }
-# Of any argument: a damaged file must not make the model take all memory.
+# Greatest value of any argument, so that a damaged file cannot take all memory.
 _LARGEST = 1 << 18
 _LARGEST_NUMBER = 64  # of codebooks and of rates
 
 
 class Dac(PretrainedCodec):
-    """DAC at 44.1 kHz: two models, 8 kbit/s (9 codebooks) and 16 kbit/s (18), each channel by itself.
+    """DAC at 44.1 kHz: two models, 8 kbit/s (9 codebooks) and 16 kbit/s (18); channels are coded separately.
 
     A rate of up to 9 codebooks per channel is coded with the 8 kbps model, a higher one with the 16 kbps
-    model. With one model (``dac:8kbps``, ``dac:16kbps``, ``dac:PATH``) every rate is coded with that one. The
-    model and the number of codebooks are the settings of a rate. The payload is the packed codes, 10 bits
-    each.
+    model. With one model (``dac:8kbps``, ``dac:16kbps``, ``dac:PATH``) every rate is coded with it. The model
+    and the number of codebooks are the settings of a rate. The payload is the packed codes, 10 bits each.
     """
 
     name = "dac"
@@ -87,7 +86,7 @@ class Dac(PretrainedCodec):
         if network.sample_rate != self.sample_rate:
             raise UserError(
                 f"codec '{self.name}' runs at {self.sample_rate} Hz, the model at {network.sample_rate} Hz:"
-                f" {_OTHERS.get(network.sample_rate, 'there is no codec of that rate here')}"
+                f" {_OTHERS.get(network.sample_rate, 'no codec here has that rate')}"
             )
         self._networks[label] = network
 
@@ -105,7 +104,8 @@ class Dac(PretrainedCodec):
         if label not in self._networks:
             known = ", ".join(f"'{name}'" for name in self._networks)
             raise UserError(
-                f"codec '{self.name}': {where} names model '{label}'; loaded are {known}; take a rate from"
+                f"codec '{self.name}': {where} names model '{label}', but the loaded ones are {known}; take "
+                "a rate from"
                 " nearest_rate(kbps, channels)"
             )
         return self._networks[label]
@@ -162,14 +162,14 @@ class _Network:
         self.hop_length = math.prod(config.downsampling_ratios)
         self._encoder_context = math.ceil(_reach(model.encoder) / self.hop_length)
         self._decoder_context = math.ceil(_reach(model.decoder))
-        # Transposed convolutions of odd stride give a sample less than they should, at the end.
+        # Transposed convolutions of odd stride lose a sample at the end.
         missing = 0
         for stride in config.upsampling_ratios:
             missing = missing * stride + stride % 2
         self._missing = missing
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames whose decoded audio covers that many samples."""
+        """Number of frames whose decoded audio covers this number of samples."""
         return math.ceil((num_samples + self._missing) / self.hop_length)
 
     def encode(self, audio: torch.Tensor, num_codebooks: int) -> torch.Tensor:
@@ -190,14 +190,14 @@ class _Network:
         for block in blocks(codes.shape[-1], BLOCK_FRAMES, self._decoder_context):
             latents = self.model.quantizer.from_codes(codes[..., block.first : block.stop])[0]
             audio = self.model.decoder(latents)
-            # The last block's own end is the clip's: all of it is kept.
+            # The last block ends with the clip, so all of it is kept.
             end = None if block.keep_to == block.stop - block.first else block.keep_to * hop
             parts.append(audio[..., block.keep_from * hop : end])
         return torch.cat(parts, dim=-1)[..., :num_samples]
 
 
 def _reach(part: nn.Module) -> float:
-    """How far an output can depend on inputs to either side of it, in inputs of ``part``; an upper bound.
+    """Upper bound of the inputs on either side that an output depends on, in inputs of ``part``.
 
     The convolutions run in the order of their definition; each adds its kernel, measured at its own rate.
     """
@@ -226,8 +226,8 @@ def load_original(path: Path) -> nn.Module:
         arguments, tensors = dict(content["metadata"]["kwargs"]), dict(content["state_dict"])
     except (TypeError, KeyError, ValueError, IndexError) as error:
         raise UserError(
-            f"weights '{path}' are no DAC model of the original release: there is no 'state_dict' with"
-            " 'metadata.kwargs' in it; `evaluate weights` names the official files"
+            f"weights '{path}' are not a DAC model of the original release: 'state_dict' with "
+            "'metadata.kwargs' is missing; `evaluate weights` names the official files"
         ) from error
     wanted: dict[str, Any] = {}
     for name, ours in _ARGUMENTS.items():
@@ -239,21 +239,22 @@ def load_original(path: Path) -> nn.Module:
         most = _LARGEST_NUMBER if name == "n_codebooks" else _LARGEST
         if not (len(values) <= _LARGEST_NUMBER and all(type(v) is int and 0 < v <= most for v in values)):
             raise UserError(
-                f"weights '{path}' are no DAC model of the original release: its {name} is {value!r};"
+                f"weights '{path}' are not a DAC model of the original release: its {name} is {value!r};"
                 " `evaluate weights` names the official files"
             )
         wanted[ours] = list(value) if isinstance(value, list | tuple) else value
     dims = wanted["codebook_dim"]
     if isinstance(dims, list) and len(dims) != wanted["n_codebooks"]:
         raise UserError(
-            f"weights '{path}' are no DAC model of the original release: {len(dims)} numbers of codebook_dim"
+            f"weights '{path}' are not a DAC model of the original release: {len(dims)} numbers of "
+            "codebook_dim"
             f" for {wanted['n_codebooks']} codebooks; `evaluate weights` names the official files"
         )
     return from_tensors(partial(_model, **wanted), _fold(tensors), path, "DAC")
 
 
 def _model(codebook_dim: int | list[int] = 8, **arguments: Any) -> nn.Module:
-    """A `DacModel`; its codebooks may have a dimension each, as in the original."""
+    """A `DacModel`; its codebooks may differ in dimension, as in the original."""
     dims = codebook_dim if isinstance(codebook_dim, list) else [codebook_dim]
     config = transformers.DacConfig(codebook_dim=dims[0], **arguments)
     model: Any = transformers.DacModel(config)
@@ -274,7 +275,7 @@ def _fold(tensors: dict[str, Any]) -> dict[str, Any]:
         if name.endswith(".weight_v") and isinstance(tensor, torch.Tensor):
             gain = tensors.get(f"{name[:-1]}g")
             if not isinstance(gain, torch.Tensor) or len(gain) != len(tensor):
-                continue  # its weight will be found missing
+                continue  # its weight will be reported as missing
             norm = tensor.flatten(1).norm(dim=1).reshape(-1, *[1] * (tensor.ndim - 1))
             tensor = tensor * (gain / norm)
             name = name.removesuffix("_v")
@@ -288,14 +289,14 @@ _DECODER_BLOCK = {"0": "snake1", "1": "conv_t1", "2": "res_unit1", "3": "res_uni
 
 
 def _rename(name: str) -> str:
-    """transformers' name of a tensor; names of no known pattern stay, and will be found unknown."""
+    """transformers' name of a tensor; names without a known pattern stay, and are reported as unknown."""
     match = re.fullmatch(r"(encoder\.block|decoder\.model)\.(\d+)\.(.+)", name)
     if match is None:
         return name
     part, number, rest = match[1].split(".")[0], int(match[2]), match[3]
     inner = re.fullmatch(r"block\.(\d)\.(?:block\.(\d)\.)?(\w+)", rest)
     if inner is None:
-        # The two layers behind the blocks: a snake, which has an alpha, and a convolution.
+        # The two layers after the blocks: a snake, which has an alpha, and a convolution.
         layer = "conv1" if number == 0 else "snake1" if rest == "alpha" else "conv2"
         return f"{part}.{layer}.{rest}"
     names = _ENCODER_BLOCK if part == "encoder" else _DECODER_BLOCK

@@ -1,8 +1,8 @@
-"""Downloads that survive broken connections: used by `baselines.weights` alone.
+"""Downloads that survive broken connections, for `baselines.weights`.
 
-A download grows in ``<file>.part``. What it is a part of (address and validator, RFC 9110 section 8.8) lies
-beside it, so that it only ever goes on with bytes of the same file; it takes its final name once it is
-complete and verified. (Not `qincodec.core.files`, whose files do not outlive a failure.)
+A download grows in ``<file>.part``. Its address and validator (RFC 9110 section 8.8) are stored beside it, so
+that it continues only with bytes of the same file. It gets its final name once it is complete and verified.
+(Not `qincodec.core.files`, whose files do not outlive a failure.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qincodec.core.console import Progress, ProgressLine
 from qincodec.core.errors import UserError, one_line
 
 TIMEOUT_S = 30.0
-#: Attempts that bring nothing new before a broken download is given up, and the pause before each.
+#: Attempts without new bytes before a broken download is given up, and the pause before each.
 PATIENCE = 3
 PAUSE_S = 2.0
 
@@ -35,7 +35,7 @@ _MEGABYTE = 1_000_000
 
 
 class DownloadFailed(UserError):
-    """The server could not be reached, or broke off again and again; ``reason`` says why in a few words."""
+    """The server could not be reached, or the connection kept breaking; ``reason`` is a few words."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -47,14 +47,14 @@ class _Interrupted(Exception):
 
 
 class _Changed(Exception):
-    """The server has another file than the one that the part is of."""
+    """The server's file is not the one that the part belongs to."""
 
 
 def fetch(file: WeightsFile, path: Path, progress: Progress | None = None) -> None:
     """Download ``file`` to ``path`` and verify it. Processes that want the same file wait for the first.
 
     Raises:
-        UserError: it cannot be downloaded, is not what it should be, or cannot be written.
+        UserError: it cannot be downloaded or written, or is not the expected file.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,8 @@ def _fetch(file: WeightsFile, path: Path, progress: Progress | None) -> None:
         part.replace(aside := path.with_name(f"{path.name}.bad"))
         _source(part).unlink(missing_ok=True)
         raise UserError(
-            f"what {file.url} gave is not '{file.name}': {wrong}; it was kept as '{aside}'; try again later,"
+            f"the file from {file.url} is not '{file.name}': {wrong}; it was kept as '{aside}'; try again "
+            "later,"
             f" or give a copy with --weights {file.name}=PATH"
         )
     part.replace(path)
@@ -106,7 +107,7 @@ def _fetch(file: WeightsFile, path: Path, progress: Progress | None) -> None:
 
 
 def _download(file: WeightsFile, part: Path, progress: Progress) -> None:
-    """Fill ``part``, going on after interruptions as long as that brings bytes."""
+    """Fill ``part``, continuing after interruptions as long as bytes arrive."""
     most, patience = 0, 0
     while True:
         try:
@@ -128,7 +129,7 @@ def _download(file: WeightsFile, part: Path, progress: Progress) -> None:
 
 
 def _transfer(file: WeightsFile, part: Path, progress: Progress) -> bool:
-    """Ask for what is missing of ``part``; whether it is complete now."""
+    """Request the missing bytes of ``part``; returns whether it is complete."""
     try:
         return _request(file, part, progress)
     except _Changed:
@@ -136,7 +137,7 @@ def _transfer(file: WeightsFile, part: Path, progress: Progress) -> bool:
     try:
         return _request(file, part, progress)
     except _Changed as error:
-        raise _Interrupted("the server sends a part of the file that was not asked for") from error
+        raise _Interrupted("the server sends a wrong part of the file") from error
 
 
 def _request(file: WeightsFile, part: Path, progress: Progress) -> bool:
@@ -173,7 +174,7 @@ def _receive(
     response: Any, file: WeightsFile, part: Path, have: int, validator: str | None, progress: Progress
 ) -> bool:
     if file.url.startswith("https:") and not response.url.startswith("https:"):
-        raise UserError(f"{file.url} leads to {response.url}, which is not encrypted; nothing was fetched")
+        raise UserError(f"{file.url} leads to {response.url}, which is not encrypted; nothing was downloaded")
     if response.headers.get_content_type() == "text/html":
         raise UserError(
             f"{file.url} answers with a web page instead of weights '{file.name}': does this network ask for"
@@ -195,8 +196,8 @@ def _receive(
         )
     if total is None and not response.chunked and file.size is None and file.published is None:
         raise UserError(
-            f"{file.url} does not say how long weights '{file.name}' are and nobody published a digest, so"
-            " a download that was cut could not be told from a whole one; try from another network, or give"
+            f"{file.url} does not send the length of weights '{file.name}' and no digest was published, so "
+            "an incomplete download could not be detected; try from another network, or give"
             f" a copy with --weights {file.name}=PATH"
         )
     free = shutil.disk_usage(part.parent).free
@@ -226,18 +227,19 @@ def _receive(
 
 
 def _validator(file: WeightsFile, part: Path) -> str | None:
-    """What tells whether the server still has the file that ``part`` began with; None: start again."""
+    """Validator of the file that ``part`` began with, to ask if the server still has it; None: start
+    again."""
     try:
         source = json.loads(_source(part).read_bytes())
         validator = source["validator"]
         known = source["url"] == file.url and part.is_file() and isinstance(validator, str)
-        return validator if known and validator.isprintable() else None  # else it can be no header
+        return validator if known and validator.isprintable() else None  # else it cannot be a header
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def _strong(headers: Any) -> str | None:
-    """A validator that stands for the exact bytes: an ETag that is not weak, else the time of change."""
+    """A validator of the exact bytes: an ETag that is not weak, else the time of change."""
     tag = headers.get("ETag")
     if tag and not tag.startswith("W/"):
         return str(tag)
@@ -250,5 +252,5 @@ def _source(part: Path) -> Path:
 
 
 def _text(error: Any) -> str:
-    """Why a connection failed, as one line: servers may say anything."""
+    """Why a connection failed, as one line of clean text."""
     return one_line(str(getattr(error, "strerror", None) or error) or type(error).__name__, 200)

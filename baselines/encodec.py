@@ -1,8 +1,8 @@
 """EnCodec at 48 and at 24 kHz (Defossez et al., 2022), through transformers' `EncodecModel`.
 
-The 48 kHz model is stereo and codes segments of 1 s that overlap by 1 %, each by itself and scaled by its RMS
-value. The loop over segments is written here, so that a clip's last segment is as short as in the original,
-any number of codebooks can be used, and the networks' memory does not grow with the clip.
+The 48 kHz model is stereo and codes segments of 1 s that overlap by 1 %, separately and scaled by their RMS
+values. The loop over segments is here, so that a clip's last segment is as short as in the original, any
+number of codebooks can be used, and memory does not grow with the clip.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     torch, nn, transformers = Lazy("torch"), Lazy("torch.nn"), Lazy("transformers")
 
-#: What is fixed in the 48 kHz model and does not show in its tensors, and in the 24 kHz one.
+#: Constants of the 48 kHz model, and of the 24 kHz one, that its tensors do not show.
 FIXED: dict[str, Any] = {
     "sampling_rate": 48000,
     "audio_channels": 2,
@@ -55,9 +55,9 @@ _SCALE = np.dtype("<f4")
 class Encodec(PretrainedCodec):
     """EnCodec's 48 kHz model with 1 to 16 codebooks.
 
-    Always stereo inside: a mono clip goes through both channels, and their mean comes back, at the same rate.
-    The payload is the codes, 10 bits each, and a 32-bit scale per segment. Nominal rates are those of a long
-    clip, overlap and scales included: 1.515 kbit/s per codebook and 0.032.
+    The model is always stereo: a mono clip goes through both channels at the same rate, and their mean is
+    returned. The payload is the codes, 10 bits each, and a 32-bit scale per segment. Nominal rates hold for a
+    long clip, with overlap and scales: 1.515 kbit/s per codebook and 0.032.
     """
 
     name = "encodec"
@@ -92,7 +92,7 @@ class Encodec(PretrainedCodec):
         return _model(16, FIXED, **(_TINY if size == "tiny" else {}))
 
     def _frames(self, num_samples: int) -> int:
-        """Frames of a segment."""
+        """Number of frames of a segment."""
         return -(-num_samples // self._hop_length)
 
     def _segments(self, num_samples: int) -> list[tuple[int, int]]:
@@ -102,12 +102,12 @@ class Encodec(PretrainedCodec):
 
     def encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
         n = self.num_codebooks(rate, self._most)
-        # The kbit/s by which `EncodecModel`'s quantizer understands that number of codebooks.
+        # `EncodecModel`'s quantizer takes the number of codebooks as kbit/s.
         bandwidth = n * self._bits * self._model.config.frame_rate / 1000
         codes, scales = [], []
         for start, length in self._segments(audio.shape[-1]):
             segment = audio[:, start : start + length].expand(2, -1)
-            # Stored before it is used: what is decoded is scaled back by exactly what was divided by.
+            # Stored before it is used, so that the decoder multiplies by exactly the divisor.
             scale = segment.mean(dim=0).square().mean().sqrt() + 1e-8
             scales.append(float(scale))
             latents = self._model.encoder((segment / scale)[None])
@@ -140,9 +140,10 @@ class Encodec(PretrainedCodec):
 
 
 class Encodec24(TransformersCodec):
-    """EnCodec's 24 kHz model: 1 to 32 codebooks of 10 bits, 75 frames per second, each channel by itself.
+    """EnCodec's 24 kHz model: 1 to 32 codebooks of 10 bits, 75 frames per second; channels are coded
+    separately.
 
-    Trained with 2, 4, 8, 16 and 32 codebooks; the others are the first ones of more.
+    Trained with 2, 4, 8, 16 and 32 codebooks; other numbers use the first codebooks of these.
     """
 
     name = "encodec-24khz"
@@ -164,7 +165,7 @@ class Encodec24(TransformersCodec):
         return _model(32, FIXED_24, **(_TINY if size == "tiny" else {}))
 
     def encode_channel(self, samples: torch.Tensor, num_codebooks: int) -> torch.Tensor:
-        # The quantizer understands kbit/s, which it rounds down to codebooks.
+        # The quantizer takes kbit/s, which it rounds down to codebooks.
         bandwidth = (num_codebooks + 0.5) * (self.rates()[0].kbps or 0)
         codes: torch.Tensor = self.model.quantizer.encode(self.model.encoder(samples[None, None]), bandwidth)
         return codes[:, 0]
@@ -188,18 +189,18 @@ def _refuse_other(name: str, config: Any, fixed: dict[str, Any]) -> None:
 
 
 def load_original(path: Path, fixed: dict[str, Any] = FIXED) -> nn.Module:
-    """The model in a file of the original release: a dictionary of tensors, from which its sizes are read.
+    """The model in a file of the original release: a dictionary of tensors, which gives its sizes.
 
     Args:
         path: of the file.
-        fixed: what is not in it.
+        fixed: constants that are not in it.
 
     Raises:
         UserError: it is something else, or damaged.
     """
     content = read_tensors(path)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise UserError(f"weights '{path}' are no EnCodec model: there is no dictionary of tensors in it")
+        raise UserError(f"weights '{path}' are not an EnCodec model: the file has no dictionary of tensors")
     tensors = {_rename(name): tensor for name, tensor in content.items()}
     weight = parametrized("weight_v") if fixed["norm_type"] == "weight_norm" else "weight"
     hertz = f"{fixed['sampling_rate'] // 1000} kHz"
@@ -210,8 +211,8 @@ def load_original(path: Path, fixed: dict[str, Any] = FIXED) -> nn.Module:
         ratios = [tensors[f"encoder.layers.{n}.conv.{weight}"].shape[-1] // 2 for n in (12, 9, 6, 3)]
     except (KeyError, ValueError, AttributeError) as error:
         raise UserError(
-            f"weights '{path}' are no {hertz} EnCodec model of the original release ({error}); `evaluate"
-            " weights` names the official file"
+            f"weights '{path}' are not a {hertz} EnCodec model of the original release ({error}); `evaluate "
+            "weights` names the official file"
         ) from error
     if channels != fixed["audio_channels"]:
         raise UserError(
@@ -244,7 +245,7 @@ def _model(num_codebooks: int, fixed: dict[str, Any], **sizes: Any) -> nn.Module
 
 
 def _rename(name: str) -> str:
-    """transformers' name of a tensor; names of no known pattern stay, and will be found unknown."""
+    """transformers' name of a tensor; names without a known pattern stay, and are reported as unknown."""
     name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
     name = re.sub(r"\.(conv|convtr)\.\1\.", ".conv.", name)
     name = parametrized(re.sub(r"\.(conv|convtr)\.norm\.", ".norm.", name))

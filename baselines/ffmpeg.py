@@ -1,16 +1,16 @@
-"""Opus, MP3 and AAC, as FFmpeg's libraries (through PyAV) code them.
+"""Opus, MP3 and AAC, by FFmpeg's libraries (through PyAV).
 
 What is counted
 ---------------
-The payload is the packets one after the other, without a container; their sizes, the codec's header and
-the encoder's delay are side information, as they would be in a file. The last frame is padded with zeros,
-and every packet needed to get all samples back counts. Encoder and decoder delay is removed to the sample.
+The payload is the packets one after the other, without a container; their sizes, the codec's header and the
+encoder's delay are side information, as in a file. The last frame is padded with zeros, and every packet
+needed to restore all samples counts. Encoder and decoder delay is removed to the sample.
 
-Floats go in and come out: nothing is rounded to 16 bits or clipped on the way. Opus in its music mode
-and MP3 carry samples above full scale. Opus' speech mode (SILK, which libopus chooses by itself at low
-bitrates) works on 16-bit integers inside and clips at full scale; the AAC encoder turns such frames down.
+Input and output are floats: the adapter neither rounds to 16 bits nor clips. Opus in its music mode and MP3
+keep samples above full scale. Opus' speech mode (SILK, which libopus chooses at low bitrates) uses 16-bit
+integers and clips at full scale; the AAC encoder attenuates such frames.
 
-Where a bitrate needs a sample rate below 44.1 kHz, the adapter resamples there and back.
+If a bitrate needs a sample rate below 44.1 kHz, the adapter resamples to it and back.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     import torch
 
 _LAYOUTS = {1: "mono", 2: "stereo"}
-# LAME aborts the whole process near 1e5 times full scale. Nothing meant for playing comes close.
+# LAME aborts the whole process near 1e5 times full scale. No audio for playback comes close.
 _HIGHEST_PEAK = 1000.0
-# Frames that go to the encoder in one call of PyAV, whose own work for a call is a tenth of coding one.
+# Frames per call of PyAV, whose overhead for a call is a tenth of coding one frame.
 _FRAMES = 256
 # Reproducible bytes: without it the AAC encoder writes FFmpeg's version into the first packet.
 _ENCODER_FLAGS = {"flags": "+bitexact"}
-# The delay is removed here, by one rule for all; the Opus decoder would remove its own.
+# The delay is removed here, by one rule for all; otherwise the Opus decoder would remove its own.
 _DECODER_FLAGS = {"flags2": "+skip_manual"}
 
 
 class _FFmpegCodec(ClipCodec):
     """Codes one clip with one encoder of FFmpeg.
 
-    A `Rate` holds in its settings what the encoder is asked for: ``sample_rate`` (Hz) and ``bit_rate``
-    (bit/s). Take rates from `rates` or `nearest_rate`.
+    The settings of a `Rate` are those of the encoder: ``sample_rate`` (Hz) and ``bit_rate`` (bit/s). Take
+    rates from `rates` or `nearest_rate`.
     """
 
     version = f"libavcodec-{'.'.join(map(str, av.library_versions['libavcodec']))}/pyav-{av.__version__}"
@@ -79,7 +79,7 @@ class _FFmpegCodec(ClipCodec):
             coded_rate, bit_rate = int(rate.settings["sample_rate"]), int(rate.settings["bit_rate"])
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"codec '{self.name}': rate {rate.label} does not say what to ask the encoder for; take it"
+                f"codec '{self.name}': rate {rate.label} lacks settings of the encoder; take it"
                 " from nearest_rate(kbps, channels)"
             ) from error
         peak = float(np.abs(audio).max())
@@ -89,7 +89,7 @@ class _FFmpegCodec(ClipCodec):
                 f" (at most {_HIGHEST_PEAK:g}); floats in the range of integers? divide them by 32768"
             )
         if coded_rate != self.sample_rate:
-            # Rounding the length twice may lose samples at the end: let it lose zeros.
+            # Rounding the length twice may lose samples at the end, so these are zeros.
             spare = math.ceil(self.sample_rate / coded_rate) + 1
             audio = resample(np.pad(audio, ((0, 0), (0, spare))), self.sample_rate, coded_rate)
         try:
@@ -128,7 +128,7 @@ class _FFmpegCodec(ClipCodec):
         context.options = {**_ENCODER_FLAGS, **self._encoder_options}
         context.open()
         size = context.frame_size
-        # Delay and look-ahead of all three are under four frames.
+        # Delay and look-ahead of all three codecs are below four frames.
         total = (math.ceil(num_samples / size) + 4) * size
         packets: list[Any] = []
         for start in range(0, total, _FRAMES * size):
@@ -176,7 +176,7 @@ class _FFmpegCodec(ClipCodec):
             audio = audio[:, padding:][:, :num_samples]
             if audio.dtype != np.float32 or audio.shape != (encoded.channels, num_samples):
                 raise ValueError(f"decodes to {audio.dtype} of shape {audio.shape}")
-        # KeyError and TypeError: side information that lacks something, or holds something else.
+        # KeyError and TypeError: incomplete or wrong side information.
         except (av.error.FFmpegError, ValueError, KeyError, TypeError) as error:
             raise damaged(self.name, error) from error
         return resample(audio, sample_rate, self.sample_rate)[:, : encoded.num_samples]
@@ -187,7 +187,7 @@ class _TableCodec(_FFmpegCodec):
 
     # channels -> kbps -> sample rate of the encoder, Hz
     _sample_rates: ClassVar[dict[int, dict[int, int]]]
-    # channels -> kbps -> bit/s to ask the encoder for, where that is not the bitrate itself
+    # channels -> kbps -> bit/s for the encoder, if it is not the bitrate itself
     _bit_rates: ClassVar[dict[int, dict[int, int]]] = {1: {}, 2: {}}
 
     def rates(self, channels: int = 1) -> Sequence[Rate]:
@@ -201,17 +201,16 @@ class _TableCodec(_FFmpegCodec):
 class Opus(_FFmpegCodec):
     """Opus by libopus at 48 kHz: its music mode (application "audio"), 20 ms frames.
 
-    At its full complexity, 10, unless another is given, as in ``opus:complexity=5``: the encoder's effort, of
-    which the decoder knows nothing.
+    The complexity is 10, the highest, or a given one, as in ``opus:complexity=5``: the encoder's effort,
+    which does not affect the decoder.
 
-    Variable bitrate, libopus' default: the bitrate asked is what it aims at on average over all kinds of
-    sound, and single clips take from half to twice as much. Any bitrate can be asked from 6 kbit/s to 256
-    (mono) or 510 (stereo), the limits of FFmpeg and of the format; beyond them `nearest_rate` gives the
-    limit.
+    Variable bitrate, libopus' default: it aims at the asked bitrate on average over all kinds of sound, and
+    single clips take from half to twice as much. Bitrates from 6 kbit/s to 256 (mono) or 510 (stereo) can be
+    asked for, the limits of FFmpeg and of the format; beyond them `nearest_rate` gives the limit.
 
     The delay is removed as the format prescribes, to the sample in its music mode. libopus' speech mode
-    lies beside that by itself: 3 samples late below 10 kbit/s (narrow band), 2 early above (wide band and
-    hybrid). It switches modes within a clip, so this is left to the evaluation's alignment.
+    deviates from it: 3 samples late below 10 kbit/s (narrow band), 2 early above (wide band and hybrid).
+    libopus switches modes within a clip, so the evaluation's alignment has to handle this.
     """
 
     name = "opus"
@@ -226,7 +225,7 @@ class Opus(_FFmpegCodec):
         "frame_duration": "20",
         "compression_level": "10",
     }
-    # The decoder gives 16 bits unless asked.
+    # The decoder gives 16 bits by default.
     _decoder_options: ClassVar[dict[str, str]] = {"request_sample_fmt": "flt"}
     _highest: ClassVar[dict[int, int]] = {1: 256, 2: 510}
 
@@ -236,7 +235,7 @@ class Opus(_FFmpegCodec):
             levels = {f"complexity={level}": str(level) for level in range(11)}
             if weights not in levels:
                 raise UserError(
-                    f"codec 'opus' takes complexity=0 to complexity=10 behind its colon; got {weights}"
+                    f"codec 'opus' takes complexity=0 to complexity=10 after its colon; got {weights}"
                 )
             self._encoder_options = {**self._encoder_options, "compression_level": levels[weights]}
 
@@ -258,12 +257,12 @@ class Opus(_FFmpegCodec):
 class Mp3(_TableCodec):
     """MP3 by LAME: constant bitrate with bit reservoir, joint stereo, LAME's default quality and lowpass.
 
-    Low bitrates exist only at the sample rates of MPEG-2 and 2.5. The sample rate of each is the one LAME
-    3.100 chooses by itself for 44.1 kHz input (`lame_init_params` with the bitrate set and the output rate
-    left at 0). A clip takes its bitrate plus at most three frames: delay, and the last one filled up.
+    Low bitrates exist only at the sample rates of MPEG-2 and 2.5. The sample rate of each is the one that
+    LAME 3.100 chooses for 44.1 kHz input (`lame_init_params` with the bitrate set and the output rate left at
+    0). A clip takes its bitrate plus at most three frames: delay, and padding of the last one.
 
-    LAME turns the sound down, to leave its decoders room above full scale: by 0.95 (-0.45 dB) up to 160
-    kbit/s, 0.97 at 192, 0.98 at 224. That is part of what it does and is not undone.
+    LAME attenuates the sound, to leave its decoders room above full scale: by 0.95 (-0.45 dB) up to 160
+    kbit/s, 0.97 at 192, 0.98 at 224. This is part of the codec and is not undone.
     """
 
     name = "mp3"
@@ -283,14 +282,13 @@ class Mp3(_TableCodec):
 
 
 class Aac(_TableCodec):
-    """AAC-LC by FFmpeg's own encoder (two-loop coder), not the best AAC encoder there is.
+    """AAC-LC by FFmpeg's own encoder (two-loop coder), which is not the best AAC encoder.
 
-    It aims at the bitrate it is asked for, and at 44.1 kHz misses low ones by far: asked for 8 kbit/s, it
-    gives 13.8 (mono). So low bitrates are coded at lower sample rates, as MP3 encoders do. The table was
-    found with FFmpeg 8.1 on 17 five-second clips without digital silence (music, speech, instruments,
-    noises): at each bitrate, of the sample rates whose mean bitrate was within 5 % of it, no clip above it
-    by more than 25 %, the one with the lowest multi-scale mel distance. Asked / measured mean / highest
-    clip, in kbit/s:
+    It aims at the asked bitrate, and at 44.1 kHz misses low ones by far: asked for 8 kbit/s, it gives 13.8
+    (mono). So low bitrates are coded at lower sample rates, as MP3 encoders do. The table was found with
+    FFmpeg 8.1 on 17 five-second clips without digital silence (music, speech, instruments, noises): at each
+    bitrate, of the sample rates whose mean bitrate was within 5 % of it, no clip above it by more than 25 %,
+    the one with the lowest multi-scale mel distance. Asked / measured mean / highest clip, in kbit/s:
 
     mono: 8/8.1/10.5, 12/12.1/12.4, 16/16.7/16.8, 20/20.7/21.0, 24/24.8/27.3, 32/32.9/35.8, 40/41.2/48.9,
     48/48.8/51.0, 56/56.8/58.2, 64/64.9/66.8, 80/81.1/83.8, 96/97.9/105.5, 112/113.6/120.2, 128/130.5/153.6,
@@ -300,12 +298,12 @@ class Aac(_TableCodec):
     48/48.6/51.6, 56/56.6/60.3, 64/65.2/75.8, 80/81.1/90.5, 96/96.8/101.3, 112/113.4/124.6, 128/130.5/157.0,
     160/163.4/196.8, 192/195.5/223.8, 224/226.9/252.6, 256/256.4/306.4.
 
-    The encoder turns frames that peak above 0.95 of full scale down to that, so that decoders do not clip.
-    That is part of what it does and is not undone.
+    The encoder attenuates frames that peak above 0.95 of full scale to this level, so that decoders do not
+    clip. This is part of the codec and is not undone.
 
-    Out of reach, and so not offered: 8 kbit/s in stereo (9.4 and more whatever is asked), 192 kbit/s in
-    mono and 320 in stereo (it stops at about 160 and 300). At 8 and 12 kbit/s, mono, it is asked for less,
-    to give what the name says; at 8, single clips take 30 % more. Silence takes less than the bitrate.
+    Not offered, because the encoder cannot reach them: 8 kbit/s in stereo (it gives 9.4 and more), 192 kbit/s
+    in mono and 320 in stereo (it stops at about 160 and 300). At 8 and 12 kbit/s, mono, it is asked for less,
+    to give the nominal rate; at 8, single clips take 30 % more. Silence takes less than the bitrate.
     """
 
     name = "aac"
@@ -324,7 +322,7 @@ class Aac(_TableCodec):
     _bit_rates: ClassVar = {1: {8: 7000, 12: 11400}, 2: {}}
 
     def rate_at(self, kbps: float, channels: int = 1) -> Rate:
-        """At the sample rate of the nearest bitrate of the table, from half of the lowest on."""
+        """A rate at the sample rate of the table's nearest bitrate, from half of the lowest on."""
         table = self.rates(channels)
         nominal = [rate.kbps or 0.0 for rate in table]
         kbps = min(max(kbps, nominal[0] / 2), nominal[-1])

@@ -1,8 +1,8 @@
 """Higgs Audio v2's tokenizer (Boson AI, 2025): 24 kHz, through transformers' `HiggsAudioV2TokenizerModel`.
 
-The file of that class imports torchaudio, of which it calls one function, `resample`: the part of the model
-that is a speech model works at 16 kHz. torchaudio's wheel wants another torch than most have, so the file is
-given a module with that function alone. Nobody else sees it, and a torchaudio that is installed stays unused.
+The file of that class imports torchaudio and calls one function of it, `resample`, because the model's speech
+part works at 16 kHz. torchaudio's wheel needs another torch than most users have, so the file gets a module
+with only this function. No other code sees it, and an installed torchaudio is not used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RATIOS = [8, 5, 4, 2, 3]
 class HiggsAudioV2(Xcodec):
     """Higgs Audio v2's tokenizer, for all kinds of sound: 1 to 8 codebooks of 10 bits, 25 frames per second.
 
-    Trained with 2, 4, 6 and 8 codebooks; the others are the first ones of more.
+    Trained with 2, 4, 6 and 8 codebooks; other numbers use the first codebooks of these.
     """
 
     name = "higgs-audio-v2"
@@ -64,18 +64,18 @@ class HiggsAudioV2(Xcodec):
 
 @cache
 def _authors_module() -> Any:
-    """The file of the model's class, executed as an import would, but for torchaudio."""
+    """The file of the model's class, imported without torchaudio."""
     torchaudio = SimpleNamespace(functional=SimpleNamespace(resample=resample))
 
     def find(name: str, *context: Any) -> Any:
         return torchaudio if name == "torchaudio" else builtins.__import__(name, *context)
 
     spec = importlib.util.find_spec(_MODULE)
-    assert spec is not None and spec.loader is not None  # of the version that has it, see `cannot_run`
+    assert spec is not None and spec.loader is not None  # `cannot_run` has checked the version
     module = importlib.util.module_from_spec(spec)
     vars(module)["__builtins__"] = {**vars(builtins), "__import__": find}
     imported = sys.modules.get(_MODULE)
-    sys.modules[_MODULE] = module  # where its own decorators look for it
+    sys.modules[_MODULE] = module  # its decorators look for it there
     try:
         spec.loader.exec_module(module)
     finally:
@@ -86,10 +86,10 @@ def _authors_module() -> Any:
 
 
 def resample(audio: torch.Tensor, sample_rate: int, new_sample_rate: int) -> torch.Tensor:
-    """What torchaudio's function of that name makes of (..., samples): (..., samples at the new rate).
+    """The result of torchaudio's function of the same name: (..., samples) -> (..., samples at the new rate).
 
     A sinc under a Hann window of six zero crossings to each side, which cuts off at 0.99 of half the lower
-    rate. Ours (soxr) has a sharper filter, which would change what the model hears, and so its codes.
+    rate. soxr's sharper filter would change the model's input, and so its codes.
     """
     common = math.gcd(sample_rate, new_sample_rate)
     step, phases = sample_rate // common, new_sample_rate // common

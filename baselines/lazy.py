@@ -11,7 +11,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Lazy:
-    """Stands for a module whose attributes are looked up when they are used."""
+    """Placeholder of a module, imported when an attribute is used."""
 
     def __init__(self, module: str) -> None:
         self._module = module

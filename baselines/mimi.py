@@ -29,9 +29,9 @@ BLOCK_FRAMES = 750
 class Mimi(PretrainedCodec):
     """Mimi at 24 kHz, made for speech: 12.5 frames per second, 1 to 32 codebooks of 11 bits.
 
-    Each channel is coded by itself. The networks are causal and see about 80 s back through their attention.
-    Longer clips run in blocks with that much in front, so that codes and audio are those of the whole clip up
-    to the rounding of float sums.
+    Channels are coded separately. The networks are causal, and their attention sees about 80 s of the past.
+    Longer clips run in blocks after this context, so that codes and audio equal those of the whole clip up to
+    the rounding of float sums.
     """
 
     name = "mimi"
@@ -54,7 +54,7 @@ class Mimi(PretrainedCodec):
         self._codebook_size = config.codebook_size
         self._bits = (config.codebook_size - 1).bit_length()
         self._most = config.num_quantizers
-        # Of the attention, whose steps are shorter than frames, and as much again for the convolutions.
+        # Context of the attention, in steps shorter than frames, and as much again for the convolutions.
         attention_s = config.num_hidden_layers * config.sliding_window / config.encodec_frame_rate
         self._context = math.ceil(attention_s * config.frame_rate) + 16
 
@@ -126,8 +126,8 @@ def load_released(path: Path, config: Any = None) -> nn.Module:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"weights '{path}' are no whole safetensors file: {error}; get them again") from error
-    # transformers knows the released names of tensors, which are not those in its model.
+        raise UserError(f"weights '{path}' are not a safetensors file: {error}; get them again") from error
+    # transformers maps the released names of tensors, which differ from its model's.
     return from_pretrained(
         transformers.MimiModel, None, path, config=config or transformers.MimiConfig(), state_dict=tensors
     )

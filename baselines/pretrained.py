@@ -1,11 +1,11 @@
-"""Base classes of codecs with a pretrained network: which weights are meant, and what is stored of a clip.
+"""Base classes of codecs with a pretrained network: selection of weights, and stored form of a clip.
 
-Weights of such a codec are, as typed after its name or ``--weights NAME=``:
+Weights of such a codec, as typed after its name or ``--weights NAME=``:
 
 - nothing: the released files, see `baselines.weights`;
-- the label of a released model (``dac:16kbps``), where there are several;
+- the label of a released model (``dac:16kbps``), if there are several;
 - the path of a file in its authors' format, or of a folder as transformers writes it;
-- ``untrained`` or ``untrained:tiny``: random weights, which show in the version under which scores are kept.
+- ``untrained`` or ``untrained:tiny``: random weights, which are part of the version in the keys of scores.
 
 Files are read by `baselines.tensors`.
 """
@@ -47,7 +47,7 @@ else:
     torch, nn = Lazy("torch"), Lazy("torch.nn")
 
 UNTRAINED = "untrained"
-#: Of random weights. "full" is the released architecture, "tiny" one for tests.
+#: Sizes of random weights. "full" is the released architecture, "tiny" one for tests.
 SIZES = ("full", "tiny")
 
 
@@ -81,11 +81,11 @@ class PretrainedCodec(Codec):
 
     channels = (1, 2)
     version = "1"
-    #: Label of each released model -> name of its file in `baselines.weights`, or names where it has several.
+    #: Label of each released model -> name or names of its files in `baselines.weights`.
     released: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}
-    #: Name of each file of a folder that is a model.
+    #: File names of a folder with a model.
     folder: ClassVar[tuple[str, ...]] = FOLDER
-    #: Of random weights, see `randomize`.
+    #: Gain of random weights, see `randomize`.
     gain: ClassVar[float] = 1.0
 
     def __init__(self, *, device: str | torch.device = "cpu", weights: str | None = None) -> None:
@@ -108,10 +108,10 @@ class PretrainedCodec(Codec):
 
     @classmethod
     def missing(cls, weights: str | None = None) -> list[str]:
-        """Names of the released files that are needed and not in the cache.
+        """Names of released files that are needed and missing in the cache.
 
         Raises:
-            UserError: ``weights`` means nothing, or a cached file is not what it should be.
+            UserError: ``weights`` is invalid, or a cached file is not the expected one.
         """
         if _untrained_size(cls.name, weights) is not None or cls.cannot_run():
             return []
@@ -128,7 +128,7 @@ class PretrainedCodec(Codec):
 
     @classmethod
     def cannot_run(cls) -> str | None:
-        """Why it cannot run here whatever the weights, in one line: a package that is not there, say."""
+        """Why it cannot run here with any weights, in one line, for example a missing package."""
         return None
 
     @classmethod
@@ -148,7 +148,7 @@ class PretrainedCodec(Codec):
 
     @classmethod
     def works_alone(cls, weights: str | None = None) -> str | None:
-        """Where some of several released models are here: the first, as typed after ``--codecs``."""
+        """The first released model that is here, as typed after ``--codecs``, if others are missing."""
         if weights is not None:
             return None
         missing = cls.missing()
@@ -157,13 +157,13 @@ class PretrainedCodec(Codec):
 
     @classmethod
     def _names(cls, label: str) -> tuple[str, ...]:
-        """Of the files of a released model."""
+        """Names of the files of a released model."""
         names = cls.released[label]
         return (names,) if isinstance(names, str) else names
 
     @classmethod
     def _sources(cls, given: str | None, get: Callable[[str], Path]) -> dict[str, tuple[Path, ...]]:
-        """Label and paths of each model; the label is "" for a path the user gave."""
+        """Label and paths of each model; the label is "" for a user's path."""
         if given is None or given in cls.released:
             labels = cls.released if given is None else [given]
             return {label: tuple(map(get, cls._names(label))) for label in labels}
@@ -178,7 +178,7 @@ class PretrainedCodec(Codec):
 
     @classmethod
     def _hash(cls, paths: Sequence[Path]) -> str:
-        """SHA-256 of a model's file, or of those of all its files: 64 hexadecimal digits."""
+        """SHA-256 of a model's file, or of the hashes of its files: 64 hexadecimal digits."""
         if len(paths) == 1 and paths[0].is_dir():
             paths = [paths[0] / name for name in cls.folder]
         found = [baselines.weights.sha256(path) for path in paths]
@@ -186,15 +186,15 @@ class PretrainedCodec(Codec):
 
     @abstractmethod
     def add(self, label: str, model: nn.Module) -> None:
-        """Take a model in use, under its label."""
+        """Use a model under its label."""
 
     @abstractmethod
     def load(self, path: Path, *more: Path) -> nn.Module:
         """The model in a file or folder, or in the files of a released model, in the order of `released`.
-        Raises UserError if it is not one of this codec's."""
+        Raises UserError if it is not a model of this codec."""
 
     def files(self, path: Path, *more: Path) -> list[Path]:
-        """What `load` was given, if it is the files of a model or a folder that has them."""
+        """The paths given to `load`, if they are a model's files or a folder with them."""
         if more:
             return [path, *more]
         files = [path / name for name in self.folder]
@@ -207,7 +207,7 @@ class PretrainedCodec(Codec):
     @classmethod
     @abstractmethod
     def untrained(cls, label: str, size: str) -> nn.Module:
-        """A model of ``size``, its weights yet to be drawn."""
+        """A model of ``size``; its weights are not drawn yet."""
 
     # ---- what is stored --------------------------------------------------------------------------------
 
@@ -215,7 +215,8 @@ class PretrainedCodec(Codec):
         n = rate.settings.get("num_codebooks")
         if not (isinstance(n, int) and 1 <= n <= most):
             raise UserError(
-                f"codec '{self.name}': rate {rate.label} asks for {n} codebooks of {most}; take a rate from"
+                f"codec '{self.name}': rate {rate.label} needs {n} codebooks, but the model has {most}; take "
+                "a rate from"
                 " nearest_rate(kbps, channels)"
             )
         return n
@@ -225,7 +226,7 @@ class PretrainedCodec(Codec):
     ) -> Encoded:
         """A clip of audio (channels, samples), as given, with codes (streams, num_codebooks, frames).
 
-        A stream is a channel, or all of them together. ``extra`` are bytes of the payload behind the codes.
+        A stream is a channel, or all of them together. ``extra`` are bytes of the payload after the codes.
         """
         sizes = (codebook_size,) * codes.shape[1]
         return Encoded(
@@ -258,7 +259,7 @@ class PretrainedCodec(Codec):
     def unpack(
         self, clip: Encoded, frames: int, streams: int, codebook_size: int, extra: int = 0
     ) -> tuple[torch.Tensor, bytes]:
-        """Codes (streams, num_codebooks, frames) and the ``extra`` bytes behind them."""
+        """Codes (streams, num_codebooks, frames) and the ``extra`` bytes after them."""
         if clip.side_info.get("weights") != self.weights_hash:
             raise UserError(
                 f"clip was encoded with {self.name} weights {shown(clip.side_info.get('weights'))}, the"
@@ -298,7 +299,7 @@ class PretrainedCodec(Codec):
 
 
 def _untrained_size(name: str, given: str | None) -> str | None:
-    """The size of random weights that ``given`` asks for; None if it does not."""
+    """The size of random weights that ``given`` selects; None if it selects others."""
     if given is None or given.partition(":")[0] != UNTRAINED:
         return None
     size = given.partition(":")[2] or SIZES[0]
@@ -313,7 +314,7 @@ def _untrained_size(name: str, given: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Block:
-    """Frames ``first`` to ``stop`` are computed; of these, ``keep_from`` to ``keep_to`` are kept."""
+    """Frames ``first`` to ``stop`` are computed; ``keep_from`` to ``keep_to`` of them are kept."""
 
     first: int
     stop: int
@@ -322,11 +323,11 @@ class Block:
 
 
 def blocks(frames: int, size: int, before: int, after: int | None = None) -> Iterator[Block]:
-    """Blocks of ``size`` frames, each with context on both sides as far as the clip has it.
+    """Blocks of ``size`` frames, with context on both sides within the clip.
 
     Args:
         frames: of the clip.
-        before, after: frames of context; ``after`` is as much as ``before`` unless given.
+        before, after: frames of context; ``after`` equals ``before`` by default.
     """
     for start in range(0, frames, size):
         end = min(start + size, frames)
@@ -340,9 +341,9 @@ def blocks(frames: int, size: int, before: int, after: int | None = None) -> Ite
 def randomize(model: nn.Module, gain: float) -> nn.Module:
     """Draw all weights, the same every time: standard deviation ``gain / sqrt(inputs)``.
 
-    With a ``gain`` that suits the activations, signals pass through without fading or growing much. What the
-    libraries initialise to is made for training: EnCodec's codebooks are all zero there, DAC's convolutions
-    let next to nothing through.
+    With a suitable ``gain`` for the activations, signals neither fade nor grow much. The libraries' own
+    initial values are for training: EnCodec's codebooks are all zero, and DAC's convolutions suppress almost
+    everything.
     """
     for name, tensor in model.state_dict().items():
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))

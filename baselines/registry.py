@@ -1,4 +1,4 @@
-"""Codecs by name, and what is asked of one that may be somebody's plug-in."""
+"""Codecs by name, and safe calls of plug-ins."""
 
 from __future__ import annotations
 
@@ -45,28 +45,30 @@ CODECS = Registry(
 
 
 def unavailable(name: str, weights: str | None = None) -> str | None:
-    """Why codec ``name`` cannot run here and what mends it, in one line; None if it can."""
+    """Why codec ``name`` cannot run here and what to do about it, in one line; None if it can."""
     codec = CODECS.load(name)
     return why_not("codec", name, codec, weights)
 
 
 def why_not(kind: str, name: str, part: Any, *arguments: object) -> str | None:
-    """What ``unavailable()`` of a part returns; UserError unless it is a reason or None."""
+    """Result of ``unavailable()`` of a part; UserError unless it is a reason or None."""
     try:
         reason = of_plugin(kind, name, "unavailable()", lambda: part.unavailable(*arguments))
     except Unavailable as error:
         return str(error)
     if reason is None or (isinstance(reason, str) and reason.strip()):
         return one_line(reason) if reason else None
-    raise UserError(f"{kind} '{name}': unavailable() returned {shown(reason)}; needed is a reason or None")
+    raise UserError(
+        f"{kind} '{name}': unavailable() returned {shown(reason)}; it must return a reason or None"
+    )
 
 
 def of_plugin(kind: str, name: str, what: str, call: Callable[[], T]) -> T:
-    """What ``call`` returns; what a plug-in raises becomes a UserError that names it, in one line.
+    """Result of ``call``; an error of a plug-in becomes a UserError of one line with its name.
 
     Args:
         kind: "codec".
-        what: of it is called, "rates()".
+        what: name of the call, "rates()".
     """
     try:
         return call()
@@ -83,7 +85,7 @@ def of_plugin(kind: str, name: str, what: str, call: Callable[[], T]) -> T:
 
 
 def missing_weights(name: str, weights: str | None = None) -> list[str]:
-    """Files of `baselines.weights` that codec ``name`` needs and the cache lacks."""
+    """Names in `baselines.weights` of files that codec ``name`` needs and the cache lacks."""
     codec = CODECS.load(name)
     if not hasattr(codec, "missing"):
         return []
@@ -91,7 +93,7 @@ def missing_weights(name: str, weights: str | None = None) -> list[str]:
 
 
 def works_alone(name: str, weights: str | None = None) -> str | None:
-    """What of codec ``name`` can run though it lacks files, as typed after ``--codecs``."""
+    """The part of codec ``name`` that can run without its missing files, as typed after ``--codecs``."""
     codec = CODECS.load(name)
     if not hasattr(codec, "works_alone"):
         return None

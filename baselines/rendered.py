@@ -1,4 +1,4 @@
-"""Audio that some other program has coded and decoded: any codec in the world, given as a folder of files."""
+"""Audio that another program has coded and decoded: any codec, as a folder of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qincodec import audio
 from qincodec.core.errors import UserError
 from qincodec.core.files import file_sha256
 
-#: How far the length of a file may be from that of the recording or excerpt it stands for, in seconds.
+#: Greatest difference in length between a file and its recording or excerpt, in seconds.
 LENGTH_TOLERANCE_S = 0.1
 
 _EXCERPT = re.compile(r"@\d+(?:\.\d+)?s$")
@@ -26,10 +26,10 @@ class RenderedClip:
     """A decoded clip.
 
     Attributes:
-        audio: float32 (channels, samples) at the rate asked for. An excerpt's own file is not cut or
-            padded, so its length may differ from the excerpt's by `LENGTH_TOLERANCE_S`.
-        path: the file it comes from.
-        notes: what was done to it (cut, resampled, mixed) or is odd about it, for the report.
+        audio: float32 (channels, samples) at the requested rate. A file of the excerpt is not cut or padded,
+            so its length may differ from the excerpt's by `LENGTH_TOLERANCE_S`.
+        path: its file.
+        notes: changes to it (cut, resampled, mixed) and oddities, for the report.
     """
 
     audio: np.ndarray
@@ -44,19 +44,19 @@ class Rendered:
 
     1. the clip's id as its path in the folder (``music/violin@10s.wav`` for one excerpt);
     2. the recording's path in the folder (``music/violin.wav``);
-    3. the same two as mere file names, in whatever folder (``violin@10s.wav``, then ``violin.wav``, then
+    3. the same two as file names in any folder (``violin@10s.wav``, then ``violin.wav``, then
        the name of the reference file).
 
-    Suffixes do not matter, as long as they are those of audio files. Two files that fit equally well are
-    an error, not a choice, and so is one file for two recordings.
+    Any suffix of audio files is accepted. Two files that fit equally well are an error; so is one file for
+    two recordings.
 
     Args:
         label: the codec's name in tables.
-        folder: where the files are; read once, now.
+        folder: with the files; it is listed once, now.
         kbps: the bitrate to show, total over the channels; None if it has none.
 
     Raises:
-        UserError: no such folder, or no audio file in it.
+        UserError: the folder does not exist, or has no audio file.
     """
 
     def __init__(self, label: str, folder: str | Path, kbps: float | None = None) -> None:
@@ -89,8 +89,8 @@ class Rendered:
         """The file that belongs to a clip.
 
         Args:
-            clip_id: the recording's path in its data set without suffix, with ``@<start>s`` behind it for
-                an excerpt that does not start at 0.
+            clip_id: the recording's path in its data set without suffix, followed by ``@<start>s`` for an
+                excerpt that does not start at 0.
             source_name: file name of the reference recording.
 
         Raises:
@@ -117,7 +117,7 @@ class Rendered:
         )
 
     def _claim(self, path: Path, recording: str) -> Path:
-        """``path``, unless it went to another recording before: "a/1" and "b/1" must not share "1.wav"."""
+        """``path``, unless it was used for another recording: "a/1" and "b/1" must not share "1.wav"."""
         owner = self._recordings.setdefault(path, recording)
         if owner != recording:
             raise UserError(
@@ -137,10 +137,10 @@ class Rendered:
         sample_rate: int,
         channels: int,
     ) -> RenderedClip:
-        """The decoded clip, to be compared with the excerpt of the reference.
+        """The decoded clip, to compare with the excerpt of the reference.
 
-        A file as long as the whole recording is cut where the excerpt was cut; one as long as the excerpt
-        is taken as it is.
+        A file as long as the whole recording is cut like the excerpt; a file as long as the excerpt is not
+        cut.
 
         Args:
             clip_id, source_name: see `find`.
@@ -149,7 +149,7 @@ class Rendered:
             sample_rate, channels: of the evaluation; the file is resampled and mixed to them.
 
         Raises:
-            UserError: no file or several, a file that cannot be read, a length that is neither.
+            UserError: no file or several fit, it cannot be read, or its length is neither.
         """
         path = self.find(clip_id, source_name)
         info = audio.info(path)
@@ -181,12 +181,12 @@ class Rendered:
         return RenderedClip(samples, path, tuple(notes))
 
     def fingerprint(self, path: Path) -> str:
-        """First 16 hex digits of the SHA-256 of a file, for the keys of its scores. Computed once."""
+        """First 16 hex digits of the SHA-256 of a file, for the keys of its scores; computed once."""
         if path not in self._fingerprints:
             self._fingerprints[path] = file_sha256(path)[:16]
         return self._fingerprints[path]
 
 
 def _normal(name: str) -> str:
-    """Names that read the same are the same: macOS decomposes accents, others do not."""
+    """A normalised name: macOS decomposes accents, other systems do not."""
     return unicodedata.normalize("NFC", name)

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 else:
     torch, nn, snac = Lazy("torch"), Lazy("torch.nn"), Lazy("snac")
 
-#: Of any number in a configuration.
+#: Greatest value of any number in a configuration.
 _LARGEST = 1 << 16
 
 
 class Snac(PretrainedCodec):
-    """SNAC at 44.1 kHz: four codebooks of 12 bits, each with twice the frame rate of the one before.
+    """SNAC at 44.1 kHz: four codebooks of 12 bits, each with twice the frame rate of the previous one.
 
-    Each channel is coded by itself, and clips go through the networks whole. The authors fill clips up with
-    zeros to whole windows of the attention (0.28 s; 0.38 s at 32 kHz, 0.09 s at 24), and their codes count.
-    The decoder adds noise, which is drawn from `seed`: the same for every clip of a length.
+    Channels are coded separately, and clips go through the networks whole. As in the authors' code, clips are
+    zero-padded to whole windows of the attention (0.28 s; 0.38 s at 32 kHz, 0.09 s at 24), and the codes of
+    the padding count. The decoder adds noise, which is drawn from `seed`: the same for clips of equal length.
     """
 
     name = "snac"
@@ -80,21 +80,21 @@ class Snac(PretrainedCodec):
             stored = {parametrized(name): tensor for name, tensor in read_tensors(tensors).items()}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
-                f"'{config}' with '{tensors}' is no SNAC model: {error}; `evaluate weights` names the"
+                f"'{config}' with '{tensors}' is not a SNAC model: {error}; `evaluate weights` names the"
                 " official files"
             ) from error
         return from_tensors(partial(snac.SNAC, **arguments), stored, tensors, "SNAC")
 
     @classmethod
     def untrained(cls, label: str, size: str) -> nn.Module:
-        # 64 values for each head of the attention.
+        # Each head of the attention has 64 values.
         tiny = {"encoder_dim": 4, "decoder_dim": 64} if size == "tiny" else {}
         model: nn.Module = snac.SNAC(**{"sampling_rate": cls.sample_rate, **cls.full, **tiny})
         return model
 
     def encode_clip(self, audio: torch.Tensor, rate: Rate) -> Encoded:
         channels = [[book[0].cpu().numpy() for book in self.model.encode(row[None, None])] for row in audio]
-        # Packed as if a coarsest frame had a codebook for each of its codes.
+        # Packed as if a frame of the coarsest codebook had a codebook for each of its codes.
         packed = self.pack(audio, np.stack([self._interleaved(books) for books in channels]), self._size)
         packed.codes = tuple(book.astype(np.int32) for books in channels for book in books)
         packed.codebook_sizes = (self._size,) * len(packed.codes)
@@ -107,11 +107,11 @@ class Snac(PretrainedCodec):
         return torch.stack(rows)[:, : clip.num_samples]
 
     def _interleaved(self, books: Sequence[np.ndarray]) -> np.ndarray:
-        """(codes per coarsest frame, coarsest frames) of a row of each codebook."""
+        """(codes per coarsest frame, coarsest frames) from one row per codebook."""
         return np.concatenate([b.reshape(-1, n).T for b, n in zip(books, self._repeats, strict=True)])
 
     def _separated(self, codes: torch.Tensor) -> list[torch.Tensor]:
-        """What was `_interleaved`, as the model takes it: (1, frames) of each codebook."""
+        """Inverse of `_interleaved`, as the model takes it: (1, frames) of each codebook."""
         return [part.T.reshape(1, -1) for part in codes.split(self._repeats)]
 
 

@@ -1,7 +1,7 @@
-"""Model files of other people: read as tensors alone, and refused where they declare too much or do not fit.
+"""Third-party model files: read only as tensors, and refused if they declare too much or do not fit.
 
-``torch.save``'s files are read with ``weights_only=True``, folders of transformers as safetensors: nothing in
-them is ever run. A small file can describe, or unpack to, any size, so what it declares is checked before it
+``torch.save``'s files are read with ``weights_only=True``, folders of transformers as safetensors: their code
+is never run. A small file can describe, or unpack to, any size, so its declared sizes are checked before it
 takes memory.
 """
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 else:
     torch = Lazy("torch")
 
-#: Of a weights file; the largest released one has 400 MB.
+#: Greatest size of a weights file; the largest released one has 400 MB.
 _LARGEST_BYTES = 4 << 30
 #: Files of a model as transformers writes it.
 FOLDER = ("config.json", "model.safetensors")
-#: Of any number in a model's configuration, and of those that count layers, blocks or codebooks.
+#: Greatest value of any number in a model's configuration, and of numbers of layers, blocks or codebooks.
 _LARGEST_NUMBER, _LARGEST_NUMBER_OF_PARTS = 1 << 20, 512
 
 
 def read_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote, as far as it is tensors and plain containers. Nothing in it is run.
+    """Tensors and plain containers in a file of ``torch.save``. No code in it is run.
 
     Raises:
         UserError: it holds other Python objects, is damaged or something else, or cannot be read.
@@ -52,10 +52,10 @@ def read_tensors(path: Path) -> Any:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({found[1]})" if found else ""
         raise UserError(
-            f"weights '{path}' hold Python objects{what} instead of tensors alone, or are none at all:"
-            " refused, nothing in it was run; get the file from its official place (`evaluate weights`)"
+            f"weights '{path}' hold Python objects{what} instead of tensors alone, or are not weights: "
+            "refused, no code in it was run; get the file from its official place (`evaluate weights`)"
         ) from error
-    except Exception as error:  # whatever torch makes of rubbish
+    except Exception as error:  # any error of torch on bad data
         raise UserError(
             f"weights '{path}' are damaged or not a file of torch.save ({type(error).__name__}); delete"
             " the file and get it again, see `evaluate weights`"
@@ -65,17 +65,17 @@ def read_tensors(path: Path) -> Any:
 def from_tensors(
     make: Callable[[], nn.Module], tensors: Mapping[str, Any], path: Path, name: str
 ) -> nn.Module:
-    """What ``make`` makes, filled with tensors of exactly its names and shapes, as float32.
+    """The model from ``make``, filled with tensors of exactly its names and shapes, as float32.
 
     Raises:
-        UserError: it makes no model, of that ``name``; or naming the first tensor that is missing, unknown,
-            of another shape, or not finite. Nothing has taken memory then.
+        UserError: ``make`` fails, with the ``name`` of the model; or a tensor is missing, unknown, of another
+            shape, or not finite, with the first one. Then nothing has taken memory.
     """
     try:
         _check_state(empty_model(make), tensors, path)
         model = make()
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(f"weights '{path}' describe no {name} model: {str(error).splitlines()[0]}") from error
+        raise UserError(f"weights '{path}' are not a {name} model: {str(error).splitlines()[0]}") from error
     model.load_state_dict({name: tensors[name].float() for name in model.state_dict()})
     return model
 
@@ -100,7 +100,7 @@ def _check_state(model: nn.Module, tensors: Mapping[str, Any], path: Path) -> No
 
 
 def parametrized(name: str) -> str:
-    """What torch's weight norm calls a tensor now that it once called ``..weight_g`` or ``..weight_v``."""
+    """Present name in torch's weight norm of a tensor formerly named ``..weight_g`` or ``..weight_v``."""
     name = re.sub(r"(^|\.)weight_g$", r"\1parametrizations.weight.original0", name)
     return re.sub(r"(^|\.)weight_v$", r"\1parametrizations.weight.original1", name)
 
@@ -109,7 +109,7 @@ def from_folder(kind: Any, folder: Path) -> nn.Module:
     """A model as transformers writes it: ``config.json`` and ``model.safetensors``.
 
     Raises:
-        UserError: files missing, damaged, or of another model.
+        UserError: files are missing, damaged, or of another model.
     """
     for name in FOLDER:
         if not (folder / name).is_file():
@@ -119,7 +119,7 @@ def from_folder(kind: Any, folder: Path) -> nn.Module:
 
 
 def from_files(kind: Any, config: Path, tensors: Path) -> nn.Module:
-    """`from_folder` of files that lie in two places."""
+    """`from_folder` for two files in different folders."""
     from safetensors.torch import load_file
 
     _refuse_other_config(kind, config, tensors)
@@ -133,7 +133,7 @@ def _refuse_other_config(kind: Any, path: Path, stored_at: Path) -> None:
 
     try:
         if path.stat().st_size > 1 << 20:
-            raise ValueError("it has more than a megabyte")
+            raise ValueError("it is larger than a megabyte")
         config = json.loads(path.read_text(encoding="utf-8"))
         _refuse_numbers(config)
         with safe_open(stored_at, "pt") as tensors:
@@ -148,7 +148,7 @@ def _refuse_other_config(kind: Any, path: Path, stored_at: Path) -> None:
         ) from error
     except Exception as error:  # transformers raises what it likes
         text = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"'{path}' describes no {kind.__name__}: {text}; get the file again") from error
+        raise UserError(f"'{path}' is not a {kind.__name__}: {text}; get the file again") from error
 
 
 def from_pretrained(kind: Any, given: Path | None, place: Path, **options: Any) -> nn.Module:
@@ -157,10 +157,10 @@ def from_pretrained(kind: Any, given: Path | None, place: Path, **options: Any) 
     Args:
         kind: a model class of transformers.
         given: its first argument.
-        place: where the weights are, for messages.
+        place: of the weights, for messages.
 
     Raises:
-        UserError: it cannot, or tensors are missing, unknown or of another shape.
+        UserError: loading fails, or tensors are missing, unknown or of another shape.
     """
     from transformers.utils import logging
 
@@ -191,10 +191,12 @@ def from_pretrained(kind: Any, given: Path | None, place: Path, **options: Any) 
 
 
 def _refuse_packed(path: Path) -> None:
-    """torch.save stores without packing; packed entries can unpack to any size."""
+    """Refuse packed entries, which torch.save never writes, because they can unpack to any size."""
     size = path.stat().st_size
     if size > _LARGEST_BYTES:
-        raise UserError(f"weights '{path}' have {size} bytes, more than any model here; give a model's file")
+        raise UserError(
+            f"weights '{path}' have {size} bytes, which is more than any model here; give a model's file"
+        )
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -208,13 +210,14 @@ def _refuse_packed(path: Path) -> None:
     packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     if packed or sum(entry.file_size for entry in entries) > size:
         raise UserError(
-            f"weights '{path}' are no file of torch.save: it holds packed entries, or more than its size; get"
+            f"weights '{path}' are not a file of torch.save: it holds packed entries, or more than its size; "
+            "get"
             " the file from its official place (`evaluate weights`)"
         )
 
 
 def _refuse_inflated(content: Any) -> None:
-    """Refuse tensors of more values than are stored, which any use would make as large as they say."""
+    """Refuse tensors of more values than are stored, because any use would expand them."""
     todo, seen = [content], set()
     while todo:
         part = todo.pop()
@@ -234,7 +237,7 @@ def _refuse_inflated(content: Any) -> None:
 
 
 def empty_model(make: Callable[[], nn.Module]) -> nn.Module:
-    """A model without values, which takes no memory whatever its size: to be compared with what is stored."""
+    """A model without values, which takes no memory, to compare with the stored tensors."""
     with torch.device("meta"):
         return make()
 

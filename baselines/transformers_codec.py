@@ -1,4 +1,4 @@
-"""Base of codecs whose networks are a model of transformers: what they share, which is nearly all."""
+"""Base of codecs whose networks are a model of transformers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ else:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a model's configuration says of its codes.
+    """Properties of a model's codes, from its configuration.
 
     Attributes:
         sample_rate: of the audio that it encodes, Hz.
         hop_length: samples of that audio per frame.
         codebook_size: entries of every codebook.
-        num_codebooks: at most.
+        num_codebooks: greatest number.
         output_sample_rate: of the audio that it decodes to, Hz; None if it is the same.
     """
 
@@ -45,35 +45,35 @@ class Layout:
 
 
 class TransformersCodec(PretrainedCodec):
-    """A codec of a model of transformers that codes one channel; each channel is coded by itself.
+    """A codec of a model of transformers for one channel; channels are coded separately.
 
-    A codec says what its model is called, what its configuration means (`layout`), and how a channel becomes
-    codes and codes become a channel. Its models are folders as transformers writes them, or the released pair
-    of files. Clips go through the networks whole, as the authors' own code has it, so memory grows with the
-    longest clip: where the networks have attention over all of it, with its square.
+    A subclass names its model, reads its configuration (`layout`), and turns a channel into codes and back.
+    Its models are folders as transformers writes them, or the released pair of files. Clips go through the
+    networks whole, as in the authors' own code, so memory grows with the longest clip, or with its square if
+    the networks have attention over the whole clip.
     """
 
-    #: Class of transformers, and the first version that has it.
+    #: Class of transformers, and its first version with this class.
     model_class: ClassVar[str]
     since: ClassVar[str] = "5"
-    #: Of the configuration of random weights: what differs from transformers' default, in either size.
+    #: Configuration of random weights in each size, where it differs from transformers' default.
     full: ClassVar[Mapping[str, Any]] = {}
     tiny: ClassVar[Mapping[str, Any]]
 
     @abstractmethod
     def layout(self, config: Any) -> Layout:
-        """What the model's configuration says."""
+        """Layout from the model's configuration."""
 
     @abstractmethod
     def encode_channel(self, samples: torch.Tensor, num_codebooks: int) -> torch.Tensor:
-        """Codes (num_codebooks, frames) of (samples,), as many frames as `num_frames` says."""
+        """Codes (num_codebooks, frames) of (samples,), with `num_frames` frames."""
 
     @abstractmethod
     def decode_channel(self, codes: torch.Tensor) -> torch.Tensor:
-        """(samples,), as many as are wanted or more, of codes (num_codebooks, frames)."""
+        """At least the wanted number of samples, (samples,), from codes (num_codebooks, frames)."""
 
     def num_frames(self, num_samples: int) -> int:
-        """Of a clip that is decoded to that many samples."""
+        """Number of frames of a clip that is decoded to this number of samples."""
         hop = self.output_length(self.hop_length)
         return -(-num_samples // hop)
 

@@ -1,4 +1,4 @@
-"""Single calls of somebody's codec: what each must return is checked, and what is wrong is noted."""
+"""Single calls of a third-party codec, with checks of each result and a list of problems."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ T = TypeVar("T")
 
 
 class CallFailed(Exception):
-    """A step that later ones build on went wrong; the problem is already on the list."""
+    """A step that later ones need has failed; the problem is already on the list."""
 
 
 class Trials:
-    """Calls a codec and collects the problems that show.
+    """Calls a codec and collects its problems.
 
     Attributes:
-        problems: advice -> where it was seen, and what.
-        place: what is being tried, in words.
+        problems: advice -> place and finding.
+        place: the present trial, in words.
     """
 
     def __init__(self, codec: Codec, seed: int) -> None:
@@ -36,7 +36,7 @@ class Trials:
         self.place = ""
 
     def texts(self) -> list[str]:
-        """One line per problem: the advice, then where it was seen first."""
+        """One line per problem: the advice, then its first place."""
         return [
             f"{advice} [{places[0]}{f'; and {len(places) - 1} more' if len(places) > 1 else ''}]"
             for advice, places in self.problems.items()
@@ -46,7 +46,7 @@ class Trials:
         self.problems.setdefault(advice, []).append(f"{self.place}: {seen}" if self.place else seen)
 
     def fail(self, seen: str, advice: str) -> NoReturn:
-        """A problem that leaves nothing to go on with."""
+        """Note a problem after which the check cannot continue."""
         self.problem(seen, advice)
         raise CallFailed
 
@@ -55,15 +55,14 @@ class Trials:
             return call()
         except KeyboardInterrupt:
             raise
-        except FAULTS as error:  # whatever an adapter raises is a finding
+        except FAULTS as error:  # any error of an adapter is a finding
             self.problem(said(error), f"{what} must not raise an error")
             raise CallFailed from error
 
     def sound(self, channels: int, num_samples: int) -> torch.Tensor:
         """(channels, samples): a gliding harmonic tone over faint noise, another in each channel.
 
-        Tonal, so that codecs keep its waveform at low bitrates; gliding, so that it resembles itself at no
-        other delay.
+        Tonal, so that codecs keep its waveform at low bitrates; gliding, so that other delays do not fit.
         """
         time = np.arange(num_samples) / self.codec.sample_rate
         rows = []
@@ -105,8 +104,8 @@ class Trials:
             self.fail(
                 f"{got}, expected {expected}",
                 "Encoded must state sample_rate, channels and num_samples of the audio that was given, before"
-                " any padding (at output_sample_rate where that is another): decode returns as much, and the"
-                " bitrate is counted over it",
+                " any padding (at output_sample_rate where that is another): decode returns the same, and "
+                "the bitrate is counted over it",
             )
         if not isinstance(clip.payload, bytes):
             self.fail(
@@ -142,7 +141,7 @@ class Trials:
             )
 
     def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
-        """Decode from what a run folder would hold, and check the shape of what comes back."""
+        """Decode from stored bytes, as in a run folder, and check the shape of the result."""
         restored = [
             self.attempt(
                 "Encoded.to_bytes() and back (JSON values in side_info, integer codes)",

@@ -1,11 +1,11 @@
-"""Vorbis, as libvorbis (through libsndfile) codes it.
+"""Vorbis, by libvorbis (through libsndfile).
 
 What is counted
 ---------------
-libsndfile writes an Ogg file in memory, which is taken apart: the payload is the audio packets, one after
-the other, and the three header packets (4 kB of code books) and the headers of the pages (positions and
-packet sizes) are side information. Vorbis has no encoder delay, and the last page says where the audio
-ends. Floats go in and come out: samples above full scale are carried, not clipped.
+libsndfile writes an Ogg file in memory, which is parsed: the payload is the audio packets, one after the
+other. The three header packets (4 kB of code books) and the headers of the pages (positions and packet sizes)
+are side information. Vorbis has no encoder delay, and the last page has the end of the audio. Input and
+output are floats: samples above full scale are not clipped.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Vorbis(ClipCodec):
     """Vorbis at 44.1 kHz, by quality 0.0 to 1.0 in steps of 0.1 (oggenc's -q 0 to 10).
 
     The bitrate is variable and depends on the content far more than with other codecs: clips of noise take
-    half as much again as the nominal one, quiet or tonal ones half of it. The nominal bitrates are those
-    libvorbis itself writes into the file's header for a quality; what counts is the measured one. There is
-    nothing under 48 kbit/s (mono) and 64 kbit/s (stereo).
+    1.5 times the nominal one, quiet or tonal ones half of it. The nominal bitrates are those that libvorbis
+    writes into the file's header for a quality; the measured one counts. The lowest are 48 kbit/s (mono) and
+    64 kbit/s (stereo).
     """
 
     name = "vorbis"
@@ -59,7 +59,7 @@ class Vorbis(ClipCodec):
         return [Rate(kbps, {"quality": step / 10}) for step, kbps in enumerate(self._nominal_kbps[channels])]
 
     def rate_at(self, kbps: float, channels: int = 1) -> Rate:
-        """Between two qualities libvorbis interpolates its settings; so are the nominal bitrates here."""
+        """Interpolated between two qualities, like libvorbis' own settings."""
         nominal = self._nominal_kbps[channels]
         kbps = min(max(kbps, nominal[0]), nominal[-1])
         steps = np.arange(len(nominal)) / 10
@@ -103,7 +103,7 @@ class Vorbis(ClipCodec):
 
 
 def ogg_file(encoded: Encoded) -> bytes:
-    """The Ogg file that the clip's payload and side information make up, for any player."""
+    """The Ogg file of the clip's payload and side information, for any player."""
     start = 0
     try:
         parts = [base64.b64decode(encoded.side_info["headers"])]
@@ -137,7 +137,7 @@ def _pages(file: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _take_apart(file: bytes) -> tuple[bytes, list[bytes], bytes]:
     """Header pages, heads of the audio pages, and audio packets of a Vorbis file, with serial number 0.
 
-    libsndfile draws the stream's serial number at random, which would make every encoding another.
+    libsndfile draws the stream's serial number at random, so that encodings would differ.
     """
     headers = b""
     heads: list[bytes] = []

@@ -1,6 +1,6 @@
-"""Which pretrained files there are and where they lie: one table, one cache folder, one way to have a file.
+"""Pretrained files: their table, their cache folder, and the way to get one.
 
-A file is looked for in this order: the path given with ``--weights NAME=PATH`` (`use`), the cache folder
+A file is searched in this order: the path given with ``--weights NAME=PATH`` (`use`), the cache folder
 (`find`), its authors' official place (`obtain`). The cache is ``$QINCODEC_CACHE/weights``, or ``weights`` in
 the user's cache folder. With ``QINCODEC_OFFLINE=1`` (or ``HF_HUB_OFFLINE=1``) nothing is ever downloaded.
 """
@@ -50,7 +50,7 @@ def _folder(
     revision: str = "main",
     sha256: str | None = None,
 ) -> Iterator[WeightsFile]:
-    """The two files of a repository on Hugging Face that is a model, of the codec of that name."""
+    """The two files of a codec's model in a repository on Hugging Face."""
     url = f"{_HUGGING_FACE}/{repository}/resolve/{revision}"
     facts = (name, licence, attribution)
     yield WeightsFile(f"{name}-config", f"{name}-config.json", f"{url}/config.json", *facts)
@@ -160,11 +160,11 @@ _explicit: dict[str, Path] = {}
 
 
 def add(file: WeightsFile) -> None:
-    """Know a file of somebody's codec or embedding, whose module calls this: it is listed, fetched, verified
-    and found as those of the project are.
+    """Register a file of a third-party codec or embedding, whose module calls this. It is listed, downloaded,
+    verified and found like the project's own files.
 
     Raises:
-        UserError: another file has its name, or its name in the cache.
+        UserError: another file has the same name, or the same name in the cache.
     """
     for known in FILES.values():
         if known != file and (known.name == file.name or known.filename == file.filename):
@@ -176,14 +176,14 @@ def add(file: WeightsFile) -> None:
 
 
 def entry(name: str) -> WeightsFile:
-    """The table's entry. Raises UserError for an unknown name, with the close ones."""
+    """The table's entry. Raises UserError for an unknown name, with similar ones."""
     if name not in FILES:
         raise unknown("weights", name, list(FILES))
     return FILES[name]
 
 
 def cached_path(name: str) -> Path:
-    """Where `name` lies in the cache if it is there."""
+    """Path of `name` in the cache, whether it exists or not."""
     return folder() / entry(name).filename
 
 
@@ -200,15 +200,15 @@ def _forbidden_by() -> str | None:
 
 
 def use(name: str, path: Path) -> None:
-    """Take ``path`` for ``name`` in this process. It need not be the released file: its digest tells.
+    """Use ``path`` for ``name`` in this process. It may differ from the released file: it has a digest.
 
     Raises:
-        UserError: unknown name, or no such file.
+        UserError: the name is unknown, or the file does not exist.
     """
     entry(name)
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"--weights {name}={path}: there is no such file; give the path of a weights file")
+        raise UserError(f"--weights {name}={path}: no such file; give the path of a weights file")
     _explicit[name] = path
 
 
@@ -229,7 +229,7 @@ def find(name: str) -> Path | None:
     if wrong is not None:
         aside = set_aside(path)
         raise UserError(
-            f"'{path}' is not {name}: {wrong}; it was moved to '{aside}', run `evaluate weights fetch {name}`"
+            f"'{path}' is not {name}: {wrong}; it was moved to '{aside}'; run `evaluate weights fetch {name}`"
         )
     first = read_memo(path)
     if file.published is None and first is not None and first["sha256"] != found["sha256"]:
@@ -243,13 +243,13 @@ def find(name: str) -> Path | None:
 
 
 def obtain(name: str, progress: Progress | None = None) -> Path:
-    """`find`, else download, with progress on stderr. A broken download goes on where it broke off.
+    """`find`, else download, with progress on stderr. A broken download continues where it stopped.
 
     Args:
         progress: called while downloading; None for a line on stderr.
 
     Raises:
-        UserError: the file is not available; says why, and which command or path helps.
+        UserError: the file is not available; the message has the reason and the command or path that helps.
     """
     path = find(name)
     if path is not None:
@@ -264,17 +264,18 @@ def obtain(name: str, progress: Progress | None = None) -> Path:
 
 
 def why_unavailable(*names: str) -> str:
-    """One line: that these files are not in the cache, and what mends it."""
+    """One line: these files are not in the cache, and how to get them."""
     held = " and ".join(f"'{entry(name).filename}'" for name in names)
     return (
         f"weights {' and '.join(names)} are not in the cache: run `evaluate weights fetch {' '.join(names)}`"
-        f"{where_allowed()}, or put {held} into '{folder()}' (`evaluate weights` says where from), or give"
+        f"{where_allowed()}, or put {held} into '{folder()}' (`evaluate weights` shows the addresses), or "
+        "give"
         f" --weights {names[0]}=PATH"
     )
 
 
 def where_allowed() -> str:
-    """What stands behind the advice to download, where the environment forbids it."""
+    """Addition to the advice to download, if the environment forbids it."""
     return f" where downloads are allowed (not with {_forbidden_by()}=1)" if is_offline() else ""
 
 

@@ -1,8 +1,8 @@
-"""One file of pretrained weights: where it is published, what it must be, and what was seen of it here.
+"""One file of pretrained weights: its address, its digests, and its state here.
 
-Files are verified against the digest their authors or repositories published. For some there is none; the
-digest of the first copy seen is then recorded beside it, and another one is refused. Digests are computed
-once per copy: size and time of change are remembered with them.
+Files are verified against the digest that their authors or repositories published. If none was published, the
+digest of the first copy is recorded beside it, and another copy is refused. Digests are computed once per
+copy: size and time of change are stored with them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class WeightsFile:
     """One pretrained file.
 
     Attributes:
-        name: what `evaluate weights fetch NAME` and `--weights NAME=PATH` take.
+        name: name for `evaluate weights fetch NAME` and `--weights NAME=PATH`.
         filename: in the cache folder.
-        url: its official place, pinned to a release or revision if its content is not known otherwise.
+        url: its official address, pinned to a release or revision if no digest identifies its content.
         used_by: name of the codec or embedding that needs it.
         licence: of the weights.
         attribution: whom to cite.
         size: bytes; None if unknown.
-        sha256: 64 hexadecimal digits; None if nobody published them.
-        sha256_prefix: the first digits of it, where only they are published.
+        sha256: 64 hexadecimal digits; None if not published.
+        sha256_prefix: its first digits, if only they are published.
         git_blob: SHA-1 of ``b"blob <bytes>\\0"`` and the content, as git names it.
 
     Examples:
@@ -55,7 +55,7 @@ class WeightsFile:
 
     @property
     def published(self) -> str | None:
-        """The published digest as people see it; None: the first copy is trusted."""
+        """The published digest for display; None: the first copy is trusted."""
         if self.sha256:
             return f"sha256 {self.sha256[:16]}..."
         if self.sha256_prefix:
@@ -63,7 +63,7 @@ class WeightsFile:
         return f"git blob {self.git_blob[:16]}..." if self.git_blob else None
 
     def mismatch(self, size: int, sha256: str, git_blob: str) -> str | None:
-        """Why a file with these digests is not this one; None if it is, as far as is known."""
+        """Why a file with these digests is not this one; None if no published digest differs."""
         if self.size is not None and size != self.size:
             return f"it has {size} bytes instead of {self.size}"
         expected = self.sha256 or self.sha256_prefix
@@ -109,7 +109,7 @@ def memo_path(path: Path) -> Path:
 
 
 def read_memo(path: Path) -> dict[str, Any] | None:
-    """What `remember` wrote; None if it is absent or damaged, and for files outside the cache."""
+    """Content written by `remember`; None if it is absent or damaged, and for files outside the cache."""
     if path.parent != folder():
         return None
     try:
@@ -120,7 +120,7 @@ def read_memo(path: Path) -> dict[str, Any] | None:
 
 
 def remember(path: Path) -> None:
-    """Record the digests of a cached file beside it, with what shows whether it has changed."""
+    """Record the digests of a cached file beside it, with size and time of change."""
     status = path.stat()
     content = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, **digests(path)}
     if content == read_memo(path):
@@ -129,7 +129,7 @@ def remember(path: Path) -> None:
         with replacing(memo_path(path)) as temporary:
             temporary.write_text(json.dumps(content) + "\n")
     except UserError:
-        pass  # a cache that is read-only, on a cluster say: the file is hashed at every start instead
+        pass  # a read-only cache, as on a cluster: the file is hashed at every start instead
 
 
 def set_aside(path: Path) -> Path:

@@ -17,7 +17,7 @@ else:
 class Xcodec(TransformersCodec):
     """X-Codec at 16 kHz, trained on all kinds of sound: 1 to 8 codebooks of 10 bits, 50 frames per second.
 
-    Trained with 1, 2, 3, 4 and 8 codebooks; the others are the first ones of more.
+    Trained with 1, 2, 3, 4 and 8 codebooks; other numbers use the first codebooks of these.
     """
 
     name = "xcodec"
@@ -50,7 +50,7 @@ class Xcodec(TransformersCodec):
         return Layout(config.sample_rate, config.hop_length, config.codebook_size, config.num_quantizers)
 
     def encode_channel(self, samples: torch.Tensor, num_codebooks: int) -> torch.Tensor:
-        # The model has other paddings for clips that end within a frame, which lose it.
+        # The model pads clips that end within a frame differently, and loses this frame.
         whole = nn.functional.pad(samples, (0, -len(samples) % self.hop_length))
         codes: torch.Tensor = self.model.encode(whole[None, None]).audio_codes
         return codes[0, :num_codebooks]

@@ -1,8 +1,8 @@
 """X-Codec2 (Ye et al., 2025) and its descendant NeuCodec (Julian et al., 2025), through transformers.
 
-Both add what a speech model hears, out of a mel spectrogram, to what convolutions see of the waveform. That
-spectrogram is made by the class that their authors use (`SeamlessM4TFeatureExtractor`), not by transformers'
-own feature extractors of the two, which need torchaudio.
+Both add features of a speech model, from a mel spectrogram, to those of convolutions on the waveform. The
+class that their authors use (`SeamlessM4TFeatureExtractor`) computes the spectrogram, because transformers'
+own feature extractors for both need torchaudio.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TINY: dict[str, Any] = {
 class Xcodec2(TransformersCodec):
     """X-Codec2 at 16 kHz, made for speech: one codebook of 65,536 entries, 50 frames per second.
 
-    As its authors have it, a clip of whole frames is given one more.
+    As in its authors' code, a clip of whole frames gets one more.
     """
 
     name = "xcodec2"
@@ -54,7 +54,7 @@ class Xcodec2(TransformersCodec):
     since = "5.13"
     gain = 1.5
     tiny: ClassVar = _TINY
-    #: Zeros at both ends of the waveform of which the spectrogram is made.
+    #: Zeros at both ends of the waveform before the spectrogram.
     _edge: ClassVar[int] = 160
 
     def layout(self, config: Any) -> Layout:
@@ -78,15 +78,15 @@ class Xcodec2(TransformersCodec):
 
     @cached_property
     def _spectrogram(self) -> Any:
-        # padding_value, of w2v-bert-2.0, is never seen: there is one clip at a time.
+        # padding_value, of w2v-bert-2.0, is never used: clips come one at a time.
         return transformers.SeamlessM4TFeatureExtractor(feature_size=80, num_mel_bins=80, padding_value=1)
 
 
 class NeuCodec(Xcodec2):
     """NeuCodec, which takes 16 kHz and returns 24: one codebook of 65,536 entries, 50 frames per second.
 
-    The model gives a clip that ends within a frame no code of that frame, and one that ends with it a code of
-    each: clips are filled up with zeros, so that what is decoded is as long as they are.
+    The model gives no code for an incomplete last frame, so clips are zero-padded, and the decoded clip is
+    not shorter.
     """
 
     name = "neucodec"

@@ -420,14 +420,20 @@ def test_prefixes_are_tried_where_a_codec_says_that_it_has_some() -> None:
         (IgnoresTheRate, "a higher kbps must give more bytes"),
         (RatesMixedUp, "a higher kbps must give more bytes"),
         (FailsOnShortClips, "encode must not raise an error .*length 1:"),
-        (LooksAhead, r"to the byte: is_prefix must be False .*40 of 48 kbps: codes differ from codebook"),
+        (LooksAhead, r"at that rate: is_prefix must be False .*40 of 48 kbps: codes differ from codebook"),
         (
             CutsTooMuch,
-            r"must give what encode gives .*codes of shape \(4, 8001\), encode gives \(5,",
+            r"must give the same bytes as encode .*codes of shape \(4, 8001\), encode gives \(5,",
         ),
-        (KeepsTheBytes, "truncate must give what encode gives .*payload of 6001 bytes, encode gives 5001"),
-        (KeepsTheSideInfo, r"truncate must give what encode gives .*side_info .*: 6}, encode gives .*: 5}"),
-        (NothingToCut, "truncate must not raise an error .*says that a rate is_prefix, and has no truncate"),
+        (
+            KeepsTheBytes,
+            "truncate must give the same bytes as encode .*payload of 6001 bytes, encode gives 5001",
+        ),
+        (
+            KeepsTheSideInfo,
+            r"truncate must give the same bytes as encode .*side_info .*: 6}, encode gives .*: 5}",
+        ),
+        (NothingToCut, "truncate must not raise an error .*has is_prefix but no truncate"),
         (Crashes, "encode must not raise an error .*RuntimeError: CUDA error"),
     ],
 )

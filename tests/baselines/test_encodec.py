@@ -178,7 +178,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.load(path, weights_only=False)
     assert target.exists(), "the attack itself does not work"
     target.unlink()
-    with pytest.raises(UserError, match="refused, nothing in it was run") as caught:
+    with pytest.raises(UserError, match="refused, no code in it was run") as caught:
         Encodec(weights=str(path))
     assert not target.exists()
     assert "\n" not in str(caught.value)

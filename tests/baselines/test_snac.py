@@ -108,10 +108,10 @@ def test_the_released_pair_of_files_is_the_folder(codec: Any, cache: Path, tmp_p
         weights.use(name, tmp_path / file)
     assert kind().weights_hash == loaded.weights_hash
     (tmp_path / "config.json").write_text(json.dumps({**arguments, "decoder_dim": 10**9}))
-    with pytest.raises(UserError, match="is no SNAC model: decoder_dim is 1000000000"):
+    with pytest.raises(UserError, match="is not a SNAC model: decoder_dim is 1000000000"):
         kind(weights=str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({**arguments, "other": 1}))
-    with pytest.raises(UserError, match="describe no SNAC model"):
+    with pytest.raises(UserError, match="are not a SNAC model"):
         kind(weights=str(tmp_path))
 
 

@@ -167,7 +167,7 @@ LISTED = {
         "such as [Score(1.5)]",
         "nameless": "broken: metric Nameless: 'unit' is None",
         "licensed": "not here: its licence server does not answer; start it",
-        "five": "broken: metric 'five': unavailable() returned 5; needed is a reason",
+        "five": "broken: metric 'five': unavailable() returned 5; it must return a reason",
         "huge": "broken: metric 'huge' returned Score(1e+200, None); the value must be a number from",
         "double": "broken: metric 'double' is named 'si_sdr', the column of another",
         "column": "broken: metric 'column' is named 'si_sdr_reason', the column of another",
