@@ -1,4 +1,4 @@
-"""``python -m qincodec``: the command ``qincodec``, in the form torchrun starts."""
+"""``python -m qincodec``: the command ``qincodec``, in the form that torchrun starts."""
 
 from qincodec.start import start
 

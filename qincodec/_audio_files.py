@@ -1,8 +1,8 @@
 """The two libraries that decode audio files for :mod:`qincodec.audio`, behind one interface.
 
-libsndfile reads what it knows, save MP3, Opus and FLAC streams without a length; FFmpeg (through PyAV)
-reads the rest. Both give float32 of shape (channels, samples) from a given sample on, sample by sample the
-same wherever reading begins, and refuse a file that is damaged or holds less than its header says.
+libsndfile reads all formats it knows except MP3, Opus and FLAC streams without a length; FFmpeg (through
+PyAV) reads the rest. Both give float32 of shape (channels, samples) from a given sample on; the samples do
+not depend on where reading begins. Both refuse a file that is damaged or shorter than its header says.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from qincodec.core.errors import UserError
 
 _ADVICE = "get the whole file or leave it out"
 
-#: Hz; what no audio has, a header says by mistake: 1 Hz makes seconds hours, and decides any sum of them.
+#: Hz; other values in a header are mistakes: at 1 Hz, seconds become hours and dominate any sum.
 SAMPLE_RATES = range(4_000, 768_001)
-#: No coding takes less than this, silence included: 4 bytes for a second.
+#: Least size of any coding, even of silence: 4 bytes for a second.
 _LEAST_BYTES_PER_S = 4
-#: A file with fewer bits per sample may be silent, or end before its header says: its end is looked for.
+#: A file with fewer bits per sample may be silent, or shorter than its header says: its end is searched.
 _FEW_BITS = 0.2
 
 # The usual names of codecs that lose information, by libsndfile's names ...
@@ -42,18 +42,18 @@ _LOSSY_SUBTYPES = {
     **dict.fromkeys(("NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"), "NMS ADPCM"),
     **{"G721_32": "G.721", "G723_24": "G.723", "G723_40": "G.723", "GSM610": "GSM 06.10"},
 }
-# ... and by FFmpeg's, where the name that FFmpeg gives for people is not the usual one.
+# ... and by FFmpeg's, where FFmpeg's display name is not the usual one.
 _LOSSY_CODECS = {"ac3": "AC-3", "eac3": "E-AC-3", "dts": "DTS"}
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds.
+    """Properties of a file.
 
     ``num_samples`` is per channel and exactly what :func:`qincodec.audio.read` returns. ``format`` is the
-    container and ``codec`` the coding of the samples, as the library that reads the file names them.
-    ``lossy`` is the usual name of the codec if it discards information (``"Vorbis"``, ``"MP3"``,
-    ``"AAC"``, ``"Opus"``, ...), else ``None``: lossy material makes a poor reference.
+    container and ``codec`` the coding of the samples, named by the library that reads the file. ``lossy`` is
+    the usual name of the codec if it discards information (``"Vorbis"``, ``"MP3"``, ``"AAC"``, ``"Opus"``,
+    ...), else ``None``: lossy material makes a poor reference.
 
     Examples:
         >>> from qincodec import audio
@@ -93,10 +93,10 @@ class Reader(Protocol):
 
 @contextmanager
 def open_reader(path: str) -> Iterator[Reader]:
-    """Open the file ``path`` with the library that is to read it."""
+    """Open the file ``path`` with the library that reads it."""
     _check_file(path)
     # By descriptor, because libsndfile takes a name for a hint (".raw", ".vox", "-"); unbuffered, because
-    # libsndfile begins where the descriptor stands.
+    # libsndfile begins at the descriptor's position.
     with Path(path).open("rb", buffering=0) as file:
         sound = _open_sndfile(path, file)
         if sound is not None:
@@ -104,8 +104,8 @@ def open_reader(path: str) -> Iterator[Reader]:
                 _check_rate(path, sound.samplerate)
                 yield _SndfileReader(path, sound)
             return
-    # An absolute name under an explicit protocol: a colon in a name would be taken for one. And only
-    # files: a play list must not make FFmpeg fetch anything.
+    # An absolute name under an explicit protocol: a colon in a name would be taken for one. Only files are
+    # allowed: a play list must not make FFmpeg download anything.
     url = "file:" + os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
     try:
         container = av.open(url, options={"protocol_whitelist": "file"})
@@ -116,14 +116,14 @@ def open_reader(path: str) -> Iterator[Reader]:
         if stream is None:
             raise UserError(f"{path!r} has no audio stream")
         if stream.codec_context is None:
-            raise UserError(f"{path!r} holds audio in a coding that FFmpeg does not know, or is damaged")
+            raise UserError(f"{path!r} has a coding that FFmpeg does not know, or is damaged")
         reader = _FFmpegReader(path, container, stream)
         _check_rate(path, reader.sample_rate)
         yield reader
 
 
 def _check_file(path: str) -> None:
-    """Refuse what is no readable, non-empty file, before a library explains it in its own words."""
+    """Refuse a missing, unreadable or empty file, before a library does so in its own words."""
     file = Path(path)
     try:
         if not file.exists():
@@ -138,7 +138,7 @@ def _check_file(path: str) -> None:
 
 
 def _check_rate(path: str, sample_rate: int) -> None:
-    """Before a length in seconds, a split or a resampling goes by it."""
+    """Refuse a sample rate in a header that audio cannot have."""
     if sample_rate not in SAMPLE_RATES:
         raise UserError(
             f"{path!r} has a sample rate of {sample_rate} Hz by its header; audio has {SAMPLE_RATES[0]} to"
@@ -150,7 +150,8 @@ def _truncated(path: str, promised_s: float, found_s: float) -> UserError:
     if not found_s:
         return UserError(f"{path!r} is truncated: it ends before its first sample; {_ADVICE}")
     return UserError(
-        f"{path!r} is truncated: its header promises {promised_s:.3f} s, it holds {found_s:.3f} s; {_ADVICE}"
+        f"{path!r} is truncated: its header promises {promised_s:.3f} s, but it has {found_s:.3f} s; "
+        f"{_ADVICE}"
     )
 
 
@@ -158,7 +159,7 @@ def _truncated(path: str, promised_s: float, found_s: float) -> UserError:
 
 
 def _open_sndfile(path: str, file: Any) -> Any:
-    """``soundfile.SoundFile``, or None where FFmpeg is to read."""
+    """``soundfile.SoundFile``, or None if FFmpeg has to read the file."""
     head = file.read(2)
     file.seek(0)
     # MP3, with or without an ID3 tag: libsndfile's decoder writes warnings to stderr.
@@ -169,9 +170,9 @@ def _open_sndfile(path: str, file: Any) -> Any:
     except soundfile.LibsndfileError:
         return None
     _check_promise(path, sound)
-    # In Opus, libsndfile gives other samples where a read begins shortly before the end, and it chooses a
-    # sample rate by what the encoder was given; FFmpeg always says 48 kHz. And a FLAC stream of unknown
-    # length has, to libsndfile, 2**63 - 1 samples.
+    # In Opus, libsndfile gives other samples if a read begins shortly before the end, and it takes the sample
+    # rate of the encoder's input; FFmpeg always takes 48 kHz. And libsndfile gives a FLAC stream of unknown
+    # length 2**63 - 1 samples.
     if sound.subtype == "OPUS" or sound.frames >= 2**62:
         sound.close()
         return None
@@ -182,27 +183,27 @@ def _open_sndfile(path: str, file: Any) -> Any:
             return None  # FFmpeg reads it to its end
         if num_bytes > 1024:
             raise UserError(
-                f"{path!r} has no audio samples by its header, but {num_bytes} bytes: whatever wrote it,"
-                " perhaps to a pipe, did not finish the header; write it again, to a file"
+                f"{path!r} has no audio samples by its header, but {num_bytes} bytes: the program that wrote "
+                "it, perhaps to a pipe, did not finish the header; write it again, to a file"
             )
         raise UserError(f"{path!r} holds no audio samples")
     return sound
 
 
 def _is_unfinished_wav(head: bytes, num_bytes: int) -> bool:
-    """Whether a WAV file without samples by its header is one whose writer never noted the sizes.
+    """Whether a WAV file without samples by its header is one whose writer never wrote the sizes.
 
-    As programs leave it that write to a pipe, or die. One that is empty in earnest knows its own size.
+    Programs that write to a pipe, or die, leave such a file. A truly empty one has its own size.
     """
     size = int.from_bytes(head[4:8], "little")
     return head[:4] == b"RIFF" and num_bytes - (size + 8) not in (0, 1)
 
 
 def _check_promise(path: str, sound: Any) -> None:
-    """libsndfile quietly takes what is there; only its log tells that the header said more."""
+    """libsndfile silently reads fewer samples than the header promises; only its log shows it."""
     log, rate = sound.extra_info, sound.samplerate
     size = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    # Programs that write to a pipe put a size near 2**31 or 2**32 for "unknown".
+    # Programs that write to a pipe write a size near 2**31 or 2**32 for "unknown".
     if size and int(size[2]) < int(size[1]) < 0x7FFF0000:
         raise _truncated(path, sound.frames * int(size[1]) / max(1, int(size[2])) / rate, sound.frames / rate)
     count = re.search(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)", log)
@@ -235,7 +236,7 @@ class _SndfileReader:
         )
 
     def _check_length(self, num_bytes: int) -> None:
-        """A length that the file is small for: refused where it cannot be, else its last sample is read."""
+        """Check a length that is large for the file: refuse an impossible one, else read the last sample."""
         duration_s = self._sound.frames / self.sample_rate
         if num_bytes < _LEAST_BYTES_PER_S * duration_s:
             raise UserError(
@@ -258,7 +259,7 @@ class _SndfileReader:
                 f"{self._path!r} does not fit into memory: its header says {sound.frames} samples"
             ) from error
         if sound.format == "OGG":
-            _check_promise(self._path, sound)  # a page that is broken shows when it has been read
+            _check_promise(self._path, sound)  # a broken page shows after it was read
         if position + len(audio) < stop:
             found = position + len(audio)
             raise _truncated(self._path, sound.frames / self.sample_rate, found / self.sample_rate)
@@ -266,12 +267,12 @@ class _SndfileReader:
 
     def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
         for first in range(0, self._sound.frames, size):
-            yield self.read(first, first + size)  # goes on where it stands
+            yield self.read(first, first + size)  # continues from its position
 
     def _go_to(self, first: int) -> int:
         sound = self._sound
-        # Seeking in Vorbis lands up to hundreds of samples off where the granule positions of a file are
-        # inexact, and the state of an ADPCM decoder depends on all that was before.
+        # Seeking in Vorbis is up to hundreds of samples off if a file's granule positions are inexact, and
+        # the state of an ADPCM decoder depends on all earlier samples.
         if sound.format != "OGG" and sound.subtype.startswith(("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")):
             return int(sound.seek(first))
         if sound.tell() == first:
@@ -289,9 +290,9 @@ class _SndfileReader:
 
 
 class _FFmpegReader:
-    """Decodes from the beginning, whatever part is asked for: FFmpeg's seeking is not exact.
+    """Always decodes from the beginning, because FFmpeg's seeking is not exact.
 
-    Where timestamps leave gaps, the frames are joined.
+    Frames are joined if timestamps leave gaps.
     """
 
     def __init__(self, path: str, container: Any, stream: Any) -> None:
@@ -300,16 +301,16 @@ class _FFmpegReader:
         self._stream = stream
         self._decoder = stream.codec_context
         if self._lossy() is None:
-            # Check sums that do not match are errors; by default FFmpeg only logs them.
+            # Wrong check sums are errors; by default FFmpeg only logs them.
             self._decoder.options = {"err_detect": "crccheck+explode"}
         elif self._decoder.codec.canonical_name == "opus":
-            # The reference decoder. FFmpeg's own differs where SILK takes part, that is at low rates, by as
-            # little as 20 dB below the signal.
+            # The reference decoder. FFmpeg's own differs in SILK, that is at low rates, by up to -20 dB of
+            # the signal.
             self._decoder = av.CodecContext.create("libopus", "r")
             self._decoder.extradata = stream.codec_context.extradata
             self._decoder.options = {"request_sample_fmt": "flt"}
         self._decoded = self._frames()
-        # The decoder knows better than the header, which may say half of it (HE-AAC).
+        # The decoder is more reliable than the header, which may have half the rate (HE-AAC).
         self._first: Any = next(self._decoded, None)
         if self._first is None:
             raise UserError(f"{path!r} holds no audio samples")
@@ -351,7 +352,7 @@ class _FFmpegReader:
     def _lossy(self) -> str | None:
         codec = self._stream.codec_context.codec
         properties = Properties(codec.properties)
-        # FFmpeg says both of codecs that can be either: WavPack (seldom lossy) and DTS (seldom not).
+        # FFmpeg marks codecs that can be either as both: WavPack (seldom lossy) and DTS (seldom lossless).
         seldom_lossless = codec.canonical_name == "dts" and "MA" not in str(self._stream.profile)
         if properties & Properties.LOSSLESS and not seldom_lossless:
             return None
@@ -369,7 +370,7 @@ class _FFmpegReader:
             held = frame
         length = held.samples
         if self._container.format.name.startswith("mov") and held.duration:
-            # FFmpeg leaves the padding in the last AAC frame, though MP4 states how long that frame is.
+            # FFmpeg keeps the padding in the last AAC frame, although MP4 states the frame's length.
             length = min(length, round(held.duration * held.time_base * self.sample_rate))
         found_s = (num_samples + length) / self.sample_rate
         promised_s = self._promised_s()
@@ -381,7 +382,7 @@ class _FFmpegReader:
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames with samples; a packet that cannot be decoded is an error."""
-        # Tags and padding may follow the last frame of these: what no frame follows is no audio.
+        # Tags and padding may follow the last frame of these; data after the last frame are not audio.
         may_trail = self._container.format.name in ("mp3", "aac")
         failure: Exception | None = None
         seconds = Fraction(0)
@@ -406,7 +407,7 @@ class _FFmpegReader:
             ) from error
 
     def _promised_s(self) -> float | None:
-        """Duration in seconds that the header states, None where FFmpeg only has an estimate."""
+        """Duration in seconds in the header, None if FFmpeg only has an estimate."""
         container, stream = self._container, self._stream
         if container.format.name == "mp3":
             num_frames = _mp3_frame_count(self._path)
@@ -438,12 +439,13 @@ def _to_float32(path: str, frame: Any) -> NDArray[np.float32]:
         samples = frame.to_ndarray()
     except ValueError as error:
         raise UserError(
-            f"{path!r} holds samples of type {frame.format.name}, which PyAV does not give; make it float32"
+            f"{path!r} holds samples of type {frame.format.name}, which PyAV does not read; convert it to "
+            "float32"
         ) from error
     if frame.format.is_packed:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # gives infinity, which is refused by the caller
+        with np.errstate(over="ignore"):  # gives infinity, which the caller refuses
             return samples.astype(np.float32)
     if samples.dtype == np.uint8:
         return samples.astype(np.float32) / np.float32(128) - np.float32(1)

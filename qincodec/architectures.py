@@ -1,7 +1,7 @@
-"""The autoencoder's architectures: model sizes by name, configurations as stored, the class that one makes.
+"""The autoencoder's architectures: model sizes by name, stored configurations, and the class for each.
 
-A stored configuration tells which by ``transform_path``: the paper's (`qincodec.autoencoder`) if false, ours
-(`qincodec.transform_path`) if true.
+``transform_path`` of a stored configuration selects the class: the paper's (`qincodec.autoencoder`) if false,
+ours (`qincodec.transform_path`) if true.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SIZES = {
 
 
 def of_size(name: str) -> AutoencoderConfig:
-    """The configuration of that name. Raises UserError for an unknown one."""
+    """The configuration of this name. Raises UserError if it is unknown."""
     if name not in SIZES:
         raise unknown("autoencoder size", name, list(SIZES))
     return SIZES[name]
 
 
 def autoencoder(config: AutoencoderConfig, tensors: dict[str, torch.Tensor] | None = None) -> Autoencoder:
-    """The autoencoder of this shape, with ``tensors`` as weights or, without them, with weights drawn anew.
+    """The autoencoder of this shape, with ``tensors`` as weights, or with newly drawn weights.
 
     Raises:
         UserError: tensors missing, unknown or of another shape.
@@ -48,18 +48,18 @@ def autoencoder(config: AutoencoderConfig, tensors: dict[str, torch.Tensor] | No
 
 
 def to_dict(config: AutoencoderConfig) -> dict[str, Any]:
-    """A configuration as it is stored."""
+    """A configuration in its stored form."""
     fields = dataclasses.asdict(config)
     envelope = fields.pop("envelope_latents", 0)
     transform = isinstance(config, TransformConfig)
-    # Models of before this field had the default, and must keep their hash.
+    # Models from before this field had the default, and must keep their hash.
     if fields.get("waveform_to_hz") == WAVEFORM_TO_HZ:
         del fields["waveform_to_hz"]
     return {**fields, "transform_path": transform, "envelope_latents": envelope}
 
 
 def from_dict(values: dict[str, Any]) -> AutoencoderConfig:
-    """Inverse of `to_dict`. Raises UserError for keys missing, unknown, or of a wrong type."""
+    """Inverse of `to_dict`. Raises UserError if keys are missing, unknown, or of a wrong type."""
     try:
         fields = {"transform_path": False, "envelope_latents": 0, **values}
         if type(transform := fields.pop("transform_path")) is not bool:

@@ -1,16 +1,16 @@
-"""Reading, writing, resampling and mixing of audio: the one way audio enters and leaves.
+"""Reading, writing, resampling and mixing of audio, for all packages.
 
 Audio is a float32 array of shape ``(channels, samples)``, nominal range [-1, 1], with its sample rate in
 Hz beside it. Integer samples are divided by ``2 ** (bits - 1)``, so that full negative scale is -1.0;
-float samples are kept as they are, above full scale too. Nothing is clipped, dithered, normalised,
-resampled or mixed unless asked for. Encoder delay and padding are removed where the file states them.
+float samples are not changed, even above full scale. Nothing is clipped, dithered, normalised, resampled or
+mixed without a request. Encoder delay and padding are removed if the file states them.
 
-What a file must be: a missing, empty or unreadable file, one without an audio stream or without a single
-sample, and one with NaN or infinity among its samples are refused, with the name of the file and the
-reason. So is a file that is damaged, or holds less than its header promises; where a format promises
-nothing (raw AAC, MP3 without a Xing header, what was written to a pipe), what is there is read. A header
-with a sample rate outside 4 to 768 kHz, or a length that the file is far too small for, is refused before
-anything goes by it. Silence is audio. All functions may be called from several threads.
+Errors have the file's name and the reason. They refuse a file that is missing, empty or unreadable, that has
+no audio stream, no sample, or a sample that is NaN or infinite. They also refuse a file that is damaged, or
+shorter than its header promises. If a format promises nothing (raw AAC, MP3 without a Xing header, output of
+a pipe), the existing samples are read. A header with a sample rate outside 4 to 768 kHz, or with a length
+that the file is far too small for, is refused before it is used. Silence is audio. All functions may be
+called from several threads.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Audio = NDArray[np.float32]
 Subtype = Literal["float32", "pcm16", "pcm24"]
 PathLike = str | os.PathLike[str]
 
-#: Lower-case suffixes that count as audio when a folder is scanned. :func:`read` does not look at names.
+#: Lower-case suffixes that count as audio when a folder is scanned. :func:`read` ignores names.
 EXTENSIONS = frozenset(
     f".{name}"
     for name in (
@@ -64,8 +64,8 @@ EXTENSIONS = frozenset(
 def info(path: PathLike) -> AudioInfo:
     """Sample rate, channels, length and coding of the file ``path``.
 
-    Reads only the header where that states the length, and decodes the file once where it does not
-    (what FFmpeg reads: MP3, Opus, AAC, ...). Raises :class:`UserError` for what is no audio file.
+    Reads only the header if it states the length, and otherwise decodes the file once (formats of FFmpeg:
+    MP3, Opus, AAC, ...). Raises :class:`UserError` if it is not an audio file.
 
     Examples:
         >>> write("silence.wav", np.zeros((2, 8000)), 8000)
@@ -80,18 +80,17 @@ def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) 
     """The audio of the file ``path``: float32 of shape (channels, samples), and its sample rate in Hz.
 
     Args:
-        path: a file of any format that libsndfile or FFmpeg reads; of several audio streams, the one
-            FFmpeg deems best.
-        start_s: where to begin, in seconds. Reading begins at sample ``floor(start_s * rate + 0.5)``.
-        duration_s: how much to read, in seconds; ``floor(duration_s * rate + 0.5)`` samples, or what is
-            there if the file ends before. ``None``: up to the end.
+        path: a file of any format that libsndfile or FFmpeg reads; of several audio streams, FFmpeg's choice.
+        start_s: start, in seconds. Reading begins at sample ``floor(start_s * rate + 0.5)``.
+        duration_s: length to read, in seconds: ``floor(duration_s * rate + 0.5)`` samples, or fewer if the
+            file ends before. ``None``: up to the end.
 
-    A part is bit-identical to the same slice of the whole. Formats that can be entered anywhere with
-    that result are; the others are decoded from their beginning up to the end of the part.
+    A part is bit-identical to the same slice of the whole. Formats that cannot guarantee this are decoded
+    from their beginning to the end of the part.
 
     Raises:
-        UserError: no audio file, damaged, shorter than its header says, NaN or infinity among the samples
-            read, ``start_s`` beyond the end.
+        UserError: the file is not audio, damaged, shorter than its header says, has NaN or infinity among the
+            samples read, or ends before ``start_s``.
 
     Examples:
         >>> write("silence.wav", np.zeros((2, 8000)), 8000)
@@ -128,10 +127,10 @@ def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) 
 
 
 def blocks(path: PathLike, block_s: float = 10.0) -> Iterator[Audio]:
-    """The audio of a file in order, about ``block_s`` seconds at a time: float32 (channels, samples).
+    """The audio of a file in blocks of about ``block_s`` seconds: float32 (channels, samples).
 
-    Laid end to end the blocks are what `read` returns, in memory that does not grow with the file and with
-    every format decoded once. Raises as `read`, samples that are not finite when their block is reached.
+    The concatenated blocks equal the result of `read`. Memory does not grow with the file, and every format
+    is decoded once. Raises as `read` does; for samples that are not finite, when their block is reached.
 
     Examples:
         >>> write("silence.wav", np.zeros((2, 8000)), 8000)
@@ -149,19 +148,19 @@ def blocks(path: PathLike, block_s: float = 10.0) -> Iterator[Audio]:
 def write(path: PathLike, audio: ArrayLike, sample_rate: int, subtype: Subtype = "float32") -> None:
     """Write ``audio`` of shape (channels, samples) to a ``.wav`` or ``.flac`` file.
 
-    The file appears complete or not at all: it is written beside its place and moved there, replacing
-    a file of that name. The same audio always gives the same bytes.
+    The file appears complete or not at all: it is written beside its place and moved there, replacing a file
+    of this name. The same audio always gives the same bytes.
 
     Args:
         path: ends in ``.wav`` or ``.flac``; FLAC takes "pcm16" and "pcm24" only. The folder must exist.
-        audio: finite floats; 1-D is taken for mono.
+        audio: finite floats; 1-D is mono.
         sample_rate: in Hz.
         subtype: "float32" keeps every value. "pcm16" and "pcm24" round to the nearest of ``2 ** bits``
             steps (+1.0, which has no code, becomes the largest) and refuse audio beyond [-1, 1].
 
     Raises:
         UserError: audio beyond full scale for PCM, NaN or infinity, another suffix or subtype, a folder
-            that cannot be written to, a full disk.
+            without write permission, a full disk.
 
     Examples:
         >>> write("silence.flac", np.zeros((2, 8000)), 8000, "pcm16")
@@ -179,14 +178,14 @@ def write(path: PathLike, audio: ArrayLike, sample_rate: int, subtype: Subtype =
     try:
         with replacing(Path(name)) as temporary:
             temporary.write_bytes(encoded)
-    except ValueError as error:  # a name that no file can have
+    except ValueError as error:  # an impossible file name
         raise UserError(f"cannot write {name!r}: {error}") from error
 
 
 def pcm_steps(samples: Audio, bits: int) -> NDArray[np.int32]:
     """Samples as integers in the upper ``bits`` bits of 32, those beyond full scale clipped to it.
 
-    By hand, since libsndfile scales by less than it divides by.
+    Not by libsndfile, which scales by less than it divides by.
 
     Examples:
         >>> (pcm_steps(np.float32([-1, 0, 0.5, 1]), bits=16) >> 16).tolist()
@@ -200,7 +199,7 @@ def pcm_steps(samples: Audio, bits: int) -> NDArray[np.int32]:
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
     """Number of samples after resampling: ``num_samples * to_rate / from_rate`` rounded half up, at least 1.
 
-    In integers, so that it is the same everywhere and for any length.
+    Computed in integers, so that it is the same everywhere and for any length.
 
     Examples:
         >>> resampled_length(44100, 44100, 48000)
@@ -218,8 +217,8 @@ def resample(audio: ArrayLike, from_rate: int, to_rate: int) -> Audio:
 
     ``audio`` of shape (..., samples) becomes float32 of shape
     ``(..., resampled_length(samples, from_rate, to_rate))``; sample ``k`` of the result lies at the time
-    of sample ``k * from_rate / to_rate`` of the input. At equal rates the values are returned untouched.
-    Peaks between the samples of the input may come to light: the result can exceed its range.
+    of sample ``k * from_rate / to_rate`` of the input. At equal rates the values are unchanged. The result
+    can exceed the input's range, because the input may have peaks between samples.
 
     Examples:
         >>> resample(np.zeros((2, 44100)), 44100, 16000).shape
@@ -229,8 +228,8 @@ def resample(audio: ArrayLike, from_rate: int, to_rate: int) -> Audio:
     length = resampled_length(samples.shape[-1], from_rate, to_rate)
     if from_rate == to_rate:
         return samples
-    # soxr takes a signal for zero beyond its ends; with some of the zeros given, its result, which may be
-    # a sample shorter than ours, reaches our length with no value changed.
+    # soxr assumes zeros beyond a signal's ends. Its result may be a sample too short; appended zeros extend
+    # it without changing a value.
     num_samples, num_zeros = samples.shape[-1], -(-from_rate // to_rate)
     columns = np.zeros((num_samples + num_zeros, samples.size // num_samples), dtype=np.float32)
     columns[:num_samples] = samples.reshape(-1, num_samples).T
@@ -241,8 +240,8 @@ def resample(audio: ArrayLike, from_rate: int, to_rate: int) -> Audio:
 def mix(audio: ArrayLike, channels: int) -> Audio:
     """``audio`` of shape (channels, samples) with ``channels`` channels.
 
-    The same number: untouched. To one: the mean of all channels (LFE included). One to two: duplicated.
-    Nothing else, since any other matrix is a choice of the listener: :class:`UserError`.
+    An equal number leaves them unchanged. Many to one: the mean of all channels (LFE included). One to two:
+    duplicated. Others raise :class:`UserError`, because any other matrix is the listener's choice.
 
     Examples:
         >>> mix([[0, 1], [1, 0]], 1).tolist()
@@ -311,7 +310,7 @@ def _encode(name: str, samples: Audio, sample_rate: int, subtype: str) -> memory
         ) from error
     encoded = buffer.getbuffer()
     if subtype == "float32":
-        # libsndfile notes the time of writing; the same audio is to give the same bytes.
+        # libsndfile writes the time into the file; the same audio must give the same bytes.
         time_stamp = bytes(encoded[:128]).index(b"PEAK") + 12
         encoded[time_stamp : time_stamp + 4] = bytes(4)
     return encoded

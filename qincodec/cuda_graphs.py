@@ -1,7 +1,7 @@
-"""Steps of training whose kernels a GPU is given all at once.
+"""Training steps whose kernels are launched on a GPU together.
 
-A step of a small model is a thousand kernels, each shorter than the time Python takes to launch one. Recorded
-as a CUDA graph they run back to back: without Python, and several times as fast.
+A step of a small model is a thousand kernels, each shorter than the time that Python takes to launch it.
+Recorded as a CUDA graph they run without Python and without gaps, several times as fast.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ from typing import Any
 
 import torch
 
-#: Calls before the one that is recorded: libraries make their plans and workspaces in them.
+#: Calls before the recorded one, in which libraries make their plans and workspaces.
 _WARM_UP = 3
 
 
 class Replayed:
-    """A function of tensors; on a GPU recorded after a few calls, and replayed from then on.
+    """A function of tensors; on a GPU it is recorded after a few calls and then replayed.
 
-    What the function does besides returning tensors (to weights, to buffers) happens again with every
-    replay; what it does in Python does not. It must not look at values, nor depend on anything that
-    changes but its arguments and the tensors it knows.
+    Every replay repeats the function's effects on tensors (weights, buffers), but not those in Python. The
+    function must not read values, and may depend only on its arguments and on tensors that it knows.
 
     Args:
         function: ``function(key, *tensors)`` to a tensor or a flat dict or tuple of tensors.
-        device: where the tensors are; elsewhere than on a GPU the function is simply called.
+        device: of the tensors; on other devices than a GPU the function is called directly.
         enabled: False for functions that cannot be recorded.
     """
 
@@ -35,7 +34,7 @@ class Replayed:
         self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]] = {}
 
     def __call__(self, key: Hashable, *tensors: torch.Tensor) -> Any:
-        """``function(key, *tensors)``. Each ``key``, with each set of shapes, is a recording of its own.
+        """``function(key, *tensors)``. Each ``key`` and set of shapes has its own recording.
 
         A replay's results are overwritten by the next: add or copy them before.
         """
@@ -54,7 +53,7 @@ class Replayed:
         return result
 
     def _on_another_stream(self, key: Hashable, tensors: Iterable[torch.Tensor]) -> Any:
-        # As torch asks for before a recording: gradients remember the stream they were first made on.
+        # Required by torch before a recording: gradients remember the stream that first made them.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -67,14 +66,14 @@ class Replayed:
     ) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]:
         inputs = [tensor.clone() for tensor in tensors]
         graph = torch.cuda.CUDAGraph()
-        # Other threads (the data loader's) may go on allocating.
+        # Other threads (the data loader's) may continue to allocate.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = self._function(key, *inputs)
         return graph, inputs, result
 
 
 def adamw(parameters: Any, lr: float, device: torch.device, **options: Any) -> torch.optim.AdamW:
-    """AdamW; on a GPU in one kernel, and such that it can be recorded."""
+    """AdamW; on a GPU in one kernel that can be recorded."""
     if device.type != "cuda":
         return torch.optim.AdamW(parameters, lr, **options)
     rate = torch.tensor(lr, device=device)
@@ -82,7 +81,7 @@ def adamw(parameters: Any, lr: float, device: torch.device, **options: Any) -> t
 
 
 def load_state(optimizer: Any, state: dict[str, Any]) -> None:
-    """``optimizer.load_state_dict`` of a state that may come from another kind of device."""
+    """``optimizer.load_state_dict`` for a state that may come from another kind of device."""
     groups = [
         {**saved, **{name: own[name] for name in ("lr", "fused", "capturable")}}
         for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
@@ -91,7 +90,7 @@ def load_state(optimizer: Any, state: dict[str, Any]) -> None:
 
 
 def set_rate(optimizer: Any, lr: float) -> None:
-    """Learning rate of all groups, in place where a recording has it."""
+    """Set the learning rate of all groups, in place if a recording uses it."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(lr)

@@ -4,8 +4,8 @@ SI-SDR (Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019) and MS-Me
 distance of DAC (Kumar et al., "High-fidelity audio compression with improved RVQGAN", NeurIPS 2023); the
 distance of short-time spectra of the same source, and the log-spectral distance.
 
-Audio is (batch, channels, samples) in and one value per item out. All is differentiable torch code for any
-device, and an item's value does not depend on its company beyond float rounding.
+Audio is (batch, channels, samples) in and one value per item out. Everything is differentiable torch code for
+any device, and an item's value does not depend on the other items beyond float rounding.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from qincodec.spectra import suits_numpy as suits_numpy
 
 #: Window lengths of the STFT distance, and that of the log-spectral distance; the hop is a quarter.
 STFT_WINDOWS, LSD_WINDOW = (2048, 512), 2048
-#: Magnitudes of bins below this count as this in a logarithm.
+#: Least magnitude of a bin in a logarithm.
 STFT_FLOOR = 1e-5
-#: Samples that `si_sdr` converts to float64 at once.
+#: Number of samples that `si_sdr` converts to float64 in one step.
 _BLOCK_SUMS = 2**17
 
 
@@ -36,16 +36,16 @@ def si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
     """Scale-invariant signal-to-distortion ratio in dB.
 
     Each channel's mean is removed; then, with all samples of all channels as one vector,
-    ``a = <r, e> / <r, r>`` and the ratio is ``10 log10(|a r|^2 / |a r - e|^2)``. One gain for all channels: a
-    changed stereo balance counts as distortion, and a single silent channel is no obstacle.
+    ``a = <r, e> / <r, r>`` and the ratio is ``10 log10(|a r|^2 / |a r - e|^2)``. All channels share one gain:
+    a changed stereo balance counts as distortion, and a single silent channel is allowed.
 
     Args:
         reference: (batch, channels, samples).
         estimate: same shape.
 
     Returns:
-        (batch,) float64: +inf where the estimate is the reference times a gain, -inf where it holds nothing
-        of the reference, NaN where either is silent (constant).
+        (batch,) float64: +inf if the estimate is the reference times a gain, -inf if it has no part of the
+            reference, NaN if either is silent (constant).
 
     Raises:
         ValueError: shapes that differ or are not (batch, channels, samples).
@@ -61,7 +61,7 @@ def _si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
         if ratio_db is not None:
             return torch.tensor(ratio_db, dtype=torch.float64)
     reference, estimate = remove_mean(reference).flatten(), remove_mean(estimate).flatten()
-    # For identical signals both products are the same bits, so the gain is exactly 1 and nothing remains.
+    # For identical signals both products have the same bits, so the gain is exactly 1 and the residual 0.
     energy = torch.dot(reference, reference)
     gain = torch.dot(reference, estimate) / energy
     # The residual itself: |e|^2 - |a r|^2 would cancel for good estimates.
@@ -74,8 +74,8 @@ def _si_sdr(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
 def _si_sdr_of_sums(reference: torch.Tensor, estimate: torch.Tensor) -> float | None:
     """`_si_sdr` from five float64 sums, without copies of the signals: several times as fast.
 
-    None where their differences would lose more than seven of 16 digits: beyond 70 dB, below -70 dB, where a
-    signal is tiny beside its mean (as silence is); and where samples are not finite.
+    None if their differences would lose more than seven of 16 digits: beyond 70 dB, below -70 dB, or for a
+    signal that is tiny beside its mean (like silence); and None if samples are not finite.
     """
     with_means, centred = [0.0] * 3, [0.0] * 3  # <r, r>, <r, e>, <e, e>
     for r, e in zip(reference, estimate, strict=True):
@@ -98,7 +98,7 @@ def _si_sdr_of_sums(reference: torch.Tensor, estimate: torch.Tensor) -> float | 
 
 
 def remove_mean(audio: torch.Tensor) -> torch.Tensor:
-    """(..., samples) less the mean of each channel, float64. A constant channel becomes exactly 0."""
+    """(..., samples) minus the mean of each channel, float64. A constant channel becomes exactly 0."""
     audio = audio.double()
     # Not mean(), which on some devices multiplies by 1 / samples and leaves a constant's rounding error.
     return audio - audio.sum(-1, keepdim=True) / audio.shape[-1]
@@ -106,7 +106,7 @@ def remove_mean(audio: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class MelReference:
-    """A signal that `ms_mel` compares with more than once; `mel_reference` makes it.
+    """A reference that `ms_mel` uses more than once; `mel_reference` makes it.
 
     Attributes:
         spectra: per scale of `MEL_SCALES` (batch, channels, bands, frames), ``max(mel magnitude, 1e-5)``,
@@ -124,7 +124,7 @@ def ms_mel(reference: torch.Tensor | MelReference, estimate: torch.Tensor, sampl
     is finite everywhere; in silence it is 0.
 
     Args:
-        reference: (batch, channels, samples), or its `mel_reference` where it is compared more than once.
+        reference: (batch, channels, samples), or its `mel_reference` if it is compared more than once.
         estimate: (batch, channels, samples).
         sample_rate: Hz.
 
@@ -157,7 +157,7 @@ def ms_mel(reference: torch.Tensor | MelReference, estimate: torch.Tensor, sampl
         distance = padded.new_zeros(len(padded))
         for scale, frames, mel in mel_blocks(padded, in_numpy):
             target = targets[scale][..., frames]
-            # One logarithm, of the ratio, says what the difference of two would.
+            # One logarithm of the ratio equals the difference of two.
             if in_numpy:
                 ratio = mel.div_(target)
                 in_place = ratio.numpy()
@@ -171,7 +171,7 @@ def ms_mel(reference: torch.Tensor | MelReference, estimate: torch.Tensor, sampl
 
 
 def mel_reference(audio: torch.Tensor, sample_rate: int) -> MelReference:
-    """What `ms_mel` needs of ``audio`` (batch, channels, samples), computed once.
+    """The part of `ms_mel` that depends only on ``audio`` (batch, channels, samples).
 
     Raises:
         ValueError: a shape that is not (batch, channels, samples).
@@ -187,11 +187,11 @@ def mel_reference(audio: torch.Tensor, sample_rate: int) -> MelReference:
 
 
 def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]:
-    """What `ms_mel` compares: ``log10(max(mel magnitude, 1e-5))`` at every scale of `MEL_SCALES`.
+    """Spectra for `ms_mel`: ``log10(max(mel magnitude, 1e-5))`` at every scale of `MEL_SCALES`.
 
     Frames are centred, ``1 + samples // hop`` of them, under a periodic Hann window. The ends are extended by
-    reflection, repeatedly where the signal is shorter than the extension (as numpy.pad does; one sample gives
-    a constant), so every length from one sample has a value.
+    reflection, repeatedly if the signal is shorter than the extension (as in numpy.pad; one sample gives a
+    constant), so every length from one sample on has a value.
 
     Args:
         audio: (batch, channels, samples).
@@ -208,7 +208,7 @@ def log_mel_spectra(audio: torch.Tensor, sample_rate: int) -> list[torch.Tensor]
 
 
 def stft_distance(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
-    """Multi-resolution STFT distance, as the evaluation of DAC has it.
+    """Multi-resolution STFT distance, as in DAC's evaluation.
 
     The sum over windows of 2048 and 512 samples of two means over channels, frames and bins, of
     ``| |R| - |E| |`` and of ``|log10 max(|R|, 1e-5)^2 - log10 max(|E|, 1e-5)^2|``, where R and E are the
@@ -238,14 +238,14 @@ def stft_distance(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tens
 
 
 def log_spectral_distance(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
-    """Log-spectral distance, as papers on codecs and bandwidth extension have it.
+    """Log-spectral distance, as in papers on codecs and bandwidth extension.
 
     The mean over channels and frames of the root of the mean over bins of
     ``(log10 max(|R|, 1e-5)^2 - log10 max(|E|, 1e-5)^2)^2``, where R and E are the short-time spectra under a
     periodic Hann window of 2048 samples, hop 512, centred, with reflected ends, not normalised. (Gray and
     Markel, "Distance measures for speech processing", IEEE TASSP 1976, with frames and logarithms of Lee and
     Han, "NU-Wave", Interspeech 2021.) Symmetric, 0 for identical signals, without unit: 1 is 10 dB.
-    Its gradient is not finite where frames are alike: no loss for training.
+    Its gradient is not finite if frames are equal, so it is not a training loss.
 
     Args:
         reference: (batch, channels, samples).
@@ -270,7 +270,7 @@ def log_spectral_distance(reference: torch.Tensor, estimate: torch.Tensor) -> to
 def _magnitudes(
     reference: torch.Tensor, estimate: torch.Tensor, window: int
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Slices of items, and of these the spectra of some frames of both, (items, channels, frames, bins)."""
+    """Slices of items, with spectra of some frames of both, (items, channels, frames, bins)."""
     for items in item_blocks(estimate):
         padded = pad(reference[items]), pad(estimate[items])
         hann = torch.hann_window(window, dtype=torch.float64).to(padded[0])
@@ -288,7 +288,7 @@ def _check_shapes(*shapes: torch.Size) -> None:
 
 
 def _check_spectra(spectra: Sequence[torch.Tensor], shape: torch.Size) -> None:
-    """That `log_mel_spectra` belong to audio of a shape."""
+    """Check that `log_mel_spectra` belong to audio of a shape."""
     expected = [(*shape[:2], bands, frame_count(shape[2], window)) for window, bands in MEL_SCALES]
     if [tuple(part.shape) for part in spectra] != expected:
         raise ValueError(f"the reference's spectra do not belong to audio of shape {tuple(shape)}")

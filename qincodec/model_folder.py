@@ -1,7 +1,7 @@
 """A model on disk: a folder with ``config.json`` and ``model.safetensors``, tied together by a hash.
 
-The hash is SHA-256 over the configuration and over name, type, shape and bytes of every tensor. It stands
-in ``config.json``, its beginning in every .qnc file. Nothing in the folder is ever unpickled.
+The hash is SHA-256 over the configuration and over name, type, shape and bytes of every tensor. It is stored
+in ``config.json``, and its beginning in every .qnc file. Nothing in the folder is unpickled.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from qincodec.core.errors import UserError, shown
 from qincodec.core.files import os_errors, whole_file
 
-if TYPE_CHECKING:  # not imported before a model is read: shipped models are listed without torch
+if TYPE_CHECKING:  # imported when a model is read, so that shipped models are listed without torch
     import torch
 
 CONFIG_NAME = "config.json"
 TENSORS_NAME = "model.safetensors"
-#: Shipped models: one folder each, named as `find` takes it.
+#: Shipped models: one folder each, with the name for `find`.
 PRETRAINED = Path(__file__).parent / "pretrained"
 NOTHING_SHIPPED = "no trained weights came with this installation (install it again)"
 
@@ -40,15 +40,15 @@ def model_hash(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with this version."""
+    """Names of the models shipped with this version."""
     return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG_NAME}"))
 
 
 def find(name_or_path: str | Path | None = None) -> Path:
-    """The folder of a shipped model's name (the first one's if None), or of a path.
+    """The folder of a shipped model (the first if None), or of a path.
 
     Raises:
-        UserError: neither a shipped model nor a folder with one.
+        UserError: it is neither a shipped model nor a folder with a model.
     """
     names = shipped()
     if name_or_path is None and not names:
@@ -67,7 +67,7 @@ def find(name_or_path: str | Path | None = None) -> Path:
 
 
 def save(folder: str | Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    """Write a model, replacing one that is there. A write that was cut short does not load.
+    """Write a model, replacing an existing one. An interrupted write does not load.
 
     Args:
         folder: made if missing; its parent must exist.
@@ -85,9 +85,9 @@ def save(folder: str | Path, config: dict[str, Any], tensors: dict[str, torch.Te
     with os_errors(f"cannot write the model '{folder}'"):
         folder.mkdir(exist_ok=True)
         with whole_file(folder / CONFIG_NAME) as of_config, whole_file(folder / TENSORS_NAME) as of_tensors:
-            # Tensors that share memory are refused by safetensors, hence the copies.
+            # Copies, because safetensors refuses tensors that share memory.
             copies = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-            # Not by `save_file`, whose files nobody but their owner may read.
+            # Not by `save_file`, because only the owner may read its files.
             of_tensors.write_bytes(serialized(copies))
             of_config.write_text(json.dumps(content, indent=2) + "\n")
     return digest
@@ -97,7 +97,7 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], s
     """Configuration, tensors (on the CPU) and hash of the model in ``folder``.
 
     Raises:
-        UserError: files missing or damaged, of a newer version, or changed since they were written.
+        UserError: files are missing, damaged, of a newer version, or changed since they were written.
     """
     from safetensors.torch import load_file
 
@@ -111,7 +111,7 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], s
             raise UserError(f"'{folder / CONFIG_NAME}' is not the configuration of a {_FORMAT} model")
         if (version := config.pop("version", None)) != _VERSION:
             raise UserError(
-                f"model '{folder}' has format version {shown(version)}, this program reads version"
+                f"model '{folder}' has format version {shown(version)}, but this program reads version"
                 f" {_VERSION}: update qincodec"
             )
         tensors = load_file(folder / TENSORS_NAME)
@@ -119,12 +119,13 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], s
         actual = model_hash(config, tensors)
     except UserError:
         raise
-    except Exception as error:  # of three libraries, on whatever the files hold
+    except Exception as error:  # from three libraries, on any content
         reason = " ".join(f"{error or type(error).__name__}".split())
         raise UserError(f"model '{folder}' cannot be read: {reason[:300]}; get a whole copy") from error
     if stated != actual:
         raise UserError(
-            f"model '{folder}' is damaged or was changed: its hash is {actual[:16]}, its {CONFIG_NAME} states"
+            f"model '{folder}' is damaged or was changed: its hash is {actual[:16]}, but its {CONFIG_NAME} "
+            "states"
             f" {shown(stated)[:18]}; get a whole copy"
         )
     return config, tensors, actual

@@ -1,1 +1,1 @@
-"""What all four packages share."""
+"""Parts that all four packages share."""

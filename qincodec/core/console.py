@@ -1,4 +1,4 @@
-"""What all commands share: errors in one line, exit codes, progress on stderr."""
+"""Parts that all commands share: errors in one line, exit codes, progress on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, e
 if TYPE_CHECKING:
     from typer import Typer
 
-#: What long work calls as it goes on: what it does, how much of it is done, and of how much (0: unknown).
+#: Callback of long work: name of the step, amount done, and total (0: unknown).
 Progress = Callable[[str, int, int], None]
 
 
@@ -23,8 +23,8 @@ def run_command(app: Typer, arguments: list[str], program: str, interrupted: str
     Args:
         app: the application.
         arguments: of the command line.
-        program: name in messages. Under torchrun rank 0 speaks for all.
-        interrupted: what to say when Ctrl-C ends it; None if the command says it itself.
+        program: name in messages. Under torchrun only rank 0 writes them.
+        interrupted: message when Ctrl-C ends it; None if the command writes it itself.
     """
     from typer.main import get_command
 
@@ -34,19 +34,19 @@ def run_command(app: Typer, arguments: list[str], program: str, interrupted: str
         command(arguments, prog_name=program)
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
-            print(f"{program}: {escaped(str(error))}", file=sys.stderr)  # names of files may hold anything
+            print(f"{program}: {escaped(str(error))}", file=sys.stderr)  # file names may contain anything
         raise SystemExit(EXIT_USER_ERROR) from None
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         print(
-            f"{program}: this needs PyTorch (package 'torch'), which is not installed; a listening test's"
-            " server does without. Install all of the program: `pip install .` in the checkout",
+            f"{program}: this needs PyTorch (package 'torch'), which is not installed; a listening test's "
+            "server does not need it. Install the whole program: `pip install .` in the checkout",
             file=sys.stderr,
         )
         raise SystemExit(EXIT_USER_ERROR) from None
     except SystemExit as end:
-        # Typer makes exit code 130 of Ctrl-C, without a word.
+        # Typer turns Ctrl-C into exit code 130 without a message.
         if end.code == EXIT_INTERRUPTED and interrupted is not None:
             print(f"\n{program}: {interrupted}", file=sys.stderr)
         raise
@@ -79,7 +79,7 @@ def version_option(program: str) -> Any:
 
 
 def _hide_values_of_flags(command: Any) -> None:
-    """For --help: a flag takes no value, but Typer from 0.29 on names one, ``<bool>``."""
+    """For --help: a flag has no value, but Typer from 0.29 on shows ``<bool>``."""
     for parameter in command.get_params(command.context_class(command)):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
@@ -88,12 +88,12 @@ def _hide_values_of_flags(command: Any) -> None:
 
 
 class ProgressLine:
-    """Progress of long work on stderr: a bar with time left on a terminal, a line now and then elsewhere.
+    """Progress of long work on stderr: a bar with time left on a terminal, elsewhere a line now and then.
 
-    Call it with (what, done, total) and, if there is more to say, a detail that changes; from any thread.
+    Call it with (what, done, total) and optionally a changing detail, from any thread.
     """
 
-    #: Seconds between two lines where stderr is not a terminal.
+    #: Seconds between two lines if stderr is not a terminal.
     INTERVAL_S = 10.0
 
     def __init__(self, *, enabled: bool = True) -> None:
@@ -111,7 +111,7 @@ class ProgressLine:
         self.done()
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         if self._enabled:
             self._show(self._print, text)
 
@@ -120,21 +120,21 @@ class ProgressLine:
         print(text, file=sys.stderr)
 
     def _show(self, function: Callable[..., None], *arguments: Any) -> None:
-        """What only displays must not end the work: where it fails (stderr is closed), nothing is shown."""
+        """A failure of the display (stderr is closed) must not end the work: then nothing is shown."""
         try:
             function(*arguments)
         except Exception:
             self._enabled = False
 
     def done(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
         self._shown = ("", False)
 
     def below(self, text: str) -> None:
-        """Text under the bar, from the next call on, until it is replaced; on a terminal only."""
+        """Set the text under the bar, from the next call on; only on a terminal."""
         self._below = text
 
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard, and the exit codes that go with them."""
+"""Errors for users, and their exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import reprlib
 from collections.abc import Sequence
 
-#: Exit codes of every command of the project, beside 0.
+#: Exit codes of every command of the project, other than 0.
 EXIT_USER_ERROR = 2
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
@@ -26,24 +26,24 @@ class Unavailable(UserError):
 
 
 def one_line(text: str, most: int = 5000) -> str:
-    """A message with names or other people's words in it, as one line that any encoding and file can hold."""
+    """A message that may contain names or foreign text, as one line that any encoding and file can hold."""
     text = " ".join(text[: 4 * most].split()).encode("utf-8", "backslashreplace").decode()
     text = escaped(text)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def escaped(text: str) -> str:
-    """``text`` with what would end its line or move a terminal's cursor written as ``\\n`` and the like."""
+    """``text`` with line ends and control characters of a terminal escaped, as ``\\n`` and the like."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: ascii(match[0])[1:-1], text)
 
 
 def count(number: int, what: str) -> str:
-    """``1 item``, ``2,288 ratings``: a number with what it counts."""
+    """``1 item``, ``2,288 ratings``: a number with its noun."""
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def said(error: BaseException) -> str:
-    """What an error of somebody's part says, with its type, as one line."""
+    """Type and message of an error of a third-party part, as one line."""
     try:
         text = one_line(str(error), 1000)
     except Exception:
@@ -52,7 +52,7 @@ def said(error: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """A value out of somebody's file for a message: cut to a line's part, whatever it is."""
+    """Any value from a user's file for a message, cut to a part of a line."""
     try:
         return reprlib.repr(value)
     except ValueError:  # a whole number of thousands of digits
@@ -60,14 +60,14 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """For a message, before the known names: "did you mean opus or mp3? ", or nothing where none is close."""
+    """Part of a message, such as "did you mean opus or mp3? "; empty if no known name is similar."""
     as_known = {one.lower(): one for one in known}
     close = [as_known[one] for one in difflib.get_close_matches(name.lower(), as_known, n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(close)}? " if close else ""
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> UserError:
-    """The error of a name that is none of the known ones; ``kind`` is what it should name ("codec")."""
+    """The error of an unknown name; ``kind`` is the kind of thing it should name ("codec")."""
     return UserError(f"unknown {kind} '{name}': {did_you_mean(name, known)}known are {', '.join(known)}")
 
 

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, named safely, hashed; and what to say where the system refuses."""
+"""Files: written whole or not at all, named safely, hashed; and messages for errors of the system."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from qincodec.core.errors import UserError
 
 
 class StoreError(UserError):
-    """A result cannot be written: ends the work, where other errors only fail their clip."""
+    """A result cannot be written. This ends the work; other errors only fail their clip."""
 
 
-#: Bytes of a file's or folder's name.
+#: Greatest length of a file's or folder's name, bytes.
 _LONGEST_PART = 255
 
 
@@ -31,9 +31,9 @@ def safe_name(text: str) -> str:
 
 
 def fitting(path: str) -> str:
-    """A path below a folder, whose parts have the 255 bytes that file systems allow.
+    """A path below a folder, with parts of at most 255 bytes, as file systems allow.
 
-    A longer part is cut, and has a hash of all of it before its suffix.
+    A longer part is cut, and gets a hash of the whole part before its suffix.
     """
     if 4 * len(path) <= _LONGEST_PART:
         return path
@@ -46,7 +46,7 @@ def _fitting(part: str) -> str:
         return part
     suffix = Path(part).suffix if len(Path(part).suffix) < 8 else ""
     end = f"-{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
-    # A character that is cut in two is left out.
+    # Drop a character that was cut in two.
     return data[: _LONGEST_PART - len(end.encode())].decode("utf-8", "ignore") + end
 
 
@@ -57,30 +57,30 @@ def file_sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where all programs keep what they can download or compute again: ``$QINCODEC_CACHE``, or the user's."""
+    """Cache of downloaded and computed files for all programs: ``$QINCODEC_CACHE``, or the user's."""
     return Path(os.environ.get("QINCODEC_CACHE") or platformdirs.user_cache_dir("qincodec")).expanduser()
 
 
 @contextmanager
 def os_errors(what: str) -> Iterator[None]:
-    """What the system refuses inside is a UserError: ``what`` failed, and the system's reason."""
+    """Turn errors of the system inside into a UserError: ``what`` failed, and the system's reason."""
     try:
         yield
     except OSError as error:
         raise UserError(f"{what}: {error.strerror or error}") from error
 
 
-#: What to do next where the system does not let a folder be written.
+#: Advice if the system forbids writing to a folder.
 ELSEWHERE = "choose a folder you may write to"
 
 
 @contextmanager
 def explain_os_errors(path: Path, advice: str = ELSEWHERE) -> Iterator[None]:
-    """Turn what the file system refuses into one line for the user.
+    """Turn errors of the file system into one line for the user.
 
     Args:
-        path: what is written.
-        advice: what to do next, but where the disk is full.
+        path: the file or folder to write.
+        advice: advice, unless the disk is full.
     """
     try:
         yield
@@ -96,14 +96,14 @@ def explain_os_errors(path: Path, advice: str = ELSEWHERE) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path, *, large: bool = False) -> Iterator[Path]:
-    """A new, empty file beside ``path`` that takes its place if the block ends well, and goes if it does not.
+    """A new, empty file beside ``path`` that replaces it if the block succeeds, and is deleted if it fails.
 
     Args:
         path: its folder must exist.
-        large: a state of gigabytes, say, that one process at a time writes. It is on the disk before it
-            replaces what was good, and has one temporary name, so that kills leave one such file at most.
+        large: for gigabytes of state, written by one process at a time. It is flushed to the disk before it
+            replaces the good file, and has one temporary name, so that kills leave at most one such file.
     """
-    # Not `tempfile`: its files are for their owner alone, and would stay so under their final name.
+    # Not `tempfile`: only the owner may read its files, also under their final name.
     temporary = path.with_name(f".writing-{path.name if large else f'{secrets.token_hex(8)}.tmp'}")
     try:
         temporary.open("wb" if large else "xb").close()
@@ -118,10 +118,10 @@ def whole_file(path: Path, *, large: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path, *, large: bool = False) -> Iterator[Path]:
-    """`whole_file` for a file that the user named.
+    """`whole_file` for a file named by the user.
 
     Raises:
-        UserError: the system does not let it be written; its reasons inside the block included.
+        UserError: the system forbids writing it, also inside the block.
     """
     with os_errors(f"cannot write '{path}'"), whole_file(path, large=large) as temporary:
         yield temporary
@@ -129,7 +129,7 @@ def replacing(path: Path, *, large: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def result_file(path: Path) -> Iterator[Path]:
-    """`whole_file` for a file of a result folder, which is made if need be. Raises StoreError."""
+    """`whole_file` for a file of a result folder, which is made if necessary. Raises StoreError."""
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
@@ -137,15 +137,15 @@ def result_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file of a result folder, which is made if need be. Raises StoreError."""
+    """Write a file of a result folder, which is made if necessary. Raises StoreError."""
     with result_file(path) as temporary:
-        # The parts of file names that are not UTF-8 come out as JSON's and Python's escapes.
+        # Bytes of file names that are not UTF-8 are written as JSON's and Python's escapes.
         temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 def link_or_copy(path: Path, target: Path) -> None:
-    """A hard link to a file, or a copy where the two places allow no links; whole or not at all."""
-    # Not `whole_file`: a link cannot be made onto a file. One name, so that a kill leaves one behind.
+    """A hard link to a file, or a copy if a link is impossible; whole or not at all."""
+    # Not `whole_file`: a link cannot replace a file. One temporary name, so that a kill leaves at most one.
     temporary = target.with_name(f".writing-{target.name}")
     with explain_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Named parts that load on first use: codecs, quantizers, metrics, embeddings.
 
-A registry knows the project's own parts by a table of ``"module:attribute"`` strings and those of
-third parties by an entry-point group, and imports neither until a name is asked for. A part may also come
-from a Python file, ``FILE.py:NAME``, for as long as this process runs.
+A registry has a table of ``"module:attribute"`` strings for the project's own parts and an entry-point group
+for those of third parties. It imports a part when its name is first used. A part may also come from a Python
+file, ``FILE.py:NAME``, for as long as this process runs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 
 from qincodec.core.errors import UserError, did_you_mean, said, shown, unknown
 
-#: What somebody's part may raise and the program goes on: neither `sys.exit` nor a panic of Rust code, which
-#: is no `Exception` behind PyO3, may end it. `KeyboardInterrupt` is let through before this is caught, in
-#: worker threads, too: there, parts raise it if Ctrl-C has ended a process of theirs.
+#: Errors of a third-party part after which the program continues: neither `sys.exit` nor a panic of Rust
+#: code, which PyO3 does not raise as an `Exception`, may end it. `KeyboardInterrupt` is passed on before this
+#: is caught, also in worker threads, where parts raise it if Ctrl-C has ended one of their processes.
 FAULTS = BaseException
 
 
@@ -45,18 +45,18 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256. What the file imports is not in it."""
+        """First 16 hexadecimal digits of the SHA-256. It does not cover imported files."""
         return hashlib.sha256(self.content).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A part out of a Python file.
+    """A part from a Python file.
 
     Attributes:
-        part: what stands there under the name that was asked for.
+        part: the object of the requested name.
         given: ``FILE.py:NAME`` as typed.
-        source: what was run.
+        source: the code that was run.
     """
 
     part: Any
@@ -74,12 +74,12 @@ def in_a_file(text: str) -> bool:
 
 
 def load_file(text: str) -> Loaded:
-    """Run the Python file of ``FILE.py:NAME`` and return what it calls NAME.
+    """Run the Python file of ``FILE.py:NAME`` and return its object NAME.
 
-    A file is run once per content. What lies beside it can be imported by it, as by a script.
+    A file is run once per content. It can import files beside it, like a script.
 
     Raises:
-        UserError: there is no such file, it does not run, or it has no such name.
+        UserError: the file does not exist, fails to run, or lacks the name.
     """
     match = _IN_A_FILE.fullmatch(text)
     if match is None:
@@ -91,7 +91,7 @@ def load_file(text: str) -> Loaded:
         raise UserError(f"'{text}': '{path}' cannot be read: {error.strerror}; give FILE.py:NAME") from error
     values = vars(_run_file(path, source.content))
     if name not in values:
-        own = values["__name__"]  # not of what it imports
+        own = values["__name__"]  # not imported names
         classes = [k for k, of in values.items() if isinstance(of, type) and of.__module__ == own]
         raise UserError(
             f"'{text}': the file has no '{name}'; {did_you_mean(name, classes)}"
@@ -101,10 +101,10 @@ def load_file(text: str) -> Loaded:
 
 
 def add_file(text: str, *registries: Registry) -> str:
-    """Load a class of ``FILE.py:NAME`` into the registry of its kind; the name by which it is known there.
+    """Load a class of ``FILE.py:NAME`` into the registry of its kind; returns its name there.
 
     Raises:
-        UserError: the file cannot be loaded, it is of no kind of these, or its name is another's.
+        UserError: the file cannot be loaded, the class is of none of these kinds, or its name is taken.
     """
     loaded = load_file(text)
     for registry in registries:
@@ -114,7 +114,7 @@ def add_file(text: str, *registries: Registry) -> str:
     lacks = sorted(getattr(loaded.part, "__abstractmethods__", ()))
     what = "a class of another kind" if isinstance(loaded.part, type) else shown(loaded.part)
     found = f"lacks {', '.join(lacks)}" if lacks else f"is {what}"
-    raise UserError(f"'{text}' {found}; needed here is a class of a {kinds}")
+    raise UserError(f"'{text}' {found}; give a class of a {kinds}")
 
 
 def _attribute(path: str) -> Any:
@@ -125,10 +125,10 @@ def _attribute(path: str) -> Any:
 
 @cache
 def _run_file(path: Path, content: bytes) -> Any:
-    """The module of a file, kept under a name of its own: two files may be called alike.
+    """The module of a file, under a unique name, because two files may have the same name.
 
-    Scores are kept under the hash of ``content``, so that is what runs: the file may be edited meanwhile, and
-    Python's ``__pycache__`` knows it by a time in whole seconds.
+    Exactly ``content`` runs, because scores are stored by its hash: the file may be edited meanwhile, and
+    Python's ``__pycache__`` identifies it by a time in whole seconds.
     """
     module_name = f"qincodec_plug_in_{path.stem}_{hashlib.sha256(content).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -151,11 +151,11 @@ class Registry:
     """Names of one kind of part.
 
     Args:
-        kind: what a name stands for, in the singular, for messages ("codec").
-        group: entry-point group through which other packages add theirs ("qincodec.codecs").
+        kind: kind of part, in the singular, for messages ("codec").
+        group: entry-point group of other packages' parts ("qincodec.codecs").
         base: class of all parts, as ``"module:attribute"``.
         builtin: name -> ``"module:attribute"`` of the project's own parts.
-        named_by: attribute of a class that holds its name.
+        named_by: attribute of a class with its name.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Registry:
         self._loaded: dict[str, Loaded] = {}
 
     def takes(self, part: object) -> bool:
-        """Whether it is a class of this kind, with all that is needed to make one."""
+        """Whether it is a complete class of this kind."""
         return (
             isinstance(part, type)
             and issubclass(part, _attribute(self._base))
@@ -177,7 +177,7 @@ class Registry:
         )
 
     def add(self, loaded: Loaded) -> str:
-        """Know a class out of a file by its name, which is returned, until this process ends.
+        """Register a class from a file under its name, which is returned, until this process ends.
 
         Raises:
             UserError: it has no name, or another part has it.
@@ -186,22 +186,22 @@ class Registry:
         if not isinstance(name, str) or not name.strip():
             raise UserError(f"'{loaded.given}' has no name; set '{self._named_by}' in the class, as text")
         known = self._loaded.get(name)
-        same = known is not None and known.given == loaded.given  # it may have been edited since
+        same = known is not None and known.given == loaded.given  # it may be an edited version
         if not same and name in self:
             other = f"'{known.given}'" if known else "an installed one"
             raise UserError(
-                f"'{loaded.given}' is a {self.kind} of the name '{name}', as is {other}; set another"
+                f"'{loaded.given}' is a {self.kind} of the name '{name}', and so is {other}; set another"
                 f" '{self._named_by}' in the class"
             )
         self._loaded[name] = loaded
         return name
 
     def sources(self) -> list[Source]:
-        """Of all parts that came from a file."""
+        """Sources of all parts that came from a file."""
         return [loaded.source for loaded in self._loaded.values()]
 
     def digest(self, name: str) -> str:
-        """Of the file that a part came from, "" of what is installed."""
+        """Digest of the file that a part came from, "" if it is installed."""
         return self._loaded[name].source.digest if name in self._loaded else ""
 
     def _third_party(self) -> dict[str, EntryPoint]:
@@ -212,7 +212,7 @@ class Registry:
         return [*self._builtin, *sorted({*self._third_party(), *self._loaded} - {*self._builtin})]
 
     def ignored(self) -> list[tuple[str, str]]:
-        """(name, why) of third parties' parts that cannot be asked for, since their name is taken."""
+        """(name, why) of third-party parts that cannot be used because their name is taken."""
         taken = {name: point.value for name, point in self._third_party().items()}
         taken |= dict.fromkeys(self._builtin, "the project's own")
         found = sorted({(point.name, point.value) for point in entry_points(group=self.group)})
@@ -223,7 +223,7 @@ class Registry:
         ]
 
     def is_own(self, name: str) -> bool:
-        """Whether it is one of the project's own."""
+        """Whether it is one of the project's own parts."""
         return name in self._builtin
 
     def __contains__(self, name: str) -> bool:
@@ -233,8 +233,8 @@ class Registry:
         """The object registered as ``name``.
 
         Raises:
-            UserError: the name is unknown (close names are suggested), or a third party's entry point
-                does not import.
+            UserError: the name is unknown (similar names are suggested), or a third party's entry point fails
+                to import.
         """
         if name in self._loaded:
             return self._loaded[name].part
@@ -247,6 +247,6 @@ class Registry:
             return point.load()
         except KeyboardInterrupt:
             raise
-        except FAULTS as error:  # a plug-in's own fault must name the plug-in
+        except FAULTS as error:  # an error in a plug-in must name the plug-in
             what = f"{self.kind} '{name}' ({point.value}) does not import"
             raise UserError(f"{what}: {said(error)}") from error

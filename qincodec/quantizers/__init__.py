@@ -2,7 +2,7 @@
 
 from qincodec.core.plugins import Registry
 
-#: Entry point group ``qincodec.quantizers`` adds those of other packages.
+#: Entry point group ``qincodec.quantizers`` adds quantizers of other packages.
 QUANTIZERS = Registry(
     "quantizer",
     "qincodec.quantizers",

@@ -18,23 +18,23 @@ from torch import nn
 from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.quantizers.latents import Latents, LatentsLike
 
-#: Largest numbers of a configuration, which may be anybody's; nothing is made before they are checked.
+#: Greatest numbers of a configuration, which may be untrusted; they are checked before anything is made.
 MAX_DIM = 4096
 MAX_CODEBOOKS = 1024
 MAX_CODEBOOK_SIZE = 1 << 20
-#: Values of all codebooks together: 256 MB.
+#: Greatest number of values of all codebooks: 256 MB.
 MAX_CODEBOOK_VALUES = 1 << 26
 
 
 @dataclass(frozen=True)
 class FitProgress:
-    """Where a fit stands.
+    """Progress of a fit.
 
     Attributes:
-        phase: what is being fitted, in words ("codebook 3 of 9").
-        done: steps behind, out of ``total``; steps of one fit take about the same time each.
-        total: steps of the whole fit; of QINCO2 first those of the RVQ it starts from.
-        mse: latest mean squared error per dimension, in the units of the latents; None if not known yet.
+        phase: the present step, in words ("codebook 3 of 9").
+        done: finished steps, out of ``total``; all steps of a fit take about the same time.
+        total: steps of the whole fit; for QINCO2 first those of its initial RVQ.
+        mse: latest mean squared error per dimension, in the units of the latents; None if unknown.
     """
 
     phase: str
@@ -47,7 +47,7 @@ ProgressCallback = Callable[[FitProgress], None]
 
 
 class Fitting(NamedTuple):
-    """What `Quantizer.fit` was asked for besides its options; `tell` does nothing where nobody asked."""
+    """Arguments of `Quantizer.fit` besides its options; `tell` does nothing without a callback."""
 
     seed: int
     state_dir: Path | str | None
@@ -61,12 +61,12 @@ class Quantizer(nn.Module, ABC):
 
     Attributes:
         kind: name in `qincodec.quantizers.QUANTIZERS`.
-        prefix_decodable: the first m columns of ``encode(x, m)`` decode by themselves, for every m up to
-            ``num_codebooks``, so that one fitted quantizer serves every rate. Where False the only rate
-            is that of all codebooks.
+        prefix_decodable: the first m columns of ``encode(x, m)`` can be decoded alone, for every m up to
+            ``num_codebooks``, so that one fitted quantizer has every rate. If False, the only rate is that of
+            all codebooks.
         prefix_encoded: ``encode(x, m)`` is the first m columns of ``encode(x, n)`` for every n above m: each
-            code is chosen without regard to those after it. A beam search looks ahead and is not so.
-        recordable: `_encode` and `_decode` neither look at values nor leave the device, so that training on a
+            code is chosen without regard to those after it. A beam search looks ahead, so it is False.
+        recordable: `_encode` and `_decode` neither read values nor leave the device, so that training on a
             GPU can record them as a CUDA graph.
         dim: dimensions of a latent.
         codebook_sizes: entries of each codebook; a frame costs ``sum(log2(size))`` bits.
@@ -91,13 +91,13 @@ class Quantizer(nn.Module, ABC):
         check_whole("dim", dim, 1, MAX_DIM)
         check_whole("number of codebooks", len(codebook_sizes), 1, MAX_DIM)
         for size in codebook_sizes:
-            check_whole("codebook size", size, 2, 2**31 - 1)  # as .qnc files have it
+            check_whole("codebook size", size, 2, 2**31 - 1)  # as in .qnc files
         self.dim = dim
         self.codebook_sizes = codebook_sizes
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Why it cannot be fitted here and what to do about it, in one line; None if it can. Cheap."""
+        """Why it cannot be fitted here and what to do about it, in one line; None if it can. Fast."""
         return None
 
     @property
@@ -106,7 +106,7 @@ class Quantizer(nn.Module, ABC):
 
     @classmethod
     def for_rate(cls, dim: int, num_codebooks: int, codebook_size: int) -> Self:
-        """An unfitted quantizer that spends ``num_codebooks * log2(codebook_size)`` bits a frame at most."""
+        """An unfitted quantizer with at most ``num_codebooks * log2(codebook_size)`` bits per frame."""
         return cls(dim=dim, num_codebooks=num_codebooks, codebook_size=codebook_size)  # type: ignore[call-arg]
 
     @torch.no_grad()
@@ -115,13 +115,13 @@ class Quantizer(nn.Module, ABC):
 
         Args:
             x: (frames, dim), float32.
-            num_codebooks: 1 to ``num_codebooks``; quantizers that are not prefix-decodable take all only.
+            num_codebooks: 1 to ``num_codebooks``; quantizers that are not prefix-decodable accept only all.
 
         Returns:
             (frames, num_codebooks), int64.
 
         Raises:
-            UserError: wrong shape, latents that are not finite, or a rate the quantizer does not have.
+            UserError: the shape is wrong, latents are not finite, or the quantizer does not have this rate.
         """
         m = self.num_codebooks if num_codebooks is None else num_codebooks
         self._check_rate(m)
@@ -146,7 +146,7 @@ class Quantizer(nn.Module, ABC):
             (frames, dim), float32.
 
         Raises:
-            UserError: wrong shape, a rate the quantizer does not have, or codes outside their codebook.
+            UserError: the shape is wrong, codes are outside their codebook, or this rate does not exist.
         """
         if codes.ndim != 2:
             raise UserError(f"codes must have shape (frames, num_codebooks), got {tuple(codes.shape)}")
@@ -166,11 +166,11 @@ class Quantizer(nn.Module, ABC):
 
     def _check_rate(self, m: int) -> None:
         if not 1 <= m <= self.num_codebooks:
-            raise UserError(f"quantizer '{self.kind}' has 1 to {self.num_codebooks} codebooks, asked for {m}")
+            raise UserError(f"quantizer '{self.kind}' has 1 to {self.num_codebooks} codebooks; got {m}")
         if m != self.num_codebooks and not self.prefix_decodable:
             raise UserError(
-                f"quantizer '{self.kind}' has the one rate of all its {self.num_codebooks} codebooks, asked "
-                f"for {m}; fit another one for that rate"
+                f"quantizer '{self.kind}' has only the rate of all its {self.num_codebooks} codebooks; got "
+                f"{m}; fit another one for this rate"
             )
 
     @abstractmethod
@@ -190,35 +190,35 @@ class Quantizer(nn.Module, ABC):
         progress: ProgressCallback | None = None,
         **options: Any,
     ) -> None:
-        """Fit on latents that may lie on disk and need not fit in memory.
+        """Fit on latents that may be on disk and larger than memory.
 
         Args:
             latents: array, memory map, ``.npy`` file or folder of them (see `latents.Latents`).
             seed: of every random choice; the same seed, data and machine give the same quantizer.
-            state_dir: folder in which an interrupted fit leaves its state and from which the same call
-                goes on; None keeps no state.
-            progress: called now and then.
-            options: of this kind of quantizer, which its class names; others are a TypeError.
+            state_dir: folder for the state of an interrupted fit, from which the same call continues; None
+                keeps no state.
+            progress: called from time to time.
+            options: of this kind of quantizer, see its class; others are a TypeError.
 
         Raises:
-            UserError: latents of another dimension, too few of them, or a state that another fit left.
+            UserError: the latents have another dimension or are too few, or the state is another fit's.
         """
         self._fit(Latents(latents), Fitting(seed, state_dir, progress or (lambda _: None)), **options)
 
     def _fit(self, latents: Latents, how: Fitting, *more: Any, **options: Any) -> None:
-        """`fit`; subclasses name their options, each with a default, or have a `fit` of their own."""
+        """Implementation of `fit`; subclasses name their options, each with a default, or override `fit`."""
         raise NotImplementedError
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """JSON values from which `from_config` builds the quantizer; its tensors are the `state_dict`."""
+        """JSON values for `from_config`; the tensors are the `state_dict`."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """An unfitted quantizer of that configuration.
+        """An unfitted quantizer of this configuration.
 
         Raises:
-            UserError: the configuration lacks a value, has one too many, or is of another kind.
+            UserError: the configuration lacks a value, has an unknown one, or is of another kind.
         """
         values = dict(config)
         if values.pop("kind", cls.kind) != cls.kind:
@@ -229,10 +229,10 @@ class Quantizer(nn.Module, ABC):
             raise UserError(f"configuration of quantizer '{cls.kind}' does not fit: {error}") from error
 
     def searching(self, preset: str) -> None:
-        """Look for codes as a preset of `qincodec.quantizers.beam` says: "fast", "default" or "best".
+        """Set the search preset of `qincodec.quantizers.beam`: "fast", "default" or "best".
 
         Raises:
-            UserError: another name, or a quantizer that has no search to make faster or better.
+            UserError: the name is unknown, or the quantizer has no search.
         """
         if preset != "default":
             raise UserError(
@@ -246,10 +246,10 @@ class Quantizer(nn.Module, ABC):
 
 
 class EqualCodebooks(Quantizer):
-    """A quantizer whose codebooks are all alike and hold codewords of ``dim`` values.
+    """A quantizer with equal codebooks of codewords of ``dim`` values.
 
     Raises:
-        UserError: numbers that are not whole or out of range, with the range.
+        UserError: a number is not whole or out of range; the message has the range.
     """
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int) -> None:
@@ -258,8 +258,8 @@ class EqualCodebooks(Quantizer):
         check_whole("codebook_size", codebook_size, 2, MAX_CODEBOOK_SIZE)
         if (values := dim * num_codebooks * codebook_size) > MAX_CODEBOOK_VALUES:
             raise UserError(
-                f"{num_codebooks} codebooks of {codebook_size} entries of {dim} values are {values} values,"
-                f" {MAX_CODEBOOK_VALUES} are allowed: give fewer or smaller ones"
+                f"{num_codebooks} codebooks of {codebook_size} entries of {dim} values are {values} values; "
+                f"allowed are {MAX_CODEBOOK_VALUES}; give fewer or smaller ones"
             )
         super().__init__(dim, (codebook_size,) * num_codebooks)
 
@@ -272,13 +272,13 @@ class EqualCodebooks(Quantizer):
         return {name: getattr(self, name) for name in names}
 
     def _progress(self, n: int, error: torch.Tensor) -> FitProgress:
-        """After codebook ``n``, which leaves (frames, dim) ``error``."""
+        """Progress after codebook ``n``, with the remaining (frames, dim) ``error``."""
         of = self.num_codebooks
         return FitProgress(f"codebook {n + 1} of {of}", n + 1, of, float(error.square().mean()))
 
 
 def squared_distances(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """||c||^2 - 2 x.c for every row x and every codeword c: the squared distance less ||x||^2.
+    """||c||^2 - 2 x.c for every row x and every codeword c: the squared distance minus ||x||^2.
 
     Args:
         x: (..., dim).

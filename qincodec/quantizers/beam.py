@@ -1,14 +1,13 @@
-"""Beam search over the codewords of QINCO2: the deep network runs seldom, and in large products.
+"""Beam search over the codewords of QINCO2: the deep network runs rarely, and in large products.
 
-What a stage's network does to (codeword c, reconstruction x_hat) begins with a linear map, so it splits
-into a table over the codewords and one vector per reconstruction, and the search never multiplies by its
-first two layers::
+A stage's network on (codeword c, reconstruction x_hat) begins with a linear map. This splits into a table
+over the codewords and one vector per reconstruction, so the search never multiplies by the first two layers::
 
     h_0 = P_in c + W [P_in c; x_hat] + b  =  table[c] + W_x x_hat
 
-The plain codebook that picks A candidates for each of the B reconstructions also says how far each of all
-A * B candidates is likely to end from the target. ``shortlist`` evaluates the likeliest of them only, and on
-a CPU these are looked for among all B * K at once.
+The plain codebook that selects A candidates for each of the B reconstructions also predicts the distance of
+each of all A * B candidates from the target. With ``shortlist`` only the best predictions are evaluated; on a
+CPU these are searched among all B * K together.
 """
 
 from __future__ import annotations
@@ -25,30 +24,30 @@ from qincodec.quantizers.base import squared_distances
 
 #: Entries of a group in `smallest`.
 _GROUP = 8
-#: Candidates whose activations are in the processor's cache at a time.
+#: Candidates per step, so that their activations fit in the processor's cache.
 _ROWS = 4096
-#: Candidates of a vector in a stage that are held at a time.
+#: Greatest number of a vector's candidates in a stage that are held in memory.
 _MOST_EVALUATED = 1 << 18
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-#: Names of `Search.preset` and the share of a model's own beam and shortlist that each takes.
+#: Names of `Search.preset`, each with its share of a model's own beam and shortlist.
 PRESETS = {"fast": 0.5, "default": 1, "best": 2}
 
 
 @dataclass(frozen=True)
 class Search:
-    """How QINCO2 looks for codes; the decoder needs none of it.
+    """Search for QINCO2's codes; the decoder does not need it.
 
     docs/explanation/speed.md has speed and error of the settings, measured by benchmarks/qinco2_speed.py.
-    Error falls with B more than with anything else.
+    B reduces the error more than the other settings.
 
     Attributes:
         candidates: A, codewords of each stage that are considered for each partial reconstruction.
         beam: B, partial reconstructions that are kept after each stage.
-        shortlist: of the A * B candidates of a stage, those the network evaluates; None evaluates all.
+        shortlist: number of a stage's A * B candidates that the network evaluates; None evaluates all.
         precision: "float32", or "bfloat16": network and pre-selection then multiply numbers rounded to
-            bfloat16, sum in float32 and round what comes out. The errors by which reconstructions are kept
-            are float32. It is one definition on every processor: those that lack such products round and
-            multiply in float32, about as fast as "float32".
+            bfloat16, sum in float32 and round the result. The errors that decide which reconstructions are
+            kept are float32. Every processor gives the same: those without such products round and multiply
+            in float32, about as fast as "float32".
     """
 
     candidates: int = 16
@@ -72,7 +71,7 @@ class Search:
             )
 
     def preset(self, name: str) -> Search:
-        """This search in bfloat16, with its beam and shortlist as they are ("default"), halved or doubled.
+        """This search in bfloat16, with its beam and shortlist unchanged ("default"), halved or doubled.
 
         Raises:
             UserError: another name.
@@ -89,7 +88,7 @@ class Search:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Search:
-        """Of the values of a configuration. Raises UserError for names that are unknown and numbers too."""
+        """Search from values of a configuration. Raises UserError for unknown names and wrong numbers."""
         try:
             return cls(**values)
         except TypeError as error:
@@ -100,7 +99,7 @@ class Search:
 
 @lru_cache
 def multiplies_bfloat16(kind: str) -> bool:
-    """Whether devices of that kind ("cpu", "cuda") multiply bfloat16 faster than float32."""
+    """Whether devices of this kind ("cpu", "cuda") multiply bfloat16 faster than float32."""
     if kind != "cpu":
         return True
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -112,12 +111,12 @@ class StageTables(NamedTuple):
 
     Attributes:
         codebook: (K, dim), float32.
-        likeness: (dim + 4, K), which `_guesses` multiplies by.
-        table: (K, width), what the first two layers make of each codeword.
+        likeness: (dim + 4, K), factor in `_guesses`.
+        table: (K, width), output of the first two layers for each codeword.
         by_reconstruction: (width, dim), float32.
         blocks: (up, down) of each residual block.
         out: (dim, width).
-        rounds: the values are bfloat16's and kept in float32, and so are results.
+        rounds: values and results are bfloat16's, stored as float32.
     """
 
     codebook: torch.Tensor
@@ -139,7 +138,7 @@ class StageTables(NamedTuple):
         out: torch.Tensor,
         precision: str,
     ) -> StageTables:
-        """The stage of float32 tensors, where ``preselection`` is (K, dim)."""
+        """A stage from float32 tensors; ``preselection`` is (K, dim)."""
         rounds = precision == "bfloat16" and not multiplies_bfloat16(codebook.device.type)
 
         def stored(x: torch.Tensor) -> torch.Tensor:
@@ -159,7 +158,7 @@ class StageTables(NamedTuple):
         )
 
     def rounded(self, x: torch.Tensor) -> torch.Tensor:
-        """``x``, rounded in place where products are not."""
+        """``x``, rounded in place if products are not."""
         return x.copy_(x.bfloat16()) if self.rounds else x
 
 
@@ -168,7 +167,7 @@ class Found(NamedTuple):
 
     Attributes:
         codes: (n, m), int64.
-        partials: (n, m, dim), the reconstruction after each stage, as the search saw it.
+        partials: (n, m, dim), the search's reconstruction after each stage.
     """
 
     codes: torch.Tensor
@@ -176,10 +175,10 @@ class Found(NamedTuple):
 
 
 def smallest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and indices of the k smallest entries along the last axis, in no order.
+    """Values and indices of the k smallest entries along the last axis, unordered.
 
     The k smallest of all are among the k groups with the smallest minima. On the CPU a strided minimum is
-    so much faster than `torch.topk` that looking for those groups first takes a third of the time.
+    much faster than `torch.topk`, so searching these groups first takes a third of the time.
     """
     size = x.shape[-1]
     groups = size // _GROUP
@@ -223,7 +222,7 @@ def search(x: torch.Tensor, first: torch.Tensor, stages: Sequence[StageTables], 
     Args:
         x: (n, dim), float32, standardised.
         first: (K, dim), the codebook of stage 1.
-        stages: the stages after it.
+        stages: the later stages.
     """
     n, dim = x.shape
     history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # parent, code, x_hat: (n, kept, ...)
@@ -269,8 +268,8 @@ def _two_parts(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _guesses(residual: torch.Tensor, stage: StageTables) -> torch.Tensor:
     """(n, beams, K) squared distances of (n, beams, dim) residuals from the codewords of the pre-selection.
 
-    Less what all of a vector have in common, so that rounding to bfloat16 is finest where they are smallest.
-    One product gives them: of (r, 1, 1, ||r||^2 in two parts) and (-2 c, ||c||^2 in two parts, 1, 1).
+    Without the term that all of a vector share, so that rounding to bfloat16 is finest for the smallest. One
+    product gives them: of (r, 1, 1, ||r||^2 in two parts) and (-2 c, ||c||^2 in two parts, 1, 1).
     """
     norm = residual.square().sum(2, keepdim=True)
     norm -= norm.amin(1, keepdim=True)
@@ -303,8 +302,7 @@ def _candidates(guess: torch.Tensor, how: Search) -> tuple[torch.Tensor, torch.T
 def _few_of_each(guess: torch.Tensor, width: int, count: int) -> torch.Tensor:
     """(n, count) indices into B * K of the smallest of (n, B, K), at most ``width`` of each of the B.
 
-    A beam that has more is left with its ``width`` smallest, and its vector is looked through once more;
-    that is seldom.
+    If a beam has more, its ``width`` smallest are kept and its vector is searched again; this is rare.
     """
     n, beams, size = guess.shape
     _, at = smallest(guess.flatten(1), count)

@@ -25,7 +25,7 @@ def _faiss() -> Any:
 
 
 class _FaissQuantizer(AdditiveQuantizer):
-    """FAISS trains in one call: an interrupted fit starts over, and ``state_dir`` stays empty."""
+    """FAISS trains in one call: an interrupted fit starts again, and ``state_dir`` stays empty."""
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -38,7 +38,7 @@ class _FaissQuantizer(AdditiveQuantizer):
             raise UserError(f"FAISS needs codebooks whose size is a power of two, got {codebook_size}")
 
     def _train(self, model: Any, latents: Latents, how: Fitting, frames: int, name: str) -> None:
-        """Train a FAISS additive quantizer and take its codebooks over."""
+        """Train a FAISS additive quantizer and copy its codebooks."""
         latents.check(self.dim, self.codebook_size)
         model.train(latents.sample(frames, how.seed))
         codebooks = _faiss().vector_to_array(model.codebooks).reshape(self.codebooks.shape)
@@ -49,13 +49,13 @@ class _FaissQuantizer(AdditiveQuantizer):
 class FaissRQ(_FaissQuantizer):
     """Residual quantizer of FAISS: k-means codebooks, encoded with a beam search.
 
-    `fit` takes ``max_frames``, held in memory at most.
+    `fit` takes ``max_frames``, the most frames in memory.
 
     Args:
         dim: dimensions of a latent.
         num_codebooks: N.
         codebook_size: K, a power of two.
-        beam: partial reconstructions that are kept at each stage; can be set at run time.
+        beam: partial reconstructions kept at each stage; can be set at run time.
     """
 
     kind = "faiss_rq"
@@ -90,11 +90,11 @@ class FaissRQ(_FaissQuantizer):
 class FaissLSQ(_FaissQuantizer):
     """Additive quantizer with the codebooks of FAISS's local-search quantization (LSQ++).
 
-    All codebooks work together, so a prefix of the codes means nothing. `fit` takes ``max_frames``, held in
-    memory at most, and ``iterations``, rounds of it.
+    All codebooks work together, so a prefix of the codes cannot be decoded. `fit` takes ``max_frames``, the
+    most frames in memory, and ``iterations``, its rounds.
 
     Encoding is iterated local search as in LSQ, but with the same perturbations for every frame (FAISS draws
-    them by the frame's place in the call): the codes of a frame do not depend on those around it.
+    them by the frame's place in the call), so that a frame's codes do not depend on other frames.
 
     Args:
         dim: dimensions of a latent.
@@ -122,7 +122,7 @@ class FaissLSQ(_FaissQuantizer):
         error = (x - self._decode(best)).square().sum(1)
         for _ in range(self.searches - 1):
             codes = best.clone()
-            # Two codebooks measured better than one, three or four.
+            # Two codebooks were better than one, three or four, as measured.
             for n in random.permutation(self.num_codebooks)[:2]:
                 codes[:, n] = (codes[:, n] + int(random.integers(1, self.codebook_size))) % self.codebook_size
             codes = self._descend(x, codes)
@@ -132,9 +132,9 @@ class FaissLSQ(_FaissQuantizer):
         return best
 
     def _descend(self, x: torch.Tensor, codes: torch.Tensor, *, greedy: bool = False) -> torch.Tensor:
-        """Iterated conditional modes: the best code of one codebook after the other, the rest fixed.
+        """Iterated conditional modes: the best code of one codebook after the other, with the rest fixed.
 
-        ``greedy`` starts from nothing instead of from ``codes``.
+        ``greedy`` starts from zero instead of from ``codes``.
         """
         residual = x if greedy else x - self._decode(codes)
         for sweep in range(4):

@@ -1,4 +1,4 @@
-"""The state an interrupted fit leaves behind and goes on from."""
+"""The state from which an interrupted fit continues."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class FitState:
 
     Args:
         folder: made if it does not exist; None keeps no state.
-        quantizer: what is fitted; its configuration is part of the state's identity, as are ``latents``
-            and all ``options``, so that a fit never goes on from the state of another.
+        quantizer: the quantizer to fit; its configuration, ``latents`` and all ``options`` identify the
+            state, so that a fit never continues from another's.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class FitState:
         self._identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def load(self) -> dict[str, Any]:
-        """What `save` was last given; empty if nothing was.
+        """The last argument of `save`; empty without one.
 
         Raises:
-            UserError: the file is damaged, or another fit's.
+            UserError: the file is damaged, or belongs to another fit.
         """
         if self._path is None or not self._path.exists():
             return {}
@@ -54,12 +54,12 @@ class FitState:
             identity, state = stored["identity"], stored["state"]
         except Exception as error:  # torch raises many kinds for a damaged file
             raise UserError(
-                f"state of the fit {self._path} cannot be read ({error}); delete it to start over"
+                f"state of the fit {self._path} cannot be read ({error}); delete it to start again"
             ) from error
         if identity != self._identity:
             raise UserError(
-                f"{self._path} is the state of a fit with other latents or settings; repeat that fit's "
-                "call to go on with it, or name another folder or delete the file to start over"
+                f"{self._path} is the state of a fit with other latents or settings; repeat that fit's call "
+                "to continue it, or name another folder or delete the file to start again"
             )
         return dict(state)
 
@@ -70,6 +70,6 @@ class FitState:
             torch.save({"identity": self._identity, "state": state}, file)
 
     def finish(self) -> None:
-        """Delete the state: the fit is done."""
+        """Delete the state after the fit."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)

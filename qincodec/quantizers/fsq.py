@@ -1,8 +1,8 @@
-"""Finite scalar quantization (Mentzer et al. 2023) of latents that already exist.
+"""Finite scalar quantization (Mentzer et al. 2023) of existing latents.
 
-Every coded axis is rounded to one of a few evenly spaced levels. Trained end to end, the network would
-shape its latents to the grid; offline the grid is shaped to the latents: their principal axes, a number of
-levels for each by Lagrangian bit allocation, and the step with the least squared error.
+Every coded axis is rounded to one of a few evenly spaced levels. In end-to-end training, the network adapts
+its latents to the grid. Offline the grid is adapted to the latents: their principal axes, a number of levels
+for each by Lagrangian bit allocation, and the step with the least squared error.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.quantizers.base import MAX_DIM, FitProgress, Fitting, Quantizer
 from qincodec.quantizers.latents import Latents
 
-#: Numbers of levels an axis may get: 1 (not coded), 2, 3, 4, then in steps of a quarter of a bit up to 4096.
+#: Possible numbers of levels of an axis: 1 (not coded), 2, 3, 4, then in steps of a quarter of a bit up to
+#: 4096.
 _LADDER = np.unique(np.round(2.0 ** (np.arange(49) / 4))).astype(int)
-#: Steps that are tried, in units of a range of +-4 standard deviations over the levels.
+#: Candidate steps, in units of a range of +-4 standard deviations over the levels.
 _STEPS = np.geomspace(0.1, 2, 40)
-#: Values of an axis the steps and the allocation are decided on.
+#: Number of an axis' values that decide steps and allocation.
 _VALUES = 8192
 
 
 class FSQ(Quantizer):
     """Rounds the latents' principal axes to grids; one codebook per coded axis.
 
-    There is no coarse-to-fine order, so the one rate is that of all axes: another rate is another fit.
+    The axes have no coarse-to-fine order, so the only rate is that of all axes: another rate needs another
+    fit.
 
-    `fit` takes ``max_frames``, held in memory at most, and changes ``codebook_sizes``. It takes seconds: an
-    interrupted one starts over, and ``state_dir`` stays empty.
+    `fit` takes ``max_frames``, the most frames in memory, and changes ``codebook_sizes``. It takes seconds:
+    an interrupted one starts again, and ``state_dir`` stays empty.
 
     Args:
         dim: dimensions of a latent.
-        bits: most bits a frame may cost; `fit` distributes them.
-        levels: of each coded axis; None distributes the bits evenly, as `fit` finds it better.
+        bits: most bits of a frame; `fit` distributes them.
+        levels: of each coded axis; None distributes the bits evenly until `fit` finds better ones.
 
     Attributes:
         mean: (dim,).
@@ -92,7 +94,7 @@ class FSQ(Quantizer):
         values = ((rows - mean) @ axes)[np.random.default_rng(how.seed).permutation(len(rows))[:_VALUES]]
         distortions, steps = _grids(values)
         chosen = allocate(distortions, np.log2(_LADDER), self.bits)
-        coded = np.flatnonzero(chosen)[::-1]  # the axis of most variance first
+        coded = np.flatnonzero(chosen)[::-1]  # the axis with most variance first
         if not len(coded):
             raise UserError(
                 f"no axis gains from {self.bits:g} bits a frame: latents all alike, or too few bits"
@@ -110,7 +112,7 @@ class FSQ(Quantizer):
 
 
 def _grids(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least mean squared error and the step that has it, both (axes, ladder), for (n, axes) values."""
+    """Least mean squared error and its step, both (axes, ladder), for (n, axes) values."""
     deviations = np.maximum(values.std(0), 1e-12)
     distortions = np.tile(np.square(values).mean(0)[:, None], (1, len(_LADDER)))
     best = np.ones_like(distortions)
@@ -139,7 +141,7 @@ def allocate(distortions: np.ndarray, costs: np.ndarray, budget: float) -> np.nd
         within = costs[(distortions + middle * costs).argmin(1)].sum() <= budget
         low, high = (low, middle) if within else (middle, high)
     choice = (distortions + high * costs).argmin(1)
-    while True:  # what the Lagrangian leaves over, by the best return per bit
+    while True:  # spend the Lagrangian's rest by the best return per bit
         gains = [
             (float(distortions[axis, at] - distortions[axis, up]) / float(costs[up] - costs[at]), axis, up)
             for axis, at in enumerate(choice)

@@ -1,6 +1,6 @@
 """Residual vector quantization with re-standardised residuals (iRVQ; QINCODEC paper, III-C).
 
-Stage n works in units that every stage before it has scaled. With S_1 = 1, r_1 = x, x_hat_1 = 0::
+Stage n works in units that every earlier stage has scaled. With S_1 = 1, r_1 = x, x_hat_1 = 0::
 
     k_n       = argmin_k ||r_n - c_n^k||^2                  unweighted: the paper's
                 argmin_k ||S_n (r_n - c_n^k)||^2            weighted: the error in the units of x
@@ -8,8 +8,8 @@ Stage n works in units that every stage before it has scaled. With S_1 = 1, r_1 
     S_n+1     = S_n sigma_kn
     r_n+1     = (r_n - c_n) / sigma_kn
 
-so that x - x_hat_n = S_n r_n at every stage. The paper prints x_hat + sigma_c c for the update, which is
-not the inverse of its equation (1); this is.
+so that x - x_hat_n = S_n r_n at every stage. The paper prints x_hat + sigma_c c for the update, which is not
+the inverse of its equation (1); this one is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents
 from qincodec.quantizers.rvq import _DISTANCES, MAX_FRAMES, check_k_means, nearest, next_codebook
 
-#: No standard deviation is taken as smaller than this part of its stage's global one.
+#: Least standard deviation, as a share of its stage's global one.
 _FLOOR = 1e-2
 SELECTIONS = ("unweighted", "weighted")
 
@@ -32,10 +32,10 @@ SELECTIONS = ("unweighted", "weighted")
 class IRVQ(EqualCodebooks):
     """Residual vector quantizer that divides each residual by its cluster's standard deviation.
 
-    `fit` takes ``max_frames``: one codebook after the other is fitted on up to so many frames, held in
-    memory, by ``k_means`` ("minibatch", as in the paper, or "lloyd"); an interrupted fit goes on at the
-    codebook it was at. A cluster's standard deviations are of the frames that `selection` gives it. Those of
-    clusters with fewer than two frames are the stage's global ones, and none is less than 1 % of the global
+    `fit` takes ``max_frames``: one codebook after the other is fitted on at most this number of frames, held
+    in memory, by ``k_means`` ("minibatch", as in the paper, or "lloyd"). An interrupted fit continues with
+    its current codebook. A cluster's standard deviations are those of the frames that `selection` assigns to
+    it. Clusters with fewer than two frames have the stage's global ones, and the least is 1 % of the global
     one.
 
     Args:
@@ -63,7 +63,7 @@ class IRVQ(EqualCodebooks):
     ) -> None:
         super().__init__(dim, num_codebooks, codebook_size)
         if selection not in SELECTIONS:
-            raise UserError(f"unknown selection '{selection}' of irvq: it is {' or '.join(SELECTIONS)}")
+            raise UserError(f"unknown selection '{selection}' of irvq; give {' or '.join(SELECTIONS)}")
         self.selection = selection
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim))
         self.codebooks[1:, 0] = 0
@@ -76,7 +76,7 @@ class IRVQ(EqualCodebooks):
         chunk = max(1, _DISTANCES // len(codebook))
         codes = []
         for rows, weights in zip(r.split(chunk), scale.square().split(chunk), strict=True):
-            # sum S^2 (r - c)^2 less its part without c, as one product
+            # sum S^2 (r - c)^2 without its term free of c, as one product
             left = torch.cat([weights * rows * -2, weights], 1)
             codes.append((left @ torch.cat([codebook, codebook.square()], 1).T).argmin(1))
         return torch.cat(codes)
@@ -134,8 +134,8 @@ class IRVQ(EqualCodebooks):
 def cluster_deviations(rows: torch.Tensor, labels: torch.Tensor, clusters: int) -> torch.Tensor:
     """(clusters, dim) standard deviations of (n, dim) rows per cluster and dimension, floored.
 
-    Those about the cluster's mean. Clusters with fewer than two rows get the deviations of all rows; none is
-    less than `_FLOOR` times that, nor zero where a dimension is constant.
+    Deviations from the cluster's mean. Clusters with fewer than two rows get the deviations of all rows. The
+    least value is `_FLOOR` times that, and never zero, even if a dimension is constant.
     """
     rows = rows.double()
     counts = torch.bincount(labels, minlength=clusters)[:, None]

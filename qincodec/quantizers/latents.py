@@ -1,6 +1,6 @@
 """Latents to fit a quantizer on: frames on disk or in memory, read in shuffled blocks.
 
-60 million frames of 32 dimensions are 7.7 GB, so nothing here reads a whole set unless it is asked to.
+60 million frames of 32 dimensions are 7.7 GB, so a whole set is read only on request.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from qincodec.core.errors import UserError
 
 LatentsLike: TypeAlias = "np.ndarray | torch.Tensor | Path | str | Latents"
 
-#: Frames that are read together: consecutive, hence of one recording.
+#: Frames that are read together; consecutive, so mostly of one recording.
 BLOCK = 256
-#: Blocks that are shuffled frame by frame with each other: 262,144 frames, 34 MB at 32 dimensions.
+#: Number of blocks whose frames are shuffled together: 262,144 frames, 34 MB at 32 dimensions.
 POOL = 1024
-#: Squares of larger values, summed, leave the range of float32.
+#: Sums of squares of larger values exceed the range of float32.
 _LARGEST = 1e15
 
 
@@ -37,11 +37,12 @@ class Latents:
     """(frames, dim) float32 or float16 latents from one array or several in a row.
 
     Args:
-        source: an array or memory map, a tensor on the CPU, a ``.npy`` file, or a folder whose ``.npy``
-            files are taken in the order of their names.
+        source: an array or memory map, a tensor on the CPU, a ``.npy`` file, or a folder of ``.npy`` files,
+            read in order of names.
 
     Raises:
-        UserError: nothing there, not (frames, dim), mixed dimensions, or another type.
+        UserError: the source is empty, has another shape than (frames, dim), mixed dimensions, or another
+            type.
 
     Examples:
         >>> latents = Latents(np.zeros((10, 4), np.float32))
@@ -73,21 +74,21 @@ class Latents:
         return int((self._blocks[:, 1] - self._blocks[:, 0]).sum())
 
     def check(self, dim: int, least: int) -> None:
-        """Raise UserError unless there are ``least`` frames or more of ``dim`` dimensions."""
+        """Raise UserError unless it has at least ``least`` frames of ``dim`` dimensions."""
         if self.dim != dim:
-            raise UserError(f"latents have {self.dim} dimensions, the quantizer {dim}")
+            raise UserError(f"latents have {self.dim} dimensions, but the quantizer {dim}")
         if len(self) < least:
             raise UserError(f"{len(self)} frames of latents are too few: this fit needs {least} or more")
 
     def signature(self) -> str:
-        """Tells sets of latents apart without reading them through: sizes, and 64 of their blocks."""
+        """Hash that identifies a set of latents without reading all of it: sizes, and 64 of its blocks."""
         digest = hashlib.sha256(f"{len(self)} {self.dim} {self._blocks.shape}".encode())
         for index in np.unique(np.linspace(0, len(self._blocks) - 1, 64).astype(int)):
             digest.update(self._read(*self._blocks[index]).tobytes())
         return digest.hexdigest()
 
     def hold_out(self, frames: int, seed: int) -> tuple[Latents, Latents]:
-        """Split into the rest and about ``frames`` frames, in runs of 16 blocks (24 s of audio) if it can."""
+        """Split into the rest and about ``frames`` frames, in runs of 16 blocks (24 s) if possible."""
         run = max(1, min(16, len(self._blocks) // 50))
         runs = np.arange(len(self._blocks)) // run
         order = np.random.default_rng([seed, 1]).permutation(runs[-1] + 1)
@@ -101,7 +102,7 @@ class Latents:
         return parts
 
     def sample(self, frames: int, seed: int) -> np.ndarray:
-        """(min(frames, all), dim) float32: frames drawn without replacement, in the order they lie in."""
+        """(min(frames, all), dim) float32: frames drawn without replacement, in stored order."""
         total = len(self)
         ends = np.cumsum(self._blocks[:, 1] - self._blocks[:, 0])
         if frames >= total:
@@ -125,14 +126,14 @@ class Latents:
     def batches(
         self, batch: int, frames: int, *, seed: int, epoch: int, start: int = 0
     ) -> Iterator[torch.Tensor]:
-        """Batches of (batch, dim) float32 of an epoch, from the ``start``-th on, in an order of its own.
+        """Batches of (batch, dim) float32 of an epoch, from the ``start``-th on, in the epoch's own order.
 
         Blocks are drawn in random order, and their frames shuffled within pools of `POOL` blocks.
 
         Args:
-            frames: of the epoch at most; a larger set gives every epoch other frames.
+            frames: most frames of the epoch; a larger set gives every epoch other frames.
             epoch: counts from 0; seed and epoch decide the order.
-            start: batches to leave out, for a fit that goes on in mid-epoch.
+            start: batches to skip, for a fit that continues within an epoch.
         """
         blocks = self._blocks[np.random.default_rng([seed, 3, epoch]).permutation(len(self._blocks))]
         steps, step = self.steps(batch, frames), 0
@@ -140,12 +141,12 @@ class Latents:
         for number, first in enumerate(range(0, len(blocks), POOL)):
             chosen = blocks[first : first + POOL]
             size = int((chosen[:, 1] - chosen[:, 0]).sum())
-            # Whole batches of this pool; what is left over of it opens the next.
+            # Whole batches of this pool; its rest begins the next.
             count = (len(rest) + size) // batch
             if step + count <= start and first + POOL < len(blocks):
                 left = (len(rest) + size) - count * batch
                 step += count
-                # Only the last `left` frames in shuffled order are needed of a pool that is skipped.
+                # A skipped pool needs only its last `left` frames in shuffled order.
                 rest = np.concatenate([rest, self._pool(chosen, seed, epoch, number)])[
                     -left or len(rest) + size :
                 ]
@@ -195,8 +196,8 @@ def _shards(source: LatentsLike) -> tuple[list[np.ndarray], list[str]]:
         if shard.ndim != 2 or shard.shape[1] != shards[0].shape[1]:
             raise UserError(f"latents {name} have shape {shard.shape}, not (frames, {shards[0].shape[-1]})")
         if shard.dtype not in (np.float32, np.float16):
-            raise UserError(f"latents {name} are {shard.dtype}; float32 or float16 is needed")
+            raise UserError(f"latents {name} are {shard.dtype}; they must be float32 or float16")
     kept = [(shard, name) for shard, name in zip(shards, names, strict=True) if len(shard)]
     if not kept:
-        raise UserError(f"latents {names[0]} hold no frames")
+        raise UserError(f"latents {names[0]} have no frames")
     return [shard for shard, _ in kept], [name for _, name in kept]

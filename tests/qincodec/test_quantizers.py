@@ -135,9 +135,9 @@ def test_who_encodes_prefixes_says_so(kind: str, fitted: dict[str, Quantizer]) -
 def test_one_rate_only(kind: str, fitted: dict[str, Quantizer]) -> None:
     quantizer = fitted[kind]
     assert not quantizer.prefix_decodable
-    with pytest.raises(UserError, match="one rate of all its"):
+    with pytest.raises(UserError, match="only the rate of all its"):
         quantizer.encode(data(3), 1)
-    with pytest.raises(UserError, match="one rate of all its"):
+    with pytest.raises(UserError, match="only the rate of all its"):
         quantizer.decode(quantizer.encode(data(3))[:, :-1])
 
 
@@ -162,7 +162,7 @@ def test_rubbish_is_refused(kind: str, fitted: dict[str, Quantizer]) -> None:
         quantizer.decode(codes.float())
     with pytest.raises(UserError, match="shape"):
         quantizer.decode(codes[0])
-    with pytest.raises(UserError, match="3 dimensions, the quantizer 8"):
+    with pytest.raises(UserError, match="3 dimensions, but the quantizer 8"):
         quantizer.fit(torch.randn(5000, 3))
     with pytest.raises(UserError, match="too few"):
         quantizer.fit(x)

@@ -218,7 +218,7 @@ def test_state_of_another_fit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="state of a fit with other latents or settings"):
             quantizer.fit(latents, seed=seed, state_dir=tmp_path)
     (tmp_path / "fit-state.pt").write_bytes(b"rubbish")
-    with pytest.raises(UserError, match=r"cannot be read .*; delete it to start over"):
+    with pytest.raises(UserError, match=r"cannot be read .*; delete it to start again"):
         RVQ(DIM, N, K).fit(x, state_dir=tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):

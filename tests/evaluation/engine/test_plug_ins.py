@@ -184,7 +184,7 @@ def test_a_model_with_a_quantizer_in_a_file(files: Path) -> None:
         (
             "./mine.py:MuLaw",
             "class MuLaw: ...",
-            "is a class of another kind; needed here is a class of a codec",
+            "is a class of another kind; give a class of a codec",
         ),
         ("./mine.py:MuLaw", "import nothing_of_this_name", "does not run: ModuleNotFoundError"),
         ("./mine.py:MuLaw", "def", "does not run: SyntaxError"),
@@ -196,7 +196,7 @@ def test_a_model_with_a_quantizer_in_a_file(files: Path) -> None:
         (
             "./mine.py:Opus",
             "from baselines.ffmpeg import Opus as Old\nclass Opus(Old): ...",
-            "is a codec of the name 'opus', as is an installed one; set another 'name' in the class",
+            "is a codec of the name 'opus', and so is an installed one; set another 'name' in the class",
         ),
     ],
 )
