@@ -190,12 +190,12 @@ FIRST = "encoder.model.0.conv.conv.weight"
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda c: c.pop(FIRST), "no 48 kHz EnCodec model"),
+        (lambda c: c.pop(FIRST), "not a 48 kHz EnCodec model"),
         (lambda c: c.pop("decoder.model.15.conv.norm.bias"), r"decoder\.layers\.15\.norm\.bias is missing"),
         (lambda c: c.pop("quantizer.vq.layers.3._codebook.embed"), "unknown|missing"),
         (lambda c: c.update(more=torch.zeros(1)), "more is unknown"),
         (lambda c: c.update({FIRST: c[FIRST][:, :1]}), "of 1 channel"),
-        (lambda c: c.update({FIRST: "text"}), "no 48 kHz EnCodec model"),
+        (lambda c: c.update({FIRST: "text"}), "not a 48 kHz EnCodec model"),
         (lambda c: c[FIRST].fill_(torch.inf), "not finite"),
         (lambda c: c.update({"encoder.model.9.conv.conv.weight": torch.zeros(32, 16, 0)}), "EnCodec|instead"),
     ],
