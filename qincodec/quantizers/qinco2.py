@@ -24,27 +24,27 @@ from qincodec.quantizers.rvq import MAX_FRAMES, RVQ
 
 __all__ = ["QINCO2", "SIZES", "Training"]
 
-#: By how much a shortlist may raise the squared error, and the held-out frames on which that is measured.
+#: Greatest increase of the squared error by a shortlist, and the number of held-out frames to measure it on.
 _SHORTLIST_COST = 0.01
 _WIDEN_FRAMES = 128
 
 
 @dataclass(frozen=True)
 class Training:
-    """How QINCO2 is trained; the defaults are the paper's.
+    """Settings of QINCO2's training; the defaults are the paper's.
 
     Attributes:
         epochs: each ends with a validation and new places for unused codewords.
-        epoch_frames: frames of an epoch at most; drawn anew for every epoch.
+        epoch_frames: most frames of an epoch; drawn again for every epoch.
         batch_size: frames of a step.
         lr: highest learning rate: linear from 0 over ``ramp_epochs``, then along a quarter of a cosine to 0.
         weight_decay: of networks and codebooks.
         clip: gradients are clipped to this absolute value.
         noise: see `QINCO2Model.start_from`.
-        rvq_frames: frames the RVQ is fitted on that training starts from, held in memory.
-        validation_frames: frames of the validation at most.
-        search: how the codes of a step are looked for; None: as the quantizer's own ``search`` says.
-        save_every_s: seconds between two writings of the state.
+        rvq_frames: frames to fit the initial RVQ on, held in memory.
+        validation_frames: most frames of the validation.
+        search: search for the codes of a step; None: the quantizer's own ``search``.
+        save_every_s: seconds between two saved states.
     """
 
     epochs: int = 60
@@ -80,7 +80,7 @@ def loss_of(model: QINCO2Model, z: torch.Tensor, codes: torch.Tensor) -> tuple[t
     """Training loss of (n, dim) standardised latents with (n, N) codes, and the error of the last stage.
 
     Sum over stages of mean (z - x_hat_m)^2, plus sum over m > 1 of mean (z - x_hat_m-1 - c~_m)^2 for the
-    codebook of the pre-selection, which gets no gradient but that.
+    codebook of the pre-selection, which gets no other gradient.
     """
     partials = model.reconstruct(codes)
     errors = torch.stack([(z - x_hat).square().mean() for x_hat in partials])
@@ -93,13 +93,13 @@ def loss_of(model: QINCO2Model, z: torch.Tensor, codes: torch.Tensor) -> tuple[t
 
 @torch.no_grad()
 def widen(model: QINCO2Model, held: torch.Tensor) -> None:
-    """Double the shortlist of the model's search until its error is within 1 % of what no shortlist leads to.
+    """Double the shortlist of the model's search until its error is within 1 % of that without a shortlist.
 
-    Where latents have structure, a small shortlist has nearly all candidates that matter; where they have
-    little, the pre-selection tells candidates less well apart.
+    For structured latents a small shortlist has nearly all important candidates; for others the pre-selection
+    distinguishes candidates less well.
 
     Args:
-        held: (n, dim) latents that the model was not trained on.
+        held: (n, dim) latents that were not trained on.
     """
     if model.search.shortlist is None:
         return
@@ -116,17 +116,17 @@ def widen(model: QINCO2Model, held: torch.Tensor) -> None:
 
 
 class QINCO2(QINCO2Model):
-    """Residual quantizer whose codebooks depend on what has been decoded so far, see `QINCO2Model`.
+    """Residual quantizer whose codebooks depend on the reconstruction so far, see `QINCO2Model`.
 
-    `fit` fits an RVQ and trains the networks from there, on the device the quantizer is on. Latents are read
-    in shuffled blocks and may be far larger than memory. An interrupted fit goes on at the step that was
-    saved last, and ends in the same quantizer, bit for bit on the CPU; its state takes four times the size of
-    the model. ``progress`` is called after every step. At the end the shortlist of ``search`` is made wider
-    if its error is more than 1 % above the full search's. Its options:
+    `fit` fits an RVQ and then trains the networks, on the quantizer's device. Latents are read in shuffled
+    blocks and may be far larger than memory. An interrupted fit continues with the last saved step, and ends
+    in the same quantizer, bit for bit on the CPU; its state takes four times the size of the model.
+    ``progress`` is called after every step. At the end the shortlist of ``search`` is enlarged if its error
+    is more than 1 % above the full search's. Its options:
 
     - ``validation``: latents that decide which epoch's quantizer is kept; best from other recordings. None
-      holds frames of those that are fitted on out.
-    - ``training``: a `Training`; None stands for the paper's recipe.
+    holds out frames of the given latents.
+    - ``training``: a `Training`; None: the paper's recipe.
     """
 
     kind = "qinco2"
@@ -148,8 +148,8 @@ class QINCO2(QINCO2Model):
         steps = data.steps(training.batch_size, training.epoch_frames)
         if steps == 0:
             raise UserError(
-                f"an epoch has no whole batch: batch_size is {training.batch_size}, epoch_frames"
-                f" {training.epoch_frames}, and there are {len(data)} latents; give a smaller batch_size,"
+                f"an epoch has no whole batch: batch_size is {training.batch_size}, epoch_frames "
+                f"{training.epoch_frames}, and the number of latents {len(data)}; give a smaller batch_size,"
                 " more epoch_frames or more latents"
             )
         options = {**asdict(training), "save_every_s": None, "validation": held.signature(), "seed": seed}
@@ -166,13 +166,13 @@ class QINCO2(QINCO2Model):
 
 
 def _start(model: QINCO2Model, data: Latents, training: Training, how: Fitting) -> None:
-    """Become the RVQ of standardised latents, with networks from the seed."""
+    """Start from the RVQ of standardised latents, with networks from the seed."""
     rows = data.sample(training.rvq_frames, how.seed)
     mean = rows.mean(0, dtype="float64").astype("float32")
     rows -= mean
     scale = float(rows.std(dtype="float64"))
     if scale == 0:
-        raise UserError("latents are all alike; there is nothing to quantize")
+        raise UserError("all latents are equal, so they cannot be quantized")
     rows /= scale
     rvq = RVQ(model.dim, model.num_codebooks, model.codebook_size).to(model.codebooks.device)
 
@@ -182,7 +182,7 @@ def _start(model: QINCO2Model, data: Latents, training: Training, how: Fitting) 
 
     folder = None if how.state_dir is None else Path(how.state_dir) / "rvq"
     rvq.fit(rows, seed=how.seed, state_dir=folder, progress=tell, max_frames=len(rows), k_means="lloyd")
-    with torch.random.fork_rng():  # the layers that are not zero at first, from the seed
+    with torch.random.fork_rng():  # the seed draws the layers that are not zero at first
         torch.manual_seed(how.seed)
         for layer in model.networks.modules():
             if isinstance(layer, torch.nn.Linear):
@@ -191,7 +191,7 @@ def _start(model: QINCO2Model, data: Latents, training: Training, how: Fitting) 
 
 
 class _Trainer:
-    """The training loop and everything of it that an interruption must not lose."""
+    """The training loop, with everything that an interruption must not lose."""
 
     def __init__(self, model: QINCO2Model, training: Training, held: Any, seed: int, steps: int) -> None:
         self.model, self.training, self.seed, self.steps = model, training, seed, steps
@@ -263,7 +263,7 @@ class _Trainer:
 
     @torch.no_grad()
     def end_epoch(self, z: torch.Tensor) -> None:
-        """Validate, keep the best, give unused codewords a new place: a residual of the last batch."""
+        """Validate, keep the best, and move unused codewords to residuals of the last batch."""
         model = self.model
         found = model.find((self.held - model.mean) / model.scale, model.num_codebooks, self.search)
         mse = float((model.decode(found.codes) - self.held).square().mean())

@@ -1,7 +1,7 @@
 """QINCO2: residual quantization with implicit neural codebooks (Vallaeys et al. 2025).
 
 With x_hat_0 = 0 and x_hat_m the reconstruction after stage m, stage 1 is a plain codebook and stage m > 1
-adds f_m(c_m[i_m], x_hat_m-1), where the network f_m makes a codeword from one of a plain codebook and the
+adds f_m(c_m[i_m], x_hat_m-1), where the network f_m computes a codeword from one of a plain codebook and the
 reconstruction so far::
 
     h  = P_in c
@@ -30,14 +30,14 @@ SIZES: dict[str, dict[str, int]] = {
     "M": {"num_blocks": 4, "width": 384, "hidden": 384},
     "L": {"num_blocks": 16, "width": 384, "hidden": 384},
 }
-#: Distances that are computed at once in a search: what fits in a CPU's cache, and on a GPU.
+#: Distances per step of a search: as many as fit in a CPU's cache, and on a GPU.
 _DISTANCES_CPU, _DISTANCES_GPU = 1 << 21, 1 << 27
-#: Of all networks together: 0.8 GB.
+#: Greatest number of weights of all networks: 0.8 GB.
 _MOST_WEIGHTS = 200_000_000
 
 
 class ImplicitCodebook(nn.Module):
-    """f_m, which makes the codewords of one stage.
+    """f_m, which computes the codewords of one stage.
 
     W, b, Down and P_out are zero at first: f(c, x_hat) = c, and training starts at plain residual
     quantization.
@@ -67,7 +67,7 @@ class ImplicitCodebook(nn.Module):
 
 
 class QINCO2Model(EqualCodebooks):
-    """Residual quantizer whose codebooks depend on what has been decoded so far, without its training.
+    """Residual quantizer whose codebooks depend on the reconstruction so far, without its training.
 
     Args:
         dim: dimensions of a latent.
@@ -76,12 +76,12 @@ class QINCO2Model(EqualCodebooks):
         num_blocks: L, residual blocks of each network; see `SIZES`.
         width: d_e, of the network.
         hidden: d_h, inside a block.
-        search: what `search` is at first; None stands for A = 16, B = 32 with a shortlist of 64.
+        search: initial `search`; None: A = 16, B = 32 with a shortlist of 64.
 
     Attributes:
-        search: how `encode` looks for codes; can be set at run time. Decoding does not depend on it.
+        search: search of `encode`; can be set at run time. Decoding does not depend on it.
         codebooks: (N, K, dim).
-        preselection: (N - 1, K, dim), the plain codebooks that pick candidates for stage 2 and on.
+        preselection: (N - 1, K, dim), the plain codebooks that select candidates from stage 2 on.
         mean, scale: (dim,) and (), of the latents; the networks see (x - mean) / scale.
     """
 
@@ -110,10 +110,10 @@ class QINCO2Model(EqualCodebooks):
         if weights > _MOST_WEIGHTS:
             raise UserError(
                 f"networks of {num_codebooks} codebooks, num_blocks {num_blocks}, width {width} and hidden"
-                f" {hidden} have {weights} weights, {_MOST_WEIGHTS} are allowed: lower one of these numbers"
+                f" {hidden} have {weights} weights; allowed are {_MOST_WEIGHTS}; lower one of these numbers"
             )
         if search is None:
-            # The paper's widths; 64 of the 512 candidates lead to the same error, see `Search`.
+            # The paper's widths; 64 of the 512 candidates give the same error, see `Search`.
             search = Search(candidates=min(16, codebook_size), beam=32, shortlist=64)
         self.search = search if isinstance(search, Search) else Search.from_dict(search)
         start = RVQ(dim, num_codebooks, codebook_size).codebooks
@@ -130,13 +130,13 @@ class QINCO2Model(EqualCodebooks):
     def start_from(
         self, rvq: RVQ, mean: torch.Tensor, scale: torch.Tensor, *, noise: float = 0.0, seed: int = 0
     ) -> None:
-        """Become the residual quantizer ``rvq`` of standardised latents.
+        """Start from the residual quantizer ``rvq`` of standardised latents.
 
         Args:
             rvq: of the same sizes, fitted on (x - mean) / scale.
             mean: (dim,).
             scale: scalar.
-            noise: standard deviation of what is added to the codewords, in units of their own per stage.
+            noise: standard deviation of noise added to the codewords, in units of their own per stage.
             seed: of the noise.
         """
         codebooks = rvq.codebooks.cpu()
@@ -151,14 +151,14 @@ class QINCO2Model(EqualCodebooks):
             network.reset()
 
     def tables(self, precision: str) -> list[StageTables]:
-        """The stages after the first as the search needs them; kept until a parameter changes."""
+        """The stages after the first, prepared for the search; cached until a parameter changes."""
         key = (precision, *((p.data_ptr(), p._version) for p in self.parameters()))
         if self._tables is None or self._tables[0] != key:
             self._tables = (key, self._make_tables(precision))
         return self._tables[1]
 
     def forget_tables(self) -> None:
-        """For changes of parameters that torch does not count: those of a recorded step."""
+        """Clear the cache after changes that torch does not count: those of a recorded step."""
         self._tables = None
 
     @torch.no_grad()
@@ -194,8 +194,8 @@ class QINCO2Model(EqualCodebooks):
             raise UserError(f"A = {how.candidates} candidates are more than the {size} codewords of a stage")
         if how.beam * size > (most := _DISTANCES_GPU):
             raise UserError(
-                f"a search of beam {how.beam} over {size} codewords needs {how.beam * size} distances at"
-                f" once, {most} are allowed: give a beam of {most // size} at most"
+                f"a search of beam {how.beam} over {size} codewords needs {how.beam * size} distances per "
+                f"step; allowed are {most}; give a beam of {most // size} at most"
             )
         stages = self.tables(how.precision)[: num_codebooks - 1]
         chunk = max(1, (_DISTANCES_GPU if z.is_cuda else _DISTANCES_CPU) // (size * how.beam))
@@ -203,7 +203,7 @@ class QINCO2Model(EqualCodebooks):
         return Found(torch.cat([part.codes for part in parts]), torch.cat([part.partials for part in parts]))
 
     def _encode(self, x: torch.Tensor, num_codebooks: int) -> torch.Tensor:
-        # Rows at a time: the partial reconstructions of a long file are not needed.
+        # In blocks of rows, because the partial reconstructions of a long file are not needed.
         parts = ((rows - self.mean) / self.scale for rows in x.split(1 << 14))
         return torch.cat([self.find(part, num_codebooks, self.search).codes for part in parts])
 
@@ -217,7 +217,7 @@ class QINCO2Model(EqualCodebooks):
         return partials
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
-        # 4096 rows keep a layer's activations in the processor's cache.
+        # The activations of 4096 rows fit in the processor's cache.
         z = torch.cat([self.reconstruct(rows)[-1] for rows in codes.split(4096)])
         return z * self.scale + self.mean
 
@@ -228,6 +228,6 @@ class QINCO2Model(EqualCodebooks):
         self.search = self.search.preset(preset)
 
     def settings(self) -> dict[str, Any]:
-        # Once the pre-selection was float32 in either precision; scores of then are not those of now.
+        # Formerly the pre-selection was always float32, which gave other scores.
         more = {} if self.search.precision == "float32" else {"preselection": self.search.precision}
         return asdict(self.search) | more

@@ -1,4 +1,4 @@
-"""Residual vector quantization, each codebook by k-means of what is left (QINCODEC paper, III-A and V-E)."""
+"""Residual vector quantization, each codebook by k-means of the residuals (QINCODEC paper, III-A and V-E)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from qincodec.quantizers.base import EqualCodebooks, Fitting, squared_distances
 from qincodec.quantizers.fit_state import FitState
 from qincodec.quantizers.latents import Latents
 
-#: Frames a codebook of k-means is fitted on in the paper.
+#: Frames to fit a codebook by k-means on, as in the paper.
 MAX_FRAMES = 5_000_000
 #: Ways to fit a codebook, see `k_means`.
 K_MEANS = ("minibatch", "lloyd")
 #: Passes of `lloyd` over all rows.
 _PASSES = 25
-#: Frames times codewords whose distances are computed at once (64 MB of them).
+#: Distances (frames times codewords) per step, 64 MB.
 _DISTANCES = 1 << 24
 
 
 def check_k_means(name: str) -> None:
     """Raise UserError for a name that is not one of `K_MEANS`."""
     if name not in K_MEANS:
-        raise UserError(f"unknown k_means {shown(name)}: it is {' or '.join(K_MEANS)}")
+        raise UserError(f"unknown k_means {shown(name)}; give {' or '.join(K_MEANS)}")
 
 
 def k_means(rows: torch.Tensor, clusters: int, seed: int, how: str = "minibatch") -> torch.Tensor:
@@ -40,7 +40,7 @@ def k_means(rows: torch.Tensor, clusters: int, seed: int, how: str = "minibatch"
     from threadpoolctl import threadpool_limits
 
     model = MiniBatchKMeans(clusters, batch_size=3 * clusters, random_state=seed, n_init="auto")
-    # The batches are too small to share: more threads are slower on a busy machine and round otherwise.
+    # The batches are small: more threads are slower on a busy machine and round differently.
     with threadpool_limits(1):
         centers = np.asarray(model.fit(rows.cpu().numpy()).cluster_centers_, dtype=np.float32)
     return torch.from_numpy(centers).to(rows.device)
@@ -49,7 +49,7 @@ def k_means(rows: torch.Tensor, clusters: int, seed: int, how: str = "minibatch"
 def lloyd(rows: torch.Tensor, clusters: int, seed: int, passes: int = _PASSES) -> torch.Tensor:
     """(clusters, dim) centroids of (n, dim) rows by Lloyd's algorithm, on the rows' device.
 
-    It begins at rows drawn at random; a cluster that gets none begins anew at another.
+    It begins with random rows; an empty cluster restarts at another row.
     """
     random = torch.Generator().manual_seed(seed)
     centroids = rows[torch.randperm(len(rows), generator=random)[:clusters].to(rows.device)]
@@ -63,7 +63,7 @@ def lloyd(rows: torch.Tensor, clusters: int, seed: int, passes: int = _PASSES) -
 
 
 def next_codebook(residual: torch.Tensor, n: int, size: int, seed: int, how: str) -> torch.Tensor:
-    """(size, dim) codewords of stage ``n`` by `k_means` of its residuals; all but the first hold 0."""
+    """(size, dim) codewords of stage ``n`` by `k_means` of its residuals; all but the first include 0."""
     if n == 0:
         return k_means(residual, size, seed, how)
     codebook = k_means(residual, size - 1, seed + n, how)
@@ -77,7 +77,7 @@ def nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
 
 
 class AdditiveQuantizer(EqualCodebooks):
-    """A quantizer whose reconstruction is the sum of one codeword of each codebook.
+    """A quantizer whose reconstruction is a sum of codewords, one per codebook.
 
     Attributes:
         codebooks: (num_codebooks, codebook_size, dim).
@@ -87,7 +87,7 @@ class AdditiveQuantizer(EqualCodebooks):
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int = 1024) -> None:
         super().__init__(dim, num_codebooks, codebook_size)
-        # Random, each half as large as the one before: an unfitted quantizer that can be tried out.
+        # Random, each half as large as the previous one, so that an unfitted quantizer can be tried.
         scale = 0.5 ** torch.arange(num_codebooks)[:, None, None]
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim) * scale)
 
@@ -99,12 +99,12 @@ class AdditiveQuantizer(EqualCodebooks):
 
 
 class RVQ(AdditiveQuantizer):
-    """Residual vector quantizer: each codebook quantizes what the ones before it left over.
+    """Residual vector quantizer: each codebook quantizes the residual of the previous ones.
 
-    Every codebook but the first holds the zero vector, so that one more codebook never makes the error
-    of a frame larger. `fit` takes ``max_frames``: one codebook after the other is fitted on up to so many
-    frames, held in memory, by ``k_means`` ("minibatch", as in the paper, or "lloyd"); an interrupted fit goes
-    on at the codebook it was at.
+    Every codebook but the first includes the zero vector, so that another codebook never increases the error
+    of a frame. `fit` takes ``max_frames``: one codebook after the other is fitted on at most this number of
+    frames, held in memory, by ``k_means`` ("minibatch", as in the paper, or "lloyd"). An interrupted fit
+    continues with its current codebook.
 
     Args:
         dim: dimensions of a latent.

@@ -1,8 +1,8 @@
-"""One step of adversarial training, as stages 1 and 3 share it.
+"""One step of adversarial training, shared by stages 1 and 3.
 
-The discriminators go first, then the generator against them. Everything random in a step follows from the
-seed, the step and the number of a crop, not from what was drawn before: a resumed training, or one on
-another number of devices, sees the same.
+The discriminators are trained first, then the generator against them. All random numbers of a step depend
+only on the seed, the step and the number of a crop, so a resumed training, or one on another number of
+devices, gets the same.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from qincodec.training.losses import (
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-#: How fast `Generator.latent_power` follows.
+#: Rate of the running means in `Generator.latent_power`.
 _POWER_RATE = 0.01
-#: Part of the mean power below which a dimension's own does not make the noise any quieter.
+#: Share of the mean power below which a dimension's power no longer lowers the noise.
 _LEAST_POWER = 0.01
 
 
 class Generator(nn.Module):
-    """The autoencoder as it is trained: with noise on its latents (stage 1), or a quantizer (stage 3).
+    """The autoencoder in training: with noise on its latents (stage 1), or a quantizer (stage 3).
 
     With a quantizer, it and the encoder are frozen and in evaluation mode.
 
     Attributes:
         latent_power: (latent_dim,), mean squares of the latents, running means over steps; 0 before the first
-            step, which has no noise then.
+            step, which therefore has no noise.
     """
 
     latent_power: torch.Tensor
@@ -71,9 +71,9 @@ class Generator(nn.Module):
         Args:
             audio: (batch, samples).
             noise: (batch, frames, latent_dim), in units of `_noise_level`.
-            num_codebooks: of the quantizer, if there is one.
-            step: of the training. The crops stand where the last step's ended, as far as the decoder can
-                tell: it never sees the same noise twice in a row.
+            num_codebooks: of the quantizer, if any.
+            step: of the training. For the decoder, the crops begin where the last step's ended, so that it
+                never sees the same noise twice in a row.
         """
         if self.quantizer is None:
             latents = self.autoencoder.encode(audio).float()
@@ -88,16 +88,17 @@ class Generator(nn.Module):
         return Generated(decoded, waveform, power)
 
     def _noise_level(self, latents: torch.Tensor) -> torch.Tensor:
-        """The noise's unit for every crop, (batch, 1, 1): what a quantizer's error would be a fixed part of.
+        """The noise's unit for every crop, (batch, 1, 1), to which a quantizer's error would be proportional.
 
-        At a fixed rate, a quantizer's error goes with the geometric mean of its dimensions' powers (high-rate
-        theory for Gaussian ones; see Gersho and Gray, "Vector quantization and signal compression", 1992). So
-        an encoder learns to give dimensions as much power as their noise costs. Powers count from a hundredth
-        of their mean on: below, a dimension gets no bits and has nothing more to save.
+        At a fixed rate, a quantizer's error is proportional to the geometric mean of its dimensions' powers
+        (high-rate theory for Gaussian ones; see Gersho and Gray, "Vector quantization and signal
+        compression", 1992). So an encoder learns to give dimensions as much power as their noise costs.
+        Powers below a hundredth of their mean do not count: such a dimension gets no bits, so it cannot save
+        any.
 
-        A level without a gradient is a race: the encoder outgrows the noise for ever, and a moving average
-        of weights that grow is no model at all. The gradient is that of each crop's own powers, so that it
-        does not depend on how a batch is split.
+        Without a gradient of the level, the encoder's output would grow away from the noise for ever, and a
+        moving average of growing weights is useless. The gradient is that of each crop's own powers, so that
+        it does not depend on how a batch is split.
         """
         own = latents.square().mean(1, keepdim=True)
         powers = (self.latent_power + _LEAST_POWER * self.latent_power.mean()).clamp(min=1e-12)
@@ -109,16 +110,16 @@ class Generator(nn.Module):
 def quantized(
     autoencoder: Autoencoder, quantizer: Quantizer, audio: torch.Tensor, num_codebooks: int | None
 ) -> torch.Tensor:
-    """(batch, samples) -> latents (batch, frames, latent_dim) as the decoder gets them."""
+    """(batch, samples) -> latents (batch, frames, latent_dim) for the decoder."""
     latents = autoencoder.encode(audio).float()
     with torch.autocast(audio.device.type, enabled=False):
-        # Past the checks of `Quantizer.encode`, which look at values: a GPU would have to wait for them.
+        # Without the checks of `Quantizer.encode`, which read values, so that a GPU would have to wait.
         codes = quantizer._encode(latents.flatten(0, 1), num_codebooks or quantizer.num_codebooks)
         return quantizer._decode(codes).unflatten(0, latents.shape[:2])
 
 
 class Generated(NamedTuple):
-    """What a `Generator` makes of a batch.
+    """Output of a `Generator` for a batch.
 
     Attributes:
         audio: (batch, samples), decoded.
@@ -178,7 +179,7 @@ class AdversarialStep:
         self._train = Replayed(
             self._train_one,
             fabric.device,
-            # What ranks say to one another is not recorded.
+            # Communication between ranks is not recorded.
             enabled=fabric.world_size == 1 and (quantizer is None or quantizer.recordable),
         )
 
@@ -225,7 +226,7 @@ class AdversarialStep:
         log: dict[str, torch.Tensor] = {}
         outputs: list[Generated] | None = None
         if work.adversarial:
-            # Of several micro-batches the graphs would add up, so their outputs are made twice.
+            # The graphs of several micro-batches would accumulate, so their outputs are computed twice.
             keep = len(work.batches) == 1
             with contextlib.nullcontext() if keep else torch.no_grad():
                 outputs = [
@@ -287,7 +288,7 @@ class AdversarialStep:
         if weights.level:
             terms["level"] = weights.level, level_loss(audio, fake, sample_rate).mean()
         if work.adversarial:
-            # Past the wrapper: their gradients, which nothing asks for here, must not be reduced.
+            # Without the wrapper, because their gradients, which are not needed here, must not be reduced.
             with self.fabric.autocast():
                 assert self.discriminators is not None
                 with torch.no_grad():
@@ -317,11 +318,11 @@ class AdversarialStep:
         running.copy_(torch.where(running.any(), running.lerp(power, _POWER_RATE), power))
 
     def _syncing(self, module: Any, last: bool) -> Any:
-        """Gradients are reduced over ranks with the last micro-batch only."""
+        """Reduce gradients over ranks only with the last micro-batch."""
         return self.fabric.no_backward_sync(module, enabled=not last)
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, besides the data: tensors and plain values."""
+        """Everything except the data that the next step depends on: tensors and plain values."""
         state = {"generator": self.generator.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.discriminators is not None:
             state["discriminators"] = self.discriminators.state_dict()
@@ -337,7 +338,7 @@ class AdversarialStep:
 
 
 def draw_codebooks(choices: Sequence[int], seed: int, step: int) -> int:
-    """How many codebooks a step uses: the same on every rank."""
+    """Number of codebooks of a step, the same on every rank."""
     return choices[int(np.random.default_rng([seed, step]).integers(len(choices)))]
 
 

@@ -23,18 +23,18 @@ from qincodec.transform_path import TransformAutoencoder
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-#: Crops that a transform path is fitted to before the first step.
+#: Number of crops to fit a transform path to before the first step.
 _TRANSFORM_CROPS = 1000
 
 
 def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
-    """Train, or go on; writes ``autoencoder/model``, the best by MS-Mel on the held-out excerpts.
+    """Train or continue; writes ``autoencoder/model``, the best by MS-Mel on the held-out excerpts.
 
     Returns:
         Its summary, see `qincodec.training.loop.train`.
 
     Raises:
-        UserError: as `train`; ``stage1.init`` is no model, or one of another shape.
+        UserError: as `train`; ``stage1.init`` is not a model, or has another shape.
     """
     config = run.config
     torch.manual_seed(config.seed)
@@ -78,7 +78,7 @@ def train_autoencoder(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
 
 
 def _weights(source: str, shape: AutoencoderConfig) -> dict[str, torch.Tensor]:
-    """Of a model, or of a checkpoint of stage 1."""
+    """Weights of a model, or of a checkpoint of stage 1."""
     path = Path(source)
     if path.suffix == ".pt" and path.is_file():
         state = Checkpoints(path.parent, 1).load(path)

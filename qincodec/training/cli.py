@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Train QINCODEC in three stages; an interrupted training goes on when the same command is given.",
+    help="Train QINCODEC in three stages; the same command continues an interrupted training.",
 )
 
 Data = Annotated[
@@ -31,7 +31,9 @@ Config = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="K=V", help="Another value than the configuration's: stage1.steps=2000."),
+    typer.Option(
+        "--set", metavar="K=V", help="Value to replace in the configuration, such as stage1.steps=2000."
+    ),
 ]
 
 
@@ -46,7 +48,7 @@ Kind = Annotated[
     typer.Option(
         "--kind",
         metavar="K",
-        help="Quantizer: rvq, irvq, qinco2, faiss_rq, faiss_lsq, fsq, a plug-in's, or FILE.py:CLASS.",
+        help="Quantizer: rvq, irvq, qinco2, faiss_rq, faiss_lsq, fsq, a plug-in's name, or FILE.py:CLASS.",
         callback=_kind,
     ),
 ]
@@ -54,11 +56,12 @@ Exclude = Annotated[
     Path | None,
     typer.Option(
         metavar="CSV|DIR",
-        help="AudioCaps' lists: what WavCaps took from AudioSet and is in them is left out.",
+        help="AudioCaps' lists, whose clips are left out of WavCaps' AudioSet part.",
     ),
 ]
 Accelerator = Annotated[
-    str, typer.Option(metavar="A", help="auto, cpu or cuda. Several devices: start it with torchrun.")
+    str,
+    typer.Option(metavar="A", help="Device: auto, cpu or cuda. For several devices, start it with torchrun."),
 ]
 
 
@@ -77,7 +80,7 @@ def start(
 
     stages = [1, 2, 3] if context.info_name == "all" else [1]
     settings = load_config(config, _pairs(set_))
-    if 2 in stages:  # what is wrong with stage 2 is said now, not after stage 1
+    if 2 in stages:  # report errors in stage 2 now, not after stage 1
         from qincodec.training.quantizer import make_quantizer
 
         make_quantizer(settings.stage2, settings.shape.latent_dim)
@@ -90,7 +93,7 @@ def start(
 
 @app.command()
 def quantizer(run: Run, kind: Kind = None, set_: Set = None, accelerator: Accelerator = "auto") -> None:
-    """Stage 2: fit a quantizer on the latents of RUN's autoencoder. One device does it."""
+    """Stage 2: fit a quantizer on the latents of RUN's autoencoder, on one device."""
     _stages([2], _open(run, kind, set_), accelerator)
 
 
@@ -112,7 +115,7 @@ def _describe(run: TrainingRun, progress: ProgressLine) -> None:
     for side, view in (("to train on", run.train), ("held out, to choose checkpoints by", run.held_out)):
         if view.summary()["recordings"] == 1:
             progress.note(
-                f"warning: there is 1 recording {side} ({view.total_s:.0f} s of"
+                f"warning: only 1 recording is {side} ({view.total_s:.0f} s of"
                 f" {run.train.total_s + run.held_out.total_s:.0f} s): give more recordings, or change"
                 " data.held_out"
             )
@@ -138,7 +141,7 @@ def _changed(config: TrainingConfig, changes: dict[str, str]) -> TrainingConfig:
 
     values = config.model_dump(mode="json")
     if "stage2.kind" in changes and changes["stage2.kind"] != config.stage2.kind:
-        # Options of one kind are no options of another.
+        # Another kind has other options.
         values["stage2"] |= {"options": {}, "training": {}}
     for key, text in changes.items():
         change(values, key, text)
@@ -146,7 +149,7 @@ def _changed(config: TrainingConfig, changes: dict[str, str]) -> TrainingConfig:
 
 
 def _speaks() -> bool:
-    """Under torchrun rank 0 speaks for all."""
+    """Under torchrun only rank 0 writes messages."""
     return os.environ.get("RANK", "0") == "0"
 
 

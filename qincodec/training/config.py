@@ -1,7 +1,7 @@
-"""The configuration of a training: what every number of the recipe is, checked before anything starts.
+"""The configuration of a training: all numbers of the recipe, checked before anything starts.
 
-A configuration is a YAML file. Those of the paper's sizes come with the program (`shipped`); values left out
-are the paper's, or, where the paper has none, ours, as the attributes' documentation says.
+A configuration is a YAML file. Those of the paper's sizes are shipped with the program (`shipped`). Default
+values are the paper's, or ours if the paper has none, as documented for each attribute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qincodec.quantizers.beam import Search
 from qincodec.quantizers.qinco2 import Training
 
 CONFIGS = Path(__file__).parent / "configs"
-#: Of a stage: names of checkpoints have nine digits.
+#: Greatest number of steps of a stage: names of checkpoints have nine digits.
 MAX_STEPS = 999_999_999
 
 
@@ -33,15 +33,13 @@ class _Part(BaseModel):
 class DataConfig(_Part):
     """Attributes:
     crop_s: seconds of a training crop.
-    batch_size: crops of one step, over all devices and accumulations together.
-    micro_batch: crops a device takes at once; None: its whole share of the batch.
-    workers: processes per device that read crops.
-    held_out: share of the recordings that is never trained on; checkpoints are chosen on it.
-    speeds: ours, 1 alone in the paper's configuration: recordings are played at these speeds, a tape's. A
-        crop draws one; stage 2 takes the latents of every recording at each. A small data set
-        has more variety that way.
-    equalizer_db: ours, 0 in the paper's configuration: crops pass an equalizer with random gains of at most
-        this, see `qincodec.training.data.CropDataset`; for sounds of other colours than those trained on.
+    batch_size: crops of one step, over all devices and accumulations. micro_batch: crops per pass of a
+    device; None: its whole share of the batch. workers: processes per device that read crops. held_out: share
+    of the recordings that is not trained on; checkpoints are chosen on it. speeds: ours, only 1 in the
+    paper's configuration: recordings are played at these speeds, as a tape. A crop draws one; stage 2 takes
+    the latents of every recording at each. This gives a small data set more variety. equalizer_db: ours, 0 in
+    the paper's configuration: crops pass an equalizer with random gains of at most
+        this, see `qincodec.training.data.CropDataset`; for sounds with other spectra than those trained on.
     """
 
     crop_s: float = Field(default=1.0, gt=0, le=60)
@@ -73,7 +71,7 @@ class LossConfig(_Part):
 
 
 class OptimizerConfig(_Part):
-    """AdamW of generator and discriminators alike.
+    """AdamW of generator and discriminators.
 
     ``lr(t) = (1 - warmup^(t + 1)) * lr * exp(-decay * t / steps)``: the exponential warm-up and decay of the
     paper, whose constants (``warmup``, ``decay``) are ours.
@@ -98,8 +96,8 @@ class OptimizerConfig(_Part):
 
 class DiscriminatorConfig(_Part):
     """Attributes:
-    width: of every layer, as a part of the published one.
-    start_step: steps of stage 1 with spectral losses only; ours, 0 in the paper's configuration.
+    width: of every layer, as a share of the published one. start_step: steps of stage 1 with spectral losses
+    only; ours, 0 in the paper's configuration.
     """
 
     width: float = Field(default=1.0, gt=0, le=4)
@@ -111,15 +109,15 @@ class AutoencoderStage(_Part):
 
     Attributes:
         steps: of the paper.
-        latent_noise: ours, 0 in the paper's configuration. Crops get noise added to their latents, of a
-            standard deviation drawn between half of this and this many times the latents' own (its geometric
-            mean over the dimensions): the decoder learns to bear what a quantizer will do, and the encoder
-            to spend its latents' variance on what is heard.
-        ema: decay of the moving average of the weights that is validated and saved in their place; 0 for
+        latent_noise: ours, 0 in the paper's configuration. Noise is added to the crops' latents. Its standard
+            deviation is drawn between half of this and this many times the latents' own (the geometric mean
+            over the dimensions). So the decoder learns to tolerate a quantizer's error, and the encoder to
+            spend its latents' variance on audible parts.
+        ema: decay of the moving average of the weights, which is validated and saved in their place; 0 for
             none, as in the paper.
-        init: weights to begin with: a model (a folder, or the name of a shipped one), or a checkpoint of
-            another run's stage 1. Of several, trainings that went on from the same weights, the mean, which
-            is often better than each (Wortsman et al., "Model soups", ICML 2022). None draws them.
+        init: initial weights: a model (a folder, or the name of a shipped one), or a checkpoint of another
+            run's stage 1. Several are averaged; they must be trainings from the same weights, whose mean is
+            often better than each (Wortsman et al., "Model soups", ICML 2022). None draws the weights.
     """
 
     steps: int = Field(default=1_000_000, ge=1, le=MAX_STEPS)
@@ -135,11 +133,11 @@ class QuantizerStage(_Part):
         kind: name in `qincodec.quantizers.QUANTIZERS`.
         num_codebooks: N; 14 are 24 kbps at 44.1 kHz.
         codebook_size: K.
-        max_frames: latents to fit on at most; the paper takes 60 million for QINCO2.
+        max_frames: most latents to fit on; the paper takes 60 million for QINCO2.
         options: further arguments of the quantizer (``num_blocks: 2`` of qinco2).
         training: of qinco2, fields of `qincodec.quantizers.qinco2.Training`.
-        k_means: of rvq and irvq: mini-batches as in the paper, or Lloyd's algorithm on all latents, for which
-            a GPU needs no more time. QINCO2 begins at an RVQ by Lloyd's.
+        k_means: of rvq and irvq: mini-batches as in the paper, or Lloyd's algorithm on all latents, which
+            takes no longer on a GPU. QINCO2 begins with an RVQ by Lloyd's.
     """
 
     kind: str = "qinco2"
@@ -156,14 +154,13 @@ class FinetuneStage(_Part):
 
     Attributes:
         steps: ours; the paper says "a few extra epochs".
-        codebooks: how many are used: one number, a decoder of one rate, as in the paper's form, or (ours)
-            several of which each step draws one, so that one decoder serves every rate. The paper does not
-            say which number; 9 are the 16 kbps of its Table I, by which it shows what fine-tuning gains.
-        lr: learning rate it starts with; None goes on where stage 1 ended, as in the paper.
-        ema: as in stage 1, of the decoder: its batches differ in their rate, and an average serves them all.
-        search: of qinco2 while training, fields of `qincodec.quantizers.beam.Search`; None: as it is used
-            in encoding.
-        adversarial: False leaves the discriminators out, on machines without a GPU.
+        codebooks: numbers of codebooks: one for a decoder of one rate, as in the paper, or (ours) several, of
+            which each step draws one, so that one decoder serves every rate. The paper does not give the
+            number; 9 are the 16 kbps of its Table I, where it shows the gain of fine-tuning.
+        lr: initial learning rate; None continues from the end of stage 1, as in the paper.
+        ema: as in stage 1, of the decoder: its batches differ in rate, and an average suits all.
+        search: of qinco2 in training, fields of `qincodec.quantizers.beam.Search`; None: as in encoding.
+        adversarial: False trains without discriminators, on machines without a GPU.
     """
 
     steps: int = Field(default=200_000, ge=1, le=MAX_STEPS)
@@ -180,7 +177,7 @@ class RunConfig(_Part):
     log_every, validate_every, save_every: steps.
     samples_every: steps between written audio and spectrograms; a multiple of ``validate_every``.
     validation_clips, validation_s: excerpts of the held-out recordings.
-    keep: last checkpoints that are kept, beside the best.
+    keep: number of last checkpoints that are kept, besides the best.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -194,7 +191,7 @@ class RunConfig(_Part):
 
 
 class TrainingConfig(_Part):
-    """All of a training. ``autoencoder`` is the name of a size or a configuration as stored, see
+    """Configuration of a training. ``autoencoder`` is the name of a size or a stored configuration, see
     `qincodec.architectures`."""
 
     autoencoder: str | dict[str, int | float | bool] = "paper-d32"
@@ -223,7 +220,7 @@ class TrainingConfig(_Part):
 
 
 def shipped() -> list[str]:
-    """Names of the configurations that come with the program."""
+    """Names of the shipped configurations."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
@@ -235,7 +232,8 @@ def load_config(source: str | Path, changes: dict[str, str] | None = None) -> Tr
         changes: dotted name -> YAML value, as ``--set stage1.steps=2000`` gives them.
 
     Raises:
-        UserError: no such file or name, not YAML, an unknown key, or a value that is not allowed.
+        UserError: the file or name does not exist, it is not YAML, a key is unknown, or a value is not
+            allowed.
     """
     path = Path(source)
     name = str(source).removesuffix(".yaml")
@@ -245,7 +243,7 @@ def load_config(source: str | Path, changes: dict[str, str] | None = None) -> Tr
         path = CONFIGS / f"{name}.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    # ValueError: text of another encoding, a date or number that is none.
+    # ValueError: text of another encoding, or an invalid date or number.
     except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"configuration '{path}' cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -256,7 +254,7 @@ def load_config(source: str | Path, changes: dict[str, str] | None = None) -> Tr
 
 
 def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
-    """A configuration of plain values; ``where`` they stand is for the message of the UserError."""
+    """A configuration from plain values; ``where`` is their place, for the message of the UserError."""
     try:
         config = TrainingConfig.model_validate(values)
     except ValidationError as error:
@@ -284,7 +282,7 @@ def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
 
 
 def qinco2_training(values: dict[str, Any]) -> Training:
-    """``stage2.training`` of qinco2. Raises UserError for names it does not have and values out of range."""
+    """``stage2.training`` of qinco2. Raises UserError for unknown names and values out of range."""
     values = dict(values)
     try:
         if values.get("search") is not None:
@@ -305,7 +303,7 @@ def change(values: dict[str, Any], key: str, text: str) -> None:
         values[last] = yaml.safe_load(text)
     except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"--set {key}={text} is not a YAML value") from error
-    if isinstance(values[last], str):  # YAML takes 1e-3 for a string
+    if isinstance(values[last], str):  # YAML reads 1e-3 as a string
         with suppress(ValueError):
             values[last] = float(values[last])
 

@@ -189,7 +189,7 @@ def test_the_original_file_of_encodec(tmp_path: Path) -> None:
     audio, rate = sound(1, 1000), codec.rates()[7]
     (clip,) = loaded.encode(audio, rate)
     assert clip.payload == codec.encode(audio, rate)[0].payload
-    with pytest.raises(UserError, match="no 48 kHz EnCodec model of the original release"):
+    with pytest.raises(UserError, match="not a 48 kHz EnCodec model of the original release"):
         CODECS.load("encodec")(weights=str(tmp_path / "original.th"))
 
 

@@ -237,7 +237,7 @@ def test_lloyd_or_mini_batches(kind: type[RVQ | IRVQ]) -> None:
     quantizer = kind(DIM, 2, K)
     quantizer.fit(x, seed=5, k_means="lloyd")
     torch.testing.assert_close(quantizer.codebooks[0], lloyd(x, K, seed=5))
-    with pytest.raises(UserError, match="unknown k_means 'elkan': it is minibatch or lloyd"):
+    with pytest.raises(UserError, match="unknown k_means 'elkan'; give minibatch or lloyd"):
         quantizer.fit(x, k_means="elkan")
 
 

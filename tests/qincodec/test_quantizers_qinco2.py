@@ -316,7 +316,7 @@ def test_a_shortlist_that_costs_too_much_is_widened() -> None:
 
 def test_an_epoch_without_a_batch_is_told_by_its_numbers() -> None:
     """It once said that 5000 latents were less than a batch of 1024."""
-    message = "batch_size is 1024, epoch_frames 512, and there are 4... latents"
+    message = "batch_size is 1024, epoch_frames 512, and the number of latents 4..."
     with pytest.raises(UserError, match=message):
         QINCO2(DIM, N, K, **SIZES["S"]).fit(data(5000).numpy(), training=Training(epoch_frames=512))
 

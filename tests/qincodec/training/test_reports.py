@@ -30,7 +30,7 @@ def test_a_side_with_one_recording_warns(
         _describe(SimpleNamespace(train=train, held_out=other), progress)  # type: ignore[arg-type]
     said = capsys.readouterr().err
     assert ("warning" in said) == (warned is not None)
-    assert warned is None or f"there is 1 recording {warned}" in said
+    assert warned is None or f"only 1 recording is {warned}" in said
 
 
 def test_samples_of_digital_silence_and_of_any_name(
