@@ -11,17 +11,16 @@ import torch
 
 #: (window length, mel bands) of the scales of MS-Mel; the hop is a quarter of the window.
 MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
-#: Mel magnitudes below this count as this.
+#: Least mel magnitude.
 MEL_FLOOR = 1e-5
 
 _PADDING = max(window for window, _ in MEL_SCALES) // 2
-#: Samples whose spectra are computed at once, at about 50 bytes each: so few on a CPU that they stay in its
-#: cache, enough to keep a GPU busy.
+#: Samples per step, at about 50 bytes each: on a CPU they fit in the cache, on a GPU they keep it busy.
 _BLOCK_CPU, _BLOCK_GPU = 2**16, 2**22
 #: Mel weights multiplied at once on a CPU. Neighbouring bands need few neighbouring bins, so groups skip most
 #: of the zeros of a large filter bank: many narrow bands or few wide ones.
 _WEIGHTS_CPU = 600
-#: Samples beyond this are left to torch: the squares of their spectra overflow, and so no score is theirs.
+#: Samples beyond this are left to torch: the squares of their spectra overflow, so they have no score.
 _LOUDEST = 1e12
 
 
@@ -57,7 +56,7 @@ def log_mel(frames: torch.Tensor, sample_rate: int, num_bands: int, in_numpy: bo
         frames: (..., window).
         sample_rate: Hz.
         num_bands: number of bands of `mel_filter_bank`.
-        in_numpy: faster; only where `suits_numpy` says so of the signal.
+        in_numpy: faster; only if `suits_numpy` is true for the signal.
 
     Returns:
         (num_bands, ...).
@@ -69,7 +68,7 @@ def log_mel(frames: torch.Tensor, sample_rate: int, num_bands: int, in_numpy: bo
         mel = frames.new_empty(num_bands, len(flat))
         _multiply(_products(groups, torch.from_numpy(np.abs(flat.numpy())), mel))
         mel.clamp_(min=MEL_FLOOR)
-        # Not log10, which NumPy has fast on the newest processors only. The floor again, so that it is exact.
+        # Not log10, which NumPy has fast only on the newest processors. The floor again, so that it is exact.
         np.log(mel.numpy(), out=mel.numpy())
         mel.mul_(1 / math.log(10)).clamp_(min=math.log10(MEL_FLOOR))
     else:
@@ -78,7 +77,7 @@ def log_mel(frames: torch.Tensor, sample_rate: int, num_bands: int, in_numpy: bo
 
 
 def suits_numpy(audio: torch.Tensor) -> bool:
-    """Whether `log_mel` may use NumPy: no gradient is asked for, and no sample is NaN or enormous."""
+    """Whether `log_mel` may use NumPy: no gradient is needed, and no sample is NaN or enormous."""
     if audio.device.type != "cpu" or audio.requires_grad:
         return False
     samples = audio.numpy()  # NumPy finds the extremes faster than torch, and NaN where a sample is
@@ -90,7 +89,7 @@ def _constants(
     sample_rate: int, window: int, num_bands: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]]]:
     """Window and mel filters: the bins that a group of bands needs, and its (bands, bins) weights."""
-    with torch.inference_mode(False):  # or the first metric would leave tensors that no loss can use
+    with torch.inference_mode(False):  # or a metric's call would leave tensors that no loss can use
         bank = mel_filter_bank(sample_rate, window, num_bands).to(dtype)
         groups = []
         while len(bank):
@@ -103,7 +102,7 @@ def _constants(
 
 
 def _group_size(bank: torch.Tensor) -> int:
-    """How many of the first bands to multiply at once on a CPU: fours, which matrix products like."""
+    """Number of first bands to multiply together on a CPU, in fours, which suit matrix products."""
     count = 4
     while count < len(bank):
         bins = _used_bins(bank[: count + 4])

@@ -1,17 +1,15 @@
 """Crops to train on, and fixed excerpts to validate with.
 
-What is drawn: a place in all the audio there is, uniform over time. So a file comes up in proportion to its
-length, and then every offset in it is as likely as any other; that is what "random 1 s crops" of a data set
-plainly means, and no sort of file is preferred by how it happens to be cut. Crop ``index`` is a function of
-the manifest's hash, the seed and the index alone: a resumed run, or one on another number of GPUs, sees what
-it would have seen.
+A crop's place is drawn uniformly over the time of all audio. So a file is drawn in proportion to its length,
+and every offset in it is equally likely; this is the plain meaning of "random 1 s crops" of a data set, and
+the way files were cut does not matter. Crop ``index`` is a function of the manifest's hash, the seed and the
+index alone: a resumed run, or one on another number of GPUs, sees the same crops.
 
-What is done to a crop: channels are averaged, the sample rate converted as `qincodec.audio.resample` does it
-for the whole file. One of less than -60 dBFS is drawn again, up to 8 times. One beyond full scale is
-scaled down to a peak of 1, as if it had been recorded at a lower level: the decoder's magnitudes are limited,
-and no file of integers is that loud. Files shorter than a crop are followed by zeros. Nothing else, unless
-other speeds or an equalizer are asked for: no gain, no normalisation. All of it is counted, see
-`CropDataset.counts`.
+A crop's channels are averaged, and its sample rate is converted as by `qincodec.audio.resample` on the whole
+file. A crop below -60 dBFS is drawn again, up to 8 times. A crop beyond full scale is scaled to a peak of 1,
+as if recorded at a lower level: the decoder's magnitudes are limited, and files of integers are never that
+loud. Files shorter than a crop are zero-padded. Without other speeds or an equalizer, nothing else is
+changed: no gain, no normalisation. All of it is counted, see `CropDataset.counts`.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ __all__ = ["CropDataset", "CropError", "DamagedFile", "Recordings", "validation_
 
 SILENCE_DBFS = -60.0
 REDRAWS = 8
-#: The share of drawn crops that may be of damaged files before training is not what was asked for.
+#: Greatest share of drawn crops from damaged files before training stops.
 DAMAGED_LIMIT = 0.05
 
 #: Hz, where an equalizer's gains are drawn.
@@ -54,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 class DamagedFile(UserError):
-    """A file cannot be read as the manifest says: damaged, gone, or another one by now."""
+    """A file is damaged, gone, or has changed since the manifest was built."""
 
 
 class CropError(UserError):
@@ -65,22 +63,22 @@ class CropError(UserError):
 
 
 class CropDataset(Dataset[torch.Tensor]):
-    """Random crops, without end: ``dataset[index]`` for any index from 0 counts crops since training began.
+    """Endless random crops: ``dataset[index]`` for any index from 0, which counts crops since training began.
 
     For a `torch.utils.data.DataLoader` with any number of workers, forked or spawned.
 
     Args:
-        manifest: what to draw from.
+        manifest: files to draw from.
         crop_samples: length of a crop at ``sample_rate``.
         sample_rate: of the crops, Hz.
         seed: of the draws.
-        speeds: of which each crop draws the one that its file is played at, see `Recordings.read`.
+        speeds: playback speeds, of which each crop draws one, see `Recordings.read`.
         equalizer_db: largest gain, up or down, of the equalizer that each crop passes: gains are drawn at
-            `EQUALIZER_HZ`, in dB straight lines over the logarithm of frequency between them and level
-            beyond, of zero phase.
-        cache: folder for what cannot be entered anywhere (Vorbis, Opus, MP3, AAC, ...): each such file is
-            decoded once, to mono float32 at ``sample_rate``: 4 bytes per sample, 0.64 GB per hour at
-            44.1 kHz (`cache_bytes`). None: they are decoded from their beginning for every crop.
+            `EQUALIZER_HZ`. In dB they are straight lines over the logarithm of frequency, constant outside,
+            with zero phase.
+        cache: folder for formats without exact seeking (Vorbis, Opus, MP3, AAC, ...): each such file is
+            decoded once, to mono float32 at ``sample_rate``: 4 bytes per sample, 0.64 GB per hour at 44.1 kHz
+            (`cache_bytes`). None: they are decoded from their beginning for every crop.
 
     Raises:
         UserError: the audio is not where it was, or the disk has no room for the cache.
@@ -104,7 +102,7 @@ class CropDataset(Dataset[torch.Tensor]):
         self._reader = Recordings(manifest, sample_rate, cache)
         self._ends = np.cumsum(self._reader.lengths)
         self._key = int.from_bytes(hashlib.sha256(f"{manifest.hash} {seed}".encode()).digest()[:16], "little")
-        # A row for each worker, in memory that all of them share.
+        # A row for each worker, in shared memory.
         self._counts = torch.zeros(_MAX_WORKERS, len(_COUNTS), dtype=torch.int64).share_memory_()
         self._reported: set[int] = set()
 
@@ -114,7 +112,7 @@ class CropDataset(Dataset[torch.Tensor]):
         return self._reader.cache_bytes
 
     def counts(self) -> dict[str, int]:
-        """What was drawn since the data set was made, by all workers of this process, crops ahead included.
+        """Counts of draws since the data set was made, by all workers of this process, also of crops ahead.
 
         ``crops``; of them ``padded`` (file shorter than a crop), ``silent_kept`` (silent after all redraws),
         ``over_full_scale`` (scaled down) and ``clipped`` (4 samples or more in a row at full scale; left as
@@ -126,13 +124,13 @@ class CropDataset(Dataset[torch.Tensor]):
         """Crop ``index``: (crop_samples,) float32.
 
         Raises:
-            CropError: more than 5 % of what was drawn is damaged, or all of what was drawn for this crop.
+            CropError: more than 5 % of the draws are damaged, or all draws for this crop.
         """
         if index < 0:
             raise IndexError(f"crop {index}: indices count from 0")
         worker = get_worker_info()
         count = self._counts[0 if worker is None else 1 + worker.id % (_MAX_WORKERS - 1)].numpy()
-        # Raw 64-bit words, whose place in the stream and values no release of NumPy changes.
+        # Raw 64-bit words, whose values and place in the stream are the same in all releases of NumPy.
         philox = np.random.Philox(key=self._key, counter=index << 64)
         words = philox.random_raw(2 * (REDRAWS + 1)).tolist()
         speed = self._speeds[int(philox.random_raw()) * len(self._speeds) >> 64]
@@ -192,7 +190,7 @@ class CropDataset(Dataset[torch.Tensor]):
 def _equalized(
     crop: NDArray[np.float32], sample_rate: int, gains_db: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """See `CropDataset`. The filter is a circular one: its few milliseconds are all that ends share."""
+    """See `CropDataset`. The filter is circular: the ends affect each other only for some milliseconds."""
     places = _equalizer_places(len(crop), sample_rate)
     curve = np.interp(places, np.log(EQUALIZER_HZ), gains_db).astype(np.float32)
     return np.fft.irfft(np.fft.rfft(crop) * 10 ** (curve / 20), len(crop)).astype(np.float32)
@@ -217,10 +215,10 @@ def validation_clips(
 
     One of each recording in an order that ``seed`` decides, then a second one of each and so on; within a
     recording in random order among the places that lie whole excerpts apart. Silent ones (below -60 dBFS) are
-    passed over. Mixed and resampled as for training, but levels are left alone. Ids are ``{path}@{start}s``.
+    skipped. They are mixed and resampled as for training, but keep their level. Ids are ``{path}@{start}s``.
 
     Raises:
-        UserError: not one such excerpt, or a file that is damaged.
+        UserError: no such excerpt exists, or a file is damaged.
     """
     samples = math.floor(duration_s * sample_rate + 0.5)
     if count < 1 or samples < 1:
@@ -247,7 +245,7 @@ def validation_clips(
 def _places(
     manifest: Manifest, slots: NDArray[np.int64], samples: int, seed: int
 ) -> Iterator[tuple[int, int]]:
-    """(file, first sample), once round all recordings and round again while there are more."""
+    """(file, first sample), one from each recording in turn until all are used."""
     recordings, which = np.unique(manifest.files["recording"], return_inverse=True)
     rows = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
     left: list[Iterator[tuple[int, int]]] = []
@@ -266,11 +264,11 @@ def _places(
 
 
 def _source(first: int, count: int, rate: int, target: int, length: int) -> tuple[int, int, int]:
-    """What makes ``count`` samples from ``first`` on at rate ``target``, of ``length`` samples at ``rate``.
+    """Input for ``count`` samples from ``first`` on at rate ``target``, of ``length`` samples at ``rate``.
 
     Returns:
-        Where the samples to take start and stop, and how many that are made of them come too early.
-        The first is where samples of both rates coincide, far enough away for the filter.
+        Start and stop of the input samples, and how many output samples to drop at the start. The first is
+        where samples of both rates coincide, far enough away for the filter.
     """
     common = math.gcd(rate, target)
     step, step_out = rate // common, target // common
@@ -293,7 +291,7 @@ class Recordings:
 
     Attributes:
         lengths: (files,) samples at this rate.
-        cache_bytes: what the cache takes on disk when all files that need it are in it.
+        cache_bytes: size of the complete cache on disk.
 
     Raises:
         UserError: the audio is not where it was, or the disk has no room for the cache.
@@ -318,7 +316,7 @@ class Recordings:
         return audio.resampled_length(int(self.lengths[row]), self._taken(speed), self._sample_rate)
 
     def _taken(self, speed: float) -> int:
-        """The sample rate that the samples are taken for to be played at ``speed``."""
+        """The sample rate to assume for the samples, so that they play at ``speed``."""
         return round(speed * self._sample_rate)
 
     def read(self, row: int, first: int, count: int, speed: float = 1.0) -> NDArray[np.float32]:
@@ -380,7 +378,7 @@ class Recordings:
             samples: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
             if samples.shape == (length,) and samples.dtype == np.float32:
                 return samples
-        except (OSError, ValueError, EOFError):  # not there yet, or cut short by a power failure
+        except (OSError, ValueError, EOFError):  # missing, or cut short by a power failure
             pass
         with os_errors(f"cannot write the cache '{cache}'"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -434,7 +432,7 @@ class Recordings:
 
 
 class NoisyCrops(Dataset[tuple[torch.Tensor, ...]]):
-    """Crops, each with `latent_noise` if there is some; workers draw it, a GPU does not wait."""
+    """Crops, each with `latent_noise` if any; workers draw it, so that a GPU does not wait."""
 
     def __init__(self, crops: CropDataset, frames: int, dim: int, level: float, seed: int) -> None:
         self._crops, self._frames, self._dim, self._level, self._seed = crops, frames, dim, level, seed

@@ -1,8 +1,8 @@
 """The discriminators of adversarial training: multi-period, and complex multi-band multi-scale STFT.
 
 As in DAC (Kumar et al., "High-fidelity audio compression with improved RVQGAN", NeurIPS 2023), whose
-multi-period part is HiFi-GAN's (Kong et al., 2020). Audio is (batch, samples). Each discriminator gives the
-outputs of all its layers, the last being its verdict; the others are the features that are matched.
+multi-period part is HiFi-GAN's (Kong et al., 2020). Audio is (batch, samples). Each discriminator returns the
+outputs of all its layers: the last is its verdict, the others are the features to match.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PeriodDiscriminator(nn.Module):
 
 
 class StftDiscriminator(nn.Module):
-    """Real and imaginary parts of an STFT as two channels; each band has convolutions of its own."""
+    """Real and imaginary parts of an STFT as two channels; each band has its own convolutions."""
 
     window: torch.Tensor
 
@@ -93,7 +93,7 @@ class Discriminators(nn.Module):
     """All of them.
 
     Args:
-        width: of every layer, as a part of the published one (1 is the paper's; 0.25 trains on a CPU).
+        width: of every layer, as a share of the published one (1 is the paper's; 0.25 trains on a CPU).
     """
 
     def __init__(self, width: float = 1.0) -> None:
@@ -106,7 +106,7 @@ class Discriminators(nn.Module):
     def forward(self, audio: torch.Tensor) -> list[Layers]:
         """(batch, samples), at least 1025 samples -> the layers of each discriminator.
 
-        The mean is removed and the peak scaled to `PEAK`, so level tells nothing.
+        The mean is removed and the peak scaled to `PEAK`, so the level has no effect.
         """
         audio = audio - audio.mean(-1, keepdim=True)
         audio = PEAK * audio / (audio.abs().amax(-1, keepdim=True) + 1e-9)

@@ -1,4 +1,4 @@
-"""Stage 3: the decoder, on latents as the quantizer leaves them."""
+"""Stage 3: the decoder, on quantized latents."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
-    """Train the decoder, or go on; writes ``finetuned-KIND/model``.
+    """Train the decoder or continue; writes ``finetuned-KIND/model``.
 
-    Encoder and quantizer are frozen. The discriminators go on from stage 1 if it had any.
+    Encoder and quantizer are frozen. The discriminators continue from stage 1 if it had any.
 
     Returns:
         Its summary, see `qincodec.training.loop.train`.
@@ -41,11 +41,11 @@ def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     quantizer = codec.quantizer
     for part in (codec.autoencoder, quantizer):
         part.to(fabric.device)
-    # Of one that is not prefix-decodable, its only rate.
+    # The only rate of a quantizer that is not prefix-decodable.
     codebooks = settings.codebooks if quantizer.prefix_decodable else [quantizer.num_codebooks]
     validation = None
     if fabric.is_global_zero:
-        # Its latents are found now, by the search that the model encodes with.
+        # Its latents are computed again, by the model's search for encoding.
         validation = Validation(run.validation_clips(), quantizer, codebooks)
         before = validation(codec.autoencoder)
     torch.manual_seed(config.seed)
@@ -90,7 +90,7 @@ def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
 
 
 def _rate(config: TrainingConfig, step: int) -> float:
-    """Where stage 1 ended, and on at its pace; or what is asked for, falling as much as in stage 1."""
+    """Stage 1's last rate and its decay, or the given rate with the same total decay as in stage 1."""
     settings, optimizer = config.stage3, config.optimizer
     if settings.lr is None:
         total = config.stage1.steps
@@ -113,7 +113,7 @@ def _go_on_from_stage_1(run: TrainingRun, discriminators: Discriminators) -> Non
 
 @contextmanager
 def _searching(quantizer: Quantizer, search: dict[str, Any] | None) -> Iterator[None]:
-    """QINCO2 with another search while training."""
+    """QINCO2 with another search during training."""
     if search is None or not isinstance(quantizer, QINCO2):
         yield
         return

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: losses and validations as CSV and for TensorBoard."""
+"""Logs of a training: losses and validations as CSV and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qincodec.core.files import os_errors
 class Log:
     """``losses.csv`` and ``validation.csv`` in a folder, and TensorBoard's files if that is installed.
 
-    Rows are keyed by step; those after ``last_step`` belong to what a kill undid and are taken out.
+    Rows are keyed by step; those after ``last_step`` were undone by a kill and are removed.
     """
 
     def __init__(self, folder: Path, last_step: int) -> None:
@@ -43,7 +43,7 @@ class Log:
             new = name not in self._fields
             fields = self._fields.setdefault(name, list(row))
             missing = [key for key in row if key not in fields]
-            if missing:  # the discriminators came in
+            if missing:  # the discriminators have started
                 self._fields[name] = fields = [*fields, *missing]
                 _rewrite(path, fields, _read(path)[1])
             with path.open("a", newline="") as file:

@@ -1,7 +1,7 @@
 """The loop around adversarial steps: data, devices, checkpoints, validation, logs.
 
-Killed at any moment, the same command goes on from the last checkpoint and, on the CPU, ends in the same
-weights bit for bit. The number of devices may change in between: a step always sees the same crops.
+After a kill at any moment, the same command continues from the last checkpoint and, on the CPU, ends in the
+same weights bit for bit. The number of devices may change: a step always sees the same crops.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def launch(run: RunConfig, accelerator: str = "auto") -> Fabric:
     """Devices and precision: those of torchrun if it started this process, else one.
 
     Raises:
-        UserError: no such accelerator here.
+        UserError: the accelerator does not exist here.
     """
     from lightning_fabric import Fabric  # which takes seconds; all but training itself goes without
 
@@ -56,7 +56,7 @@ def launch(run: RunConfig, accelerator: str = "auto") -> Fabric:
             precision="bf16-mixed" if run.precision == "bfloat16" else "32-true",
         )
         fabric.launch()
-    except (RuntimeError, ValueError) as error:  # Lightning has kinds of its own
+    except (RuntimeError, ValueError) as error:  # Lightning has its own types
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"accelerator '{accelerator}' cannot be used: {reason}; give cpu or cuda") from error
     return fabric
@@ -64,7 +64,7 @@ def launch(run: RunConfig, accelerator: str = "auto") -> Fabric:
 
 @dataclass
 class Stage:
-    """What a stage of adversarial training is made of.
+    """Parts of a stage of adversarial training.
 
     Attributes:
         title: for people ("autoencoder").
@@ -76,7 +76,7 @@ class Stage:
         noise: level of `qincodec.training.data.latent_noise`.
         ema: see `AutoencoderStage`; averages of weights that are not trained stay as they are.
         first_crop: number of the first crop it draws, so that stage 3 does not repeat stage 1.
-        depends_on: JSON values besides data, losses and optimizer that its checkpoints are only good for.
+        depends_on: JSON values, besides data, losses and optimizer, that its checkpoints depend on.
     """
 
     title: str
@@ -97,7 +97,7 @@ class Stage:
             self.averaged = copy.deepcopy(self.averaged)
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, besides the data."""
+        """Everything except the data that the next step depends on."""
         return {**self.step.state(), **({"averaged": self.averaged.state_dict()} if self.ema else {})}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -107,14 +107,14 @@ class Stage:
 
 
 def train(fabric: Fabric, config: TrainingConfig, crops: data.CropDataset, stage: Stage) -> dict[str, Any]:
-    """Run a stage to its end, from its last checkpoint if there is one, and leave its best weights loaded.
+    """Run a stage to its end, from its last checkpoint if any, and load its best weights.
 
     Returns:
         A summary: JSON values.
 
     Raises:
-        UserError: a loss is not finite, the disk is full, data that cannot be read, or a checkpoint of
-            another configuration.
+        UserError: a loss is not finite, the disk is full, data cannot be read, or a checkpoint has another
+            configuration.
     """
     checkpoints = Checkpoints(stage.folder / "checkpoints", config.run.keep)
     identity = _identity(config, stage)
@@ -128,7 +128,7 @@ def train(fabric: Fabric, config: TrainingConfig, crops: data.CropDataset, stage
     totals: dict[str, torch.Tensor] = {k: v.to(fabric.device) for k, v in resumed["totals"].items()}
     with ProgressLine(enabled=rank_zero) as progress:
         if start and rank_zero:
-            progress.note(f"{stage.title}: goes on after step {start} of {stage.steps}")
+            progress.note(f"{stage.title}: continues after step {start} of {stage.steps}")
         for step in range(start, stage.steps):
             drawn = [
                 [tensor.to(fabric.device, non_blocking=True) for tensor in next(batches)]
@@ -191,21 +191,21 @@ def train(fabric: Fabric, config: TrainingConfig, crops: data.CropDataset, stage
 
 
 def _resume(identity: str, stage: Stage, checkpoints: Checkpoints) -> dict[str, Any]:
-    """The last checkpoint, loaded, or what a training begins with."""
+    """The last checkpoint, loaded, or the start of a training."""
     state = checkpoints.load_last()
     if state is None:
         return {"best": {}, "step": 0, "seconds": 0.0, "totals": {}}
     if state.get("config") != identity:
         raise UserError(
-            f"'{stage.folder}' holds a training with another configuration or other data: give another run"
-            " folder, or what it was started with to go on"
+            f"'{stage.folder}' holds a training with another configuration or other data: give another run "
+            "folder, or its old configuration and data to continue"
         )
     stage.load_state(state)
     return state
 
 
 def _identity(config: TrainingConfig, stage: Stage) -> str:
-    """All that decides what a checkpoint means: not devices, logs or other stages."""
+    """Everything that a checkpoint depends on, without devices, logs or other stages."""
     values = config.model_dump(mode="json", exclude={"run", "stage1", "stage2", "stage3"})
     for name in ("micro_batch", "workers"):
         del values["data"][name]
@@ -213,7 +213,7 @@ def _identity(config: TrainingConfig, stage: Stage) -> str:
 
 
 class _Indices:
-    """Which crops belong to a step, a micro-batch and a rank: together always the same for a step."""
+    """The crops of a step, a micro-batch and a rank; together they are always the same for a step."""
 
     def __init__(self, fabric: Fabric, config: TrainingConfig, stage: Stage) -> None:
         self._batch, ranks = config.data.batch_size, fabric.world_size
@@ -252,8 +252,8 @@ def _loader(
     config: TrainingConfig, crops: data.CropDataset, stage: Stage, indices: _Indices, start: int
 ) -> DataLoader[tuple[torch.Tensor, ...]]:
     processes = config.data.workers
-    # Forked from a server that has imported all they need, and no more, for it takes seconds: a fork of this
-    # process copies the locks of torch's threads, a spawned one imports torch anew.
+    # Forked from a server that has only imported what they need, which takes seconds: a fork of this process
+    # would copy the locks of torch's threads, and a spawned one would import torch again.
     context = multiprocessing.get_context("forkserver") if processes else None
     if context:
         context.set_forkserver_preload([data.__name__, workers.__name__])
@@ -312,7 +312,7 @@ def _readable(scores: dict[str, Any]) -> str:
 
 
 def name_of(device: torch.device) -> str:
-    """A device, for people."""
+    """Description of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"

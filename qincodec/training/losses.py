@@ -1,4 +1,4 @@
-"""What the generator and the discriminators are trained for.
+"""Objectives of the generator and the discriminators.
 
 Every loss is a mean over equal items, so the mean over micro-batches, or over ranks, is the loss of the
 whole batch. The mel loss is `qincodec.distances.ms_mel`. Adversarial and feature-matching losses are LSGAN's
@@ -50,11 +50,11 @@ def feature_matching_loss(
 
 
 def waveform_loss(reference: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
-    """Ours, not the paper's: keeps the waveform, to which a mel loss is deaf.
+    """Ours, not the paper's: keeps the waveform, which a mel loss ignores.
 
     Root mean square of the difference over that of the reference, so that quiet and loud crops count alike:
-    ``10^(-SNR / 20)``. A distance of complex spectra summed over bins without squares was tried first; it
-    spends itself on the many bins of noise whose phase no latent can hold, and learnt no phase at all.
+    ``10^(-SNR / 20)``. A distance of complex spectra summed over bins without squares was tried first: the
+    many bins of noise, whose phase latents cannot hold, dominate it, and it learnt no phase at all.
 
     Args:
         reference: (batch, samples).

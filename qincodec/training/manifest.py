@@ -1,8 +1,8 @@
-"""The manifest: every audio file to train on, listed once, memory-mapped ever after.
+"""The manifest: every audio file to train on, listed once, then memory-mapped.
 
 A manifest is a folder. ``files.npy`` holds a record for each readable file and ``paths.bin`` their names
-(both named by content, see ``manifest.json``), sorted by path, so that neither the order of the scan nor the
-number of workers shows. ``scan.jsonl`` keeps what each file's header said; a build that was killed goes on
+(both named by content, see ``manifest.json``), sorted by path, so that the order of the scan and the number
+of workers do not matter. ``scan.jsonl`` keeps what each file's header said; a build that was killed goes on
 from it, and a later one reads only what is new or changed (by size and time of change). ``unreadable.jsonl``
 names each file that cannot be trained on, with the reason.
 """
@@ -50,7 +50,7 @@ FILE_DTYPE = np.dtype(
 
 _FORMAT = 1
 _CHUNK = 64
-#: Below this many files, starting processes takes longer than reading headers.
+#: Below this number of files, starting processes takes longer than reading headers.
 _ALONE = 2000
 
 
@@ -58,8 +58,8 @@ class Manifest:
     """Readable audio files in the order of their paths; a view of some of them after `split`.
 
     Attributes:
-        hash: 16 hex digits that name the paths below the source's root, lengths, rates, channels and
-            recordings of the files (of the view); the same wherever the data lie.
+        hash: 16 hex digits over the paths below the source's root, lengths, rates, channels and recordings of
+            the files (of the view); independent of the data's place.
         root: what the paths are relative to.
         files: (len,) records of `FILE_DTYPE`.
     """
@@ -80,10 +80,10 @@ class Manifest:
 
     @classmethod
     def open(cls, folder: str | Path) -> Manifest:
-        """The manifest in ``folder``, as it was built; files are not looked at.
+        """The manifest in ``folder``, as it was built; files are not checked.
 
         Raises:
-            UserError: none there, unfinished or damaged.
+            UserError: it is missing, unfinished or damaged.
         """
         return cls(Path(folder).absolute())
 
@@ -97,20 +97,20 @@ class Manifest:
         exclude_audiocaps: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Manifest:
-        """List ``source``, read the header of what is new or changed, and open the manifest.
+        """List ``source``, read the headers of new and changed files, and open the manifest.
 
-        Killed at any moment, it goes on where it was when called again. Where nothing changed since the last
-        time, no file is opened. Takes about 1 KB of memory per file.
+        After a kill at any moment, the next call continues. If nothing has changed since the last time, no
+        file is opened. Takes about 1 KB of memory per file.
 
         Args:
             source: a folder, a JSON-lines manifest, or WavCaps' folder: see `qincodec.training.sources`.
-            folder: of the manifest; made if need be.
+            folder: of the manifest; made if necessary.
             workers: processes that read headers; None: one per core.
             exclude_audiocaps: a CSV list of AudioCaps, or the folder of its lists.
             progress: called now and then.
 
         Raises:
-            UserError: no such source, not one readable file in it, a folder that cannot be written to.
+            UserError: the source does not exist or has no readable file, or the folder cannot be written to.
         """
         source, folder = Path(source).expanduser(), Path(folder).expanduser().absolute()
         if workers is not None and workers < 1:
@@ -124,7 +124,7 @@ class Manifest:
             if (folder / "manifest.json").exists():
                 try:
                     manifest = cls(folder)
-                except UserError:  # an older format, or damaged: built anew
+                except UserError:  # an older format, or damaged: built again
                     pass
                 else:
                     if manifest._meta["state"] == state:
@@ -146,7 +146,7 @@ class Manifest:
         return float(np.sum(self.files["num_samples"] / self.files["sample_rate"]))
 
     def id(self, index: int) -> str:
-        """The path of a file below the root (absolute if it does not lie below it)."""
+        """The path of a file below the root (absolute if it is elsewhere)."""
         row = int(index if self._rows is None else self._rows[index])
         start = int(self._files["path_end"][row - 1]) if row else 0
         return os.fsdecode(self._paths[start : int(self._files["path_end"][row])].tobytes())
@@ -159,14 +159,14 @@ class Manifest:
         """Split into the rest (to train on) and a development slice, by recording.
 
         All files of a recording go to the same side. Recordings are taken in an order that ``seed`` decides,
-        each if the slice then still is at most ``fraction`` of the time: one of many hours does not fill it.
+        each if the slice stays within ``fraction`` of the time, so that a long one does not fill it.
 
         Args:
             fraction: of the total time, between 0 and 1.
             seed: of the order.
 
         Raises:
-            UserError: a fraction out of range, or recordings so few and long that none fits.
+            UserError: the fraction is out of range, or the recordings are so few and long that none fits.
         """
         if not 0 < fraction < 1:
             raise UserError(f"a development slice of {fraction:g} of the data: give more than 0, less than 1")
@@ -180,8 +180,8 @@ class Manifest:
                 held += float(seconds[index])
         if not taken.any():
             raise UserError(
-                f"no recording fits into {fraction:g} of {self.total_s:.0f} s: there are {len(recordings)}"
-                f" of {seconds.min():.0f} s or more; give a larger fraction or more recordings"
+                f"no recording fits into {fraction:g} of {self.total_s:.0f} s: all {len(recordings)} have "
+                f"{seconds.min():.0f} s or more; give a larger fraction or more recordings"
             )
         rows = np.arange(len(self._files)) if self._rows is None else self._rows
         name = f"{self._name}/{fraction!r} {seed}"
@@ -192,7 +192,7 @@ class Manifest:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Counts of the files (of the view), and what the build left out (of the whole), as JSON values."""
+        """Counts of the files (of the view), and of files left out of the whole, as JSON values."""
         files = self.files
         seconds = files["num_samples"] / files["sample_rate"]
         needs_cache = ~files["seekable"]
@@ -224,19 +224,19 @@ class Manifest:
 def _again(folder: Path, rows: NDArray[np.int64] | None, name: str, expected: str) -> Manifest:
     manifest = Manifest(folder, rows, name)
     if manifest.hash != expected:
-        raise UserError(f"manifest '{folder}' was built anew while it was in use; start again")
+        raise UserError(f"manifest '{folder}' was built again while it was in use; start again")
     return manifest
 
 
 def seeded_order(recordings: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
-    """An order of recordings that ``seed`` decides and that others, added or gone, do not change."""
+    """An order of recordings by ``seed``, which added or removed recordings do not change."""
     keys = [hashlib.blake2b(int(r).to_bytes(8, "little") + str(seed).encode()).digest() for r in recordings]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
 
 
 # --- reading headers -----------------------------------------------------------------------------------
 
-#: What a header says: samples per channel, sample rate, channels, seekable; or why it says nothing.
+#: Content of a header: samples per channel, sample rate, channels, seekable; or why it cannot be read.
 Header = tuple[int, int, int, bool] | str
 
 
@@ -248,13 +248,13 @@ def _probe(root: str, candidates: list[Candidate]) -> list[Header]:
             headers.append((info.num_samples, info.sample_rate, info.channels, _seekable(info)))
         except UserError as error:
             headers.append(str(error))
-        except Exception as error:  # one file of millions, whatever the libraries make of it
+        except Exception as error:  # any error of the libraries concerns only this file
             headers.append(f"{candidate.path!r}: {type(error).__name__}: {error}")
     return headers
 
 
 def _seekable(info: audio.AudioInfo) -> bool:
-    """Whether `audio.read` enters the file anywhere instead of decoding it from its beginning.
+    """Whether `audio.read` can seek in the file instead of decoding it from its beginning.
 
     libsndfile's names of codings are in capitals.
     """
@@ -262,13 +262,13 @@ def _seekable(info: audio.AudioInfo) -> bool:
 
 
 def _scan(listing: Listing, folder: Path, workers: int, progress: Progress | None) -> dict[str, Header]:
-    """The header of each candidate by its path, from earlier scans where the file is unchanged."""
+    """The header of each candidate by path, from earlier scans if the file is unchanged."""
     log = folder / "scan.jsonl"
     wanted = {candidate.path: candidate for candidate in listing.candidates}
     headers: dict[str, Header] = {}
     for path, size, mtime_ns, header in _scanned(log):
         candidate = wanted.get(path)
-        # What could not be read may be readable now.
+        # Unreadable files may be readable now.
         if candidate and (size, mtime_ns) == candidate[1:3] and not isinstance(header, str):
             headers[candidate.path] = header
     todo = [candidate for candidate in listing.candidates if candidate.path not in headers]
@@ -304,7 +304,7 @@ def _probed(
     if workers == 1:
         yield from ((chunk, _probe(root, chunk)) for chunk in chunks)
         return
-    # Spawned: a fork would copy the locks of whatever threads there are.
+    # Spawned, because a fork would copy the locks of threads.
     context = multiprocessing.get_context("spawn")
     running: dict[Future[list[Header]], list[Candidate]] = {}
     executor = ProcessPoolExecutor(workers, context, initializer=prepare_worker)
@@ -319,8 +319,8 @@ def _probed(
                 yield running.pop(future), future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a process that read headers died, by lack of memory or by a library that fails on a file; call"
-            " again to go on, with one worker (which dies at that file) if it keeps happening"
+            "a process that read headers died, by lack of memory or by a library that fails on a file; call "
+            "again to continue, with one worker (which dies at this file) if it happens again"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
@@ -351,7 +351,7 @@ def _write(listing: Listing, folder: Path, headers: dict[str, Header], state: st
         temporary.write_text("".join(json.dumps(row) + "\n" for row in unreadable))
     if not names:
         raise UserError(
-            f"not one of the {len(unreadable)} audio files of '{source}' can be read, such as"
+            f"none of the {len(unreadable)} audio files of '{source}' can be read, such as"
             f" {unreadable[0]['reason']}; all are in '{folder / 'unreadable.jsonl'}'"
         )
     content = hashlib.sha256(blob)
@@ -397,7 +397,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"manifest '{path}' cannot be read: {error}") from error
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
-        raise UserError(f"'{path}' is no manifest of this version; delete the folder and build it again")
+        raise UserError(f"'{path}' is not a manifest of this version; delete the folder and build it again")
     return meta
 
 

@@ -37,7 +37,7 @@ _IN_MEMORY_S = 600
 
 
 def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
-    """Fit, or go on; writes ``quantizer-KIND/model``: the autoencoder of stage 1 with the quantizer.
+    """Fit or continue; writes ``quantizer-KIND/model``: the autoencoder of stage 1 with the quantizer.
 
     Returns:
         A summary with the held-out error of the latents per number of codebooks, over their variance.
@@ -86,8 +86,8 @@ def fit_quantizer(run: TrainingRun, device: str = "cpu") -> dict[str, Any]:
 
 
 def make_quantizer(settings: QuantizerStage, dim: int) -> Quantizer:
-    """An unfitted quantizer. Raises UserError for an unknown kind, one that cannot be fitted here, or options
-    it does not take."""
+    """An unfitted quantizer. Raises UserError for an unknown kind, one that cannot be fitted here, or unknown
+    options."""
     kind: type[Quantizer] = QUANTIZERS.load(settings.kind)
     if (reason := kind.unavailable()) is not None:
         raise Unavailable(reason)
@@ -100,10 +100,10 @@ def make_quantizer(settings: QuantizerStage, dim: int) -> Quantizer:
 def count_codes(
     quantizer: Quantizer, latents: Latents, held_out: Latents, device: str = "cpu"
 ) -> CodeTables | None:
-    """What to entropy-code this quantizer's codes by; None if it saves less than 2 % on held-out latents.
+    """Tables to entropy-code this quantizer's codes; None if they save less than 2 % on held-out latents.
 
-    None too where codebooks are too large to be counted. Latents that occur again are those of digital
-    silence and count once: repeated frames have a sign of their own in a file, see `qincodec.code_tables`.
+    Also None if codebooks are too large to count. Repeated latents are those of digital silence and count
+    once, because repeated frames have their own mark in a file, see `qincodec.code_tables`.
     """
     sizes = quantizer.codebook_sizes
     if max(sizes) > MAX_SIZE:
@@ -136,10 +136,10 @@ def extract(
     progress: ProgressLine,
     speeds: tuple[float, ...] = (1.0,),
 ) -> Latents:
-    """Latents of whole recordings, in shards that are written once; an interrupted extraction goes on.
+    """Latents of whole recordings, in shards that are written once; an interrupted extraction continues.
 
-    Recordings come in a seeded order until there are ``stage2.max_frames``, so that they are a fair sample.
-    ``speeds``: as `qincodec.training.config.DataConfig` has them.
+    Recordings come in a seeded order until ``stage2.max_frames`` are reached, so that they are a fair sample.
+    ``speeds``: as in `qincodec.training.config.DataConfig`.
     """
     recordings = Recordings(manifest, codec.sample_rate, run.folder / "cache")
     frames = sum(-(-(recordings.lengths / s).astype(np.int64) // codec.hop_length) for s in speeds)
@@ -201,7 +201,7 @@ def _read_ahead(
 
 
 def _of_recording(codec: Qincodec, played: _Played, device: str, progress: ProgressLine) -> list[np.ndarray]:
-    """Latents (frames, dim) of a recording in parts; none, and a note, if it is damaged."""
+    """Latents (frames, dim) of a recording in parts; empty, with a note, if it is damaged."""
     parts: list[np.ndarray] = []
     try:
         for signal in played():

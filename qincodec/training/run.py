@@ -1,4 +1,4 @@
-"""The folder of a training: its configuration, its data, and what each stage left.
+"""The folder of a training: its configuration, its data, and the output of each stage.
 
 ::
 
@@ -36,7 +36,7 @@ class TrainingRun:
         folder: of the run.
         config: of all three stages.
         train: files to train on.
-        held_out: recordings checkpoints are chosen on.
+        held_out: recordings to choose checkpoints on.
     """
 
     folder: Path
@@ -53,10 +53,10 @@ class TrainingRun:
         exclude_audiocaps: Path | None = None,
         progress: Progress | None = None,
     ) -> TrainingRun:
-        """Make the folder and list the data; a run that is there goes on if its configuration is the same.
+        """Make the folder and list the data; an existing run continues if its configuration is the same.
 
         Raises:
-            UserError: a run of another configuration is there, or data that cannot be used.
+            UserError: the folder has a run of another configuration, or the data cannot be used.
         """
         folder = folder.absolute()
         if (folder / _CONFIG).exists():
@@ -65,22 +65,22 @@ class TrainingRun:
                 changed = ", ".join(_differences(there.model_dump(), config.model_dump()))
                 raise UserError(
                     f"'{folder}' holds a training with another configuration (differs in {changed}):"
-                    " give another folder, or the configuration it was started with to go on"
+                    " give another folder, or the configuration it was started with to continue"
                 )
         else:
             with os_errors(f"cannot make the run folder '{folder}'"):
                 folder.mkdir(parents=True, exist_ok=True)
         Manifest.build(data, folder / "manifest", exclude_audiocaps=exclude_audiocaps, progress=progress)
-        # Last: a folder without data to train on is no run, and takes another configuration.
+        # Last: a folder without data to train on is not a run yet, and accepts another configuration.
         write_json(folder / _CONFIG, config.model_dump(mode="json"))
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path, config: TrainingConfig | None = None) -> TrainingRun:
-        """A run that was created; ``config`` in place of the one it was created with.
+        """An existing run; ``config`` replaces the one it was created with.
 
         Raises:
-            UserError: not a run, or its data are gone.
+            UserError: it is not a run, or its data are gone.
         """
         folder = folder.absolute()
         config = config or _read(folder)
@@ -110,7 +110,7 @@ class TrainingRun:
         )
 
     def stage_folder(self, stage: str, kind: str | None = None) -> Path:
-        """The folder of a stage, made if need be: whatever a stage writes, it writes into this.
+        """The folder of a stage, made if necessary, for all its output.
 
         ``stage`` is "autoencoder", "quantizer" or "finetuned"; the last two have a quantizer's kind.
         """
@@ -123,7 +123,7 @@ class TrainingRun:
         return self.folder / (stage if kind is None else f"{stage}-{kind}")
 
     def model(self, stage: str, kind: str | None = None) -> Qincodec:
-        """What a stage left. Raises UserError naming the command that is to be run first."""
+        """Output of a stage. Raises UserError with the command to run first."""
         folder = self._place(stage, kind) / "model"
         if not folder.is_dir():
             command = {"autoencoder": "autoencoder", "quantizer": "quantizer", "finetuned": "finetune"}[stage]

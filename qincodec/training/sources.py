@@ -1,4 +1,4 @@
-"""What can be trained on: a folder, a JSON-lines manifest, or WavCaps as its authors hand it out.
+"""Sources of training audio: a folder, a JSON-lines manifest, or WavCaps as distributed by its authors.
 
 - A folder: every file below it with an extension of `qincodec.audio.EXTENSIONS`; hidden ones are left out,
   links to folders followed.
@@ -9,8 +9,8 @@
   called as these four, with or without ``_flac`` behind, of files named by id. Ids of the AudioSet part are
   ``Y{youtube_id}.wav``; only files of the lists count.
 
-The files of AudioCaps' lists are left out, where these are given, of whatever source: those named
-``Y{youtube_id}``, ``{youtube_id}`` or ``{youtube_id}_{start_time}``.
+The files of AudioCaps' lists, if given, are left out of any source: those named ``Y{youtube_id}``,
+``{youtube_id}`` or ``{youtube_id}_{start_time}``.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _WAYS = "give a folder of audio, a manifest (.jsonl) or WavCaps' folder (with js
 _WAVCAPS_PARTS = ("AudioSet_SL", "BBC_Sound_Effects", "FreeSound", "SoundBible")
 _AUDIOCAPS_SPLITS = ("train", "val", "test")
 
-# Names that tell the freesound.org clip: ESC-50's <fold>-<clip>-<take>-<class>, ESC-10's copies with the
-# class in front, and freesound.org's downloads <clip>__<user>__<title>.
+# Names with the freesound.org clip: ESC-50's <fold>-<clip>-<take>-<class>, ESC-10's copies with the class in
+# front, and freesound.org's downloads <clip>__<user>__<title>.
 _FREESOUND = (
     re.compile(r"[1-5]-(\d+)-[A-Z]-\d{1,2}"),
     re.compile(r"[A-Za-z_]+-[1-5]-(\d+)-[A-Z]"),
@@ -49,7 +49,7 @@ _YOUTUBE = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d+(?:\.0*)?)?")
 
 
 class Candidate(NamedTuple):
-    """A file to look at: path below the listing's root (or absolute), size and time of change, recording."""
+    """A file to check: path below the listing's root (or absolute), size and time of change, recording."""
 
     path: str
     size: int
@@ -59,14 +59,14 @@ class Candidate(NamedTuple):
 
 @dataclass
 class Listing:
-    """What a source names.
+    """Files of a source.
 
     Attributes:
         root: what the paths are relative to.
         kind: "folder", "jsonl" or "wavcaps".
         candidates: sorted by path, each path once.
         excluded: number of files left out, by reason.
-        notes: lines that a person should see.
+        notes: lines for the user.
     """
 
     root: Path
@@ -76,7 +76,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
     def hash(self) -> str:
-        """Tells whether anything changed."""
+        """Hash that shows whether anything has changed."""
         digest = hashlib.sha256(f"{self.root} {self.kind} {self.excluded} {self.notes}".encode())
         for candidate in self.candidates:
             digest.update(repr(tuple(candidate)).encode())
@@ -92,7 +92,7 @@ def list_source(source: Path, audiocaps: Path | None = None) -> Listing:
             of them.
 
     Raises:
-        UserError: no such source, no audio in it, lists that are none.
+        UserError: the source does not exist or has no audio, or lists are invalid.
     """
     source = Path(os.path.normpath(source.absolute()))
     if source.is_dir():
@@ -100,7 +100,7 @@ def list_source(source: Path, audiocaps: Path | None = None) -> Listing:
     elif source.suffix.lower() == ".jsonl" and source.is_file():
         listing = _manifest(source)
     elif source.exists():
-        raise UserError(f"'{source}' is no source of training audio: {_WAYS}")
+        raise UserError(f"'{source}' is not a source of training audio: {_WAYS}")
     else:
         raise UserError(f"no such training data: '{source}'; {_WAYS}")
     if audiocaps is not None:
@@ -121,9 +121,9 @@ def list_source(source: Path, audiocaps: Path | None = None) -> Listing:
 
 
 def recording_of(path: str) -> str:
-    """The recording that a file's name tells it to come from; else the path without extension and take.
+    """The recording identified by a file's name; else the path without extension and take.
 
-    Rather too few recordings than too many: they keep training and development data apart.
+    In doubt it merges recordings, because they separate training and development data.
     """
     pure = PurePath(path)
     stem = pure.stem
@@ -138,7 +138,7 @@ def recording_of(path: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Audio files below ``folder`` in no certain order; a folder that links lead back to is entered once."""
+    """Audio files below ``folder``, unordered; a folder is entered once, even if links lead back to it."""
     todo, seen = [str(folder)], set()
     while todo:
         here = todo.pop()
@@ -168,7 +168,7 @@ def _stat(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
-        return -1, -1  # reading it will say why
+        return -1, -1  # reading it will report why
     return status.st_size, status.st_mtime_ns
 
 
@@ -213,7 +213,9 @@ def _row(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not row["path"]:
         raise UserError(f'{where} has no \'path\'; give a JSON object such as {{"path": "a/b.wav"}}')
     if PurePath(os.path.normpath(row["path"])).name in ("", "..") or not _encodable(row["path"]):
-        raise UserError(f"{where}: 'path' is {row['path']!a}, which no file can be called; mend the line")
+        raise UserError(
+            f"{where}: 'path' is {row['path']!a}, which is not a possible file name; correct the line"
+        )
     if not isinstance(row.get("recording", ""), str | None):
         raise UserError(f"{where}: 'recording' is {row['recording']!r}; give text or leave it out")
     if row.get("start_s"):
@@ -241,7 +243,7 @@ def _wavcaps(root: Path) -> Listing:
     folders = {name: part for part in _WAVCAPS_PARTS for name in (part, f"{part}_flac")}
     prefix = len(str(root).rstrip("/")) + 1
     candidates, excluded, found = [], Counter[str](), {part: set[str]() for part in _WAVCAPS_PARTS}
-    for entry in sorted(_walk(root), key=lambda entry: entry.path):  # of two copies, always the same
+    for entry in sorted(_walk(root), key=lambda entry: entry.path):  # always the same of two copies
         path = entry.path[prefix:]
         pure = PurePath(path)
         part = next((folders[name] for name in reversed(pure.parts[:-1]) if name in folders), None)
@@ -268,8 +270,8 @@ def _wavcaps_ids(folder: Path) -> set[str]:
             ids |= {str(row["id"]).removesuffix(".wav").removesuffix(".flac") for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"'{path}' is no list of WavCaps ({type(error).__name__}: {error}): expected"
-                ' {"data": [{"id": ...}, ...]}; get it anew or take it away'
+                f"'{path}' is not a list of WavCaps ({type(error).__name__}: {error}): expected"
+                ' {"data": [{"id": ...}, ...]}; get it again or remove it'
             ) from error
     return ids
 
@@ -299,7 +301,7 @@ def _youtube_ids(table: Path) -> set[str]:
             reader = csv.DictReader(stream)
             if "youtube_id" not in (reader.fieldnames or []):
                 raise UserError(
-                    f"'{table}' is no list of AudioCaps: it has no column youtube_id; take it away or get"
+                    f"'{table}' is not a list of AudioCaps: it has no column youtube_id; remove it or get"
                     " train.csv, val.csv and test.csv from https://github.com/cdjkim/audiocaps"
                 )
             ids = set()
@@ -308,8 +310,8 @@ def _youtube_ids(table: Path) -> set[str]:
                 # Spreadsheets turn ids that begin with "-" into "#NAME?".
                 if not re.fullmatch(r"[A-Za-z0-9_-]{11}", youtube_id):
                     raise UserError(
-                        f"line {reader.line_num} of '{table}': '{youtube_id}' is no YouTube id; get the list"
-                        " anew from https://github.com/cdjkim/audiocaps (folder dataset)"
+                        f"line {reader.line_num} of '{table}': '{youtube_id}' is not a YouTube id; get the "
+                        "list again from https://github.com/cdjkim/audiocaps (folder dataset)"
                     )
                 ids.add(youtube_id)
     except (OSError, UnicodeDecodeError, csv.Error) as error:

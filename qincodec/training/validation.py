@@ -1,4 +1,4 @@
-"""How good a codec in training is, on fixed excerpts, by the metrics it will be judged by."""
+"""Quality of a codec in training, on fixed excerpts, by the metrics of its evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Validation:
 
     Args:
         clips: (id, (samples,)) of `qincodec.training.data.validation_clips`.
-        quantizer: with a frozen encoder, so that what the decoder gets is computed once.
+        quantizer: with a frozen encoder, so that the decoder's input is computed once.
         codebooks: numbers of codebooks to validate at; empty without a quantizer.
     """
 
@@ -94,7 +94,7 @@ def _write_sample(
         audio_files.write(reference, clip[None].numpy(), sample_rate)
     figure = matplotlib.figure.Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    # A file may have any name: no line of its own, no formula between two dollars, no bytes that are no text.
+    # File names may contain line ends, dollars (formulas in matplotlib) and bytes that are not text.
     title = "".join(c if c.isprintable() else "?" for c in title[-48:])
     for axis, signal, label in zip(axes, (clip, decoded), (title, "decoded"), strict=True):
         power, _, _ = matplotlib.mlab.specgram(signal.numpy(), NFFT=1024, noverlap=768, Fs=sample_rate)
@@ -105,6 +105,6 @@ def _write_sample(
         axis.set_xlabel("s")
     axes[0].set_ylabel("Hz")
     with warnings.catch_warnings():
-        # A box, where matplotlib's font has no letter.
+        # A box if matplotlib's font lacks the letter.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure.savefig(folder / f"{name}.png", dpi=80)

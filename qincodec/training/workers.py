@@ -1,4 +1,4 @@
-"""Processes that read audio for another one."""
+"""Worker processes that read audio."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from multiprocessing.connection import wait
 
 
 def prepare_worker(number: int = 0) -> None:
-    """First thing in a worker: end with the process worked for, and leave Ctrl-C to it.
+    """Called first in a worker: end with the parent process, and leave Ctrl-C to it.
 
-    A pool does not notice that it was killed. Nor does a PyTorch loader whose workers a server forks: the
+    A pool does not notice the parent's death. Neither does a PyTorch loader whose workers a server forks: the
     workers wait for the server to end, and the server waits for the workers.
 
     Args:
-        number: of the worker, which a loader gives and a pool does not; it changes nothing.
+        number: of the worker, from a loader; it is not used.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

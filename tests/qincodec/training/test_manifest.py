@@ -178,7 +178,7 @@ def test_unreadable_files_are_counted_with_reasons(tmp_path: Path) -> None:
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.wav").write_bytes(b"RIFF")
-    with pytest.raises(UserError, match="not one of the 1 audio files") as caught:
+    with pytest.raises(UserError, match="none of the 1 audio files") as caught:
         Manifest.build(tmp_path / "d", tmp_path / "m")
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no finished manifest"):
@@ -211,7 +211,7 @@ def test_manifests_that_are_damaged_or_none(tmp_path: Path) -> None:
     good = Manifest.build(tmp_path / "d", folder).hash
     for damage, message in [
         (lambda: (folder / "manifest.json").write_text("{"), "cannot be read"),
-        (lambda: (folder / "manifest.json").write_text('{"format": 99}'), "no manifest of this version"),
+        (lambda: (folder / "manifest.json").write_text('{"format": 99}'), "not a manifest of this version"),
         (lambda: next(folder.glob("paths-*")).write_bytes(b"abcdefghi"), "damaged"),
         (lambda: next(folder.glob("files-*")).write_bytes(b""), "damaged"),
         (lambda: next(folder.glob("files-*")).unlink(), "damaged"),
@@ -337,7 +337,7 @@ def test_split_by_recording(tmp_path: Path) -> None:
     grown = Manifest.build(tmp_path / "l.jsonl", tmp_path / "m").split(0.2, 0)[1]
     kept = {grown.id(i) for i in range(len(grown))} - {"new.wav"}
     assert kept <= parts[0][0] and len(kept) >= len(parts[0][0]) - 3
-    with pytest.raises(UserError, match="built anew while it was in use"):
+    with pytest.raises(UserError, match="built again while it was in use"):
         pickle.loads(pickle.dumps(again))
     # A part of a part.
     inner, outer = train.split(0.5, 0)
@@ -351,7 +351,7 @@ def test_splits_that_cannot_be(tmp_path: Path) -> None:
     for fraction in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(UserError, match="more than 0, less than 1"):
             manifest.split(fraction, 0)
-    with pytest.raises(UserError, match=r"no recording fits into 0\.1 of 2 s: there are 2 of 1 s or more"):
+    with pytest.raises(UserError, match=r"no recording fits into 0\.1 of 2 s: all 2 have 1 s or more"):
         manifest.split(0.1, 0)
 
 

@@ -94,11 +94,11 @@ def test_a_manifest_gives_paths_and_recordings(tmp_path: Path) -> None:
         ("[1]", "line 2 of manifest .* has no 'path'"),
         ('{"path": ""}', "has no 'path'"),
         ('{"path": 3}', "has no 'path'"),
-        ('{"path": "."}', "no file can be called"),
-        ('{"path": "a/../.."}', "no file can be called"),
-        ('{"path": "/"}', "no file can be called"),
-        ('{"path": "a\\u0000.wav"}', "no file can be called"),
-        ('{"path": "a\\ud800.wav"}', "no file can be called"),
+        ('{"path": "."}', "not a possible file name"),
+        ('{"path": "a/../.."}', "not a possible file name"),
+        ('{"path": "/"}', "not a possible file name"),
+        ('{"path": "a\\u0000.wav"}', "not a possible file name"),
+        ('{"path": "a\\ud800.wav"}', "not a possible file name"),
         ('{"path": "a.wav", "recording": 3}', "'recording' is 3"),
         ('{"path": "a.wav", "start_s": 2.5}', "training takes whole files"),
     ],
@@ -116,7 +116,7 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     for name, message in [
         ("missing", "no such training data"),
-        ("a.txt", "no source of training audio"),
+        ("a.txt", "not a source of training audio"),
         ("empty", "no audio to train on"),
         ("empty.jsonl", "no audio to train on"),
         ("bad.jsonl", "cannot be read"),
@@ -217,7 +217,10 @@ def test_lists_that_are_none_of_audiocaps(tmp_path: Path) -> None:
     (tmp_path / "no").mkdir()
     for text, message in [
         ("id,caption\n1,x\n", "no column youtube_id"),
-        ("audiocap_id,youtube_id,start_time,caption\n1,#NAME?,2,x\n", "line 2 .*'#NAME\\?' is no YouTube id"),
+        (
+            "audiocap_id,youtube_id,start_time,caption\n1,#NAME?,2,x\n",
+            "line 2 .*'#NAME\\?' is not a YouTube id",
+        ),
         ("", "no column youtube_id"),
     ]:
         (tmp_path / "l.csv").write_text(text)
@@ -232,7 +235,7 @@ def test_lists_that_are_none_of_audiocaps(tmp_path: Path) -> None:
 def test_bad_lists_of_wavcaps(tmp_path: Path, text: str) -> None:
     wavcaps(tmp_path)
     (tmp_path / "json_files" / "FreeSound" / "fsd_final.json").write_text(text)
-    with pytest.raises(UserError, match=r"fsd_final.json' is no list of WavCaps") as caught:
+    with pytest.raises(UserError, match=r"fsd_final.json' is not a list of WavCaps") as caught:
         list_source(tmp_path)
     assert "\n" not in str(caught.value)
 
