@@ -11,6 +11,7 @@ import builtins
 import importlib.util
 import math
 import sys
+import threading
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +27,7 @@ else:
 
 _MODULE = "transformers.models.higgs_audio_v2_tokenizer.modeling_higgs_audio_v2_tokenizer"
 _RATIOS = [8, 5, 4, 2, 3]
+_LOCK = threading.Lock()
 
 
 class HiggsAudioV2(Xcodec):
@@ -59,7 +61,8 @@ class HiggsAudioV2(Xcodec):
 
     @classmethod
     def model_kind(cls) -> Any:
-        return getattr(_authors_module(), cls.model_class)
+        with _LOCK:  # two threads must not make two classes
+            return getattr(_authors_module(), cls.model_class)
 
 
 @cache

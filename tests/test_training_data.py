@@ -181,6 +181,8 @@ def test_the_last_stanza_that_fits_decides() -> None:
         Stanza(("base/music/*",), "B", "GPL-2"),
         Stanza(("base/music/x.ogg",), "C", "MIT"),
     ]
+    assert packages.licensed("a.ogg", [Stanza(("*",), "A", "GPL-2 or CC-BY-3.0")]) == ("A", "CC-BY-3.0")
+    assert packages.licensed("a.ogg", [Stanza(("*",), "A", "CC-BY-3.0, and GPL-2")]) is None
     paths = ("./p.pk3/music/x.ogg", "./p.pk3/music/y.ogg", "./p.pk3/z.ogg")
     assert [packages.licensed(path, known, "base/") for path in paths] == [
         ("C", "MIT"),

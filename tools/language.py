@@ -6,6 +6,7 @@ line with the signs around it, so that a turn is found across the lines of a com
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -51,9 +52,12 @@ def main(names: list[str]) -> int:
         )
         names = listed.stdout.split("\0")
     count = 0
-    for name in names:
+    for name in filter(None, names):
         path = ROOT / name
-        if path.suffix in READ and name not in LEFT_OUT and path.is_file():
+        if sys.argv[1:] and not path.is_file():
+            print(f"{name} is not a file", file=sys.stderr)
+            return 2
+        if path.suffix in READ and os.path.relpath(path, ROOT) not in LEFT_OUT and path.is_file():
             for line, written, advice in findings(path.read_text(encoding="utf-8"), turns):
                 print(f"{name}:{line}: '{written}': {advice}")
                 count += 1

@@ -140,13 +140,16 @@ def licensed(path: str, known: Iterable[Stanza], root: str = "") -> tuple[str, s
     """(author, licence) of an installed file, where that licence is allowed.
 
     Globs are paths of the source package: one fits a file whose path ends with it. As the format says, the
-    last stanza that fits decides. Where the author offers several licences, an allowed one is taken."""
+    last stanza that fits decides. Where the author offers several licences, an allowed one is taken; where
+    several hold at once ("and"), none is."""
     decides = None
     for stanza in known:
         for glob in (glob.removeprefix("./").removeprefix(root) for glob in stanza.globs if glob):
             if fnmatch.fnmatchcase(path, glob) or fnmatch.fnmatchcase(path, f"*/{glob.lstrip('*/')}"):
                 decides = stanza
-    for licence in re.split(r"\s+or\s+|,\s*", decides.licence) if decides else ():
-        if decides and decides.author and _ALLOWED.fullmatch(licence):
+    if decides is None or re.search(r"\band\b", decides.licence):
+        return None
+    for licence in re.split(r",?\s+or\s+|,\s*", decides.licence):
+        if decides.author and _ALLOWED.fullmatch(licence):
             return decides.author, licence
     return None

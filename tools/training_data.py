@@ -326,10 +326,13 @@ def rendered(out: Path) -> list[Record]:
 
 def real(audio: Path, out: Path) -> list[Record]:
     """The allowed part of a folder of real audio, which stays where it is: a link leads there."""
+    if not (audio / "train.jsonl").is_file():
+        raise DataError(f"--audio {audio} does not hold train.jsonl; give the folder that does")
     link = out / "audio" / "real"
     link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(audio.resolve(), target_is_directory=True)
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(audio.resolve(), target_is_directory=True)
     lines = [json.loads(line) for line in (audio / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         Record(
@@ -379,13 +382,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", choices=names, action="append", metavar="SOURCE", help=", ".join(names))
     parser.add_argument("--audio", type=Path, help="a folder of real audio, as the source 'real'")
     options = parser.parse_args(arguments)
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"OUT {options.out} is a file; give a folder")
     options.out.mkdir(parents=True, exist_ok=True)
     only = options.only or [name for name in names if name != "real" or options.audio]
     if "real" in only and not options.audio:
         parser.error("--only real needs --audio FOLDER")
     for name in only:
         done = options.out / f"{name}.records.json"
-        if done.is_file():
+        if done.is_file() and name != "real":  # that costs nothing, and --audio may be another folder
             continue
         print(f"{name} ...", flush=True)
         source = next((source for source in SOURCES if source.name == name), None)

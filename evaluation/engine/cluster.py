@@ -385,7 +385,13 @@ def _join(ray: Any, address: str, workers: int | None) -> None:
     ray._private.worker._worker_logs_enabled = False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        ray.init(address="local", num_cpus=workers or usable_cores(), include_dashboard=False, **quiet)
+        try:
+            ray.init(address="local", num_cpus=workers or usable_cores(), include_dashboard=False, **quiet)
+        except Exception as error:  # a node that does not start in time is an `Exception` without a class
+            raise UserError(
+                f"--cluster local: Ray did not start here ({said(error)}); run the same command again when "
+                "the machine is less busy, or without --cluster"
+            ) from error
         return
     try:
         if address != "auto":  # Ray would try for minutes

@@ -98,23 +98,29 @@ def checked_rates(name: str, codec: Codec, channels: int) -> Sequence[Rate]:
     if not rates:
         raise UserError(f"codec '{name}' has no rates for {channels} channel(s); leave it out")
     for rate in rates:
-        _as_read(f"codec '{name}': settings of rates()", dict(rate.settings))
-        if rate.kbps is not None and not 1e-6 <= rate.kbps <= 1e6:
-            raise UserError(
-                f"codec '{name}': rates() returned Rate(kbps={rate.kbps:g}); kbps must be from 1e-6 to 1e6, "
-                "or None where a rate has no meaning"
-            )
+        _check_rate(f"codec '{name}': rates()", rate)
     return rates
 
 
+def _check_rate(where: str, rate: Rate) -> None:
+    _as_read(f"{where}: settings", dict(rate.settings))
+    if rate.kbps is not None and not 1e-6 <= rate.kbps <= 1e6:
+        raise UserError(
+            f"{where} returned Rate(kbps={rate.kbps:g}); kbps must be from 1e-6 to 1e6, or None where a rate "
+            "has no meaning"
+        )
+
+
 def checked_rate_at(name: str, codec: Codec, kbps: float, channels: int) -> Rate | None:
-    """`Codec.rate_at`. Raises UserError if it returns something else."""
+    """`Codec.rate_at`. Raises UserError if it returns something else, or an impossible bitrate."""
     rate: Any = codec.rate_at(kbps, channels)
-    if rate is None or isinstance(rate, Rate):
-        return rate
-    raise UserError(
-        f"codec '{name}': rate_at({kbps:g}) returned {shown(rate)}; it must return a Rate or None"
-    )
+    where = f"codec '{name}': rate_at({kbps:g})"
+    if rate is None:
+        return None
+    if not isinstance(rate, Rate):
+        raise UserError(f"{where} returned {shown(rate)}; it must return a Rate or None")
+    _check_rate(where, rate)
+    return rate
 
 
 def checked_identity(name: str, codec: Codec, digest: str = "") -> dict[str, Any]:

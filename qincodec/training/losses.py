@@ -89,7 +89,15 @@ def level_loss(reference: torch.Tensor, estimate: torch.Tensor, sample_rate: int
 def _levels(audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
     """log10 of the power in each band, (batch, bands, blocks of frames)."""
     window = torch.hann_window(_LEVEL_WINDOW, device=audio.device)
-    spectrum = torch.stft(audio, _LEVEL_WINDOW, _LEVEL_WINDOW // 2, window=window, return_complex=True)
+    # Zeros, not a reflection, which would need more than half a window.
+    spectrum = torch.stft(
+        audio.float(),
+        _LEVEL_WINDOW,
+        _LEVEL_WINDOW // 2,
+        window=window,
+        pad_mode="constant",
+        return_complex=True,
+    )
     power = _level_bands(sample_rate).to(audio) @ torch.view_as_real(spectrum).square().sum(-1)
     blocks = torch.nn.functional.avg_pool1d(power, _LEVEL_FRAMES, ceil_mode=True)
     return (blocks + _LEVEL_FLOOR).log10()

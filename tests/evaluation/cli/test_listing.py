@@ -67,6 +67,7 @@ another("Unsettled", StepCodec, rates=lambda self, channels=1: [Rate(8.0, {"bits
 another("Deaf", StepCodec, channels=None)
 another("Unreached", StepCodec, rate_at=raising(ZeroDivisionError("division by zero")))
 another("Loose", StepCodec, rate_at=lambda self, kbps, channels=1: kbps)
+another("Drawn", StepCodec, rate_at=lambda self, kbps, channels=1: Rate(float("nan")))
 another("Numpy", StepCodec, rates=lambda self, channels=1: [Rate(np.float32(8), {"bits": 8})])
 
 
@@ -155,9 +156,10 @@ LISTED = {
         "device": "broken: codec 'device': identity(): TypeError: Object of type device is not JSON",
         "infinite": "broken: codec 'infinite': identity(): ValueError: Out of range float values are not",
         "listed": "broken: codec 'listed': identity() is ['name']; it must be a dict of finite JSON values",
-        "unsettled": "broken: codec 'unsettled': settings of rates(): TypeError: Object of type Tensor",
+        "unsettled": "broken: codec 'unsettled': rates(): settings: TypeError: Object of type Tensor",
         "unreached": "broken: codec 'unreached': rate_at() raises ZeroDivisionError: division by zero",
         "loose": "broken: codec 'loose': rate_at(0.001) returned 0.001; it must return a Rate or None",
+        "drawn": "broken: codec 'drawn': rate_at(0.001) returned Rate(kbps=nan); kbps must be from 1e-6 to 1e6",
         "absent": "broken: codec 'absent' (odd_plugins:Absent) does not import",
     },
     "metrics": {
