@@ -104,7 +104,7 @@ def test_bad_latents_are_refused(tmp_path: Path) -> None:
     for source, message in [
         (tmp_path / "none.npy", "cannot be read"),
         (tmp_path, "no .npy files"),
-        (np.zeros((3, 4)), "float64; float32"),
+        (np.zeros((3, 4)), "float64; they must be float32"),
         (np.zeros((3, 4, 5), np.float32), "not \\(frames"),
         (np.zeros((0, 4), np.float32), "no frames"),
         ([1, 2], "got list"),
