@@ -168,7 +168,7 @@ def test_a_run_survives_being_moved(tmp_path: Path, whole: Path) -> None:
     # What is read from where the run was must fail.
     away = whole.rename(whole.with_name("away"))
     try:
-        subprocess.run([*COMMAND, "report", str(moved)], check=True, capture_output=True)
+        finished([*COMMAND, "report", str(moved)])
     finally:
         away.rename(whole)
     assert (moved / "summary.csv").read_bytes() == before
