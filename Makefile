@@ -8,7 +8,7 @@ WALKS = .walks
 # Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
 SHARED = -n $(JOBS) --dist worksteal
 
-.PHONY: demo docs test test-shared test-long test-webmushra walks walk-environments walk-newest walk-lowest lint style types release setup setup-dev clean
+.PHONY: demo docs test test-shared test-slow test-long test-webmushra walks walk-environments walk-newest walk-lowest lint style types release setup setup-dev clean
 
 demo: $(VENV)/.installed
 	$(BIN)/evaluate
@@ -22,7 +22,12 @@ docs: setup-dev
 	$(BIN)/mkdocs serve
 
 test-shared: setup-dev
-	$(BIN)/pytest $(SHARED) --durations=10 -m "not long and not gpu and not walk"
+	$(BIN)/pytest $(SHARED) --durations=10 -m "not slow and not long and not gpu and not walk"
+
+# The slowest tests, which take a third of the time of all: CI runs them after `make test`. Only their files are read.
+test-slow: setup-dev
+	$(BIN)/pytest $(SHARED) --durations=10 -m "slow and not long and not gpu and not walk" \
+	  $$(grep -rl --include='test_*.py' 'mark\.slow' tests)
 
 # Whole paths as users take them, in environments of the wheel alone: with the newest versions that pip finds, and
 # with the lowest of pyproject.toml.

@@ -127,6 +127,7 @@ def copy_of(run: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "count", [60, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
 )

@@ -179,6 +179,7 @@ def test_resumed_fit_does_not_start_over(tmp_path: Path) -> None:
     assert told[0].done >= 20 and "RVQ" not in told[0].phase
 
 
+@pytest.mark.slow
 def test_killed_fit_goes_on(tmp_path: Path) -> None:
     """A process that is killed outright, whatever it was doing, leaves a state to go on from."""
     np.save(tmp_path / "x.npy", rows(2300))

@@ -275,6 +275,7 @@ def test_noise_spectra_are_those_of_the_analysis() -> None:
     assert float(spectra.abs().square().mean()) == pytest.approx(1, rel=0.01)
 
 
+@pytest.mark.slow
 def test_steady_noise_is_white_and_fluctuates_less() -> None:
     """By windows and bands that it was not made for: 700 samples under a Hamming window, bands of 600 Hz."""
 

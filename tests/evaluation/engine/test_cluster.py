@@ -114,6 +114,7 @@ def encoded(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_a_host_that_is_lost_and_none_that_has_the_data(
     clip_folder: Path, tmp_path: Path, nodes: Any, codec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_host_that_is_lost_and_none_that_has_the_data(
     )
 
 
+@pytest.mark.slow
 def test_what_kills_its_worker_fails_alone(
     tmp_path: Path, lab: Lab, nodes: Any, codec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def test_ctrl_c_with_workers_leaves_no_process_and_goes_on(clip_folder: Path, tm
     assert load(tmp_path / "run").n_pending == 0
 
 
+@pytest.mark.slow
 def test_killed_three_times(clip_folder: Path, tmp_path: Path, whole: Path) -> None:
     kill_and_resume(clip_folder, tmp_path, whole, 3)
 

@@ -15,6 +15,8 @@ from nominal import evaluate
 
 from evaluation.report.html import write_html
 
+pytestmark = pytest.mark.slow
+
 #: Presses a key and says where both signals were at the moment another one took over.
 _SWITCH = """
 (key) => new Promise((resolve) => {

@@ -245,6 +245,7 @@ def signals(run: Path) -> dict[tuple[str, str], np.ndarray]:
         }
 
 
+@pytest.mark.slow
 def test_a_large_run_is_a_small_one_in_other_files(
     clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_merged_parts_are_the_whole(
     assert any("2 of 10 files are below 44100 Hz" in note for note in notes["notes"])
 
 
+@pytest.mark.slow
 def test_again_changes_nothing_and_more_runs_are_added(
     data: Path, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def test_again_changes_nothing_and_more_runs_are_added(
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.slow
 def test_the_delay_is_that_of_the_whole_and_evaluate_finishes(
     data: Path, whole: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +145,7 @@ def test_the_delay_is_that_of_the_whole_and_evaluate_finishes(
     assert tables(out) == tables(whole("jitter"))
 
 
+@pytest.mark.slow
 def test_one_data_set_on_two_machines(data: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
     """Other codecs on each, one on both; one run left its rows in several files, one of them empty."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -438,6 +441,7 @@ def test_shards_are_disjoint_whole_and_even(data: Path) -> None:
     assert load_dataset(data, shard="1/1").hash == load_dataset(data).hash
 
 
+@pytest.mark.slow
 def test_merged_shards_are_the_whole(
     data: Path, whole: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path, no_evaluation: None, n
     assert file.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_it_continues_after_a_kill_and_serves_an_earlier_demo(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / ".test.creating-0123abcd" / "stimuli").mkdir(parents=True)  # of a killed one

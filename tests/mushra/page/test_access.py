@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from listener import leave, listen, rate_with_keys, shown
 from listening_material import BS1116, FINISH, GENERIC, LIKERT_MULTI, PAIRED, SPATIAL, VOLUME, mushra
 from listening_site import Site
@@ -83,6 +84,7 @@ def check(page: Any) -> None:
     page.set_viewport_size(before)
 
 
+@pytest.mark.slow
 def test_every_page_is_named_readable_and_fits(
     site: Callable[..., Site], open_page: Callable[..., Any]
 ) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from accessibility import check
 from listener import leave, listen, rate_with_keys, results_when_saved, shown, start, tab_to
 from listening_material import (
@@ -23,6 +24,8 @@ from listening_material import (
 from listening_site import Site
 
 from mushra.server import sign_in
+
+pytestmark = pytest.mark.slow
 
 SHORT = {"stimuli": {"A": "one.wav"}}
 LIKERT_SINGLE = {**LIKERT_MULTI, "type": "likert_single_stimulus", "id": "single"}

@@ -15,6 +15,8 @@ from listener import listen, shown
 from listening_material import FILE_RATE, VOLUME, mushra
 from listening_site import Site
 
+pytestmark = pytest.mark.slow
+
 #: Forces the rate of the sound device, and connects a recorder beside whatever is connected to the output.
 #: The page itself knows nothing of it.
 TAP = """

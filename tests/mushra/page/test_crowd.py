@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from listener import leave, listen, results_when_saved, shown, start
 from listening_material import GENERIC, mushra
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_panels_listener_hears_for_so_long_and_the_next_is_told_the_test_is_full(

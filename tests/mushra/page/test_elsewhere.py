@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from listener import leave, rate_with_keys, results_when_saved, shown, start
 from listening_material import GENERIC, mushra
 from listening_site import Site
 
 from mushra.store import records
+
+pytestmark = pytest.mark.slow
 
 Start = Callable[..., Site]
 Open = Callable[..., Any]

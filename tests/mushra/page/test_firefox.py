@@ -15,7 +15,7 @@ from listening_site import Site
 PAGES = [VOLUME, mushra("training1"), mushra("piano"), mushra("flute"), FINISH]
 SCORES = {"training1": [100, 50, 60, 70], "piano": [64, 12, 100, 87], "flute": [0, 33, 51, 100]}
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from listener import leave, rate_with_keys, results_when_saved, shown, start
 from listening_material import GENERIC, mushra
 from listening_site import Site
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = ["en", "de", "fr", "es"]
 #: Six items: the hidden reference is one.
 SIX = {"stimuli": dict.fromkeys("ABCDE", "one.wav")}

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from accessibility import check
 from listener import listen, shown, tab_to
 from listening_site import Site
+
+pytestmark = pytest.mark.slow
 
 STIMULI = {"A": "one.wav", "B": "two.wav"}
 LABELS = ("Excellent", "Good", "Fair", "Poor", "Bad")

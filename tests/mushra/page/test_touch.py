@@ -11,6 +11,8 @@ from listener import leave, listen, results_when_saved, shown
 from listening_material import BS1116, GENERIC, LIKERT_MULTI, PAIRED, SPATIAL, VOLUME, mushra
 from listening_site import Site
 
+pytestmark = pytest.mark.slow
+
 PHONE, TABLET = (390, 844), (820, 1180)
 TALL = {"content": "<p>What is below the screen.</p>" * 30}
 RULES = dict.fromkeys(["must_hear_all", "must_rate_all", "one_at_100"], False)

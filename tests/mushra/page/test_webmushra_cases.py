@@ -17,6 +17,8 @@ from webmushra_cases import SCALES, VALUES, write_case
 
 from mushra.cli.main import app
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:

@@ -11,6 +11,8 @@ import pytest
 from webmushra_standin import make_checkout
 from webmushra_walk import compare, take
 
+pytestmark = pytest.mark.slow
+
 NODE = Path(__file__).parents[2] / "node" / "node_modules" / "yamljs"
 
 

@@ -184,6 +184,7 @@ def check(connection: sa.Connection, workers: list[Worker]) -> None:
     assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.slow
 def test_five_kills_lose_nothing_that_was_confirmed(make_folder: Any) -> None:
     run(make_folder(YAML), kills=5, seed=1)
 
@@ -193,6 +194,7 @@ def test_fifty_kills_lose_nothing_that_was_confirmed(make_folder: Any) -> None:
     run(make_folder(YAML), kills=50, seed=2, listeners=50)
 
 
+@pytest.mark.slow
 def test_two_kills_of_postgresql_and_server_lose_nothing_that_was_confirmed(make_folder: Any) -> None:
     with postgresql_server() as cluster:
         run(make_folder(YAML), kills=2, seed=3, cluster=cluster)

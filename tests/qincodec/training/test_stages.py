@@ -163,6 +163,7 @@ def test_the_loss_on_the_waveform_leaves_noise_above_it_alone():
     assert not of_noise[bins + 1 :].any()  # magnitudes are smoothed over a neighbour
 
 
+@pytest.mark.slow
 def test_a_transform_path_begins_fitted_and_its_analysis_is_frozen_in_stage_3(tmp_path, sounds):
     shape = {"latent_dim": 32, "dim": 32, "intermediate_dim": 64, "num_layers": 1, "transform_path": True}
     values = json.loads(json.dumps(TINY)) | {"autoencoder": shape}
@@ -331,6 +332,7 @@ def command(run, sounds, *more):
     return ["autoencoder", str(sounds), *options]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_processes_train_as_one(tmp_path, sounds):
     """gloo, global batch 4 in both: the same losses but for the order of sums."""
@@ -377,6 +379,7 @@ def alive_in_session(session):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_resumed_after_sigkill_bit_for_bit(tmp_path, sounds):
     steps = ["--set", "stage1.steps=14", "--set", "run.validate_every=7", "--set", "data.workers=1"]
