@@ -276,8 +276,8 @@ class Autoencoder(nn.Module):
     def decode(self, latents: torch.Tensor, first_frame: int | torch.Tensor = 0) -> torch.Tensor:
         """(rows, frames, latent_dim) -> audio (rows, frames * hop_length), not clipped.
 
-        ``first_frame``: where in the signal the first one stands, or a scalar tensor of it. The paper's
-        decoder does not depend on it; that of a subclass may.
+        ``first_frame``: where in the signal the first one stands, or a tensor of it, a scalar or (rows, 1).
+        The paper's decoder does not depend on it; that of a subclass may.
         """
         return self.synthesis(self._decode_spectrum(latents, first_frame))
 
@@ -352,13 +352,17 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def decode_blocks(
-        self, blocks: Iterable[torch.Tensor], chunk_frames: int = CHUNK_FRAMES
+        self,
+        blocks: Iterable[torch.Tensor],
+        chunk_frames: int = CHUNK_FRAMES,
+        first_frame: int | torch.Tensor = 0,
     ) -> Iterator[torch.Tensor]:
         """Audio of latents that arrive in blocks, in memory that does not grow with their number.
 
         Args:
             blocks: (rows, n, latent_dim) with any n, in order; of the model's device.
             chunk_frames: frames per pass.
+            first_frame: as `decode` has it.
 
         Yields:
             (rows, samples); laid end to end they are ``decode`` of the blocks laid end to end, up to float
@@ -372,12 +376,14 @@ class Autoencoder(nn.Module):
             end += block.shape[1]
             while end >= (stop := done + chunk_frames + context):
                 held = torch.cat(parts, dim=1)
-                padded = self._overlap_add(self._decode_spectrum(held[:, : stop - origin], origin))
+                padded = self._overlap_add(
+                    self._decode_spectrum(held[:, : stop - origin], first_frame + origin)
+                )
                 at = (done - origin) * hop + edge
                 yield padded[:, at : at + chunk_frames * hop]
                 done += chunk_frames
                 start = max(0, done - context)
                 parts, origin = [held[:, start - origin :]], start
         if end:
-            padded = self._overlap_add(self._decode_spectrum(torch.cat(parts, dim=1), origin))
+            padded = self._overlap_add(self._decode_spectrum(torch.cat(parts, dim=1), first_frame + origin))
             yield padded[:, (done - origin) * hop + edge : -edge]

@@ -4,9 +4,10 @@ All numbers are little-endian::
 
     offset  size  field
     0       4     magic "QNC" and 0x1A
-    4       1     version: 1 with packed codes, 2 with entropy-coded ones
+    4       1     version: 1 with packed codes, 2 with entropy-coded ones, of channels each by itself;
+                  3 and 4 the same of mid and side (`qincodec.stereo`)
     5       1     channels, 1 to 255
-    6       2     N, number of codebooks, 1 or more
+    6       2     N, number of codebooks, 1 or more; of the mid
     8       8     first 8 bytes of the model's hash
     16      4     sample rate of the model, Hz
     20      4     hop length of the model, samples per frame
@@ -14,9 +15,12 @@ All numbers are little-endian::
     32      4     sample rate of the source, Hz
     36      8     samples per channel at the source's rate
     44      4 N   size of each codebook
-    44+4N   4     CRC-32 of the header so far
+    then, only in versions 3 and 4:
+            2     number of codebooks of the side, 0 to N, which are the first of the N; 0: the side is silent
+            1     prediction of the side by the mid, -8 to 8 eighths
+    then    4     CRC-32 of the header so far
     then, for every 256 frames (fewer in the last block):
-            4     bytes of codes, only in version 2
+            4     bytes of codes, only in versions 2 and 4
                   codes
             4     CRC-32 of header check sum, block number and codes
 
@@ -26,7 +30,8 @@ as fit in 63 bits form one number in mixed radix (first codebook highest), which
 of their sizes; for powers of two that is the same as one code after the other.
 Frames follow each other in time, the channels of a frame within it; only the last byte of the last block
 is padded. So the payload is ``ceil(channels * frames * bits_per_frame / 8)`` bytes, which for sizes that
-are powers of two is ``ceil(channels * frames * sum(log2(size)) / 8)``.
+are powers of two is ``ceil(channels * frames * sum(log2(size)) / 8)``. Mid and side are packed as one channel
+that has the codebooks of both, those of the mid first.
 
 Entropy-coded: as `qincodec.code_tables` has it, by the tables of the model, where it has some; a block that
 would not be shorter so is packed, which shows in its length. Frames that repeat the one before, as in digital
@@ -44,6 +49,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +59,16 @@ from qincodec.code_tables import CodeTables
 from qincodec.core.errors import UserError
 
 MAGIC = b"QNC\x1a"
-PACKED, ENTROPY_CODED = 1, 2  # versions
+#: Versions.
+PACKED, ENTROPY_CODED, PACKED_MID_SIDE, ENTROPY_CODED_MID_SIDE = 1, 2, 3, 4
 BLOCK_FRAMES = 256  # a multiple of 8, so that every block but the last fills its bytes
 MODEL_ID_BYTES = 8
 SAMPLE_RATES = range(1_000, 768_001)  # a bound on what a header can make the reader's caller resample to
+
+#: Stands for the code of a codebook that the side does not have.
+NO_CODE = -1
+#: Steps of the prediction of the side: it is -8 to 8.
+EIGHTHS = 8
 
 _FIXED = struct.Struct("<4sBBH8sIIQIQ")
 #: Of `QncHeader`, in the order of `_FIXED`, behind the magic.
@@ -64,6 +76,7 @@ _FIELDS = (
     *("version", "channels", "num_codebooks", "model", "sample_rate", "hop_length", "num_samples"),
     *("source_rate", "source_samples"),
 )
+_SIDE = struct.Struct("<Hb")
 _CRC = _LENGTH = struct.Struct("<I")
 
 Codes = NDArray[np.int32]
@@ -143,30 +156,88 @@ def unpack_codes(data: bytes, frames: int, channels: int, codebook_sizes: Sequen
     return np.ascontiguousarray(codes.reshape(frames, channels, -1).transpose(1, 2, 0))
 
 
-def code(codes: NDArray[np.integer], codebook_sizes: Sequence[int], tables: CodeTables | None) -> bytes:
+class Side(NamedTuple):
+    """What a .qnc file says about the second of two channels that are coded as mid and side.
+
+    Attributes:
+        num_codebooks: 0 if the side is silent.
+        prediction: of the side by the mid, in eighths.
+    """
+
+    num_codebooks: int
+    prediction: int = 0
+
+
+def code(
+    codes: NDArray[np.integer],
+    codebook_sizes: Sequence[int],
+    tables: CodeTables | None,
+    side_codebooks: int | None = None,
+) -> bytes:
     """Codes (channels, num_codebooks, frames) entropy-coded by ``tables``, or packed where that is no longer.
+
+    Args:
+        side_codebooks: of codes of mid and side, how many the side has; beyond, its codes are -1.
 
     Raises:
         ValueError: another shape, or codes outside their codebooks.
     """
+    if side_codebooks is not None and (codes[1:, side_codebooks:] != NO_CODE).any():
+        raise ValueError(f"the side has codes beyond its {side_codebooks} codebooks")
     if tables is not None:
-        coded = tables.encode(codes)
-        if len(coded) < payload_bytes(codes.shape[2], codes.shape[0], codebook_sizes):
+        counts = _counts(len(codes), len(codebook_sizes), side_codebooks)
+        coded = tables.encode(codes[: len(counts)], counts)
+        if len(coded) < packed_bytes(codes.shape[2], len(codes), codebook_sizes, side_codebooks):
             return coded
-    return pack_codes(codes, codebook_sizes)
+    if side_codebooks is None:
+        return pack_codes(codes, codebook_sizes)
+    together = np.concatenate([codes[0], codes[1, :side_codebooks]])
+    return pack_codes(together[None], [*codebook_sizes, *codebook_sizes[:side_codebooks]])
 
 
 def decode(
-    data: bytes, frames: int, channels: int, codebook_sizes: Sequence[int], tables: CodeTables | None
+    data: bytes,
+    frames: int,
+    channels: int,
+    codebook_sizes: Sequence[int],
+    tables: CodeTables | None,
+    side_codebooks: int | None = None,
 ) -> Codes:
     """Inverse of `code`: (channels, num_codebooks, frames), int32. What is as long as packed codes is packed.
 
     Raises:
         ValueError: the bytes are not those of that many codes.
     """
-    if tables is None or len(data) >= payload_bytes(frames, channels, codebook_sizes):
+    packed = packed_bytes(frames, channels, codebook_sizes, side_codebooks)
+    is_packed, n = tables is None or len(data) >= packed, len(codebook_sizes)
+    if side_codebooks is None and is_packed:
         return unpack_codes(data, frames, channels, codebook_sizes)
-    return tables.decode(data, frames, channels, len(codebook_sizes))
+    counts = _counts(channels, n, side_codebooks)
+    codes = np.full((channels, n, frames), NO_CODE, dtype=np.int32)
+    if is_packed:
+        sizes = [*codebook_sizes, *codebook_sizes[:side_codebooks]]
+        together = unpack_codes(data, frames, 1, sizes)[0]
+        codes[0], codes[1, :side_codebooks] = together[:n], together[n:]
+    else:
+        assert tables is not None
+        codes[: len(counts)] = tables.decode(data, frames, len(counts), n, counts)
+    return codes
+
+
+def _counts(channels: int, num_codebooks: int, side_codebooks: int | None) -> list[int]:
+    """Codebooks of every channel that has some."""
+    if side_codebooks is None:
+        return [num_codebooks] * channels
+    return [num_codebooks, side_codebooks] if side_codebooks else [num_codebooks]
+
+
+def packed_bytes(
+    frames: int, channels: int, codebook_sizes: Sequence[int], side_codebooks: int | None = None
+) -> int:
+    """Bytes that `code` makes without tables."""
+    if side_codebooks is None:
+        return payload_bytes(frames, channels, codebook_sizes)
+    return payload_bytes(frames, 1, [*codebook_sizes, *codebook_sizes[:side_codebooks]])
 
 
 @dataclass(frozen=True)
@@ -180,9 +251,10 @@ class QncHeader:
         num_samples: per channel, at ``sample_rate``.
         source_rate: sample rate of what was encoded, Hz.
         source_samples: its length; resampled to ``sample_rate`` it is ``num_samples``.
-        channels: 1 to 255, each coded by itself.
+        channels: 1 to 255.
         codebook_sizes: entries of each codebook in use.
-        version: `PACKED` or `ENTROPY_CODED`.
+        version: `PACKED` or `ENTROPY_CODED`, or one of them of mid and side.
+        side: of two channels that are coded as mid and side; None where each is coded by itself.
     """
 
     model: bytes
@@ -194,6 +266,7 @@ class QncHeader:
     channels: int
     codebook_sizes: tuple[int, ...]
     version: int = PACKED
+    side: Side | None = None
 
     @property
     def num_frames(self) -> int:
@@ -204,15 +277,31 @@ class QncHeader:
         return len(self.codebook_sizes)
 
     @property
+    def side_codebooks(self) -> int | None:
+        return None if self.side is None else self.side.num_codebooks
+
+    @property
+    def is_entropy_coded(self) -> bool:
+        return self.version in (ENTROPY_CODED, ENTROPY_CODED_MID_SIDE)
+
+    @property
     def duration_s(self) -> float:
         return self.num_samples / self.sample_rate
+
+    def packed_bytes(self, frames: int) -> int:
+        """Bytes of the codes of that many frames where they are packed."""
+        return packed_bytes(frames, self.channels, self.codebook_sizes, self.side_codebooks)
 
     @property
     def overhead_bytes(self) -> int:
         """Bytes of a file that are no codes: the header, all check sums, the blocks' lengths."""
         blocks = -(-self.num_frames // BLOCK_FRAMES)
-        of_block = _CRC.size + (_LENGTH.size if self.version == ENTROPY_CODED else 0)
-        return _FIXED.size + 4 * self.num_codebooks + _CRC.size + blocks * of_block
+        of_block = _CRC.size + (_LENGTH.size if self.is_entropy_coded else 0)
+        return self.header_bytes + blocks * of_block
+
+    @property
+    def header_bytes(self) -> int:
+        return _FIXED.size + 4 * self.num_codebooks + (_SIDE.size if self.side else 0) + _CRC.size
 
     def kbps(self, file_bytes: int) -> float:
         """Measured bitrate of the codes in a file of that many bytes, total over the channels."""
@@ -220,8 +309,16 @@ class QncHeader:
 
     def check(self) -> None:
         """Raises ValueError unless all numbers are possible and fit each other."""
-        if self.version not in (PACKED, ENTROPY_CODED):
+        if self.version not in range(PACKED, ENTROPY_CODED_MID_SIDE + 1):
             raise ValueError(f"version {self.version}")
+        if (self.side is not None) != (self.version >= PACKED_MID_SIDE):
+            raise ValueError(f"version {self.version} with side {self.side}")
+        if self.side is not None and (
+            self.channels != 2
+            or not 0 <= self.side.num_codebooks <= self.num_codebooks
+            or abs(self.side.prediction) > EIGHTHS
+        ):
+            raise ValueError(f"{self.channels} channels with {self.side}")
         if len(self.model) != MODEL_ID_BYTES or not 1 <= self.channels <= 255:
             raise ValueError(f"{self.channels} channels")
         if not 1 <= self.num_codebooks < 2**16 or not all(2 <= s < 2**31 for s in self.codebook_sizes):
@@ -238,6 +335,7 @@ class QncHeader:
     def to_bytes(self) -> bytes:
         fixed = _FIXED.pack(MAGIC, *(getattr(self, name) for name in _FIELDS))
         data = fixed + struct.pack(f"<{self.num_codebooks}I", *self.codebook_sizes)
+        data += _SIDE.pack(*self.side) if self.side else b""
         return data + _CRC.pack(zlib.crc32(data))
 
 
@@ -246,8 +344,8 @@ def dumps(header: QncHeader, codes: NDArray[np.integer], tables: CodeTables | No
 
     Args:
         header: fits the codes.
-        codes: (channels, num_codebooks, frames), integers.
-        tables: of the model, which a header of version `ENTROPY_CODED` needs.
+        codes: (channels, num_codebooks, frames), integers; -1 in codebooks that a side lacks.
+        tables: of the model, which a header of a version with entropy-coded codes needs.
 
     Raises:
         UserError: the source's sample rate cannot be noted.
@@ -261,13 +359,13 @@ def dumps(header: QncHeader, codes: NDArray[np.integer], tables: CodeTables | No
     header.check()
     if codes.shape != (header.channels, header.num_codebooks, header.num_frames):
         raise ValueError(f"codes of shape {codes.shape} do not fit {header}")
-    if (tables is not None) != (header.version == ENTROPY_CODED):
+    if (tables is not None) != header.is_entropy_coded:
         raise ValueError(f"version {header.version} and tables {tables} do not fit")
     parts = [header.to_bytes()]
     (seed,) = _CRC.unpack(parts[0][-_CRC.size :])
     for number, start in enumerate(range(0, header.num_frames, BLOCK_FRAMES)):
         block = codes[:, :, start : start + BLOCK_FRAMES]
-        coded = code(block, header.codebook_sizes, tables)
+        coded = code(block, header.codebook_sizes, tables, header.side_codebooks)
         if tables is not None:
             parts.append(_LENGTH.pack(len(coded)))
         parts += [coded, _CRC.pack(_block_crc(coded, number, seed))]
@@ -282,23 +380,25 @@ def loads_header(data: bytes) -> QncHeader:
     """
     if data[: len(MAGIC)] != MAGIC:
         raise UserError("not a .qnc file: it does not begin with the bytes 'QNC'; is it audio to be encoded?")
-    if len(data) > len(MAGIC) and data[len(MAGIC)] not in (PACKED, ENTROPY_CODED):
+    if len(data) > len(MAGIC) and data[len(MAGIC)] not in range(PACKED, ENTROPY_CODED_MID_SIDE + 1):
         raise UserError(
-            f".qnc file of version {data[len(MAGIC)]}, this program reads versions {PACKED} and"
-            f" {ENTROPY_CODED}: update qincodec"
+            f".qnc file of version {data[len(MAGIC)]}, this program reads versions {PACKED} to"
+            f" {ENTROPY_CODED_MID_SIDE}: update qincodec"
         )
     cut_off = UserError(f".qnc file is truncated: {len(data)} bytes end within the header; get a whole copy")
     if len(data) < _FIXED.size:
         raise cut_off
     fields = dict(zip(_FIELDS, _FIXED.unpack_from(data)[1:], strict=True))
     num_codebooks = fields.pop("num_codebooks")
-    end = _FIXED.size + 4 * num_codebooks
+    sizes_end = _FIXED.size + 4 * num_codebooks
+    end = sizes_end + (_SIDE.size if fields["version"] >= PACKED_MID_SIDE else 0)
     if len(data) < end + _CRC.size:
         raise cut_off
     if _CRC.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
         raise UserError(".qnc file is damaged: the check sum of its header does not fit; get a whole copy")
     sizes = struct.unpack_from(f"<{num_codebooks}I", data, _FIXED.size)
-    header = QncHeader(codebook_sizes=sizes, **fields)
+    side = Side(*_SIDE.unpack_from(data, sizes_end)) if end > sizes_end else None
+    header = QncHeader(codebook_sizes=sizes, side=side, **fields)
     try:
         header.check()
     except ValueError as error:
@@ -315,13 +415,13 @@ def blocks(data: bytes) -> tuple[QncHeader, list[bytes]]:
     """
     header = loads_header(data)
     found = []
-    at = _FIXED.size + 4 * header.num_codebooks + _CRC.size
+    at = header.header_bytes
     (seed,) = _CRC.unpack_from(data, at - _CRC.size)
     for number, start in enumerate(range(0, header.num_frames, BLOCK_FRAMES)):
         seconds = start * header.hop_length / header.sample_rate
         frames = min(BLOCK_FRAMES, header.num_frames - start)
-        if header.version == PACKED:
-            size = payload_bytes(frames, header.channels, header.codebook_sizes)
+        if not header.is_entropy_coded:
+            size = header.packed_bytes(frames)
         else:
             size = _LENGTH.unpack_from(data, at)[0] if len(data) >= at + _LENGTH.size else len(data)
             at += _LENGTH.size
@@ -347,14 +447,14 @@ def loads(data: bytes, tables: CodeTables | None = None) -> tuple[QncHeader, Cod
     """Inverse of `dumps`: header and codes (channels, num_codebooks, frames), int32.
 
     Args:
-        tables: of the file's model; files of version `PACKED` need none.
+        tables: of the file's model; files of packed codes need none.
 
     Raises:
         UserError: as `blocks`, for codes that cannot be, and without the tables that are needed. The message
             has no file name.
     """
     header, found = blocks(data)
-    if header.version == PACKED:
+    if not header.is_entropy_coded:
         tables = None
     elif tables is None or tables.codebook_sizes[: header.num_codebooks] != header.codebook_sizes:
         raise UserError(
@@ -366,7 +466,9 @@ def loads(data: bytes, tables: CodeTables | None = None) -> tuple[QncHeader, Cod
         start = number * BLOCK_FRAMES
         frames = min(BLOCK_FRAMES, header.num_frames - start)
         try:
-            parts.append(decode(block, frames, header.channels, header.codebook_sizes, tables))
+            parts.append(
+                decode(block, frames, header.channels, header.codebook_sizes, tables, header.side_codebooks)
+            )
         except ValueError as error:
             seconds = start * header.hop_length / header.sample_rate
             raise UserError(

@@ -95,10 +95,11 @@ def encode(
 ) -> None:
     """Encode audio files to .qnc files.
 
-    Each channel is coded by itself, and audio of another sample rate is resampled; the file notes the
-    rate it had. An entropy-coded file takes more or less than the bitrate, as the command says; --exact
-    comes as near to it, by ratio, as a number of codebooks can. --search trades time for error: fast takes
-    half as long as default, best twice as long; decoding takes the same, with the same model.
+    Two channels are coded as mid and side, the side with fewer codebooks; of more, each is coded by itself.
+    Audio of another sample rate is resampled; the file notes the rate it had. An entropy-coded file takes
+    more or less than the bitrate, as the command says; --exact comes as near to it, by ratio, as a number of
+    codebooks can. --search trades time for error: fast takes half as long as default, best twice as long;
+    decoding takes the same, with the same model.
     """
     jobs = _plan(inputs, output, ".qnc", force)
     with starting():
@@ -123,7 +124,7 @@ def encode(
         resampled = "" if header.source_rate == header.sample_rate else f", from {header.source_rate} Hz"
         return (
             f"{header.duration_s:.2f} s, {made:.2f} kbps ({_channels(header.channels)} of"
-            f" {header.num_codebooks} codebooks){resampled}"
+            f" {_codebooks(header)} codebooks){resampled}"
         )
 
     _run_jobs(jobs, work)
@@ -218,17 +219,18 @@ def info(
 
 
 def _describe_file(header: QncHeader, file_bytes: int) -> list[tuple[str, str]]:
-    from qincodec.bitstream import PACKED
-
-    overhead, how = header.overhead_bytes, "packed" if header.version == PACKED else "entropy-coded"
+    overhead, how = header.overhead_bytes, "entropy-coded" if header.is_entropy_coded else "packed"
     sizes = sorted(set(header.codebook_sizes))
     entries = f"{sizes[0]} entries" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} entries"
+    of = " per channel"
+    if header.side is not None:
+        of = f" of mid and side, the side predicted by {header.side.prediction}/8 of the mid"
     return [
         ("duration", f"{header.duration_s:.3f} s"),
         ("sample rate", f"{header.sample_rate} Hz ({header.num_samples} samples)"),
         ("source", f"{header.source_rate} Hz ({header.source_samples} samples)"),
         ("channels", f"{header.channels}"),
-        ("codebooks", f"{header.num_codebooks} per channel, {entries}"),
+        ("codebooks", f"{_codebooks(header)}{of}, {entries}"),
         ("frames", f"{header.num_frames} per channel, {header.sample_rate / header.hop_length:.3f} Hz"),
         (
             "bitrate",
@@ -322,6 +324,10 @@ def _run_jobs(jobs: list[tuple[Path, Path]], work: Callable[[Path, Path, Progres
 
 def _channels(count: int) -> str:
     return f"{count} channel" + "s" * (count > 1)
+
+
+def _codebooks(header: QncHeader) -> str:
+    return f"{header.num_codebooks}" + ("" if header.side is None else f" + {header.side_codebooks}")
 
 
 def _of(source: Path, progress: ProgressLine) -> Progress:

@@ -103,8 +103,11 @@ class CodeTables:
         bits = (-np.log2(f / (1 << TOTAL_BITS)) for f in self.frequencies)
         return float(sum(b[column].mean() for b, column in zip(bits, codes.T, strict=False)))
 
-    def encode(self, codes: NDArray[np.integer]) -> bytes:
+    def encode(self, codes: NDArray[np.integer], counts: Sequence[int] | None = None) -> bytes:
         """Codes (channels, num_codebooks, frames) to bytes. The first codebooks, all of them or fewer.
+
+        Args:
+            counts: how many codebooks each channel has, 1 or more; all if None. Codes beyond are not coded.
 
         Raises:
             ValueError: another shape, or codes outside their codebooks.
@@ -112,7 +115,9 @@ class CodeTables:
         if codes.ndim != 3 or not 1 <= codes.shape[1] <= len(self.frequencies):
             raise ValueError(f"codes must have shape (channels, num_codebooks, frames), got {codes.shape}")
         sizes = np.array(self.codebook_sizes[: codes.shape[1]])
-        if ((codes < 0) | (codes >= sizes[:, None])).any():
+        counts = [len(sizes)] * len(codes) if counts is None else counts
+        coded = np.arange(len(sizes)) < np.array(counts)[:, None]
+        if (((codes < 0) | (codes >= sizes[:, None])) & coded[..., None]).any():
             raise ValueError("codes lie outside their codebooks")
         # In the order of decoding: frame by frame, channel by channel, if it repeats the last, or its codes.
         repeated = np.zeros((codes.shape[2], codes.shape[0]), dtype=bool)
@@ -126,7 +131,7 @@ class CodeTables:
         )
         used = np.ones((*repeated.shape, 1 + codes.shape[1]), dtype=bool)
         used[0, :, 0] = False  # there is none to repeat
-        used[..., 1:] = ~repeated[..., None]
+        used[..., 1:] = ~repeated[..., None] & coded
         frequencies, starts = (
             np.concatenate(
                 [
@@ -146,15 +151,23 @@ class CodeTables:
             state = (quotient << TOTAL_BITS) + rest + start
         return state.to_bytes(_STATE_BYTES, "little") + np.array(words[::-1], dtype="<u4").tobytes()
 
-    def decode(self, data: bytes, frames: int, channels: int, num_codebooks: int) -> NDArray[np.int32]:
-        """Inverse of `encode`: (channels, num_codebooks, frames), int32.
+    def decode(
+        self,
+        data: bytes,
+        frames: int,
+        channels: int,
+        num_codebooks: int,
+        counts: Sequence[int] | None = None,
+    ) -> NDArray[np.int32]:
+        """Inverse of `encode`: (channels, num_codebooks, frames), int32, -1 where a channel has no codebook.
 
         Raises:
             ValueError: the bytes are not what `encode` makes of that many codes with these tables.
         """
         if not 1 <= num_codebooks <= len(self.frequencies):
             raise ValueError(f"{num_codebooks} codebooks, there are tables for {len(self.frequencies)}")
-        least = frames * channels * min(1.0, num_codebooks * LEAST_BITS)
+        counts = [num_codebooks] * channels if counts is None else counts
+        least = frames * sum(min(1.0, count * LEAST_BITS) for count in counts)
         if len(data) < _STATE_BYTES or len(data) % 4 or 8 * len(data) < least:
             raise ValueError(f"{len(data)} bytes do not hold {frames} frames of {channels} channels")
         state = int.from_bytes(data[:_STATE_BYTES], "little")
@@ -176,7 +189,7 @@ class CodeTables:
                 state = state << _WORD_BITS | next(words)
             return symbol
 
-        decoded = np.empty((frames, channels, num_codebooks), dtype=np.int32)
+        decoded = np.full((frames, channels, num_codebooks), -1, dtype=np.int32)
         last: list[list[int]] = [[]] * channels
         repeats = [False] * channels
         try:
@@ -184,11 +197,11 @@ class CodeTables:
                 for channel in range(channels):
                     repeats[channel] = frame > 0 and take(flags[repeats[channel]]) == 0
                     if not repeats[channel]:
-                        row = [take(table) for table in tables]
+                        row = [take(table) for table in tables[: counts[channel]]]
                         if row == last[channel]:
                             raise ValueError("a frame repeats the last and is not marked so")
                         last[channel] = row
-                    decoded[frame, channel] = last[channel]
+                    decoded[frame, channel, : counts[channel]] = last[channel]
         except StopIteration:
             raise ValueError("the bytes end before the codes do") from None
         if state != _LOW or next(words, None) is not None:

@@ -1,34 +1,54 @@
 """The codec: an autoencoder and, between its halves, a quantizer that was fitted offline.
 
-Each channel is coded by itself; bitrates count all of them. A signal of any length passes through in
+Two channels are coded as mid and side (`qincodec.stereo`), of which the side has fewer codebooks; of other
+numbers each channel is coded by itself. Bitrates count all channels. A signal of any length passes through in
 chunks (`qincodec.autoencoder.CHUNK_FRAMES`) that overlap by the receptive field.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from qincodec import architectures, model_folder
+from qincodec import architectures, model_folder, stereo
 from qincodec.audio import resampled_length
 from qincodec.autoencoder import CHUNK_FRAMES, Autoencoder
-from qincodec.bitstream import ENTROPY_CODED, MODEL_ID_BYTES, PACKED, QncHeader, bits_per_frame
+from qincodec.bitstream import (
+    ENTROPY_CODED,
+    ENTROPY_CODED_MID_SIDE,
+    MODEL_ID_BYTES,
+    NO_CODE,
+    PACKED,
+    PACKED_MID_SIDE,
+    QncHeader,
+    Side,
+    bits_per_frame,
+)
 from qincodec.code_tables import CodeTables
 from qincodec.core.errors import UserError, shown, unknown
 from qincodec.quantizers import QUANTIZERS
 from qincodec.quantizers.base import Quantizer
 from qincodec.quantizers.rvq import RVQ
+from qincodec.rows import decode_rows, encode_rows
+from qincodec.transform_path import NOISE_FRAMES
 
 #: ``load("untrained:paper-d32")``: random weights, the same every time, for tests and benchmarks.
 UNTRAINED = "untrained:"
 _UNTRAINED_CODEBOOKS = 14  # 24 kbps, the highest rate of the authors' examples
 #: How far beyond the lowest and highest rate a bitrate may be asked for: "16" finds 15.5, 48 does not.
 _RATE_TOLERANCE = 1.1
+#: Frames between the mid's noise and the side's. One and the same would add up on the left alone.
+_SIDE_NOISE_FRAMES = NOISE_FRAMES // 2
+
+#: Numbers of codebooks: of one channel, of each of several, or of mid and side.
+Codebooks = int | tuple[int, ...]
 
 
 class Qincodec:
@@ -113,21 +133,27 @@ class Qincodec:
 
     # ---- rates -----------------------------------------------------------------------------------------
 
-    def rates(self, channels: int = 1) -> list[tuple[int, float]]:
+    def rates(self, channels: int = 1) -> list[tuple[Codebooks, float]]:
         """(codebooks, kbit/s in total over the channels) of every rate, ascending.
 
-        With `tables` that of the audio they were counted on: other audio takes more or less.
+        With two channels the codebooks are those of mid and side: three fifths as many for the side, rounded
+        up, and more above the rate at which the mid has all. A quantizer with one rate has it for both.
+        With `tables` the kbit/s are those of the audio they were counted on: other audio takes more or less.
         """
-        sizes, count = self._quantizer.codebook_sizes, self._quantizer.num_codebooks
-        counts = range(1, count + 1) if self._quantizer.prefix_decodable else [count]
+        most = self._quantizer.num_codebooks
+        counts = range(1, most + 1) if self._quantizer.prefix_decodable else [most]
+        rates: list[Codebooks] = list(counts)
+        if channels == 2:
+            pairs = [self.codebooks(n, 2) for n in counts]
+            rates = [(n, of_side) for n, of_side in pairs]
+            rates += [(most, n) for n in range(pairs[-1][1] + 1, most + 1)]
+        sizes, per_frame = self._quantizer.codebook_sizes, self.tables and self.tables.bits_per_frame
+        bits = [0] + [per_frame(n) if per_frame else bits_per_frame(sizes[:n]) for n in range(1, most + 1)]
+        totals = (sum(bits[count] for count in self.codebooks(n, channels)) for n in rates)
+        return [(n, total * self.frame_rate / 1000) for n, total in zip(rates, totals, strict=True)]
 
-        def bits(n: int) -> float:
-            return bits_per_frame(sizes[:n]) if self.tables is None else self.tables.bits_per_frame(n)
-
-        return [(n, channels * bits(n) * self.frame_rate / 1000) for n in counts]
-
-    def codebooks_for(self, kbps: float, channels: int = 1) -> int:
-        """Number of codebooks whose bitrate is nearest to ``kbps`` by ratio; the lower at a tie.
+    def codebooks_for(self, kbps: float, channels: int = 1) -> Codebooks:
+        """Codebooks whose bitrate is nearest to ``kbps`` by ratio; the lower at a tie.
 
         Raises:
             UserError: more than 10 % below the lowest or above the highest rate.
@@ -139,14 +165,32 @@ class Qincodec:
             raise UserError(
                 f"{kbps:g} kbps is not available: the model codes {channels} channel(s) at {allowed}"
             )
-        return min(rates, key=lambda rate: (abs(math.log(rate[1] / kbps)), rate[0]))[0]
+        return min(rates, key=lambda rate: (abs(math.log(rate[1] / kbps)), rate[1]))[0]
+
+    def codebooks(self, asked: Codebooks | None, channels: int) -> tuple[int, ...]:
+        """How many codebooks every channel has, of two mid and side, where so many are asked for."""
+        most = self._quantizer.num_codebooks
+        if not isinstance(asked, tuple) and asked and channels == 2 and self._quantizer.prefix_decodable:
+            asked = asked, -(-3 * asked // 5)
+        counts = asked if isinstance(asked, tuple) else (most if asked is None else asked,) * channels
+        if len(counts) != channels or not most >= counts[0] >= max(1, counts[-1]) or counts[-1] < 0:
+            raise UserError(
+                f"num_codebooks {asked} of {channels} channel(s): give 1 to {most}, or for two channels a"
+                " pair, that of the mid and that of the side, which is no larger"
+            )
+        return counts
 
     # ---- coding ----------------------------------------------------------------------------------------
 
     def encode(
-        self, audio: torch.Tensor, *, kbps: float | None = None, num_codebooks: int | None = None
+        self,
+        audio: torch.Tensor,
+        *,
+        kbps: float | None = None,
+        num_codebooks: Codebooks | None = None,
+        predictions: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """Codes of the audio.
+        """Codes of the audio; of two channels those of mid and side.
 
         On the CPU every channel passes by itself, so that the codes of an item do not depend on the
         others. On other devices they are batched, and may differ in near ties of the quantizer.
@@ -154,30 +198,51 @@ class Qincodec:
         Args:
             audio: (batch, channels, samples) at ``sample_rate``, float32, nominal range [-1, 1].
             kbps: bitrate in total over the channels; the nearest there is is taken.
-            num_codebooks: instead of ``kbps``. All codebooks if neither is given.
+            num_codebooks: instead of ``kbps``; of two channels that of the mid or those of both. None: all.
+            predictions: of two channels, how much of each item's side follows from its mid, in eighths
+                (`qincodec.stereo.best_predictions`); `decode` needs the same. None: nothing.
 
         Returns:
-            (batch, channels, num_codebooks, ceil(samples / hop_length)), int64.
+            (batch, channels, num_codebooks, ceil(samples / hop_length)), int64. Of two channels the first
+            has the codes of the mid, the second those of the side: -1 in the codebooks that it lacks, in all
+            of them where the side is silent, as it is where both channels are the same.
 
         Raises:
             UserError: audio of another shape, empty or not finite, a rate the model does not have, or a
                 model without quantizer.
         """
-        rows = self._rows(audio)
+        rows, channels = self._rows(audio), audio.shape[1]
         if kbps is not None and num_codebooks is not None:
             raise UserError("give kbps or num_codebooks, not both")
         if kbps is not None:
-            num_codebooks = self.codebooks_for(kbps, audio.shape[1])
-        passes = self._passes(rows, rows.shape[1] // self.hop_length)
-        codes = torch.cat([torch.cat(list(self.encode_blocks([part], num_codebooks)), 2) for part in passes])
+            num_codebooks = self.codebooks_for(kbps, channels)
+        counts = self.codebooks(num_codebooks, channels) * len(audio)
+        if channels == 2:
+            of_items = stereo.checked_predictions(predictions, len(audio))
+            rows = stereo.to_mid_side(rows.unflatten(0, (-1, 2)), of_items).flatten(0, 1)
+            sounding = rows.any(1).tolist()
+            counts = tuple(n if sounding[i] or i % 2 == 0 else 0 for i, n in enumerate(counts))
+        frames = self.autoencoder.num_frames(rows.shape[1])
+        codes = torch.full((len(rows), max(counts), frames), NO_CODE, device=self.device)
+        for part in self._passes([i for i, n in enumerate(counts) if n], frames):
+            coded = torch.cat(list(encode_rows(*self._parts, [rows[part]], [counts[i] for i in part])), 2)
+            codes[part, : coded.shape[1]] = coded
         return codes.unflatten(0, audio.shape[:2])
 
-    def decode(self, codes: torch.Tensor, num_samples: int | None = None) -> torch.Tensor:
+    def decode(
+        self,
+        codes: torch.Tensor,
+        num_samples: int | None = None,
+        *,
+        predictions: Sequence[int] | None = None,
+    ) -> torch.Tensor:
         """Audio of the codes.
 
         Args:
-            codes: (batch, channels, num_codebooks, frames), integers; fewer codebooks are a lower rate.
+            codes: (batch, channels, num_codebooks, frames), integers, as `encode` gives them; fewer codebooks
+                are a lower rate.
             num_samples: length to trim the last frame to.
+            predictions: what `encode` had.
 
         Returns:
             (batch, channels, num_samples or frames * hop_length), float32; may exceed [-1, 1].
@@ -190,60 +255,96 @@ class Qincodec:
                 f"codes must have shape (batch, channels, num_codebooks, frames), got {tuple(codes.shape)}"
             )
         length = self._length(codes.shape[3], num_samples)
-        passes = self._passes(codes.to(self.device).flatten(0, 1), codes.shape[3])
-        audio = torch.cat([torch.cat(list(self.decode_blocks(part)), 1) for part in passes])
-        return audio[:, :length].unflatten(0, codes.shape[:2])
+        rows, mid_side = codes.to(self.device).flatten(0, 1), codes.shape[1] == 2
+        counts = stereo.codebooks_of(rows) if mid_side else [codes.shape[2]] * len(rows)
+        audio = torch.zeros(len(rows), length, device=self.device)
+        for part in self._passes([i for i, n in enumerate(counts) if n], codes.shape[3]):
+            noise_at = [_SIDE_NOISE_FRAMES * (i % 2) if mid_side else 0 for i in part]
+            blocks = decode_rows(*self._parts, rows[part], [counts[i] for i in part], noise_at)
+            audio[part] = torch.cat(list(blocks), 1)[:, :length]
+        audio = audio.unflatten(0, codes.shape[:2])
+        of_items = stereo.checked_predictions(predictions, len(codes))
+        return stereo.to_left_right(audio, of_items) if mid_side else audio
 
     def reconstruct(
-        self, audio: torch.Tensor, *, kbps: float | None = None, num_codebooks: int | None = None
+        self, audio: torch.Tensor, *, kbps: float | None = None, num_codebooks: Codebooks | None = None
     ) -> torch.Tensor:
-        """`encode` and `decode`: (batch, channels, samples) -> the same shape."""
-        return self.decode(self.encode(audio, kbps=kbps, num_codebooks=num_codebooks), audio.shape[-1])
+        """`encode` and `decode`, with the best predictions: (batch, channels, samples) -> the same shape."""
+        predictions = stereo.best_predictions(audio) if audio.ndim == 3 and audio.shape[1] == 2 else None
+        codes = self.encode(audio, kbps=kbps, num_codebooks=num_codebooks, predictions=predictions)
+        return self.decode(codes, audio.shape[-1], predictions=predictions)
 
     def encode_latents(self, audio: torch.Tensor) -> torch.Tensor:
         """(batch, channels, samples) -> (batch, channels, frames, latent_dim), nothing quantized."""
-        rows = self._rows(audio)
-        passes = self._passes(rows, rows.shape[1] // self.hop_length)
-        latents = torch.cat([torch.cat(list(self.autoencoder.encode_blocks([part])), 1) for part in passes])
+        rows, encode = self._rows(audio), self.autoencoder.encode_blocks
+        passes = self._passes(range(len(rows)), rows.shape[1] // self.hop_length)
+        latents = torch.cat([torch.cat(list(encode([rows[part]])), 1) for part in passes])
         return latents.unflatten(0, audio.shape[:2])
 
     def decode_latents(self, latents: torch.Tensor, num_samples: int | None = None) -> torch.Tensor:
         """(batch, channels, frames, latent_dim) -> (batch, channels, num_samples or frames * hop_length)."""
         length = self._length(latents.shape[2], num_samples)
-        decode = self.autoencoder.decode_blocks
-        passes = self._passes(latents.to(self.device).flatten(0, 1), latents.shape[2])
-        audio = torch.cat([torch.cat(list(decode(part.split(CHUNK_FRAMES, 1))), 1) for part in passes])
+        rows, decode = latents.to(self.device).flatten(0, 1), self.autoencoder.decode_blocks
+        passes = self._passes(range(len(rows)), latents.shape[2])
+        audio = torch.cat([torch.cat(list(decode(rows[part].split(CHUNK_FRAMES, 1))), 1) for part in passes])
         return audio[:, :length].unflatten(0, latents.shape[:2])
 
     # ---- coding of signals of any length ---------------------------------------------------------------
 
     def encode_blocks(
-        self, blocks: Iterable[torch.Tensor], num_codebooks: int | None = None
+        self, blocks: Iterable[torch.Tensor], num_codebooks: Codebooks | None = None, prediction: int = 0
     ) -> Iterator[torch.Tensor]:
         """Codes of a signal that arrives in blocks, in memory that does not grow with its length.
 
         Args:
-            blocks: (rows, n) with any n, in order.
-            num_codebooks: all if None.
+            blocks: (channels, n) with any n, in order.
+            num_codebooks: as `encode` has it; all if None. (n, 0) leaves out a side that is silent.
+            prediction: of the side of two channels.
 
         Yields:
-            (rows, num_codebooks, frames), int64; laid end to end they are the codes of the whole signal,
+            (channels, num_codebooks, frames), int64; laid end to end they are the codes of the whole signal,
             save where float rounding decides between two codewords.
         """
-        quantizer = self._quantizer
-        for latents in self.autoencoder.encode_blocks(blocks):
-            codes = quantizer.encode(latents.flatten(0, 1), num_codebooks)
-            yield codes.unflatten(0, latents.shape[:2]).transpose(1, 2)
+        blocks = iter(blocks)
+        first = next(blocks, None)
+        if first is None:
+            return
+        counts = self.codebooks(num_codebooks, len(first))
+        rows: Iterable[torch.Tensor] = itertools.chain([first], blocks)
+        if len(first) == 2:
+            rows = (stereo.to_mid_side(block, prediction) for block in rows)
+        coded = sum(map(bool, counts))
+        for codes in encode_rows(*self._parts, (block[:coded] for block in rows), counts[:coded]):
+            yield F.pad(codes, (0, 0, 0, 0, 0, len(counts) - coded), value=NO_CODE)
 
-    def decode_blocks(self, codes: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Audio (rows, samples) block by block of codes (rows, num_codebooks, frames), integers."""
-        return self.autoencoder.decode_blocks(
-            self._quantizer.decode(part.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(part), -1))
-            for part in codes.split(CHUNK_FRAMES, dim=2)
-        )
+    def decode_blocks(self, codes: torch.Tensor, prediction: int | None = 0) -> Iterator[torch.Tensor]:
+        """Audio (channels, samples) block by block of codes (channels, num_codebooks, frames), integers.
 
-    def header(self, channels: int, num_codebooks: int, source_rate: int, source_samples: int) -> QncHeader:
+        Args:
+            prediction: of the side of two channels; None: the codes are those of left and right, as in files
+                of versions 1 and 2.
+        """
+        if len(codes) != 2 or prediction is None:
+            yield from decode_rows(*self._parts, codes, [codes.shape[1]] * len(codes), [0] * len(codes))
+            return
+        counts = stereo.codebooks_of(codes)
+        coded = sum(map(bool, counts))
+        for rows in decode_rows(*self._parts, codes[:coded], counts[:coded], [0, _SIDE_NOISE_FRAMES][:coded]):
+            yield stereo.to_left_right(F.pad(rows, (0, 0, 0, 2 - coded)), prediction)
+
+    def header(
+        self,
+        channels: int,
+        num_codebooks: Codebooks,
+        source_rate: int,
+        source_samples: int,
+        *,
+        prediction: int = 0,
+    ) -> QncHeader:
         """Header of the .qnc file of codes of this model, from the source's sample rate and length."""
+        counts, packed = self.codebooks(num_codebooks, channels), self.tables is None
+        side = Side(counts[1], prediction) if channels == 2 else None
+        versions = (PACKED, ENTROPY_CODED) if side is None else (PACKED_MID_SIDE, ENTROPY_CODED_MID_SIDE)
         return QncHeader(
             model=self.model_id,
             sample_rate=self.sample_rate,
@@ -252,8 +353,9 @@ class Qincodec:
             source_rate=source_rate,
             source_samples=source_samples,
             channels=channels,
-            codebook_sizes=self._quantizer.codebook_sizes[:num_codebooks],
-            version=PACKED if self.tables is None else ENTROPY_CODED,
+            codebook_sizes=self._quantizer.codebook_sizes[: counts[0]],
+            version=versions[not packed],
+            side=side,
         )
 
     def check_header(self, header: QncHeader) -> None:
@@ -275,10 +377,14 @@ class Qincodec:
             raise UserError("this model has no quantizer, so no codes and no bitrate: fit one to its latents")
         return self.quantizer
 
-    def _passes(self, rows: torch.Tensor, frames: int) -> tuple[torch.Tensor, ...]:
-        """What is coded at once: a row on the CPU, elsewhere as many as make 16 chunks."""
-        one_by_one = self.device.type == "cpu"
-        return rows.split(1 if one_by_one else 16 * CHUNK_FRAMES // max(1, min(frames, CHUNK_FRAMES)))
+    def _passes(self, rows: Sequence[int], frames: int) -> list[list[int]]:
+        """Which rows are coded at once: one on the CPU, elsewhere as many as make 16 chunks."""
+        at_once = 16 * CHUNK_FRAMES // max(1, min(frames, CHUNK_FRAMES)) if self.device.type != "cpu" else 1
+        return [list(rows[start : start + at_once]) for start in range(0, len(rows), at_once)]
+
+    @property
+    def _parts(self) -> tuple[Autoencoder, Quantizer]:
+        return self.autoencoder, self._quantizer
 
     def _rows(self, audio: torch.Tensor) -> torch.Tensor:
         """(batch, channels, samples), checked, as (batch * channels, samples)."""

@@ -17,10 +17,10 @@ import soundfile
 import soxr
 import torch
 
-from qincodec import audio
+from qincodec import audio, stereo
 from qincodec.audio import Audio, Subtype
-from qincodec.bitstream import QncHeader, dumps
-from qincodec.codec import Qincodec
+from qincodec.bitstream import NO_CODE, QncHeader, dumps
+from qincodec.codec import Codebooks, Qincodec
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
 from qincodec.core.files import replacing
@@ -50,13 +50,15 @@ class Written:
 
 
 def encode_file(
-    codec: Qincodec, path: str | Path, num_codebooks: int, progress: Progress | None = None
+    codec: Qincodec, path: str | Path, num_codebooks: Codebooks, progress: Progress | None = None
 ) -> tuple[QncHeader, bytes]:
     """Header and bytes of the .qnc file of an audio file, resampled to the model's rate.
 
+    A stereo file is read twice: what predicts the side, and whether there is any, shows at its end.
+
     Args:
-        path: what `qincodec.audio.read` reads; each channel is coded by itself.
-        num_codebooks: per channel.
+        path: what `qincodec.audio.read` reads.
+        num_codebooks: as `Qincodec.encode` has it.
         progress: called with seconds of audio.
 
     Raises:
@@ -68,13 +70,21 @@ def encode_file(
 
 
 def _encode(
-    codec: Qincodec, path: str | Path, num_codebooks: int, progress: Progress | None
+    codec: Qincodec, path: str | Path, num_codebooks: Codebooks, progress: Progress | None
 ) -> tuple[QncHeader, np.ndarray[Any, Any]]:
     """Header and codes (channels, num_codebooks, frames), int32."""
     info = audio.info(path)
     if info.channels > 255:
         raise UserError(f"'{path}' has {info.channels} channels, a .qnc file holds 255 at most: split it")
-    header = codec.header(info.channels, num_codebooks, info.sample_rate, info.num_samples)
+    prediction = 0
+    if info.channels == 2:
+        prediction = stereo.best_prediction(map(torch.from_numpy, audio.blocks(path, _BLOCK_S)))
+        blocks = map(torch.from_numpy, audio.blocks(path, _BLOCK_S))
+        if not any(stereo.to_mid_side(block, prediction)[1].any() for block in blocks):
+            num_codebooks = codec.codebooks(num_codebooks, 2)[0], 0
+    header = codec.header(
+        info.channels, num_codebooks, info.sample_rate, info.num_samples, prediction=prediction
+    )
     resampled = resampled_blocks(
         audio.blocks(path, _BLOCK_S),
         info.sample_rate,
@@ -84,9 +94,10 @@ def _encode(
     )
     # Once for all: results that are kept between the large ones that are not would break up the heap, and
     # memory would grow by a multiple of them.
-    codes = np.empty((header.channels, num_codebooks, header.num_frames), dtype=np.int32)
+    codes = np.empty((header.channels, header.num_codebooks, header.num_frames), dtype=np.int32)
     done = 0
-    for part in codec.encode_blocks((torch.from_numpy(b).to(codec.device) for b in resampled), num_codebooks):
+    on_device = (torch.from_numpy(block).to(codec.device) for block in resampled)
+    for part in codec.encode_blocks(on_device, num_codebooks, prediction):
         codes[:, :, done : done + part.shape[2]] = part.cpu().numpy()
         done += part.shape[2]
         if progress:
@@ -107,21 +118,34 @@ def encode_to_rate(
         UserError: as `encode_file` and `Qincodec.codebooks_for`.
     """
     channels = audio.info(path).channels
-    numbers = [count for count, _ in codec.rates(channels)]
+    numbers = [codebooks for codebooks, _ in codec.rates(channels)]
     low, at, high = -1, numbers.index(codec.codebooks_for(kbps, channels)), len(numbers)
     prefixes = codec.quantizer is not None and codec.quantizer.prefix_encoded
     whole = _encode(codec, path, numbers[-1], progress) if prefixes else None
     tried: list[tuple[float, QncHeader, bytes]] = []
     while low < at < high:
         header, codes = whole or _encode(codec, path, numbers[at], progress)
-        header = replace(header, codebook_sizes=header.codebook_sizes[: numbers[at]])
-        data = dumps(header, codes[:, : numbers[at]], codec.tables)
+        header, codes = _first_codebooks(header, codes, codec.codebooks(numbers[at], channels))
+        data = dumps(header, codes, codec.tables)
         made = header.kbps(len(data))
         tried.append((abs(math.log(made / kbps)), header, data))
         low, high = (at, high) if made < kbps else (low, at)
         at = min(max(round((at + 1) * kbps / made) - 1, low + 1), high - 1)
     _, header, data = min(tried, key=lambda one: one[0])
     return header, data
+
+
+def _first_codebooks(
+    header: QncHeader, codes: np.ndarray[Any, Any], counts: tuple[int, ...]
+) -> tuple[QncHeader, np.ndarray[Any, Any]]:
+    """Header and codes of no more codebooks than ``counts`` (`Qincodec.codebooks`)."""
+    header = replace(header, codebook_sizes=header.codebook_sizes[: counts[0]])
+    codes = codes[:, : counts[0]]
+    if header.side is not None:
+        header = replace(header, side=header.side._replace(num_codebooks=min(counts[1], header.side[0])))
+        codes = codes.copy()
+        codes[1, header.side_codebooks :] = NO_CODE
+    return header, codes
 
 
 def decode_file(
@@ -147,9 +171,9 @@ def decode_file(
     codec.check_header(header)
     rate = header.source_rate if source_rate else header.sample_rate
     num_samples = header.source_samples if source_rate else header.num_samples
-    blocks: Iterable[Audio] = (
-        block.cpu().numpy() for block in codec.decode_blocks(torch.from_numpy(codes).to(codec.device))
-    )
+    prediction = None if header.side is None else header.side.prediction
+    decoded = codec.decode_blocks(torch.from_numpy(codes).to(codec.device), prediction)
+    blocks: Iterable[Audio] = (block.cpu().numpy() for block in decoded)
     blocks = _trim(blocks, header.num_samples)
     blocks = resampled_blocks(blocks, header.sample_rate, rate, header.num_samples, num_samples)
     bits = 32 if subtype == "float32" else int(subtype[3:])

@@ -15,7 +15,7 @@ from baselines.qincodec import Continuous, Qincodec
 from baselines.registry import CODECS
 from qincodec import codec as model
 from qincodec.architectures import SIZES, autoencoder
-from qincodec.bitstream import pack_codes
+from qincodec.bitstream import loads, pack_codes
 from qincodec.code_tables import CodeTables
 from qincodec.core.errors import UserError
 from qincodec.quantizers.fsq import FSQ
@@ -49,25 +49,27 @@ def test_promises_of_the_interface(tiny: Qincodec) -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_rates_are_totals_and_are_what_the_payload_has(tiny: Qincodec, channels: int) -> None:
     rate = tiny.nearest_rate(16, channels)
-    n = 9 // channels + channels // 2  # 9 mono, 5 each of stereo
-    assert rate.settings == {"num_codebooks": n}
-    assert rate.kbps == pytest.approx(channels * n * 1.72265625)
+    expected = {1: {"num_codebooks": 9}, 2: {"num_codebooks": 6, "side_codebooks": 4}}[channels]
+    n = sum(expected.values())
+    assert rate.settings == expected
+    assert rate.kbps == pytest.approx(n * 1.72265625)
     seconds = 20
     audio = 0.1 * torch.randn(1, channels, seconds * 44_100)
     (clip,) = tiny.encode(audio, rate)
     frames = -(-seconds * 44_100 // 256)
-    assert len(clip.payload) == -(-channels * frames * n * 10 // 8)
+    assert len(clip.payload) == -(-frames * n * 10 // 8)
     assert clip.kbps == pytest.approx(rate.kbps, rel=1e-3)
 
 
 def test_payload_is_the_codes_and_nothing_else(tiny: Qincodec, audio: torch.Tensor) -> None:
     clips = tiny.encode(audio, tiny.rates(2)[3])
-    codes = tiny.model.encode(audio, num_codebooks=4).numpy()
-    for clip, expected in zip(clips, codes, strict=True):
-        assert clip.payload == pack_codes(expected, (1024,) * 4)
+    codes = tiny.model.encode(audio, num_codebooks=(4, 3)).numpy()
+    for clip, (mid, side) in zip(clips, codes, strict=True):
+        rows = np.concatenate([mid, side[:3]])
+        assert clip.payload == pack_codes(rows[None], (1024,) * 7)
         assert clip.codes is not None
-        assert np.array_equal(clip.codes, np.concatenate(list(expected)))
-        assert clip.codebook_sizes == (1024,) * 8
+        assert np.array_equal(clip.codes, rows)
+        assert clip.codebook_sizes == (1024,) * 7
     stripped = [
         Encoded(c.payload, c.sample_rate, c.channels, c.num_samples, side_info=c.side_info) for c in clips
     ]
@@ -117,6 +119,33 @@ def test_continuous_needs_no_quantizer(tmp_path: Path, audio: torch.Tensor) -> N
     assert check.decode(check.encode(audio, Rate(None))).shape == audio.shape
     with pytest.raises(UserError, match="no quantizer"):
         Qincodec(weights=weights).rates()
+
+
+def test_stereo_clips_of_before_are_left_and_right(tiny: Qincodec) -> None:
+    """Out of run folders of programs that coded each channel by itself."""
+    data = Path(__file__).parents[1] / "qincodec" / "data"
+    _, codes = loads((data / "left_right.qnc").read_bytes())
+    side_info = {"model": tiny.weights_hash, "num_codebooks": 3}
+    clip = Encoded(pack_codes(codes, (1024,) * 3), 44_100, 2, 1500, side_info=side_info)
+    expected = np.load(data / "left_right.npy")
+    np.testing.assert_allclose(tiny.decode([clip])[0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("gains", [(1, 1), (1, 0), (0, 1), (0, 0)])
+def test_a_source_in_the_middle_or_in_one_channel_takes_the_bytes_of_mono(
+    tiny: Qincodec, audio: torch.Tensor, gains: tuple[int, int]
+) -> None:
+    clip = torch.stack([gain * audio[:1, 0] for gain in gains], 1)
+    low, high = tiny.rates(2)[3], tiny.rates(2)[6]
+    (encoded,) = tiny.encode(clip, low)
+    assert len(encoded.payload) == -(-20 * 4 * 10 // 8)  # 20 frames of 4 codebooks of the mid
+    assert encoded.codes is not None
+    assert [len(row) for row in encoded.codes] == 4 * [20] + 3 * [0]
+    assert tiny.truncate(*tiny.encode(clip, high), low).to_bytes() == encoded.to_bytes()
+    left, right = tiny.decode([Encoded.from_bytes(encoded.to_bytes())])[0]
+    for channel, gain in zip((left, right), gains, strict=True):
+        assert gain or not any(gains) or not channel.any()
+    assert gains[0] != gains[1] or torch.equal(left, right)
 
 
 # ---- what identifies a score ---------------------------------------------------------------------------

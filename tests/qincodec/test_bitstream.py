@@ -18,8 +18,11 @@ from qincodec.audio import resampled_length
 from qincodec.bitstream import (
     BLOCK_FRAMES,
     ENTROPY_CODED,
+    ENTROPY_CODED_MID_SIDE,
     PACKED,
+    PACKED_MID_SIDE,
     QncHeader,
+    Side,
     bits_per_frame,
     blocks,
     dumps,
@@ -191,6 +194,55 @@ def test_layout_of_version_2() -> None:
     assert header.overhead_bytes == len(data) - sum(map(len, blocks(data)[1]))
 
 
+def mid_side(side: Side, num_samples: int = 70_000) -> tuple[QncHeader, np.ndarray, CodeTables]:
+    """Of codes of unequal frequency; with a silent passage in the side."""
+    header, codes, tables, _ = skewed((1024, 4, 5), num_samples, 2)
+    codes[1, side.num_codebooks :] = -1
+    codes[1, : side.num_codebooks, 50:90] = 3
+    return replace(header, version=ENTROPY_CODED_MID_SIDE, side=side), codes, tables
+
+
+def test_layout_of_mid_and_side() -> None:
+    """Written out by hand: versions 3 and 4 are 1 and 2 with 3 bytes more and the codes of both as of one."""
+    header, codes, tables = mid_side(Side(2, -5), 300)
+    packed = dumps(replace(header, version=PACKED_MID_SIDE), codes)
+    fixed = b"QNC\x1a" + struct.pack("<BBH8sIIQIQ", 3, 2, 3, MODEL, 44_100, 256, 300, 44_100, 300)
+    fixed += struct.pack("<IIIHb", 1024, 4, 5, 2, -5)
+    crc = zlib.crc32(fixed)
+    one = pack_codes(np.concatenate([codes[0], codes[1, :2]])[None], (1024, 4, 5, 1024, 4))
+    block = zlib.crc32(one, zlib.crc32(bytes(8), crc))
+    assert packed == fixed + struct.pack("<I", crc) + one + struct.pack("<I", block)
+    coded = dumps(header, codes, tables)
+    assert coded[:4] + coded[5 : len(fixed)] == packed[:4] + packed[5 : len(fixed)]
+    assert header.overhead_bytes == len(coded) - sum(map(len, blocks(coded)[1]))
+
+
+@pytest.mark.parametrize("side", [Side(3), Side(1, 8), Side(0, -8)])
+def test_mid_and_side_round_trip(side: Side) -> None:
+    header, codes, tables = mid_side(side)
+    for version, of_model in ((PACKED_MID_SIDE, None), (ENTROPY_CODED_MID_SIDE, tables)):
+        header = replace(header, version=version)
+        data = dumps(header, codes, of_model)
+        got, back = loads(data, of_model)
+        assert got == header
+        assert np.array_equal(back, codes)
+        if side.num_codebooks == 0:  # a side that is silent takes no byte: as long as the mid alone
+            mono = replace(header, version=version - 2, channels=1, side=None)
+            assert len(data) == len(dumps(mono, codes[:1], of_model)) + 3
+        for length in range(40, len(data), 97):
+            with pytest.raises(UserError, match="truncated"):
+                loads(data[:length], of_model)
+
+
+def test_headers_of_mid_and_side_that_cannot_be_are_refused() -> None:
+    header, codes, tables = mid_side(Side(2))
+    for change in ({"side": Side(4)}, {"side": Side(2, 9)}, {"side": None}, {"version": 2}):
+        with pytest.raises(ValueError, match=r"side|Side"):
+            replace(header, **change).check()
+    with pytest.raises(ValueError, match="beyond its 1 codebooks"):
+        dumps(replace(header, side=Side(1)), codes, tables)
+
+
 @pytest.mark.parametrize("sizes", [TEN_BITS, (2,), (8, 5, 5, 5, 1024)])
 @pytest.mark.parametrize(("num_samples", "channels"), [(1, 1), (256, 2), (70_000, 6)])
 def test_entropy_coded_round_trip(sizes: tuple[int, ...], num_samples: int, channels: int) -> None:
@@ -275,8 +327,8 @@ def test_errors_say_what_is_wrong() -> None:
     header, codes, data = example(num_samples=150_001)
     with pytest.raises(UserError, match=r"not a \.qnc file"):
         loads(b"RIFF" + data[4:])
-    with pytest.raises(UserError, match=r"version 3.*update"):
-        loads(data[:4] + b"\x03" + data[5:])
+    with pytest.raises(UserError, match=r"version 5.*update"):
+        loads(data[:4] + b"\x05" + data[5:])
     with pytest.raises(UserError, match="3 bytes follow"):
         loads(data + b"abc")
     with pytest.raises(UserError, match="header"):
@@ -392,7 +444,8 @@ def fuzz(count: int, seed: int) -> None:
         example((2,), 1)[2],
     ]
     _, _, tables, coded = skewed((1024, 1024), 70_000, 2)
-    seeds.append(coded)
+    header, codes, _ = mid_side(Side(2, 1))
+    seeds += [coded, dumps(replace(header, version=PACKED_MID_SIDE), codes)]
     refused = 0
     tracemalloc.start()
     try:

@@ -65,10 +65,10 @@ def test_files_go_there_and_back(run, tmp_path: Path, tiny: Qincodec) -> None:
     values = noise(tmp_path / "in.wav", 1.0, channels=2)
     code, out, err = run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", "--kbps", 8, *TINY)
     assert (code, out) == (0, "")
-    assert "2 channels of 2 codebooks" in err
-    assert "6.92 kbps" in err  # 173 frames of 40 bits in a second
+    assert "2 channels of 3 + 2 codebooks" in err
+    assert "8.66 kbps" in err  # 173 frames of 50 bits in a second, in whole bytes
     header, codes = loads((tmp_path / "a.qnc").read_bytes())
-    expected = tiny.encode(torch.from_numpy(values)[None], num_codebooks=2)
+    expected = tiny.encode(torch.from_numpy(values)[None], num_codebooks=3)
     assert np.array_equal(codes, expected[0].numpy())
     assert (header.num_samples, header.source_rate) == (44_100, 44_100)
     assert run("decode", tmp_path / "a.qnc", "-o", tmp_path / "out.wav", *TINY)[0] == 0
@@ -79,6 +79,27 @@ def test_files_go_there_and_back(run, tmp_path: Path, tiny: Qincodec) -> None:
     assert run("decode", tmp_path / "a.qnc", "-o", tmp_path / "out.wav", "--force", *TINY)[0] == 0
     assert (tmp_path / "out.wav").read_bytes() == first  # nor does the time of day get in
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.qnc", "in.wav", "out.wav"]
+
+
+def test_stereo_files(run, tmp_path: Path, tiny: Qincodec) -> None:
+    """One of before, of left and right each by itself; a source on the left; the search for a bitrate."""
+    data = Path(__file__).parent / "data"
+    assert run("decode", data / "left_right.qnc", "-o", tmp_path / "old.wav", *TINY)[0] == 0
+    np.testing.assert_allclose(
+        audio.read(tmp_path / "old.wav")[0], np.load(data / "left_right.npy"), atol=1e-6
+    )
+    values = noise(tmp_path / "in.wav", 1.0, channels=2)
+    audio.write(tmp_path / "left.wav", values * np.float32([[1], [0]]), 44_100)
+    _, _, err = run("encode", tmp_path / "left.wav", "-o", tmp_path / "left.qnc", "--kbps", 16, *TINY)
+    assert "10.38 kbps (2 channels of 6 + 0 codebooks)" in err  # 173 frames of 60 bits in a second
+    _, out, _ = run("info", tmp_path / "left.qnc")
+    assert "6 + 0 of mid and side, the side predicted by 8/8 of the mid" in out
+    run("decode", tmp_path / "left.qnc", "-o", tmp_path / "back.wav", *TINY)
+    left, right = audio.read(tmp_path / "back.wav")[0]
+    assert left.any() and not right.any()
+    exact = files.encode_to_rate(tiny, tmp_path / "in.wav", 20)
+    assert exact == files.encode_file(tiny, tmp_path / "in.wav", (7, 5))  # 12 codebooks of 1.72 kbps
+    assert abs(exact[0].kbps(len(exact[1])) / 20 - 1) < 0.05
 
 
 @pytest.mark.parametrize("rate", [8_000, 32_000, 48_000, 96_000])
@@ -123,7 +144,7 @@ def test_pcm_is_cut_with_a_warning(
     noise(tmp_path / "in.wav", 0.1)
     run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", *TINY)
     loud = torch.linspace(-2, 2, 18 * 256)[None]
-    monkeypatch.setattr(Qincodec, "decode_blocks", lambda self, codes: iter(loud.split(1000, 1)))
+    monkeypatch.setattr(Qincodec, "decode_blocks", lambda self, codes, _: iter(loud.split(1000, 1)))
     _, _, err = run("decode", tmp_path / "a.qnc", "-o", tmp_path / name, "--subtype", subtype, *TINY)
     expected = loud[0, :4410].numpy()
     assert f"warning: {tmp_path / name}: {(abs(expected) > 1).sum()} samples exceeded full scale" in err
@@ -285,16 +306,17 @@ def test_entropy_coded_files(run, tmp_path: Path) -> None:
     Qincodec(packing.autoencoder, packing.quantizer, tables=tables).save(tmp_path / "model")
     model = ["--model", tmp_path / "model"]
     n = packing.codebooks_for(16, 2)
-    kbps = 2 * tables.bits_per_frame(n) * 172.265625 / 1000
+    assert isinstance(n, tuple)
+    kbps = sum(map(tables.bits_per_frame, n)) * 172.265625 / 1000
     run("encode", tmp_path / "in.wav", "-o", tmp_path / "packed.qnc", "--kbps", "16", *TINY)
     code, _, err = run("encode", tmp_path / "in.wav", "-o", tmp_path / "coded.qnc", "--kbps", kbps, *model)
     assert code == 0
-    assert f"{n} codebooks" in err
+    assert f"{n[0]} + {n[1]} codebooks" in err
     packed, coded = ((tmp_path / name).read_bytes() for name in ("packed.qnc", "coded.qnc"))
     assert len(coded) < 0.97 * len(packed)
     code, out, _ = run("info", tmp_path / "coded.qnc")
     assert code == 0
-    payload = len(coded) - (44 + 4 * n + 4) - 2 * 8  # two blocks
+    payload = len(coded) - (44 + 4 * n[0] + 3 + 4) - 2 * 8  # two blocks
     assert f"({payload} bytes of entropy-coded codes)" in out
     assert f"{payload * 8 / 2 / 1000:.3f} kbps" in out
     run("decode", tmp_path / "packed.qnc", "-o", tmp_path / "packed.wav", *TINY)
@@ -332,9 +354,9 @@ def test_exact_is_the_number_of_codebooks_that_comes_nearest(
     encoded: list[int | None] = []
     encode_blocks = Qincodec.encode_blocks
 
-    def counted(model: Qincodec, blocks: Any, num_codebooks: int | None = None) -> Any:
+    def counted(model: Qincodec, blocks: Any, num_codebooks: int | None = None, prediction: int = 0) -> Any:
         encoded.append(num_codebooks)
-        return encode_blocks(model, blocks, num_codebooks)
+        return encode_blocks(model, blocks, num_codebooks, prediction)
 
     monkeypatch.setattr(Qincodec, "encode_blocks", counted)
     for kbps in (12, 17, 23):
@@ -377,7 +399,7 @@ def test_interrupts_exit_130_and_leave_no_rests(run, tmp_path: Path, monkeypatch
     noise(tmp_path / "in.wav", 1.0)
     run("encode", tmp_path / "in.wav", "-o", tmp_path / "a.qnc", *TINY)
 
-    def decode_blocks(self: Qincodec, codes: torch.Tensor) -> Iterator[torch.Tensor]:
+    def decode_blocks(self: Qincodec, codes: torch.Tensor, _: int | None) -> Iterator[torch.Tensor]:
         yield torch.zeros(1, 1000)
         raise KeyboardInterrupt
 

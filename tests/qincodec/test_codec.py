@@ -65,8 +65,11 @@ def test_rates_are_the_papers() -> None:
     }
     assert rates[9] == pytest.approx(15.5039, abs=1e-4)
     assert [codec.codebooks_for(kbps) for kbps in (1.6, 3, 8, 10, 16, 24, 26.5)] == [1, 2, 5, 6, 9, 14, 14]
-    assert codec.codebooks_for(16, channels=2) == 5
-    assert codec.rates(2)[8] == (9, pytest.approx(31.0078, abs=1e-4))
+    # Two channels: mid and side, which has three fifths of the codebooks, rounded up; and all at the end.
+    assert codec.codebooks_for(16, channels=2) == (6, 4)
+    assert codec.rates(2)[8] == ((9, 6), pytest.approx(15 * 1.72265625, abs=1e-4))
+    assert codec.rates(2)[-1] == ((14, 14), pytest.approx(2 * rates[14]))
+    assert codec.rates(3)[8] == (9, pytest.approx(3 * rates[9]))
 
 
 @pytest.mark.parametrize("kbps", [0.5, 27, 64, 1e9, 0, -8, float("nan")])
@@ -76,28 +79,34 @@ def test_rates_out_of_reach_are_refused_with_the_range(tiny: Qincodec, kbps: flo
 
 
 def test_codes_are_quantized_latents(tiny: Qincodec, audio: torch.Tensor) -> None:
+    audio = audio[:, :1]
     codes = tiny.encode(audio, num_codebooks=5)
-    assert codes.shape == (3, 2, 5, 40)
+    assert codes.shape == (3, 1, 5, 40)
     assert codes.dtype == torch.int64
     assert tiny.quantizer is not None
     with torch.no_grad():
-        latents = tiny.autoencoder.encode(audio[1, 1:])
+        latents = tiny.autoencoder.encode(audio[1])
         by_hand = tiny.quantizer.encode(latents[0], 5)
-        assert torch.equal(codes[1, 1], by_hand.T)
+        assert torch.equal(codes[1, 0], by_hand.T)
         decoded = tiny.autoencoder.decode(tiny.quantizer.decode(by_hand)[None])
-    assert torch.equal(tiny.decode(codes, 10_001)[1, 1], decoded[0, :10_001])
-    assert torch.equal(tiny.encode_latents(audio)[1, 1], latents[0])
-    assert tiny.decode(codes).shape == (3, 2, 40 * 256)
+    assert torch.equal(tiny.decode(codes, 10_001)[1, 0], decoded[0, :10_001])
+    assert torch.equal(tiny.encode_latents(audio)[1, 0], latents[0])
+    assert tiny.decode(codes).shape == (3, 1, 40 * 256)
 
 
 def test_items_and_channels_do_not_depend_on_each_other(tiny: Qincodec, audio: torch.Tensor) -> None:
     codes = tiny.encode(audio)
-    assert torch.equal(tiny.encode(audio[2:, 1:]), codes[2:, 1:])
-    assert torch.equal(tiny.decode(codes[2:, 1:]), tiny.decode(codes)[2:, 1:])
+    assert torch.equal(tiny.encode(audio[2:]), codes[2:])
+    assert torch.equal(tiny.decode(codes[2:]), tiny.decode(codes)[2:])
+    three = torch.cat([audio, audio[:, :1]], 1)
+    codes = tiny.encode(three)
+    assert torch.equal(tiny.encode(three[2:, 1:2]), codes[2:, 1:2])
+    assert torch.equal(tiny.decode(codes[2:, 1:2]), tiny.decode(codes)[2:, 1:2])
 
 
 def test_kbps_is_the_total_over_the_channels(tiny: Qincodec, audio: torch.Tensor) -> None:
-    assert tiny.encode(audio, kbps=16).shape[2] == 5
+    assert tiny.encode(audio, kbps=16).shape[2] == 6
+    assert (tiny.encode(audio, kbps=16)[:, 1, :, 0] >= 0).sum(1).tolist() == [4, 4, 4]
     assert tiny.encode(audio[:, :1], kbps=16).shape[2] == 9
     assert tiny.encode(audio).shape[2] == 14
 
@@ -148,6 +157,11 @@ def test_bad_requests_are_refused(tiny: Qincodec, audio: torch.Tensor) -> None:
         lambda: tiny.encode(audio, kbps=16, num_codebooks=9),
         lambda: tiny.encode(audio, num_codebooks=0),
         lambda: tiny.encode(audio, num_codebooks=15),
+        lambda: tiny.encode(audio, num_codebooks=(3, 4)),
+        lambda: tiny.encode(audio[:, :1], num_codebooks=(4, 3)),
+        lambda: tiny.encode(audio, predictions=[0, 0, 9]),
+        lambda: tiny.encode(audio, predictions=[0]),
+        lambda: tiny.decode(torch.full_like(codes, -1)),
         lambda: tiny.decode(codes[0]),
         lambda: tiny.decode(codes.float()),
         lambda: tiny.decode(codes + 1024),
