@@ -27,7 +27,7 @@ import numpy as np
 
 from baselines.codec import ClipCodec, Encoded, Rate, check_kbps, damaged
 from qincodec.audio import resample
-from qincodec.core.errors import UserError
+from qincodec.core.errors import UserError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -235,7 +235,8 @@ class Opus(_FFmpegCodec):
             levels = {f"complexity={level}": str(level) for level in range(11)}
             if weights not in levels:
                 raise UserError(
-                    f"codec 'opus' takes complexity=0 to complexity=10 after its colon; got {weights}"
+                    "codec 'opus' has no weights, only a complexity: opus:complexity=0 to opus:complexity=10;"
+                    f" got {shown(weights)}"
                 )
             self._encoder_options = {**self._encoder_options, "compression_level": levels[weights]}
 

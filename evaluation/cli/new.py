@@ -119,6 +119,6 @@ def codec(
     print(
         f"{folder}: the codec is in {module}.py and works as it is.\n"
         f"Try it:      evaluate --codecs {folder / module}.py:{class_name},opus --kbps 128\n"
-        f"Check it:    pytest {folder}\n"
+        f"Check it:    pip install pytest, then pytest {folder}\n"
         f"Install it:  pip install --editable {folder}"
     )

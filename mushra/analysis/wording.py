@@ -195,7 +195,7 @@ def primary_result(primary: Primary, mixed: MixedModel) -> str:
         return ""
     parts = []
     if primary.method in (MIXED, OWN_VARIANCES):
-        common = "with variances common to them " if primary.method == OWN_VARIANCES else ""
+        common = "(one common variance) " if primary.method == OWN_VARIANCES else ""
         parts.append(f"Over all systems {common}{_f_test(mixed.statistic, mixed.df1, mixed.df2, mixed.p)}")
     found = int((pairs["p_holm"] < ALPHA).sum())
     parts.append(

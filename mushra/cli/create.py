@@ -46,7 +46,7 @@ def create(
         str | None, typer.Option(metavar="C,D", help="Codecs of the run. Default: all but controls.")
     ] = None,
     kbps: Annotated[
-        str | None, typer.Option(metavar="8,16", help="Nominal rates of the run, kbit/s. Default: all.")
+        str | None, typer.Option(metavar="8,16", help="Asked rates of the run, kbit/s. Default: all.")
     ] = None,
     reference: Annotated[
         str | None,
