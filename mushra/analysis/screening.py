@@ -142,8 +142,8 @@ def screen(
         rows.append((listener, excluded, reason, _value(below, listener), _value(above, listener)))
     if few := sum(verdict == "slipped" for verdict in verdicts.values()):
         notes.append(
-            f"{few} {'listener breaks' if few == 1 else 'listeners break'} a screening rule on more than 15 % "
-            f"of fewer than {MIN_SCREENED_ITEMS} items, for which one slip is enough: not excluded."
+            f"{few} {'listener breaks' if few == 1 else 'listeners break'} a screening rule on more than "
+            f"15 % of fewer than {MIN_SCREENED_ITEMS} items, for which one slip is enough: not excluded."
         )
     table = pd.DataFrame(rows, columns=SCREENING_COLUMNS)
     return Screening(table, exempt, tuple(notes), verdicts, tuple(out_of_reach), suspects)
