@@ -459,7 +459,7 @@ def test_problems_are_counted_by_place() -> None:
     assert check_codec(Late(), max_delay=5)[0].delay_samples == 5
 
 
-def test_what_resembles_nothing_has_no_delay() -> None:
+def test_an_output_unlike_its_input_has_no_delay() -> None:
     class Untrained(Sound):
         def decode(self, encoded: Sequence[Encoded]) -> torch.Tensor:
             shape = (len(encoded), encoded[0].channels, encoded[0].num_samples)

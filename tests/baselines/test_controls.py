@@ -43,7 +43,7 @@ def test_runs_at_the_rate_it_is_given(sample_rate: int) -> None:
             assert codec.rates(2)[0].kbps is None
 
 
-def test_without_a_rate_says_so() -> None:
+def test_an_unset_sample_rate_is_an_error() -> None:
     with pytest.raises(UserError, match=r"assign codec\.sample_rate"):
         Pcm16().rates()
     for codec in (Reference(), Pcm16()):

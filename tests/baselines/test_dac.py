@@ -264,7 +264,7 @@ def test_random_weights_show(tiny: Dac) -> None:
 # ---- what is refused -----------------------------------------------------------------------------------
 
 
-def test_without_weights_the_line_says_what_to_do() -> None:
+def test_missing_weights_come_with_advice() -> None:
     line = Dac.unavailable()
     assert line is not None
     assert "\n" not in line

@@ -63,7 +63,7 @@ def test_codebooks_of_different_numbers_of_frames() -> None:
 
 
 @pytest.mark.parametrize("name", list(HEADER))
-def test_what_is_missing_is_named(name: str) -> None:
+def test_a_missing_field_is_named(name: str) -> None:
     with pytest.raises(UserError, match=f"has no '{name}' in its header; delete it and run again"):
         Encoded.from_bytes(clip({key: value for key, value in HEADER.items() if key != name}))
 

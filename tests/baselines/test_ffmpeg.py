@@ -291,7 +291,7 @@ def test_damaged_clips_are_refused_in_one_line(cls: type[_FFmpegCodec]) -> None:
 
 @pytest.mark.parametrize("cls", CODECS)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_payload_of_other_channels_is_refused_or_decoded_to_those_that_are_said(
+def test_a_payload_of_other_channels_is_refused_or_decoded_to_the_stated_ones(
     cls: type[_FFmpegCodec], channels: int
 ) -> None:
     codec = cls()

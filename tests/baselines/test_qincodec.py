@@ -163,7 +163,7 @@ def test_random_weights_show(tiny: Qincodec, tmp_path: Path) -> None:
     assert Qincodec(weights=str(tmp_path / "saved")).version == "1-untrained"
 
 
-def test_models_and_settings_are_told_apart(tmp_path: Path) -> None:
+def test_models_and_settings_have_different_identities(tmp_path: Path) -> None:
     identities = []
     for seed, quantizer in enumerate((FSQ(8, bits=10), QINCO2(8, 2, 16, 1, 8, 8))):
         torch.manual_seed(seed)

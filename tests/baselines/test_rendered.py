@@ -86,7 +86,7 @@ def test_two_recordings_never_share_a_file(tmp_path: Path) -> None:
         rendered.find("b/1", "1.wav")
 
 
-def test_missing_file_names_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_names_tried(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'m/b@10s' or 'm/b' or 'b@10s' or 'b' or 'src'"):
         Rendered("x", put(tmp_path, "a.wav")).find("m/b@10s", "src.ogg")
 

@@ -106,7 +106,7 @@ def test_codes_and_audio_are_the_authors(codec: TransformersCodec) -> None:
             torch.testing.assert_close(decoded[:, channel], expected[0, :, :length], atol=1e-6, rtol=0)
 
 
-def test_higgs_hears_what_torchaudio_would_give_it() -> None:
+def test_higgs_resamples_like_torchaudio() -> None:
     """By torchaudio 2.11.1's resample, of what numbers below 11 make."""
     audio = (torch.arange(24) * 7 % 11) / 11 - 0.4
     expected = [-0.1765797, 0.0336638, 0.3473878, -0.033009, 0.2425879, -0.1104919, 0.1276502, -0.1500409]

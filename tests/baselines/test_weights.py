@@ -82,7 +82,7 @@ def test_git_blob_is_gits(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
 # ---- looking for it ------------------------------------------------------------------------------------
 
 
-def test_nothing_there_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_comes_with_advice(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch)
     assert weights.find("mine") is None
     text = weights.why_unavailable("mine")
@@ -95,7 +95,7 @@ def test_nothing_there_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("variable", ["QINCODEC_OFFLINE", "HF_HUB_OFFLINE"])
-def test_offline_nothing_is_asked(site: Site, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_offline_no_server_is_asked(site: Site, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     known(monkeypatch, site.url)
     monkeypatch.setenv(variable, "1")
     with pytest.raises(Unavailable, match=f"not with {variable}=1"):
@@ -200,7 +200,7 @@ def test_a_cache_that_cannot_be_written_can_be_read(cache: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("rubbish", ["", "[]", "{}", '{"size": 1', '{"sha256": 1}'])
-def test_a_damaged_memo_is_no_memo(cache: Path, monkeypatch: pytest.MonkeyPatch, rubbish: str) -> None:
+def test_a_damaged_memo_is_ignored(cache: Path, monkeypatch: pytest.MonkeyPatch, rubbish: str) -> None:
     known(monkeypatch, sha256=SHA256)
     cache.mkdir()
     (cache / "mine.bin").write_bytes(CONTENT)
@@ -243,7 +243,7 @@ def test_a_digest_nobody_published_is_shown(
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_broken_connections_are_taken_up_again(
+def test_broken_downloads_continue(
     cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch, ranges: bool
 ) -> None:
     known(monkeypatch, site.url, sha256=SHA256)
@@ -258,7 +258,7 @@ def test_broken_connections_are_taken_up_again(
     assert leftovers(cache) == {"mine.bin", "mine.bin.json"}
 
 
-def test_an_interrupted_process_is_taken_up_again(
+def test_the_download_of_an_interrupted_process_continues(
     cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known(monkeypatch, site.url, sha256=SHA256)
@@ -306,7 +306,7 @@ def test_a_server_that_ignores_if_range_does_not_mix_files(
     assert weights.obtain("mine").read_bytes() == CONTENT[::-1]
 
 
-def test_without_a_validator_nothing_is_taken_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_validator_a_download_starts_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, site.url, sha256=SHA256)
     site.tag = 'W/"1"'
     site.breaks = [500_000]
@@ -355,7 +355,9 @@ def test_a_download_of_unknown_length_that_is_cut_is_not_the_file(
         assert weights.obtain("mine").read_bytes() == CONTENT
 
 
-def test_an_empty_file_is_no_weights(cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_file_is_refused_as_weights(
+    cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     known(monkeypatch, site.url)
     site.content = b""
     with pytest.raises(UserError, match="the server sends an empty file"):
@@ -376,7 +378,9 @@ def test_a_part_that_nobody_asked_for(
 
 
 @pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-5", "5, 5"])
-def test_a_length_that_is_no_number_is_none(site: Site, monkeypatch: pytest.MonkeyPatch, length: str) -> None:
+def test_a_length_that_is_not_a_number_is_ignored(
+    site: Site, monkeypatch: pytest.MonkeyPatch, length: str
+) -> None:
     known(monkeypatch, site.url)
     site.length = length
     with pytest.raises(UserError, match="does not send the length of weights 'mine'"):
@@ -460,7 +464,7 @@ def test_a_folder_that_cannot_be_written(site: Site, monkeypatch: pytest.MonkeyP
         weights.obtain("mine")
 
 
-def test_a_full_disk_is_said_before(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_download(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, site.url)
     usage: Callable[[object], object] = lambda _: type("Usage", (), {"free": 1000})  # noqa: E731
     monkeypatch.setattr("shutil.disk_usage", usage)

@@ -264,7 +264,7 @@ def refused(path: Path) -> str:
     return messages[0]
 
 
-def test_what_is_no_audio_file(tmp_path: Path) -> None:
+def test_files_that_are_not_audio_are_refused(tmp_path: Path) -> None:
     assert "no such audio file" in refused(tmp_path / "missing.wav")
     assert "no such audio file" in refused(tmp_path / "nowhere" / "missing.wav")
     assert "folder" in refused(tmp_path)
@@ -336,7 +336,7 @@ def test_a_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
             audio.read(path)
 
 
-def test_a_file_that_ends_after_its_header_is_said_to_hold_no_samples(tmp_path: Path) -> None:
+def test_a_file_that_ends_after_its_header_is_reported_without_samples(tmp_path: Path) -> None:
     path = tmp_path / "header.wav"
     soundfile.write(path, np.zeros(800), 8000, subtype="PCM_16")
     path.write_bytes(path.read_bytes()[:44])

@@ -31,7 +31,7 @@ def steps(optimizer: torch.optim.Optimizer, weight: torch.Tensor, count: int) ->
         optimizer.step()
 
 
-def test_a_state_of_a_gpu_goes_on_as_it_would_there() -> None:
+def test_a_state_of_a_gpu_continues_as_on_the_gpu() -> None:
     """Saved there, an optimizer's groups say that it is fused and keeps its rate in a tensor."""
     weight = torch.nn.Parameter(torch.randn(5))
     optimizer = adamw([weight], 0.1, CPU, betas=(0.8, 0.95))

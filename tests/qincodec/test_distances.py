@@ -131,7 +131,7 @@ def test_ms_mel_is_symmetric_and_averages_channels() -> None:
 
 
 @pytest.mark.parametrize("distance", [lambda r, d: ms_mel(r, d, RATE), si_sdr], ids=["ms_mel", "si_sdr"])
-def test_an_item_does_not_depend_on_its_company(
+def test_an_item_does_not_depend_on_the_rest_of_its_batch(
     distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference, decoded = noise(5, 1, 30000), noise(5, 1, 30000, seed=1)
@@ -339,7 +339,7 @@ def test_a_gain_is_its_logarithm_in_every_bin() -> None:
 
 
 @pytest.mark.parametrize("distance", [stft_distance, log_spectral_distance])
-def test_spectral_distances_of_what_is_alike_silent_short_or_broken(
+def test_spectral_distances_of_equal_silent_short_or_broken_signals(
     distance: Callable[..., torch.Tensor],
 ) -> None:
     signal = noise(3, 2, 5000)

@@ -18,7 +18,7 @@ def test_all_weights_together_have_at_most_40_mb() -> None:
 
 
 @pytest.mark.parametrize("name", model_folder.shipped())
-def test_the_configuration_of_its_name_goes_on_from_it(name: str) -> None:
+def test_the_configuration_of_its_name_continues_from_it(name: str) -> None:
     """`--config small --set stage1.init=small` needs weights of one shape."""
     codec, config = load(name), load_config(name)
     assert codec.autoencoder.config == config.shape

@@ -75,7 +75,7 @@ def test_interface(kind: str, fitted: dict[str, Quantizer]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_progress_is_told(kind: str, fitted: dict[str, Quantizer]) -> None:
+def test_progress_is_reported(kind: str, fitted: dict[str, Quantizer]) -> None:
     told = TOLD[kind]
     assert told and told[-1].done == told[-1].total
     if told[-1].mse is not None:  # in the units of the latents
@@ -120,7 +120,7 @@ def test_every_prefix_is_a_rate(kind: str, fitted: dict[str, Quantizer]) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_encodes_prefixes_says_so(kind: str, fitted: dict[str, Quantizer]) -> None:
+def test_prefix_encoded_is_declared(kind: str, fitted: dict[str, Quantizer]) -> None:
     """And who looks ahead does not: a beam chooses other codes for a lower rate."""
     quantizer, x = fitted[kind], data(500, seed=1)
     if not quantizer.prefix_decodable:
@@ -412,7 +412,7 @@ def test_faiss_needs_powers_of_two() -> None:
         FaissRQ(DIM, N, 100)
 
 
-def test_faiss_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_faiss_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(UserError, match=r"pip install 'qincodec\[faiss\]'"):
         FaissLSQ(DIM, N, K).fit(data(100))

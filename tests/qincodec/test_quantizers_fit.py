@@ -80,7 +80,7 @@ def test_batches_hold_every_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("start", [0, 1, 7, 38, 39, 40])
 @pytest.mark.parametrize("frames", [10**9, 4096])
-def test_batches_go_on_in_mid_epoch(start: int, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_continue_within_an_epoch(start: int, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qincodec.quantizers.latents.POOL", 3)
     latents = Latents(rows(10_300))
     whole = list(latents.batches(256, frames, seed=3, epoch=2))
@@ -180,7 +180,7 @@ def test_resumed_fit_does_not_start_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_fit_goes_on(tmp_path: Path) -> None:
+def test_a_killed_fit_continues(tmp_path: Path) -> None:
     """A process that is killed outright, whatever it was doing, leaves a state to go on from."""
     np.save(tmp_path / "x.npy", rows(2300))
     program = textwrap.dedent(

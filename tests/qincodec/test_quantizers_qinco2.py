@@ -314,7 +314,7 @@ def test_a_shortlist_that_costs_too_much_is_widened() -> None:
     assert model.search == wide
 
 
-def test_an_epoch_without_a_batch_is_told_by_its_numbers() -> None:
+def test_an_epoch_without_a_batch_is_reported_with_its_numbers() -> None:
     """It once said that 5000 latents were less than a batch of 1024."""
     message = "batch_size is 1024, epoch_frames 512, and the number of latents 4..."
     with pytest.raises(UserError, match=message):

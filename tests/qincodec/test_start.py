@@ -45,7 +45,7 @@ def test_where_it_is_ignored_it_stays_so(tmp_path: Path) -> None:
     ("then", "code"),
     [("raise RecursionError", 130), ("raise SystemExit(2)", 130), ("raise", 130), ("raise SystemExit(0)", 0)],
 )
-def test_what_a_library_makes_of_it_is_still_an_interruption(then: str, code: int, tmp_path: Path) -> None:
+def test_an_interruption_turned_into_another_error_is_still_one(then: str, code: int, tmp_path: Path) -> None:
     body = f"import os, signal\ndef main():\n try: os.kill(os.getpid(), 2)\n except KeyboardInterrupt: {then}"
     (tmp_path / "part.py").write_text(body)
     ended = python(tmp_path, "-c", "from qincodec.start import start; start('part')")

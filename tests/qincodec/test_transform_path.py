@@ -186,7 +186,7 @@ def test_chunks_are_the_whole_signal() -> None:
 
 
 @torch.no_grad()
-def test_what_it_fills_up_with_does_not_repeat_from_frame_to_frame() -> None:
+def test_its_noise_does_not_repeat_from_frame_to_frame() -> None:
     """Constant latents make lines at multiples of the frame rate only if phases follow from them."""
     model = build(32)
     audio = model.decode(torch.zeros(1, 800, 32))[0]

@@ -83,7 +83,7 @@ def test_embeddings_are_those_of_the_whole_model(model: transformers.ClapModel) 
     assert len(info.identity["weights"]) == 16 and "Apache 2.0" in info.attribution
 
 
-def test_what_is_no_such_file_is_said(file: Path, model: transformers.ClapModel) -> None:
+def test_a_file_of_something_else_is_refused(file: Path, model: transformers.ClapModel) -> None:
     tensors = dict(model.state_dict())
     del tensors["audio_projection.linear1.weight"]
     torch.save(tensors, file)
@@ -97,7 +97,7 @@ def test_what_is_no_such_file_is_said(file: Path, model: transformers.ClapModel)
         Clap()
 
 
-def test_it_is_listed_with_what_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_listed_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QINCODEC_CACHE", str(tmp_path))
     kind = EMBEDDINGS.load("clap")
     assert "evaluate weights fetch clap" in str(kind.unavailable())

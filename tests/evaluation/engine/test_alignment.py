@@ -52,7 +52,7 @@ def align(reference: torch.Tensor, decoded: torch.Tensor) -> Alignment:
     return result
 
 
-def test_float32_decides_what_float64_does(
+def test_float32_and_float64_decide_alike(
     clips: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hum, cut = tone(40) + 0.02 * tone(4000), noise(1, 1, 20000)
@@ -136,7 +136,7 @@ def test_impaired_clips(name: str, clips: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("delay", [0, 7])
-def test_inverted_polarity_is_seen_through_and_told(delay: int, clips: dict[str, torch.Tensor]) -> None:
+def test_inverted_polarity_is_found_and_reported(delay: int, clips: dict[str, torch.Tensor]) -> None:
     for clip in clips.values():
         result = align(clip, -0.5 * delayed(clip, delay))
         assert (result.delay_samples, result.reason) == (delay, "polarity is inverted")
@@ -222,7 +222,7 @@ def test_apply_delay_undoes_a_delay_and_fills_nothing_in() -> None:
         assert torch.equal(reference, decoded) and reference.all()
 
 
-def test_apply_delay_refuses_what_leaves_nothing() -> None:
+def test_apply_delay_refuses_a_delay_of_the_whole_signal() -> None:
     clip = torch.ones(1, 1, 10)
     for delay in (10, -10, 99):
         with pytest.raises(ValueError, match="cannot take a delay"):

@@ -157,7 +157,7 @@ def test_a_host_that_is_lost_and_none_that_has_the_data(
 
 
 @pytest.mark.slow
-def test_what_kills_its_worker_fails_alone(
+def test_a_clip_that_kills_its_worker_fails_alone(
     tmp_path: Path, lab: Lab, nodes: Any, codec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of three clips, so that the other worker does what is left and none has to be waited for."""
@@ -171,7 +171,7 @@ def test_what_kills_its_worker_fails_alone(
 
 
 @pytest.mark.long
-def test_what_kills_every_worker_fails_alone(
+def test_a_clip_that_kills_every_worker_fails_alone(
     tmp_path: Path, lab: Lab, nodes: Any, codec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At one of two rates, one of three clips: all else has its rows, and the clip says why it has none."""
@@ -282,7 +282,7 @@ def test_a_worker_with_another_model_takes_no_part(clip_folder: Path) -> None:
         worker.prepare({})
 
 
-def test_what_a_folder_is_told_again_changes_nothing(clip_folder: Path, tmp_path: Path) -> None:
+def test_results_that_arrive_twice_change_nothing(clip_folder: Path, tmp_path: Path) -> None:
     """A batch that arrives twice, or by halves known already."""
     run = prepare(parse_request(request(clip_folder, "pcm16")))
     made = Gathered()
@@ -307,7 +307,7 @@ def test_what_a_folder_is_told_again_changes_nothing(clip_folder: Path, tmp_path
     ("address", "why"),
     [("ray://host:10001", "--cluster is 'ray://host:10001'"), ("127.0.0.1:9", "no Ray cluster answers")],
 )
-def test_what_is_no_cluster(
+def test_addresses_that_are_not_a_cluster(
     address: str,
     why: str,
     tmp_path: Path,

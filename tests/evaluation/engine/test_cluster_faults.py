@@ -184,7 +184,7 @@ def test_the_pilot_is_encoded_by_the_workers(
         assert row[name] == expected[name]
 
 
-def test_a_plug_in_that_is_edited_meanwhile_stays_what_it_was(
+def test_an_edit_of_a_plug_in_does_not_change_a_running_evaluation(
     ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a worker that starts afterwards, as in a process that has loaded it."""
@@ -239,7 +239,7 @@ def test_weights_that_change_meanwhile_are_not_sent(tmp_path: Path) -> None:
         tree.read()
 
 
-def test_a_host_that_cannot_keep_what_it_is_sent_says_so(
+def test_a_host_that_cannot_write_files_is_named(
     ray: StandInRay, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends the run in a line; what was scored stays, and the same command goes on."""

@@ -93,7 +93,7 @@ def kill_and_resume(clip_folder: Path, tmp_path: Path, whole: Path, kills: int) 
     assert len(keys) == len(set(keys)) == total
 
 
-def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_shows_how_to_continue(clip_folder: Path, tmp_path: Path) -> None:
     # So many rates that the signal comes in the midst of the work, however fast the machine.
     rates = ",".join(map(str, range(8, 128, 4)))
     command = [*arguments(clip_folder, tmp_path / "run"), "--kbps", rates, "--match", "nominal"]
@@ -117,7 +117,9 @@ def test_ctrl_c_says_how_to_go_on(clip_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_ctrl_c_with_workers_leaves_no_process_and_goes_on(clip_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_with_workers_leaves_no_process_and_the_run_continues(
+    clip_folder: Path, tmp_path: Path
+) -> None:
     """As from a terminal: all processes of the command get it. What they started is known by a variable."""
     pytest.importorskip("ray")
     rates = ["--kbps", ",".join(map(str, range(8, 128, 8))), "--match", "nominal", "--metrics", "si_sdr"]

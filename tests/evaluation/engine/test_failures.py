@@ -34,7 +34,7 @@ from evaluation.run.store import RunStore
 # A metric that raises
 
 
-def test_a_metric_fails_by_itself(lab: Lab, tmp_path: Path) -> None:
+def test_a_metric_that_fails_affects_nothing_else(lab: Lab, tmp_path: Path) -> None:
     alone = lab.evaluate("steps", "si_sdr,logmel", out=tmp_path / "alone")
     lab.metric(Touchy)
     both = lab.evaluate("steps", "si_sdr,touchy,logmel")
@@ -64,7 +64,7 @@ def test_a_metric_fails_by_itself(lab: Lab, tmp_path: Path) -> None:
     assert merged.clips["touchy_reason"].dropna().tolist() == [reason] and not merged.n_unscored
 
 
-def test_what_failed_is_computed_when_the_run_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_scores_are_computed_when_the_run_continues(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
     class Counted(Touchy):
@@ -94,7 +94,7 @@ def test_what_failed_is_computed_when_the_run_goes_on(lab: Lab, monkeypatch: pyt
         ([Score(float("nan"), 5)], "metric 'touchy' returned Score(nan, 5); the value must be"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_no_score_is_said(found: object, reason: str, lab: Lab) -> None:
+def test_invalid_scores_are_reported(found: object, reason: str, lab: Lab) -> None:
     lab.metric(type("Odd", (Touchy,), {"score": lambda *_: found}))
     clips = lab.evaluate("steps", "si_sdr,touchy").clips
     assert clips["si_sdr"].notna().all() and clips["error"].isna().all()
@@ -137,7 +137,7 @@ class Tuples(StepCodec):
         return {**super().identity(), "widths": (1, 2), "gains": {1: 2}}
 
 
-def test_a_codec_with_tuples_goes_on_with_its_run(lab: Lab) -> None:
+def test_a_run_of_a_codec_with_tuples_continues(lab: Lab) -> None:
     lab.codecs(Tuples)
     assert [lab.run("tuples", metrics) for metrics in ("si_sdr", "si_sdr,ms_mel")] == [0, 0]
 
@@ -393,7 +393,7 @@ class Large(Bands):
         return super().embed(audio, sample_rate).double() * 1e300
 
 
-def test_frames_that_float32_cannot_hold_are_told_and_not_kept(
+def test_frames_that_float32_cannot_hold_are_reported_and_not_kept(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(monkeypatch, EMBEDDINGS, "bands", Large)

@@ -132,7 +132,7 @@ def test_the_rest_runs_and_the_table_says_what_was_left_out(
     assert open_results("run").skipped == {}
 
 
-def test_one_model_of_two_is_said_to_work_alone(
+def test_a_message_names_the_one_of_two_models_that_works_alone(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(weights, "find", lambda name: Path("here") if name == "dac-16kbps" else None)

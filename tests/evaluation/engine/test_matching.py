@@ -223,7 +223,7 @@ def test_rows_hold_for_the_asked_rates(known: None, short_clips: Path, tmp_path:
     pd.testing.assert_frame_equal(fresh.summary[columns], results.summary[columns])
 
 
-def test_a_run_goes_on_where_a_point_is_named_as_an_asked_rate(
+def test_a_run_continues_if_a_point_has_the_name_of_an_asked_rate(
     known: None, short_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Set to 10.08 the codec takes 10.08 (0.5 * 10.08 ** 1.3); of its `rates`, 11 is nearest to that."""
@@ -333,7 +333,7 @@ def test_clips_that_take_nothing_and_two_rates_at_one_point(
 
 
 @pytest.mark.parametrize("match", ["measured", "nominal"])
-def test_a_fault_of_is_prefix_is_told_in_the_same_words(
+def test_an_error_of_is_prefix_is_reported_in_the_same_words(
     known: None, short_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, match: Any
 ) -> None:
     monkeypatch.setattr(SizedCodec, "is_prefix", lambda self, rate, of: 1 / 0)

@@ -96,7 +96,7 @@ OF_LIST = "needed is a list of 1 baselines.Encoded whose payload is bytes"
         ),
     ],
 )
-def test_what_is_no_audio_fails_its_clip_by_name(codec: type[Codec], reason: str, lab: Lab) -> None:
+def test_output_that_is_not_audio_fails_its_clip(codec: type[Codec], reason: str, lab: Lab) -> None:
     """Integers were cast: the table showed a gain of 90 dB. Complex numbers lost their imaginary part."""
     lab.codecs(codec)
     assert lab.run("samples") == 3
@@ -113,7 +113,7 @@ def test_audio_of_other_floats_is_audio(kind: torch.dtype, lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("frames", "got"), [(None, "NoneType"), (np.zeros((1, 4)), "ndarray"), (torch.ones(1, 4) * 1j, "complex")]
 )
-def test_what_is_no_embedding_is_said(
+def test_invalid_embeddings_are_reported(
     frames: Any, got: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(monkeypatch, EMBEDDINGS, "bands", type("Odd", (Bands,), {"embed": lambda *_: frames}))

@@ -196,7 +196,7 @@ def test_the_list_tries_a_plug_in_at_its_rate(monkeypatch: pytest.MonkeyPatch) -
     assert [row[:5] for row in metric_rows()] == [("picky", "-", "lower", "ready", "8 kHz, stereo")]
 
 
-def test_what_is_not_installed_says_how_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     names = ["pesq", "stoi", "estoi", "visqol", "visqol_speech", "2f"]
     metrics, reasons = load_metrics(names)

@@ -104,7 +104,7 @@ def test_many_keys_are_found_in_columns() -> None:
     assert isinstance(rows.find(keys, ScoreRow)[1], CodedRow)
 
 
-def test_keys_that_begin_alike_are_told_apart() -> None:
+def test_keys_with_the_same_first_part_are_distinguished() -> None:
     names = [f"{'a' * 16}{number:08x}" for number in (5, 1, 3)]
     place = {"codec": "c", "rate": "8", "clip": "x", "error": None, "metric": "m", "reason": None}
     made = [ScoreRow(key=key, value=float(i), delay=0, **place) for i, key in enumerate(names)]  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def test_keys_that_begin_alike_are_told_apart() -> None:
     np.testing.assert_array_equal(found.numbers("value"), [0, 1, 2, math.nan, math.nan])
 
 
-def test_a_row_of_another_kind_under_a_key_is_told(tmp_path: Path) -> None:
+def test_a_row_of_another_kind_under_a_key_is_reported(tmp_path: Path) -> None:
     key = row_key(number=1)
     with RunStore(tmp_path / "run") as store:
         store.append([LatentsRow(key=key, frames=1, error_sum=0.5, x=(0.25,), squares=1.0)])

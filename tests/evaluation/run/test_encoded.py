@@ -121,7 +121,7 @@ def test_points_with_one_folder_do_not_cut_each_other(tmp_path: Path) -> None:
     assert all(data.startswith(bytes_of(name)) for data, (_, name) in zip(found, points, strict=True))
 
 
-def test_a_run_that_grew_goes_on_with_its_files(tmp_path: Path) -> None:
+def test_a_run_that_grew_continues_its_files(tmp_path: Path) -> None:
     with opened(tmp_path / "run", num_clips=2) as store:
         add(store, NAMES[:2])
     with opened(tmp_path / "run") as store:
@@ -158,7 +158,7 @@ def _be_killed(run: Path, written: int | None) -> None:
 
 
 @pytest.mark.parametrize("written", [0, 100, 700, None])
-def test_what_no_row_speaks_of_is_dropped_after_a_kill(tmp_path: Path, written: int | None) -> None:
+def test_bytes_without_a_row_are_dropped_after_a_kill(tmp_path: Path, written: int | None) -> None:
     with opened(tmp_path / "run") as store:
         add(store, NAMES[:2])
     child = os.fork()
@@ -177,7 +177,7 @@ def test_what_no_row_speaks_of_is_dropped_after_a_kill(tmp_path: Path, written: 
 
 
 @pytest.mark.parametrize("left", [None, 0, 600, -1])
-def test_lost_clips_are_told_and_nothing_takes_their_place(tmp_path: Path, left: int | None) -> None:
+def test_lost_clips_are_reported_and_not_replaced(tmp_path: Path, left: int | None) -> None:
     with opened(tmp_path / "run") as store:
         first, second = add(store, ["a", "b"])
     path = tmp_path / "run" / "encoded" / "c@8" / "clips-00000.tar"
@@ -194,7 +194,7 @@ def test_lost_clips_are_told_and_nothing_takes_their_place(tmp_path: Path, left:
         assert store.has_encoded(again) and not store.has_encoded(second)
 
 
-def test_another_clip_in_its_place_is_told(tmp_path: Path) -> None:
+def test_another_clip_in_its_place_is_reported(tmp_path: Path) -> None:
     with opened(tmp_path / "run") as store:
         first, second = add(store, ["a", "b"])
         for row in (first.at(second.place), first.at(Place(first.encoded, 1000))):

@@ -238,7 +238,7 @@ def test_tar_files_of_large_runs_are_linked_or_copied(
         pytest.param((1, 2, 3, 4, *(5 + n % 3 for n in range(26))), marks=pytest.mark.long, id="30"),
     ],
 )
-def test_killed_at_any_moment_it_goes_on(
+def test_a_merge_continues_after_a_kill_at_any_moment(
     data: Path,
     whole: Callable[[str], Path],
     tmp_path: Path,
@@ -355,7 +355,7 @@ def _rows(**condition: Any) -> Callable[[list[Path]], None]:
         (lambda runs: (runs[1] / "clips.jsonl").write_text("{"), "clips.jsonl is damaged, line 1"),
     ],
 )
-def test_what_is_no_part_of_one_run_is_refused(
+def test_runs_that_are_not_parts_of_one_run_are_refused(
     two: Callable[[Path], list[Path]], tmp_path: Path, spoil: Callable[[list[Path]], Any], message: str
 ) -> None:
     runs = two(tmp_path)
@@ -412,7 +412,7 @@ def test_clips_of_one_id_that_are_not_the_same(data: Path, tmp_path: Path) -> No
         merge_runs(tmp_path / "out", [run, tmp_path / "silent"])
 
 
-def test_out_is_no_place_of_something_else(two: Callable[[Path], list[Path]], tmp_path: Path) -> None:
+def test_out_must_not_hold_something_else(two: Callable[[Path], list[Path]], tmp_path: Path) -> None:
     runs = two(tmp_path)
     for out in (runs[0], runs[0] / "merged", tmp_path):
         with pytest.raises(UserError, match="are one inside the other"):
@@ -470,7 +470,7 @@ def test_merged_shards_are_the_whole(
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5", ""])
-def test_what_is_no_shard(data: Path, text: str) -> None:
+def test_invalid_shards_are_refused(data: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"--shard is '.*'; give I/N"):
         load_dataset(data, shard=text)
 

@@ -126,7 +126,7 @@ def test_full_disk_keeps_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert [store.row(f"k{index}", ScoreRow) is not None for index in range(3)] == [True, False, True]
 
 
-def test_a_kill_before_the_first_run_json_leaves_a_folder_to_go_on_with(tmp_path: Path) -> None:
+def test_after_a_kill_before_the_first_run_json_the_folder_is_usable(tmp_path: Path) -> None:
     with RunStore(tmp_path / "run") as store:
         store.write_clips([])
         store.write_files({})

@@ -39,7 +39,7 @@ def test_a_pipe_gets_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(io.StringIO(), monkeypatch) == ""
 
 
-def test_what_cannot_be_counted_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_without_a_total_are_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = Terminal()
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sys.stderr", stderr)

@@ -58,7 +58,7 @@ def test_a_block_that_fails_leaves_the_old_file_alone(tmp_path: Path, large: boo
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_what_kills_left_of_a_large_file_does_not_add_up(tmp_path: Path) -> None:
+def test_kills_leave_at_most_one_part_of_a_large_file(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     (tmp_path / ".writing-state.pt").write_bytes(b"longer than what comes now")  # as a kill leaves it
     with replacing(path, large=True) as temporary:

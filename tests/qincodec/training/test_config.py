@@ -116,7 +116,7 @@ def test_wrong_values_are_named(tmp_path, text, message):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
-def test_a_change_that_is_no_value_is_said(tmp_path):
+def test_a_change_without_a_valid_value_is_reported(tmp_path):
     """It once left the configuration as it was, without a word."""
     with pytest.raises(UserError, match="--set seed=2024-13-45 is not a YAML value"):
         load_config("small", {"seed": "2024-13-45"})

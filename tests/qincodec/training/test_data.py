@@ -374,7 +374,7 @@ def test_a_file_that_is_another_one_now_counts_as_damaged(tmp_path: Path) -> Non
             sound(path, noise(9000))
 
 
-def test_audio_that_has_moved_is_said_at_the_start(tmp_path: Path) -> None:
+def test_audio_that_has_moved_is_reported_at_the_start(tmp_path: Path) -> None:
     sound(tmp_path / "d" / "a.wav", noise(9000))
     Manifest.build(tmp_path / "d", tmp_path / "m")
     (tmp_path / "d").rename(tmp_path / "e")
@@ -418,7 +418,9 @@ def test_a_cache_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     crops(tmp_path, cache=tmp_path / "cache")[0]  # nothing is missing any more
 
 
-def test_a_full_disk_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_reported_as_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sound(tmp_path / "d" / "a.ogg", noise(30000))
     dataset = crops(tmp_path, cache=tmp_path / "cache")
 

@@ -130,14 +130,14 @@ def test_level_and_offset_tell_nothing(small):
         torch.testing.assert_close(a[-1], b[-1], rtol=1e-3, atol=1e-4)
 
 
-def test_an_item_does_not_depend_on_its_company(small):
+def test_an_item_does_not_depend_on_the_rest_of_its_batch(small):
     audio = torch.randn(3, 6000)
     alone, together = small(audio[1:2]), small(audio)
     for a, b in zip(alone, together, strict=True):
         torch.testing.assert_close(a[-1][0], b[-1][1], rtol=1e-4, atol=1e-5)
 
 
-def test_silence_is_no_trouble(small):
+def test_silence_has_finite_losses(small):
     assert all(torch.isfinite(layer).all() for member in small(torch.zeros(1, 4096)) for layer in member)
 
 

@@ -49,7 +49,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_says_what_the_headers_say(tmp_path: Path) -> None:
+def test_a_manifest_has_the_values_of_the_headers(tmp_path: Path) -> None:
     data = tmp_path / "data"
     sound(data / "b.wav", 1000, 48000, 2)
     sound(data / "a.flac", 44100)
@@ -241,7 +241,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.timeout(1800)
-def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, probed: list[str]) -> None:
+def test_a_killed_build_continues(tmp_path: Path, probed: list[str]) -> None:
     data, folder = tmp_path / "d", tmp_path / "m"
     content = sound(data / "0.wav").read_bytes()
     for number in range(1, 2200):
@@ -363,7 +363,7 @@ def test_a_moved_data_set_keeps_its_manifest(tmp_path: Path) -> None:
     assert manifest.hash == before and manifest.path(0).exists()
 
 
-def test_a_folder_without_data_to_train_on_is_no_run(tmp_path):
+def test_a_folder_without_data_to_train_on_is_not_a_run(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no audio to train on"):
         TrainingRun.create(tmp_path / "run", load_config("small"), tmp_path / "empty")

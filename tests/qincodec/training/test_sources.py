@@ -184,7 +184,7 @@ def test_audiocaps_is_left_out_of_wavcaps(tmp_path: Path) -> None:
     assert not any("not left out" in note for note in listing.notes)
 
 
-def test_a_part_of_audiocaps_lists_is_said_to_be_one(tmp_path: Path) -> None:
+def test_missing_lists_of_audiocaps_are_reported(tmp_path: Path) -> None:
     lists = audiocaps(tmp_path / "ac", test=["7fmOlUlwoNg"])
     listing = list_source(wavcaps(tmp_path / "wc"), lists / "test.csv")
     assert listing.excluded["listed by AudioCaps"] == 1

@@ -421,7 +421,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_the_last_good_state_stays(tmp_pat
     assert all(torch.isfinite(t).all() for t in state["generator"].values())
 
 
-def test_a_full_disk_is_said_and_the_last_state_stays(tmp_path, sounds, monkeypatch):
+def test_a_full_disk_is_reported_and_the_last_state_stays(tmp_path, sounds, monkeypatch):
     run = create(tmp_path, sounds)
     save, calls = torch.save, []
 
@@ -493,7 +493,7 @@ def test_no_such_accelerator():
         launch(config().run, "tpux")
 
 
-def test_what_stage_2_lacks_is_said_before_its_latents_are_made(run, monkeypatch):
+def test_missing_parts_of_stage_2_are_reported_before_its_latents_are_made(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr("qincodec.training.quantizer.extract", lambda *_: pytest.fail("latents are made"))
     other = TrainingRun.open(run.folder, config(stage2__kind="faiss_lsq"))
@@ -509,7 +509,7 @@ def test_what_stage_2_lacks_is_said_before_its_latents_are_made(run, monkeypatch
         ("stage2.options={levels: 3}", "does not fit"),
     ],
 )
-def test_all_says_what_is_wrong_with_stage_2_before_stage_1(tmp_path, sounds, change, message, monkeypatch):
+def test_all_reports_errors_in_stage_2_before_stage_1(tmp_path, sounds, change, message, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
     words = ["--config", str(tmp_path / "tiny.yaml"), "--set", change, "--accelerator", "cpu"]
