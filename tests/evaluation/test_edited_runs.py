@@ -1,4 +1,4 @@
-"""Run folders that were edited or damaged: one line that says where, or a result; never a traceback."""
+"""Run folders that were edited or damaged: a message of one line or a result, never a traceback."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def finished(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def everything_of(results: Results) -> None:
-    """All that a report, a comparison and a page are made of, without drawing."""
+    """Compute everything for a report, a comparison and a page, without drawing."""
     summary = results.summary
     tests, rates = paired_tests(results, seed=0, num_resamples=50), bd_rate(results, summary)
     lines = [note.text for note in notes(results, summary)]
@@ -132,7 +132,7 @@ def copy_of(run: Path, folder: Path) -> Path:
     "count", [60, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
 )
 @little_memory()
-def test_edited_runs_are_told_or_read(finished: Path, tmp_path: Path, count: int) -> None:
+def test_edited_runs_are_refused_in_a_line_or_read(finished: Path, tmp_path: Path, count: int) -> None:
     folder = copy_of(finished, tmp_path / "run")
     sound = {name: (finished / name).read_bytes() for name in NAMES}
     base = open_results(finished)
@@ -178,7 +178,7 @@ def test_edited_runs_are_told_or_read(finished: Path, tmp_path: Path, count: int
         ("conditions", {"codec": "a\nb", "kbps": 8}, "'conditions' has two entries 'a\\nb' at 8"),
     ],
 )
-def test_names_of_several_lines_are_told_in_one(
+def test_names_of_several_lines_are_refused_in_one(
     finished: Path, tmp_path: Path, part: str, edits: dict[str, Any], said: str
 ) -> None:
     folder = copy_of(finished, tmp_path / "run")
@@ -204,7 +204,7 @@ def test_names_of_several_lines_are_told_in_one(
         (lambda metrics: [m for m in metrics if m["name"] != "fd_logmel"], "without its metric 'fd_logmel'"),
     ],
 )
-def test_an_embedding_without_its_frechet_distance_is_told(
+def test_an_embedding_without_its_frechet_distance_is_refused(
     finished: Path, tmp_path: Path, edited: Callable[[list[Any]], list[Any]], said: str
 ) -> None:
     folder = copy_of(finished, tmp_path / "run")
@@ -214,8 +214,8 @@ def test_an_embedding_without_its_frechet_distance_is_told(
         open_results(folder)
 
 
-def test_a_shortened_list_of_clips_is_no_smaller_run(finished: Path, tmp_path: Path) -> None:
-    """Cut at the end of a line: means would be of other clips, and nothing would say so."""
+def test_a_shortened_list_of_clips_is_refused(finished: Path, tmp_path: Path) -> None:
+    """A list cut at the end of a line would give means over other clips without a message."""
     folder = copy_of(finished, tmp_path / "run")
     lines = (folder / "clips.jsonl").read_text().splitlines(keepends=True)
     (folder / "clips.jsonl").write_text("".join(lines[:2]))
@@ -231,9 +231,7 @@ def test_a_shortened_list_of_clips_is_no_smaller_run(finished: Path, tmp_path: P
         (0.0, "its frames have changed"),
     ],
 )
-def test_frames_that_were_overwritten_are_told(
-    finished: Path, tmp_path: Path, value: float, why: str
-) -> None:
+def test_overwritten_frames_are_reported(finished: Path, tmp_path: Path, value: float, why: str) -> None:
     folder = copy_of(finished, tmp_path / "run")
     path = folder / "embeddings" / "logmel" / "rank-0.f32"
     frames = np.fromfile(path, "<f4")
