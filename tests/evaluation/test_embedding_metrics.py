@@ -145,7 +145,7 @@ def test_lost_frames_are_made_again(clip_folder: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(first.summary, again.summary)
     shutil.rmtree(shard.parent)
     remarks = "\n".join(open_results(tmp_path / "run").remarks)
-    assert re.search(r"bands/rank-0.f32: the frames of \d+ signals are gone, .*run the same", remarks)
+    assert re.search(r"bands/rank-0.f32: the frames of \d+ signals are missing; .*run the same", remarks)
     assert open_results(tmp_path / "run").summary["fd_bands_reason"].str.contains("needs two frames").all()
     again = evaluate(clip_folder, "steps", [4], metrics="bands", out=tmp_path / "run")
     pd.testing.assert_frame_equal(first.summary, again.summary)
@@ -164,7 +164,7 @@ def test_frames_made_again_are_not_taken_for_those_that_were_cut(clip_folder: Pa
     assert any("rank-0.f32: the frames of" in remark for remark in results.remarks)
     again = evaluate(clip_folder, "late,steps", [4], metrics="bands", out=out)
     pd.testing.assert_frame_equal(first.summary, again.summary)
-    assert not any("are gone" in remark for remark in again.remarks)
+    assert not any("are missing" in remark for remark in again.remarks)
 
 
 def test_files_of_several_processes_add_up(clip_folder: Path, tmp_path: Path) -> None:
