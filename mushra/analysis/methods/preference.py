@@ -12,7 +12,6 @@ comparisons with the others (Ford 1957). Then only the pairs are given.
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -40,6 +39,7 @@ from mushra.analysis.methods.tables import (
     text,
     whole,
 )
+from mushra.analysis.methods.transitivity import transitivity
 from mushra.analysis.significance import ALPHA, compact_letters
 from qincodec.core.errors import count
 
@@ -47,7 +47,6 @@ STRENGTH_COLUMNS = ["condition", "n", "wins", "strength", "ci_low", "ci_high", "
 PAIR_COLUMNS = ["a", "b", "n", "n_listeners", "wins_a", "ties", "share", "ci_low", "ci_high", "model_share"]
 PAIR_COLUMNS += ["model_low", "model_high", "model_p", "model_p_holm", "listeners_a", "listeners_b"]
 PAIR_COLUMNS += ["sign_p", "sign_p_holm"]
-LISTENER_COLUMNS = ["listener", "n", "ties", "pairs", "triads", "circular", "zeta", "remark"]
 #: A variance up to this counts as zero.
 _NO_SPREAD = 1e-12
 #: More pairs without a preference are not named in words.
@@ -81,7 +80,7 @@ class Preferences:
         pairs: one row per compared pair, `PAIR_COLUMNS`. ``share`` of answers for a, ties as halves, with its
             interval over listeners; ``model_*`` after Bradley and Terry; ``listeners_a`` prefer a more often
             than b; ``sign_p`` is of the two-sided sign test over listeners.
-        listeners: transitivity, `LISTENER_COLUMNS`; the row of listener "" is the panel's majority.
+        listeners: after `mushra.analysis.methods.transitivity`; the row of listener "" is the panel's majority.
         fit: fit of the model.
         tie_share: share of answers without a preference.
         reason: why strengths are missing; "" otherwise.
@@ -142,7 +141,7 @@ def analyze_preferences(frame: pd.DataFrame) -> Preferences:
     else:
         strengths["letters"] = ""
     ties = float((table["win"] == 0.5).mean())
-    return Preferences(strengths, found, _transitivity(table, systems), fit, ties, reason)
+    return Preferences(strengths, found, transitivity(table, systems), fit, ties, reason)
 
 
 def _estimate(value: float, variance: float, listeners: int) -> Estimate:
@@ -272,58 +271,6 @@ def _fit(table: pd.DataFrame, systems: Sequence[str], values: np.ndarray) -> Fit
     scale = m / (m - 1) * float((rest**2 / np.diag(weight)).sum()) / df
     clustered = float(stats.f.sf(deviance / df / scale, df, df * (m - 1))) if scale > 0 else 1.0
     return Fit(deviance, df, float(stats.chi2.sf(deviance, df)), scale, clustered)
-
-
-# Transitivity
-
-
-def _transitivity(table: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
-    """Circular triads of each listener's majorities, and of the panel's (listener "")."""
-    rows = [_triads("", table, systems)]
-    rows += [_triads(str(name), own, systems) for name, own in table.groupby("listener")]
-    order = {name: place for place, name in enumerate(names(table["listener"]), start=1)} | {"": 0}
-    rows.sort(key=lambda row: order[str(row["listener"])])
-    return pd.DataFrame(rows, columns=LISTENER_COLUMNS)
-
-
-def _triads(listener: str, table: pd.DataFrame, systems: Sequence[str]) -> dict[str, object]:
-    place = {name: number for number, name in enumerate(systems)}
-    beats = np.zeros((len(systems), len(systems)), dtype=bool)
-    means = table.groupby(["a", "b"], sort=False)["win"].mean()
-    for a, b, win in means.reset_index().itertuples(index=False, name=None):
-        beats[place[a], place[b]] = win > 0.5
-        beats[place[b], place[a]] = win < 0.5
-    decided = beats | beats.T
-    triads = circular = 0
-    for i, j, k in itertools.combinations(range(len(systems)), 3):
-        if decided[i, j] and decided[j, k] and decided[i, k]:
-            triads += 1
-            circular += int(beats[i, j] == beats[j, k] == beats[k, i])
-    complete = bool(decided.sum() == len(systems) * (len(systems) - 1))
-    zeta, remark = math.nan, ""
-    if len(systems) < 3:
-        remark = "no triad without 3 systems"
-    elif not complete:
-        remark = "some pairs have no majority, so there is no zeta"
-    else:
-        zeta = kendall_zeta(circular, len(systems))
-    return {
-        "listener": listener,
-        "n": len(table),
-        "ties": int((table["win"] == 0.5).sum()),
-        "pairs": int(decided.sum()) // 2,
-        "triads": triads,
-        "circular": circular,
-        "zeta": zeta,
-        "remark": remark,
-    }
-
-
-def kendall_zeta(circular: int, systems: int) -> float:
-    """Kendall and Babington Smith's (1940) coefficient of consistence: 1 without circular triads, 0 with the
-    largest possible number."""
-    most = systems * (systems**2 - (1 if systems % 2 else 4)) / 24
-    return 1 - circular / most
 
 
 # Report

@@ -22,8 +22,9 @@ from mushra.analysis.methods.detection import (
 from mushra.analysis.methods.grades import both_interval
 from mushra.analysis.methods.judgements import COLUMNS
 from mushra.analysis.methods.opinion import analyze_opinions
-from mushra.analysis.methods.preference import analyze_preferences, kendall_zeta, section
+from mushra.analysis.methods.preference import analyze_preferences, section
 from mushra.analysis.methods.shares import clustered_share, detectable
+from mushra.analysis.methods.transitivity import kendall_zeta
 from mushra.analysis.mixed import full_table_model
 
 NAN = math.nan
