@@ -445,7 +445,7 @@ def check_batch(encoded: Sequence[Encoded]) -> None:
 
 def check_encoded(name: str, encoded: Any, count: int) -> list[Encoded]:
     """The clips that a codec encoded, checked. Raises UserError if they are not ``count`` valid ones."""
-    needed = f"needed is a list of {count} baselines.Encoded whose payload is bytes"
+    needed = f"it must be a list of {count} baselines.Encoded whose payload is bytes"
     if not isinstance(encoded, list | tuple) or len(encoded) != count:
         got = f"{len(encoded)} items" if isinstance(encoded, list | tuple) else type(encoded).__name__
         raise UserError(f"codec '{name}': the encoder returned {got}; {needed}")
@@ -473,7 +473,7 @@ def check_decoded(name: str, decoded: Any, shape: tuple[int | str, ...], kind: t
         got = f"audio of shape {found}, {dtype}"
     if not fits:
         raise UserError(
-            f"codec '{name}': the decoder returned {got}; needed is float32 of shape"
+            f"codec '{name}': the decoder returned {got}; it must be float32 of shape"
             f" ({', '.join(map(str, shape))}), nominal range [-1, 1]; baselines.check_codec tells what else"
             " is wrong with the codec"
         )

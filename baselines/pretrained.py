@@ -305,7 +305,7 @@ def _untrained_size(name: str, given: str | None) -> str | None:
     size = given.partition(":")[2] or SIZES[0]
     if size not in SIZES:
         known = " and ".join(f"{UNTRAINED}:{size}" for size in SIZES)
-        raise UserError(f"codec '{name}': unknown random weights '{given}'; known are {known}")
+        raise UserError(f"codec '{name}': unknown random weights '{given}'; allowed are {known}")
     return size
 
 

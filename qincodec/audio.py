@@ -121,7 +121,7 @@ def read(path: PathLike, start_s: float = 0.0, duration_s: float | None = None) 
         at = first + int(bad.any(axis=0).argmax())
         raise UserError(
             f"{name!r} holds {np.count_nonzero(bad)} samples that are NaN or infinite, the first at"
-            f" {at / sample_rate:.3f} s (sample {at}); mend it or leave it out"
+            f" {at / sample_rate:.3f} s (sample {at}); correct it or leave it out"
         )
     return audio, sample_rate
 
@@ -141,7 +141,7 @@ def blocks(path: PathLike, block_s: float = 10.0) -> Iterator[Audio]:
     with open_reader(name) as reader:
         for block in reader.blocks(max(1, round(block_s * reader.sample_rate))):
             if not np.isfinite(block).all():
-                raise UserError(f"{name!r} holds NaN or infinite samples; mend it or leave it out")
+                raise UserError(f"{name!r} holds NaN or infinite samples; correct it or leave it out")
             yield block
 
 

@@ -394,7 +394,7 @@ class Qincodec:
                 f" got {audio.dtype} of shape {tuple(audio.shape)}"
             )
         if not torch.isfinite(audio).all():
-            raise UserError("audio holds NaN or infinity; mend or leave out what made it")
+            raise UserError("audio holds NaN or infinity; correct or leave out what made it")
         return audio.float().flatten(0, 1).to(self.device)
 
     def _length(self, frames: int, num_samples: int | None) -> int:

@@ -181,7 +181,7 @@ def no_audio(data: str | Path, others: list[Path]) -> str:
     seen = Counter(path.suffix.lower() or "none" for path in others).most_common(8)
     extensions = ", ".join(f"{suffix} ({count})" for suffix, count in seen)
     held = f"{len(others)} files, extensions seen: {extensions}" if others else "it holds no files"
-    return f"no audio found in '{data}': {held}; known are {' '.join(sorted(EXTENSIONS))}"
+    return f"no audio found in '{data}': {held}; allowed are {' '.join(sorted(EXTENSIONS))}"
 
 
 # --- names ---------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def describe_metric(metric: Metric) -> MetricInfo:
     said = attributes("metric", type(metric).__name__, metric, names)
     try:
         if (device := said.pop("device", None)) not in (None, "cpu"):
-            raise ValueError(f"'device' is {short(device)}; needed is 'cpu' or None")
+            raise ValueError(f"'device' is {short(device)}; it must be 'cpu' or None")
         found = read(MetricInfo, said)
     except ValueError as error:
         raise UserError(f"metric {type(metric).__name__}: {error}; set it in the class") from error

@@ -238,7 +238,7 @@ class _Reader:
         if model is None:
             known = ", ".join(PAGE_TYPES)
             what = "'type' is missing" if "type" not in entry else f"'{kind}' is not a type of page"
-            self._error((*location, "type"), f"{what}{_close(str(kind), PAGE_TYPES)}; known are {known}")
+            self._error((*location, "type"), f"{what}{_close(str(kind), PAGE_TYPES)}; allowed are {known}")
             return None
         if kind not in _RATED:
             entry = {**entry, "id": self._id(entry.get("id"), location)}

@@ -68,7 +68,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> UserError:
     """The error of an unknown name; ``kind`` is the kind of thing it should name ("codec")."""
-    return UserError(f"unknown {kind} '{name}': {did_you_mean(name, known)}known are {', '.join(known)}")
+    return UserError(f"unknown {kind} '{name}': {did_you_mean(name, known)}allowed are {', '.join(known)}")
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> int:

@@ -316,4 +316,4 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
             return ""
         part = type(field.default)
     known = list(part.model_fields)
-    return f": {did_you_mean(str(location[-1]), known).strip() or 'known are ' + ', '.join(known)}"
+    return f": {did_you_mean(str(location[-1]), known).strip() or 'allowed are ' + ', '.join(known)}"

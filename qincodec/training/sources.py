@@ -114,7 +114,7 @@ def list_source(source: Path, audiocaps: Path | None = None) -> Listing:
         raise UserError(
             f"no audio to train on in '{source}'"
             + "".join(f"; {count} files left out: {reason}" for reason, count in listing.excluded.items())
-            + f"; {_WAYS}; known are {' '.join(sorted(EXTENSIONS))}"
+            + f"; {_WAYS}; allowed are {' '.join(sorted(EXTENSIONS))}"
         )
     listing.candidates.sort(key=lambda candidate: os.fsencode(candidate.path))
     return listing

@@ -401,7 +401,7 @@ def test_prefixes_are_tried_where_a_codec_says_that_it_has_some() -> None:
         (Integers, r"float32 with full scale at 1.0 .*, neither integers .*got torch.int16"),
         (IntegersAsFloats, r"keep the level of the sound: full scale is 1.0 .*\+90 dB"),
         (Complex, "neither integers nor complex numbers .*got torch.complex64"),
-        (OfClips, r"'of clips': the decoder returned audio of shape \(1, 8001\), int16; needed is float32"),
+        (OfClips, r"'of clips': the decoder returned audio of shape \(1, 8001\), int16; it must be float32"),
         (EncodesNothing, "must return baselines.codec.Encoded objects .*got NoneType"),
         (NotANumber, "must not return NaN"),
         (CodesOneBased, "from 0 to their codebook's size - 1"),

@@ -136,7 +136,7 @@ def test_a_decoder_that_breaks_fails_its_file_alone(tmp_path: Path, monkeypatch:
     [
         ("nothing", r"no such data.*give a folder"),
         ("", r"empty"),
-        ("texts", r"no audio found.*3 files, extensions seen: \.txt \(2\), none \(1\); known are \.aac"),
+        ("texts", r"no audio found.*3 files, extensions seen: \.txt \(2\), none \(1\); allowed are \.aac"),
         ("void", r"no audio found.*no files"),
         ("texts/a.txt", r"neither a folder"),
         ("texts/*.wav", r"nothing matches"),

@@ -80,7 +80,7 @@ class Preferences:
         pairs: one row per compared pair, `PAIR_COLUMNS`. ``share`` of answers for a, ties as halves, with its
             interval over listeners; ``model_*`` after Bradley and Terry; ``listeners_a`` prefer a more often
             than b; ``sign_p`` is of the two-sided sign test over listeners.
-        listeners: after `mushra.analysis.methods.transitivity`; the row of listener "" is the panel's majority.
+        listeners: after `mushra.analysis.methods.transitivity`; the row of listener "" is of the majority.
         fit: fit of the model.
         tie_share: share of answers without a preference.
         reason: why strengths are missing; "" otherwise.

@@ -67,10 +67,10 @@ def nothing(value: Any) -> None:
 AUDIO = "codec 'samples': the decoder returned audio of shape"
 ENCODED = "codec 'samples': the encoder returned"
 OF_CLIPS = (
-    "needed is float32 of shape (channels, samples), nominal range [-1, 1]; baselines.check_codec tells"
+    "it must be float32 of shape (channels, samples), nominal range [-1, 1]; baselines.check_codec tells"
 )
-NEEDED = "needed is float32 of shape (1, 1, 44100), nominal range [-1, 1]; baselines.check_codec tells"
-OF_LIST = "needed is a list of 1 baselines.Encoded whose payload is bytes"
+NEEDED = "it must be float32 of shape (1, 1, 44100), nominal range [-1, 1]; baselines.check_codec tells"
+OF_LIST = "it must be a list of 1 baselines.Encoded whose payload is bytes"
 
 
 @pytest.mark.parametrize(

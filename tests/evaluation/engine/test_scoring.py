@@ -173,7 +173,7 @@ def test_attributes_of_a_form_are_checked() -> None:
     for attribute, value, said in (
         ("sample_rate", "16k", "'sample_rate' is '16k'"),
         ("channels", 5, "'channels' is 5; it must be a whole number from 1 to 2"),
-        ("device", "cuda:0", "'device' is 'cuda:0'; needed is 'cpu' or None"),
+        ("device", "cuda:0", "'device' is 'cuda:0'; it must be 'cpu' or None"),
         ("speech_only", "yes", "'speech_only' is 'yes'"),
     ):
         with pytest.raises(UserError, match=said):
