@@ -226,8 +226,8 @@ def test_a_shortened_list_of_clips_is_refused(finished: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (float("nan"), "NaN or infinity"),
-        (float("inf"), "NaN or infinity"),
+        (float("nan"), "its frames contain NaN or infinity"),
+        (float("inf"), "its frames contain NaN or infinity"),
         (0.0, "its frames have changed"),
     ],
 )
