@@ -7,7 +7,7 @@ from typing import Literal
 
 from evaluation.datasets import audiocaps, folder, layouts, packed, remote
 from evaluation.datasets.base import Clip, Dataset
-from evaluation.datasets.files import Listing, cut, draw, drawn_at, look_at, low_rates
+from evaluation.datasets.files import File, Listing, cut, draw, drawn_at, look_at, low_rates
 from evaluation.datasets.shards import Shard, shard_note
 from qincodec.core.console import Progress
 from qincodec.core.errors import UserError
@@ -92,16 +92,18 @@ def load_dataset(
         notes.append(shard_note(part, len({entry.recording for entry in entries})))
     if sample is not None:
         entries = sorted(entries, key=lambda entry: drawn_at(entry.id, seed))[:sample]
-    listing.fetch((entry.path for entry in entries), progress)
+    failed = listing.fetch((entry.path for entry in entries), progress) or {}
     files = look_at((entry.path for entry in entries), progress)
+    files |= {path: File(error=reason) for path, reason in failed.items()}
     if isinstance(data, str) and data.startswith(_AUDIOCAPS):
         files, low = audiocaps.refuse_resampled(files, sample_rate, allow_resampled)
     else:
         low = low_rates(files, sample_rate, ": nothing above half their rate to code")
     clips, tails = cut(entries, files, chunk_s, chunks)
     if part is None and sample is None and all(clip.error for clip in clips):  # a part may be so
+        reasons = "; ".join([str(clips[0].error), *listing.notes])
         raise UserError(
-            f"none of the {len(clips)} clips of '{_shown(data)}' can be read; the first: {clips[0].error}"
+            f"none of the {len(clips)} clips of '{_shown(data)}' can be read; the first: {reasons}"
         )
     return Dataset(
         name=listing.name,

@@ -95,7 +95,7 @@ class Listing:
     """Data that were found by name, before any file is opened. See `Dataset` for the other fields.
 
     Attributes:
-        fetch: updates files of ``entries`` that are copies in the cache.
+        fetch: updates files of ``entries`` that are copies in the cache; says why some have no copy.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Listing:
     excluded: list[tuple[str, str]] = field(default_factory=list)
     disclaimer: str | None = None
     notes: list[str] = field(default_factory=list)
-    fetch: Callable[[Iterable[Path], Progress], None] = lambda paths, progress: None
+    fetch: Callable[[Iterable[Path], Progress], Mapping[Path, str] | None] = lambda paths, progress: None
 
 
 @dataclass(frozen=True)

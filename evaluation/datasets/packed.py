@@ -11,7 +11,10 @@ import json
 import os
 import re
 import tarfile
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,7 +25,7 @@ from evaluation.datasets.files import ListedFile, Listing, file_ids, readable
 from evaluation.records import is_text, loads
 from qincodec.audio import EXTENSIONS
 from qincodec.core.console import Progress
-from qincodec.core.errors import UserError, one_line, said
+from qincodec.core.errors import UserError, count, one_line, said, shown
 from qincodec.core.files import cache_folder, write_atomic
 
 HF = "hf:"
@@ -31,6 +34,15 @@ _KEYS = ("category", "recording")
 _LONGEST_NAME = 200
 #: Columns of the recording in copies of AudioCaps and of speech data.
 _RECORDINGS = ("recording", "youtube_id", "speaker_id")
+
+#: In messages of the libraries pyarrow and datasets for data without rows.
+_EMPTY = ("BatchSize must be greater than 0", "corresponds to no data")
+#: First bytes of the formats of `qincodec.audio.EXTENSIONS`.
+_AUDIO_FILE = re.compile(
+    rb"(RIFF|RF64|BW64)....WAVE|riff\x2e\x91\xcf\x11|FORM....AIF[FC]|caff|\.snd|fLaC|OggS|ID3|\xff[\xe0-\xff]"
+    rb"|....ftyp(?!avi|hei|mif|msf)|\x1aE\xdf\xa3|0&\xb2u|wvpk|MAC |TTA[12]|\x0bw|#!AMR",
+    re.DOTALL,
+)
 
 
 def _cached(kind: str, *identity: object) -> Path:
@@ -42,17 +54,22 @@ def _fetch(
     contents: Mapping[Path, Callable[[], bytes]],
     paths: Iterable[Path],
     progress: Progress = lambda *_: None,
-) -> None:
-    """Write those of ``paths`` that do not exist yet. An existing file is whole, and the name of its folder
-    identifies its source, so it is unchanged."""
+) -> dict[Path, str]:
+    """Write those of ``paths`` that do not exist yet, and say why some cannot be written. An existing file is
+    whole, and the name of its folder identifies its source, so it is unchanged."""
+    failed: dict[Path, str] = {}
     wanted = [path for path in dict.fromkeys(paths) if not path.exists()]
     for done, path in enumerate(wanted, start=1):
         try:
             content = contents[path]()
-        except (OSError, UserError):
-            continue  # only this clip fails, as a missing file
-        write_atomic(path, content)
+        except UserError as error:  # only this clip fails
+            failed[path] = one_line(str(error))
+        except OSError as error:
+            failed[path] = one_line(f"cannot read '{error.filename}': {error.strerror}")
+        else:
+            write_atomic(path, content)
         progress("unpacking data", done, len(wanted))
+    return failed
 
 
 # --- tars ------------------------------------------------------------------------------------------------
@@ -157,55 +174,129 @@ def find_hf(text: str, recording: Callable[[str], str]) -> Listing:
     """A data set of the library ``datasets``: ``hf:NAME[@CONFIG][:SPLIT]``.
 
     NAME is one of the Hugging Face hub, or a folder that the library has written (``save_to_disk``) or can
-    read. A clip's id is its column ``id``, or else its number; all ids are numbers if a value occurs twice.
-    Its recording is the first of the columns `_RECORDINGS`, its category the column ``category``, or else the
-    first column of class labels.
+    read. A clip's id is its column ``id``, or the number of its row if it has no id that can be in a file's
+    name and that no other row has. Its recording is the first of the columns `_RECORDINGS`, its category the
+    column ``category``, or else the first column of class labels.
 
     Raises:
         UserError: the library is not installed or cannot load the data set, several splits exist and none is
-            named, or it has no column of audio.
+            named, or it has no rows or no column of audio.
     """
     match = re.fullmatch(r"hf:([^@:]+)(?:@([^@:]+))?(?::([^@:]+))?", text)
     if match is None:
         raise UserError(f"'{text}': give hf:NAME, hf:NAME:SPLIT or hf:NAME@CONFIG:SPLIT")
     name, config, split = match.groups()
     data = _load(text, name, config, split)
+    if not len(data):
+        raise UserError(f"'{text}' has no rows; give a data set or split with audio")
     import datasets
 
-    audio = [column for column, kind in data.features.items() if isinstance(kind, datasets.Audio)]
-    stored = [column for column, kind in data.features.items() if _is_stored_audio(kind)]
-    audio = audio or sorted(stored, key=lambda column: column != "audio")
-    if not audio:
-        kinds = ", ".join(f"{column} ({_kind(kind)})" for column, kind in data.features.items())
-        raise UserError(
-            f"'{text}' has no column of audio among {kinds}; it needs a column of type Audio, or a struct of "
-            "bytes (a whole audio file) and path; cast_column(NAME, datasets.Audio()) makes one from paths"
-        )
-    sounds = data.select_columns([audio[0]])
-    if isinstance(data.features[audio[0]], datasets.Audio):
-        sounds = sounds.cast_column(audio[0], datasets.Audio(decode=False))
+    audio, several = _audio_column(data, text)
+    sounds = data.select_columns([audio])
+    if isinstance(data.features[audio], datasets.Audio):
+        sounds = sounds.cast_column(audio, datasets.Audio(decode=False))
     labels = {key: kind for key, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
     of_rows = [key for key in ("id", "category", *_RECORDINGS, *labels) if key in data.features]
     table = data.select_columns(list(dict.fromkeys(of_rows)))[:] if of_rows else {}
     for key, kind in labels.items():
         table[key] = [None if value is None else kind.int2str(value) for value in table[key]]
-    root = _cached("hf", text, data._fingerprint)
+    notes = []
+    odd = [value for value in table.get("category", ()) if not isinstance(value, str | int | None)]
+    if odd:
+        notes.append(f"{count(len(odd), 'row')} with a category that is not text: {shown(odd[0])}; left out")
+    root = _cached("hf", text, data._fingerprint, *([audio] if several else []))
     entries, contents = [], {}
     numbers = [f"{number:06d}" for number in range(len(data))]
-    given = zip(table.get("id", numbers), numbers, strict=True)
-    ids = [str(value) if _is_name(value) else number for value, number in given]
-    if len(set(ids)) < len(ids):
-        ids = numbers
+    ids, of_ids = _ids(table.get("id", numbers), numbers)
     for number, clip in enumerate(ids):
-        words = {key: str(values[number]) for key, values in table.items() if _is_name(values[number])}
         path = root / numbers[number]
-        source = next((words[key] for key in _RECORDINGS if key in words), None)
-        category = next((words[key] for key in ("category", *labels) if key in words), None)
+        source = _first_text(table, _RECORDINGS, number)
+        category = _first_text(table, ("category", *labels), number)
         entries.append(ListedFile(clip, clip, path, source or recording(clip), category))
-        contents[path] = partial(_bytes_of, sounds, number, audio[0])
+        contents[path] = partial(_bytes_of, sounds, number, audio)
     name = re.sub(r"\W+", "-", Path(name).name) + (f"-{split}" if split else "")
-    notes = [f"the audio is column '{audio[0]}', of {len(audio)}"] if len(audio) > 1 else []
-    return Listing(name, entries, notes=notes, fetch=partial(_fetch, contents))
+    return Listing(name, entries, notes=several + notes + of_ids, fetch=partial(_fetch, contents))
+
+
+def _ids(given: Iterable[object], numbers: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Ids of the rows, and notes on given ids that cannot be used. Their rows have numbers as ids."""
+    values = list(given)
+    texts = [_text(value) for value in values]
+    ids = [text if text and _is_name(text) else row for text, row in zip(texts, numbers, strict=True)]
+    refused = [
+        value
+        for value, text, clip in zip(values, texts, ids, strict=True)
+        if value is not None and text != clip
+    ]
+    possible = ids
+    # An id that was given goes before an equal one that was normalised.
+    as_given = {str(value) for value in values}
+    ids = [
+        row if clip in as_given and clip != str(value) else clip
+        for clip, value, row in zip(ids, values, numbers, strict=True)
+    ]
+    while twice := {clip for clip, times in Counter(ids).items() if times > 1}:
+        ids = [row if clip in twice else clip for clip, row in zip(ids, numbers, strict=True)]
+    taken = [clip for clip, used in zip(possible, ids, strict=True) if clip != used]
+    notes = [
+        f"{count(len(rows), 'row')} with an id that {why}, such as {shown(rows[0])}: row numbers are used"
+        for rows, why in (
+            (refused, "cannot be in a file's name (letters, digits, '_.+& -'; 200 bytes)"),
+            (taken, "another row has"),
+        )
+        if rows
+    ]
+    return ids, notes
+
+
+def _text(value: object) -> str | None:
+    """A cell as the name of a clip or a group, None if it is blank or neither text nor a whole number."""
+    text = str(value) if isinstance(value, str | int) else ""
+    plain = text.isascii() and text.isprintable()
+    # Texts without marks and control characters stay as they are: stored runs have them as ids.
+    if not plain and any(unicodedata.category(c)[0] in "MC" for c in text):
+        text = readable(text)
+    return text if text.strip() else None
+
+
+def _first_text(table: Mapping[str, Sequence[object]], columns: Iterable[str], row: int) -> str | None:
+    """The text of the first of the columns that has one in a row."""
+    texts = (_text(table[column][row]) for column in columns if column in table)
+    return next((text for text in texts if text is not None), None)
+
+
+def _audio_column(data: Any, text: str) -> tuple[str, list[str]]:
+    """The column of audio, and a note if others could be it or it may not be audio."""
+    import datasets
+
+    typed = [column for column, kind in data.features.items() if isinstance(kind, datasets.Audio)]
+    found = typed or [column for column, kind in data.features.items() if _is_stored_audio(kind)]
+    if not found:
+        kinds = ", ".join(f"{column} ({_kind(kind)})" for column, kind in data.features.items())
+        raise UserError(
+            f"'{text}' has no column of audio among {kinds}; it needs a column of type Audio, or a struct of "
+            "bytes (a whole audio file) and path; cast_column(NAME, datasets.Audio()) makes one from paths"
+        )
+    # Images are stored in the same form.
+    audio = typed or [column for column in found if _AUDIO_FILE.match(_first_content(data, column))]
+    chosen = typed[0] if typed else min(audio or found, key=lambda column: column != "audio")
+    note = f"the audio is column '{chosen}'"
+    if not audio:
+        names = "', '".join(found)
+        return chosen, [f"{note}, of {len(found)}; no known audio file is at the beginning of '{names}'"]
+    if len(audio) > 1:
+        names = "', '".join(audio)
+        return chosen, [f"{note}, of {len(audio)} with audio: '{names}'"]
+    return chosen, [f"{note}, of {len(found)}"] if len(found) > 1 else []
+
+
+def _first_content(data: Any, column: str) -> bytes:
+    """The first file in a column of `_is_stored_audio`; empty if there is none."""
+    for batch in data.select_columns([column]).iter(16):
+        for value in batch[column]:
+            with suppress(UserError):
+                return _content(value, "", column)
+    return b""
 
 
 def _is_stored_audio(kind: object) -> bool:
@@ -215,7 +306,11 @@ def _is_stored_audio(kind: object) -> bool:
     fields = kind if isinstance(kind, dict) else {}
     types = {name: getattr(field, "pa_type", None) for name, field in fields.items()}
     of_bytes = types.pop("bytes", None) in (pa.binary(), pa.large_binary())
-    return of_bytes and types.keys() <= {"path"} and set(types.values()) <= {pa.string(), pa.large_string()}
+    return (
+        of_bytes
+        and types.keys() <= {"path"}
+        and set(types.values()) <= {pa.string(), pa.large_string(), pa.null()}
+    )
 
 
 def _kind(kind: object) -> str:
@@ -225,11 +320,14 @@ def _kind(kind: object) -> str:
     return str(getattr(kind, "dtype", type(kind).__name__))
 
 
-def _is_name(value: object) -> bool:
-    """Whether a value can name a clip or a group: file names have at most 255 bytes."""
-    if not isinstance(value, str | int) or len(str(value).encode(errors="replace")) > _LONGEST_NAME:
+def _is_name(text: str) -> bool:
+    """Whether a text can be a clip's id: file names have at most 255 bytes."""
+    if len(text.encode(errors="replace")) > _LONGEST_NAME:
         return False
-    return re.fullmatch(r"[\w-][\w.+& -]*", str(value)) is not None
+    rest = text[1:]
+    if not text.isascii():  # \w has no combining marks
+        rest = "".join("_" if unicodedata.category(c)[0] == "M" else c for c in rest)
+    return re.fullmatch(r"[\w-][\w.+& -]*", text[:1] + rest) is not None
 
 
 def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
@@ -261,6 +359,10 @@ def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
                 f"'{text}' cannot be loaded: {HF} reads data sets in Parquet or Arrow, not folders of audio"
                 f" or tars, which are evaluated without {HF} ({one_line(said(why))})"
             ) from error
+        if any(words in str(why) for words in _EMPTY) or (saved and isinstance(why, IndexError)):
+            raise UserError(
+                f"'{text}' has no rows, or a file or split of it has none; leave that out"
+            ) from error
         hint = f"; a folder of audio files is evaluated without {HF}" if folder.is_dir() else ""
         raise UserError(f"'{text}' cannot be loaded: {one_line(said(why), 500)}{hint}") from error
     if not isinstance(found, dict):
@@ -275,9 +377,20 @@ def _load(text: str, name: str, config: str | None, split: str | None) -> Any:
 
 
 def _bytes_of(data: Any, number: int, column: str) -> bytes:
-    value = data[number][column] or {}
+    return _content(data[number][column], f"row {number}", column)
+
+
+def _content(value: Mapping[str, Any] | None, row: str, column: str) -> bytes:
+    """The audio file in a cell of a column: its bytes or, if there are none, the file at its path."""
+    value = value or {}
     if value.get("bytes"):
         return bytes(value["bytes"])
-    if not value.get("path"):
-        raise UserError(f"row {number} of the data set has no audio in column '{column}'")
-    return Path(value["path"]).read_bytes()
+    path = value.get("path")
+    if not path:
+        raise UserError(f"{row} has no audio in column '{column}'")
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        missing = isinstance(error, FileNotFoundError)
+        why = "is missing" if missing else f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise UserError(f"{row} has no audio in column '{column}': '{path}' {why}") from error

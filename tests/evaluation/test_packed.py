@@ -194,6 +194,89 @@ def test_ids_that_are_there_twice_give_way_to_numbers(tmp_path: Path) -> None:
         assert [clip.id for clip in load_dataset(f"hf:{tmp_path / shown[1]}").clips] == shown
 
 
+def parquet(folder: Path, **columns: Any) -> str:
+    pytest.importorskip("datasets", reason="the extra hf is not installed")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder.mkdir()
+    pq.write_table(pa.table(columns), folder / "train.parquet")
+    return f"hf:{folder}"
+
+
+def files(*contents: bytes) -> list[dict[str, Any]]:
+    return [{"bytes": content, "path": None} for content in contents]
+
+
+def test_the_column_that_holds_audio(tmp_path: Path) -> None:
+    one, two = SOUNDS["dog/1"], SOUNDS["dog/2"]
+    images = files(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0JFIF")
+    # The first row is empty, and so says nothing.
+    mixed = load_dataset(parquet(tmp_path / "mixed", image=images, sound=files(b"", two)))
+    assert mixed.clips[1].path.read_bytes() == two and not mixed.clips[1].error
+    assert mixed.notes == ["the audio is column 'sound', of 2"]
+    both = load_dataset(parquet(tmp_path / "both", target=files(one), audio=files(two)))
+    assert [clip.path.read_bytes() for clip in both.clips] == [two]
+    assert both.notes == ["the audio is column 'audio', of 2 with audio: 'target', 'audio'"]
+    for name, columns, why in (
+        (
+            "none",
+            {"image": images, "photo": images},
+            "column 'image', of 2; no known audio file is at the beginning of 'image', 'photo'",
+        ),
+        ("cut", {"image": images, "sound": files(one[:50], b"")}, r"the audio is column 'sound', of 2$"),
+    ):
+        with pytest.raises(UserError, match=f"none of the 2 clips .*{why}"):
+            load_dataset(parquet(tmp_path / name, **columns))
+
+
+def test_rows_without_audio_say_why(tmp_path: Path) -> None:
+    rows = [{"bytes": None, "path": None}, {"bytes": None, "path": "/nope/x.wav"}, None]
+    data = parquet(tmp_path / "rows", audio=files(SOUNDS["dog/1"]) + rows)
+    empty = "has no audio in column 'audio'"
+    reasons = [None, f"row 1 {empty}", f"row 2 {empty}: '/nope/x.wav' is missing", f"row 3 {empty}"]
+    assert [clip.error for clip in load_dataset(data).clips] == reasons
+    with pytest.raises(UserError, match=r"rows' has no rows"):
+        load_dataset(parquet(tmp_path / "no-rows", audio=_no_rows()))
+
+
+def _no_rows() -> Any:
+    pa = pytest.importorskip("pyarrow")
+    return pa.array([], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "shown", "counts"),
+    [
+        # Marks: a Latin letter in two forms, Devanagari and Thai. Composed, é is one letter.
+        (["e\u0301", "हिन्दी", "ที่", "b"], ["é", "हिन्दी", "ที่", "b"], []),
+        (["\u00e9", "e\u0301", "\u212b", "b"], ["\u00e9", "000001", "\u212b", "b"], [1]),
+        (["a/b", "../x", "a\nb", "b"], ["000000", "000001", "000002", "b"], [3]),
+        (["a", "a", "b", None], ["000000", "000001", "b", "000003"], [2]),
+        # A given id is the number of a row that has none, and its own number is a given one.
+        (["000002", "b", "a/b", "000000"], ["000000", "b", "000002", "000003"], [1, 2]),
+    ],
+)
+def test_only_ids_that_cannot_be_used_give_way(
+    tmp_path: Path, ids: list[str | None], shown: list[str], counts: list[int]
+) -> None:
+    contents = [sound(number) for number in range(4)]
+    found = load_dataset(parquet(tmp_path / "ids", audio=files(*contents), id=ids))
+    assert {clip.id: clip.path.read_bytes() for clip in found.clips} == dict(
+        zip(shown, contents, strict=True)
+    )
+    assert [int(note.split(" row")[0]) for note in found.notes] == counts
+
+
+def test_any_text_is_a_category_or_recording(tmp_path: Path) -> None:
+    contents = files(*(sound(number) for number in range(4)))
+    words = ["rock, pop", "a/b", "e\u0301\n", " "]
+    data = parquet(tmp_path / "words", audio=contents, category=words, speaker_id=words)
+    found = [(clip.category, clip.recording) for clip in load_dataset(data).clips]
+    assert found == [("rock, pop",) * 2, ("a/b",) * 2, ("é%0A",) * 2, (None, "000003")]
+    lists = load_dataset(parquet(tmp_path / "lists", audio=contents, category=[["a", "b"]] * 3 + [None]))
+    assert not any(clip.category for clip in lists.clips)
+    assert lists.notes == ["3 rows with a category that is not text: ['a', 'b']; left out"]
+
+
 def test_an_import_that_the_library_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
 
