@@ -234,13 +234,19 @@ def test_rows_without_audio_say_why(tmp_path: Path) -> None:
     empty = "has no audio in column 'audio'"
     reasons = [None, f"row 1 {empty}", f"row 2 {empty}: '/nope/x.wav' is missing", f"row 3 {empty}"]
     assert [clip.error for clip in load_dataset(data).clips] == reasons
-    with pytest.raises(UserError, match=r"rows' has no rows"):
-        load_dataset(parquet(tmp_path / "no-rows", audio=_no_rows()))
 
 
-def _no_rows() -> Any:
-    pa = pytest.importorskip("pyarrow")
-    return pa.array([], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+def test_data_without_rows(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    parquet(tmp_path / "group", audio=pa.array([], kind))
+    (tmp_path / "bare").mkdir()
+    pq.ParquetWriter(tmp_path / "bare" / "train.parquet", pa.schema([("audio", kind)])).close()
+    datasets.Dataset.from_dict({"audio": []}).save_to_disk(str(tmp_path / "disk"))
+    for name in ("group", "bare", "disk"):
+        with pytest.raises(UserError, match=f"{name}' has no rows"):
+            load_dataset(f"hf:{tmp_path / name}")
 
 
 @pytest.mark.parametrize(
