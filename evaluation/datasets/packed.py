@@ -237,7 +237,7 @@ def _ids(given: Iterable[object], numbers: Sequence[str]) -> tuple[list[str], li
     ]
     while twice := {clip for clip, times in Counter(ids).items() if times > 1}:
         ids = [row if clip in twice else clip for clip, row in zip(ids, numbers, strict=True)]
-    taken = [clip for clip, used in zip(possible, ids, strict=True) if clip != used]
+    taken: list[object] = [clip for clip, used in zip(possible, ids, strict=True) if clip != used]
     notes = [
         f"{count(len(rows), 'row')} with an id that {why}, such as {shown(rows[0])}: row numbers are used"
         for rows, why in (
