@@ -12,6 +12,7 @@ comparisons with the others (Ford 1957). Then only the pairs are given.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from mushra.analysis.methods.judgements import names
 from mushra.analysis.methods.shares import clustered_share
 from mushra.analysis.methods.tables import (
     Marks,
+    Row,
     Section,
     Shown,
     fixed,
@@ -69,6 +71,11 @@ class Fit:
     p: float = math.nan
     scale: float = math.nan
     p_clustered: float = math.nan
+
+    @property
+    def poor(self) -> bool:
+        """Whether one strength per system does not explain the pairs, so that the sign test judges them."""
+        return self.p_clustered < ALPHA
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +138,7 @@ def analyze_preferences(frame: pd.DataFrame) -> Preferences:
     for p in ("model_p", "sign_p"):
         found[f"{p}_holm"] = holm(found[p].astype(float).tolist())
     complete = len(found) == math.comb(len(systems), 2) and found["model_p"].notna().all()
-    if not reason and complete:
+    if not reason and complete and not fit.poor:
         different = {
             frozenset((r["a"], r["b"])) for r in found.to_dict("records") if r["model_p_holm"] < ALPHA
         }
@@ -292,13 +299,14 @@ def section(result: Preferences) -> Section:
         paragraph += (
             "Strengths are those of Bradley and Terry (1952), log odds against the average system, with 95 % "
             "intervals from a covariance clustered by listeners (Student's t); they hold for other listeners "
-            "and the same items. Pairs are corrected after Holm. "
+            "and the same items. Pairs are corrected after Holm. The model's test judges a pair; "
+            "the sign test does so where the model does not fit or has no interval. "
         )
     paragraph += (
         "Shares of each pair have 95 % intervals over listeners (Korn and Graubard 1998) and a two-sided "
         "sign test over listeners, who each count for the system that they preferred more often."
     )
-    paragraphs = [*result_words(pairs), paragraph, _fit_words(fit)]
+    paragraphs = [*result_words(result), paragraph, _fit_words(fit)]
     if panel["triads"]:
         triads, circular = int(people["triads"].sum()), int(people["circular"].sum())
         zeta = people["zeta"].mean() if people["zeta"].notna().any() else math.nan
@@ -313,7 +321,7 @@ def section(result: Preferences) -> Section:
     letters = (strengths["letters"] != "").any()
     caption = "Strengths: log odds of being preferred to the average system, with 95 % intervals."
     if letters:
-        caption += f" No difference was found between systems that share a letter (Holm, {ALPHA:g})."
+        caption += f" The model found no difference between systems that share a letter (Holm, {ALPHA:g})."
     tables = (
         Shown(
             "strengths",
@@ -363,7 +371,7 @@ def section(result: Preferences) -> Section:
             ],
         ),
     )
-    if result.reason:
+    if result.reason or fit.poor:
         points = tuple(
             (f"{row['a']} over {row['b']}", 100 * row["share"], 100 * row["ci_low"], 100 * row["ci_high"])
             for row in pairs.to_dict("records")
@@ -380,34 +388,74 @@ def section(result: Preferences) -> Section:
         notes.append(
             "Some strengths have no interval: it needs as many listeners as systems, and different answers."
         )
+    if fit.poor:
+        notes.append("The model does not fit: its strengths and shares do not describe the pairs.")
     facts = {"fit": asdict(fit), "tie_share": result.tie_share, "reason": result.reason}
     return Section(
         "ab", "AB: preferences", tuple(filter(None, paragraphs)), tuple(notes), tables, figure, facts
     )
 
 
-def result_words(pairs: pd.DataFrame) -> list[str]:
-    """A paragraph on what was preferred, by the model's test where it has one; pairs without a preference
-    are counted where they are many."""
-    found, others = [], []
-    for row in pairs.to_dict("records"):
-        by_model = not math.isnan(row["model_p_holm"])
-        p = row["model_p_holm"] if by_model else row["sign_p_holm"]
-        own = ("model_share", "model_low", "model_high") if by_model else ("share", "ci_low", "ci_high")
-        a, b, value, low, high = (row[name] for name in ("a", "b", *own))
-        if value < 0.5:
-            a, b, value, low, high = b, a, 1 - value, 1 - high, 1 - low
-        interval = share_span("low", "high")({"low": low, "high": high})
-        test = f"{wording.p_equals(p)} by {'the model' if by_model else 'the sign test'}"
-        said = f"{percent(value)} of the answers (95 % interval {interval}; {test})"
-        if p < ALPHA and low > 0.5:
-            found.append(f"{a} was preferred to {b}: {said}.")
-        else:
-            others.append(f"No preference between {a} and {b} was found: {a} has {said}.")
-    if len(others) > _PAIRS_IN_WORDS:
-        others = [f"No preference was found in {count(len(others), 'pair')}."]
-    corrected = " All p are corrected after Holm." if len(pairs) > 1 else ""
-    return [" ".join([*found, *others]) + corrected] if found or others else []
+def result_words(result: Preferences) -> list[str]:
+    """A paragraph on what was preferred; where many pairs show no preference, their number."""
+    said: dict[str, list[str]] = {"found": [], "disagree": [], "none": []}
+    for row in result.pairs.to_dict("records"):
+        kind, sentence = _pair_words(_favoured_first(row), result.fit)
+        said[kind].append(sentence)
+    if len(said["none"]) > _PAIRS_IN_WORDS:
+        said["none"] = [f"No preference was found in {count(len(said['none']), 'pair')}."]
+    sentences = list(itertools.chain(*said.values()))
+    if result.fit.poor:
+        p = wording.p_equals(result.fit.p_clustered)
+        sentences.append(f"The model does not fit ({p}), so the sign test judges each pair.")
+    if len(result.pairs) > 1:
+        sentences.append("All p of pairs are corrected after Holm, intervals are not.")
+    return [" ".join(sentences)] if sentences else []
+
+
+def _favoured_first(row: Row) -> Row:
+    """The row with a and b exchanged if b has more of the answers."""
+    if row["share"] >= 0.5:
+        return row
+    ends = {"share": "share", "ci_low": "ci_high", "model_share": "model_share", "model_low": "model_high"}
+    turned: Row = {x: 1 - row[y] for one, other in ends.items() for x, y in ((one, other), (other, one))}
+    pairs = (("a", "b"), ("listeners_a", "listeners_b"))
+    return row | turned | {x: row[y] for one, other in pairs for x, y in ((one, other), (other, one))}
+
+
+def _pair_words(row: Row, fit: Fit) -> tuple[str, str]:
+    """What tests and interval say of a pair together, and the sentence.
+
+    The model's test learns from the other pairs, too, so it may find what the pair's own interval does not.
+    Beside it, the sign test has a say if it finds another preference.
+    """
+
+    def preferred(p: float, lead: float) -> str:
+        return "" if not p < ALPHA else a if lead > 0 else b
+
+    a, b, p, sign_p = (row[name] for name in ("a", "b", "model_p_holm", "sign_p_holm"))
+    by_sign = preferred(sign_p, row["listeners_a"] - row["listeners_b"])
+    has_model = not fit.poor and not math.isnan(p)
+    tests: list[tuple[str, str]] = []
+    if has_model:
+        model = f"{percent(row['model_share'])} ({share_span('model_low', 'model_high')(row)}"
+        by_model = preferred(p, row["model_share"] - 0.5)
+        tests.append((by_model, f"the model gives {model}; {wording.p_equals(p)})"))
+    if not tests or by_sign not in ("", tests[0][0]):
+        listeners = f"{count(row['listeners_a'], 'listener')} for {a}, {row['listeners_b']} for {b}"
+        tests.append((by_sign, f"the sign test gives {wording.p_equals(sign_p)} ({listeners})"))
+    found, by_interval = {name for name, _ in tests}, a if row["ci_low"] > 0.5 else ""
+    own = share_span("ci_low", "ci_high")(row)
+    if found != {by_interval}:
+        own += f", which {'excludes' if by_interval else 'includes'} 50 %"
+    said = [f"{a} has {percent(row['share'])} of the answers (95 % interval {own})", *(t for _, t in tests)]
+    if found == {a} and (by_interval or has_model):
+        who = "" if by_interval else " by the model"
+        return "found", f"{a} was preferred to {b}{who}: {'; '.join(said)}."
+    if found == {by_interval}:
+        return "none", f"No preference between {a} and {b} was found: {'; '.join(said)}."
+    said[1:] = [f"{t} and finds {f'a preference for {who}' if who else 'no preference'}" for who, t in tests]
+    return "disagree", f"The results for {a} and {b} disagree: {'; '.join(said)}."
 
 
 def _fit_words(fit: Fit) -> str:

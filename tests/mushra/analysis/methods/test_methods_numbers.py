@@ -69,24 +69,119 @@ def test_strengths_have_the_greatest_likelihood() -> None:
     assert found.tie_share == pytest.approx(3 / 64)
 
 
-def test_the_report_begins_with_what_was_preferred() -> None:
-    def first(*wins: int) -> str:
-        return section(analyze_preferences(preferences({("A", "B"): (*wins, 0)}, listeners=6))).paragraphs[0]
+def words(frame: pd.DataFrame) -> str:
+    return section(analyze_preferences(frame)).paragraphs[0]
 
-    # Four listeners prefer B three times of four, two of them always.
+
+def korn_graubard(share: float, variance: float, listeners: int) -> str:
+    """The interval of a share whose variance between listeners leaves fewer answers than there are."""
+    few = (stats.norm.ppf(0.975) / stats.t.ppf(0.975, listeners - 1)) ** 2
+    n = share * (1 - share) / variance * few
+    x = share * n
+    low, high = stats.beta.ppf(0.025, x, n - x + 1), stats.beta.ppf(0.975, x + 1, n - x)
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def plain_interval(wins: int, n: int) -> str:
+    found = stats.binomtest(wins, n).proportion_ci()
+    return f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
+
+
+def test_the_report_begins_with_what_was_preferred() -> None:
+    # Four of six listeners prefer B three times of four, two of them always.
     share = 20 / 24
     residuals = np.array([3.0] * 4 + [4.0] * 2) - 4 * share
-    error = math.sqrt(6 / 5 * (residuals**2).sum()) / (24 * share * (1 - share))
+    spread = 6 / 5 * (residuals**2).sum()
+    error = math.sqrt(spread) / (24 * share * (1 - share))
     t = math.log(share / (1 - share)) / error
     low, high = 100 * special.expit(error * (t + np.array([-1, 1]) * stats.t.ppf(0.975, 5)))
     p = 2 * stats.t.sf(t, 5)
-    assert first(4, 20) == (
-        f"B was preferred to A: 83.3 % of the answers (95 % interval {low:.1f} to {high:.1f} %;"
-        f" {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'} by the model)."
+    # Korn and Graubard's number of answers is more than there are, so the interval is the binomial one.
+    assert share * (1 - share) / (spread / 24**2) * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 5)) ** 2 > 24
+    assert words(preferences({("A", "B"): (4, 20, 0)}, listeners=6)) == (
+        f"B was preferred to A: B has 83.3 % of the answers (95 % interval {plain_interval(20, 24)});"
+        f" the model gives 83.3 % ({low:.1f} to {high:.1f} %; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
     )
-    even = first(12, 12)  # of every listener, so that the model has no interval
-    assert even.startswith("No preference between A and B was found: A has 50.0 % of the answers (95 %")
-    assert even.endswith("; p = 1.000 by the sign test).")
+    # Every listener is undecided, so the model has no interval.
+    assert words(preferences({("A", "B"): (12, 12, 0)}, listeners=6)) == (
+        f"No preference between A and B was found: A has 50.0 % of the answers (95 % interval"
+        f" {plain_interval(12, 24)}); the sign test gives p = 1.000 (0 listeners for A, 0 for B)."
+    )
+
+
+def test_answers_are_counted_and_the_model_is_named() -> None:
+    said = words(preferences({("A", "B"): (14, 6, 0), ("A", "C"): (13, 7, 0), ("B", "C"): (12, 8, 0)}, 10))
+
+    def sums(free: np.ndarray) -> list[float]:
+        """A has 27 wins of 40 answers, B 18: the model expects as many."""
+        a, b = free
+        both = 20 * special.expit(a - b)
+        return [both + 20 * special.expit(a) - 27, 20 - both + 20 * special.expit(b) - 18]
+
+    a, b = optimize.fsolve(sums, [0.0, 0.0])
+    for pair, wins, model in (("AB", 14, a - b), ("AC", 13, a), ("BC", 12, b)):
+        assert (
+            f"{pair[0]} has {5 * wins}.0 % of the answers (95 % interval {plain_interval(wins, 20)}" in said
+        )
+        assert f"; the model gives {100 * special.expit(model):.1f} % (" in said
+
+
+def test_pairs_of_a_circular_panel_are_judged_by_themselves() -> None:
+    """A beats B, B beats C, C beats A: equal strengths. One of ten listeners is undecided about each pair."""
+    found = analyze_preferences(
+        preferences({("A", "B"): (19, 1, 0), ("A", "C"): (1, 19, 0), ("B", "C"): (19, 1, 0)}, listeners=10)
+    )
+    assert found.pairs["model_share"].to_numpy() == pytest.approx([0.5] * 3)
+    said = section(found).paragraphs[0]
+    interval = korn_graubard(0.95, 10 / 9 * (9 * 0.1**2 + 0.9**2) / 20**2, 10)
+    p = 3 * stats.binomtest(9, 9).pvalue
+    for first, second in ("AB", "CA", "BC"):
+        assert (
+            f"{first} was preferred to {second}: {first} has 95.0 % of the answers (95 % interval"
+            f" {interval}); the sign test gives p = {p:.3f} (9 listeners for {first}, 0 for {second})."
+            in said
+        )
+    assert "No preference" not in said and "The model does not fit (p = " in said
+    assert set(found.strengths["letters"]) == {""}
+
+
+def test_a_test_and_an_interval_that_disagree_are_said_to() -> None:
+    """Eight listeners prefer A once each and are undecided four times."""
+    p = stats.binomtest(8, 8).pvalue
+    assert words(preferences({("A", "B"): (8, 0, 32)}, listeners=8)) == (
+        "The results for A and B disagree: A has 60.0 % of the answers (95 % interval"
+        f" {plain_interval(24, 40)}, which includes 50 %); the sign test gives p = {p:.3f} (8 listeners for"
+        " A, 0 for B) and finds a preference for A."
+    )
+
+
+def test_what_only_the_model_finds_is_said_to_be_the_models() -> None:
+    said = words(preferences(WINS))
+    assert (
+        "B was preferred to C by the model: B has 56.8 % of the answers (95 % interval" in said
+    )  # 12.5 / 22
+    assert "which includes 50 %); the model gives" in said
+
+
+def test_a_sign_test_has_a_say_against_the_model() -> None:
+    """All prefer A to B a little; each has a strong mind of C, and their minds differ."""
+    rows = [
+        ("ab", f"L{who}", f"i{item}", *pair, NAN, NAN, answer)
+        for who in range(12)
+        for item in range(5)
+        for pair, answer in (
+            (("A", "B"), "" if item else "A"),
+            (("A", "C"), "AC"[who % 2]),
+            (("B", "C"), "BC"[who // 2 % 2]),
+        )
+    ]
+    found = analyze_preferences(table(*rows))
+    assert found.fit.p_clustered > 0.05 and found.pairs["model_p_holm"].min() > 0.05
+    p = 3 * stats.binomtest(12, 12).pvalue
+    said = section(found).paragraphs[0]
+    assert said.startswith("The results for A and B disagree: A has 60.0 % of the answers")
+    assert "and finds no preference; the sign test gives" in said
+    assert f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} (12 listeners for A, 0 for B) and finds" in said
 
 
 def test_intervals_of_differences_are_those_of_a_logit_model_with_another_reference() -> None:
