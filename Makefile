@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # One more than the two cores of a small machine: tests that wait for a browser or a server leave theirs idle.
 JOBS ?= 3
+# Installing without bytecode is quick only if programs may keep what they compile.
+unexport PYTHONDONTWRITEBYTECODE
 WALKS = .walks
 # Each process begins with a half of the files, so that fixtures of modules are made once, and helps when it is done.
 SHARED = -n $(JOBS) --dist worksteal
