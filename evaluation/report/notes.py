@@ -12,7 +12,7 @@ import pandas as pd
 
 from evaluation.records import MetricInfo, is_speech, is_untrained
 from evaluation.report.cells import kbps_text, percent, row_label
-from evaluation.report.tables import disclaimer, with_codebooks, with_noise_floor
+from evaluation.report.tables import disclaimer, shows_nominal, with_codebooks, with_noise_floor
 from evaluation.results import QUIET_DBFS, Results
 from evaluation.run.columns import encoded_folder
 from evaluation.run.encoded import MOST_FILES
@@ -94,6 +94,7 @@ def notes(results: Results, summary: pd.DataFrame) -> list[Note]:
     found += [Note("data", f"Data: {note}") for note in results.dataset.notes]
     found += _references(results)
     found += _rates(results, summary)
+    found.append(_columns(summary))
     found += _delays(results, summary)
     found += _speech(results)
     for metric in results.clip_metrics:
@@ -217,6 +218,16 @@ def _rates(results: Results, summary: pd.DataFrame) -> Iterator[Note]:
     if summary["kbps_entropy"].notna().any():
         text = "entropy: kbps that an ideal memoryless entropy coder would need for the codes"
         yield Note("reading", text)
+
+
+def _columns(summary: pd.DataFrame) -> Note:
+    """The columns that every table of codecs has, and `nominal` where it is shown."""
+    nominal = "nominal: kbps of the codec's setting; " if shows_nominal(summary) else ""
+    text = (
+        "kbps: measured, payload bits over duration; n: clips with all scores; failed: clips with an error; "
+        f"{nominal}enc ×RT, dec ×RT: seconds of audio per second of encoding and of decoding"
+    )
+    return Note("reading", text)
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:

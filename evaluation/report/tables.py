@@ -38,8 +38,7 @@ def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = Fals
     """
     metrics = [metric for metric in results.metrics if not metric.embedding]
     optional = []
-    asked, nominal = summary["kbps"], summary["kbps_nominal"]
-    if (np.abs(nominal / asked - 1) > 0.005).any():
+    if shows_nominal(summary):
         optional.append(("nominal", "kbps_nominal"))
     if summary["kbps_entropy"].notna().any():
         optional.append(("entropy", "kbps_entropy"))
@@ -67,6 +66,11 @@ def build_table(results: Results, summary: pd.DataFrame, *, medians: bool = Fals
     headings += ["n", "failed"]
     headings += [title for title, _ in [*optional, *speeds]]
     return Table(headings, rate_sections(results, summary, metrics, cells), "Scores")
+
+
+def shows_nominal(summary: pd.DataFrame) -> bool:
+    """Whether a nominal rate differs from the asked one so far that the table has its column."""
+    return bool((np.abs(summary["kbps_nominal"] / summary["kbps"] - 1) > 0.005).any())
 
 
 def _n_cell(results: Results, row: pd.Series) -> Cell:

@@ -126,10 +126,10 @@ def analyze(
     style: Style = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")] = False,
 ) -> None:
-    """Analyse a listening test: screening, intervals, tests, plots, report.
+    """Analyze a listening test: screening, intervals, tests, plots, report.
 
     MUSHRA pages follow ITU-R BS.1534-3. Pages of BS.1116, AB, ABX, paired comparison, ACR and DCR are
-    analysed beside them.
+    analyzed beside them.
     """
     from qincodec.core.console import ProgressLine, starting
 

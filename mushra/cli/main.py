@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="
 
 @app.callback()
 def mushra(version: Annotated[bool, version_option("mushra")] = False) -> None:
-    """Make, host and analyse listening tests by ITU-R BS.1534-3 (MUSHRA)."""
+    """Make, host and analyze listening tests by ITU-R BS.1534-3 (MUSHRA)."""
 
 
 for part in (create, serve, payments, analyze, study):

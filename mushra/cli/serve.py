@@ -351,7 +351,7 @@ def backup(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder; it must not exist yet.")],
     database: Database = None,
 ) -> None:
-    """Copy a test with its results, even while it is served; OUT can be served and analysed like TEST."""
+    """Copy a test with its results, even while it is served; OUT can be served and analyzed like TEST."""
     from mushra.server.backup import make_backup
 
     store, source = _open(test, database)

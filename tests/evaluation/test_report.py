@@ -146,7 +146,7 @@ def test_metrics_are_explained_on_request() -> None:
 
     found = notes(difficult(), difficult().summary)
     explained = [note.text for note in found if note.kind in ("definition", "reading")]
-    assert len(explained) == 3 and set(explained) <= set(said(True))
+    assert len(explained) == 4 and set(explained) <= set(said(True))
     assert said(True)[-2:] == explained[-2:]  # what the metrics are comes last
     assert [line for line in said(True) if line not in explained] == said(False)[:-1]
     assert said(False)[-1] == EXPLAIN and "evaluate report RUN --explain" in EXPLAIN
@@ -216,7 +216,7 @@ def test_a_delay_that_clips_do_not_agree_on_is_doubted() -> None:
 
 def test_quiet_results_have_few_notes() -> None:
     results = make_results(codecs={"opus": 0, "mp3": 1}, num_recordings=30)
-    assert len(note_lines(results)) == 3  # the data and two definitions
+    assert len(note_lines(results)) == 4  # the data, the columns and two definitions
 
 
 def test_rows_that_shared_a_folder_of_clips_have_a_note() -> None:
