@@ -23,8 +23,7 @@ from mushra.store import schema
 from mushra.store.pages import Checked, Rating, SessionPage, pages_from_json, pages_to_json, storable
 
 #: Seconds after which a session that is not seen counts as dropped, unless its test sets another time. Its
-#: place
-#: in the balanced order is then given to another listener.
+#: place in the balanced order is then given to another listener.
 DROPPED_AFTER_S = 2 * 3600.0
 
 #: Key of the shown completion code, in the session's data about the browser.

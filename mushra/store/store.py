@@ -36,8 +36,7 @@ _log = logging.getLogger("mushra.server")
 
 BUSY_TIMEOUT_S = 10.0
 #: Seconds for which a write waits for earlier ones; then it fails and is sent again later. A locked file must
-#: not
-#: block all threads of the server.
+#: not block all threads of the server.
 PATIENCE_S = 4.0
 #: Seconds to reach PostgreSQL, and for its answer; its network may be down.
 CONNECT_TIMEOUT_S = 5
