@@ -1,7 +1,7 @@
 """The codec: an autoencoder and, between its halves, a quantizer that was fitted offline.
 
-Two channels are coded as mid and side (`qincodec.stereo`), of which the side has fewer codebooks; of other
-numbers each channel is coded by itself. Bitrates count all channels. A signal of any length passes through in
+Two channels are coded as mid and side, the side with fewer codebooks (`qincodec.stereo`). With any other
+number of channels, each is coded alone. Bitrates count all channels. A signal of any length passes through in
 chunks (`qincodec.autoencoder.CHUNK_FRAMES`) that overlap by the receptive field.
 """
 
@@ -44,7 +44,7 @@ UNTRAINED = "untrained:"
 _UNTRAINED_CODEBOOKS = 14  # 24 kbps, the highest rate of the authors' examples
 #: How far beyond the lowest and highest rate a bitrate may be asked for: "16" finds 15.5, 48 does not.
 _RATE_TOLERANCE = 1.1
-#: Frames between the mid's noise and the side's. One and the same would add up on the left alone.
+#: Frames between the mid's noise and the side's: the same in both would be in the left channel only.
 _SIDE_NOISE_FRAMES = NOISE_FRAMES // 2
 
 #: Numbers of codebooks: of one channel, of each of several, or of mid and side.
@@ -168,7 +168,7 @@ class Qincodec:
         return min(rates, key=lambda rate: (abs(math.log(rate[1] / kbps)), rate[1]))[0]
 
     def codebooks(self, asked: Codebooks | None, channels: int) -> tuple[int, ...]:
-        """How many codebooks every channel has, of two mid and side, where so many are asked for."""
+        """Number of codebooks of each channel (of two: of mid and side) for the number that is asked for."""
         most = self._quantizer.num_codebooks
         if not isinstance(asked, tuple) and asked and channels == 2 and self._quantizer.prefix_decodable:
             asked = asked, -(-3 * asked // 5)

@@ -1,4 +1,4 @@
-"""Signals side by side, of different numbers of codebooks, through autoencoder and quantizer."""
+"""Encode and decode several signals at once, each with its own number of codebooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def encode_rows(
         counts: codebooks of every row.
 
     Yields:
-        (rows, max(counts), frames), int64, -1 where a row has no codebook.
+        (rows, max(counts), frames), int64, -1 where a row lacks a codebook.
     """
     for latents in autoencoder.encode_blocks(blocks):
         codes = latents.new_full((len(latents), max(counts), latents.shape[1]), NO_CODE, dtype=torch.long)
@@ -56,6 +56,6 @@ def decode_rows(
 
 
 def _alike(counts: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Every number of codebooks and the rows that have it: they are quantized together."""
+    """Each number of codebooks with the rows that have it, which are quantized together."""
     for count in sorted(set(counts)):
         yield count, [row for row, n in enumerate(counts) if n == count]

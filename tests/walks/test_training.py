@@ -20,7 +20,11 @@ RECORDINGS = ("music_piano", "speech_english", "music_drums", "speech_german", "
 #: The pages' trainings take minutes; on a quarter of the batch they take the same way.
 QUICKER = {"--config small": "--config small --set data.batch_size=4"}
 #: Commands of the two pages that a walk cannot run: part of the command -> why.
-SKIPPED = {"WavCaps/": "needs a data set of 400,000 clips, and GPUs"}
+SKIPPED = {
+    "WavCaps/": "needs a data set of 400,000 clips, and GPUs",
+    "tools/training_data.py": "fetches packages of gigabytes, from a checkout",
+    "tools/attribution.py": "reads what tools/training_data.py wrote",
+}
 
 
 def walk(page: str) -> list[str]:

@@ -149,6 +149,7 @@ def test_lost_encoded_files_are_made_again(clip_folder: Path, tmp_path: Path) ->
     assert again.clips["ms_mel"].notna().all()
 
 
+@pytest.mark.slow
 def test_batch_size_changes_nothing_that_matters(clip_folder: Path, tmp_path: Path) -> None:
     expected, *others = (
         evaluate(clip_folder, "steps,late,fragile", [4, 12], out=tmp_path / str(size), batch_size=size)
@@ -158,6 +159,7 @@ def test_batch_size_changes_nothing_that_matters(clip_folder: Path, tmp_path: Pa
         pd.testing.assert_frame_equal(scores(expected.clips), scores(found.clips), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_at_all(clip_folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"codecs": "steps,late,opus", "kbps": [8, 12], "batch_size": 2}
     one, *others = (

@@ -300,7 +300,10 @@ def analysed(number: int, own: int) -> tuple[Analysis, list[tuple[int, int]]]:
     return analysis, steps
 
 
-@pytest.mark.parametrize(("number", "own"), [(3, 0), (13, 0), (14, 0), (30, 0), (30, 6)])
+@pytest.mark.parametrize(
+    ("number", "own"),
+    [(3, 0), (13, 0), (14, 0), *(pytest.param(30, own, marks=pytest.mark.slow) for own in (0, 6))],
+)
 def test_any_number_of_systems(number: int, own: int) -> None:
     ratings = with_roles(of_systems(number, own=own))
     analysis, steps = analysed(number, own)

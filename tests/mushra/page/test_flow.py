@@ -310,6 +310,7 @@ def test_a_page_that_was_left_does_not_look_open(begin: Begin) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_tab_that_takes_over_goes_on_where_the_other_was(begin: Begin) -> None:
     page, served = begin([GENERIC, GENERIC | {"id": "two"}, GENERIC | {"id": "three"}])
     second, third = (page.context.new_page() for _ in range(2))

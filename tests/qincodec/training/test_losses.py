@@ -66,6 +66,22 @@ def test_the_loss_on_the_waveform_leaves_noise_above_it_alone():
 
 
 @pytest.mark.slow
+def test_larger_latents_do_not_outgrow_their_noise():
+    """At the level of the powers' geometric mean, noise has that mean's value and gradient."""
+    torch.manual_seed(0)
+    latents = (torch.randn(1, 7, 8) * torch.linspace(0.2, 2, 8)).requires_grad_()
+    generator = Generator(architectures.autoencoder(architectures.SIZES["tiny"]))
+    assert not generator._noise_level(latents).any()  # nothing is known yet
+    generator.latent_power.copy_(latents.detach().square().mean((0, 1)))
+    level = generator._noise_level(latents)
+    powers = latents.square().mean((0, 1))
+    expected = (powers + 0.01 * powers.detach().mean()).prod() ** (1 / 16)
+    assert level.item() == pytest.approx(expected.item())
+    torch.testing.assert_close(
+        torch.autograd.grad(level.sum(), latents)[0], torch.autograd.grad(expected, latents)[0]
+    )
+
+
 def test_waveform_loss_has_a_gradient_in_silence():
     silent = torch.zeros(1, 1000, requires_grad=True)
     waveform_loss(torch.zeros(1, 1000), silent).sum().backward()

@@ -17,14 +17,12 @@ import torch
 from attack import Attack
 
 from qincodec import audio
-from qincodec.architectures import SIZES, autoencoder
 from qincodec.codec import load
 from qincodec.core.console import ProgressLine
 from qincodec.core.errors import UserError
 from qincodec.quantizers.latents import Latents
 from qincodec.quantizers.rvq import RVQ
 from qincodec.training import checkpoints as checkpoints_module
-from qincodec.training.adversarial import Generator
 from qincodec.training.autoencoder import train_autoencoder
 from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.cli import app as train_app
@@ -130,22 +128,7 @@ def test_code_tables_are_kept_where_they_save_on_other_latents(tmp_path):
     assert count_codes(quantizer, latents["skewed"], latents["other"]) is None
 
 
-def test_larger_latents_do_not_outgrow_their_noise():
-    """At the level of the powers' geometric mean, noise has that mean's value and gradient."""
-    torch.manual_seed(0)
-    latents = (torch.randn(1, 7, 8) * torch.linspace(0.2, 2, 8)).requires_grad_()
-    generator = Generator(autoencoder(SIZES["tiny"]))
-    assert not generator._noise_level(latents).any()  # nothing is known yet
-    generator.latent_power.copy_(latents.detach().square().mean((0, 1)))
-    level = generator._noise_level(latents)
-    powers = latents.square().mean((0, 1))
-    expected = (powers + 0.01 * powers.detach().mean()).prod() ** (1 / 16)
-    assert level.item() == pytest.approx(expected.item())
-    torch.testing.assert_close(
-        torch.autograd.grad(level.sum(), latents)[0], torch.autograd.grad(expected, latents)[0]
-    )
-
-
+@pytest.mark.slow
 def test_a_transform_path_begins_fitted_and_its_analysis_is_frozen_in_stage_3(tmp_path, sounds):
     shape = {"latent_dim": 32, "dim": 32, "intermediate_dim": 64, "num_layers": 1, "transform_path": True}
     values = json.loads(json.dumps(TINY)) | {"autoencoder": shape}
