@@ -8,7 +8,7 @@ bottleneck::
     X'   = min(e^m, 100) e^(ip)    log-magnitude and phase of every bin
     x'   = inverse STFT of X'
 
-Everything between the two transforms runs at the frame rate F = T / d: one latent per hop (256 samples in the
+Everything between the two transforms has the frame rate F = T / d: one latent per hop (256 samples in the
 paper), exactly ``ceil(samples / hop)`` of them. Audio here is one channel per row, ``(rows, samples)``;
 latents are ``(rows, frames, latent_dim)``, frames by dimensions as the quantizers take them.
 
@@ -49,7 +49,7 @@ _MOST_WEIGHTS = 1 << 30
 
 
 class Widths(NamedTuple):
-    """Channels that go into and come out of either half, its linear map included."""
+    """Channels into and out of each half, including its linear map."""
 
     encoder_in: int
     encoder_out: int
@@ -88,7 +88,7 @@ class AutoencoderConfig:
 
     @property
     def num_weights(self) -> int:
-        """Of the matrices, about; of a subclass too, which has wider `widths`."""
+        """Approximate number of weights in the matrices, also for a subclass with wider `widths`."""
         in_and_out = 7 * (3 * self.n_bins + self.latent_dim) + 3 * self.n_bins + 4 * self.latent_dim
         return self.dim * (4 * self.num_layers * self.intermediate_dim + in_and_out)
 
@@ -98,12 +98,12 @@ class AutoencoderConfig:
 
     @property
     def n_bins(self) -> int:
-        """Of a frame's spectrum."""
+        """Number of bins of a frame's spectrum."""
         return self.hop_length + 1
 
     @property
     def widths(self) -> Widths:
-        """Real and imaginary parts in, magnitudes and phases out, D between."""
+        """Real and imaginary parts in, magnitudes and phases out, D latents between."""
         return Widths(2 * self.n_bins, self.latent_dim, self.latent_dim, 2 * self.n_bins)
 
 
@@ -182,7 +182,7 @@ class Autoencoder(nn.Module):
         self._add_constants()
 
     def _add_constants(self) -> None:
-        """Buffers that follow from the configuration and are not stored.
+        """Add the buffers that follow from the configuration and are not stored.
 
         On the CPU, whatever the default device is: on meta, where `from_tensors` makes modules, functions
         like these import torch's compiler, a second of CPU time.
@@ -192,7 +192,7 @@ class Autoencoder(nn.Module):
 
     @classmethod
     def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, torch.Tensor]) -> Self:
-        """An autoencoder with these weights, which it keeps; none are drawn.
+        """An autoencoder that uses these tensors as its weights, without drawing any.
 
         Raises:
             UserError: tensors missing, unknown or of another shape.
@@ -208,7 +208,7 @@ class Autoencoder(nn.Module):
 
     @property
     def encoder_side(self) -> list[nn.Module]:
-        """What `encode` uses: the part that is frozen once there is a quantizer."""
+        """The modules that `encode` uses. They are frozen as soon as there is a quantizer."""
         return [self.encoder, self.to_latents]
 
     @property
@@ -218,7 +218,7 @@ class Autoencoder(nn.Module):
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side of its own that a latent depends on."""
+        """Number of frames on either side that a latent depends on."""
         return (KERNEL_SIZE // 2) * (1 + self.config.num_layers)
 
     def num_frames(self, num_samples: int) -> int:
@@ -226,7 +226,7 @@ class Autoencoder(nn.Module):
         return -(-num_samples // self.config.hop_length)
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
-        """(rows, samples) -> (rows, samples): encoded and decoded, nothing quantized."""
+        """(rows, samples) -> (rows, samples): encoded and decoded without quantization."""
         return self.decode(self.encode(audio))[:, : audio.shape[1]]
 
     # ---- encoder ---------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ class Autoencoder(nn.Module):
     def decode(self, latents: torch.Tensor, first_frame: int | torch.Tensor = 0) -> torch.Tensor:
         """(rows, frames, latent_dim) -> audio (rows, frames * hop_length), not clipped.
 
-        ``first_frame``: where in the signal the first one stands, or a tensor of it, a scalar or (rows, 1).
+        ``first_frame``: position of the first frame in the signal: a number, or a tensor () or (rows, 1).
         The paper's decoder does not depend on it; that of a subclass may.
         """
         return self.synthesis(self._decode_spectrum(latents, first_frame))

@@ -25,7 +25,7 @@ All numbers are little-endian::
             4     CRC-32 of header check sum, block number and codes
 
 Packed: a frame of one channel is the codes of its N codebooks, first codebook first, most significant bit
-first. Codes of 2^b entries take b bits each. To waste little where a size is no power of two, as many codes
+first. Codes of 2^b entries take b bits each. To waste little if a size is not a power of two, as many codes
 as fit in 63 bits form one number in mixed radix (first codebook highest), which takes the bits of the product
 of their sizes; for powers of two that is the same as one code after the other.
 Frames follow each other in time, the channels of a frame within it; only the last byte of the last block
@@ -39,8 +39,8 @@ silence, take a bit each. Beyond that, codebooks fitted on much data are used ev
 (perplexities of 926 to 980 of 1024 in the paper are worth 1.5 to 0.6 % of the bits), those of the shipped
 weights more, see their model card.
 
-The reader believes no number before it has been held against the bytes that are there: memory is bounded
-by a multiple of the file's size.
+The reader checks every number against the bytes that exist before it uses it, so that a multiple of the
+file's size bounds its memory.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def code(
     tables: CodeTables | None,
     side_codebooks: int | None = None,
 ) -> bytes:
-    """Codes (channels, num_codebooks, frames) entropy-coded by ``tables``, or packed where that is no longer.
+    """Codes (channels, num_codebooks, frames), entropy-coded by ``tables``, or packed if that is not longer.
 
     Args:
         side_codebooks: of codes of mid and side, how many the side has; beyond, its codes are -1.
@@ -294,7 +294,7 @@ class QncHeader:
 
     @property
     def overhead_bytes(self) -> int:
-        """Bytes of a file that are no codes: the header, all check sums, the blocks' lengths."""
+        """Bytes of a file other than codes: the header, all check sums, the lengths of the blocks."""
         blocks = -(-self.num_frames // BLOCK_FRAMES)
         of_block = _CRC.size + (_LENGTH.size if self.is_entropy_coded else 0)
         return self.header_bytes + blocks * of_block
@@ -407,7 +407,7 @@ def loads_header(data: bytes) -> QncHeader:
 
 
 def blocks(data: bytes) -> tuple[QncHeader, list[bytes]]:
-    """Header and codes of a .qnc file, block by block, as they stand in it; their check sums fit.
+    """Header and codes of a .qnc file, block by block, as stored; their check sums are verified.
 
     Raises:
         UserError: as `loads_header`, and for blocks that are missing, damaged, moved, or followed by

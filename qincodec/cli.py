@@ -95,7 +95,7 @@ def encode(
 ) -> None:
     """Encode audio files to .qnc files.
 
-    Two channels are coded as mid and side, the side with fewer codebooks; of more, each is coded by itself.
+    Two channels are coded as mid and side, the side with fewer codebooks; of more, each is coded alone.
     Audio of another sample rate is resampled; the file notes the rate it had. An entropy-coded file takes
     more or less than the bitrate, as the command says; --exact comes as near to it, by ratio, as a number of
     codebooks can. --search trades time for error: fast takes half as long as default, best twice as long;

@@ -1,13 +1,14 @@
-"""Entropy coding of codes: integer tables of how often each occurs, and an asymmetric numeral system on them.
+"""Entropy coding of codes: integer tables of their frequencies, and an asymmetric numeral system on them.
 
-The tables belong to a model: they are counted once, on the latents its quantizer was fitted on. Everything is
-integers, so that a file written on one machine is read on every other.
+The tables belong to a model: they are counted once, on the latents that its quantizer was fitted on. All
+numbers are integers, so that every machine reads the files of every other.
 
-The coder is rANS (J. Duda, "Asymmetric numeral systems", arXiv:1311.2540) with one state of 63 bits that is
-renewed 32 bits at a time. A code of frequency f takes ``log2(2^20 / f)`` bits; 8 bytes of state come on top.
+The coder is rANS (J. Duda, "Asymmetric numeral systems", arXiv:1311.2540) with one state of 63 bits, which is
+renewed 32 bits at a time. A code of frequency f takes ``log2(2^20 / f)`` bits. The state adds 8 bytes.
 
-A frame with all the codes of the one before it in its channel, as digital silence has, is noted in one bit,
-the first of a run in 8; that another frame is none takes 0.006 bits, or one after a run.
+A frame that repeats the codes of the frame before it in its channel, as in digital silence, takes one bit,
+and 8 bits if it is the first of a run. The sign that a frame is not repeated takes 0.006 bits, or one bit
+after a run.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-#: Frequencies of a codebook sum up to 2^20,
+#: The frequencies of a codebook sum up to 2^20.
 TOTAL_BITS = 20
-#: and none is larger than 7/8 of that. So no code takes less than 0.19 bits, and a file of so many bytes
-#: cannot promise more codes than a multiple of them.
+#: No frequency is larger than 7/8 of the sum. So a code takes at least 0.19 bits, and the number of bytes
+#: limits the number of codes.
 _LARGEST = 7 << (TOTAL_BITS - 3)
 LEAST_BITS = TOTAL_BITS - float(np.log2(_LARGEST))
 #: Entries of the largest codebook that has a table.
 MAX_SIZE = 1 << 16
 
-#: Frequency of a repeated frame after one that is not, and after one that is. No frame takes less than a bit,
-#: or so many codes' `LEAST_BITS`.
+#: Frequency of a repeated frame after one that is not repeated, and after one that is. A frame takes at
+#: least one bit, or the `LEAST_BITS` of its codes.
 _REPEATS = 1 << (TOTAL_BITS - 8), 1 << (TOTAL_BITS - 1)
 
 _STATE_BYTES = 8
@@ -44,18 +45,16 @@ class CodeTables:
         frequencies: for each codebook, (size,) whole numbers from 1 to 7/8 of 2^20 that sum up to 2^20.
 
     Raises:
-        ValueError: they do not.
+        ValueError: the frequencies break one of these rules.
     """
 
     def __init__(self, frequencies: Sequence[NDArray[np.integer]]) -> None:
         self.frequencies = tuple(np.asarray(f, dtype=np.int64) for f in frequencies)
         for n, f in enumerate(self.frequencies):
             if f.ndim != 1 or not 2 <= f.size <= MAX_SIZE:
-                raise ValueError(
-                    f"code table {n} has shape {f.shape}: one of 2 to {MAX_SIZE} entries is needed"
-                )
+                raise ValueError(f"code table {n} has shape {f.shape}; it must have 2 to {MAX_SIZE} entries")
             if f.min() < 1 or f.max() > _LARGEST or f.sum() != 1 << TOTAL_BITS:
-                raise ValueError(f"code table {n} is no distribution of {1 << TOTAL_BITS} parts")
+                raise ValueError(f"code table {n} is not a distribution of {1 << TOTAL_BITS} parts")
         self._starts = tuple(np.cumsum(f) - f for f in self.frequencies)
 
     @property
@@ -75,7 +74,7 @@ class CodeTables:
                 raise ValueError(f"a codebook of {size} entries is too large for a table")
             counts = np.bincount(column, minlength=size) + 0.5
             shares = counts / counts.sum()
-            # Mixed with the uniform distribution as far as the largest share demands: by nothing, mostly.
+            # Mixed with the uniform distribution as far as the largest share requires, mostly not at all.
             most = 0.99 * _LARGEST / (1 << TOTAL_BITS)
             if shares.max() > most:
                 keep = (most - 1 / size) / (shares.max() - 1 / size)
@@ -88,26 +87,26 @@ class CodeTables:
         return cls(tables)
 
     def bits_per_frame(self, num_codebooks: int) -> float:
-        """Bits of a frame's codes of the first codebooks, on the mean over what was counted.
+        """Mean bits of a frame's codes of the first codebooks, over the counted codes.
 
-        As if none repeated the one before.
+        Repeated frames count as if they were not.
         """
         shares = (f / (1 << TOTAL_BITS) for f in self.frequencies[:num_codebooks])
         return float(sum(-(p * np.log2(p)).sum() for p in shares))
 
     def mean_bits(self, codes: NDArray[np.integer]) -> float:
-        """Bits per frame that codes (frames, num_codebooks) take, of the first codebooks or all.
+        """Mean bits per frame of codes (frames, num_codebooks), of the first codebooks or all.
 
-        As if none repeated the one before.
+        Repeated frames count as if they were not.
         """
         bits = (-np.log2(f / (1 << TOTAL_BITS)) for f in self.frequencies)
         return float(sum(b[column].mean() for b, column in zip(bits, codes.T, strict=False)))
 
     def encode(self, codes: NDArray[np.integer], counts: Sequence[int] | None = None) -> bytes:
-        """Codes (channels, num_codebooks, frames) to bytes. The first codebooks, all of them or fewer.
+        """Bytes of codes (channels, num_codebooks, frames), of the first codebooks or all.
 
         Args:
-            counts: how many codebooks each channel has, 1 or more; all if None. Codes beyond are not coded.
+            counts: number of codebooks of each channel, 1 or more; None: all. Further codes are not coded.
 
         Raises:
             ValueError: another shape, or codes outside their codebooks.
@@ -119,7 +118,7 @@ class CodeTables:
         coded = np.arange(len(sizes)) < np.array(counts)[:, None]
         if (((codes < 0) | (codes >= sizes[:, None])) & coded[..., None]).any():
             raise ValueError("codes lie outside their codebooks")
-        # In the order of decoding: frame by frame, channel by channel, if it repeats the last, or its codes.
+        # In the order of decoding: frame by frame, channel by channel; the repetition sign, then the codes.
         repeated = np.zeros((codes.shape[2], codes.shape[0]), dtype=bool)
         repeated[1:] = (codes[:, :, 1:] == codes[:, :, :-1]).all(1).T
         before = np.zeros_like(repeated)
@@ -130,7 +129,7 @@ class CodeTables:
             np.where(repeated, 0, of_repeat),
         )
         used = np.ones((*repeated.shape, 1 + codes.shape[1]), dtype=bool)
-        used[0, :, 0] = False  # there is none to repeat
+        used[0, :, 0] = False  # the first frame cannot repeat another
         used[..., 1:] = ~repeated[..., None] & coded
         frequencies, starts = (
             np.concatenate(

@@ -115,7 +115,7 @@ class Qincodec:
 
     @property
     def model_id(self) -> bytes:
-        """The beginning of the hash, as it stands in .qnc files."""
+        """The beginning of the hash, as .qnc files contain it."""
         return bytes.fromhex(self.hash)[:MODEL_ID_BYTES]
 
     def save(self, folder: str | Path, *, half: bool = False) -> str:
@@ -176,7 +176,7 @@ class Qincodec:
         if len(counts) != channels or not most >= counts[0] >= max(1, counts[-1]) or counts[-1] < 0:
             raise UserError(
                 f"num_codebooks {asked} of {channels} channel(s): give 1 to {most}, or for two channels a"
-                " pair, that of the mid and that of the side, which is no larger"
+                " pair of numbers, of the mid and of the side; that of the side must not be larger"
             )
         return counts
 
@@ -192,7 +192,7 @@ class Qincodec:
     ) -> torch.Tensor:
         """Codes of the audio; of two channels those of mid and side.
 
-        On the CPU every channel passes by itself, so that the codes of an item do not depend on the
+        On the CPU every channel is encoded alone, so that the codes of an item do not depend on the
         others. On other devices they are batched, and may differ in near ties of the quantizer.
 
         Args:
@@ -402,7 +402,7 @@ class Qincodec:
         length = longest if num_samples is None else num_samples
         if not longest - self.hop_length < length <= longest:
             raise UserError(
-                f"{frames} frames are {longest} samples, of which num_samples={length} is no trim"
+                f"{frames} frames are {longest} samples; num_samples={length} is not a trim of the last frame"
             )
         return length
 
@@ -481,7 +481,7 @@ def _trained(folder: Path) -> Qincodec:
         if config["quantizer"] is not None:
             name = str(config["quantizer"]["kind"])
             if name not in QUANTIZERS:
-                hint = "if it stands in a Python file, give --plug-in FILE.py:CLASS"
+                hint = "if it is in a Python file, give --plug-in FILE.py:CLASS"
                 raise UserError(f"{unknown('quantizer', name, QUANTIZERS.names())}; {hint}")
             kind = QUANTIZERS.load(name)
             with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's generator

@@ -1,23 +1,24 @@
 """A transform coder around the paper's two backbones: ours, a subclass of `qincodec.autoencoder`.
 
-A backbone alone learns phases slowly: its layer norms throw the level away, and a phase has to be found as an
-angle. Here a linear transform carries the waveform below `WAVEFORM_TO_HZ` past the backbones, as in a
-classical codec, and they steer it: the encoder's scales every latent and adds to it, the decoder's scales
-every bin and adds what the transform leaves out. `TransformAnalysis.fit` begins with the Karhunen-Loeve
-transform of the training audio, so that even an untrained model codes waveforms.
+A backbone alone learns phases slowly: its layer norms remove the level, and it must find a phase as an angle.
+Here a linear transform carries the waveform below ``waveform_to_hz`` past the backbones, as in a classical
+codec, and the backbones steer it. The encoder's backbone scales every latent and adds to it. The decoder's
+scales every bin and adds the parts that the transform leaves out. `TransformAnalysis.fit` starts from the
+Karhunen-Loeve transform of the training audio, so that even an untrained model codes waveforms.
 
-Levels: noise on the latents, a quantizer's say, must be quiet where the audio is, in time and in frequency.
-So coefficients c of a frame of level g (root mean square over its D) become c g^-0.65, and each of those v
-becomes sign(v) |v|^0.75. The decoder's backbone, which sees the frames around, corrects the latents first;
-then both are undone.
+Levels: noise on the latents, for example a quantizer's, must be quiet where the audio is quiet, in time and
+in frequency. So the coefficients c of a frame with level g (root mean square over its D) become c g^-0.65,
+and each of the results v becomes sign(v) |v|^0.75. The decoder's backbone, which sees the neighbouring
+frames, first corrects the latents. Then both steps are inverted.
 
-Beside it, and alone above: noise with the magnitudes that the decoder's backbone gives. Phases that follow
-from the latents repeat from frame to frame where the latents hardly change, a buzz at the frame rate. So the
-noise is one fixed signal of a few seconds, repeated, that the model keeps and filters: `steady_noise`.
+The decoder adds noise, whose magnitudes its backbone gives; above ``waveform_to_hz`` there is only noise. If
+the phases of the noise came from the latents, they would repeat from frame to frame where the latents hardly
+change, and buzz at the frame rate. So the noise is one fixed signal of a few seconds, repeated, that the
+model stores and filters: `steady_noise`.
 
-Above `WAVEFORM_TO_HZ` some of the latents can carry the levels of bands past the backbones too
-(`EnvelopeAnalysis`), as in spectral band replication. A decoder that is left to guess them from what it has
-seen is wrong wherever a sound has another colour.
+Some of the latents can carry the levels of bands above `ENVELOPE_FROM_HZ` past the backbones, too
+(`EnvelopeAnalysis`), as in spectral band replication. A decoder that had to guess these levels from its
+training data would be wrong for every sound with another spectral envelope.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from qincodec.autoencoder import MAX_MAGNITUDE, Autoencoder, AutoencoderConfig, 
 from qincodec.core.errors import UserError, check_whole, shown
 from qincodec.distances import MEL_SCALES, log_mel_spectra
 
-#: Coefficients of a frame are divided by this power of its level,
+#: Coefficients of a frame are divided by this power of its level.
 LEVEL_POWER = 0.65
-#: and then raised to this power, each by itself.
+#: Then each is raised to this power.
 COEFFICIENT_POWER = 0.75
 #: Frequency up to which the waveform is coded, unless a configuration says otherwise; above, there is noise
 #: alone.
@@ -51,19 +52,19 @@ NOISE_FRAMES = 256
 
 #: Level under which a frame counts as silent.
 _SILENCE = 1e-3
-#: The analysis matrix is kept this many times larger: its entries are as large as other weights then, and
-#: move as far with a step of AdamW.
+#: The analysis matrix is stored this many times larger. Then its entries are as large as other weights and
+#: change as much in a step of AdamW.
 _ANALYSIS_SCALE = 20.0
-#: Square under which a coefficient is no longer companded, so that gradients stay finite.
+#: Square below which a coefficient is not companded, so that gradients stay finite.
 _SMALLEST_SQUARE = 1e-5
 _TINY = 1e-12
-#: Level that `TransformAnalysis.fit` adds to a frame's before it divides by it.
+#: Level that `TransformAnalysis.fit` adds to the level of a frame before it divides by it.
 _FIT_LEVEL = 0.005
 #: Power of a component's level that `TransformAnalysis.fit` divides it by: 1 whitens.
 _WHITENING = 0.5
-#: Magnitude under which a band counts as silent, and how many units of a latent a factor of e in level is.
+#: Magnitude below which a band counts as silent; units of a latent for a factor of e in level.
 _SILENT_BAND, _ENVELOPE_SCALE = 3e-4, 0.25
-#: Of `steady_noise`: steps, their first length, bands of equal power, level at which the noise is looked at.
+#: For `steady_noise`: steps, first step size, bands of equal power, level of the noise when it is compared.
 _STEPS, _STEP, _EQUAL_BANDS, _NOISE_LEVEL = 120, 0.05, 64, 0.05
 
 
@@ -102,17 +103,17 @@ class TransformConfig(AutoencoderConfig):
 
     @property
     def waveform_bins(self) -> int:
-        """Lowest bins, below `waveform_to_hz`, one at least."""
+        """Number of bins below `waveform_to_hz`, at least one."""
         return min(self.n_bins, max(1, round(self.waveform_to_hz * self.n_fft / self.sample_rate)))
 
     @property
     def waveform_latents(self) -> int:
-        """Latents of them; they come first."""
+        """Number of latents that carry these bins; they come first."""
         return self.latent_dim - self.envelope_latents
 
     @property
     def head_parts(self) -> list[int]:
-        """Of the head: gain of the waveform's bins; log-magnitude of noise; scale, offset of latents."""
+        """Head: gain of the waveform's bins; log-magnitude of noise; scale and offset of latents."""
         return [self.waveform_bins, self.n_bins, self.latent_dim, self.latent_dim]
 
     @property
@@ -122,7 +123,7 @@ class TransformConfig(AutoencoderConfig):
 
 
 class TransformAutoencoder(Autoencoder):
-    """The autoencoder with a transform around its backbones; it begins as that transform."""
+    """The autoencoder with a transform around its backbones. Untrained, it is that transform."""
 
     config: TransformConfig
     noise: torch.Tensor
@@ -148,12 +149,12 @@ class TransformAutoencoder(Autoencoder):
 
     @torch.no_grad()
     def _begin_as_transform(self) -> None:
-        """Backbones that change nothing about the transform, and a quiet noise beside it."""
+        """Set weights so that the backbones leave the transform as it is, and add quiet noise."""
         _, log_magnitude, _, _ = self.head.bias.split(self.config.head_parts)
         nn.init.constant_(log_magnitude, -3.0)
         if self.config.envelope_latents:
             of_noise = log_magnitude[-len(self.triangles) :]
-            nn.init.constant_(of_noise, -1.0)  # below what is there, as long as the waveform is in it too
+            nn.init.constant_(of_noise, -1.0)  # the band also contains the waveform
             nn.init.zeros_(log_magnitude[self.config.waveform_bins :])
         gain, _, *correction = self.head.weight.split(self.config.head_parts)
         for weight in (self.to_latents.weight, gain, *correction):
@@ -165,7 +166,7 @@ class TransformAutoencoder(Autoencoder):
         return [*super().encoder_side, self.transform_analysis, *envelope]
 
     def fit_transform(self, audio: Iterable[torch.Tensor]) -> None:
-        """Begin with the transform that suits this audio best, see `TransformAnalysis.fit`, and steady noise.
+        """Start from the best transform for this audio (`TransformAnalysis.fit`) and from steady noise.
 
         Args:
             audio: (rows, samples) each.
@@ -209,15 +210,15 @@ class TransformAutoencoder(Autoencoder):
 
 
 def envelope_bins(sample_rate: int, n_fft: int) -> int:
-    """Bins of a spectrum that lie above `ENVELOPE_FROM_HZ`, one at least."""
+    """Number of a spectrum's bins above `ENVELOPE_FROM_HZ`, at least one."""
     return n_fft // 2 + 1 - min(n_fft // 2, max(1, round(ENVELOPE_FROM_HZ * n_fft / sample_rate)))
 
 
 def features(spectrum: torch.Tensor) -> torch.Tensor:
-    """What the encoder's backbone sees: (..., bins) complex -> (..., 3 * bins).
+    """Input of the encoder's backbone: (..., bins) complex -> (..., 3 * bins).
 
     Real and imaginary parts with their magnitude raised to 0.3, and the logarithm of the magnitude, so that
-    the layer norms leave weak bins and the level in sight.
+    weak bins and the level survive the layer norms.
     """
     magnitude = spectrum.abs() + 1e-3
     compressed = spectrum * magnitude**-0.7
@@ -225,15 +226,16 @@ def features(spectrum: torch.Tensor) -> torch.Tensor:
 
 
 def level(coefficients: torch.Tensor) -> torch.Tensor:
-    """Root mean square over the last axis, which is kept with length 1, at least 1e-3."""
+    """Root mean square over the last axis, which keeps length 1; at least 1e-3."""
     return (coefficients.square().mean(-1, keepdim=True) + _SILENCE**2).sqrt()
 
 
 def noise_spectra(noise: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
-    """Of a signal that repeats: (frames * hop,) -> (frames, bins), complex64, 1 on the mean square if it is.
+    """Spectra of a periodic signal: (frames * hop,) -> (frames, bins), complex64, mean square 1 for power 1.
 
-    Frames lie as `qincodec.autoencoder.Autoencoder.analysis` has them, so filtering these spectra gently
-    filters the signal; frames of unrelated phases would cancel in part where they overlap, a flutter.
+    The frames are those of `qincodec.autoencoder.Autoencoder.analysis`, so that a smooth filter of these
+    spectra filters the signal. Frames with unrelated phases would partly cancel where they overlap, and
+    flutter.
     """
     hop = len(window) // 2
     edge = hop // 2
@@ -242,14 +244,15 @@ def noise_spectra(noise: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
 
 
 def steady_noise(noise: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """White noise of unit power that fluctuates least, by gradient descent from ``noise``.
+    """White noise of unit power with the least fluctuation, by gradient descent from ``noise``.
 
-    The power of Gaussian noise in a band of short duration is itself random. What a decoder adds can only
-    be right on average, so its own fluctuation is error on top of the original's: half of it is avoided here
-    (Pumplin, "Low-noise noise", JASA 1985, for one band; here those of `qincodec.distances.MEL_SCALES`).
+    The power of Gaussian noise in a band and a short time is itself random. A decoder's noise can only be
+    right on average, so its fluctuation is an error beside that of the original's fluctuation. Steady noise
+    avoids this half of the error (Pumplin, "Low-noise noise", JASA 1985, for one band; here for the bands of
+    `qincodec.distances.MEL_SCALES`).
 
     Args:
-        noise: (samples,), which follow on themselves.
+        noise: (samples,), one period.
         sample_rate: Hz.
     """
     with torch.enable_grad():
@@ -275,10 +278,10 @@ def steady_noise(noise: torch.Tensor, sample_rate: int) -> torch.Tensor:
 
 
 def smoothed(magnitudes: torch.Tensor) -> torch.Tensor:
-    """(rows, frames, bins): root of the power averaged over a bin and its neighbours, 1:2:1.
+    """Magnitudes (rows, frames, bins) with their power averaged over a bin and its neighbours, 1:2:1.
 
-    For magnitudes of noise. Left alone, a decoder empties every other bin: what is left overlaps less, is
-    steadier, and easier to match, and sounds like a comb.
+    For magnitudes of noise. Otherwise a decoder learns to empty every other bin: the rest overlaps less, is
+    steadier and easier to match, but sounds like a comb filter.
     """
     power = magnitudes.square()
     below = torch.cat([power[..., :1], power[..., :-1]], dim=-1)
@@ -287,12 +290,12 @@ def smoothed(magnitudes: torch.Tensor) -> torch.Tensor:
 
 
 class TransformAnalysis(nn.Module):
-    """The lowest ``bins`` of a frame's complex spectrum to companded coefficients, frame by frame.
+    """Transform of the lowest ``bins`` of a frame's complex spectrum to companded coefficients.
 
-    It begins as the D lowest coefficients of a modified discrete cosine transform. That transform's windows
-    are the spectrum's own: `qincodec.autoencoder.Autoencoder.synthesis` divides by the overlapping squares
-    as Princen and Bradley ask, so time aliasing cancels: nearly, since a periodic window is off its middle by
-    half a sample, and not in the outermost half hops, which one frame covers alone.
+    Unfitted, these are the D lowest coefficients of a modified discrete cosine transform with the windows of
+    the spectrum. `qincodec.autoencoder.Autoencoder.synthesis` divides by the overlapping squares, as Princen
+    and Bradley require, so time aliasing cancels. It cancels only nearly, because the middle of a periodic
+    window is off by half a sample, and not in the outermost half hops, which only one frame covers.
     """
 
     def __init__(self, n_fft: int, bins: int, latent_dim: int) -> None:
@@ -318,8 +321,8 @@ class TransformAnalysis(nn.Module):
         as on the strongest; others would leave the weak ones, and their bands, without any.
 
         Args:
-            spectra: (rows, frames, n_fft / 2 + 1) complex; every frame counts by the power of its level that
-                companding leaves.
+            spectra: (rows, frames, n_fft / 2 + 1) complex. The weight of a frame is the power of its level
+                that companding leaves.
         """
         cosines = _cosines(self.n_fft).to(self.matrix)
         covariance = cosines.new_zeros(self.n_fft // 2, self.n_fft // 2)
@@ -347,7 +350,7 @@ class TransformSynthesis(nn.Module):
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """(rows, frames, D) -> (rows, frames, bins), complex64."""
-        # Not of their absolute value, whose power has no gradient at 0.
+        # The power of an absolute value would have no gradient at 0.
         levelled = latents * (latents.square() + _TINY) ** (0.5 / COEFFICIENT_POWER - 0.5)
         coefficients = levelled * level(levelled) ** (LEVEL_POWER / (1 - LEVEL_POWER))
         real, imaginary = (coefficients @ self.matrix).float().chunk(2, dim=-1)
@@ -355,7 +358,7 @@ class TransformSynthesis(nn.Module):
 
 
 class EnvelopeAnalysis(nn.Module):
-    """A frame's complex spectrum to the logarithms of its levels in K bands, frame by frame.
+    """Transform of a frame's complex spectrum to the logarithms of its levels in K bands.
 
     ``triangles`` are (bins, K) of `envelope_triangles`.
     """
@@ -366,7 +369,7 @@ class EnvelopeAnalysis(nn.Module):
         self.offset = nn.Parameter(torch.zeros(bands))
 
     def forward(self, spectrum: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
-        """(rows, frames, bins) complex, of which the highest count -> (rows, frames, K), real."""
+        """(rows, frames, bins) complex -> (rows, frames, K), real; only the highest bins count."""
         return (_band_levels(spectrum, triangles) @ self.matrix).float() + self.offset
 
     @torch.no_grad()
@@ -375,7 +378,7 @@ class EnvelopeAnalysis(nn.Module):
     ) -> None:
         """Set this and ``synthesis`` to the principal components of these spectra's levels.
 
-        Not whitened: noise on any of them is the same error in dB.
+        They are not whitened: the same noise is the same error in dB in each.
 
         Args:
             spectra: (rows, frames, n_fft / 2 + 1) complex.
@@ -391,7 +394,7 @@ class EnvelopeAnalysis(nn.Module):
 
 
 class EnvelopeSynthesis(nn.Module):
-    """Inverse of `EnvelopeAnalysis`: logarithms of magnitudes, in straight lines between the bands' middles.
+    """Inverse of `EnvelopeAnalysis`: logarithms of magnitudes, linear between the centres of the bands.
 
     Args:
         triangles: (bins, K) of `envelope_triangles`.
@@ -408,9 +411,9 @@ class EnvelopeSynthesis(nn.Module):
 
 
 def envelope_triangles(sample_rate: int, n_fft: int, count: int) -> torch.Tensor:
-    """Bands above `ENVELOPE_FROM_HZ`, equally wide in the logarithm of frequency: (bins, count).
+    """Weights of bands above `ENVELOPE_FROM_HZ`, equally wide in the logarithm of frequency: (bins, count).
 
-    Each is a triangle that reaches to its neighbours' middles, so a bin's weights sum to 1.
+    Each band is a triangle that reaches to the centres of its neighbours, so the weights of a bin sum to 1.
     """
     bins = n_fft // 2 + 1
     lowest = bins - envelope_bins(sample_rate, n_fft)
@@ -428,7 +431,7 @@ def _band_levels(spectrum: torch.Tensor, triangles: torch.Tensor) -> torch.Tenso
 
 
 def _gain(logarithm: torch.Tensor) -> torch.Tensor:
-    """Exponential, at most 100. Limited before it is taken: what overflows has no gradient after."""
+    """Exponential, at most 100. The limit comes first, because the gradient after an overflow is lost."""
     return logarithm.clamp(max=math.log(MAX_MAGNITUDE)).exp()
 
 
@@ -440,7 +443,7 @@ def _cosines(n_fft: int) -> torch.Tensor:
 
 
 def _from_spectrum(n_fft: int, bins: int, basis: torch.Tensor) -> torch.Tensor:
-    """(2 * bins, D): real and imaginary parts of a frame's lowest bins to products with ``basis``."""
+    """(2 * bins, D): matrix from real and imaginary parts of the lowest bins to products with ``basis``."""
     unit = torch.eye(2 * bins, device="cpu").to(basis)
     real, imaginary = F.pad(unit.unflatten(-1, (2, bins)), (0, n_fft // 2 + 1 - bins)).unbind(-2)
     return torch.fft.irfft(torch.complex(real, imaginary), n=n_fft) @ basis

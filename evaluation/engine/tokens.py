@@ -194,7 +194,7 @@ def _check_folder(out: Path, asked: Mapping[str, Any]) -> None:
     try:
         known = loads((out / _DESCRIPTION).read_bytes())
         if not isinstance(known, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except FileNotFoundError:
         if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise UserError(f"{out} is not empty and does not hold tokens; choose another --out") from None

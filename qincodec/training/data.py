@@ -72,7 +72,7 @@ class CropDataset(Dataset[torch.Tensor]):
         crop_samples: length of a crop at ``sample_rate``.
         sample_rate: of the crops, Hz.
         seed: of the draws.
-        speeds: playback speeds, of which each crop draws one, see `Recordings.read`.
+        speeds: playback speeds; each crop draws one, see `Recordings.read`.
         equalizer_db: largest gain, up or down, of the equalizer that each crop passes: gains are drawn at
             `EQUALIZER_HZ`. In dB they are straight lines over the logarithm of frequency, constant outside,
             with zero phase.

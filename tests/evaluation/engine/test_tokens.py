@@ -216,7 +216,7 @@ def test_shards_that_were_damaged_are_done_again(clip_folder: Path, tmp_path: Pa
     tokenize(clip_folder, out, "steps", 8)
     assert contents(out) == whole
     (out / "tokens.json").write_text("[]")
-    with pytest.raises(UserError, match="it is no JSON object; choose another --out"):
+    with pytest.raises(UserError, match="it is not a JSON object; choose another --out"):
         tokenize(clip_folder, out, "steps", 8)
 
 
