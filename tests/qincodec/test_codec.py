@@ -257,7 +257,7 @@ def test_code_tables_belong_to_the_model(tmp_path: Path, audio: torch.Tensor) ->
         Qincodec(plain.autoencoder, RVQ(8, 2, 16), tables=tables)
     config, tensors = codec._state()
     model_folder.save(tmp_path / "bad", config, tensors | {"tables.1": torch.ones(16, dtype=torch.int32)})
-    with pytest.raises(UserError, match="no distribution"):
+    with pytest.raises(UserError, match="not a distribution"):
         load(tmp_path / "bad")
 
 
