@@ -286,7 +286,10 @@ class Codec(ABC):
         return False
 
     def truncate(self, encoded: Encoded, rate: Rate) -> Encoded:
-        """The bytes of `encode` at ``rate``, cut out of its result at another (`is_prefix`)."""
+        """The bytes of `encode` at ``rate``, cut out of its result at another rate.
+
+        It is called only where `is_prefix` is true, so a codec without prefixes need not have it.
+        """
         raise NotImplementedError(f"codec '{self.name}' has is_prefix but no truncate")
 
     @abstractmethod
