@@ -55,8 +55,7 @@ def best_prediction(blocks: Iterable[torch.Tensor]) -> int:
     """The prediction that minimizes the rest of a signal's side, <mid, side> / <mid, mid>, or 0.
 
     It is 0 unless it removes most of the side's power. A weaker prediction does harm: if mid and side differ,
-    for example in their bands, the decoder's noise in the prediction adds to that in the coded rest. On 3
-    recordings where it removes 2 to 22 %, SI-SDR falls by 3.4 dB and ViSQOL by 0.14.
+    for example in their bands, the decoder's noise in the prediction adds to that in the coded rest.
 
     Args:
         blocks: (2, n) with any n, in order.
