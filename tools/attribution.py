@@ -2,20 +2,25 @@
 
     python tools/attribution.py AUDIO > qincodec/pretrained/small/ATTRIBUTION.csv
     python tools/attribution.py OUT/train.jsonl > ATTRIBUTION.csv
+    python tools/attribution.py OUT/train.jsonl --summary
 
 AUDIO is a folder of real audio, with ``train.jsonl``, ``LICENCES-esc10.txt`` and ``LICENCES-effects.md``;
 OUT/train.jsonl is a manifest of training_data.py, whose table names the package of each file, too. Licences
-are written as those files write them.
+are written as those files write them. With --summary, the command prints a manifest's files and minutes by
+source, kind and licence, in Markdown, for a model card.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import re
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 
 class Origin(NamedTuple):
@@ -93,20 +98,64 @@ def write(audio: Path, stream: TextIO) -> None:
     table.writerows([path, *origin, note] for path, origin, note in origins(audio))
 
 
+def listed(manifest: Path) -> Iterator[tuple[dict[str, Any], Origin]]:
+    """Lines of a manifest of training_data.py with their origins. Raises KeyError for one without."""
+    for line in manifest.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        origin = Origin(record["author"], record["licence"], record["url"])
+        if not all(part.strip() for part in origin):
+            raise KeyError(f"{record['path']}: {origin}")
+        yield record, origin
+
+
 def write_manifest(manifest: Path, stream: TextIO) -> None:
     """The same of a manifest of training_data.py. Raises KeyError for a file without an origin."""
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(["file", *Origin._fields, "package"])
-    for line in manifest.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        origin = Origin(record["author"], record["licence"], record["url"])
-        if not all(origin):
-            raise KeyError(f"{record['path']}: {origin}")
-        table.writerow([record["path"], *origin, record["package"]])
+    table.writerows([record["path"], *origin, record["package"]] for record, origin in listed(manifest))
+
+
+def common_name(licence: str) -> str:
+    """CC0 for CC0-1.0 and CC 0, CC BY 3.0 for CC-BY-3.0, public domain for PD."""
+    name = re.sub(r"CC ?0( 1\.0)?", "CC0", licence.replace("-", " "))
+    return "public domain" if name == "PD" else name
+
+
+def summarize(manifest: Path, stream: TextIO) -> None:
+    """Files and minutes of each source, kind and licence; then of each kind, of each licence, and of all."""
+    every = [
+        (record["kind"], record["package"] or record["source"], common_name(origin.licence), record)
+        for record, origin in listed(manifest)
+    ]
+    print("| kind | source | licence | files | minutes |\n|---|---|---|---|---|", file=stream)
+    for columns in ((0, 1, 2), (0,), (2,), ()):
+        seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        for *names, record in every:
+            seconds[tuple(names[n] if n in columns else "all" for n in range(3))].append(record["duration_s"])
+        for group in sorted(seconds):
+            print(
+                f"| {' | '.join(group)} | {len(seconds[group])} | {sum(seconds[group]) / 60:.1f} |",
+                file=stream,
+            )
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("given", type=Path, metavar="AUDIO|MANIFEST")
+    parser.add_argument("--summary", action="store_true", help="files and minutes, of a manifest")
+    options = parser.parse_args(arguments)
+    if not options.given.exists():
+        parser.error(f"{options.given} does not exist: give a folder of audio or a manifest")
+    if options.summary and options.given.is_dir():
+        parser.error(f"--summary needs a manifest, {options.given} is a folder: give OUT/train.jsonl")
+    table = summarize if options.summary else write if options.given.is_dir() else write_manifest
+    table(options.given, sys.stdout)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    given = Path(sys.argv[1])
-    (write if given.is_dir() else write_manifest)(given, sys.stdout)
+    try:
+        main(sys.argv[1:])
+    except KeyError as error:
+        sys.exit(f"attribution: a file has no author, licence or source: {error}")

@@ -1,6 +1,6 @@
 """Audio under clear licences to train weights on: fetched by package name, checked, unpacked, listed.
 
-    python tools/training_data.py OUT [--only SOURCE] [--audio AUDIO]
+    python tools/training_data.py OUT [--only SOURCE] [--audio AUDIO] [--at-most MINUTES]
 
 OUT gets ``packages/`` (what was fetched), ``audio/``, ``train.jsonl`` and ``held_out.jsonl``: a line per
 file with path, source, sample_rate, channels, duration_s, kind, licence, author, url and package. Nothing is
@@ -10,18 +10,24 @@ in one of the two lists. A command that was interrupted goes on when it is given
 
 It needs ``apt-get`` and ``dpkg-deb`` of Debian 12, ``pip``, and ``fluidsynth`` for the source ``rendered``.
 AUDIO is a folder of real audio with ``train.jsonl`` and licences (see attribution.py): read where it is.
+
+With --at-most, ``train.jsonl`` lists no more of a source than that, so that none outweighs the others: its
+files in the order of the SHA-256 of their paths, up to the one that reaches MINUTES. The source ``real`` and
+the held-out files stay whole. To change the limit, give the command again: nothing is fetched twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import io
 import json
+import math
 import re
 import shutil
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -356,8 +362,26 @@ def is_held_out(record: Record, authors: Iterable[str]) -> bool:
     return record.source == "rendered: held-out instruments" or record.author in authors
 
 
-def write(records: list[Record], out: Path, held_out_authors: Iterable[str]) -> None:
-    """The two manifests. Raises DataError where one source would be in both."""
+def capped(records: Iterable[Record], minutes: float) -> list[Record]:
+    """The records, by path, with about ``minutes`` of each source: the last file may exceed them.
+
+    The paths with the lowest SHA-256 are kept, so that the choice is the same everywhere. A folder of real
+    audio (the source ``real``) is not capped."""
+    kept, seconds = [], defaultdict[str, float](float)
+    for record in sorted(records, key=lambda record: hashlib.sha256(record.path.encode()).digest()):
+        source = record.source.partition(":")[0]
+        if source == "real" or seconds[source] < 60 * minutes:
+            seconds[source] += record.duration_s
+            kept.append(record)
+    return sorted(kept, key=lambda record: record.path)
+
+
+def write(
+    records: list[Record], out: Path, held_out_authors: Iterable[str], minutes: float | None = None
+) -> None:
+    """The two manifests, of `capped` training data if there are ``minutes``.
+
+    Raises DataError where one source would be in both."""
     authors = set(held_out_authors)
     parts: dict[str, list[Record]] = {"train": [], "held_out": []}
     for record in records:
@@ -365,12 +389,24 @@ def write(records: list[Record], out: Path, held_out_authors: Iterable[str]) -> 
     both = {record.source for record in parts["train"]} & {record.source for record in parts["held_out"]}
     if both:
         raise DataError(f"in both lists: {', '.join(sorted(both))}")
+    if minutes is not None:
+        parts["train"] = capped(parts["train"], minutes)
     for name, part in parts.items():
         text = "".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in part)
         (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
         for kind in sorted({record.kind for record in part}):
             seconds = [record.duration_s for record in part if record.kind == kind]
             print(f"{name}: {kind}: {len(seconds)} files, {sum(seconds) / 3600:.3f} h", flush=True)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes above 0; give one, such as 25")
+    return minutes
 
 
 def main(arguments: list[str]) -> None:
@@ -381,6 +417,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--only", choices=names, action="append", metavar="SOURCE", help=", ".join(names))
     parser.add_argument("--audio", type=Path, help="a folder of real audio, as the source 'real'")
+    parser.add_argument(
+        "--at-most",
+        type=_minutes,
+        metavar="MINUTES",
+        help="limit for each source but real (the shipped weights: 25)",
+    )
     options = parser.parse_args(arguments)
     if options.out.exists() and not options.out.is_dir():
         parser.error(f"OUT {options.out} is a file; give a folder")
@@ -405,7 +447,8 @@ def main(arguments: list[str]) -> None:
         if (done := options.out / f"{name}.records.json").is_file()
         for values in json.loads(done.read_text(encoding="utf-8"))
     ]
-    write(every, options.out, [author for source in SOURCES for author in source.held_out])
+    held_out = [author for source in SOURCES for author in source.held_out]
+    write(every, options.out, held_out, options.at_most)
 
 
 if __name__ == "__main__":
