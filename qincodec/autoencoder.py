@@ -18,6 +18,12 @@ sample depends on one frame more, through the overlap of the inverse STFT. `Auto
 and `Autoencoder.decode_blocks` overlap their chunks by just that, so their output is that of the whole
 signal up to float rounding, whatever its length.
 
+Latency: neither half is causal. A latent needs the samples up to ``context_frames + 1/2`` hops after the end
+of its own hop. A decoded sample needs the latents up to ``context_frames`` after that of its own hop, in the
+second half of the hop one more. The sum, at most ``2 * (context_frames + 1)`` hops, is
+`Autoencoder.latency_samples`; the time for the computation comes on top. `Autoencoder.encode_blocks` and
+`Autoencoder.decode_blocks` with ``chunk_frames=1`` need half a hop more, because they give whole hops.
+
 Sources: Lahrichi et al., QINCODEC, section IV-A and V-A; Siuzdak, Vocos (2024), for backbone and head. What
 we added is a subclass, `qincodec.transform_path`; `qincodec.architectures` makes either from a configuration.
 """
@@ -220,6 +226,14 @@ class Autoencoder(nn.Module):
     def context_frames(self) -> int:
         """Number of frames on either side that a latent depends on."""
         return (KERNEL_SIZE // 2) * (1 + self.config.num_layers)
+
+    @property
+    def latency_samples(self) -> int:
+        """Algorithmic latency of encoding and decoding, in samples.
+
+        A decoded sample n depends on samples before ``n + latency_samples`` only.
+        """
+        return 2 * (self.context_frames + 1) * self.config.hop_length
 
     def num_frames(self, num_samples: int) -> int:
         """T, ceil(num_samples / hop_length)."""

@@ -253,6 +253,11 @@ def _describe_model(codec: Qincodec) -> list[tuple[str, str]]:
             f"{config.latent_dim} dimensions, {parameters / 1e6:.2f}M parameters, 2 x {config.num_layers}"
             f" layers of {config.dim}/{config.intermediate_dim}",
         ),
+        (
+            "latency",
+            f"{(latency := codec.autoencoder.latency_samples)} samples"
+            f" ({1000 * latency / codec.sample_rate:.1f} ms) at least, encoding and decoding together",
+        ),
     ]
     if codec.quantizer is None:
         return [*lines, ("quantizer", "none: not fitted yet")]

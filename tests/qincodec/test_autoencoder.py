@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -194,6 +197,49 @@ def test_receptive_field_is_the_one_stated(tiny: Autoencoder) -> None:
         changed = (tiny.decode(latents) - tiny.decode(other)).abs()[0].nonzero().flatten()
     assert (30 - 7) * 256 <= int(changed.min()) < (30 - 6) * 256
     assert (30 + 7) * 256 <= int(changed.max()) < (30 + 8) * 256
+
+
+def first_nan(x: torch.Tensor) -> int:
+    """Sample or frame of (1, n) or (1, n, dim)."""
+    return int(x.isnan().reshape(x.shape[1], -1).any(1).nonzero()[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("size", "context", "latency"), [("small", 15, 16_384), ("paper-d32", 27, 14_336)])
+def test_latency_is_how_far_back_nan_spreads(size: str, context: int, latency: int) -> None:
+    """NaN reaches all that depends on it, however little; the widths, which do not matter, are small."""
+    full = architectures.SIZES[size]
+    with torch.device("meta"):
+        assert architectures.autoencoder(full).latency_samples == latency
+    model = architectures.autoencoder(dataclasses.replace(full, dim=8, intermediate_dim=8)).eval()
+    hop, frame = full.hop_length, 2 * context + 3
+    last = (frame + 1 + context) * hop + hop // 2 - 1  # that the frame's latent needs
+    for at in (last - hop + 1, last - hop // 2, last, last + 1):
+        audio = torch.zeros(1, 2 * frame * hop)
+        audio[0, at] = torch.nan
+        latents = model.encode(audio)
+        assert first_nan(latents) == frame + (at > last)
+        back = at - first_nan(model.decode(latents))
+        assert back == latency - 1 if at == last else back < latency
+    latents = torch.zeros(1, 2 * frame, full.latent_dim)
+    latents[0, frame] = torch.nan
+    assert first_nan(model.decode(latents)) == (frame - context) * hop - hop // 2
+
+
+def test_frames_come_out_of_blocks_as_soon_as_the_latency_allows(tiny: Autoencoder) -> None:
+    come = 0
+
+    def blocks() -> Iterator[torch.Tensor]:
+        nonlocal come
+        for block in torch.zeros(1, 40 * 256).split(128, 1):
+            come += block.shape[1]
+            yield block
+
+    given = [(come, audio.shape[1]) for audio in tiny.decode_blocks(tiny.encode_blocks(blocks(), 1), 1)]
+    assert tiny.latency_samples == 14 * 256
+    due = [((n + 14) * 256 + 128, 256) for n in range(40 - 14)]  # the rest comes when the signal ends
+    assert [one for one in given if one[0] < 40 * 256] == due
+    assert sum(samples for _, samples in given) == 40 * 256
 
 
 # ---- chunks --------------------------------------------------------------------------------------------
