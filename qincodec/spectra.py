@@ -16,10 +16,12 @@ MEL_FLOOR = 1e-5
 
 _PADDING = max(window for window, _ in MEL_SCALES) // 2
 #: Samples per step, at about 50 bytes each: on a CPU they fit in the cache, on a GPU they keep it busy.
-_BLOCK_CPU, _BLOCK_GPU = 2**16, 2**22
-#: Mel weights multiplied at once on a CPU. Neighbouring bands need few neighbouring bins, so groups skip most
-#: of the zeros of a large filter bank: many narrow bands or few wide ones.
-_WEIGHTS_CPU = 600
+#: In NumPy twice as many as in torch on a CPU: it makes fewer copies, and each step costs calls.
+_BLOCK_CPU, _BLOCK_NUMPY, _BLOCK_GPU = 2**16, 2**17, 2**22
+#: Mel weights multiplied at once on a CPU, or as many as a filter has bins if that is more: long windows have
+#: few frames, so each product costs more than its zeros. Neighbouring bands need few neighbouring bins, so
+#: groups skip most of the zeros of a large filter bank: many narrow bands or few wide ones.
+_WEIGHTS_CPU = 200
 #: Samples beyond this are left to torch: the squares of their spectra overflow, so they have no score.
 _LOUDEST = 1e12
 
@@ -106,7 +108,7 @@ def _group_size(bank: torch.Tensor) -> int:
     count = 4
     while count < len(bank):
         bins = _used_bins(bank[: count + 4])
-        if (count + 4) * (bins.stop - bins.start) > _WEIGHTS_CPU:
+        if (count + 4) * (bins.stop - bins.start) > max(_WEIGHTS_CPU, bank.shape[1]):
             break
         count += 4
     return min(count, len(bank))
@@ -190,7 +192,7 @@ class _Scale:
         self, window: int, bands: int, channels: int, samples: int, sample_rate: int, dtype: torch.dtype
     ) -> None:
         self._window, self._hop = window, window // 4
-        count, blocks = frame_count(samples, window), max(1, round(samples / _BLOCK_CPU))
+        count, blocks = frame_count(samples, window), max(1, round(samples / _BLOCK_NUMPY))
         self.step = step = min(count, -(-count // (16 * blocks)) * 16)
         self.starts = [min(start, count - step) for start in range(0, count, step)]
         self._hann, self._groups = _constants(sample_rate, window, bands, dtype, torch.device("cpu"))
