@@ -15,6 +15,7 @@ from evaluation.report.drawing import (
     add_legend,
     codec_style,
     files_of,
+    interval_bar,
     new_figure,
     rate_axis,
 )
@@ -58,14 +59,17 @@ def _scores(axes: Axes, panel: str, members: Sequence[Series], labels: Sequence[
     (series,) = members
     places = range(len(series.points))
     values = [point.value for point in series.points]
-    axes.errorbar(places, values, _bars(series.points), fmt="o", capsize=4, color=CODEC_COLOURS[0])
+    axes.plot(places, values, "o", color=CODEC_COLOURS[0])
     counts = {point.n for point in series.points}
     for place, point in enumerate(series.points):
+        if point.low is not None and point.high is not None:
+            interval = point.value, point.low, point.high
+            interval_bar(axes, place, interval, (0, 100), colour=CODEC_COLOURS[0], capsize=4)
         if len(counts) > 1:
             axes.annotate(f"n = {point.n}", (place, 1), fontsize="x-small", ha="center", color="0.35")
     axes.set_xticks(places, [str(point.x) for point in series.points], rotation=30, ha="right")
     axes.set_xlim(-0.5, len(values) - 0.5)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(-2, 102)
     axes.set_ylabel(panel if len(counts) > 1 else f"{panel} (n = {series.points[0].n} listeners)")
 
 

@@ -49,7 +49,8 @@ def listening_figure(points: list[Point] | None) -> PaperFigure:
     title = "MUSHRA scores"
     notes = [
         OWN_TEST,
-        "Means over listeners with 95% intervals, as `mushra analyze` computed them; n: listeners",
+        "Means over listeners with 95% intervals, as `mushra analyze` computed them; n: listeners; an arrow: "
+        "the interval goes on beyond the scale",
     ]
     if points is None:
         reason = "no listening test; give --listening DIR, the folder that `mushra analyze` wrote"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,38 @@ def rate_axis(axes: Axes, ticks: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("measured kbps")
+
+
+def interval_bar(
+    axes: Axes,
+    x: float,
+    interval: tuple[float, float, float],
+    limits: tuple[float, float] | None,
+    *,
+    colour: str,
+    capsize: float = 2.5,
+    **look: Any,
+) -> None:
+    """Draw an interval around a value, cut at the limits, with an arrow at an end that lies beyond.
+
+    Args:
+        interval: value, low and high end; nothing is drawn if an end is not finite.
+        limits: ends of the scale; None if it has none.
+        look: further options of ``Axes.errorbar``.
+    """
+    from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
+
+    value, low, high = interval
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return
+    least, most = limits or (low, high)
+    ends = min(max(low, least), value), max(min(high, most), value)
+    bars = [[value - ends[0]], [ends[1] - value]]
+    axes.errorbar([x], [value], bars, fmt="none", ecolor=colour, capsize=capsize, **look)
+    arrows = (ends[0], ends[0] - low, CARETDOWNBASE), (ends[1], high - ends[1], CARETUPBASE)
+    for end, rest, arrow in arrows:
+        if rest > 1e-3 * (most - least):  # less cannot be seen
+            axes.plot(x, end, marker=arrow, color=colour, markersize=2 * capsize, clip_on=False)
 
 
 def add_legend(figure: Figure, panels: Iterable[Axes], **style: Any) -> None:

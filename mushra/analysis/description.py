@@ -28,6 +28,8 @@ CONFIDENCE = 0.95
 BIMODALITY_LIMIT = 5 / 9
 #: A lower p of Shapiro-Wilk counts as not normal.
 NORMALITY_ALPHA = 0.05
+#: An interval that goes less than this share of the scale beyond its end looks as if it ended there.
+_VISIBLE = 1e-3
 #: Least number of values for Shapiro-Wilk and for the bimodality coefficient.
 MIN_NORMALITY = 3
 MIN_BIMODALITY = 4
@@ -98,6 +100,52 @@ def crossed_interval(scores: np.ndarray) -> Interval:
     freedom = total**2 / float((signs**2 * squares**2 / df).sum())
     half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(total / scores.size)
     return Interval(mean, mean - float(half), mean + float(half))
+
+
+def bounds(table: pd.DataFrame, *kinds: str) -> np.ndarray:
+    """Intervals (number, 2): the columns ``KIND_low`` and ``KIND_high`` of a table."""
+    return np.concatenate([table[[f"{kind}_low", f"{kind}_high"]].to_numpy(dtype=float) for kind in kinds])
+
+
+def beyond(intervals: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
+    """Which intervals reach below the first of ``ends`` and above the second; both (number, 2)."""
+    slack = _VISIBLE * (ends[1] - ends[0])
+    return np.stack([intervals[:, 0] < ends[0] - slack, intervals[:, 1] > ends[1] + slack], axis=1)
+
+
+def beyond_scale(means: np.ndarray, differences: np.ndarray, ends: tuple[float, float]) -> list[str]:
+    """A note on intervals that reach beyond all values that there can be; [] if there are none.
+
+    A t distribution has no ends, so an interval from it does not know the ends of the scale.
+
+    Args:
+        means, differences: intervals, (number, 2).
+        ends: lowest and highest possible mean.
+    """
+    width = ends[1] - ends[0]
+    parts, covering = [], 0
+    for kind, intervals, limits in (("means", means, ends), ("differences", differences, (-width, width))):
+        found = beyond(intervals, limits)
+        covering += int(found.all(axis=1).sum())
+        if number := int(found.any(axis=1).sum()):
+            parts.append(
+                f"{number} of {len(intervals)} intervals of {kind} reach{'es' * (number == 1)} beyond "
+                f"{limits[0]:g} to {limits[1]:g}"
+            )
+    if not parts:
+        return []
+    text = f"{' and '.join(parts)}, where no value can be."
+    if covering:
+        say = "covers all of it and says" if covering == 1 else "cover all of it and say"
+        text += f" {covering} of these {say} nothing: listeners or items are too few."
+    return [f"{text} Tables show intervals as computed; figures cut them, with an arrow."]
+
+
+def caption_beyond(intervals: np.ndarray, ends: tuple[float, float]) -> str:
+    """What the caption of a table of means says if an interval reaches beyond the ends; "" otherwise."""
+    if not beyond(intervals, ends).any():
+        return ""
+    return f" No mean can be beyond {ends[0]:g} to {ends[1]:g}; intervals are given as computed."
 
 
 def bimodality(values: np.ndarray) -> float:

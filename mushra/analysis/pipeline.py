@@ -7,11 +7,14 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from evaluation.statistics.recordings import MIN_PAIRS, holm
 from mushra.analysis.anova import rm_anova
 from mushra.analysis.description import (
+    beyond_scale,
+    bounds,
     describe_conditions,
     describe_intervals,
     describe_items,
@@ -181,6 +184,8 @@ def analyze(
     without, unflagged = _beside(others, margin) if in_doubt and others.listeners else (after, None)
     sensitivity = after.merge(before, on=_TEST_KEY, how="left", suffixes=("", "_all"))
     sensitivity = sensitivity.merge(without, on=_TEST_KEY, how="left", suffixes=("", "_unflagged"))
+    means = bounds(conditions, "ci"), bounds(primary.means, "ci"), bounds(intervals, "crossed")
+    compared = [bounds(table, "ci") for table in (primary.contrasts, differences[differences["item"] == ""])]
     return Analysis(
         loaded=ratings,
         ratings=screened,
@@ -197,7 +202,11 @@ def analyze(
         sensitivity=sensitivity,
         unflagged=unflagged,
         order=_order(conditions, screened, order),
-        notes=(*_notes(screened, screening, mixed), *_doubt(screened, screening, primary, unflagged)),
+        notes=(
+            *_notes(screened, screening, mixed),
+            *beyond_scale(np.concatenate(means), np.concatenate(compared), ratings.ends),
+            *_doubt(screened, screening, primary, unflagged),
+        ),
         seed=seed,
         num_permutations=num_permutations,
         num_resamples=num_resamples,

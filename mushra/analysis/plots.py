@@ -22,12 +22,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from evaluation.report.drawing import COLOURS, FORMATS, NEUTRAL, new_figure
+from evaluation.report.drawing import COLOURS, FORMATS, NEUTRAL, interval_bar, new_figure
 from mushra.analysis.agreement import listener_agreement
-from mushra.analysis.description import t_interval
+from mushra.analysis.description import beyond, t_interval
 from mushra.analysis.figures import WIDTHS, save, style_context
 from mushra.analysis.layout import CHARACTER, Layout, Place, arrange, label_axis
 from mushra.analysis.ratings import Ratings
+from mushra.analysis.tidy import SCALE
 from qincodec.core.errors import count
 
 _AXES_HEIGHT = 2.0
@@ -40,6 +41,8 @@ _ITEMS_PER_FIGURE = 24
 _MOST_VECTOR_MARKS = 2000
 #: With more listeners they are not named.
 _MOST_NAMED_LISTENERS = 60
+#: Room for the arrow of an interval that is cut at the end of the scale, in points of the scale.
+_ARROW = 3.0
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -103,8 +106,9 @@ def draw_all(
 def caption(name: str, ratings: Ratings, letters: dict[str, str] | None = None, population: str = "") -> str:
     """Content of the figure of that name and numbers of listeners and items; "" if its axes are enough."""
     listeners, items = count(len(ratings.listeners), "listener"), count(len(ratings.items), "item")
+    cut = "\narrow: the interval goes on beyond the scale" if _beyond_scale(name, ratings) else ""
     if name == "items":
-        return f"means and 95% t intervals: {listeners}"
+        return f"means and 95% t intervals: {listeners}{cut}"
     same_letter = ", same letter: no difference found" if letters else ""
     what = {
         "means": f"means and 95% intervals{same_letter}",
@@ -114,7 +118,17 @@ def caption(name: str, ratings: Ratings, letters: dict[str, str] | None = None, 
     if what is None:
         return ""
     below = f"\nletters for {population}" if name == "means" and letters and population else ""
-    return f"{what}; {listeners}, {items}{below}"
+    return f"{what}; {listeners}, {items}{below}{cut}"
+
+
+def _beyond_scale(name: str, ratings: Ratings) -> bool:
+    """Whether a t interval of the figure of that name reaches beyond the scale."""
+    if name not in ("means", "items"):
+        return False
+    groups = ["condition", "item"] if name == "items" else ["condition"]
+    means = ratings.frame.groupby([*groups, "listener"])["score"].mean().groupby(groups)
+    intervals = [t_interval(values.to_numpy()) for _, values in means]
+    return bool(beyond(np.array([(i.low, i.high) for i in intervals]), SCALE).any())
 
 
 # Figures with one place per condition
@@ -179,12 +193,10 @@ def _draw_means(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataF
 
 
 def _mark(axes: Axes, place: Place, mean: float, low: float, high: float, **look: Any) -> None:
-    """A mean, and its interval if it has one; with few listeners it can reach far beyond the scale."""
-    options = {"capsize": 2.5, "elinewidth": 1.0, "zorder": 3, **look}
+    """A mean, and its interval if it has one."""
+    options = {"elinewidth": 1.0, "zorder": 3, **look}
     size = {"markersize": options.pop("markersize")} if "markersize" in options else {}
-    if not (math.isnan(low) or math.isnan(high)):
-        bars = [[mean - low], [high - mean]]
-        axes.errorbar([place.x], [mean], bars, fmt="none", ecolor=place.colour, **options)
+    interval_bar(axes, place.x, (mean, low, high), SCALE, colour=place.colour, **options)
     # A mean of 100 is on the edge of the axes.
     axes.plot(place.x, mean, place.marker, color=place.colour, zorder=3, clip_on=False, **size)
 
@@ -197,7 +209,8 @@ def _write_letters(
     for place in layout.places:
         row = _numbers(table, place.condition)
         if letters.get(place.condition) and math.isfinite(row["mean"]):
-            tops[place] = float(np.nanmax([row["mean"], row["ci_high"]]))
+            high = float(np.nanmax([row["mean"], row["ci_high"]]))
+            tops[place] = min(high, 100.0) + _ARROW * (high > 100.0)
     if not tops:
         return
     low, high = layout.limits
@@ -206,9 +219,9 @@ def _write_letters(
     longest = max(len(letters[place.condition]) for place in tops)
     turned = longest * CHARACTER * size > unit
     size = min(size, 0.9 * unit) if turned else size
-    rise = CHARACTER * size if turned else 0.0
     points = _AXES_HEIGHT * 72 / 112
-    ends = [top + (3 + rise * len(letters[place.condition])) / points for place, top in tops.items()]
+    heights = {place: CHARACTER * size * len(letters[place.condition]) if turned else size for place in tops}
+    ends = [top + (3 + heights[place]) / points for place, top in tops.items()]
     for twin in axes.figure.axes:
         twin.set_ylim(-2, max(110.0, *ends, 0.0))
     for place, top in tops.items():
@@ -353,8 +366,8 @@ def _figure_of_items(frame: pd.DataFrame, items: Sequence[str], layout: Layout, 
         for place in layout.places:
             if place.condition in rated.groups:
                 interval = t_interval(rated.get_group(place.condition).to_numpy(dtype=float))
-                low, high = max(interval.low, 0.0), min(interval.high, 100.0)
-                _mark(axes, place, interval.mean, low, high, capsize=1.5, elinewidth=0.8, markersize=2.5)
+                ends = interval.mean, interval.low, interval.high
+                _mark(axes, place, *ends, capsize=1.5, elinewidth=0.8, markersize=2.5)
         _set_up_scale(axes)
         name = items[index] if len(items[index]) <= 40 else f"{items[index][:26]}…{items[index][-13:]}"
         axes.set_title(name, fontsize="x-small" if len(name) > 24 else "small")

@@ -20,6 +20,7 @@ from evaluation.report.cells import Cell, Section, Table
 from evaluation.report.drawing import data_uri, templates
 from evaluation.report.markup import latex_text, tabular
 from mushra.analysis import wording
+from mushra.analysis.description import bounds, caption_beyond
 from mushra.analysis.mixed import MixedModel
 from mushra.analysis.pipeline import REFERENCE, SYSTEMS, WILCOXON, Analysis
 from mushra.analysis.sources import database_name
@@ -200,6 +201,7 @@ def latex(analysis: Analysis) -> str:
         f"{count(len(analysis.ratings.items), 'item')}: means with 95 % confidence intervals over "
         "listeners, medians with quartiles of the ratings."
     )
+    caption += caption_beyond(bounds(analysis.conditions, "ci"), analysis.ratings.ends)
     if analysis.letters:
         caption += f" {wording.letters_caption(analysis.primary)}"
     lines = [

@@ -21,12 +21,13 @@ import pandas as pd
 from scipy import stats
 
 from mushra.analysis import wording
+from mushra.analysis.description import bounds, caption_beyond
 from mushra.analysis.methods.grades import (
     Grades,
     contrast_table,
     describe,
+    interval_notes,
     primary_facts,
-    without_spread,
 )
 from mushra.analysis.methods.judgements import names
 from mushra.analysis.methods.tables import Marks, Section, Shown, fixed, share, span, text
@@ -37,6 +38,8 @@ from qincodec.core.errors import count
 
 #: Lowest and highest difference grade of who finds the hidden reference.
 SCALE = (-4.0, 0.0)
+#: Lowest and highest that there can be: who takes the coded signal for the reference grades above 0.
+POSSIBLE = (-4.0, 4.0)
 LISTENER_COLUMNS = [
     "listener",
     "n",
@@ -119,7 +122,7 @@ def analyze_bs1116(
     options: dict[str, Any] = {"seed": seed, "margin": margin, "num_resamples": num_resamples}
     everybody = describe(ratings, **options)
     screened = describe(ratings.without(out), **options) if len(out) else everybody
-    return DifferenceGrades(listeners, screened, everybody, (*notes, *without_spread(screened)))
+    return DifferenceGrades(listeners, screened, everybody, (*notes, *interval_notes(screened, POSSIBLE)))
 
 
 def expert_screening(
@@ -208,6 +211,7 @@ def section(result: DifferenceGrades) -> Section:
     caption = "Difference grades with 95 % intervals over listeners, after and before expert screening."
     if grades.primary.letters:
         caption += f" {wording.letters_caption(grades.primary)}"
+    caption += caption_beyond(bounds(table, "t"), POSSIBLE)
     tables = (
         Shown("conditions", caption, table, columns),
         contrast_table(grades),
@@ -241,6 +245,6 @@ def section(result: DifferenceGrades) -> Section:
         (paragraph, f"{wording.primary_method(grades.primary)} {found}".rstrip()),
         result.notes,
         tables,
-        Marks(points, "difference grade", (-4.2, 1.0), line=0.0),
+        Marks(points, "difference grade", (-4.0, 1.0), line=0.0),
         primary_facts(grades),
     )

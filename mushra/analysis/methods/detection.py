@@ -302,7 +302,7 @@ def section(result: Detections) -> Section:
         (_label(row), 100 * row["share"], 100 * row["ci_low"], 100 * row["ci_high"])
         for row in pairs.to_dict("records")
     )
-    figure = Marks(points, "right (%)", (-2, 102), 50.0)
+    figure = Marks(points, "right (%)", (0, 100), 50.0)
     notes = []
     few = listeners.groupby("listener")["n"].max()
     if (few < 5).any():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib
 
-from evaluation.report.drawing import NEUTRAL, new_figure
+from evaluation.report.drawing import NEUTRAL, interval_bar, new_figure
 from mushra.analysis.figures import WIDTHS, save, style_context
 from mushra.analysis.layout import arrange, label_axis
 from mushra.analysis.methods.tables import Marks
@@ -35,9 +35,7 @@ def draw(marks: Marks, folder: Path, stem: str, *, style: str | Path | None = No
                 value, low, high = found[place.condition]
                 if not math.isfinite(value):
                     continue
-                if math.isfinite(low) and math.isfinite(high):
-                    bars = [[value - low], [high - value]]
-                    axes.errorbar([place.x], [value], bars, fmt="none", ecolor=place.colour, capsize=2.5)
+                interval_bar(axes, place.x, (value, low, high), marks.limits, colour=place.colour)
                 axes.plot(place.x, value, place.marker, color=place.colour, clip_on=False)
             for codec, place in codecs.items():
                 axes.plot([], [], place.marker, color=place.colour, label=codec)
@@ -46,7 +44,9 @@ def draw(marks: Marks, folder: Path, stem: str, *, style: str | Path | None = No
             if marks.line is not None:
                 axes.axhline(marks.line, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0.5)
             if marks.limits is not None:
-                axes.set_ylim(*marks.limits)
+                low, high = marks.limits
+                room = 0.02 * (high - low)  # for marks at an end of the scale
+                axes.set_ylim(low - room, high + room)
             axes.grid(True, axis="y")
             axes.tick_params(axis="x", length=0)
             axes.set_ylabel(marks.label)

@@ -22,7 +22,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mushra.analysis.description import CONFIDENCE, Interval, describe_intervals, t_interval
+from mushra.analysis.description import (
+    CONFIDENCE,
+    Interval,
+    beyond_scale,
+    bounds,
+    describe_intervals,
+    t_interval,
+)
 from mushra.analysis.methods.tables import Column, Shown, fixed, span, text
 from mushra.analysis.mixed import MixedModel, mixed_model
 from mushra.analysis.primary import Primary, primary_analysis
@@ -103,16 +110,18 @@ def both_interval(frame: pd.DataFrame) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def without_spread(grades: Grades) -> list[str]:
-    """A sentence on the conditions whose interval has no width; [] if there are none."""
+def interval_notes(grades: Grades, ends: tuple[float, float]) -> list[str]:
+    """Notes on intervals without width, and on those that reach beyond ``ends``, the limits of a mean."""
     width = grades.means["t_high"] - grades.means["t_low"]  # NaN with one listener
     found = grades.means.loc[width < 1e-9, "condition"]
-    if found.empty:
-        return []
-    return [
-        f"All listeners gave the same mean to {', '.join(found)}: an interval without width does not hold"
-        " for other listeners."
-    ]
+    means = bounds(grades.means, "t", "item", "both", "plain")
+    notes = beyond_scale(means, bounds(grades.primary.contrasts, "ci"), ends)
+    if len(found):
+        notes.append(
+            f"All listeners gave the same mean to {', '.join(found)}: an interval without width does not hold"
+            " for other listeners."
+        )
+    return notes
 
 
 def contrast_table(grades: Grades) -> Shown:

@@ -20,12 +20,13 @@ import pandas as pd
 
 from mushra.analysis import wording
 from mushra.analysis.agreement import listener_agreement
+from mushra.analysis.description import caption_beyond
 from mushra.analysis.methods.grades import (
     Grades,
     contrast_table,
     describe,
+    interval_notes,
     primary_facts,
-    without_spread,
 )
 from mushra.analysis.methods.tables import Marks, Section, Shown, fixed, span, text
 from mushra.analysis.ratings import Problem, Ratings
@@ -132,7 +133,7 @@ def _notes(grades: Grades) -> list[str]:
         notes.append("There is one item: results hold only for it, and for other listeners.")
     if len(grades.ratings.listeners) == 1:
         notes.append("There is one listener: no interval and no test is possible.")
-    return notes + without_spread(grades)
+    return notes + interval_notes(grades, SCALE)
 
 
 def _screened(
@@ -257,6 +258,7 @@ def section(result: Opinions) -> Section:
     listeners = result.listeners.assign(excluded=result.listeners["verdict"].isin(_EXCLUDED))
     caption = f"{mos} with 95 % intervals for {holds}."
     caption += f" {wording.letters_caption(grades.primary)}" if letters else ""
+    caption += caption_beyond(table[[low, high]].to_numpy(dtype=float), SCALE)
     tables = (
         Shown("conditions", caption, table, columns),
         contrast_table(grades),
@@ -290,6 +292,6 @@ def section(result: Opinions) -> Section:
         (paragraph, f"{wording.primary_method(grades.primary)} {found}".rstrip()),
         result.notes,
         tables,
-        Marks(points, mos, (0.9, 5.1)),
+        Marks(points, mos, SCALE),
         primary_facts(grades),
     )

@@ -376,7 +376,7 @@ def section(result: Preferences) -> Section:
             (f"{row['a']} over {row['b']}", 100 * row["share"], 100 * row["ci_low"], 100 * row["ci_high"])
             for row in pairs.to_dict("records")
         )
-        figure = Marks(points, "preferred (%)", (-2, 102), 50.0)
+        figure = Marks(points, "preferred (%)", (0, 100), 50.0)
     else:
         points = tuple(
             (str(row["condition"]), float(row["strength"]), float(row["ci_low"]), float(row["ci_high"]))

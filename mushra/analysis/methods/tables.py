@@ -7,8 +7,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from mushra.analysis.description import beyond
 from mushra.analysis.wording import NOTHING
 
 Row = dict[Hashable, Any]
@@ -54,7 +56,7 @@ class Marks:
 
     Attributes:
         points: name, value, and ends of the interval; values that are not finite are not drawn.
-        label: of the axis. limits: of the axis; None fits it to the points.
+        label: of the axis. limits: where intervals are cut; None fits the axis to the points.
         line: value without an effect, such as 0 or one half; None draws no line.
     """
 
@@ -62,6 +64,12 @@ class Marks:
     label: str
     limits: tuple[float, float] | None = None
     line: float | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether an interval reaches beyond the limits."""
+        intervals = np.array([(low, high) for _, _, low, high in self.points]).reshape(-1, 2)
+        return self.limits is not None and bool(beyond(intervals, self.limits).any())
 
 
 @dataclass(frozen=True, eq=False)

@@ -262,6 +262,20 @@ def test_systems_are_shown_by_mean_or_as_asked() -> None:
         shown("anchor35")
 
 
+def test_intervals_beyond_the_scale_are_said_to_be() -> None:
+    """Two listeners far apart: files have the interval as computed, and no report is silent about it."""
+    frame = thin(listeners=2)
+    apart = frame["score"].where(frame["listener"] == "L00", 20) + 0.0
+    found = analyze(with_roles(frame.assign(score=apart)), keep=["all"], num_permutations=100)
+    assert found.conditions["ci_high"].max() > 200
+    (note,) = [note for note in found.notes if "beyond 0 to 100" in note]
+    assert "say nothing" in note and "differences" in note
+    assert "No mean can be beyond 0 to 100" in latex(found)
+    assert note in html(found, [], [])
+    calm = analyze(with_roles(thin()), num_permutations=100)
+    assert not any("beyond" in note for note in calm.notes) and "beyond" not in latex(calm)
+
+
 def test_seed_changes_only_what_is_drawn() -> None:
     ratings = with_roles(tidy(np.clip(simulate(9, means=(50, 51, 52), listeners=16), 0, 100)))
     one, two = (analyze(ratings, seed=seed, keep=["all"], num_permutations=300) for seed in (1, 2))

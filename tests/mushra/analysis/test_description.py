@@ -13,7 +13,10 @@ from scipy import stats
 from synthetic_ratings import simulate, tidy
 
 from mushra.analysis.description import (
+    beyond,
+    beyond_scale,
     bimodality,
+    caption_beyond,
     crossed_interval,
     describe_conditions,
     describe_intervals,
@@ -76,6 +79,23 @@ def test_crossed_interval_without_item_variance_is_the_t_interval() -> None:
     assert transposed.high == pytest.approx(crossed.high)
     assert crossed_interval(np.full((3, 3), 7.0)).low == 7
     assert "there are 1 and 3" in crossed_interval(scores[:1]).reason
+
+
+def test_intervals_beyond_the_scale_are_named() -> None:
+    """Two listeners: Student's t with one degree of freedom is 12.7 standard errors, tan(0.475 pi)."""
+    wide, edge = (t_interval(np.array(values)) for values in ([40.0, 60.0], [99.9, 99.9, 100.0]))
+    assert (wide.low, wide.high) == pytest.approx((50 - 10 * np.tan(0.475 * np.pi), 50 + 127.062), abs=1e-3)
+    assert edge.high > 100  # by less than a table or a figure shows
+    means = np.array([(wide.low, wide.high), (edge.low, edge.high), (90, 101), (np.nan, np.nan)])
+    none = np.empty((0, 2))
+    assert beyond(means, (0, 100)).tolist() == [[True, True], [False, False], [False, True], [False, False]]
+    (note,) = beyond_scale(means, np.array([(-120.0, 20), (-100, 100)]), (0, 100))
+    assert note.startswith(
+        "2 of 4 intervals of means reach beyond 0 to 100 and 1 of 2 intervals of differences reaches beyond "
+        "-100 to 100, where no value can be. 1 of these covers all of it and says nothing"
+    )
+    assert caption_beyond(means, (0, 100)).startswith(" No mean can be beyond 0 to 100")
+    assert beyond_scale(means[1:2], none, (0, 100)) == [] and caption_beyond(none, (0, 100)) == ""
 
 
 def test_bimodality_coefficient() -> None:

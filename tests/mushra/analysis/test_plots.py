@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from evaluation.report.drawing import COLOURS, new_figure
+from evaluation.report.drawing import COLOURS, interval_bar, new_figure
 from mushra.analysis import plots
 from mushra.analysis.agreement import listener_agreement
 from mushra.analysis.figures import style_context
@@ -339,9 +339,29 @@ def test_intervals_beyond_the_scale_stay_in_their_axes(tmp_path: Path) -> None:
     frame.loc[frame["listener"] == "listener 1", "score"] = 100 - frame["score"]
     names = {"listener 0": "f2131e2e-aaaa-bbbb-cccc-0123456789ab", "listener 1": "0" * 36}
     frame["listener"] = frame["listener"].map(names)
-    paths = draw(frame, tmp_path, kinds=["png"])
+    paths = draw(frame, tmp_path, kinds=["png"], letters=LETTERS, captions=True)
     assert [path.stem for path in paths] == FIGURES
     for path in paths:
         picture = plt.imread(path)[..., :3]
         edges = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
         assert all((edge == 1).all() for edge in edges), path.name
+
+
+def test_an_interval_is_cut_at_the_ends_with_an_arrow() -> None:
+    def drawn(*interval: float, limits: tuple[float, float] | None = (0, 100)) -> list[tuple[float, ...]]:
+        """Ends of the bar, then places of arrows."""
+        axes = new_figure(2, 2).subplots()
+        interval_bar(axes, 1, interval, limits, colour="k", capsize=0)  # type: ignore[arg-type]
+        (bar,) = axes.collections[0].get_segments() if axes.collections else [np.empty((0, 2))]
+        arrows = [line for line in axes.lines if len(line.get_xdata())]
+        return [tuple(bar[:, 1]), *(tuple(line.get_ydata()) for line in arrows)]  # type: ignore[arg-type]
+
+    assert drawn(50, 30, 70) == [(30, 70)]
+    assert drawn(50, -585, 685) == [(0, 100), (0,), (100,)]
+    assert drawn(99, 97, 101) == [(97, 100), (100,)]
+    assert drawn(50, -585, 685, limits=None) == [(-585, 685)]
+    assert drawn(50, np.nan, np.nan) == [()]
+    ratings = make_ratings(make_frame(2, 2, {"reference": 99, "a": 50}, seed=1))
+    assert plots.caption("means", ratings).endswith("\narrow: the interval goes on beyond the scale")
+    assert "arrow" not in plots.caption("box", ratings)
+    assert "arrow" not in plots.caption("means", make_ratings(make_frame(9, 2, {"a": 50, "b": 60})))

@@ -11,6 +11,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import optimize, special, stats
 
+from mushra.analysis.methods import opinion
 from mushra.analysis.methods.bs1116 import analyze_bs1116
 from mushra.analysis.methods.detection import (
     abx_differencing,
@@ -434,6 +435,25 @@ def test_an_interval_without_width_is_said_to_be_no_proof() -> None:
     ):
         (note,) = [note for note in found.notes if "width" in note]
         assert note.startswith("All listeners gave the same mean to A: ")
+
+
+def test_intervals_beyond_the_scale_of_grades_are_named() -> None:
+    """Two listeners whose grades lie far apart; a difference grade can be as far above 0 as below."""
+    rows = [
+        ("acr", who, item, name, "reference", grade, 4.0, "")
+        for who, grade in (("L1", 1.5), ("L2", 4.5))
+        for item in ("i1", "i2", "i3")
+        for name in ("A", "B")
+    ]
+    acr = analyze_opinions("acr", table(*rows), [], seed=0)
+    bs1116 = analyze_bs1116(table(*(("bs1116", *row[1:]) for row in rows)), [], seed=0, keep={"L2"})
+    for notes, scale in ((acr.notes, "1 to 5"), (bs1116.notes, "-4 to 4")):
+        found = f"intervals of means reach beyond {scale}, where no value can be"
+        assert any(found in note for note in notes)
+    shown = opinion.section(acr)
+    assert shown.figure.cut and "No mean can be beyond 1 to 5" in shown.tables[0].caption
+    calm = opinion.section(analyze_opinions("acr", opinions(), [], seed=0))
+    assert not calm.figure.cut and "beyond" not in calm.tables[0].caption
 
 
 def test_experts_are_those_whose_difference_grades_are_below_nought() -> None:
