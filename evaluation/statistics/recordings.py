@@ -390,7 +390,10 @@ def _wilcoxon(sample: Sample) -> dict[str, Any]:
     nonzero = difference[difference != 0]
     ranks = stats.rankdata(np.abs(nonzero))
     effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
-    return {"p": float(stats.wilcoxon(nonzero).pvalue), "rank_biserial": effect, "reason": ""}
+    reason = ""
+    if (n := len(nonzero)) < MIN_PAIRS:
+        reason = f"{n} of {len(difference)} recordings differ: p cannot be below {2.0 ** (1 - n):.3g}"
+    return {"p": float(stats.wilcoxon(nonzero).pvalue), "rank_biserial": effect, "reason": reason}
 
 
 def _winner(row: dict[str, Any], metric: MetricInfo) -> tuple[str, str]:

@@ -103,8 +103,12 @@ def permutation_test(
     return Comparison(observed, p, n, estimate=observed, reason=reason)
 
 
-def _too_few(n: int) -> str:
-    return f"{count(n, 'listener')}: p cannot be below {2.0 ** (1 - n):.3g}"
+def _too_few(n: int, zero: int = 0) -> str:
+    """Least p of n listeners, beside ``zero`` others whose differences are zero and do not count."""
+    who = count(n, "listener")
+    if zero:
+        who = f"{n} of {n + zero} listeners {'has' if n == 1 else 'have'} a difference other than zero"
+    return f"{who}: p cannot be below {2.0 ** (1 - n):.3g}"
 
 
 def _exchanged_by_counting(
@@ -163,7 +167,7 @@ def wilcoxon_test(pages: pd.DataFrame) -> Comparison:
     ranks = stats.rankdata(np.abs(nonzero))
     effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
     result = stats.wilcoxon(nonzero)
-    reason = "" if len(nonzero) >= MIN_PAIRS else _too_few(len(nonzero))
+    reason = "" if len(nonzero) >= MIN_PAIRS else _too_few(len(nonzero), n - len(nonzero))
     return Comparison(
         float(result.statistic), float(result.pvalue), n, effect=effect, reason=reason, **points
     )

@@ -122,6 +122,12 @@ def test_equal_scores_and_single_listeners() -> None:
     assert (result.p, result.effect, result.reason) == (1, 0, "all differences are zero")
     assert permutation_test(same, seed=0).p == 1
     assert math.isnan(cohens_dz(same))
+    # Zero differences do not count in the ranks: the remark names those that do, of all.
+    scores = np.full((3, 2, 1), 50.0)
+    scores[0, 0] = 60
+    few = wilcoxon_test(paired_pages(tidy(scores), "A", "B"))
+    expected = "1 of 3 listeners has a difference other than zero: p cannot be below 1"
+    assert (few.n, few.p, few.reason) == (3, 1, expected)
     one = paired_pages(tidy(simulate(0, listeners=1)), "A", "B")
     for result in (wilcoxon_test(one), permutation_test(one, seed=0)):
         assert math.isnan(result.p)
