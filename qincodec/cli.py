@@ -21,6 +21,7 @@ from qincodec.core.console import (
     version_option,
 )
 from qincodec.core.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UserError
+from qincodec.core.folders import kind_of
 from qincodec.core.plugins import add_file
 from qincodec.training.cli import app as train_app
 
@@ -279,6 +280,11 @@ def _describe_model(codec: Qincodec) -> list[tuple[str, str]]:
 
 def _plan(inputs: Sequence[Path], output: Path, suffix: str, force: bool) -> list[tuple[Path, Path]]:
     """(input, output) of every file, checked before any work starts."""
+    for source in inputs:
+        if source.is_dir():
+            files, kind = "audio files" if suffix == ".qnc" else ".qnc files", kind_of(source)
+            such = "" if kind else f", such as {source}/*"
+            raise UserError(f"'{source}' is {kind or 'a folder'}: give {files}{such}")
     into_folder = output != PIPE and (len(inputs) > 1 or output.is_dir())
     if len(inputs) > 1 and output == PIPE:
         raise UserError(f"{len(inputs)} files cannot go to stdout: give one, or a folder after -o")

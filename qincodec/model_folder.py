@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qincodec.core.errors import UserError, shown
 from qincodec.core.files import os_errors, whole_file
+from qincodec.core.folders import kind_of
 
 if TYPE_CHECKING:  # imported when a model is read, so that shipped models are listed without torch
     import torch
@@ -59,6 +60,8 @@ def find(name_or_path: str | Path | None = None) -> Path:
     if (folder / CONFIG_NAME).is_file():
         return folder
     what = f"there is no {CONFIG_NAME} in it" if folder.is_dir() else "there is no such folder"
+    if kind := kind_of(folder):
+        what = f"it is {kind}"
     known = f"shipped are {', '.join(names)}" if names else NOTHING_SHIPPED
     raise UserError(
         f"'{name_or_path}' is not a model, {what}: give a folder with {CONFIG_NAME} and {TENSORS_NAME};"

@@ -17,6 +17,7 @@ from evaluation.datasets import packed, remote
 from evaluation.datasets.files import ListedFile, Listing, excerpt_id, file_ids, readable
 from qincodec.audio import EXTENSIONS
 from qincodec.core.errors import UserError
+from qincodec.core.folders import kind_of
 
 # ESC-50: <fold>-<clip id>-<take>-<class>; the same with the class's name in front (copies of ESC-10).
 _ESC50 = re.compile(r"[1-5]-(?P<recording>\d+)-[A-Z]-(?P<number>\d{1,2})")
@@ -181,7 +182,9 @@ def no_audio(data: str | Path, others: list[Path]) -> str:
     seen = Counter(path.suffix.lower() or "none" for path in others).most_common(8)
     extensions = ", ".join(f"{suffix} ({count})" for suffix, count in seen)
     held = f"{len(others)} files, extensions seen: {extensions}" if others else "it holds no files"
-    return f"no audio found in '{data}': {held}; allowed are {' '.join(sorted(EXTENSIONS))}"
+    kind = kind_of(data)
+    what = f"'{data}', which is {kind}" if kind else f"'{data}'"
+    return f"no audio found in {what}: {held}; allowed are {' '.join(sorted(EXTENSIONS))}"
 
 
 # --- names ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluation.paper.tables import PaperFigure, Point, Series
 from qincodec.core.errors import UserError
+from qincodec.core.folders import kind_of
 
 OWN_TEST = "the given listening test, not the paper's: other listeners, clips and codecs"
 _COLUMNS = ("condition", "n_listeners", "n_ratings", "mean", "ci_low", "ci_high")
@@ -16,6 +17,11 @@ _COLUMNS = ("condition", "n_listeners", "n_ratings", "mean", "ci_low", "ci_high"
 def read_listening(folder: Path) -> list[Point]:
     """Means of a listening test in its order of conditions. Raises UserError if ``folder`` has none."""
     path = folder / "conditions.csv"
+    if not path.is_file() and (kind := kind_of(folder)):
+        raise UserError(
+            f"{folder} has no {path.name}: it is {kind}; give the folder that `mushra analyze` wrote of a "
+            "MUSHRA test"
+        )
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))

@@ -54,6 +54,7 @@ from evaluation.run.manifest import RunDescription
 from qincodec import audio
 from qincodec.core.errors import UserError
 from qincodec.core.files import StoreError, explain_os_errors, fitting, safe_name, write_atomic
+from qincodec.core.folders import instead
 
 SCHEMA_VERSION = 1
 
@@ -170,7 +171,8 @@ class RunStore:
                 self._open_for_writing()
             elif not (folder / "run.json").is_file():
                 raise UserError(
-                    f"{folder} is not a run: it has no run.json; give the folder that `evaluate --out` wrote"
+                    f"{folder} is not a run: it {instead(folder, 'run.json')}; give the folder that "
+                    "`evaluate --out` wrote"
                 )
             self.find_run()
             self._read_rows()

@@ -13,6 +13,7 @@ from pathlib import Path
 from mushra.analysis.ratings import Problem
 from mushra.config.locate import CONFIG_NAME, YAML_SUFFIXES, database_of, key_beside
 from qincodec.core.errors import UserError
+from qincodec.core.folders import kind_of
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 #: Files of ratings in a folder, the most complete first.
@@ -109,8 +110,6 @@ def _in_folder(folder: Path, database: str | None) -> Source:
         return _of_test(folder, database)
     if database_of(folder).is_file():  # a backup of a data base alone, or a checkout's results
         return Source(database_of(folder), True, key_beside(folder))
-    if (folder / "run.json").is_file():
-        raise UserError(f"{folder} is a run of `evaluate`, which holds no listeners' ratings; {_GIVE}")
     found = [folder / name for name in _EXPORTS if (folder / name).is_file()]
     # webMUSHRA and `mushra export` write a folder for each test.
     deeper = sorted(folder.glob("*/mushra.csv"))
@@ -120,6 +119,8 @@ def _in_folder(folder: Path, database: str | None) -> Source:
     found += deeper
     if not found and is_test:
         return _of_test(folder, database)
+    if not found and (kind := kind_of(folder)):
+        raise UserError(f"{folder} holds no listeners' ratings: it is {kind}; {_GIVE}")
     if not found:
         raise UserError(
             f"{folder} holds no ratings: neither {database_of(folder).name} nor {', '.join(_EXPORTS)}; "

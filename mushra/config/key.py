@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mushra.config.locate import KEY_FORMAT, KEY_NAME
+from mushra.config.locate import CONFIG_NAME, KEY_FORMAT, KEY_NAME
 from qincodec.core.errors import UserError
+from qincodec.core.folders import kind_of
 
 
 class _Model(BaseModel):
@@ -90,6 +91,8 @@ def read_key(path: Path, *, whole: bool = False) -> Key:
         made = (
             "give a folder that `mushra create` made" if whole else "put the test's own there, or remove it"
         )
+        if (kind := kind_of(path.parent)) and not (path.parent / CONFIG_NAME).is_file():
+            made = f"{path.parent} is {kind}; {made}"
         raise UserError(f"cannot read key '{path}': {error.strerror or error}; {made}") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

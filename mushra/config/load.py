@@ -30,6 +30,7 @@ from mushra.config.pages import (
 from mushra.config.yaml_js import Plain, YamlProblem, resolve
 from mushra.config.yaml_lines import Document, Location, parse
 from qincodec.core.errors import UserError
+from qincodec.core.folders import instead
 
 #: Types of pages whose grades are stored under the page's id.
 _RATED = frozenset(PAGE_TYPES) - {"generic", "consent", "volume", "finish"}
@@ -58,6 +59,9 @@ class Finding:
     def __str__(self) -> str:
         page = "" if self.page is None else f"page {self.page}: "
         return f"{self.file}:{self.line}: {self.severity}: {page}{self.message}"
+
+
+_GIVE = "give a webMUSHRA YAML file or a folder that `mushra create` wrote"
 
 
 class ConfigError(UserError):
@@ -132,15 +136,14 @@ class Reading:
 def read(path: Path, root: Path | None) -> Reading:
     """The file of a test with its findings. Arguments are those of `load_config`; raises `UserError`."""
     file = path / CONFIG_NAME if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise UserError(f"{path} is not a test: it {instead(path, CONFIG_NAME)}; {_GIVE}")
     try:
         if file.exists() and not file.is_file():  # a pipe may never end
             raise OSError("it is not a file but a pipe, a device or a folder")
         data = file.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"cannot read test '{file}': {error.strerror or error}; give a webMUSHRA YAML file or a folder"
-            " that `mushra create` wrote"
-        ) from error
+        raise UserError(f"cannot read test '{file}': {error.strerror or error}; {_GIVE}") from error
     return read_data(data, file, root)
 
 

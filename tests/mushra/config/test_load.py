@@ -292,7 +292,7 @@ def test_no_test_at_all(write: Callable[[str], Path], text: str) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read test '.*config\.yaml'"):
+    with pytest.raises(UserError, match=r"is not a test: it has no config\.yaml; give a webMUSHRA YAML file"):
         load_config(tmp_path)
 
 
