@@ -176,7 +176,7 @@ def check_test(config: TestConfig) -> Iterator[Remark]:
         if isinstance(page, Trial):
             yield from _impossible_anchors(config, number, page, found)
         if not isinstance(page, VolumePage):
-            yield from _told_apart(number, found)
+            yield from _visible_differences(number, found)
         if isinstance(page, LikertPage):
             for path in page.pictures():
                 if not config.audio_path(path).is_file():
@@ -337,7 +337,7 @@ def _impossible_anchors(
                 yield Remark("error", number, message, ("reference",))
 
 
-def _told_apart(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
+def _visible_differences(number: int, found: dict[str, _Sound]) -> Iterator[Remark]:
     """Files of one page that differ in a browser's list of requests; `mushra serve` equalizes the rest."""
     kinds = sorted({sound.kind for sound in found.values()})
     sizes = {sound.size for sound in found.values()}

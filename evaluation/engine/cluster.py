@@ -115,7 +115,7 @@ class Cluster:
         #: The clips counted there, by condition, in order.
         self._culprits: dict[str, dict[str, None]] = {}
         #: Work that was reported as lost.
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._late: list[_Task] = []
         #: Codecs whose highest rate ended workers in the pilot: other rates are not cut out of it.
         self._alone: set[str] = set()
@@ -269,8 +269,8 @@ class Cluster:
                 )
             return []
         what = f"{_some(task.job.points, 'condition')}, {_some(task.job.clips, 'clip')}"
-        if what not in self._told:  # it may end `MAX_ENDS` workers
-            self._told.add(what)
+        if what not in self._reported:  # it may end `MAX_ENDS` workers
+            self._reported.add(what)
             self._note(f"a worker was lost ({reason}) with {what}; its work is done again")
         again = [task, *(other for other in others if other is not None)]
         task.ends += 1

@@ -102,7 +102,7 @@ class Gathered:
     def renamed(self, names: Mapping[str, str]) -> Gathered:
         """The same with other file names in the error messages of rows."""
 
-        def told(row: Row) -> Row:
+        def with_new_names(row: Row) -> Row:
             if not isinstance(row, ClipRow) or row.error is None:
                 return row
             error = row.error
@@ -110,7 +110,7 @@ class Gathered:
                 error = error.replace(old, new)
             return replace(row, error=error, **({"reason": error} if isinstance(row, ScoreRow) else {}))
 
-        return replace(self, new_rows={key: told(row) for key, row in self.new_rows.items()})
+        return replace(self, new_rows={key: with_new_names(row) for key, row in self.new_rows.items()})
 
     def write_to(self, store: RunStore) -> list[ClipRow]:
         """Write all new results to a run folder, files before the rows that name them.

@@ -162,8 +162,8 @@ def checked_scores(name: str, found: Any, count: int) -> list[Score]:
             f"metric '{name}' returned {len(found)} scores for {count} clips; return one per item"
         )
     for score in found:
-        told = not math.isnan(score.value) or str(score.reason).strip()
-        if not (told and is_value(score.value) and (score.reason is None or is_text(score.reason))):
+        explained = not math.isnan(score.value) or str(score.reason).strip()
+        if not (explained and is_value(score.value) and (score.reason is None or is_text(score.reason))):
             raise UserError(
                 f"metric '{name}' returned Score({score.value:g}, {shown(score.reason)}); the value must be a"
                 " number from -1e100 to 1e100, infinite, or NaN with a reason, and the reason text or None"

@@ -314,9 +314,9 @@ def _webmushra(path: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> R
         split = pd.Series(_split_sessions(frame[~named]), index=frame.index[~named])
         sessions, listeners = sessions.where(named, split), ids.where(named, split)
         if "listener" not in columns:
-            told = count(sessions[~named].nunique(), "session")
+            found = count(sessions[~named].nunique(), "session")
             detail = (
-                f"{path.name} has no session ids: {told}, distinguished by answers and by repeated trials"
+                f"{path.name} has no session ids: {found}, distinguished by answers and by repeated trials"
             )
             rows.problems.append(Problem("no session ids", detail, int((~named).sum())))
     rows.frame["session"] = sessions

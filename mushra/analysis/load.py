@@ -35,7 +35,7 @@ from mushra.config.key import NO_KEY, Key, read_key
 from mushra.config.load import load_config, named_training
 from mushra.config.locate import config_beside
 from mushra.config.pages import is_training
-from mushra.store.failures import told
+from mushra.store.failures import store_errors
 from mushra.store.gold import GoldResult, gold_results
 from mushra.store.ratings import StoredRating, ratings_table, stored_answers, stored_ratings
 from mushra.store.store import Store
@@ -228,7 +228,7 @@ def read_database(
         UserError: it cannot be read, or nobody has finished a session.
     """
     name = source.name
-    with told(name):
+    with store_errors(name):
         with Store(source.path, create=False) as store, store.read() as connection:
             frame = table(stored_ratings(connection), stored_answers(connection), gold_results(connection))
         text = frame.map(as_text)

@@ -30,14 +30,14 @@ def payments(
     from mushra.config.load import load_config
     from mushra.config.locate import database_of
     from mushra.server.session_pages import places
-    from mushra.store.failures import told
+    from mushra.store.failures import store_errors
     from mushra.store.payments import list_payments, payments_csv
     from mushra.store.store import Store
     from qincodec.core.files import write_atomic
 
     config = load_config(test)
     with Store(database or database_of(test), create=False) as store:
-        with told(store.name), store.read() as connection:
+        with store_errors(store.name), store.read() as connection:
             rows = list_payments(connection, config.test_id, places(config))
         if not rows:
             raise UserError(

@@ -379,11 +379,11 @@ def forget(
     """Erase everything about a listener for good: sessions, ratings, answers, names."""
     from mushra.analysis.screening import find_listener
     from mushra.store import records, schema
-    from mushra.store.failures import told
+    from mushra.store.failures import store_errors
 
     store, _ = _open(test, database)
     with store:
-        with told(store.name), store.read() as connection:
+        with store_errors(store.name), store.read() as connection:
             known = schema.listeners(connection)
             people = schema.people(connection)
         if not known:

@@ -27,7 +27,7 @@ from mushra.server.security import is_cross_site
 from mushra.server.service import Service, service
 from mushra.store import export as exporting  # as a module: it imports this package, too
 from mushra.store import records
-from mushra.store.failures import told
+from mushra.store.failures import store_errors
 from mushra.store.given import nobody_gave
 from mushra.store.pages import storable
 from mushra.store.payments import list_payments, payments_csv
@@ -145,7 +145,7 @@ def overview() -> str:
     which, page = request.args.get("which", ""), request.args.get("page", "1")
     if which not in ("", *STATES) or not re.fullmatch("[1-9][0-9]{0,5}", page):
         abort(404)
-    with told(here.store.name), here.store.read() as connection:
+    with store_errors(here.store.name), here.store.read() as connection:
         found = here.crowd.overview(connection, here.test, here.places, which, int(page))
         closed = here.test is not None and records.is_closed(connection, here.test)
     return _page(
@@ -163,7 +163,7 @@ def overview() -> str:
 def session_page(session: str) -> str:
     here = service()
     found = _known(here, session)
-    with told(here.store.name):
+    with store_errors(here.store.name):
         described = exporting.document(here.store, key=_key(here), session=session)["sessions"][0]
     return _page("session", here, state=found, session=described)
 
@@ -231,7 +231,7 @@ def export(kind: str) -> Response:
 @blueprint.get("/payments.csv")
 def payments() -> Response:
     here, test = own_test()
-    with told(here.store.name), here.store.read() as connection:
+    with store_errors(here.store.name), here.store.read() as connection:
         rows = list_payments(connection, test, here.places)
     return _download(payments_csv(rows).encode(), "payments.csv", "text/csv")
 
@@ -240,7 +240,7 @@ def payments() -> Response:
 def export_session(session: str) -> Response:
     here = service()
     _known(here, session)
-    with told(here.store.name):
+    with store_errors(here.store.name):
         content = exporting.document(here.store, key=_key(here), test=here.test, session=session)
     text = json.dumps(content, indent=1, ensure_ascii=False)
     return _download(text.encode(), f"session-{session[:8]}.json", "application/json")
@@ -295,7 +295,7 @@ def erase(session: str) -> BaseResponse:
 def _known(here: Service, session: str) -> SessionState:
     """The session of this test. Raises `Unknown`."""
     if records.is_session_id(session):
-        with told(here.store.name), here.store.read() as connection:
+        with store_errors(here.store.name), here.store.read() as connection:
             after_s = here.places.dropped_after_s
             for found in list_sessions(connection, here.test, [session], dropped_after_s=after_s):
                 return found

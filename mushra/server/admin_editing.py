@@ -46,7 +46,7 @@ def save_test() -> BaseResponse | str | tuple[str, int]:
     try:
         save(here, revise(reading.config.path, reading.config.root, data, changes))
     except ConfigError as error:
-        return _page(here, test, form, form.told(error.findings)), 400
+        return _page(here, test, form, form.place_errors(error.findings)), 400
     except Begun as error:
         return _page(here, test, form, [f"Not saved: {error}."]), 409
     except (UserError, StoreUnavailable) as error:

@@ -190,7 +190,7 @@ class Form:
                     continue
         return entered or None
 
-    def told(self, findings: Sequence[Finding]) -> list[str]:
+    def place_errors(self, findings: Sequence[Finding]) -> list[str]:
         """Put errors beside their controls; return those without a control."""
         left = list(findings)
         for control in self.controls():

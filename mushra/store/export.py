@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from mushra.config.key import NO_KEY, Key, read_key
 from mushra.store import schema
-from mushra.store.failures import told
+from mushra.store.failures import store_errors
 from mushra.store.gold import GoldResult, gold_results
 from mushra.store.pages import Rating, pages_from_json
 from mushra.store.php_csv import csv_text, number_text
@@ -67,7 +67,7 @@ def export(
     """
     contents = render(store, kind, key=key, test=test, everything=everything)
     sessions = schema.sessions
-    with told(store.name), store.read() as connection:
+    with store_errors(store.name), store.read() as connection:
         found = connection.execute(sa.select(sessions.c.test, sessions.c.state, sessions.c.excluded_at)).all()
     rows = [row for row in found if test in (None, row.test)]
     if found and not rows:
@@ -98,7 +98,7 @@ def render(
     store: Store, kind: Format, *, key: Path | None = None, test: str | None = None, everything: bool = False
 ) -> dict[str, str]:
     """Files of `export`: relative path -> content. Raises `UserError` if the data base cannot be read."""
-    with told(store.name):
+    with store_errors(store.name):
         return _render(store, kind, key, test, everything)
 
 

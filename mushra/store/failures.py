@@ -31,7 +31,7 @@ class StoreUnavailable(UserError):
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
+def store_errors(name: str) -> Iterator[None]:
     """Convert errors of a data base that another program has changed to one line.
 
     Raises:

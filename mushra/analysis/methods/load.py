@@ -20,7 +20,7 @@ from mushra.analysis.sources import Source, find
 from mushra.analysis.tidy import drop_repeats, one_name
 from mushra.config.load import load_config
 from mushra.store import schema
-from mushra.store.failures import told
+from mushra.store.failures import store_errors
 from mushra.store.gold import GoldResult, gold_results
 from mushra.store.pages import Rating
 from mushra.store.ratings import StoredRating
@@ -89,7 +89,7 @@ def _types_in_database(source: Source, tests: Sequence[str]) -> set[str]:
     if tests:
         query = query.where(sessions.c.test.in_(tests))
     counted = query.where((sessions.c.state == "finished") & sessions.c.excluded_at.is_(None))
-    with told(source.name), Store(source.path, create=False) as store, store.read() as connection:
+    with store_errors(source.name), Store(source.path, create=False) as store, store.read() as connection:
         gold = {page for result in gold_results(connection).values() for page in result.pages}
         counted = counted.where(pages.c.training.is_(False) & pages.c.trial.not_in(sorted(gold)))
         found = connection.execute(counted).scalars().all()
@@ -162,7 +162,7 @@ def load(
 
 def _read(source: Source, tests: Sequence[str], headphones: dict[str, bool]) -> Rows:
     if source.is_database:
-        with told(source.name), Store(source.path, create=False) as store, store.read() as connection:
+        with store_errors(source.name), Store(source.path, create=False) as store, store.read() as connection:
             _read_headphones(connection, headphones)
         return read_database(source, tests, _table, what=WHAT, extra=_EXTRA)
     path = Path(source.path)

@@ -110,7 +110,7 @@ def fragment(
     mushra: Analysis | None = None,
 ) -> Markup:
     """The sections of a report; every name in them is escaped."""
-    told = set() if mushra is None else set(mushra.loaded.problems)
+    in_mushra = set() if mushra is None else set(mushra.loaded.problems)
     uris = {
         method: [data_uri("svg", path.read_bytes()) for path in paths if path.name == f"{method}.svg"]
         for method, paths in pictures.items()
@@ -121,7 +121,7 @@ def fragment(
         .render(
             sections=sections,
             pictures=uris,
-            problems=[problem for problem in analysis.problems if problem not in told],
+            problems=[problem for problem in analysis.problems if problem not in in_mushra],
             beside_mushra=mushra is not None,
             most_rows=_MOST_ROWS,
         )

@@ -101,8 +101,8 @@ export class Flow {
   /** @param {any} step @returns {boolean} whether it has a result */
   _done(step) {
     if (step.id !== HEADPHONES) return Boolean(this._stored(step.id));
-    const told = this.session.pages.some((/** @type {any} */ page) => this._stored(page.id)?.headphone_check);
-    return told || this._headphones?.left === true;
+    const answered = this.session.pages.some((/** @type {any} */ page) => this._stored(page.id)?.headphone_check);
+    return answered || this._headphones?.left === true;
   }
 
   /** @param {string} id @returns {any} the last result of a page, confirmed or not */
