@@ -2,7 +2,10 @@
 
     python benchmarks/quantizer_mse.py --train AUDIO_FOLDER --held-out OTHER_AUDIO_FOLDER
     python benchmarks/quantizer_mse.py --train latents/ --held-out held.npy        # real latents
+    python benchmarks/quantizer_mse.py --train LATENTS --held-out OTHER_LATENTS --frames 500000 \
+        --only rvq,faiss_rq,qinco2 --model RUN/quantizer-qinco2/model --num-codebooks 28 --codebook-size 1024
 
+The folders of latents that a training wrote are RUN/autoencoder/latents-*.
 Folders of audio stand for latents where there is no trained encoder: the first principal components of
 power-compressed complex STFT frames (512 samples, hop 256, |S|^0.3), which keep the phase as an encoder of
 such frames does. Errors are relative to the variance of the held-out latents.
@@ -18,6 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
+from qincodec.codec import load
 from qincodec.quantizers.base import FitProgress, Quantizer
 from qincodec.quantizers.beam import Search
 from qincodec.quantizers.faiss_additive import FaissLSQ, FaissRQ
@@ -47,10 +51,10 @@ def stft_frames(folder: Path) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def latents_of(train: Path, held: Path, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out latents, from audio or from .npy files."""
+def latents_of(train: Path, held: Path, dim: int, most: int = 1 << 62) -> tuple[np.ndarray, np.ndarray]:
+    """Training (``most`` of them at most) and held-out latents, from audio or from .npy files."""
     if train.suffix == ".npy" or any(train.glob("*.npy")):
-        return Latents(train).sample(1 << 62, 0), Latents(held).sample(1 << 62, 0)
+        return Latents(train).sample(most, 0), Latents(held).sample(1 << 62, 0)
     frames, other = stft_frames(train), stft_frames(held)
     mean = frames.mean(0)
     some = frames[np.random.default_rng(0).permutation(len(frames))[:100_000]] - mean
@@ -73,11 +77,14 @@ def main() -> None:
     parser.add_argument("--num-codebooks", type=int, default=6)
     parser.add_argument("--codebook-size", type=int, default=64)
     parser.add_argument("--size", choices=list(SIZES), default="S", help="size of QINCO2")
+    parser.add_argument("--only", metavar="Q,Q", help="quantizers to fit (default: all)")
+    parser.add_argument("--model", type=Path, help="a trained model, whose QINCO2 is measured and not fitted")
+    parser.add_argument("--frames", type=int, default=1 << 62, help="most latents to fit on")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--epoch-frames", type=int, default=150_000)
     arguments = parser.parse_args()
 
-    train, held = latents_of(arguments.train, arguments.held_out, arguments.dim)
+    train, held = latents_of(arguments.train, arguments.held_out, arguments.dim, arguments.frames)
     dim, n, size = train.shape[1], arguments.num_codebooks, arguments.codebook_size
     x = torch.from_numpy(Latents(held).sample(arguments.held_out_frames, 0))
     variance = float((x - x.mean(0)).square().mean())
@@ -94,15 +101,25 @@ def main() -> None:
         "rvq": (RVQ(dim, n, size), {}),
         "irvq unweighted": (IRVQ(dim, n, size), {}),
         "irvq weighted": (IRVQ(dim, n, size, "weighted"), {}),
-        "faiss_rq": (FaissRQ(dim, n, size), {"max_frames": 100_000}),
+        "faiss_rq": (FaissRQ(dim, n, size), {"max_frames": min(arguments.frames, 500_000)}),
         "faiss_lsq": (FaissLSQ(dim, n, size), {"max_frames": 30_000, "iterations": 10}),
         "fsq": (FSQ.for_rate(dim, n, size), {}),
         "qinco2": (QINCO2(dim, n, size, **SIZES[arguments.size]), {"training": training, "progress": say}),
     }
+    names = arguments.only.split(",") if arguments.only else list(quantizers)
+    if unknown := set(names) - set(quantizers):
+        parser.error(f"--only: no quantizer {', '.join(sorted(unknown))}; there are {', '.join(quantizers)}")
+    if arguments.model:
+        trained = load(arguments.model).quantizer
+        if not isinstance(trained, QINCO2) or trained.dim != dim:
+            parser.error(f"--model: '{arguments.model}' has no QINCO2 for latents of {dim} dimensions")
+        quantizers["qinco2"] = (trained, {})
     lines = []
-    for name, (quantizer, more) in quantizers.items():
+    for name in names:
+        quantizer, more = quantizers[name]
         start = time.monotonic()
-        quantizer.fit(train, **more)
+        if name != "qinco2" or not arguments.model:
+            quantizer.fit(train, **more)
         seconds = time.monotonic() - start
         rates = range(1, n + 1) if quantizer.prefix_decodable else [None]
         errors = [float((quantizer.decode(quantizer.encode(x, m)) - x).square().mean()) for m in rates]
