@@ -245,9 +245,10 @@ def _describe_file(header: QncHeader, file_bytes: int) -> list[tuple[str, str]]:
 def _describe_model(codec: Qincodec) -> list[tuple[str, str]]:
     config = codec.autoencoder.config
     parameters = sum(p.numel() for p in codec.autoencoder.parameters())
+    decoder = {None: "", True: "; decoder fine-tuned", False: "; decoder not fine-tuned"}[codec.finetuned]
     lines = [
         ("model", codec.model_id.hex()),
-        ("weights", "trained" if codec.trained else "random: never trained"),
+        ("weights", f"trained{decoder}" if codec.trained else "random: never trained"),
         ("sample rate", f"{codec.sample_rate} Hz, {codec.frame_rate:.3f} frames per second"),
         (
             "autoencoder",

@@ -59,6 +59,7 @@ class Qincodec:
         quantizer: None in a model whose quantizer is not fitted yet: it gives latents and no codes.
         tables: what codes are entropy-coded by; None in a model that packs them.
         trained: False for random weights.
+        finetuned: whether the decoder was trained on quantized latents (stage 3); None: not recorded.
         sample_rate: of the audio, Hz.
         hop_length: samples per frame.
         frame_rate: frames per second.
@@ -71,6 +72,7 @@ class Qincodec:
         *,
         tables: CodeTables | None = None,
         trained: bool = True,
+        finetuned: bool | None = None,
     ) -> None:
         config = autoencoder.config
         if quantizer is not None and quantizer.dim != config.latent_dim:
@@ -83,9 +85,8 @@ class Qincodec:
         if tables is not None and (quantizer is None or tables.codebook_sizes != quantizer.codebook_sizes):
             raise UserError("code tables are of other codebooks than the quantizer's: count its own codes")
         self.tables = tables
-        self.trained = trained
-        self.sample_rate = config.sample_rate
-        self.hop_length = config.hop_length
+        self.trained, self.finetuned = trained, finetuned
+        self.sample_rate, self.hop_length = config.sample_rate, config.hop_length
         self.frame_rate = autoencoder.frame_rate
 
     @property
@@ -100,12 +101,13 @@ class Qincodec:
             "autoencoder": architectures.to_dict(self.autoencoder.config),
             "quantizer": None if self.quantizer is None else self.quantizer.config(),
         }
+        if self.finetuned is not None:  # models from before this field keep their hash
+            config["finetuned"] = self.finetuned
         tensors = {f"autoencoder.{name}": t for name, t in self.autoencoder.state_dict().items()}
         if self.quantizer is not None:
             tensors |= {f"quantizer.{name}": t for name, t in self.quantizer.state_dict().items()}
-        if self.tables is not None:
-            for n, frequencies in enumerate(self.tables.frequencies):
-                tensors[f"tables.{n}"] = torch.from_numpy(frequencies).int()
+        for n, frequencies in enumerate(self.tables.frequencies if self.tables else []):
+            tensors[f"tables.{n}"] = torch.from_numpy(frequencies).int()
         return config, tensors
 
     @cached_property
@@ -118,18 +120,14 @@ class Qincodec:
         """The beginning of the hash, as .qnc files contain it."""
         return bytes.fromhex(self.hash)[:MODEL_ID_BYTES]
 
-    def save(self, folder: str | Path, *, half: bool = False) -> str:
+    def save(self, folder: str | Path, *, half: bool = False, base: str | None = None) -> str:
         """Write the model to a folder that `load` takes; returns its hash.
 
         With ``half``, matrices are rounded to float16, for half the size: another model, with another hash,
-        that scores a little differently and does not decode this one's files.
+        that scores a little differently and does not decode this one's files. With ``base``, the name of a
+        model's folder beside ``folder``, parts that are equal to that model's are left there; same hash.
         """
-        config, tensors = self._state()
-        if half:
-            tensors = {
-                name: t.half() if t.ndim > 1 and t.is_floating_point() else t for name, t in tensors.items()
-            }
-        return model_folder.save(folder, config, tensors)
+        return model_folder.save(folder, *self._state(), half=half, base=base)
 
     # ---- rates -----------------------------------------------------------------------------------------
 
@@ -361,9 +359,10 @@ class Qincodec:
     def check_header(self, header: QncHeader) -> None:
         """Raises UserError unless ``header`` is of a .qnc file that this model can decode."""
         if header.model != self.model_id:
+            name = model_folder.shipped_as(header.model.hex())
             raise UserError(
                 f".qnc file was encoded with model {header.model.hex()}, the loaded one is"
-                f" {self.model_id.hex()}: give the model it was encoded with"
+                f" {self.model_id.hex()}: give the model it was encoded with{f', {name}' if name else ''}"
             )
         known = self.sample_rate, self.hop_length, self._quantizer.codebook_sizes[: header.num_codebooks]
         if (header.sample_rate, header.hop_length, header.codebook_sizes) != known:
@@ -467,8 +466,9 @@ def _trained(folder: Path) -> Qincodec:
     try:
         if missing := {"trained", "autoencoder", "quantizer"} - config.keys():
             raise UserError(f"its {model_folder.CONFIG_NAME} has no '{sorted(missing)[0]}'; get a whole copy")
-        if type(config["trained"]) is not bool:
-            raise UserError(f"trained must be true or false, got {shown(config['trained'])}")
+        flags = {name: config[name] for name in ("trained", "finetuned") if name in config}
+        if wrong := [name for name, value in flags.items() if type(value) is not bool]:
+            raise UserError(f"{wrong[0]} must be true or false, got {shown(flags[wrong[0]])}")
         for name, tensor in tensors.items():
             if tensor.is_complex():
                 raise UserError(f"tensor '{name}' is of type {tensor.dtype}; get a whole copy")
@@ -489,7 +489,7 @@ def _trained(folder: Path) -> Qincodec:
             quantizer.load_state_dict(parts["quantizer"])
         frequencies = [parts["tables"][str(n)].numpy() for n in range(len(parts["tables"]))]
         tables = CodeTables(frequencies) if frequencies else None
-        codec = Qincodec(autoencoder, quantizer, tables=tables, trained=config["trained"])
+        codec = Qincodec(autoencoder, quantizer, tables=tables, **flags)
     except UserError as error:
         # A name out of the configuration may hold anything, line ends too.
         raise UserError(f"model '{folder}': {' '.join(str(error).split())}") from error

@@ -85,7 +85,8 @@ def finetune(run: TrainingRun, fabric: Fabric) -> dict[str, Any]:
     if fabric.is_global_zero:
         summary["before"] = before
         write_json(stage.folder / "summary.json", summary)
-        Qincodec(stage.averaged.cpu(), quantizer.cpu(), tables=codec.tables).save(stage.folder / "model")
+        tuned = Qincodec(stage.averaged.cpu(), quantizer.cpu(), tables=codec.tables, finetuned=True)
+        tuned.save(stage.folder / "model")
     return summary
 
 

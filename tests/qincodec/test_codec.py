@@ -294,9 +294,29 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "model")
 
 
-def test_headers_of_other_models_are_refused(tiny: Qincodec) -> None:
+def test_fine_tuning_is_recorded_and_other_models_keep_their_hash(tmp_path: Path, tiny: Qincodec) -> None:
+    hashes = set()
+    for finetuned in (None, False, True):
+        codec = Qincodec(tiny.autoencoder, tiny.quantizer, trained=False, finetuned=finetuned)
+        hashes.add(codec.save(tmp_path / "model"))
+        assert load(tmp_path / "model").finetuned is finetuned
+    assert len(hashes) == 3 and tiny.hash in hashes
+    config, tensors = tiny._state()
+    model_folder.save(tmp_path / "model", config | {"finetuned": None}, tensors)
+    with pytest.raises(UserError, match="finetuned must be true or false"):
+        load(tmp_path / "model")
+
+
+def test_headers_of_other_models_are_refused(
+    tiny: Qincodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     header = tiny.header(channels=2, num_codebooks=9, source_rate=48_000, source_samples=96_001)
     tiny.check_header(header)
     assert (header.num_samples, header.num_frames) == (88_201, 345)
+    other = load("untrained:small")
     with pytest.raises(UserError, match="was encoded with model"):
-        load("untrained:small").check_header(header)
+        other.check_header(header)
+    tiny.save(tmp_path / "small-other")
+    monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path)
+    with pytest.raises(UserError, match=r"give the model it was encoded with, small-other$"):
+        other.check_header(header)

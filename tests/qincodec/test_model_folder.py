@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from qincodec import model_folder
 from qincodec.core.errors import UserError
@@ -118,7 +118,7 @@ def test_changed_configurations_are_found(model: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "version 2.*update"),
+        ({"version": 3}, "version 3.*update"),
         ({"version": None}, "version None"),
         ({"format": "other"}, "not the configuration"),
         ({"hash": None}, "states None"),
@@ -136,6 +136,108 @@ def test_missing_files_are_named(model: Path, name: str) -> None:
     (model / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing"):
         model_folder.load(model)
+
+
+#: Four parts: "net.encoder", "net.decoder", "codes", and "tables", which not all have.
+WHOLE = {
+    "net.encoder.0.weight": torch.tensor([0.0, 1.0]),
+    "net.encoder.1.weight": torch.tensor([[1.0, 2.0]]),
+    "net.decoder.weight": torch.tensor([3.0, 4.0]),
+    "codes.books": torch.tensor([[5, 6]]),
+    "tables.0": torch.tensor([7], dtype=torch.int32),
+}
+#: Another decoder; then other codes, no tables, and an encoder whose zero has another sign.
+DECODER = WHOLE | {"net.decoder.weight": torch.tensor([3.0, 5.0])}
+CODES = {name: t for name, t in DECODER.items() if name != "tables.0"} | {
+    "codes.sigmas": torch.tensor([8.0]),
+    "net.encoder.0.weight": torch.tensor([-0.0, 1.0]),
+}
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    """Folder of three models: b has the base a, c has the base b."""
+    for name, tensors, base in (("a", WHOLE, None), ("b", DECODER, "a"), ("c", CODES, "b")):
+        model_folder.save(tmp_path / name, CONFIG | {"is": name}, tensors, base=base)
+    return tmp_path
+
+
+def test_with_a_base_it_is_the_whole_model_bit_for_bit(chain: Path) -> None:
+    for name, tensors in (("a", WHOLE), ("b", DECODER), ("c", CODES)):
+        digest = model_folder.save(chain / "whole", CONFIG | {"is": name}, tensors)
+        for folder in (chain / "whole", chain / name):
+            config, found, hash_ = model_folder.load(folder)
+            assert (config, hash_) == (CONFIG | {"is": name}, digest)
+            assert found.keys() == tensors.keys()
+            for key, tensor in tensors.items():
+                assert found[key].dtype == tensor.dtype and found[key].shape == tensor.shape
+                assert found[key].numpy().tobytes() == tensor.numpy().tobytes()
+    # On disk are only the parts that differ, each whole.
+    assert list(load_file(chain / "b" / "model.safetensors")) == ["net.decoder.weight"]
+    of_c = {"codes.books", "codes.sigmas", "net.encoder.0.weight", "net.encoder.1.weight"}
+    assert set(load_file(chain / "c" / "model.safetensors")) == of_c
+
+
+def test_a_base_that_has_everything_and_one_that_is_reached_by_a_link(chain: Path, tmp_path: Path) -> None:
+    model_folder.save(chain / "same", {}, WHOLE, base="a")
+    assert model_folder.load(chain / "same")[1].keys() == WHOLE.keys()
+    assert not load_file(chain / "same" / "model.safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(chain / "c")
+    assert model_folder.load(tmp_path / "elsewhere" / "link")[2] == model_folder.load(chain / "c")[2]
+
+
+def test_half_precision_is_rounded_before_parts_are_compared(tmp_path: Path) -> None:
+    tensors = {"net.encoder.weight": torch.tensor([[0.1]]), "net.decoder.bias": torch.tensor([0.1])}
+    model_folder.save(tmp_path / "a", {}, tensors, half=True)
+    digest = model_folder.save(tmp_path / "b", {}, tensors, half=True, base="a")
+    found = model_folder.load(tmp_path / "b")[1]
+    assert (found["net.encoder.weight"].dtype, found["net.decoder.bias"].dtype) == (
+        torch.float16,
+        torch.float32,
+    )
+    assert not load_file(tmp_path / "b" / "model.safetensors")
+    assert digest == model_folder.model_hash({}, found)
+
+
+def test_what_is_wrong_with_a_base_is_one_clear_error(chain: Path) -> None:
+    def error_of(name: str) -> str:
+        with pytest.raises(UserError) as caught:
+            model_folder.load(chain / name)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    path = chain / "a" / "config.json"
+    original = path.read_text()
+    # Another model in the base's place is no damage, so only what takes its parts can tell.
+    model_folder.save(chain / "a", CONFIG, WHOLE | {"codes.books": torch.tensor([[5, 7]])})
+    assert "'a' was changed: its hash is" in error_of("b")
+    assert "takes parts of its base 'b', which must be beside it" in error_of("c")
+    path.write_text(original)
+    assert "'a', which must be beside it" in error_of("b") and "damaged or was changed" in error_of("b")
+    path.unlink()
+    assert "config.json is missing" in error_of("c")
+    with pytest.raises(UserError, match="'a', which must be beside it"):
+        model_folder.save(chain / "d", CONFIG, WHOLE, base="a")
+    assert not (chain / "d").exists()
+
+
+def test_bases_do_not_go_in_a_circle(chain: Path) -> None:
+    with pytest.raises(UserError, match="go in a circle: a -> c -> b -> a"):
+        model_folder.save(chain / "a", CONFIG, WHOLE, base="c")
+    with pytest.raises(UserError, match="go in a circle: a -> a"):
+        model_folder.save(chain / "a", CONFIG, WHOLE, base="a")
+    assert model_folder.load(chain / "c")  # nothing was written
+    edit_config(chain / "a", version=2, base={"name": "c", "parts": []})
+    with pytest.raises(UserError, match="go in a circle: b -> a -> c -> b"):
+        model_folder.load(chain / "b")
+
+
+@pytest.mark.parametrize("base", ["../m/a", "..", ".", "", "/etc", "a/b", "a\\b", "a\0", None, 3, ["a"]])
+def test_a_base_is_a_folder_beside_the_model(chain: Path, base: object) -> None:
+    edit_config(chain / "b", base={"name": base, "parts": ["codes"]})
+    with pytest.raises(UserError, match="a base is the name of a folder beside the model's"):
+        model_folder.load(chain / "b")
 
 
 class Bomb:
@@ -185,3 +287,9 @@ def test_finding_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert model_folder.find() == model_folder.find("model") == model
     with pytest.raises(UserError, match="shipped are model"):
         model_folder.find("other")
+    digest = model_folder.save(tmp_path / "small", CONFIG, TENSORS | {"d": torch.zeros(1)})
+    model_folder.save(tmp_path / "another", {}, TENSORS)
+    assert model_folder.shipped() == ["small", "another", "model"]
+    assert model_folder.find() == tmp_path / "small"
+    assert model_folder.shipped_as(digest[:16]) == "small"
+    assert model_folder.shipped_as("0" * 16) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +14,25 @@ from qincodec.codec import load
 from qincodec.training.config import load_config
 
 
-def test_all_weights_together_have_at_most_40_mb() -> None:
-    assert sum(path.stat().st_size for path in model_folder.PRETRAINED.rglob("*") if path.is_file()) < 40e6
+def base_of(name: str) -> str | None:
+    """Name of the model whose parts a shipped model takes."""
+    config = json.loads((model_folder.PRETRAINED / name / model_folder.CONFIG_NAME).read_bytes())
+    return config["base"]["name"] if "base" in config else None
 
 
-@pytest.mark.parametrize("name", model_folder.shipped())
+def test_all_weights_together_have_at_most_64_mb() -> None:
+    assert sum(path.stat().st_size for path in model_folder.PRETRAINED.rglob("*") if path.is_file()) <= 64e6
+
+
+def test_a_model_that_takes_parts_of_another_loads_and_says_what_it_is() -> None:
+    for name in model_folder.shipped():
+        if base_of(name) is not None:
+            codec = load(name)
+            assert codec.trained and codec.finetuned is name.endswith("-finetuned")
+            assert codec.autoencoder.config == load(base_of(name)).autoencoder.config
+
+
+@pytest.mark.parametrize("name", [name for name in model_folder.shipped() if base_of(name) is None])
 def test_the_configuration_of_its_name_continues_from_it(name: str) -> None:
     """`--config small --set stage1.init=small` needs weights of one shape."""
     codec, config = load(name), load_config(name)

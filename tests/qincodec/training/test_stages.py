@@ -94,6 +94,7 @@ def test_all_stages_leave_models_that_code(trained):
     run, summaries = trained
     assert [summary["stage"] for summary in summaries] == ["autoencoder", "quantizer", "fine-tuning on rvq"]
     codec = run.model("finetuned", "rvq")
+    assert codec.finetuned and run.model("quantizer", "rvq").finetuned is None
     sound = torch.randn(1, 1, 5000) * 0.1
     assert codec.reconstruct(sound, num_codebooks=2).shape == sound.shape
     assert codec.trained
