@@ -13,7 +13,10 @@ from qincodec.codec import UNTRAINED, Qincodec, load
 from qincodec.core.errors import UserError
 from qincodec.quantizers.qinco2 import QINCO2
 from qincodec.quantizers.qinco2 import SIZES as QINCO2_SIZES
+from qincodec.transform_path import TransformConfig
 
+#: Ending of a curve's name, because pictures are shared without their table.
+RANDOM = " (random weights)"
 _PAPER_QINCO2 = "M"
 
 
@@ -26,6 +29,7 @@ class Model:
         weights: argument for `qincodec.codec.load`.
         source: its origin, in words.
         latent_dim: D.
+        ours: whether it is shipped with the program.
         hash: hash of configuration and weights.
         encoder: hash of the encoder alone: equal for quantizers that can be compared by their error.
         coder: hash of encoder and quantizer: equal before and after fine-tuning.
@@ -37,6 +41,7 @@ class Model:
     weights: str
     source: str
     latent_dim: int
+    ours: bool
     hash: str
     encoder: str
     coder: str
@@ -47,6 +52,13 @@ class Model:
     def label(self) -> str:
         """Its row label in the run."""
         return f"{self.role}-d{self.latent_dim}"
+
+    @property
+    def mark(self) -> str:
+        """Ending of its name in a picture: whose it is, or that it is random."""
+        if not self.trained:
+            return RANDOM
+        return f" (our '{self.weights}')" if self.ours else ""
 
     @property
     def description(self) -> str:
@@ -78,7 +90,7 @@ def find_models(
     """The models of every role, the one for the tables first, and the reason for each role without models.
 
     Given models come first, then models of training runs. A shipped model is used only for a role without
-    either. Shipped models have gone through all three stages.
+    either; one from before models recorded it has gone through all three stages.
 
     Args:
         training: folders that `qincodec train` wrote.
@@ -105,10 +117,11 @@ def find_models(
     _refuse_doubles(found)
     roles = {model.role for model in found}
     for name in model_folder.shipped():
-        quantizer = load(name).quantizer
-        role = "" if quantizer is None else quantizer.kind + FINETUNED
+        codec = load(name)
+        kind = "" if codec.quantizer is None else codec.quantizer.kind
+        role = kind if codec.finetuned is False else kind + FINETUNED
         if role in ROLES and role not in roles | skipped:
-            model = describe(role, name, f"shipped model '{name}'")
+            model = _described(codec, role, name, f"our shipped model '{name}'")
             if all(model.label != other.label for other in found):
                 found.append(model)
     models = {role: [model for model in found if model.role == role] for role in ROLES}
@@ -125,22 +138,30 @@ def describe(role: str, weights: str, source: str) -> Model:
     if "," in weights:
         raise UserError(f"the path of a model must not have a comma: '{weights}'; rename or link the folder")
     codec = load(weights)
+    return _described(codec, role, weights, source)
+
+
+def _described(codec: Qincodec, role: str, weights: str, source: str) -> Model:
     if codec.quantizer is None or codec.quantizer.kind != kind_of(role):
         kind = "no quantizer" if codec.quantizer is None else f"quantizer '{codec.quantizer.kind}'"
         raise UserError(
             f"model '{weights}' has {kind}, but role '{role}' needs '{kind_of(role)}'; give another model"
         )
+    if codec.finetuned not in (None, role.endswith(FINETUNED)):
+        state = "is fine-tuned" if codec.finetuned else "is not fine-tuned"
+        raise UserError(f"model '{weights}' {state}, so it cannot be '{role}'; give another model or role")
     encoder = {
-        name: tensor
-        for name, tensor in codec.autoencoder.state_dict().items()
-        if name.startswith(("encoder.", "to_latents."))
+        f"{n}.{name}": tensor
+        for n, module in enumerate(codec.autoencoder.encoder_side)
+        for name, tensor in module.state_dict().items()
     }
-    by_name = weights.startswith(UNTRAINED) or weights in model_folder.shipped()
+    ours = weights in model_folder.shipped()
     return Model(
         role,
-        weights if by_name else str(Path(weights).absolute()),
+        weights if ours or weights.startswith(UNTRAINED) else str(Path(weights).absolute()),
         source,
         codec.autoencoder.config.latent_dim,
+        ours,
         codec.hash,
         model_folder.model_hash({}, encoder),
         model_folder.model_hash(codec.quantizer.config(), encoder | codec.quantizer.state_dict(prefix="q.")),
@@ -163,6 +184,8 @@ def _departures(codec: Qincodec) -> list[str]:
     signal = (config.sample_rate, config.hop_length), (paper.sample_rate, paper.hop_length)
     if signal[0] != signal[1]:
         parts.append("{} Hz, hop {}, the paper has {} Hz, hop {}".format(*signal[0], *signal[1]))
+    if isinstance(config, TransformConfig):
+        parts.append("a transform path, which the paper does not have")
     quantizer = codec.quantizer
     if isinstance(quantizer, QINCO2) and quantizer.sizes != QINCO2_SIZES[_PAPER_QINCO2]:
         here, there = (

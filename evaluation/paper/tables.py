@@ -11,15 +11,13 @@ import pandas as pd
 
 from evaluation.paper import printed as content
 from evaluation.paper.latents import DEFINITION, LatentError
-from evaluation.paper.models import Model
+from evaluation.paper.models import RANDOM, Model
 from evaluation.paper.printed import Column, WantedRow
 from evaluation.records import Condition, DatasetInfo, is_untrained
 from evaluation.report.notes import notes
 from evaluation.results import Results
 
 OPENL3 = "openl3"
-#: Ending of a curve's name, because pictures are shared without their table.
-RANDOM = " (random weights)"
 #: Title of the reasons for everything that could not run.
 NOT_RUN_HERE = "Not run here"
 
@@ -342,6 +340,13 @@ class TableMaker:
             notes.append(f"FD-OL3 is for {'; '.join(parts)} and falls as they grow: compare at equal n only")
         return notes
 
+    def _mark(self, key: str, kbps: float) -> str:
+        """Ending of the name of a row's codec in a picture."""
+        if key in self.models:
+            return self.models[key][0].mark
+        condition = self._condition(self.labels[key], kbps)
+        return RANDOM if condition is not None and is_untrained(condition.identity) else ""
+
     def codebooks(self) -> PaperFigure:
         """Fig. 3."""
         series = []
@@ -358,9 +363,7 @@ class TableMaker:
                     Point(number, book.perplexity, n=book.frames)
                     for number, book in enumerate(entry.codebooks, 1)
                 ]
-                condition = self._condition(self.labels[usable[0]], kbps)
-                trained = condition is None or not is_untrained(condition.identity)
-                series.append(Series(f"{kbps:g} kbps", name + ("" if trained else RANDOM), points))
+                series.append(Series(f"{kbps:g} kbps", name + self._mark(usable[0], kbps), points))
         absent = [
             (f"{name} at {' and '.join(rates)} kbps", reason) for (name, reason), rates in missing.items()
         ]
@@ -376,15 +379,12 @@ class TableMaker:
         """
         series = []
         drawn = self.drawn
-        missing = [
-            (f"D = {dim}", "no model with it" if drawn else nothing)
-            for dim in content.LATENT_DIMS
-            if dim not in drawn
-        ]
-        labels = {
-            model.label: f"D = {dim}, {model.role}" + ("" if model.trained else RANDOM)
-            for dim, model in drawn.items()
-        }
+        reason = "no model with it" if drawn else nothing
+        if drawn and all(model.ours for model in drawn.values()):
+            dims = " and ".join(map(str, drawn))
+            reason = f"our shipped models have D = {dims} alone; give others with --training or --model"
+        missing = [(f"D = {dim}", reason) for dim in content.LATENT_DIMS if dim not in drawn]
+        labels = {model.label: f"D = {dim}, {model.role}{model.mark}" for dim, model in drawn.items()}
         missing += [(f"{labels[label]} at {kbps:g} kbps", reason) for (label, kbps), reason in off.items()]
         if self._points is not None:
             plain = [metric for metric in self._points.metrics if not metric.embedding]
@@ -414,6 +414,11 @@ class TableMaker:
         """Notes on all tables, one line each."""
         found = [] if self._tabled is None else notes(self._tabled, self._tabled.summary)
         lines = [note.text for note in found]
+        if ours := [model.weights for entries in self.models.values() for model in entries if model.ours]:
+            lines.append(
+                f"These models are our own, shipped with the program: {', '.join(ours)}. Compare them with"
+                " each other; the paper's values are those of other, larger models"
+            )
         if self.latent_errors:
             lines.append(DEFINITION)
         if self._tabled is not None and any(m.name == "fm_openl3" for m in self._tabled.metrics):
