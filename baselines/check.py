@@ -84,6 +84,7 @@ def check_codec(
     rates: Sequence[Rate] | None = None,
     lengths: Sequence[int] = (1, 2, 333, 4801),
     max_delay: int = 1,
+    max_rate_factor: float = 1.5,
     seed: int = 0,
 ) -> list[CodecMeasurement]:
     """Try a codec on synthetic sound and report every promise of the interface that it breaks.
@@ -91,8 +92,8 @@ def check_codec(
     Checked, for each announced channel count: shapes, types, exact lengths, finite values; that decoding
     needs only the serialized `Encoded`; that encoding and decoding are reproducible, the same alone and in a
     batch, and do not change their input; codes within their codebooks; time, polarity and channel of the
-    sound; more bytes for more kbps; rates declared as prefixes of others (`Codec.is_prefix`); very short
-    clips and silence.
+    sound; the stated bitrate; more bytes for more kbps; rates declared as prefixes of others
+    (`Codec.is_prefix`); very short clips and silence.
 
     Args:
         codec: an instance, ready to run. One with ``sample_rate`` 0 is checked at 44,100 Hz.
@@ -100,6 +101,8 @@ def check_codec(
             and the highest one by default.
         lengths: of further clips, in samples, tried at the lowest and the highest rate.
         max_delay: greatest accepted delay or advance of the sound, samples.
+        max_rate_factor: greatest accepted factor between the stated kbps and that of the payload, either
+            way. Bitrates of codecs vary with the sound, and frames at the edges count much in one second.
         seed: of the synthetic sound.
 
     Returns:
@@ -115,7 +118,7 @@ def check_codec(
         >>> [(measured.channels, round(measured.kbps)) for measured in check_codec(codec)]
         [(1, 128), (2, 256)]
     """
-    check = _Check(codec, max_delay, seed)
+    check = _Check(codec, max_delay, max_rate_factor, seed)
     any_rate = getattr(codec, "sample_rate", None) == 0
     if any_rate:
         codec.sample_rate = 44100
@@ -130,9 +133,10 @@ def check_codec(
 
 
 class _Check(Trials):
-    def __init__(self, codec: Codec, max_delay: int, seed: int) -> None:
+    def __init__(self, codec: Codec, max_delay: int, max_rate_factor: float, seed: int) -> None:
         super().__init__(codec, seed)
         self.max_delay = max_delay
+        self.max_rate_factor = max_rate_factor
         self.measurements: list[CodecMeasurement] = []
 
     # ---- what is announced -----------------------------------------------------------------------------
@@ -149,7 +153,8 @@ class _Check(Trials):
             except CallFailed:
                 continue
             points = list(rates or (offered[i] for i in sorted({0, len(offered) // 2, len(offered) - 1})))
-            payload_bytes = [self.point(channels, rate) for rate in points]
+            # A given rate may be of another number of channels, with another total.
+            payload_bytes = [self.point(channels, rate, own=rate in offered) for rate in points]
             self.more_for_more(channels, points, payload_bytes)
             self.prefixes(channels, points)
             for index in sorted({0, len(points) - 1}):
@@ -225,7 +230,7 @@ class _Check(Trials):
 
     # ---- one operating point ---------------------------------------------------------------------------
 
-    def point(self, channels: int, rate: Rate) -> int | None:
+    def point(self, channels: int, rate: Rate, own: bool) -> int | None:
         """Checks on one second of sound; bytes of its payload, None if encoding failed."""
         self.place = f"{_channels(channels)}, {rate.label} kbps"
         # Odd lengths, as of real clips; the second clip is quiet, so that dependence within the batch shows.
@@ -236,6 +241,8 @@ class _Check(Trials):
             decoded = self.decode(encoded)
         except CallFailed:
             return None
+        if own:
+            self.as_stated(rate, encoded[0].kbps)
         try:
             self.reproducible(batch, rate, encoded, decoded)
             agreement = self.alone(batch, rate, encoded, decoded)
@@ -248,6 +255,15 @@ class _Check(Trials):
             kbps = encoded[0].kbps
             self.measurements.append(CodecMeasurement(channels, rate, kbps, delay, correlation, agreement))
         return len(encoded[0].payload)
+
+    def as_stated(self, rate: Rate, measured: float) -> None:
+        factor = self.max_rate_factor
+        if rate.kbps is not None and not rate.kbps / factor <= measured <= rate.kbps * factor:
+            self.problem(
+                f"{rate.kbps:.4g} kbps stated, {measured:.4g} measured",
+                "kbps of a rate must be near that of the payload: is it kbit/s, the total over the channels,"
+                " and does the payload hold what is transmitted, and nothing else?",
+            )
 
     def reproducible(
         self, batch: torch.Tensor, rate: Rate, encoded: Sequence[Encoded], decoded: torch.Tensor

@@ -321,6 +321,16 @@ class IgnoresTheRate(Sound):
         return super().encode(audio, self.rates()[1])
 
 
+class RatePerChannel(Sound):
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        return super().rates(1)
+
+
+class RateInBytes(Sound):
+    def rates(self, channels: int = 1) -> Sequence[Rate]:
+        return [replace(rate, kbps=(rate.kbps or 0) / 8) for rate in super().rates(channels)]
+
+
 class RatesMixedUp(Sound):
     def encode(self, audio: torch.Tensor, rate: Rate) -> list[Encoded]:
         return super().encode(audio, Rate(0, {"bits": 12 - int(rate.settings["bits"])}))
@@ -419,6 +429,8 @@ def test_prefixes_are_tried_where_a_codec_says_that_it_has_some() -> None:
         (SwapsChannels, "must not swap channels"),
         (IgnoresTheRate, "a higher kbps must give more bytes"),
         (RatesMixedUp, "a higher kbps must give more bytes"),
+        (RatePerChannel, r"total over the channels.*stereo, 32 kbps: 32 kbps stated, 64.* measured"),
+        (RateInBytes, r"kbps of a rate must be near .*mono, 4 kbps: 4 kbps stated, 32 measured"),
         (FailsOnShortClips, "encode must not raise an error .*length 1:"),
         (LooksAhead, r"at that rate: is_prefix must be False .*40 of 48 kbps: codes differ from codebook"),
         (
@@ -443,6 +455,10 @@ def test_each_broken_promise_is_caught(codec: type[Codec], advice: str) -> None:
     # One line a problem, and no flood of consequences.
     assert len(caught.value.problems) <= 4
     assert all("\n" not in problem for problem in caught.value.problems)
+
+
+def test_a_rate_that_varies_may_be_further_off() -> None:
+    assert len(check_codec(RatePerChannel(), max_rate_factor=2.1)) == 6
 
 
 def test_silence_is_tried() -> None:
