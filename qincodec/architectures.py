@@ -20,15 +20,9 @@ SIZES = {
     "paper-d16": AutoencoderConfig(latent_dim=16),
     "paper-d32": AutoencoderConfig(latent_dim=32),
     "paper-d64": AutoencoderConfig(latent_dim=64),
-    # 6.3M parameters, a ninth of the paper's work: trains on a laptop's CPU. 76 latents carry the waveform.
+    # 6.3M parameters, a ninth of the paper's work: trains on a laptop's CPU. 60 latents carry the waveform.
     "small": TransformConfig(
-        latent_dim=96,
-        dim=256,
-        intermediate_dim=768,
-        num_layers=4,
-        hop_length=512,
-        envelope_latents=20,
-        waveform_to_hz=6000,
+        latent_dim=80, dim=256, intermediate_dim=768, num_layers=4, hop_length=512, envelope_latents=20
     ),
     # For tests.
     "tiny": AutoencoderConfig(latent_dim=8, dim=32, intermediate_dim=64, num_layers=1),
