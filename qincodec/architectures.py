@@ -20,6 +20,8 @@ SIZES = {
     "paper-d16": AutoencoderConfig(latent_dim=16),
     "paper-d32": AutoencoderConfig(latent_dim=32),
     "paper-d64": AutoencoderConfig(latent_dim=64),
+    # 7.5M parameters: the paper's depth at half its width.
+    "paper-d32-mini": AutoencoderConfig(latent_dim=32, dim=256, intermediate_dim=768),
     # 6.3M parameters, a ninth of the paper's work: trains on a laptop's CPU. 60 latents carry the waveform.
     "small": TransformConfig(
         latent_dim=80, dim=256, intermediate_dim=768, num_layers=4, hop_length=512, envelope_latents=20

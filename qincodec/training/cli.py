@@ -27,7 +27,12 @@ Data = Annotated[
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the training.")]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the training.")]
 Config = Annotated[
-    str, typer.Option("--config", metavar="C", help="A YAML file, or paper-d16, paper-d32, paper-d64, small.")
+    str,
+    typer.Option(
+        "--config",
+        metavar="C",
+        help="A YAML file, or paper-d16, paper-d32, paper-d64, paper-d32-mini, small.",
+    ),
 ]
 Set = Annotated[
     list[str] | None,

@@ -36,8 +36,23 @@ def test_the_papers_configurations(latent_dim):
     assert config.discriminators.width == 1
 
 
+def test_the_papers_design_in_small():
+    """Sizes and lengths are less than the paper's; losses, optimizer, quantizer and fine-tuning are its."""
+    mini, paper = load_config("paper-d32-mini"), load_config("paper-d32")
+    kept = ("latent_dim", "num_layers", "sample_rate", "hop_length")
+    assert [getattr(mini.shape, name) for name in kept] == [getattr(paper.shape, name) for name in kept]
+    assert type(mini.shape) is type(paper.shape)
+    assert mini.losses == paper.losses
+    optimizer = {"lr", "warmup", "decay"}
+    assert mini.optimizer.model_dump(exclude=optimizer) == paper.optimizer.model_dump(exclude=optimizer)
+    assert mini.stage1.model_copy(update={"steps": paper.stage1.steps}) == paper.stage1
+    shorter = {"steps", "search"}
+    assert mini.stage3.model_dump(exclude=shorter) == paper.stage3.model_dump(exclude=shorter)
+    assert mini.stage2.kind == paper.stage2.kind
+
+
 def test_every_shipped_configuration_loads():
-    assert {"paper-d16", "paper-d32", "paper-d64", "small"} <= set(shipped())
+    assert {"paper-d16", "paper-d32", "paper-d64", "paper-d32-mini", "small"} <= set(shipped())
     for name in shipped():
         load_config(name)
 

@@ -26,7 +26,7 @@ from qincodec.training import checkpoints as checkpoints_module
 from qincodec.training.autoencoder import train_autoencoder
 from qincodec.training.checkpoints import Checkpoints
 from qincodec.training.cli import app as train_app
-from qincodec.training.config import parse_config
+from qincodec.training.config import load_config, parse_config
 from qincodec.training.finetune import finetune
 from qincodec.training.loop import launch
 from qincodec.training.quantizer import count_codes, extract, fit_quantizer
@@ -80,7 +80,22 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, sounds):
     """A run with all stages done, its summaries, and the model before stage 3."""
-    run = create(tmp_path_factory.mktemp("trained"), sounds)
+    return all_stages(create(tmp_path_factory.mktemp("trained"), sounds))
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory, sounds):
+    """`paper-d32-mini` in two steps a stage, with discriminators from the second step."""
+    values = load_config("paper-d32-mini").model_dump(mode="json")
+    values["data"], values["run"] = TINY["data"], TINY["run"]
+    values["discriminators"]["start_step"] = 1
+    values["stage1"]["steps"] = values["stage3"]["steps"] = 2
+    values["stage2"]["codebook_size"] = 32
+    run = tmp_path_factory.mktemp("mini") / "run"
+    return all_stages(TrainingRun.create(run, parse_config(values, "test"), sounds))
+
+
+def all_stages(run):
     fabric = launch(run.config.run, "cpu")
     return run, [train_autoencoder(run, fabric), fit_quantizer(run), finetune(run, fabric)]
 
@@ -90,14 +105,15 @@ def run(trained):
     return trained[0]
 
 
-def test_all_stages_leave_models_that_code(trained):
-    run, summaries = trained
-    assert [summary["stage"] for summary in summaries] == ["autoencoder", "quantizer", "fine-tuning on rvq"]
-    codec = run.model("finetuned", "rvq")
-    assert codec.finetuned and run.model("quantizer", "rvq").finetuned is None
-    sound = torch.randn(1, 1, 5000) * 0.1
-    assert codec.reconstruct(sound, num_codebooks=2).shape == sound.shape
-    assert codec.trained
+@pytest.mark.parametrize("stages", ["trained", "mini"])
+def test_all_stages_leave_models_that_code(request, stages):
+    run, summaries = request.getfixturevalue(stages)
+    kind = run.config.stage2.kind
+    assert [made["stage"] for made in summaries] == ["autoencoder", "quantizer", f"fine-tuning on {kind}"]
+    assert "discriminator" in losses(run.stage_folder("finetuned", kind))[-1]
+    codec = run.model("finetuned", kind)
+    assert codec.reconstruct(0.1 * torch.randn(1, 1, 5000), num_codebooks=2).shape == (1, 1, 5000)
+    assert codec.trained and codec.finetuned and run.model("quantizer", kind).finetuned is None
 
 
 def test_encoder_and_quantizer_keep_their_bytes_in_stage_3(run):
