@@ -105,7 +105,7 @@ def run(trained):
     return trained[0]
 
 
-@pytest.mark.parametrize("stages", ["trained", "mini"])
+@pytest.mark.parametrize("stages", ["trained", pytest.param("mini", marks=pytest.mark.slow)])
 def test_all_stages_leave_models_that_code(request, stages):
     run, summaries = request.getfixturevalue(stages)
     kind = run.config.stage2.kind
