@@ -24,6 +24,8 @@ from qincodec.quantizers.qinco2 import Training
 CONFIGS = Path(__file__).parent / "configs"
 #: Greatest number of steps of a stage: names of checkpoints have nine digits.
 MAX_STEPS = 999_999_999
+#: Characters of a key in a message.
+_LONGEST_NAME = 200
 
 
 class _Part(BaseModel):
@@ -260,6 +262,8 @@ def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[:_LONGEST_NAME]}..."
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
             raise UserError(f"{where}: unknown key '{name}'{_suggestion(first['loc'])}{more}") from error

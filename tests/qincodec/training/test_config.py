@@ -88,6 +88,7 @@ def test_changes_from_the_command_line(tmp_path):
     ("text", "message"),
     [
         ("optimizer: {learning_rate: 1}", "unknown key 'optimizer.learning_rate'"),
+        ("? " + "x" * 5000 + "\n: 1", r"unknown key 'x{200}\.\.\.'"),
         ("losses: {mels: 1}", "did you mean mel"),
         ("stage4: {}", "did you mean stage"),
         ("data: {crop_s: -1}", "data.crop_s"),
