@@ -78,7 +78,7 @@ def find(name_or_path: str | Path | None = None) -> Path:
     if (folder / CONFIG_NAME).is_file():
         return folder
     what = f"there is no {CONFIG_NAME} in it" if folder.is_dir() else "there is no such folder"
-    if kind := kind_of(folder):
+    if (kind := kind_of(folder)) and not (folder / TENSORS_NAME).is_file():
         what = f"it is {kind}"
     known = f"shipped are {', '.join(names)}" if names else NOTHING_SHIPPED
     raise UserError(
@@ -119,10 +119,12 @@ def save(
         }
     digest = model_hash(config, tensors)
     heading: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "hash": digest}
+    shared: list[str] = []
     if base is not None:
         same = _digests(tensors).items() & _digests(_load_base(folder, base, ())).items()
         shared = sorted(part for part, _ in same)
         tensors = {name: t for name, t in tensors.items() if _part(name) not in shared}
+    if shared:  # otherwise the model needs no other
         heading |= {"version": _WITH_BASE, "base": {"name": base, "parts": shared}}
     with os_errors(f"cannot write the model '{folder}'"):
         folder.mkdir(exist_ok=True)

@@ -183,6 +183,8 @@ def test_a_base_that_has_everything_and_one_that_is_reached_by_a_link(chain: Pat
     assert model_folder.load(chain / "same")[1].keys() == WHOLE.keys()
     assert not load_file(chain / "same" / "model.safetensors")
     (tmp_path / "elsewhere").mkdir()
+    digest = model_folder.save(chain / "alone", CONFIG, TENSORS, base="a")  # no part is the base's
+    assert model_folder.load((chain / "alone").rename(tmp_path / "elsewhere" / "alone"))[2] == digest
     (tmp_path / "elsewhere" / "link").symlink_to(chain / "c")
     assert model_folder.load(tmp_path / "elsewhere" / "link")[2] == model_folder.load(chain / "c")[2]
 
@@ -274,11 +276,14 @@ def test_finding_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert model_folder.find(model) == model
     assert model_folder.find(str(model)) == model
     monkeypatch.setattr(model_folder, "PRETRAINED", tmp_path / "none")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "model.safetensors").touch()
     for wrong, message in [
         (None, "no trained weights came"),
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path, "no config.json in it"),
         (model / "config.json", "is not a model"),
+        (tmp_path / "half", "is not a model, there is no config.json in it: give"),
     ]:
         with pytest.raises(UserError, match=message):
             model_folder.find(wrong)
