@@ -392,7 +392,8 @@ def _wilcoxon(sample: Sample) -> dict[str, Any]:
     effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
     reason = ""
     if (n := len(nonzero)) < MIN_PAIRS:
-        reason = f"{n} of {len(difference)} recordings differ: p cannot be below {2.0 ** (1 - n):.3g}"
+        verb = "differs" if n == 1 else "differ"
+        reason = f"{n} of {len(difference)} recordings {verb}: p cannot be below {2.0 ** (1 - n):.3g}"
     return {"p": float(stats.wilcoxon(nonzero).pvalue), "rank_biserial": effect, "reason": reason}
 
 

@@ -356,7 +356,10 @@ def test_too_few_pairs_and_no_differences() -> None:
     assert (tests["p"] == 1).all() and (tests["difference"] == 0).all() and set(tests["winner"]) == {"n.s."}
     assert set(tests["reason"]) == {"all differences are zero"}
     # Recordings without a difference do not count in the ranks.
-    found = _wilcoxon(Sample(np.array([f"r{k}" for k in range(8)]), np.array([0.0, 0, 0, 0, 0, 1, 2, 3])))
+    names = np.array([f"r{k}" for k in range(8)])
+    found = _wilcoxon(Sample(names, np.array([0.0] * 7 + [1])))
+    assert found["p"] == 1 and found["reason"] == "1 of 8 recordings differs: p cannot be below 1"
+    found = _wilcoxon(Sample(names, np.array([0.0, 0, 0, 0, 0, 1, 2, 3])))
     assert found["p"] == 2 / 2**3 and found["reason"] == "3 of 8 recordings differ: p cannot be below 0.25"
 
 
