@@ -207,9 +207,10 @@ def test_a_summary_counts_files_and_minutes(tmp_path: Path) -> None:
         "| all | all | public domain | 1 | 1.5 |",
         "| all | all | all | 5 | 5.1 |",
     ]
-    training_data.write([one._replace(author=" ")], tmp_path, [])
-    with pytest.raises(KeyError, match=r"a\.ogg"):
-        attribution.summarize(tmp_path / "train.jsonl", stream)
+    for nobody in (" ", None):
+        training_data.write([one._replace(author=nobody)], tmp_path, [])
+        with pytest.raises(KeyError, match=r"a\.ogg"):
+            attribution.summarize(tmp_path / "train.jsonl", stream)
 
 
 def test_another_checksum_is_refused(tmp_path: Path) -> None:

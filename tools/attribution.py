@@ -103,7 +103,7 @@ def listed(manifest: Path) -> Iterator[tuple[dict[str, Any], Origin]]:
     for line in manifest.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         origin = Origin(record["author"], record["licence"], record["url"])
-        if not all(part.strip() for part in origin):
+        if not all(part and part.strip() for part in origin):
             raise KeyError(f"{record['path']}: {origin}")
         yield record, origin
 
