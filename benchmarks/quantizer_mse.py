@@ -113,6 +113,11 @@ def main() -> None:
         trained = load(arguments.model).quantizer
         if not isinstance(trained, QINCO2) or trained.dim != dim:
             parser.error(f"--model: '{arguments.model}' has no QINCO2 for latents of {dim} dimensions")
+        if trained.codebook_sizes[:n] != (size,) * n:
+            parser.error(
+                f"--model: '{arguments.model}' has {trained.num_codebooks} codebooks of"
+                f" {trained.codebook_sizes[0]}; give that --codebook-size, and --num-codebooks up to that"
+            )
         quantizers["qinco2"] = (trained, {})
     lines = []
     for name in names:
