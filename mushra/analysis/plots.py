@@ -187,7 +187,8 @@ def _draw_means(axes: Axes, layout: Layout, table: pd.DataFrame, frame: pd.DataF
             continue
         if not place.codec and place.marker in "dv":
             if math.isfinite(row["ci_low"]):
-                axes.axhspan(row["ci_low"], row["ci_high"], color=NEUTRAL, alpha=0.13, linewidth=0, zorder=0)
+                low, high = np.clip([row["ci_low"], row["ci_high"]], *SCALE)
+                axes.axhspan(low, high, color=NEUTRAL, alpha=0.13, linewidth=0, zorder=0)
             axes.axhline(row["mean"], color=NEUTRAL, linewidth=0.5, linestyle=":", zorder=0.5)
         _mark(axes, place, row["mean"], row["ci_low"], row["ci_high"])
 
