@@ -416,7 +416,7 @@ class TableMaker:
         lines = [note.text for note in found]
         if ours := [model.weights for entries in self.models.values() for model in entries if model.ours]:
             lines.append(
-                f"These models are our own, shipped with the program: {', '.join(ours)}. Compare them with"
+                f"Shipped models are our own: {', '.join(ours)}. Compare them with"
                 " each other; the paper's values are those of other, larger models"
             )
         if self.latent_errors:
