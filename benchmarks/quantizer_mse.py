@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--codebook-size", type=int, default=64)
     parser.add_argument("--size", choices=list(SIZES), default="S", help="size of QINCO2")
     parser.add_argument("--only", metavar="Q,Q", help="quantizers to fit (default: all)")
-    parser.add_argument("--model", type=Path, help="a trained model, whose QINCO2 is measured and not fitted")
+    parser.add_argument("--model", help="folder or name of a model, whose QINCO2 is measured, not fitted")
     parser.add_argument("--frames", type=int, default=1 << 62, help="most latents to fit on")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--epoch-frames", type=int, default=150_000)
