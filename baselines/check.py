@@ -98,11 +98,13 @@ def check_codec(
     Args:
         codec: an instance, ready to run. One with ``sample_rate`` 0 is checked at 44,100 Hz.
         rates: operating points to try, in ascending order, for all channel counts; the lowest, a middle
-            and the highest one by default.
+            and the highest one by default. The stated bitrate is compared only for those that the codec
+            offers for that number of channels.
         lengths: of further clips, in samples, tried at the lowest and the highest rate.
         max_delay: greatest accepted delay or advance of the sound, samples.
         max_rate_factor: greatest accepted factor between the stated kbps and that of the payload, either
-            way. Bitrates of codecs vary with the sound, and frames at the edges count much in one second.
+            way; 1 or more. Bitrates of codecs vary with the sound, and frames at the edges count much in one
+            second.
         seed: of the synthetic sound.
 
     Returns:
@@ -110,6 +112,7 @@ def check_codec(
 
     Raises:
         CodecProblem: the codec breaks promises; it lists all.
+        ValueError: ``max_rate_factor`` is less than 1 or not a number.
 
     Examples:
         >>> from baselines.registry import CODECS
@@ -118,6 +121,8 @@ def check_codec(
         >>> [(measured.channels, round(measured.kbps)) for measured in check_codec(codec)]
         [(1, 128), (2, 256)]
     """
+    if not max_rate_factor >= 1:
+        raise ValueError(f"max_rate_factor must be 1 or more, got {max_rate_factor}")
     check = _Check(codec, max_delay, max_rate_factor, seed)
     any_rate = getattr(codec, "sample_rate", None) == 0
     if any_rate:

@@ -459,6 +459,9 @@ def test_each_broken_promise_is_caught(codec: type[Codec], advice: str) -> None:
 
 def test_a_rate_that_varies_may_be_further_off() -> None:
     assert len(check_codec(RatePerChannel(), max_rate_factor=2.1)) == 6
+    for factor in (0.0, 0.99, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="must be 1 or more"):
+            check_codec(RatePerChannel(), max_rate_factor=factor)
 
 
 def test_silence_is_tried() -> None:
