@@ -166,9 +166,15 @@ def _load(folder: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[s
             )
         tensors = load_file(folder / TENSORS_NAME)
         if version == _WITH_BASE:
-            base = config.pop("base")
-            of_base = _load_base(folder, base["name"], above)
-            tensors |= {name: t for name, t in of_base.items() if _part(name) in base["parts"]}
+            base = config.pop("base", None)
+            parts = base.get("parts") if isinstance(base, dict) else None
+            if not (isinstance(parts, list) and all(isinstance(part, str) for part in parts)):
+                raise UserError(
+                    f"model '{folder}' does not say which parts are its base's: base must be a name and a"
+                    f" list of parts, got {shown(base)}; get a whole copy"
+                )
+            of_base = _load_base(folder, base.get("name"), above)
+            tensors |= {name: t for name, t in of_base.items() if _part(name) in parts}
             changed, copy = f"is damaged, or it or its base '{base['name']}' was changed", "whole copies"
         stated = config.pop("hash", None)
         actual = model_hash(config, tensors)

@@ -235,6 +235,16 @@ def test_bases_do_not_go_in_a_circle(chain: Path) -> None:
         model_folder.load(chain / "b")
 
 
+@pytest.mark.parametrize(
+    "base",
+    [None, 3, "a", {"name": "a"}, {"name": "a", "parts": "codes"}, {"name": "a", "parts": {"codes": 1}}],
+)
+def test_a_base_names_a_list_of_parts(chain: Path, base: object) -> None:
+    edit_config(chain / "b", base=base)
+    with pytest.raises(UserError, match="does not say which parts are its base's"):
+        model_folder.load(chain / "b")
+
+
 @pytest.mark.parametrize("base", ["../m/a", "..", ".", "", "/etc", "a/b", "a\\b", "a\0", None, 3, ["a"]])
 def test_a_base_is_a_folder_beside_the_model(chain: Path, base: object) -> None:
     edit_config(chain / "b", base={"name": base, "parts": ["codes"]})
