@@ -74,9 +74,10 @@ def nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """(n,) index of the codeword nearest to each of (n, dim) rows, in bounded memory."""
     on_cpu = x.device.type == "cpu"
     blocks = x.split(max(1, (_DISTANCES_CPU if on_cpu else _DISTANCES) // len(codebook)))
-    distances = (squared_distances(rows, codebook) for rows in blocks)
-    if on_cpu:  # NumPy's argmin is several times as fast as torch's
-        return torch.from_numpy(np.concatenate([d.detach().float().numpy().argmin(1) for d in distances]))
+    distances = (squared_distances(rows, codebook).detach() for rows in blocks)
+    if on_cpu:  # NumPy's argmin is several times as fast as torch's; NumPy has no bfloat16
+        arrays = ((d.float() if d.dtype == torch.bfloat16 else d).numpy() for d in distances)
+        return torch.from_numpy(np.concatenate([array.argmin(1) for array in arrays]))
     return torch.cat([d.argmin(1) for d in distances])
 
 
