@@ -1,4 +1,4 @@
-"""Held-out error of every quantizer at every number of codebooks, on the same latents.
+r"""Held-out error of every quantizer at every number of codebooks, on the same latents.
 
     python benchmarks/quantizer_mse.py --train AUDIO_FOLDER --held-out OTHER_AUDIO_FOLDER
     python benchmarks/quantizer_mse.py --train latents/ --held-out held.npy        # real latents
@@ -79,12 +79,12 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="S", help="size of QINCO2")
     parser.add_argument("--only", metavar="Q,Q", help="quantizers to fit (default: all)")
     parser.add_argument("--model", help="folder or name of a model, whose QINCO2 is measured, not fitted")
-    parser.add_argument("--frames", type=int, default=1 << 62, help="most latents to fit on")
+    parser.add_argument("--frames", type=int, help="most latents to fit on (default: all; FAISS' RQ 100,000)")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--epoch-frames", type=int, default=150_000)
     arguments = parser.parse_args()
 
-    train, held = latents_of(arguments.train, arguments.held_out, arguments.dim, arguments.frames)
+    train, held = latents_of(arguments.train, arguments.held_out, arguments.dim, arguments.frames or 1 << 62)
     dim, n, size = train.shape[1], arguments.num_codebooks, arguments.codebook_size
     x = torch.from_numpy(Latents(held).sample(arguments.held_out_frames, 0))
     variance = float((x - x.mean(0)).square().mean())
@@ -101,7 +101,7 @@ def main() -> None:
         "rvq": (RVQ(dim, n, size), {}),
         "irvq unweighted": (IRVQ(dim, n, size), {}),
         "irvq weighted": (IRVQ(dim, n, size, "weighted"), {}),
-        "faiss_rq": (FaissRQ(dim, n, size), {"max_frames": min(arguments.frames, 500_000)}),
+        "faiss_rq": (FaissRQ(dim, n, size), {"max_frames": arguments.frames or 100_000}),
         "faiss_lsq": (FaissLSQ(dim, n, size), {"max_frames": 30_000, "iterations": 10}),
         "fsq": (FSQ.for_rate(dim, n, size), {}),
         "qinco2": (QINCO2(dim, n, size, **SIZES[arguments.size]), {"training": training, "progress": say}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: File that only one kind of folder has -> the kind, with the commands that take it.
+#: File by which a kind of folder is known -> the kind, with the commands that take it.
 _KINDS = {
     "run.json": "a run of `evaluate`, for `evaluate report`, `evaluate html` and `mushra create --run`",
     "config.yaml": "a listening test, for `mushra check`, `mushra serve` and `mushra analyze`",
